@@ -1,0 +1,174 @@
+"""The one door from the node agent to the engine: what a pod worker may ask for, and what it gets to see.
+
+`Cri` is the seam. `runtime` behind it is `LocalCri` (kubelite/node/local_cri.py); tests hold a fake to the same suite.
+Everything here is a plain frozen value, so that the decision (pod_actions) and the report (pod_status) stay pure.
+All times are Unix seconds (float, UTC).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class ContainerState(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    UNKNOWN = "unknown"  # its shim died or the machine rebooted: what became of it nobody saw
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSeen:
+    """One instance (attempt) of a container, as its shim reports it."""
+
+    id: str
+    name: str
+    attempt: int
+    state: ContainerState
+    image: str = ""  # as written in the manifest when it was created
+    image_id: str = ""  # sha256:… of the image's config
+    pid: int = 0
+    created_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    exit_code: int = -1
+    signal: int = 0
+    oom_killed: bool = False
+    reason: str = ""
+    message: str = ""  # termination message, or the sentence of a start error
+    spec_hash: str = ""  # container_hash() of the spec it was created from
+    resources_hash: str = ""  # resources_hash() last applied to its cgroup
+    stop_deadline: float = 0.0  # > 0: a stop is under way, SIGKILL follows then
+    log_path: str = ""
+    cgroup: str = ""
+    bundle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSeen:
+    """The pod's shim and shared namespaces."""
+
+    id: str
+    ready: bool
+    pid: int
+    created_at: float
+    ip: str = ""
+    host_network: bool = False
+    spec_hash: str = ""  # sandbox_hash() of the spec it was created from
+    cgroup: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """Everything that exists of a pod on this node. `containers` has every known instance, newest attempt last."""
+
+    uid: str
+    sandbox: SandboxSeen | None = None
+    containers: tuple[ContainerSeen, ...] = ()
+
+    def latest(self, name: str) -> ContainerSeen | None:
+        """The newest instance of the container called `name`."""
+        found = [c for c in self.containers if c.name == name]
+        return max(found, key=lambda c: c.attempt) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSeen:
+    """An image that is in the local store."""
+
+    id: str  # sha256:… of its config
+    reference: str  # normalised: docker.io/library/nginx:latest
+    repo_digests: tuple[str, ...] = ()
+    size: int = 0
+    layers: tuple[str, ...] = ()  # unpacked layer directories, topmost first (overlayfs order)
+    config: dict[str, Any] = field(default_factory=dict)  # the OCI image config's "config" object (Entrypoint, Env, …)
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    host_port: int
+    container_port: int
+    protocol: str = "TCP"
+    host_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRequest:
+    uid: str
+    namespace: str
+    name: str
+    hostname: str
+    cgroup: str
+    spec_hash: str
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    host_ports: tuple[HostPort, ...] = ()
+    resources: dict[str, Any] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRequest:
+    """A container to be created and started in a pod's sandbox. `spec` is the OCI config.json as a dictionary."""
+
+    uid: str
+    id: str
+    name: str
+    attempt: int
+    image: ImageSeen
+    image_ref: str
+    spec: dict[str, Any]
+    spec_hash: str
+    resources_hash: str
+    log_path: str
+    files: tuple[tuple[str, str], ...] = ()  # files to make before the start: (path, content)
+    stdin: bool = False
+    tty: bool = False
+    termination_message_path: str = ""
+
+
+class Cri(Protocol):
+    """What a node can do to a pod. Every call is idempotent or says StateError; errors are runtime.errors.RuntimeFault
+    (ImageError for pulls). Cancelling a call leaves nothing half-made."""
+
+    async def observe(self, uid: str) -> PodSeen: ...
+
+    async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
+        """Start the pod's shim, its cgroup, network and ports."""
+        ...
+
+    async def stop_sandbox(self, uid: str) -> None:
+        """Kill what still runs in it, release network, addresses and ports, end the shim, remove its cgroup.
+        Fine when there is none. Keeps the pod's directory and logs."""
+        ...
+
+    async def remove_pod(self, uid: str) -> None:
+        """After stop_sandbox: remove every file of the pod (volumes, bundles, logs)."""
+        ...
+
+    async def start_container(self, request: ContainerRequest) -> ContainerSeen:
+        """Create and start. A program that cannot be executed raises StartError after the record of it (state EXITED,
+        exit code 128, reason StartError) has been kept."""
+        ...
+
+    async def stop_container(self, uid: str, container_id: str, *, signal: int, grace: float) -> None:
+        """Begin to stop: `signal` now, SIGKILL after `grace` seconds, counted by the shim. Returns at once; the exit shows
+        up in observe() and on the events. Again: can only shrink what is left."""
+        ...
+
+    async def update_container(
+        self, uid: str, container_id: str, *, resources: dict[str, Any], resources_hash: str
+    ) -> None: ...
+
+    async def remove_container(self, uid: str, container_id: str) -> None:
+        """Forget a stopped instance: record, bundle, writable layer, cgroup (its log stays until the pod goes)."""
+        ...
+
+    def image(self, reference: str) -> ImageSeen | None:
+        """The image under this reference if it is here; no network, no waiting."""
+        ...
+
+    async def pull(self, reference: str) -> ImageSeen: ...
