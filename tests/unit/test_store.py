@@ -1,0 +1,207 @@
+"""The store: reads from memory, awaited writes, one resourceVersion, watches, and what survives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
+from state.store import ContainerRow, Store
+
+
+def pod(name: str, uid: str = "", **spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "uid": uid or f"uid-{name}"},
+        "spec": spec,
+    }
+
+
+def row(identity: str, uid: str, attempt: int = 0) -> ContainerRow:
+    return ContainerRow(identity, uid, "main", attempt, "running", 1.0, {"id": identity})
+
+
+async def test_create_get_update_delete(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    created = await store.create("Pod", pod("web", image="a"))
+    assert created.doc["metadata"]["resourceVersion"] == str(created.resource_version) == "1"
+    with pytest.raises(AlreadyExists):
+        await store.create("Pod", pod("web", uid="another"))
+    changed = await store.update("Pod", pod("web", image="b"), expect=1)
+    assert changed.resource_version == 2
+    assert changed.uid == "uid-web"
+    with pytest.raises(Conflict):
+        await store.update("Pod", pod("web", image="c"), expect=1)
+    assert (await store.update("Pod", pod("web", image="b"))).resource_version == 2, "no change, no write"
+    assert (await store.update_status("uid-web", {"phase": "Running"})).doc["status"] == {"phase": "Running"}  # type: ignore[union-attr]
+    await store.delete("uid-web")
+    assert store.get("Pod", "default", "web") is None
+    assert await store.delete("uid-web") is None
+    with pytest.raises(NotFound):
+        await store.update("Pod", pod("web"))
+    await store.close()
+
+
+async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    store = Store.open(path)
+    await store.create("Pod", pod("web"))
+    await store.create("Pod", pod("gone"))
+    await store.delete("uid-gone")
+    await store.put_containers({"c1": row("c1", "uid-web"), "c2": row("c2", "uid-web", 1)})
+    await store.put_containers({"c1": None})
+    await store.close()
+    again = Store.open(path)
+    assert [r.name for r in again.list("Pod")] == ["web"]
+    assert [c.id for c in again.containers("uid-web")] == ["c2"]
+    assert again.resource_version == 3, "a deletion counts, also after a restart"
+    await again.close()
+
+
+async def test_a_burst_shares_commits_and_keeps_order(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    commits = 0
+    original = store._commit
+
+    def counted(batch: Any) -> None:
+        nonlocal commits
+        commits += 1
+        original(batch)
+
+    store._commit = counted  # type: ignore[method-assign]
+    results = await asyncio.gather(*(store.create("Pod", pod(f"p{i}")) for i in range(200)))
+    assert [r.resource_version for r in results] == list(range(1, 201))
+    assert commits <= 3
+    clash = await asyncio.gather(
+        *(store.create("Pod", pod("same", uid=f"u{i}")) for i in range(5)), return_exceptions=True
+    )
+    assert sum(isinstance(r, AlreadyExists) for r in clash) == 4
+    await store.close()
+
+
+async def test_watch_from_now_and_from_a_version(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    first = await store.create("Pod", pod("a"))
+    async with store.watch("Pod") as live, store.watch(since=first.resource_version) as resumed:
+        await store.create("ConfigMap", {"metadata": {"name": "c", "namespace": "default", "uid": "c"}})
+        await store.update("Pod", pod("a", image="x"))
+        await store.delete("uid-a")
+        assert [(await live.next(1)).type for _ in range(2)] == ["MODIFIED", "DELETED"]  # type: ignore[union-attr]
+        assert [(await resumed.next(1)).record.kind for _ in range(3)] == ["ConfigMap", "Pod", "Pod"]  # type: ignore[union-attr]
+        assert await live.next(0.01) is None
+    with store_history_cut(store), pytest.raises(Expired):
+        store.watch(since=1)
+    await store.close()
+
+
+class store_history_cut:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __enter__(self) -> None:
+        self.store._history.popleft()
+        self.store._history.popleft()
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+async def test_modify_sees_the_newest_document(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    await store.create("Pod", pod("n", count=0))
+
+    def more(doc: dict[str, Any]) -> dict[str, Any]:
+        return {**doc, "spec": {"count": doc["spec"]["count"] + 1}}
+
+    await asyncio.gather(*(store.modify("uid-n", more) for _ in range(50)))
+    assert store.get_uid("uid-n").doc["spec"]["count"] == 50  # type: ignore[union-attr]
+    assert await store.modify("nobody", more) is None
+    await store.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "overwritten"])
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "state.db"
+    store = Store.open(str(path))
+    for i in range(50):
+        await store.create("Pod", pod(f"p{i}", text="x" * 400))
+    await store.close()
+    data = path.read_bytes()
+    if damage == "garbage":
+        path.write_bytes(b"not a database at all" * 100)
+    elif damage == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        path.write_bytes(data[:4096] + os.urandom(8192) + data[12288:])
+    again = Store.open(str(path))
+    assert again.set_aside.startswith(f"{path}.damaged-")
+    assert Path(again.set_aside).exists()
+    assert again.list("Pod") == []
+    await again.create("Pod", pod("new"))
+    await again.close()
+
+
+async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    await store.create("Pod", pod("a"))
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1")
+        limit = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={limit}")
+    with pytest.raises(StorageFailed, match="full"):
+        await store.create("Pod", pod("big", text="x" * 100_000))
+    assert store.get("Pod", "default", "big") is None
+    assert store.resource_version == 1
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+    assert (await store.create("Pod", pod("big", text="x" * 100_000))).resource_version == 2
+    await store.close()
+
+
+def test_an_unusable_place_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed, match="cannot open the state file"):
+        Store.open(str(tmp_path / "missing" / "state.db"))
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from state.store import Store
+async def main():
+    store = Store.open(sys.argv[1])
+    for i in range(10_000):
+        await store.create("Pod", {"metadata": {"name": f"p{i}", "namespace": "d", "uid": f"u{i}"}})
+        print(i, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    ) as child:
+        assert child.stdout is not None
+        acknowledged = [int(child.stdout.readline()) for _ in range(40)]
+        child.kill()
+        acknowledged += [int(line) for line in child.stdout.read().split("\n") if line.strip()]
+    store = Store.open(path)
+    names = {r.name for r in store.list("Pod")}
+    assert {f"p{i}" for i in acknowledged} <= names
+    assert store.set_aside == ""
+
+
+def test_a_newer_file_opens(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    Store.open(path)
+    raw = sqlite3.connect(path)
+    raw.execute("PRAGMA user_version=99")
+    raw.execute("ALTER TABLE objects ADD COLUMN later TEXT DEFAULT ''")
+    raw.commit()
+    raw.close()
+    assert Store.open(path).list("Pod") == []
