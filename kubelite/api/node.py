@@ -1,0 +1,190 @@
+"""What the API's routes need of the node agent: the seam between HTTP and the daemon.
+
+`NodeApi` is implemented in the daemon; tests hold a fake. Documents are plain dictionaries in Kubernetes' JSON form
+(the store's `Record.doc`), so that answering a request never builds a typed object. Errors are
+`runtime.errors.RuntimeFault` (their `reason` picks the HTTP code, see errors.py) or `ApiError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
+
+Json = dict[str, Any]
+Progress = Callable[[Json], None]
+
+
+class RecordLike(Protocol):
+    """The part of `state.store.Record` that is read here. `doc` is the whole object, status included."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def resource_version(self) -> int: ...
+    @property
+    def doc(self) -> Json: ...
+
+
+class ChangeLike(Protocol):
+    @property
+    def type(self) -> str: ...  # ADDED, MODIFIED, DELETED
+
+    @property
+    def record(self) -> RecordLike: ...
+
+
+class StoreView(Protocol):
+    """Reads of the store: free, synchronous; `watch` yields every change after `since` (None: from now on).
+
+    A `since` that history no longer reaches raises an error whose `reason` is "Expired"; clients then list again.
+    A watch is ended by `aclose()`-ing its iterator or by cancelling the task that waits on it.
+    """
+
+    @property
+    def resource_version(self) -> int: ...
+    def get(self, kind: str, namespace: str, name: str) -> RecordLike | None: ...
+    def list(self, kind: str, namespace: str | None = None) -> list[Any]: ...  # list[RecordLike]
+    def watch(self, kind: str | None = None, since: int | None = None) -> AsyncIterator[Any]: ...  # ChangeLike
+
+
+class ManifestProblem(TypedDict):
+    line: int
+    field: str  # "spec.containers[0].imagee", "" when the file does not parse
+    message: str
+    kind: NotRequired[str]  # syntax, invalid, unsupported, duplicate, …
+
+
+class ManifestFile(TypedDict):
+    """One file of the watched directory, as `kubelite get manifests` shows it."""
+
+    file: str  # absolute path
+    status: str  # Loaded, Invalid (last good version runs on), Unreadable, Empty
+    objects: list[str]  # "pod/default/web", what it gives now (its last good version)
+    errors: list[ManifestProblem]
+    loadedAt: str  # RFC 3339, when the last good version was read, "" never
+
+
+class Why(TypedDict):
+    """The last observation, decision and reason of one pod, in words."""
+
+    pod: str  # namespace/name
+    observedAt: str  # RFC 3339
+    observed: list[str]  # sentences: what was seen of sandbox and containers
+    decided: list[str]  # sentences: what was decided, "nothing to do" included
+    reasons: list[str]  # sentences: why
+    next: NotRequired[str]  # when it is looked at again and what for, "" = on the next change
+    actions: NotRequired[Json]  # the PodActions whole
+
+
+class DiffEntry(TypedDict):
+    """What applying one object would do."""
+
+    object: str  # "pod/default/web"
+    change: Literal["create", "update", "unchanged", "replace", "unsupported"]
+    words: list[str]  # "container app is restarted: its image changes from a to b"
+    fields: NotRequired[list[str]]  # "spec.containers[0].image: "a" -> "b"" lines
+
+
+class ExecSession(Protocol):
+    """A process running in a container, started by the shim. The descriptors are non-blocking-able and owned by the
+    session: `close()` closes what is still open. With a tty, stdin and stdout are the same pty master, stderr None.
+    """
+
+    stdin: int | None
+    stdout: int | None
+    stderr: int | None
+    tty: bool
+
+    async def resize(self, width: int, height: int) -> None: ...
+    async def wait(self) -> int:
+        """The exit code (128 + signal when killed by one)."""
+        ...
+
+    async def close(self, *, kill: bool = True) -> None:
+        """Close the descriptors; with `kill` also end the process if it still runs (the client went away)."""
+        ...
+
+
+class NodeApi(Protocol):
+    """Everything the API asks of the daemon."""
+
+    @property
+    def store(self) -> StoreView: ...
+
+    @property
+    def node_name(self) -> str: ...
+
+    @property
+    def manifests_dir(self) -> str: ...
+
+    def node(self) -> Json:
+        """The one v1 Node: metadata, status.{addresses, capacity, allocatable, nodeInfo, conditions}."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether the node works (sources read once, shims adopted), and the sentence of why not."""
+        ...
+
+    # manifests
+    def manifests(self) -> list[ManifestFile]: ...
+
+    async def rescan(self) -> None:
+        """Look at the manifests directory now; return when the store holds what it says."""
+        ...
+
+    async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
+        """What applying these documents would do, before it does; text is already validated."""
+        ...
+
+    # pods
+    async def why(self, namespace: str, name: str) -> Why | None: ...
+
+    async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
+        """Begin a graceful deletion (grace 0: at once). Gives the record with its deletionTimestamp, None = no such
+        pod. Idempotent: again can only shorten the grace."""
+        ...
+
+    def container_log_dir(self, pod: Json, container: str) -> str:
+        """The directory with `<attempt>.log` and its rotated files; need not exist."""
+        ...
+
+    async def exec(
+        self, pod: Json, container: str, command: list[str], *, stdin: bool, tty: bool, width: int, height: int
+    ) -> ExecSession:
+        """Start a process in the container's running instance. StateError when it does not run; StartError when the
+        program cannot be executed."""
+        ...
+
+    async def trace(self, namespace: str, name: str) -> Json | None:
+        """The start of a pod step by step: {"pod", "uid", "steps": [{"at": unix seconds, "step", "container"?,
+        "detail"?, "took"?: seconds}]}."""
+        ...
+
+    async def inspect(self, ref: str) -> Json | None:
+        """Everything known of a container id (prefix), "namespace/pod" or pod, or image reference."""
+        ...
+
+    def stats(self) -> Json: ...
+
+    # images
+    def images(self) -> list[Json]:
+        """[{"id", "reference", "repoDigests", "size", "created", "architecture"}]"""
+        ...
+
+    async def pull(self, reference: str, progress: Progress) -> Json: ...
+    async def load(self, path: str, progress: Progress) -> list[Json]: ...
+    async def pack(self, request: Json) -> Json:
+        """{"reference", "files": {path in image: host path}, "root"?: host directory, "config": OCI image config}"""
+        ...
+
+    async def remove_image(self, reference: str) -> Json | None: ...
+
+    async def doctor(self) -> list[Json]:
+        """The node's invariants that do not hold: [{"level": "error|warning", "check", "message", "fix"?}]."""
+        ...
