@@ -1,0 +1,53 @@
+"""Small pure helpers on whole objects (plain dictionaries in Kubernetes' JSON form)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+Doc = dict[str, Any]
+
+SOURCE = "kubelite.io/source"  # annotation: the manifest file an object comes from
+
+
+def rfc3339(seconds: float) -> str:
+    """Unix seconds as metav1.Time writes them: UTC, whole seconds, `Z`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def rfc3339_micro(seconds: float) -> str:
+    """Unix seconds as metav1.MicroTime."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def reference(doc: Doc, *, field_path: str = "") -> Doc:
+    """The v1 ObjectReference of an object, as events carry it."""
+    metadata = doc["metadata"]
+    ref = {
+        "kind": doc.get("kind", ""),
+        "apiVersion": doc.get("apiVersion", "v1"),
+        "namespace": metadata.get("namespace", ""),
+        "name": metadata["name"],
+        "uid": metadata.get("uid", ""),
+    }
+    if field_path:
+        ref["fieldPath"] = field_path
+    return ref
+
+
+def mark_deleting(doc: Doc, *, now: float, grace: int | None = None) -> Doc | None:
+    """The pod with its graceful deletion begun: deletionTimestamp is when grace ends, as in Kubernetes. When one is
+    under way already it can only be made shorter; None when nothing changes."""
+    metadata = doc["metadata"]
+    if grace is None:
+        wanted = doc.get("spec", {}).get("terminationGracePeriodSeconds")
+        grace = 30 if wanted is None else int(wanted)
+    current = metadata.get("deletionGracePeriodSeconds")
+    if metadata.get("deletionTimestamp") and current is not None and int(current) <= grace:
+        return None
+    marked = {
+        **metadata,
+        "deletionTimestamp": rfc3339(now + grace),
+        "deletionGracePeriodSeconds": grace,
+    }
+    return {**doc, "metadata": marked}

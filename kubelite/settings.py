@@ -1,0 +1,171 @@
+"""What a node can be told: one frozen value, from flags, environment and a file.
+
+A flag wins over `KUBELITE_<NAME>` in the environment, which wins over the configuration file
+(`/etc/kubelite/config.yaml`, or `--config`/`KUBELITE_CONFIG`), which wins over the defaults. Names are the same
+everywhere: `--pod-cidr`, `KUBELITE_POD_CIDR`, `pod_cidr:` (or `podCidr:`/`pod-cidr:`) in the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
+PREFIX = "KUBELITE_"
+#: Environment variables of the prefix that are not settings of the node.
+OTHER_VARIABLES = frozenset({"CONFIG", "SOCKET"})
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a value that cannot work; the sentence names it and where it came from."""
+
+
+class Settings(BaseModel):
+    """A node's settings. Paths are absolute after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    manifests: str = "/etc/kubelite/manifests"  # the watched directory
+    root: str = "/var/lib/kubelite"  # state.db, images, pods
+    run_dir: str = "/run/kubelite"  # sockets, shims, leases: gone after a reboot
+    log_dir: str = "/var/log"  # <log-dir>/pods and <log-dir>/containers
+    listen: str = "127.0.0.1:10255"  # metrics and health; "" or "none" = do not listen
+    bridge: str = "kubelite0"  # at most 15 characters
+    pod_cidr: str = "10.88.0.0/16"
+    cgroup_parent: str = "kubelite"  # below the root of every hierarchy
+    node_name: str = ""  # default: the host's name, lower case
+    cluster_domain: str = "cluster.local"
+    max_parallel_pulls: int = 3
+    log_max_size: int = (
+        10 * 1024 * 1024
+    )  # bytes a container's log file grows to before it is rotated; <= 0 never
+    log_max_files: int = 5  # including the current one
+    relist_seconds: float = 20.0  # everything is looked at again this often, whatever events said
+    crash_backoff_initial: float = 10.0  # seconds (kubelet: 10)
+    crash_backoff_max: float = 300.0  # seconds (kubelet: 300)
+
+    @field_validator("manifests", "root", "run_dir", "log_dir")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must name a directory")
+        return os.path.abspath(os.path.expanduser(value))
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        if value in ("", "none"):
+            return ""
+        host, colon, port = value.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be HOST:PORT, for example 127.0.0.1:10255")
+        return f"{host or '127.0.0.1'}:{port}"
+
+    @field_validator("bridge")
+    @classmethod
+    def _interface_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", value):
+            raise ValueError("must be an interface name of at most 15 letters, digits, '-', '_' or '.'")
+        return value
+
+    @field_validator("pod_cidr")
+    @classmethod
+    def _network(cls, value: str) -> str:
+        network = ipaddress.ip_network(value, strict=False)
+        if network.version != 4 or network.prefixlen > 29:
+            raise ValueError("must be an IPv4 network with at least 8 addresses, for example 10.88.0.0/16")
+        return str(network)
+
+    @field_validator("cgroup_parent")
+    @classmethod
+    def _cgroup_name(cls, value: str) -> str:
+        name = value.strip("/")
+        if not name or any(part in ("", ".", "..") for part in name.split("/")):
+            raise ValueError("must be a cgroup's name below the root, for example kubelite")
+        return name
+
+    @field_validator("node_name")
+    @classmethod
+    def _node(cls, value: str) -> str:
+        name = (value or socket.gethostname()).lower().replace("_", "-").strip("-.")
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
+            raise ValueError("must be a DNS name in lower case, for example node-1")
+        return name
+
+    @property
+    def socket(self) -> str:
+        """The API's unix socket."""
+        return f"{self.run_dir}/kubelite.sock"
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Self:
+        """Settings from flags (None = not given), environment and configuration file. Raises SettingsError."""
+        flags = {key: value for key, value in (flags or {}).items() if value is not None}
+        environ = os.environ if environ is None else environ
+        named = flags.pop("config", None) or environ.get(PREFIX + "CONFIG")
+        values: dict[str, Any] = {"node_name": ""}
+        origin: dict[str, str] = {}
+        for found, place in (
+            (_from_file(named or DEFAULT_CONFIG, required=bool(named)), named or DEFAULT_CONFIG),
+            (_from_environment(environ), "the environment"),
+            (flags, "the command line"),
+        ):
+            for key, value in found.items():
+                _known(key, place, cls)
+                values[key] = value
+                origin[key] = place
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = str(first["loc"][0])
+            words = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(
+                f"{origin.get(key, 'default')}: {key.replace('_', '-')}: {words} (got {first['input']!r})"
+            ) from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    names = (name for name in environ if name.startswith(PREFIX))
+    return {
+        name.removeprefix(PREFIX).lower(): environ[name]
+        for name in names
+        if name.removeprefix(PREFIX) not in OTHER_VARIABLES
+    }
+
+
+def _from_file(path: str, *, required: bool) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(f"{path}: there is no such configuration file") from None
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: must hold `name: value` lines")
+    return {_snake(str(key)): value for key, value in data.items()}
+
+
+def _snake(key: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", key).lower().replace("-", "_")
+
+
+def _known(key: str, place: str, model: type[Settings]) -> None:
+    if key in model.model_fields:
+        return
+    near = difflib.get_close_matches(key, list(model.model_fields), 1)
+    hint = f', did you mean "{near[0]}"?' if near else ""
+    raise SettingsError(f'{place}: unknown setting "{key}"{hint}')

@@ -1,0 +1,356 @@
+"""The directory is the truth: watched files → objects in the store.
+
+What a directory means is decided by `manifest_plan.plan`, a pure function from files and recorded objects to changes;
+`Sources` reads, watches and applies. The rules (each has a test in tests/unit/test_sources.py):
+
+- `.yaml`, `.yml`, `.json`, in sub-directories too; dotfiles, `~`, `.bak`, `.swp` and the like are never read.
+- A file that does not parse or validate changes nothing: its last good version stays, also over a restart.
+- A directory that vanishes, or comes back as another and empty one (an unmounted file system), removes nothing.
+- A file or document that goes removes its objects, once it has been gone for `SETTLE` seconds: editors that write anew
+  or rename leave a file missing or empty for a moment.
+- A file that somebody still has open for writing is not read until it is closed (a lease is refused while a writer is
+  there: fcntl(2), F_SETLEASE), so half a manifest is never taken for a whole one.
+- Two documents with one name: the one that runs stays, else the first by file name; the other is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import signal
+import stat
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from manifests.loader import load_text
+from watchfiles import awatch
+
+from kubelite.manifest_plan import KINDS, Doc, Key, ManifestState, Problem, created, failed, plan, source_of
+from kubelite.objects import mark_deleting
+from state.errors import AlreadyExists, StorageFailed
+from state.store import Record, Store
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".yaml", ".yml", ".json")
+MAX_BYTES = 10 * 1024 * 1024
+SETTLE = 0.25  # seconds a document must have been gone before that counts
+WRITER_POLL = 0.02  # seconds between looks at a file that is being written
+WRITER_PATIENCE = 5.0  # seconds after which it is read all the same
+
+
+def readable_name(name: str) -> bool:
+    """Whether a file of this name is a manifest. (kubelet reads all but dotfiles: a backup can win over the file.)"""
+    return not name.startswith((".", "#")) and name.endswith(SUFFIXES)
+
+
+class Sources:
+    """Keeps the store saying what the directory says. `run()` watches until cancelled; `scan()` looks once, now."""
+
+    def __init__(
+        self,
+        directory: str,
+        store: Store,
+        *,
+        relist: float = 20.0,
+        uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
+        report: Callable[[ManifestState], None] = lambda _state: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory
+        self.error = ""  # why the directory as a whole cannot be used, "" when it can
+        self.ready = asyncio.Event()  # set once the directory was read a first time
+        self._store = store
+        self._relist = relist
+        self._uid_for = uid_for
+        self._report = report
+        self._clock = clock
+        self._files: dict[str, ManifestState] = {}
+        self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
+        self._missing: dict[
+            Key, float
+        ] = {}  # document gone from the files -> monotonic time it was first missed
+        self._writers: dict[str, float] = {}  # file being written -> monotonic time it was first seen so
+        self._identity: tuple[int, int] | None = None
+        self._lock = asyncio.Lock()
+        # a lease that is broken at the very moment it is held sends SIGIO, whose default is to end the process
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        self._again: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+
+    def states(self) -> list[ManifestState]:
+        """Every file, sorted by name, with duplicates among its problems."""
+        return [
+            replace(state, problems=(*state.problems, *self._duplicates.get(state.file, ())))
+            for state in sorted(self._files.values(), key=lambda s: s.file)
+        ]
+
+    async def run(self) -> None:
+        """Scan at every change, when something is due to be looked at again, and every `relist` seconds."""
+        watcher = asyncio.create_task(self._watch(), name="watch-manifests")
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self.scan()
+                except StorageFailed as error:
+                    log.error("manifests wait: %s", error)
+                    self._look_again(1.0)
+                try:
+                    async with asyncio.timeout(self._relist):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            watcher.cancel()
+            if self._again:
+                self._again.cancel()
+
+    def poke(self) -> None:
+        """Have `run` scan soon."""
+        self._wake.set()
+
+    async def scan(self, *, settle: float = SETTLE) -> None:
+        """Look at the directory and bring the store to what it says. `settle` 0 believes a missing document at once."""
+        async with self._lock:
+            found = await asyncio.to_thread(_list, self.directory)
+            if isinstance(found, OSError):
+                self._fail(
+                    f"the manifests directory {self.directory} cannot be read: {os.strerror(found.errno or 0)}"
+                )
+                return
+            identity, listed, lost = found
+            if not listed and identity != self._identity and await self._replaced(identity):
+                self._fail(
+                    f"the manifests directory {self.directory} is another one than before and empty (not mounted?); "
+                    "nothing is removed until a manifest is in it"
+                )
+                return
+            self._unfail()
+            await self._remember(identity)
+            await self._read(listed, lost)
+            await self._apply(settle)
+            self.ready.set()
+
+    def _fail(self, words: str) -> None:
+        if words != self.error:
+            log.error(words)
+        self.error = words
+        self.ready.set()
+
+    def _unfail(self) -> None:
+        if self.error:
+            log.info("the manifests directory %s is back", self.directory)
+        self.error = ""
+
+    async def _replaced(self, identity: tuple[int, int]) -> bool:
+        record = self._store.get("ManifestDirectory", "", self.directory)
+        known = tuple(record.doc["identity"]) if record else None
+        has_objects = any(source_of(r).startswith(self.directory + "/") for r in self._recorded())
+        return known is not None and known != identity and has_objects
+
+    async def _remember(self, identity: tuple[int, int]) -> None:
+        if identity == self._identity:
+            return
+        doc = {
+            "metadata": {"name": self.directory, "uid": f"directory:{self.directory}"},
+            "identity": list(identity),
+        }
+        try:
+            await self._store.create("ManifestDirectory", doc)
+        except AlreadyExists:
+            await self._store.update("ManifestDirectory", doc)
+        self._identity = identity
+
+    def _recorded(self) -> list[Record]:
+        return [record for kind in KINDS for record in self._store.list(kind)]
+
+    async def _read(self, listed: Mapping[str, tuple[int, ...]], lost: set[str]) -> None:
+        """Parse what changed. `lost`: directories that could not be read; what is below them stays as it was."""
+        for file in [f for f in self._files if f not in listed and not _below(f, lost)]:
+            del self._files[file]
+        for file, signature in sorted(listed.items()):
+            known = self._files.get(file)
+            if known and known.signature == signature and file not in self._writers:
+                continue
+            state = self._load(file, signature, known)
+            if state is None:
+                continue
+            self._files[file] = state
+            if known is None or state.problems != known.problems or state.status != known.status:
+                self._report(state)
+            await asyncio.sleep(0)
+
+    def _load(
+        self, file: str, signature: tuple[int, ...], known: ManifestState | None
+    ) -> ManifestState | None:
+        """The file's new state, or None when it must be looked at again (somebody is still writing it)."""
+        try:
+            text = self._text(file)
+        except (OSError, UnicodeDecodeError) as error:
+            words = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _words(error)
+            problem = Problem(f"cannot be read: {words}", kind="unreadable")
+            return failed(file, signature, known, (problem,), "Unreadable")
+        if text is None:
+            return None
+        loaded = load_text(text, file=file)
+        problems = tuple(Problem(e.message, e.line, e.field, e.kind) for e in loaded.errors)
+        if any(problem.kind != "unsupported" for problem in problems):
+            return failed(file, signature, known, problems, "Invalid")
+        objects: dict[Key, Doc] = {}
+        for document in loaded.documents:
+            objects[document.kind, document.namespace, document.name] = document.obj.to_json()
+        status = "Loaded" if objects or problems else "Empty"
+        return ManifestState(file, signature, objects, problems, status, self._clock())
+
+    def _text(self, file: str) -> str | None:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if _being_written(descriptor):
+                began = self._writers.setdefault(file, time.monotonic())
+                if time.monotonic() - began < WRITER_PATIENCE:
+                    self._look_again(WRITER_POLL)
+                    return None
+            self._writers.pop(file, None)
+            with open(descriptor, "rb", closefd=False) as stream:
+                data = stream.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            return data.decode("utf-8-sig")
+        finally:
+            os.close(descriptor)
+
+    async def _apply(self, settle: float) -> None:
+        wanted = plan(self._files.values(), self._recorded())
+        self._duplicates = wanted.duplicates
+        now = self._clock()
+        jobs: list[Awaitable[object]] = []
+        for (kind, namespace, name), doc, file in wanted.create:
+            uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
+            jobs.append(self._store.create(kind, created(doc, file, uid=uid or str(uuid.uuid4()), now=now)))
+        jobs.extend(self._store.update(kind, doc) for (kind, _, _), doc, _ in wanted.update)
+        jobs.extend(self._removals(wanted.remove, settle, now))
+        for result in await asyncio.gather(*jobs, return_exceptions=True):
+            if isinstance(result, AlreadyExists):
+                log.error("manifests: %s", result)
+            elif isinstance(result, BaseException):
+                raise result
+
+    def _removals(self, gone: tuple[Key, ...], settle: float, now: float) -> list[Awaitable[object]]:
+        moment = time.monotonic()
+        self._missing = {key: self._missing.get(key, moment) for key in gone}
+        jobs: list[Awaitable[object]] = []
+        for key, since in self._missing.items():
+            if moment - since < settle:
+                self._look_again(settle - (moment - since) + 0.001)
+                continue
+            uid = self._store.uid_of(*key) or ""
+            if key[0] == "Pod":
+                jobs.append(self._store.modify(uid, lambda doc: mark_deleting(doc, now=now)))
+            else:
+                jobs.append(self._store.delete(uid))
+        return jobs
+
+    def _look_again(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if self._again and not self._again.cancelled() and loop.time() < self._again.when() <= due:
+            return
+        if self._again:
+            self._again.cancel()
+        self._again = loop.call_at(due, self._wake.set)
+
+    async def _watch(self) -> None:
+        """Wake `run` at file system events. A directory that goes is waited for, once a second."""
+        while True:
+            before = _identity(self.directory)
+            if before is None:
+                await asyncio.sleep(1.0)
+                self._wake.set()
+                continue
+            try:
+                # debounce is an upper bound on collecting, step the wait for more: the defaults cost 95 ms, these 2
+                async for changes in awatch(
+                    self.directory,
+                    step=1,
+                    debounce=4,
+                    rust_timeout=1000,
+                    yield_on_timeout=True,
+                    recursive=True,
+                    watch_filter=None,
+                ):
+                    if changes:
+                        self._wake.set()
+                    if _identity(self.directory) != before:
+                        break
+            except (OSError, RuntimeError) as error:
+                log.warning("watching %s failed, trying again: %s", self.directory, error)
+                await asyncio.sleep(1.0)
+            self._wake.set()
+
+
+def _list(directory: str) -> tuple[tuple[int, int], dict[str, tuple[int, ...]], set[str]] | OSError:
+    """The directory's identity, its manifest files with what tells a changed one, and sub-directories that fail."""
+    files: dict[str, tuple[int, ...]] = {}
+    lost: set[str] = set()
+    try:
+        top = os.stat(directory)
+        _walk(directory, files, lost, top=True)
+    except OSError as error:
+        return error
+    return (top.st_dev, top.st_ino), files, lost
+
+
+def _walk(directory: str, files: dict[str, tuple[int, ...]], lost: set[str], *, top: bool = False) -> None:
+    try:
+        entries = sorted(os.scandir(directory), key=lambda e: e.name)
+    except OSError:
+        if top:
+            raise
+        lost.add(directory)
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            _walk(entry.path, files, lost)
+        elif readable_name(entry.name):
+            try:
+                found = entry.stat()
+            except OSError:
+                files[entry.path] = ()  # a dangling link: reported when it is read
+                continue
+            if stat.S_ISREG(found.st_mode):
+                files[entry.path] = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _below(file: str, directories: set[str]) -> bool:
+    return any(file.startswith(directory + "/") for directory in directories)
+
+
+def _identity(directory: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _being_written(descriptor: int) -> bool:
+    """Whether anybody has the file open for writing: a read lease is then refused with EAGAIN. File systems without
+    leases say something else, and are believed to be quiet."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,55 @@
+"""Where settings come from, which place wins, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubelite.settings import Settings, SettingsError
+
+
+def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("podCidr: 10.1.0.0/16\nbridge: file0\nnode-name: From-File\n")
+    environ = {
+        "KUBELITE_BRIDGE": "env0",
+        "KUBELITE_ROOT": "/env",
+        "KUBELITE_SOCKET": "/elsewhere",
+        "HOME": "/",
+    }
+    settings = Settings.load({"config": str(file), "root": "/flag", "bridge": None}, environ)
+    assert (settings.pod_cidr, settings.bridge, settings.root) == ("10.1.0.0/16", "env0", "/flag")
+    assert settings.node_name == "from-file"
+    assert settings.socket == "/run/kubelite/kubelite.sock"
+
+
+def test_defaults_stand_alone() -> None:
+    settings = Settings.load({}, {})
+    assert settings.node_name
+    assert settings.listen == "127.0.0.1:10255"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "words"),
+    [
+        ({"listen": "nowhere"}, {}, "the command line: listen: must be HOST:PORT"),
+        ({}, {"KUBELITE_POD_CIDR": "10.0.0.0/30"}, "the environment: pod-cidr: must be an IPv4 network"),
+        ({}, {"KUBELITE_POD_CDR": "x"}, 'unknown setting "pod_cdr", did you mean "pod_cidr"'),
+        ({"bridge": "a-name-too-long-for-linux"}, {}, "at most 15"),
+        ({"cgroup_parent": "../.."}, {}, "cgroup-parent"),
+        ({"config": "/missing/config.yaml"}, {}, "there is no such configuration file"),
+    ],
+)
+def test_a_wrong_setting_names_itself_and_its_place(
+    flags: dict[str, str], environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words.replace("(", r"\(")):
+        Settings.load(flags, environ)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("a: [")
+    with pytest.raises(SettingsError, match=str(file)):
+        Settings.load({"config": str(file)}, {})
