@@ -1,0 +1,248 @@
+"""The CRI log writer: format, cutting of long lines, rotation without loss, and a disk that is full for a while."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.shim import logs
+from runtime.shim.logs import LINE_MAX, LineSplitter, LogFile, rfc3339nano
+
+NOW = 1_795_530_781_000_000_123
+LINE = re.compile(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z) (stdout|stderr) ([PF]) (.*)$", re.DOTALL)
+
+
+def parse(out: bytes) -> list[tuple[bytes, bytes]]:
+    """(tag, text) of every line; fails on a malformed one."""
+    assert out == b"" or out.endswith(b"\n")
+    found = []
+    for line in out.split(b"\n")[:-1]:
+        match = LINE.match(line)
+        assert match, line[:100]
+        found.append((match[3], match[4]))
+    return found
+
+
+def feed_all(chunks: list[bytes]) -> list[tuple[bytes, bytes]]:
+    splitter = LineSplitter("stdout")
+    return parse(b"".join([splitter.feed(c, NOW) for c in chunks]) + splitter.finish(NOW))
+
+
+def reference(text: bytes) -> list[tuple[bytes, bytes]]:
+    """What containerd's redirectLogs makes of `text`, written the slow and obvious way."""
+    found = []
+    *whole, rest = text.split(b"\n")
+    for line in whole:
+        line = line.removesuffix(b"\r")
+        while len(line) > LINE_MAX:
+            found.append((b"P", line[:LINE_MAX]))
+            line = line[LINE_MAX:]
+        found.append((b"F", line))
+    while len(rest) > LINE_MAX:
+        found.append((b"P", rest[:LINE_MAX]))
+        rest = rest[LINE_MAX:]
+    if rest:
+        found.append((b"P", rest))
+    return found
+
+
+def test_timestamp_is_rfc3339_with_nanoseconds() -> None:
+    assert rfc3339nano(NOW) == "2026-11-24T14:33:01.000000123Z"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "lines"),
+    [
+        ([b"a\n"], [(b"F", b"a")]),
+        ([b"a\nb\n"], [(b"F", b"a"), (b"F", b"b")]),
+        ([b"\n\n"], [(b"F", b""), (b"F", b"")]),
+        ([b"a", b"b\n"], [(b"F", b"ab")]),
+        ([b"tail"], [(b"P", b"tail")]),
+        ([b"dos\r\nunix\n"], [(b"F", b"dos"), (b"F", b"unix")]),
+        ([b"dos\r", b"\n"], [(b"F", b"dos")]),
+        ([b"50%\r100%\n"], [(b"F", b"50%\r100%")]),
+        ([b"x\r\r\n"], [(b"F", b"x\r")]),
+        ([b"x" * LINE_MAX + b"\n"], [(b"F", b"x" * LINE_MAX)]),
+        ([b"x" * LINE_MAX, b"\n"], [(b"F", b"x" * LINE_MAX)]),
+        ([b"x" * LINE_MAX + b"\r", b"\n"], [(b"F", b"x" * LINE_MAX)]),
+        ([b"x" * LINE_MAX + b"y\n"], [(b"P", b"x" * LINE_MAX), (b"F", b"y")]),
+        ([b"x" * LINE_MAX + b"y"], [(b"P", b"x" * LINE_MAX), (b"P", b"y")]),
+        ([b"a\0b\xff\n"], [(b"F", b"a\0b\xff")]),
+    ],
+)
+def test_lines(chunks: list[bytes], lines: list[tuple[bytes, bytes]]) -> None:
+    assert feed_all(chunks) == lines
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from([b"\n", b"\r\n", b"\r", b"x" * (LINE_MAX - 1), b"y" * LINE_MAX, b"z" * 40_000]),
+            st.binary(max_size=30),
+        ),
+        max_size=12,
+    ),
+    st.data(),
+)
+def test_any_cut_of_the_stream_gives_the_same_lines(pieces: list[bytes], data: st.DataObject) -> None:
+    text = b"".join(pieces)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    chunks = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert feed_all(chunks) == reference(text)
+
+
+def test_an_endless_line_is_not_held_in_memory() -> None:
+    splitter = LineSplitter("stderr")
+    out = b"".join(splitter.feed(b"x" * 32_768, NOW) for _ in range(64))
+    assert len(parse(out)) >= 64 * 2 - 1
+    assert len(splitter._pending) <= LINE_MAX + 1
+
+
+def numbered(first: int, count: int) -> bytes:
+    return b"".join(b"%s stdout F line %06d\n" % (rfc3339nano(NOW).encode(), n) for n in range(first, first + count))
+
+
+def everything(log: LogFile) -> bytes:
+    return b"".join(Path(p).read_bytes() for p in [*log.rotated(), log.path])
+
+
+def test_rotation_neither_loses_nor_duplicates_nor_cuts_a_line(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "ctr" / "0.log"), max_bytes=2_000, max_files=1_000)
+    for start in range(0, 1_000, 50):
+        log.write(numbered(start, 50))
+    log.close()
+    assert everything(log) == numbered(0, 1_000)  # also: rotated() is oldest first, many in one second
+    files = [Path(log.path), *map(Path, log.rotated())]
+    assert len(files) > 20
+    assert all(f.stat().st_size <= 2_000 and f.read_bytes().endswith(b"\n") for f in files)
+
+
+def test_only_the_newest_files_are_kept(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=1_000, max_files=3)
+    log.write(numbered(0, 500))
+    log.close()
+    assert len(log.rotated()) == 2
+    assert numbered(0, 500).endswith(everything(log))
+
+
+def test_rotated_names_are_the_cri_ones_and_foreign_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "0.log.gz-notes").write_text("mine")
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=1_000, max_files=2)
+    log.write(numbered(0, 100))
+    log.close()
+    assert (tmp_path / "0.log.gz-notes").read_text() == "mine"
+    (name,) = log.rotated()
+    assert re.fullmatch(r".*/0\.log\.\d{8}-\d{6}(-\d{4})?", name)
+
+
+def test_a_clock_that_goes_back_keeps_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps = iter(["20261124-143301", "20261124-133301", "20261124-143301", "20261124-143302"])
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=10)
+    monkeypatch.setattr(logs.time, "strftime", lambda *_: next(stamps))
+    for n in range(4):
+        log.write(b"%d\n" % n)
+        assert log.rotate(force=True)
+    log.write(b"4\n")
+    assert everything(log) == b"0\n1\n2\n3\n4\n"
+    log.close()
+
+
+def test_an_existing_log_is_continued(tmp_path: Path) -> None:
+    (tmp_path / "0.log").write_bytes(numbered(0, 3))
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=100_000, max_files=2)
+    log.write(numbered(3, 1))
+    log.close()
+    assert (tmp_path / "0.log").read_bytes() == numbered(0, 4)
+
+
+def test_a_log_moved_away_is_made_anew_by_rotate(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
+    os.rename(log.path, tmp_path / "taken")
+    log.write(b"a\n")
+    assert log.rotate(force=True)
+    log.write(b"b\n")
+    log.close()
+    assert ((tmp_path / "taken").read_bytes(), (tmp_path / "0.log").read_bytes()) == (b"a\n", b"b\n")
+
+
+class FullDisk:
+    """os.write of a disk with `room` bytes left."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._write = os.write
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done = self._write(fd, data[: self.room])
+        self.room -= done
+        return done
+
+
+def test_a_full_disk_drops_whole_lines_and_says_so_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
+    disk = FullDisk(len(numbered(0, 2)) + 7)  # two lines and a torn one
+    monkeypatch.setattr(logs.os, "write", disk)
+    log.write(numbered(0, 5))
+    log.write(numbered(5, 5))
+    assert (tmp_path / "0.log").read_bytes() == numbered(0, 2)
+    assert log.lost_lines == 8
+    disk.room = 10**6
+    log.write(numbered(10, 1))
+    log.close()
+    lines = parse((tmp_path / "0.log").read_bytes())
+    assert lines[2][1].startswith(b"[kubelite: 8 log lines (")
+    assert lines[2][1].endswith(b"were lost here: No space left on device]")
+    assert [text for _, text in lines[3:]] == [b"line 000010"]
+    assert (log.lost_lines, log.total_lost_lines) == (0, 8)
+
+
+def test_losses_are_told_at_close_when_nothing_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
+    disk = FullDisk(0)
+    monkeypatch.setattr(logs.os, "write", disk)
+    log.write(numbered(0, 3))
+    disk.room = 1_000
+    log.close()
+    assert b"3 log lines" in (tmp_path / "0.log").read_bytes()
+
+
+def test_a_rename_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=500, max_files=2)
+
+    def refuse(*_: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.os, "rename", refuse)
+        log.write(numbered(0, 50))
+    assert everything(log) == numbered(0, 50)
+    log._retry_at = 0.0
+    log.write(numbered(50, 1))
+    log.close()
+    assert everything(log) == numbered(0, 51)
+    assert len(log.rotated()) == 1
+
+
+def test_a_log_that_cannot_be_reopened_counts_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.os, "open", refuse)
+        assert not log.rotate(force=True)
+        log.write(numbered(0, 4))
+    log._retry_at = 0.0
+    log.write(numbered(4, 1))
+    log.close()
+    text = (tmp_path / "0.log").read_bytes()
+    assert b"4 log lines" in text and b"Too many open files" in text and text.endswith(numbered(4, 1))
