@@ -1,0 +1,58 @@
+# Everything a person does with a checkout. `make run` and `make test` need nothing but python3, make and git.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PREFIX ?= /usr/local
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: help setup run stop install uninstall check test test-unit test-kernel test-uml bench format clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: $(VENV)/.ready  ## a virtual environment with kubelite in it, nothing else
+
+$(VENV)/.ready: pyproject.toml deploy/setup
+	@PYTHON=$(PYTHON) deploy/setup $(VENV)
+	@touch $@
+
+run: setup       ## (root) start a node on manifests/examples and show its pods
+	@deploy/run $(BIN)/kubelite manifests/examples
+
+stop: setup      ## (root) end what `make run` started: pods, network, daemon
+	@deploy/stop $(BIN)/kubelite
+
+install: setup   ## (root) install kubelite and its systemd unit
+	@PREFIX=$(PREFIX) PYTHON=$(PYTHON) deploy/install
+
+uninstall:       ## (root) undo `make install`; state and images stay unless PURGE=1
+	@PREFIX=$(PREFIX) deploy/uninstall
+
+check: setup     ## style, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup      ## every test this machine can run; says what is missing for the rest
+	@deploy/test $(BIN)/python
+
+test-unit: setup ## the tests that need neither root nor a kernel, in seconds
+	$(BIN)/python -m pytest tests/unit
+
+test-kernel: setup ## (root) the engine and the node on this machine's kernel
+	$(BIN)/python -m pytest tests/kernel tests/e2e
+
+test-uml: setup  ## (root) the same on cgroup v2, inside User Mode Linux
+	tests/uml/run -- $(BIN)/python -m pytest tests/kernel tests/e2e
+
+bench: setup     ## (root) how long a start takes, beside every peer that is installed
+	$(BIN)/python -m tests.bench
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
