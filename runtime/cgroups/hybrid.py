@@ -1,0 +1,107 @@
+"""One cgroup on a hybrid machine: v1 controllers, and beside them a cgroup2 mount.
+
+The cgroup2 side usually controls nothing, and is still worth having: cgroup.kill ends everything in one write, PSI
+is counted there, and cpu.stat has microseconds where cpuacct counts in hundredths of a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.cgroups import stats
+from runtime.cgroups.layout import Layout
+from runtime.cgroups.v1 import V1Cgroup
+from runtime.cgroups.v2 import V2Cgroup
+from runtime.errors import SyscallError
+
+_UNIFIED_STATS = ("cpu.pressure", "memory.pressure", "io.pressure")
+
+
+class HybridCgroup:
+    """Implements `Cgroup` over both sides."""
+
+    def __init__(self, path: str, layout: Layout) -> None:
+        self.path = path
+        self._v1 = V1Cgroup(path, layout)
+        self._v2 = V2Cgroup(path, layout)
+        self._offered = layout.v2_controllers
+
+    def directory(self, controller: str) -> str | None:
+        return self._v1.directory(controller) or self._v2.directory(controller)
+
+    def create(self) -> None:
+        existed = self._v1.exists()
+        self._v1.create()
+        try:
+            self._v2.create()
+        except BaseException:
+            if not existed:
+                self._v1.remove()
+            raise
+
+    def apply(self, resources: Mapping[str, Any]) -> list[str]:
+        """Everything by v1, but what only the cgroup2 side controls (hugetlb, on machines of today)."""
+        if "hugetlb" not in self._offered or not resources.get("hugepageLimits"):
+            return self._v1.apply(resources)
+        rest = {key: value for key, value in resources.items() if key != "hugepageLimits"}
+        return self._v1.apply(rest) + self._v2.apply({"hugepageLimits": resources["hugepageLimits"]})
+
+    def attach(self, pid: int) -> None:
+        self._v1.attach(pid)
+        self._v2.attach(pid)
+
+    def pids(self, recursive: bool = True) -> list[int]:
+        return self._v1.pids(recursive)
+
+    def exists(self) -> bool:
+        return self._v1.exists()
+
+    def into_fd(self) -> int | None:
+        return None
+
+    def freeze(self) -> None:
+        self._v1.freeze()
+
+    def thaw(self) -> None:
+        self._v1.thaw()
+
+    def frozen(self) -> bool:
+        return self._v1.frozen()
+
+    def kill(self, timeout: float = 2.0) -> bool:
+        """cgroup.kill first; then v1's way for whatever is on that side only, or is frozen there."""
+        deadline = time.monotonic() + timeout
+        if self._v2.exists():
+            if self._v1.frozen():
+                self._v1.thaw()  # a process frozen by v1 does not die of a signal until it thaws
+            with contextlib.suppress(SyscallError):
+                self._v2.kill(timeout)
+        return self._v1.kill(max(0.0, deadline - time.monotonic()))
+
+    def remove(self, timeout: float = 2.0) -> None:
+        deadline = time.monotonic() + timeout
+        if self._v1.pids():
+            self.kill(timeout)
+        self._v1.remove(max(0.0, deadline - time.monotonic()))
+        self._v2.remove(max(0.0, deadline - time.monotonic()))
+
+    def oom_kills(self) -> int:
+        return self._v1.oom_kills()
+
+    def stat_paths(self) -> dict[str, str | None]:
+        paths, unified = self._v1.stat_paths(), self._v2.stat_paths()
+        if (cpu := unified["cpu.stat"]) and os.path.exists(cpu):
+            paths["cpuacct.usage"] = paths["cpuacct.stat"] = None
+            paths["unified.cpu.stat"] = cpu
+        return {**paths, **{name: unified[name] for name in _UNIFIED_STATS}}
+
+    def reader(self) -> stats.Reader:
+        return stats.Reader(self.path, self.stat_paths(), stats.parse_v1)
+
+    def stats(self) -> stats.Stats:
+        with self.reader() as reader:
+            return reader.read()

@@ -1,0 +1,109 @@
+"""Which cgroup world this machine lives in: v1, hybrid (v1 controllers beside a cgroup2 mount), or v2.
+
+Found once from /proc/self/mountinfo (proc_pid_mountinfo(5), cgroups(7)); nothing is configured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+
+from runtime.cgroups import files
+from runtime.errors import CapabilityError
+
+# Options of a v1 mount that are controllers; a named hierarchy shows as name=…
+V1_CONTROLLERS = frozenset(
+    {
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "blkio",
+        "pids",
+        "hugetlb",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "rdma",
+        "misc",
+    }
+)
+
+
+class Mode(StrEnum):
+    V1 = "v1"
+    HYBRID = "hybrid"
+    V2 = "v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the hierarchies are mounted. Only writable mounts count: the others cannot hold a container."""
+
+    mode: Mode
+    unified: str | None  # mount point of the cgroup2 hierarchy
+    v1: dict[str, str]  # v1 controller, or name=systemd → mount point (co-mounted ones share it)
+    v2_controllers: frozenset[str]  # what the cgroup2 hierarchy can control (often nothing on hybrid)
+
+    @property
+    def hierarchies(self) -> tuple[str, ...]:
+        """Mount points of the v1 hierarchies, each once, in mount order."""
+        return tuple(dict.fromkeys(self.v1.values()))
+
+    def missing(self) -> list[str]:
+        """Controllers that limits need and neither side has."""
+        have = {"io" if name == "blkio" else name for name in self.v1} | self.v2_controllers
+        return [name for name in ("cpu", "memory", "pids", "cpuset", "io") if name not in have]
+
+
+def parse_mountinfo(text: str) -> tuple[str | None, dict[str, str]]:
+    """(cgroup2 mount point or None, v1 controller → mount point). The first mount of each wins: later ones are
+    bind mounts made by other container tools."""
+    unified: str | None = None
+    v1: dict[str, str] = {}
+    for line in text.splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.partition(" ")
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        mount_point, mount_options = fields.split()[4:6]
+        if "ro" in mount_options.split(","):
+            continue
+        mount_point = mount_point.replace("\\040", " ")
+        if kind == "cgroup2":
+            unified = unified or mount_point
+            continue
+        for option in options.split()[-1].split(","):
+            if option in V1_CONTROLLERS or option == "name=systemd":
+                v1.setdefault(option, mount_point)
+    return unified, v1
+
+
+def mode_of(unified: str | None, v1: dict[str, str]) -> Mode:
+    """A lone name=systemd hierarchy beside cgroup2 controls nothing: that machine is v2."""
+    controllers = V1_CONTROLLERS.intersection(v1)
+    if unified is None:
+        if not controllers:
+            raise CapabilityError(
+                "no writable cgroup file system is mounted: mount cgroup2 on /sys/fs/cgroup"
+            )
+        return Mode.V1
+    return Mode.HYBRID if controllers else Mode.V2
+
+
+def detect() -> Layout:
+    """Read it from the kernel now. Raises CapabilityError when no hierarchy is mounted writable."""
+    unified, v1 = parse_mountinfo(files.read("/proc/self/mountinfo"))
+    mode = mode_of(unified, v1)
+    offered = files.read_or(f"{unified}/cgroup.controllers").split() if unified else []
+    # A controller that v1 has bound never shows up in cgroup.controllers; subtract for certainty.
+    return Layout(mode, unified, {} if mode is Mode.V2 else v1, frozenset(offered) - set(v1))
+
+
+@cache
+def layout() -> Layout:
+    """The machine's layout, detected once per process."""
+    return detect()

@@ -1,0 +1,131 @@
+"""OCI `linux.resources` → what to write on cgroup v1. Pure (runtime-spec config-linux.md, "Control groups").
+
+Kernel documents: admin-guide/cgroup-v1/{memory,cpusets,blkio-controller,pids,hugetlb}.rst, scheduler/sched-bwc.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.cgroups.writes import Plan, Write
+from runtime.errors import CapabilityError, SpecError
+
+# What a v1 machine may be asked by a specification written for either kind, and has no need to mind.
+_UNIFIED_WITHOUT_EFFECT = frozenset({"memory.oom.group"})
+
+
+def plan(resources: Mapping[str, Any]) -> Plan:
+    """All writes but devices (they depend on the present list: `devices.v1_writes`)."""
+    made = Plan([], [])
+    _memory(resources.get("memory") or {}, made)
+    _cpu(resources.get("cpu") or {}, made)
+    _cpuset(resources.get("cpu") or {}, made)
+    _pids(resources.get("pids") or {}, made)
+    _blkio(resources.get("blockIO") or {}, made)
+    for limit in resources.get("hugepageLimits") or []:
+        size = limit["pageSize"]
+        made.writes.append(Write("hugetlb", f"hugetlb.{size}.limit_in_bytes", str(limit["limit"])))
+    _network(resources.get("network") or {}, made)
+    _rdma(resources.get("rdma") or {}, made)
+    if unknown := sorted(set(resources.get("unified") or {}) - _UNIFIED_WITHOUT_EFFECT):
+        raise CapabilityError(
+            f"linux.resources.unified ({', '.join(unknown)}) needs cgroup v2; this machine has v1"
+        )
+    return made
+
+
+def _memory(memory: Mapping[str, Any], made: Plan) -> None:
+    limit, swap = memory.get("limit"), memory.get("swap")
+    if limit == -1 and swap is None:
+        swap = -1  # memory+swap below an unlimited memory would be refused
+    if limit and swap and limit > 0 and 0 < swap < limit:
+        raise SpecError(f"memory.swap {swap} (memory and swap together) is below memory.limit {limit}")
+    for value, file in (
+        (limit, "memory.limit_in_bytes"),
+        (swap, "memory.memsw.limit_in_bytes"),
+        (memory.get("reservation"), "memory.soft_limit_in_bytes"),
+    ):
+        if value:
+            made.writes.append(Write("memory", file, str(value)))
+    for key in ("kernel", "kernelTCP"):
+        if memory.get(key) and memory[key] != -1:
+            made.warnings.append(f"memory.{key} was not applied: kernels no longer have this limit")
+    swappiness = memory.get("swappiness")
+    if swappiness is not None:
+        if not 0 <= swappiness <= 100:
+            raise SpecError(f"memory.swappiness {swappiness} is not within 0..100")
+        made.writes.append(Write("memory", "memory.swappiness", str(swappiness)))
+    if memory.get("disableOOMKiller"):
+        made.writes.append(Write("memory", "memory.oom_control", "1"))
+
+
+def _cpu(cpu: Mapping[str, Any], made: Plan) -> None:
+    idle = cpu.get("idle")
+    for key, file in (
+        ("shares", "cpu.shares"),
+        ("period", "cpu.cfs_period_us"),
+        ("quota", "cpu.cfs_quota_us"),
+        ("burst", "cpu.cfs_burst_us"),
+        ("realtimePeriod", "cpu.rt_period_us"),
+        ("realtimeRuntime", "cpu.rt_runtime_us"),
+        ("idle", "cpu.idle"),
+    ):
+        value = cpu.get(key)
+        # 0 is "not set" to runc for all but burst and idle; an idle cgroup refuses cpu.shares
+        if value is None or (value == 0 and key not in ("burst", "idle")) or (key == "shares" and idle == 1):
+            continue
+        made.writes.append(Write("cpu", file, str(value)))
+
+
+def _cpuset(cpu: Mapping[str, Any], made: Plan) -> None:
+    for key, file in (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")):
+        if cpu.get(key):
+            made.writes.append(Write("cpuset", file, str(cpu[key])))
+
+
+def _pids(pids: Mapping[str, Any], made: Plan) -> None:
+    limit = pids.get("limit")
+    if limit:
+        made.writes.append(Write("pids", "pids.max", str(limit) if limit > 0 else "max"))
+
+
+def _blkio(block: Mapping[str, Any], made: Plan) -> None:
+    if block.get("leafWeight") or any(d.get("leafWeight") for d in block.get("weightDevice") or []):
+        raise CapabilityError(
+            "blockIO.leafWeight went away with the CFQ scheduler: no kernel of today has it"
+        )
+    if block.get("weight"):
+        made.writes.append(Write("blkio", "blkio.bfq.weight", str(block["weight"])))
+    for device in block.get("weightDevice") or []:
+        if device.get("weight"):
+            value = f"{device['major']}:{device['minor']} {device['weight']}"
+            made.writes.append(Write("blkio", "blkio.bfq.weight_device", value))
+    for key, file in (
+        ("throttleReadBpsDevice", "blkio.throttle.read_bps_device"),
+        ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device"),
+        ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device"),
+        ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device"),
+    ):
+        for device in block.get(key) or []:
+            value = f"{device['major']}:{device['minor']} {device['rate']}"
+            made.writes.append(Write("blkio", file, value))
+
+
+def _network(network: Mapping[str, Any], made: Plan) -> None:
+    if network.get("classID"):
+        made.writes.append(Write("net_cls", "net_cls.classid", str(network["classID"]), required=True))
+    for entry in network.get("priorities") or []:
+        value = f"{entry['name']} {entry['priority']}"
+        made.writes.append(Write("net_prio", "net_prio.ifpriomap", value, required=True))
+
+
+def _rdma(rdma: Mapping[str, Any], made: Plan) -> None:
+    for device, limits in rdma.items():
+        made.writes.append(Write("rdma", "rdma.max", rdma_line(device, limits)))
+
+
+def rdma_line(device: str, limits: Mapping[str, Any]) -> str:
+    """`mlx5_0 hca_handle=2 hca_object=max` (cgroup-v2.rst, "RDMA"; the same on v1)."""
+    handles, objects = limits.get("hcaHandles", "max"), limits.get("hcaObjects", "max")
+    return f"{device} hca_handle={handles} hca_object={objects}"

@@ -1,0 +1,212 @@
+"""One cgroup on v2: a directory of the unified hierarchy (admin-guide/cgroup-v2.rst)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.cgroups import devices, files, killing, resources_v2, stats, writes
+from runtime.cgroups.layout import Layout
+from runtime.errors import CapabilityError, StateError, SyscallError
+
+# Controllers we enable for children when they are offered. (perf_event is always on; misc has no OCI limits.)
+_WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
+_FREEZE_SECONDS = 2.0
+
+STAT_FILES = (
+    "cpu.stat",
+    "memory.current",
+    "memory.stat",
+    "memory.events",
+    "memory.max",
+    "memory.peak",
+    "memory.swap.current",
+    "pids.current",
+    "pids.max",
+    "io.stat",
+    "cpu.pressure",
+    "memory.pressure",
+    "io.pressure",
+)
+
+
+class V2Cgroup:
+    """Implements `Cgroup` over a layout's cgroup2 mount. On hybrid it is the half with few or no controllers."""
+
+    def __init__(self, path: str, layout: Layout) -> None:
+        if layout.unified is None:
+            raise CapabilityError("no cgroup2 file system is mounted")
+        self.path = path
+        self._root = layout.unified
+        self._offered = layout.v2_controllers
+        self._dir = layout.unified + path
+
+    def directory(self, controller: str) -> str | None:
+        """The cgroup's directory, for a controller that is enabled in it."""
+        return self._dir if controller in self._enabled() else None
+
+    def _enabled(self) -> list[str]:
+        """cgroup.controllers here; the root itself has all that are offered."""
+        return files.read_or(f"{self._dir}/cgroup.controllers").split()
+
+    def create(self) -> None:
+        """mkdir -p, with the controllers enabled in every ancestor's cgroup.subtree_control on the way down. Only
+        inner nodes get them, and no process ever goes into an inner node (the no-internal-process rule)."""
+        made: list[str] = []
+        try:
+            if not files.make(self._dir, made):
+                self._thaw_leftover()
+            self._enable_down()
+        except BaseException:
+            for place in reversed(made):
+                with contextlib.suppress(OSError):
+                    os.rmdir(place)
+            raise
+
+    def _enable_down(self) -> None:
+        if not self._offered:
+            return
+        place = self._root
+        for name in self.path.strip("/").split("/"):
+            enable_controllers(place)
+            place = f"{place}/{name}"
+
+    def apply(self, resources: Mapping[str, Any]) -> list[str]:
+        bfq = bool(resources.get("blockIO")) and os.path.exists(f"{self._dir}/io.bfq.weight")
+        plan = resources_v2.plan(resources, bfq=bfq)
+        _check_before_update(resources, self._dir)
+        enabled = self._enabled() if plan.writes else []
+        warnings = writes.execute(plan, lambda controller: self._dir if controller in enabled else None)
+        if "devices" in resources:
+            refusal = devices.attach_v2(self._dir, devices.resolve(resources["devices"] or []))
+            warnings += [refusal] if refusal else []
+        return warnings
+
+    def attach(self, pid: int) -> None:
+        """Move a process; 0 is the caller."""
+        files.write(f"{self._dir}/cgroup.procs", str(pid))
+
+    def pids(self, recursive: bool = True) -> list[int]:
+        return files.pids(self._dir, recursive=recursive)
+
+    def exists(self) -> bool:
+        return os.path.isdir(self._dir)
+
+    def into_fd(self) -> int | None:
+        """An O_PATH descriptor for clone3's CLONE_INTO_CGROUP; the caller closes it."""
+        try:
+            return os.open(self._dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SyscallError(error.errno or 0, "open", self._dir) from error
+
+    def freeze(self) -> None:
+        """Stop all processes here and below; returns when they stand (cgroup.events: frozen 1). Needs 5.2."""
+        self._freeze_write("1")
+        if not killing.wait_event(
+            f"{self._dir}/cgroup.events", "frozen", 1, time.monotonic() + _FREEZE_SECONDS
+        ):
+            self._freeze_write("0")
+            raise StateError(f"cgroup {self.path} did not freeze in {_FREEZE_SECONDS:g} s", retriable=True)
+
+    def thaw(self) -> None:
+        self._freeze_write("0")
+
+    def frozen(self) -> bool:
+        return files.read_or(f"{self._dir}/cgroup.freeze").strip() == "1"
+
+    def _freeze_write(self, value: str) -> None:
+        try:
+            files.write(f"{self._dir}/cgroup.freeze", value)
+        except SyscallError as error:
+            if error.errno == errno.ENOENT and self.exists():
+                raise CapabilityError("pausing needs cgroup.freeze, Linux 5.2 or newer") from error
+            raise
+
+    def _thaw_leftover(self) -> None:
+        if self.frozen():
+            self.thaw()
+
+    def kill(self, timeout: float = 2.0) -> bool:
+        """SIGKILL to everything inside and below, in one write that no fork escapes (cgroup.kill, 5.14); True when
+        nothing is left. Frozen processes die too."""
+        deadline = time.monotonic() + timeout
+        if os.getpid() in self.pids():
+            raise StateError(f"refusing to kill cgroup {self.path}: the calling process is in it")
+        try:
+            files.write(f"{self._dir}/cgroup.kill", "1")
+        except SyscallError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+                raise
+            return killing.until_empty(self.pids, deadline, round_=self._kill_round)
+        return killing.wait_event(f"{self._dir}/cgroup.events", "populated", 0, deadline)
+
+    def _kill_round(self, seen: list[int]) -> None:
+        """Before 5.14: freeze against forks, signal, thaw."""
+        with contextlib.suppress(OSError, StateError, CapabilityError):
+            self.freeze()
+        try:
+            killing.signal_all(sorted({*seen, *self.pids()}))
+        finally:
+            with contextlib.suppress(OSError, CapabilityError):
+                self.thaw()
+
+    def remove(self, timeout: float = 2.0) -> None:
+        """Kill what is inside and rmdir, descendants first. Missing is fine. Raises SyscallError(EBUSY) when
+        something does not go within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        if files.keyed(files.read_or(f"{self._dir}/cgroup.events")).get("populated"):
+            self.kill(timeout)
+        killing.remove_tree(self._dir, deadline)
+
+    def oom_kills(self) -> int:
+        """Processes the OOM killer took here and below, whoever's limit it was (memory.events oom_kill; `oom` counts
+        also what killed nobody)."""
+        return files.keyed(files.read_or(f"{self._dir}/memory.events")).get("oom_kill", 0)
+
+    def stat_paths(self) -> dict[str, str | None]:
+        return {name: f"{self._dir}/{name}" for name in STAT_FILES}
+
+    def reader(self) -> stats.Reader:
+        return stats.Reader(self.path, self.stat_paths(), stats.parse_v2)
+
+    def stats(self) -> stats.Stats:
+        with self.reader() as reader:
+            return reader.read()
+
+
+def enable_controllers(place: str) -> None:
+    """Give the children of the cgroup at `place` the controllers it has itself. All in one write; one by one when the
+    kernel refuses some (a controller used by v1, or cpu while real-time processes run)."""
+    have = set(files.read(f"{place}/cgroup.subtree_control").split())
+    offered = files.read(f"{place}/cgroup.controllers").split()
+    lacking = [name for name in _WANTED if name in offered and name not in have]
+    if not lacking:
+        return
+    file = f"{place}/cgroup.subtree_control"
+    try:
+        files.write(file, " ".join(f"+{name}" for name in lacking))
+        return
+    except SyscallError as error:
+        if error.errno == errno.EBUSY and files.pids(place, recursive=False):
+            raise CapabilityError(
+                f"processes live in {place} itself, so the kernel gives its children no controllers "
+                "(no-internal-process rule): run kubelite in a cgroup of its own"
+            ) from error
+    for name in lacking:
+        with contextlib.suppress(SyscallError):  # what stays off becomes a warning where a limit needs it
+            files.write(file, f"+{name}")
+
+
+def _check_before_update(resources: Mapping[str, Any], place: str) -> None:
+    """runtime-spec memory.checkBeforeUpdate: v2 would rather kill than refuse, so look first."""
+    memory = resources.get("memory") or {}
+    limit = memory.get("limit") or 0
+    if not memory.get("checkBeforeUpdate") or limit <= 0:
+        return
+    usage = files.number(files.read_or(f"{place}/memory.current"))
+    if usage > limit:
+        raise StateError(f"memory.limit {limit} is below the {usage} bytes in use (checkBeforeUpdate)")
