@@ -1,0 +1,227 @@
+"""What can be wrong with an object, in words: a field path and a sentence, from pydantic's errors or our own rules.
+
+Wording follows the API server (apimachinery's field.Error: `Required value`, `Invalid value: …: …`, …) with a next
+step where one is known. No YAML in here: lines are the loader's business.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+Path = tuple[str | int, ...]
+
+# Fields whose keys are the user's own: the API writes those as limits[cpu], not limits.cpu.
+_MAPS = frozenset(
+    [
+        "annotations",
+        "labels",
+        "matchLabels",
+        "nodeSelector",
+        "limits",
+        "requests",
+        "overhead",
+        "data",
+        "stringData",
+        "binaryData",
+        "volumeAttributes",
+        "userAnnotations",
+        "allocatedResources",
+        "options",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong: `path` from the object's root (aliases and indexes) and a sentence."""
+
+    path: Path
+    message: str
+
+    @property
+    def field(self) -> str:
+        return field_path(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.path else self.message
+
+
+class InvalidObject(ValueError):
+    """An object that is not what its kind says. `problems` has everything that is wrong."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+def field_path(path: Path) -> str:
+    """("spec", "containers", 0, "image") → spec.containers[0].image"""
+    text = ""
+    inside_map = False
+    for part in path:
+        if isinstance(part, int) or inside_map:
+            text += f"[{part}]"
+            inside_map = False
+        else:
+            text += f".{part}" if text else part
+            inside_map = part in _MAPS
+    return text
+
+
+def required(path: Path, detail: str = "") -> Problem:
+    return Problem(path, f"Required value: {detail}" if detail else "Required value")
+
+
+def invalid(path: Path, value: object, detail: str) -> Problem:
+    return Problem(path, f"Invalid value: {_go(value)}: {detail}")
+
+
+def duplicate(path: Path, value: object) -> Problem:
+    return Problem(path, f"Duplicate value: {_go(value)}")
+
+
+def forbidden(path: Path, detail: str) -> Problem:
+    return Problem(path, f"Forbidden: {detail}")
+
+
+def not_supported(path: Path, value: str, allowed: Iterable[str]) -> Problem:
+    """`Unsupported value: "Allways": supported values: "Always", …`, and the near one when there is one."""
+    names = sorted(allowed)
+    listed = ", ".join(f'"{name}"' for name in names)
+    return Problem(
+        path, f"Unsupported value: {_go(value)}: supported values: {listed}{did_you_mean(value, names)}"
+    )
+
+
+def not_found(path: Path, value: object) -> Problem:
+    return Problem(path, f"Not found: {_go(value)}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean "image"?`, or nothing when no known word is near."""
+    names = list(known)
+    by_fold = {name.lower().replace("_", "").replace("-", ""): name for name in names}
+    near = by_fold.get(word.lower().replace("_", "").replace("-", ""))
+    if near is None:
+        from difflib import get_close_matches  # only when something is wrong
+
+        close = get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.7)
+        near = next((name for name in names if close and name.lower() == close[0]), None)
+    return f', did you mean "{near}"?' if near and near != word else ""
+
+
+def problems_of(error: "ValidationError", root: "type[BaseModel]") -> list[Problem]:
+    """Every pydantic error as a Problem, in the order of the object's fields."""
+    return [_problem(item, root) for item in error.errors(include_url=False, include_context=True)]
+
+
+def _problem(item: Any, root: "type[BaseModel]") -> Problem:
+    kind, value = item["type"], item["input"]
+    path: Path = tuple(part for part in item["loc"] if part != "[key]")
+    if kind == "extra_forbidden":
+        return Problem(path, f"unknown field{_field_hint(root, path)}")
+    if kind == "missing":
+        return required(path)
+    return Problem(path, _type_message(kind, value, item))
+
+
+def _type_message(kind: str, value: object, item: Any) -> str:
+    match kind:
+        case "string_type" if isinstance(value, bool | int | float):
+            return f"must be a string: put it in quotes, like {json.dumps(_plain(value))}"
+        case "string_type":
+            return f"must be a string, got {_kind_of(value)}"
+        case "int_type" | "int_from_float" | "int_parsing" if _is_number(value):
+            return f"must be an integer: remove the quotes around {value}"
+        case "int_type" | "int_from_float" | "int_parsing":
+            return f"must be an integer, got {_kind_of(value)}"
+        case "greater_than_equal" | "less_than_equal" | "int_parsing_size":
+            return f"Invalid value: {_go(value)}: does not fit the field's integer type"
+        case "bool_type" | "bool_parsing" if str(value).lower() in ("true", "false"):
+            return f"must be true or false: remove the quotes around {value}"
+        case "bool_type" | "bool_parsing":
+            return f"must be true or false, got {_kind_of(value)}"
+        case "list_type" if isinstance(value, str):
+            return f"must be a list, got a string: write [{json.dumps(value)}]"
+        case "list_type":
+            return f"must be a list, got {_kind_of(value)}"
+        case "model_type" | "dict_type" | "model_attributes_type" | "dataclass_type":
+            return f"must be a map of fields, got {_kind_of(value)}"
+        case _:
+            return str(item["msg"])
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.strip().lstrip("+-").isdigit()
+
+
+def _kind_of(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return f"the string {json.dumps(value)}" if len(value) <= 60 else "a string"
+    if isinstance(value, bool | int | float):
+        return _plain(value)
+    return "a list" if isinstance(value, list) else "a map"
+
+
+def _go(value: object) -> str:
+    """A value as Go's %q or %v shows it in a field.Error."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _plain(value)
+
+
+def _field_hint(root: "type[BaseModel]", path: Path) -> str:
+    """What was probably meant by the unknown field at `path`: a near name here, or the same name in another place."""
+    here = model_at(root, path[:-1])
+    name = path[-1]
+    if here is None or not isinstance(name, str):
+        return ""
+    near = did_you_mean(name, fields_by_alias(here))
+    if near:
+        return near
+    for depth in range(len(path) - 2, -1, -1):  # too deep: it belongs to a parent
+        above = model_at(root, path[:depth])
+        if above is not None and name in fields_by_alias(above):
+            where = field_path(path[:depth])
+            return f": it is a field of {where or 'the object itself'}: check the indentation"
+    for child, model in _children(here):  # too shallow: it belongs to a part of this
+        if name in fields_by_alias(model):
+            return f": it is a field of {field_path((*path[:-1], child))}: check the indentation"
+    return ""
+
+
+def fields_by_alias(model: "type[BaseModel]") -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def model_at(root: "type[BaseModel]", path: Path) -> "type[BaseModel] | None":
+    """The model class that the (list's, map's) value at `path` has."""
+    model: type[BaseModel] | None = root
+    for part in path:
+        if model is None or isinstance(part, int):
+            continue  # an index: the list's items are already in `model`
+        field = fields_by_alias(model).get(part)
+        model = next(_models_in(field.annotation), None) if field is not None else None
+    return model
+
+
+def _children(model: "type[BaseModel]") -> Iterator[tuple[str, "type[BaseModel]"]]:
+    for alias, field in fields_by_alias(model).items():
+        for child in _models_in(field.annotation):
+            yield (f"{alias}[]" if "list" in str(field.annotation) else alias), child
+
+
+def _models_in(annotation: Any) -> Iterator["type[BaseModel]"]:
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        yield annotation
+        return
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
