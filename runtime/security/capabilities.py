@@ -1,0 +1,209 @@
+"""Capabilities: names and numbers, docker's default set, and giving a process exactly the sets a specification says.
+
+capabilities(7), runtime-spec config.md "process.capabilities". What the runtime's own bounding set lacks cannot be
+given: it is left out, with a warning, as runc and crun do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import NamedTuple
+
+from runtime.cgroups.files import read_or
+from runtime.errors import SpecError, SyscallError
+from runtime.syscalls import (
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_CAP_AMBIENT_RAISE,
+    PR_CAPBSET_DROP,
+    PR_CAPBSET_READ,
+    capset,
+    prctl,
+)
+
+# include/uapi/linux/capability.h, in number order
+NAMES: tuple[str, ...] = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+)
+NUMBERS: dict[str, int] = {name: number for number, name in enumerate(NAMES)}
+ALL_CAPS: frozenset[str] = frozenset(NAMES)
+
+# What docker and containerd give a container that says nothing (containerd pkg/oci/spec.go)
+DEFAULT_CAPS: tuple[str, ...] = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)
+
+
+class CapSets(NamedTuple):
+    """The five sets of a process as bit masks; bit n is capability n."""
+
+    bounding: int
+    effective: int
+    permitted: int
+    inheritable: int
+    ambient: int
+
+
+def normalize(name: str) -> str:
+    """`net_admin`, `NET_ADMIN`, `cap_net_admin` → `CAP_NET_ADMIN`, as Kubernetes manifests may write it. Does not say
+    whether it exists."""
+    upper = name.upper()
+    return upper if upper.startswith("CAP_") else f"CAP_{upper}"
+
+
+def adjust(add: Iterable[str], drop: Iterable[str], *, base: Iterable[str] = DEFAULT_CAPS) -> list[str]:
+    """securityContext.capabilities over a base set, in number order: ALL in `drop` empties it, ALL in `add` fills it;
+    what is both added and dropped by name is dropped (containerd's order: add, then drop; ALL first). Raises
+    SpecError for a name that no kernel has."""
+    added, dropped = ({normalize(name) for name in names} for names in (add, drop))
+    if unknown := sorted((added | dropped) - ALL_CAPS - {"CAP_ALL"}):
+        raise SpecError(f"unknown capability {', '.join(unknown)}")
+    have = set(base)
+    if "CAP_ALL" in added:
+        have = set(ALL_CAPS)
+    if "CAP_ALL" in dropped:
+        have = set()
+    have = (have | (added - {"CAP_ALL"})) - (dropped - {"CAP_ALL"})
+    return [name for name in NAMES if name in have]
+
+
+def mask(names: Iterable[str]) -> int:
+    """Names → bits. Raises SpecError for a name that no kernel has."""
+    bits = 0
+    for name in names:
+        number = NUMBERS.get(name)
+        if number is None:
+            raise SpecError(f"unknown capability {name!r}")
+        bits |= 1 << number
+    return bits
+
+
+def names(bits: int) -> list[str]:
+    return [name for number, name in enumerate(NAMES) if bits >> number & 1]
+
+
+@cache
+def last_cap() -> int:
+    """The highest capability this kernel knows."""
+    return int(read_or("/proc/sys/kernel/cap_last_cap", str(len(NAMES) - 1)))
+
+
+def bounding() -> int:
+    """Our own bounding set: what can be given at all. (/proc/self/status shows it without 41 system calls.)"""
+    for line in read_or("/proc/self/status").splitlines():
+        if line.startswith("CapBnd:"):
+            return int(line.split()[1], 16)
+    bits = 0
+    for number in range(last_cap() + 1):
+        with contextlib.suppress(SyscallError):  # EINVAL: past the last
+            bits |= prctl(PR_CAPBSET_READ, number) << number
+    return bits
+
+
+def plan(caps: Mapping[str, Iterable[str]] | None, *, available: int) -> tuple[CapSets, list[str]]:
+    """OCI process.capabilities → the sets that can really be had of `available` (our bounding set). Pure.
+
+    Absent or None is no capability at all. Unknown names are a warning too (runc: a newer engine's specification on
+    an older machine). Ambient is cut to what is permitted and inheritable: the kernel refuses the rest.
+    """
+    warnings: dict[str, None] = {}
+    wanted = {}
+    for kind in CapSets._fields:
+        bits = 0
+        for name in (caps or {}).get(kind) or ():
+            number = NUMBERS.get(name)
+            if number is None:
+                warnings[f"{name} was not given: there is no such capability"] = None
+            elif not available >> number & 1:
+                warnings[f"{name} was not given: the runtime's own bounding set does not have it"] = None
+            else:
+                bits |= 1 << number
+        wanted[kind] = bits
+    wanted["ambient"] &= wanted["permitted"] & wanted["inheritable"]
+    wanted["effective"] &= wanted["permitted"]
+    return CapSets(**wanted), list(warnings)
+
+
+def drop_bounding(keep: int, *, available: int) -> None:
+    """prctl(PR_CAPBSET_DROP) of all but `keep`; needs CAP_SETPCAP, so before the user changes."""
+    for number in range(last_cap() + 1):
+        if available >> number & 1 and not keep >> number & 1:
+            prctl(PR_CAPBSET_DROP, number)
+
+
+def set_process(sets: CapSets) -> None:
+    """capset(2), then the ambient set. After setuid, with PR_SET_KEEPCAPS on during it."""
+    capset(sets.effective, sets.permitted, sets.inheritable)
+    with contextlib.suppress(SyscallError):  # EINVAL: before Linux 4.3 there is no ambient set to clear
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(last_cap() + 1):
+        if sets.ambient >> number & 1:
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+
+
+def apply(caps: Mapping[str, Iterable[str]] | None) -> list[str]:
+    """All of it on the calling thread, user unchanged: bounding, then the other sets. Returns warnings.
+
+    A process that also changes its user calls the parts: `plan` and `drop_bounding`, then KEEPCAPS and setuid, then
+    `set_process`.
+    """
+    available = bounding()
+    sets, warnings = plan(caps, available=available)
+    drop_bounding(sets.bounding, available=available)
+    set_process(sets)
+    return warnings

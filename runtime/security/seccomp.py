@@ -1,0 +1,297 @@
+"""System call filters: OCI `linux.seccomp` → BPF, once; and into the kernel, with one system call.
+
+Compiling takes libseccomp (through pyseccomp, imported only then) some milliseconds; the result depends on nothing
+but the profile, the machine and the library, so it is kept in memory and, given a directory, on disk. A start then
+costs a hash and seccomp(2). Sources: runtime-spec config-linux.md "Seccomp", seccomp(2), seccomp_rule_add(3).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import CapabilityError, SpecError
+from runtime.security import seccomp_default
+from runtime.syscalls import syscall
+
+if TYPE_CHECKING:
+    import pyseccomp
+
+_FORMAT = (
+    1  # raise when the same profile compiles to something else: old cache files are then not met any more
+)
+_EPERM, _ENOSYS = 1, 38
+_SET_MODE_FILTER = 1
+_MAX_INSNS = 4096 * 8
+
+ACTIONS: dict[str, int] = {
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
+}
+OPERATORS: dict[str, int] = {
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+FLAGS: dict[str, int] = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+NEW_LISTENER = 8
+
+_memory: dict[str, bytes] = {}
+
+
+def default_profile(caps: frozenset[str]) -> dict[str, Any]:
+    """The default profile for a container with these capabilities, on this machine and kernel, as OCI
+    `linux.seccomp`."""
+    system = os.uname()
+    return seccomp_default.resolve(caps, machine=system.machine, kernel=_kernel(system.release))
+
+
+def _kernel(release: str) -> tuple[int, int]:
+    major, _, rest = release.partition(".")
+    minor = "".join(c for c in rest.partition(".")[0] if c.isdigit())
+    return int(major), int(minor or 0)
+
+
+def compile(profile: Mapping[str, Any], *, cache_dir: str | None = None) -> bytes:
+    """The filter as BPF (struct sock_filter after struct sock_filter).
+
+    Names this libseccomp does not know are skipped, as every runtime does: profiles name calls of future kernels.
+    What the kernel knows and the profile could not have (numbers above all that it names) is ENOSYS rather than the
+    default's EPERM, so that a newer libc falls back instead of failing (runc does the same).
+    Raises SpecError for a malformed profile, CapabilityError when libseccomp is not installed.
+    """
+    key = _key(profile)
+    if (found := _memory.get(key)) is not None:
+        return found
+    code = _load(cache_dir, key)
+    if code is None:
+        code = _compile(profile)
+        _save(cache_dir, key, code)
+    _memory[key] = code
+    return code
+
+
+def install_flags(profile: Mapping[str, Any]) -> int:
+    """`flags` for `install`. Without the key: SPEC_ALLOW, as runc (a filter then costs no speculation defence)."""
+    names = profile.get("flags")
+    if names is None:
+        return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
+    if unknown := sorted(set(names) - set(FLAGS)):
+        raise SpecError(f"linux.seccomp.flags: unknown {', '.join(unknown)}")
+    return sum(FLAGS[name] for name in set(names))
+
+
+def needs_listener(profile: Mapping[str, Any]) -> bool:
+    """Whether a rule asks user space (SCMP_ACT_NOTIFY): then install with NEW_LISTENER and pass the descriptor on."""
+    actions = {profile.get("defaultAction"), *(rule.get("action") for rule in profile.get("syscalls") or [])}
+    return "SCMP_ACT_NOTIFY" in actions
+
+
+def install(bpf: bytes, flags: int = 0) -> int:
+    """seccomp(SECCOMP_SET_MODE_FILTER) for the calling thread: final, inherited by what it executes. Needs
+    no_new_privs or CAP_SYS_ADMIN. Gives the listener's descriptor with NEW_LISTENER, else 0."""
+    code = ctypes.create_string_buffer(bpf, len(bpf))
+    program = struct.pack("@HP", len(bpf) // 8, ctypes.addressof(code))
+    return syscall("seccomp", _SET_MODE_FILTER, flags, program, about="SECCOMP_SET_MODE_FILTER")
+
+
+# --- the cache ---
+
+
+def _key(profile: Mapping[str, Any]) -> str:
+    text = json.dumps([_FORMAT, os.uname().machine, _library_version(), profile], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _library_version() -> str:
+    """libseccomp's version without pyseccomp (whose import looks the library up with a process): "" when absent."""
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return ""
+    library.seccomp_version.restype = ctypes.POINTER(ctypes.c_uint * 3)
+    return ".".join(map(str, library.seccomp_version().contents))
+
+
+def _load(cache_dir: str | None, key: str) -> bytes | None:
+    """A cache file of the right shape; anything else is compiled anew."""
+    if cache_dir is None:
+        return None
+    try:
+        with open(f"{cache_dir}/{key}.bpf", "rb") as file:
+            code = file.read(_MAX_INSNS + 1)
+    except OSError:
+        return None
+    return code if code and len(code) % 8 == 0 and len(code) <= _MAX_INSNS else None
+
+
+def _save(cache_dir: str | None, key: str, code: bytes) -> None:
+    """By rename, so that a reader never sees half; a directory that cannot be written costs only the time saved."""
+    if cache_dir is None:
+        return
+    draft = f"{cache_dir}/.{key}.{os.getpid()}"
+    try:
+        os.makedirs(cache_dir, mode=0o700, exist_ok=True)
+        with open(draft, "wb") as file:
+            file.write(code)
+        os.replace(draft, f"{cache_dir}/{key}.bpf")
+    except OSError:
+        return
+
+
+# --- the compiler ---
+
+
+def _compile(profile: Mapping[str, Any]) -> bytes:
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError) as error:
+        raise CapabilityError(
+            f"seccomp needs libseccomp 2 and pyseccomp ({error}): apt install libseccomp2"
+        ) from error
+
+    default = _action(
+        "linux.seccomp.defaultAction", profile.get("defaultAction"), profile.get("defaultErrnoRet")
+    )
+    made = pyseccomp.SyscallFilter(default)
+    made.set_attr(pyseccomp.Attr.CTL_NNP, 0)  # no_new_privs is process.noNewPrivileges' own affair
+    made.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)  # a binary tree over the numbers
+    architectures = _add_architectures(made, profile.get("architectures") or [])
+    named: set[str] = set()
+    for rule in profile.get("syscalls") or []:
+        named.update(rule.get("names") or [])
+        action = _action("linux.seccomp.syscalls", rule.get("action"), rule.get("errnoRet"))
+        if action != default:  # libseccomp refuses a rule that says what the default says
+            _add_rules(made, action, rule)
+    code = _export(made)
+    if default == ACTIONS["SCMP_ACT_ERRNO"] | _EPERM:
+        code = _enosys_prefix(architectures, named) + code
+    return code
+
+
+def _action(where: str, name: Any, errno_: Any) -> int:
+    value = ACTIONS.get(name)
+    if value is None:
+        raise SpecError(f"{where}: unknown action {name!r}")
+    if name not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
+        return value
+    return value | (_EPERM if errno_ is None else int(errno_)) & 0xFFFF
+
+
+def _add_architectures(made: pyseccomp.SyscallFilter, names: Iterable[str]) -> list[int]:
+    """The native one is always in; foreign ones this library (or byte order) cannot filter are an error: leaving one
+    out would mean a way around the filter only if its programs ran here, but the profile asked for it."""
+    import pyseccomp
+
+    found = [pyseccomp.system_arch()]
+    for name in names:
+        token = getattr(pyseccomp.Arch, name.removeprefix("SCMP_ARCH_"), None)
+        if token is None:
+            raise SpecError(f"linux.seccomp.architectures: unknown {name!r}")
+        if token in found:
+            continue
+        try:
+            made.add_arch(token)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise SpecError(
+                f"linux.seccomp.architectures: {name} cannot be filtered here ({error})"
+            ) from error
+        found.append(token)
+    return found
+
+
+def _add_rules(made: pyseccomp.SyscallFilter, action: int, rule: Mapping[str, Any]) -> None:
+    """One rule for each name. Conditions are joined by AND; several on one argument libseccomp cannot join, and they
+    become rules of their own, an OR: the meaning runc gave them."""
+    import pyseccomp
+
+    args = rule.get("args") or []
+    indexes = [arg.get("index") for arg in args]
+    joined = [args] if len(set(indexes)) == len(indexes) else [[arg] for arg in args]
+    for name in rule.get("names") or []:
+        number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+        if number == -1:  # __NR_SCMP_ERROR: no architecture has it, as far as this library knows
+            continue
+        for conditions in joined:
+            try:
+                made.add_rule(action, number, *(_condition(name, arg) for arg in conditions))
+            except OSError as error:
+                raise SpecError(f"linux.seccomp: the rule for {name} was refused ({error})") from error
+
+
+def _condition(name: str, arg: Mapping[str, Any]) -> pyseccomp.Arg:
+    import pyseccomp
+
+    operator, index = OPERATORS.get(arg.get("op", "")), arg.get("index")
+    if operator is None or not isinstance(index, int) or not 0 <= index <= 5:
+        raise SpecError(f"linux.seccomp: {name} has a malformed condition {dict(arg)}")
+    return pyseccomp.Arg(index, operator, arg.get("value", 0), arg.get("valueTwo", 0))
+
+
+def _export(made: pyseccomp.SyscallFilter) -> bytes:
+    with open(os.memfd_create("seccomp", os.MFD_CLOEXEC), "w+b", buffering=0) as file:
+        made.export_bpf(file)
+        file.seek(0)
+        return file.readall()
+
+
+# classic BPF (linux/filter.h): load a word of struct seccomp_data, jump, return
+_LD, _JEQ, _JGE, _JGT, _JA, _RET = 0x20, 0x15, 0x35, 0x25, 0x05, 0x06
+_OFF_NR, _OFF_ARCH = 0, 4
+_X32_BIT = 0x40000000
+
+
+def _enosys_prefix(architectures: Iterable[int], named: Iterable[str]) -> bytes:
+    """Instructions before the filter proper: a number above all those the profile names, in its architecture, is a
+    system call younger than the profile → ENOSYS. x32 shares x86_64's token and is told by a bit in the number."""
+    import pyseccomp
+
+    names = tuple(named)
+    code = b""
+    for token in architectures:
+        highest = max((pyseccomp.resolve_syscall(token, name) for name in names), default=-1)
+        if token == pyseccomp.Arch.X32 or highest < 0:
+            continue
+        block = [
+            _stmt(_LD, _OFF_ARCH),
+            _jump(_JEQ, token, 0, 4),  # another architecture: past this block
+            _stmt(_LD, _OFF_NR),
+            _jump(_JGE, _X32_BIT, 2, 0),
+            _jump(_JGT, highest, 0, 1),
+            _stmt(_RET, ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS),
+        ]
+        code += b"".join(block)
+    return code
+
+
+def _stmt(op: int, k: int) -> bytes:
+    return struct.pack("=HBBI", op, 0, 0, k)
+
+
+def _jump(op: int, k: int, jt: int, jf: int) -> bytes:
+    return struct.pack("=HBBI", op, jt, jf, k)
