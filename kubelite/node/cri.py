@@ -40,10 +40,14 @@ class ContainerSeen:
     message: str = ""  # termination message, or the sentence of a start error
     spec_hash: str = ""  # container_hash() of the spec it was created from
     resources_hash: str = ""  # resources_hash() last applied to its cgroup
-    stop_deadline: float = 0.0  # > 0: a stop is under way, SIGKILL follows then
+    stop_deadline: float = (
+        0.0  # > 0: a stop was asked for, SIGKILL follows then; kept on the record after the exit
+    )
     log_path: str = ""
     cgroup: str = ""
     bundle: str = ""
+    sandbox_id: str = ""  # the sandbox it was made in; "" means the one that stands
+    crash_count: int = 0  # crashes in a row before this instance, as its ContainerRequest said
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class SandboxSeen:
     host_network: bool = False
     spec_hash: str = ""  # sandbox_hash() of the spec it was created from
     cgroup: str = ""
+    resources_hash: str = ""  # resources_hash() last applied to the pod's own cgroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,9 @@ class ImageSeen:
     repo_digests: tuple[str, ...] = ()
     size: int = 0
     layers: tuple[str, ...] = ()  # unpacked layer directories, topmost first (overlayfs order)
-    config: dict[str, Any] = field(default_factory=dict)  # the OCI image config's "config" object (Entrypoint, Env, …)
+    config: dict[str, Any] = field(
+        default_factory=dict
+    )  # the OCI image config's "config" object (Entrypoint, Env, …)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ class SandboxRequest:
     host_ipc: bool = False
     host_ports: tuple[HostPort, ...] = ()
     resources: dict[str, Any] = field(default_factory=dict)
+    resources_hash: str = ""
     sysctls: dict[str, str] = field(default_factory=dict)
 
 
@@ -124,6 +132,7 @@ class ContainerRequest:
     spec_hash: str
     resources_hash: str
     log_path: str
+    crash_count: int = 0
     files: tuple[tuple[str, str], ...] = ()  # files to make before the start: (path, content)
     stdin: bool = False
     tty: bool = False
@@ -138,6 +147,10 @@ class Cri(Protocol):
 
     async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
         """Start the pod's shim, its cgroup, network and ports."""
+        ...
+
+    async def update_sandbox(self, uid: str, *, resources: dict[str, Any], resources_hash: str) -> None:
+        """New limits for the pod's own cgroup, in place."""
         ...
 
     async def stop_sandbox(self, uid: str) -> None:

@@ -1,0 +1,184 @@
+"""The values of a decision: the facts that go in, and `PodActions`, which comes out and is applied in field order."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from kubelite.node.cri import ImageSeen
+
+
+class PullPhase(StrEnum):
+    PULLING = "pulling"
+    PULLED = "pulled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PullSeen:
+    """How the pull for one start of one container stands."""
+
+    phase: PullPhase
+    reason: str = ""  # ErrImagePull, InvalidImageName, RegistryUnavailable, …
+    error: str = ""
+    failed_at: float = 0.0
+    retry_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """A start that failed before there was an instance to show for it."""
+
+    reason: str  # CreateContainerConfigError, CreateContainerError, RunContainerError
+    message: str
+    spec_hash: str  # of the container then: an edit is tried at once
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxFailure:
+    """A sandbox that could not be made, or did not last."""
+
+    message: str
+    spec_hash: str
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a decision needs beside the pod and what is seen of it."""
+
+    now: float
+    images: Mapping[str, ImageSeen | None] = MappingProxyType({})  # by reference as written in the manifest
+    pulls: Mapping[tuple[str, int], PullSeen] = MappingProxyType({})  # by container and attempt
+    start_failures: Mapping[str, StartFailure] = MappingProxyType({})  # by container
+    sandbox_failure: SandboxFailure | None = None
+    port_conflict: str = ""  # why its host ports cannot be had, "" = they can
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer:
+    id: str
+    name: str
+    signal: int
+    grace: float
+    message: str  # of the Killing event
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage:
+    name: str
+    attempt: int
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    name: str
+    attempt: int
+    init: bool
+    reason: str
+    crash_count: int = 0
+    discard: str = ""  # id of an instance of the same attempt that never ran: forgotten first
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateContainer:
+    id: str
+    name: str
+    resources: Mapping[str, Any]
+    resources_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveContainer:
+    id: str
+    name: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A container's waiting state, as status shows it."""
+
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The pod as a whole is over, whatever its containers did."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodActions:
+    """Effects first, in the order they are applied; then what the decision says to status and to people."""
+
+    stop: tuple[StopContainer, ...] = ()
+    pull: tuple[PullImage, ...] = ()
+    kill_sandbox: str = ""  # why; "" = leave it
+    create_sandbox: str = ""  # why
+    update_sandbox: bool = False  # write the pod's own limits
+    start: tuple[StartContainer, ...] = ()  # all of them beside each other
+    update: tuple[UpdateContainer, ...] = ()
+    remove: tuple[RemoveContainer, ...] = ()
+    finish: bool = False  # every trace goes, then the object itself
+
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    finished: frozenset[str] = frozenset()  # containers that will not run (again)
+    init_failed: str = ""  # the init container whose failure ends the pod
+    done: bool = False  # nothing runs and nothing will
+    failed: Failed | None = None
+    next_look: float | None = None  # Unix seconds; None = only when something changes
+    reasons: tuple[str, ...] = ()  # why, in sentences
+
+    @property
+    def effects(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(
+            self.stop
+            or self.pull
+            or self.kill_sandbox
+            or self.create_sandbox
+            or self.update_sandbox
+            or self.start
+            or self.update
+            or self.remove
+            or self.finish
+        )
+
+    def describe(self) -> list[str]:
+        """The effects in words, in order; what `why` and `diff` show."""
+        lines = [f"stop container {s.name} (signal {s.signal}, {s.grace:g}s grace)" for s in self.stop]
+        lines += [f"pull image {p.reference} for container {p.name}" for p in self.pull]
+        lines += ["end the sandbox"] * bool(self.kill_sandbox)
+        lines += ["create the sandbox"] * bool(self.create_sandbox)
+        lines += ["update the pod's limits in place"] * self.update_sandbox
+        lines += [
+            f"start {'init ' * s.init}container {s.name}" + f" (restart {s.attempt})" * (s.attempt > 0)
+            for s in self.start
+        ]
+        lines += [f"update the limits of container {u.name} in place" for u in self.update]
+        lines += [f"remove attempt {r.attempt} of container {r.name}" for r in self.remove]
+        lines += ["remove everything of the pod"] * self.finish
+        return lines or ["nothing to do"]
+
+
+def signal_number(name: str | None) -> int:
+    """SIGTERM, TERM or 15 → 15. SIGTERM for what is no signal; SIGRTMIN+n is understood."""
+    text = (name or "").strip().upper()
+    if text.isdigit():
+        return int(text) if 0 < int(text) <= signal.SIGRTMAX else signal.SIGTERM
+    text = text.removeprefix("SIG")
+    base, sign, offset = text.partition("+") if "+" in text else text.partition("-")
+    found = getattr(signal, f"SIG{base}", None)
+    if not isinstance(found, int):
+        return int(signal.SIGTERM)
+    return int(found) + (int(offset) if sign == "+" else -int(offset)) if offset.isdigit() else int(found)

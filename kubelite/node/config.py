@@ -1,0 +1,62 @@
+"""What a pod worker knows of its node: names, roots and sizes, fixed while the daemon lives, and the paths made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """How long a crashed container, or an image that cannot be pulled, waits: `initial` doubles up to `maximum`
+    (seconds). A maximum below the initial wait lowers that too, as kubelet's KubeletCrashLoopBackOffMax does."""
+
+    initial: float = 10.0
+    maximum: float = 300.0
+
+    def wait(self, times: int) -> float:
+        """Seconds to wait when it has failed `times` times in a row before this one: none the first time."""
+        if times <= 0:
+            return 0.0
+        start = min(self.initial, self.maximum)
+        return float(min(start * 2 ** min(times - 1, 32), self.maximum))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The node, as far as a pod's decisions and files depend on it."""
+
+    node_name: str
+    host_ip: str
+    root: str  # /var/lib/kubelite
+    log_dir: str  # /var/log/pods
+    cgroup_parent: str = "/kubelite"
+    cpu_milli: int = 1000
+    memory_bytes: int = 1 << 30
+    cgroup_v2: bool = False  # containers get a cgroup v2 mount
+    pod_pids_limit: int = 0  # 0: none, kubelet's podPidsLimit
+    crash_back_off: BackOff = BackOff()
+    pull_back_off: BackOff = BackOff()
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    host_resolv_conf: str = "/etc/resolv.conf"
+    host_hosts: str = "/etc/hosts"
+    seccomp_default: bool = True  # False where the kernel has no seccomp filters
+
+    def pod_dir(self, uid: str) -> str:
+        return f"{self.root}/pods/{uid}"
+
+    def container_dir(self, uid: str, name: str, attempt: int) -> str:
+        return f"{self.pod_dir(uid)}/containers/{name}/{attempt}"
+
+    def termination_log(self, uid: str, name: str, attempt: int) -> str:
+        return f"{self.container_dir(uid, name, attempt)}/termination-log"
+
+    def volume_dir(self, uid: str, plugin: str, volume: str) -> str:
+        """Where a volume's files live; `plugin` as kubelet names it (kubernetes.io~empty-dir, ~configmap, ~secret)."""
+        return f"{self.pod_dir(uid)}/volumes/{plugin}/{volume}"
+
+    def pod_log_dir(self, namespace: str, name: str, uid: str) -> str:
+        return f"{self.log_dir}/{namespace}_{name}_{uid}"
+
+    def log_path(self, namespace: str, name: str, uid: str, container: str, attempt: int) -> str:
+        return f"{self.pod_log_dir(namespace, name, uid)}/{container}/{attempt}.log"

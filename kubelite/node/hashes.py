@@ -1,0 +1,110 @@
+"""Which edits mean what: three hashes of what a pod, a container and a cgroup were made from.
+
+They are kept with what they made; a hash that differs from the wanted one is the whole reason for a restart:
+
+    sandbox_hash      the shared namespaces: a difference recreates the pod's sandbox
+    container_hash    the process and its files: a difference restarts that one container
+    resources_hash    the limits: a difference is written into the cgroup in place
+
+What is in none of them (labels, annotations, probes, hooks, grace, pull policy, informational ports, host aliases,
+DNS) changes in place, or counts only the next time it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kubelite.node.netfiles import pod_hostname
+from manifests.core import Container, Pod
+
+_CONTAINER_FIELDS = (
+    "name",
+    "image",
+    "command",
+    "args",
+    "workingDir",
+    "env",
+    "envFrom",
+    "volumeMounts",
+    "volumeDevices",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "terminationMessagePath",
+)
+_POD_SECURITY_FIELDS = (  # what every container of the pod takes from the pod's own securityContext
+    "runAsUser",
+    "runAsGroup",
+    "runAsNonRoot",
+    "supplementalGroups",
+    "supplementalGroupsPolicy",
+    "fsGroup",
+    "seccompProfile",
+    "seLinuxOptions",
+    "appArmorProfile",
+)
+
+
+def canonical(value: Any) -> str:
+    """One text for one meaning: sorted keys, no blanks, nothing that is null or empty (an unset field, an empty list
+    and an explicit default of nothing are the same wish)."""
+    return json.dumps(_pruned(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _pruned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        pruned = {key: _pruned(item) for key, item in value.items()}
+        return {key: item for key, item in pruned.items() if item is not None and item != []}
+    if isinstance(value, list | tuple):
+        return [_pruned(item) for item in value]
+    return value
+
+
+def digest(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+def container_hash(pod: Pod, container: Container) -> str:
+    """Of everything that the container's config.json is made from, except what changes in place."""
+    whole = container.to_json()
+    wanted: dict[str, Any] = {key: whole[key] for key in _CONTAINER_FIELDS if key in whole}
+    mounted = {mount.name for mount in container.volume_mounts}
+    wanted["volumes"] = [volume.to_json() for volume in pod.spec.volumes if volume.name in mounted]
+    if pod.spec.security_context is not None:
+        shared = pod.spec.security_context.to_json()
+        wanted["podSecurity"] = {key: shared[key] for key in _POD_SECURITY_FIELDS if key in shared}
+    return digest(wanted)
+
+
+def sandbox_hash(pod: Pod) -> str:
+    """Of everything that the pod's shared namespaces and published ports are made from."""
+    spec = pod.spec
+    security = spec.security_context.to_json() if spec.security_context is not None else {}
+    ports = [
+        [port.host_ip or "", port.host_port, port.container_port, port.protocol or "TCP"]
+        for container in [*spec.init_containers, *spec.containers]
+        for port in container.ports
+        if port.host_port
+    ]
+    return digest(
+        {
+            "hostname": pod_hostname(pod),
+            "hostNetwork": bool(spec.host_network),
+            "hostPID": bool(spec.host_pid),
+            "hostIPC": bool(spec.host_ipc),
+            "hostPorts": [] if spec.host_network else sorted(ports, key=str),
+            "sysctls": security.get("sysctls"),
+            "shareProcessNamespace": bool(spec.share_process_namespace),
+            "runtimeClassName": spec.runtime_class_name,
+        }
+    )
+
+
+def resources_hash(resources: Mapping[str, Any]) -> str:
+    """Of an OCI linux.resources object without its devices, which never change in place."""
+    return digest({key: value for key, value in resources.items() if key != "devices"})

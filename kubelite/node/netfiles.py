@@ -1,0 +1,126 @@
+"""PURE: a pod's host name and the contents of its /etc/hostname, /etc/hosts and /etc/resolv.conf (C12).
+
+As kubelet makes them (K kubelet_pods.go, network/dns/dns.go). The callers read the host's own files and write the
+results; both files are bind mounted, so a later change of host aliases or DNS shows up in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kubelite.node.config import NodeConfig
+from manifests.core import Pod
+
+HOSTNAME_MAX = 63
+MAX_NAMESERVERS, MAX_SEARCHES, MAX_SEARCH_CHARS, MAX_SEARCH = 3, 32, 2048, 253
+_LOCAL = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::0\tip6-localnet",
+    "fe00::0\tip6-mcastprefix",
+    "fe00::1\tip6-allnodes",
+    "fe00::2\tip6-allrouters",
+)
+
+
+def pod_hostname(pod: Pod) -> str:
+    """spec.hostname or the pod's name, cut to 63 characters and trimmed of - and . at the cut."""
+    name = pod.spec.hostname_override or pod.spec.hostname or pod.metadata.name or ""
+    return name if len(name) <= HOSTNAME_MAX else name[:HOSTNAME_MAX].rstrip("-.")
+
+
+def pod_fqdn(pod: Pod, domain: str) -> str:
+    """hostname.subdomain.namespace.svc.domain, "" for a pod without a subdomain."""
+    if not pod.spec.subdomain or pod.spec.hostname_override:
+        return ""
+    return f"{pod_hostname(pod)}.{pod.spec.subdomain}.{pod.metadata.namespace or 'default'}.svc.{domain}"
+
+
+def uts_hostname(pod: Pod, config: NodeConfig) -> str:
+    """What the pod's own UTS namespace is set to; with hostNetwork the host's name is left alone."""
+    fqdn = pod_fqdn(pod, config.cluster_domain) if pod.spec.set_hostname_as_fqdn else ""
+    return fqdn or pod_hostname(pod)
+
+
+def hosts_file(pod: Pod, ips: Sequence[str], config: NodeConfig, host_file: str = "") -> str:
+    """/etc/hosts; `host_file` is the host's own, which a hostNetwork pod gets a copy of."""
+    if pod.spec.host_network:
+        lines = ["# Kubernetes-managed hosts file (host network).", *host_file.splitlines()]
+    else:
+        lines = ["# Kubernetes-managed hosts file.", *_LOCAL]
+        fqdn = pod_fqdn(pod, config.cluster_domain)
+        names = f"{fqdn}\t{pod_hostname(pod)}" if fqdn else pod_hostname(pod)
+        lines += [f"{ip}\t{names}" for ip in ips]
+    if pod.spec.host_aliases:
+        lines += ["", "# Entries added by HostAliases."]
+        lines += ["\t".join([alias.ip, *alias.hostnames]) for alias in pod.spec.host_aliases]
+    return "\n".join(lines) + "\n"
+
+
+def hostname_file(pod: Pod) -> str:
+    return pod_hostname(pod) + "\n"
+
+
+def missing_cluster_dns(pod: Pod, config: NodeConfig) -> bool:
+    """Whether ClusterFirst falls back to Default because the node has no cluster DNS (event MissingClusterDNS)."""
+    return _asked_policy(pod) == "ClusterFirst" and not config.cluster_dns
+
+
+def _asked_policy(pod: Pod) -> str:
+    policy = pod.spec.dns_policy or "ClusterFirst"
+    if policy == "ClusterFirstWithHostNet":
+        return "ClusterFirst"
+    return "Default" if policy == "ClusterFirst" and pod.spec.host_network else policy
+
+
+def resolv_conf(pod: Pod, config: NodeConfig, host_file: str) -> str:
+    """/etc/resolv.conf by dnsPolicy and dnsConfig; `host_file` is the host's own."""
+    servers, searches, options = _parse(host_file)
+    policy = _asked_policy(pod)
+    if policy == "ClusterFirst" and config.cluster_dns:
+        domain, namespace = config.cluster_domain, pod.metadata.namespace or "default"
+        servers = list(config.cluster_dns)
+        searches = [f"{namespace}.svc.{domain}", f"svc.{domain}", domain, *searches]
+        options = ["ndots:5"]
+    elif policy == "None":
+        servers, searches, options = [], [], []
+    if (extra := pod.spec.dns_config) is not None:
+        servers += extra.nameservers
+        searches += extra.searches
+        added = [f"{o.name}:{o.value}" if o.value else str(o.name) for o in extra.options]
+        changed = {option.partition(":")[0] for option in added}
+        options = [option for option in options if option.partition(":")[0] not in changed] + added
+    lines = [f"search {' '.join(fit)}"] if (fit := _fit_searches(searches)) else []
+    lines += [f"nameserver {server}" for server in _unique(servers)[:MAX_NAMESERVERS]]
+    lines += [f"options {' '.join(_unique(options))}"] if options else []
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _parse(text: str) -> tuple[list[str], list[str], list[str]]:
+    """resolv.conf(5): the nameservers, the last search (or domain), all options."""
+    servers: list[str] = []
+    searches: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            searches = [word.rstrip(".") or "." for word in words[1:]]
+        elif words[0] == "options":
+            options = words[1:]
+    return servers, searches, options
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _fit_searches(searches: list[str]) -> list[str]:
+    """As many as the resolver takes: 32 of at most 253 characters, 2048 characters together."""
+    kept = [search for search in _unique(searches) if len(search) <= MAX_SEARCH][:MAX_SEARCHES]
+    while kept and len(" ".join(kept)) > MAX_SEARCH_CHARS:
+        kept.pop()
+    return kept

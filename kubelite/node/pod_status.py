@@ -1,0 +1,344 @@
+"""PURE: a pod's status, as kubelet writes it (C5), from what is seen and what was decided.
+
+The previous status is part of the story: times of transitions are kept, terminal phases never change, and the end of an
+instance that nobody else remembers is found there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kubelite.node import resources
+from kubelite.node.actions import Facts, PodActions
+from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.pod_actions import restart_policy
+from kubelite.node.pod_view import (
+    LOST_EXIT_CODE,
+    LOST_MESSAGE,
+    LOST_REASON,
+    View,
+    is_alive,
+    never_ran,
+    statuses,
+    views,
+)
+from kubelite.node.times import rfc3339
+from manifests.core import (
+    Container,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    HostIP,
+    Pod,
+    PodCondition,
+    PodIP,
+    PodStatus,
+)
+from manifests.core import ContainerState as State
+
+TERMINAL = ("Succeeded", "Failed")
+
+
+def compute_pod_status(
+    pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts, config: NodeConfig
+) -> PodStatus:
+    """The status to be written. `actions` is the decision about `seen`; `pod.status` is the previous status."""
+    report = _Report(pod, seen, actions, facts)
+    inits = [report.container(c, init=True) for c in pod.spec.init_containers]
+    mains = sorted((report.container(c) for c in pod.spec.containers), key=lambda status: status.name)
+    old = pod.status
+    phase = old.phase if old.phase in TERMINAL else _phase(pod, actions, inits, mains)
+    over = actions.failed
+    ips = _ips(pod, seen, config)
+    return PodStatus(
+        phase=phase,
+        reason=over.reason if over else old.reason if phase in TERMINAL else None,
+        message=over.message if over else old.message if phase in TERMINAL else None,
+        conditions=_conditions(pod, seen, str(phase), inits, mains, ips, facts.now),
+        init_container_statuses=inits,
+        container_statuses=mains,
+        host_ip=config.host_ip or None,
+        host_ips=[HostIP(ip=config.host_ip)] if config.host_ip else [],
+        pod_ip=ips[0] if ips else None,
+        pod_ips=[PodIP(ip=ip) for ip in ips],
+        qos_class=resources.qos_class(pod),
+        start_time=old.start_time or rfc3339(facts.now),
+        observed_generation=pod.metadata.generation,
+    )
+
+
+def _ips(pod: Pod, seen: PodSeen, config: NodeConfig) -> list[str]:
+    """The pod's address; the last one is kept for a pod that has ended."""
+    if seen.sandbox is not None and seen.sandbox.ready:
+        ip = config.host_ip if pod.spec.host_network else seen.sandbox.ip
+        return [ip] if ip else []
+    return [ip.ip for ip in pod.status.pod_ips] if pod.status.phase in TERMINAL else []
+
+
+class _Report:
+    """The statuses of one pod's containers."""
+
+    def __init__(self, pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts) -> None:
+        self.pod, self.seen, self.actions, self.facts = pod, seen, actions, facts
+        self.views = views(pod, seen)
+        self.recorded = {status.name: status for status in statuses(pod.status)}
+        self.restarting = {start.name for start in actions.start}
+
+    def container(self, container: Container, *, init: bool = False) -> ContainerStatus:
+        view, old = self.views[container.name], self.recorded.get(container.name)
+        instance = self._instance(container.name)
+        state = self._state(view, instance, old)
+        terminated, running = state.terminated, state.running is not None
+        sidecar = init and restart_policy(self.pod, container) == "Always"
+        completed = init and not sidecar and terminated is not None and terminated.exit_code == 0
+        made = view.attempts > 0
+        status = ContainerStatus(
+            name=container.name,
+            image=self._image(container, instance, old if made else None),
+            image_id=self._image_id(container, instance, old if made else None),
+            container_id=self._container_id(instance, old if made else None),
+            ready=completed if init and not sidecar else running,
+            started=running,
+            restart_count=max(view.attempts - 1, 0),
+            state=state,
+        )
+        last = self._last_state(view, state, instance, old)
+        if last is not None:
+            status.last_state = State(terminated=last)
+        return status
+
+    def _instance(self, name: str) -> ContainerSeen | None:
+        """The newest instance that counts."""
+        found = [c for c in self.seen.containers if c.name == name and not never_ran(c)]
+        return max(found, key=lambda c: c.attempt) if found else None
+
+    def _state(self, view: View, instance: ContainerSeen | None, old: ContainerStatus | None) -> State:
+        if view.running and view.current is not None:
+            return State(running=ContainerStateRunning(started_at=rfc3339(view.current.started_at)))
+        waiting = self.actions.waiting.get(view.name)
+        crashed = view.current is not None and not view.again and view.name in self.restarting
+        if waiting is not None and view.name not in self.actions.finished and not crashed:
+            return State(waiting=ContainerStateWaiting(reason=waiting.reason, message=waiting.message or None))
+        end = self._terminated(view, instance, old)
+        if end is not None:
+            return State(terminated=end)
+        if view.name in self.actions.finished and self.actions.done:
+            return State(terminated=_lost(None, 0.0))
+        reason = "PodInitializing" if self.pod.spec.init_containers else "ContainerCreating"
+        return State(waiting=ContainerStateWaiting(reason=reason))
+
+    def _terminated(
+        self, view: View, instance: ContainerSeen | None, old: ContainerStatus | None
+    ) -> ContainerStateTerminated | None:
+        """How the newest instance ended."""
+        if view.attempts == 0 or view.alive:
+            return None
+        if instance is not None and instance.attempt == view.attempts - 1:
+            return terminated_of(instance)
+        return _recorded_end(old)
+
+    def _last_state(
+        self, view: View, state: State, instance: ContainerSeen | None, old: ContainerStatus | None
+    ) -> ContainerStateTerminated | None:
+        """How the instance before the one in `state` ended; with a waiting state: the newest one."""
+        if state.waiting is not None:
+            return self._terminated(view, instance, old)
+        attempt = view.attempts - 1
+        before = [c for c in self.seen.containers if c.name == view.name and c.attempt < attempt and not is_alive(c)]
+        if before:
+            return terminated_of(max(before, key=lambda c: c.attempt))
+        if old is None:
+            return None
+        if old.restart_count < attempt:
+            return _recorded_end(old)
+        return old.last_state.terminated if old.last_state is not None else None
+
+    def _image(self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None) -> str:
+        if instance is None:
+            return old.image if old is not None else container.image or ""
+        found = self.facts.images.get(instance.image)
+        same = found is not None and found.id == instance.image_id
+        return found.reference if found is not None and same and found.reference else instance.image
+
+    def _image_id(self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None) -> str:
+        if instance is None:
+            return old.image_id if old is not None else ""
+        found = self.facts.images.get(instance.image)
+        if found is not None and found.id == instance.image_id and found.repo_digests:
+            return found.repo_digests[0]
+        return instance.image_id
+
+    def _container_id(self, instance: ContainerSeen | None, old: ContainerStatus | None) -> str | None:
+        if instance is None:
+            return old.container_id if old is not None else None
+        return f"kubelite://{instance.id}"
+
+
+def terminated_of(container: ContainerSeen) -> ContainerStateTerminated:
+    """The end of an instance: Completed, Error, OOMKilled, StartError, or ContainerStatusUnknown when nobody saw it."""
+    if container.state is ContainerState.UNKNOWN or is_alive(container):
+        return _lost(f"kubelite://{container.id}", container.started_at)
+    reason = container.reason or ("Completed" if container.exit_code == 0 else "Error")
+    if container.oom_killed:
+        reason = "OOMKilled"
+    return ContainerStateTerminated(
+        exit_code=container.exit_code,
+        reason=reason,
+        message=container.message or None,
+        started_at=rfc3339(container.started_at),
+        finished_at=rfc3339(container.finished_at),
+        container_id=f"kubelite://{container.id}",
+    )
+
+
+def _lost(container_id: str | None, started_at: float) -> ContainerStateTerminated:
+    return ContainerStateTerminated(
+        exit_code=LOST_EXIT_CODE,
+        reason=LOST_REASON,
+        message=LOST_MESSAGE,
+        started_at=rfc3339(started_at) if started_at else None,
+        container_id=container_id,
+    )
+
+
+def _recorded_end(old: ContainerStatus | None) -> ContainerStateTerminated | None:
+    if old is None or old.state is None:
+        return None
+    if old.state.running is not None:
+        end = _lost(old.container_id, 0.0)
+        end.started_at = old.state.running.started_at
+        return end
+    if old.state.terminated is not None:
+        return old.state.terminated
+    return old.last_state.terminated if old.last_state is not None else None
+
+
+def _phase(
+    pod: Pod, actions: PodActions, inits: list[ContainerStatus], mains: list[ContainerStatus]
+) -> str:
+    """K kubelet_pods.go getPhase; what ends a pod is the decision's word (`failed`, `init_failed`, `done`)."""
+    if actions.failed is not None or (actions.init_failed and actions.done):
+        return "Failed"
+    ends = [status.state.terminated for status in mains if status.state is not None and status.state.terminated]
+    if actions.done and (ends or not actions.finish):
+        return "Succeeded" if len(ends) == len(mains) and not any(end.exit_code for end in ends) else "Failed"
+    begun = any(_has_begun(status) for status in mains)
+    if any(_init_pending(pod, c, s, begun=begun) for c, s in zip(pod.spec.init_containers, inits, strict=True)):
+        return "Pending"
+    if any(status.state and status.state.waiting and not status.last_state for status in mains):
+        return "Pending"
+    return "Running"
+
+
+def _has_begun(status: ContainerStatus) -> bool:
+    return bool(status.state and (status.state.running or status.state.terminated)) or status.last_state is not None
+
+
+def _init_pending(pod: Pod, container: Container, status: ContainerStatus, *, begun: bool) -> bool:
+    """A regular init container that waits for its first run or runs; a sidecar that has not started yet while the pod
+    is not initialised."""
+    state = status.state
+    if restart_policy(pod, container) == "Always":
+        return not begun and not status.started
+    if begun and (state is None or state.waiting is not None):
+        return False  # a new sandbox runs it again: the pod was Running before
+    return state is None or state.running is not None or (state.waiting is not None and not status.last_state)
+
+
+def _conditions(
+    pod: Pod,
+    seen: PodSeen,
+    phase: str,
+    inits: list[ContainerStatus],
+    mains: list[ContainerStatus],
+    ips: list[str],
+    now: float,
+) -> list[PodCondition]:
+    sandbox = seen.sandbox is not None and seen.sandbox.ready and bool(ips or pod.spec.host_network)
+    containers = _containers_ready(pod, phase, inits, mains)
+    made = [
+        _condition("PodReadyToStartContainers", sandbox),
+        _initialized(pod, phase, inits, mains),
+        _ready(pod, containers),
+        containers,
+        _condition("PodScheduled", True),
+    ]
+    own = {condition.type for condition in made}
+    foreign = [condition for condition in pod.status.conditions if condition.type not in own]
+    return [*(_dated(condition, pod, now) for condition in made), *foreign]
+
+
+def _condition(kind: str, value: bool, reason: str = "", message: str = "") -> PodCondition:
+    return PodCondition(
+        type=kind, status="True" if value else "False", reason=reason or None, message=message or None
+    )
+
+
+def _dated(condition: PodCondition, pod: Pod, now: float) -> PodCondition:
+    """With the time of its last transition: the old one as long as the status is the same."""
+    old = next((c for c in pod.status.conditions if c.type == condition.type), None)
+    kept = old.last_transition_time if old is not None and old.status == condition.status else None
+    condition.last_transition_time = kept or rfc3339(now)
+    condition.observed_generation = pod.metadata.generation
+    return condition
+
+
+def _initialized(
+    pod: Pod, phase: str, inits: list[ContainerStatus], mains: list[ContainerStatus]
+) -> PodCondition:
+    """K status/generate.go GeneratePodInitializedCondition."""
+    if phase == "Succeeded":
+        return _condition("Initialized", True, "PodCompleted")
+    if any(status.state and (status.state.running or status.state.terminated) for status in mains):
+        return _condition("Initialized", True, "PodFailed" if phase == "Failed" and inits else "")
+    waiting = [
+        status.name
+        for container, status in zip(pod.spec.init_containers, inits, strict=True)
+        if not (status.started if restart_policy(pod, container) == "Always" else status.ready)
+    ]
+    if not waiting:
+        return _condition("Initialized", True)
+    if phase == "Failed":
+        return _condition("Initialized", False, "PodFailed")
+    message = f"containers with incomplete status: [{' '.join(waiting)}]"
+    return _condition("Initialized", False, "ContainersNotInitialized", message)
+
+
+def _containers_ready(
+    pod: Pod, phase: str, inits: list[ContainerStatus], mains: list[ContainerStatus]
+) -> PodCondition:
+    if phase == "Succeeded":
+        return _condition("ContainersReady", False, "PodCompleted")
+    if phase == "Failed":
+        return _condition("ContainersReady", False, "PodFailed")
+    unready = _unready(pod, inits, mains)
+    if not unready:
+        return _condition("ContainersReady", True)
+    message = f"containers with unready status: [{' '.join(unready)}]"
+    return _condition("ContainersReady", False, "ContainersNotReady", message)
+
+
+def _unready(pod: Pod, inits: list[ContainerStatus], mains: list[ContainerStatus]) -> Iterable[str]:
+    """Sidecars, then the others, in the order of the spec, as kubelet lists them."""
+    by_name = {status.name: status for status in [*inits, *mains]}
+    sidecars = [c.name for c in pod.spec.init_containers if restart_policy(pod, c) == "Always"]
+    return [name for name in [*sidecars, *(c.name for c in pod.spec.containers)] if not by_name[name].ready]
+
+
+def _ready(pod: Pod, containers: PodCondition) -> PodCondition:
+    if containers.status != "True":
+        return _condition("Ready", False, containers.reason or "", containers.message or "")
+    problems = []
+    for gate in pod.spec.readiness_gates:
+        found = next((c for c in pod.status.conditions if c.type == gate.condition_type), None)
+        if found is None:
+            problems.append(f'corresponding condition of pod readiness gate "{gate.condition_type}" does not exist.')
+        elif found.status != "True":
+            problems.append(
+                f'the status of pod readiness gate "{gate.condition_type}" is not "True", but {found.status}'
+            )
+    if problems:
+        return _condition("Ready", False, "ReadinessGatesNotReady", ", ".join(problems))
+    return _condition("Ready", True)

@@ -1,0 +1,132 @@
+"""PURE: what a pod's container has been through, whoever remembers it.
+
+A container's story is told by the records of its instances (PodSeen) and, where those are gone (the machine was
+rebooted, the sandbox was replaced), by the pod's last written status. `views` folds both into one value per container,
+and the decision and the report are made from that.
+
+The status is also where the decision "this one runs again" is written down: a container recorded as waiting, although
+it had ended, was going to be started again; one recorded as terminated was left so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.times import unix
+from manifests.core import Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
+
+LOST_EXIT_CODE = 137
+LOST_REASON = "ContainerStatusUnknown"
+LOST_MESSAGE = "The container could not be located when the pod was terminated"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an instance ended."""
+
+    exit_code: int
+    finished_at: float = 0.0
+    started_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One container of the pod: `current` is its newest instance in the sandbox that stands, `ended` how its newest
+    instance ended, `attempts` how many there were, `again` that it ended by our will and is to run again."""
+
+    name: str
+    current: ContainerSeen | None = None
+    ended: Ended | None = None
+    attempts: int = 0
+    again: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.current is not None and is_alive(self.current)
+
+    @property
+    def running(self) -> bool:
+        return self.current is not None and self.current.state is ContainerState.RUNNING
+
+
+def is_alive(container: ContainerSeen) -> bool:
+    return container.state in (ContainerState.RUNNING, ContainerState.CREATED)
+
+
+def never_ran(container: ContainerSeen) -> bool:
+    """Created, then ended before its program was ever started (the daemon died between the two). It does not count."""
+    return (
+        container.state is ContainerState.EXITED
+        and not container.started_at
+        and container.reason != "StartError"
+    )
+
+
+def ended_of(container: ContainerSeen) -> Ended:
+    if container.state is ContainerState.UNKNOWN:
+        return Ended(LOST_EXIT_CODE, container.finished_at, container.started_at)
+    return Ended(container.exit_code, container.finished_at, container.started_at)
+
+
+def in_sandbox(seen: PodSeen, container: ContainerSeen) -> bool:
+    """Whether an instance belongs to the sandbox that stands; records of earlier sandboxes are history only."""
+    if seen.sandbox is None or not seen.sandbox.ready:
+        return False
+    return container.sandbox_id in ("", seen.sandbox.id)
+
+
+def statuses(status: PodStatus) -> Iterable[ContainerStatus]:
+    return [*status.init_container_statuses, *status.container_statuses]
+
+
+def views(pod: Pod, seen: PodSeen) -> Mapping[str, View]:
+    """A view of every container and init container of the pod, by name."""
+    recorded = {status.name: status for status in statuses(pod.status)}
+    return {
+        c.name: _view(c, seen, recorded.get(c.name))
+        for c in [*pod.spec.init_containers, *pod.spec.containers]
+    }
+
+
+def _view(container: Container, seen: PodSeen, recorded: ContainerStatus | None) -> View:
+    newest = seen.latest(container.name)
+    old = _from_status(container.name, recorded)
+    if newest is None or newest.attempt + 1 < old.attempts:
+        return old
+    current = newest if in_sandbox(seen, newest) else None
+    if is_alive(newest) and current is not None:
+        return View(container.name, current, None, newest.attempt + 1)
+    if never_ran(newest):
+        return View(
+            container.name, current, old.ended if newest.attempt else None, newest.attempt, again=True
+        )
+    end = Ended(LOST_EXIT_CODE, 0.0, newest.started_at) if is_alive(newest) else ended_of(newest)
+    again = newest.stop_deadline > 0
+    if current is None and recorded is not None and _is_record_of(recorded, newest):
+        again = again or old.again
+    return View(container.name, current, end, newest.attempt + 1, again)
+
+
+def _is_record_of(recorded: ContainerStatus, container: ContainerSeen) -> bool:
+    return recorded.restart_count == container.attempt
+
+
+def _from_status(name: str, recorded: ContainerStatus | None) -> View:
+    """What the last written status alone says."""
+    if recorded is None or recorded.state is None:
+        return View(name)
+    state, last = recorded.state, recorded.last_state.terminated if recorded.last_state else None
+    if state.running is not None:
+        lost = Ended(LOST_EXIT_CODE, 0.0, unix(state.running.started_at))
+        return View(name, None, lost, recorded.restart_count + 1)
+    if state.terminated is not None:
+        return View(name, None, _ended(state.terminated), recorded.restart_count + 1)
+    if last is not None:
+        return View(name, None, _ended(last), recorded.restart_count + 1, again=True)
+    return View(name)
+
+
+def _ended(state: ContainerStateTerminated) -> Ended:
+    return Ended(state.exit_code, unix(state.finished_at), unix(state.started_at))

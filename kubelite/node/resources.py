@@ -1,0 +1,164 @@
+"""PURE: a pod's requests and limits as the kernel takes them (C6): QoS class, cgroup paths, OCI linux.resources.
+
+Units: CPU in thousandths of a core (milli), memory in bytes, CPU shares and quota as cgroup v1 has them; the cgroups
+room turns shares into the v2 weight, by one formula at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from kubelite.node.config import NodeConfig
+from manifests.core import Container, Pod
+from manifests.meta import Quantity
+
+MIN_SHARES, MAX_SHARES = 2, 262144
+PERIOD = 100_000  # microseconds
+MIN_QUOTA = 1_000
+GUARANTEED, BURSTABLE, BEST_EFFORT = "Guaranteed", "Burstable", "BestEffort"
+
+
+class Amounts(NamedTuple):
+    """Requests and limits of a container or a pod; None = not given."""
+
+    cpu_request: int | None = None
+    cpu_limit: int | None = None
+    memory_request: int | None = None
+    memory_limit: int | None = None
+
+
+def amounts(resources: Any) -> Amounts:
+    """Read a ResourceRequirements. A limit without a request is the request too (API defaulting)."""
+    if resources is None:
+        return Amounts()
+    requests, limits = resources.requests, resources.limits
+    cpu_limit = _milli(limits.get("cpu"))
+    memory_limit = _value(limits.get("memory"))
+    cpu_request, memory_request = _milli(requests.get("cpu")), _value(requests.get("memory"))
+    return Amounts(
+        cpu_limit if cpu_request is None else cpu_request,
+        cpu_limit,
+        memory_limit if memory_request is None else memory_request,
+        memory_limit,
+    )
+
+
+def _milli(quantity: Quantity | None) -> int | None:
+    return None if quantity is None else quantity.milli()
+
+
+def _value(quantity: Quantity | None) -> int | None:
+    return None if quantity is None else quantity.value()
+
+
+def qos_class(pod: Pod) -> str:
+    """Guaranteed, Burstable or BestEffort (K helper/qos/qos.go); the pod's own resources win when they are given."""
+    own = amounts(pod.spec.resources)
+    asked = (
+        [own]
+        if any(own)
+        else [amounts(c.resources) for c in [*pod.spec.init_containers, *pod.spec.containers]]
+    )
+    if not any(value for one in asked for value in one):
+        return BEST_EFFORT
+    guaranteed = all(
+        one.cpu_limit
+        and one.memory_limit
+        and one.cpu_limit == one.cpu_request
+        and one.memory_limit == one.memory_request
+        for one in asked
+    )
+    return GUARANTEED if guaranteed else BURSTABLE
+
+
+def oom_score_adj(pod: Pod, container: Container, memory_capacity: int) -> int:
+    """-997 Guaranteed, 1000 BestEffort, else 1000 less the share of the node's memory that was asked for, in 3..999
+    (K qos/policy.go); a sidecar is never a likelier victim than the containers it serves."""
+    qos = qos_class(pod)
+    if qos == GUARANTEED or (pod.spec.priority_class_name or "") == "system-node-critical":
+        return -997
+    if qos == BEST_EFFORT:
+        return 1000
+    own = _burstable_adj(container, memory_capacity)
+    if is_sidecar(pod, container):
+        return min([own, *(_burstable_adj(main, memory_capacity) for main in pod.spec.containers)])
+    return own
+
+
+def _burstable_adj(container: Container, memory_capacity: int) -> int:
+    request = amounts(container.resources).memory_request or 0
+    adj = 1000 - (1000 * request) // max(memory_capacity, 1)
+    return 999 if adj >= 1000 else max(adj, 3)
+
+
+def is_sidecar(pod: Pod, container: Container) -> bool:
+    """An init container that is restarted for as long as the pod lives."""
+    return container.restart_policy == "Always" and any(
+        c.name == container.name for c in pod.spec.init_containers
+    )
+
+
+def cpu_shares(milli: int) -> int:
+    return min(max(milli * 1024 // 1000, MIN_SHARES), MAX_SHARES)
+
+
+def cpu_quota(milli: int, period: int = PERIOD) -> int:
+    return max(milli * period // 1000, MIN_QUOTA)
+
+
+def oci_resources(asked: Amounts) -> dict[str, Any]:
+    """OCI linux.resources of one container: CPU shares always, quota and memory limit where asked for. Memory+swap
+    equals memory: containers do not swap (kubelet's NoSwap)."""
+    cpu: dict[str, Any] = {"shares": cpu_shares(asked.cpu_request or 0)}
+    cpu["period"] = PERIOD
+    cpu["quota"] = cpu_quota(asked.cpu_limit) if asked.cpu_limit else -1
+    limit = asked.memory_limit if asked.memory_limit else -1
+    return {"cpu": cpu, "memory": {"limit": limit, "swap": limit}}
+
+
+def container_resources(container: Container) -> dict[str, Any]:
+    return oci_resources(amounts(container.resources))
+
+
+def pod_amounts(pod: Pod) -> Amounts:
+    """What the pod as a whole asks for: the larger of its containers together and of any one init container (with the
+    sidecars started before it). A limit counts only when every container has one (K cm/helpers_linux.go)."""
+    own = amounts(pod.spec.resources)
+    sums = Amounts(*(_pod_amount(pod, index) for index in range(4)))
+    return Amounts(*(mine if mine is not None else total for mine, total in zip(own, sums, strict=True)))
+
+
+def _pod_amount(pod: Pod, index: int) -> int | None:
+    is_limit = index in (1, 3)
+    pick: Callable[[Container], int | None] = lambda c: amounts(c.resources)[index]  # noqa: E731
+    values = [pick(c) for c in [*pod.spec.init_containers, *pod.spec.containers]]
+    if is_limit and any(not value for value in values):
+        return None
+    sidecars = largest_init = 0
+    for container in pod.spec.init_containers:
+        if is_sidecar(pod, container):
+            sidecars += pick(container) or 0
+            largest_init = max(largest_init, sidecars)
+        else:
+            largest_init = max(largest_init, sidecars + (pick(container) or 0))
+    return max(largest_init, sidecars + _sum(pick(c) for c in pod.spec.containers)) or None
+
+
+def _sum(values: Iterable[int | None]) -> int:
+    return sum(value or 0 for value in values)
+
+
+def pod_resources(pod: Pod, config: NodeConfig) -> dict[str, Any]:
+    """OCI linux.resources of the pod's own cgroup."""
+    resources = oci_resources(pod_amounts(pod))
+    if config.pod_pids_limit > 0:
+        resources["pids"] = {"limit": config.pod_pids_limit}
+    return resources
+
+
+def pod_cgroup(pod: Pod, config: NodeConfig) -> str:
+    """<parent>/pod<uid> for Guaranteed pods, below burstable or besteffort for the others."""
+    qos = qos_class(pod)
+    tier = "" if qos == GUARANTEED else f"/{qos.lower()}"
+    return f"{config.cgroup_parent.rstrip('/')}{tier}/pod{pod.metadata.uid}"
