@@ -1,0 +1,174 @@
+"""The network helper: a warm, single-threaded process that holds a node's network for the daemon.
+
+It is started by client.py with one end of a socket pair and the NetworkConfig. One JSON object a line:
+
+    → {"id": n, "op": "add" | "delete" | "check" | "audit" | "list" | "teardown", ...}
+    ← {"id": n, "ok": …}  or  {"id": n, "error": {"kind", "reason", "message", "retriable"}}
+
+The first line it sends, unasked, is the answer to the set-up (id 0). It ends when its peer does (end of file):
+network and pods stay as they are, and the next helper takes them over. It lives in the network namespace it was
+started in.
+
+Requests are answered in order; deletes that wait together are done together, because the kernel's grace periods make a
+veth's deletion cost some 15 ms however many go at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from runtime.errors import NetworkError, RuntimeFault
+from runtime.network.node import Node
+from runtime.network.plan import NetworkConfig, PortMapping
+
+LOCK_PATIENCE = (
+    10.0  # seconds a helper waits for the one before it, which ends within a request of its daemon's end
+)
+
+
+class Helper:
+    """The loop: read what has arrived, work it off, answer."""
+
+    def __init__(self, connection: socket.socket, node: Node) -> None:
+        self._socket = connection
+        self._node = node
+        self._buffer = bytearray()
+
+    def run(self) -> None:
+        """Until the peer is gone."""
+        while requests := self._receive():
+            for group in _grouped(requests):
+                self._answer(group)
+
+    def _receive(self) -> list[dict[str, Any]]:
+        """Every whole request that has arrived, at least one; [] at the end of file."""
+        requests: list[dict[str, Any]] = []
+        while not requests:
+            data = self._socket.recv(1 << 16)
+            if not data:
+                return []
+            self._buffer += data
+            *lines, rest = self._buffer.split(b"\n")
+            self._buffer = bytearray(rest)
+            requests = [json.loads(line) for line in lines]
+        return requests
+
+    def _answer(self, group: list[dict[str, Any]]) -> None:
+        """Do a group (one request, or deletes together) and answer each of it."""
+        try:
+            outcome: dict[str, Any] = {"ok": self._do(group)}
+        except (RuntimeFault, OSError) as error:
+            outcome = {"error": describe(error)}
+        for request in group:
+            send(self._socket, {"id": request["id"], **outcome})
+
+    def _do(self, group: list[dict[str, Any]]) -> Any:
+        request, node = group[0], self._node
+        match request["op"]:
+            case "add":
+                ports = [PortMapping(**port) for port in request["ports"]]
+                return node.add(request["uid"], request["netns"], ports).to_json()
+            case "delete":
+                return node.delete([each["uid"] for each in group])
+            case "check":
+                return node.check(request["uid"])
+            case "audit":
+                return node.audit()
+            case "list":
+                return [attachment.to_json() for attachment in node.attachments()]
+            case "teardown":
+                return node.teardown()
+            case unknown:
+                raise NetworkError(f"the network helper knows no operation {unknown!r}", retriable=False)
+
+
+def _grouped(requests: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The requests in order, neighbouring deletes as one group."""
+    group: list[dict[str, Any]] = []
+    for request in requests:
+        if group and not (request["op"] == group[-1]["op"] == "delete"):
+            yield group
+            group = []
+        group.append(request)
+    if group:
+        yield group
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """An error as it goes over the socket; client.py makes the same class of it again."""
+    return {
+        "kind": type(error).__name__,
+        "reason": getattr(error, "reason", NetworkError.reason),
+        "message": str(error),
+        "retriable": getattr(error, "retriable", True),
+    }
+
+
+def send(connection: socket.socket, answer: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+
+
+def lock(state_dir: str) -> int:
+    """The descriptor that holds the state directory: leases have one writer. Raises NetworkError when another daemon's
+    helper does not let go of it."""
+    os.makedirs(state_dir, mode=0o700, exist_ok=True)
+    descriptor = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise NetworkError(
+                    f"another kubelite daemon uses {state_dir}: stop it or give this one another"
+                ) from None
+            time.sleep(0.01)
+
+
+def _prepare_process() -> None:
+    """The terminal's Ctrl-C is the daemon's business; a published port costs a descriptor each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+        file.write("kubelite-net")
+
+
+def main(fd: int, config: dict[str, Any]) -> int:
+    """Set the node up, say so, serve."""
+    _prepare_process()
+    connection = socket.socket(fileno=fd)
+    try:
+        lock(config["state_dir"])
+        node = Node(NetworkConfig(**config))
+    except (RuntimeFault, OSError) as error:
+        with contextlib.suppress(OSError):
+            send(connection, {"id": 0, "error": describe(error)})
+        return 1
+    gc.freeze()
+    try:
+        send(connection, {"id": 0, "ok": {"warnings": node.warnings}})
+        Helper(connection, node).run()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), json.loads(sys.argv[2])))

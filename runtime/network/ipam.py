@@ -1,0 +1,140 @@
+"""Addresses: which pod has which, kept as one small file a pod so that kill -9 at any line loses nothing.
+
+    <state_dir>/leases/<uid>.json     a Lease, written beside and renamed over (rename(2) is atomic)
+    <state_dir>/last                  the address given last
+
+The state directory belongs to the run directory: leases die with a reboot, as the namespaces do. The network's
+first address is the gateway (the bridge). Addresses are given in a ring behind the last one (as CNI's
+host-local does), so that one that became free rests as long as the pool allows: peers' caches and half-open
+connections of the old pod run out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from runtime.errors import NetworkError, SpecError
+from runtime.network.plan import Lease, PortMapping, Subnet, host_ifname, mac_of
+
+
+class LeaseStore:
+    """The leases of one node. One process writes: the helper, which holds the directory's lock (see helper.py)."""
+
+    def __init__(self, state_dir: str, subnet: Subnet, node: str) -> None:
+        self._dir = os.path.join(state_dir, "leases")
+        self._last_path = os.path.join(state_dir, "last")
+        self._subnet = subnet
+        self._node = node
+        self.warnings: list[str] = []
+        os.makedirs(self._dir, mode=0o700, exist_ok=True)
+        self._leases: dict[str, Lease] = {}
+        self._load()
+        self._last = self._read_last()
+
+    def get(self, uid: str) -> Lease | None:
+        return self._leases.get(uid)
+
+    def all(self) -> list[Lease]:
+        return list(self._leases.values())
+
+    def allocate(self, uid: str, *, netns: str, netns_id: str, ports: tuple[PortMapping, ...]) -> Lease:
+        """A new lease, written but not ready. The uid names a file, so it is checked before anything is."""
+        if not uid or "/" in uid or uid.startswith(".") or len(uid) > 200:
+            raise SpecError(f"pod uid {uid!r} can not name a lease")
+        ip = self._free_address()
+        lease = Lease(
+            uid=uid,
+            ip=ip,
+            mac=mac_of(ip),
+            host_ifname=host_ifname(self._node, uid, {held.host_ifname for held in self._leases.values()}),
+            netns=netns,
+            netns_id=netns_id,
+            ports=ports,
+        )
+        self.put(lease)
+        self._last = ip
+        _write(self._last_path, ip)
+        return lease
+
+    def put(self, lease: Lease) -> None:
+        _write(self._path(lease.uid), json.dumps(lease.to_json()))
+        self._leases[lease.uid] = lease
+
+    def mark_ready(self, lease: Lease) -> Lease:
+        ready = replace(lease, ready=True)
+        self.put(ready)
+        return ready
+
+    def remove(self, uid: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(uid))
+        self._leases.pop(uid, None)
+
+    def clear(self) -> None:
+        """Forget everything, the directory too."""
+        for uid in list(self._leases):
+            self.remove(uid)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._last_path)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._dir)
+
+    def _path(self, uid: str) -> str:
+        return os.path.join(self._dir, f"{uid}.json")
+
+    def _load(self) -> None:
+        """Read every lease. What a crash left half-written (*.tmp) goes; a file that is no lease is set aside
+        and said."""
+        for name in sorted(os.listdir(self._dir)):
+            path = os.path.join(self._dir, name)
+            if name.endswith(".tmp"):
+                os.unlink(path)
+            elif name.endswith(".json"):
+                try:
+                    with open(path) as file:
+                        lease = Lease.from_json(json.load(file))
+                except (ValueError, TypeError, KeyError) as error:
+                    os.rename(path, f"{path}.damaged")
+                    self.warnings.append(f"lease {path} is damaged and was set aside: {error}")
+                    continue
+                self._leases[lease.uid] = lease
+
+    def _read_last(self) -> str:
+        with contextlib.suppress(OSError), open(self._last_path) as file:
+            return file.read().strip()
+        return ""
+
+    def _free_address(self) -> str:
+        used = {lease.ip for lease in self._leases.values()}
+        for candidate in self._ring():
+            if candidate not in used:
+                return candidate
+        raise NetworkError(
+            f"no free address in the pod network {self._subnet.network}: all {len(used)} are in use; "
+            "remove pods, or give the node a larger pod CIDR",
+            reason="AddressPoolExhausted",
+        )
+
+    def _ring(self) -> Iterator[str]:
+        """Every address a pod may have, beginning behind the last one given. Lazy: a /8 has 16 million."""
+        base = int(self._subnet.network.network_address)
+        first, count = 2, self._subnet.network.num_addresses - 3  # not network, gateway, broadcast
+        start = 0
+        if self._last:
+            with contextlib.suppress(ValueError):
+                start = int(type(self._subnet.network.network_address)(self._last)) - base - first + 1
+        address = type(self._subnet.network.network_address)
+        for step in range(count):
+            yield str(address(base + first + (start + step) % count))
+
+
+def _write(path: str, text: str) -> None:
+    """Replace the file in one step. No fsync: after a crash of the machine leases are meaningless anyway."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w") as file:
+        file.write(text)
+    os.rename(temporary, path)

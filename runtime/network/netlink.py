@@ -1,0 +1,394 @@
+"""The one door to netlink, and so to pyroute2.
+
+pyroute2's message classes encode and decode; its sockets are not used: in 0.9 even the synchronous ones run an asyncio
+event loop (and NetNS forks a process). What is sent here goes in one sendmsg(2) a batch: rtnetlink works off every
+message of a datagram before sendmsg returns, and the acknowledgements are read afterwards.
+
+`import pyroute2` itself would load all of the library (0.1 s, 20 MB in the warm helper); the message classes
+need only a few of its modules, so the package's own __init__ is stepped over while they are imported.
+
+Sources: netlink(7), rtnetlink(7), Documentation/userspace-api/netlink/intro.rst in the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import os
+import socket
+import struct
+import sys
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.errors import CapabilityError, NetworkError
+
+
+def _message_classes() -> tuple[Any, Any, Any]:
+    """(ifinfmsg, ifaddrmsg, rtmsg), without the rest of pyroute2 when nobody else has loaded it."""
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None:
+        raise CapabilityError("the network needs the Python package pyroute2 (pip install pyroute2)")
+    placeholder = None
+    if "pyroute2" not in sys.modules and spec.submodule_search_locations is not None:
+        placeholder = types.ModuleType("pyroute2")
+        placeholder.__path__ = list(spec.submodule_search_locations)
+        sys.modules["pyroute2"] = placeholder
+    try:
+        from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+        from pyroute2.netlink.rtnl.rtmsg import rtmsg
+    finally:
+        if placeholder is not None:
+            del sys.modules["pyroute2"]
+    return ifinfmsg, ifaddrmsg, rtmsg
+
+
+IfInfo, IfAddr, Route = _message_classes()
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK = 0x1, 0x2, 0x4
+NLM_F_DUMP_INTR = 0x10
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_DUMP = 0x100, 0x200, 0x400, 0x300
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLMSGERR_ATTR_MSG = 1
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+IFF_UP = 0x1
+RTEXT_FILTER_SKIP_STATS = 8
+RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
+NETLINK_NETFILTER = 12
+SO_RCVBUFFORCE = 33
+CREATE = NLM_F_CREATE | NLM_F_EXCL
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+
+
+class NetlinkError(NetworkError):
+    """The kernel refused a request: errno, which request, and the kernel's own words (extended ack) if it gave any."""
+
+    def __init__(self, errno_: int, request: str, detail: str = "") -> None:
+        super().__init__(f"{request}: {os.strerror(errno_)}{f' ({detail})' if detail else ''}")
+        self.errno = errno_
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An encoded message and what to call it when it fails. The sequence number is put in when it is sent."""
+
+    data: bytearray
+    about: str
+
+
+def message(kind: int, flags: int, payload: bytes, about: str) -> Request:
+    """A message of any family from its finished payload."""
+    size = _HEADER.size + len(payload)
+    data = bytearray(_HEADER.pack(size, kind, flags | NLM_F_REQUEST, 0, 0) + payload)
+    data.extend(bytes(-size % 4))
+    return Request(data, about)
+
+
+def _encoded(msg: Any, kind: int, flags: int, about: str) -> Request:
+    msg["header"]["type"] = kind
+    msg["header"]["flags"] = flags | NLM_F_REQUEST
+    msg.encode()
+    return Request(bytearray(msg.data), about)
+
+
+class NetlinkSocket:
+    """A netlink socket. It belongs for ever to the network namespace it was opened in, whichever its user is in
+    later."""
+
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            raise CapabilityError(
+                f"this kernel has no netlink protocol {protocol}: {error.strerror}"
+            ) from error
+        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
+        if protocol == socket.NETLINK_ROUTE:
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        # An acknowledgement takes up to 1 KB of the receive buffer; a big batch's must all fit before the first
+        # is read.
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> NetlinkSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def request(self, requests: Sequence[Request], *, ignore: Iterable[int] = ()) -> None:
+        """Send a batch in one datagram and raise NetlinkError for the first refusal whose errno is not in `ignore`."""
+        errors = self.attempt(requests)
+        for request, (code, detail) in zip(requests, errors, strict=True):
+            if code and code not in ignore:
+                raise NetlinkError(code, request.about, detail)
+
+    def attempt(self, requests: Sequence[Request]) -> list[tuple[int, str]]:
+        """Send a batch in one datagram; (errno or 0, the kernel's words) for each message, in order.
+
+        A message without NLM_F_ACK (the begin and end of an nftables transaction) counts as accepted unless refused."""
+        first = self._sequence + 1
+        awaited = set()
+        for request in requests:
+            self._sequence += 1
+            struct.pack_into("=I", request.data, 8, self._sequence)
+            if struct.unpack_from("=H", request.data, 6)[0] & NLM_F_ACK:
+                awaited.add(self._sequence)
+        self._socket.sendto(b"".join(bytes(request.data) for request in requests), (0, 0))
+        results: dict[int, tuple[int, str]] = {}
+        while awaited - results.keys() and not any(s not in awaited for s in results):
+            self._collect(results, first)
+        # What is not awaited (the end of a transaction) may still have been refused: that answer is here by now, since
+        # the kernel works a datagram off inside sendto().
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._collect(results, first, socket.MSG_DONTWAIT)
+        return [results.get(first + n, (0, "")) for n in range(len(requests))]
+
+    def dump(self, request: Request) -> list[bytes]:
+        """The payload of every message of a dump. A dump that changed under way (NLM_F_DUMP_INTR) is taken again."""
+        for _ in range(10):
+            self._sequence += 1
+            struct.pack_into("=I", request.data, 8, self._sequence)
+            self._socket.sendto(bytes(request.data), (0, 0))
+            found, interrupted, done = [], False, False
+            while not done:
+                for kind, flags, sequence, body in self._receive():
+                    if sequence != self._sequence:
+                        continue
+                    interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+                    if kind in (NLMSG_ERROR, NLMSG_DONE):
+                        code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+                        if code:
+                            raise NetlinkError(code, request.about)
+                        done = True
+                    else:
+                        found.append(bytes(_HEADER.pack(16 + len(body), kind, flags, sequence, 0) + body))
+                        done = done or not flags & NLM_F_MULTI
+            if not interrupted:
+                break
+        return found
+
+    def _collect(self, results: dict[int, tuple[int, str]], first: int, flags: int = 0) -> None:
+        for kind, message_flags, sequence, body in self._receive(flags):
+            if kind == NLMSG_ERROR and sequence >= first:
+                results.setdefault(sequence, _error(message_flags, body))
+
+    def _receive(self, flags: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
+        data = self._socket.recv(1 << 18, flags)
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            size, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+            yield kind, flags, sequence, data[offset + _HEADER.size : offset + size]
+            offset += (size + 3) & ~3
+
+
+def _error(flags: int, body: bytes) -> tuple[int, str]:
+    """(errno, words) from an nlmsgerr: the code, the request's header (and body unless capped), then attributes."""
+    code = -struct.unpack_from("=i", body)[0]
+    if not code or not flags & NLM_F_ACK_TLVS:
+        return code, ""
+    request_size = _HEADER.size if flags & NLM_F_CAPPED else struct.unpack_from("=I", body, 4)[0]
+    offset = 4 + ((request_size + 3) & ~3)
+    while offset + 4 <= len(body):
+        size, kind = struct.unpack_from("=HH", body, offset)
+        if size < 4:
+            break
+        if kind == NLMSGERR_ATTR_MSG:
+            return code, body[offset + 4 : offset + size].rstrip(b"\0").decode(errors="replace")
+        offset += (size + 3) & ~3
+    return code, ""
+
+
+# --- rtnetlink requests -------------------------------------------------------------------------------------
+
+
+def new_veth(*, host: str, master: int, peer: str, peer_mac: str, peer_netns: int, mtu: int) -> Request:
+    """A veth pair, made in one step: the host side up and on the bridge, the peer in the namespace `peer_netns` (a
+    descriptor) from birth. A move there afterwards would cost a synchronize_net() and show the peer on the host."""
+    msg = IfInfo()
+    msg["flags"] = msg["change"] = IFF_UP
+    peer_attributes = [
+        ("IFLA_IFNAME", peer),
+        ("IFLA_ADDRESS", peer_mac),
+        ("IFLA_MTU", mtu),
+        ("IFLA_NET_NS_FD", peer_netns),
+    ]
+    link = {
+        "attrs": [
+            ("IFLA_INFO_KIND", "veth"),
+            ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": peer_attributes})]}),
+        ]
+    }
+    msg["attrs"] = [
+        ("IFLA_IFNAME", host),
+        ("IFLA_MTU", mtu),
+        ("IFLA_MASTER", master),
+        ("IFLA_LINKINFO", link),
+    ]
+    return _encoded(msg, RTM_NEWLINK, CREATE | NLM_F_ACK, f"create veth {host}")
+
+
+def new_bridge(name: str, *, mac: str, mtu: int) -> Request:
+    """A bridge with a fixed hardware address: otherwise it takes that of a port, and changes it as ports come
+    and go."""
+    msg = IfInfo()
+    msg["attrs"] = [
+        ("IFLA_IFNAME", name),
+        ("IFLA_ADDRESS", mac),
+        ("IFLA_MTU", mtu),
+        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}),
+    ]
+    return _encoded(msg, RTM_NEWLINK, CREATE | NLM_F_ACK, f"create bridge {name}")
+
+
+def set_link(index: int, *, up: bool = False, attributes: Sequence[tuple[str, Any]] = ()) -> Request:
+    msg = IfInfo()
+    msg["index"] = index
+    if up:
+        msg["flags"] = msg["change"] = IFF_UP
+    msg["attrs"] = list(attributes)
+    return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"set up interface {index}")
+
+
+def set_group(name: str, group: int) -> Request:
+    msg = IfInfo()
+    msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_GROUP", group)]
+    return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"mark interface {name}")
+
+
+def delete_link(name: str) -> Request:
+    msg = IfInfo()
+    msg["attrs"] = [("IFLA_IFNAME", name)]
+    return _encoded(msg, RTM_DELLINK, NLM_F_ACK, f"delete interface {name}")
+
+
+def delete_group(group: int) -> Request:
+    """Delete every interface of a group at once: the kernel's grace periods are waited for once, not once each."""
+    msg = IfInfo()
+    msg["attrs"] = [("IFLA_GROUP", group)]
+    return _encoded(msg, RTM_DELLINK, NLM_F_ACK, "delete interfaces")
+
+
+def new_address(index: int, *, ip: str, prefix: int, broadcast: str) -> Request:
+    msg = IfAddr()
+    msg["family"], msg["prefixlen"], msg["index"] = socket.AF_INET, prefix, index
+    msg["attrs"] = [("IFA_LOCAL", ip), ("IFA_ADDRESS", ip), ("IFA_BROADCAST", broadcast)]
+    return _encoded(msg, RTM_NEWADDR, CREATE | NLM_F_ACK, f"add address {ip}/{prefix}")
+
+
+def delete_address(index: int, *, ip: str, prefix: int) -> Request:
+    msg = IfAddr()
+    msg["family"], msg["prefixlen"], msg["index"] = socket.AF_INET, prefix, index
+    msg["attrs"] = [("IFA_LOCAL", ip)]
+    return _encoded(msg, RTM_DELADDR, NLM_F_ACK, f"remove address {ip}/{prefix}")
+
+
+def new_default_route(index: int, gateway: str) -> Request:
+    msg = Route()
+    msg["family"], msg["table"], msg["proto"], msg["type"] = (
+        socket.AF_INET,
+        RT_TABLE_MAIN,
+        RTPROT_BOOT,
+        RTN_UNICAST,
+    )
+    msg["attrs"] = [("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
+    return _encoded(msg, RTM_NEWROUTE, CREATE | NLM_F_ACK, f"add default route via {gateway}")
+
+
+# --- what is there ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    index: int
+    name: str
+    kind: str
+    master: int
+    mtu: int
+    up: bool
+    alias: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    index: int
+    ip: str
+    prefix: int
+
+
+def interface_index(name: str, *, missing_ok: bool = False) -> int:
+    """The index of an interface in the calling thread's namespace; 0 when missing_ok and there is none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        if missing_ok:
+            return 0
+        raise NetlinkError(error.errno or errno.ENODEV, f"look for interface {name}") from error
+
+
+def links(sock: NetlinkSocket) -> list[Link]:
+    """Every interface of the socket's namespace."""
+    query = IfInfo()
+    query["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
+    found = []
+    for data in sock.dump(_encoded(query, RTM_GETLINK, NLM_F_DUMP, "list interfaces")):
+        msg = IfInfo(data)
+        msg.decode()
+        info = msg.get_attr("IFLA_LINKINFO")
+        found.append(
+            Link(
+                index=msg["index"],
+                name=msg.get_attr("IFLA_IFNAME"),
+                kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+                master=msg.get_attr("IFLA_MASTER") or 0,
+                mtu=msg.get_attr("IFLA_MTU") or 0,
+                up=bool(msg["flags"] & IFF_UP),
+                alias=msg.get_attr("IFLA_IFALIAS") or "",
+                mac=msg.get_attr("IFLA_ADDRESS") or "",
+            )
+        )
+    return found
+
+
+def addresses(sock: NetlinkSocket) -> list[Address]:
+    """Every IPv4 address of the socket's namespace."""
+    query = IfAddr()
+    query["family"] = socket.AF_INET
+    found = []
+    for data in sock.dump(_encoded(query, RTM_GETADDR, NLM_F_DUMP, "list addresses")):
+        msg = IfAddr(data)
+        msg.decode()
+        found.append(
+            Address(msg["index"], msg.get_attr("IFA_LOCAL") or msg.get_attr("IFA_ADDRESS"), msg["prefixlen"])
+        )
+    return found
+
+
+def uplink(sock: NetlinkSocket) -> int | None:
+    """The interface index of the IPv4 default route with the lowest metric, or None."""
+    query = Route()
+    query["family"] = socket.AF_INET
+    best: tuple[int, int] | None = None
+    for data in sock.dump(_encoded(query, RTM_GETROUTE, NLM_F_DUMP, "list routes")):
+        msg = Route(data)
+        msg.decode()
+        oif = msg.get_attr("RTA_OIF")
+        if msg["dst_len"] == 0 and msg["table"] == RT_TABLE_MAIN and oif:
+            best = min(best or (1 << 32, 0), (msg.get_attr("RTA_PRIORITY") or 0, oif))
+    return best[1] if best else None

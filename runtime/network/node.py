@@ -1,0 +1,485 @@
+"""One node's network, done: bridge, forwarding and NAT table; pods attached to it and taken off again.
+
+What is to be is decided in plan.py; this module carries it out through netlink.py and nft.py, in the network
+namespace it was started in (the helper's, which is the daemon's). It is synchronous and single-threaded on
+purpose: setns(2) into a pod's namespace concerns the calling thread.
+
+Crash safety: a lease is written before the kernel is touched and marked ready after everything stands. At the
+next start what is not ready is rolled back, host interfaces without a lease go, and the NAT table is made anew
+from the leases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from runtime import syscalls
+from runtime.errors import CapabilityError, NetworkError, NotFoundError, SpecError
+from runtime.network import netlink, nft
+from runtime.network.hostports import HostPorts
+from runtime.network.ipam import LeaseStore
+from runtime.network.netlink import NetlinkError, NetlinkSocket
+from runtime.network.plan import (
+    POD_IFNAME,
+    Attachment,
+    Lease,
+    NetworkConfig,
+    PortMapping,
+    Subnet,
+    bridge_alias,
+    check_ports,
+    link_prefix,
+    mac_of,
+    port_conflict,
+    table_name,
+)
+
+LO_INDEX = 1  # LOOPBACK_IFINDEX: lo is 1 in every network namespace
+DOOMED_GROUP = 0x6B6C0000  # interfaces about to be deleted together
+
+
+class Node:
+    """A set-up node. `warnings` are what its set-up could not do, as sentences."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Idempotent set-up. Raises NetworkError, SpecError or CapabilityError with nothing half-made that the next
+        start would not mend."""
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", config.bridge) or config.bridge in (".", ".."):
+            raise SpecError(f"bridge name {config.bridge!r}: 1 to 15 letters, digits, '-', '_' or '.'")
+        self.config = config
+        self.warnings: list[str] = []
+        self._subnet = Subnet.parse(config.pod_cidr)
+        self._leases = LeaseStore(config.state_dir, self._subnet, config.node)
+        self._ports = HostPorts()
+        self._route = NetlinkSocket()
+        self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._mtu = config.mtu or self._uplink_mtu()
+        self._bridge = self._set_up_bridge()
+        self._set_up_forwarding()
+        self._heal()
+        self._nat = self._set_up_nat()
+
+    # --- pods -------------------------------------------------------------------------------------------------------
+
+    def add(self, uid: str, netns: str, ports: Sequence[PortMapping]) -> Attachment:
+        """CNI's ADD, idempotent: the same pod in the same namespace is only checked against its ports."""
+        wanted, warnings = check_ports(ports)
+        if wanted and self._nat is None:
+            warnings += [
+                f"host port {p.describe()} is not published: this kernel has no NAT by nftables"
+                for p in wanted
+            ]
+            wanted = ()
+        with _opened(netns) as namespace:
+            netns_id = self._foreign(namespace, netns)
+            lease = self._leases.get(uid)
+            if lease and lease.netns_id == netns_id and self._index(lease.host_ifname):
+                lease = self._change_ports(lease, wanted)
+            else:
+                lease = self._attach(
+                    uid, netns=netns, netns_id=netns_id, namespace=namespace, ports=wanted, old=lease
+                )
+        return self._attachment(lease, warnings)
+
+    def delete(self, uids: Sequence[str]) -> None:
+        """CNI's DEL for several pods: ports, then interfaces (all in one go), then leases. Fine for unknown ones."""
+        leases = [lease for uid in dict.fromkeys(uids) if (lease := self._leases.get(uid))]
+        if self._nat:
+            self._nat.withdraw(leases)
+        self._delete_links([lease.host_ifname for lease in leases])
+        for lease in leases:
+            self._ports.release(lease.uid)
+            self._leases.remove(lease.uid)
+
+    def check(self, uid: str) -> list[str]:
+        """CNI's CHECK: what is wrong with a pod's attachment, as sentences. NotFoundError when it has none."""
+        lease = self._leases.get(uid)
+        if lease is None:
+            raise NotFoundError(f"pod {uid} has no address from this node")
+        links = {link.name: link for link in netlink.links(self._route)}
+        return self._lease_problems(lease, links, self._published()) + self._inside_problems(lease)
+
+    def attachments(self) -> list[Attachment]:
+        return [self._attachment(lease) for lease in self._leases.all()]
+
+    def _attach(
+        self,
+        uid: str,
+        *,
+        netns: str,
+        netns_id: str,
+        namespace: int,
+        ports: tuple[PortMapping, ...],
+        old: Lease | None,
+    ) -> Lease:
+        """The whole of an add. An old lease (its namespace or interface is gone) keeps its address."""
+        if conflict := port_conflict(uid, ports, self._leases.all()):
+            raise conflict
+        with contextlib.ExitStack() as undo:
+            if old:
+                if self._nat:
+                    self._nat.withdraw([old])
+                self._delete_links([old.host_ifname])
+                lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
+                self._leases.put(lease)
+            else:
+                lease = self._leases.allocate(uid, netns=netns, netns_id=netns_id, ports=ports)
+            undo.callback(self._leases.remove, uid)
+            undo.callback(self._ports.release, uid)
+            self._ports.hold(uid, ports)
+            undo.callback(self._delete_links, [lease.host_ifname])
+            self._make_veth(lease, namespace)
+            self._configure_inside(lease, namespace)
+            if self._nat and ports:
+                undo.callback(self._nat.withdraw, [lease])
+                self._nat.publish(lease)
+            lease = self._leases.mark_ready(lease)
+            undo.pop_all()
+        return lease
+
+    def _change_ports(self, lease: Lease, ports: tuple[PortMapping, ...]) -> Lease:
+        if lease.ports == ports:
+            return lease
+        if conflict := port_conflict(lease.uid, ports, self._leases.all()):
+            raise conflict
+        self._ports.hold(lease.uid, ports)
+        changed = replace(lease, ports=ports)
+        if self._nat:
+            self._nat.withdraw([lease])
+            self._nat.publish(changed)
+        self._leases.put(changed)
+        return changed
+
+    def _make_veth(self, lease: Lease, namespace: int) -> None:
+        request = netlink.new_veth(
+            host=lease.host_ifname,
+            master=self._bridge,
+            peer=POD_IFNAME,
+            peer_mac=lease.mac,
+            peer_netns=namespace,
+            mtu=self._mtu,
+        )
+        try:
+            self._route.request([request])
+        except NetlinkError as error:
+            if error.errno == errno.EEXIST and self._index(lease.host_ifname):
+                self._delete_links(
+                    [lease.host_ifname]
+                )  # a leftover of ours: the name carries this pod's hash
+                self._route.request([request])
+            elif error.errno == errno.EEXIST:
+                raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
+            else:
+                raise
+
+    def _configure_inside(self, lease: Lease, namespace: int) -> None:
+        """lo up; eth0: address, up, default route. The descriptors are made inside, the talking is done from home."""
+        with self._inside(namespace):
+            _disable_ipv6(POD_IFNAME)
+            index = netlink.interface_index(POD_IFNAME)
+            pod = NetlinkSocket()
+        with pod:
+            pod.request(
+                [
+                    netlink.set_link(LO_INDEX, up=True),
+                    netlink.new_address(
+                        index, ip=lease.ip, prefix=self._subnet.prefix, broadcast=self._subnet.broadcast
+                    ),
+                    netlink.set_link(index, up=True),
+                    netlink.new_default_route(index, self._subnet.gateway),
+                ]
+            )
+
+    @contextlib.contextmanager
+    def _inside(self, namespace: int) -> Iterator[None]:
+        """The calling thread in another network namespace. A helper that can not come home must not go on living."""
+        syscalls.setns(namespace, syscalls.CLONE_NEWNET, about="the pod's network namespace")
+        try:
+            yield
+        finally:
+            try:
+                syscalls.setns(self._home, syscalls.CLONE_NEWNET, about="the node's network namespace")
+            except OSError:
+                os._exit(70)  # EX_SOFTWARE: the client starts a new one, which heals
+
+    def _foreign(self, namespace: int, path: str) -> str:
+        """The namespace's identity; refuses the node's own, where an eth0 of ours would be a catastrophe."""
+        identity = _identity(namespace)
+        if identity == _identity(self._home):
+            raise SpecError(f"{path} is the node's own network namespace, not a pod's")
+        return identity
+
+    def _delete_links(self, names: Sequence[str]) -> None:
+        if len(names) == 1:
+            self._route.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
+        elif names:
+            batch = [netlink.set_group(name, DOOMED_GROUP) for name in names]
+            self._route.request([*batch, netlink.delete_group(DOOMED_GROUP)], ignore=(errno.ENODEV,))
+
+    def _index(self, name: str) -> int:
+        """The interface's index, 0 when there is none."""
+        return netlink.interface_index(name, missing_ok=True)
+
+    def _attachment(self, lease: Lease, warnings: Sequence[str] = ()) -> Attachment:
+        return Attachment(
+            uid=lease.uid,
+            ip=lease.ip,
+            prefix=self._subnet.prefix,
+            gateway=self._subnet.gateway,
+            mac=lease.mac,
+            host_ifname=lease.host_ifname,
+            netns=lease.netns,
+            ports=lease.ports,
+            warnings=tuple(warnings),
+        )
+
+    # --- the node itself --------------------------------------------------------------------------------------------
+
+    def audit(self) -> list[str]:
+        """What of this node's network is missing, damaged or left over, as sentences; [] when all is well."""
+        links = {link.name: link for link in netlink.links(self._route)}
+        published = self._published()
+        problems = []
+        bridge = links.get(self.config.bridge)
+        if bridge is None or bridge.index != self._bridge or not bridge.up:
+            problems.append(f"bridge {self.config.bridge} is missing or down")
+        for lease in self._leases.all():
+            problems += self._lease_problems(lease, links, published)
+        known = {lease.host_ifname for lease in self._leases.all()}
+        prefix = link_prefix(self.config.node)
+        problems += [
+            f"interface {name} belongs to no pod"
+            for name in links
+            if name.startswith(prefix) and name not in known
+        ]
+        if published is not None:
+            wanted = {nft.element(port, lease.ip) for lease in self._leases.all() for port in lease.ports}
+            problems += [
+                f"nftables: {nft.describe(item)} is published for no pod" for item in published - wanted
+            ]
+        return problems
+
+    def teardown(self) -> None:
+        """Remove everything of this node: NAT table, pods' interfaces, bridge, leases. ip_forward stays as it is."""
+        if self._nat:
+            self._nat.delete()
+        prefix = link_prefix(self.config.node)
+        self._delete_links([link.name for link in netlink.links(self._route) if link.name.startswith(prefix)])
+        self._route.request([netlink.delete_link(self.config.bridge)], ignore=(errno.ENODEV,))
+        self._ports.release_all()
+        self._leases.clear()
+
+    def _lease_problems(
+        self, lease: Lease, links: dict[str, netlink.Link], published: set[tuple[str, bytes, bytes]] | None
+    ) -> list[str]:
+        problems = []
+        link = links.get(lease.host_ifname)
+        if link is None:
+            problems.append(f"pod {lease.uid}: interface {lease.host_ifname} is missing")
+        elif link.master != self._bridge or not link.up:
+            problems.append(
+                f"pod {lease.uid}: interface {lease.host_ifname} is not up on {self.config.bridge}"
+            )
+        for port in lease.ports if published is not None else ():
+            if published is not None and nft.element(port, lease.ip) not in published:
+                problems.append(f"pod {lease.uid}: host port {port.describe()} is not in the NAT table")
+        return problems
+
+    def _inside_problems(self, lease: Lease) -> list[str]:
+        try:
+            with _opened(lease.netns) as namespace:
+                if _identity(namespace) != lease.netns_id:
+                    return [f"pod {lease.uid}: {lease.netns} is another namespace than it was"]
+                with self._inside(namespace):
+                    index = netlink.interface_index(POD_IFNAME, missing_ok=True)
+                    pod = NetlinkSocket()
+        except NetworkError as error:
+            return [f"pod {lease.uid}: {error}"]
+        with pod:
+            if index not in {address.index for address in netlink.addresses(pod) if address.ip == lease.ip}:
+                return [f"pod {lease.uid}: {POD_IFNAME} does not have the address {lease.ip}"]
+            if netlink.uplink(pod) != index:
+                return [f"pod {lease.uid}: no default route through {POD_IFNAME}"]
+        return []
+
+    def _published(self) -> set[tuple[str, bytes, bytes]] | None:
+        """What the NAT table publishes; None without NAT, empty when somebody removed the table."""
+        if self._nat is None:
+            return None
+        try:
+            return self._nat.published()
+        except NetlinkError:
+            return set()
+
+    def _uplink_mtu(self) -> int:
+        """The MTU of the interface with the default route: larger packets would be lost or cut on the way out."""
+        index = netlink.uplink(self._route)
+        return next((link.mtu for link in netlink.links(self._route) if link.index == index), 1500)
+
+    def _set_up_bridge(self) -> int:
+        """The bridge's interface index: there, ours, with the gateway's address, up."""
+        name, subnet = self.config.bridge, self._subnet
+        present = {link.name: link for link in netlink.links(self._route)}
+        bridge = present.get(name)
+        if bridge is not None and bridge.kind != "bridge":
+            raise NetworkError(
+                f"{name} exists and is no bridge ({bridge.kind or 'a device'}): choose another --bridge"
+            )
+        self._refuse_overlap(bridge.index if bridge else 0, present)
+        if bridge is None:
+            self._route.request([netlink.new_bridge(name, mac=mac_of(subnet.gateway), mtu=self._mtu)])
+        index = self._index(name)
+        _disable_ipv6(name)
+        self._route.request(
+            [netlink.set_link(index, attributes=[("IFLA_IFALIAS", bridge_alias(self.config.node))])]
+        )
+        self._remove_stale_addresses(index)
+        address = netlink.new_address(
+            index, ip=subnet.gateway, prefix=subnet.prefix, broadcast=subnet.broadcast
+        )
+        self._route.request([address, netlink.set_link(index, up=True)], ignore=(errno.EEXIST,))
+        return index
+
+    def _refuse_overlap(self, bridge: int, present: dict[str, netlink.Link]) -> None:
+        """A pod network that overlaps another one of the host would cut that off (or be cut off by it)."""
+        ours = bridge_alias(self.config.node)
+        for address in netlink.addresses(self._route):
+            other = Subnet.of(address.ip, address.prefix)
+            holder = next((link for link in present.values() if link.index == address.index), None)
+            if holder is None or (holder.index == bridge and holder.alias in ("", ours)):
+                continue
+            if other.overlaps(self._subnet.network):
+                raise NetworkError(
+                    f"the pod network {self._subnet.network} overlaps {other} of {holder.name}"
+                    f"{f' ({holder.alias})' if holder.alias else ''}: choose another --pod-cidr"
+                    f"{' and another --bridge' if holder.index == bridge else ''}",
+                    retriable=False,
+                )
+
+    def _remove_stale_addresses(self, index: int) -> None:
+        """Addresses of the bridge from an earlier pod CIDR, unless pods still live in that network."""
+        held = [lease.ip for lease in self._leases.all()]
+        for address in netlink.addresses(self._route):
+            if address.index != index or address.ip == self._subnet.gateway:
+                continue
+            network = Subnet.of(address.ip, address.prefix)
+            if any(Subnet.of(ip, 32).subnet_of(network) for ip in held):
+                self.warnings.append(
+                    f"pods still use the earlier pod network {network} on {self.config.bridge}"
+                )
+            else:
+                self._route.request(
+                    [netlink.delete_address(index, ip=address.ip, prefix=address.prefix)],
+                    ignore=(errno.EADDRNOTAVAIL,),
+                )
+
+    def _set_up_forwarding(self) -> None:
+        for key in ("net/ipv4/ip_forward", f"net/ipv4/conf/{self.config.bridge}/route_localnet"):
+            try:
+                _sysctl(key, "1")
+            except OSError as error:
+                self.warnings.append(
+                    f"sysctl {key.replace('/', '.')} could not be set to 1 ({error.strerror}): pods may not reach the "
+                    "outside, or host ports not be reachable from 127.0.0.1"
+                )
+
+    def _heal(self) -> None:
+        """Roll back what an earlier life began and did not finish; remove interfaces nobody has a lease for."""
+        self.warnings += self._leases.warnings
+        for lease in self._leases.all():
+            if not lease.ready:
+                self._leases.remove(lease.uid)
+        known = {lease.host_ifname for lease in self._leases.all()}
+        prefix = link_prefix(self.config.node)
+        ours = [link for link in netlink.links(self._route) if link.name.startswith(prefix)]
+        self._delete_links([link.name for link in ours if link.name not in known])
+        astray = [
+            link for link in ours if link.name in known and not (link.master == self._bridge and link.up)
+        ]
+        back = [
+            netlink.set_link(link.index, up=True, attributes=[("IFLA_MASTER", self._bridge)])
+            for link in astray
+        ]
+        if back:  # somebody removed the bridge while nobody looked
+            self._route.request(back, ignore=(errno.ENODEV,))
+
+    def _set_up_nat(self) -> nft.NatTable | None:
+        try:
+            table = nft.NatTable(table_name(self.config.node), self.config.bridge, self._subnet)
+            table.rebuild(self._leases.all())
+        except CapabilityError as error:
+            self.warnings.append(f"pods have no way to the outside and no host ports: {error}")
+            return None
+        for lease in self._leases.all():
+            try:
+                self._ports.hold(lease.uid, lease.ports)
+            except NetworkError as error:
+                self.warnings.append(f"pod {lease.uid}: {error}")
+        for chain in table.dropping_chains():
+            self.warnings.append(
+                _drop_warning(chain, self.config.bridge, docker=table.has_chain("filter", "DOCKER-USER"))
+            )
+        return table
+
+
+def _drop_warning(chain: str, bridge: str, *, docker: bool) -> str:
+    """A forward chain of somebody else drops by default (docker and many firewalls do that)."""
+    if docker:
+        remedy = (
+            f"iptables -I DOCKER-USER -i {bridge} -j ACCEPT; iptables -I DOCKER-USER -o {bridge} -j ACCEPT"
+        )
+    else:
+        remedy = f"nft insert rule {chain} iifname {bridge} accept; nft insert rule {chain} oifname {bridge} accept"
+    return (
+        f"nftables chain '{chain}' drops forwarded packets by default, so pods may not reach the outside nor be "
+        f"reached by host port from there; to let them through: {remedy}"
+    )
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkError(
+            f"the pod's network namespace {path} can not be opened: {error.strerror}"
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _identity(namespace: int) -> str:
+    status = os.fstat(namespace)
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _sysctl(key: str, value: str) -> None:
+    """Write below /proc/sys, which shows the network namespace of the thread that opens it. Where it is read-only, a
+    value that is right already will do."""
+    path = f"/proc/sys/{key}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        with open(path) as file:
+            if file.read().strip() == value:
+                return
+        raise
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _disable_ipv6(interface: str) -> None:
+    """IPv4 only for now: no link-local address appears on its own, and nothing waits for its detection of
+    duplicates (as docker does for networks without IPv6). A kernel without IPv6 has no such file, which is as
+    good."""
+    with contextlib.suppress(OSError):
+        _sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")

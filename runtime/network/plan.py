@@ -1,0 +1,227 @@
+"""What the node's network is to look like, as plain data: names, addresses, port mappings and who holds them.
+
+Nothing here touches the kernel or the disk, and nothing here is heavy: the daemon, the helper and the tests all import
+it. The rest of the room only carries out what these values say.
+
+    host side                                   pod side (its own network namespace)
+    bridge  <gateway>/<prefix>  ── kl<node><pod>  ═veth═  eth0  <ip>/<prefix>, default via <gateway>
+
+Names of host-side interfaces carry a hash of the node's name and of the pod's uid (IFNAMSIZ leaves 15 characters), so
+that several nodes can share one network namespace and each still finds what is its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from runtime.errors import NetworkError, SpecError
+
+POD_IFNAME = "eth0"
+ANY_ADDRESS = "0.0.0.0"
+PROTOCOLS = {"TCP": 6, "UDP": 17}  # IP protocol numbers; SCTP is typed by Kubernetes but not published here
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """One node's network. `node` tells the tables and interfaces of several nodes apart; `mtu` None: the uplink's."""
+
+    bridge: str
+    pod_cidr: str
+    state_dir: str
+    node: str
+    mtu: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapping:
+    """A port of a pod published on the host. `host_ip` "" or 0.0.0.0: every address of the host."""
+
+    host_port: int
+    container_port: int
+    protocol: str = "TCP"
+    host_ip: str = ""
+
+    @property
+    def address(self) -> str:
+        return self.host_ip or ANY_ADDRESS
+
+    def describe(self) -> str:
+        return f"{self.protocol} {self.address}:{self.host_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A pod's place in the network, as `add` made it. `netns` is the path it was given then."""
+
+    uid: str
+    ip: str
+    prefix: int
+    gateway: str
+    mac: str
+    host_ifname: str
+    netns: str = ""
+    ports: tuple[PortMapping, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Attachment:
+        ports = tuple(PortMapping(**port) for port in data.get("ports", ()))
+        return cls(**{**data, "ports": ports, "warnings": tuple(data.get("warnings", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An address given to a pod: the record the helper keeps as a file. `ready` False: its add never finished."""
+
+    uid: str
+    ip: str
+    mac: str
+    host_ifname: str
+    netns: str  # path, as given
+    netns_id: str  # st_dev:st_ino of the namespace, tells a new one behind the same path apart
+    ports: tuple[PortMapping, ...] = ()
+    ready: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Lease:
+        ports = tuple(PortMapping(**port) for port in data["ports"])
+        return cls(**{**data, "ports": ports})
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """The pod network in the forms the kernel wants it."""
+
+    network: ipaddress.IPv4Network
+
+    @classmethod
+    def parse(cls, cidr: str) -> Subnet:
+        """From "10.88.0.0/16"; raises SpecError. A network needs room for the gateway and one pod (RFC 950: the
+        first and last address name the network and its broadcast)."""
+        try:
+            network = ipaddress.IPv4Network(cidr)
+        except ValueError as error:
+            raise SpecError(
+                f"pod CIDR {cidr!r} is not an IPv4 network such as 10.88.0.0/16: {error}"
+            ) from error
+        if network.prefixlen > 30 or network.prefixlen < 8:
+            raise SpecError(f"pod CIDR {cidr} must have a prefix between /8 and /30")
+        return cls(network)
+
+    @staticmethod
+    def of(ip: str, prefix: int) -> ipaddress.IPv4Network:
+        """The network an address with this prefix length lies in."""
+        return ipaddress.IPv4Network((ip, prefix), strict=False)
+
+    @property
+    def gateway(self) -> str:
+        return str(self.network.network_address + 1)
+
+    @property
+    def prefix(self) -> int:
+        return self.network.prefixlen
+
+    @property
+    def broadcast(self) -> str:
+        return str(self.network.broadcast_address)
+
+
+def _digest(text: str, length: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def link_prefix(node: str) -> str:
+    """What every host-side interface of this node begins with."""
+    return f"kl{_digest(node, 5)}"
+
+
+def host_ifname(node: str, uid: str, taken: Container[str] = ()) -> str:
+    """The host side's name, 15 characters. Two uids of one hash (2^-32) are told apart by hashing once more."""
+    salted = uid
+    while (name := link_prefix(node) + _digest(salted, 8)) in taken:
+        salted += "+"
+    return name
+
+
+def bridge_alias(node: str) -> str:
+    """The interface alias by which a node knows a bridge as made by itself."""
+    return f"kubelite:{node}"
+
+
+def table_name(node: str) -> str:
+    """The nftables table of this node: readable, and unique when the readable part had to be cut or cleaned."""
+    clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in node)[:40]
+    return f"kubelite-{clean}-{_digest(node, 5)}"
+
+
+def mac_of(ip: str) -> str:
+    """A locally administered address made from the IPv4 address: an address given again keeps its hardware address,
+    so no neighbour's ARP cache goes stale. 0a:58 is what CNI's bridge plugin uses."""
+    return "0a:58:" + ":".join(f"{octet:02x}" for octet in ipaddress.IPv4Address(ip).packed)
+
+
+def overlaps(a: PortMapping, b: PortMapping) -> bool:
+    """kube-scheduler's CheckConflict: same protocol and port, and equal addresses or either of them 0.0.0.0."""
+    if (a.protocol, a.host_port) != (b.protocol, b.host_port):
+        return False
+    return a.address == b.address or ANY_ADDRESS in (a.address, b.address)
+
+
+def check_ports(ports: Sequence[PortMapping]) -> tuple[tuple[PortMapping, ...], list[str]]:
+    """The mappings that can be published, without exact repetitions, and a sentence for each one that can not.
+
+    Raises SpecError for a port number or an address that is none, and for two that contradict each other."""
+    good: list[PortMapping] = []
+    warnings: list[str] = []
+    for port in ports:
+        if not (0 < port.host_port < 65536 and 0 < port.container_port < 65536):
+            raise SpecError(
+                f"host port {port.host_port} → {port.container_port}: ports are between 1 and 65535"
+            )
+        if problem := _unpublishable(port):
+            warnings.append(problem)
+        elif port not in good:
+            if clash := next((p for p in good if overlaps(p, port)), None):
+                raise SpecError(f"the pod publishes {port.describe()} and {clash.describe()}, which overlap")
+            good.append(port)
+    return tuple(good), warnings
+
+
+def _unpublishable(port: PortMapping) -> str:
+    if port.protocol not in PROTOCOLS:
+        return f"host port {port.describe()} is not published: only TCP and UDP are"
+    try:
+        address = ipaddress.ip_address(port.address)
+    except ValueError as error:
+        raise SpecError(
+            f"hostIP {port.host_ip!r} of host port {port.host_port} is not an IP address"
+        ) from error
+    if address.version != 4:
+        return f"host port {port.describe()} is not published: only IPv4 addresses are"
+    return ""
+
+
+def port_conflict(uid: str, ports: Iterable[PortMapping], leases: Iterable[Lease]) -> NetworkError | None:
+    """The error for the first port that another pod holds."""
+    others = [(lease.uid, held) for lease in leases if lease.uid != uid for held in lease.ports]
+    for port in ports:
+        for holder, held in others:
+            if overlaps(port, held):
+                return NetworkError(
+                    f"host port {port.describe()} is already published by pod {holder} ({held.describe()})",
+                    reason="HostPortConflict",
+                )
+    return None
