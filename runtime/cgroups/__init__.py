@@ -55,6 +55,10 @@ class Cgroup(Protocol):
     def into_fd(self) -> int | None:
         """v2: an O_PATH descriptor for CLONE_INTO_CGROUP, the caller closes it. None: attach() instead."""
 
+    def clone_fd(self) -> int | None:
+        """Like into_fd, also on hybrid, for the caller whose child then always does attach(0): the child is born in
+        the cgroup2 side, and attach(0) does the rest, without the global lock."""
+
     def freeze(self) -> None:
         """Stop every process inside; returns when they stand."""
 
@@ -120,4 +124,6 @@ class _Root:
     def _refuse(self, *_: object) -> Any:
         raise SpecError("the root cgroup is not ours to change")
 
-    create = apply = attach = into_fd = freeze = thaw = frozen = kill = remove = oom_kills = _refuse
+    create = apply = attach = into_fd = clone_fd = freeze = thaw = frozen = kill = remove = oom_kills = (
+        _refuse
+    )

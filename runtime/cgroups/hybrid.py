@@ -61,7 +61,10 @@ class HybridCgroup:
         return self._v1.exists()
 
     def into_fd(self) -> int | None:
-        return None
+        return None  # the v1 side needs attach() all the same
+
+    def clone_fd(self) -> int | None:
+        return self._v2.into_fd()
 
     def freeze(self) -> None:
         self._v1.freeze()

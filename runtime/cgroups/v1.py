@@ -109,6 +109,9 @@ class V1Cgroup:
     def into_fd(self) -> int | None:
         return None
 
+    def clone_fd(self) -> int | None:
+        return None
+
     def freeze(self) -> None:
         """Stop all processes; returns when they stand. Raises StateError when the kernel does not get there."""
         place = self._freezer()
