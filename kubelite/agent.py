@@ -1,0 +1,396 @@
+"""The node agent as the API sees it: `kubelite.api.node.NodeApi`, answered from store, worker, shims and images."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from runtime.images.client import ImageClient
+from runtime.network.client import NetworkClient
+from runtime.shim.client import ExecSession as ShimExec
+from runtime.shim.client import ShimClient, ShimGone
+
+from kubelite.api.node import (
+    DiffEntry,
+    ExecSession,
+    Json,
+    ManifestFile,
+    ManifestProblem,
+    Progress,
+    RecordLike,
+    Why,
+)
+from kubelite.diffing import diff_documents
+from kubelite.doctor import examine
+from kubelite.manifest_plan import ManifestState
+from kubelite.node.exec_process import exec_process
+from kubelite.node.local_cri import LocalCri
+from kubelite.node.pod_worker import PodWorker
+from kubelite.objects import mark_deleting, rfc3339
+from kubelite.settings import Settings
+from kubelite.sources import Sources
+from kubelite.telemetry.events import EventRecorder
+from kubelite.telemetry.trace import Tracer
+from runtime.errors import NotFoundError, StateError
+from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
+from state.store import Record, Store
+
+
+@dataclass(slots=True)
+class Agent:
+    """Everything a node is made of, wired together; see daemon.py for its life."""
+
+    settings: Settings
+    store: Store
+    cri: LocalCri
+    worker: PodWorker
+    sources: Sources
+    network: NetworkClient
+    images_client: ImageClient
+    events: EventRecorder
+    tracer: Tracer
+    started_at: float
+    wake: Callable[[str], None]  # look at this pod now
+
+    @property
+    def node_name(self) -> str:
+        return self.settings.node_name
+
+    @property
+    def manifests_dir(self) -> str:
+        return self.settings.manifests
+
+    # -- the node -----------------------------------------------------------------------------------------------
+
+    def node(self) -> Json:
+        cpus, memory = os.cpu_count() or 1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        amounts = {"cpu": str(cpus), "memory": f"{memory // 1024}Ki", "pods": "1000"}
+        ready, why = self.ready()
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": self.node_name,
+                "uid": self.node_name,
+                "creationTimestamp": rfc3339(self.started_at),
+                "labels": {"kubernetes.io/hostname": self.node_name, "kubernetes.io/os": "linux"},
+            },
+            "spec": {"podCIDR": self.settings.pod_cidr, "podCIDRs": [self.settings.pod_cidr]},
+            "status": {
+                "capacity": amounts,
+                "allocatable": amounts,
+                "addresses": [{"type": "Hostname", "address": self.node_name}],
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "True" if ready else "False",
+                        "reason": "KubeliteReady" if ready else "KubeliteNotReady",
+                        "message": why or "kubelite is posting ready status",
+                        "lastTransitionTime": rfc3339(self.started_at),
+                    }
+                ],
+                "nodeInfo": {
+                    "kernelVersion": platform.release(),
+                    "osImage": _os_name(),
+                    "containerRuntimeVersion": f"kubelite://{version('kubelite')}",
+                    "kubeletVersion": f"v{version('kubelite')}",
+                    "operatingSystem": "linux",
+                    "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+                        platform.machine(), platform.machine()
+                    ),
+                },
+            },
+        }
+
+    def ready(self) -> tuple[bool, str]:
+        if not self.sources.ready.is_set():
+            return False, "the manifests directory has not been read yet"
+        if self.sources.error:
+            return False, self.sources.error
+        return True, ""
+
+    # -- manifests ----------------------------------------------------------------------------------------------
+
+    def manifests(self) -> list[ManifestFile]:
+        return [_manifest_file(state, self.store) for state in self.sources.states()]
+
+    async def rescan(self) -> None:
+        await self.sources.scan(settle=0)
+
+    async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
+        return await diff_documents(text, file=file, store=self.store, worker=self.worker)
+
+    # -- pods ---------------------------------------------------------------------------------------------------
+
+    async def why(self, namespace: str, name: str) -> Why | None:
+        record = self.store.get("Pod", namespace, name)
+        return self.worker.why(record.uid, f"{namespace}/{name}") if record else None
+
+    async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
+        record = self.store.get("Pod", namespace, name)
+        if record is None:
+            return None
+        now = time.time()
+        return await self.store.modify(record.uid, lambda doc: mark_deleting(doc, now=now, grace=grace))
+
+    def container_log_dir(self, pod: Json, container: str) -> str:
+        metadata = pod["metadata"]
+        name = f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
+        return f"{self.settings.log_dir}/pods/{name}/{container}"
+
+    async def exec(
+        self,
+        pod: Json,
+        container: str,
+        command: list[str],
+        *,
+        stdin: bool,
+        tty: bool,
+        width: int,
+        height: int,
+    ) -> ExecSession:
+        uid = pod["metadata"]["uid"]
+        seen = (await self.cri.observe(uid)).latest(container)
+        if seen is None or seen.state != "running":
+            raise StateError(f"container {container} of pod {pod['metadata']['name']} is not running")
+        request = ExecRequest(
+            container_id=seen.id,
+            exec_id=secrets.token_hex(16),
+            process=exec_process(seen.bundle, command, tty=tty),
+            tty=tty,
+            width=width,
+            height=height,
+            stdin=stdin,
+        )
+        return await Session.open(self.cri.run_dir(uid), request)
+
+    async def trace(self, namespace: str, name: str) -> Json | None:
+        record = self.store.get("Pod", namespace, name)
+        if record is None:
+            return None
+        return {"pod": f"{namespace}/{name}", "uid": record.uid, "steps": self.tracer.steps(record.uid)}
+
+    async def inspect(self, ref: str) -> Json | None:
+        pod = self._pod_of(ref)
+        if pod is not None:
+            return {"pod": pod.doc, **await self._inspect_pod(pod.uid)}
+        for record in self.store.list("Pod"):
+            for container in (await self._inspect_pod(record.uid))["containers"]:
+                if len(ref) >= 4 and container["id"].startswith(ref.removeprefix("kubelite://")):
+                    return dict(container)
+        image = self.images_client.store.get(ref)
+        return image.to_json() if image else None
+
+    def _pod_of(self, ref: str) -> Record | None:
+        namespace, _, name = ref.removeprefix("pod/").rpartition("/")
+        return self.store.get("Pod", namespace or "default", name) or self.store.get_uid(ref)
+
+    async def _inspect_pod(self, uid: str) -> Json:
+        from dataclasses import asdict
+
+        seen = await self.cri.observe(uid)
+        containers = []
+        for container in seen.containers:
+            found = asdict(container)
+            image = self.images_client.store.get(container.image_id)
+            found["rootfs"] = {
+                "lower": list(image.layers) if image else [],
+                "upper": f"{container.bundle}/upper",
+                "work": f"{container.bundle}/work",
+            }
+            with contextlib.suppress(OSError, ValueError):
+                found["config"] = _json_file(f"{container.bundle}/config.json")
+            containers.append(found)
+        sandbox = asdict(seen.sandbox) if seen.sandbox else None
+        if sandbox is not None:
+            attachments = {a.uid: a for a in await self.network.list()}
+            if uid in attachments:
+                sandbox["network"] = asdict(attachments[uid])
+        return {"sandbox": sandbox, "containers": containers}
+
+    def stats(self) -> Json:
+        return {
+            "pods": len(self.store.list("Pod")),
+            "sandboxes": len(self.cri.living()),
+            "resourceVersion": self.store.resource_version,
+            "uptimeSeconds": round(time.time() - self.started_at, 3),
+        }
+
+    # -- images -------------------------------------------------------------------------------------------------
+
+    def images(self) -> list[Json]:
+        return [_image_json(record.to_json()) for record in self.images_client.store.list()]
+
+    async def pull(self, reference: str, progress: Progress) -> Json:
+        return _image_json((await self.images_client.pull(reference, progress)).to_json())
+
+    async def load(self, path: str, progress: Progress) -> list[Json]:
+        return [_image_json(r.to_json()) for r in await self.images_client.load(path, progress=progress)]
+
+    async def pack(self, request: Json) -> Json:
+        wanted = {
+            key: value for key, value in request.items() if key in _PACK_ARGUMENTS and value is not None
+        }
+        record = await self.images_client.pack(request["programs"], request["reference"], **wanted)
+        self._look_at_all()
+        return _image_json(record.to_json())
+
+    async def remove_image(self, reference: str) -> Json | None:
+        used = {
+            c.image_id for r in self.store.list("Pod") for c in (await self.cri.observe(r.uid)).containers
+        }
+        removed = await self.images_client.remove(reference, in_use=tuple(used))
+        return {"untagged": removed.untagged, "deleted": removed.deleted, "freed": removed.freed}
+
+    def _look_at_all(self) -> None:
+        for record in self.store.list("Pod"):
+            self.wake(record.uid)
+
+    # -- health -------------------------------------------------------------------------------------------------
+
+    async def doctor(self) -> list[Json]:
+        network = await self.network.audit()
+        leases = [a.uid for a in await self.network.list()]
+        images = await asyncio.to_thread(self.images_client.store.check)
+        findings = examine(self.settings, self.store, network=network, leases=leases, images=images)
+        if self.sources.error:
+            findings.insert(0, _finding(self.sources.error))
+        return [finding.to_json() for finding in findings]
+
+
+_PACK_ARGUMENTS = ("files", "entrypoint", "cmd", "env", "workdir", "user")
+
+
+class Session:
+    """An exec in a container, on a connection of its own: when that closes, the shim lets go of the process's tty."""
+
+    def __init__(self, client: ShimClient, exit_code: asyncio.Future[int]) -> None:
+        self._client = client
+        self._exit = exit_code
+        self._exec: ShimExec | None = None
+        self._container = ""
+        self.tty = False
+        self.stdin: int | None = None
+        self.stdout: int | None = None
+        self.stderr: int | None = None
+
+    @classmethod
+    async def open(cls, run_dir: str, request: ExecRequest) -> Session:
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def on_event(event: Json) -> None:
+            mine = event.get("event") == EVENT_EXEC_EXIT and event.get("exec_id") == request.exec_id
+            if mine and not done.done():
+                done.set_result(int(event["exit_code"]))
+
+        def on_close() -> None:
+            if not done.done():
+                done.set_exception(NotFoundError("the sandbox ended while the command ran"))
+                done.exception()
+
+        client = await ShimClient.connect(run_dir, on_event=on_event, on_close=on_close)
+        session = cls(client, done)
+        try:
+            found = await client.exec(request)
+        except BaseException:
+            client.close()
+            raise
+        session._exec, session._container, session.tty = found, request.container_id, request.tty
+        if request.tty:
+            session.stdin = session.stdout = found.master
+        else:
+            session.stdin, session.stdout, session.stderr = (
+                fd if fd >= 0 else None for fd in (found.stdin, found.stdout, found.stderr)
+            )
+        return session
+
+    async def resize(self, width: int, height: int) -> None:
+        if self._exec is not None and self.tty and not self._exit.done():
+            with contextlib.suppress(NotFoundError, ShimGone):
+                await self._client.resize(self._exec.exec_id, width, height)
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._exit)
+
+    async def close(self, *, kill: bool = True) -> None:
+        found, self._exec = self._exec, None
+        if found is None:
+            return
+        if kill and not self._exit.done():
+            _kill_group(found.pid)
+        found.close()
+        self._client.close()
+
+
+def _kill_group(pid: int) -> None:
+    """The client of an exec went away: end the process as a terminal that hangs up would, and be sure of it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            import signal
+
+            signal.pidfd_send_signal(descriptor, signal.SIGHUP)
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+
+def _finding(message: str) -> Any:
+    from kubelite.doctor import Finding
+
+    return Finding("error", "manifests", message)
+
+
+def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
+    problems: list[ManifestProblem] = [
+        {"line": p.line, "field": p.field, "message": p.message, "kind": p.kind} for p in state.problems
+    ]
+    keys = list(state.objects or ())
+    if state.objects is None:  # broken since the daemon started: what the store has of it stays
+        keys = [
+            (r.kind, r.namespace, r.name)
+            for kind in ("ConfigMap", "Secret", "Pod")
+            for r in store.list(kind)
+            if r.metadata.get("annotations", {}).get("kubelite.io/source") == state.file
+        ]
+    return {
+        "file": state.file,
+        "status": state.status,
+        "objects": [f"{kind.lower()}/{namespace}/{name}" for kind, namespace, name in keys],
+        "errors": problems,
+        "loadedAt": rfc3339(state.loaded_at) if state.loaded_at else "",
+    }
+
+
+def _image_json(data: Json) -> Json:
+    """The image as the API shows it: camelCase, without layer directories."""
+    return {
+        "id": data["id"],
+        "reference": data["reference"],
+        "repoDigests": list(data.get("repo_digests", ())),
+        "size": data["size"],
+        "created": data["created"],
+        "architecture": data["architecture"],
+    }
+
+
+def _json_file(path: str) -> Json:
+    import json
+
+    with open(path, encoding="utf-8") as file:
+        found: Json = json.load(file)
+    return found
+
+
+def _os_name() -> str:
+    with contextlib.suppress(OSError):
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    return "Linux"

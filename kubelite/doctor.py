@@ -1,0 +1,162 @@
+"""`kubelite doctor`: the invariants of a node at rest, checked against the kernel and the disk, not against memory.
+
+Nothing may exist that belongs to no pod: no process, mount, cgroup, interface, address, rule, directory, record. And
+nothing may exist twice: one shim a pod, one living instance a container. Tests call this after every scenario.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime.shim.client import read_state, shim_alive
+
+from kubelite.settings import Settings
+from runtime.cgroups import open_cgroup
+from runtime.cgroups.layout import layout
+from runtime.shim.protocol import SandboxRecord
+from state.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`level` is error (an invariant does not hold) or warning; `fix` the next step, where there is one."""
+
+    level: str
+    check: str
+    message: str
+    fix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value}
+
+
+def examine(
+    settings: Settings,
+    store: Store,
+    *,
+    network: Iterable[str] = (),
+    leases: Iterable[str] = (),
+    images: Iterable[str] = (),
+) -> list[Finding]:
+    """Every check, in order. `network` and `images` are the sentences those rooms' own checks gave; `leases` the uids
+    that hold an address."""
+    pods = {record.uid: record for record in store.list("Pod")}
+    shims = dict(_shims(settings))
+    findings: list[Finding] = []
+
+    def error(check: str, message: str, fix: str = "") -> None:
+        findings.append(Finding("error", check, message, fix))
+
+    _check_shims(pods, shims, error)
+    _check_cgroups(settings, pods, shims, error)
+    _check_mounts(settings, error)
+    _check_directories(settings, pods, error)
+    for uid in leases:
+        if uid not in shims:
+            error("network", f"an address is held for pod {uid}, which has no sandbox")
+    for row_uid in store.pods_with_containers():
+        if row_uid not in pods:
+            error("state", f"containers are recorded for pod {row_uid}, which is not known")
+    for sentence in network:
+        error("network", sentence)
+    for sentence in images:
+        error("images", sentence, "kubelite pull the image again")
+    if store.set_aside:
+        findings.append(
+            Finding(
+                "warning", "state", f"a damaged state file was set aside as {store.set_aside}", "remove it"
+            )
+        )
+    return findings
+
+
+def _shims(settings: Settings) -> Iterator[tuple[str, SandboxRecord | None]]:
+    for uid in _names(f"{settings.run_dir}/shims"):
+        yield uid, read_state(f"{settings.run_dir}/shims/{uid}")
+
+
+_Error = Callable[..., None]
+
+
+def _check_shims(pods: dict[str, Any], shims: dict[str, SandboxRecord | None], error: _Error) -> None:
+    for uid, record in shims.items():
+        if record is None:
+            error("shims", f"the run directory of pod {uid} has no state")
+            continue
+        if not shim_alive(record):
+            error("shims", f"the shim of pod {uid} (pid {record.pid}) is dead and was not buried")
+        if uid not in pods:
+            error("shims", f"a sandbox runs for pod {uid}, which is not known")
+        alive = Counter(c["name"] for c in record.containers if c["status"] in ("created", "running"))
+        for name, count in alive.items():
+            if count > 1:
+                error("containers", f"{count} instances of container {name} of pod {uid} run at once")
+        for container in record.containers:
+            if container["status"] == "running" and not os.path.exists(f"/proc/{container['pid']}"):
+                error(
+                    "containers",
+                    f"container {container['name']} of pod {uid} is recorded as running and is not",
+                )
+
+
+def _check_cgroups(
+    settings: Settings, pods: dict[str, Any], shims: dict[str, SandboxRecord | None], error: _Error
+) -> None:
+    parent = f"/{settings.cgroup_parent}"
+    for path in _pod_cgroups(parent):
+        uid = path.rpartition("/pod")[2]
+        if uid not in pods or uid not in shims:
+            pids = open_cgroup(path).pids()
+            error("cgroups", f"cgroup {path} belongs to no pod (processes: {pids or 'none'})")
+    known = {record.pid for record in shims.values() if record}
+    group = open_cgroup(f"{parent}/shims")
+    for pid in group.pids() if group.exists() else ():
+        if pid not in known:
+            error(
+                "processes", f"process {pid} is in the shims' cgroup and is no pod's shim", f"kill -9 {pid}"
+            )
+
+
+def _pod_cgroups(parent: str) -> set[str]:
+    """Every pod cgroup below the parent, in any hierarchy."""
+    found: set[str] = set()
+    found_layout = layout()
+    for root in (*found_layout.hierarchies, found_layout.unified):
+        for tier in ("", "burstable/", "besteffort/") if root else ():
+            names = _names(f"{root}{parent}/{tier}")
+            found.update(f"{parent}/{tier}{name}" for name in names if name.startswith("pod"))
+    return found
+
+
+def _check_mounts(settings: Settings, error: _Error) -> None:
+    """Containers' file systems are mounted in their own namespaces: this one shows none of them."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            place = line.split()[4]
+            if place.startswith((f"{settings.root}/pods/", f"{settings.run_dir}/shims/")):
+                error("mounts", f"{place} is mounted on the node itself", f"umount {place}")
+
+
+def _check_directories(settings: Settings, pods: dict[str, Any], error: _Error) -> None:
+    for uid in _names(f"{settings.root}/pods"):
+        if uid not in pods:
+            error("directories", f"{settings.root}/pods/{uid} belongs to no pod")
+    for name in _names(f"{settings.log_dir}/pods"):
+        if name.rpartition("_")[2] not in pods:
+            error("directories", f"{settings.log_dir}/pods/{name} belongs to no pod")
+    links = f"{settings.log_dir}/containers"
+    for name in _names(links):
+        target = os.path.join(links, name)
+        if os.path.islink(target) and not os.path.exists(target):
+            error("directories", f"{target} points nowhere", f"rm {target}")
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []

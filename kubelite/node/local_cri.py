@@ -1,0 +1,579 @@
+"""`Cri` on this machine: shims, network and image store put together, and the record of it kept in the store.
+
+What exists is asked of the shims each time (`observe`); the rows in the store only add what no shim knows any more: the
+instances of an earlier sandbox, and what ran when the machine went down. Every pod's calls come from its one worker, so
+nothing here locks per pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from runtime.images.client import ImageClient
+from runtime.network.client import NetworkClient
+from runtime.shim.client import Forkserver, ShimClient, ShimGone, read_state, reap_dead, shim_alive
+
+from kubelite.node.cri import (
+    ContainerRequest,
+    ContainerSeen,
+    ContainerState,
+    ImageSeen,
+    PodSeen,
+    SandboxRequest,
+    SandboxSeen,
+)
+from kubelite.settings import Settings
+from kubelite.telemetry.trace import Tracer
+from runtime.cgroups import open_cgroup
+from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
+from runtime.images.store import ImageRecord
+from runtime.network.plan import Attachment, PortMapping
+from runtime.shim.protocol import (
+    EVENT_EXIT,
+    ContainerRecord,
+    ContainerStatus,
+    CreateContainer,
+    RootfsOverlay,
+    SandboxConfig,
+    SandboxRecord,
+)
+from state.errors import StoreError
+from state.store import ContainerRow, Store
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
+
+_STATES = {
+    ContainerStatus.CREATED: ContainerState.CREATED,
+    ContainerStatus.RUNNING: ContainerState.RUNNING,
+    ContainerStatus.STOPPED: ContainerState.EXITED,
+}
+
+
+@dataclass(slots=True)
+class _Shim:
+    """A living shim and our connection to it."""
+
+    record: SandboxRecord
+    client: ShimClient
+
+
+class LocalCri:
+    """See the module's text. `on_change(uid)` is called whenever a pod should be looked at."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        forkserver: Forkserver,
+        network: NetworkClient,
+        images: ImageClient,
+        tracer: Tracer,
+        on_change: Callable[[str], None] = lambda _uid: None,
+        warn: Callable[[str, str], None] = lambda _uid, _message: None,
+    ) -> None:
+        self.on_change = on_change
+        self.warn = warn
+        self.images = images
+        self._settings = settings
+        self._store = store
+        self._forkserver = forkserver
+        self._network = network
+        self._tracer = tracer
+        self._shims: dict[str, _Shim] = {}
+        self._messages: dict[str, str] = {}  # container id -> termination message, read once
+        self._recording: set[asyncio.Task[None]] = set()
+
+    # -- paths --------------------------------------------------------------------------------------------------
+
+    def run_dir(self, uid: str) -> str:
+        return f"{self._settings.run_dir}/shims/{uid}"
+
+    def pod_dir(self, uid: str) -> str:
+        return f"{self._settings.root}/pods/{uid}"
+
+    def bundle(self, uid: str, name: str, attempt: int) -> str:
+        return f"{self.pod_dir(uid)}/containers/{name}/{attempt}"
+
+    # -- life of the node ---------------------------------------------------------------------------------------
+
+    async def adopt(self) -> dict[str, SandboxRecord]:
+        """Connect to every living shim, bury every dead one, give back addresses that belong to nobody. Returns the
+        living ones by pod uid."""
+        directory = f"{self._settings.run_dir}/shims"
+        uids = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+        await asyncio.gather(*(self._shim(uid) for uid in uids))
+        living = {uid: shim.record for uid, shim in self._shims.items()}
+        for attachment in await self._network.list():
+            if attachment.uid not in living:
+                await self._network.delete(attachment.uid)
+        return living
+
+    async def close(self) -> None:
+        """Let go of the shims; they and their containers live on."""
+        for shim in self._shims.values():
+            shim.client.close()
+        self._shims.clear()
+        if self._recording:
+            await asyncio.gather(*self._recording, return_exceptions=True)
+
+    def living(self) -> dict[str, SandboxRecord]:
+        """The sandboxes as last reported, by pod uid (for metrics and doctor)."""
+        return {uid: shim.record for uid, shim in self._shims.items() if not shim.client.closed}
+
+    # -- observation --------------------------------------------------------------------------------------------
+
+    async def observe(self, uid: str) -> PodSeen:
+        shim = await self._shim(uid)
+        record: SandboxRecord | None = None
+        if shim is not None:
+            try:
+                record = shim.record = await shim.client.state()
+            except ShimGone:
+                return await self.observe(uid)
+        containers = [ContainerRecord.from_json(c) for c in record.containers] if record else []
+        known = {c.id for c in containers}
+        here = record.sandbox_id if record else ""
+        seen = [self._seen(c, sandbox=here, lost=False) for c in containers]
+        for row in self._store.containers(uid):
+            if row.id not in known:
+                before = str(row.doc.get("sandbox_id") or "lost")
+                seen.append(self._seen(ContainerRecord.from_json(row.doc), sandbox=before, lost=True))
+        seen.sort(key=lambda c: (c.name, c.attempt, c.created_at))
+        return PodSeen(uid, _sandbox_seen(record) if record else None, tuple(seen))
+
+    def _seen(self, record: ContainerRecord, *, sandbox: str, lost: bool) -> ContainerSeen:
+        state = _STATES.get(ContainerStatus(record.status), ContainerState.UNKNOWN)
+        if lost and state is not ContainerState.EXITED:
+            state = ContainerState.UNKNOWN
+        labels = record.labels
+        return ContainerSeen(
+            id=record.id,
+            name=record.name,
+            attempt=record.attempt,
+            state=state,
+            image=labels.get("image", ""),
+            image_id=labels.get("image_id", ""),
+            pid=record.pid,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            finished_at=record.finished_at,
+            exit_code=record.exit_code,
+            signal=record.signal,
+            oom_killed=record.oom_killed,
+            reason=record.reason,
+            message=record.message or (self._message(record) if state is ContainerState.EXITED else ""),
+            spec_hash=labels.get("spec_hash", ""),
+            resources_hash=labels.get("resources_hash", ""),
+            stop_deadline=record.stop_deadline,
+            log_path=record.log_path,
+            cgroup=record.cgroup,
+            bundle=record.bundle,
+            sandbox_id=sandbox,
+            crash_count=int(labels.get("crash_count") or 0),
+        )
+
+    def _message(self, record: ContainerRecord) -> str:
+        """What the container wrote to its termination message file, at most 4096 bytes."""
+        path = record.labels.get("message_path", "")
+        if not path:
+            return ""
+        if record.id not in self._messages:
+            found = ""
+            # the container could have put anything there: no link is followed, no pipe waited for
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                with open(descriptor, "rb") as file:
+                    found = file.read(MESSAGE_BYTES).decode(errors="replace")
+            self._messages[record.id] = found
+        return self._messages[record.id]
+
+    async def _shim(self, uid: str) -> _Shim | None:
+        """The pod's living shim, connected; a dead one is buried on the way."""
+        shim = self._shims.get(uid)
+        if shim is not None and not shim.client.closed:
+            return shim
+        self._shims.pop(uid, None)
+        run_dir = self.run_dir(uid)
+        record = read_state(run_dir)
+        if record is not None and shim_alive(record):
+            with contextlib.suppress(ShimGone):
+                return await self._connect(uid, run_dir)
+            record = read_state(run_dir)
+        if os.path.isdir(run_dir):
+            await self._bury(uid, run_dir)
+        return None
+
+    async def _connect(self, uid: str, run_dir: str) -> _Shim:
+        client = await ShimClient.connect(
+            run_dir,
+            on_event=lambda event: self._on_event(uid, event),
+            on_close=lambda: self.on_change(uid),
+        )
+        shim = _Shim(await client.subscribe(), client)
+        self._shims[uid] = shim
+        return shim
+
+    async def _bury(self, uid: str, run_dir: str) -> None:
+        """A shim died: end what it left, keep what it knew, give its address back."""
+        try:
+            last = await reap_dead(run_dir)
+        except StateError:
+            return  # it lives after all; the next look connects
+        if last is not None:
+            log.warning("shim is gone", extra={"uid": uid, "pid": last.pid})
+            await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
+        else:
+            shutil.rmtree(run_dir, ignore_errors=True)
+        await self._network.delete(uid)
+
+    def _on_event(self, uid: str, event: dict[str, Any]) -> None:
+        if event.get("event") == EVENT_EXIT:
+            self._record_soon(uid, ContainerRecord.from_json(event["container"]))
+            self.on_change(uid)
+
+    # -- sandbox ------------------------------------------------------------------------------------------------
+
+    async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
+        uid = request.uid
+        config = SandboxConfig(
+            uid=uid,
+            sandbox_id=secrets.token_hex(32),
+            run_dir=self.run_dir(uid),
+            cgroup=request.cgroup,
+            shim_cgroup=f"/{self._settings.cgroup_parent}/shims",
+            hostname=request.hostname,
+            host_network=request.host_network,
+            host_ipc=request.host_ipc,
+            host_pid=request.host_pid,
+            resources=request.resources,
+            sysctls=request.sysctls,
+            annotations={
+                "spec_hash": request.spec_hash,
+                "resources_hash": request.resources_hash,
+                "namespace": request.namespace,
+                "name": request.name,
+                "node": self._settings.node_name,
+            },
+        )
+        with self._tracer.step(uid, "shim"):
+            record = await self._forkserver.spawn(config)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self._abandon, uid)
+            with self._tracer.step(uid, "network"):
+                shim, address = await _both(
+                    self._connect(uid, config.run_dir), self._attach(request, record.pid)
+                )
+            if address is not None:
+                for warning in address.warnings:
+                    self.warn(uid, warning)
+                await shim.client.annotate({"ip": address.ip})
+            shim.record = await shim.client.state()
+            undo.pop_all()
+        return _sandbox_seen(shim.record)
+
+    async def _attach(self, request: SandboxRequest, pid: int) -> Attachment | None:
+        if request.host_network:
+            return None
+        ports = [
+            PortMapping(p.host_port, p.container_port, p.protocol, p.host_ip) for p in request.host_ports
+        ]
+        return await self._network.add(request.uid, f"/proc/{pid}/ns/net", ports)
+
+    async def _abandon(self, uid: str) -> None:
+        try:
+            await self.stop_sandbox(uid)
+        except RuntimeFault as error:
+            log.warning("undoing a sandbox failed: %s", error, extra={"uid": uid})
+
+    async def update_sandbox(self, uid: str, *, resources: dict[str, Any], resources_hash: str) -> None:
+        shim = await self._shim(uid)
+        if shim is None:
+            raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        group = open_cgroup(shim.record.cgroup)
+        for warning in await asyncio.to_thread(group.apply, resources):
+            self.warn(uid, warning)
+        await shim.client.annotate({"resources_hash": resources_hash})
+
+    async def stop_sandbox(self, uid: str) -> None:
+        shim = await self._shim(uid)
+        if shim is not None:
+            with contextlib.suppress(ShimGone):
+                last = await shim.client.state()
+                await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
+            with contextlib.suppress(ShimGone):
+                await shim.client.shutdown(force=True)
+            shim.client.close()
+            self._shims.pop(uid, None)
+        if os.path.isdir(self.run_dir(uid)):
+            await self._bury(uid, self.run_dir(uid))
+        await self._network.delete(uid)
+        await self._mark_lost(uid)
+
+    async def _mark_lost(self, uid: str) -> None:
+        """Instances that ran in a sandbox that is gone have ended, one way or another."""
+        now = time.time()
+        rows: dict[str, ContainerRow | None] = {}
+        for row in self._store.containers(uid):
+            if row.state in (ContainerStatus.RUNNING, ContainerStatus.CREATED):
+                doc = {
+                    **row.doc,
+                    "status": "stopped",
+                    "pid": 0,
+                    "finished_at": now,
+                    "exit_code": 137,
+                    "signal": 9,
+                }
+                rows[row.id] = replace(row, state="stopped", updated_at=now, doc=doc)
+        if rows:
+            await self._store.put_containers(rows)
+
+    async def remove_pod(self, uid: str) -> None:
+        row_logs = {
+            os.path.dirname(os.path.dirname(r.doc.get("log_path", ""))) for r in self._store.containers(uid)
+        }
+        for row in self._store.containers(uid):
+            self._unlink_log(row.doc)
+        await self._store.put_containers({row.id: None for row in self._store.containers(uid)})
+        trees = [self.pod_dir(uid), *(path for path in row_logs if path.endswith(uid)), *self._log_dirs(uid)]
+        await asyncio.to_thread(_remove_trees, trees)
+
+    def _log_dirs(self, uid: str) -> Iterable[str]:
+        """Log directories of the pod, also of one that never recorded a container."""
+        directory = f"{self._settings.log_dir}/pods"
+        try:
+            return [f"{directory}/{name}" for name in os.listdir(directory) if name.endswith(f"_{uid}")]
+        except OSError:
+            return []
+
+    # -- containers ---------------------------------------------------------------------------------------------
+
+    async def start_container(self, request: ContainerRequest) -> ContainerSeen:
+        uid = request.uid
+        shim = await self._shim(uid)
+        if shim is None:
+            raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        with self._tracer.step(uid, "bundle", container=request.name):
+            create = self._prepare(request)
+        created = False
+        try:
+            with self._tracer.step(uid, "create", container=request.name):
+                await shim.client.create(create)
+            created = True
+            with self._tracer.step(uid, "start", container=request.name):
+                record = await shim.client.start(request.id)
+        except StartError:
+            await self._record_current(uid, shim, request.id)
+            raise
+        except BaseException:
+            if created:
+                with contextlib.suppress(RuntimeFault):
+                    await shim.client.kill(request.id, 9, all=True)
+            raise
+        self._record_soon(uid, record)
+        return self._seen(record, sandbox=shim.record.sandbox_id, lost=False)
+
+    def _prepare(self, request: ContainerRequest) -> CreateContainer:
+        """Make the bundle directory and the log's; what the shim needs to know of them."""
+        bundle = self.bundle(request.uid, request.name, request.attempt)
+        if os.path.isdir(bundle):  # left by a daemon that was killed here: its instance was never recorded
+            shutil.rmtree(bundle, ignore_errors=True)
+        for name in ("upper", "work", "merged"):
+            os.makedirs(f"{bundle}/{name}", mode=0o755)
+        os.chmod(bundle, 0o700)
+        for path, content in request.files:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _write(path, content)
+        _write(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
+        os.makedirs(os.path.dirname(request.log_path), mode=0o755, exist_ok=True)
+        self._link_log(request)
+        overlay = RootfsOverlay(list(request.image.layers), f"{bundle}/upper", f"{bundle}/work")
+        labels = {
+            "image": request.image_ref,
+            "image_id": request.image.id,
+            "spec_hash": request.spec_hash,
+            "resources_hash": request.resources_hash,
+            "crash_count": str(request.crash_count),
+        }
+        if request.termination_message_path:
+            labels["message_path"] = request.termination_message_path
+        return CreateContainer(
+            container_id=request.id,
+            name=request.name,
+            attempt=request.attempt,
+            bundle=bundle,
+            rootfs=overlay.to_json(),
+            log_path=request.log_path,
+            log_max_bytes=self._settings.log_max_size,
+            log_max_files=self._settings.log_max_files,
+            stdin=request.stdin,
+            tty=request.tty,
+            termination_message_path=request.termination_message_path,
+            labels=labels,
+        )
+
+    def _link_log(self, request: ContainerRequest) -> None:
+        """/var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look (spec C7)."""
+        pod_dir = os.path.basename(os.path.dirname(os.path.dirname(request.log_path)))
+        namespace, _, rest = pod_dir.partition("_")
+        pod = rest.rpartition("_")[0]
+        directory = f"{self._settings.log_dir}/containers"
+        os.makedirs(directory, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(request.log_path, f"{directory}/{pod}_{namespace}_{request.name}-{request.id}.log")
+
+    def _unlink_log(self, doc: dict[str, Any]) -> None:
+        path = str(doc.get("log_path", ""))
+        if not path:
+            return
+        pod_dir = os.path.basename(os.path.dirname(os.path.dirname(path)))
+        namespace, _, rest = pod_dir.partition("_")
+        pod = rest.rpartition("_")[0]
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._settings.log_dir}/containers/{pod}_{namespace}_{doc['name']}-{doc['id']}.log")
+
+    async def stop_container(self, uid: str, container_id: str, *, signal: int, grace: float) -> None:
+        client = await self._client(uid)
+        if client is not None:
+            with contextlib.suppress(NotFoundError):
+                await client.stop(container_id, signal=signal, grace=grace)
+
+    async def update_container(
+        self, uid: str, container_id: str, *, resources: dict[str, Any], resources_hash: str
+    ) -> None:
+        client = await self._client(uid)
+        if client is None:
+            raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        await client.update(container_id, resources=resources, labels={"resources_hash": resources_hash})
+
+    async def remove_container(self, uid: str, container_id: str) -> None:
+        client = await self._client(uid)
+        found: ContainerRecord | None = None
+        if client is not None:
+            record = await client.state()
+            found = next(
+                (ContainerRecord.from_json(c) for c in record.containers if c["id"] == container_id), None
+            )
+            if found is not None:
+                await client.delete(container_id)
+        row = next((r for r in self._store.containers(uid) if r.id == container_id), None)
+        if row is not None:
+            found = found or ContainerRecord.from_json(row.doc)
+            self._unlink_log(row.doc)
+            await self._store.put_containers({container_id: None})
+        self._messages.pop(container_id, None)
+        if found is not None and found.bundle.startswith(self.pod_dir(uid) + "/"):
+            await asyncio.to_thread(_remove_trees, [found.bundle])
+
+    async def client(self, uid: str) -> ShimClient:
+        """The connection to a pod's shim, for exec and attach; NotFoundError when the pod has no sandbox."""
+        found = await self._client(uid)
+        if found is None:
+            raise NotFoundError(f"pod {uid} has no running sandbox")
+        return found
+
+    async def _client(self, uid: str) -> ShimClient | None:
+        shim = await self._shim(uid)
+        return shim.client if shim else None
+
+    # -- images -------------------------------------------------------------------------------------------------
+
+    def image(self, reference: str) -> ImageSeen | None:
+        record = self.images.store.get(reference)
+        return _image_seen(record) if record else None
+
+    async def pull(self, reference: str) -> ImageSeen:
+        return _image_seen(await self.images.pull(reference))
+
+    # -- the record in the store --------------------------------------------------------------------------------
+
+    def _record_soon(self, uid: str, record: ContainerRecord) -> None:
+        """Write the row without holding up the start: the shim's own state.json has it already."""
+        task = asyncio.get_running_loop().create_task(self._record_quietly(uid, [record]))
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+
+    async def _record_quietly(self, uid: str, records: list[ContainerRecord]) -> None:
+        try:
+            await self._record(uid, records)
+        except StoreError as error:
+            log.error("container record not written, the shim keeps it: %s", error, extra={"uid": uid})
+
+    async def _record_current(self, uid: str, shim: _Shim, container_id: str) -> None:
+        with contextlib.suppress(ShimGone):
+            record = await shim.client.state()
+            found = [ContainerRecord.from_json(c) for c in record.containers if c["id"] == container_id]
+            await self._record_quietly(uid, found)
+
+    async def _record(self, uid: str, records: Iterable[ContainerRecord]) -> None:
+        rows: dict[str, ContainerRow | None] = {
+            r.id: ContainerRow(r.id, uid, r.name, r.attempt, r.status, time.time(), asdict(r))
+            for r in records
+        }
+        if rows:
+            await self._store.put_containers(rows)
+
+
+async def _both(
+    connect: Awaitable[_Shim], attach: Awaitable[Attachment | None]
+) -> tuple[_Shim, Attachment | None]:
+    """Both at once; when one fails the other is awaited before the error goes on, so that the undo sees all of it."""
+    results = await asyncio.gather(connect, attach, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    shim, attachment = results
+    assert isinstance(shim, _Shim) and not isinstance(attachment, BaseException)
+    return shim, attachment
+
+
+def _sandbox_seen(record: SandboxRecord) -> SandboxSeen:
+    return SandboxSeen(
+        id=record.sandbox_id,
+        ready=record.host_network or bool(record.annotations.get("ip")),
+        pid=record.pid,
+        created_at=record.created_at,
+        ip=record.annotations.get("ip", ""),
+        host_network=record.host_network,
+        spec_hash=record.annotations.get("spec_hash", ""),
+        cgroup=record.cgroup,
+        resources_hash=record.annotations.get("resources_hash", ""),
+    )
+
+
+def _image_seen(record: ImageRecord) -> ImageSeen:
+    return ImageSeen(
+        id=record.id,
+        reference=record.reference,
+        repo_digests=tuple(record.repo_digests),
+        size=record.size,
+        layers=tuple(record.layers),
+        config=dict(record.config),
+    )
+
+
+def _write(path: str, content: str) -> None:
+    """Write a small file whole or not at all."""
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def _remove_trees(paths: Iterable[str]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+        if os.path.lexists(path):
+            log.error("could not remove %s: something in it is mounted or immutable", path)

@@ -1,0 +1,136 @@
+"""Events: what happened to an object, as v1 Events in the store, where `kubectl get events` and `describe` find them.
+
+The same event again (object, type, reason, message) raises the first one's count instead of adding another, as
+client-go's correlator does (k8s.io/client-go tools/record/events_cache.go). Events leave after an hour, as in a cluster
+(kube-apiserver --event-ttl), and the oldest go when there are more than `MOST`. Recording never waits and never fails
+the work that reports: writes go on behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from kubelite.objects import Doc, rfc3339
+from state.errors import StoreError
+from state.store import Store
+
+log = logging.getLogger(__name__)
+
+TTL = 3600.0  # seconds
+MOST = 5000
+CACHE = 4096  # keys remembered for counting
+
+_Key = tuple[str, str, str, str, str, str]
+
+
+class EventRecorder:
+    """`event(reference, type, reason, message)`; type is Normal or Warning."""
+
+    def __init__(self, store: Store, node_name: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._node = node_name
+        self._clock = clock
+        self._known: OrderedDict[_Key, str] = OrderedDict()  # -> uid of the stored event
+        self._pending: dict[str, Doc] = {}  # uid -> newest form not yet written
+        self._writing: asyncio.Task[None] | None = None
+        for record in store.list("Event"):
+            self._known[_key(record.doc)] = record.uid
+
+    def event(self, reference: Doc, type_: str, reason: str, message: str) -> None:
+        """Record that something happened to the object `reference` (a v1 ObjectReference)."""
+        level = logging.WARNING if type_ == "Warning" else logging.INFO
+        name = f"{reference.get('namespace', '')}/{reference['name']}".lstrip("/")
+        fields = {
+            "object": f"{reference['kind'].lower()}/{name}",
+            "uid": reference.get("uid", ""),
+            "reason": reason,
+        }
+        log.log(level, "%s", message, extra=fields)
+        now = rfc3339(self._clock())
+        doc = self._new(reference, type_, reason, message, now)
+        key = _key(doc)
+        uid = self._known.get(key)
+        known = self._pending.get(uid) if uid else None
+        if uid and known is None and (record := self._store.get_uid(uid)):
+            known = record.doc
+        if known is not None:
+            doc = {**known, "count": int(known["count"]) + 1, "lastTimestamp": now}
+        else:
+            self._known[key] = doc["metadata"]["uid"]
+        self._known.move_to_end(key)
+        while len(self._known) > CACHE:
+            self._known.popitem(last=False)
+        self._pending[doc["metadata"]["uid"]] = doc
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write(), name="events")
+
+    async def flush(self) -> None:
+        """Wait until everything recorded so far is in the store."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def expire(self) -> None:
+        """Remove what is older than an hour or too much."""
+        events = sorted(self._store.list("Event"), key=lambda r: str(r.doc.get("lastTimestamp")))
+        limit = rfc3339(self._clock() - TTL)
+        surplus = len(events) - MOST
+        for place, record in enumerate(events):
+            if place < surplus or str(record.doc.get("lastTimestamp")) < limit:
+                self._known.pop(_key(record.doc), None)
+                await self._store.delete(record.uid)
+
+    async def _write(self) -> None:
+        try:
+            while self._pending:
+                batch, self._pending = self._pending, {}
+                results = await asyncio.gather(
+                    *(self._put(doc) for doc in batch.values()), return_exceptions=True
+                )
+                for result in results:
+                    if isinstance(result, StoreError):
+                        log.error("event not recorded: %s", result)
+                    elif isinstance(result, BaseException):
+                        raise result
+        finally:
+            self._writing = None
+
+    async def _put(self, doc: Doc) -> None:
+        if self._store.get_uid(doc["metadata"]["uid"]):
+            await self._store.update("Event", doc)
+        else:
+            await self._store.create("Event", doc)
+
+    def _new(self, reference: Doc, type_: str, reason: str, message: str, now: str) -> Doc:
+        identity = str(uuid.uuid4())
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{reference['name']}.{identity.replace('-', '')[:16]}",
+                "namespace": reference.get("namespace") or "default",
+                "uid": identity,
+                "creationTimestamp": now,
+            },
+            "involvedObject": reference,
+            "reason": reason,
+            "message": message,
+            "type": type_,
+            "source": {"component": "kubelite", "host": self._node},
+            "reportingComponent": "kubelite",
+            "reportingInstance": self._node,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+
+
+def _key(doc: dict[str, Any]) -> _Key:
+    about = doc["involvedObject"]
+    identity = about.get("uid") or f"{about.get('namespace')}/{about['name']}"
+    return about["kind"], identity, about.get("fieldPath", ""), doc["type"], doc["reason"], doc["message"]

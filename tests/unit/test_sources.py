@@ -1,0 +1,359 @@
+"""The directory is the truth: what each thing that can happen to it does to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kubelite.objects import SOURCE
+from kubelite.sources import Sources, readable_name
+from state.store import Record, Store
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+spec:
+  containers:
+  - name: main
+    image: {image}
+"""
+CONFIG = """
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {name}
+data:
+  key: value
+"""
+BROKEN = (
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    imagee: x\n"
+)
+
+
+def pod(name: str = "web", image: str = "busybox") -> str:
+    return POD.format(name=name, image=image)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    path = tmp_path / "manifests"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store.open(str(tmp_path / "state.db"))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def sources(directory: Path, store: Store) -> Sources:
+    return Sources(str(directory), store)
+
+
+def names(store: Store) -> list[str]:
+    return [r.name for r in store.list("Pod") if not r.deleting]
+
+
+def web(store: Store) -> Record:
+    record = store.get("Pod", "default", "web")
+    assert record is not None
+    return record
+
+
+def image(store: Store) -> str:
+    found: str = web(store).doc["spec"]["containers"][0]["image"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("web.yaml", True),
+        ("web.yml", True),
+        ("web.json", True),
+        (".web.yaml", False),
+        ("web.yaml~", False),
+        ("web.yaml.bak", False),
+        (".web.yaml.swp", False),
+        ("#web.yaml", False),
+        ("web.yaml.orig", False),
+        ("README", False),
+    ],
+)
+def test_which_files_are_manifests(name: str, read: bool) -> None:
+    assert readable_name(name) is read
+
+
+async def test_files_of_several_documents_and_sub_directories(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "a.yaml").write_text(pod("one") + "---\n" + pod("two") + "---\n" + CONFIG.format(name="c"))
+    (directory / "sub" / "deep").mkdir(parents=True)
+    (directory / "sub" / "deep" / "b.yml").write_text(pod("three"))
+    (directory / "a.yaml~").write_text(pod("backup"))
+    await sources.scan()
+    assert names(store) == ["one", "three", "two"]
+    assert [r.name for r in store.list("ConfigMap")] == ["c"]
+    record = store.get("Pod", "default", "three")
+    assert record is not None
+    assert record.metadata["annotations"][SOURCE] == str(directory / "sub" / "deep" / "b.yml")
+    assert record.doc["spec"]["restartPolicy"] == "Always", "defaults are in the stored object"
+
+
+async def test_an_edit_keeps_uid_and_status_and_counts_generations(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    file = directory / "web.yaml"
+    file.write_text(pod())
+    await sources.scan()
+    before = web(store)
+    await store.update_status(before.uid, {"phase": "Running"})
+    file.write_text(pod(image="other"))
+    await sources.scan()
+    after = web(store)
+    assert (after.uid, after.doc["status"]) == (before.uid, {"phase": "Running"})
+    assert (before.metadata["generation"], after.metadata["generation"]) == (1, 2)
+    assert image(store) == "other"
+
+
+@pytest.mark.parametrize(
+    "bad", [BROKEN, "a: [", "kind: Pod\napiVersion: v1\n", pod() + "---\n" + BROKEN.replace("web", "x")]
+)
+async def test_a_bad_file_changes_nothing_and_says_where(
+    directory: Path, store: Store, sources: Sources, bad: str
+) -> None:
+    file = directory / "web.yaml"
+    file.write_text(pod())
+    await sources.scan()
+    version = web(store).resource_version
+    file.write_text(bad)
+    await sources.scan(settle=0)
+    assert web(store).resource_version == version
+    [state] = sources.states()
+    assert state.status == "Invalid"
+    assert state.problems and state.problems[0].line > 0
+    if bad is BROKEN:
+        assert state.problems[0].sentence(str(file)).startswith(f"{file}:7: spec.containers[0].imagee: ")
+        assert 'did you mean "image"' in state.problems[0].message
+    file.write_text(pod(image="mended"))
+    await sources.scan()
+    assert image(store) == "mended"
+
+
+async def test_a_file_broken_while_the_daemon_was_away_keeps_its_pods(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await sources.scan()
+    (directory / "web.yaml").write_text(BROKEN)
+    await Sources(str(directory), store).scan(settle=0)
+    assert names(store) == ["web"]
+
+
+@pytest.mark.parametrize("how", ["vanished", "unreadable", "other-and-empty"])
+async def test_a_directory_that_goes_removes_nothing(
+    directory: Path, store: Store, sources: Sources, how: str
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await sources.scan()
+    shutil.move(directory, directory.with_suffix(".moved"))
+    if how == "unreadable":
+        directory.write_text("not a directory")
+    elif how == "other-and-empty":
+        directory.mkdir()
+    for reader in (sources, Sources(str(directory), store)):
+        await reader.scan(settle=0)
+        assert reader.error
+        assert names(store) == ["web"]
+    if how == "other-and-empty":
+        shutil.copy(directory.with_suffix(".moved") / "web.yaml", directory / "other.yaml")
+        await sources.scan(settle=0)
+        assert sources.error == ""
+        assert names(store) == ["web"]
+
+
+async def test_the_same_directory_emptied_removes_everything(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await sources.scan()
+    (directory / "web.yaml").unlink()
+    await Sources(str(directory), store).scan(settle=0)
+    assert names(store) == []
+
+
+async def test_a_removed_file_or_document_ends_its_pods_gracefully(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "a.yaml").write_text(pod("one") + "---\n" + pod("two"))
+    (directory / "b.yaml").write_text(pod("three") + "---\n" + CONFIG.format(name="c"))
+    await sources.scan()
+    (directory / "a.yaml").write_text(pod("one"))
+    (directory / "b.yaml").unlink()
+    await sources.scan()
+    assert names(store) == ["one", "three", "two"], "not before it has settled"
+    await sources.scan(settle=0)
+    assert names(store) == ["one"]
+    assert store.list("ConfigMap") == []
+    two = store.get("Pod", "default", "two")
+    assert two is not None
+    assert two.metadata["deletionGracePeriodSeconds"] == 30
+
+
+async def test_a_pod_deleted_while_its_manifest_stands_comes_back(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await sources.scan()
+    first = web(store).uid
+    await store.delete(first)
+    await sources.scan()
+    assert web(store).uid != first
+
+
+async def test_two_documents_of_one_name(directory: Path, store: Store, sources: Sources) -> None:
+    (directory / "b.yaml").write_text(pod(image="first"))
+    await sources.scan()
+    (directory / "a.yaml").write_text(pod(image="second"))
+    await sources.scan()
+    assert image(store) == "first", "what runs stays in force, whatever the order of names"
+    states = {Path(s.file).name: s for s in sources.states()}
+    assert states["a.yaml"].problems[0].kind == "duplicate"
+    assert str(directory / "b.yaml") in states["a.yaml"].problems[0].message
+    (directory / "b.yaml").unlink()
+    await sources.scan(settle=0)
+    assert image(store) == "second"
+    assert names(store) == ["web"], "the heir takes over, nothing is removed in between"
+
+
+async def test_an_unsupported_kind_is_said_and_the_rest_applies(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
+    (directory / "web.yaml").write_text(service + "---\n" + pod())
+    await sources.scan()
+    assert names(store) == ["web"]
+    [state] = sources.states()
+    assert [p.kind for p in state.problems] == ["unsupported"]
+
+
+async def test_a_file_being_written_is_left_alone(directory: Path, store: Store, sources: Sources) -> None:
+    file = directory / "web.yaml"
+    with open(file, "w") as writer:
+        writer.write(pod())
+        writer.flush()
+        await sources.scan(settle=0)
+        assert names(store) == []
+        writer.write("  - name: second\n    image: b\n")
+    await sources.scan(settle=0)
+    assert len(web(store).doc["spec"]["containers"]) == 2
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x: y\n" * 3_000_000])
+async def test_unreadable_files_are_named(
+    directory: Path, store: Store, sources: Sources, content: bytes
+) -> None:
+    (directory / "bad.yaml").write_bytes(content)
+    (directory / "web.yaml").write_text(pod())
+    (directory / "dangling.yaml").symlink_to("nowhere")
+    os.mkfifo(directory / "pipe.yaml")
+    await sources.scan()
+    assert names(store) == ["web"]
+    assert {Path(s.file).name: s.status for s in sources.states()} == {
+        "bad.yaml": "Unreadable",
+        "dangling.yaml": "Unreadable",
+        "web.yaml": "Loaded",
+    }
+
+
+@pytest.fixture
+async def watching(sources: Sources) -> AsyncIterator[Sources]:
+    task = asyncio.create_task(sources.run())
+    await asyncio.wait_for(sources.ready.wait(), 5)
+    await asyncio.sleep(0.05)
+    yield sources
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_watching_sees_create_edit_rename_remove(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await until(lambda: names(store) == ["web"])
+    new = directory / ".web.yaml.new"
+    new.write_text(pod(image="renamed"))
+    new.rename(directory / "web.yaml")
+    await until(lambda: image(store) == "renamed")
+    (directory / "sub").mkdir()
+    (directory / "sub" / "x.yaml").write_text(pod("below"))
+    await until(lambda: "below" in names(store))
+    (directory / "web.yaml").unlink()
+    await until(lambda: names(store) == ["below"])
+
+
+async def test_an_editor_that_truncates_or_renames_ends_no_pod(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    file = directory / "web.yaml"
+    file.write_text(pod())
+    await until(lambda: names(store) == ["web"])
+    uid = web(store).uid
+    for turn in range(5):
+        file.rename(directory / "web.yaml~")
+        await asyncio.sleep(0.03)
+        file.write_text("")
+        await asyncio.sleep(0.03)
+        file.write_text(pod(image=f"v{turn}"))
+        await asyncio.sleep(0.03)
+        assert not web(store).deleting
+    await until(lambda: image(store) == "v4")
+    assert web(store).uid == uid
+
+
+async def test_a_storm_of_writes_settles_on_the_last(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    for turn in range(200):
+        (directory / "web.yaml").write_text(pod(image=f"v{turn}"))
+        if turn % 20 == 0:
+            await asyncio.sleep(0.01)
+    await until(lambda: names(store) == ["web"] and image(store) == "v199")
+
+
+async def test_a_directory_that_comes_back_is_watched_again(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await until(lambda: names(store) == ["web"])
+    moved = directory.with_suffix(".moved")
+    directory.rename(moved)
+    await until(lambda: watching.error)
+    moved.rename(directory)
+    await until(lambda: not watching.error)
+    (directory / "web.yaml").write_text(pod(image="after"))
+    await until(lambda: image(store) == "after")
+    assert names(store) == ["web"]
+
+
+@pytest.fixture(autouse=True)
+def _no_privilege_surprise(directory: Path) -> Iterator[None]:
+    yield
+    if directory.is_dir():
+        directory.chmod(0o755)
