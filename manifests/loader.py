@@ -137,12 +137,9 @@ def _expand(source: _Source) -> Iterator[_Source]:
         return
     for index, item in enumerate(data["items"]):
         # The items of a PodList need not repeat their kind.
-        typed = data["kind"] != "List" and isinstance(item, dict)
-        own = (
-            {"apiVersion": data.get("apiVersion"), "kind": data["kind"].removesuffix("List"), **item}
-            if typed
-            else item
-        )
+        own = item
+        if data["kind"] != "List" and isinstance(item, dict):
+            own = {"apiVersion": data.get("apiVersion"), "kind": data["kind"].removesuffix("List"), **item}
         yield from _expand(_Source(source.file, source.document, own, (*source.prefix, "items", index)))
 
 

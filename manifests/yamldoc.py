@@ -1,9 +1,9 @@
 """YAML and JSON text → plain data, as kubectl reads it, with the line of every field.
 
-Scalars mean what they mean to Go's sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 reads it, then JSON): `yes`, `on` and `y` are
-booleans, 0o14 and 014 are 12, 08 is 8, an unquoted timestamp stays a string, keys become strings. Parsing is libyaml's;
-resolving and building are ours, for the line numbers. A file is cut at its `---` lines first, as kubectl does, so that a
-document that cannot be parsed hides none of the others.
+Scalars mean what they mean to Go's sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 reads it, then JSON): `yes`, `on` and `y`
+are booleans, 0o14 and 014 are 12, 08 is 8, an unquoted timestamp stays a string, keys become strings. Parsing is
+libyaml's; resolving and building are ours, for the line numbers. A file is cut at its `---` lines first, as kubectl
+does, so that a document that cannot be parsed hides none of the others.
 """
 
 import base64
@@ -12,10 +12,11 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import yaml
-from yaml.cyaml import CParser
+from yaml._yaml import CParser
 
 from manifests.problems import Path
 
@@ -24,7 +25,7 @@ MAX_DEPTH = 200  # of nesting; the API's own objects stay below 40
 _MAX_REPAIRS = 500
 _TAG = "tag:yaml.org,2002:"
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
-_CONSTANTS: dict[str, bool | None | float] = {
+_CONSTANTS: dict[str, bool | float | None] = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -86,7 +87,7 @@ class YamlDocument:
 
 
 def read_documents(text: str) -> Iterator[YamlDocument | SyntaxProblem]:
-    """Each document of `text`, in order; a SyntaxProblem in place of one that cannot be read. Empty ones are left out."""
+    """Each document of `text` that is not empty, in order; a SyntaxProblem in place of one that cannot be read."""
     for offset, chunk in _chunks(text.removeprefix("\ufeff")):
         try:
             yield from _read_chunk(chunk, offset)
@@ -98,7 +99,7 @@ def _chunks(text: str) -> Iterator[tuple[int, str]]:
     """(number of the first line, text) of the parts between `---` lines. Directives stay with what follows them."""
     starts = [match.start() for match in _SEPARATOR.finditer(text)]
     bounds = [0, *[start for start in starts if _has_content(text[:start])], len(text)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         chunk = text[start:end]
         if _has_content(chunk.removeprefix("---")):
             yield text.count("\n", 0, start), chunk
@@ -116,7 +117,7 @@ def _read_chunk(chunk: str, offset: int) -> Iterator[YamlDocument]:
 
 
 def _read_json_or_flow(chunk: str, offset: int) -> YamlDocument:
-    """JSON is YAML nearly always; what libyaml refuses of it (surrogate escapes) the JSON parser takes, without lines."""
+    """JSON is YAML nearly always; what libyaml refuses of it (surrogate escapes) json takes, without lines."""
     try:
         documents = list(_read_yaml(chunk, offset))
     except SyntaxProblem:
@@ -166,7 +167,7 @@ def _compose(chunk: str, offset: int) -> list[Any]:
 
 
 def _without_quote_escape(text: str, error: yaml.MarkedYAMLError) -> str | None:
-    """go-yaml reads \\' inside double quotes as '; libyaml stops at it. The text without that one backslash, or None."""
+    """go-yaml reads \\' inside double quotes as '; libyaml stops at it. The text without that backslash, or None."""
     mark = error.problem_mark
     if mark is None or "unknown escape character" not in str(error.problem):
         return None
@@ -192,7 +193,7 @@ def _syntax(error: yaml.MarkedYAMLError, offset: int) -> SyntaxProblem:
 
 
 def _refuse_deep_nesting(chunk: str, offset: int) -> None:
-    """Composing recurses on the C stack: depth is counted on the event stream before, if the text could be deep at all."""
+    """Composing recurses on the C stack: depth is counted on the event stream before, if it could be deep at all."""
     if chunk.count("[") + chunk.count("{") + chunk.count("- ") + chunk.count("\n") < MAX_DEPTH:
         return
     depth = 0
@@ -202,11 +203,8 @@ def _refuse_deep_nesting(chunk: str, offset: int) -> None:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    raise SyntaxProblem(
-                        f"nested more than {MAX_DEPTH} deep",
-                        event.start_mark.line + 1 + offset,
-                        event.start_mark.column,
-                    )
+                    line = event.start_mark.line + 1 if event.start_mark else 1
+                    raise SyntaxProblem(f"nested more than {MAX_DEPTH} deep", line + offset)
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
     except yaml.YAMLError:
