@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 Json = dict[str, Any]
@@ -39,18 +39,27 @@ class ChangeLike(Protocol):
     def record(self) -> RecordLike: ...
 
 
+class WatchLike(Protocol):
+    """A subscription to changes; always left by `close()`."""
+
+    async def next(self, timeout: float | None = None) -> ChangeLike | None:
+        """The next change, or None when `timeout` seconds passed or the watch was closed."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class StoreView(Protocol):
     """Reads of the store: free, synchronous; `watch` yields every change after `since` (None: from now on).
 
     A `since` that history no longer reaches raises an error whose `reason` is "Expired"; clients then list again.
-    A watch is ended by `aclose()`-ing its iterator or by cancelling the task that waits on it.
     """
 
     @property
     def resource_version(self) -> int: ...
     def get(self, kind: str, namespace: str, name: str) -> RecordLike | None: ...
-    def list(self, kind: str, namespace: str | None = None) -> list[Any]: ...  # list[RecordLike]
-    def watch(self, kind: str | None = None, since: int | None = None) -> AsyncIterator[Any]: ...  # ChangeLike
+    def list(self, kind: str, namespace: str | None = None) -> Sequence[RecordLike]: ...
+    def watch(self, kind: str | None = None, since: int | None = None) -> WatchLike: ...
 
 
 class ManifestProblem(TypedDict):
@@ -96,10 +105,18 @@ class ExecSession(Protocol):
     session: `close()` closes what is still open. With a tty, stdin and stdout are the same pty master, stderr None.
     """
 
-    stdin: int | None
-    stdout: int | None
-    stderr: int | None
-    tty: bool
+    @property
+    def stdin(self) -> int | None: ...
+    @property
+    def stdout(self) -> int | None: ...
+    @property
+    def stderr(self) -> int | None: ...
+    @property
+    def tty(self) -> bool: ...
+
+    def close_stdin(self) -> None:
+        """The client has no more input (pipes only; nothing happens with a tty). `stdin` is None afterwards."""
+        ...
 
     async def resize(self, width: int, height: int) -> None: ...
     async def wait(self) -> int:
@@ -155,7 +172,15 @@ class NodeApi(Protocol):
         ...
 
     async def exec(
-        self, pod: Json, container: str, command: list[str], *, stdin: bool, tty: bool, width: int, height: int
+        self,
+        pod: Json,
+        container: str,
+        command: list[str],
+        *,
+        stdin: bool,
+        tty: bool,
+        width: int,
+        height: int,
     ) -> ExecSession:
         """Start a process in the container's running instance. StateError when it does not run; StartError when the
         program cannot be executed."""
@@ -180,10 +205,13 @@ class NodeApi(Protocol):
     async def pull(self, reference: str, progress: Progress) -> Json: ...
     async def load(self, path: str, progress: Progress) -> list[Json]: ...
     async def pack(self, request: Json) -> Json:
-        """{"reference", "files": {path in image: host path}, "root"?: host directory, "config": OCI image config}"""
+        """{"programs": [path or name], "reference", "files": ["HOST[:IMAGE]"], "entrypoint"?, "cmd"?, "env": [],
+        "workdir", "user"}: what `runtime.images.client.ImageClient.pack` takes."""
         ...
 
-    async def remove_image(self, reference: str) -> Json | None: ...
+    async def remove_image(self, reference: str, *, force: bool) -> Json:
+        """{"untagged": […], "deleted": […], "freed": bytes}"""
+        ...
 
     async def doctor(self) -> list[Json]:
         """The node's invariants that do not hold: [{"level": "error|warning", "check", "message", "fix"?}]."""

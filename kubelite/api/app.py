@@ -1,0 +1,42 @@
+"""The API as one ASGI application: both halves' routes, and every error as a metav1.Status."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from kubelite.api import kube, own
+from kubelite.api.errors import ApiError, from_exception, status
+from kubelite.api.node import NodeApi
+from runtime.errors import RuntimeFault
+from state.errors import StoreError
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    failure = from_exception(error)
+    return JSONResponse(status(failure), failure.code)
+
+
+async def _on_http_error(_: Request, error: Exception) -> Response:
+    code = error.status_code if isinstance(error, HTTPException) else 500
+    reason = {404: "NotFound", 405: "MethodNotAllowed"}.get(code, "BadRequest")
+    words = {404: "the server could not find the requested resource"}
+    return await _on_error(_, ApiError(reason, words.get(code, str(getattr(error, "detail", error)))))
+
+
+def create_app(node: NodeApi) -> Starlette:
+    """The whole API over this node."""
+    app = Starlette(
+        routes=[*own.routes(), *kube.routes()],
+        exception_handlers={
+            ApiError: _on_error,
+            RuntimeFault: _on_error,
+            StoreError: _on_error,
+            HTTPException: _on_http_error,
+            Exception: _on_error,
+        },
+    )
+    app.state.node = node
+    return app

@@ -1,0 +1,72 @@
+"""Errors on the wire: every failure is a `metav1.Status` whose code, reason and sentence kubectl understands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runtime.errors import RuntimeFault
+from state.errors import StoreError
+
+Json = dict[str, Any]
+
+# reason -> HTTP code (apimachinery pkg/api/errors); a RuntimeFault's other reasons are the node's own trouble: 500.
+_CODES = {
+    "BadRequest": 400,
+    "NotFound": 404,
+    "MethodNotAllowed": 405,
+    "NotAcceptable": 406,
+    "AlreadyExists": 409,
+    "Conflict": 409,
+    "InvalidState": 409,
+    "Expired": 410,
+    "Invalid": 422,
+    "InvalidSpec": 422,
+    "NotSupported": 501,
+    "NotImplemented": 501,
+    "ServiceUnavailable": 503,
+}
+
+
+class ApiError(Exception):
+    """A deliberate answer: `reason` as in metav1.Status, the message a sentence a person can act on."""
+
+    def __init__(self, reason: str, message: str, *, details: Json | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.details = details or {}
+
+    @property
+    def code(self) -> int:
+        return _CODES.get(self.reason, 500)
+
+
+def not_found(resource: str, name: str) -> ApiError:
+    """kubectl's own words: pods "web" not found."""
+    return ApiError("NotFound", f'{resource} "{name}" not found', details={"name": name, "kind": resource})
+
+
+def bad_request(message: str) -> ApiError:
+    return ApiError("BadRequest", message)
+
+
+def from_exception(error: Exception) -> ApiError:
+    """What an error from below looks like to a client. Reason and sentence are kept."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RuntimeFault | StoreError):
+        return ApiError(error.reason, str(error))
+    return ApiError("InternalError", f"{type(error).__name__}: {error}")
+
+
+def status(error: ApiError) -> Json:
+    """The `metav1.Status` of a failure."""
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": str(error),
+        "reason": error.reason,
+        "details": error.details,
+        "code": error.code,
+    }

@@ -1,0 +1,171 @@
+"""`…/pods/NAME/exec` over WebSocket: the subprotocols v5.channel.k8s.io and v4.channel.k8s.io.
+
+Binary messages whose first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (one metav1.Status at the end),
+4 resize ({"Width", "Height"}). In v5 a message [255, n] closes channel n: that is how a client says end of stdin.
+Source: apimachinery pkg/util/remotecommand/constants.go, client-go tools/remotecommand/websocket.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Awaitable
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kubelite.api.node import ExecSession
+
+Json = dict[str, Any]
+
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+CHUNK = 32 * 1024
+
+# After the process has ended its output is read to the end; something it left behind may hold the pipe for ever.
+DRAIN_SECONDS = 1.0
+
+# Input that waits for the process; beyond it the client is no longer read, so its pipe holds it back.
+_INPUT_MESSAGES = 64
+
+
+def choose_protocol(offered: list[str]) -> str | None:
+    return next((p for p in PROTOCOLS if p in offered), None)
+
+
+async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
+    """Carry bytes between an accepted WebSocket and the session until the process ends or the client leaves."""
+    for end in (session.stdin, session.stdout, session.stderr):
+        if end is not None:
+            os.set_blocking(end, False)
+    pumps = [
+        asyncio.create_task(_pump(ws, fd, channel))
+        for fd, channel in ((session.stdout, STDOUT), (session.stderr, STDERR))
+        if fd is not None
+    ]
+    input_: asyncio.Queue[bytes | None] = asyncio.Queue(_INPUT_MESSAGES)
+    feeding = asyncio.create_task(_feed(session, input_))
+    incoming = asyncio.create_task(_receive(ws, session, protocol, input_))
+    ended = asyncio.create_task(_wait(session))
+    tasks = [*pumps, feeding, incoming, ended]
+    try:
+        await asyncio.wait((incoming, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            return  # the client left; the session is killed below
+        if pumps:
+            await asyncio.wait(pumps, timeout=DRAIN_SECONDS)
+        with contextlib.suppress(WebSocketDisconnect):
+            await _send(ws, ERROR, json.dumps(exit_status(ended.result())).encode())
+            await ws.close()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await session.close(kill=not ended.done() or ended.cancelled())
+
+
+async def _wait(session: ExecSession) -> int:
+    return await session.wait()
+
+
+def exit_status(code: int) -> Json:
+    """The Status on the error channel: kubectl takes its own exit code from the cause ExitCode."""
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: exit status {code}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+async def _pump(ws: WebSocket, fd: int, channel: int) -> None:
+    """Output to its channel until end of file. A slow client holds back the process, not our memory."""
+    with contextlib.suppress(WebSocketDisconnect):
+        while data := await read_fd(fd):
+            await _send(ws, channel, data)
+
+
+async def _receive(
+    ws: WebSocket, session: ExecSession, protocol: str, input_: asyncio.Queue[bytes | None]
+) -> None:
+    """Input, resizes and closes from the client; returns when it leaves."""
+    while True:
+        message = await ws.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data: bytes = message.get("bytes") or (message.get("text") or "").encode()
+        if not data:
+            continue
+        channel, body = data[0], data[1:]
+        if channel == STDIN and body:
+            await input_.put(body)
+        elif channel == RESIZE:
+            await _resize(session, body)
+        elif channel == CLOSE and protocol == PROTOCOLS[0] and body[:1] == bytes([STDIN]):
+            await input_.put(None)
+
+
+async def _feed(session: ExecSession, input_: asyncio.Queue[bytes | None]) -> None:
+    """Write the client's input to the process; None closes it. Never ends: what comes after is thrown away."""
+    while True:
+        data = await input_.get()
+        if data is None:
+            session.close_stdin()
+        elif session.stdin is not None:
+            # EPIPE: the process does not read (any more); what it was sent is lost, as with a pipe
+            with contextlib.suppress(OSError):
+                await write_fd(session.stdin, data)
+
+
+async def _resize(session: ExecSession, body: bytes) -> None:
+    try:
+        size = json.loads(body)
+        width, height = int(size["Width"]), int(size["Height"])
+    except (ValueError, KeyError, TypeError):
+        return  # a client that sends nonsense gets no resize
+    await session.resize(width, height)
+
+
+async def _send(ws: WebSocket, channel: int, data: bytes) -> None:
+    await ws.send_bytes(bytes([channel]) + data)
+
+
+async def read_fd(fd: int) -> bytes:
+    """What a non-blocking descriptor has, b"" at its end (EIO is how a pty master says that the slave is closed)."""
+    while True:
+        try:
+            return os.read(fd, CHUNK)
+        except BlockingIOError:
+            await _ready(fd, writing=False)
+        except OSError:
+            return b""
+
+
+async def write_fd(fd: int, data: bytes) -> None:
+    """All of `data` into a non-blocking descriptor. Raises OSError when nobody reads it."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            await _ready(fd, writing=True)
+
+
+def _ready(fd: int, *, writing: bool) -> Awaitable[None]:
+    """Becomes true when the descriptor can be read or written. A pty master may be waited on in both directions."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+
+    def ready() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    add(fd, ready)
+    future.add_done_callback(lambda _: remove(fd))
+    return future

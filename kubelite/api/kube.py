@@ -1,0 +1,356 @@
+"""The Kubernetes half of the API: discovery, get, list, watch, log, exec, delete under /api.
+
+Shapes and sentences are the apiserver's, so that kubectl works against it. Objects are written through the manifests
+directory alone; POST, PUT and PATCH say so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from kubelite.api import exec as exec_bridge
+from kubelite.api.durations import parse_time
+from kubelite.api.errors import ApiError, bad_request, from_exception, not_found, status
+from kubelite.api.logfiles import LogQuery
+from kubelite.api.logs import container_status, open_log, pick_container
+from kubelite.api.node import NodeApi
+from kubelite.api.printers import table
+from kubelite.api.resources import (
+    RESOURCES,
+    Resource,
+    api_group_list,
+    api_resource_list,
+    api_versions,
+    complete,
+    list_document,
+    read_list,
+    read_one,
+)
+from kubelite.api.selectors import Selector, matches_fields, parse_fields
+from kubelite.api.stream import Stream
+from kubelite.api.watch import WatchRequest, open_watch
+from runtime.errors import RuntimeFault
+
+Json = dict[str, Any]
+
+SOURCE = "kubelite.io/source"  # annotation: the manifest file an object came from
+_TRUE = ("1", "true", "True", "t", "T")
+
+
+def node_of(connection: HTTPConnection) -> NodeApi:
+    node: NodeApi = connection.app.state.node
+    return node
+
+
+def _resource(request: Request) -> Resource:
+    plural = request.path_params["resource"]
+    found = RESOURCES.get(plural)
+    if found is None:
+        raise ApiError("NotFound", "the server could not find the requested resource")
+    if not found.namespaced and "namespace" in request.path_params:
+        raise ApiError("NotFound", "the server could not find the requested resource")
+    return found
+
+
+def _flag(connection: HTTPConnection, name: str) -> bool:
+    return connection.query_params.get(name) in _TRUE
+
+
+def _number(request: Request, name: str, *, least: int = 0) -> int | None:
+    text = request.query_params.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        raise bad_request(f"query parameter {name} must be a whole number, not {text!r}") from None
+    if value < least:
+        raise bad_request(f"query parameter {name} must not be less than {least}, not {value}")
+    return value
+
+
+def table_version(accept: str) -> str | None:
+    """`meta.k8s.io/v1` when the client would rather have a Table, None when it wants the object."""
+    for offer in accept.split(","):
+        parts = dict(p.strip().partition("=")[::2] for p in offer.split(";")[1:])
+        if parts.get("as") == "Table" and parts.get("v") in ("v1", "v1beta1"):
+            return f"meta.k8s.io/{parts['v']}"
+        if parts.get("as") is None and offer.strip():
+            return None
+    return None
+
+
+def _selector(request: Request, resource: Resource, *, name: str = "") -> Selector:
+    from manifests.meta import parse_selector
+
+    try:
+        labels = parse_selector(request.query_params.get("labelSelector", ""))
+    except ValueError as error:
+        raise bad_request(str(error)) from error
+    fields = parse_fields(request.query_params.get("fieldSelector", ""), resource.kind)
+
+    def selects(doc: Json) -> bool:
+        metadata = doc["metadata"]
+        if name and metadata.get("name") != name:
+            return False
+        return labels.matches(metadata.get("labels") or {}) and matches_fields(fields, doc)
+
+    return selects
+
+
+async def list_or_watch(request: Request) -> Response:
+    node, resource = node_of(request), _resource(request)
+    namespace = request.path_params.get("namespace")
+    if _flag(request, "watch"):
+        return _watch(request, node, resource, namespace)
+    selects = _selector(request, resource)
+    version = node.store.resource_version
+    items = [doc for doc in read_list(node, resource, namespace) if selects(doc)]
+    as_table = table_version(request.headers.get("accept", ""))
+    if as_table is None:
+        return JSONResponse(list_document(resource, items, version))
+    return JSONResponse(_table(request, resource, items, version, as_table))
+
+
+def _table(request: Request, resource: Resource, items: list[Json], version: int, api_version: str) -> Json:
+    include = request.query_params.get("includeObject", "Metadata")
+    return table(
+        resource.kind,
+        items,
+        now=time.time(),
+        resource_version=version,
+        include=include,
+        api_version=api_version,
+    )
+
+
+def _watch(
+    request: Request, node: NodeApi, resource: Resource, namespace: str | None, *, name: str = ""
+) -> Response:
+    if not resource.stored:
+        raise ApiError("MethodNotAllowed", f"{resource.plural} cannot be watched: this node makes them up")
+    since = _number(request, "resourceVersion")
+    initial = _flag(request, "sendInitialEvents") or not since
+    timeout = _number(request, "timeoutSeconds")
+    as_table = table_version(request.headers.get("accept", ""))
+
+    def render(doc: Json) -> Json:
+        if as_table is None:
+            return doc
+        version = int(doc["metadata"].get("resourceVersion") or 0)
+        return _table(request, resource, [doc], version, as_table)
+
+    return open_watch(
+        node,
+        WatchRequest(
+            resource=resource,
+            namespace=namespace,
+            selects=_selector(request, resource, name=name),
+            render=render,
+            since=None if initial else since,
+            timeout=timeout or None,
+            bookmark=_flag(request, "sendInitialEvents"),
+        ),
+    )
+
+
+async def get_one(request: Request) -> Response:
+    node, resource = node_of(request), _resource(request)
+    namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
+    if _flag(request, "watch"):
+        return _watch(request, node, resource, namespace or None, name=name)
+    doc = read_one(node, resource, namespace, name)
+    if doc is None:
+        raise not_found(resource.plural, name)
+    as_table = table_version(request.headers.get("accept", ""))
+    if as_table is None:
+        return JSONResponse(doc)
+    version = int(doc["metadata"].get("resourceVersion") or node.store.resource_version)
+    return JSONResponse(_table(request, resource, [doc], version, as_table))
+
+
+def _pod(connection: HTTPConnection) -> Json:
+    namespace, name = connection.path_params["namespace"], connection.path_params["name"]
+    doc = read_one(node_of(connection), RESOURCES["pods"], namespace, name)
+    if doc is None:
+        raise not_found("pods", name)
+    return doc
+
+
+async def get_pod_status(request: Request) -> Response:
+    return JSONResponse(_pod(request))
+
+
+async def pod_log(request: Request) -> Response:
+    pod = _pod(request)
+    container = pick_container(pod, request.query_params.get("container", ""))
+    since = None
+    if (seconds := _number(request, "sinceSeconds", least=1)) is not None:
+        since = time.time() - seconds
+    if since_time := request.query_params.get("sinceTime"):
+        if seconds is not None:
+            raise bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified")
+        since = parse_time(since_time)
+        if since is None:
+            raise bad_request(f"sinceTime {since_time!r} is not an RFC 3339 time")
+    query = LogQuery(
+        follow=_flag(request, "follow"),
+        tail=_number(request, "tailLines"),
+        since=since,
+        timestamps=_flag(request, "timestamps"),
+        limit=_number(request, "limitBytes", least=1),
+    )
+    log = open_log(node_of(request), pod, container, query, previous=_flag(request, "previous"))
+    return Stream(log, media_type="text/plain")
+
+
+async def pod_exec(ws: WebSocket) -> None:
+    protocol = exec_bridge.choose_protocol(ws.scope.get("subprotocols", []))
+    try:
+        if protocol is None:
+            offered = ", ".join(exec_bridge.PROTOCOLS)
+            raise bad_request(f"exec speaks the WebSocket subprotocols {offered}, none of which was offered")
+        session = await _open_exec(ws)
+    except (ApiError, RuntimeFault) as error:
+        failure = from_exception(error)
+        await ws.send_denial_response(JSONResponse(status(failure), failure.code))
+        return
+    await ws.accept(subprotocol=protocol)
+    await exec_bridge.serve(ws, session, protocol)
+
+
+async def _open_exec(ws: WebSocket) -> Any:
+    pod = _pod(ws)
+    container = pick_container(pod, ws.query_params.get("container", ""))
+    command = ws.query_params.getlist("command")
+    if not command:
+        raise bad_request("you must specify at least one command for the container")
+    if "running" not in container_status(pod, container).get("state", {}):
+        raise bad_request(f'container "{container}" in pod "{pod["metadata"]["name"]}" is not running')
+    return await node_of(ws).exec(
+        pod,
+        container,
+        command,
+        stdin=_flag(ws, "stdin"),
+        tty=_flag(ws, "tty"),
+        width=_size(ws, "width"),
+        height=_size(ws, "height"),
+    )
+
+
+def _size(ws: WebSocket, name: str) -> int:
+    text = ws.query_params.get(name, "")
+    return int(text) if text.isdigit() else 0
+
+
+async def pod_exec_without_upgrade(request: Request) -> Response:
+    _pod(request)
+    raise bad_request("exec needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
+
+
+async def delete_one(request: Request) -> Response:
+    node, resource = node_of(request), _resource(request)
+    namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
+    doc = read_one(node, resource, namespace, name)
+    if doc is None:
+        raise not_found(resource.plural, name)
+    source = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
+    if resource.kind != "Pod":
+        words = f"{resource.kind} {name} comes from {source or 'the node itself'}"
+        remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
+        raise ApiError("MethodNotAllowed", words + remedy)
+    options = await _delete_options(request)
+    wanted_uid = (options.get("preconditions") or {}).get("uid")
+    if wanted_uid and wanted_uid != doc["metadata"].get("uid"):
+        raise ApiError("Conflict", f'pod "{name}" has another uid than the one to delete: {wanted_uid}')
+    record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
+    if record is None:
+        raise not_found("pods", name)
+    headers = {}
+    if source:
+        text = f"{source} still has pod {name}, so it comes back; `kubelite delete -f {source}` removes it for good"
+        headers["Warning"] = '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return JSONResponse(complete(resource, record.doc), headers=headers)
+
+
+async def _delete_options(request: Request) -> Json:
+    body = await request.body()
+    try:
+        options = json.loads(body) if body.strip() else {}
+    except ValueError as error:
+        raise bad_request(f"the body is not a DeleteOptions document: {error}") from error
+    if not isinstance(options, dict):
+        raise bad_request("the body is not a DeleteOptions document")
+    if (grace := _number(request, "gracePeriodSeconds")) is not None:
+        options["gracePeriodSeconds"] = grace
+    grace = options.get("gracePeriodSeconds")
+    if grace is not None and (not isinstance(grace, int) or grace < 0):
+        raise bad_request(f"gracePeriodSeconds must be a whole number of seconds, not {grace!r}")
+    return options
+
+
+async def write_refused(request: Request) -> Response:
+    raise ApiError(
+        "MethodNotAllowed",
+        f"{request.method} is not supported: on this node the manifests directory "
+        f"{node_of(request).manifests_dir} is the truth; use `kubelite apply -f FILE` (or put the file there)",
+    )
+
+
+def version_document() -> Json:
+    """/version: the Kubernetes release whose shapes are served, with our own after a plus."""
+    import platform
+    from importlib.metadata import version
+
+    return {
+        "major": "1",
+        "minor": "32",
+        "gitVersion": f"v1.32.0+kubelite-{version('kubelite')}",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": f"python{platform.python_version()}",
+        "compiler": platform.python_implementation(),
+        "platform": f"linux/{platform.machine()}",
+    }
+
+
+def _document(build: Any) -> Any:
+    async def answer(_: Request) -> Response:
+        return JSONResponse(build())
+
+    return answer
+
+
+def routes() -> list[BaseRoute]:
+    one = "/api/v1/namespaces/{namespace}/{resource}/{name}"
+    pod = "/api/v1/namespaces/{namespace}/pods/{name}"
+    write = ["POST", "PUT", "PATCH"]
+    return [
+        Route("/api", _document(api_versions)),
+        Route("/api/v1", _document(api_resource_list)),
+        Route("/apis", _document(api_group_list)),
+        Route("/version", _document(version_document)),
+        Route("/openapi/v3", _document(lambda: {"paths": {}})),
+        Route(f"{pod}/log", pod_log),
+        Route(f"{pod}/status", get_pod_status),
+        WebSocketRoute(f"{pod}/exec", pod_exec),
+        Route(f"{pod}/exec", pod_exec_without_upgrade, methods=["GET", "POST"]),
+        Route("/api/v1/namespaces/{namespace}/{resource}", list_or_watch),
+        Route("/api/v1/namespaces/{namespace}/{resource}", write_refused, methods=[*write, "DELETE"]),
+        Route(one, get_one),
+        Route(one, delete_one, methods=["DELETE"]),
+        Route(one, write_refused, methods=write),
+        Route("/api/v1/{resource}", list_or_watch),
+        Route("/api/v1/{resource}", write_refused, methods=[*write, "DELETE"]),
+        Route("/api/v1/{resource}/{name}", get_one),
+        Route("/api/v1/{resource}/{name}", delete_one, methods=["DELETE"]),
+        Route("/api/v1/{resource}/{name}", write_refused, methods=write),
+    ]

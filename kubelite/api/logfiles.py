@@ -1,0 +1,274 @@
+"""Reading a container's CRI log files: joined lines, in order, over rotations and over restarts.
+
+No waiting in here: `LogReader.read_some()` gives what there is now and remembers where it stands. Files are held by
+descriptor, so a file that is renamed under us is read to its end before its successor is opened. kubelet's reader
+loses lines there (kubernetes#115701) and ignores rotated files; this one begins with the oldest.
+
+Format: kubernetes cri-client/pkg/logs, written by runtime.shim.logs: `<RFC3339Nano> <stdout|stderr> <P|F> <text>`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+
+CHUNK = 64 * 1024
+JOIN_MAX = 1024 * 1024  # a line longer than this is passed on in pieces
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    follow: bool = False
+    tail: int | None = None  # lines from the end; None = all
+    since: float | None = None  # Unix seconds
+    timestamps: bool = False
+    limit: int | None = None  # bytes of output
+
+
+def attempts(directory: str) -> list[int]:
+    """The attempts that have a log here, oldest first; rotated files count."""
+    with contextlib.suppress(OSError):
+        heads = {name.partition(".log")[0] for name in os.listdir(directory) if ".log" in name}
+        return sorted(int(head) for head in heads if head.isdigit())
+    return []
+
+
+def rotated(path: str) -> list[str]:
+    """The rotated files of a log, oldest first (the names sort by time)."""
+    directory, name = os.path.split(path)
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [os.path.join(directory, n) for n in sorted(names) if n.startswith(f"{name}.2")]
+
+
+class LineJoiner:
+    """CRI lines in; text out, with the pieces of a long line put together again, each stream by itself."""
+
+    def __init__(self, query: LogQuery) -> None:
+        self._timestamps = query.timestamps
+        self._since = _stamp(query.since) if query.since is not None else b""
+        self._parts: dict[bytes, list[bytes]] = {}
+        self._raw = b""
+
+    def feed(self, data: bytes) -> bytes:
+        lines = (self._raw + data).split(b"\n")
+        self._raw = lines.pop()
+        out: list[bytes] = []
+        for line in lines:
+            self._take(line, out)
+        return b"".join(out)
+
+    def _take(self, line: bytes, out: list[bytes]) -> None:
+        fields = line.split(b" ", 3)
+        if len(fields) < 3:
+            return  # not a CRI line: a torn write
+        stamp, stream, tags = fields[:3]
+        if self._since and stamp < self._since:
+            return
+        text = fields[3] if len(fields) == 4 else b""
+        parts = self._parts.get(stream)
+        if parts is None:
+            parts = [stamp + b" "] if self._timestamps else []
+        parts.append(text)
+        if tags.split(b":", 1)[0] == b"P" and len(parts) * len(text) < JOIN_MAX:
+            self._parts[stream] = parts
+            return
+        self._parts.pop(stream, None)
+        out.extend(parts)
+        if tags.split(b":", 1)[0] != b"P":
+            out.append(b"\n")
+
+    def finish(self) -> bytes:
+        """What never got its newline."""
+        left = b"".join(b"".join(parts) for parts in self._parts.values())
+        self._parts.clear()
+        return left
+
+
+def _stamp(seconds: float) -> bytes:
+    whole = int(seconds)
+    nanos = int((seconds - whole) * 1e9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{nanos:09d}Z".encode()
+
+
+class LogReader:
+    """Reads one attempt's log, oldest rotated file first; with `query.follow` also the attempts after it.
+
+    `read_some()` returns the next piece of output, b"" when there is nothing more for now. `done` says that the
+    limit is reached. Always `close()`.
+    """
+
+    def __init__(self, directory: str, attempt: int, query: LogQuery) -> None:
+        self._directory = directory
+        self._attempt = attempt
+        self._query = query
+        self._joiner = LineJoiner(query)
+        self._left = query.limit
+        self._mid_line = False  # the output so far ends without a newline
+        self._files = _open_all(self._path)
+        if query.tail is not None:
+            self._files = _seek_tail(self._files, query.tail)
+
+    @property
+    def done(self) -> bool:
+        return self._left is not None and self._left <= 0
+
+    @property
+    def _path(self) -> str:
+        return os.path.join(self._directory, f"{self._attempt}.log")
+
+    def close(self) -> None:
+        for fd in self._files:
+            os.close(fd)
+        self._files = []
+
+    def read_some(self) -> bytes:
+        while not self.done:
+            if not self._files:
+                self._files = _open_all(self._path)
+                if not self._files:
+                    return b""
+            data = os.read(self._files[0], CHUNK)
+            if data:
+                out = self._joiner.feed(data)
+                if out:
+                    return self._limited(out)
+            elif len(self._files) > 1:
+                os.close(self._files.pop(0))
+            else:
+                ended = self._advance()
+                if ended is None:
+                    return b""
+                if ended:
+                    return self._limited(ended)
+        return b""
+
+    def finish(self) -> bytes:
+        """When the container has ended: its last line, if that has no newline."""
+        left = b"" if self.done else self._joiner.finish()
+        self._mid_line = self._mid_line or bool(left)
+        return self._limited(left)
+
+    def _advance(self) -> bytes | None:
+        """At the end of the newest file known: queue its successor. None when there is none yet.
+
+        The successor was looked for after the end was seen, and the old file may have grown in between: `read_some`
+        reads it to its end once more, as it stays first in the list.
+        """
+        successor = _successor(self._path, self._files[0])
+        if successor is not None:
+            self._files.append(successor)
+            return b""
+        if not self._query.follow:
+            return None
+        newer = [n for n in attempts(self._directory) if n > self._attempt]
+        if not newer:
+            return None
+        if data := os.read(self._files[0], CHUNK):
+            return self._joiner.feed(data)
+        left = self._joiner.finish()
+        if left or self._mid_line:
+            left += b"\n"
+        self._mid_line = False
+        self._attempt = newer[0]
+        self._files.extend(_open_all(self._path))
+        os.close(self._files.pop(0))
+        return left
+
+    def _limited(self, out: bytes) -> bytes:
+        if self._left is None:
+            return out
+        out = out[: self._left]
+        self._left -= len(out)
+        return out
+
+
+def _open(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _open_all(path: str) -> list[int]:
+    """The log and its rotated files, oldest first. The current one is opened first: if it is rotated right then, it
+    shows up in the listing and is known by its inode."""
+    current = _open(path)
+    found: list[int] = []
+    inode = os.fstat(current).st_ino if current is not None else -1
+    for name in rotated(path):
+        fd = _open(name)
+        if fd is not None and os.fstat(fd).st_ino == inode:
+            os.close(fd)
+            break
+        if fd is not None:
+            found.append(fd)
+    return found if current is None else [*found, current]
+
+
+def _successor(path: str, fd: int) -> int | None:
+    """The file that was begun after this one was rotated away, opened; None while this one is the newest."""
+    inode = os.fstat(fd).st_ino
+    try:
+        if os.stat(path).st_ino == inode:
+            return None
+    except FileNotFoundError:
+        return None  # between the rename and the new file
+    names = [*rotated(path), path]
+    inodes = [_inode(name) for name in names]
+    after = inodes.index(inode) + 1 if inode in inodes else 0  # pruned already: all that is there is newer
+    for name in names[after:]:
+        if (opened := _open(name)) is not None:
+            return opened
+    return None
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return -1
+
+
+def _seek_tail(files: list[int], wanted: int) -> list[int]:
+    """Position the files so that only the last `wanted` lines follow; files before them are closed."""
+    for index in range(len(files) - 1, -1, -1):
+        offset, found = tail_start(files[index], wanted)
+        if found >= wanted or index == 0:
+            os.lseek(files[index], offset, os.SEEK_SET)
+            for fd in files[:index]:
+                os.close(fd)
+            return files[index:]
+        wanted -= found
+    return files
+
+
+def tail_start(fd: int, wanted: int) -> tuple[int, int]:
+    """Where the last `wanted` lines begin, and how many of them this file has (fewer: all of it, from 0).
+
+    Parts of a line (tag P) belong to the line they lead to; a part at the very end counts as a line.
+    """
+    position = os.fstat(fd).st_size
+    data, found, last = b"", 0, True
+    while position > 0:
+        step = min(CHUNK, position)
+        position -= step
+        data = os.pread(fd, step, position) + data
+        cut = data.find(b"\n") + 1 if position else 0
+        if position and not cut:
+            continue
+        offset = len(data)
+        lines = data[cut:].split(b"\n")
+        for line in reversed(lines[:-1]):
+            full = line.split(b" ", 3)[2:3] != [b"P"]
+            if full and found == wanted:
+                return position + offset, found
+            found += full or last
+            last = False
+            offset -= len(line) + 1
+        data = data[:cut]
+    return 0, found

@@ -1,0 +1,330 @@
+"""Tables as Kubernetes' server renders them. PURE: documents and `now` in, `meta.k8s.io/v1` Table out.
+
+Source: kubernetes pkg/printers/internalversion/printers.go (printPod, printEvent, printConfigMap, printSecret,
+printNamespace, printNode). Cells of priority 1 are the ones that `-o wide` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from kubelite.api.durations import human_duration, parse_time, since
+
+Json = dict[str, Any]
+Cells = list[Any]
+
+NONE = "<none>"
+TERMINAL_PHASES = ("Succeeded", "Failed")
+
+
+class Column(NamedTuple):
+    name: str
+    type: str = "string"
+    format: str = ""
+    priority: int = 0
+    description: str = ""
+
+
+_NAME = Column("Name", format="name", description="Name must be unique within a namespace.")
+_AGE = Column("Age", description="Time since the object was made.")
+
+POD_COLUMNS = (
+    _NAME,
+    Column("Ready", description="Ready containers of all containers."),
+    Column("Status", description="The phase, or what keeps the pod from it."),
+    Column("Restarts", description="Restarts of its containers, and when the last one was."),
+    _AGE,
+    Column("IP", priority=1, description="Address of the pod."),
+    Column("Node", priority=1, description="Node it runs on."),
+    Column("Nominated Node", priority=1),
+    Column("Readiness Gates", priority=1),
+)
+EVENT_COLUMNS = (
+    Column("Last Seen"),
+    Column("Type"),
+    Column("Reason"),
+    Column("Object"),
+    Column("Subobject", priority=1),
+    Column("Source", priority=1),
+    Column("Message"),
+    Column("First Seen", priority=1),
+    Column("Count", priority=1),
+    Column("Name", format="name", priority=1),
+)
+CONFIG_MAP_COLUMNS = (_NAME, Column("Data", "integer"), _AGE)
+SECRET_COLUMNS = (_NAME, Column("Type"), Column("Data", "integer"), _AGE)
+NAMESPACE_COLUMNS = (_NAME, Column("Status"), _AGE)
+NODE_COLUMNS = (
+    _NAME,
+    Column("Status"),
+    Column("Roles"),
+    _AGE,
+    Column("Version"),
+    Column("Internal-IP", priority=1),
+    Column("External-IP", priority=1),
+    Column("OS-Image", priority=1),
+    Column("Kernel-Version", priority=1),
+    Column("Container-Runtime", priority=1),
+)
+
+
+class PodSummary(NamedTuple):
+    """The three words of a pod that take an algorithm."""
+
+    ready: str
+    status: str
+    restarts: str
+
+
+class _Tally:
+    """Counts restarts and keeps the latest end of a former instance."""
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self.last: float | None = None
+
+    def add(self, container: Json) -> None:
+        self.restarts += container.get("restartCount", 0)
+        ended = parse_time(container.get("lastState", {}).get("terminated", {}).get("finishedAt"))
+        if ended is not None and (self.last is None or ended > self.last):
+            self.last = ended
+
+    def text(self, now: float) -> str:
+        if self.restarts and self.last is not None:
+            return f"{self.restarts} ({human_duration(now - self.last)} ago)"
+        return str(self.restarts)
+
+
+def summarize_pod(pod: Json, now: float) -> PodSummary:
+    """READY, STATUS and RESTARTS of a pod, printPod's way."""
+    spec, status = pod.get("spec", {}), pod.get("status", {})
+    sidecars = {c["name"] for c in spec.get("initContainers", ()) if c.get("restartPolicy") == "Always"}
+    total = len(spec.get("containers", ())) + len(sidecars)
+    reason = _phase_reason(status)
+    init = _init_progress(spec, status, sidecars)
+    tally, ready = init.all, init.ready
+    if init.reason:
+        reason = init.reason
+    if not init.reason or _condition(status, "Initialized"):
+        tally = init.sidecars
+        main, ready_mains = _main_reason(status, reason, tally)
+        reason, ready = main, ready + ready_mains
+    if pod.get("metadata", {}).get("deletionTimestamp"):
+        if status.get("reason") == "NodeLost":
+            reason = "Unknown"
+        elif status.get("phase") not in TERMINAL_PHASES:
+            reason = "Terminating"
+    return PodSummary(f"{ready}/{total}", reason, tally.text(now))
+
+
+def _phase_reason(status: Json) -> str:
+    gated = any(
+        c.get("type") == "PodScheduled" and c.get("reason") == "SchedulingGated"
+        for c in status.get("conditions", ())
+    )
+    if gated:
+        return "SchedulingGated"
+    return str(status.get("reason") or status.get("phase") or "Pending")
+
+
+class _Init(NamedTuple):
+    reason: str  # "" = initialised
+    ready: int  # sidecars that are ready
+    all: _Tally
+    sidecars: _Tally
+
+
+def _init_progress(spec: Json, status: Json, sidecars: set[str]) -> _Init:
+    """Walk the init containers until the first that is not done; that one names the status."""
+    everyone, restartable, ready = _Tally(), _Tally(), 0
+    for index, container in enumerate(status.get("initContainerStatuses", ())):
+        sidecar = container.get("name") in sidecars
+        everyone.add(container)
+        if sidecar:
+            restartable.add(container)
+        state = container.get("state", {})
+        terminated, waiting = state.get("terminated"), state.get("waiting") or {}
+        if terminated and terminated.get("exitCode", 0) == 0:
+            continue
+        if sidecar and container.get("started"):
+            ready += bool(container.get("ready"))
+            continue
+        if terminated:
+            reason = f"Init:{_ended(terminated)}"
+        elif waiting.get("reason") and waiting["reason"] != "PodInitializing":
+            reason = f"Init:{waiting['reason']}"
+        else:
+            reason = f"Init:{index}/{len(spec.get('initContainers', ()))}"
+        return _Init(reason, ready, everyone, restartable)
+    return _Init("", ready, everyone, restartable)
+
+
+def _main_reason(status: Json, reason: str, tally: _Tally) -> tuple[str, int]:
+    """The containers from last to first, so that the first one by name has the word; and how many are ready."""
+    running, ready, failure = False, 0, ""
+    for container in reversed(status.get("containerStatuses", ())):
+        tally.add(container)
+        state = container.get("state", {})
+        waiting, terminated = state.get("waiting") or {}, state.get("terminated")
+        if waiting.get("reason"):
+            reason = waiting["reason"]
+        elif terminated:
+            reason = _ended(terminated)
+            if terminated.get("exitCode", 0) != 0:
+                failure = reason
+        elif container.get("ready") and "running" in state:
+            running = True
+            ready += 1
+    if reason == "Completed":
+        if running and _condition(status, "Ready"):
+            reason = "Running"
+        elif failure or running:
+            reason = failure or "NotReady"
+    return reason, ready
+
+
+def _ended(terminated: Json) -> str:
+    if terminated.get("reason"):
+        return str(terminated["reason"])
+    if terminated.get("signal"):
+        return f"Signal:{terminated['signal']}"
+    return f"ExitCode:{terminated.get('exitCode', 0)}"
+
+
+def _condition(status: Json, kind: str) -> bool:
+    return any(c.get("type") == kind and c.get("status") == "True" for c in status.get("conditions", ()))
+
+
+def pod_cells(pod: Json, now: float) -> Cells:
+    spec, status, metadata = pod.get("spec", {}), pod.get("status", {}), pod.get("metadata", {})
+    summary = summarize_pod(pod, now)
+    addresses = status.get("podIPs") or ([{"ip": status["podIP"]}] if status.get("podIP") else [])
+    return [
+        metadata.get("name", ""),
+        summary.ready,
+        summary.status,
+        summary.restarts,
+        since(metadata.get("creationTimestamp"), now),
+        addresses[0].get("ip") if addresses else NONE,
+        spec.get("nodeName") or NONE,
+        status.get("nominatedNodeName") or NONE,
+        _readiness_gates(spec, status),
+    ]
+
+
+def _readiness_gates(spec: Json, status: Json) -> str:
+    gates = spec.get("readinessGates", ())
+    if not gates:
+        return NONE
+    met = sum(_condition(status, gate.get("conditionType", "")) for gate in gates)
+    return f"{met}/{len(gates)}"
+
+
+def event_cells(event: Json, now: float) -> Cells:
+    series = event.get("series") or {}
+    first = since(event.get("firstTimestamp") or event.get("eventTime"), now)
+    last_time = series.get("lastObservedTime") or event.get("lastTimestamp")
+    source = event.get("source") or {}
+    component = source.get("component") or event.get("reportingComponent") or ""
+    instance = source.get("host") or event.get("reportingInstance") or ""
+    return [
+        since(last_time, now) if last_time else first,
+        event.get("type", ""),
+        event.get("reason", ""),
+        event_object(event),
+        (event.get("involvedObject") or {}).get("fieldPath", ""),
+        f"{component}, {instance}" if instance else component,
+        str(event.get("message", "")).strip(),
+        first,
+        series.get("count") or event.get("count") or 1,
+        event.get("metadata", {}).get("name", ""),
+    ]
+
+
+def event_object(event: Json) -> str:
+    """What the event is about: pod/web."""
+    about = event.get("involvedObject") or {}
+    kind = str(about.get("kind", "")).lower()
+    return f"{kind}/{about['name']}" if about.get("name") else kind
+
+
+def config_map_cells(doc: Json, now: float) -> Cells:
+    size = len(doc.get("data") or {}) + len(doc.get("binaryData") or {})
+    return [doc["metadata"]["name"], size, since(doc["metadata"].get("creationTimestamp"), now)]
+
+
+def secret_cells(doc: Json, now: float) -> Cells:
+    metadata = doc["metadata"]
+    age = since(metadata.get("creationTimestamp"), now)
+    return [metadata["name"], doc.get("type") or "Opaque", len(doc.get("data") or {}), age]
+
+
+def namespace_cells(doc: Json, now: float) -> Cells:
+    metadata = doc["metadata"]
+    phase = (doc.get("status") or {}).get("phase", "Active")
+    return [metadata["name"], phase, since(metadata.get("creationTimestamp"), now)]
+
+
+def node_cells(doc: Json, now: float) -> Cells:
+    metadata, status = doc["metadata"], doc.get("status") or {}
+    info = status.get("nodeInfo") or {}
+    addresses = {a.get("type"): a.get("address") for a in reversed(status.get("addresses", ()))}
+    prefix = "node-role.kubernetes.io/"
+    roles = sorted(k.removeprefix(prefix) for k in metadata.get("labels") or {} if k.startswith(prefix))
+    return [
+        metadata["name"],
+        "Ready" if _condition(status, "Ready") else "NotReady",
+        ",".join(roles) or NONE,
+        since(metadata.get("creationTimestamp"), now),
+        info.get("kubeletVersion", ""),
+        addresses.get("InternalIP") or NONE,
+        addresses.get("ExternalIP") or NONE,
+        info.get("osImage") or "<unknown>",
+        info.get("kernelVersion") or "<unknown>",
+        info.get("containerRuntimeVersion") or "<unknown>",
+    ]
+
+
+_PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] = {
+    "Pod": (POD_COLUMNS, pod_cells),
+    "Event": (EVENT_COLUMNS, event_cells),
+    "ConfigMap": (CONFIG_MAP_COLUMNS, config_map_cells),
+    "Secret": (SECRET_COLUMNS, secret_cells),
+    "Namespace": (NAMESPACE_COLUMNS, namespace_cells),
+    "Node": (NODE_COLUMNS, node_cells),
+}
+
+
+def table(
+    kind: str,
+    docs: Iterable[Json],
+    *,
+    now: float,
+    resource_version: int,
+    include: str = "Metadata",
+    api_version: str = "meta.k8s.io/v1",
+) -> Json:
+    """The Table of these objects. `include` (query includeObject): what each row carries, None, Metadata or Object."""
+    columns, cells = _PRINTERS[kind]
+    return {
+        "kind": "Table",
+        "apiVersion": api_version,
+        "metadata": {"resourceVersion": str(resource_version)},
+        "columnDefinitions": [column._asdict() for column in columns],
+        "rows": [_row(cells(doc, now), doc, include, api_version) for doc in docs],
+    }
+
+
+def _row(cells: Cells, doc: Json, include: str, api_version: str) -> Json:
+    row: Json = {"cells": cells}
+    if include == "Object":
+        row["object"] = doc
+    elif include != "None":
+        metadata = doc.get("metadata", {})
+        row["object"] = {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": api_version,
+            "metadata": metadata,
+        }
+    return row

@@ -1,0 +1,92 @@
+"""Watches: the store's changes as metav1.WatchEvent lines, whole objects or Table rows.
+
+A selector turns a change into a move in or out of what the client sees: in is ADDED, out is DELETED
+(kubernetes apiserver pkg/storage/cacher watchCache: the same rule).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kubelite.api.node import ChangeLike, NodeApi, WatchLike
+from kubelite.api.resources import Resource, complete
+from kubelite.api.stream import Stream
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WatchRequest:
+    resource: Resource
+    namespace: str | None
+    selects: Callable[[Json], bool]
+    render: Callable[[Json], Json]  # one document -> what is sent of it (itself, or a Table of one row)
+    since: int | None  # None: begin with everything there is
+    timeout: float | None
+    bookmark: bool = False  # sendInitialEvents: mark the end of what there was
+
+
+def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
+    """Subscribe now (an Expired error comes from here, before an answer has begun) and return the answer."""
+    now = node.store.resource_version
+    watch = node.store.watch(request.resource.kind, request.since)
+    initial = [
+        complete(request.resource, record.doc)
+        for record in node.store.list(request.resource.kind, request.namespace)
+    ]
+    events = _events(watch, request, [doc for doc in initial if request.selects(doc)], now)
+    return Stream(events, media_type="application/json", on_close=watch.close)
+
+
+async def _events(
+    watch: WatchLike, request: WatchRequest, initial: list[Json], start: int
+) -> AsyncGenerator[bytes, None]:
+    known = {doc["metadata"].get("uid") for doc in initial}
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+    if request.since is None:
+        for doc in initial:
+            yield _line("ADDED", request.render(doc))
+        if request.bookmark:
+            yield _line("BOOKMARK", _bookmark(request.resource, start))
+    while True:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return
+        change = await watch.next(left)
+        if change is None:
+            return
+        event = _event(change, request, known, replayed=change.record.resource_version <= start)
+        if event is not None:
+            yield event
+
+
+def _event(change: ChangeLike, request: WatchRequest, known: set[Any], *, replayed: bool) -> bytes | None:
+    record = change.record
+    if request.namespace not in (None, record.namespace):
+        return None
+    doc = complete(request.resource, record.doc)
+    was_known = record.uid in known
+    if change.type == "DELETED" or not request.selects(doc):
+        known.discard(record.uid)
+        # Of a replayed change nobody here knows what the client saw before it; a needless DELETED does no harm.
+        gone = was_known or (replayed and change.type != "ADDED")
+        if change.type == "DELETED":
+            gone = gone or request.selects(doc)
+        return _line("DELETED", request.render(doc)) if gone else None
+    known.add(record.uid)
+    kind = "MODIFIED" if was_known and change.type == "MODIFIED" else "ADDED"
+    return _line(kind, request.render(doc))
+
+
+def _bookmark(resource: Resource, version: int) -> Json:
+    annotations = {"k8s.io/initial-events-end": "true"}
+    metadata = {"resourceVersion": str(version), "creationTimestamp": None, "annotations": annotations}
+    return {"kind": resource.kind, "apiVersion": "v1", "metadata": metadata}
+
+
+def _line(kind: str, document: Json) -> bytes:
+    return json.dumps({"type": kind, "object": document}, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,340 @@
+"""A node for the API's and CLI's tests: the real store, files in a temporary directory, processes for containers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Callable
+from datetime import UTC, datetime
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+from kubelite.api.node import DiffEntry, ManifestFile, Progress, Why
+from manifests.loader import load_file
+from runtime.errors import ImageError, StartError
+from state.store import Record, Store
+
+Json = dict[str, Any]
+NOW = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def pod_doc(name: str, *, namespace: str = "default", status: Json | None = None, **spec: Any) -> Json:
+    """A running pod with one container called app."""
+    containers = spec.pop("containers", [{"name": "app", "image": "busybox"}])
+    running = {"startedAt": NOW}
+    if status is None:
+        statuses = [
+            {
+                "name": c["name"],
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "image": c["image"],
+                "imageID": "sha256:" + "1" * 64,
+                "containerID": "kubelite://" + "a" * 64,
+                "state": {"running": running},
+                "lastState": {},
+            }
+            for c in containers
+        ]
+        status = {
+            "phase": "Running",
+            "podIP": "10.88.0.7",
+            "podIPs": [{"ip": "10.88.0.7"}],
+            "startTime": NOW,
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
+            "containerStatuses": statuses,
+        }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"uid-{namespace}-{name}",
+            "creationTimestamp": NOW,
+            "labels": {"app": name},
+        },
+        "spec": {"containers": containers, "restartPolicy": "Always", "nodeName": "here", **spec},
+        "status": status,
+    }
+
+
+def event_doc(name: str, pod: str, reason: str, message: str, *, kind: str = "Normal") -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "creationTimestamp": NOW},
+        "involvedObject": {"kind": "Pod", "namespace": "default", "name": pod, "uid": f"uid-default-{pod}"},
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "firstTimestamp": NOW,
+        "lastTimestamp": NOW,
+        "count": 1,
+        "source": {"component": "kubelite", "host": "here"},
+    }
+
+
+class FakeSession:
+    """A local process in the place of an exec: over pipes, or on a pty."""
+
+    def __init__(self, command: list[str], *, tty: bool, width: int, height: int) -> None:
+        self.tty = tty
+        self.stdin: int | None
+        self.stdout: int | None
+        self.stderr: int | None = None
+        try:
+            if tty:
+                master, slave = pty.openpty()
+                self._master = master
+                if width:
+                    self._size(width, height)
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=slave,
+                    stdout=slave,
+                    stderr=slave,
+                    start_new_session=True,
+                    preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - a test's child
+                )
+                os.close(slave)
+                self.stdin = self.stdout = master
+            else:
+                pipes = subprocess.PIPE
+                self._process = subprocess.Popen(command, stdin=pipes, stdout=pipes, stderr=pipes, bufsize=0)
+                assert self._process.stdin and self._process.stdout and self._process.stderr
+                self.stdin = os.dup(self._process.stdin.fileno())
+                self.stdout = os.dup(self._process.stdout.fileno())
+                self.stderr = os.dup(self._process.stderr.fileno())
+                for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+                    stream.close()
+        except FileNotFoundError as error:
+            raise StartError(f'exec: "{command[0]}": executable file not found in $PATH') from error
+
+    def _size(self, width: int, height: int) -> None:
+        ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def close_stdin(self) -> None:
+        if self.stdin is not None and not self.tty:
+            os.close(self.stdin)
+            self.stdin = None
+
+    async def resize(self, width: int, height: int) -> None:
+        if self.tty:
+            self._size(width, height)
+
+    async def wait(self) -> int:
+        while self._process.poll() is None:
+            await asyncio.sleep(0.005)
+        code = self._process.returncode
+        return code if code >= 0 else 128 - code
+
+    async def close(self, *, kill: bool = True) -> None:
+        if kill and self._process.poll() is None:
+            self._process.kill()
+        for fd in {self.stdin, self.stdout, self.stderr} - {None}:
+            assert fd is not None
+            os.close(fd)
+        self.stdin = self.stdout = self.stderr = None
+        while self._process.poll() is None:
+            await asyncio.sleep(0.005)
+
+
+class FakeNode:
+    """See NodeApi."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store.open(str(root / "state.db"))
+        self.node_name = "here"
+        self.manifests_dir = str(root / "manifests")
+        Path(self.manifests_dir).mkdir(exist_ok=True)
+        self.deleted: list[tuple[str, str, int | None]] = []
+        self.findings: list[Json] = []
+        self.packed: list[Json] = []
+        self.sessions: list[FakeSession] = []
+
+    def node(self) -> Json:
+        return {
+            "metadata": {"name": "here", "uid": "node-uid", "creationTimestamp": NOW, "labels": {}},
+            "spec": {},
+            "status": {
+                "addresses": [
+                    {"type": "InternalIP", "address": "192.0.2.1"},
+                    {"type": "Hostname", "address": "here"},
+                ],
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "nodeInfo": {
+                    "kubeletVersion": "v0.1.0",
+                    "osImage": "Debian GNU/Linux 13",
+                    "kernelVersion": "6.18.0",
+                    "containerRuntimeVersion": "kubelite://0.1.0",
+                },
+            },
+        }
+
+    def ready(self) -> tuple[bool, str]:
+        return True, ""
+
+    def manifests(self) -> list[ManifestFile]:
+        found: list[ManifestFile] = []
+        for path in sorted(Path(self.manifests_dir).rglob("*")):
+            if path.name.startswith(".") or path.suffix not in (".yaml", ".yml", ".json"):
+                continue
+            loaded = load_file(path)
+            found.append(
+                {
+                    "file": str(path),
+                    "status": "Invalid" if loaded.errors else "Loaded",
+                    "objects": [f"{d.kind.lower()}/{d.namespace}/{d.name}" for d in loaded.documents],
+                    "errors": [
+                        {"line": e.line, "field": e.field, "message": e.message} for e in loaded.errors
+                    ],
+                    "loadedAt": NOW,
+                }
+            )
+        return found
+
+    async def rescan(self) -> None:
+        """As the daemon's source: what the files say is in the store."""
+        wanted: dict[tuple[str, str, str], Json] = {}
+        for path in sorted(Path(self.manifests_dir).rglob("*.yaml")):
+            if path.name.startswith("."):
+                continue
+            for document in load_file(path).documents:
+                doc = document.obj.to_json()
+                doc["metadata"] = {
+                    **doc["metadata"],
+                    "uid": f"uid-{document.namespace}-{document.name}",
+                    "annotations": {"kubelite.io/source": str(path)},
+                }
+                wanted[document.key] = doc
+        for (kind, namespace, name), doc in wanted.items():
+            if self.store.get(kind, namespace, name):
+                await self.store.update(kind, doc)
+            else:
+                await self.store.create(kind, doc)
+        for kind in ("Pod", "ConfigMap", "Secret"):
+            for record in self.store.list(kind):
+                source = (record.doc["metadata"].get("annotations") or {}).get("kubelite.io/source")
+                if source and (kind, record.namespace, record.name) not in wanted:
+                    await self.store.delete(record.uid)
+
+    async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
+        if "changed" not in text:
+            return [{"object": "pod/default/web", "change": "unchanged", "words": []}]
+        words = ["container app is restarted: its image changes"]
+        return [{"object": "pod/default/web", "change": "update", "words": words}]
+
+    async def why(self, namespace: str, name: str) -> Why | None:
+        if self.store.get("Pod", namespace, name) is None:
+            return None
+        return {
+            "pod": f"{namespace}/{name}",
+            "observedAt": NOW,
+            "observed": ["container app runs since 5s"],
+            "decided": ["nothing to do"],
+            "reasons": ["everything is as wanted"],
+            "next": "",
+        }
+
+    async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> Record | None:
+        record = self.store.get("Pod", namespace, name)
+        if record is None:
+            return None
+        self.deleted.append((namespace, name, grace))
+        await self.store.delete(record.uid)
+        return record
+
+    def container_log_dir(self, pod: Json, container: str) -> str:
+        return str(self.root / "logs" / pod["metadata"]["name"] / container)
+
+    async def exec(
+        self,
+        pod: Json,
+        container: str,
+        command: list[str],
+        *,
+        stdin: bool,
+        tty: bool,
+        width: int,
+        height: int,
+    ) -> FakeSession:
+        session = FakeSession(command, tty=tty, width=width, height=height)
+        if not stdin:
+            session.close_stdin()
+        self.sessions.append(session)
+        return session
+
+    async def trace(self, namespace: str, name: str) -> Json | None:
+        if self.store.get("Pod", namespace, name) is None:
+            return None
+        steps = [
+            {"at": 100.0, "step": "manifest read", "detail": "web.yaml"},
+            {"at": 100.004, "step": "execve", "container": "app", "took": 0.001},
+        ]
+        return {"pod": f"{namespace}/{name}", "uid": f"uid-{namespace}-{name}", "steps": steps}
+
+    async def inspect(self, ref: str) -> Json | None:
+        return {"id": ref, "state": "running"} if ref.startswith("abc") else None
+
+    def stats(self) -> Json:
+        return {"pods": []}
+
+    def images(self) -> list[Json]:
+        return [
+            {
+                "id": "sha256:" + "1" * 64,
+                "reference": "docker.io/library/busybox:latest",
+                "repoDigests": [],
+                "size": 4_500_000,
+                "created": NOW,
+                "architecture": "amd64",
+            }
+        ]
+
+    async def pull(self, reference: str, progress: Progress) -> Json:
+        if reference == "missing":
+            raise ImageError(
+                "docker.io/library/missing:latest: the registry has no such image", reason="ErrImagePull"
+            )
+        layers = [{"digest": "sha256:" + "2" * 64, "size": 100, "present": False}]
+        progress(
+            {"event": "resolved", "reference": reference, "digest": "sha256:2", "layers": layers, "size": 100}
+        )
+        progress(
+            {"event": "layer", "digest": "sha256:" + "2" * 64, "state": "done", "current": 100, "total": 100}
+        )
+        return {"id": "sha256:" + "1" * 64, "reference": f"docker.io/library/{reference}:latest", "size": 100}
+
+    async def load(self, path: str, progress: Progress) -> list[Json]:
+        return [
+            {
+                "id": "sha256:" + "3" * 64,
+                "reference": "docker.io/library/loaded:1",
+                "size": Path(path).stat().st_size,
+            }
+        ]
+
+    async def pack(self, request: Json) -> Json:
+        self.packed.append(request)
+        return {"id": "sha256:" + "4" * 64, "reference": request["reference"], "size": 1}
+
+    async def remove_image(self, reference: str, *, force: bool) -> Json:
+        return {"untagged": [reference], "deleted": [], "freed": 0}
+
+    async def doctor(self) -> list[Json]:
+        return self.findings
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for a condition, failing after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
