@@ -428,3 +428,10 @@ def fstatfs_type(fd: int) -> int:
     return int(
         struct.unpack_from("=I", buffer.raw)[0]
     )  # little endian or 32 bits wide on all we number above
+
+
+def pack_sched_attr(  # noqa: PLR0917 - the structure's order
+    policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
+) -> bytes:
+    """struct sched_attr, version 0 (48 bytes); times in nanoseconds."""
+    return struct.pack("=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period)

@@ -1,0 +1,442 @@
+"""A container, from its birth to the end of its cgroup: create, start, kill, exec, update, delete.
+
+Called in the process that is the container's parent (a shim): single-threaded, because clone3 copies the interpreter.
+Reaping is the caller's: the pid of a Container or ExecHandle is its child (`waitid(P_PIDFD, pidfd, WEXITED)`); what
+fails before a handle exists is killed and reaped here. Operations follow runtime-spec runtime.md, "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from signal import SIGCHLD, SIGKILL
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from runtime import errors
+from runtime import syscalls as sc
+from runtime.cgroups import Cgroup, layout, open_cgroup
+from runtime.errors import RuntimeFault, SpecError, StateError, SyscallError
+from runtime.oci import init, rootfs
+from runtime.oci import spec as oci
+from runtime.oci.spec import IDMapping, Linux, Process, Spec
+from runtime.security import capabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.security.capabilities import CapSets
+    from runtime.shim.protocol import RootfsOverlay
+
+# How long a child may take from clone3 to ready, and from the gate to execve. Only a hung file system takes longer
+# than milliseconds; the shim must not hang with it.
+HANDSHAKE_SECONDS: Final = 60.0
+
+# type → (name below /proc/<pid>/ns, flag); user first: the others may need its privileges
+_NAMESPACES: Final = {
+    "user": ("user", sc.CLONE_NEWUSER),
+    "network": ("net", sc.CLONE_NEWNET),
+    "ipc": ("ipc", sc.CLONE_NEWIPC),
+    "uts": ("uts", sc.CLONE_NEWUTS),
+    "cgroup": ("cgroup", sc.CLONE_NEWCGROUP),
+    "pid": ("pid", sc.CLONE_NEWPID),
+    "mount": ("mnt", sc.CLONE_NEWNS),
+}
+
+
+class Stdio(NamedTuple):
+    """Descriptors that become the process's 0, 1 and 2. They stay the caller's to close."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecHandle:
+    """A further process in a container: a child of the caller, who reaps it and closes `pidfd`."""
+
+    pid: int
+    pidfd: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Container:
+    """A created container. `warnings` are sentences about what this machine could not give it."""
+
+    id: str
+    pid: int
+    pidfd: int  # closed by delete()
+    cgroup: Cgroup
+    spec: Spec
+    warnings: tuple[str, ...] = ()
+    _channel: socket.socket | None = None  # open while the gate is closed
+    _seccomp: bytes | None = None
+
+    def start(self) -> None:
+        """Open the gate and wait until execve has succeeded. Raises StartError with runc's words when it has not (the
+        init is then dead, with exit code 1, for the caller to reap); StateError when the state is not `created`."""
+        channel = self._channel
+        if channel is None:
+            raise StateError(f"container {self.id} cannot be started: it is not in the state created")
+        self._channel = None
+        with channel:
+            try:
+                channel.send(b"start")
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise StateError(f"container {self.id} cannot be started: its init is dead") from error
+            _converse(channel, f"container {self.id}", until_exec=True)
+
+    def kill(self, signal: int, *, everything: bool = False) -> None:
+        """Signal the init, or (everything) each process in the cgroup, forks included: SIGKILL by the cgroup's own
+        kill, others while it is frozen. StateError when the init is gone."""
+        if everything:
+            self._kill_everything(signal)
+            return
+        try:
+            sc.pidfd_send_signal(self.pidfd, signal)
+        except SyscallError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            raise StateError(f"container {self.id} is not running") from error
+
+    def _kill_everything(self, signal: int) -> None:
+        if signal == SIGKILL:
+            self.cgroup.kill()
+            return
+        paused = self.cgroup.frozen()
+        self.cgroup.freeze()
+        try:
+            for pid in self.cgroup.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal)
+        finally:
+            if not paused:
+                self.cgroup.thaw()
+
+    def exec(
+        self, process: dict[str, Any], *, stdio: Stdio | None, console_slave: int | None = None
+    ) -> ExecHandle:
+        """Run `process` (the OCI object) in all of the container's namespaces and its cgroup. Returns when execve has
+        succeeded; raises StartError (runc's words), SpecError, StateError when the container is not running."""
+        if self._channel is not None or self.pidfd < 0 or _is_dead(self.pidfd):
+            raise StateError(f"cannot exec in container {self.id}: it is not running")
+        wanted = oci.process(process)
+        caps, available, warnings = _capabilities(wanted)
+        kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
+        if "user" in oci.namespaces(self.spec):
+            kinds |= sc.CLONE_NEWUSER
+        with ExitStack() as always, ExitStack() as undo:
+            ours, theirs = _channel_pair(always)
+            into = _into_cgroup(self.cgroup, always)
+            job = init.Job(
+                process=wanted,
+                channel=theirs,
+                parent=_own_pidfd(always),
+                caps=caps,
+                available_caps=available,
+                cgroup=self.cgroup if into is None else None,
+                join=((self.pidfd, kinds),),
+                stdio=stdio,
+                console=console_slave,
+                keyring=f"_ses.{self.id}",
+                seccomp=self._seccomp,
+                gate=False,
+            )
+            pid, pidfd = _clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
+            theirs.close()
+            said = _converse(ours, f"exec in container {self.id}", until_exec=True)
+            undo.pop_all()
+            return ExecHandle(pid, pidfd, (*warnings, *said))
+
+    def update(self, resources: dict[str, Any]) -> list[str]:
+        """Apply OCI linux.resources to the cgroup; only what is named changes. Returns warnings."""
+        return self.cgroup.apply(resources)
+
+    def delete(self) -> None:
+        """End what still runs in it and remove its cgroup: nothing else of it is on the host. Idempotent. An init that
+        this ends is still the caller's to reap."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self.pidfd >= 0:
+            with contextlib.suppress(SyscallError):  # ESRCH: it has ended already
+                sc.pidfd_send_signal(self.pidfd, SIGKILL)
+        self.cgroup.remove()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def create(
+    spec: Spec,
+    *,
+    container_id: str,
+    bundle: str,
+    stdio: Stdio | None,
+    console_slave: int | None = None,
+    rootfs: RootfsOverlay | None,
+    cgroup_path: str,
+    parent_death_signal: int = SIGKILL,
+) -> Container:
+    """Make the container up to the gate before execve. `console_slave` is the terminal's slave when process.terminal
+    is set; `stdio` None then means the terminal for all three (without a terminal: the caller's own).
+
+    Raises SpecError, CapabilityError, SyscallError, StateError; whatever is raised, nothing is left: no process, no
+    cgroup, no descriptor, no mount (those live in the container's mount namespace).
+    """
+    spec = oci.validate(spec)
+    process, linux = spec["process"], spec.get("linux", {})
+    if process.get("terminal") and console_slave is None:
+        raise SpecError("process.terminal: a terminal is asked for and none was given")
+    plan = _plan(spec, bundle, rootfs, cgroup_path, console_slave)
+    caps, available, warnings = _capabilities(process)
+    filter_ = _seccomp(linux)
+    with ExitStack() as always, ExitStack() as undo:
+        _make_directories(plan.root, undo)
+        cgroup = _make_cgroup(cgroup_path, undo)
+        warnings += cgroup.apply(linux.get("resources", {}))
+        ours, theirs = _channel_pair(undo)
+        into = _into_cgroup(cgroup, always)
+        flags, join, pid_namespace = _namespaces(spec, always)
+        job = init.Job(
+            process=process,
+            channel=theirs,
+            parent=_own_pidfd(always),
+            caps=caps,
+            available_caps=available,
+            cgroup=cgroup if into is None else None,
+            join=join,
+            stdio=stdio,
+            console=console_slave,
+            plan=plan,
+            new_cgroup_namespace=oci.namespaces(spec).get("cgroup") == "",
+            new_user_namespace=bool(flags & sc.CLONE_NEWUSER),
+            keyring=f"_ses.{container_id}",
+            hostname=spec.get("hostname", ""),
+            domainname=spec.get("domainname", ""),
+            sysctls=linux.get("sysctl", {}),
+            seccomp=filter_,
+            pdeathsig=parent_death_signal,
+        )
+        pid, pidfd = _clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
+        theirs.close()
+        said = _converse(ours, f"container {container_id}", mappings=lambda: _write_mappings(pid, linux))
+        undo.pop_all()
+        return Container(container_id, pid, pidfd, cgroup, spec, (*warnings, *said), ours, filter_)
+
+
+# --- what create and exec are made of ---
+
+
+def _plan(
+    spec: Spec, bundle: str, overlay: RootfsOverlay | None, cgroup_path: str, console: int | None
+) -> rootfs.Plan:
+    needs_cgroups = any(entry.get("type") in ("cgroup", "cgroup2") for entry in spec.get("mounts", []))
+    if not needs_cgroups:
+        return rootfs.plan(spec, bundle=bundle, overlay=overlay, console=console)
+    where = layout()
+    points = [*where.hierarchies, *([where.unified] if where.unified else [])]
+    host = rootfs.Host(where, {point: f"{point}{cgroup_path}" for point in points})
+    return rootfs.plan(spec, bundle=bundle, overlay=overlay, host=host, console=console)
+
+
+def _capabilities(process: Process) -> tuple[CapSets, int, list[str]]:
+    available = capabilities.bounding()
+    capabilities.last_cap()  # cached here, where /proc is the machine's
+    wanted: Any = process.get("capabilities")
+    sets, warnings = capabilities.plan(wanted, available=available)
+    return sets, available, warnings
+
+
+def _seccomp(linux: Linux) -> bytes | None:
+    profile = linux.get("seccomp")
+    if not profile:
+        return None
+    from runtime.security import seccomp  # loads libseccomp: only for those who filter
+
+    return seccomp.compile(profile)
+
+
+def _make_directories(root: rootfs.RootMount, undo: ExitStack) -> None:
+    """The mount point, upper and work directories where the caller has not made them."""
+    if not root.lower:
+        return
+    for path in (root.path, root.upper, root.work):
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise SyscallError(error.errno or 0, "mkdir", path) from error
+        undo.callback(_remove_tree, path)
+        if path == root.upper:
+            os.chmod(path, 0o755)  # it becomes the mode of "/", whatever our umask is
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # only when something has failed
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_cgroup(path: str, undo: ExitStack) -> Cgroup:
+    cgroup = open_cgroup(path)
+    existed = cgroup.exists()
+    if existed and cgroup.pids():
+        raise StateError(f"cgroup {path} is in use by other processes: it cannot become a container's")
+    if not existed:
+        undo.callback(cgroup.remove)
+    cgroup.create()
+    return cgroup
+
+
+def _into_cgroup(cgroup: Cgroup, stack: ExitStack) -> int | None:
+    into = cgroup.into_fd()
+    if into is not None:
+        stack.callback(os.close, into)
+    return into
+
+
+def _channel_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stack.callback(ours.close)
+    stack.callback(theirs.close)
+    return ours, theirs
+
+
+def _own_pidfd(stack: ExitStack) -> int:
+    fd = sc.pidfd_open(os.getpid())
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _namespaces(
+    spec: Spec, stack: ExitStack
+) -> tuple[int, tuple[tuple[int, int], ...], tuple[int, int] | None]:
+    """(flags for clone3, what the child joins by setns, the pid namespace the child is born into).
+
+    A namespace that is ours already is left out: the shim lives in its pod's.
+    """
+    flags, join, pid_namespace = 0, [], None
+    wanted = oci.namespaces(spec)
+    for kind, (name, flag) in _NAMESPACES.items():
+        path = wanted.get(kind)
+        if path == "":
+            # a cgroup namespace has its root where its maker is: the child makes it, once it is in its cgroup
+            flags |= flag if kind != "cgroup" else 0
+        if not path:
+            continue
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SyscallError(error.errno or 0, "open", f"{kind} namespace {path}") from error
+        stack.callback(os.close, fd)
+        if sc.fstatfs_type(fd) != sc.NSFS_MAGIC:
+            raise SpecError(f"linux.namespaces: {path} is not a namespace")
+        theirs, ours = os.fstat(fd), os.stat(f"/proc/self/ns/{name}")
+        if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+            continue
+        if kind == "pid":
+            pid_namespace = (fd, flag)
+        else:
+            join.append((fd, flag))
+    return flags, tuple(join), pid_namespace
+
+
+def _clone(
+    job: init.Job, flags: int, *, into: int | None, pid_namespace: tuple[int, int] | None, undo: ExitStack
+) -> tuple[int, int]:
+    """clone3 and, in the child, init.run. A pid namespace to join is set for children before and put back after:
+    setns(2) of one never moves the caller itself."""
+    if pid_namespace is not None:
+        sc.setns(*pid_namespace, about="pid namespace")
+    try:
+        pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=SIGCHLD, cgroup=into)
+        if pid == 0:
+            init.run(job)
+        undo.callback(_end, pidfd)
+    except SyscallError as error:
+        if pid_namespace is not None and error.errno == errno.ENOMEM:  # how the kernel says its init is dead
+            raise StateError("the pid namespace to join has no living init any more") from error
+        raise
+    finally:
+        if pid_namespace is not None:
+            sc.setns(job.parent, sc.CLONE_NEWPID, about="back to the own pid namespace")
+    return pid, pidfd
+
+
+def _end(pidfd: int) -> None:
+    """Kill and reap a child that never became a handle."""
+    with contextlib.suppress(SyscallError):
+        sc.pidfd_send_signal(pidfd, SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)
+
+
+def _is_dead(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _converse(
+    channel: socket.socket,
+    who: str,
+    *,
+    until_exec: bool = False,
+    mappings: Callable[[], None] | None = None,
+) -> list[str]:
+    """Follow the child until it is ready (or, until_exec, until the channel closes by execve). Returns its warnings."""
+    warnings: list[str] = []
+    channel.settimeout(HANDSHAKE_SECONDS)
+    while True:
+        try:
+            packet = channel.recv(1 << 17)
+        except TimeoutError as error:
+            raise StateError(f"{who}: its init did not answer within {HANDSHAKE_SECONDS:.0f} s") from error
+        except ConnectionResetError:
+            packet = b""
+        if not packet:
+            if until_exec:
+                return warnings
+            raise StateError(f"{who}: its init was killed before it was ready")
+        said = json.loads(packet)
+        if "error" in said:
+            _raise(who, said["error"])
+        warnings += said.get("warnings", [])
+        if said.get("mappings") and mappings is not None:
+            mappings()
+            channel.send(b"mapped")
+        if said.get("ready"):
+            return warnings
+
+
+def _raise(who: str, said: dict[str, Any]) -> NoReturn:
+    """The child's error as if it had been raised here; its step in front, but for the program's own (runc's text)."""
+    kind = getattr(errors, said["class"], RuntimeFault)
+    if said["class"] in ("OSError", "SyscallError") and said["errno"]:
+        raise SyscallError(said["errno"], f"{who}: {said['step']}: {said['call']}", said["about"])
+    if not (isinstance(kind, type) and issubclass(kind, RuntimeFault)) or kind is SyscallError:
+        kind = RuntimeFault
+    raise kind(said["message"] if kind is errors.StartError else f"{who}: {said['step']}: {said['message']}")
+
+
+def _write_mappings(pid: int, linux: Linux) -> None:
+    for name, entries in (
+        ("uid_map", linux.get("uidMappings", [])),
+        ("gid_map", linux.get("gidMappings", [])),
+    ):
+        with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+            file.write("".join(map(_mapping_line, entries)))
+
+
+def _mapping_line(entry: IDMapping) -> str:
+    return f"{entry['containerID']} {entry['hostID']} {entry['size']}\n"

@@ -1,0 +1,519 @@
+"""The child: from clone3 to execve, in one straight line. Runs in the new process only and never returns.
+
+    parent                                   child (here)
+    cgroup made and limited
+    clone3 ───────────────────────────────►  steps: cgroup, session, namespaces, root, credentials, …
+    recv  ◄── {"ready", "warnings"} ───────  everything is done but seccomp's last word and execve
+    Container.start: send "start" ─────────► execve
+    recv  ◄── end of file ─────────────────  it worked: the socket is close-on-exec
+    recv  ◄── {"error": …} ────────────────  it did not: step, class, errno and sentence
+
+The child is a copy of an interpreter that knows nothing of having been cloned: it flushes nothing, runs no exit
+handlers, and whatever is raised becomes one packet and os._exit.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import termios
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from runtime import syscalls as sc
+from runtime.errors import CapabilityError, RuntimeFault, SpecError, StartError, StateError, SyscallError
+from runtime.oci import rootfs
+from runtime.oci.spec import Process, sysctl_path
+from runtime.security import capabilities, rlimits
+from runtime.security.capabilities import CapSets
+
+if TYPE_CHECKING:
+    from runtime.cgroups import Cgroup
+
+_DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SYS_ADMIN: Final = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
+_MAX_PACKET: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All the child needs, decided and opened by the parent. Descriptors named here are the only ones that survive."""
+
+    process: Process
+    channel: socket.socket
+    parent: int  # pidfd of the process that must outlive us
+    caps: CapSets
+    available_caps: int  # our bounding set at the moment
+    cgroup: Cgroup | None  # None: clone3 has put us there already
+    join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
+    stdio: tuple[int, int, int] | None = None
+    console: int | None = None
+    plan: rootfs.Plan | None = None  # None: join a container that has its root already (exec)
+    new_cgroup_namespace: bool = False
+    new_user_namespace: bool = False  # the parent writes the mappings, we wait for them
+    keyring: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    seccomp: bytes | None = None
+    pdeathsig: int = signal.SIGKILL
+    gate: bool = True  # wait for "start" before execve
+
+
+class _Reporter:
+    """Where we are, and what is said about it."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.step = "begin"
+        self.warnings: list[str] = []
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.channel.send(json.dumps(message).encode()[:_MAX_PACKET])
+
+    def failed(self, error: BaseException) -> None:
+        known = isinstance(error, RuntimeFault | OSError)
+        about = {
+            "step": self.step,
+            "class": type(error).__name__ if isinstance(error, RuntimeFault) else "OSError",
+            "errno": getattr(error, "errno", None) or 0,
+            "message": str(error) if known else f"{type(error).__name__}: {error}",
+            "call": getattr(error, "call", "") or self.step,
+            "about": getattr(error, "about", "") or getattr(error, "filename", None) or "",
+        }
+        self.send({"error": {key: v if isinstance(v, int) else str(v) for key, v in about.items()}})
+
+
+def run(job: Job) -> NoReturn:
+    """Become the container's process, or die having said why."""
+    report = _Reporter(job.channel)
+    try:
+        _init(job, report)
+    except BaseException as error:  # noqa: BLE001 - whatever it is must not escape into the parent's code
+        try:
+            report.failed(error)
+        finally:
+            os._exit(1)
+    os._exit(1)
+
+
+def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the order is the point
+    process = job.process
+    user = process.get("user", {})
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+
+    # First of all: do not outlive the shim, not even while half made. The death may have come before prctl(2);
+    # getppid() says nothing from inside a new pid namespace (it is 0), the parent's pidfd does.
+    report.step = "parent"
+    _die_with_parent(job)
+    # Nobody in a namespace we are about to enter may ptrace us or look into /proc/<us>/fd (CVE-2016-9962).
+    sc.prctl(sc.PR_SET_DUMPABLE, 0)
+    # Python ignores SIGPIPE and SIGXFSZ; ignored and blocked signals are inherited over execve. (Handlers were
+    # reset by CLONE_CLEAR_SIGHAND: no handler of the parent's ran, or wrote to its wakeup descriptor, from here.)
+    _default_signals()
+
+    # Descriptors of the parent's (other containers' pipes and logs) would be kept open by us.
+    report.step = "descriptors"
+    console = () if job.console is None else (job.console,)
+    keep = {
+        job.channel.fileno(),
+        job.parent,
+        *(fd for fd, _ in job.join),
+        *(job.stdio or (0, 1, 2)),
+        *console,
+    }
+    sc.close_all_except(keep)
+
+    # The host's /proc, kept by descriptor: after the namespaces change there is no other we can trust.
+    proc = _open_proc()
+
+    # Limits apply from here. Before the cgroup namespace, whose root is where we are when it is made.
+    report.step = "cgroup"
+    if job.cgroup is not None:
+        job.cgroup.attach(0)
+    if job.new_user_namespace:
+        report.send({"mappings": True})
+        _expect(job, b"mapped")
+
+    # A session of our own: no signal from the caller's terminal, and a terminal can become the controlling one.
+    report.step = "session"
+    os.setsid()
+    if job.console is not None:
+        fcntl.ioctl(job.console, termios.TIOCSCTTY, 0)
+    _place_stdio(job)
+
+    # What config.json names by path (the pod's net, ipc, uts), or for exec all of the container's. User first: the
+    # others may need its privileges. pid was done by the parent, it only counts for children.
+    report.step = "namespaces"
+    # oom_score_adj before a user namespace takes the privilege; label before the mount namespace takes /proc away.
+    _set_oom_score(proc, process, report)
+    _set_label(proc, process)
+    for fd, kind in job.join:
+        sc.setns(fd, kind, about="of the container")
+    if job.new_user_namespace:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    if job.new_cgroup_namespace:
+        sc.unshare(sc.CLONE_NEWCGROUP)
+
+    # A session keyring of its own: else the container shares the caller's keys.
+    report.step = "keyring"
+    _join_keyring(job.keyring, report)
+
+    if job.plan is not None:
+        # After ipc (mqueue), net (sysfs), pid (proc) and cgroup namespaces: these file systems show whose they are.
+        report.step = "rootfs"
+        old_umask = os.umask(0)  # modes are exactly those asked for
+        root = job.plan.root.execute()
+        for operation in job.plan.operations:
+            report.step = f"rootfs: {operation.describe()}"
+            operation.execute(root)
+        os.umask(old_umask)
+
+        report.step = "hostname"
+        if job.hostname:
+            sc.sethostname(job.hostname)
+        if job.domainname:
+            sc.setdomainname(job.domainname)
+
+        # By the host's procfs: what the container calls /proc/sys could be anything (CVE-2025-52881).
+        report.step = "sysctl"
+        for name, value in job.sysctls.items():
+            _write_proc(proc, f"sys/{sysctl_path(name)}", value)
+
+        report.step = "pivot_root"
+        rootfs.pivot(root, propagation=job.plan.propagation)
+    os.close(proc)
+
+    # Limits and scheduling while we still may.
+    report.step = "rlimits"
+    report.warnings += rlimits.apply(process.get("rlimits", []))
+    report.step = "scheduler"
+    _set_scheduling(process)
+
+    # From here no descriptor is left that leads out of the root: a cwd or program of /proc/self/fd/N finds nothing
+    # (CVE-2024-21626). Only the channel and the parent's pidfd remain, both close-on-exec.
+    report.step = "descriptors"
+    sc.close_all_except({0, 1, 2, job.channel.fileno(), job.parent})
+
+    # As root first: the directory may be closed to the user, or (root-squashed NFS) to root. Then once more below.
+    report.step = "cwd"
+    there = _chdir(process["cwd"], final=False)
+
+    # Bounding set while CAP_SETPCAP is here; groups and gid before uid takes the right to change them away.
+    # KEEPCAPS carries the permitted set over setuid, for what follows.
+    report.step = "user"
+    capabilities.drop_bounding(job.caps.bounding, available=job.available_caps)
+    _own_stdio(uid)
+    sc.prctl(sc.PR_SET_KEEPCAPS, 1)
+    _set_groups(user.get("additionalGids", []), new_user_namespace=job.new_user_namespace)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    sc.prctl(sc.PR_SET_KEEPCAPS, 0)
+    os.umask(user.get("umask", 0o022))
+
+    # Without no_new_privs, installing a filter needs CAP_SYS_ADMIN: it is kept, and it alone beyond the final sets,
+    # for as long as the gate is closed. What a filter forbids must not be needed after it, so it comes last.
+    report.step = "capabilities"
+    no_new_privs = bool(process.get("noNewPrivileges"))
+    final = job.caps
+    borrowed = _SYS_ADMIN if job.seccomp is not None and not no_new_privs else 0
+    sc.capset(final.effective | borrowed, final.permitted | borrowed, final.inheritable)
+    if not there:
+        report.step = "cwd"
+        _chdir(process["cwd"], final=True)
+    report.step = "no_new_privs"
+    if no_new_privs:
+        sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+    environment = _environment(process, uid)
+
+    # A change of credentials clears the parent-death signal: again, and look again.
+    report.step = "parent"
+    _die_with_parent(job)
+
+    report.step = "gate"
+    if job.gate:
+        report.send({"ready": True, "warnings": report.warnings})
+        _expect(job, b"start")
+    elif report.warnings:
+        report.send({"warnings": report.warnings})
+
+    # The user's own eyes decide what is executable; the search path is the container's.
+    report.step = "exec"
+    program = _find_program(process["args"][0], environment)
+    argv = [os.fsencode(arg) for arg in process["args"]]
+
+    report.step = "seccomp"
+    if job.seccomp is not None:
+        from runtime.security import seccomp  # warm already in the process that made job.seccomp
+
+        seccomp.install(job.seccomp)
+    # The last of our privileges goes; ambient capabilities rest on the sets that are final only now.
+    report.step = "capabilities"
+    if borrowed or final.ambient:
+        capabilities.set_process(final)
+
+    report.step = "exec"
+    try:
+        os.execve(program, argv, environment)
+    except OSError as error:
+        raise StartError(f"exec {os.fsdecode(program)}: {_lower(error)}") from error
+
+
+# --- the steps ---
+
+
+def _die_with_parent(job: Job) -> None:
+    if not job.pdeathsig:
+        return
+    sc.prctl(sc.PR_SET_PDEATHSIG, job.pdeathsig)
+    poll = select.poll()
+    poll.register(job.parent, select.POLLIN)
+    if poll.poll(0):  # a pidfd is readable once its process is dead
+        os._exit(1)
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, *range(1, signal.NSIG)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _expect(job: Job, word: bytes) -> None:
+    """Wait for a word of the parent's. Its death closes the channel: then there is nothing to live for."""
+    said = job.channel.recv(64)
+    if said != word:
+        os._exit(1)
+
+
+def _place_stdio(job: Job) -> None:
+    """The given descriptors become 0, 1, 2. They may themselves be among 0, 1, 2, so they are moved away first."""
+    if job.stdio is None and job.console is None:
+        return
+    wanted = job.stdio or (job.console, job.console, job.console)
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in wanted if fd is not None]
+    for number, fd in enumerate(safe):
+        os.dup2(fd, number, inheritable=True)
+        os.close(fd)
+
+
+def _open_proc() -> int:
+    fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if sc.fstatfs_type(fd) != sc.PROC_SUPER_MAGIC:
+        raise CapabilityError("/proc of this machine is not procfs: mount it before containers are started")
+    return fd
+
+
+def _write_proc(proc: int, path: str, value: str) -> None:
+    """Write to a file below the host's procfs; what is mounted over it, or linked to from it, is not procfs."""
+    fd = sc.openat2(
+        proc, path, os.O_WRONLY, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS | sc.RESOLVE_NO_XDEV
+    )
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        raise SyscallError(error.errno or 0, "write", f"{value!r} to /proc/{path}") from error
+    finally:
+        os.close(fd)
+
+
+def _set_oom_score(proc: int, process: Process, report: _Reporter) -> None:
+    wanted = process.get("oomScoreAdj")
+    if wanted is None:
+        return
+    try:
+        _write_proc(proc, "self/oom_score_adj", str(wanted))
+    except SyscallError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise
+        # Below our own floor needs CAP_SYS_RESOURCE: stay where we are, the nearest that is allowed.
+        report.warnings.append(
+            f"oom_score_adj {wanted} was not set: lowering it needs CAP_SYS_RESOURCE, which this runtime does not have"
+        )
+
+
+def _set_label(proc: int, process: Process) -> None:
+    """The AppArmor profile or SELinux label that execve will switch to (/proc/self/attr/exec)."""
+    if profile := process.get("apparmorProfile", ""):
+        if profile == "unconfined":
+            return
+        if not os.path.isdir("/sys/kernel/security/apparmor"):
+            raise CapabilityError(
+                f"process.apparmorProfile: {profile!r} asked for, this kernel has no AppArmor"
+            )
+        _write_proc(proc, "self/attr/apparmor/exec", f"exec {profile}")
+    elif label := process.get("selinuxLabel", ""):
+        if not os.path.isdir("/sys/fs/selinux"):
+            raise CapabilityError(f"process.selinuxLabel: {label!r} asked for, this kernel has no SELinux")
+        _write_proc(proc, "self/attr/exec", label)
+
+
+def _join_keyring(name: str, report: _Reporter) -> None:
+    if not name:
+        return
+    try:
+        sc.keyctl(sc.KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name))
+    except SyscallError as error:
+        if (
+            error.errno == errno.EDQUOT
+        ):  # a quota of keys is no reason not to run; the caller's keyring would be one
+            sc.keyctl(sc.KEYCTL_JOIN_SESSION_KEYRING, None)
+        elif error.errno != errno.ENOSYS:
+            raise
+        report.warnings.append(f"no session keyring {name}: {error}")
+
+
+_POLICIES: Final = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+_SCHED_FLAGS: Final = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x01,
+    "SCHED_FLAG_RECLAIM": 0x02,
+    "SCHED_FLAG_DL_OVERRUN": 0x04,
+    "SCHED_FLAG_KEEP_POLICY": 0x08,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+_IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+
+
+def _set_scheduling(process: Process) -> None:
+    """process.scheduler by sched_setattr(2), process.ioPriority by ioprio_set(2)."""
+    if wanted := process.get("scheduler"):
+        policy = _POLICIES.get(wanted.get("policy", "SCHED_OTHER"))
+        flags = [_SCHED_FLAGS.get(name) for name in wanted.get("flags", [])]
+        if policy is None or None in flags:
+            raise SpecError(f"process.scheduler: unknown policy or flag in {wanted}")
+        times = (wanted.get("runtime", 0), wanted.get("deadline", 0), wanted.get("period", 0))
+        numbers = (wanted.get("nice", 0), wanted.get("priority", 0))
+        attr = sc.pack_sched_attr(policy, sum(f for f in flags if f), *numbers, *times)
+        sc.sched_setattr(0, attr)
+    if wanted_io := process.get("ioPriority"):
+        kind = _IO_CLASSES.get(wanted_io.get("class", ""))
+        if kind is None:
+            raise SpecError(
+                f"process.ioPriority.class: {wanted_io.get('class')!r} is none of {', '.join(_IO_CLASSES)}"
+            )
+        sc.ioprio_set(1, 0, kind << 13 | wanted_io.get("priority", 0))  # 1 = IOPRIO_WHO_PROCESS
+
+
+def _chdir(cwd: str, *, final: bool) -> bool:
+    """chdir(2) that takes no magic link, so it cannot go where a descriptor leads. False: denied, try as the user."""
+    flags = os.O_PATH | os.O_DIRECTORY
+    try:
+        fd = sc.openat2(sc.AT_FDCWD, cwd, flags, resolve=sc.RESOLVE_NO_MAGICLINKS)
+        os.fchdir(fd)
+        os.close(fd)
+    except OSError as error:
+        if not final and error.errno in (errno.EACCES, errno.EPERM):
+            return False
+        raise StartError(f"chdir to cwd ({cwd!r}) set in config.json failed: {_lower(error)}") from error
+    where = os.getcwd()
+    if not where.startswith("/"):  # getcwd(2) of a directory outside the root: "(unreachable)/…"
+        raise StateError("current working directory is outside of container mount namespace root")
+    return True
+
+
+def _own_stdio(uid: int) -> None:
+    """The user may reopen its stdio (/dev/stdout → /proc/self/fd/1). Only what can be the container's own: anonymous
+    pipes and terminals. Never a device such as the host's /dev/null, never a file."""
+    if uid == 0:
+        return
+    for fd in (0, 1, 2):
+        try:
+            info = os.fstat(fd)
+            own_pipe = stat.S_ISFIFO(info.st_mode) and sc.fstatfs_type(fd) == sc.PIPEFS_MAGIC
+            own_tty = stat.S_ISCHR(info.st_mode) and sc.fstatfs_type(fd) == sc.DEVPTS_SUPER_MAGIC
+            if (own_pipe or own_tty) and info.st_uid != uid:
+                os.fchown(fd, uid, -1)
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.EINVAL, errno.EPERM):
+                raise
+
+
+def _set_groups(additional: list[int], *, new_user_namespace: bool) -> None:
+    try:
+        os.setgroups(additional)
+    except PermissionError:
+        if additional or not new_user_namespace:  # "deny" in /proc/self/setgroups of a user namespace
+            raise
+
+
+def _environment(process: Process, uid: int) -> dict[bytes, bytes]:
+    """As given, the last of duplicates wins; HOME from the container's /etc/passwd when it is not (as runc)."""
+    environment: dict[bytes, bytes] = {}
+    for entry in process.get("env", []):
+        name, _, value = os.fsencode(entry).partition(b"=")
+        environment[name] = value
+    if not environment.get(b"HOME"):
+        environment[b"HOME"] = _home(uid)
+    return environment
+
+
+def _home(uid: int) -> bytes:
+    try:
+        fd = sc.openat2(
+            sc.AT_FDCWD, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK, resolve=sc.RESOLVE_NO_MAGICLINKS
+        )
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return b"/"
+            for line in file.read(1 << 20).splitlines():
+                fields = line.split(b":")
+                if len(fields) >= 6 and fields[2] == str(uid).encode():
+                    return fields[5] or b"/"
+    except OSError:
+        pass  # an image without it, or closed to the user
+    return b"/"
+
+
+def _find_program(name: str, environment: Mapping[bytes, bytes]) -> bytes:
+    """The path execve gets, by Go's exec.LookPath and runc's texts: a name with a slash is itself."""
+    if "/" in name:
+        _check_program(os.fsencode(name), name, final=True)
+        return os.fsencode(name)
+    for directory in environment.get(b"PATH", b"").split(b":"):
+        candidate = (directory or b".") + b"/" + os.fsencode(name)
+        if environment.get(b"PATH") and _check_program(candidate, name, final=False):
+            return candidate
+    raise StartError(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _check_program(path: bytes, name: str, *, final: bool) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(path, os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if not final:
+            return False
+        prefix = f'exec: "{name}": '
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise StartError(f"{prefix}stat {name}: {_lower(error)}") from error
+        raise StartError(f"{prefix}{_lower(error)}") from error
+    return True
+
+
+_GO_TEXTS: Final = {errno.ENOEXEC: "exec format error", errno.EISDIR: "is a directory"}
+
+
+def _lower(error: OSError) -> str:
+    """errno as Go spells it: callers of runc look for these words."""
+    code = error.errno or 0
+    return _GO_TEXTS.get(code) or os.strerror(code).lower()

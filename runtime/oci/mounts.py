@@ -1,0 +1,187 @@
+"""The options of a mount, as config.json and fstab spell them → kernel flags, attributes, propagation and data.
+
+The table is the OCI runtime specification's (config.md, "Linux mount options"); what is in no table goes to the file
+system as data. Nothing here touches the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from runtime.errors import CapabilityError
+from runtime.syscalls import (
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_RELATIME,
+    MOUNT_ATTR_STRICTATIME,
+    MS_BIND,
+    MS_DIRSYNC,
+    MS_I_VERSION,
+    MS_LAZYTIME,
+    MS_MANDLOCK,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_NOSYMFOLLOW,
+    MS_POSIXACL,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_RELATIME,
+    MS_REMOUNT,
+    MS_SHARED,
+    MS_SILENT,
+    MS_SLAVE,
+    MS_STRICTATIME,
+    MS_SYNCHRONOUS,
+    MS_UNBINDABLE,
+)
+
+# option → (flag, True = clears it)
+_FLAGS: Final[dict[str, tuple[int, bool]]] = {
+    "acl": (MS_POSIXACL, False),
+    "async": (MS_SYNCHRONOUS, True),
+    "atime": (MS_NOATIME, True),
+    "bind": (MS_BIND, False),
+    "defaults": (0, False),
+    "dev": (MS_NODEV, True),
+    "diratime": (MS_NODIRATIME, True),
+    "dirsync": (MS_DIRSYNC, False),
+    "exec": (MS_NOEXEC, True),
+    "iversion": (MS_I_VERSION, False),
+    "lazytime": (MS_LAZYTIME, False),
+    "loud": (MS_SILENT, True),
+    "mand": (MS_MANDLOCK, False),
+    "noacl": (MS_POSIXACL, True),
+    "noatime": (MS_NOATIME, False),
+    "nodev": (MS_NODEV, False),
+    "nodiratime": (MS_NODIRATIME, False),
+    "noexec": (MS_NOEXEC, False),
+    "noiversion": (MS_I_VERSION, True),
+    "nolazytime": (MS_LAZYTIME, True),
+    "nomand": (MS_MANDLOCK, True),
+    "norelatime": (MS_RELATIME, True),
+    "nostrictatime": (MS_STRICTATIME, True),
+    "nosuid": (MS_NOSUID, False),
+    "nosymfollow": (MS_NOSYMFOLLOW, False),
+    "rbind": (MS_BIND | MS_REC, False),
+    "relatime": (MS_RELATIME, False),
+    "remount": (MS_REMOUNT, False),
+    "ro": (MS_RDONLY, False),
+    "rw": (MS_RDONLY, True),
+    "silent": (MS_SILENT, False),
+    "strictatime": (MS_STRICTATIME, False),
+    "suid": (MS_NOSUID, True),
+    "symfollow": (MS_NOSYMFOLLOW, True),
+    "sync": (MS_SYNCHRONOUS, False),
+}
+
+PROPAGATION: Final[dict[str, int]] = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "shared": MS_SHARED,
+    "rshared": MS_SHARED | MS_REC,
+    "slave": MS_SLAVE,
+    "rslave": MS_SLAVE | MS_REC,
+    "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}
+
+# Recursive attributes (mount_setattr(2) with AT_RECURSIVE): option → (set, clear)
+_RECURSIVE: Final[dict[str, tuple[int, int]]] = {
+    "rro": (MOUNT_ATTR_RDONLY, 0),
+    "rrw": (0, MOUNT_ATTR_RDONLY),
+    "rnosuid": (MOUNT_ATTR_NOSUID, 0),
+    "rsuid": (0, MOUNT_ATTR_NOSUID),
+    "rnodev": (MOUNT_ATTR_NODEV, 0),
+    "rdev": (0, MOUNT_ATTR_NODEV),
+    "rnoexec": (MOUNT_ATTR_NOEXEC, 0),
+    "rexec": (0, MOUNT_ATTR_NOEXEC),
+    "rnodiratime": (MOUNT_ATTR_NODIRATIME, 0),
+    "rdiratime": (0, MOUNT_ATTR_NODIRATIME),
+    "rrelatime": (MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME),
+    "rnorelatime": (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
+    "rnoatime": (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
+    "ratime": (MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME),
+    "rstrictatime": (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
+    "rnostrictatime": (MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME),
+    "rnosymfollow": (MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "rsymfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
+}
+
+# The same flags as mount attributes, for detached bind mounts. MS_RDONLY is only ever set: "rw" leaves a source that
+# is mounted read-only as it is (as runc does); "rrw" asks for more.
+_ATTRS: Final[dict[int, int]] = {
+    MS_RDONLY: MOUNT_ATTR_RDONLY,
+    MS_NOSUID: MOUNT_ATTR_NOSUID,
+    MS_NODEV: MOUNT_ATTR_NODEV,
+    MS_NOEXEC: MOUNT_ATTR_NOEXEC,
+    MS_NODIRATIME: MOUNT_ATTR_NODIRATIME,
+    MS_NOSYMFOLLOW: MOUNT_ATTR_NOSYMFOLLOW,
+}
+_ATIME_ATTRS: Final[dict[int, int]] = {
+    MS_NOATIME: MOUNT_ATTR_NOATIME,
+    MS_STRICTATIME: MOUNT_ATTR_STRICTATIME,
+    MS_RELATIME: MOUNT_ATTR_RELATIME,
+}
+
+_REFUSED: Final[dict[str, str]] = {
+    "idmap": "id-mapped mounts are not supported by this engine",
+    "ridmap": "id-mapped mounts are not supported by this engine",
+    "tmpcopyup": "copying the image's files into a tmpfs is not supported by this engine",
+}
+
+
+class Options(NamedTuple):
+    """What a mount's options mean. Attributes (MOUNT_ATTR_*) are for mount_setattr(2), flags (MS_*) for mount(2)."""
+
+    flags: int = 0
+    cleared: int = 0  # MS_* flags that were explicitly unset
+    propagation: tuple[int, ...] = ()  # MS_PRIVATE … [| MS_REC], in the order they were asked for
+    recursive_set: int = 0
+    recursive_clear: int = 0
+    data: str = ""
+
+    @property
+    def is_bind(self) -> bool:
+        return bool(self.flags & MS_BIND)
+
+    @property
+    def attrs(self) -> tuple[int, int]:
+        """(set, clear) for the top mount of a bind."""
+        add = sum(attr for flag, attr in _ATTRS.items() if self.flags & flag)
+        drop = sum(attr for flag, attr in _ATTRS.items() if self.cleared & flag and flag != MS_RDONLY)
+        for flag, attr in _ATIME_ATTRS.items():
+            if self.flags & flag:
+                # the access-time modes are one field: to set one, all its bits are cleared
+                return add | attr, drop | MOUNT_ATTR__ATIME
+        return add, drop
+
+
+def parse(options: list[str]) -> Options:
+    """Later options win over earlier ones, as in mount(8). CapabilityError for what is known but not carried out."""
+    flags = cleared = rec_set = rec_clear = 0
+    propagation: list[int] = []
+    data: list[str] = []
+    for option in options:
+        if option in _FLAGS:
+            flag, clears = _FLAGS[option]
+            flags, cleared = (flags & ~flag, cleared | flag) if clears else (flags | flag, cleared & ~flag)
+        elif option in PROPAGATION:
+            propagation.append(PROPAGATION[option])
+        elif option in _RECURSIVE:
+            add, drop = _RECURSIVE[option]
+            rec_set, rec_clear = (rec_set & ~drop) | add, (rec_clear & ~add) | drop
+        elif option in _REFUSED:
+            raise CapabilityError(f"mount option {option}: {_REFUSED[option]}")
+        elif option:
+            data.append(option)
+    return Options(flags, cleared, tuple(propagation), rec_set, rec_clear, ",".join(data))
