@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from manifests.checking import check
 from manifests.core import ConfigMap, Pod, Secret
-from manifests.defaults import default_object
 from manifests.kinds import KNOWN_KINDS, api_versions_of
 from manifests.meta import Object
-from manifests.problems import InvalidObject, Path, Problem, did_you_mean, field_path, required
-from manifests.validation import validate_object
+from manifests.problems import Path, Problem, did_you_mean, field_path, required
 from manifests.yamldoc import SyntaxProblem, YamlDocument, read_documents
 
 MAX_FILE = 10 << 20  # as kubelet's
@@ -147,17 +146,13 @@ def _load_object(source: _Source) -> Document | list[ManifestError]:
     kind_of = _type_of(source)
     if isinstance(kind_of, ManifestError):
         return [kind_of, *_duplicate_keys(source)]
-    errors = _duplicate_keys(source)
-    try:
-        obj = default_object(kind_of.parse(source.data))
-    except InvalidObject as error:
-        return _sorted(errors + [source.error(problem) for problem in error.problems])
-    errors += [source.error(problem) for problem in validate_object(obj)]
-    if not errors and not obj.metadata.name:
-        sentence = "a manifest in a directory needs metadata.name: generateName would make another object at every look"
-        errors.append(source.error(Problem(("metadata", "generateName"), sentence), ErrorKind.UNSUPPORTED))
-    if errors:
+    obj, problems = check(kind_of, source.data)
+    errors = _duplicate_keys(source) + [source.error(problem) for problem in problems]
+    if obj is None or errors:
         return _sorted(errors)
+    if not obj.metadata.name:
+        sentence = "a manifest in a directory needs metadata.name: generateName would make another object at every look"
+        return [source.error(Problem(("metadata", "generateName"), sentence), ErrorKind.UNSUPPORTED)]
     line, _ = source.document.locate(source.prefix)
     meta = obj.metadata
     return Document(

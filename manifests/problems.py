@@ -35,6 +35,9 @@ _MAPS = frozenset(
 )
 
 
+_SHOWN = 12  # of the values a field can have
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong: `path` from the object's root (aliases and indexes) and a sentence."""
@@ -91,7 +94,7 @@ def forbidden(path: Path, detail: str) -> Problem:
 def not_supported(path: Path, value: str, allowed: Iterable[str]) -> Problem:
     """`Unsupported value: "Allways": supported values: "Always", …`, and the near one when there is one."""
     names = sorted(allowed)
-    listed = ", ".join(f'"{name}"' for name in names)
+    listed = ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     return Problem(
         path, f"Unsupported value: {_go(value)}: supported values: {listed}{did_you_mean(value, names)}"
     )
@@ -209,19 +212,19 @@ def model_at(root: "type[BaseModel]", path: Path) -> "type[BaseModel] | None":
         if model is None or isinstance(part, int):
             continue  # an index: the list's items are already in `model`
         field = fields_by_alias(model).get(part)
-        model = next(_models_in(field.annotation), None) if field is not None else None
+        model = next(models_in(field.annotation), None) if field is not None else None
     return model
 
 
 def _children(model: "type[BaseModel]") -> Iterator[tuple[str, "type[BaseModel]"]]:
     for alias, field in fields_by_alias(model).items():
-        for child in _models_in(field.annotation):
+        for child in models_in(field.annotation):
             yield (f"{alias}[]" if "list" in str(field.annotation) else alias), child
 
 
-def _models_in(annotation: Any) -> Iterator["type[BaseModel]"]:
+def models_in(annotation: Any) -> Iterator["type[BaseModel]"]:
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         yield annotation
         return
     for inner in get_args(annotation):
-        yield from _models_in(inner)
+        yield from models_in(inner)
