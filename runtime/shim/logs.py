@@ -1,4 +1,4 @@
-"""A container's log file: CRI lines out of what its pipes say, rotation by size, and what happens when the disk is full.
+"""A container's log file: CRI lines out of what its pipes say, rotation by size, and life with a full disk.
 
 Format (CRI, as containerd writes it): `<RFC3339Nano> <stdout|stderr> <P|F> <text>\\n`. A text longer than `LINE_MAX`
 bytes is cut: leading parts carry P, the last one F; a text that ends without a newline at end of file is P; CR LF
@@ -115,12 +115,13 @@ class LogFile:
         self._size = os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        """Says what was lost, if the disk lets it, and closes."""
+        """Says what was lost, if the disk lets it, and closes. Fine twice; later writes are lost."""
         if self._usable() and self.lost_lines:
             self._write_marker()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._retry_at = float("inf")
 
     def write(self, lines: bytes) -> None:
         """Append whole lines, rotating between lines so that no file grows past max_bytes (a longer line aside)."""

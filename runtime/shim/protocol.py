@@ -34,12 +34,18 @@ class Op(StrEnum):
     #                of grace, by the shim itself (it outlives the daemon); again = shrink the remaining grace only
     KILL = "kill"  # {"container_id", "signal": int, "all": bool} -> {}
     DELETE = "delete"  # {"container_id"} -> {}: only when stopped; its cgroup and record go
-    UPDATE = "update"  # {"container_id", "resources": OCI linux.resources, "labels": {k: v}} -> {"container": …}
-    EXEC = "exec"  # ExecRequest -> {"exec_id", "pid"} + fds: tty: [master]; else [stdin_w, stdout_r, stderr_r]
+    UPDATE = (
+        "update"  # {"container_id", "resources": OCI linux.resources, "labels": {k: v}} -> {"container": …}
+    )
+    EXEC = (
+        "exec"  # ExecRequest -> {"exec_id", "pid"} + fds: tty: [master]; else [stdin_w, stdout_r, stderr_r]
+    )
     RESIZE = "resize"  # {"exec_id", "width", "height"} -> {}
     ATTACH_FDS = "attach"  # {"container_id"} -> {} + fds of the container's own stdin_w (if it has one)
     ROTATE = "rotate"  # {"container_id"} -> {}: rotate its log now
-    SHUTDOWN = "shutdown"  # {"force": bool} -> {}: refuse (StateError) while containers live unless force; remove
+    SHUTDOWN = (
+        "shutdown"  # {"force": bool} -> {}: refuse (StateError) while containers live unless force; remove
+    )
     #                        pod cgroup and run directory; exit
 
 
@@ -79,7 +85,9 @@ class SandboxConfig(_Record):
     host_pid: bool = False
     resources: dict[str, Any] = field(default_factory=dict)  # OCI linux.resources of the pod's own cgroup
     sysctls: dict[str, str] = field(default_factory=dict)
-    annotations: dict[str, str] = field(default_factory=dict)  # the daemon's own notes, given back in the record
+    annotations: dict[str, str] = field(
+        default_factory=dict
+    )  # the daemon's own notes, given back in the record
     oom_score_adj: int = -998
 
 
@@ -109,7 +117,9 @@ class CreateContainer(_Record):
     stdin: bool = False  # keep a stdin pipe open for attach
     tty: bool = False
     termination_message_path: str = ""  # host path of the file mounted into the container, "" = none
-    labels: dict[str, str] = field(default_factory=dict)  # spec hash, image, image id: given back in the record
+    labels: dict[str, str] = field(
+        default_factory=dict
+    )  # spec hash, image, image id: given back in the record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,152 @@
+"""What makes a forked process a pod's sandbox: its namespaces, its place in the cgroups, its manners as a parent.
+
+The shim itself lives in the pod's net, uts and ipc namespaces, so `/proc/<shim pid>/ns/{net,uts,ipc}` are the pod's:
+nothing is mounted anywhere, and the kernel ends them with the last process. It stays in the host's mount and pid
+namespaces, and in a cgroup outside the pod's, so that the pod's limits never starve the one who watches them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+from contextlib import ExitStack
+
+from runtime import syscalls
+from runtime.cgroups import Cgroup, open_cgroup
+from runtime.errors import SpecError, SyscallError
+from runtime.shim.protocol import SandboxConfig
+from runtime.shim.state import LOG
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+_NET_SYSCTLS = ("net.",)
+_IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
+_DOTS_AND_SLASHES = str.maketrans(
+    "./", "/."
+)  # whichever separator comes first is the separator (sysctl.d(5))
+_UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
+
+# Caught by a handler that does nothing rather than ignored: a write to a closed pipe is EPIPE all the same, systemd's
+# stop passes by, and the children get the default back by execve (an ignored signal would stay ignored in them).
+_SHRUGGED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGPIPE,
+    signal.SIGALRM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXFSZ,
+)
+
+
+def become_daemon(run_dir: str, keep: set[int], title: str) -> None:
+    """First thing after the fork: own session, own descriptors, own signal dispositions, a name in ps."""
+    os.setsid()
+    for number in _SHRUGGED:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    os.chdir("/")
+    null = os.open("/dev/null", os.O_RDWR)
+    log = os.open(f"{run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for target, source in enumerate((null, null, log)):
+        os.dup2(source, target)
+    syscalls.close_all_except({0, 1, 2, *keep})
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    _set_title(title)
+
+
+def set_up(config: SandboxConfig, undo: ExitStack) -> tuple[Cgroup, list[str]]:
+    """Namespaces, host name, sysctls and the pod's cgroup; returns it and what this machine could not give.
+
+    Namespaces need no undo: they go with the process.
+    """
+    warnings = _lower_oom_score(config.oom_score_adj)
+    own = open_cgroup(config.shim_cgroup)
+    own.create()
+    own.attach(0)
+    _enter_namespaces(config)
+    pod = open_cgroup(config.cgroup)
+    undo.callback(pod.remove)
+    pod.create()
+    warnings += pod.apply(config.resources)
+    return pod, warnings
+
+
+def _enter_namespaces(config: SandboxConfig) -> None:
+    flags = 0
+    if not config.host_network:
+        flags |= syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS  # hostNetwork shares the host's name too
+    if not config.host_ipc:
+        flags |= syscalls.CLONE_NEWIPC
+    if flags:
+        syscalls.unshare(flags)
+    if not config.host_network:
+        syscalls.sethostname(config.hostname)
+        _loopback_up()
+    for key, value in config.sysctls.items():
+        _write_sysctl(key, value, config)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = struct.pack("16sH22x", b"lo", 0)
+        flags = struct.unpack_from("H", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)[0]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+
+
+def _write_sysctl(key: str, value: str, config: SandboxConfig) -> None:
+    """Only what belongs to a namespace of the pod's own may be set: anything else would change the host."""
+    allowed = (() if config.host_network else _NET_SYSCTLS + _UTS_SYSCTLS) + (
+        () if config.host_ipc else _IPC_SYSCTLS
+    )
+    path = key if "/" in key.partition(".")[0] else key.translate(_DOTS_AND_SLASHES)
+    dotted = path.replace("/", ".")
+    if not dotted.startswith(allowed) or ".." in path:
+        raise SpecError(
+            f'sysctl "{key}" does not belong to a namespace of this pod, setting it would change the host'
+        )
+    try:
+        fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SpecError(f'sysctl "{key}" cannot be set to "{value}": {error.strerror}') from error
+
+
+def _lower_oom_score(value: int) -> list[str]:
+    """As low as we may: below what the forkserver started with needs CAP_SYS_RESOURCE (proc(5))."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(value).encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise SyscallError(error.errno or 0, "write", "/proc/self/oom_score_adj") from error
+        return [f"oom_score_adj {value} of the shim refused (no CAP_SYS_RESOURCE)"]
+    return []
+
+
+def _set_title(title: str) -> None:
+    """comm by prctl, and the argument vector in place: what `ps` shows is this process, not the forkserver's call."""
+    name = ctypes.create_string_buffer(title.encode()[:15])
+    syscalls.prctl(syscalls.PR_SET_NAME, ctypes.addressof(name))
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49
+    if start and end > start + 1:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, title.encode()[: end - start - 1], min(len(title.encode()), end - start - 1))

@@ -1,0 +1,333 @@
+"""A pod's shim: the process that holds the sandbox, its containers' stdio, logs and exit codes, and outlives the rest.
+
+    forkserver ──fork──► run() ── set up the sandbox ── write state.json ── tell the forkserver ── loop for ever
+                                       └ anything fails: undone, told, gone
+
+Single-threaded. Everything it knows is in state.json before anybody hears of it, so a daemon that starts later sees
+what one that listened would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from runtime.cgroups import Cgroup
+from runtime.errors import RuntimeFault, StateError
+from runtime.shim import sandbox, state
+from runtime.shim.exec import Execs
+from runtime.shim.loop import Loop, Timer
+from runtime.shim.protocol import (
+    EVENT_EXIT,
+    VERSION,
+    CreateContainer,
+    ExecRequest,
+    Op,
+    SandboxConfig,
+    SandboxRecord,
+)
+from runtime.shim.server import Answer, Client, Server, answer_later
+from runtime.shim.supervisor import Supervised, Supervisor
+
+SHUTDOWN_SECONDS = 10.0  # a forced shutdown waits so long for killed processes (uninterruptible ones) to die
+REWRITE_SECONDS = 1.0
+LOG_LIMIT = 256 * 1024  # bytes of shim.log: a fault that repeats must not fill /run
+
+
+def run(config: SandboxConfig, listener: socket.socket, report: int) -> int:
+    """The shim's life, in a process just forked. `report` is a pipe to the forkserver: one JSON object, then closed.
+
+    Returns the exit code. A forkserver that is gone before it heard of us means that nobody will: all is undone.
+    """
+    undo = ExitStack()
+    try:
+        undo.callback(state.remove_run_dir, config.run_dir)
+        sandbox.become_daemon(config.run_dir, {listener.fileno(), report}, f"kubelite-shim {config.uid}")
+        pod, warnings = sandbox.set_up(config, undo)
+        shim = Shim(config, pod, listener)
+        shim.write_state()
+        _tell(report, {"ok": {"sandbox": shim.record().to_json(), "warnings": warnings}})
+        undo.pop_all()
+    except BaseException as error:  # noqa: BLE001  whatever it was: undo, then tell
+        _undo_and_tell(undo, report, error)
+        return 1
+    for warning in warnings:
+        shim.complain(warning)
+    shim.loop.run()
+    return 0
+
+
+def _tell(report: int, message: dict[str, Any]) -> None:
+    content = json.dumps(message).encode()
+    while content:
+        content = content[os.write(report, content) :]
+    os.close(report)
+
+
+def _undo_and_tell(undo: ExitStack, report: int, error: BaseException) -> None:
+    fault = error if isinstance(error, RuntimeFault) else None
+    reason = fault.reason if fault else "CreatePodSandboxError"
+    retriable = fault.retriable if fault else False
+    try:
+        undo.close()
+    except (OSError, RuntimeFault) as failed:
+        error.add_note(f"and what was made could not all be undone: {failed}")
+    message = "; ".join([f"the sandbox could not be set up: {error}", *getattr(error, "__notes__", [])])
+    try:
+        _tell(report, {"error": {"reason": reason, "message": message, "retriable": retriable}})
+    except OSError:
+        return  # nobody left to tell
+
+
+class Shim:
+    """Wires loop, server, supervisor and execs together and answers the operations of protocol.Op."""
+
+    def __init__(self, config: SandboxConfig, pod: Cgroup, listener: socket.socket) -> None:
+        self.config = config
+        self._pod = pod
+        self._annotations = dict(config.annotations)
+        self._pid = os.getpid()
+        self._pid_start = state.process_start(self._pid)
+        self._created_at = time.time()
+        self._shutdown: tuple[Client, object, Timer] | None = None
+        self._rewrite: Timer | None = None
+        self.loop = Loop(self._children, self._fault)
+        self._supervisor = Supervisor(self.loop, self._changed, self._ended, self._other_child)
+        self._execs = Execs(self._exec_exited)
+        self._server = Server(self.loop, listener, self._dispatch, self._client_left, self._fault)
+        self._operations: dict[str, Callable[[Client, dict[str, Any]], Answer | None]] = {
+            Op.STATE: self._op_state,
+            Op.SUBSCRIBE: self._op_subscribe,
+            Op.ANNOTATE: self._op_annotate,
+            Op.CREATE: self._op_create,
+            Op.START: self._op_start,
+            Op.STOP: self._op_stop,
+            Op.KILL: self._op_kill,
+            Op.DELETE: self._op_delete,
+            Op.UPDATE: self._op_update,
+            Op.EXEC: self._op_exec,
+            Op.RESIZE: self._op_resize,
+            Op.ATTACH_FDS: self._op_attach,
+            Op.ROTATE: self._op_rotate,
+            Op.SHUTDOWN: self._op_shutdown,
+        }
+
+    # --- what is known ---
+
+    def record(self) -> SandboxRecord:
+        return SandboxRecord(
+            version=VERSION,
+            uid=self.config.uid,
+            sandbox_id=self.config.sandbox_id,
+            pid=self._pid,
+            pid_start=self._pid_start,
+            created_at=self._created_at,
+            cgroup=self.config.cgroup,
+            hostname=self.config.hostname,
+            host_network=self.config.host_network,
+            annotations=self._annotations,
+            containers=[c.record().to_json() for c in self._supervisor.containers.values()],
+        )
+
+    def write_state(self) -> None:
+        state.write_json(self.config.run_dir, state.STATE, self.record().to_json())
+
+    def complain(self, message: str) -> None:
+        """A line in shim.log (our stderr), as long as that has not grown silly."""
+        try:
+            if os.fstat(2).st_size < LOG_LIMIT:
+                os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {message}\n".encode())
+        except OSError:
+            return
+
+    def _fault(self) -> None:
+        self.complain("".join(traceback.format_exception(*sys.exc_info())).rstrip())
+
+    def _changed(self, _container: Supervised) -> None:
+        try:
+            self.write_state()
+        except OSError as error:
+            # /run is full: the containers and who asks us over the socket are no worse off; tried again soon.
+            self.complain(f"state.json cannot be written: {error}")
+            if self._rewrite is not None:
+                self._rewrite.cancel()
+            self._rewrite = self.loop.after(REWRITE_SECONDS, lambda: self._changed(_container))
+
+    def _ended(self, container: Supervised) -> None:
+        self._server.publish({"event": EVENT_EXIT, "container": container.record().to_json()})
+        if self._shutdown is not None and not self._supervisor.live:
+            self._finish_shutdown()
+
+    # --- children and clients ---
+
+    def _children(self) -> None:
+        self._supervisor.reap()
+
+    def _other_child(self, pid: int, exit_code: int) -> None:
+        self._execs.reaped(pid, exit_code)  # or an orphan of the pod: reaped is all it needed
+
+    def _exec_exited(self, owner: object, event: dict[str, Any]) -> None:
+        self._server.publish(event, owner)
+
+    def _client_left(self, client: Client) -> None:
+        self._execs.owner_left(client)
+
+    def _dispatch(self, client: Client, operation: str, args: dict[str, Any]) -> Answer | None:
+        handler = self._operations.get(operation)
+        if handler is None:
+            raise RuntimeFault(
+                f'this shim (version {VERSION}) knows no operation "{operation}"', reason="UnknownOp"
+            )
+        return handler(client, args)
+
+    # --- operations ---
+
+    def _op_state(self, _client: Client, _args: dict[str, Any]) -> Answer:
+        return {"sandbox": self.record().to_json()}, []
+
+    def _op_subscribe(self, client: Client, _args: dict[str, Any]) -> Answer:
+        client.subscribed = True
+        return {"sandbox": self.record().to_json()}, []
+
+    def _op_annotate(self, _client: Client, args: dict[str, Any]) -> Answer:
+        self._annotations |= _strings(args, "annotations")
+        self.write_state()
+        return {}, []
+
+    def _op_create(self, _client: Client, args: dict[str, Any]) -> Answer:
+        if self._shutdown is not None:
+            raise StateError("this sandbox is shutting down")
+        made = self._supervisor.create(_parse(CreateContainer, args))
+        for warning in made.handle.warnings:
+            self.complain(f"container {made.request.name}: {warning}")
+        return {"container": made.record().to_json(), "warnings": list(made.handle.warnings)}, []
+
+    def _op_start(self, _client: Client, args: dict[str, Any]) -> Answer:
+        started = self._supervisor.start(_text(args, "container_id"))
+        return {"container": started.record().to_json()}, []
+
+    def _op_stop(self, _client: Client, args: dict[str, Any]) -> Answer:
+        number, grace = int(_number(args, "signal")), _number(args, "grace")
+        self._supervisor.stop(_text(args, "container_id"), number, grace)
+        return {}, []
+
+    def _op_kill(self, _client: Client, args: dict[str, Any]) -> Answer:
+        number = int(_number(args, "signal"))
+        self._supervisor.kill(_text(args, "container_id"), number, bool(args.get("all", False)))
+        return {}, []
+
+    def _op_delete(self, _client: Client, args: dict[str, Any]) -> Answer:
+        self._supervisor.delete(_text(args, "container_id"))
+        return {}, []
+
+    def _op_update(self, _client: Client, args: dict[str, Any]) -> Answer:
+        found = self._supervisor.get(_text(args, "container_id"))
+        resources = args.get("resources") or {}
+        if resources:
+            if not found.live:
+                raise StateError(
+                    f"container {found.request.container_id} is {found.status}, it has no limits any more"
+                )
+            found.handle.update(resources)
+        found.labels |= _strings(args, "labels")
+        self._changed(found)
+        return {"container": found.record().to_json()}, []
+
+    def _op_exec(self, client: Client, args: dict[str, Any]) -> Answer:
+        request = _parse(ExecRequest, args)
+        return self._execs.start(self._supervisor.running(request.container_id), request, client)
+
+    def _op_resize(self, _client: Client, args: dict[str, Any]) -> Answer:
+        self._execs.resize(_text(args, "exec_id"), int(_number(args, "width")), int(_number(args, "height")))
+        return {}, []
+
+    def _op_attach(self, _client: Client, args: dict[str, Any]) -> Answer:
+        found = self._supervisor.get(_text(args, "container_id"))
+        end = found.master if found.master >= 0 else found.stdin_w
+        return {}, [os.dup(end)] if end >= 0 else []
+
+    def _op_rotate(self, _client: Client, args: dict[str, Any]) -> Answer:
+        found = self._supervisor.get(_text(args, "container_id"))
+        if found.log is None:
+            raise StateError(f"container {found.request.container_id} has no open log")
+        if not found.log.rotate(force=True):
+            raise RuntimeFault(
+                f"the log {found.log.path} cannot be rotated now", reason="RotateFailed", retriable=True
+            )
+        return {}, []
+
+    # --- the end ---
+
+    def _op_shutdown(self, client: Client, args: dict[str, Any]) -> Answer | None:
+        live = self._supervisor.live
+        if live and not args.get("force", False):
+            names = ", ".join(c.request.name for c in live)
+            raise StateError(f"the sandbox still has live containers: {names}")
+        if self._shutdown is not None:
+            raise StateError("this sandbox is shutting down already")
+        timer = self.loop.after(SHUTDOWN_SECONDS, self._shutdown_failed)
+        self._shutdown = (client, args.get("id"), timer)
+        self._supervisor.kill_all()
+        if self._shutdown is not None and not self._supervisor.live:
+            self._finish_shutdown()
+        return None
+
+    def _finish_shutdown(self) -> None:
+        assert self._shutdown is not None
+        client, number, timer = self._shutdown
+        try:
+            self._pod.remove()
+        except RuntimeFault as fault:
+            self._shutdown = None
+            timer.cancel()
+            answer_later(client, number, None, fault)
+            return
+        state.remove_run_dir(self.config.run_dir)
+        answer_later(client, number, {})
+        self._server.close()
+        self.loop.stop()
+
+    def _shutdown_failed(self) -> None:
+        assert self._shutdown is not None
+        client, number, _ = self._shutdown
+        self._shutdown = None
+        pids = ", ".join(str(c.pid) for c in self._supervisor.live)
+        fault = StateError(
+            f"processes of this sandbox do not die (pids {pids}); their SIGKILL is sent", retriable=True
+        )
+        answer_later(client, number, None, fault)
+
+
+def _parse(kind: Any, args: dict[str, Any]) -> Any:
+    try:
+        return kind.from_json(args)
+    except TypeError as error:  # a missing field: "missing 1 required positional argument: 'name'"
+        raise RuntimeFault(f"{kind.__name__}: {error}", reason="BadRequest") from error
+
+
+def _text(args: dict[str, Any], key: str) -> str:
+    value = args.get(key)
+    if not isinstance(value, str):
+        raise RuntimeFault(f'"{key}" must be a string', reason="BadRequest")
+    return value
+
+
+def _number(args: dict[str, Any], key: str) -> float:
+    value = args.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise RuntimeFault(f'"{key}" must be a number', reason="BadRequest")
+    return value
+
+
+def _strings(args: dict[str, Any], key: str) -> dict[str, str]:
+    value = args.get(key) or {}
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise RuntimeFault(f'"{key}" must map strings to strings', reason="BadRequest")
+    return value

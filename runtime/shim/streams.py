@@ -1,0 +1,190 @@
+"""The shim's ends of a container's stdio: pipes or a terminal, and the reading of them into the log."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import termios
+import time
+from collections.abc import Callable
+
+from runtime import syscalls
+from runtime.shim.logs import LineSplitter, LogFile
+from runtime.shim.loop import Loop
+
+READ_SIZE = 32 * 1024  # one turn of one stream: bounds memory, and keeps a flood from starving the rest
+DRAIN_LIMIT = (
+    2 * 1024 * 1024
+)  # what is read of a pipe at once after its container died (a pipe holds at most 1 MiB)
+
+_PTMX = os.makedev(5, 2)
+_TIOCSPTLCK = 0x40045431  # asm-generic/ioctls.h, both;
+_TIOCGPTPEER = 0x5441  # ppc, sparc, mips and alpha number it otherwise and use the host's pty
+
+
+class Stream:
+    """The reading end of one stdout or stderr. `on_end` is called once, when no writer is left."""
+
+    def __init__(
+        self, loop: Loop, fd: int, name: str, log: LogFile | None, on_end: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._log = log
+        self._splitter = LineSplitter(name)
+        self._on_end = on_end
+        os.set_blocking(fd, False)
+        loop.watch(fd, self._readable)
+
+    @property
+    def open(self) -> bool:
+        return self._fd >= 0
+
+    def _readable(self, _events: int) -> None:
+        self._read()
+
+    def _read(self) -> int:
+        """One read; 0 = nothing there now, or the end."""
+        try:
+            data = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno != errno.EIO:  # EIO: the last one holding the terminal closed it
+                raise
+            data = b""
+        if not data:
+            self.close()
+            self._on_end()
+        elif self._log is not None:
+            self._log.write(self._splitter.feed(data, time.time_ns()))
+        return len(data)
+
+    def drain(self) -> None:
+        """Read what is in there now, without waiting."""
+        left = DRAIN_LIMIT
+        while self.open and left > 0:
+            done = self._read()
+            if not done:
+                return
+            left -= done
+
+    def close(self) -> None:
+        """Stop reading; an unfinished line is written as it is. Fine twice."""
+        if self._fd < 0:
+            return
+        self._loop.unwatch(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        if self._log is not None:
+            self._log.write(self._splitter.finish(time.time_ns()))
+
+
+class Ends:
+    """Both ends of a process's stdio; -1 = has none. What is not released is closed by close()."""
+
+    def __init__(self) -> None:
+        self._owned: set[int] = set()
+        self.stdin = self.stdout = self.stderr = -1  # the process's
+        self.stdin_w = self.stdout_r = self.stderr_r = self.master = -1  # ours
+
+    def own(self, *fds: int) -> None:
+        self._owned.update(fds)
+
+    def release(self, fd: int) -> int:
+        """`fd` is somebody else's to close from now on."""
+        self._owned.discard(fd)
+        return fd
+
+    def close(self) -> None:
+        for fd in self._owned:
+            os.close(fd)
+        self._owned.clear()
+
+
+class Pipes(Ends):
+    """Three pipes; the null device for stdin unless asked for. Owned by the process's user, so that a program that
+    is not root can open /dev/stdout again; the null device is never touched."""
+
+    def __init__(self, stdin: bool, uid: int, gid: int) -> None:
+        super().__init__()
+        try:
+            if stdin:
+                self.stdin, self.stdin_w = self._pipe(uid, gid)
+            else:
+                self.stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+                self.own(self.stdin)
+            self.stdout_r, self.stdout = self._pipe(uid, gid)
+            self.stderr_r, self.stderr = self._pipe(uid, gid)
+        except BaseException:
+            self.close()
+            raise
+
+    def _pipe(self, uid: int, gid: int) -> tuple[int, int]:
+        ends = os.pipe2(os.O_CLOEXEC)
+        self.own(*ends)
+        if uid or gid:
+            os.fchown(ends[0], uid, gid)
+        return ends
+
+
+class Terminal(Ends):
+    """A terminal, owned by the process's user; of the container's own devpts when `pid` (its init) has one, so that
+    `tty` in there tells a name that exists there, else of the host's. `log` adds a reading end for the log."""
+
+    def __init__(self, pid: int, uid: int, gid: int, *, log: bool = True) -> None:
+        super().__init__()
+        found = _container_terminal(pid) if pid else None
+        self.master, slave = found or os.openpty()
+        self.stdin = self.stdout = self.stderr = slave
+        self.own(self.master, slave)
+        try:
+            if uid or gid:
+                os.fchown(slave, uid, gid)
+            if log:
+                self.stdout_r = os.dup(self.master)
+                self.own(self.stdout_r)
+        except BaseException:
+            self.close()
+            raise
+
+
+def _container_terminal(pid: int) -> tuple[int, int] | None:
+    """Opened by path inside the container's root, never past it, and looked at before it is really opened: what stands
+    at /dev/pts/ptmx is the container's word."""
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        place = syscalls.openat2(root, "dev/pts/ptmx", os.O_PATH, 0, syscalls.RESOLVE_IN_ROOT)
+    except OSError:
+        return None
+    finally:
+        os.close(root)
+    try:
+        found = os.fstat(place)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _PTMX:
+            return None
+        master = os.open(f"/proc/self/fd/{place}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    finally:
+        os.close(place)
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        os.close(master)
+        return None
+    return master, slave
+
+
+def resize(master: int, width: int, height: int) -> None:
+    """TIOCSWINSZ; the foreground process group gets SIGWINCH from the kernel."""
+    limit = 0xFFFF
+    size = struct.pack("HHHH", min(max(height, 0), limit), min(max(width, 0), limit), 0, 0)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, size)

@@ -1,0 +1,372 @@
+"""The containers of one pod, from create to delete: what the shim does for each, and what it remembers of it.
+
+A container is `Supervised`: the engine's handle, its stdio and log, the stop under way, and the facts of its end.
+`Supervisor` has them all, is the parent that reaps (every orphan of the pod too: the shim is a subreaper), and calls
+`changed` whenever the record of one changed.
+
+An exit becomes known in this order: the process is reaped; whether the OOM killer took it is read from its cgroup,
+which still exists; what its pipes still hold is read (a process outside the container may hold a pipe open: waited
+for DRAIN_SECONDS, no longer); only then is the record `stopped` and the event sent.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from runtime.errors import NotFoundError, RuntimeFault, SpecError, StateError, SyscallError
+from runtime.oci import container as engine
+from runtime.shim import streams
+from runtime.shim.logs import LogFile
+from runtime.shim.loop import Loop, Timer
+from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContainer, RootfsOverlay
+from runtime.shim.state import process_start
+
+DRAIN_SECONDS = 0.5
+KILL_AGAIN_SECONDS = 1.0  # a stop whose SIGKILL did not end it yet (frozen, forking) is repeated at this pace
+START_FAILED = 128  # exit code of a container whose program could not be executed (containerd's)
+
+
+class Supervised:
+    """One container instance. Facts are plain attributes; `record()` is what others see of them."""
+
+    def __init__(self, request: CreateContainer, handle: engine.Container) -> None:
+        self.request = request
+        self.handle = handle
+        self.status = ContainerStatus.CREATED
+        self.pid = handle.pid
+        self.pid_start = process_start(handle.pid)
+        self.created_at = time.time()
+        self.started_at = self.finished_at = 0.0
+        self.exit_code = -1
+        self.signal = 0
+        self.oom_killed = False
+        self.reason = self.message = ""
+        self.stop_signal = 0
+        self.stop_deadline = 0.0
+        self.labels = dict(request.labels)
+        self.oom_base = handle.cgroup.oom_kills()  # 0 unless the cgroup is older than the container
+        self.own_pid_namespace = True
+        self.log: LogFile | None = None
+        self.outputs: list[streams.Stream] = []
+        self.stdin_w = -1
+        self.master = -1
+        self.stop_timer: Timer | None = None
+        self.drain_timer: Timer | None = None
+        self.dying = False  # reaped, its output not read to the end yet
+
+    @property
+    def live(self) -> bool:
+        return self.status in (ContainerStatus.CREATED, ContainerStatus.RUNNING)
+
+    def record(self) -> ContainerRecord:
+        ended = not self.live
+        return ContainerRecord(
+            id=self.request.container_id,
+            name=self.request.name,
+            attempt=self.request.attempt,
+            status=self.status.value,
+            pid=0 if ended else self.pid,
+            pid_start=0 if ended else self.pid_start,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at if ended else 0.0,
+            exit_code=self.exit_code if ended else -1,
+            signal=self.signal if ended else 0,
+            oom_killed=self.oom_killed if ended else False,
+            reason=self.reason,
+            message=self.message,
+            bundle=self.request.bundle,
+            log_path=self.request.log_path,
+            cgroup=self.handle.cgroup.path,
+            stop_signal=self.stop_signal,
+            stop_deadline=self.stop_deadline,
+            labels=self.labels,
+        )
+
+    def release_stdio(self) -> None:
+        """Close what the shim holds of its stdio and log; unread output is given up."""
+        for stream in self.outputs:
+            stream.close()
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+        for fd in {self.stdin_w, self.master} - {-1}:
+            os.close(fd)
+        self.stdin_w = self.master = -1
+
+    def cancel_timers(self) -> None:
+        for timer in (self.stop_timer, self.drain_timer):
+            if timer is not None:
+                timer.cancel()
+        self.stop_timer = self.drain_timer = None
+
+
+class Supervisor:
+    """`changed(container)` after each change of a record; `other_child(pid, exit_code)` for what is no container."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        changed: Callable[[Supervised], None],
+        ended: Callable[[Supervised], None],
+        other_child: Callable[[int, int], None],
+    ) -> None:
+        self._loop = loop
+        self._changed = changed
+        self._ended = ended
+        self._other_child = other_child
+        self.containers: dict[str, Supervised] = {}
+
+    def get(self, container_id: str) -> Supervised:
+        try:
+            return self.containers[container_id]
+        except KeyError:
+            raise NotFoundError(f"no container {container_id} in this sandbox") from None
+
+    def running(self, container_id: str) -> Supervised:
+        found = self.get(container_id)
+        if found.status is not ContainerStatus.RUNNING or found.dying:
+            raise StateError(f"container {container_id} is not running, it is {found.status}")
+        return found
+
+    @property
+    def live(self) -> list[Supervised]:
+        return [c for c in self.containers.values() if c.live]
+
+    # --- create and start ---
+
+    def create(self, request: CreateContainer) -> Supervised:
+        if request.container_id in self.containers:
+            raise StateError(f"container {request.container_id} exists already", reason="AlreadyExists")
+        spec = _read_spec(request.bundle)
+        user = (spec.get("process") or {}).get("user") or {}
+        uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
+        with ExitStack() as undo:
+            log = _open_log(request, undo)
+            ends: streams.Ends = (
+                streams.Terminal(0, uid, gid) if request.tty else streams.Pipes(request.stdin, uid, gid)
+            )
+            undo.callback(ends.close)
+            handle = _engine_create(request, spec, ends)
+            undo.callback(handle.delete)  # kills it too; SIGCHLD has it reaped
+            made = Supervised(request, handle)
+            undo.callback(made.release_stdio)
+            self._take_ends(made, ends, log)
+            undo.pop_all()
+        ends.close()  # the container's own ends: it has its copies
+        made.own_pid_namespace = _has_own_pid_namespace(spec)
+        if request.termination_message_path:
+            made.labels.setdefault("kubelite.io/termination-message-path", request.termination_message_path)
+        self.containers[request.container_id] = made
+        self._changed(made)
+        return made
+
+    def _take_ends(self, made: Supervised, ends: streams.Ends, log: LogFile | None) -> None:
+        made.log = log
+        made.stdin_w = ends.release(ends.stdin_w)
+        made.master = ends.release(ends.master)
+        for fd, name in ((ends.stdout_r, "stdout"), (ends.stderr_r, "stderr")):
+            if fd >= 0:
+                stream = streams.Stream(
+                    self._loop, ends.release(fd), name, log, lambda: self._output_ended(made)
+                )
+                made.outputs.append(stream)
+
+    def start(self, container_id: str) -> Supervised:
+        """A program that cannot be executed leaves a record: stopped, exit code 128, with the reason."""
+        found = self.get(container_id)
+        if found.status is not ContainerStatus.CREATED:
+            raise StateError(f"container {container_id} cannot be started, it is {found.status}")
+        try:
+            found.handle.start()
+        except RuntimeFault as fault:
+            self._start_failed(found, fault)
+            raise
+        found.status = ContainerStatus.RUNNING
+        found.started_at = time.time()
+        self._changed(found)
+        return found
+
+    def _start_failed(self, found: Supervised, fault: RuntimeFault) -> None:
+        self._signal(found, signal.SIGKILL)
+        found.reason, found.message = fault.reason, str(fault)
+        found.exit_code = START_FAILED
+        found.finished_at = time.time()
+        self._finish(found)
+
+    # --- stop and kill ---
+
+    def stop(self, container_id: str, number: int, grace: float) -> None:
+        """`number` now and once, SIGKILL when `grace` seconds are over; asked again it can only become sooner."""
+        found = self.get(container_id)
+        if not found.live or found.dying:
+            return
+        deadline = time.time() + max(grace, 0.0)
+        first = not found.stop_signal
+        if not first and deadline >= found.stop_deadline:
+            return
+        found.stop_signal = found.stop_signal or number
+        found.stop_deadline = deadline
+        if found.stop_timer is not None:
+            found.stop_timer.cancel()
+        if grace <= 0 or found.status is ContainerStatus.CREATED:  # a gate-keeping init takes no other signal
+            self._kill_now(found)
+        else:
+            if first:
+                self._signal(found, number)
+            found.stop_timer = self._loop.after(grace, lambda: self._kill_now(found))
+        self._changed(found)
+
+    def _kill_now(self, found: Supervised) -> None:
+        """SIGKILL, again and again until it is reaped: a process that was frozen or just forking gets the next one."""
+        self.reap()  # it may be over already: then its own end is the truth, not our signal
+        if not found.live or found.dying:
+            return
+        self._signal(found, signal.SIGKILL)
+        found.stop_timer = self._loop.after(KILL_AGAIN_SECONDS, lambda: self._kill_now(found))
+
+    def kill(self, container_id: str, number: int, everything: bool) -> None:
+        found = self.get(container_id)
+        if not found.live or found.dying:
+            raise StateError(f"container {container_id} is not running, it is {found.status}")
+        if number == signal.SIGKILL:
+            self._signal(found, number, everything)
+        else:
+            found.handle.kill(number, everything=everything)
+
+    def _signal(self, found: Supervised, number: int, everything: bool = False) -> None:
+        """To its init, or everything in its cgroup where no pid namespace ends the rest with it."""
+        if number == signal.SIGKILL:
+            # A kill counted from here on is ours: only an OOM kill after this moment would make it the OOM killer's.
+            found.oom_base = max(found.oom_base, found.handle.cgroup.oom_kills())
+            everything = everything or not found.own_pid_namespace
+        try:
+            found.handle.kill(number, everything=everything)
+        except StateError:
+            return  # gone meanwhile: the next reap tells
+        except SyscallError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            return
+        if number == signal.SIGKILL and found.handle.cgroup.frozen():
+            found.handle.cgroup.thaw()  # cgroup v1: a frozen process dies when it thaws, not before
+
+    def kill_all(self) -> None:
+        for found in self.live:
+            self._kill_now(found)
+
+    # --- the end ---
+
+    def reap(self) -> None:
+        """Collect every dead child: containers, execs, and orphans of theirs that became ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            found = next((c for c in self.live if c.pid == pid and not c.dying), None)
+            if found is not None:
+                self._reaped(found, code)
+            else:
+                self._other_child(pid, code)
+
+    def _reaped(self, found: Supervised, code: int) -> None:
+        found.dying = True
+        found.finished_at = time.time()
+        found.signal = -code if code < 0 else 0
+        found.exit_code = 128 - code if code < 0 else code
+        grew = found.handle.cgroup.oom_kills() > found.oom_base
+        # 137 without a signal is a shell's way to say that its child was killed.
+        found.oom_killed = grew and found.exit_code == 128 + signal.SIGKILL
+        found.cancel_timers()
+        if not found.own_pid_namespace:
+            found.handle.cgroup.kill()
+        for stream in found.outputs:
+            stream.drain()
+        if not any(stream.open for stream in found.outputs):
+            self._finish(found)
+        else:
+            found.drain_timer = self._loop.after(DRAIN_SECONDS, lambda: self._finish(found))
+
+    def _output_ended(self, found: Supervised) -> None:
+        if found.dying and not any(stream.open for stream in found.outputs):
+            self._finish(found)
+
+    def _finish(self, found: Supervised) -> None:
+        if not found.live:
+            return
+        found.status = ContainerStatus.STOPPED
+        found.stop_deadline = 0.0
+        found.cancel_timers()
+        for stream in found.outputs:
+            stream.drain()
+        found.release_stdio()
+        self._changed(found)
+        self._ended(found)
+
+    def delete(self, container_id: str) -> None:
+        found = self.get(container_id)
+        if found.live:
+            raise StateError(f"container {container_id} is {found.status}: stop it before it is deleted")
+        found.handle.delete()
+        del self.containers[container_id]
+        self._changed(found)
+
+
+def _engine_create(request: CreateContainer, spec: dict[str, Any], ends: streams.Ends) -> engine.Container:
+    cgroup_path = (spec.get("linux") or {}).get("cgroupsPath") or ""
+    if not cgroup_path:
+        raise SpecError(f"linux.cgroupsPath is missing in {request.bundle}/config.json")
+    return engine.create(
+        spec,  # type: ignore[arg-type]
+        container_id=request.container_id,
+        bundle=request.bundle,
+        stdio=engine.Stdio(ends.stdin, ends.stdout, ends.stderr),
+        console_slave=ends.stdin if request.tty else None,
+        rootfs=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
+        cgroup_path=cgroup_path,
+    )
+
+
+def _open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
+    if not request.log_path:
+        return None
+    existed = os.path.exists(request.log_path)
+    try:
+        log = LogFile(request.log_path, max_bytes=request.log_max_bytes, max_files=request.log_max_files)
+    except OSError as error:
+        raise RuntimeFault(
+            f"the log {request.log_path} cannot be opened: {error.strerror}", reason="CreateContainerError"
+        ) from error
+    if not existed:
+        undo.callback(os.unlink, request.log_path)
+    undo.callback(log.close)
+    return log
+
+
+def _read_spec(bundle: str) -> dict[str, Any]:
+    try:
+        with open(f"{bundle}/config.json", "rb") as file:
+            spec = json.loads(file.read())
+    except OSError as error:
+        raise SpecError(f"{bundle}/config.json cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SpecError(f"{bundle}/config.json is not JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise SpecError(f"{bundle}/config.json is not a JSON object")
+    return spec
+
+
+def _has_own_pid_namespace(spec: dict[str, Any]) -> bool:
+    namespaces = (spec.get("linux") or {}).get("namespaces") or []
+    return any(n.get("type") == "pid" and not n.get("path") for n in namespaces)
