@@ -21,8 +21,17 @@ def check(model: type[Object], data: Any) -> tuple[Object | None, list[Problem]]
     try:
         obj = default_object(model.parse(data))
     except InvalidObject as error:
-        return None, [*error.problems, *_beyond(model, data, error.problems)]
+        problems = [*error.problems, *_beyond(model, data, error.problems)]
+        return None, [problem for problem in problems if not _is_misspelt(problem, error.problems)]
     return obj, validate_object(obj)
+
+
+def _is_misspelt(problem: Problem, shape: tuple[Problem, ...]) -> bool:
+    """A required field that is there under the wrong name: the unknown field says so already."""
+    if not problem.path or not problem.message.startswith("Required value"):
+        return False
+    meant = f'did you mean "{problem.path[-1]}"?'
+    return any(other.path[:-1] == problem.path[:-1] and meant in other.message for other in shape)
 
 
 def _beyond(model: type[Object], data: Any, shape: tuple[Problem, ...]) -> list[Problem]:

@@ -7,7 +7,6 @@ does, so that a document that cannot be parsed hides none of the others.
 """
 
 import base64
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from manifests.problems import Path
 MAX_NODES = 1_000_000  # after aliases: what stops an alias bomb
 MAX_DEPTH = 200  # of nesting; the API's own objects stay below 40
 _MAX_REPAIRS = 500
+_SURROGATES = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _TAG = "tag:yaml.org,2002:"
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _CONSTANTS: dict[str, bool | float | None] = {
@@ -90,7 +90,7 @@ def read_documents(text: str) -> Iterator[YamlDocument | SyntaxProblem]:
     """Each document of `text` that is not empty, in order; a SyntaxProblem in place of one that cannot be read."""
     for offset, chunk in _chunks(text.removeprefix("\ufeff")):
         try:
-            yield from _read_chunk(chunk, offset)
+            yield from _read_yaml(chunk, offset)
         except SyntaxProblem as problem:
             yield problem
 
@@ -107,30 +107,6 @@ def _chunks(text: str) -> Iterator[tuple[int, str]]:
 
 def _has_content(text: str) -> bool:
     return any(line.strip() and line.lstrip()[0] not in "#%" for line in text.splitlines())
-
-
-def _read_chunk(chunk: str, offset: int) -> Iterator[YamlDocument]:
-    if chunk.lstrip().startswith("{"):
-        yield _read_json_or_flow(chunk, offset)
-        return
-    yield from _read_yaml(chunk, offset)
-
-
-def _read_json_or_flow(chunk: str, offset: int) -> YamlDocument:
-    """JSON is YAML nearly always; what libyaml refuses of it (surrogate escapes) json takes, without lines."""
-    try:
-        documents = list(_read_yaml(chunk, offset))
-    except SyntaxProblem:
-        try:
-            data = json.loads(chunk)
-        except (ValueError, RecursionError):
-            data = None
-        if data is None:
-            raise
-        return YamlDocument(data, offset + 1)
-    if len(documents) != 1:
-        raise SyntaxProblem("expected one document between --- lines", offset + 1)
-    return documents[0]
 
 
 def _read_yaml(chunk: str, offset: int) -> Iterator[YamlDocument]:
@@ -155,7 +131,7 @@ def _compose(chunk: str, offset: int) -> list[Any]:
             finally:
                 parser.dispose()
         except yaml.MarkedYAMLError as error:
-            repaired = _without_quote_escape(chunk, error)
+            repaired = _repaired(chunk, error)
             if repaired is None:
                 raise _syntax(error, offset) from error
             chunk = repaired
@@ -166,10 +142,15 @@ def _compose(chunk: str, offset: int) -> list[Any]:
     )
 
 
-def _without_quote_escape(text: str, error: yaml.MarkedYAMLError) -> str | None:
-    """go-yaml reads \\' inside double quotes as '; libyaml stops at it. The text without that backslash, or None."""
-    mark = error.problem_mark
-    if mark is None or "unknown escape character" not in str(error.problem):
+def _repaired(text: str, error: yaml.MarkedYAMLError) -> str | None:
+    """The text with what go-yaml or JSON allows and libyaml does not written another way, or None. Lines stay."""
+    mark, problem = error.problem_mark, str(error.problem)
+    if (
+        "invalid Unicode character escape" in problem
+    ):  # JSON's \\ud83d\\ude00 for one character beyond the first plane
+        joined = _SURROGATES.sub(lambda pair: _join_surrogates(pair[1], pair[2]), text)
+        return joined if joined != text else None
+    if mark is None or "unknown escape character" not in problem:
         return None
     lines = text.split("\n")
     line = lines[mark.line]
@@ -178,6 +159,10 @@ def _without_quote_escape(text: str, error: yaml.MarkedYAMLError) -> str | None:
             lines[mark.line] = line[:column] + line[column + 1 :]
             return "\n".join(lines)
     return None
+
+
+def _join_surrogates(high: str, low: str) -> str:
+    return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + (int(low, 16) - 0xDC00))
 
 
 def _syntax(error: yaml.MarkedYAMLError, offset: int) -> SyntaxProblem:
