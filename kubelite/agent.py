@@ -8,15 +8,9 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
-
-from runtime.images.client import ImageClient
-from runtime.network.client import NetworkClient
-from runtime.shim.client import ExecSession as ShimExec
-from runtime.shim.client import ShimClient, ShimGone
 
 from kubelite.api.node import (
     DiffEntry,
@@ -31,15 +25,20 @@ from kubelite.api.node import (
 from kubelite.diffing import diff_documents
 from kubelite.doctor import examine
 from kubelite.manifest_plan import ManifestState
-from kubelite.node.exec_process import exec_process
 from kubelite.node.local_cri import LocalCri
 from kubelite.node.pod_worker import PodWorker
 from kubelite.objects import mark_deleting, rfc3339
 from kubelite.settings import Settings
 from kubelite.sources import Sources
+from kubelite.telemetry.diskusage import DiskUsage
 from kubelite.telemetry.events import EventRecorder
 from kubelite.telemetry.trace import Tracer
+from kubelite.workqueue import WorkQueue
 from runtime.errors import NotFoundError, StateError
+from runtime.images.client import ImageClient
+from runtime.network.client import NetworkClient
+from runtime.shim.client import ExecSession as ShimExec
+from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
 from state.store import Record, Store
 
@@ -58,7 +57,8 @@ class Agent:
     events: EventRecorder
     tracer: Tracer
     started_at: float
-    wake: Callable[[str], None]  # look at this pod now
+    queue: WorkQueue[str]
+    disk_usage: DiskUsage
 
     @property
     def node_name(self) -> str:
@@ -164,7 +164,7 @@ class Agent:
         request = ExecRequest(
             container_id=seen.id,
             exec_id=secrets.token_hex(16),
-            process=exec_process(seen.bundle, command, tty=tty),
+            process=_exec_process(seen.bundle, command, tty=tty),
             tty=tty,
             width=width,
             height=height,
@@ -230,7 +230,7 @@ class Agent:
         return [_image_json(record.to_json()) for record in self.images_client.store.list()]
 
     async def pull(self, reference: str, progress: Progress) -> Json:
-        return _image_json((await self.images_client.pull(reference, progress)).to_json())
+        return _image_json((await self.images_client.pull(reference, progress=progress)).to_json())
 
     async def load(self, path: str, progress: Progress) -> list[Json]:
         return [_image_json(r.to_json()) for r in await self.images_client.load(path, progress=progress)]
@@ -252,7 +252,7 @@ class Agent:
 
     def _look_at_all(self) -> None:
         for record in self.store.list("Pod"):
-            self.wake(record.uid)
+            self.queue.add(record.uid)
 
     # -- health -------------------------------------------------------------------------------------------------
 
@@ -317,6 +317,12 @@ class Session:
             with contextlib.suppress(NotFoundError, ShimGone):
                 await self._client.resize(self._exec.exec_id, width, height)
 
+    def close_stdin(self) -> None:
+        """End of input for a process on pipes; a terminal's input ends with its own end-of-file character."""
+        if self._exec is not None and not self.tty and self.stdin is not None:
+            os.close(self.stdin)
+            self.stdin, self._exec.stdin = None, -1
+
     async def wait(self) -> int:
         return await asyncio.shield(self._exit)
 
@@ -380,6 +386,13 @@ def _image_json(data: Json) -> Json:
         "created": data["created"],
         "architecture": data["architecture"],
     }
+
+
+def _exec_process(bundle: str, command: list[str], *, tty: bool) -> Json:
+    """The OCI process of a command run beside the container's own: the same user, environment, rights and directory."""
+    process: Json = dict(_json_file(f"{bundle}/config.json")["process"])
+    process.pop("consoleSize", None)
+    return {**process, "args": list(command), "terminal": tty}
 
 
 def _json_file(path: str) -> Json:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtime.shim.client import read_state, shim_alive
-
 from kubelite.settings import Settings
 from runtime.cgroups import open_cgroup
 from runtime.cgroups.layout import layout
+from runtime.shim.client import read_state, shim_alive
 from runtime.shim.protocol import SandboxRecord
 from state.store import Store
 

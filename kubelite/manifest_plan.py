@@ -48,6 +48,7 @@ class Plan:
     create: tuple[tuple[Key, Doc, str], ...] = ()
     update: tuple[tuple[Key, Doc, str], ...] = ()
     remove: tuple[Key, ...] = ()
+    replace: tuple[Key, ...] = ()  # pods that have ended and were edited: a new one takes their place
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
 
 
@@ -63,13 +64,16 @@ def plan(files: Iterable[ManifestState], recorded: Iterable[Record]) -> Plan:
             claims.setdefault(key, []).append(state.file)
     owners = {key: _owner(found, known.get(key)) for key, found in claims.items()}
     documents = {state.file: state.objects or {} for state in files}
-    create, update = [], []
+    create, update, renew = [], [], []
     for key, file in owners.items():
         record = known.get(key)
         if record is None:
             create.append((key, documents[file][key], file))
-        elif not record.deleting and (merged := _merged(record.doc, documents[file][key], file)) is not None:
-            update.append((key, merged, file))
+        elif not record.deleting and (wanted := merged(record.doc, documents[file][key], file)) is not None:
+            if _ended(record) and wanted.get("spec") != record.doc.get("spec"):
+                renew.append(key)
+            else:
+                update.append((key, wanted, file))
     gone = [
         key
         for key, record in known.items()
@@ -78,7 +82,12 @@ def plan(files: Iterable[ManifestState], recorded: Iterable[Record]) -> Plan:
     rank = {kind: place for place, kind in enumerate(KINDS)}
     create.sort(key=lambda entry: rank[entry[0][0]])
     update.sort(key=lambda entry: rank[entry[0][0]])
-    return Plan(tuple(create), tuple(update), tuple(gone), _duplicates(claims, owners))
+    return Plan(tuple(create), tuple(update), tuple(gone), tuple(renew), _duplicates(claims, owners))
+
+
+def _ended(record: Record) -> bool:
+    """A pod in a terminal phase never runs again (spec C5): an edit of it means a new pod."""
+    return record.kind == "Pod" and record.doc.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def source_of(record: Record) -> str:
@@ -102,7 +111,7 @@ def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> d
     return found
 
 
-def _merged(old: Doc, new: Doc, file: str) -> Doc | None:
+def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     """The recorded object with the manifest's wishes: identity, times and status stay. None when nothing changes."""
     metadata = {**new["metadata"], "annotations": {**new["metadata"].get("annotations", {}), SOURCE: file}}
     for kept in (

@@ -27,11 +27,11 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from manifests.loader import load_text
 from watchfiles import awatch
 
 from kubelite.manifest_plan import KINDS, Doc, Key, ManifestState, Problem, created, failed, plan, source_of
 from kubelite.objects import mark_deleting
+from manifests.loader import load_text
 from state.errors import AlreadyExists, StorageFailed
 from state.store import Record, Store
 
@@ -234,6 +234,7 @@ class Sources:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
             jobs.append(self._store.create(kind, created(doc, file, uid=uid or str(uuid.uuid4()), now=now)))
         jobs.extend(self._store.update(kind, doc) for (kind, _, _), doc, _ in wanted.update)
+        jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
         for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, AlreadyExists):
@@ -249,12 +250,14 @@ class Sources:
             if moment - since < settle:
                 self._look_again(settle - (moment - since) + 0.001)
                 continue
-            uid = self._store.uid_of(*key) or ""
-            if key[0] == "Pod":
-                jobs.append(self._store.modify(uid, lambda doc: mark_deleting(doc, now=now)))
-            else:
-                jobs.append(self._store.delete(uid))
+            jobs.append(self._end(key, now))
         return jobs
+
+    def _end(self, key: Key, now: float) -> Awaitable[object]:
+        uid = self._store.uid_of(*key) or ""
+        if key[0] == "Pod":
+            return self._store.modify(uid, lambda doc: mark_deleting(doc, now=now))
+        return self._store.delete(uid)
 
     def _look_again(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -221,6 +221,21 @@ async def test_a_pod_deleted_while_its_manifest_stands_comes_back(
     assert web(store).uid != first
 
 
+async def test_an_edit_of_an_ended_pod_makes_a_new_one(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await sources.scan()
+    first = web(store).uid
+    await store.update_status(first, {"phase": "Succeeded"})
+    (directory / "web.yaml").write_text(pod(image="again"))
+    await sources.scan()
+    assert web(store).deleting
+    await store.delete(first)
+    await sources.scan()
+    assert (web(store).uid != first, image(store)) == (True, "again")
+
+
 async def test_two_documents_of_one_name(directory: Path, store: Store, sources: Sources) -> None:
     (directory / "b.yaml").write_text(pod(image="first"))
     await sources.scan()

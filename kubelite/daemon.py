@@ -1,0 +1,287 @@
+"""`kubelite serve`: the life of a node agent, from settings to the last signal.
+
+    lock → store → forkserver and network helper, side by side → adopt shims → workers → manifests → API
+
+Each step's undo stands beside it on one exit stack, so that a start that fails half-way, and a stop, run the same way
+back. Stopping ends the daemon alone: shims and containers live on, and the next start adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+
+from kubelite.agent import Agent
+from kubelite.api.app import create_app
+from kubelite.api.server import serve_unix
+from kubelite.manifest_plan import ManifestState
+from kubelite.node.config import node_config
+from kubelite.node.local_cri import LocalCri
+from kubelite.node.pod_worker import PodWorker
+from kubelite.objects import reference
+from kubelite.settings import Settings
+from kubelite.sources import Sources
+from kubelite.telemetry import logs
+from kubelite.telemetry.diskusage import DiskUsage
+from kubelite.telemetry.events import EventRecorder
+from kubelite.telemetry.trace import Tracer
+from kubelite.workqueue import WorkQueue
+from runtime.errors import RuntimeFault
+from runtime.images.client import ImageClient
+from runtime.network.client import NetworkClient
+from runtime.network.plan import NetworkConfig
+from runtime.shim.client import Forkserver
+from state.errors import StoreError
+from state.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class StartupError(Exception):
+    """The node cannot start; the sentence says why."""
+
+
+def serve(settings: Settings) -> int:
+    """Run a node until SIGTERM or SIGINT. Returns the exit code."""
+    logs.set_up(os.environ.get("KUBELITE_LOG_LEVEL", "INFO"))
+    try:
+        asyncio.run(_serve(settings))
+    except (StartupError, RuntimeFault, StoreError) as error:
+        print(f"kubelite: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with node(settings):
+        log.info("kubelite is ready", extra={"node": settings.node_name, "socket": settings.socket})
+        await stop.wait()
+        log.info("kubelite stops; its pods live on")
+
+
+@contextlib.asynccontextmanager
+async def node(settings: Settings) -> AsyncIterator[Agent]:
+    """A whole running node."""
+    if os.geteuid() != 0:
+        raise StartupError("a node needs root: it makes namespaces, mounts and cgroups (try sudo)")
+    started = time.time()
+    async with contextlib.AsyncExitStack() as stack:
+        _directories(settings)
+        stack.enter_context(_locked(settings))
+        store = Store.open(f"{settings.root}/state.db")
+        stack.push_async_callback(store.close)
+        if store.set_aside:
+            log.error(
+                "the state file was damaged and is set aside; starting anew from manifests and what runs",
+                extra={"kept": store.set_aside},
+            )
+        events = EventRecorder(store, settings.node_name)
+        stack.push_async_callback(events.flush)
+        tracer = Tracer()
+        forkserver, network = await _start_helpers(settings, stack)
+        images = ImageClient(f"{settings.root}/images", parallel=settings.max_parallel_pulls)
+        stack.push_async_callback(images.close)
+        cri = LocalCri(settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer)
+        stack.push_async_callback(cri.close)
+        living = await cri.adopt()
+        log.info("adopted %d pods", len(living))
+        worker = PodWorker(store, cri, events, node_config(settings))
+        queue: WorkQueue[str] = WorkQueue(worker.reconcile)
+        worker.wake = queue.add
+        stack.push_async_callback(queue.close)
+        cri.on_change = queue.add
+
+        def warn(uid: str, message: str) -> None:
+            record = store.get_uid(uid)
+            if record is not None:
+                events.event(reference(record.doc), "Warning", "NetworkDegraded", message)
+
+        cri.warn = warn
+        uids = {(r.annotations.get("namespace"), r.annotations.get("name")): uid for uid, r in living.items()}
+
+        def report(state: ManifestState) -> None:
+            about = {
+                "kind": "Manifest",
+                "namespace": "default",
+                "name": os.path.basename(state.file),
+                "uid": state.file,
+            }
+            for problem in state.problems:
+                events.event(about, "Warning", "FailedValidation", problem.sentence(state.file))
+
+        sources = Sources(
+            settings.manifests,
+            store,
+            relist=settings.relist_seconds,
+            uid_for=lambda namespace, name: uids.pop((namespace, name), None),
+            report=report,
+        )
+        disk_usage = DiskUsage(lambda: writable_layers(cri))
+        agent = Agent(
+            settings, store, cri, worker, sources, network, images, events, tracer, started, queue, disk_usage
+        )
+        for sentence in network.warnings:
+            log.warning("network: %s", sentence)
+        _background(stack, _dispatch(store, queue, sources, tracer), "dispatch")
+        _background(stack, sources.run(), "sources")
+        await sources.ready.wait()
+        _background(stack, _bury_orphans(agent), "orphans")
+        _background(stack, _relist(agent, queue), "relist")
+        _background(stack, disk_usage.run(), "disk-usage")
+        await _start_servers(agent, stack)
+        yield agent
+
+
+async def _start_helpers(
+    settings: Settings, stack: contextlib.AsyncExitStack
+) -> tuple[Forkserver, NetworkClient]:
+    """The two warm processes, started side by side."""
+    forkserver = Forkserver(on_restart=lambda why: log.warning("forkserver restarted: %s", why))
+    config = NetworkConfig(
+        bridge=settings.bridge,
+        pod_cidr=settings.pod_cidr,
+        state_dir=f"{settings.run_dir}/network",
+        node=settings.node_name,
+    )
+    started, network = await asyncio.gather(
+        forkserver.start(), NetworkClient.start(config), return_exceptions=True
+    )
+    if not isinstance(started, BaseException):
+        stack.push_async_callback(forkserver.close)
+    if not isinstance(network, BaseException):
+        stack.push_async_callback(network.close)
+    for result in (started, network):
+        if isinstance(result, BaseException):
+            raise result
+    assert isinstance(network, NetworkClient)
+    return forkserver, network
+
+
+async def _start_servers(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
+    from kubelite.telemetry.server import serve_metrics
+
+    settings = agent.settings
+    _background(stack, serve_unix(create_app(agent), settings.socket), "api")
+    if settings.listen:
+        host, _, port = settings.listen.rpartition(":")
+        await stack.enter_async_context(serve_metrics(agent, host.strip("[]"), int(port)))
+
+
+def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> None:
+    """Run `work` beside the rest until the node stops. When it fails the node says so and ends: systemd, or a person,
+    starts it again, and nothing is lost; a node that lives on deaf would be worse."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+
+    def done(finished: asyncio.Future[object]) -> None:
+        if not finished.cancelled() and (error := finished.exception()) is not None:
+            log.critical("%s failed: %s", name, error, exc_info=error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def cancel() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    task.add_done_callback(done)
+    stack.push_async_callback(cancel)
+
+
+async def _dispatch(store: Store, queue: WorkQueue[str], sources: Sources, tracer: Tracer) -> None:
+    """Every change of a pod → look at that pod; a deleted pod whose manifest still stands → look at the directory."""
+    async with store.watch("Pod") as watch:
+        for record in store.list("Pod"):
+            queue.add(record.uid)
+        async for change in watch:
+            if change.type == "ADDED":
+                tracer.mark(change.record.uid, "manifest read")
+            if change.type == "DELETED":
+                tracer.forget(change.record.uid)
+                sources.poke()
+            else:
+                queue.add(change.record.uid)
+
+
+async def _bury_orphans(agent: Agent) -> None:
+    """Sandboxes, directories and records of pods that are not known (removed while the daemon was away, a state file
+    that was lost) are ended, once the manifests have been read, every one of them: a directory that is not there, or a
+    file that is broken, may be what knows them."""
+    while agent.sources.error or any(state.objects is None for state in agent.sources.states()):
+        await asyncio.sleep(1.0)
+    known = {record.uid for record in agent.store.list("Pod")}
+    pods = f"{agent.settings.root}/pods"
+    strays = {*agent.cri.living(), *agent.store.pods_with_containers()}
+    if os.path.isdir(pods):
+        strays.update(os.listdir(pods))
+    for uid in strays - known:
+        if agent.store.get_uid(uid) is None:
+            log.warning("ending what is left of a pod that is not known", extra={"uid": uid})
+            await agent.cri.stop_sandbox(uid)
+            await agent.cri.remove_pod(uid)
+
+
+async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
+    """What events missed is found here."""
+    while True:
+        await asyncio.sleep(agent.settings.relist_seconds)
+        for record in agent.store.list("Pod"):
+            queue.add(record.uid)
+        await agent.events.expire()
+
+
+def writable_layers(cri: LocalCri) -> list[str]:
+    """The directory of every running container's writable layer."""
+    return [
+        f"{container['bundle']}/upper"
+        for record in cri.living().values()
+        for container in record.containers
+        if container["status"] == "running"
+    ]
+
+
+def _directories(settings: Settings) -> None:
+    try:
+        for path, mode in (
+            (settings.root, 0o711),
+            (settings.run_dir, 0o711),
+            (f"{settings.run_dir}/shims", 0o700),
+            (f"{settings.run_dir}/network", 0o700),
+            (f"{settings.root}/pods", 0o711),
+            (f"{settings.log_dir}/pods", 0o755),
+            (f"{settings.log_dir}/containers", 0o755),
+        ):
+            os.makedirs(path, mode=mode, exist_ok=True)
+        if settings.manifests == "/etc/kubelite/manifests":
+            os.makedirs(settings.manifests, exist_ok=True)
+    except OSError as error:
+        raise StartupError(f"cannot make {error.filename}: {os.strerror(error.errno or 0)}") from error
+
+
+@contextlib.contextmanager
+def _locked(settings: Settings) -> Iterator[None]:
+    """One daemon a root and a run directory: the second refuses, naming the first."""
+    with contextlib.ExitStack() as stack:
+        for directory in dict.fromkeys((settings.root, settings.run_dir)):
+            path = f"{directory}/kubelite.pid"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                    raise
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise StartupError(f"another kubelite (pid {holder}) already uses {directory}") from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield

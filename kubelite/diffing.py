@@ -1,0 +1,72 @@
+"""`kubelite diff -f`: what applying documents would do, in words, before it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from kubelite.api.node import DiffEntry
+from kubelite.manifest_plan import created, merged, source_of
+from kubelite.node.pod_worker import PodWorker
+from manifests.loader import load_text
+from state.store import Store
+
+_QUIET = frozenset({"uid", "resourceVersion", "creationTimestamp", "generation", "status"})
+
+
+async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorker) -> list[DiffEntry]:
+    """An entry for each document of the (already validated) text, in its order."""
+    loaded = load_text(text, file=file)
+    entries: list[DiffEntry] = []
+    for document in loaded.documents:
+        name = f"{document.kind.lower()}/{document.namespace}/{document.name}"
+        wanted: dict[str, Any] = document.obj.to_json()
+        record = store.get(document.kind, document.namespace, document.name)
+        if record is None:
+            new = created(wanted, file, uid="00000000-0000-0000-0000-000000000000", now=0)
+            words = [f"{document.kind} {document.namespace}/{document.name} is created"]
+            if document.kind == "Pod":
+                words.extend((await worker.preview(new)).describe())
+            entries.append({"object": name, "change": "create", "words": words})
+            continue
+        doc = merged(record.doc, wanted, source_of(record) or file)
+        if doc is None:
+            entries.append({"object": name, "change": "unchanged", "words": ["nothing changes"]})
+            continue
+        words = []
+        replaced = False
+        if document.kind == "Pod":
+            ended = record.doc.get("status", {}).get("phase") in ("Succeeded", "Failed")
+            replaced = ended and doc.get("spec") != record.doc.get("spec")
+            words = (
+                ["the pod has ended: a new one takes its place"]
+                if replaced
+                else (await worker.preview(doc)).describe() or ["nothing is restarted"]
+            )
+        fields = list(changed_fields(record.doc, doc))
+        entries.append(
+            {"object": name, "change": "replace" if replaced else "update", "words": words, "fields": fields}
+        )
+    for error in loaded.errors:
+        entries.append({"object": error.object or file, "change": "unsupported", "words": [error.message]})
+    return entries
+
+
+def changed_fields(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """`spec.containers[0].image: "a" -> "b"` lines; lists of named things are compared by name."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            if key not in _QUIET:
+                yield from changed_fields(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    elif isinstance(old, list) and isinstance(new, list):
+        for index in range(max(len(old), len(new))):
+            left = old[index] if index < len(old) else None
+            right = new[index] if index < len(new) else None
+            yield from changed_fields(left, right, f"{path}[{index}]")
+    elif old != new:
+        yield f"{path}: {_text(old)} -> {_text(new)}"
+
+
+def _text(value: Any) -> str:
+    return "(none)" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,109 @@
+"""`kubelite reset`: a node as if it had never run. The daemon is ended, then every pod, then network and cgroups;
+images, state and manifests stay. Works with and without a living daemon, and again after it was interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import shutil
+import signal
+from collections.abc import Callable
+
+from kubelite.settings import Settings
+from runtime.cgroups import open_cgroup
+from runtime.errors import RuntimeFault
+from runtime.network.client import NetworkClient
+from runtime.network.plan import NetworkConfig
+from runtime.shim.client import ShimClient, ShimGone, reap_dead
+
+STOP_SECONDS = 15.0
+
+
+async def reset(settings: Settings, say: Callable[[str], None]) -> None:
+    """End the node. `say` gets a sentence for each thing done. Raises RuntimeFault when something cannot be ended."""
+    await _end_daemon(settings, say)
+    shims = f"{settings.run_dir}/shims"
+    for uid in sorted(os.listdir(shims)) if os.path.isdir(shims) else ():
+        await _end_pod(f"{shims}/{uid}")
+        say(f"ended pod {uid}")
+    if os.path.isdir(f"{settings.run_dir}/network"):
+        config = NetworkConfig(
+            bridge=settings.bridge,
+            pod_cidr=settings.pod_cidr,
+            state_dir=f"{settings.run_dir}/network",
+            node=settings.node_name,
+        )
+        client = await NetworkClient.start(config)
+        await client.teardown()
+        await client.close()
+        say(f"removed bridge {settings.bridge}, addresses and rules")
+    group = open_cgroup(f"/{settings.cgroup_parent}")
+    if group.exists():
+        group.remove()
+    for name in os.listdir(f"{settings.root}/pods") if os.path.isdir(f"{settings.root}/pods") else ():
+        shutil.rmtree(f"{settings.root}/pods/{name}", ignore_errors=True)
+    _remove_logs(settings)
+    for path in (shims, f"{settings.run_dir}/network"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (settings.socket, f"{settings.run_dir}/kubelite.pid"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+async def _end_daemon(settings: Settings, say: Callable[[str], None]) -> None:
+    """End the process that holds the lock, if one does."""
+    pid = _holder(f"{settings.run_dir}/kubelite.pid")
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            ended, _, _ = await asyncio.to_thread(select.select, [descriptor], [], [], STOP_SECONDS)
+            if not ended:
+                raise RuntimeFault(f"the daemon (pid {pid}) does not end; kill -9 {pid}, then reset again")
+        finally:
+            os.close(descriptor)
+    say(f"ended the daemon (pid {pid})")
+
+
+def _holder(path: str) -> int | None:
+    """The pid in a lock file that somebody holds."""
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.read(descriptor, 32) or 0) or None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+async def _end_pod(run_dir: str) -> None:
+    try:
+        client = await ShimClient.connect(run_dir)
+    except ShimGone:
+        if os.path.isdir(run_dir):
+            await reap_dead(run_dir)
+            shutil.rmtree(run_dir, ignore_errors=True)
+        return
+    with contextlib.suppress(ShimGone):
+        await client.shutdown(force=True)
+    client.close()
+
+
+def _remove_logs(settings: Settings) -> None:
+    """The logs of this node's pods, and the links to them."""
+    pods, links = f"{settings.log_dir}/pods", f"{settings.log_dir}/containers"
+    shutil.rmtree(pods, ignore_errors=True)
+    for name in os.listdir(links) if os.path.isdir(links) else ():
+        path = os.path.join(links, name)
+        if os.path.islink(path) and os.readlink(path).startswith(pods + "/"):
+            os.unlink(path)

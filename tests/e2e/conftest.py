@@ -1,0 +1,49 @@
+"""Nodes for the tests that drive a whole one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.node import Node, pack_image, running_node
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = _missing()
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.e2e)
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=f"needs {missing}"))
+
+
+def _missing() -> str:
+    if os.geteuid() != 0:
+        return "root"
+    for program in ("busybox", "nsenter", "ip", "curl"):
+        if shutil.which(program) is None:
+            return program
+    if (
+        "dynamically"
+        in subprocess.run(["ldd", shutil.which("busybox") or ""], capture_output=True, text=True).stdout
+    ):
+        return "busybox-static"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_image(tmp_path_factory.mktemp("pack"))
+
+
+@pytest.fixture
+def node(tmp_path: Path, images: Path) -> Iterator[Node]:
+    """A node of the test's own."""
+    with running_node(tmp_path, images) as found:
+        yield found

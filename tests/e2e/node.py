@@ -1,0 +1,317 @@
+"""A whole node for a test: its own directories, cgroups, bridge and network namespace, and the ways people use it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+KUBELITE = (sys.executable, "-m", "kubelite.cli.main")
+IMAGE = "localhost/kubelite/busybox:latest"
+TIMEOUT = 20.0
+
+
+@dataclass(slots=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(slots=True)
+class Node:
+    """One node below `base`. `start()` and `kill()` as often as wanted; `destroy()` and then `leftovers()` at the end."""
+
+    base: Path
+    name: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
+    settings: dict[str, str] = field(default_factory=dict)
+    daemon: subprocess.Popen[bytes] | None = None
+    holder: subprocess.Popen[bytes] | None = None
+
+    @property
+    def manifests(self) -> Path:
+        return self.base / "manifests"
+
+    @property
+    def root(self) -> Path:
+        return self.base / "root"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.base / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.base / "log"
+
+    @property
+    def log(self) -> Path:
+        return self.base / "daemon.log"
+
+    @property
+    def bridge(self) -> str:
+        return f"kl{self.name}"
+
+    @property
+    def cgroup_parent(self) -> str:
+        return f"kubelite-{self.name}"
+
+    def environ(self) -> dict[str, str]:
+        values = {
+            "MANIFESTS": self.manifests,
+            "ROOT": self.root,
+            "RUN_DIR": self.run_dir,
+            "LOG_DIR": self.log_dir,
+            "SOCKET": self.run_dir / "kubelite.sock",
+            "LISTEN": "127.0.0.1:10255",
+            "BRIDGE": self.bridge,
+            "POD_CIDR": "10.77.0.0/24",
+            "CGROUP_PARENT": self.cgroup_parent,
+            "NODE_NAME": self.name,
+            "CONFIG": self.base / "config.yaml",
+            **self.settings,
+        }
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("KUBELITE_")}
+        return {
+            **kept,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **{f"KUBELITE_{k}": str(v) for k, v in values.items()},
+        }
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        for path in (self.manifests, self.root, self.run_dir, self.log_dir):
+            path.mkdir(parents=True, exist_ok=True)
+        (self.base / "config.yaml").touch()
+        # a process that does nothing but keep the node's network namespace, whatever happens to the daemon
+        self.holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"],
+            stdout=subprocess.PIPE,
+        )
+        assert self.holder.stdout is not None
+        assert self.holder.stdout.readline() == b"up\n"
+
+    def in_netns(self, *command: str) -> list[str]:
+        assert self.holder is not None
+        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", *command]
+
+    def start(self, *, wait: bool = True) -> None:
+        with self.log.open("ab") as log:
+            self.daemon = subprocess.Popen(
+                self.in_netns(*KUBELITE, "serve"),
+                cwd=REPO,
+                env=self.environ(),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait(lambda: self.answers(), "the daemon to answer")
+
+    def answers(self) -> bool:
+        assert self.daemon is not None
+        if self.daemon.poll() is not None:
+            raise AssertionError(f"the daemon ended with {self.daemon.returncode}:\n{self.tail()}")
+        return self.cli("get", "pods", "-A", check=False).code == 0
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Signal the daemon and wait for its end."""
+        assert self.daemon is not None
+        self.daemon.send_signal(number)
+        self.daemon.wait(TIMEOUT)
+
+    def stop(self) -> None:
+        if self.daemon is not None and self.daemon.poll() is None:
+            self.kill(signal.SIGTERM)
+
+    def restart(self, number: int = signal.SIGTERM) -> None:
+        self.kill(number)
+        self.start()
+
+    def destroy(self) -> None:
+        try:
+            self.cli("reset", timeout=60)
+            if self.daemon is not None:
+                self.daemon.wait(TIMEOUT)
+        finally:
+            for process in (self.daemon, self.holder):
+                if process is not None and process.poll() is None:
+                    process.kill()
+                    process.wait()
+            if self.holder is not None and self.holder.stdout is not None:
+                self.holder.stdout.close()
+
+    def leftovers(self) -> list[str]:
+        """What of this node is still on the machine."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                groups = Path(f"/proc/{pid}/cgroup").read_text()
+                if self.cgroup_parent in groups:
+                    found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}")
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            if str(self.base) in line:
+                found.append(f"mount {line.split()[4]}")
+        for directory in Path("/sys/fs/cgroup").glob(f"**/{self.cgroup_parent}"):
+            found.append(f"cgroup {directory}")
+        found.extend(f"directory {path}" for path in (self.run_dir / "shims").glob("*"))
+        found.extend(f"directory {path}" for path in (self.root / "pods").glob("*"))
+        return found
+
+    def tail(self, lines: int = 30) -> str:
+        return (
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        )
+
+    # -- use ----------------------------------------------------------------------------------------------------
+
+    def cli(
+        self, *arguments: str, check: bool = True, stdin: bytes | None = None, timeout: float = TIMEOUT
+    ) -> Finished:
+        """Run `kubelite …`; with `check` a failure is an assertion that shows what it said."""
+        done = subprocess.run(
+            [*KUBELITE, *arguments],
+            cwd=REPO,
+            env=self.environ(),
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        finished = Finished(
+            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
+        if check and finished.code != 0:
+            raise AssertionError(
+                f"kubelite {' '.join(arguments)} → {finished.code}\n{finished.out}{finished.err}\n-- daemon:\n{self.tail()}"
+            )
+        return finished
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.cli(*arguments, "-o", "json").out)
+
+    def pod(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        found: dict[str, Any] = self.json("get", "pod", name, "-n", namespace)
+        return found
+
+    def container(self, name: str, container: str = "main") -> dict[str, Any]:
+        """The pod's container status; empty before there is one."""
+        status = self.pod(name).get("status", {})
+        every = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+        return next((c for c in every if c["name"] == container), {})
+
+    def status_of(self, name: str) -> str:
+        """The STATUS column."""
+        rows = self.cli("get", "pod", name, "--no-headers", check=False).out.split()
+        return rows[2] if len(rows) > 2 else ""
+
+    def pid(self, name: str, container: str = "main") -> int:
+        """The host pid of a pod's running container."""
+        found = self.json("inspect", f"default/{name}")
+        running = [c for c in found["containers"] if c["name"] == container and c["state"] == "running"]
+        assert len(running) == 1, found["containers"]
+        return int(running[0]["pid"])
+
+    def apply(self, file: str, text: str) -> Path:
+        """Put a manifest into the directory, whole."""
+        path = self.manifests / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(text)
+        temporary.rename(path)
+        return path
+
+    def wait(self, condition: Callable[[], object], what: str, timeout: float = TIMEOUT) -> None:
+        until = time.monotonic() + timeout
+        last: object = None
+        while time.monotonic() < until:
+            last = condition()
+            if last:
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"waited {timeout} s for {what}; got {last!r}\n-- daemon:\n{self.tail()}")
+
+    def wait_status(self, name: str, *wanted: str, timeout: float = TIMEOUT) -> None:
+        seen: list[str] = []
+
+        def there() -> bool:
+            seen.append(self.status_of(name))
+            return seen[-1] in wanted
+
+        try:
+            self.wait(there, f"pod {name} to be {wanted}", timeout)
+        except AssertionError as error:
+            described = self.cli("describe", "pod", name, check=False).out
+            raise AssertionError(f"{error}\nstatuses: {list(dict.fromkeys(seen))}\n{described}") from None
+
+    def wait_gone(self, name: str, timeout: float = TIMEOUT) -> None:
+        self.wait(lambda: self.cli("get", "pod", name, check=False).code == 1, f"pod {name} to go", timeout)
+
+    def events(self, reason: str = "") -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.json("get", "events", "-A")["items"]
+        return [e for e in items if reason in ("", e["reason"])]
+
+    def get(self, url: str) -> str:
+        """The body of a page on the node's own loopback."""
+        command = self.in_netns("curl", "-sS", "--max-time", "5", url)
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+    def doctor(self) -> list[dict[str, Any]]:
+        """What `kubelite doctor` finds wrong, after a moment for what is on its way out."""
+        findings: list[dict[str, Any]] = []
+        for _ in range(50):
+            answer = self.cli("doctor", "-o", "json", check=False)
+            findings = [f for f in json.loads(answer.out or "[]") if f["level"] == "error"]
+            if not findings:
+                return []
+            time.sleep(0.1)
+        return findings
+
+
+@contextlib.contextmanager
+def running_node(base: Path, images: Path | None, **settings: str) -> Iterator[Node]:
+    """A started node with the test image in its store; clean at the end, or the test fails."""
+    node = Node(base, settings={key.upper(): value for key, value in settings.items()})
+    node.prepare()
+    if images is not None:
+        subprocess.run(["cp", "-a", "--reflink=auto", str(images), str(node.root / "images")], check=True)
+    try:
+        node.start()
+        yield node
+        assert node.doctor() == []
+    finally:
+        node.destroy()
+    assert node.leftovers() == []
+
+
+def pack_image(directory: Path) -> Path:
+    """An image store that holds the busybox image, made by kubelite itself; its `images` directory."""
+    node = Node(directory)
+    node.prepare()
+    try:
+        node.start()
+        node.cli("image", "pack", shutil.which("busybox") or "busybox", "-t", IMAGE)
+        return node.root / "images"
+    finally:
+        node.destroy()
+
+
+def wait_fd(descriptor: int, timeout: float = TIMEOUT) -> bool:
+    return bool(select.select([descriptor], [], [], timeout)[0])
