@@ -81,7 +81,8 @@ def _memory(memory: Mapping[str, Any], made: Plan) -> None:
     if memory.get("reservation"):
         made.writes.append(Write("memory", "memory.low", _max(memory["reservation"])))
     for key in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller"):
-        if memory.get(key) not in (None, False, -1):
+        value = memory.get(key)
+        if value is not None and value is not False and value != -1:
             made.warnings.append(f"memory.{key} was not applied: cgroup v2 has no such setting")
 
 

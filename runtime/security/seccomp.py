@@ -69,9 +69,10 @@ def default_profile(caps: frozenset[str]) -> dict[str, Any]:
 
 
 def _kernel(release: str) -> tuple[int, int]:
+    """`6.18.44-fc` → (6, 18); `4.19-rc1` → (4, 19)."""
     major, _, rest = release.partition(".")
-    minor = "".join(c for c in rest.partition(".")[0] if c.isdigit())
-    return int(major), int(minor or 0)
+    digits = len(rest) - len(rest.lstrip("0123456789"))
+    return int(major), int(rest[:digits] or 0)
 
 
 def compile(profile: Mapping[str, Any], *, cache_dir: str | None = None) -> bytes:
