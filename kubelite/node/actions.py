@@ -6,7 +6,6 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 from kubelite.node.cri import ImageSeen
@@ -53,9 +52,11 @@ class Facts:
     """What a decision needs beside the pod and what is seen of it."""
 
     now: float
-    images: Mapping[str, ImageSeen | None] = MappingProxyType({})  # by reference as written in the manifest
-    pulls: Mapping[tuple[str, int], PullSeen] = MappingProxyType({})  # by container and attempt
-    start_failures: Mapping[str, StartFailure] = MappingProxyType({})  # by container
+    images: Mapping[str, ImageSeen | None] = field(
+        default_factory=dict
+    )  # by reference as written in the manifest
+    pulls: Mapping[tuple[str, int], PullSeen] = field(default_factory=dict)  # by container and attempt
+    start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
     port_conflict: str = ""  # why its host ports cannot be had, "" = they can
 

@@ -234,7 +234,7 @@ class Decision:
 
     def _runs_from_nothing(self, container: Container, *, by_edit: bool) -> bool:
         view, policy = self.views[container.name], restart_policy(self.pod, container)
-        if policy == "Never" and not by_edit and not view.again:
+        if policy == "Never" and not by_edit and not (view.again and view.attempts):
             return not any(v.attempts and not v.again for v in self._past_of_never(container))
         return self._should_run(view, policy)
 
@@ -285,6 +285,8 @@ class Decision:
         begun = any(self.views[c.name].current is not None for c in self.mains)
         if begun and not self._any_main_left():
             self._end_sidecars()
+        elif not begun and (failure := self._failed_init()):
+            self._init_failure(failure)
         elif self._init_containers(initialised=begun):
             for container in self.mains:
                 self._main(container)
@@ -347,20 +349,26 @@ class Decision:
         if view.current is None or self._should_run(view, restart_policy(self.pod, container)):
             self._want(container, init=True, fresh=view.current is None)
             return False
-        if view.ended is not None and view.ended.exit_code != 0:
-            self._init_failure(container)
-            return False
         return True
 
-    def _init_failure(self, container: Container) -> None:
-        self.rest["init_failed"] = container.name
-        self.waiting.clear()
+    def _failed_init(self) -> str:
+        """The init container whose failure is final, "" when there is none."""
+        for container in self.inits:
+            view = self.views[container.name]
+            ended = view.ended if view.current is not None else None
+            if ended and ended.exit_code and not self._should_run(view, restart_policy(self.pod, container)):
+                return container.name
+        return ""
+
+    def _init_failure(self, name: str) -> None:
+        self.rest["init_failed"] = name
+        self.reasons.append(f"init container {name} failed and is not to run again")
         alive = [c for c in self._alive() if c.name in self.views]
         if alive:
             self.finished.update(self.views)
             self._stop_in_order(alive, grace_period(self.pod))
         else:
-            self._done(f"init container {container.name} failed and is not to run again")
+            self._done("nothing of the pod runs")
 
     def _sidecar(self, container: Container, *, initialised: bool) -> bool:
         view = self.views[container.name]
