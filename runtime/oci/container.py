@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from runtime import errors
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, layout, open_cgroup
-from runtime.errors import RuntimeFault, SpecError, StateError, SyscallError
+from runtime.errors import CapabilityError, RuntimeFault, SpecError, StateError, SyscallError
 from runtime.oci import init, rootfs
 from runtime.oci import spec as oci
 from runtime.oci.spec import IDMapping, Linux, Process, Spec
@@ -77,7 +77,7 @@ class Container:
     spec: Spec
     warnings: tuple[str, ...] = ()
     _channel: socket.socket | None = None  # open while the gate is closed
-    _seccomp: bytes | None = None
+    _seccomp: tuple[bytes, int] | None = None
 
     def start(self) -> None:
         """Open the gate and wait until execve has succeeded. Raises StartError with runc's words when it has not (the
@@ -127,7 +127,8 @@ class Container:
         succeeded; raises StartError (runc's words), SpecError, StateError when the container is not running."""
         if self._channel is not None or self.pidfd < 0 or _is_dead(self.pidfd):
             raise StateError(f"cannot exec in container {self.id}: it is not running")
-        wanted = oci.process(process)
+        wanted = oci.process({**_inherited(self.spec["process"]), **process})
+        _guard_stdio()
         caps, available, warnings = _capabilities(wanted)
         kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
         if "user" in oci.namespaces(self.spec):
@@ -198,6 +199,7 @@ def create(
     plan = _plan(spec, bundle, rootfs, cgroup_path, console_slave)
     caps, available, warnings = _capabilities(process)
     filter_ = _seccomp(linux)
+    _guard_stdio()
     with ExitStack() as always, ExitStack() as undo:
         _make_directories(plan.root, undo)
         cgroup = _make_cgroup(cgroup_path, undo)
@@ -235,6 +237,21 @@ def create(
 # --- what create and exec are made of ---
 
 
+def _inherited(process: Process) -> dict[str, Any]:
+    """What a process in a running container gets when its request does not say (as runc exec)."""
+    keys = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+    return {key: value for key, value in process.items() if key in keys}
+
+
+def _guard_stdio() -> None:
+    """With 0, 1 or 2 closed, a socket of ours would get that number and be overwritten by the child's stdio."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # takes the lowest free number: this one
+
+
 def _plan(
     spec: Spec, bundle: str, overlay: RootfsOverlay | None, cgroup_path: str, console: int | None
 ) -> rootfs.Plan:
@@ -255,13 +272,15 @@ def _capabilities(process: Process) -> tuple[CapSets, int, list[str]]:
     return sets, available, warnings
 
 
-def _seccomp(linux: Linux) -> bytes | None:
+def _seccomp(linux: Linux) -> tuple[bytes, int] | None:
     profile = linux.get("seccomp")
     if not profile:
         return None
     from runtime.security import seccomp  # loads libseccomp: only for those who filter
 
-    return seccomp.compile(profile)
+    if seccomp.needs_listener(profile):
+        raise CapabilityError("linux.seccomp: SCMP_ACT_NOTIFY is not supported by this engine")
+    return seccomp.compile(profile), seccomp.install_flags(profile)
 
 
 def _make_directories(root: rootfs.RootMount, undo: ExitStack) -> None:
