@@ -1,0 +1,16 @@
+"""Images: from a registry, an archive or the host's own programs into an OCI image layout and unpacked layers.
+
+    reference   docker's image names                 registry   the distribution API, as an async client
+    store       what is here: light, synchronous     content    the writing side: sessions, leases, commits, sweeping
+    tarstream   tar as a stream of entries           layers     entries → an overlayfs layer directory, confined
+    streams     growing files and decompression      install    blobs → verified, unpacked, named; whatever the source
+    archives    docker-archive, oci-archive, layouts pack       host programs → a minimal image
+    worker      the on-demand process                client     the daemon's side of it
+
+On disk (`<root>` is a valid OCI image layout, so skopeo and umoci read it in place):
+
+    <root>/oci-layout, index.json, blobs/sha256/<hex>
+    <root>/layers/<chain id>/      one unpacked layer in overlayfs's own form, shared by all images that have it
+    <root>/ingest/<session>/       a writer at work; flocked while its owner lives, cleaned by the next one if not
+    <root>/lock                    flocked for every change to index.json and every deletion
+"""

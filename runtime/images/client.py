@@ -1,0 +1,236 @@
+"""The daemon's side of image work: each operation is one worker process; pulls of one image are one pull.
+
+Cancelling a call ends its worker by SIGTERM (it cleans up), by SIGKILL after a grace period (the next worker cleans
+up). If the daemon itself is killed, the worker's standard input ends, which cancels it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from runtime.errors import ImageError
+from runtime.images import reference as references
+from runtime.images.pack import PackRequest
+from runtime.images.store import ImageRecord, ImageStore, Removed
+
+Progress = Callable[[dict[str, Any]], None]
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_LINE_MAX = 16 << 20  # bytes of one answer; a config with its labels may be large
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A pull under way and everyone who waits for it."""
+
+    task: asyncio.Task[ImageRecord]
+    listeners: list[Progress] = field(default_factory=list)
+    waiting: int = 0
+
+
+class ImageClient:
+    """Image operations for one store. Use within one event loop; `close` when done."""
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        parallel: int = 3,
+        layers_parallel: int = 3,
+        plain_http: Collection[str] = (),
+        platform: str = "",
+    ) -> None:
+        """`parallel`: pulls at a time; `layers_parallel`: layers of one pull at a time; `plain_http`: registries that
+        are spoken to without TLS, besides this machine's own; `platform`: os/arch[/variant], else this machine's."""
+        self.store = ImageStore(root)
+        self._settings: dict[str, Any] = {
+            "root": self.store.root,
+            "parallel": layers_parallel,
+            "plain_http": list(plain_http),
+            "platform": platform,
+        }
+        self._slots = asyncio.Semaphore(parallel)
+        self._flights: dict[str, _Flight] = {}
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def pull(self, reference: str, *, progress: Progress | None = None) -> ImageRecord:
+        """Pull; if this image is being pulled already, wait for that and hear its progress from here on.
+        Raises ImageError (reason InvalidImageName, RegistryUnavailable or ErrImagePull)."""
+        canonical = str(references.parse(reference))
+        flight = self._flights.get(canonical)
+        if flight is None:
+            flight = self._flights[canonical] = _Flight(asyncio.create_task(self._pull(canonical)))
+            flight.task.add_done_callback(lambda task: self._landed(canonical, task))
+        flight.waiting += 1
+        if progress is not None:
+            flight.listeners.append(progress)
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if progress is not None and progress in flight.listeners:
+                flight.listeners.remove(progress)
+            if flight.waiting == 0 and not flight.task.done():  # the last one who wanted it was cancelled
+                if self._flights.get(canonical) is flight:
+                    del self._flights[canonical]
+                flight.task.cancel()
+                await asyncio.wait([flight.task])
+
+    async def load(
+        self, path: str, *, reference: str | None = None, progress: Progress | None = None
+    ) -> list[ImageRecord]:
+        """Import a docker-archive, an oci-archive or an OCI layout directory. `reference` renames a single image."""
+        request = {"op": "load", "path": os.path.abspath(path), "reference": reference or ""}
+        return _records(await self._run(request, progress))
+
+    async def pack(
+        self,
+        programs: Sequence[str],
+        reference: str,
+        *,
+        files: Sequence[str] = (),
+        entrypoint: Sequence[str] | None = None,
+        cmd: Sequence[str] | None = None,
+        env: Sequence[str] = (),
+        workdir: str = "",
+        user: str = "",
+        progress: Progress | None = None,
+    ) -> ImageRecord:
+        """Make an image of host programs with their shared libraries; `files` are further `HOST[:IMAGE]` trees."""
+        pack = PackRequest(
+            programs=list(programs),
+            reference=reference,
+            files=list(files),
+            entrypoint=None if entrypoint is None else list(entrypoint),
+            cmd=None if cmd is None else list(cmd),
+            env=list(env),
+            workdir=workdir,
+            user=user,
+        )
+        return _records(await self._run({"op": "pack", "pack": asdict(pack)}, progress))[0]
+
+    async def remove(self, reference: str, *, in_use: Collection[str] = (), force: bool = False) -> Removed:
+        """See ImageStore.remove; in a worker, since deleting a large image takes its time."""
+        request = {"op": "remove", "reference": reference, "in_use": sorted(in_use), "force": force}
+        return _removed(await self._run(request, None))
+
+    async def prune(self, *, in_use: Collection[str] = ()) -> Removed:
+        """Delete dangling images no container uses, and blobs and layers no image needs."""
+        return _removed(await self._run({"op": "prune", "in_use": sorted(in_use)}, None))
+
+    async def check(self, *, deep: bool = False) -> list[str]:
+        """See ImageStore.check."""
+        return list((await self._run({"op": "check", "deep": deep}, None))["problems"])
+
+    async def close(self) -> None:
+        """Cancel what runs and wait until the workers are gone."""
+        tasks = [*self._running, *(flight.task for flight in self._flights.values())]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _pull(self, canonical: str) -> ImageRecord:
+        async with self._slots:
+            return _records(
+                await self._run(
+                    {"op": "pull", "reference": canonical}, lambda event: self._spread(canonical, event)
+                )
+            )[0]
+
+    def _spread(self, canonical: str, event: dict[str, Any]) -> None:
+        flight = self._flights.get(canonical)
+        for listener in list(flight.listeners) if flight else ():
+            listener(event)
+
+    def _landed(self, canonical: str, task: asyncio.Task[ImageRecord]) -> None:
+        flight = self._flights.get(canonical)
+        if flight is not None and flight.task is task:
+            del self._flights[canonical]
+        if not task.cancelled():
+            task.exception()  # every waiter may have gone
+
+    async def _run(self, request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
+        """One worker process, its events passed on, its answer returned."""
+        task = asyncio.ensure_future(self._work({**self._settings, **request}, progress))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await task
+
+    async def _work(self, request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "runtime.images.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LINE_MAX,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C in the daemon's terminal is the daemon's to pass on
+        )
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        errors = asyncio.ensure_future(process.stderr.read())
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            async for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "done":
+                    await process.wait()
+                    return dict(event)
+                if event["event"] == "error":
+                    raise ImageError(event["message"], reason=event["reason"], retriable=event["retriable"])
+                if progress is not None:
+                    progress(event)
+            await process.wait()
+            raise _died(process.returncode, await errors)
+        except (BrokenPipeError, ConnectionResetError):
+            raise _died(await process.wait(), await errors) from None
+        finally:
+            await asyncio.shield(_end(process))
+            errors.cancel()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Make sure the worker is gone: politely, then not."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _GRACE)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _environment() -> dict[str, str]:
+    """The worker finds this very package, installed or not."""
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if os.path.basename(here) in {"site-packages", "dist-packages"}:
+        return dict(os.environ)
+    path = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
+
+
+def _died(returncode: int | None, errors: bytes) -> ImageError:
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
+    last = f": {lines[-1]}" if lines else ""
+    return ImageError(f"the image worker ended unexpectedly (status {returncode}){last}", retriable=True)
+
+
+def _records(answer: dict[str, Any]) -> list[ImageRecord]:
+    return [ImageRecord.from_json(image) for image in answer["images"]]
+
+
+def _removed(answer: dict[str, Any]) -> Removed:
+    return Removed(tuple(answer["untagged"]), tuple(answer["deleted"]), int(answer["freed"]))

@@ -1,0 +1,418 @@
+"""The writing side of the store: sessions, what they promise to need, commits by rename, and sweeping.
+
+Rules that make a kill -9 at any line harmless:
+- Everything new is made in a session's own directory `ingest/<id>` and reaches its place by one rename(2), when it is
+  whole, verified and synced. index.json is written last, so it never names what is not there.
+- A session's directory is flocked by its owner for life. Whoever finds one unlocked may delete it.
+- Whatever deletes or edits index.json holds `lock`. It spares what live sessions have leased (`lease.json`).
+- Deletion goes the other way round: first index.json, then renames into a session's directory, then the files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from runtime.errors import ImageError
+from runtime.images import reference as references
+from runtime.images.layers import remove_tree
+from runtime.images.store import (
+    CONTAINERD_NAME,
+    OCI_LAYOUT,
+    PULLED,
+    REF_NAME,
+    SOURCE,
+    ImageStore,
+    Removed,
+    chain_ids,
+    read_index,
+)
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    digest: str  # of the blob
+    size: int
+    media_type: str  # OCI's
+    diff_id: str
+    chain_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A whole image about to be installed: what the index will say of it and what must be in place first."""
+
+    manifest: bytes  # OCI manifest, as it will be stored
+    config: bytes
+    layers: tuple[Layer, ...]  # lowest first
+    names: tuple[str, ...] = ()  # canonical references; none = dangling
+    source: str = ""  # repository@digest
+    platform: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def manifest_digest(self) -> str:
+        return digest_of(self.manifest)
+
+    @property
+    def config_digest(self) -> str:
+        return digest_of(self.config)
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Session:
+    """One writer at work. A context manager; on exit its directory is gone, whatever happened."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self.store = store
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            prepare(self.store.root)
+            with locked(self.store.root):
+                sweep_stale(self.store.root)
+                self.directory = os.path.join(self.store.root, "ingest", secrets.token_hex(8))
+                os.mkdir(self.directory, 0o700)
+                undo.callback(remove_tree, self.directory)
+                undo.callback(os.close, _flock(self.directory, fcntl.LOCK_EX))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._undo.close()
+
+    def temporary(self, prefix: str) -> str:
+        """A new name in the session's directory."""
+        return os.path.join(self.directory, f"{prefix}-{secrets.token_hex(8)}")
+
+    def lease(self, image: Image) -> None:
+        """Promise to need these: from here on nobody deletes them. Only then look whether they are there."""
+        path = os.path.join(self.directory, "lease.json")
+        with locked(self.store.root):
+            needed = _read_lease(path)
+            needed |= {image.manifest_digest, image.config_digest}
+            for layer in image.layers:
+                needed |= {layer.digest, f"chain:{layer.chain_id}"}
+            replace_file(path, json.dumps(sorted(needed)).encode(), sync=False)
+
+    def has_blob(self, digest: str, size: int) -> bool:
+        try:
+            return os.stat(self.store.blob_path(digest)).st_size == size
+        except FileNotFoundError:
+            return False
+
+    def has_layer(self, chain_id: str) -> bool:
+        return os.path.isdir(self.store.layer_path(chain_id))
+
+    def commit_blob(self, path: str, digest: str) -> None:
+        """Make a verified and synced temporary file the blob `digest`."""
+        os.rename(path, self.store.blob_path(digest))
+        sync_directory(os.path.join(self.store.root, "blobs", "sha256"))
+
+    def put_blob(self, data: bytes) -> str:
+        digest = digest_of(data)
+        if not self.has_blob(digest, len(data)):
+            path = self.temporary("blob")
+            replace_file(path, data)
+            self.commit_blob(path, digest)
+        return digest
+
+    def commit_layer(self, path: str, chain_id: str) -> None:
+        """Make an unpacked and synced directory the layer `chain_id`. Another process may have been first: fine."""
+        try:
+            os.rename(path, self.store.layer_path(chain_id))
+        except OSError:
+            if not self.has_layer(chain_id):
+                raise
+            remove_tree(path)
+
+    def commit_image(self, image: Image) -> None:
+        """Write manifest and config, then the names. A name that meant another image is taken from it."""
+        self.put_blob(image.config)
+        self.put_blob(image.manifest)
+        sync_directory(os.path.join(self.store.root, "layers"))
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with locked(self.store.root):
+            index = read_index(self.store.root)
+            index["manifests"] = _with_image(index["manifests"], image, now)
+            write_index(self.store.root, index)
+
+
+def prepare(root: str) -> None:
+    """Make the directories and the layout file. 0711 and 0700: a layer may hold set-uid programs, which no user of the
+    host must be able to run from here."""
+    os.makedirs(root, 0o711, exist_ok=True)
+    for name, mode in (("blobs", 0o755), ("blobs/sha256", 0o755), ("layers", 0o700), ("ingest", 0o700)):
+        with suppress(FileExistsError):
+            os.mkdir(os.path.join(root, name), mode)
+    layout = os.path.join(root, "oci-layout")
+    if not os.path.exists(layout):
+        with locked(root):
+            replace_file(layout, OCI_LAYOUT)
+            if not os.path.exists(os.path.join(root, "index.json")):
+                write_index(root, read_index(root))
+
+
+@contextmanager
+def locked(root: str) -> Iterator[None]:
+    """The store's one lock, across processes. Held for index edits and deletions only, never over the network."""
+    fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def sessions(root: str) -> Iterator[tuple[str, bool]]:
+    """(directory, alive) of every session. Call with the lock held to act on the answer."""
+    ingest = os.path.join(root, "ingest")
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(ingest)):
+            path = os.path.join(ingest, name)
+            try:
+                os.close(_flock(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield path, True
+            except FileNotFoundError:
+                continue
+            else:
+                yield path, False
+
+
+def sweep_stale(root: str) -> None:
+    """Delete what writers that died left behind. Needs the lock: no session is caught between mkdir and flock."""
+    for path, alive in list(sessions(root)):
+        if not alive:
+            remove_tree(path)
+
+
+def remove_image(store: ImageStore, text: str, *, in_use: Collection[str], force: bool) -> Removed:
+    """See ImageStore.remove. `text` may be a name (untags) or an image id (all its names)."""
+    prepare(store.root)
+    with Session(store) as session, locked(store.root):
+        record = store.find(text)
+        by_name = record.reference and _names_it(text, record.reference)
+        gone = [
+            r for r in store.list() if r.id == record.id and (not by_name or r.reference == record.reference)
+        ]
+        kept = [r for r in store.list() if r.id == record.id and r not in gone]
+        if not kept and record.id in in_use and not force:
+            shown = record.reference or record.id
+            raise ImageError(f"{shown} is in use by a container; remove the pod first", reason="ImageInUse")
+        names = {r.reference for r in gone}
+        index = read_index(store.root)
+        keep_data = not kept and record.id in in_use
+        manifests = []
+        for descriptor in index["manifests"]:
+            mine = descriptor.get("digest") in {r.manifest_digest for r in gone}
+            named = (descriptor.get("annotations") or {}).get(REF_NAME, "") in names
+            if not (mine and named):
+                manifests.append(descriptor)
+            elif keep_data:
+                manifests.append(_nameless(descriptor))
+        index["manifests"] = manifests
+        write_index(store.root, index)
+        freed = _sweep(store, session)
+    untagged = tuple(sorted(name for name in names if name))
+    return Removed(untagged, () if kept or keep_data else (record.id,), freed)
+
+
+def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:
+    """Delete dangling images that no container uses, and data that no image needs."""
+    prepare(store.root)
+    with Session(store) as session, locked(store.root):
+        named = {r.id for r in store.list() if r.reference}
+        gone = {r.id for r in store.list() if r.id not in named and r.id not in in_use}
+        digests = {r.manifest_digest for r in store.list() if not r.reference and r.id not in in_use}
+        index = read_index(store.root)
+        index["manifests"] = [
+            d
+            for d in index["manifests"]
+            if d.get("digest") not in digests or (d.get("annotations") or {}).get(REF_NAME)
+        ]
+        write_index(store.root, index)
+        freed = _sweep(store, session)
+    return Removed((), tuple(sorted(gone)), freed)
+
+
+def referenced(store: ImageStore, visit: Callable[[str, Exception], None] | None = None) -> set[str]:
+    """Every digest the index leads to, and `chain:<id>` of its layers. `visit` hears of what cannot be read."""
+    needed: set[str] = set()
+
+    def follow(descriptor: dict[str, Any]) -> None:
+        digest = str(descriptor["digest"])
+        if digest in needed:
+            return
+        needed.add(digest)
+        try:
+            with open(store.blob_path(digest), "rb") as file:
+                document = json.loads(file.read())
+            for child in document.get("manifests") or ():
+                follow(child)
+            needed.update(str(layer["digest"]) for layer in document.get("layers") or ())
+            if "config" in document:
+                config = str(document["config"]["digest"])
+                needed.add(config)
+                with open(store.blob_path(config), "rb") as file:
+                    diff_ids = (json.loads(file.read()).get("rootfs") or {}).get("diff_ids") or []
+                needed.update(f"chain:{chain}" for chain in chain_ids(diff_ids))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if visit is None:
+                raise ImageError(
+                    f"cannot read image {digest}: {error}", reason="ImageStoreCorrupt"
+                ) from error
+            visit(digest, error)
+
+    for descriptor in read_index(store.root)["manifests"]:
+        follow(descriptor)
+    return needed
+
+
+def _sweep(store: ImageStore, session: Session) -> int:
+    """Delete every blob and layer that neither the index nor a live session needs. Needs the lock. Returns bytes.
+    An image that cannot be read stops nothing but keeps everything: what it needs is not known."""
+    broken: list[str] = []
+    needed = referenced(store, lambda digest, _error: broken.append(digest))
+    if broken:
+        return 0
+    for path, alive in sessions(store.root):
+        if alive:
+            needed |= _read_lease(os.path.join(path, "lease.json"))
+    freed = 0
+    blobs = os.path.join(store.root, "blobs", "sha256")
+    for name in os.listdir(blobs):
+        if f"sha256:{name}" not in needed:
+            freed += os.stat(os.path.join(blobs, name)).st_size
+            os.unlink(os.path.join(blobs, name))
+    layers = os.path.join(store.root, "layers")
+    for name in os.listdir(layers):
+        if f"chain:sha256:{name}" not in needed:
+            trash = session.temporary("trash")
+            os.rename(os.path.join(layers, name), trash)
+            freed += tree_size(trash)
+            remove_tree(trash)
+    return freed
+
+
+def tree_size(path: str) -> int:
+    """Bytes a directory takes on disk; a file with several names counts once."""
+    seen: set[int] = set()
+    total = 0
+    for directory, subdirectories, names in os.walk(path):
+        for name in [*subdirectories, *names]:
+            st = os.lstat(os.path.join(directory, name))
+            if st.st_ino not in seen:
+                seen.add(st.st_ino)
+                total += st.st_blocks * 512
+    return total
+
+
+def write_index(root: str, index: dict[str, Any]) -> None:
+    replace_file(os.path.join(root, "index.json"), json.dumps(index, indent=1).encode())
+
+
+def replace_file(path: str, data: bytes, *, sync: bool = True) -> None:
+    """Write beside and rename over: a reader sees the old content or the new."""
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    if sync:
+        sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _with_image(manifests: list[dict[str, Any]], image: Image, now: str) -> list[dict[str, Any]]:
+    """The index's list with the image under its names. Another image that loses its only name stays, nameless."""
+    kept: list[dict[str, Any]] = []
+    digest = image.manifest_digest
+    for descriptor in manifests:
+        name = (descriptor.get("annotations") or {}).get(REF_NAME, "")
+        same = descriptor.get("digest") == digest
+        if same and (not name or name in image.names):
+            continue
+        kept.append(_nameless(descriptor) if name and name in image.names else descriptor)
+    for name in image.names or ("",):
+        annotations = {PULLED: now}
+        if name:
+            annotations |= {REF_NAME: name, CONTAINERD_NAME: name}
+        if image.source:
+            annotations[SOURCE] = image.source
+        descriptor = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(image.manifest)}
+        if image.platform:
+            descriptor["platform"] = image.platform
+        kept.append({**descriptor, "annotations": annotations})
+    return _without_needless(kept)
+
+
+def _without_needless(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A nameless entry of an image that has a name elsewhere, or of one listed already, says nothing."""
+    named = {d.get("digest") for d in manifests if (d.get("annotations") or {}).get(REF_NAME)}
+    result: list[dict[str, Any]] = []
+    for descriptor in manifests:
+        if (descriptor.get("annotations") or {}).get(REF_NAME) or descriptor.get("digest") not in named:
+            result.append(descriptor)
+            named.add(descriptor.get("digest"))
+    return result
+
+
+def _nameless(descriptor: dict[str, Any]) -> dict[str, Any]:
+    annotations = dict(descriptor.get("annotations") or {})
+    annotations.pop(REF_NAME, None)
+    annotations.pop(CONTAINERD_NAME, None)
+    return {**descriptor, "annotations": annotations}
+
+
+def _names_it(text: str, canonical: str) -> bool:
+    try:
+        return str(references.parse(text)) == canonical
+    except ImageError:
+        return False
+
+
+def _read_lease(path: str) -> set[str]:
+    try:
+        with open(path, "rb") as file:
+            return set(json.loads(file.read()))
+    except FileNotFoundError:
+        return set()
+
+
+def _flock(directory: str, operation: int) -> int:
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, operation)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

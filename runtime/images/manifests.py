@@ -1,0 +1,269 @@
+"""What a registry or an archive calls an image: reading manifests, choosing by platform, and our stored form of them.
+
+Media types: OCI image-spec (manifest.md, image-index.md) and docker's "Image Manifest Version 2, Schema 2". The store
+keeps OCI manifests only, since that is what an OCI layout may name: a schema 2 manifest is rewritten with OCI's media
+types. Config and layers stay the very same bytes, so the image id is docker's; the digest it was pulled by is kept too.
+"""
+
+from __future__ import annotations
+
+import json
+import platform as host_platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.errors import ImageError
+from runtime.images.content import INDEX_TYPE, MANIFEST_TYPE, Image, Layer, digest_of
+from runtime.images.reference import is_digest
+from runtime.images.store import chain_ids
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+SCHEMA_1 = frozenset(
+    (
+        "application/vnd.docker.distribution.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    )
+)
+INDEX_TYPES = frozenset((INDEX_TYPE, DOCKER_LIST))
+ACCEPT = ", ".join((MANIFEST_TYPE, INDEX_TYPE, DOCKER_MANIFEST, DOCKER_LIST, *sorted(SCHEMA_1), "*/*;q=0.1"))
+
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+_CONFIG_TYPES = frozenset((CONFIG_TYPE, "application/vnd.docker.container.image.v1+json"))
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_LAYER_TYPES = {
+    LAYER_TYPE: LAYER_TYPE,
+    f"{LAYER_TYPE}+gzip": f"{LAYER_TYPE}+gzip",
+    f"{LAYER_TYPE}+zstd": f"{LAYER_TYPE}+zstd",
+    _DOCKER_LAYER: LAYER_TYPE,
+    f"{_DOCKER_LAYER}.gzip": f"{LAYER_TYPE}+gzip",
+    f"{_DOCKER_LAYER}.zstd": f"{LAYER_TYPE}+zstd",
+    "application/vnd.docker.container.image.rootfs.diff+x-gtar": LAYER_TYPE,
+}
+MAX_LAYERS = 500  # overlayfs takes 500 lower directories
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    digest: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checked image manifest."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: dict[str, str]
+
+
+_MACHINES = {
+    "x86_64": ("amd64", ""),
+    "aarch64": ("arm64", "v8"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "i686": ("386", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+    "riscv64": ("riscv64", ""),
+    "loongarch64": ("loong64", ""),
+}
+
+
+def this_platform() -> Platform:
+    """linux and this machine, in Go's words."""
+    machine = host_platform.machine()
+    architecture, variant = _MACHINES.get(machine, (machine, ""))
+    return Platform("linux", architecture, variant)
+
+
+def parse_platform(text: str) -> Platform:
+    """`linux/arm64/v8`, `linux/amd64`, or `arm64`; empty means this machine's."""
+    if not text:
+        return this_platform()
+    parts = text.split("/")
+    if len(parts) > 3 or not all(parts):
+        raise ImageError(f'"{text}" is not a platform; write os/architecture or os/architecture/variant')
+    if len(parts) == 1:
+        return Platform("linux", parts[0])
+    return Platform(*parts)
+
+
+def parse_json(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise ImageError(f"{what} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ImageError(f"{what} is not a JSON object")
+    return document
+
+
+def media_type(document: dict[str, Any], content_type: str = "") -> str:
+    """What a manifest is: its own word, else the transport's, else its shape (OCI lets mediaType be left out)."""
+    own = document.get("mediaType")
+    if isinstance(own, str) and own:
+        return own
+    if document.get("schemaVersion") == 1:
+        return "application/vnd.docker.distribution.manifest.v1+json"
+    if isinstance(document.get("manifests"), list):
+        return content_type if content_type in INDEX_TYPES else INDEX_TYPE
+    if content_type and content_type not in {"application/json", "application/octet-stream", "text/plain"}:
+        return content_type
+    return MANIFEST_TYPE if "layers" in document else content_type
+
+
+def refuse_foreign(kind: str) -> None:
+    """Raise for what is neither an image manifest nor an index."""
+    if kind in SCHEMA_1:
+        raise ImageError(
+            "it is a Docker schema 1 manifest, a format retired in 2017; push the image again with a current tool"
+        )
+    if kind not in INDEX_TYPES and kind not in {MANIFEST_TYPE, DOCKER_MANIFEST}:
+        raise ImageError(f"it is of media type {kind or 'unknown'}, not a container image")
+
+
+def choose(index: dict[str, Any], wanted: Platform) -> Descriptor:
+    """The entry of an index for the platform. Of several fitting variants the best this machine can run wins."""
+    best: tuple[int, Descriptor] | None = None
+    offered = []
+    for entry in index.get("manifests") or ():
+        about = entry.get("platform") or {}
+        found = Platform(
+            str(about.get("os") or "linux"),
+            str(about.get("architecture") or wanted.architecture),
+            str(about.get("variant") or ""),
+        )
+        if found.os == "unknown":  # buildkit's attestations
+            continue
+        offered.append(str(found))
+        rank = _fits(found, wanted)
+        if rank and (best is None or rank > best[0]):
+            best = rank, descriptor(entry, "an index entry")
+    if best is None:
+        listed = ", ".join(sorted(set(offered))) or "nothing"
+        raise ImageError(f"there is no image for {wanted} in it; it has {listed}")
+    return best[1]
+
+
+def _fits(found: Platform, wanted: Platform) -> int:
+    """0: cannot run here; larger: better. arm/v7 runs v6 and v5; arm64 is v8; amd64's v2… need a newer processor, so
+    only a wish for them takes them."""
+    if (found.os, found.architecture) != (wanted.os, wanted.architecture):
+        return 0
+    if found.variant == wanted.variant:
+        return 100
+    if found.architecture == "arm":
+        have, want = _version(found.variant or "v7"), _version(wanted.variant or "v7")
+        return 50 + have if have <= want else 0
+    if found.architecture == "arm64":
+        have, want = _version(found.variant or "v8"), _version(wanted.variant or "v8")
+        return 50 + have if have <= want else 0
+    if found.architecture == "amd64":
+        have, want = _version(found.variant or "v1"), _version(wanted.variant or "v1")
+        return 50 + have if have <= want else 0
+    return 50 if not found.variant or not wanted.variant else 0
+
+
+def _version(variant: str) -> int:
+    digits = variant.removeprefix("v").partition(".")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
+def descriptor(entry: Any, what: str) -> Descriptor:
+    """Check a descriptor's three fields."""
+    if not isinstance(entry, dict):
+        raise ImageError(f"{what} is not a descriptor")
+    digest, size = entry.get("digest"), entry.get("size")
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise ImageError(f"{what} has the digest {digest!r}; only sha256 is supported")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ImageError(f"{what} has the size {size!r}")
+    return Descriptor(digest, size, str(entry.get("mediaType") or ""))
+
+
+def read_manifest(document: dict[str, Any]) -> Manifest:
+    """Check an image manifest. Artifacts, encrypted and foreign layers are refused by name."""
+    config = descriptor(document.get("config"), "the manifest's config")
+    artifact = document.get("artifactType") or ""
+    if config.media_type not in _CONFIG_TYPES:
+        kind = artifact or config.media_type or "unknown"
+        raise ImageError(f"it is an artifact of type {kind}, not a container image")
+    entries = document.get("layers")
+    if not isinstance(entries, list):
+        raise ImageError("its manifest has no list of layers")
+    if len(entries) > MAX_LAYERS:
+        raise ImageError(f"it has {len(entries)} layers; overlayfs takes {MAX_LAYERS}")
+    layers = tuple(descriptor(entry, f"layer {n}") for n, entry in enumerate(entries, 1))
+    for number, layer in enumerate(layers, 1):
+        _check_layer_type(number, layer.media_type)
+    annotations = document.get("annotations") or {}
+    return Manifest(config, layers, dict(annotations) if isinstance(annotations, dict) else {})
+
+
+def _check_layer_type(number: int, kind: str) -> None:
+    if kind in _LAYER_TYPES:
+        return
+    if "foreign" in kind or "nondistributable" in kind:
+        raise ImageError(f"layer {number} is of media type {kind}: its content is not in the registry")
+    if kind.endswith("+encrypted"):
+        raise ImageError(f"layer {number} is encrypted ({kind}), which is not supported")
+    raise ImageError(f"layer {number} is of media type {kind or 'unknown'}, which is not a file system layer")
+
+
+def build_image(
+    manifest: Manifest, config: bytes, *, original: bytes, names: Iterable[str], source: str
+) -> Image:
+    """What is stored: the original manifest when it is OCI's already, else its translation."""
+    about = parse_json(config, "the image's config")
+    rootfs = about.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(diff_ids, list) or not all(isinstance(d, str) and is_digest(d) for d in diff_ids):
+        raise ImageError("the image's config does not list its layers' diff ids")
+    if len(diff_ids) != len(manifest.layers):
+        raise ImageError(
+            f"the manifest has {len(manifest.layers)} layers and the config {len(diff_ids)} diff ids"
+        )
+    layers = tuple(
+        Layer(blob.digest, blob.size, _LAYER_TYPES[blob.media_type], diff_id, chain)
+        for blob, diff_id, chain in zip(manifest.layers, diff_ids, chain_ids(diff_ids), strict=True)
+    )
+    platform = {key: str(about[key]) for key in ("architecture", "os", "variant") if about.get(key)}
+    translated = _is_translated(manifest, original)
+    stored = oci_manifest(config, layers, manifest.annotations) if translated else original
+    return Image(stored, config, layers, tuple(names), source, platform)
+
+
+def _is_translated(manifest: Manifest, original: bytes) -> bool:
+    if not original:
+        return True
+    document = parse_json(original, "the manifest")
+    kinds = {manifest.config.media_type, *(layer.media_type for layer in manifest.layers)}
+    return media_type(document) != MANIFEST_TYPE or any(".docker." in kind for kind in kinds)
+
+
+def oci_manifest(config: bytes, layers: Iterable[Layer], annotations: dict[str, str] | None = None) -> bytes:
+    """An OCI manifest as bytes, the same for the same input."""
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": {"mediaType": CONFIG_TYPE, "digest": digest_of(config), "size": len(config)},
+        "layers": [{"mediaType": x.media_type, "digest": x.digest, "size": x.size} for x in layers],
+    }
+    if annotations:
+        document["annotations"] = annotations
+    return json.dumps(document, indent=1).encode()

@@ -1,0 +1,145 @@
+"""Image references as docker reads them: `nginx` is docker.io/library/nginx:latest.
+
+The grammar and the normalisation are those of github.com/distribution/reference (docs: "reference.go"): a first
+component with a dot, a colon, an upper-case letter or the name `localhost` is a registry, everything else is on
+docker.io, and a single word there lives under `library/`. A reference with tag and digest keeps both; the digest rules.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from runtime.errors import ImageError
+
+DEFAULT_REGISTRY = "docker.io"
+DEFAULT_TAG = "latest"
+NAME_MAX = 255
+
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_PATH = re.compile(
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII
+)
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_BARE_ID = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A normalised reference. Has a tag, a digest or both; `str()` is the canonical form."""
+
+    registry: str  # docker.io, localhost:5000, [::1]:5000, …
+    repository: str  # library/nginx
+    tag: str = ""
+    digest: str = ""  # sha256:…
+
+    @property
+    def name(self) -> str:
+        """Registry and repository: what a digest is appended to in a repo digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def wanted(self) -> str:
+        """What to ask the registry for: the digest when there is one."""
+        return self.digest or self.tag
+
+    @property
+    def familiar(self) -> str:
+        """The short form people write: nginx, user/app:1.2, quay.io/x/y."""
+        name = self.name
+        if self.registry == DEFAULT_REGISTRY:
+            name = self.repository.removeprefix("library/")
+        return self._with_suffix(name)
+
+    def __str__(self) -> str:
+        return self._with_suffix(self.name)
+
+    def _with_suffix(self, name: str) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{name}{tag}{digest}"
+
+
+def parse(text: str) -> Reference:
+    """Read `text` as docker does. Raises ImageError with reason InvalidImageName."""
+    if not text:
+        raise _invalid(text, "it is empty")
+    if _BARE_ID.fullmatch(text):
+        raise _invalid(text, "64 hexadecimal digits are an image id, not a name")
+    rest, at, digest = text.partition("@")
+    if at:
+        _check_digest(text, digest)
+    rest, tag = _split_tag(rest)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise _invalid(text, f'"{tag}" is not a valid tag')
+    registry, repository = _split_registry(rest)
+    _check_name(text, registry, repository)
+    if tag is None and not digest:
+        tag = DEFAULT_TAG
+    return Reference(registry, repository, tag or "", digest)
+
+
+def is_digest(text: str) -> bool:
+    """True for `sha256:` and 64 lower-case hexadecimal digits: the only kind the store keeps."""
+    return _SHA256.fullmatch(text) is not None
+
+
+def is_loopback(registry: str) -> bool:
+    """True when the registry is this machine: localhost, 127.0.0.0/8, ::1, with or without a port."""
+    host = registry
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split_tag(rest: str) -> tuple[str, str | None]:
+    """A colon after the last slash begins the tag; one before it belongs to the registry's port."""
+    colon = rest.rfind(":")
+    if colon > rest.rfind("/"):
+        return rest[:colon], rest[colon + 1 :]
+    return rest, None
+
+
+def _split_registry(rest: str) -> tuple[str, str]:
+    first, slash, remainder = rest.partition("/")
+    registry_like = any(c in first for c in ".:") or first == "localhost" or first.lower() != first
+    if not slash or not registry_like:
+        first, remainder = DEFAULT_REGISTRY, rest
+    if first == "index.docker.io":
+        first = DEFAULT_REGISTRY
+    if first == DEFAULT_REGISTRY and "/" not in remainder:
+        remainder = f"library/{remainder}"
+    return first, remainder
+
+
+def _check_name(text: str, registry: str, repository: str) -> None:
+    if not _DOMAIN.fullmatch(registry):
+        raise _invalid(text, f'"{registry}" is not a registry\'s host name')
+    if repository.lower() != repository:
+        raise _invalid(text, "repository name must be lowercase")
+    if not _PATH.fullmatch(repository):
+        raise _invalid(text, "invalid reference format")
+    if len(registry) + 1 + len(repository) > NAME_MAX:
+        raise _invalid(text, f"repository name must not be longer than {NAME_MAX} characters")
+
+
+def _check_digest(text: str, digest: str) -> None:
+    if not _DIGEST.fullmatch(digest):
+        raise _invalid(text, f'"{digest}" is not a digest; write sha256: and 64 hexadecimal digits')
+    if not is_digest(digest):
+        raise _invalid(text, "only sha256 digests (64 lower-case hexadecimal digits) are supported")
+
+
+def _invalid(text: str, why: str) -> ImageError:
+    return ImageError(f'couldn\'t parse image name "{text}": {why}', reason="InvalidImageName")

@@ -1,0 +1,177 @@
+"""The on-demand process that does the images' heavy work, so that the daemon neither blocks nor grows.
+
+`python -m runtime.images.worker` reads one request, a JSON object on one line, from standard input, and answers with
+JSON lines on standard output: progress events, then `{"event": "done", …}` or `{"event": "error", "reason", "message",
+"retriable"}`. The input stays open as long as somebody waits: its end, or SIGTERM, cancels, and the session's directory
+is removed. Killed outright, what it leaves is cleaned by the next worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from runtime.errors import ImageError, RuntimeFault
+from runtime.images.install import PARALLEL, disk_error
+from runtime.images.store import ImageRecord, ImageStore, Removed
+
+Request = dict[str, Any]
+Report = Callable[[dict[str, Any]], None]
+_CANCELLED = 130  # exit status, as a shell's after Ctrl-C
+_SWITCH_INTERVAL = 0.0005  # seconds; the default of 5 ms starves the network while a thread parses headers
+
+
+async def perform(request: Request, report: Report) -> dict[str, Any]:
+    """Do what the request asks for; returns the fields of the `done` event."""
+    store = ImageStore(request["root"])
+    operation = _OPERATIONS.get(request.get("op", ""))
+    if operation is None:
+        raise ImageError(
+            f"the image worker knows no operation {request.get('op')!r}", reason="InvalidRequest"
+        )
+    return await operation(store, request, report)
+
+
+async def _pull(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    from runtime.images.manifests import parse_platform
+    from runtime.images.pull import pull
+
+    record = await pull(
+        store,
+        request["reference"],
+        report=report,
+        platform=parse_platform(request.get("platform", "")),
+        parallel=request.get("parallel", PARALLEL),
+        plain_http=request.get("plain_http", ()),
+    )
+    return _images([record])
+
+
+async def _load(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    from runtime.images.archives import load
+    from runtime.images.manifests import parse_platform
+
+    records = await load(
+        store,
+        request["path"],
+        report=report,
+        reference=request.get("reference") or None,
+        platform=parse_platform(request.get("platform", "")),
+    )
+    return _images(records)
+
+
+async def _pack(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    from runtime.images.pack import PackRequest, pack
+
+    return _images([await pack(store, PackRequest(**request["pack"]), report=report)])
+
+
+async def _remove(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
+    removed = await asyncio.to_thread(
+        store.remove,
+        request["reference"],
+        in_use=request.get("in_use", ()),
+        force=request.get("force", False),
+    )
+    return _removed(removed)
+
+
+async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
+    from runtime.images.content import prune
+
+    return _removed(await asyncio.to_thread(prune, store, in_use=request.get("in_use", ())))
+
+
+async def _check(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
+    return {"problems": await asyncio.to_thread(store.check, deep=request.get("deep", False))}
+
+
+_OPERATIONS: dict[str, Callable[[ImageStore, Request, Report], Coroutine[Any, Any, dict[str, Any]]]] = {
+    "pull": _pull,
+    "load": _load,
+    "pack": _pack,
+    "remove": _remove,
+    "prune": _prune,
+    "check": _check,
+}
+
+
+def _images(records: list[ImageRecord]) -> dict[str, Any]:
+    return {"images": [record.to_json() for record in records]}
+
+
+def _removed(removed: Removed) -> dict[str, Any]:
+    return {"untagged": removed.untagged, "deleted": removed.deleted, "freed": removed.freed}
+
+
+def _print_line(event: dict[str, Any]) -> None:
+    """One write a line: progress from several threads does not mix."""
+    with suppress(BrokenPipeError):  # nobody listens any more; the end of the input will say so
+        os.write(1, json.dumps(event).encode() + b"\n")
+
+
+async def _serve(line: bytes) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(perform(json.loads(line), _print_line))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    _cancel_at_end_of_input(loop, task)
+    try:
+        answer = await task
+    except asyncio.CancelledError:
+        return _CANCELLED
+    except RuntimeFault as error:
+        _print_error(error)
+        return 1
+    except OSError as error:
+        _print_error(disk_error(error))
+        return 1
+    _print_line({"event": "done", **answer})
+    return 0
+
+
+def _cancel_at_end_of_input(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
+    def readable() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            task.cancel()
+
+    with suppress(OSError):  # a plain file, as in `worker < request.json`, has no end to wait for
+        loop.add_reader(0, readable)
+
+
+def _print_error(error: RuntimeFault) -> None:
+    _print_line(
+        {"event": "error", "reason": error.reason, "message": str(error), "retriable": error.retriable}
+    )
+
+
+def _read_line() -> bytes:
+    """The request line, unbuffered, so that the rest of the input is left to be watched."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def main() -> int:
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    os.umask(0o022)
+    line = _read_line()
+    if not line:
+        return 2
+    return asyncio.run(_serve(line))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
