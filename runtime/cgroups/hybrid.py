@@ -6,7 +6,6 @@ is counted there, and cpu.stat has microseconds where cpuacct counts in hundredt
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from runtime.cgroups import stats
 from runtime.cgroups.layout import Layout
 from runtime.cgroups.v1 import V1Cgroup
 from runtime.cgroups.v2 import V2Cgroup
-from runtime.errors import SyscallError
 
 _UNIFIED_STATS = ("cpu.pressure", "memory.pressure", "io.pressure")
 
@@ -76,13 +74,12 @@ class HybridCgroup:
         return self._v1.frozen()
 
     def kill(self, timeout: float = 2.0) -> bool:
-        """cgroup.kill first; then v1's way for whatever is on that side only, or is frozen there."""
+        """cgroup.kill, for all at once; then v1's way for whatever is on that side only. What v1 has frozen takes the
+        signal but dies only thawed."""
         deadline = time.monotonic() + timeout
-        if self._v2.exists():
-            if self._v1.frozen():
-                self._v1.thaw()  # a process frozen by v1 does not die of a signal until it thaws
-            with contextlib.suppress(SyscallError):
-                self._v2.kill(timeout)
+        if self._v2.send_kill():
+            self._v1.thaw_all()
+            self._v2.wait_empty(time.monotonic() + timeout / 2)
         return self._v1.kill(max(0.0, deadline - time.monotonic()))
 
     def remove(self, timeout: float = 2.0) -> None:

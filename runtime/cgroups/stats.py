@@ -275,7 +275,8 @@ def _memory_v1(texts: Mapping[str, str]) -> MemoryStats:
         file_writeback=get("total_writeback", 0),
         limit=files.number(texts["memory.limit_in_bytes"]),
         max_usage=files.number(texts["memory.max_usage_in_bytes"]),
-        failcnt=files.number(texts["memory.failcnt"]),
+        # with memory+swap no higher than memory, it is that limit which is hit
+        failcnt=files.number(texts["memory.failcnt"]) + files.number(texts["memory.memsw.failcnt"]),
         oom_kills=files.keyed(texts["memory.oom_control"]).get("oom_kill", 0),
         pgfault=get("total_pgfault", 0),
         pgmajfault=get("total_pgmajfault", 0),

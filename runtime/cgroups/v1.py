@@ -25,6 +25,7 @@ _STAT_FILES = {
     "memory.max_usage_in_bytes": "memory",
     "memory.kmem.usage_in_bytes": "memory",
     "memory.failcnt": "memory",
+    "memory.memsw.failcnt": "memory",
     "memory.oom_control": "memory",
     "pids.current": "pids",
     "pids.max": "pids",
@@ -171,10 +172,10 @@ class V1Cgroup:
         try:
             killing.signal_all(self._all_pids())
         finally:
-            self._thaw_all()
+            self.thaw_all()
 
-    def _thaw_all(self) -> None:
-        """Descendants too: a container may have frozen its own children."""
+    def thaw_all(self) -> None:
+        """Descendants too: a container may have frozen its own children, and what is frozen here does not die."""
         place = self._dirs.get("freezer")
         for directory in reversed(files.tree(place)) if place else ():
             with contextlib.suppress(OSError):

@@ -144,6 +144,12 @@ class V2Cgroup:
         """SIGKILL to everything inside and below, in one write that no fork escapes (cgroup.kill, 5.14); True when
         nothing is left. Frozen processes die too."""
         deadline = time.monotonic() + timeout
+        if not self.send_kill():
+            return killing.until_empty(self.pids, deadline, round_=self._kill_round)
+        return self.wait_empty(deadline)
+
+    def send_kill(self) -> bool:
+        """The write alone, without waiting. False: there is no cgroup.kill (or no such cgroup)."""
         if os.getpid() in self.pids():
             raise StateError(f"refusing to kill cgroup {self.path}: the calling process is in it")
         try:
@@ -151,7 +157,10 @@ class V2Cgroup:
         except SyscallError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
                 raise
-            return killing.until_empty(self.pids, deadline, round_=self._kill_round)
+            return False
+        return True
+
+    def wait_empty(self, deadline: float) -> bool:
         return killing.wait_event(f"{self._dir}/cgroup.events", "populated", 0, deadline)
 
     def _kill_round(self, seen: list[int]) -> None:
