@@ -186,6 +186,12 @@ class NetworkClient:
         problems: list[str] = await self._request("audit")
         return problems
 
+    async def repair(self) -> list[str]:
+        """Mend what audit() finds (somebody flushed the rules, removed the bridge, …); returns what was wrong.
+        What only a new sandbox can mend is found again by the next audit()."""
+        problems: list[str] = await self._request("repair")
+        return problems
+
     async def list(self) -> list[Attachment]:
         """Every attachment there is a lease for. After a restart: delete() those whose pod is gone."""
         return [Attachment.from_json(data) for data in await self._request("list")]

@@ -2,7 +2,7 @@
 
 It is started by client.py with one end of a socket pair and the NetworkConfig. One JSON object a line:
 
-    → {"id": n, "op": "add" | "delete" | "check" | "audit" | "list" | "teardown", ...}
+    → {"id": n, "op": "add" | "delete" | "check" | "audit" | "repair" | "list" | "teardown", ...}
     ← {"id": n, "ok": …}  or  {"id": n, "error": {"kind", "reason", "message", "retriable"}}
 
 The first line it sends, unasked, is the answer to the set-up (id 0). It ends when its peer does (end of file):
@@ -86,6 +86,8 @@ class Helper:
                 return node.check(request["uid"])
             case "audit":
                 return node.audit()
+            case "repair":
+                return node.repair()
             case "list":
                 return [attachment.to_json() for attachment in node.attachments()]
             case "teardown":

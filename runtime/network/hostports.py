@@ -3,7 +3,7 @@
 DNAT happens before sockets are looked at, so a port that some process listens on would be taken away from it silently
 (publish 22 and nobody logs in any more). Binding tells: it fails when a process listens there, and while it is held no
 other process, no other node in this network namespace and no connection's ephemeral port can take it.
-Nothing is ever received on these sockets: a TCP one does not listen, a UDP one's packets are redirected before it.
+Nothing is ever received on these sockets: what comes for the port is redirected before it.
 """
 
 from __future__ import annotations
@@ -53,14 +53,21 @@ class HostPorts:
 
 
 def _bound(port: PortMapping) -> socket.socket:
+    """A socket that has the port. Without SO_REUSEADDR nobody else can bind beside it, but then ended connections in
+    TIME_WAIT are in its way: with the option they are not, and listening shows whether anything else is."""
     tcp = port.protocol == "TCP"
     result = socket.socket(
         socket.AF_INET, (socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) | socket.SOCK_CLOEXEC
     )
     try:
-        if tcp:  # past connections in TIME_WAIT do not count; a listener still does (for UDP the option would hide one)
+        try:
+            result.bind((port.address, port.host_port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not tcp:
+                raise
             result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        result.bind((port.address, port.host_port))
+            result.bind((port.address, port.host_port))
+            result.listen(0)
     except OSError as error:
         result.close()
         raise _refusal(port, error) from error

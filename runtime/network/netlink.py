@@ -265,6 +265,22 @@ def set_link(index: int, *, up: bool = False, attributes: Sequence[tuple[str, An
     return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"set up interface {index}")
 
 
+def set_hairpin(name: str) -> Request:
+    """Let a bridge port send a frame back where it came from. A packet of a pod to its own host port needs that where
+    br_netfilter is loaded: the DNAT then happens inside the bridge, and the packet is bridged, not routed."""
+    msg = IfInfo()
+    port = {
+        "attrs": [
+            ("IFLA_INFO_SLAVE_KIND", "bridge"),
+            ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_MODE", 1)]}),
+        ]
+    }
+    msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", port)]
+    return _encoded(
+        msg, RTM_NEWLINK, NLM_F_ACK, f"set hairpin mode of {name}"
+    )  # only NEWLINK reads slave data
+
+
 def set_group(name: str, group: int) -> Request:
     msg = IfInfo()
     msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_GROUP", group)]

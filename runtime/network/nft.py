@@ -9,7 +9,7 @@
 
 A port is one element of a map: rules are never rewritten, and a lookup costs the same for one port and for a thousand.
 The replies of a pod to a pod on the same bridge would not pass this host's connection tracking, so a connection from a
-pod by way of a host port is masqueraded too (this includes the pod itself: no hairpin mode on the bridge ports needed).
+pod by way of a host port is masqueraded too.
 
 route_localnet, which 127.0.0.1 needs, lets 127/8 in from the bridge (CVE-2020-8558); `guard` closes that again.
 

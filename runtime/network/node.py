@@ -137,7 +137,7 @@ class Node:
             self._configure_inside(lease, namespace)
             if self._nat and ports:
                 undo.callback(self._nat.withdraw, [lease])
-                self._nat.publish(lease)
+                self._publish(lease)
             lease = self._leases.mark_ready(lease)
             undo.pop_all()
         return lease
@@ -151,12 +151,22 @@ class Node:
         changed = replace(lease, ports=ports)
         if self._nat:
             self._nat.withdraw([lease])
-            self._nat.publish(changed)
+            self._publish(changed)
         self._leases.put(changed)
         return changed
 
+    def _publish(self, lease: Lease) -> None:
+        """Add the lease's ports to the NAT table; one that somebody flushed away is made anew."""
+        assert self._nat is not None
+        try:
+            self._nat.publish(lease)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            self._nat.rebuild([*(held for held in self._leases.all() if held.uid != lease.uid), lease])
+
     def _make_veth(self, lease: Lease, namespace: int) -> None:
-        request = netlink.new_veth(
+        veth = netlink.new_veth(
             host=lease.host_ifname,
             master=self._bridge,
             peer=POD_IFNAME,
@@ -164,18 +174,17 @@ class Node:
             peer_netns=namespace,
             mtu=self._mtu,
         )
+        batch = [veth, netlink.set_hairpin(lease.host_ifname)]
         try:
-            self._route.request([request])
+            self._route.request(batch)
         except NetlinkError as error:
-            if error.errno == errno.EEXIST and self._index(lease.host_ifname):
-                self._delete_links(
-                    [lease.host_ifname]
-                )  # a leftover of ours: the name carries this pod's hash
-                self._route.request([request])
-            elif error.errno == errno.EEXIST:
-                raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
-            else:
+            if error.errno != errno.EEXIST:
                 raise
+            if not self._index(lease.host_ifname):
+                raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
+            # A leftover of ours: the name carries this pod's hash.
+            self._delete_links([lease.host_ifname])
+            self._route.request(batch)
 
     def _configure_inside(self, lease: Lease, namespace: int) -> None:
         """lo up; eth0: address, up, default route. The descriptors are made inside, the talking is done from home."""
@@ -262,6 +271,18 @@ class Node:
             problems += [
                 f"nftables: {nft.describe(item)} is published for no pod" for item in published - wanted
             ]
+        return problems
+
+    def repair(self) -> list[str]:
+        """Mend what audit() finds, as far as it can be without a pod's sandbox: a NAT table that somebody
+        flushed, ports of the bridge that fell off, leftovers. Returns what was wrong."""
+        problems = self.audit()
+        if problems:
+            self._bridge = self._set_up_bridge()
+            self._set_up_forwarding()
+            self._heal()
+            if self._nat:
+                self._nat.rebuild(self._leases.all())
         return problems
 
     def teardown(self) -> None:
@@ -391,6 +412,7 @@ class Node:
     def _heal(self) -> None:
         """Roll back what an earlier life began and did not finish; remove interfaces nobody has a lease for."""
         self.warnings += self._leases.warnings
+        self._leases.warnings = []
         for lease in self._leases.all():
             if not lease.ready:
                 self._leases.remove(lease.uid)

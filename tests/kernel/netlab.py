@@ -1,0 +1,217 @@
+"""A small world for the network tests: namespaces of its own, so that nothing touches the machine's real network.
+
+    internet 198.51.100.1 ── uplink ── 198.51.100.2 host (bridge, NAT, helper) ── pods
+
+The internet has no route to the pods: what is not masqueraded gets no answer. A namespace is a descriptor; code
+runs in it on a thread of its own, and sockets and processes made there stay there. It ends with its last
+descriptor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Self, TypeVar
+
+import pytest
+
+from runtime import syscalls
+from runtime.network.client import NetworkClient
+from runtime.network.plan import NetworkConfig
+
+T = TypeVar("T")
+
+INTERNET, HOST = "198.51.100.1", "198.51.100.2"
+UPLINK_MTU = 1400
+SOON = 3.0  # seconds an answer on this machine may take
+NEVER = 0.4  # seconds after which no answer is taken for none
+
+
+def on_a_thread(function: Callable[[], T]) -> T:
+    """Run on a fresh thread (namespaces belong to threads) and give back its result or its exception."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+class Netns:
+    """A network namespace that lives as long as this object's descriptor."""
+
+    def __init__(self) -> None:
+        def make() -> int:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+        self.fd = on_a_thread(make)
+
+    @property
+    def path(self) -> str:
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def run(self, function: Callable[[], T]) -> T:
+        def inside() -> T:
+            syscalls.setns(self.fd, syscalls.CLONE_NEWNET)
+            return function()
+
+        return on_a_thread(inside)
+
+    def sh(self, *command: str) -> str:
+        def execute() -> str:
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        return self.run(execute)
+
+    def links(self) -> list[str]:
+        return self.run(lambda: sorted(name for _, name in socket.if_nameindex()))
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Server:
+    """Answers every TCP connection and UDP packet on a port with the address it came from."""
+
+    def __init__(
+        self, ns: Netns, port: int, protocol: str = "TCP", *, address: str = "0.0.0.0", says: str = ""
+    ) -> None:
+        kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
+        self._socket = ns.run(lambda: socket.socket(socket.AF_INET, kind))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((address, port))
+        self._says = says
+        if protocol == "TCP":
+            self._socket.listen()
+        self._thread = threading.Thread(target=self._tcp if protocol == "TCP" else self._udp, daemon=True)
+        self._thread.start()
+
+    def _tcp(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, peer = self._socket.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall((self._says or peer[0]).encode())
+
+    def _udp(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                _, peer = self._socket.recvfrom(100)
+                if peer is None:  # shut down
+                    return
+                self._socket.sendto((self._says or peer[0]).encode(), peer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+
+def ask(ns: Netns, address: str, port: int, protocol: str = "TCP", *, timeout: float = SOON) -> str | None:
+    """What the server there answers, or None when there is none in time."""
+    kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
+    with ns.run(lambda: socket.socket(socket.AF_INET, kind)) as client:
+        client.settimeout(timeout)
+        try:
+            client.connect((address, port))
+            if protocol == "UDP":
+                client.send(b"?")
+            return client.recv(100).decode()
+        except OSError:
+            return None
+
+
+class Lab:
+    """Host and internet, joined; pods and nodes on demand."""
+
+    def __init__(self, state_dir: str) -> None:
+        self._state_dir = state_dir
+        self.host, self.internet = Netns(), Netns()
+        self._namespaces = [self.host, self.internet]
+        self.host.sh("ip", "link", "set", "lo", "up")
+        self.internet.sh("ip", "link", "set", "lo", "up")
+        wire = [
+            "uplink",
+            "mtu",
+            str(UPLINK_MTU),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "host",
+            "netns",
+            self.internet.path,
+        ]
+        self.host.sh("ip", "link", "add", *wire)
+        self.internet.sh("ip", "addr", "add", f"{INTERNET}/24", "dev", "host")
+        self.internet.sh("ip", "link", "set", "host", "up")
+        self.host.sh("ip", "addr", "add", f"{HOST}/24", "dev", "uplink")
+        self.host.sh("ip", "link", "set", "uplink", "up")
+        self.host.sh("ip", "route", "add", "default", "via", INTERNET)
+
+    def namespace(self) -> Netns:
+        ns = Netns()
+        self._namespaces.append(ns)
+        return ns
+
+    def config(self, name: str = "lab", cidr: str = "10.77.0.0/24") -> NetworkConfig:
+        return NetworkConfig(
+            bridge=f"br-{name}", pod_cidr=cidr, state_dir=os.path.join(self._state_dir, name), node=name
+        )
+
+    def play(self, scenario: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the host's namespace, as a daemon there would."""
+        return self.host.run(lambda: asyncio.run(scenario()))
+
+    def with_node(self, scenario: Callable[[NetworkClient], Coroutine[Any, Any, T]], **config: str) -> T:
+        """Run a coroutine with a client of a node in the host's namespace; the node is taken down afterwards."""
+
+        async def run() -> T:
+            client = await NetworkClient.start(self.config(**config))
+            try:
+                result = await scenario(client)
+                await client.teardown()
+                return result
+            finally:
+                await client.close()
+
+        return self.play(run)
+
+    def close(self) -> None:
+        for ns in self._namespaces:
+            ns.close()
+
+
+@contextlib.contextmanager
+def lab(state_dir: str) -> Iterator[Lab]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces")
+    if not shutil.which("ip"):
+        pytest.skip("needs iproute2")
+    world = Lab(state_dir)
+    try:
+        yield world
+    finally:
+        world.close()

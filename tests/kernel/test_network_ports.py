@@ -1,0 +1,248 @@
+"""Host ports: reachable from everywhere, by both protocols, with the right addresses seen; and what conflicts do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import NetworkError, SpecError
+from runtime.network.client import NetworkClient
+from runtime.network.plan import PortMapping
+from tests.kernel.netlab import HOST, INTERNET, NEVER, Lab, Server, ask, lab
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Lab]:
+    with lab(str(tmp_path)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_a_host_port_is_reachable_from_everywhere(world: Lab, protocol: str, br_netfilter: str) -> None:
+    """Who asks, by which address, and whom the pod sees: replies have to find their way back in every case, also where
+    br_netfilter (docker and kubelet load it) runs the rules on what is only bridged."""
+    switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    if os.path.exists(switch):
+        world.host.sh("sh", "-c", f"echo {br_netfilter} > {switch}")
+    elif br_netfilter == "1":
+        pytest.skip("needs br_netfilter")
+    pod, other = world.namespace(), world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.add("pod", pod.path, [PortMapping(8080, 80, protocol)])
+        second = await node.add("other", other.path)
+        gateway = second.gateway
+        with Server(pod, 80, protocol):
+            assert (
+                ask(world.host, "127.0.0.1", 8080, protocol) == gateway
+            )  # loopback can not leave: masqueraded
+            assert ask(world.host, "127.9.9.9", 8080, protocol) == gateway
+            assert ask(world.host, HOST, 8080, protocol) == HOST
+            assert ask(world.host, gateway, 8080, protocol) == gateway
+            assert ask(world.internet, HOST, 8080, protocol) == INTERNET  # the client's address is kept
+            assert ask(other, HOST, 8080, protocol) == gateway
+            assert ask(other, gateway, 8080, protocol) == gateway
+            assert ask(pod, HOST, 8080, protocol) == gateway  # itself, by way of the host
+            assert ask(pod, "127.0.0.1", 80, protocol) == "127.0.0.1"
+            assert (
+                ask(pod, "127.0.0.1", 8080, protocol, timeout=NEVER) is None
+            )  # the pod's loopback is its own
+        assert await node.audit() == []
+        await node.delete("pod")
+        with Server(world.host, 8080, protocol, says="host"):
+            assert ask(world.internet, HOST, 8080, protocol) == "host"
+
+    world.with_node(scenario)
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_host_ip_limits_where_a_port_is_reachable(world: Lab, protocol: str) -> None:
+    local, outer = world.namespace(), world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.add("local", local.path, [PortMapping(8080, 80, protocol, "127.0.0.1")])
+        await node.add("outer", outer.path, [PortMapping(8080, 81, protocol, HOST)])
+        with Server(local, 80, protocol, says="local"), Server(outer, 81, protocol, says="outer"):
+            assert ask(world.host, "127.0.0.1", 8080, protocol) == "local"
+            assert ask(world.internet, HOST, 8080, protocol) == "outer"
+            assert ask(world.host, HOST, 8080, protocol) == "outer"
+            assert ask(world.host, "10.77.0.1", 8080, protocol, timeout=NEVER) is None
+        assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
+def test_a_port_of_another_pod_is_refused_by_name(world: Lab) -> None:
+    first, second = world.namespace(), world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.add("first", first.path, [PortMapping(8080, 80)])
+        for clash in (PortMapping(8080, 80), PortMapping(8080, 90, "TCP", "127.0.0.1")):
+            with pytest.raises(
+                NetworkError, match=r"host port .*:8080 is already published by pod first"
+            ) as refused:
+                await node.add("second", second.path, [clash])
+            assert refused.value.reason == "HostPortConflict" and refused.value.retriable
+        assert second.links() == ["lo"]
+        assert [a.uid for a in await node.list()] == ["first"]
+        await node.add(
+            "second", second.path, [PortMapping(8080, 80, "UDP")]
+        )  # another protocol is another port
+        await node.delete("first")
+        third = world.namespace()
+        await node.add("third", third.path, [PortMapping(8080, 80)])
+        assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "address"), [("TCP", "0.0.0.0"), ("TCP", "127.0.0.1"), ("UDP", "0.0.0.0")]
+)
+def test_a_port_a_host_process_listens_on_is_refused(world: Lab, protocol: str, address: str) -> None:
+    pod = world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        with Server(world.host, 2222, protocol, address=address, says="sshd"):
+            with pytest.raises(NetworkError, match="2222 is in use by a process of the host") as refused:
+                await node.add("pod", pod.path, [PortMapping(2222, 22, protocol)])
+            assert refused.value.reason == "HostPortConflict"
+            assert ask(world.host, "127.0.0.1", 2222, protocol) == "sshd"
+            assert pod.links() == ["lo"] and await node.list() == []
+        await node.add("pod", pod.path, [PortMapping(2222, 22, protocol)])
+
+    world.with_node(scenario)
+
+
+def test_ended_connections_of_the_host_do_not_block_a_port(world: Lab) -> None:
+    """A server of the host that closed first leaves TIME_WAIT behind for a minute."""
+    pod = world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        with Server(world.host, 8080, says="old"):
+            assert ask(world.host, "127.0.0.1", 8080) == "old"
+        assert ":1F90 " in world.host.sh(
+            "sh", "-c", "grep ' 06 ' /proc/thread-self/net/tcp"
+        )  # TIME_WAIT on 8080
+        await node.add("pod", pod.path, [PortMapping(8080, 80)])
+        with Server(pod, 80, says="pod"):
+            assert ask(world.host, "127.0.0.1", 8080) == "pod"
+
+        def take() -> None:
+            with pytest.raises(OSError, match="Address already in use"):
+                socket.create_server(("0.0.0.0", 8080))
+
+        world.host.run(take)
+
+    world.with_node(scenario)
+
+
+def test_what_is_published_can_not_be_taken_by_a_host_process(world: Lab) -> None:
+    pod = world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.add("pod", pod.path, [PortMapping(8080, 80)])
+
+        def take() -> None:
+            with pytest.raises(OSError, match="Address already in use"):
+                socket.create_server(("127.0.0.1", 8080))  # sets SO_REUSEADDR, as servers do
+
+        world.host.run(take)
+
+    world.with_node(scenario)
+
+
+def test_udp_senders_that_never_pause_reach_the_new_pod(world: Lab) -> None:
+    """A tracked UDP flow does not consult the NAT table again: its record has to go when the port's target changes."""
+    old, new = world.namespace(), world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        with world.internet.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+            sender.settimeout(1)
+
+            def exchange() -> str | None:
+                try:
+                    sender.sendto(b"?", (HOST, 5140))
+                    return sender.recv(100).decode()
+                except OSError:
+                    return None
+
+            with Server(world.host, 5140, "UDP", says="host"):
+                assert exchange() == "host"  # the flow is tracked now, without NAT
+            await node.add("old", old.path, [PortMapping(5140, 514, "UDP")])
+            with Server(old, 514, "UDP", says="old"):
+                assert exchange() == "old"
+            await node.delete("old")
+            assert (await node.add("new", new.path, [PortMapping(5140, 514, "UDP")])).ip != "10.77.0.2"
+            with Server(new, 514, "UDP", says="new"):
+                assert exchange() == "new"
+
+    world.with_node(scenario)
+
+
+def test_what_can_not_be_published_is_said(world: Lab) -> None:
+    pod = world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        made = await node.add(
+            "pod", pod.path, [PortMapping(8080, 80, "SCTP"), PortMapping(8081, 80, "TCP", "::1")]
+        )
+        assert made.ports == ()
+        assert made.warnings == (
+            "host port SCTP 0.0.0.0:8080 is not published: only TCP and UDP are",
+            "host port TCP ::1:8081 is not published: only IPv4 addresses are",
+        )
+        other = world.namespace()
+        with pytest.raises(SpecError, match="between 1 and 65535"):
+            await node.add("other", other.path, [PortMapping(70000, 80)])
+        with pytest.raises(NetworkError, match=r"the host has no address 192\.0\.2\.77"):
+            await node.add("other", other.path, [PortMapping(8082, 80, "TCP", "192.0.2.77")])
+
+    world.with_node(scenario)
+
+
+def test_flushed_rules_are_found_and_mended(world: Lab) -> None:
+    """`systemctl restart nftables` flushes everybody's rules."""
+    if not shutil.which("nft"):
+        pytest.skip("needs the nft program to flush the rules")
+    pod, other = world.namespace(), world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.add("pod", pod.path, [PortMapping(8080, 80)])
+        with Server(pod, 80):
+            world.host.sh("nft", "flush", "ruleset")
+            assert ask(world.internet, HOST, 8080, timeout=NEVER) is None
+            assert await node.repair() == ["pod pod: host port TCP 0.0.0.0:8080 is not in the NAT table"]
+            assert ask(world.internet, HOST, 8080) == INTERNET
+            world.host.sh("nft", "flush", "ruleset")
+            await node.add("other", other.path, [PortMapping(8081, 80)])  # notices by itself
+            assert ask(world.internet, HOST, 8080) == INTERNET
+            world.host.sh("ip", "link", "del", node.config.bridge)
+            assert "bridge br-lab is missing or down" in await node.repair()
+            assert ask(world.internet, HOST, 8080) == INTERNET
+        assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
+def test_many_ports_of_one_pod(world: Lab) -> None:
+    pod = world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        ports = [PortMapping(20000 + n, 1000 + n, "UDP" if n % 2 else "TCP") for n in range(600)]
+        await node.add("pod", pod.path, ports)
+        with Server(pod, 1598), Server(pod, 1599, "UDP"):
+            assert ask(world.internet, HOST, 20598) == ask(world.internet, HOST, 20599, "UDP") == INTERNET
+        assert await node.audit() == []
+        await node.delete("pod")
+        assert await node.audit() == []
+
+    world.with_node(scenario)

@@ -1,0 +1,111 @@
+"""Addresses: never two pods on one, no address again while another rests longer, nothing lost by a crash."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.errors import NetworkError, SpecError
+from runtime.network.ipam import LeaseStore
+from runtime.network.plan import Lease, PortMapping, Subnet
+
+
+def store(directory: Path, cidr: str = "10.1.0.0/29") -> LeaseStore:
+    return LeaseStore(str(directory), Subnet.parse(cidr), "node")
+
+
+def take(leases: LeaseStore, uid: str, *ports: PortMapping) -> Lease:
+    return leases.allocate(uid, netns=f"/ns/{uid}", netns_id="4:1", ports=ports)
+
+
+def test_the_pool_is_all_but_network_gateway_and_broadcast(tmp_path: Path) -> None:
+    leases = store(tmp_path)
+    assert [take(leases, f"p{n}").ip for n in range(5)] == [f"10.1.0.{n}" for n in range(2, 7)]
+    with pytest.raises(NetworkError, match=r"10\.1\.0\.0/29: all 5 are in use") as full:
+        take(leases, "p5")
+    assert full.value.reason == "AddressPoolExhausted"
+    assert leases.get("p5") is None and len(os.listdir(tmp_path / "leases")) == 5
+
+
+def test_a_freed_address_rests_until_the_ring_comes_round(tmp_path: Path) -> None:
+    leases = store(tmp_path)
+    take(leases, "a")
+    leases.remove("a")
+    assert take(leases, "b").ip == "10.1.0.3"
+    assert take(store(tmp_path), "c").ip == "10.1.0.4"  # the place in the ring outlives the process
+    fresh = store(tmp_path)
+    fresh.remove("c")
+    assert [take(fresh, uid).ip for uid in ("d", "e", "f")] == ["10.1.0.5", "10.1.0.6", "10.1.0.2"]
+
+
+def test_leases_outlive_the_process(tmp_path: Path) -> None:
+    first = store(tmp_path)
+    made = first.mark_ready(take(first, "a", PortMapping(80, 8080, "UDP", "127.0.0.1")))
+    take(first, "b")
+    second = store(tmp_path)
+    assert second.get("a") == made and made.ready
+    assert sorted((lease.uid, lease.ready) for lease in second.all()) == [("a", True), ("b", False)]
+    assert take(second, "c").ip == "10.1.0.4"
+
+
+def test_what_a_crash_left_half_written_is_no_lease(tmp_path: Path) -> None:
+    take(store(tmp_path), "a")
+    (tmp_path / "leases" / "b.json.tmp").write_text("{")
+    (tmp_path / "leases" / "c.json").write_text("{}")
+    (tmp_path / "last").write_text("nonsense")
+    leases = store(tmp_path)
+    assert [lease.uid for lease in leases.all()] == ["a"]
+    assert "c.json is damaged" in leases.warnings[0]
+    assert sorted(os.listdir(tmp_path / "leases")) == ["a.json", "c.json.damaged"]
+    assert take(leases, "d").ip == "10.1.0.3"
+
+
+def test_a_last_address_from_another_network_does_not_matter(tmp_path: Path) -> None:
+    take(store(tmp_path, "192.168.7.0/24"), "a")
+    assert take(store(tmp_path), "b").ip in {f"10.1.0.{n}" for n in range(2, 7)}
+
+
+@pytest.mark.parametrize("uid", ["", "../up", "a/b", ".hidden", "x" * 201])
+def test_a_uid_that_could_leave_the_directory_is_refused(tmp_path: Path, uid: str) -> None:
+    with pytest.raises(SpecError, match="can not name a lease"):
+        take(store(tmp_path), uid)
+    assert os.listdir(tmp_path / "leases") == []
+
+
+def test_clear_leaves_no_file(tmp_path: Path) -> None:
+    leases = store(tmp_path)
+    take(leases, "a")
+    leases.clear()
+    assert os.listdir(tmp_path) == [] and leases.all() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["add", "del", "restart"]), st.integers(0, 9)), max_size=60))
+def test_no_two_pods_ever_share_an_address(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    directory = tmp_path_factory.mktemp("ipam")
+    leases = store(directory)
+    held: dict[str, str] = {}
+    pool = set(ipaddress.IPv4Network("10.1.0.0/29").hosts()) - {ipaddress.IPv4Address("10.1.0.1")}
+    for what, number in steps:
+        uid = f"p{number}"
+        if what == "restart":
+            leases = store(directory)
+        elif what == "del":
+            leases.remove(uid)
+            held.pop(uid, None)
+        elif uid not in held:
+            if len(held) == len(pool):
+                with pytest.raises(NetworkError):
+                    take(leases, uid)
+            else:
+                held[uid] = take(leases, uid).ip
+        assert {lease.uid: lease.ip for lease in leases.all()} == held
+        assert len(set(held.values())) == len(held)
+        assert {ipaddress.IPv4Address(ip) for ip in held.values()} <= pool
