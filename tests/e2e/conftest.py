@@ -31,7 +31,9 @@ def _missing() -> str:
             return program
     if (
         "dynamically"
-        in subprocess.run(["ldd", shutil.which("busybox") or ""], capture_output=True, text=True).stdout
+        in subprocess.run(
+            ["ldd", shutil.which("busybox") or ""], capture_output=True, check=False, text=True
+        ).stdout
     ):
         return "busybox-static"
     return ""

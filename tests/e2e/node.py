@@ -34,7 +34,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Node:
-    """One node below `base`. `start()` and `kill()` as often as wanted; `destroy()` and then `leftovers()` at the end."""
+    """One node below `base`. `start()` and `kill()` as often as wanted; `destroy()`, then `leftovers()`, at the end."""
 
     base: Path
     name: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
@@ -122,7 +122,7 @@ class Node:
                 start_new_session=True,
             )
         if wait:
-            self.wait(lambda: self.answers(), "the daemon to answer")
+            self.wait(self.answers, "the daemon to answer")
 
     def answers(self) -> bool:
         assert self.daemon is not None
@@ -199,9 +199,8 @@ class Node:
             done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         )
         if check and finished.code != 0:
-            raise AssertionError(
-                f"kubelite {' '.join(arguments)} → {finished.code}\n{finished.out}{finished.err}\n-- daemon:\n{self.tail()}"
-            )
+            said = f"{finished.out}{finished.err}\n-- daemon:\n{self.tail()}"
+            raise AssertionError(f"kubelite {' '.join(arguments)} → {finished.code}\n{said}")
         return finished
 
     def json(self, *arguments: str) -> Any:

@@ -1,0 +1,126 @@
+"""What Prometheus scrapes, held against what the kernel itself says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.manifests import container, pod
+from tests.e2e.node import Node
+
+METRICS = "http://127.0.0.1:10255/metrics"
+
+
+def samples(page: str, family: str, **labels: str) -> list[float]:
+    """Values of the family's series whose labels include these."""
+    found = []
+    for line in page.splitlines():
+        match = re.fullmatch(rf"{family}(?:{{(.*)}})? (\S+)", line)
+        if match is None:
+            continue
+        pairs = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', match[1] or ""))
+        if all(pairs.get(key) == value for key, value in labels.items()):
+            found.append(float(match[2]))
+    return found
+
+
+def one(page: str, family: str, **labels: str) -> float:
+    found = samples(page, family, **labels)
+    assert len(found) == 1, (family, labels, found)
+    return found[0]
+
+
+def test_a_container_is_measured(node: Node) -> None:
+    script = """
+        dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null
+        x=$(head -c 4000000 /dev/zero | tr '\\0' a)
+        trap 'exit 0' TERM; while :; do :; done
+    """
+    limits = {"limits": {"memory": "64Mi", "cpu": "500m"}}
+    node.apply("hog.yaml", pod("hog", container(script=script, resources=limits)))
+    node.wait_status("hog", "Running")
+    place = {"namespace": "default", "pod": "hog", "container": "main"}
+    node.wait(
+        lambda: samples(node.get(METRICS), "container_cpu_cfs_throttled_periods_total", **place) > [0],
+        "throttling",
+    )
+    page = node.get(METRICS)
+    assert one(page, "container_spec_memory_limit_bytes", **place) == 64 << 20
+    assert 0 < one(page, "container_cpu_usage_seconds_total", **place, cpu="total") < 20
+    assert one(page, "container_memory_usage_bytes", **place) > 4_000_000
+    assert one(page, "container_memory_rss", **place) > 3_000_000
+    assert one(page, "container_processes", **place) >= 1
+    assert one(page, "container_oom_events_total", **place) == 0
+    assert (
+        abs(
+            one(page, "container_start_time_seconds", **place)
+            - Path(f"/proc/{node.pid('hog')}").stat().st_mtime
+        )
+        < 60
+    )
+    pod_row = {"namespace": "default", "pod": "hog", "container": "", "image": "", "name": ""}
+    assert one(page, "container_memory_usage_bytes", **pod_row) >= one(
+        page, "container_memory_usage_bytes", **place
+    )
+    assert (
+        one(page, "container_network_receive_bytes_total", pod="hog", container="POD", interface="eth0") >= 0
+    )
+    assert one(page, "kube_pod_container_status_restarts_total", **place) == 0
+    assert one(page, "kube_pod_status_phase", pod="hog", phase="Running") == 1
+    node.wait(
+        lambda: samples(node.get(METRICS), "container_fs_usage_bytes", **place), "the writable layer measured"
+    )
+    used = one(node.get(METRICS), "container_fs_usage_bytes", **place)
+    assert abs(used - (8 << 20)) < (8 << 20) * 0.02
+
+
+def test_network_counts_what_was_sent(node: Node) -> None:
+    node.apply("net.yaml", pod("net"))
+    node.wait_status("net", "Running")
+    address = node.pod("net")["status"]["podIP"]
+    row = {"pod": "net", "container": "POD", "interface": "eth0"}
+    before = one(node.get(METRICS), "container_network_receive_packets_total", **row)
+    subprocess.run(node.in_netns("ping", "-qc", "20", "-i", "0.01", address), check=True, capture_output=True)
+    after = one(node.get(METRICS), "container_network_receive_packets_total", **row)
+    assert 20 <= after - before < 40
+
+
+def test_series_of_a_removed_pod_are_gone_at_once(node: Node) -> None:
+    path = node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    assert samples(node.get(METRICS), "container_memory_usage_bytes", pod="p")
+    path.unlink()
+    node.wait_gone("p")
+    assert samples(node.get(METRICS), "container_memory_usage_bytes", pod="p") == []
+
+
+def test_health(node: Node) -> None:
+    assert node.get("http://127.0.0.1:10255/healthz") == "ok\n"
+    assert node.get("http://127.0.0.1:10255/readyz") == "ok\n"
+    node.manifests.rename(node.manifests.with_suffix(".gone"))
+    node.wait(lambda: "manifests" in node.get("http://127.0.0.1:10255/readyz"), "readyz to say it")
+    node.manifests.with_suffix(".gone").rename(node.manifests)
+    node.wait(lambda: node.get("http://127.0.0.1:10255/readyz") == "ok\n", "it to be ready again")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (prometheus)")
+def test_promtool_finds_nothing_wrong(node: Node) -> None:
+    node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    page = node.get(METRICS)
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if not is_upstream(line)]
+    assert complaints == []
+
+
+def is_upstream(line: str) -> bool:
+    """Names that kubelet and cAdvisor themselves have, and promtool would like otherwise."""
+    return any(
+        word in line for word in ("container_", "kube_", "kubelet_", "workqueue_", "python_", "process_")
+    )

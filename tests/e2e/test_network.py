@@ -1,0 +1,115 @@
+"""Pods reach each other, hosts reach pods by published ports, and nothing of it stays."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.manifests import SLEEP, container, pod
+from tests.e2e.node import Node
+
+SERVE = """
+    trap 'exit 0' TERM
+    mkdir -p /www; echo hello from $HOSTNAME > /www/index.html
+    httpd -p 80 -h /www
+    while :; do sleep 0.1; done
+"""
+
+
+def nat_is_missing() -> str:
+    """Why this kernel cannot publish ports, "" when it can."""
+    if shutil.which("nft") is None:
+        return "nft"
+    rules = "table ip kubelite-probe { chain c { type nat hook postrouting priority 100; masquerade; }; }"
+    probe = subprocess.run(["unshare", "--net", "nft", rules], capture_output=True, check=False)
+    return "" if probe.returncode == 0 else "IPv4 nftables NAT in this kernel"
+
+
+needs_nat = pytest.mark.skipif(bool(nat_is_missing()), reason=f"needs {nat_is_missing()}")
+
+
+def fetch(node: Node, url: str) -> str:
+    command = node.in_netns("curl", "-sS", "--max-time", "2", url)
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_pods_reach_each_other_and_share_localhost(node: Node) -> None:
+    node.apply("web.yaml", pod("web", container("httpd", SERVE), container("beside", SLEEP)))
+    node.apply("client.yaml", pod("client"))
+    node.wait_status("web", "Running")
+    node.wait_status("client", "Running")
+    address = node.pod("web")["status"]["podIP"]
+    node.wait(lambda: "hello from web" in fetch(node, f"http://{address}/"), "the web server, from the host")
+    got = node.cli("exec", "client", "--", "wget", "-qO-", f"http://{address}/").out
+    assert got == "hello from web\n"
+    got = node.cli("exec", "web", "-c", "beside", "--", "wget", "-qO-", "http://127.0.0.1/").out
+    assert got == "hello from web\n"
+    hosts = node.cli("exec", "web", "-c", "beside", "--", "cat", "/etc/hosts").out
+    assert f"{address}\tweb" in hosts and hosts.startswith("# Kubernetes-managed hosts file.")
+
+
+@needs_nat
+def test_host_ports(node: Node) -> None:
+    ports = [{"containerPort": 80, "hostPort": 8080}]
+    path = node.apply("web.yaml", pod("web", container("httpd", SERVE, ports=ports)))
+    node.wait_status("web", "Running")
+    node.wait(lambda: "hello" in fetch(node, "http://127.0.0.1:8080/"), "the port on loopback")
+    node.apply("second.yaml", pod("second", container("httpd", SERVE, ports=ports)))
+    node.wait(
+        lambda: "8080" in node.cli("describe", "pod", "second", check=False).out, "the conflict to be named"
+    )
+    assert node.status_of("second") != "Running"
+    path.unlink()
+    node.wait_gone("web")
+    node.wait_status("second", "Running")
+    node.wait(
+        lambda: "hello from second" in fetch(node, "http://127.0.0.1:8080/"), "the port with its new holder"
+    )
+
+
+@needs_nat
+def test_udp_host_port(node: Node) -> None:
+    ports = [{"containerPort": 5000, "hostPort": 5000, "protocol": "UDP"}]
+    script = "trap 'exit 0' TERM; while :; do nc -u -l -p 5000 -e sh -c 'read line; echo got $line' ; done"
+    node.apply("udp.yaml", pod("udp", container(script=script, ports=ports)))
+    node.wait_status("udp", "Running")
+    ask = (
+        "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(1);"
+        "s.sendto(b'hi\\n', ('127.0.0.1', 5000)); print(s.recv(99).decode())"
+    )
+
+    def answer() -> str:
+        return subprocess.run(
+            node.in_netns(sys.executable, "-c", ask), capture_output=True, text=True, check=False
+        ).stdout
+
+    node.wait(lambda: answer().strip() == "got hi", "the answer over UDP")
+
+
+def test_host_network(node: Node) -> None:
+    node.apply("hn.yaml", pod("hn", hostNetwork=True))
+    node.wait_status("hn", "Running")
+    assert node.holder is not None
+    ours = Path(f"/proc/{node.holder.pid}/ns/net").readlink()
+    assert Path(f"/proc/{node.pid('hn')}/ns/net").readlink() == ours
+
+
+def test_addresses_come_back(node: Node) -> None:
+    """More pods, one after the other, than the pool has addresses at once."""
+    for turn in range(4):
+        for index in range(3):
+            node.apply(f"p{index}.yaml", pod(f"p{turn}-{index}"))
+        for index in range(3):
+            node.wait_status(f"p{turn}-{index}", "Running")
+    for path in node.manifests.glob("*.yaml"):
+        path.unlink()
+    node.wait(lambda: "No resources" in (r := node.cli("get", "pods")).out + r.err, "all to go")
+    links = subprocess.run(
+        node.in_netns("ip", "-br", "link"), capture_output=True, text=True, check=True
+    ).stdout
+    assert "veth" not in links, links
+    assert {line.split("@")[0].split()[0] for line in links.splitlines()} <= {"lo", node.bridge}
