@@ -46,13 +46,7 @@ class Execs:
         """The answer and the descriptors that go with it (the sender closes them). StartError: cannot be executed."""
         if request.exec_id in self._running:
             raise StateError(f"exec {request.exec_id} exists already", reason="AlreadyExists")
-        user = request.process.get("user") or {}
-        uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
-        ends: streams.Ends
-        if request.tty:
-            ends = streams.Terminal(found.pid, uid, gid, log=False)
-        else:
-            ends = streams.Pipes(request.stdin, uid, gid)
+        ends = streams.Terminal(found.pid, log=False) if request.tty else streams.Pipes(request.stdin)
         try:
             if request.tty and request.width and request.height:
                 streams.resize(ends.master, request.width, request.height)

@@ -142,7 +142,7 @@ def _lower_oom_score(value: int) -> list[str]:
 
 def _set_title(title: str) -> None:
     """comm by prctl, and the argument vector in place: what `ps` shows is this process, not the forkserver's call."""
-    name = ctypes.create_string_buffer(title.encode()[:15])
+    name = ctypes.create_string_buffer(title.partition(" ")[0].encode()[:15])
     syscalls.prctl(syscalls.PR_SET_NAME, ctypes.addressof(name))
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()

@@ -106,44 +106,39 @@ class Ends:
 
 
 class Pipes(Ends):
-    """Three pipes; the null device for stdin unless asked for. Owned by the process's user, so that a program that
-    is not root can open /dev/stdout again; the null device is never touched."""
+    """Three pipes; the null device for stdin unless asked for. (The engine gives them to the process's user.)"""
 
-    def __init__(self, stdin: bool, uid: int, gid: int) -> None:
+    def __init__(self, stdin: bool) -> None:
         super().__init__()
         try:
             if stdin:
-                self.stdin, self.stdin_w = self._pipe(uid, gid)
+                self.stdin, self.stdin_w = self._pipe()
             else:
                 self.stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
                 self.own(self.stdin)
-            self.stdout_r, self.stdout = self._pipe(uid, gid)
-            self.stderr_r, self.stderr = self._pipe(uid, gid)
+            self.stdout_r, self.stdout = self._pipe()
+            self.stderr_r, self.stderr = self._pipe()
         except BaseException:
             self.close()
             raise
 
-    def _pipe(self, uid: int, gid: int) -> tuple[int, int]:
+    def _pipe(self) -> tuple[int, int]:
         ends = os.pipe2(os.O_CLOEXEC)
         self.own(*ends)
-        if uid or gid:
-            os.fchown(ends[0], uid, gid)
         return ends
 
 
 class Terminal(Ends):
-    """A terminal, owned by the process's user; of the container's own devpts when `pid` (its init) has one, so that
+    """A terminal; of the container's own devpts when `pid` (its init) has one, so that
     `tty` in there tells a name that exists there, else of the host's. `log` adds a reading end for the log."""
 
-    def __init__(self, pid: int, uid: int, gid: int, *, log: bool = True) -> None:
+    def __init__(self, pid: int, *, log: bool) -> None:
         super().__init__()
         found = _container_terminal(pid) if pid else None
         self.master, slave = found or os.openpty()
         self.stdin = self.stdout = self.stderr = slave
         self.own(self.master, slave)
         try:
-            if uid or gid:
-                os.fchown(slave, uid, gid)
             if log:
                 self.stdout_r = os.dup(self.master)
                 self.own(self.stdout_r)

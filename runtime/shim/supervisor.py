@@ -146,12 +146,10 @@ class Supervisor:
         if request.container_id in self.containers:
             raise StateError(f"container {request.container_id} exists already", reason="AlreadyExists")
         spec = _read_spec(request.bundle)
-        user = (spec.get("process") or {}).get("user") or {}
-        uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
         with ExitStack() as undo:
             log = _open_log(request, undo)
             ends: streams.Ends = (
-                streams.Terminal(0, uid, gid) if request.tty else streams.Pipes(request.stdin, uid, gid)
+                streams.Terminal(0, log=True) if request.tty else streams.Pipes(request.stdin)
             )
             undo.callback(ends.close)
             handle = _engine_create(request, spec, ends)

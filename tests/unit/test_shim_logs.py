@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.shim import logs
 from runtime.shim.logs import LINE_MAX, LineSplitter, LogFile, rfc3339nano
 
 NOW = 1_795_530_781_000_000_123
@@ -105,7 +105,9 @@ def test_an_endless_line_is_not_held_in_memory() -> None:
 
 
 def numbered(first: int, count: int) -> bytes:
-    return b"".join(b"%s stdout F line %06d\n" % (rfc3339nano(NOW).encode(), n) for n in range(first, first + count))
+    return b"".join(
+        b"%s stdout F line %06d\n" % (rfc3339nano(NOW).encode(), n) for n in range(first, first + count)
+    )
 
 
 def everything(log: LogFile) -> bytes:
@@ -144,7 +146,7 @@ def test_rotated_names_are_the_cri_ones_and_foreign_files_stay(tmp_path: Path) -
 def test_a_clock_that_goes_back_keeps_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stamps = iter(["20261124-143301", "20261124-133301", "20261124-143301", "20261124-143302"])
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=10)
-    monkeypatch.setattr(logs.time, "strftime", lambda *_: next(stamps))
+    monkeypatch.setattr(time, "strftime", lambda *_: next(stamps))
     for n in range(4):
         log.write(b"%d\n" % n)
         assert log.rotate(force=True)
@@ -186,10 +188,12 @@ class FullDisk:
         return done
 
 
-def test_a_full_disk_drops_whole_lines_and_says_so_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_drops_whole_lines_and_says_so_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
     disk = FullDisk(len(numbered(0, 2)) + 7)  # two lines and a torn one
-    monkeypatch.setattr(logs.os, "write", disk)
+    monkeypatch.setattr(os, "write", disk)
     log.write(numbered(0, 5))
     log.write(numbered(5, 5))
     assert (tmp_path / "0.log").read_bytes() == numbered(0, 2)
@@ -204,10 +208,12 @@ def test_a_full_disk_drops_whole_lines_and_says_so_later(tmp_path: Path, monkeyp
     assert (log.lost_lines, log.total_lost_lines) == (0, 8)
 
 
-def test_losses_are_told_at_close_when_nothing_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_told_at_close_when_nothing_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
     disk = FullDisk(0)
-    monkeypatch.setattr(logs.os, "write", disk)
+    monkeypatch.setattr(os, "write", disk)
     log.write(numbered(0, 3))
     disk.room = 1_000
     log.close()
@@ -221,7 +227,7 @@ def test_a_rename_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(logs.os, "rename", refuse)
+        patch.setattr(os, "rename", refuse)
         log.write(numbered(0, 50))
     assert everything(log) == numbered(0, 50)
     log._retry_at = 0.0
@@ -231,14 +237,16 @@ def test_a_rename_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert len(log.rotated()) == 1
 
 
-def test_a_log_that_cannot_be_reopened_counts_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_reopened_counts_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=2)
 
     def refuse(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(logs.os, "open", refuse)
+        patch.setattr(os, "open", refuse)
         assert not log.rotate(force=True)
         log.write(numbered(0, 4))
     log._retry_at = 0.0

@@ -1,0 +1,633 @@
+"""A shim on a real kernel: start, logs, exits, OOM kills, stop, exec, reaping, adoption; and nothing left over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, StateError
+from runtime.shim.client import ShimClient, ShimGone, read_state, shim_alive
+from runtime.shim.protocol import MAX_PACKET, ContainerRecord, Op
+from runtime.shim.state import socket_path
+from tests.kernel.shim_kit import BUSYBOX, Node, until
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (busybox-static)"),
+]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path)
+    try:
+        yield made
+    finally:
+        made.sweep()
+
+
+def test_output_and_exit_code_of_a_container(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        ended = await pod.run("sh", "-c", "echo out; echo err >&2; printf tail; exit 3")
+        assert (ended.status, ended.exit_code, ended.signal, ended.oom_killed) == ("stopped", 3, 0, False)
+        assert ended.created_at <= ended.started_at <= ended.finished_at <= time.time()
+        assert sorted(pod.log(ended.id)) == [
+            ("stderr", "F", "err"),
+            ("stdout", "F", "out"),
+            ("stdout", "P", "tail"),
+        ]
+        assert read_state(pod.config.run_dir) == await pod.client.state()
+
+    node.run(story)
+
+
+def test_the_sandbox_is_the_shims_namespaces(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod(
+            sysctls={"net.ipv4.ip_unprivileged_port_start": "80", "kernel.shm_rmid_forced": "1"}
+        )
+        for kind in ("net", "uts", "ipc"):
+            assert os.readlink(f"/proc/{pod.record.pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+        for kind in ("mnt", "pid", "cgroup"):
+            assert os.readlink(f"/proc/{pod.record.pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+        show = "hostname; ifconfig lo; cd /proc/sys; cat net/ipv4/ip_unprivileged_port_start kernel/shm_rmid_forced"
+        ended = await pod.run("sh", "-c", show)
+        text = "\n".join(line for _, _, line in pod.log(ended.id))
+        assert text.startswith("web-0\n") and "UP LOOPBACK RUNNING" in text and text.endswith("\n80\n1")
+        assert Path(f"/proc/{pod.record.pid}/comm").read_text() == "kubelite-shim\n"
+        assert f"/{node.tag}/shims" in Path(f"/proc/{pod.record.pid}/cgroup").read_text()
+
+    node.run(story)
+
+
+def test_host_network_keeps_the_hosts_name(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod(host_network=True, host_ipc=True)
+        for kind in ("net", "uts", "ipc"):
+            assert os.readlink(f"/proc/{pod.record.pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+        assert pod.record.host_network
+
+    node.run(story)
+
+
+@pytest.mark.parametrize("key", ["vm.swappiness", "kernel.pid_max", "net/../kernel/pid_max"])
+def test_a_sysctl_of_the_host_is_refused_and_nothing_is_left(node: Node, key: str) -> None:
+    async def story(node: Node) -> None:
+        config = node.config(sysctls={key: "1"})
+        with pytest.raises(SpecError, match="would change the host"):
+            await node.forkserver.spawn(config)
+        assert not os.path.exists(config.run_dir)
+
+    node.run(story)
+
+
+def test_killed_by_a_signal(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        await pod.client.kill(container, signal.SIGKILL)
+        ended = await pod.ended(container)
+        assert (ended.exit_code, ended.signal, ended.oom_killed) == (137, 9, False)
+        with pytest.raises(StateError):
+            await pod.client.kill(container, signal.SIGTERM)
+
+    node.run(story)
+
+
+def test_start_error_keeps_a_record(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.create("no-such-program")
+        with pytest.raises(StartError, match="no-such-program"):
+            await pod.client.start(container)
+        (record,) = (await pod.client.state()).containers
+        assert (record["status"], record["exit_code"], record["reason"]) == ("stopped", 128, "StartError")
+        assert "no-such-program" in record["message"]
+        assert (await pod.ended(container)).exit_code == 128
+        await pod.client.delete(container)
+        assert (await pod.client.state()).containers == []
+
+    node.run(story)
+
+
+def test_a_create_that_fails_leaves_nothing(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        before = sorted(node.cgroups())
+
+        def break_it(spec: dict[str, object]) -> None:
+            spec["mounts"] = [
+                {"destination": "/x", "type": "bind", "source": "/no/such/dir", "options": ["bind"]}
+            ]
+
+        with pytest.raises(RuntimeFault, match="/no/such/dir"):
+            await pod.create("true", change=break_it)
+        assert (await pod.client.state()).containers == []
+        assert sorted(node.cgroups()) == before
+        assert not list((node.base / "logs").rglob("*.log"))
+        fds = os.listdir(f"/proc/{pod.record.pid}/fd")
+        with pytest.raises(RuntimeFault):
+            await pod.create("true", change=break_it)
+        assert len(os.listdir(f"/proc/{pod.record.pid}/fd")) == len(fds)
+        assert (await pod.run("true")).exit_code == 0
+
+    node.run(story)
+
+
+def test_oom_kill_is_told_apart_from_sigkill(node: Node) -> None:
+    """A real memory limit; then the same exit code without an OOM kill, in a pod that has seen one."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        limit = {"memory": {"limit": 16 * 1024 * 1024, "swap": 16 * 1024 * 1024}}
+        hungry = ["sh", "-c", "exec dd if=/dev/zero of=/dev/null bs=64M count=1"]
+        ended = await pod.run(*hungry, resources=limit)
+        assert (ended.exit_code, ended.signal, ended.oom_killed) == (137, 9, True)
+        sleeper = await pod.start("sleep", "100", resources=limit)
+        await pod.client.kill(sleeper, signal.SIGKILL)
+        assert not (await pod.ended(sleeper)).oom_killed
+        # A child is taken, the main process lives on and is then stopped by us: not an OOM kill of the container.
+        survivor = await pod.start(
+            "sh", "-c", f"({' '.join(hungry[2:])}); echo lost; sleep 100", resources=limit
+        )
+        await until(lambda: ("stdout", "F", "lost") in pod.log(survivor))
+        await pod.client.stop(survivor, signal=signal.SIGTERM, grace=0)
+        stopped = await pod.ended(survivor)
+        assert (stopped.exit_code, stopped.oom_killed) == (137, False)
+        # A shell that passes its child's 137 on was taken by the OOM killer all the same.
+        passed_on = await pod.run("sh", "-c", f"({hungry[2]}); exit $?", resources=limit)
+        assert (passed_on.exit_code, passed_on.signal, passed_on.oom_killed) == (137, 0, True)
+
+    node.run(story)
+
+
+def test_stop_with_grace(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        polite = await pod.start(
+            "sh", "-c", "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done"
+        )
+        await until(lambda: pod.log(polite))
+        await pod.client.stop(polite, signal=signal.SIGTERM, grace=10)
+        ended = await pod.ended(polite, 5)
+        assert (ended.exit_code, ended.stop_signal, ended.stop_deadline) == (5, signal.SIGTERM, 0.0)
+        assert pod.log(polite)[-1][2] == "bye"
+
+    node.run(story)
+
+
+def test_stop_of_one_that_ignores_sigterm(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        stubborn = await pod.start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
+        await until(lambda: pod.log(stubborn))
+        began = time.time()
+        await pod.client.stop(stubborn, signal=signal.SIGTERM, grace=0.5)
+        state = read_state(pod.config.run_dir)
+        assert state is not None
+        assert abs(state.containers[0]["stop_deadline"] - began - 0.5) < 0.3
+        pod.client.close()  # the shim needs nobody for the rest
+        await until(lambda: (read_state(pod.config.run_dir) or state).containers[0]["status"] == "stopped", 5)
+        assert 0.4 < time.time() - began < 3
+        await pod.connect()
+        record = ContainerRecord.from_json((await pod.client.state()).containers[0])
+        assert (record.exit_code, record.signal, record.oom_killed) == (137, 9, False)
+
+    node.run(story)
+
+
+def test_a_second_stop_only_shortens(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        stubborn = await pod.start("sh", "-c", "trap 'echo term' TERM; echo up; while :; do sleep 0.05; done")
+        await until(lambda: pod.log(stubborn))
+        await pod.client.stop(stubborn, signal=signal.SIGTERM, grace=30)
+        first = (await pod.client.state()).containers[0]["stop_deadline"]
+        await pod.client.stop(stubborn, signal=signal.SIGTERM, grace=300)
+        assert (await pod.client.state()).containers[0]["stop_deadline"] == first
+        await pod.client.stop(stubborn, signal=signal.SIGTERM, grace=0.2)
+        assert (await pod.ended(stubborn, 5)).signal == 9
+        assert [text for _, _, text in pod.log(stubborn)] == ["up", "term"]  # the signal is sent once
+        await pod.client.stop(stubborn, signal=signal.SIGTERM, grace=1)  # of a stopped one: fine
+
+    node.run(story)
+
+
+def test_stop_of_a_created_container(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.create("sleep", "100")
+        await pod.client.stop(container, signal=signal.SIGTERM, grace=30)
+        ended = await pod.ended(container, 5)
+        assert (ended.started_at, ended.signal) == (0.0, 9)
+        with pytest.raises(StateError):
+            await pod.client.start(container)
+
+    node.run(story)
+
+
+def test_host_pid_container_takes_its_processes_along(node: Node) -> None:
+    """Without a pid namespace the kernel does not end the rest. (The one here keeps the pipe open, too.)"""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod(host_pid=True)
+
+        def host_pid(spec: dict[str, dict[str, list[dict[str, str]]]]) -> None:
+            spec["linux"]["namespaces"] = [n for n in spec["linux"]["namespaces"] if n["type"] != "pid"]
+
+        ended = await pod.run("sh", "-c", "setsid sleep 1000 & echo started; exit 7", change=host_pid)
+        assert ended.exit_code == 7
+        assert pod.log(ended.id) == [("stdout", "F", "started")]
+        await until(
+            lambda: not [d for d in node.cgroups() if ended.id in d and Path(d, "cgroup.procs").read_text()]
+        )
+
+    node.run(story)
+
+
+def test_a_pipe_held_by_an_outsider_delays_the_exit_for_a_bounded_time(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sh", "-c", "echo before; sleep 100")
+        pid = (await pod.client.state()).containers[0]["pid"]
+        await until(lambda: pod.log(container))
+        held = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY)
+        try:
+            os.write(held, b"last words\n")
+            await pod.client.kill(container, signal.SIGKILL)
+            killed = time.monotonic()
+            ended = await pod.ended(container, 5)
+            assert time.monotonic() - killed < 3
+            assert ended.exit_code == 137
+            assert [text for _, _, text in pod.log(container)] == ["before", "last words"]
+        finally:
+            os.close(held)
+
+    node.run(story)
+
+
+def test_orphans_are_reaped(node: Node) -> None:
+    """A double fork inside a hostPID pod ends up with the shim (subreaper), which leaves no zombie."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod(host_pid=True)
+
+        def host_pid(spec: dict[str, dict[str, list[dict[str, str]]]]) -> None:
+            spec["linux"]["namespaces"] = [n for n in spec["linux"]["namespaces"] if n["type"] != "pid"]
+
+        command = "(sleep 0.2 & echo $! > /tmp/orphan); echo forked; sleep 100"
+        container = await pod.start("sh", "-c", command, change=host_pid)
+        await until(lambda: pod.log(container))
+        orphan = int((node.base / "bundles" / container / "upper/tmp/orphan").read_text())
+        assert f"PPid:\t{pod.record.pid}" in Path(f"/proc/{orphan}/status").read_text()
+        await until(lambda: not os.path.exists(f"/proc/{orphan}"))
+
+    node.run(story)
+
+
+def test_exec_with_pipes(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        session = await pod.exec(container, "sh", "-c", "cat; echo problem >&2; exit 4")
+        os.write(session.stdin, b"through\n")
+        os.close(session.stdin)
+        session.stdin = -1
+        assert await asyncio.to_thread(os.read, session.stdout, 100) == b"through\n"
+        assert await asyncio.to_thread(os.read, session.stderr, 100) == b"problem\n"
+        assert await pod.exec_exit(session.exec_id) == 4
+        assert os.read(session.stdout, 100) == b""
+        session.close()
+        quiet = await pod.exec(container, "sh", "-c", "cat; echo done", stdin=False)
+        assert quiet.stdin == -1
+        assert await asyncio.to_thread(os.read, quiet.stdout, 100) == b"done\n"
+        assert await pod.exec_exit(quiet.exec_id) == 0
+        quiet.close()
+        killed = await pod.exec(container, "sh", "-c", "kill -9 $$")
+        assert await pod.exec_exit(killed.exec_id) == 137
+        killed.close()
+        with pytest.raises(StartError):
+            await pod.exec(container, "nothing-here")
+
+    node.run(story)
+
+
+def test_exec_with_a_terminal(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        command = "stty size; tty; trap 'stty size; exit 6' WINCH; while :; do sleep 0.05; done"
+        session = await pod.exec(container, "sh", "-c", command, tty=True, width=100, height=30)
+        seen = b""
+        while b"/dev/" not in seen or not seen.endswith(b"\n"):
+            seen += await asyncio.to_thread(os.read, session.master, 100)
+        assert seen == b"30 100\r\n/dev/pts/0\r\n"
+        await asyncio.sleep(0.1)  # the trap is set
+        await pod.client.resize(session.exec_id, 120, 40)
+        assert await asyncio.to_thread(os.read, session.master, 100) == b"40 120\r\n"
+        assert await pod.exec_exit(session.exec_id) == 6
+        with pytest.raises(NotFoundError):
+            await pod.client.resize(session.exec_id, 1, 1)
+        session.close()
+
+    node.run(story)
+
+
+def test_ctrl_c_reaches_the_exec(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        session = await pod.exec(container, "sh", "-c", "echo up; exec sleep 100", tty=True)
+        assert await asyncio.to_thread(os.read, session.master, 100) == b"up\r\n"
+        os.write(session.master, b"\x03")
+        assert await pod.exec_exit(session.exec_id) == 130
+        session.close()
+
+    node.run(story)
+
+
+def test_a_client_that_leaves_hangs_up_its_terminal_and_nothing_else(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        other = await ShimClient.connect(pod.config.run_dir)
+        subscribed, pod.client = pod.client, other
+        session = await pod.exec(container, "sh", "-c", "echo up; sleep 100", tty=True)
+        assert await asyncio.to_thread(os.read, session.master, 100) == b"up\r\n"
+        session.close()
+        other.close()
+        pod.client = subscribed
+        assert await pod.exec_exit(session.exec_id) == 128 + signal.SIGHUP
+        assert (await pod.client.state()).containers[0]["status"] == "running"
+
+    node.run(story)
+
+
+def test_container_with_a_terminal_and_attach(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start(
+            "sh", "-c", "test -t 0 && test -t 1; echo tty=$?; read x; echo got $x", tty=True
+        )
+        await until(lambda: pod.log(container))
+        (terminal,) = await pod.client.attach(container)
+        os.write(terminal, b"input\n")
+        os.close(terminal)
+        assert (await pod.ended(container)).exit_code == 0
+        assert [text for _, _, text in pod.log(container)] == ["tty=0", "input", "got input"]
+
+    node.run(story)
+
+
+def test_stdin_pipe_and_attach(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sh", "-c", "read x; echo got $x", stdin=True)
+        (stdin,) = await pod.client.attach(container)
+        os.write(stdin, b"hello\n")
+        os.close(stdin)
+        await pod.ended(container)
+        assert pod.log(container) == [("stdout", "F", "got hello")]
+        without = await pod.start("sh", "-c", "cat; echo eof")
+        assert await pod.client.attach(without) == []
+        await pod.ended(without)
+        assert pod.log(without) == [("stdout", "F", "eof")]
+
+    node.run(story)
+
+
+def test_stdio_belongs_to_the_containers_user(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        user = {"user": {"uid": 1234, "gid": 1234}}
+        ended = await pod.run(
+            "sh", "-c", "echo again > /proc/self/fd/1; echo err > /proc/self/fd/2", process=user
+        )
+        assert sorted(pod.log(ended.id)) == [("stderr", "F", "err"), ("stdout", "F", "again")]
+        null = os.stat("/dev/null")
+        assert (null.st_uid, null.st_gid) == (0, 0)
+
+    node.run(story)
+
+
+def test_children_have_default_signals(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        ended = await pod.run("sh", "-c", "exec cat /proc/self/status")
+        masks = [t.split() for _, _, t in pod.log(ended.id) if t.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+        assert [int(mask, 16) for _, mask in masks] == [0, 0, 0]
+        fds = await pod.run("ls", "/proc/self/fd")
+        assert [t for _, _, t in pod.log(fds.id)] == ["0", "1", "2", "3"]  # 3: ls's own
+
+    node.run(story)
+
+
+def test_rotation_under_flood_loses_nothing(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        flood = await pod.start("seq", "1", "200000", log_max_bytes=500_000, log_max_files=100)
+        quiet = await pod.start("sh", "-c", "while :; do echo tick; sleep 0.01; done")
+        await pod.ended(flood, 30)
+        assert len(pod.log(quiet)) >= 1  # was not starved
+        path = pod.log_path(flood)
+        files = [*sorted(path.parent.glob("0.log.*")), path]
+        assert len(files) > 10
+        assert all(f.stat().st_size <= 500_000 for f in files)
+        numbers = [line.rpartition(b" ")[2] for f in files for line in f.read_bytes().splitlines()]
+        assert numbers == [b"%d" % n for n in range(1, 200_001)]
+        await pod.client.rotate(quiet)
+        await until(lambda: pod.log(quiet))
+        assert len(list(pod.log_path(quiet).parent.glob("0.log.*"))) == 1
+        with pytest.raises(StateError):
+            await pod.client.rotate(flood)
+
+    node.run(story)
+
+
+def test_a_full_disk_does_not_hold_up_the_container(node: Node) -> None:
+    """The log on a tiny tmpfs of its own, full, then with room again."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start(
+            "sh",
+            "-c",
+            "seq 1 100000; echo flooded >&2; read x; echo after; seq 1 3",
+            stdin=True,
+            log_path=f"{small}/0.log",
+            log_max_bytes=0,
+        )
+        (stdin,) = await pod.client.attach(container)
+        await until(lambda: os.statvfs(small).f_bavail == 0)
+        await asyncio.sleep(0.3)
+        os.unlink(small / "ballast")
+        os.write(stdin, b"go\n")
+        os.close(stdin)
+        assert (await pod.ended(container)).exit_code == 0
+        lines = (small / "0.log").read_bytes().splitlines()
+        assert all(line.split(b" ", 3)[2] in (b"F", b"P") for line in lines)
+        assert any(b"log lines (" in line and b"No space left on device" in line for line in lines)
+        assert [line.split(b" ", 3)[3] for line in lines[-4:]] == [b"after", b"1", b"2", b"3"]
+
+    small = node.base / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=True)
+    try:
+        (small / "ballast").write_bytes(b"x" * 100_000)
+        node.run(story)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_update_changes_limit_and_labels(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start(
+            "sleep", "100", labels={"a": "1"}, resources={"memory": {"limit": 64 << 20}}
+        )
+        record = await pod.client.update(
+            container, resources={"memory": {"limit": 32 << 20}}, labels={"b": "2"}
+        )
+        assert record.labels == {"a": "1", "b": "2"}
+        found = [d for d in node.cgroups() if d.endswith(container)]
+        limits = [
+            f for d in found for f in (Path(d, "memory.limit_in_bytes"), Path(d, "memory.max")) if f.exists()
+        ]
+        assert [f.read_text().strip() for f in limits] == [str(32 << 20)]
+
+    node.run(story)
+
+
+def test_state_outlives_its_clients_and_a_second_one_adopts(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod(annotations={"name": "web"})
+        await pod.client.annotate({"ip": "10.0.0.2"})
+        container = await pod.start("sh", "-c", "echo up; sleep 0.5; exit 9", labels={"hash": "x"})
+        await until(lambda: pod.log(container))
+        pod.client.close()
+        await node.forkserver.close()
+        record = read_state(pod.config.run_dir)
+        assert record is not None and shim_alive(record)
+        assert record.annotations == {"name": "web", "ip": "10.0.0.2"}
+        assert record.containers[0]["status"] == "running"
+        second = await pod.connect()
+        assert (await pod.ended(container)).exit_code == 9
+        assert (await second.state()).containers[0]["labels"] == {"hash": "x"}
+
+    node.run(story)
+
+
+def test_several_clients_and_bad_manners(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        others = [await ShimClient.connect(pod.config.run_dir) for _ in range(20)]
+        states = await asyncio.gather(*(c.state() for c in others))
+        assert len({json.dumps(s.to_json()) for s in states}) == 1
+        for other in others:
+            other.close()
+        with pytest.raises(RuntimeFault, match="dance") as caught:
+            await pod.client.call("dance")
+        assert caught.value.reason == "UnknownOp"
+        for operation, args in (
+            (Op.START, {}),
+            (Op.STOP, {"container_id": container}),
+            (Op.CREATE, {"name": "x"}),
+        ):
+            with pytest.raises(RuntimeFault) as caught:
+                await pod.client.call(operation, **args)
+            assert caught.value.reason == "BadRequest"
+        with pytest.raises(NotFoundError):
+            await pod.client.start("unknown")
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with raw, socket_path(pod.config.run_dir) as path:
+            raw.connect(path)
+            raw.settimeout(5)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_PACKET)
+            for packet in (b"not json", b"[1]", b"{}", b"\xff\xfe", b"x" * (MAX_PACKET + 1)):
+                raw.send(packet)
+                assert "error" in json.loads(raw.recv(4096))
+            raw.send(json.dumps({"id": 1, "op": "state"}).encode())  # and leaves before the answer
+        assert (await pod.client.state()).containers[0]["status"] == "running"
+
+    node.run(story)
+
+
+def test_a_subscriber_that_never_reads_is_dropped_not_waited_for(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as lazy:
+            with socket_path(pod.config.run_dir) as path:
+                lazy.connect(path)
+            lazy.setblocking(False)
+            request = json.dumps({"id": 1, "op": "state", "pad": "x" * 1000}).encode()
+            sent = 0
+            try:
+                while sent < 5_000:
+                    lazy.send(request)
+                    sent += 1
+                    await pod.client.state()
+            except OSError:
+                pass
+            assert sent < 5_000
+            assert len((await pod.client.state()).containers) == 0
+
+    node.run(story)
+
+
+def test_shutdown_refuses_while_something_lives(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        container = await pod.start("sleep", "100")
+        with pytest.raises(StateError, match="main"):
+            await pod.client.shutdown()
+        with pytest.raises(StateError):
+            await pod.client.delete(container)
+        assert (await pod.client.state()).containers[0]["status"] == "running"
+        await pod.client.shutdown(force=True)
+        assert not os.path.exists(pod.config.run_dir)
+        assert node.cgroups() == []
+        await until(lambda: not shim_alive(pod.record))
+        with pytest.raises(ShimGone):
+            await pod.client.state()
+        with pytest.raises(ShimGone):
+            await ShimClient.connect(pod.config.run_dir)
+
+    node.run(story)
+
+
+def test_sigterm_does_not_end_a_shim(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1):
+            os.kill(pod.record.pid, number)
+        assert (await pod.run("true")).exit_code == 0
+
+    node.run(story)
+
+
+def test_an_idle_shim_stays_small(node: Node) -> None:
+    """Private memory; the design says near 1 MB. Two containers have run in it, one runs."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        await pod.run("true")
+        await pod.start("sleep", "100")
+        rollup = Path(f"/proc/{pod.record.pid}/smaps_rollup").read_text()
+        private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
+        print(f"private memory of a shim: {private} kB")
+        assert private < 6_000
+
+    node.run(story)
