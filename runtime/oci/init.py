@@ -121,16 +121,10 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     _default_signals()
 
     # Descriptors of the parent's (other containers' pipes and logs) would be kept open by us.
-    report.step = "descriptors"
+    report.step = "stdio"
+    _place_stdio(job)
     console = () if job.console is None else (job.console,)
-    keep = {
-        job.channel.fileno(),
-        job.parent,
-        *(fd for fd, _ in job.join),
-        *(job.stdio or (0, 1, 2)),
-        *console,
-    }
-    sc.close_all_except(keep)
+    sc.close_all_except({0, 1, 2, job.channel.fileno(), job.parent, *(fd for fd, _ in job.join), *console})
 
     # The host's /proc, kept by descriptor: after the namespaces change there is no other we can trust.
     proc = _open_proc()
