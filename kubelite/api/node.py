@@ -209,8 +209,8 @@ class NodeApi(Protocol):
         "workdir", "user"}: what `runtime.images.client.ImageClient.pack` takes."""
         ...
 
-    async def remove_image(self, reference: str, *, force: bool) -> Json:
-        """{"untagged": […], "deleted": […], "freed": bytes}"""
+    async def remove_image(self, reference: str) -> Json | None:
+        """{"untagged": […], "deleted": […], "freed": bytes}; ImageError ImageInUse while a container uses it."""
         ...
 
     async def doctor(self) -> list[Json]:

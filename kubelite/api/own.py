@@ -198,8 +198,11 @@ async def pack_image(request: Request) -> Response:
 
 
 async def remove_image(request: Request) -> Response:
-    force = request.query_params.get("force") == "true"
-    return JSONResponse(await node_of(request).remove_image(request.path_params["ref"], force=force))
+    ref = request.path_params["ref"]
+    removed = await node_of(request).remove_image(ref)
+    if removed is None:
+        raise ApiError("NotFound", f'no image is called "{ref}"')
+    return JSONResponse(removed)
 
 
 async def _json(request: Request) -> Json:

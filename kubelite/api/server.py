@@ -11,11 +11,16 @@ from collections.abc import AsyncIterator, Generator
 import uvicorn
 from starlette.types import ASGIApp
 
+from runtime.errors import StateError
+
 
 def listen_unix(path: str) -> socket.socket:
-    """A listening socket that only its owner (root) can reach. A file that a dead daemon left is replaced; whether a
-    living one listens there is for the caller to find out first."""
+    """A listening socket that only its owner (root) can reach. A file that a dead daemon left is replaced; a living
+    one keeps its socket (StateError AlreadyRunning)."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.connect(path)
+        raise StateError(f"another kubelite already listens on {path}", reason="AlreadyRunning")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     with contextlib.ExitStack() as undo:
@@ -53,9 +58,19 @@ async def serving(app: ASGIApp, sockets: list[socket.socket]) -> AsyncIterator[N
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=sockets), name="api")
     try:
-        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has a flag, not an event
+        while not server.started and not task.done():  # uvicorn has a flag, not an event
             await asyncio.sleep(0.002)
         yield
     finally:
         server.should_exit = True
         await task
+
+
+async def serve_unix(app: ASGIApp, path: str) -> None:
+    """Serve on a unix socket until cancelled; its file is gone afterwards."""
+    async with serving(app, [listen_unix(path)]):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)

@@ -326,7 +326,9 @@ class FakeNode:
         self.packed.append(request)
         return {"id": "sha256:" + "4" * 64, "reference": request["reference"], "size": 1}
 
-    async def remove_image(self, reference: str, *, force: bool) -> Json:
+    async def remove_image(self, reference: str) -> Json | None:
+        if reference == "missing":
+            return None
         return {"untagged": [reference], "deleted": [], "freed": 0}
 
     async def doctor(self) -> list[Json]:

@@ -1,0 +1,102 @@
+"""The Volumes section of `describe pod`. PURE. Source: kubectl pkg/describe/describe.go describeVolumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def describe_volumes(volumes: list[Json]) -> list[str]:
+    if not volumes:
+        return ["Volumes:\t<none>"]
+    out = ["Volumes:"]
+    for volume in volumes:
+        out.append(f"  {volume['name']}:")
+        kind = next((key for key in volume if key != "name"), "")
+        write = _WRITERS.get(kind)
+        out += write(volume[kind] or {}) if write else [f"    Type:\t{kind or '<unknown>'}"]
+    return out
+
+
+def _type(words: str) -> str:
+    return f"    Type:\t{words}"
+
+
+def _empty_dir(source: Json) -> list[str]:
+    return [
+        _type("EmptyDir (a temporary directory that shares a pod's lifetime)"),
+        f"    Medium:\t{source.get('medium', '')}",
+        f"    SizeLimit:\t{source.get('sizeLimit', '<unset>')}",
+    ]
+
+
+def _host_path(source: Json) -> list[str]:
+    return [
+        _type("HostPath (bare host directory volume)"),
+        f"    Path:\t{source.get('path', '')}",
+        f"    HostPathType:\t{source.get('type', '<none>')}",
+    ]
+
+
+def _secret(source: Json) -> list[str]:
+    return [
+        _type("Secret (a volume populated by a Secret)"),
+        f"    SecretName:\t{source.get('secretName', '')}",
+        f"    Optional:\t{_optional(source)}",
+    ]
+
+
+def _config_map(source: Json) -> list[str]:
+    return [
+        _type("ConfigMap (a volume populated by a ConfigMap)"),
+        f"    Name:\t{source.get('name', '')}",
+        f"    Optional:\t{_optional(source)}",
+    ]
+
+
+def _downward(source: Json) -> list[str]:
+    out = [_type("DownwardAPI (a volume populated by information about the pod)"), "    Items:"]
+    for item in source.get("items") or ():
+        field = (item.get("fieldRef") or {}).get("fieldPath")
+        resource = (item.get("resourceFieldRef") or {}).get("resource")
+        out.append(f"      {field or resource} -> {item.get('path')}")
+    return out
+
+
+def _projected(source: Json) -> list[str]:
+    out = [_type("Projected (a volume that contains injected data from multiple sources)")]
+    for part in source.get("sources") or ():
+        if secret := part.get("secret"):
+            out += [f"    SecretName:\t{secret.get('name', '')}", f"    Optional:\t{_optional(secret)}"]
+        elif config := part.get("configMap"):
+            out += [f"    ConfigMapName:\t{config.get('name', '')}", f"    Optional:\t{_optional(config)}"]
+        elif "downwardAPI" in part:
+            out.append("    DownwardAPI:\ttrue")
+        elif token := part.get("serviceAccountToken"):
+            out.append(f"    TokenExpirationSeconds:\t{token.get('expirationSeconds', 3600)}")
+    return out
+
+
+def _claim(source: Json) -> list[str]:
+    return [
+        _type("PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)"),
+        f"    ClaimName:\t{source.get('claimName', '')}",
+        f"    ReadOnly:\t{str(bool(source.get('readOnly'))).lower()}",
+    ]
+
+
+def _optional(source: Json) -> str:
+    return str(bool(source.get("optional"))).lower()
+
+
+_WRITERS: dict[str, Callable[[Json], list[str]]] = {
+    "emptyDir": _empty_dir,
+    "hostPath": _host_path,
+    "secret": _secret,
+    "configMap": _config_map,
+    "downwardAPI": _downward,
+    "projected": _projected,
+    "persistentVolumeClaim": _claim,
+}

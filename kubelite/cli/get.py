@@ -1,0 +1,267 @@
+"""`kubelite get`: the server's tables, or the objects themselves."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from kubelite.cli.client import TABLE, Client
+from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.names import TYPES, Type, Wanted, path_of, wanted
+from kubelite.cli.options import (
+    all_namespaces_option,
+    client,
+    namespace_option,
+    selector_option,
+    socket_option,
+)
+from kubelite.cli.output import TablePrinter, list_of, print_json, print_yaml
+
+Json = dict[str, Any]
+
+FORMATS = ("wide", "json", "yaml", "name")
+
+
+def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    from kubelite.cli.options import complete_pods
+
+    given = ctx.params.get("what") or ()
+    if not given:
+        return [t.plural for t in TYPES if t.plural.startswith(incomplete)]
+    return complete_pods(ctx, _, incomplete) if given[0] in ("pods", "pod", "po") else []
+
+
+@click.command()
+@click.argument("what", nargs=-1, metavar="TYPE [NAME...] | TYPE/NAME...", shell_complete=_complete)
+@namespace_option
+@all_namespaces_option
+@click.option(
+    "-o", "--output", type=click.Choice(FORMATS), metavar="wide|json|yaml|name", help="Form of the output."
+)
+@selector_option
+@click.option("--field-selector", default="", metavar="SELECTOR", help="Fields: status.phase=Running")
+@click.option("-w", "--watch", is_flag=True, help="Go on and show every change.")
+@click.option("--watch-only", is_flag=True, help="Show changes only, not what there is.")
+@click.option("--no-headers", is_flag=True, help="Leave the header line out.")
+@click.option("--show-labels", is_flag=True, help="Labels as the last column.")
+@socket_option
+@click.pass_context
+def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
+    """Show pods, events, configmaps, secrets, namespaces, nodes or manifests.
+
+    \b
+    kubelite get pods                  those of the default namespace
+    kubelite get pods -A -o wide       all, with addresses
+    kubelite get pod web -o yaml       one, whole
+    kubelite get pods -l app=web -w    those with a label, and every change
+    kubelite get manifests             the files, and what is wrong in them
+    """
+    queries = wanted(what)
+    getter = _Getter(client(ctx), options, several=len(queries) > 1)
+    for query in queries:
+        if query.type.plural == "manifests":
+            _get_manifests(client(ctx), query, options)
+        else:
+            getter.get(query)
+    getter.finish()
+
+
+class _Getter:
+    def __init__(self, server: Client, options: Json, *, several: bool) -> None:
+        self.server = server
+        self.output = options["output"] or ""
+        self.options = options
+        self.several = several
+        self.namespace = None if options["all_namespaces"] else options["namespace"] or "default"
+        self.objects: list[Json] = []
+        self.single = False
+        self.failed = False
+        self.printed = False
+        self.empty = False
+
+    def get(self, query: Wanted) -> None:
+        if self.options["watch"] or self.options["watch_only"]:
+            self._watch(query)
+        elif self.output in ("", "wide"):
+            self._tables(query)
+        else:
+            self._objects(query)
+
+    def finish(self) -> None:
+        if self.output == "json" and (self.objects or not self.failed):
+            print_json(self.objects[0] if self.single and len(self.objects) == 1 else list_of(self.objects))
+        if self.output == "yaml" and (self.objects or not self.failed):
+            print_yaml(self.objects[0] if self.single and len(self.objects) == 1 else list_of(self.objects))
+        if self.empty and not self.printed and not self.failed:
+            where = f" in {self.namespace} namespace" if self.namespace is not None else ""
+            print(f"No resources found{where}.", file=sys.stderr) if where else print(
+                "No resources found", file=sys.stderr
+            )
+        if self.failed:
+            raise Exit(1)
+
+    def _selection(self) -> Json:
+        query = {}
+        if self.options["selector"]:
+            query["labelSelector"] = self.options["selector"]
+        if self.options["field_selector"]:
+            query["fieldSelector"] = self.options["field_selector"]
+        return query
+
+    def _fetch(self, query: Wanted, *, table: bool) -> list[Json]:
+        """One answer for all, or one for each name; names that are not found are said and remembered."""
+        if not query.names:
+            path = path_of(query.type, self.namespace)
+            return [self.server.get(path, query=self._selection(), table=table)]
+        if self.namespace is None and query.type.namespaced:
+            raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
+        found = []
+        for name in query.names:
+            try:
+                found.append(self.server.get(path_of(query.type, self.namespace, name), table=table))
+            except ServerError as error:
+                if error.reason != "NotFound":
+                    raise
+                print(error, file=sys.stderr)
+                self.failed = True
+        return found
+
+    def _tables(self, query: Wanted) -> None:
+        tables = self._fetch(query, table=True)
+        rows = [row for table in tables for row in table["rows"]]
+        if not rows:
+            self.empty = True
+            return
+        if self.printed:
+            print()
+        self.printed = True
+        self._print(TablePrinter(headers=not self.options["no_headers"]), query.type, tables[0], rows)
+
+    def _print(self, printer: TablePrinter, kind: Type, table: Json, rows: list[Json]) -> None:
+        columns = [
+            (index, column["name"])
+            for index, column in enumerate(table["columnDefinitions"])
+            if column.get("priority", 0) == 0 or self.output == "wide"
+        ]
+        names = [name for _, name in columns]
+        with_namespace = self.namespace is None and kind.namespaced
+        if with_namespace:
+            names.insert(0, "Namespace")
+        if self.options["show_labels"]:
+            names.append("Labels")
+        lines = []
+        for row in rows:
+            metadata = row["object"]["metadata"]
+            line = [row["cells"][index] for index, _ in columns]
+            if self.several:
+                line[0] = f"{kind.singular}/{line[0]}"
+            if with_namespace:
+                line.insert(0, metadata.get("namespace", ""))
+            if self.options["show_labels"]:
+                labels = metadata.get("labels") or {}
+                line.append(",".join(f"{k}={v}" for k, v in sorted(labels.items())) or "<none>")
+            lines.append(line)
+        printer.print(names, lines)
+
+    def _objects(self, query: Wanted) -> None:
+        answers = self._fetch(query, table=False)
+        found = answers if query.names else answers[0]["items"]
+        if self.output == "name":
+            for doc in found:
+                print(f"{query.type.singular}/{doc['metadata']['name']}")
+        self.objects += found
+        self.single = self.single or len(query.names) == 1
+        self.empty = self.output == "name" and not self.objects
+
+    def _watch(self, query: Wanted) -> None:
+        if self.several or len(query.names) > 1:
+            raise CliError(
+                "error: you may watch one type of resource, or one object of it, at a time", code=2
+            )
+        path, selection = path_of(query.type, self.namespace), self._selection()
+        if query.names:
+            if not self.options["watch_only"]:
+                self.server.get(path_of(query.type, self.namespace, query.names[0]))  # NotFound is said now
+            selection["fieldSelector"] = f"metadata.name={query.names[0]}"
+        as_table = self.output in ("", "wide")
+        now = self.server.get(path, query=selection, table=as_table)
+        printer = TablePrinter(headers=not self.options["no_headers"])
+        if not self.options["watch_only"]:
+            self._print_watched(printer, query.type, now)
+        query_ = {**selection, "watch": "true", "resourceVersion": now["metadata"]["resourceVersion"]}
+        headers = {"Accept": TABLE} if as_table else {}
+        stream = self.server.open("GET", path, query=query_, headers=headers)
+        for event in self.server.lines(stream):
+            self._print_watched(printer, query.type, event["object"])
+        raise CliError("error: kubelite ended the watch: it is stopping, or has just been restarted")
+
+    def _print_watched(self, printer: TablePrinter, kind: Type, answer: Json) -> None:
+        if "rows" in answer:
+            if answer["rows"]:
+                self._print(printer, kind, answer, answer["rows"])
+            return
+        for doc in answer.get("items", [answer]):
+            if self.output == "json":
+                print_json(doc)
+            elif self.output == "yaml":
+                print_yaml(doc, first=not self.printed)
+            else:
+                print(f"{kind.singular}/{doc['metadata']['name']}", flush=True)
+            self.printed = True
+
+
+def _get_manifests(server: Client, query: Wanted, options: Json) -> None:
+    """The files of the watched directory: what is in them, and every error."""
+    import os
+
+    answer = server.get("/kubelite/v1/manifests")
+    files = [
+        f for f in answer["files"] if not query.names or _named(f["file"], query.names, answer["directory"])
+    ]
+    if options["output"] == "json":
+        return print_json({"directory": answer["directory"], "files": files})
+    if options["output"] == "yaml":
+        return print_yaml({"directory": answer["directory"], "files": files})
+    if options["output"] == "name":
+        for entry in files:
+            print(entry["file"])
+        return None
+    if not files:
+        print(f"No manifests in {answer['directory']}.", file=sys.stderr)
+        raise Exit(1 if query.names else 0)
+    rows = [
+        [
+            os.path.relpath(f["file"], answer["directory"]),
+            f["status"],
+            len(f["objects"]),
+            len(f["errors"]),
+            _given(f),
+        ]
+        for f in files
+    ]
+    TablePrinter(headers=not options["no_headers"]).print(
+        ("File", "Status", "Objects", "Errors", "Gives"), rows
+    )
+    problems = [(f["file"], e) for f in files for e in f["errors"]]
+    if problems:
+        print()
+    for file, problem in problems:
+        where = f"{file}:{problem['line']}" if problem["line"] else file
+        print(
+            f"{where}: {problem['field']}: {problem['message']}"
+            if problem["field"]
+            else f"{where}: {problem['message']}"
+        )
+    return None
+
+
+def _named(file: str, names: tuple[str, ...], directory: str) -> bool:
+    import os
+
+    return any(name in (file, os.path.basename(file), os.path.relpath(file, directory)) for name in names)
+
+
+def _given(entry: Json) -> str:
+    return ", ".join(o.replace("/default/", "/") for o in entry["objects"]) or "<none>"

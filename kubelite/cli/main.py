@@ -1,0 +1,128 @@
+"""The command line: its commands by name, loaded when they are run, and how every command ends.
+
+`kubelite` is a thin client: what it prints comes from the daemon over its socket. Nothing heavy is imported at the
+start; a command's module is imported when that command is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError, Exit
+
+DEFAULT_SOCKET = "/run/kubelite/kubelite.sock"
+
+# name -> (module, attribute, one line of help); the help stands here so that `kubelite --help` loads no module
+COMMANDS = {
+    "get": ("get", "get", "Show pods, events, configmaps, secrets, namespaces, nodes, manifests"),
+    "describe": ("describe", "describe", "Show everything about a pod, its events at the end"),
+    "logs": ("logs", "logs", "Print a container's log; -f follows over restarts and rotation"),
+    "exec": ("execute", "execute", "Run a command in a container"),
+    "apply": ("apply", "apply", "Put manifests into the manifests directory"),
+    "delete": ("apply", "delete", "Take manifests out of the directory, or end a pod"),
+    "diff": ("apply", "diff", "Say what applying a manifest would do, before it does"),
+    "why": ("explain", "why", "Say what was last seen of a pod, what was decided, and why"),
+    "events": ("explain", "events", "Show what happened, in order"),
+    "trace": ("explain", "trace", "Show the start of a pod step by step, with times"),
+    "inspect": ("explain", "inspect", "Show all that is known of a container, pod or image as JSON"),
+    "doctor": ("explain", "doctor", "Check the node: what is left over, missing or wrong"),
+    "images": ("images", "images", "List the images on this node"),
+    "pull": ("images", "pull", "Get an image from its registry"),
+    "load": ("images", "load", "Load an image from an archive (docker save, OCI) or an OCI layout"),
+    "image": ("images", "image", "Work with images: ls, pull, load, pack, rm"),
+    "serve": ("serve", "serve", "Run the node"),
+    "version": ("explain", "version", "Print the version"),
+    "completion": ("explain", "completion", "Print the shell's completion script: bash, zsh or fish"),
+}
+
+
+class LazyGroup(click.Group):
+    """Subcommands by name from COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        found: click.Command = getattr(importlib.import_module(f"kubelite.cli.{module}"), attribute)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from kubelite.cli.names import nearest
+
+            raise click.UsageError(f'unknown command "{args[0]}"{nearest(args[0], COMMANDS)}', ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.option(
+    "--socket",
+    envvar="KUBELITE_SOCKET",
+    metavar="PATH",
+    help=f"The daemon's socket (KUBELITE_SOCKET) [default: {DEFAULT_SOCKET}]",
+)
+@click.option("--version", "show_version", is_flag=True, is_eager=True, help="Print the version and leave.")
+@click.pass_context
+def cli(ctx: click.Context, socket: str | None, show_version: bool) -> None:
+    """kubelite: a whole container node. Manifests in a directory become running containers."""
+    ctx.ensure_object(dict)
+    ctx.obj["socket"] = socket or DEFAULT_SOCKET
+
+
+def main() -> None:
+    """The console script: run, and turn every end into an exit code."""
+    if sys.argv[1:] == ["--version"]:
+        sys.argv[1:] = ["version", "--client"]
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    try:
+        return _code(cli.main(args=arguments, prog_name="kubelite", standalone_mode=False))
+    except CliError as error:
+        return _say(str(error), error.code)
+    except Exit as left:
+        return left.code
+    except click.exceptions.Exit as left:
+        return left.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "kubelite"
+        return _say(f"error: {_sentence(error)}\nSee `{path} --help`.", 2)
+    except click.ClickException as error:
+        return _say(f"error: {error.format_message()}", error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read us (head, less) has gone; keep the interpreter's own flush at exit from complaining.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _code(result: Any) -> int:
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _say(text: str, code: int) -> int:
+    sys.stdout.flush()
+    print(text, file=sys.stderr)
+    return code
+
+
+def _sentence(error: click.UsageError) -> str:
+    text = error.format_message()
+    return text[:1].lower() + text[1:].rstrip(".")

@@ -1,0 +1,104 @@
+"""How people name things: resource types and their short forms, pod/web, durations, the nearest known word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kubelite.cli.errors import CliError
+
+
+class Type(NamedTuple):
+    plural: str
+    singular: str
+    namespaced: bool
+    short: tuple[str, ...] = ()
+
+
+TYPES = (
+    Type("pods", "pod", True, ("po",)),
+    Type("events", "event", True, ("ev",)),
+    Type("configmaps", "configmap", True, ("cm",)),
+    Type("secrets", "secret", True),
+    Type("namespaces", "namespace", False, ("ns",)),
+    Type("nodes", "node", False, ("no",)),
+    Type("manifests", "manifest", False),
+)
+_BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)}
+PODS = TYPES[0]
+
+
+class Wanted(NamedTuple):
+    type: Type
+    names: tuple[str, ...]  # () = all
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "pods"?`, or nothing when no word is near."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), n=1)
+    return f'; did you mean "{found[0]}"?' if found else ""
+
+
+def resource_type(word: str) -> Type:
+    found = _BY_WORD.get(word.lower())
+    if found is None:
+        raise CliError(f'error: kubelite doesn\'t have a resource type "{word}"{nearest(word, _BY_WORD)}')
+    return found
+
+
+def wanted(arguments: Sequence[str]) -> list[Wanted]:
+    """`pods`, `pods web db`, `pod/web cm/app`, `pods,events` → types and names. Raises CliError."""
+    if not arguments:
+        raise CliError(
+            "error: you must say which type of resource, one of: " + ", ".join(t.plural for t in TYPES),
+            code=2,
+        )
+    if "/" in arguments[0]:
+        grouped: dict[Type, list[str]] = {}
+        for argument in arguments:
+            kind, slash, name = argument.partition("/")
+            if not slash or not name:
+                raise CliError(
+                    "error: there is no need to say a resource type as a separate argument when passing "
+                    f"arguments in type/name form: {argument!r}"
+                )
+            grouped.setdefault(resource_type(kind), []).append(name)
+        return [Wanted(kind, tuple(names)) for kind, names in grouped.items()]
+    types = [resource_type(word) for word in arguments[0].split(",") if word]
+    names = tuple(arguments[1:])
+    slashed = next((n for n in names if "/" in n), None)
+    if slashed:
+        raise CliError(f"error: say either TYPE NAME or TYPE/NAME, not both: {slashed!r}")
+    return [Wanted(kind, names) for kind in types]
+
+
+def pod_name(argument: str) -> str:
+    """`web` and `pod/web` (po/, pods/) both mean web."""
+    kind, slash, name = argument.partition("/")
+    if not slash:
+        return argument
+    if resource_type(kind) is not PODS or not name:
+        raise CliError(f'error: "{argument}" is not a pod')
+    return name
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `1h30m`, `5` (Go's form, and bare seconds). Raises CliError."""
+    if text.isdigit():
+        return float(text)
+    if not text or _PART.sub("", text):
+        raise CliError(f'error: invalid duration "{text}": say it like 30s, 5m or 1h30m', code=2)
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def path_of(kind: Type, namespace: str | None, name: str = "") -> str:
+    """The API path of a type (in a namespace, or everywhere for None), or of one object."""
+    where = f"/namespaces/{namespace}" if kind.namespaced and namespace is not None else ""
+    return f"/api/v1{where}/{kind.plural}" + (f"/{name}" if name else "")

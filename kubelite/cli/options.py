@@ -1,0 +1,74 @@
+"""Options that many commands share, and what they mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from kubelite.cli.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set_socket(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value:
+        ctx.ensure_object(dict)
+        ctx.obj["socket"] = value
+
+
+# Global flags may stand behind the command too, as with kubectl.
+socket_option = click.option(
+    "--socket",
+    metavar="PATH",
+    expose_value=False,
+    is_eager=True,
+    callback=_set_socket,
+    help="The daemon's socket.",
+)
+namespace_option = click.option("-n", "--namespace", metavar="NS", help="Namespace [default: default]")
+all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="Every namespace.")
+selector_option = click.option(
+    "-l", "--selector", default="", metavar="SELECTOR", help="Labels: a=b,c!=d,e in (x,y)"
+)
+
+
+def client(ctx: click.Context) -> Client:
+    return Client(ctx.obj["socket"])
+
+
+def complete_pods(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion: the names of pods; nothing at all when the daemon does not answer."""
+    return [doc["metadata"]["name"] for doc in _pods(ctx) if doc["metadata"]["name"].startswith(incomplete)]
+
+
+def complete_containers(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    pod = ctx.params.get("pod") or ""
+    return [
+        container["name"]
+        for doc in _pods(ctx)
+        if doc["metadata"]["name"] == pod.rpartition("/")[2]
+        for container in doc["spec"].get("containers", []) + doc["spec"].get("initContainers", [])
+        if container["name"].startswith(incomplete)
+    ]
+
+
+def _pods(ctx: click.Context) -> list[dict[str, Any]]:
+    from kubelite.cli.errors import CliError
+    from kubelite.cli.main import DEFAULT_SOCKET
+
+    namespace = ctx.params.get("namespace") or "default"
+    socket = (ctx.obj or {}).get("socket") or DEFAULT_SOCKET
+    try:
+        found: list[dict[str, Any]] = Client(socket, timeout=1.0).get(f"/api/v1/namespaces/{namespace}/pods")[
+            "items"
+        ]
+    except CliError:
+        return []
+    return found
+
+
+container_option = click.option(
+    "-c", "--container", default="", metavar="NAME", shell_complete=complete_containers
+)

@@ -1,0 +1,84 @@
+"""Printing as kubectl prints: tables, JSON, YAML."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+
+_PADDING = 3  # kubectl: tabwriter with minimal width 6 and padding 3
+_MINIMUM = 6
+
+
+class TablePrinter:
+    """Aligned columns. Widths are remembered, so that the rows of a watch stay under their header."""
+
+    def __init__(self, *, headers: bool = True) -> None:
+        self._headers = headers
+        self._widths: list[int] = []
+        self._shown: tuple[str, ...] = ()
+
+    def print(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Print the rows, after the header when it has not been printed yet."""
+        lines = [[_cell(value) for value in row] for row in rows]
+        header = tuple(column.upper() for column in columns)
+        if self._headers and header != self._shown:
+            lines.insert(0, list(header))
+        self._shown = header
+        if len(self._widths) != len(header):
+            self._widths = [0] * len(header)
+        for line in lines:
+            self._widths = [max(w, len(cell)) for w, cell in zip(self._widths, line, strict=True)]
+        pads = [max(width + _PADDING, _MINIMUM) for width in self._widths]
+        for line in lines:
+            padded = [cell.ljust(pad) for cell, pad in zip(line[:-1], pads, strict=False)]
+            sys.stdout.write("".join(padded) + line[-1] + "\n")
+        sys.stdout.flush()
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    first, newline, _ = text.partition("\n")
+    return first.rstrip("\r") + "..." if newline else text
+
+
+def print_json(document: Any) -> None:
+    json.dump(document, sys.stdout, indent=4, sort_keys=True, ensure_ascii=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def print_yaml(document: Any, *, first: bool = True) -> None:
+    if not first:
+        sys.stdout.write("---\n")
+    sys.stdout.write(to_yaml(document))
+    sys.stdout.flush()
+
+
+def to_yaml(document: Any) -> str:
+    """YAML as kubectl writes it: sorted keys, literal blocks, double quotes where quotes are needed."""
+    import yaml
+
+    resolve: Any = yaml.SafeDumper.resolve  # PyYAML's stubs leave it untyped
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
+        style = None
+        if "\n" in data and not any(line.endswith((" ", "\t")) for line in data.split("\n")):
+            style = "|"
+        elif resolve(dumper, yaml.ScalarNode, data, (True, False)) != "tag:yaml.org,2002:str":
+            style = '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    Dumper.add_representer(str, text)
+    return str(yaml.dump(document, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=2**31))
+
+
+def list_of(items: Sequence[Json]) -> Json:
+    return {"apiVersion": "v1", "items": list(items), "kind": "List", "metadata": {"resourceVersion": ""}}
