@@ -1,0 +1,175 @@
+"""Run a command under another kernel: User Mode Linux, cgroup v2, on this machine's own file system.
+
+    tests/uml/run [--mem 2G] [--timeout 900] [--env K=V] [--verbose] -- .venv/bin/python -m pytest tests/kernel
+
+Debian's user-mode-linux boots in about a second. Its root is the host's over hostfs, mounted read-only, under an
+overlay whose upper layer is guest memory (`guest.py`): the guest may write anywhere, the host sees none of it. Output
+comes back as it is made, and the command's exit code is ours. Needs no privilege of its own, but sees only what its
+user may read: run it as root.
+
+Three channels, each a pipe handed to the guest as a console: con0 is the kernel's log (shown when something goes
+wrong, or with --verbose), con1 the command's output, con2 what `guest.py` reports ("ready SECONDS", "exit CODE").
+
+Exit codes of its own: 124 the time is up, 125 the guest died, 77 no User Mode Linux here (says what to install).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TIMED_OUT, GUEST_DIED, NOT_HERE = 124, 125, 77
+GRACE = 10.0  # seconds the guest gets beyond the command's own limit, to say that the time is up
+KERNEL = "linux.uml"
+_HERE = Path(__file__).resolve().parent
+
+
+class Boot:
+    """One guest: its process, its three channels, and what came out of them."""
+
+    def __init__(self, kernel: str, mem: str, job: dict[str, object], workdir: str) -> None:
+        self.log = bytearray()
+        self.status = bytearray()
+        self._selector = selectors.DefaultSelector()
+        ours: list[int] = []
+        theirs: list[int] = []
+        for name in ("log", "output", "status"):
+            read, write = os.pipe()
+            ours.append(read)
+            theirs.append(write)
+            self._selector.register(read, selectors.EVENT_READ, name)
+        (Path(workdir) / "job.json").write_text(json.dumps(job))
+        arguments = [
+            kernel,
+            f"mem={mem}",
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            "con=null",
+            *(f"con{number}=null,fd:{fd}" for number, fd in enumerate(theirs)),
+            "ssl=null",
+            "quiet",
+            f"uml_dir={workdir}",
+            "umid=guest",
+            f"init={sys.executable}",
+            "--",
+            "-I",
+            str(_HERE / "guest.py"),
+            f"{workdir}/job.json",
+        ]
+        self.process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs[0],
+            stderr=theirs[0],
+            pass_fds=theirs,
+            env={
+                "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+                "TMPDIR": memory_place(mem),
+                "HOME": workdir,
+            },
+            start_new_session=True,
+        )
+        for fd in theirs:
+            os.close(fd)
+
+    def pump(self, deadline: float) -> bool:
+        """Pass output on until all channels end (True) or the deadline (False)."""
+        while self._selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            for key, _ in self._selector.select(min(left, 1.0)):
+                data = os.read(key.fd, 65536)
+                if not data:
+                    self._selector.unregister(key.fileobj)
+                    os.close(key.fd)
+                elif key.data == "output":
+                    sys.stdout.buffer.write(data)
+                    sys.stdout.buffer.flush()
+                else:
+                    (self.log if key.data == "log" else self.status).extend(data)
+        return True
+
+    def exit_code(self) -> int | None:
+        """What the guest reported; None when it never got to it."""
+        for line in reversed(self.status.decode(errors="replace").split("\n")):
+            words = line.split()
+            if len(words) == 2 and words[0] == "exit":
+                return int(words[1])
+        return None
+
+    def end(self) -> None:
+        """Everything of the guest: its processes are one session of ours."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for key in list(self._selector.get_map().values()):
+            os.close(key.fd)
+        self._selector.close()
+
+
+def memory_place(mem: str) -> str:
+    """Where the guest's memory is a (deleted, sparse) file: /dev/shm when it has the room, else /tmp."""
+    size = int(mem[:-1]) << {"K": 10, "M": 20, "G": 30}[mem[-1].upper()]
+    try:
+        space = os.statvfs("/dev/shm")
+    except OSError:
+        return tempfile.gettempdir()
+    return "/dev/shm" if space.f_bavail * space.f_frsize > size else tempfile.gettempdir()
+
+
+def run(command: list[str], *, mem: str, timeout: float, env: dict[str, str], verbose: bool) -> int:
+    kernel = shutil.which(KERNEL)
+    if kernel is None:
+        print("no User Mode Linux on this machine: apt install user-mode-linux kmod", file=sys.stderr)
+        return NOT_HERE
+    job: dict[str, object] = {"command": command, "cwd": str(Path.cwd()), "env": env, "timeout": timeout}
+    with tempfile.TemporaryDirectory(prefix="kubelite-uml-") as workdir:
+        boot = Boot(kernel, mem, job, workdir)
+        try:
+            ended = boot.pump(time.monotonic() + timeout + GRACE)
+            code = boot.exit_code()
+        finally:
+            boot.end()
+    if code is None:
+        code = GUEST_DIED if ended else TIMED_OUT
+    if verbose or code in (GUEST_DIED, TIMED_OUT):
+        sys.stderr.write(boot.log.decode(errors="replace"))
+        sys.stderr.write(boot.status.decode(errors="replace"))
+    if code == TIMED_OUT:
+        print(f"{KERNEL}: time is up after {timeout:g} s", file=sys.stderr)
+    if code == GUEST_DIED:
+        print(f"{KERNEL}: the guest ended without an exit code; its log is above", file=sys.stderr)
+    return code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="tests/uml/run", description=str(__doc__).split("\n", maxsplit=1)[0]
+    )
+    parser.add_argument("--mem", default="2G", help="the guest's memory (%(default)s)")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for the command (%(default)g)")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="K=V", help="environment of the command"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show the guest kernel's log too")
+    parser.add_argument("command", nargs="+", help="what to run, after --")
+    options = parser.parse_args()
+    env = dict(entry.split("=", 1) for entry in options.env)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the guest is ended too
+    return run(options.command, mem=options.mem, timeout=options.timeout, env=env, verbose=options.verbose)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
