@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import re
 import urllib.parse
@@ -348,7 +349,10 @@ def _describe(error: httpx.TransportError) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.removesuffix(".")
+            known = (
+                isinstance(cause, ConnectionError) or type(cause) is OSError
+            )  # asyncio words these its own way
+            return os.strerror(cause.errno) if known and cause.errno else cause.strerror
         inner = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
         cause = inner or cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__

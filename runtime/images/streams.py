@@ -110,6 +110,10 @@ class SpoolReader:
 def decompress(reader: Reader) -> Iterator[bytes]:
     """The plain bytes of a gzip, zstd, bzip2, xz or plain stream, in chunks of about CHUNK at most. The content
     decides, not what the media type claims: registries hold layers whose type is wrong."""
+    yield from _detected(reader)  # lazily: whoever iterates gets every error, the first read's too
+
+
+def _detected(reader: Reader) -> Iterator[bytes]:
     head = b""
     while len(head) < 6 and (more := reader.read(_COMPRESSED_CHUNK)):
         head += more

@@ -1,0 +1,179 @@
+"""What the image tests share: a real registry on loopback, and images written by hand, by skopeo, umoci and buildah."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+BUSYBOX = "/usr/bin/busybox"
+
+
+def need(*programs: str) -> list[str]:
+    """Of these programs the ones this machine lacks."""
+    return [program for program in programs if shutil.which(program) is None]
+
+
+def run(*command: str, **environment: str) -> str:
+    """Run a tool; its output, or an assertion with all it said."""
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, check=False
+    )
+    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
+    return result.stdout.strip()
+
+
+@contextlib.contextmanager
+def registry(directory: Path) -> Iterator[str]:
+    """Debian's docker-registry on a free port of loopback; yields host:port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    directory.mkdir(parents=True)
+    config = directory / "config.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+        f"storage:\n  filesystem: {{rootdirectory: {directory}/data}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/v2/", process)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, "docker-registry does not answer"
+            time.sleep(0.02)
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.mode = fields.pop("mode", 0o755 if kind == tarfile.DIRTYPE else 0o644)
+    info.mtime = fields.pop("mtime", 1_700_000_000)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info
+
+
+def tar(*members: tuple[tarfile.TarInfo, bytes] | tarfile.TarInfo) -> bytes:
+    """A layer's tar from members, those with content as (member, content)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for item in members:
+            info, content = item if isinstance(item, tuple) else (item, b"")
+            if info.isreg():
+                info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def directory(name: str, **fields: Any) -> tarfile.TarInfo:
+    return member(name, tarfile.DIRTYPE, **fields)
+
+
+def write_layout(path: Path, layers: Sequence[bytes], tag: str = "latest", **config: Any) -> None:
+    """An OCI layout with one image of plain tar layers, written by hand."""
+    blobs = path / "blobs/sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+
+    def put(data: bytes, media_type: str) -> dict[str, Any]:
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+    descriptors = [put(data, "application/vnd.oci.image.layer.v1.tar") for data in layers]
+    diff_ids = [descriptor["digest"] for descriptor in descriptors]
+    about = {
+        "created": "2024-01-02T03:04:05Z",
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["sh"], **config},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": put(json.dumps(about).encode(), "application/vnd.oci.image.config.v1+json"),
+        "layers": descriptors,
+    }
+    entry = put(json.dumps(manifest).encode(), manifest["mediaType"])  # type: ignore[arg-type]
+    entry["annotations"] = {"org.opencontainers.image.ref.name": tag}
+    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+
+
+def push(layout: Path, tag: str, target: str, *options: str) -> None:
+    run(
+        "skopeo",
+        "copy",
+        "-q",
+        *options,
+        "--dest-tls-verify=false",
+        f"oci:{layout}:{tag}",
+        f"docker://{target}",
+    )
+
+
+def snapshot(root: Path | str) -> dict[str, tuple[Any, ...]]:
+    """Everything a directory tree is, for comparing two of them: type, mode, owner, mtime, content, links, xattrs."""
+    found: dict[str, tuple[Any, ...]] = {}
+    inodes: dict[int, str] = {}
+    for path in [Path(root), *sorted(Path(root).rglob("*"))]:
+        st = path.lstat()
+        name = str(path.relative_to(root))
+        content = ""
+        if stat.S_ISREG(st.st_mode):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif stat.S_ISLNK(st.st_mode):
+            content = os.readlink(path)
+        xattrs = {
+            key: os.getxattr(path, key, follow_symlinks=False)
+            for key in os.listxattr(path, follow_symlinks=False)
+        }
+        first = name if stat.S_ISDIR(st.st_mode) else inodes.setdefault(st.st_ino, name)
+        found[name] = (
+            stat.filemode(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, st.st_rdev, content, first, xattrs,
+        )  # fmt: skip
+    return found
+
+
+def buildah_environment(path: Path) -> dict[str, str]:
+    """buildah wants to find its network program even when it needs none; storage and settings of the test's own."""
+    helpers = path / "helpers"
+    helpers.mkdir(parents=True)
+    stub = helpers / "netavark"
+    stub.write_text("#!/bin/sh\nexit 0\n")
+    stub.chmod(0o755)
+    (path / "containers.conf").write_text(f'[engine]\nhelper_binaries_dir = ["{helpers}"]\n')
+    (path / "storage.conf").write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{path}/graph"\nrunroot = "{path}/run"\n'
+    )
+    return {
+        "CONTAINERS_CONF": str(path / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(path / "storage.conf"),
+        "BUILDAH_ISOLATION": "chroot",
+    }
