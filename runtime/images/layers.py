@@ -327,7 +327,9 @@ class LayerUnpacker:
         except FileNotFoundError:
             fd, canonical = self._imply(entry, directory)
         except OSError as error:
-            raise self._bad_parent(entry, directory, error) from error
+            if error.errno != errno.ENOTDIR:
+                raise self._bad_parent(entry, directory, error) from error
+            fd, canonical = self._imply(entry, directory)  # over a whiteout; over anything else it is refused
         self._parents[directory] = fd, canonical
         while len(self._parents) > _CACHED_PARENTS:
             _, (old, _) = self._parents.popitem(last=False)
@@ -365,7 +367,7 @@ class LayerUnpacker:
             st = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             st = None
-        if st is not None and not is_whiteout(st):  # a link that leads to nothing
+        if st is not None and not is_whiteout(st):  # a file, or a link that leads to nothing
             raise _refuse(entry, f'its parent "{os.fsdecode(directory)}" is not a directory')
         self._links.pop(path, None)
         if self._make_directory(parent, name, path):

@@ -176,7 +176,7 @@ class TarStream:
         if self._left or self._padding:
             rest = self._left + self._padding
             skipped = self._source.skip(rest)
-            if skipped < self._left:
+            if skipped < rest:
                 raise _bad(f'it ends in the middle of "{self._name}"')
             self._left = self._padding = 0
         header = self._source.read(BLOCK)
