@@ -1,4 +1,4 @@
-"""The network helper: a warm, single-threaded process that holds a node's network for the daemon.
+"""The network helper: a warm process that holds a node's network for the daemon.
 
 It is started by client.py with one end of a socket pair and the NetworkConfig. One JSON object a line:
 
@@ -9,8 +9,9 @@ The first line it sends, unasked, is the answer to the set-up (id 0). It ends wh
 network and pods stay as they are, and the next helper takes them over. It lives in the network namespace it was
 started in.
 
-Requests are answered in order; deletes that wait together are done together, because the kernel's grace periods make a
-veth's deletion cost some 15 ms however many go at once.
+One thread works, in order: setns(2) into a pod's namespace concerns the calling thread. A second one only waits for the
+kernel while interfaces are deleted (deleter.py), so that pods which start need not; deletes that wait together are done
+together, because the kernel takes some 15 ms for it however many go at once.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import gc
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from runtime.errors import NetworkError, RuntimeFault
+from runtime.network.deleter import Deleter, Job
 from runtime.network.node import Node
 from runtime.network.plan import NetworkConfig, PortMapping
 
@@ -39,49 +43,95 @@ LOCK_PATIENCE = (
 
 
 class Helper:
-    """The loop: read what has arrived, work it off, answer."""
+    """The loop: read what has arrived, work it off, answer. Deletes are answered when their interfaces are gone."""
 
     def __init__(self, connection: socket.socket, node: Node) -> None:
         self._socket = connection
         self._node = node
         self._buffer = bytearray()
+        self._deleter = Deleter(node.delete_links)
+        self._dying: set[str] = set()  # uids whose interfaces are being deleted
 
     def run(self) -> None:
-        """Until the peer is gone."""
-        while requests := self._receive():
-            for group in _grouped(requests):
-                self._answer(group)
+        """Until the peer is gone; what was begun is finished."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._deleter.fd, select.POLLIN)
+        try:
+            while True:
+                ready = {fd for fd, _ in poll.poll()}
+                if self._deleter.fd in ready:
+                    self._finish_deletes()
+                if self._socket.fileno() in ready:
+                    requests = self._receive()
+                    if not requests:
+                        return
+                    for group in _grouped(requests):
+                        self._handle(group)
+        finally:
+            self._finish_deletes(wait=True)
+
+    def _handle(self, group: list[dict[str, Any]]) -> None:
+        """A group is one request, or deletes together. An add goes on beside deletes of other pods; everything
+        else sees the node without half-deleted pods."""
+        op = group[0]["op"]
+        if op == "delete":
+            self._begin_deletes(group)
+            return
+        if op != "add" or group[0]["uid"] in self._dying:
+            self._finish_deletes(wait=True)
+        self._answer(group, lambda: self._do(group[0]))
+
+    def _begin_deletes(self, group: list[dict[str, Any]]) -> None:
+        uids = [request["uid"] for request in group]
+        try:
+            names = self._node.begin_delete(uids)
+        except (RuntimeFault, OSError) as error:
+            self._send(group, {"error": describe(error)})
+            return
+        if names:
+            self._dying.update(uids)
+            self._deleter.submit(Job(names, tag=group))
+        else:
+            self._send(group, {"ok": None})
+
+    def _finish_deletes(self, *, wait: bool = False) -> None:
+        for job in self._deleter.finished(wait=wait):
+            uids = [request["uid"] for request in job.tag]
+            self._dying.difference_update(uids)
+            if job.error:
+                self._send(job.tag, {"error": describe(job.error)})
+            else:
+                self._answer(job.tag, functools.partial(self._node.finish_delete, uids))
 
     def _receive(self) -> list[dict[str, Any]]:
         """Every whole request that has arrived, at least one; [] at the end of file."""
-        requests: list[dict[str, Any]] = []
-        while not requests:
+        lines: list[bytearray] = []
+        while not lines:
             data = self._socket.recv(1 << 16)
             if not data:
                 return []
             self._buffer += data
-            *lines, rest = self._buffer.split(b"\n")
-            self._buffer = bytearray(rest)
-            requests = [json.loads(line) for line in lines]
-        return requests
+            *lines, self._buffer = self._buffer.split(b"\n")
+        return [json.loads(line) for line in lines]
 
-    def _answer(self, group: list[dict[str, Any]]) -> None:
-        """Do a group (one request, or deletes together) and answer each of it."""
+    def _answer(self, group: list[dict[str, Any]], action: Callable[[], Any]) -> None:
         try:
-            outcome: dict[str, Any] = {"ok": self._do(group)}
+            outcome: dict[str, Any] = {"ok": action()}
         except (RuntimeFault, OSError) as error:
             outcome = {"error": describe(error)}
+        self._send(group, outcome)
+
+    def _send(self, group: list[dict[str, Any]], outcome: dict[str, Any]) -> None:
         for request in group:
             send(self._socket, {"id": request["id"], **outcome})
 
-    def _do(self, group: list[dict[str, Any]]) -> Any:
-        request, node = group[0], self._node
+    def _do(self, request: dict[str, Any]) -> Any:
+        node = self._node
         match request["op"]:
             case "add":
                 ports = [PortMapping(**port) for port in request["ports"]]
                 return node.add(request["uid"], request["netns"], ports).to_json()
-            case "delete":
-                return node.delete([each["uid"] for each in group])
             case "check":
                 return node.check(request["uid"])
             case "audit":

@@ -2,6 +2,7 @@
 
     <state_dir>/leases/<uid>.json     a Lease, written beside and renamed over (rename(2) is atomic)
     <state_dir>/last                  the address given last
+    <state_dir>/node                  the node's name when this began
 
 The state directory belongs to the run directory: leases die with a reboot, as the namespaces do. The network's
 first address is the gateway (the bridge). Addresses are given in a ring behind the last one (as CNI's
@@ -27,6 +28,7 @@ class LeaseStore:
     def __init__(self, state_dir: str, subnet: Subnet, node: str) -> None:
         self._dir = os.path.join(state_dir, "leases")
         self._last_path = os.path.join(state_dir, "last")
+        self._name_path = os.path.join(state_dir, "node")
         self._subnet = subnet
         self._node = node
         self.warnings: list[str] = []
@@ -78,8 +80,9 @@ class LeaseStore:
         """Forget everything, the directory too."""
         for uid in list(self._leases):
             self.remove(uid)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._last_path)
+        for path in (self._last_path, self._name_path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         with contextlib.suppress(OSError):
             os.rmdir(self._dir)
 
@@ -130,6 +133,18 @@ class LeaseStore:
         address = type(self._subnet.network.network_address)
         for step in range(count):
             yield str(address(base + first + (start + step) % count))
+
+
+def remembered_name(state_dir: str, node: str) -> str:
+    """The node's name as it was when this state began: interfaces and tables are named after it, and a machine that is
+    renamed while pods run must find them again."""
+    path = os.path.join(state_dir, "node")
+    with contextlib.suppress(FileNotFoundError), open(path) as file:
+        if name := file.read():
+            return name
+    os.makedirs(state_dir, mode=0o700, exist_ok=True)
+    _write(path, node)
+    return node
 
 
 def _write(path: str, text: str) -> None:

@@ -265,6 +265,12 @@ def set_link(index: int, *, up: bool = False, attributes: Sequence[tuple[str, An
     return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"set up interface {index}")
 
 
+def set_alias(name: str, alias: str) -> Request:
+    msg = IfInfo()
+    msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)]
+    return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"mark interface {name}")
+
+
 def set_hairpin(name: str) -> Request:
     """Let a bridge port send a frame back where it came from. A packet of a pod to its own host port needs that where
     br_netfilter is loaded: the DNAT then happens inside the bridge, and the packet is bridged, not routed."""

@@ -14,15 +14,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from runtime import syscalls
 from runtime.errors import CapabilityError, NetworkError, NotFoundError, SpecError
 from runtime.network import netlink, nft
+from runtime.network.bridge import Bridge, disable_ipv6, uplink_mtu
 from runtime.network.hostports import HostPorts
-from runtime.network.ipam import LeaseStore
+from runtime.network.ipam import LeaseStore, remembered_name
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import (
     POD_IFNAME,
@@ -31,10 +31,8 @@ from runtime.network.plan import (
     NetworkConfig,
     PortMapping,
     Subnet,
-    bridge_alias,
     check_ports,
     link_prefix,
-    mac_of,
     port_conflict,
     table_name,
 )
@@ -49,18 +47,17 @@ class Node:
     def __init__(self, config: NetworkConfig) -> None:
         """Idempotent set-up. Raises NetworkError, SpecError or CapabilityError with nothing half-made that the next
         start would not mend."""
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", config.bridge) or config.bridge in (".", ".."):
-            raise SpecError(f"bridge name {config.bridge!r}: 1 to 15 letters, digits, '-', '_' or '.'")
         self.config = config
-        self.warnings: list[str] = []
+        self._name = remembered_name(config.state_dir, config.node)
         self._subnet = Subnet.parse(config.pod_cidr)
-        self._leases = LeaseStore(config.state_dir, self._subnet, config.node)
+        self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = HostPorts()
         self._route = NetlinkSocket()
+        self._deleting = NetlinkSocket()  # of its own: see deleter.py
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._mtu = config.mtu or self._uplink_mtu()
-        self._bridge = self._set_up_bridge()
-        self._set_up_forwarding()
+        self._mtu = config.mtu or uplink_mtu(self._route)
+        self._bridge = Bridge(self._route, config.bridge, self._name, self._subnet)
+        self.warnings = self._set_up_bridge()
         self._heal()
         self._nat = self._set_up_nat()
 
@@ -78,7 +75,7 @@ class Node:
         with _opened(netns) as namespace:
             netns_id = self._foreign(namespace, netns)
             lease = self._leases.get(uid)
-            if lease and lease.netns_id == netns_id and self._index(lease.host_ifname):
+            if lease and lease.ready and lease.netns_id == netns_id and self._index(lease.host_ifname):
                 lease = self._change_ports(lease, wanted)
             else:
                 lease = self._attach(
@@ -87,14 +84,33 @@ class Node:
         return self._attachment(lease, warnings)
 
     def delete(self, uids: Sequence[str]) -> None:
-        """CNI's DEL for several pods: ports, then interfaces (all in one go), then leases. Fine for unknown ones."""
+        """CNI's DEL for several pods at once. Fine for unknown ones, and when their namespaces are long gone."""
+        self.delete_links(self.begin_delete(uids))
+        self.finish_delete(uids)
+
+    def begin_delete(self, uids: Sequence[str]) -> list[str]:
+        """The quick half: ports are withdrawn, and free for others. Returns the interfaces that have to go; the address
+        stays taken until finish_delete(). Ended here, the rest is the next start's: the lease is not ready any more."""
         leases = [lease for uid in dict.fromkeys(uids) if (lease := self._leases.get(uid))]
         if self._nat:
             self._nat.withdraw(leases)
-        self._delete_links([lease.host_ifname for lease in leases])
         for lease in leases:
             self._ports.release(lease.uid)
-            self._leases.remove(lease.uid)
+            if lease.ready:
+                self._leases.put(replace(lease, ports=(), ready=False))
+        return [lease.host_ifname for lease in leases]
+
+    def finish_delete(self, uids: Sequence[str]) -> None:
+        for uid in uids:
+            self._leases.remove(uid)
+
+    def delete_links(self, names: Sequence[str]) -> None:
+        """Delete interfaces, together. Touches nothing but its own socket: may run on another thread."""
+        if len(names) == 1:
+            self._deleting.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
+        elif names:
+            batch = [netlink.set_group(name, DOOMED_GROUP) for name in names]
+            self._deleting.request([*batch, netlink.delete_group(DOOMED_GROUP)], ignore=(errno.ENODEV,))
 
     def check(self, uid: str) -> list[str]:
         """CNI's CHECK: what is wrong with a pod's attachment, as sentences. NotFoundError when it has none."""
@@ -124,7 +140,7 @@ class Node:
             if old:
                 if self._nat:
                     self._nat.withdraw([old])
-                self._delete_links([old.host_ifname])
+                self.delete_links([old.host_ifname])
                 lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
                 self._leases.put(lease)
             else:
@@ -132,7 +148,7 @@ class Node:
             undo.callback(self._leases.remove, uid)
             undo.callback(self._ports.release, uid)
             self._ports.hold(uid, ports)
-            undo.callback(self._delete_links, [lease.host_ifname])
+            undo.callback(self.delete_links, [lease.host_ifname])
             self._make_veth(lease, namespace)
             self._configure_inside(lease, namespace)
             if self._nat and ports:
@@ -168,7 +184,7 @@ class Node:
     def _make_veth(self, lease: Lease, namespace: int) -> None:
         veth = netlink.new_veth(
             host=lease.host_ifname,
-            master=self._bridge,
+            master=self._bridge.index,
             peer=POD_IFNAME,
             peer_mac=lease.mac,
             peer_netns=namespace,
@@ -183,13 +199,13 @@ class Node:
             if not self._index(lease.host_ifname):
                 raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
             # A leftover of ours: the name carries this pod's hash.
-            self._delete_links([lease.host_ifname])
+            self.delete_links([lease.host_ifname])
             self._route.request(batch)
 
     def _configure_inside(self, lease: Lease, namespace: int) -> None:
         """lo up; eth0: address, up, default route. The descriptors are made inside, the talking is done from home."""
         with self._inside(namespace):
-            _disable_ipv6(POD_IFNAME)
+            disable_ipv6(POD_IFNAME)
             index = netlink.interface_index(POD_IFNAME)
             pod = NetlinkSocket()
         with pod:
@@ -223,13 +239,6 @@ class Node:
             raise SpecError(f"{path} is the node's own network namespace, not a pod's")
         return identity
 
-    def _delete_links(self, names: Sequence[str]) -> None:
-        if len(names) == 1:
-            self._route.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
-        elif names:
-            batch = [netlink.set_group(name, DOOMED_GROUP) for name in names]
-            self._route.request([*batch, netlink.delete_group(DOOMED_GROUP)], ignore=(errno.ENODEV,))
-
     def _index(self, name: str) -> int:
         """The interface's index, 0 when there is none."""
         return netlink.interface_index(name, missing_ok=True)
@@ -255,12 +264,12 @@ class Node:
         published = self._published()
         problems = []
         bridge = links.get(self.config.bridge)
-        if bridge is None or bridge.index != self._bridge or not bridge.up:
+        if bridge is None or bridge.index != self._bridge.index or not bridge.up:
             problems.append(f"bridge {self.config.bridge} is missing or down")
         for lease in self._leases.all():
             problems += self._lease_problems(lease, links, published)
         known = {lease.host_ifname for lease in self._leases.all()}
-        prefix = link_prefix(self.config.node)
+        prefix = link_prefix(self._name)
         problems += [
             f"interface {name} belongs to no pod"
             for name in links
@@ -278,8 +287,7 @@ class Node:
         flushed, ports of the bridge that fell off, leftovers. Returns what was wrong."""
         problems = self.audit()
         if problems:
-            self._bridge = self._set_up_bridge()
-            self._set_up_forwarding()
+            self._set_up_bridge()
             self._heal()
             if self._nat:
                 self._nat.rebuild(self._leases.all())
@@ -289,9 +297,9 @@ class Node:
         """Remove everything of this node: NAT table, pods' interfaces, bridge, leases. ip_forward stays as it is."""
         if self._nat:
             self._nat.delete()
-        prefix = link_prefix(self.config.node)
-        self._delete_links([link.name for link in netlink.links(self._route) if link.name.startswith(prefix)])
-        self._route.request([netlink.delete_link(self.config.bridge)], ignore=(errno.ENODEV,))
+        prefix = link_prefix(self._name)
+        self.delete_links([link.name for link in netlink.links(self._route) if link.name.startswith(prefix)])
+        self._bridge.delete()
         self._ports.release_all()
         self._leases.clear()
 
@@ -302,7 +310,7 @@ class Node:
         link = links.get(lease.host_ifname)
         if link is None:
             problems.append(f"pod {lease.uid}: interface {lease.host_ifname} is missing")
-        elif link.master != self._bridge or not link.up:
+        elif link.master != self._bridge.index or not link.up:
             problems.append(
                 f"pod {lease.uid}: interface {lease.host_ifname} is not up on {self.config.bridge}"
             )
@@ -337,77 +345,8 @@ class Node:
         except NetlinkError:
             return set()
 
-    def _uplink_mtu(self) -> int:
-        """The MTU of the interface with the default route: larger packets would be lost or cut on the way out."""
-        index = netlink.uplink(self._route)
-        return next((link.mtu for link in netlink.links(self._route) if link.index == index), 1500)
-
-    def _set_up_bridge(self) -> int:
-        """The bridge's interface index: there, ours, with the gateway's address, up."""
-        name, subnet = self.config.bridge, self._subnet
-        present = {link.name: link for link in netlink.links(self._route)}
-        bridge = present.get(name)
-        if bridge is not None and bridge.kind != "bridge":
-            raise NetworkError(
-                f"{name} exists and is no bridge ({bridge.kind or 'a device'}): choose another --bridge"
-            )
-        self._refuse_overlap(bridge.index if bridge else 0, present)
-        if bridge is None:
-            self._route.request([netlink.new_bridge(name, mac=mac_of(subnet.gateway), mtu=self._mtu)])
-        index = self._index(name)
-        _disable_ipv6(name)
-        self._route.request(
-            [netlink.set_link(index, attributes=[("IFLA_IFALIAS", bridge_alias(self.config.node))])]
-        )
-        self._remove_stale_addresses(index)
-        address = netlink.new_address(
-            index, ip=subnet.gateway, prefix=subnet.prefix, broadcast=subnet.broadcast
-        )
-        self._route.request([address, netlink.set_link(index, up=True)], ignore=(errno.EEXIST,))
-        return index
-
-    def _refuse_overlap(self, bridge: int, present: dict[str, netlink.Link]) -> None:
-        """A pod network that overlaps another one of the host would cut that off (or be cut off by it)."""
-        ours = bridge_alias(self.config.node)
-        for address in netlink.addresses(self._route):
-            other = Subnet.of(address.ip, address.prefix)
-            holder = next((link for link in present.values() if link.index == address.index), None)
-            if holder is None or (holder.index == bridge and holder.alias in ("", ours)):
-                continue
-            if other.overlaps(self._subnet.network):
-                raise NetworkError(
-                    f"the pod network {self._subnet.network} overlaps {other} of {holder.name}"
-                    f"{f' ({holder.alias})' if holder.alias else ''}: choose another --pod-cidr"
-                    f"{' and another --bridge' if holder.index == bridge else ''}",
-                    retriable=False,
-                )
-
-    def _remove_stale_addresses(self, index: int) -> None:
-        """Addresses of the bridge from an earlier pod CIDR, unless pods still live in that network."""
-        held = [lease.ip for lease in self._leases.all()]
-        for address in netlink.addresses(self._route):
-            if address.index != index or address.ip == self._subnet.gateway:
-                continue
-            network = Subnet.of(address.ip, address.prefix)
-            if any(Subnet.of(ip, 32).subnet_of(network) for ip in held):
-                self.warnings.append(
-                    f"pods still use the earlier pod network {network} on {self.config.bridge}"
-                )
-            else:
-                self._route.request(
-                    [netlink.delete_address(index, ip=address.ip, prefix=address.prefix)],
-                    ignore=(errno.EADDRNOTAVAIL,),
-                )
-
-    def _set_up_forwarding(self) -> None:
-        for key in ("net/ipv4/ip_forward", f"net/ipv4/conf/{self.config.bridge}/route_localnet"):
-            try:
-                _sysctl(key, "1")
-            except OSError as error:
-                self.warnings.append(
-                    f"sysctl {key.replace('/', '.')} could not be set to 1 ({error.strerror}): pods may not reach the "
-                    "outside, or host ports not be reachable from 127.0.0.1"
-                )
+    def _set_up_bridge(self) -> list[str]:
+        return self._bridge.set_up(mtu=self._mtu, held=[lease.ip for lease in self._leases.all()])
 
     def _heal(self) -> None:
         """Roll back what an earlier life began and did not finish; remove interfaces nobody has a lease for."""
@@ -417,14 +356,16 @@ class Node:
             if not lease.ready:
                 self._leases.remove(lease.uid)
         known = {lease.host_ifname for lease in self._leases.all()}
-        prefix = link_prefix(self.config.node)
+        prefix = link_prefix(self._name)
         ours = [link for link in netlink.links(self._route) if link.name.startswith(prefix)]
-        self._delete_links([link.name for link in ours if link.name not in known])
+        self.delete_links([link.name for link in ours if link.name not in known])
         astray = [
-            link for link in ours if link.name in known and not (link.master == self._bridge and link.up)
+            link
+            for link in ours
+            if link.name in known and not (link.master == self._bridge.index and link.up)
         ]
         back = [
-            netlink.set_link(link.index, up=True, attributes=[("IFLA_MASTER", self._bridge)])
+            netlink.set_link(link.index, up=True, attributes=[("IFLA_MASTER", self._bridge.index)])
             for link in astray
         ]
         if back:  # somebody removed the bridge while nobody looked
@@ -432,7 +373,7 @@ class Node:
 
     def _set_up_nat(self) -> nft.NatTable | None:
         try:
-            table = nft.NatTable(table_name(self.config.node), self.config.bridge, self._subnet)
+            table = nft.NatTable(table_name(self._name), self.config.bridge, self._subnet)
             table.rebuild(self._leases.all())
         except CapabilityError as error:
             self.warnings.append(f"pods have no way to the outside and no host ports: {error}")
@@ -480,28 +421,3 @@ def _opened(path: str) -> Iterator[int]:
 def _identity(namespace: int) -> str:
     status = os.fstat(namespace)
     return f"{status.st_dev}:{status.st_ino}"
-
-
-def _sysctl(key: str, value: str) -> None:
-    """Write below /proc/sys, which shows the network namespace of the thread that opens it. Where it is read-only, a
-    value that is right already will do."""
-    path = f"/proc/sys/{key}"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        with open(path) as file:
-            if file.read().strip() == value:
-                return
-        raise
-    try:
-        os.write(descriptor, value.encode())
-    finally:
-        os.close(descriptor)
-
-
-def _disable_ipv6(interface: str) -> None:
-    """IPv4 only for now: no link-local address appears on its own, and nothing waits for its detection of
-    duplicates (as docker does for networks without IPv6). A kernel without IPv6 has no such file, which is as
-    good."""
-    with contextlib.suppress(OSError):
-        _sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")

@@ -370,7 +370,7 @@ def test_the_helper_is_small(world: Lab) -> None:
         private = sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private"))
         assert private < 20_000, f"{private} kB private memory"
         threads = os.listdir(f"/proc/{node.helper_pid}/task")
-        assert len(threads) == 1
+        assert len(threads) == 2  # one works, one waits while the kernel deletes
 
     world.with_node(scenario)
 

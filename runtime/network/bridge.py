@@ -1,0 +1,146 @@
+"""The node's bridge and what the host must allow: made, recognised again, and refused when it is somebody else's.
+
+A bridge of ours carries the interface alias "kubelite:<node>". One without it is left alone, whatever its name: its
+addresses may be what keeps docker's or libvirt's guests connected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+
+from runtime.errors import NetworkError, SpecError
+from runtime.network import netlink
+from runtime.network.netlink import Link, NetlinkSocket
+from runtime.network.plan import Subnet, bridge_alias, mac_of
+
+DEFAULT_MTU = 1500  # of a host without a default route
+
+
+class Bridge:
+    """The bridge of one node, in the network namespace of the socket."""
+
+    def __init__(self, route: NetlinkSocket, name: str, node: str, subnet: Subnet) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name) or name in (".", ".."):
+            raise SpecError(f"bridge name {name!r}: 1 to 15 letters, digits, '-', '_' or '.'")
+        self.name = name
+        self.index = 0
+        self._route = route
+        self._alias = bridge_alias(node)
+        self._subnet = subnet
+
+    def set_up(self, *, mtu: int, held: Iterable[str]) -> list[str]:
+        """Make it so: there, with the gateway's address, up, forwarding. Idempotent. `held` are the addresses
+        pods have. Returns warnings; raises NetworkError when the name or the network is taken."""
+        present = netlink.links(self._route)
+        bridge = next((link for link in present if link.name == self.name), None)
+        if bridge is not None:
+            self._refuse_strange(bridge)
+        self._refuse_overlap(present, bridge.index if bridge else 0)
+        if bridge is None:
+            # In one datagram, so that a crash leaves no bridge without its mark.
+            make = netlink.new_bridge(self.name, mac=mac_of(self._subnet.gateway), mtu=mtu)
+            self._route.request([make, netlink.set_alias(self.name, self._alias)])
+        self.index = netlink.interface_index(self.name)
+        disable_ipv6(self.name)
+        warnings = self._remove_stale_addresses(held)
+        subnet = self._subnet
+        address = netlink.new_address(
+            self.index, ip=subnet.gateway, prefix=subnet.prefix, broadcast=subnet.broadcast
+        )
+        self._route.request([address, netlink.set_link(self.index, up=True)], ignore=(errno.EEXIST,))
+        return warnings + self._allow_forwarding()
+
+    def delete(self) -> None:
+        """Remove it, if it is ours and there."""
+        for link in netlink.links(self._route):
+            if link.name == self.name and link.alias == self._alias:
+                self._route.request([netlink.delete_link(self.name)], ignore=(errno.ENODEV,))
+
+    def _refuse_strange(self, bridge: Link) -> None:
+        if bridge.kind != "bridge":
+            raise NetworkError(
+                f"{self.name} exists and is no bridge ({bridge.kind or 'a device'}): choose another --bridge",
+                retriable=False,
+            )
+        if bridge.alias != self._alias:
+            whose = f"marked {bridge.alias!r}" if bridge.alias else "not made by kubelite"
+            raise NetworkError(
+                f"bridge {self.name} exists and is not this node's ({whose}): choose another --bridge, or remove "
+                f"it with: ip link del {self.name}",
+                retriable=False,
+            )
+
+    def _refuse_overlap(self, present: list[Link], bridge: int) -> None:
+        """A pod network that overlaps another one of the host would cut that off (or be cut off by it)."""
+        names = {link.index: link.name for link in present}
+        for address in netlink.addresses(self._route):
+            other = Subnet.of(address.ip, address.prefix)
+            if address.index != bridge and other.overlaps(self._subnet.network):
+                raise NetworkError(
+                    f"the pod network {self._subnet.network} overlaps {other} of {names.get(address.index, '?')}: "
+                    "choose another --pod-cidr",
+                    retriable=False,
+                )
+
+    def _remove_stale_addresses(self, held: Iterable[str]) -> list[str]:
+        """Addresses of the bridge from an earlier pod CIDR go, unless pods still live in that network."""
+        warnings = []
+        pods = [ipaddress.IPv4Address(ip) for ip in held]
+        for address in netlink.addresses(self._route):
+            if address.index != self.index or address.ip == self._subnet.gateway:
+                continue
+            network = Subnet.of(address.ip, address.prefix)
+            if any(ip in network for ip in pods):
+                warnings.append(f"pods still use the earlier pod network {network} on {self.name}")
+            else:
+                gone = netlink.delete_address(self.index, ip=address.ip, prefix=address.prefix)
+                self._route.request([gone], ignore=(errno.EADDRNOTAVAIL,))
+        return warnings
+
+    def _allow_forwarding(self) -> list[str]:
+        """ip_forward as docker and kubelet set it; route_localnet for host ports at 127.0.0.1 (nft.py guards it)."""
+        warnings = []
+        for key in ("net/ipv4/ip_forward", f"net/ipv4/conf/{self.name}/route_localnet"):
+            try:
+                write_sysctl(key, "1")
+            except OSError as error:
+                warnings.append(
+                    f"sysctl {key.replace('/', '.')} could not be set to 1 ({error.strerror}): pods may not reach the "
+                    "outside, or host ports not be reachable from 127.0.0.1"
+                )
+        return warnings
+
+
+def uplink_mtu(route: NetlinkSocket) -> int:
+    """The MTU of the interface with the default route: larger packets would be lost or cut on the way out."""
+    index = netlink.uplink(route)
+    return next((link.mtu for link in netlink.links(route) if link.index == index), DEFAULT_MTU)
+
+
+def write_sysctl(key: str, value: str) -> None:
+    """Write below /proc/sys, which shows the network namespace of the thread that opens it. Where it is read-only, a
+    value that is right already will do."""
+    path = f"/proc/sys/{key}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        with open(path) as file:
+            if file.read().strip() == value:
+                return
+        raise
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def disable_ipv6(interface: str) -> None:
+    """IPv4 only for now: no link-local address appears on its own, and nothing waits for its detection of duplicates
+    (as docker does for networks without IPv6). A kernel without IPv6 has no such file, which is as good."""
+    with contextlib.suppress(OSError):
+        write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")

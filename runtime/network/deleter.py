@@ -1,0 +1,69 @@
+"""Deleting interfaces beside the helper's work.
+
+Unregistering a network device waits for RCU grace periods, some 15 ms, most of it without the kernel's RTNL
+lock. Pods that start meanwhile need not wait with it: a thread sends the request and sleeps in the kernel, and
+an eventfd(2) tells the helper's loop when it is done. The thread does nothing else: it never changes its
+namespace and touches none of the node's records. What comes in while it is busy is deleted together afterwards,
+in one go.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+
+@dataclass(slots=True)
+class Job:
+    """Interfaces to delete for some pods. `tag` is the submitter's own; `error` is set when it is done, if it
+    failed."""
+
+    names: Sequence[str]
+    tag: Any = None
+    error: Exception | None = field(default=None)
+
+
+class Deleter:
+    """The thread. `fd` becomes readable when jobs have ended; finished() then hands them back."""
+
+    def __init__(self, delete: Callable[[Sequence[str]], None]) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.unfinished = 0
+        self._delete = delete
+        self._submitted: SimpleQueue[Job] = SimpleQueue()
+        self._ended: deque[Job] = deque()
+        threading.Thread(target=self._run, name="link-deleter", daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        self.unfinished += 1
+        self._submitted.put(job)
+
+    def finished(self, *, wait: bool = False) -> list[Job]:
+        """The jobs that ended since the last call; with `wait`, after all that were submitted have."""
+        jobs: list[Job] = []
+        while self.unfinished and (wait or select.select([self.fd], [], [], 0)[0]):
+            for _ in range(os.eventfd_read(self.fd)):
+                jobs.append(self._ended.popleft())
+                self.unfinished -= 1
+        return jobs
+
+    def _run(self) -> None:
+        while True:
+            jobs = [self._submitted.get()]
+            while not self._submitted.empty():
+                jobs.append(self._submitted.get())
+            error: Exception | None = None
+            try:
+                self._delete([name for job in jobs for name in job.names])
+            except Exception as raised:  # noqa: BLE001 - it is the submitter's: it raises or answers with it
+                error = raised
+            for job in jobs:
+                job.error = error
+            self._ended.extend(jobs)
+            os.eventfd_write(self.fd, len(jobs))
