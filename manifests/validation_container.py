@@ -474,6 +474,8 @@ def validate_resources(
 ) -> Iterator[Problem]:
     for alias, amounts in (("limits", resources.limits), ("requests", resources.requests)):
         for name, amount in amounts.items():
+            if alias == "requests" and resources.limits.get(name) == amount:
+                continue  # most likely made of the limit by defaulting, and told already
             yield from _resource(name, amount, (*path, alias, name), pod_level=pod_level)
     for name, asked in resources.requests.items():
         limit = resources.limits.get(name)

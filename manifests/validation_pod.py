@@ -135,7 +135,9 @@ def _dns(spec: PodSpec, path: Path) -> Iterator[Problem]:
         yield invalid((*path, "searches"), "", sentence)
     for index, search in enumerate(config.searches):
         if search != ".":
-            name = search.removesuffix(".").replace("_", "-")
+            name = search.removesuffix(".").replace(
+                "_", "x"
+            )  # allowed in each label (RelaxedDNSSearchValidation)
             yield from formatted((*path, "searches", index), name, dns_subdomain)
     for index, option in enumerate(config.options):
         if not option.name:

@@ -133,7 +133,7 @@ def _compose(chunk: str, offset: int) -> list[Any]:
         except yaml.MarkedYAMLError as error:
             repaired = _repaired(chunk, error)
             if repaired is None:
-                raise _syntax(error, offset) from error
+                raise _syntax(chunk, error, offset) from error
             chunk = repaired
         except (yaml.YAMLError, UnicodeError) as error:
             raise SyntaxProblem(f"not YAML: {' '.join(str(error).split())}", offset + 1) from error
@@ -165,10 +165,15 @@ def _join_surrogates(high: str, low: str) -> str:
     return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + (int(low, 16) - 0xDC00))
 
 
-def _syntax(error: yaml.MarkedYAMLError, offset: int) -> SyntaxProblem:
+def _syntax(chunk: str, error: yaml.MarkedYAMLError, offset: int) -> SyntaxProblem:
     mark = error.problem_mark or error.context_mark
     sentence = str(error.problem or error.context or "cannot be parsed")
-    if "'\\t'" in sentence or "tab character" in sentence:
+    here = (
+        chunk.split("\n")[mark.line][mark.column :]
+        if mark is not None and "cannot start any" in sentence
+        else ""
+    )
+    if here.startswith("\t") or "tab character" in sentence:
         sentence = "a tab where YAML needs spaces: indent with spaces"
     elif error.context and error.context_mark is not None:
         sentence += f" ({error.context} that began on line {error.context_mark.line + 1 + offset})"

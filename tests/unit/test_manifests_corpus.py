@@ -1,4 +1,4 @@
-"""The loader against manifests that nobody here wrote: what Go's parser makes of them, and what is said of the bad ones.
+"""The loader against manifests that nobody here wrote: what Go makes of them, and what is said of the bad ones.
 
 `python -m tests.unit.test_manifests_corpus` prints the errors in the form of tests/corpus/expected-errors.txt.
 """
@@ -79,7 +79,10 @@ def without_empties(value: Any, key: str = "") -> Any:
     """Drop nulls, empty lists and maps; amounts in canonical form: what the API does not keep apart."""
     if isinstance(value, dict):
         amounts = key in ("limits", "requests", "overhead")
-        pairs = ((name, str(Quantity(item)) if amounts else without_empties(item, name)) for name, item in value.items())
+        pairs = (
+            (name, str(Quantity(item)) if amounts else without_empties(item, name))
+            for name, item in value.items()
+        )
         return {name: item for name, item in pairs if item not in (None, [], {}) and item is not False}
     if isinstance(value, list):
         return [without_empties(item) for item in value]
@@ -92,7 +95,11 @@ def test_what_is_read_is_written_again_whole() -> None:
         valid = {document.key for document in load_file(CORPUS / name).documents}
         for entry in entries:
             data = entry.get("json")
-            model = KINDS.get((data.get("apiVersion"), data.get("kind"))) if isinstance(data, dict) else None
+            model = (
+                KINDS.get((str(data.get("apiVersion")), str(data.get("kind"))))
+                if isinstance(data, dict)
+                else None
+            )
             if model is None or not isinstance(data, dict):
                 continue
             meta = data.get("metadata") or {}
