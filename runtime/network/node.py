@@ -365,7 +365,7 @@ class Node:
             if link.name in known and not (link.master == self._bridge.index and link.up)
         ]
         back = [
-            netlink.set_link(link.index, up=True, attributes=[("IFLA_MASTER", self._bridge.index)])
+            netlink.set_link(link.index, up=True, attributes=(("IFLA_MASTER", self._bridge.index),))
             for link in astray
         ]
         if back:  # somebody removed the bridge while nobody looked

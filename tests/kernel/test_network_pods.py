@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,77 @@ def test_a_pod_that_has_an_eth0_is_refused_and_left_alone(world: Lab) -> None:
         assert pod.links() == ["eth0", "lo"]
         assert world.host.links() == before
         assert await node.list() == [] and await node.audit() == []
+
+    world.with_node(scenario)
+
+
+def test_somebody_elses_bridge_is_left_alone(world: Lab) -> None:
+    world.host.sh("ip", "link", "add", "br-lab", "type", "bridge")
+    world.host.sh("ip", "addr", "add", "172.17.0.1/16", "dev", "br-lab")
+
+    async def start() -> None:
+        with pytest.raises(NetworkError, match="br-lab exists and is not this node's") as refused:
+            await NetworkClient.start(world.config())
+        assert not refused.value.retriable
+        assert "172.17.0.1/16" in world.host.sh("ip", "addr", "show", "br-lab")
+
+    world.play(start)
+
+
+def test_two_nodes_can_not_share_a_bridge(world: Lab) -> None:
+    async def scenario(node: NetworkClient) -> None:
+        other = world.config("other", "10.78.0.0/24")
+        with pytest.raises(NetworkError, match="marked 'kubelite:lab'"):
+            await NetworkClient.start(
+                NetworkConfig(node.config.bridge, other.pod_cidr, other.state_dir, "other")
+            )
+
+    world.with_node(scenario)
+
+
+def test_a_renamed_machine_finds_its_pods(world: Lab) -> None:
+    pod = world.namespace()
+
+    async def scenario() -> None:
+        before = await NetworkClient.start(world.config())
+        made = await before.add("pod", pod.path, [PortMapping(8080, 80)])
+        await before.close()
+        config = world.config()
+        after = await NetworkClient.start(
+            NetworkConfig(config.bridge, config.pod_cidr, config.state_dir, "renamed")
+        )
+        assert await after.list() == [made] and await after.audit() == []
+        await after.teardown()
+        assert "br-lab" not in world.host.links()
+        await after.close()
+
+    world.play(scenario)
+
+
+def test_adds_do_not_wait_for_deletes_but_for_their_own(world: Lab) -> None:
+    """Deleting an interface takes the kernel some 15 ms; pods that start meanwhile need not wait."""
+    pods = [world.namespace() for _ in range(12)]
+
+    async def scenario(node: NetworkClient) -> None:
+        for number in range(8):
+            await node.add(f"pod-{number}", pods[number].path, [PortMapping(8080 + number, 80)])
+        order: list[str] = []
+
+        async def noted(name: str, call: Coroutine[Any, Any, Any]) -> None:
+            await call
+            order.append(name)
+
+        await asyncio.gather(
+            *(noted(f"delete {n}", node.delete(f"pod-{n}")) for n in range(8)),
+            noted(
+                "add", node.add("new", pods[8].path, [PortMapping(8080, 80)])
+            ),  # a port that is just being freed
+            noted("again", node.add("pod-3", pods[9].path)),
+        )
+        assert order[0] == "add", order
+        assert order.index("again") > order.index("delete 3")
+        assert sorted(a.uid for a in await node.list()) == ["new", "pod-3"]
+        assert await node.check("new") == [] and await node.check("pod-3") == [] and await node.audit() == []
 
     world.with_node(scenario)
 
