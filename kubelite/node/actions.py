@@ -58,7 +58,6 @@ class Facts:
     pulls: Mapping[tuple[str, int], PullSeen] = field(default_factory=dict)  # by container and attempt
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
-    port_conflict: str = ""  # why its host ports cannot be had, "" = they can
 
 
 @dataclass(frozen=True, slots=True)

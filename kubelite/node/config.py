@@ -1,8 +1,15 @@
-"""What a pod worker knows of its node: names, roots and sizes, fixed while the daemon lives, and the paths made of them."""
+"""What a pod worker knows of its node: names, roots and sizes, fixed while the daemon lives, and the paths of them."""
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kubelite.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,9 @@ class NodeConfig:
     cluster_domain: str = "cluster.local"
     host_resolv_conf: str = "/etc/resolv.conf"
     host_hosts: str = "/etc/hosts"
-    seccomp_default: bool = True  # False where the kernel has no seccomp filters
+    rlimits: tuple[
+        tuple[str, int, int], ...
+    ] = ()  # (RLIMIT_…, soft, hard) of every container's first process
 
     def pod_dir(self, uid: str) -> str:
         return f"{self.root}/pods/{uid}"
@@ -60,3 +69,37 @@ class NodeConfig:
 
     def log_path(self, namespace: str, name: str, uid: str, container: str, attempt: int) -> str:
         return f"{self.pod_log_dir(namespace, name, uid)}/{container}/{attempt}.log"
+
+
+def node_config(settings: Settings) -> NodeConfig:
+    """What this machine and its settings make of it."""
+    return NodeConfig(
+        node_name=settings.node_name,
+        host_ip=host_address(),
+        root=settings.root,
+        log_dir=f"{settings.log_dir}/pods",
+        cgroup_parent=f"/{settings.cgroup_parent}",
+        cpu_milli=1000 * (os.cpu_count() or 1),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        crash_back_off=BackOff(settings.crash_backoff_initial, settings.crash_backoff_max),
+        cluster_domain=settings.cluster_domain,
+        rlimits=default_rlimits(),
+    )
+
+
+def host_address() -> str:
+    """The address that the machine would speak to the world from; the loopback one when it would not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # TEST-NET-2: a route is looked up, nothing is sent
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def default_rlimits() -> tuple[tuple[str, int, int], ...]:
+    """docker's: 1024 open files, to be raised up to 524288, as far as this process may give that."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = 524288 if hard == resource.RLIM_INFINITY else min(hard, 524288)
+    return (("RLIMIT_NOFILE", min(1024, most), most),)

@@ -256,10 +256,6 @@ class Decision:
             self.reasons.append(f"the sandbox is tried again later: {failure.message}")
             self.wakes.append(failure.retry_at)
             return False
-        if self.facts.port_conflict:
-            self.reasons.append(self.facts.port_conflict)
-            self.wakes.append(self.now + RETRY)
-            return False
         return True
 
     def _replace_sandbox(self) -> None:

@@ -56,7 +56,7 @@ def compute_pod_status(
         phase=phase,
         reason=over.reason if over else old.reason if phase in TERMINAL else None,
         message=over.message if over else old.message if phase in TERMINAL else None,
-        conditions=_conditions(pod, seen, str(phase), inits, mains, ips, facts.now),
+        conditions=_conditions(pod, report, inits, mains, phase=str(phase), has_address=bool(ips)),
         init_container_statuses=inits,
         container_statuses=mains,
         host_ip=config.host_ip or None,
@@ -120,7 +120,9 @@ class _Report:
         waiting = self.actions.waiting.get(view.name)
         crashed = view.current is not None and not view.again and view.name in self.restarting
         if waiting is not None and view.name not in self.actions.finished and not crashed:
-            return State(waiting=ContainerStateWaiting(reason=waiting.reason, message=waiting.message or None))
+            return State(
+                waiting=ContainerStateWaiting(reason=waiting.reason, message=waiting.message or None)
+            )
         end = self._terminated(view, instance, old)
         if end is not None:
             return State(terminated=end)
@@ -146,7 +148,9 @@ class _Report:
         if state.waiting is not None:
             return self._terminated(view, instance, old)
         attempt = view.attempts - 1
-        before = [c for c in self.seen.containers if c.name == view.name and c.attempt < attempt and not is_alive(c)]
+        before = [
+            c for c in self.seen.containers if c.name == view.name and c.attempt < attempt and not is_alive(c)
+        ]
         if before:
             return terminated_of(max(before, key=lambda c: c.attempt))
         if old is None:
@@ -155,14 +159,18 @@ class _Report:
             return _recorded_end(old)
         return old.last_state.terminated if old.last_state is not None else None
 
-    def _image(self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None) -> str:
+    def _image(
+        self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None
+    ) -> str:
         if instance is None:
             return old.image if old is not None else container.image or ""
         found = self.facts.images.get(instance.image)
         same = found is not None and found.id == instance.image_id
         return found.reference if found is not None and same and found.reference else instance.image
 
-    def _image_id(self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None) -> str:
+    def _image_id(
+        self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None
+    ) -> str:
         if instance is None:
             return old.image_id if old is not None else ""
         found = self.facts.images.get(instance.image)
@@ -215,17 +223,19 @@ def _recorded_end(old: ContainerStatus | None) -> ContainerStateTerminated | Non
     return old.last_state.terminated if old.last_state is not None else None
 
 
-def _phase(
-    pod: Pod, actions: PodActions, inits: list[ContainerStatus], mains: list[ContainerStatus]
-) -> str:
+def _phase(pod: Pod, actions: PodActions, inits: list[ContainerStatus], mains: list[ContainerStatus]) -> str:
     """K kubelet_pods.go getPhase; what ends a pod is the decision's word (`failed`, `init_failed`, `done`)."""
     if actions.failed is not None or (actions.init_failed and actions.done):
         return "Failed"
-    ends = [status.state.terminated for status in mains if status.state is not None and status.state.terminated]
+    ends = [
+        status.state.terminated for status in mains if status.state is not None and status.state.terminated
+    ]
     if actions.done and (ends or not actions.finish):
         return "Succeeded" if len(ends) == len(mains) and not any(end.exit_code for end in ends) else "Failed"
     begun = any(_has_begun(status) for status in mains)
-    if any(_init_pending(pod, c, s, begun=begun) for c, s in zip(pod.spec.init_containers, inits, strict=True)):
+    if any(
+        _init_pending(pod, c, s, begun=begun) for c, s in zip(pod.spec.init_containers, inits, strict=True)
+    ):
         return "Pending"
     if any(status.state and status.state.waiting and not status.last_state for status in mains):
         return "Pending"
@@ -233,7 +243,10 @@ def _phase(
 
 
 def _has_begun(status: ContainerStatus) -> bool:
-    return bool(status.state and (status.state.running or status.state.terminated)) or status.last_state is not None
+    return (
+        bool(status.state and (status.state.running or status.state.terminated))
+        or status.last_state is not None
+    )
 
 
 def _init_pending(pod: Pod, container: Container, status: ContainerStatus, *, begun: bool) -> bool:
@@ -249,14 +262,15 @@ def _init_pending(pod: Pod, container: Container, status: ContainerStatus, *, be
 
 def _conditions(
     pod: Pod,
-    seen: PodSeen,
-    phase: str,
+    report: _Report,
     inits: list[ContainerStatus],
     mains: list[ContainerStatus],
-    ips: list[str],
-    now: float,
+    *,
+    phase: str,
+    has_address: bool,
 ) -> list[PodCondition]:
-    sandbox = seen.sandbox is not None and seen.sandbox.ready and bool(ips or pod.spec.host_network)
+    seen = report.seen
+    sandbox = seen.sandbox is not None and seen.sandbox.ready and (has_address or bool(pod.spec.host_network))
     containers = _containers_ready(pod, phase, inits, mains)
     made = [
         _condition("PodReadyToStartContainers", sandbox),
@@ -267,7 +281,7 @@ def _conditions(
     ]
     own = {condition.type for condition in made}
     foreign = [condition for condition in pod.status.conditions if condition.type not in own]
-    return [*(_dated(condition, pod, now) for condition in made), *foreign]
+    return [*(_dated(condition, pod, report.facts.now) for condition in made), *foreign]
 
 
 def _condition(kind: str, value: bool, reason: str = "", message: str = "") -> PodCondition:
@@ -334,7 +348,9 @@ def _ready(pod: Pod, containers: PodCondition) -> PodCondition:
     for gate in pod.spec.readiness_gates:
         found = next((c for c in pod.status.conditions if c.type == gate.condition_type), None)
         if found is None:
-            problems.append(f'corresponding condition of pod readiness gate "{gate.condition_type}" does not exist.')
+            problems.append(
+                f'corresponding condition of pod readiness gate "{gate.condition_type}" does not exist.'
+            )
         elif found.status != "True":
             problems.append(
                 f'the status of pod readiness gate "{gate.condition_type}" is not "True", but {found.status}'

@@ -7,6 +7,7 @@ a sandbox, the removal of what runs.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -49,9 +50,8 @@ class FakeCri:
     # -- the test's hand ----------------------------------------------------------------------------------------
 
     def add_image(self, reference: str, **config: Any) -> ImageSeen:
-        image = ImageSeen(
-            f"sha256:{abs(hash(reference)):064x}"[:71], f"docker.io/library/{reference}", config=config or {"Cmd": ["/bin/sh"]}
-        )
+        identity = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
+        image = ImageSeen(identity, f"docker.io/library/{reference}", config=config or {"Cmd": ["/bin/sh"]})
         self.images[reference] = image
         return image
 

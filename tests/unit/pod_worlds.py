@@ -1,5 +1,5 @@
-"""Worlds for the tests of the decision: pods by a few words, and `settle`, which applies decisions until nothing is left
-to do, checking at each step what must always hold."""
+"""Worlds for the tests of the decision: pods by a few words, and a node that decisions are applied to until nothing is
+left to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from kubelite.node.pod_status import compute_pod_status
 from manifests.core import Pod
 from tests.unit.fake_cri import BrokenRule, FakeCri
 
-CONFIG = NodeConfig("node", "192.0.2.1", "/var/lib/kubelite", "/var/log/pods", memory_bytes=8 << 30, cpu_milli=4000)
+CONFIG = NodeConfig(
+    "node", "192.0.2.1", "/var/lib/kubelite", "/var/log/pods", memory_bytes=8 << 30, cpu_milli=4000
+)
 UID = "0b0e0000-0000-4000-8000-000000000001"
 
 
@@ -108,10 +110,9 @@ class World:
             await fake.stop_sandbox(UID)
         if actions.create_sandbox:
             wanted = resources.pod_resources(self.pod, CONFIG)
-            request = SandboxRequest(
-                UID, "default", "web", "web", "/kubelite/pod", hashes.sandbox_hash(self.pod), resources_hash=hashes.resources_hash(wanted)
-            )
-            await fake.run_sandbox(request)
+            made_from, limits = hashes.sandbox_hash(self.pod), hashes.resources_hash(wanted)
+            names = (UID, "default", "web", "web", "/kubelite/pod")
+            await fake.run_sandbox(SandboxRequest(*names, made_from, resources_hash=limits))
         if actions.update_sandbox:
             wanted = resources.pod_resources(self.pod, CONFIG)
             await fake.update_sandbox(UID, resources=wanted, resources_hash=hashes.resources_hash(wanted))
@@ -119,7 +120,9 @@ class World:
             await self._start(start)
         for update in actions.update:
             limits = dict(update.resources)
-            await fake.update_container(UID, update.id, resources=limits, resources_hash=update.resources_hash)
+            await fake.update_container(
+                UID, update.id, resources=limits, resources_hash=update.resources_hash
+            )
         for removal in actions.remove:
             await fake.remove_container(UID, removal.id)
         if actions.finish:
@@ -129,7 +132,9 @@ class World:
     async def _start(self, start: StartContainer) -> None:
         if start.discard:
             await self.fake.remove_container(UID, start.discard)
-        spec = next(c for c in [*self.pod.spec.init_containers, *self.pod.spec.containers] if c.name == start.name)
+        spec = next(
+            c for c in [*self.pod.spec.init_containers, *self.pod.spec.containers] if c.name == start.name
+        )
         image = self.fake.image(spec.image or "")
         assert image is not None
         limits = resources.container_resources(spec)

@@ -134,7 +134,9 @@ class Story:
         if status.phase in ("Succeeded", "Failed"):
             assert not alive
             assert UID not in fake.sandboxes
-            assert self.policy != "Always" or any(c.name.startswith("i") for c in world.pod.spec.init_containers)
+            assert self.policy != "Always" or any(
+                c.name.startswith("i") for c in world.pod.spec.init_containers
+            )
             return
         assert status.phase == "Running", status.to_json()
         finished = {c.name for c in world.pod.spec.containers} - alive

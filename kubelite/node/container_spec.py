@@ -1,0 +1,271 @@
+"""PURE: a container's OCI config.json, from its manifest, its image and what was prepared for it (C6, C9, C11).
+
+What a container gets by default is what docker and containerd give it: their mounts, capabilities, devices, masked and
+read-only paths; a privileged one gets the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubelite.node import resources
+from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ImageSeen, SandboxSeen
+from kubelite.node.env import expand, process_env
+from kubelite.node.faults import ConfigError, CreateError
+from kubelite.node.netfiles import pod_hostname
+from kubelite.node.users import ResolvedUser
+from manifests.core import Container, Pod, VolumeMount
+from runtime.errors import SpecError
+from runtime.security.capabilities import ALL_CAPS, adjust
+from runtime.security.paths import READONLY_PATHS
+
+OCI_VERSION = "1.2.0"
+TERMINATION_PATH = "/dev/termination-log"
+_PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
+# What any container may do with devices (containerd pkg/oci DefaultUnixDevices): make any node, use the harmless ones.
+_ALLOWED_DEVICES: tuple[tuple[str, int | None, int | None, str], ...] = (
+    ("c", None, None, "m"),
+    ("b", None, None, "m"),
+    ("c", 1, 3, "rwm"),  # null
+    ("c", 1, 5, "rwm"),  # zero
+    ("c", 1, 7, "rwm"),  # full
+    ("c", 1, 8, "rwm"),  # random
+    ("c", 1, 9, "rwm"),  # urandom
+    ("c", 5, 0, "rwm"),  # tty
+    ("c", 5, 1, "rwm"),  # console
+    ("c", 5, 2, "rwm"),  # ptmx
+    ("c", 136, None, "rwm"),  # pts/*
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was looked up or made for this one container before its config.json is written."""
+
+    image: ImageSeen
+    sandbox: SandboxSeen
+    container_id: str
+    user: ResolvedUser
+    env: Mapping[str, str] = field(default_factory=dict)  # container_env()
+    volumes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # mount path → what is mounted there, on the host
+    hosts: str = ""  # path of the pod's hosts file; "" = none is mounted
+    hostname: str = ""
+    resolv_conf: str = ""
+    shm: str = ""  # the pod's shared /dev/shm; "" = one of its own
+    termination_log: str = ""
+    masked_paths: Sequence[str] = ()
+    devices: Sequence[Mapping[str, Any]] = ()  # of the host, for a privileged container
+    seccomp: Mapping[str, Any] | None = None  # the default profile for these capabilities
+
+
+def capabilities(container: Container) -> list[str]:
+    """securityContext's over the default set; all of them when privileged."""
+    security = container.security_context
+    if security is not None and security.privileged:
+        return sorted(ALL_CAPS)
+    wanted = security.capabilities if security is not None else None
+    try:
+        return adjust(wanted.add, wanted.drop) if wanted is not None else adjust((), ())
+    except SpecError as error:
+        raise CreateError(f"securityContext.capabilities: {error}") from error
+
+
+def is_privileged(container: Container) -> bool:
+    return bool(container.security_context and container.security_context.privileged)
+
+
+def seccomp_wanted(pod: Pod, container: Container) -> bool:
+    """Whether the default profile applies: unless the container is privileged or says Unconfined."""
+    if is_privileged(container):
+        return False
+    own = container.security_context.seccomp_profile if container.security_context else None
+    shared = pod.spec.security_context.seccomp_profile if pod.spec.security_context else None
+    profile = own or shared
+    return profile is None or profile.type != "Unconfined"
+
+
+def process_args(container: Container, image: ImageSeen, env: Mapping[str, str]) -> list[str]:
+    """command replaces the image's Entrypoint and Cmd, args replaces Cmd alone; $(VAR) of the container's own
+    environment is expanded in both."""
+    command = [expand(part, env) for part in container.command]
+    args = [expand(part, env) for part in container.args]
+    if not command:
+        command = list(image.config.get("Entrypoint") or [])
+        args = args or list(image.config.get("Cmd") or [])
+    if not command + args:
+        raise CreateError("no command specified: neither the manifest nor the image names a program")
+    return command + args
+
+
+def container_spec(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> dict[str, Any]:
+    """The whole config.json. Raises ConfigError or CreateError."""
+    security = container.security_context
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": _process(pod, container, prepared, config),
+        "root": {"path": "merged", "readonly": bool(security and security.read_only_root_filesystem)},
+        "mounts": mounts(pod, container, prepared, config),
+        "linux": _linux(pod, container, prepared),
+        "annotations": {
+            "io.kubernetes.pod.name": pod.metadata.name or "",
+            "io.kubernetes.pod.namespace": pod.metadata.namespace or "default",
+            "io.kubernetes.pod.uid": pod.metadata.uid or "",
+            "io.kubernetes.container.name": container.name,
+        },
+    }
+
+
+def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> dict[str, Any]:
+    security, image, caps = container.security_context, prepared.image, capabilities(container)
+    tty = bool(container.tty)
+    user: dict[str, Any] = {"uid": prepared.user.uid, "gid": prepared.user.gid}
+    if prepared.user.groups:
+        user["additionalGids"] = list(prepared.user.groups)
+    process: dict[str, Any] = {
+        "terminal": tty,
+        "user": user,
+        "args": process_args(container, image, prepared.env),
+        "env": process_env(
+            list(image.config.get("Env") or []), prepared.env, hostname=_hostname(pod, config), tty=tty
+        ),
+        "cwd": container.working_dir or image.config.get("WorkingDir") or "/",
+        "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+        "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in config.rlimits],
+        "oomScoreAdj": resources.oom_score_adj(pod, container, config.memory_bytes),
+    }
+    process["noNewPrivileges"] = bool(security and security.allow_privilege_escalation is False)
+    return process
+
+
+def _hostname(pod: Pod, config: NodeConfig) -> str:
+    return config.node_name if pod.spec.host_network else pod_hostname(pod)
+
+
+def _linux(pod: Pod, container: Container, prepared: Prepared) -> dict[str, Any]:
+    privileged = is_privileged(container)
+    unmasked = privileged or _proc_mount(container) == "Unmasked"
+    linux: dict[str, Any] = {
+        "namespaces": namespaces(pod, prepared.sandbox.pid),
+        "cgroupsPath": f"{prepared.sandbox.cgroup}/{prepared.container_id}",
+        "resources": {
+            **resources.container_resources(container),
+            "devices": device_rules(privileged=privileged),
+        },
+        "maskedPaths": [] if unmasked else list(prepared.masked_paths),
+        "readonlyPaths": [] if unmasked else list(READONLY_PATHS),
+    }
+    if privileged:
+        linux["devices"] = [dict(device) for device in prepared.devices]
+    wanted = {_PROPAGATION.get(m.mount_propagation or "", "") for m in container.volume_mounts}
+    if propagation := next((p for p in ("rshared", "rslave") if p in wanted), ""):
+        linux["rootfsPropagation"] = propagation
+    if prepared.seccomp is not None:
+        linux["seccomp"] = dict(prepared.seccomp)
+    return linux
+
+
+def _proc_mount(container: Container) -> str:
+    return (container.security_context.proc_mount if container.security_context else None) or "Default"
+
+
+def namespaces(pod: Pod, shim: int) -> list[dict[str, str]]:
+    """Its own mount, cgroup and process namespaces; the pod's, which are the shim's, for the rest. What the pod shares
+    with the host is in none of them."""
+    found: list[dict[str, str]] = [{"type": "mount"}, {"type": "cgroup"}]
+    if not pod.spec.host_pid:
+        found.append({"type": "pid"})
+    if not pod.spec.host_network:
+        found.append({"type": "network", "path": f"/proc/{shim}/ns/net"})
+        found.append({"type": "uts", "path": f"/proc/{shim}/ns/uts"})
+    if not pod.spec.host_ipc:
+        found.append({"type": "ipc", "path": f"/proc/{shim}/ns/ipc"})
+    return found
+
+
+def device_rules(*, privileged: bool) -> list[dict[str, Any]]:
+    if privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    for kind, major, minor, access in _ALLOWED_DEVICES:
+        rule: dict[str, Any] = {"allow": True, "type": kind, "access": access}
+        rule.update({"major": major} if major is not None else {})
+        rule.update({"minor": minor} if minor is not None else {})
+        rules.append(rule)
+    return rules
+
+
+def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> list[dict[str, Any]]:
+    """Docker's defaults, the pod's files, the volumes; parents before children. A volume takes the place of a default
+    of the same path, and of the pod's files."""
+    taken = {_clean(mount.mount_path) for mount in container.volume_mounts}
+    made = [m for m in _defaults(pod, container, prepared, config) if m["destination"] not in taken]
+    made += [m for m in _pod_files(container, prepared) if m["destination"] not in taken]
+    made += [_volume(mount, prepared) for mount in container.volume_mounts]
+    return sorted(made, key=lambda mount: len([part for part in mount["destination"].split("/") if part]))
+
+
+def _clean(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def _defaults(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> list[dict[str, Any]]:
+    access = "rw" if is_privileged(container) else "ro"
+    quiet = ["nosuid", "noexec", "nodev"]
+    return [
+        _mount("/proc", "proc", "proc", quiet),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        _shm(pod, prepared, quiet),
+        _mount("/dev/mqueue", "mqueue", "mqueue", quiet),
+        _mount("/sys", "sysfs", "sysfs", [*quiet, access]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*quiet, "relatime", access]),
+    ]
+
+
+def _shm(pod: Pod, prepared: Prepared, quiet: list[str]) -> dict[str, Any]:
+    if pod.spec.host_ipc:
+        return _mount("/dev/shm", "bind", "/dev/shm", ["rbind", "rw", *quiet])
+    if prepared.shm:
+        return _mount("/dev/shm", "bind", prepared.shm, ["rbind", "rw", *quiet])
+    return _mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", "size=65536k"])
+
+
+def _pod_files(container: Container, prepared: Prepared) -> list[dict[str, Any]]:
+    """The pod's own files; writable like docker's, unless the root file system is not."""
+    security = container.security_context
+    access = "ro" if security is not None and security.read_only_root_filesystem else "rw"
+    log_path = container.termination_message_path or TERMINATION_PATH
+    return [
+        _mount(path, "bind", source, ["rbind", "rprivate", how])
+        for path, source, how in (
+            ("/etc/hosts", prepared.hosts, access),
+            ("/etc/hostname", prepared.hostname, access),
+            ("/etc/resolv.conf", prepared.resolv_conf, access),
+            (_clean(log_path), prepared.termination_log, "rw"),
+        )
+        if source
+    ]
+
+
+def _volume(mount: VolumeMount, prepared: Prepared) -> dict[str, Any]:
+    source = prepared.volumes.get(mount.mount_path)
+    if source is None:
+        raise ConfigError(f'volumeMount {mount.mount_path}: volume "{mount.name}" is not there')
+    propagation = _PROPAGATION.get(mount.mount_propagation or "", "rprivate")
+    return _mount(
+        _clean(mount.mount_path), "bind", source, ["rbind", propagation, "ro" if mount.read_only else "rw"]
+    )
+
+
+def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": options}

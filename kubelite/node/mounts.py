@@ -1,0 +1,263 @@
+"""Effects: a pod's volumes made on the host, sub-paths opened safely, tmpfs taken down again.
+
+Everything here is idempotent: it looks at what is there and does the rest. A tmpfs for `medium: Memory` (and for the
+/dev/shm that the containers of a pod share) is mounted below the pod's directory; `unmount_below` is its undo and works
+from the mount table alone, so that nothing needs to be remembered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+
+from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.volumes import Kind, VolumePlan
+from runtime import syscalls
+from runtime.errors import SyscallError
+
+_DATA = "..data"
+UMOUNT_NOFOLLOW = 8
+MNT_DETACH = 2
+
+
+def set_up(plan: VolumePlan) -> None:
+    """Make the volume. Raises MountError with kubelet's sentence."""
+    try:
+        if plan.kind is Kind.HOST:
+            _host_path(plan)
+        elif plan.kind is Kind.FILES:
+            write_files(plan)
+        else:
+            _empty_dir(plan)
+    except OSError as error:
+        raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : {error}') from error
+
+
+def _empty_dir(plan: VolumePlan) -> None:
+    os.makedirs(os.path.dirname(plan.path), mode=0o755, exist_ok=True)
+    fresh = not os.path.isdir(plan.path)
+    if fresh:
+        os.mkdir(plan.path)
+    if plan.kind is Kind.MEMORY and not _is_mounted(plan.path):
+        mode = "1777" if plan.name == "shm" else "0777"
+        size = f",size={plan.size}" if plan.size else ""
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+        syscalls.mount("tmpfs", plan.path, "tmpfs", flags, f"mode={mode}{size}")
+        fresh = True
+    if fresh:
+        os.chmod(plan.path, 0o1777 if plan.name == "shm" else 0o777)  # whatever the umask took
+        if plan.fs_group is not None:
+            os.chown(plan.path, -1, plan.fs_group)
+            os.chmod(plan.path, 0o2777)
+
+
+def _is_mounted(path: str) -> bool:
+    return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+
+
+def unmount_below(path: str) -> None:
+    """Take down every mount below a directory, deepest first; nothing to do is fine."""
+    prefix = path.rstrip("/") + "/"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        points = [_unescaped(line.split(" ")[4]) for line in table]
+    for point in sorted((p for p in points if p.startswith(prefix)), key=len, reverse=True):
+        try:
+            syscalls.umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
+        except SyscallError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
+
+
+def _unescaped(field: str) -> str:
+    """mountinfo writes blanks, tabs, newlines and backslashes as octal."""
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, char)
+    return field
+
+
+# -- hostPath ---------------------------------------------------------------------------------------------------
+
+_CHECKS = {
+    "Directory": (stat.S_ISDIR, "is not a directory"),
+    "DirectoryOrCreate": (stat.S_ISDIR, "is not a directory"),
+    "File": (stat.S_ISREG, "is not a file"),
+    "FileOrCreate": (stat.S_ISREG, "is not a file"),
+    "Socket": (stat.S_ISSOCK, "is not a socket file"),
+    "CharDevice": (stat.S_ISCHR, "is not a character device"),
+    "BlockDevice": (stat.S_ISBLK, "is not a block device"),
+}
+
+
+def _host_path(plan: VolumePlan) -> None:
+    """Create and check by type (K pkg/volume/hostpath/host_path.go)."""
+    path, kind = plan.path, plan.host_type
+    if kind == "DirectoryOrCreate" or (kind == "" and not os.path.lexists(path)):
+        os.makedirs(path, mode=0o755, exist_ok=True)
+    elif kind == "FileOrCreate" and not os.path.lexists(path):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    if kind not in _CHECKS:
+        return
+    check, words = _CHECKS[kind]
+    found = None
+    with contextlib.suppress(FileNotFoundError):
+        found = os.stat(path)
+    if found is None or not check(found.st_mode):
+        failed = f"hostPath type check failed: {path} {words}"
+        raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : {failed}')
+
+
+# -- files swapped in whole -------------------------------------------------------------------------------------
+
+
+def write_files(plan: VolumePlan) -> bool:
+    """Write a payload as kubelet's atomic writer does: a new directory, then one rename of the ..data link, so that a
+    reader sees all old or all new. True when something changed."""
+    os.makedirs(plan.path, mode=0o755, exist_ok=True)
+    data = f"{plan.path}/{_DATA}"
+    old = os.path.realpath(data) if os.path.islink(data) else ""
+    if old and _holds(old, plan):
+        return False
+    name = f"..{secrets.token_hex(6)}"
+    fresh = f"{plan.path}/{name}"
+    with contextlib.ExitStack() as undo:
+        os.mkdir(fresh, 0o755)
+        undo.callback(shutil.rmtree, fresh, ignore_errors=True)
+        for path, file in plan.files.items():
+            target = f"{fresh}/{path}"
+            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+            _write(target, file.content, file.mode, plan.fs_group)
+        os.chmod(fresh, 0o755)
+        temporary = f"{plan.path}/..data_tmp"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.symlink(name, temporary)
+        os.rename(temporary, data)
+        undo.pop_all()
+    _link_names(plan)
+    if old and os.path.dirname(old) == os.path.realpath(plan.path):
+        shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _write(path: str, content: bytes, mode: int, group: int | None) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(content)
+        if group is not None:
+            os.fchown(fd, -1, group)
+            mode |= 0o440
+        os.fchmod(fd, mode)
+
+
+def _holds(directory: str, plan: VolumePlan) -> bool:
+    """Whether a written payload is this one."""
+    found: dict[str, bytes] = {}
+    for root, _, names in os.walk(directory):
+        for name in names:
+            path = f"{root}/{name}"
+            with open(path, "rb") as file:
+                found[os.path.relpath(path, directory)] = file.read()
+    return found == {path: file.content for path, file in plan.files.items()}
+
+
+def _link_names(plan: VolumePlan) -> None:
+    """The names that users see are links into ..data; those that are gone from the payload go."""
+    wanted = {path.split("/")[0] for path in plan.files}
+    for name in os.listdir(plan.path):
+        if not name.startswith("..") and name not in wanted:
+            os.unlink(f"{plan.path}/{name}")
+    for name in wanted:
+        if not os.path.lexists(f"{plan.path}/{name}"):
+            os.symlink(f"{_DATA}/{name}", f"{plan.path}/{name}")
+
+
+# -- subPath ----------------------------------------------------------------------------------------------------
+
+
+def open_sub_path(volume: str, sub_path: str) -> int:
+    """A descriptor (O_PATH) of a path inside a volume, made (as directories) when it is not there. No symbolic link
+    leads out of the volume, whatever a container that shares it does meanwhile (CVE-2017-1002101): the caller mounts
+    what the descriptor holds, not the path."""
+    parts = [part for part in sub_path.split("/") if part not in ("", ".")]
+    if sub_path.startswith("/") or ".." in parts:
+        raise ConfigError(f'subPath "{sub_path}" must be relative and must not contain ".."')
+    with contextlib.ExitStack() as stack:
+        base = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, base)
+        mode = stat.S_IMODE(os.fstat(base).st_mode)
+        for depth in range(1, len(parts)):
+            stack.callback(os.close, _directory(base, parts[:depth], mode))
+        try:
+            return _beneath(base, "/".join(parts) or ".")
+        except FileNotFoundError:
+            return _directory(base, parts, mode)
+        except OSError as error:
+            raise _sub_path_error(sub_path, error) from error
+
+
+def _directory(base: int, parts: list[str], mode: int) -> int:
+    path = "/".join(parts)
+    with contextlib.suppress(FileNotFoundError):
+        return _beneath(base, path)
+    parent = _beneath(base, "/".join(parts[:-1]) or ".")
+    made = False
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parts[-1], dir_fd=parent)
+            made = True
+    finally:
+        os.close(parent)
+    fd = _beneath(base, path)
+    if made:
+        os.chmod(f"/proc/self/fd/{fd}", mode)  # what the descriptor holds, whatever the name means by now
+    return fd
+
+
+def _beneath(base: int, path: str) -> int:
+    flags = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
+    try:
+        return syscalls.openat2(base, path, os.O_PATH, resolve=flags)
+    except SyscallError as error:
+        if error.errno == errno.ENOENT:
+            raise FileNotFoundError(error.errno, os.strerror(errno.ENOENT), path) from error
+        raise _sub_path_error(path, error) from error
+
+
+def _sub_path_error(path: str, error: OSError) -> ConfigError:
+    if error.errno == errno.EXDEV:
+        return ConfigError(
+            f'failed to prepare subPath "{path}": it leads out of its volume through a symbolic link'
+        )
+    return ConfigError(f'failed to prepare subPath "{path}": {os.strerror(error.errno or 0)}')
+
+
+def host_devices() -> list[dict[str, int | str]]:
+    """Every device node of the host's /dev, as OCI linux.devices: what a privileged container gets."""
+    devices: list[dict[str, int | str]] = []
+    for root, directories, names in os.walk("/dev"):
+        directories[:] = [d for d in directories if d not in ("pts", "shm", "fd", "mqueue", ".lxc", ".udev")]
+        for name in names:
+            path = f"{root}/{name}"
+            try:
+                found = os.lstat(path)
+            except OSError:
+                continue
+            kind = "c" if stat.S_ISCHR(found.st_mode) else "b" if stat.S_ISBLK(found.st_mode) else ""
+            if not kind or path in ("/dev/console", "/dev/ptmx"):
+                continue
+            devices.append(
+                {
+                    "type": kind,
+                    "path": path,
+                    "major": os.major(found.st_rdev),
+                    "minor": os.minor(found.st_rdev),
+                    "fileMode": stat.S_IMODE(found.st_mode),
+                    "uid": found.st_uid,
+                    "gid": found.st_gid,
+                }
+            )
+    return devices

@@ -1,0 +1,255 @@
+"""The loop of one pod: look, decide, do, look again, report. One call of `reconcile` at a time for each pod (the work
+queue sees to that); pods run beside each other.
+
+What is remembered between two looks is only what nobody else can tell: failures that left no trace and when to try
+again, and the last look itself, for `why`. Losing all of it (a restart) costs a retry, nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubelite.node import why
+from kubelite.node.actions import Facts, PodActions, SandboxFailure, StartFailure
+from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ContainerState, Cri, PodSeen
+from kubelite.node.pod_actions import compute_pod_actions, pod_ref
+from kubelite.node.pod_status import TERMINAL, compute_pod_status
+from kubelite.node.pod_view import statuses
+from kubelite.node.puller import Puller
+from kubelite.node.recorder import NORMAL, WARNING, PodEvents, Recorder
+from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
+from kubelite.node.unsupported import unsupported_fields
+from manifests.core import ContainerStatus, Pod, PodStatus
+from runtime.errors import RuntimeFault
+from state.errors import StoreError
+from state.store import Record, Store
+
+log = logging.getLogger(__name__)
+SOON = 1.0  # seconds until a decision that did not take is looked at again
+MAX_RETRY = 30.0
+LASTED = 600.0  # a sandbox that stood this long and is lost is made anew at once
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is known of one pod between two looks."""
+
+    version: int = -1
+    pod: Pod | None = None
+    starts: dict[str, StartFailure] = field(default_factory=dict)
+    sandbox: SandboxFailure | None = None
+    sandbox_failures: int = 0  # in a row: not made, or lost early
+    sandbox_since: float = 0.0  # when the one that should stand was made; 0 = none should
+    sync_failures: int = 0
+    said: set[str] = field(default_factory=set)  # warnings about fields, once for each generation
+    look: why.Look | None = None
+
+
+class PodWorker:
+    """See the module's text. `wake(uid)` is called when a pod should be looked at (an image has been pulled)."""
+
+    def __init__(
+        self,
+        store: Store,
+        cri: Cri,
+        recorder: Recorder,
+        config: NodeConfig,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.wake: Callable[[str], None] = lambda _uid: None
+        self.config = config
+        self._store = store
+        self._cri = cri
+        self._recorder = recorder
+        self._clock = clock
+        puller = Puller(cri, config.pull_back_off, clock=clock, wake=self._woken)
+        self._node = Node(cri, config, puller, self._find, clock)
+        self._pods: dict[str, _Memory] = {}
+
+    async def close(self) -> None:
+        """Give up the pulls under way."""
+        await self._node.puller.close()
+
+    def _woken(self, uid: str) -> None:
+        self.wake(uid)
+
+    def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        record = self._store.get(kind, namespace, name)
+        return record.doc if record is not None else None
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    async def reconcile(self, uid: str) -> float | None:
+        """One look at the pod. Seconds until the next, None = when something changes."""
+        record = self._store.get_uid(uid)
+        if record is None or record.kind != "Pod":
+            self._forget(uid)
+            return None
+        memory = self._pods.setdefault(uid, _Memory())
+        pod = self._parse(record, memory)
+        events = PodEvents(self._recorder, pod)
+        try:
+            return await self._look(uid, pod, memory, events)
+        except (RuntimeFault, OSError, StoreError) as error:
+            memory.sync_failures += 1
+            if memory.look is not None:
+                memory.look = dataclasses.replace(memory.look, error=str(error))
+            log.warning("pod is not in order: %s", error, extra={"uid": uid, "pod": pod_ref(pod)})
+            events.pod(WARNING, "FailedSync", f"error: {error}")
+            return min(0.5 * 2.0 ** min(memory.sync_failures, 10), MAX_RETRY)
+
+    async def _look(self, uid: str, pod: Pod, memory: _Memory, events: PodEvents) -> float | None:
+        seen = await self._cri.observe(uid)
+        facts = self._facts(pod, seen, memory)
+        actions = compute_pod_actions(pod, seen, facts, self.config)
+        memory.look = why.Look(facts.now, seen, actions)
+        after = actions
+        if actions.effects:
+            log.info("%s", "; ".join(actions.describe()), extra={"uid": uid, "pod": pod_ref(pod)})
+            if actions.kill_sandbox or actions.remove or actions.finish:
+                pod = await self._write_status(pod, seen, actions, facts)  # before it is forgotten
+            results = await sync_pod(self._node, pod, seen, actions, events)
+            if results.finished:
+                self._forget(uid)
+                await self._store.delete(uid)
+                return None
+            self._remember(pod, actions, results, memory)
+            seen = await self._cri.observe(uid)
+            facts = self._facts(pod, seen, memory)
+            after = compute_pod_actions(pod, seen, facts, self.config)
+        elif seen.sandbox is not None and seen.sandbox.ready and not actions.done:
+            refresh_files(self._node, pod, seen.sandbox)
+        memory.sync_failures = 0
+        self._say_waiting(pod, after, facts, events)
+        ended = pod.status.phase in TERMINAL
+        pod = await self._write_status(pod, seen, after, facts)
+        self._say_unsupported(pod, memory, events)
+        if after.effects:
+            return SOON if after == actions else 0.0
+        if pod.status.phase in TERMINAL and not ended:
+            return 0.0
+        return None if after.next_look is None else max(0.0, after.next_look - self._clock())
+
+    def _parse(self, record: Record, memory: _Memory) -> Pod:
+        if memory.pod is None or memory.version != record.resource_version:
+            pod = Pod.parse(record.doc)
+            if memory.pod is not None and memory.pod.metadata.generation != pod.metadata.generation:
+                memory.said.clear()
+            memory.pod, memory.version = pod, record.resource_version
+        return memory.pod
+
+    def _facts(self, pod: Pod, seen: PodSeen, memory: _Memory) -> Facts:
+        wanted = {c.name: c.image or "" for c in [*pod.spec.init_containers, *pod.spec.containers]}
+        references = {
+            *wanted.values(),
+            *(c.image for c in seen.containers if c.state is ContainerState.RUNNING),
+        }
+        self._notice_loss(pod, seen, memory)
+        return Facts(
+            now=self._clock(),
+            images={reference: self._cri.image(reference) for reference in references if reference},
+            pulls=self._node.puller.states(pod.metadata.uid or "", wanted),
+            start_failures=memory.starts,
+            sandbox_failure=memory.sandbox,
+        )
+
+    def _notice_loss(self, pod: Pod, seen: PodSeen, memory: _Memory) -> None:
+        """A sandbox that ended by itself soon after it was made is not made again at full speed."""
+        if seen.sandbox is not None and seen.sandbox.ready:
+            memory.sandbox_since = memory.sandbox_since or seen.sandbox.created_at
+            return
+        if not memory.sandbox_since:
+            return
+        now = self._clock()
+        lasted = now - memory.sandbox_since >= LASTED
+        memory.sandbox_since = 0.0
+        memory.sandbox_failures = 0 if lasted else memory.sandbox_failures + 1
+        wait = self.config.crash_back_off.wait(memory.sandbox_failures - 1)
+        memory.sandbox = sandbox_failure(pod, "the last one ended by itself", now + wait)
+
+    def _remember(self, pod: Pod, actions: PodActions, results: Results, memory: _Memory) -> None:
+        for name, failure in results.starts.items():
+            memory.starts.pop(name, None)
+            if failure is not None:
+                memory.starts[name] = failure
+        if actions.kill_sandbox:
+            memory.sandbox_since = 0.0
+        if results.made_sandbox is not None:
+            memory.sandbox = None
+            memory.sandbox_since = results.made_sandbox.created_at or self._clock()
+        elif results.sandbox:
+            memory.sandbox_failures += 1
+            wait = min(2.0 ** min(memory.sandbox_failures - 1, 10), MAX_RETRY)
+            memory.sandbox = sandbox_failure(pod, results.sandbox, self._clock() + wait)
+
+    def _forget(self, uid: str) -> None:
+        self._pods.pop(uid, None)
+        self._node.puller.forget(uid)
+        self._node.net_files.pop(uid, None)
+
+    # -- the report ---------------------------------------------------------------------------------------------
+
+    async def _write_status(self, pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts) -> Pod:
+        """Write the status if it changed; the pod with it as its last written one."""
+        status = compute_pod_status(pod, seen, actions, facts, self.config)
+        if status == pod.status:
+            return pod
+        if status.phase != pod.status.phase:
+            log.info("phase %s", status.phase, extra={"uid": pod.metadata.uid, "pod": pod_ref(pod)})
+        await self._store.update_status(pod.metadata.uid or "", status.to_json())
+        return pod.model_copy(update={"status": PodStatus.parse(status.to_json())})
+
+    def _say_waiting(self, pod: Pod, actions: PodActions, facts: Facts, events: PodEvents) -> None:
+        """Events for what containers have begun to wait for, once for each wait."""
+        recorded = {status.name: status for status in statuses(pod.status)}
+        for name, waiting in actions.waiting.items():
+            if name in actions.finished or _waited(recorded.get(name)) == (waiting.reason, waiting.message):
+                continue
+            if waiting.reason == "CrashLoopBackOff":
+                text = f"Back-off restarting failed container {name} in pod {pod_ref(pod)}"
+                events.container(name, WARNING, "BackOff", text)
+            elif waiting.reason == "ImagePullBackOff":
+                image = waiting.message.partition(": ")[0]
+                events.container(name, NORMAL, "BackOff", image)
+                events.container(name, WARNING, "Failed", "Error: ImagePullBackOff")
+            elif waiting.reason == "ErrImageNeverPull":
+                events.container(name, WARNING, "ErrImageNeverPull", waiting.message)
+                events.container(name, WARNING, "Failed", "Error: ErrImageNeverPull")
+            elif waiting.reason == "CreateContainerConfigError" and name not in facts.start_failures:
+                events.container(name, WARNING, "Failed", f"Error: {waiting.message}")
+
+    def _say_unsupported(self, pod: Pod, memory: _Memory, events: PodEvents) -> None:
+        """No field is silent: one Warning event for each that is not acted on."""
+        for found in unsupported_fields(pod):
+            if found.path not in memory.said:
+                memory.said.add(found.path)
+                events.pod(WARNING, "Unsupported", f"{found.path}: {found.sentence}")
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def why(self, uid: str, pod: str) -> dict[str, Any] | None:
+        """The last look at a pod, in words (kubelite.api.node.Why); None when there was none yet."""
+        memory = self._pods.get(uid)
+        return why.words(memory.look, pod) if memory is not None and memory.look is not None else None
+
+    async def preview(self, doc: Mapping[str, Any]) -> PodActions:
+        """What would be done if the pod were as `doc` says, with its present status."""
+        pod = Pod.parse(dict(doc))
+        uid = pod.metadata.uid or ""
+        seen = await self._cri.observe(uid)
+        memory = self._pods.get(uid, _Memory())
+        return compute_pod_actions(
+            pod, seen, self._facts(pod, seen, dataclasses.replace(memory)), self.config
+        )
+
+
+def _waited(status: ContainerStatus | None) -> tuple[str, str] | None:
+    waiting = status.state.waiting if status is not None and status.state is not None else None
+    return (waiting.reason or "", waiting.message or "") if waiting is not None else None

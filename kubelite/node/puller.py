@@ -1,0 +1,102 @@
+"""Effects: images pulled beside everything else, with kubelet's back-off for each image of each pod (C10).
+
+A pull belongs to one start (container and attempt): with pull policy Always every start asks the registry anew. The
+worker is woken when it ends, and reads how it stands from `states`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kubelite.node.actions import PullImage, PullPhase, PullSeen
+from kubelite.node.config import BackOff
+from kubelite.node.cri import Cri
+from kubelite.node.recorder import NORMAL, WARNING, PodEvents
+from manifests.core import Pod
+from runtime.errors import RuntimeFault
+
+_REASONS = ("ErrImagePull", "InvalidImageName", "RegistryUnavailable", "SignatureValidationFailed")
+
+
+@dataclass(slots=True)
+class _Pull:
+    reference: str
+    seen: PullSeen
+    task: asyncio.Task[None] | None = None
+
+
+class Puller:
+    """Every pull under way or lately ended. `wake(uid)` is called when one ends."""
+
+    def __init__(
+        self, cri: Cri, back_off: BackOff, *, clock: Callable[[], float], wake: Callable[[str], None]
+    ) -> None:
+        self._cri = cri
+        self._back_off = back_off
+        self._clock = clock
+        self._wake = wake
+        self._pulls: dict[str, dict[tuple[str, int], _Pull]] = {}
+        self._failures: dict[tuple[str, str], int] = {}  # (uid, reference) → in a row
+
+    def states(self, uid: str, images: Mapping[str, str]) -> dict[tuple[str, int], PullSeen]:
+        """How the pod's pulls stand; those of an image that a container no longer has do not count."""
+        pulls = self._pulls.get(uid, {})
+        return {key: pull.seen for key, pull in pulls.items() if images.get(key[0]) == pull.reference}
+
+    def begin(self, pod: Pod, wanted: PullImage, events: PodEvents) -> None:
+        uid = pod.metadata.uid or ""
+        pulls = self._pulls.setdefault(uid, {})
+        for key, pull in list(pulls.items()):
+            if key[0] == wanted.name:
+                del pulls[key]
+                if pull.task is not None:
+                    pull.task.cancel()
+        events.container(wanted.name, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
+        pull = _Pull(wanted.reference, PullSeen(PullPhase.PULLING))
+        pull.task = asyncio.get_running_loop().create_task(
+            self._pull(uid, wanted, pull, events), name=f"pull-{wanted.reference}"
+        )
+        pulls[wanted.name, wanted.attempt] = pull
+
+    async def _pull(self, uid: str, wanted: PullImage, pull: _Pull, events: PodEvents) -> None:
+        began, key = self._clock(), (uid, wanted.reference)
+        try:
+            image = await self._cri.pull(wanted.reference)
+        except RuntimeFault as error:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            now = self._clock()
+            reason = error.reason if error.reason in _REASONS else "ErrImagePull"
+            wait = self._back_off.wait(self._failures[key])
+            pull.seen = PullSeen(PullPhase.FAILED, reason, str(error), now, now + wait)
+            message = f'Failed to pull image "{wanted.reference}": {error}'
+            events.container(wanted.name, WARNING, "Failed", message)
+            events.container(wanted.name, WARNING, "Failed", f"Error: {reason}")
+        else:
+            self._failures.pop(key, None)
+            pull.seen = PullSeen(PullPhase.PULLED)
+            took = f"{self._clock() - began:.3f}s".replace(".000s", "s")
+            message = (
+                f'Successfully pulled image "{wanted.reference}" in {took} ({took} including waiting). '
+                f"Image size: {image.size} bytes."
+            )
+            events.container(wanted.name, NORMAL, "Pulled", message)
+        pull.task = None
+        self._wake(uid)
+
+    def forget(self, uid: str) -> None:
+        """The pod is gone, or going: nobody waits for its images any more."""
+        for pull in self._pulls.pop(uid, {}).values():
+            if pull.task is not None:
+                pull.task.cancel()
+        for key in [key for key in self._failures if key[0] == uid]:
+            del self._failures[key]
+
+    async def close(self) -> None:
+        tasks = [
+            pull.task for pulls in self._pulls.values() for pull in pulls.values() if pull.task is not None
+        ]
+        for uid in list(self._pulls):
+            self.forget(uid)
+        await asyncio.gather(*tasks, return_exceptions=True)

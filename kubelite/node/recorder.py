@@ -1,0 +1,42 @@
+"""Events, as the node's effects report them: the seam to whoever keeps them, and the reference they are about."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from manifests.core import Container, Pod
+
+NORMAL, WARNING = "Normal", "Warning"
+
+
+class Recorder(Protocol):
+    """Never waits, never fails."""
+
+    def event(self, reference: dict[str, Any], type_: str, reason: str, message: str) -> None: ...
+
+
+class PodEvents:
+    """A recorder that speaks of one pod and its containers."""
+
+    def __init__(self, recorder: Recorder, pod: Pod) -> None:
+        self._recorder = recorder
+        self._pod = pod
+        self._reference = {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "namespace": pod.metadata.namespace or "default",
+            "name": pod.metadata.name or "",
+            "uid": pod.metadata.uid or "",
+        }
+
+    def pod(self, type_: str, reason: str, message: str) -> None:
+        self._recorder.event(self._reference, type_, reason, message)
+
+    def container(self, name: str, type_: str, reason: str, message: str) -> None:
+        init = any(c.name == name for c in self._pod.spec.init_containers)
+        path = f"spec.{'initContainers' if init else 'containers'}{{{name}}}"
+        self._recorder.event({**self._reference, "fieldPath": path}, type_, reason, message)
+
+
+def find_container(pod: Pod, name: str) -> Container | None:
+    return next((c for c in [*pod.spec.init_containers, *pod.spec.containers] if c.name == name), None)

@@ -1,0 +1,401 @@
+"""Effects: apply a PodActions, in field order, through the Cri; report what failed, and say each step in events.
+
+Nothing is decided here. A step that fails makes the ones that stand on it moot; what a failed start or a failed sandbox
+means (which reason, when to try again) goes back as facts for the next decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from kubelite.node import container_spec, env, hashes, mounts, netfiles, resources, users, volumes
+from kubelite.node.actions import PodActions, SandboxFailure, StartContainer, StartFailure
+from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
+from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.puller import Puller
+from kubelite.node.recorder import NORMAL, WARNING, PodEvents, find_container
+from manifests.core import Container, Pod
+from runtime.errors import NotFoundError, RuntimeFault, StartError
+from runtime.security.paths import masked_paths
+from runtime.security.seccomp import default_profile
+
+log = logging.getLogger(__name__)
+RETRY_START = 10.0  # seconds until a start that failed for its configuration is tried again
+RETRY_MOUNT = 2.0
+
+
+@dataclass(slots=True)
+class Results:
+    """What came of it: failures by container (None: it went well), the sandbox's failure, whether the pod is gone."""
+
+    starts: dict[str, StartFailure | None] = field(default_factory=dict)
+    sandbox: str = ""  # the sentence of its failure
+    made_sandbox: SandboxSeen | None = None
+    finished: bool = False
+
+
+@dataclass(slots=True)
+class Node:
+    """What effects act through."""
+
+    cri: Cri
+    config: NodeConfig
+    puller: Puller
+    find: env.Find
+    clock: Callable[[], float]
+    net_files: dict[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # uid → hosts and resolv.conf as written
+
+
+async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events: PodEvents) -> Results:
+    """Apply the actions. Raises RuntimeFault or OSError when something outside of a container's start fails."""
+    results, uid = Results(), pod.metadata.uid or ""
+    await _stop(node, uid, actions, events)
+    for pull in actions.pull:
+        node.puller.begin(pod, pull, events)
+    if actions.kill_sandbox:
+        if actions.create_sandbox:
+            events.pod(NORMAL, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+        await node.cri.stop_sandbox(uid)
+    sandbox = seen.sandbox
+    if actions.create_sandbox:
+        sandbox = results.made_sandbox = await _create_sandbox(node, pod, actions, results, events)
+    if actions.update_sandbox:
+        limits = resources.pod_resources(pod, node.config)
+        await node.cri.update_sandbox(uid, resources=limits, resources_hash=hashes.resources_hash(limits))
+    if actions.start and sandbox is not None:
+        starts = [
+            _start(_Starting(node, pod, container, start, sandbox, events), results)
+            for start in actions.start
+            if (container := find_container(pod, start.name)) is not None
+        ]
+        await (asyncio.gather(*starts) if len(starts) > 1 else starts[0])
+    await _tidy(node, uid, actions)
+    if actions.finish:
+        node.puller.forget(uid)
+        node.net_files.pop(uid, None)
+        mounts.unmount_below(node.config.pod_dir(uid))
+        await node.cri.remove_pod(uid)
+        results.finished = True
+    return results
+
+
+async def _stop(node: Node, uid: str, actions: PodActions, events: PodEvents) -> None:
+    for stop in actions.stop:
+        events.container(stop.name, NORMAL, "Killing", stop.message)
+        with contextlib.suppress(NotFoundError):
+            await node.cri.stop_container(uid, stop.id, signal=stop.signal, grace=stop.grace)
+
+
+async def _tidy(node: Node, uid: str, actions: PodActions) -> None:
+    for update in actions.update:
+        await node.cri.update_container(
+            uid, update.id, resources=dict(update.resources), resources_hash=update.resources_hash
+        )
+    for removal in actions.remove:
+        with contextlib.suppress(NotFoundError):
+            await node.cri.remove_container(uid, removal.id)
+
+
+# -- the sandbox ------------------------------------------------------------------------------------------------
+
+
+def sandbox_request(pod: Pod, config: NodeConfig) -> SandboxRequest:
+    """PURE: what the pod's sandbox is made from."""
+    spec, limits = pod.spec, resources.pod_resources(pod, config)
+    ports = () if spec.host_network else tuple(host_ports(pod))
+    security = spec.security_context
+    return SandboxRequest(
+        uid=pod.metadata.uid or "",
+        namespace=pod.metadata.namespace or "default",
+        name=pod.metadata.name or "",
+        hostname=netfiles.uts_hostname(pod, config),
+        cgroup=resources.pod_cgroup(pod, config),
+        spec_hash=hashes.sandbox_hash(pod),
+        host_network=bool(spec.host_network),
+        host_pid=bool(spec.host_pid),
+        host_ipc=bool(spec.host_ipc),
+        host_ports=ports,
+        resources=limits,
+        resources_hash=hashes.resources_hash(limits),
+        sysctls={sysctl.name: sysctl.value for sysctl in security.sysctls} if security is not None else {},
+    )
+
+
+def host_ports(pod: Pod) -> Iterator[HostPort]:
+    """PURE: the ports that are published on the host."""
+    for container in [*pod.spec.init_containers, *pod.spec.containers]:
+        for port in container.ports:
+            if port.host_port:
+                yield HostPort(
+                    port.host_port, port.container_port, port.protocol or "TCP", port.host_ip or ""
+                )
+
+
+async def _create_sandbox(
+    node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents
+) -> SandboxSeen | None:
+    """Start it; what the containers need of the image meanwhile is looked up while the shim comes up."""
+    work = asyncio.ensure_future(node.cri.run_sandbox(sandbox_request(pod, node.config)))
+    await asyncio.sleep(0)  # the request is on its way before anything else is done
+    _warm(node, pod, actions)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        work.cancel()
+        raise
+    except RuntimeFault as error:
+        results.sandbox = str(error)
+        events.pod(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+        return None
+
+
+def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
+    """Fill the caches that a start reads: the image's users, the seccomp profile, the masked paths. Errors come again,
+    and are reported, when the start itself asks."""
+    for start in actions.start:
+        container = find_container(pod, start.name)
+        image = node.cri.image(container.image or "") if container is not None else None
+        if container is None or image is None:
+            continue
+        with contextlib.suppress(RuntimeFault, OSError):
+            users.resolve_user(pod, container, image.config.get("User") or "", image.layers)
+            _seccomp(pod, container)
+            _masked_paths()
+
+
+@lru_cache(maxsize=32)
+def _profile(caps: tuple[str, ...]) -> dict[str, Any]:
+    return default_profile(frozenset(caps))
+
+
+def _seccomp(pod: Pod, container: Container) -> dict[str, Any] | None:
+    if not container_spec.seccomp_wanted(pod, container):
+        return None
+    return _profile(tuple(container_spec.capabilities(container)))
+
+
+@lru_cache(maxsize=1)
+def _masked_paths() -> tuple[str, ...]:
+    return tuple(masked_paths())
+
+
+# -- a container ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Starting:
+    """One start under way, and what it is made from."""
+
+    node: Node
+    pod: Pod
+    container: Container
+    start: StartContainer
+    sandbox: SandboxSeen
+    events: PodEvents
+
+    @property
+    def uid(self) -> str:
+        return self.pod.metadata.uid or ""
+
+
+async def _start(one: _Starting, results: Results) -> None:
+    """Prepare, create, start; a failure is a fact, not an exception."""
+    name, reason, message, wait = one.container.name, "", "", RETRY_START
+    try:
+        if one.start.discard:
+            await one.node.cri.remove_container(one.uid, one.start.discard)
+        with contextlib.ExitStack() as held:
+            request = _request(one, held)
+            _announce(one)
+            await one.node.cri.start_container(request)
+    except MountError as error:
+        reason = "PodInitializing" if one.pod.spec.init_containers else "ContainerCreating"
+        wait = RETRY_MOUNT
+        one.events.pod(WARNING, "FailedMount", str(error))
+    except StartError as error:  # its record is kept: from here on it is a container that ended
+        one.events.container(name, NORMAL, "Created", "Container created")
+        one.events.container(name, WARNING, "Failed", f"Error: {error}")
+    except RuntimeFault as error:
+        reason = error.reason if isinstance(error, ConfigError) else "CreateContainerError"
+        message, wait = str(error), 1.0 if error.retriable else RETRY_START
+        one.events.container(name, WARNING, "Failed", f"Error: {error}")
+    except OSError as error:
+        reason, message = "CreateContainerError", str(error)
+        one.events.container(name, WARNING, "Failed", f"Error: {error}")
+    else:
+        one.events.container(name, NORMAL, "Created", "Container created")
+        one.events.container(name, NORMAL, "Started", "Container started")
+    spec_hash = hashes.container_hash(one.pod, one.container)
+    failure = StartFailure(reason, message, spec_hash, one.node.clock() + wait) if reason else None
+    results.starts[name] = failure
+
+
+def _announce(one: _Starting) -> None:
+    """kubelet says of an image that was here already that it was (the puller says the rest)."""
+    name, image = one.container.name, one.container.image or ""
+    if (name, one.start.attempt) not in one.node.puller.states(one.uid, {name: image}):
+        text = f'Container image "{image}" already present on machine and can be accessed by the pod'
+        one.events.container(name, NORMAL, "Pulled", text)
+
+
+def _request(one: _Starting, held: contextlib.ExitStack) -> ContainerRequest:
+    """Everything the start needs, made. Descriptors that mounts refer to stay open in `held` until it is over."""
+    config, pod, container = one.node.config, one.pod, one.container
+    image = one.node.cri.image(container.image or "")
+    if image is None:
+        raise NotFoundError(f"image {container.image} is gone", retriable=True)
+    prepared = _prepare(one, image, held)
+    namespace, pod_name = pod.metadata.namespace or "default", pod.metadata.name or ""
+    return ContainerRequest(
+        uid=one.uid,
+        id=prepared.container_id,
+        name=container.name,
+        attempt=one.start.attempt,
+        image=image,
+        image_ref=container.image or "",
+        spec=container_spec.container_spec(pod, container, prepared, config),
+        spec_hash=hashes.container_hash(pod, container),
+        resources_hash=hashes.resources_hash(resources.container_resources(container)),
+        log_path=config.log_path(namespace, pod_name, one.uid, container.name, one.start.attempt),
+        crash_count=one.start.crash_count,
+        files=((prepared.termination_log, ""),),
+        stdin=bool(container.stdin),
+        tty=bool(container.tty),
+        termination_message_path=prepared.termination_log,
+    )
+
+
+def _prepare(one: _Starting, image: ImageSeen, held: contextlib.ExitStack) -> container_spec.Prepared:
+    config, pod, container = one.node.config, one.pod, one.container
+    ips = tuple(pod_ips(pod, one.sandbox, config))
+    sources = env.Sources(one.node.find, config, ips)
+    variables = env.container_env(pod, container, sources)
+    write_net_files(one.node, pod, ips)
+    shm = volumes.shm_plan(pod, config)
+    if shm is not None:
+        mounts.set_up(shm)
+    directory = config.pod_dir(one.uid)
+    return container_spec.Prepared(
+        image=image,
+        sandbox=one.sandbox,
+        container_id=secrets.token_hex(32),
+        user=users.resolve_user(pod, container, image.config.get("User") or "", image.layers),
+        env=variables,
+        volumes=_volumes(one, sources, variables, held),
+        hosts=f"{directory}/etc-hosts",
+        hostname="" if pod.spec.host_network else f"{directory}/hostname",
+        resolv_conf=f"{directory}/resolv.conf",
+        shm=shm.path if shm is not None else "",
+        termination_log=config.termination_log(one.uid, container.name, one.start.attempt),
+        masked_paths=_masked_paths(),
+        devices=mounts.host_devices() if container_spec.is_privileged(container) else (),
+        seccomp=_seccomp(pod, container),
+    )
+
+
+def pod_ips(pod: Pod, sandbox: SandboxSeen, config: NodeConfig) -> list[str]:
+    ip = config.host_ip if pod.spec.host_network else sandbox.ip
+    return [ip] if ip else []
+
+
+def _volumes(
+    one: _Starting, sources: env.Sources, variables: dict[str, str], held: contextlib.ExitStack
+) -> dict[str, str]:
+    """Mount path → the path on the host that is mounted there, with the volumes made."""
+    wanted = [mount.name for mount in one.container.volume_mounts]
+    plans = {plan.name: plan for plan in volumes.plan_volumes(one.pod, wanted, sources)}
+    for plan in plans.values():
+        mounts.set_up(plan)
+    found: dict[str, str] = {}
+    for mount in one.container.volume_mounts:
+        if mount.name not in plans:
+            raise ConfigError(f'volumeMount {mount.mount_path}: no volume is called "{mount.name}"')
+        sub_path = mount.sub_path or ""
+        if mount.sub_path_expr:
+            sub_path = env.expand(mount.sub_path_expr, variables)
+            if "$(" in sub_path:
+                raise ConfigError(f'subPathExpr "{mount.sub_path_expr}" names a variable that is not set')
+        found[mount.mount_path] = _source(plans[mount.name].path, sub_path, held)
+    return found
+
+
+def _source(path: str, sub_path: str, held: contextlib.ExitStack) -> str:
+    """A volume's path, or a sub-path of it as a descriptor's: the name could mean something else by the time it is
+    mounted, the descriptor cannot."""
+    if not sub_path:
+        return path
+    fd = mounts.open_sub_path(path, sub_path)
+    held.callback(os.close, fd)
+    return f"/proc/{os.getpid()}/fd/{fd}"
+
+
+# -- the pod's own files ----------------------------------------------------------------------------------------
+
+
+def write_net_files(node: Node, pod: Pod, ips: tuple[str, ...]) -> None:
+    """Write hosts, hostname and resolv.conf when they differ from what was written last. In place, never by rename:
+    running containers have these very files mounted."""
+    config, uid = node.config, pod.metadata.uid or ""
+    host_hosts = _read(config.host_hosts) if pod.spec.host_network else ""
+    hosts = netfiles.hosts_file(pod, ips, config, host_hosts)
+    resolv = netfiles.resolv_conf(pod, config, _read(config.host_resolv_conf))
+    if node.net_files.get(uid) == (hosts, resolv):
+        return
+    directory = config.pod_dir(uid)
+    os.makedirs(directory, mode=0o750, exist_ok=True)
+    _rewrite(f"{directory}/etc-hosts", hosts)
+    _rewrite(f"{directory}/hostname", netfiles.hostname_file(pod))
+    _rewrite(f"{directory}/resolv.conf", resolv)
+    node.net_files[uid] = (hosts, resolv)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _rewrite(path: str, content: str) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with open(fd, "r+", encoding="utf-8") as file:
+        if file.read() != content:
+            file.seek(0)
+            file.truncate()
+            file.write(content)
+        os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
+
+
+def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:
+    """What changes in a running pod's files without a restart: host aliases, DNS, the content of configMap, secret and
+    downwardAPI volumes. A source that is gone leaves the last content."""
+    ips = tuple(pod_ips(pod, sandbox, node.config))
+    if pod.metadata.uid in node.net_files or os.path.isdir(node.config.pod_dir(pod.metadata.uid or "")):
+        write_net_files(node, pod, ips)
+    sources = env.Sources(node.find, node.config, ips)
+    for volume in pod.spec.volumes:
+        if not (volume.config_map or volume.secret or volume.downward_api or volume.projected):
+            continue
+        try:
+            plan = volumes.plan_volume(pod, volume, sources)
+            if os.path.isdir(plan.path):
+                mounts.write_files(plan)
+        except (RuntimeFault, OSError) as error:
+            log.warning("volume %s is not refreshed: %s", volume.name, error, extra={"uid": pod.metadata.uid})
+
+
+def sandbox_failure(pod: Pod, message: str, retry_at: float) -> SandboxFailure:
+    return SandboxFailure(message, hashes.sandbox_hash(pod), retry_at)

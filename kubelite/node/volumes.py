@@ -1,0 +1,194 @@
+"""PURE: what a pod's volumes are on this node, and what the files in them say. mounts.py makes them.
+
+A volume is planned as a directory below the pod's own (kubelet's layout), or as a path of the host. The content of
+configMap, secret, downwardAPI and projected volumes is a payload: relative path → bytes and mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from kubelite.node import env, resources
+from kubelite.node.config import NodeConfig
+from kubelite.node.faults import ConfigError, MountError
+from manifests.core import (
+    ConfigMapProjection,
+    ConfigMapVolumeSource,
+    DownwardAPIVolumeFile,
+    KeyToPath,
+    Pod,
+    SecretProjection,
+    SecretVolumeSource,
+    Volume,
+    VolumeProjection,
+)
+
+DEFAULT_MODE = 0o644
+SHM_BYTES = 64 << 20
+
+
+class Kind(StrEnum):
+    DIRECTORY = "directory"  # emptyDir on disk
+    MEMORY = "memory"  # emptyDir on a tmpfs
+    HOST = "host"  # hostPath
+    FILES = "files"  # a payload, swapped in whole
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    content: bytes
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    name: str
+    kind: Kind
+    path: str  # on the host
+    host_type: str = ""  # hostPath's type
+    size: int = 0  # bytes of a tmpfs, 0 = no limit of its own
+    files: Mapping[str, File] = field(default_factory=dict)
+    fs_group: int | None = None
+
+
+def plan_volumes(pod: Pod, names: Iterable[str], sources: env.Sources) -> tuple[VolumePlan, ...]:
+    """The volumes of these names. Raises MountError for content that is missing."""
+    wanted = set(names)
+    return tuple(plan_volume(pod, volume, sources) for volume in pod.spec.volumes if volume.name in wanted)
+
+
+def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
+    group = pod.spec.security_context.fs_group if pod.spec.security_context is not None else None
+    config, uid, name = sources.config, pod.metadata.uid or "", volume.name
+    if volume.host_path is not None:
+        return VolumePlan(name, Kind.HOST, volume.host_path.path, volume.host_path.type or "")
+    if volume.empty_dir is not None or len(volume.model_fields_set) == 1:
+        path = config.volume_dir(uid, "kubernetes.io~empty-dir", name)
+        empty = volume.empty_dir
+        if empty is None or empty.medium != "Memory":
+            return VolumePlan(name, Kind.DIRECTORY, path, fs_group=group)
+        size = empty.size_limit.value() if empty.size_limit is not None else _pod_memory(pod)
+        return VolumePlan(name, Kind.MEMORY, path, size=size, fs_group=group)
+    for plugin, source in (
+        ("kubernetes.io~configmap", volume.config_map),
+        ("kubernetes.io~secret", volume.secret),
+        ("kubernetes.io~downward-api", volume.downward_api),
+        ("kubernetes.io~projected", volume.projected),
+    ):
+        if source is not None:
+            path = config.volume_dir(uid, plugin, name)
+            return VolumePlan(name, Kind.FILES, path, files=payload(pod, volume, sources), fs_group=group)
+    raise ConfigError(f'volume "{name}": volumes of this kind are not available on this node')
+
+
+def shm_plan(pod: Pod, config: NodeConfig) -> VolumePlan | None:
+    """The /dev/shm that the containers of a pod share; None where one tmpfs of its own is as good (one container)."""
+    if pod.spec.host_ipc or len(pod.spec.containers) + len(pod.spec.init_containers) < 2:
+        return None
+    return VolumePlan("shm", Kind.MEMORY, f"{config.pod_dir(pod.metadata.uid or '')}/shm", size=SHM_BYTES)
+
+
+def _pod_memory(pod: Pod) -> int:
+    """An emptyDir in memory may grow to the pod's memory limit (kubelet's SizeMemoryBackedVolumes)."""
+    return resources.pod_amounts(pod).memory_limit or 0
+
+
+def payload(pod: Pod, volume: Volume, sources: env.Sources) -> dict[str, File]:
+    """The files of a configMap, secret, downwardAPI or projected volume."""
+    try:
+        if volume.config_map is not None:
+            return _config_map(pod, volume.config_map, volume.config_map.default_mode, sources)
+        if volume.secret is not None:
+            return _secret(pod, volume.secret.secret_name, volume.secret, volume.secret.default_mode, sources)
+        if volume.downward_api is not None:
+            return _downward(pod, volume.downward_api.items, volume.downward_api.default_mode, sources)
+        files: dict[str, File] = {}
+        assert volume.projected is not None
+        for projection in volume.projected.sources:
+            files.update(_projected(pod, projection, volume.projected.default_mode, sources))
+    except ConfigError as error:
+        raise MountError(f'MountVolume.SetUp failed for volume "{volume.name}" : {error}') from error
+    return files
+
+
+def _projected(
+    pod: Pod, projection: VolumeProjection, mode: int | None, sources: env.Sources
+) -> dict[str, File]:
+    if projection.config_map is not None:
+        return _config_map(pod, projection.config_map, mode, sources)
+    if projection.secret is not None:
+        return _secret(pod, projection.secret.name, projection.secret, mode, sources)
+    if projection.downward_api is not None:
+        return _downward(pod, projection.downward_api.items, mode, sources)
+    raise ConfigError("a projected source of this kind is not available on this node")
+
+
+def _config_map(
+    pod: Pod, source: ConfigMapVolumeSource | ConfigMapProjection, mode: int | None, sources: env.Sources
+) -> dict[str, File]:
+    found = sources.find("ConfigMap", pod.metadata.namespace or "default", source.name or "")
+    if found is None and not source.optional:
+        raise ConfigError(f'configmap "{source.name}" not found')
+    data = env.configmap_data(found or {})
+    return _picked(data, source.items, mode, bool(source.optional), f'configmap "{source.name}"')
+
+
+def _secret(
+    pod: Pod,
+    name: str | None,
+    source: SecretVolumeSource | SecretProjection,
+    mode: int | None,
+    sources: env.Sources,
+) -> dict[str, File]:
+    found = sources.find("Secret", pod.metadata.namespace or "default", name or "")
+    if found is None and not source.optional:
+        raise ConfigError(f'secret "{name}" not found')
+    return _picked(
+        env.secret_data(found or {}), source.items, mode, bool(source.optional), f'secret "{name}"'
+    )
+
+
+def _picked(
+    data: Mapping[str, bytes], items: list[KeyToPath], mode: int | None, optional: bool, owner: str
+) -> dict[str, File]:
+    """All keys, or those of `items` at their paths."""
+    default = DEFAULT_MODE if mode is None else mode
+    if not items:
+        return {key: File(value, default) for key, value in data.items()}
+    files: dict[str, File] = {}
+    for item in items:
+        if item.key not in data:
+            if optional:
+                continue
+            raise ConfigError(f"{owner} references non-existent config key: {item.key}")
+        files[checked_path(item.path)] = File(data[item.key], default if item.mode is None else item.mode)
+    return files
+
+
+def _downward(
+    pod: Pod, items: list[DownwardAPIVolumeFile], mode: int | None, sources: env.Sources
+) -> dict[str, File]:
+    files: dict[str, File] = {}
+    for item in items:
+        if item.field_ref is not None:
+            text = env.field_value(pod, item.field_ref.field_path, sources)
+        elif item.resource_field_ref is not None:
+            text = env.resource_value(pod, pod.spec.containers[0], item.resource_field_ref, sources.config)
+        else:
+            continue
+        default = DEFAULT_MODE if mode is None else mode
+        files[checked_path(item.path)] = File(text.encode(), default if item.mode is None else item.mode)
+    return files
+
+
+def checked_path(path: str) -> str:
+    """A relative path that stays below where it is put."""
+    if (
+        path.startswith("/")
+        or any(part in ("", ".", "..") for part in path.split("/"))
+        or path.startswith("..")
+    ):
+        raise ConfigError(f'invalid path "{path}": must be relative, without ".." in it')
+    return path

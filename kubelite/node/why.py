@@ -1,0 +1,82 @@
+"""PURE: the last look at a pod in words: what was seen, what was decided, why, and when it is looked at again."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from kubelite.node.actions import PodActions
+from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.times import rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look: when, what was seen, what was decided, and the error that cut it short."""
+
+    at: float
+    seen: PodSeen
+    actions: PodActions
+    error: str = ""
+
+
+def words(look: Look, pod: str) -> dict[str, Any]:
+    """As kubelite.api.node.Why."""
+    actions = look.actions
+    reasons = list(actions.reasons)
+    if look.error:
+        reasons.append(f"the last attempt failed: {look.error}")
+    return {
+        "pod": pod,
+        "observedAt": rfc3339(look.at),
+        "observed": observed(look.seen),
+        "decided": actions.describe(),
+        "reasons": reasons or ["everything is as the manifest wants it"],
+        "next": f"looked at again at {rfc3339(actions.next_look)}" if actions.next_look else "",
+        "actions": _json(actions),
+    }
+
+
+def observed(seen: PodSeen) -> list[str]:
+    sandbox = seen.sandbox
+    if sandbox is None:
+        lines = ["there is no sandbox"]
+    else:
+        where = f", address {sandbox.ip}" if sandbox.ip else ""
+        state = "stands" if sandbox.ready else "is not ready"
+        lines = [f"the sandbox {state} (shim pid {sandbox.pid}{where}), made {rfc3339(sandbox.created_at)}"]
+    lines += [_container(container) for container in seen.containers]
+    return lines
+
+
+def _container(seen: ContainerSeen) -> str:
+    what = f"container {seen.name}" + (f" (attempt {seen.attempt})" if seen.attempt else "")
+    if seen.state is ContainerState.RUNNING:
+        ending = f", to be killed at {rfc3339(seen.stop_deadline)}" if seen.stop_deadline else ""
+        return f"{what} runs since {rfc3339(seen.started_at)} (pid {seen.pid}){ending}"
+    if seen.state is ContainerState.CREATED:
+        return f"{what} is created but not started"
+    if seen.state is ContainerState.UNKNOWN:
+        return f"{what} was lost with its sandbox"
+    how = " (out of memory)" if seen.oom_killed else f" ({seen.message})" if seen.message else ""
+    return f"{what} ended at {rfc3339(seen.finished_at)} with exit code {seen.exit_code}{how}"
+
+
+def _json(actions: PodActions) -> dict[str, Any]:
+    """The PodActions whole, as JSON knows it."""
+    return {
+        entry.name: _plain(value)
+        for entry in dataclasses.fields(actions)
+        if (value := getattr(actions, entry.name)) not in ((), "", None, False, {}, frozenset())
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
