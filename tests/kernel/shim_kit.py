@@ -202,7 +202,7 @@ class Node:
             try:
                 await story(self)
                 for pod in self.pods:
-                    if shim_alive(pod.record):
+                    if shim_alive(pod.record) and os.path.exists(pod.config.run_dir):
                         await (await pod.connect()).shutdown(force=True)
             finally:
                 await self.forkserver.close()
@@ -221,11 +221,13 @@ class Node:
         ]
 
     def processes(self) -> list[int]:
-        """Pids whose cgroup carries our tag, or that are shims of ours."""
+        """Pids whose cgroup carries our tag. (Not the dead that only wait for the machine's init to reap them.)"""
         found = []
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
             with contextlib.suppress(OSError):
-                if self.tag in Path(f"/proc/{pid}/cgroup").read_text():
+                status = Path(f"/proc/{pid}/status").read_text()
+                waits_for_init = "State:\tZ" in status and "PPid:\t1\n" in status
+                if self.tag in Path(f"/proc/{pid}/cgroup").read_text() and not waits_for_init:
                     found.append(pid)
         return found
 

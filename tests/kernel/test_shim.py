@@ -541,11 +541,12 @@ def test_several_clients_and_bad_manners(node: Node) -> None:
         with pytest.raises(RuntimeFault, match="dance") as caught:
             await pod.client.call("dance")
         assert caught.value.reason == "UnknownOp"
-        for operation, args in (
+        incomplete: list[tuple[Op, dict[str, Any]]] = [
             (Op.START, {}),
             (Op.STOP, {"container_id": container}),
             (Op.CREATE, {"name": "x"}),
-        ):
+        ]
+        for operation, args in incomplete:
             with pytest.raises(RuntimeFault) as caught:
                 await pod.client.call(operation, **args)
             assert caught.value.reason == "BadRequest"

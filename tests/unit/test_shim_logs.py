@@ -38,11 +38,11 @@ def reference(text: bytes) -> list[tuple[bytes, bytes]]:
     """What containerd's redirectLogs makes of `text`, written the slow and obvious way."""
     found = []
     *whole, rest = text.split(b"\n")
-    for line in whole:
-        line = line.removesuffix(b"\r")
+    for raw in whole:
+        line = raw.removesuffix(b"\r")
         while len(line) > LINE_MAX:
-            found.append((b"P", line[:LINE_MAX]))
-            line = line[LINE_MAX:]
+            part, line = line[:LINE_MAX], line[LINE_MAX:]
+            found.append((b"P", part))
         found.append((b"F", line))
     while len(rest) > LINE_MAX:
         found.append((b"P", rest[:LINE_MAX]))
