@@ -328,7 +328,13 @@ def close_all_except(keep: set[int]) -> None:
 
 
 def mount(
-    source: _Path | None, target: _Path, fstype: _Path | None, flags: int = 0, data: _Path | None = None
+    source: _Path | None,
+    target: _Path,
+    fstype: _Path | None,
+    flags: int = 0,
+    data: _Path | None = None,
+    *,
+    about: str = "",
 ) -> None:
     _libcall(
         "mount",
@@ -337,7 +343,7 @@ def mount(
         _bytes(fstype),
         ctypes.c_ulong(flags),
         _bytes(data),
-        about=f"{os.fsdecode(fstype or source or '')} on {os.fsdecode(target)}",
+        about=about or f"{os.fsdecode(fstype or source or '')} on {os.fsdecode(target)}",
     )
 
 

@@ -153,8 +153,9 @@ class Container:
             pid, pidfd = _clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
             theirs.close()
             said = _converse(ours, f"exec in container {self.id}", until_exec=True)
+            handle = ExecHandle(pid, pidfd, (*warnings, *said))
             undo.pop_all()
-            return ExecHandle(pid, pidfd, (*warnings, *said))
+            return handle
 
     def update(self, resources: dict[str, Any]) -> list[str]:
         """Apply OCI linux.resources to the cgroup; only what is named changes. Returns warnings."""
@@ -230,8 +231,9 @@ def create(
         pid, pidfd = _clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
         theirs.close()
         said = _converse(ours, f"container {container_id}", mappings=lambda: _write_mappings(pid, linux))
+        made = Container(container_id, pid, pidfd, cgroup, spec, (*warnings, *said), ours, filter_)
         undo.pop_all()
-        return Container(container_id, pid, pidfd, cgroup, spec, (*warnings, *said), ours, filter_)
+        return made
 
 
 # --- what create and exec are made of ---

@@ -136,7 +136,8 @@ class FsMount:
         fd = self._target(root)
         try:
             flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly else 0)
-            sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None)
+            about = f"{self.fstype} on {self.target}"
+            sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None, about=about)
         finally:
             os.close(fd)
         if self.options.propagation or self.options.recursive_set or self.options.recursive_clear:
