@@ -1,0 +1,66 @@
+"""Mount options: each word of the specification's table means what mount(8) says."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime import syscalls as sc
+from runtime.errors import CapabilityError
+from runtime.oci import mounts
+from runtime.oci.mounts import Options
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], Options()),
+        (["defaults"], Options()),
+        (["ro", "nosuid"], Options(sc.MS_RDONLY | sc.MS_NOSUID)),
+        (["ro", "rw"], Options(0, sc.MS_RDONLY)),
+        (["rw", "ro"], Options(sc.MS_RDONLY, 0)),
+        (["rbind", "rprivate"], Options(sc.MS_BIND | sc.MS_REC, 0, (sc.MS_PRIVATE | sc.MS_REC,))),
+        (["bind", "shared", "rslave"], Options(sc.MS_BIND, 0, (sc.MS_SHARED, sc.MS_SLAVE | sc.MS_REC))),
+        (["mode=755", "nosuid", "size=64k"], Options(sc.MS_NOSUID, data="mode=755,size=64k")),
+        (["rro"], Options(recursive_set=sc.MOUNT_ATTR_RDONLY)),
+        (["rro", "rrw"], Options(recursive_clear=sc.MOUNT_ATTR_RDONLY)),
+        (["rnoatime"], Options(recursive_set=sc.MOUNT_ATTR_NOATIME, recursive_clear=sc.MOUNT_ATTR__ATIME)),
+        (["", "noatime"], Options(sc.MS_NOATIME)),
+    ],
+)
+def test_parse(options: list[str], expected: Options) -> None:
+    assert mounts.parse(options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "attrs"),
+    [
+        (["bind"], (0, 0)),
+        (["bind", "ro", "nosuid", "nodev", "noexec"], (1 | 2 | 4 | 8, 0)),
+        (["bind", "rw"], (0, 0)),  # never makes a read-only source writable
+        (["bind", "exec", "dev", "suid"], (0, 2 | 4 | 8)),
+        (["bind", "noatime"], (sc.MOUNT_ATTR_NOATIME, sc.MOUNT_ATTR__ATIME)),
+        (["bind", "relatime"], (0, sc.MOUNT_ATTR__ATIME)),
+        (["bind", "strictatime", "nodiratime"], (0x20 | 0x80, sc.MOUNT_ATTR__ATIME)),
+        (["bind", "nosymfollow"], (sc.MOUNT_ATTR_NOSYMFOLLOW, 0)),
+    ],
+)  # fmt: skip
+def test_attributes_of_binds(options: list[str], attrs: tuple[int, int]) -> None:
+    assert mounts.parse(options).attrs == attrs
+
+
+@pytest.mark.parametrize("option", ["idmap", "ridmap", "tmpcopyup"])
+def test_refused(option: str) -> None:
+    with pytest.raises(CapabilityError, match=option):
+        mounts.parse([option])
+
+
+def test_no_word_goes_to_the_file_system_by_mistake() -> None:
+    words = (
+        "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime"
+        " noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev"
+        " rdiratime relatime remount rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid"
+        " rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared"
+        " silent slave strictatime suid symfollow sync unbindable"
+    )  # config.md, "Linux mount options"
+    for word in words.split():
+        assert mounts.parse([word]).data == "", word
