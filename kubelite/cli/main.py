@@ -36,6 +36,7 @@ COMMANDS = {
     "load": ("images", "load", "Load an image from an archive (docker save, OCI) or an OCI layout"),
     "image": ("images", "image", "Work with images: ls, pull, load, pack, rm"),
     "serve": ("serve", "serve", "Run the node"),
+    "reset": ("reset", "reset", "End the node: daemon, pods, network"),
     "version": ("explain", "version", "Print the version"),
     "completion": ("explain", "completion", "Print the shell's completion script: bash, zsh or fish"),
 }

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from kubelite.cli.errors import CliError
+
 # Settings.load reads the rest: flag, then KUBELITE_… in the environment, then the configuration file, then defaults.
 _DIRECTORY = click.Path(file_okay=False)
 
@@ -28,6 +30,10 @@ _DIRECTORY = click.Path(file_okay=False)
 def serve(**flags: Any) -> int:
     """Run the node: watch the manifests directory and keep what it says running."""
     from kubelite.daemon import serve as run
-    from kubelite.settings import Settings
+    from kubelite.settings import Settings, SettingsError
 
-    return run(Settings.load({key: value for key, value in flags.items() if value is not None}))
+    try:
+        settings = Settings.load(flags)
+    except SettingsError as error:
+        raise CliError(f"error: {error}", code=2) from error
+    return run(settings)

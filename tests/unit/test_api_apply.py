@@ -1,0 +1,158 @@
+"""apply and delete as plans over texts: what is written where, and that nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from kubelite.api.apply import (
+    Key,
+    Plan,
+    execute,
+    in_namespace,
+    plan_apply,
+    plan_remove,
+    single_objects,
+    split,
+    target_path,
+)
+from kubelite.api.errors import ApiError
+
+WEB = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web  # mine\nspec: {a: 1}\n"
+DB = "# the database\napiVersion: v1\nkind: Pod\nmetadata:\n  name: db\nspec: {a: 1}\n"
+TARGET = "/m/new.yaml"
+
+
+def apply(files: dict[str, str], text: str) -> Plan:
+    return plan_apply(files, single_objects(split(text)), TARGET)
+
+
+def results(plan: Plan) -> list[tuple[str, str, str]]:
+    return [(str(o.key), o.result, o.file) for o in plan.outcomes]
+
+
+def test_new_document_goes_into_the_target() -> None:
+    plan = apply({}, WEB)
+    assert results(plan) == [("pod/web", "created", TARGET)]
+    assert plan.writes == {TARGET: WEB}
+
+
+def test_new_document_is_added_to_a_target_that_has_others() -> None:
+    plan = apply({TARGET: DB}, WEB)
+    assert plan.writes == {TARGET: f"{DB}---\n{WEB}"}
+
+
+def test_a_document_is_replaced_where_it_stands_and_comments_stay() -> None:
+    files = {"/m/all.yaml": f"# head\n---\n{DB}--- # second\n{WEB}---\n# tail\n"}
+    changed = WEB.replace("a: 1", "a: 2")
+    plan = apply(files, changed)
+    assert results(plan) == [("pod/web", "configured", "/m/all.yaml")]
+    assert plan.writes == {"/m/all.yaml": f"# head\n---\n{DB}---\n{changed}---\n# tail\n"}
+
+
+def test_first_document_without_separator_is_replaced() -> None:
+    changed = WEB.replace("a: 1", "a: 2")
+    assert apply({"/m/a.yaml": f"{WEB}---\n{DB}"}, f"---\n{changed}").writes == {"/m/a.yaml": f"{changed}---\n{DB}"}
+
+
+def test_same_content_is_unchanged_whatever_its_form() -> None:
+    plan = apply({"/m/a.yaml": WEB}, '{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "web"}, "spec": {"a": 1}}')
+    assert results(plan) == [("pod/web", "unchanged", "/m/a.yaml")]
+    assert not plan.writes
+
+
+def test_json_file_is_replaced_by_json() -> None:
+    files = {"/m/a.json": json.dumps({"kind": "Pod", "metadata": {"name": "web"}})}
+    (written,) = apply(files, WEB).writes.values()
+    assert written is not None and json.loads(written)["spec"] == {"a": 1}
+
+
+def test_two_namespaces_are_two_objects() -> None:
+    other = WEB.replace("name: web", "name: web\n  namespace: prod")
+    assert results(apply({"/m/a.yaml": WEB}, other)) == [("pod/web", "created", TARGET)]
+
+
+def test_dashes_inside_a_block_are_no_separator() -> None:
+    text = "kind: ConfigMap\nmetadata: {name: c}\ndata:\n  x: |\n    ---\n    y\n"
+    (chunk,) = split(text)
+    assert chunk.keys == (Key("ConfigMap", "default", "c"),)
+
+
+def test_windows_line_ends() -> None:
+    chunks = split(f"{WEB}---\n{DB}".replace("\n", "\r\n"))
+    assert [c.keys[0].name for c in chunks] == ["web", "db"]
+
+
+def test_flow_document_behind_its_dashes() -> None:
+    files = {"/m/a.yaml": f"--- {{kind: Pod, metadata: {{name: web}}}}\n---\n{DB}"}
+    plan = apply(files, WEB)
+    assert plan.writes == {"/m/a.yaml": f"---\n{WEB}---\n{DB}"}
+
+
+def test_list_is_taken_apart() -> None:
+    text = json.dumps({"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": n}} for n in "ab"]})
+    assert [str(o.key) for o in apply({}, text).outcomes] == ["pod/a", "pod/b"]
+
+
+def test_an_object_inside_a_list_is_not_touched() -> None:
+    files = {"/m/l.yaml": json.dumps({"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": n}} for n in ("web", "b")]})}
+    with pytest.raises(ApiError, match="inside a List"):
+        apply(files, WEB)
+
+
+def test_removed_document_leaves_the_others() -> None:
+    plan = plan_remove({"/m/a.yaml": f"{DB}---\n{WEB}"}, [Key("Pod", "default", "web"), Key("Pod", "default", "x")])
+    assert results(plan) == [("pod/web", "deleted", "/m/a.yaml"), ("pod/x", "missing", "")]
+    assert plan.writes == {"/m/a.yaml": DB}
+
+
+def test_file_with_nothing_left_goes() -> None:
+    plan = plan_remove({"/m/a.yaml": f"# only\n---\n{WEB}"}, [Key("Pod", "default", "web")])
+    assert plan.writes == {"/m/a.yaml": None}
+
+
+def test_namespace_is_written_into_the_text() -> None:
+    (chunk,) = [in_namespace(c, "prod") for c in split(WEB)]
+    assert chunk.text == WEB.replace("metadata:\n", "metadata:\n  namespace: prod\n")
+    assert chunk.keys == (Key("Pod", "prod", "web"),)
+    (flow,) = [in_namespace(c, "prod") for c in split("{kind: Pod, metadata: {name: web}}")]
+    assert flow.keys == (Key("Pod", "prod", "web"),)
+    with pytest.raises(ApiError, match="does not match the namespace"):
+        in_namespace(chunk, "other")
+
+
+@pytest.mark.parametrize(
+    ("file", "taken", "expected"),
+    [
+        ("/home/x/web.yaml", (), "/m/web.yaml"),
+        ("web.yml", (), "/m/web.yml"),
+        ("web.yaml.tmpl", (), "/m/web.yaml.yaml"),
+        (".hidden.yaml", (), "/m/hidden.yaml"),
+        ("-", (), "/m/pod-web.yaml"),
+        ("web.json", (), "/m/web.json"),
+        ("web.json", ("/m/web.json",), "/m/pod-web.json"),
+    ],
+)
+def test_target(file: str, taken: tuple[str, ...], expected: str) -> None:
+    assert target_path("/m", file, split(WEB), taken=taken) == expected
+
+
+def test_execute_replaces_by_rename_and_keeps_the_mode(tmp_path: Path) -> None:
+    old = tmp_path / "a.yaml"
+    old.write_text("old")
+    old.chmod(0o640)
+    gone = tmp_path / "b.yaml"
+    gone.write_text("x")
+    before = old.stat().st_ino
+    execute(Plan({str(old): "new", str(gone): None}, ()))
+    assert old.read_text() == "new" and old.stat().st_ino != before
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.yaml"]
+
+
+def test_bad_yaml_is_said() -> None:
+    with pytest.raises(ApiError, match="not a YAML document"):
+        split("a: [")
