@@ -10,7 +10,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from kubelite.api.node import (
     DiffEntry,
@@ -132,7 +132,8 @@ class Agent:
 
     async def why(self, namespace: str, name: str) -> Why | None:
         record = self.store.get("Pod", namespace, name)
-        return self.worker.why(record.uid, f"{namespace}/{name}") if record else None
+        found = self.worker.why(record.uid, f"{namespace}/{name}") if record else None
+        return cast(Why | None, found)
 
     async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
         record = self.store.get("Pod", namespace, name)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
-KUBELITE = (sys.executable, "-m", "kubelite.cli.main")
+KUBELITE = (sys.executable, "-m", "kubelite")
 IMAGE = "localhost/kubelite/busybox:latest"
 TIMEOUT = 20.0
 
