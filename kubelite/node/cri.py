@@ -168,8 +168,8 @@ class Cri(Protocol):
         ...
 
     async def stop_container(self, uid: str, container_id: str, *, signal: int, grace: float) -> None:
-        """Begin to stop: `signal` now, SIGKILL after `grace` seconds, counted by the shim. Returns at once; the exit shows
-        up in observe() and on the events. Again: can only shrink what is left."""
+        """Begin to stop: `signal` now, SIGKILL after `grace` seconds, counted by the shim. Returns at once; the exit
+        shows up in observe() and on the events. Again: can only shrink what is left."""
         ...
 
     async def update_container(

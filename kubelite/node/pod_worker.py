@@ -106,6 +106,7 @@ class PodWorker:
             return min(0.5 * 2.0 ** min(memory.sync_failures, 10), MAX_RETRY)
 
     async def _look(self, uid: str, pod: Pod, memory: _Memory, events: PodEvents) -> float | None:
+        before = pod.status
         seen = await self._cri.observe(uid)
         facts = self._facts(pod, seen, memory)
         actions = compute_pod_actions(pod, seen, facts, self.config)
@@ -127,13 +128,12 @@ class PodWorker:
         elif seen.sandbox is not None and seen.sandbox.ready and not actions.done:
             refresh_files(self._node, pod, seen.sandbox)
         memory.sync_failures = 0
-        self._say_waiting(pod, after, facts, events)
-        ended = pod.status.phase in TERMINAL
+        self._say_waiting(before, after, facts, events)
         pod = await self._write_status(pod, seen, after, facts)
         self._say_unsupported(pod, memory, events)
         if after.effects:
             return SOON if after == actions else 0.0
-        if pod.status.phase in TERMINAL and not ended:
+        if pod.status.phase in TERMINAL and before.phase not in TERMINAL:
             return 0.0
         return None if after.next_look is None else max(0.0, after.next_look - self._clock())
 
@@ -206,14 +206,14 @@ class PodWorker:
         await self._store.update_status(pod.metadata.uid or "", status.to_json())
         return pod.model_copy(update={"status": PodStatus.parse(status.to_json())})
 
-    def _say_waiting(self, pod: Pod, actions: PodActions, facts: Facts, events: PodEvents) -> None:
+    def _say_waiting(self, before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
         """Events for what containers have begun to wait for, once for each wait."""
-        recorded = {status.name: status for status in statuses(pod.status)}
+        recorded = {status.name: status for status in statuses(before)}
         for name, waiting in actions.waiting.items():
             if name in actions.finished or _waited(recorded.get(name)) == (waiting.reason, waiting.message):
                 continue
             if waiting.reason == "CrashLoopBackOff":
-                text = f"Back-off restarting failed container {name} in pod {pod_ref(pod)}"
+                text = f"Back-off restarting failed container {name} in pod {events.name}"
                 events.container(name, WARNING, "BackOff", text)
             elif waiting.reason == "ImagePullBackOff":
                 image = waiting.message.partition(": ")[0]

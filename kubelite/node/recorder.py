@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from kubelite.node.pod_actions import pod_ref
 from manifests.core import Container, Pod
 
 NORMAL, WARNING = "Normal", "Warning"
@@ -21,6 +22,7 @@ class PodEvents:
     def __init__(self, recorder: Recorder, pod: Pod) -> None:
         self._recorder = recorder
         self._pod = pod
+        self.name = pod_ref(pod)
         self._reference = {
             "kind": "Pod",
             "apiVersion": "v1",

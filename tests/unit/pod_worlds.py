@@ -119,9 +119,9 @@ class World:
         for start in actions.start:
             await self._start(start)
         for update in actions.update:
-            limits = dict(update.resources)
+            changed = dict(update.resources)
             await fake.update_container(
-                UID, update.id, resources=limits, resources_hash=update.resources_hash
+                UID, update.id, resources=changed, resources_hash=update.resources_hash
             )
         for removal in actions.remove:
             await fake.remove_container(UID, removal.id)
