@@ -53,7 +53,7 @@ class Bridge:
             self.index, ip=subnet.gateway, prefix=subnet.prefix, broadcast=subnet.broadcast
         )
         self._route.request([address, netlink.set_link(self.index, up=True)], ignore=(errno.EEXIST,))
-        return warnings + self._allow_forwarding()
+        return warnings + _switch("net/ipv4/ip_forward", "1", "pods do not reach the outside")
 
     def delete(self) -> None:
         """Remove it, if it is ours and there."""
@@ -102,18 +102,24 @@ class Bridge:
                 self._route.request([gone], ignore=(errno.EADDRNOTAVAIL,))
         return warnings
 
-    def _allow_forwarding(self) -> list[str]:
-        """ip_forward as docker and kubelet set it; route_localnet for host ports at 127.0.0.1 (nft.py guards it)."""
-        warnings = []
-        for key in ("net/ipv4/ip_forward", f"net/ipv4/conf/{self.name}/route_localnet"):
-            try:
-                write_sysctl(key, "1")
-            except OSError as error:
-                warnings.append(
-                    f"sysctl {key.replace('/', '.')} could not be set to 1 ({error.strerror}): pods may not reach the "
-                    "outside, or host ports not be reachable from 127.0.0.1"
-                )
-        return warnings
+    def allow_loopback(self, *, guarded: bool) -> list[str]:
+        """Whether host ports work at 127.0.0.1: route_localnet, which is only safe behind the NAT table's guard
+        chain."""
+        return _switch(
+            f"net/ipv4/conf/{self.name}/route_localnet",
+            "1" if guarded else "0",
+            "host ports are not reachable at 127.0.0.1",
+        )
+
+
+def _switch(key: str, value: str, otherwise: str) -> list[str]:
+    """Set a sysctl; a warning when that can not be."""
+    try:
+        write_sysctl(key, value)
+    except OSError as error:
+        name = key.replace("/", ".")
+        return [f"sysctl {name} could not be set to {value} ({error.strerror}): {otherwise}"]
+    return []
 
 
 def uplink_mtu(route: NetlinkSocket) -> int:

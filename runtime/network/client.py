@@ -47,6 +47,7 @@ class _Helper:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._reading: asyncio.Task[None] | None = None
         self.alive = True
+        self._reaped = False
 
     @classmethod
     async def start(cls, config: NetworkConfig) -> tuple[Self, list[str]]:
@@ -106,7 +107,9 @@ class _Helper:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        await _reap(self.pid)
+        if not self._reaped:  # its pid may be another child's by now
+            await _reap(self.pid)
+            self._reaped = True
 
     async def _read(self) -> dict[str, Any]:
         try:

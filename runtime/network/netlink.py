@@ -117,10 +117,12 @@ class NetlinkSocket:
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         if protocol == socket.NETLINK_ROUTE:
-            self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+            with contextlib.suppress(OSError):  # before Linux 4.20: answers are only less strictly chosen
+                self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         # An acknowledgement takes up to 1 KB of the receive buffer; a big batch's must all fit before the first
-        # is read.
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
+        # is read. Who lacks CAP_NET_ADMIN can only look, and needs no more than the default.
+        with contextlib.suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
         self._sequence = 0
 
     def close(self) -> None:

@@ -291,6 +291,7 @@ class Node:
             self._heal()
             if self._nat:
                 self._nat.rebuild(self._leases.all())
+                self._bridge.allow_loopback(guarded=True)
         return problems
 
     def teardown(self) -> None:
@@ -377,7 +378,9 @@ class Node:
             table.rebuild(self._leases.all())
         except CapabilityError as error:
             self.warnings.append(f"pods have no way to the outside and no host ports: {error}")
+            self.warnings += self._bridge.allow_loopback(guarded=False)
             return None
+        self.warnings += self._bridge.allow_loopback(guarded=True)
         for lease in self._leases.all():
             try:
                 self._ports.hold(lease.uid, lease.ports)

@@ -22,8 +22,10 @@ from typing import Any, Self, TypeVar
 import pytest
 
 from runtime import syscalls
+from runtime.errors import CapabilityError
+from runtime.network import nft
 from runtime.network.client import NetworkClient
-from runtime.network.plan import NetworkConfig
+from runtime.network.plan import NetworkConfig, Subnet
 
 T = TypeVar("T")
 
@@ -148,6 +150,7 @@ class Lab:
 
     def __init__(self, state_dir: str) -> None:
         self._state_dir = state_dir
+        self._nat: bool | None = None
         self.host, self.internet = Netns(), Netns()
         self._namespaces = [self.host, self.internet]
         self.host.sh("ip", "link", "set", "lo", "up")
@@ -170,6 +173,27 @@ class Lab:
         self.host.sh("ip", "addr", "add", f"{HOST}/24", "dev", "uplink")
         self.host.sh("ip", "link", "set", "uplink", "up")
         self.host.sh("ip", "route", "add", "default", "via", INTERNET)
+
+    @property
+    def nat(self) -> bool:
+        """Whether this kernel translates addresses by nftables (User Mode Linux as Debian builds it does not)."""
+        if self._nat is None:
+
+            def probe() -> bool:
+                try:
+                    table = nft.NatTable("probe", "none", Subnet.parse("10.77.0.0/24"))
+                    table.rebuild([])
+                except CapabilityError:
+                    return False
+                table.delete()
+                return True
+
+            self._nat = self.host.run(probe)
+        return self._nat
+
+    def need_nat(self) -> None:
+        if not self.nat:
+            pytest.skip("needs IPv4 NAT by nftables")
 
     def namespace(self) -> Netns:
         ns = Netns()

@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def world(tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_the_next_daemon_adopts_pods_and_their_connections(world: Lab) -> None:
+    world.need_nat()
     pod = world.namespace()
 
     async def scenario() -> None:
@@ -63,10 +65,10 @@ def test_a_killed_helper_is_replaced_unnoticed(world: Lab) -> None:
     async def scenario(node: NetworkClient) -> None:
         made = await node.add("pod", pod.path, [PortMapping(8080, 80)])
         os.kill(node.helper_pid, signal.SIGKILL)
-        assert await node.list() == [made]
+        assert await node.list() == [replace(made, warnings=())]
         assert (await node.add("other", other.path)).ip == "10.77.0.3"
         with Server(pod, 80):
-            assert ask(world.internet, HOST, 8080) == INTERNET
+            assert ask(world.internet, HOST, 8080) == (INTERNET if world.nat else None)
         assert await node.audit() == []
 
     world.with_node(scenario)
@@ -93,7 +95,7 @@ def test_killed_in_the_middle_of_adds_and_deletes(world: Lab, seed: int) -> None
         for number in range(12):
             assert await node.check(f"pod-{number}") == []
         with Server(pods[7], 80):
-            assert ask(world.internet, HOST, 9007) == INTERNET
+            assert ask(world.internet, HOST, 9007) == (INTERNET if world.nat else None)
         await asyncio.gather(*(node.delete(f"pod-{n}") for n in range(12)), kill_some(node))
         assert await node.audit() == [] and await node.list() == []
         assert [name for name in world.host.links() if name.startswith("kl")] == []
@@ -107,7 +109,7 @@ def test_an_add_that_never_finished_is_rolled_back(world: Lab, monkeypatch: pyte
     class Killed(BaseException):
         pass
 
-    for step in ("_make_veth", "_configure_inside", "_publish"):
+    for step in ("_make_veth", "_configure_inside", *(["_publish"] if world.nat else [])):
         pod = world.namespace()
         with monkeypatch.context() as patch:
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ def test_a_pod_gets_address_route_and_loopback(world: Lab) -> None:
         attachment = await node.add("pod-a", pod.path)
         assert (attachment.ip, attachment.prefix, attachment.gateway) == ("10.77.0.2", 24, "10.77.0.1")
         assert attachment.mac == mac_of("10.77.0.2") == "0a:58:0a:4d:00:02"
-        assert attachment.warnings == ()
         link = pod.sh("ip", "-d", "link", "show", "eth0")
         assert attachment.mac in link and f"mtu {UPLINK_MTU}" in link and "state UP" in link
         assert "inet 10.77.0.2/24 brd 10.77.0.255" in pod.sh("ip", "addr", "show", "eth0")
@@ -69,6 +69,7 @@ def test_pods_see_each_other_by_their_own_addresses(world: Lab) -> None:
 
 
 def test_the_outside_sees_the_host_address(world: Lab) -> None:
+    world.need_nat()
     pod = world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -94,7 +95,7 @@ def test_pods_can_not_reach_what_listens_on_the_hosts_loopback(world: Lab) -> No
         with Server(world.host, 7002, address="127.0.0.1"):
             assert ask(world.host, "127.0.0.1", 7002) == "127.0.0.1"
             assert ask(pod, "127.0.0.1", 7002, timeout=NEVER) is None
-            if shutil.which("nft"):  # and it is the guard that stops it
+            if world.nat and shutil.which("nft"):  # and it is the guard that stops it
                 world.host.sh("nft", "flush", "chain", "ip", table_name("lab"), "guard")
                 assert ask(pod, "127.0.0.1", 7002) == attachment.ip
 
@@ -102,6 +103,7 @@ def test_pods_can_not_reach_what_listens_on_the_hosts_loopback(world: Lab) -> No
 
 
 def test_adding_again_changes_nothing(world: Lab) -> None:
+    world.need_nat()
     pod = world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -120,6 +122,7 @@ def test_adding_again_changes_nothing(world: Lab) -> None:
 
 
 def test_a_new_sandbox_of_the_pod_keeps_its_address(world: Lab) -> None:
+    world.need_nat()
     old, new = world.namespace(), world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -170,7 +173,7 @@ def test_teardown_leaves_the_host_as_it_was(world: Lab) -> None:
     world.with_node(scenario)
     assert world.host.links() == before
     assert world.host.sh("ip", "route") == routes
-    if shutil.which("nft"):
+    if world.nat and shutil.which("nft"):
         assert world.host.sh("nft", "list", "ruleset") == ""
     assert not list(Path(world.config().state_dir).glob("leases/*"))
 
@@ -185,7 +188,7 @@ def test_fifty_pods_at_once(world: Lab) -> None:
         assert len({a.ip for a in made}) == len({a.host_ifname for a in made}) == 50
         with Server(pods[0], 80), Server(pods[49], 80):
             assert ask(pods[49], made[0].ip, 80) == made[49].ip
-            assert ask(world.internet, HOST, 9049) == INTERNET
+            assert ask(world.internet, HOST, 9049) == (INTERNET if world.nat else None)
         assert await node.audit() == []
         await asyncio.gather(*(node.delete(f"pod-{n}") for n in range(50)))
         assert await node.audit() == []
@@ -212,6 +215,7 @@ def test_a_full_pool_says_so_and_a_freed_address_is_given_again(world: Lab) -> N
 
 
 def test_two_nodes_share_a_host(world: Lab) -> None:
+    world.need_nat()
     left, right = world.namespace(), world.namespace()
 
     async def scenario(first: NetworkClient) -> None:
@@ -298,7 +302,7 @@ def test_a_renamed_machine_finds_its_pods(world: Lab) -> None:
         after = await NetworkClient.start(
             NetworkConfig(config.bridge, config.pod_cidr, config.state_dir, "renamed")
         )
-        assert await after.list() == [made] and await after.audit() == []
+        assert await after.list() == [replace(made, warnings=())] and await after.audit() == []
         await after.teardown()
         assert "br-lab" not in world.host.links()
         await after.close()
@@ -356,7 +360,7 @@ def test_check_and_audit_name_what_is_broken(world: Lab) -> None:
         assert f"pod pod: interface {attachment.host_ifname} is not up on br-lab" in await node.audit()
         world.host.sh("ip", "link", "del", attachment.host_ifname)
         assert f"pod pod: interface {attachment.host_ifname} is missing" in await node.audit()
-        if shutil.which("nft"):
+        if world.nat and shutil.which("nft"):
             world.host.sh("nft", "flush", "map", "ip", table_name("lab"), "ports")
             assert "pod pod: host port TCP 0.0.0.0:8080 is not in the NAT table" in await node.audit()
 
@@ -364,6 +368,7 @@ def test_check_and_audit_name_what_is_broken(world: Lab) -> None:
 
 
 def test_a_dropping_forward_chain_is_said_at_the_start(world: Lab) -> None:
+    world.need_nat()
     if not shutil.which("nft"):
         pytest.skip("needs the nft program to make another table")
     world.host.sh("nft", "add table ip filter")
@@ -400,6 +405,8 @@ def test_a_kernel_without_nat_runs_pods_and_says_so(world: Lab, monkeypatch: pyt
         assert "TCP 0.0.0.0:8080 is not published" in attachment.warnings[0]
         with Server(pod, 80):
             assert ask(world.host, attachment.ip, 80) == "10.77.0.1"
+        # without the guard chain nothing from the bridge may reach 127.0.0.1
+        assert world.host.sh("cat", "/proc/sys/net/ipv4/conf/br-lab/route_localnet") == "0\n"
         assert node.check("pod") == [] and node.audit() == []
         node.delete(["pod"])
         node.teardown()
@@ -441,7 +448,7 @@ def test_the_helper_is_small(world: Lab) -> None:
         private = sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private"))
         assert private < 20_000, f"{private} kB private memory"
         threads = os.listdir(f"/proc/{node.helper_pid}/task")
-        assert len(threads) == 2  # one works, one waits while the kernel deletes
+        assert len(threads) <= 2  # one works, one waits while the kernel deletes
 
     world.with_node(scenario)
 

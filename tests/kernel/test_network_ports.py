@@ -21,6 +21,7 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[Lab]:
     with lab(str(tmp_path)) as made:
+        made.need_nat()
         yield made
 
 
