@@ -130,11 +130,14 @@ def _failed(file: str, message: str, line: int = 0) -> Loaded:
 def _expand(source: _Source) -> Iterator[_Source]:
     """A List's items, each with its own path; anything else as it is."""
     data = source.data
-    is_list = isinstance(data, dict) and str(data.get("kind", "")).endswith("List")
-    if not is_list or not isinstance(data.get("items"), list):
+    kind = data.get("kind") if isinstance(data, dict) else None
+    items = data.get("items") if isinstance(kind, str) and kind.endswith("List") else None
+    if kind == "List" and items is None:
+        return
+    if not isinstance(items, list):
         yield source
         return
-    for index, item in enumerate(data["items"]):
+    for index, item in enumerate(items):
         # The items of a PodList need not repeat their kind.
         own = item
         if data["kind"] != "List" and isinstance(item, dict):
@@ -179,6 +182,8 @@ def _type_of(source: _Source) -> type[Object] | ManifestError:
         if not isinstance(value, str):
             return source.error(Problem((name,), "must be a string"))
     version, kind = data["apiVersion"], data["kind"]
+    if kind == "List":
+        return source.error(Problem(("items",), "must be a list"))
     found = KINDS.get((version, kind))
     return found if found is not None else _other_kind(source, version, kind)
 

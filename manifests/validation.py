@@ -13,7 +13,7 @@ from manifests.core import ConfigMap, Pod, Secret
 from manifests.meta import Object, ObjectMeta
 from manifests.names import config_key, dns_label, dns_subdomain, qualified_name
 from manifests.problems import Path, Problem, forbidden, invalid, required
-from manifests.validation_container import formatted
+from manifests.rules import formatted
 from manifests.validation_pod import validate_labels, validate_pod_spec
 
 MAX_DATA = 1 << 20  # of a ConfigMap's or Secret's values together

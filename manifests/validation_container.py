@@ -1,7 +1,7 @@
 """What the API server checks of a container, after defaulting (pkg/apis/core/validation of Kubernetes 1.36)."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from manifests.core import (
@@ -11,13 +11,8 @@ from manifests.core import (
     EnvFromSource,
     EnvVar,
     EnvVarSource,
-    HTTPGetAction,
-    Lifecycle,
-    LifecycleHandler,
     Pod,
-    PodSecurityContext,
     PodSpec,
-    Probe,
     Quantity,
     ResourceRequirements,
     SecurityContext,
@@ -25,18 +20,14 @@ from manifests.core import (
     VolumeMount,
 )
 from manifests.names import (
-    Format,
     config_key,
-    dns_label,
     dns_subdomain,
     env_name,
     ip_address,
     no_backsteps,
     port_name,
-    port_number,
     qualified_name,
     relative_path,
-    user_id,
 )
 from manifests.problems import (
     Path,
@@ -48,6 +39,8 @@ from manifests.problems import (
     not_supported,
     required,
 )
+from manifests.rules import formatted, one_of, port_in_range, profiles, required_name, valid_id
+from manifests.validation_probe import validate_lifecycle, validate_probes
 
 _ENV_FIELDS = (
     "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
@@ -57,49 +50,6 @@ _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 _CONTAINER_RESOURCES = ("cpu", "ephemeral-storage", "memory")
 _RESOURCE_FIELDS = tuple(f"{kind}.{name}" for kind in ("limits", "requests") for name in _CONTAINER_RESOURCES)
 _HUGE = "hugepages-"
-_SIGNALS = frozenset(
-    [
-        "SIGABRT",
-        "SIGALRM",
-        "SIGBUS",
-        "SIGCHLD",
-        "SIGCLD",
-        "SIGCONT",
-        "SIGFPE",
-        "SIGHUP",
-        "SIGILL",
-        "SIGINT",
-        "SIGIO",
-        "SIGIOT",
-        "SIGKILL",
-        "SIGPIPE",
-        "SIGPOLL",
-        "SIGPROF",
-        "SIGPWR",
-        "SIGQUIT",
-        "SIGSEGV",
-        "SIGSTKFLT",
-        "SIGSTOP",
-        "SIGSYS",
-        "SIGTERM",
-        "SIGTRAP",
-        "SIGTSTP",
-        "SIGTTIN",
-        "SIGTTOU",
-        "SIGURG",
-        "SIGUSR1",
-        "SIGUSR2",
-        "SIGVTALRM",
-        "SIGWINCH",
-        "SIGXCPU",
-        "SIGXFSZ",
-    ]
-) | {
-    "SIGRTMIN",
-    "SIGRTMAX",
-    *(f"SIGRTMIN+{n}" for n in range(1, 16)),
-    *(f"SIGRTMAX-{n}" for n in range(1, 15)),
-}
 _MAX_RULES = 20
 _MAX_EXIT_CODES = 255
 
@@ -115,29 +65,6 @@ class Within:
     @classmethod
     def of(cls, pod: Pod, *, init: bool = False) -> "Within":
         return cls(pod.spec, {volume.name: volume for volume in pod.spec.volumes}, init)
-
-
-def formatted(path: Path, value: str, check: Format) -> Iterator[Problem]:
-    for sentence in check(value):
-        yield invalid(path, value, sentence)
-
-
-def required_name(path: Path, value: str | None, check: Format = dns_label) -> Iterator[Problem]:
-    """A name that must be there and of a format."""
-    if value:
-        yield from formatted(path, value, check)
-    else:
-        yield required(path)
-
-
-def one_of(path: Path, value: str | None, allowed: Iterable[str]) -> Iterator[Problem]:
-    if value and value not in (choices := tuple(allowed)):
-        yield not_supported(path, value, choices)
-
-
-def not_negative(path: Path, value: int | None) -> Iterator[Problem]:
-    if value is not None and value < 0:
-        yield invalid(path, value, "must be greater than or equal to 0")
 
 
 def validate_container(container: Container, path: Path, pod: Within) -> Iterator[Problem]:
@@ -160,9 +87,9 @@ def validate_container(container: Container, path: Path, pod: Within) -> Iterato
     for index, source in enumerate(container.env_from):
         yield from _env_from(source, (*path, "envFrom", index))
     yield from _mounts(container, path, pod)
-    yield from _probes(container, path)
+    yield from validate_probes(container, path)
     if container.lifecycle is not None:
-        yield from _lifecycle(container.lifecycle, (*path, "lifecycle"), pod.spec)
+        yield from validate_lifecycle(container.lifecycle, (*path, "lifecycle"), pod.spec)
     if container.resources is not None:
         yield from validate_resources(container.resources, (*path, "resources"))
     if container.security_context is not None:
@@ -232,18 +159,6 @@ def _ports(ports: list[ContainerPort], path: Path, pod: Within) -> Iterator[Prob
         if port.host_ip:
             yield from formatted((*here, "hostIP"), port.host_ip, ip_address)
         yield from one_of((*here, "protocol"), port.protocol, ("TCP", "UDP", "SCTP"))
-
-
-def port_in_range(path: Path, value: int) -> Iterator[Problem]:
-    for sentence in port_number(value):
-        yield invalid(path, value, sentence)
-
-
-def _port_or_name(path: Path, value: int | str) -> Iterator[Problem]:
-    if isinstance(value, int):
-        yield from port_in_range(path, value)
-    else:
-        yield from formatted(path, value, port_name)
 
 
 def host_port_conflicts(containers: list[Container], path: Path) -> Iterator[Problem]:
@@ -383,92 +298,6 @@ def _mount_options(mount: VolumeMount, path: Path, container: Container) -> Iter
             yield forbidden((*path, "recursiveReadOnly"), sentence)
 
 
-def _probes(container: Container, path: Path) -> Iterator[Problem]:
-    if container.liveness_probe is not None:
-        yield from _probe(container.liveness_probe, (*path, "livenessProbe"), once=True)
-    if container.startup_probe is not None:
-        yield from _probe(container.startup_probe, (*path, "startupProbe"), once=True)
-    probe = container.readiness_probe
-    if probe is not None:
-        yield from _probe(probe, (*path, "readinessProbe"), once=False)
-        if probe.termination_grace_period_seconds is not None:
-            here = (*path, "readinessProbe", "terminationGracePeriodSeconds")
-            yield invalid(here, probe.termination_grace_period_seconds, "must not be set for readinessProbes")
-
-
-def _probe(probe: Probe, path: Path, *, once: bool) -> Iterator[Problem]:
-    """`once`: liveness and startup, whose success threshold can only be 1."""
-    given = {"exec": probe.exec, "httpGet": probe.http_get, "tcpSocket": probe.tcp_socket, "grpc": probe.grpc}
-    yield from _one_handler([alias for alias, handler in given.items() if handler is not None], path)
-    if probe.exec is not None and not probe.exec.command:
-        yield required((*path, "exec", "command"))
-    if probe.http_get is not None:
-        yield from _http_get(probe.http_get, (*path, "httpGet"))
-    if probe.tcp_socket is not None:
-        yield from _port_or_name((*path, "tcpSocket", "port"), probe.tcp_socket.port)
-    if probe.grpc is not None:
-        yield from port_in_range((*path, "grpc", "port"), probe.grpc.port)
-    yield from not_negative((*path, "initialDelaySeconds"), probe.initial_delay_seconds)
-    yield from not_negative((*path, "timeoutSeconds"), probe.timeout_seconds)
-    yield from not_negative((*path, "periodSeconds"), probe.period_seconds)
-    yield from not_negative((*path, "successThreshold"), probe.success_threshold)
-    yield from not_negative((*path, "failureThreshold"), probe.failure_threshold)
-    if once and probe.success_threshold not in (None, 1):
-        yield invalid((*path, "successThreshold"), probe.success_threshold, "must be 1")
-    grace = probe.termination_grace_period_seconds
-    if grace is not None and grace <= 0:
-        yield invalid((*path, "terminationGracePeriodSeconds"), grace, "must be greater than 0")
-
-
-def _one_handler(given: list[str], path: Path) -> Iterator[Problem]:
-    if not given:
-        yield required(path, "must specify a handler type")
-    for alias in given[1:]:
-        yield forbidden((*path, alias), "may not specify more than 1 handler type")
-
-
-def _http_get(action: HTTPGetAction, path: Path) -> Iterator[Problem]:
-    if not action.path:
-        yield required((*path, "path"))
-    yield from _port_or_name((*path, "port"), action.port)
-    yield from one_of((*path, "scheme"), action.scheme, ("HTTP", "HTTPS"))
-    for index, header in enumerate(action.http_headers):
-        if not re.fullmatch("[-A-Za-z0-9]+", header.name):
-            sentence = (
-                "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', "
-                "regex used for validation is '[-A-Za-z0-9]+')"
-            )
-            yield invalid((*path, "httpHeaders", index), header.name, sentence)
-
-
-def _lifecycle(lifecycle: Lifecycle, path: Path, spec: PodSpec) -> Iterator[Problem]:
-    for alias, hook in (("postStart", lifecycle.post_start), ("preStop", lifecycle.pre_stop)):
-        if hook is not None:
-            yield from _hook(hook, (*path, alias), spec)
-    signal = lifecycle.stop_signal
-    if signal is None:
-        return
-    yield from one_of((*path, "stopSignal"), signal, _SIGNALS)
-    if spec.os is None or not spec.os.name:
-        yield forbidden((*path, "stopSignal"), "may not be set for containers with empty `spec.os.name`")
-
-
-def _hook(hook: LifecycleHandler, path: Path, spec: PodSpec) -> Iterator[Problem]:
-    given = {"exec": hook.exec, "httpGet": hook.http_get, "tcpSocket": hook.tcp_socket, "sleep": hook.sleep}
-    yield from _one_handler([alias for alias, handler in given.items() if handler is not None], path)
-    if hook.exec is not None and not hook.exec.command:
-        yield required((*path, "exec", "command"))
-    if hook.http_get is not None:
-        yield from _http_get(hook.http_get, (*path, "httpGet"))
-    if hook.tcp_socket is not None:
-        yield from _port_or_name((*path, "tcpSocket", "port"), hook.tcp_socket.port)
-    if hook.sleep is not None:
-        grace = spec.termination_grace_period_seconds or 0
-        if not 0 <= hook.sleep.seconds <= grace:
-            sentence = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
-            yield invalid((*path, "sleep"), hook.sleep.seconds, sentence)
-
-
 def validate_resources(
     resources: ResourceRequirements, path: Path, *, pod_level: bool = False
 ) -> Iterator[Problem]:
@@ -522,29 +351,3 @@ def _security(context: SecurityContext, path: Path, spec: PodSpec) -> Iterator[P
             sentence = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
             yield invalid(path, "", sentence)
     yield from profiles(context, path)
-
-
-def valid_id(path: Path, value: int | None) -> Iterator[Problem]:
-    for sentence in user_id(value) if value is not None else ():
-        yield invalid(path, value, sentence)
-
-
-def profiles(context: SecurityContext | PodSecurityContext, path: Path) -> Iterator[Problem]:
-    """seccompProfile and appArmorProfile, of a container or a pod."""
-    given = {"seccompProfile": context.seccomp_profile, "appArmorProfile": context.app_armor_profile}
-    for alias, profile in given.items():
-        if profile is None:
-            continue
-        here = (*path, alias)
-        if not profile.type:
-            yield required((*here, "type"))
-        yield from one_of((*here, "type"), profile.type, ("Localhost", "RuntimeDefault", "Unconfined"))
-        name = profile.localhost_profile
-        if profile.type == "Localhost" and not name:
-            yield required((*here, "localhostProfile"), f"must be set when {alias} type is Localhost")
-        elif profile.type != "Localhost" and name:
-            yield invalid(
-                (*here, "localhostProfile"), name, f"can only be set when {alias} type is Localhost"
-            )
-        elif name and alias == "seccompProfile":
-            yield from formatted((*here, "localhostProfile"), name, relative_path)

@@ -18,18 +18,8 @@ from manifests.core import (
 from manifests.meta import LabelSelectorRequirement
 from manifests.names import dns_label, dns_subdomain, ip_address, label_value, qualified_name
 from manifests.problems import Path, Problem, duplicate, forbidden, invalid, required
-from manifests.validation_container import (
-    Within,
-    formatted,
-    host_port_conflicts,
-    not_negative,
-    one_of,
-    profiles,
-    required_name,
-    valid_id,
-    validate_container,
-    validate_resources,
-)
+from manifests.rules import formatted, not_negative, one_of, profiles, required_name, valid_id
+from manifests.validation_container import Within, host_port_conflicts, validate_container, validate_resources
 from manifests.validation_volume import validate_volumes
 
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")

@@ -22,7 +22,7 @@ from manifests.core import (
 )
 from manifests.names import dns_label, file_mode, no_backsteps, projected_path
 from manifests.problems import Path, Problem, duplicate, forbidden, invalid, required
-from manifests.validation_container import formatted, one_of, required_name
+from manifests.rules import formatted, one_of, required_name
 
 _HOST_PATH_TYPES = (
     "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice",

@@ -16,15 +16,21 @@ from typing import Any
 
 import yaml
 from yaml._yaml import CParser
+from yaml.reader import ReaderError
 
 from manifests.problems import Path
 
-MAX_NODES = 1_000_000  # after aliases: what stops an alias bomb
+MAX_ALIASED = 100_000  # nodes that aliases may stand for: what stops an alias bomb
+MAX_EVENTS = 500_000  # in a document: what keeps the node from being busy with one file for long
 MAX_DEPTH = 200  # of nesting; the API's own objects stay below 40
 _MAX_REPAIRS = 500
+_REPAIR_WORK = 32 << 20  # characters parsed again, at most
 _SURROGATES = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _TAG = "tag:yaml.org,2002:"
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+_CONTENT = re.compile(
+    r"^(?!---\s*$)[^\S\n]*[^\s#%]", re.MULTILINE
+)  # a line that is no comment, directive or separator
 _CONSTANTS: dict[str, bool | float | None] = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
@@ -88,7 +94,8 @@ class YamlDocument:
 
 def read_documents(text: str) -> Iterator[YamlDocument | SyntaxProblem]:
     """Each document of `text` that is not empty, in order; a SyntaxProblem in place of one that cannot be read."""
-    for offset, chunk in _chunks(text.removeprefix("\ufeff")):
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")  # as YAML itself does (5.4)
+    for offset, chunk in _chunks(text):
         try:
             yield from _read_yaml(chunk, offset)
         except SyntaxProblem as problem:
@@ -97,16 +104,16 @@ def read_documents(text: str) -> Iterator[YamlDocument | SyntaxProblem]:
 
 def _chunks(text: str) -> Iterator[tuple[int, str]]:
     """(number of the first line, text) of the parts between `---` lines. Directives stay with what follows them."""
-    starts = [match.start() for match in _SEPARATOR.finditer(text)]
-    bounds = [0, *[start for start in starts if _has_content(text[:start])], len(text)]
-    for start, end in pairwise(bounds):
+    first = _CONTENT.search(text)
+    starts = (
+        [match.start() for match in _SEPARATOR.finditer(text, first.start())] if first is not None else []
+    )
+    line = 0
+    for start, end in pairwise([0, *(start for start in starts if start > 0), len(text)]):
         chunk = text[start:end]
-        if _has_content(chunk.removeprefix("---")):
-            yield text.count("\n", 0, start), chunk
-
-
-def _has_content(text: str) -> bool:
-    return any(line.strip() and line.lstrip()[0] not in "#%" for line in text.splitlines())
+        if _CONTENT.search(chunk.removeprefix("---")):
+            yield line, chunk
+        line += chunk.count("\n")
 
 
 def _read_yaml(chunk: str, offset: int) -> Iterator[YamlDocument]:
@@ -119,8 +126,8 @@ def _read_yaml(chunk: str, offset: int) -> Iterator[YamlDocument]:
 
 
 def _compose(chunk: str, offset: int) -> list[Any]:
-    _refuse_deep_nesting(chunk, offset)
-    for _ in range(_MAX_REPAIRS):
+    _refuse_the_outsized(chunk, offset)
+    for _ in range(min(_MAX_REPAIRS, 1 + _REPAIR_WORK // len(chunk))):
         try:
             parser = _Composer(chunk)
             try:
@@ -135,6 +142,9 @@ def _compose(chunk: str, offset: int) -> list[Any]:
             if repaired is None:
                 raise _syntax(chunk, error, offset) from error
             chunk = repaired
+        except ReaderError as error:
+            line = chunk.encode()[: error.position].count(b"\n") + 1 + offset
+            raise SyntaxProblem(f"not YAML: {error.reason}", line) from error
         except (yaml.YAMLError, UnicodeError) as error:
             raise SyntaxProblem(f"not YAML: {' '.join(str(error).split())}", offset + 1) from error
     raise SyntaxProblem(
@@ -145,15 +155,15 @@ def _compose(chunk: str, offset: int) -> list[Any]:
 def _repaired(text: str, error: yaml.MarkedYAMLError) -> str | None:
     """The text with what go-yaml or JSON allows and libyaml does not written another way, or None. Lines stay."""
     mark, problem = error.problem_mark, str(error.problem)
-    if (
-        "invalid Unicode character escape" in problem
-    ):  # JSON's \\ud83d\\ude00 for one character beyond the first plane
+    if "invalid Unicode character escape" in problem:  # JSON's pair of surrogates for one character
         joined = _SURROGATES.sub(lambda pair: _join_surrogates(pair[1], pair[2]), text)
         return joined if joined != text else None
     if mark is None or "unknown escape character" not in problem:
         return None
     lines = text.split("\n")
-    line = lines[mark.line]
+    line = (
+        lines[mark.line] if mark.line < len(lines) else ""
+    )  # libyaml counts U+0085 and U+2028 as line breaks too
     for column in (mark.column, mark.column - 1, mark.column + 1):
         if line[column : column + 2] == "\\'":
             lines[mark.line] = line[:column] + line[column + 1 :]
@@ -168,12 +178,7 @@ def _join_surrogates(high: str, low: str) -> str:
 def _syntax(chunk: str, error: yaml.MarkedYAMLError, offset: int) -> SyntaxProblem:
     mark = error.problem_mark or error.context_mark
     sentence = str(error.problem or error.context or "cannot be parsed")
-    here = (
-        chunk.split("\n")[mark.line][mark.column :]
-        if mark is not None and "cannot start any" in sentence
-        else ""
-    )
-    if here.startswith("\t") or "tab character" in sentence:
+    if _is_at_tab(chunk, mark) or "tab character" in sentence:
         sentence = "a tab where YAML needs spaces: indent with spaces"
     elif error.context and error.context_mark is not None:
         sentence += f" ({error.context} that began on line {error.context_mark.line + 1 + offset})"
@@ -182,14 +187,22 @@ def _syntax(chunk: str, error: yaml.MarkedYAMLError, offset: int) -> SyntaxProbl
     )
 
 
-def _refuse_deep_nesting(chunk: str, offset: int) -> None:
-    """Composing recurses on the C stack: depth is counted on the event stream before, if it could be deep at all."""
+def _is_at_tab(chunk: str, mark: Any) -> bool:
+    lines = chunk.split("\n")
+    return mark is not None and mark.line < len(lines) and lines[mark.line][mark.column :].startswith("\t")
+
+
+def _refuse_the_outsized(chunk: str, offset: int) -> None:
+    """Composing recurses on the C stack and cannot be stopped: events are counted first, if they could be many."""
     if chunk.count("[") + chunk.count("{") + chunk.count("- ") + chunk.count("\n") < MAX_DEPTH:
         return
-    depth = 0
+    depth = events = 0
     parser = _Composer(chunk)
     try:
         while (event := parser.get_event()) is not None:
+            events += 1
+            if events > MAX_EVENTS:
+                raise SyntaxProblem("too many values in one document: split it with --- lines", offset + 1)
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
@@ -208,13 +221,15 @@ class _Builder:
 
     def __init__(self, offset: int) -> None:
         self._offset = offset
-        self._left = MAX_NODES
+        self._aliased = 0
+        self._inside_alias = 0
+        self._seen: set[int] = set()
         self._open: set[int] = set()
         self.duplicates: list[tuple[Path, int, str]] = []
 
     def build(self, node: Any, path: Path) -> Any:
-        self._left -= 1
-        if self._left < 0:
+        self._aliased += self._inside_alias > 0
+        if self._aliased > MAX_ALIASED:
             raise SyntaxProblem(
                 "document contains excessive aliasing", node.start_mark.line + 1 + self._offset
             )
@@ -222,13 +237,17 @@ class _Builder:
             return self._scalar(node)
         if id(node) in self._open:
             raise SyntaxProblem("an anchor's value contains itself", node.start_mark.line + 1 + self._offset)
+        again = id(node) in self._seen
+        self._seen.add(id(node))
         self._open.add(id(node))
+        self._inside_alias += again
         try:
             if isinstance(node, yaml.SequenceNode):
                 return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
             return self._mapping(node, path)
         finally:
             self._open.discard(id(node))
+            self._inside_alias -= again
 
     def _mapping(self, node: Any, path: Path) -> dict[str, Any]:
         data: dict[str, Any] = {}

@@ -162,6 +162,12 @@ items:
     assert loaded.errors[0].object == "ConfigMap default/b"
 
 
+def test_a_list_of_nothing_and_one_that_is_none() -> None:
+    assert load("apiVersion: v1\nkind: List\n") == Loaded((), ())
+    assert load("apiVersion: v1\nkind: List\nitems: []\n") == Loaded((), ())
+    assert errors("apiVersion: v1\nkind: List\nitems: {}\n") == ["web.yaml:3: items: must be a list"]
+
+
 def test_a_typed_list_gives_its_items_their_kind() -> None:
     loaded = load("apiVersion: v1\nkind: ConfigMapList\nmetadata: {}\nitems: [{metadata: {name: a}}]\n")
     assert [document.key for document in loaded.documents] == [("ConfigMap", "default", "a")]

@@ -102,6 +102,14 @@ def test_what_go_and_json_allow_and_libyaml_does_not() -> None:
     assert "unknown escape" in str(problem('a: "\\q"'))
 
 
+def test_line_ends_of_other_systems() -> None:
+    text = "a: 1\r\n---\r\nb: |\r\n  x\r\n  y\r\nc: '1'\r\n"
+    assert documents(text) == [{"a": 1}, {"b": "x\ny\n", "c": "1"}]
+    _, document = read_documents(text)
+    assert isinstance(document, YamlDocument)
+    assert document.locate(("c",))[0] == 6
+
+
 def test_kyaml() -> None:
     text = '---\n{\n  # a comment\n  kind: "Pod",\n  spec: {\n    list: [{\n      a: "b",\n    }],\n  },\n}\n'
     document = one(text)
@@ -163,7 +171,7 @@ def test_duplicate_keys_are_noted_with_both_lines() -> None:
         ("a: [1,\n", "did not find expected node content", 2),
         ('a: "x\n', "that began on line 1", 2),
         ("a: *nope", "undefined alias", 1),
-        ("a: \x07", "not YAML", 1),
+        ("a: 1\nb: \x07", "control characters are not allowed", 2),
         ("[" * 5000, "nest", 1),
         ("- " * 5000 + "x", "nested more than 200 deep", 1),
         ("a: &a [*a]", "contains itself", 1),
@@ -173,6 +181,12 @@ def test_syntax_errors_name_their_line(text: str, sentence: str, line: int) -> N
     found = problem(text)
     assert sentence in str(found)
     assert found.line == line
+
+
+def test_what_would_keep_the_node_busy_is_refused() -> None:
+    assert "too many values" in str(problem(f"a: [{'{},' * 300_000}]"))
+    assert "too many \\' escapes" in str(problem('a: "' + "\\'" * 600 + '"'))
+    assert documents("---\n" * 200_000) == []
 
 
 def test_an_alias_bomb_is_refused() -> None:
@@ -196,8 +210,8 @@ def test_any_json_is_read_as_what_it_is(data: dict[str, object]) -> None:
     assert documents(json.dumps(data, indent=2)) == [data]
 
 
-@given(st.text("ab:-{}[]#&*!|>'\"%@\n\t ,?~0", max_size=60))
+@given(st.text("ab:-{}[]#&*!|>'\"%@\n\r\t\x85\u2028\\ ,?~0", max_size=60))
 def test_no_text_breaks_the_reader(text: str) -> None:
     for read in read_documents(text):
         if isinstance(read, SyntaxProblem):
-            assert 1 <= read.line <= text.count("\n") + 2
+            assert 1 <= read.line <= len(text.splitlines()) + 2

@@ -1,0 +1,68 @@
+"""The checks that rules are made of: a path and a value in, problems out."""
+
+from collections.abc import Iterable, Iterator
+
+from manifests.core import PodSecurityContext, SecurityContext
+from manifests.names import Format, dns_label, port_name, port_number, relative_path, user_id
+from manifests.problems import Path, Problem, invalid, not_supported, required
+
+
+def formatted(path: Path, value: str, check: Format) -> Iterator[Problem]:
+    for sentence in check(value):
+        yield invalid(path, value, sentence)
+
+
+def required_name(path: Path, value: str | None, check: Format = dns_label) -> Iterator[Problem]:
+    """A name that must be there and of a format."""
+    if value:
+        yield from formatted(path, value, check)
+    else:
+        yield required(path)
+
+
+def one_of(path: Path, value: str | None, allowed: Iterable[str]) -> Iterator[Problem]:
+    if value and value not in (choices := tuple(allowed)):
+        yield not_supported(path, value, choices)
+
+
+def not_negative(path: Path, value: int | None) -> Iterator[Problem]:
+    if value is not None and value < 0:
+        yield invalid(path, value, "must be greater than or equal to 0")
+
+
+def port_in_range(path: Path, value: int) -> Iterator[Problem]:
+    for sentence in port_number(value):
+        yield invalid(path, value, sentence)
+
+
+def port_or_name(path: Path, value: int | str) -> Iterator[Problem]:
+    if isinstance(value, int):
+        yield from port_in_range(path, value)
+    else:
+        yield from formatted(path, value, port_name)
+
+
+def valid_id(path: Path, value: int | None) -> Iterator[Problem]:
+    for sentence in user_id(value) if value is not None else ():
+        yield invalid(path, value, sentence)
+
+
+def profiles(context: SecurityContext | PodSecurityContext, path: Path) -> Iterator[Problem]:
+    """seccompProfile and appArmorProfile, of a container or a pod."""
+    given = {"seccompProfile": context.seccomp_profile, "appArmorProfile": context.app_armor_profile}
+    for alias, profile in given.items():
+        if profile is None:
+            continue
+        here = (*path, alias)
+        if not profile.type:
+            yield required((*here, "type"))
+        yield from one_of((*here, "type"), profile.type, ("Localhost", "RuntimeDefault", "Unconfined"))
+        name = profile.localhost_profile
+        if profile.type == "Localhost" and not name:
+            yield required((*here, "localhostProfile"), f"must be set when {alias} type is Localhost")
+        elif profile.type != "Localhost" and name:
+            yield invalid(
+                (*here, "localhostProfile"), name, f"can only be set when {alias} type is Localhost"
+            )
+        elif name and alias == "seccompProfile":
+            yield from formatted((*here, "localhostProfile"), name, relative_path)
