@@ -228,7 +228,8 @@ def test_later_entries_win(tmp_path: Path) -> None:
     unpack(
         root,
         tar(
-            (member("f"), b"first"), (member("f"), b"second"), directory("d"), (member("d/x"), b""), (member("d"), b"file"),
+            (member("f"), b"first"), (member("f"), b"second"),
+            directory("d"), (member("d/x"), b""), (member("d"), b"file"),
             member("s", tarfile.SYMTYPE, linkname="d"), directory("s"), (member("s/inside"), b""),
         ),
     )  # fmt: skip
@@ -249,7 +250,9 @@ def test_links_inside_the_layer_are_followed_for_parents(tmp_path: Path) -> None
     assert snapshot(root)["usr/lib/x"][1] == 3 and (root / "lib").is_symlink()
 
 
-HOSTILE = {
+Member = tuple[tarfile.TarInfo, bytes] | tarfile.TarInfo
+
+HOSTILE: dict[str, tuple[list[Member], str]] = {
     "dot-dot": ([(member("../escaped"), b"x")], "../escaped"),
     "inner dot-dot": ([directory("a"), (member("a/../../escaped"), b"x")], "a/../../escaped"),
     "absolute": ([(member("/tmp/escaped"), b"x")], "/tmp/escaped"),
@@ -261,7 +264,8 @@ HOSTILE = {
     ),
     "through two links": (
         [
-            directory("d"), member("d/up", tarfile.SYMTYPE, linkname=".."), member("out", tarfile.SYMTYPE, linkname="d/up/.."),
+            directory("d"), member("d/up", tarfile.SYMTYPE, linkname=".."),
+            member("out", tarfile.SYMTYPE, linkname="d/up/.."),
             (member("out/outside/escaped"), b"x"),
         ],
         "out/outside/escaped",
@@ -272,7 +276,8 @@ HOSTILE = {
     "hard link out": ([member("h", tarfile.LNKTYPE, linkname="../outside/secret"), (member("h"), b"x")], "h"),
     "hard link to an absolute name": ([member("h", tarfile.LNKTYPE, linkname="{outside}/secret")], "h"),
     "hard link through a link": (
-        [member("out", tarfile.SYMTYPE, linkname="../outside"), member("h", tarfile.LNKTYPE, linkname="out/secret")], "h",
+        [member("out", tarfile.SYMTYPE, linkname="../outside"), member("h", tarfile.LNKTYPE, linkname="out/secret")],
+        "h",
     ),
     "hard link to nothing": ([member("h", tarfile.LNKTYPE, linkname="nothing")], "h"),
     "hard link to a directory": ([directory("d"), member("h", tarfile.LNKTYPE, linkname="d")], "h"),
@@ -317,20 +322,26 @@ def test_hostile_entries_are_refused_by_name(tmp_path: Path, name: str) -> None:
 
 
 def test_too_many_entries(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match='"f100".*a layer may have 100'):
+    with pytest.raises(ImageError, match=r'"f100".*a layer may have 100'):
         unpack(tmp_path / "layer", tar(*[member(f"f{n}") for n in range(200)]), max_entries=100)
 
 
 @pytest.mark.parametrize("cut", [100, 700, 1500, 1800, 2300])
 def test_a_truncated_stream_names_where_it_ended(tmp_path: Path, cut: int) -> None:
     data = tar((member("one"), b"1" * 600), (member("two"), b"2" * 600))
-    with pytest.raises(ImageError, match="ends in the middle|too short"):
+    with pytest.raises(ImageError, match=r"ends in the middle|too short"):
         unpack(tmp_path / "layer", data[:cut])
 
 
 def test_descriptors_are_not_leaked(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    entries = [entry for n in range(200) for entry in (directory(f"d{n}"), (member(f"d{n}/f"), b"x"))]
-    replaced = [(member("d5"), b"file"), member("l", tarfile.SYMTYPE, linkname="d6"), directory("l")]
+    entries: list[Member] = [
+        entry for n in range(200) for entry in (directory(f"d{n}"), (member(f"d{n}/f"), b"x"))
+    ]
+    replaced: list[Member] = [
+        (member("d5"), b"file"),
+        member("l", tarfile.SYMTYPE, linkname="d6"),
+        directory("l"),
+    ]
     unpack(tmp_path / "layer", tar(*entries, *replaced))
     assert len(os.listdir("/proc/self/fd")) == before
