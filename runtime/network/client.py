@@ -122,7 +122,7 @@ class _Helper:
         return answer
 
     async def _read_answers(self) -> None:
-        with contextlib.suppress(_HelperGone):
+        try:
             while True:
                 message = await self._read()
                 answer = self._waiting.get(message["id"])
@@ -132,8 +132,11 @@ class _Helper:
                     answer.set_exception(_revived(message["error"]))
                 else:
                     answer.set_result(message["ok"])
-        self.alive = False
-        self._fail_all()
+        except _HelperGone:
+            pass
+        finally:
+            self.alive = False
+            self._fail_all()
 
     def _fail_all(self) -> None:
         for answer in self._waiting.values():

@@ -85,7 +85,7 @@ class Node:
 
     def delete(self, uids: Sequence[str]) -> None:
         """CNI's DEL for several pods at once. Fine for unknown ones, and when their namespaces are long gone."""
-        self.delete_links(self.begin_delete(uids))
+        _delete_links(self._route, self.begin_delete(uids))
         self.finish_delete(uids)
 
     def begin_delete(self, uids: Sequence[str]) -> list[str]:
@@ -105,12 +105,8 @@ class Node:
             self._leases.remove(uid)
 
     def delete_links(self, names: Sequence[str]) -> None:
-        """Delete interfaces, together. Touches nothing but its own socket: may run on another thread."""
-        if len(names) == 1:
-            self._deleting.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
-        elif names:
-            batch = [netlink.set_group(name, DOOMED_GROUP) for name in names]
-            self._deleting.request([*batch, netlink.delete_group(DOOMED_GROUP)], ignore=(errno.ENODEV,))
+        """Delete interfaces, together. Touches nothing but a socket of its own: for the thread of deleter.py."""
+        _delete_links(self._deleting, names)
 
     def check(self, uid: str) -> list[str]:
         """CNI's CHECK: what is wrong with a pod's attachment, as sentences. NotFoundError when it has none."""
@@ -140,7 +136,7 @@ class Node:
             if old:
                 if self._nat:
                     self._nat.withdraw([old])
-                self.delete_links([old.host_ifname])
+                _delete_links(self._route, [old.host_ifname])
                 lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
                 self._leases.put(lease)
             else:
@@ -148,7 +144,7 @@ class Node:
             undo.callback(self._leases.remove, uid)
             undo.callback(self._ports.release, uid)
             self._ports.hold(uid, ports)
-            undo.callback(self.delete_links, [lease.host_ifname])
+            undo.callback(_delete_links, self._route, [lease.host_ifname])
             self._make_veth(lease, namespace)
             self._configure_inside(lease, namespace)
             if self._nat and ports:
@@ -199,7 +195,7 @@ class Node:
             if not self._index(lease.host_ifname):
                 raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
             # A leftover of ours: the name carries this pod's hash.
-            self.delete_links([lease.host_ifname])
+            _delete_links(self._route, [lease.host_ifname])
             self._route.request(batch)
 
     def _configure_inside(self, lease: Lease, namespace: int) -> None:
@@ -299,7 +295,9 @@ class Node:
         if self._nat:
             self._nat.delete()
         prefix = link_prefix(self._name)
-        self.delete_links([link.name for link in netlink.links(self._route) if link.name.startswith(prefix)])
+        _delete_links(
+            self._route, [link.name for link in netlink.links(self._route) if link.name.startswith(prefix)]
+        )
         self._bridge.delete()
         self._ports.release_all()
         self._leases.clear()
@@ -359,18 +357,15 @@ class Node:
         known = {lease.host_ifname for lease in self._leases.all()}
         prefix = link_prefix(self._name)
         ours = [link for link in netlink.links(self._route) if link.name.startswith(prefix)]
-        self.delete_links([link.name for link in ours if link.name not in known])
+        _delete_links(self._route, [link.name for link in ours if link.name not in known])
         astray = [
             link
             for link in ours
             if link.name in known and not (link.master == self._bridge.index and link.up)
         ]
-        back = [
-            netlink.set_link(link.index, up=True, attributes=(("IFLA_MASTER", self._bridge.index),))
-            for link in astray
-        ]
-        if back:  # somebody removed the bridge while nobody looked
-            self._route.request(back, ignore=(errno.ENODEV,))
+        for link in astray:  # somebody removed the bridge while nobody looked
+            back = netlink.set_link(link.index, up=True, attributes=(("IFLA_MASTER", self._bridge.index),))
+            self._route.request([back, netlink.set_hairpin(link.name)], ignore=(errno.ENODEV,))
 
     def _set_up_nat(self) -> nft.NatTable | None:
         try:
@@ -405,6 +400,15 @@ def _drop_warning(chain: str, bridge: str, *, docker: bool) -> str:
         f"nftables chain '{chain}' drops forwarded packets by default, so pods may not reach the outside nor be "
         f"reached by host port from there; to let them through: {remedy}"
     )
+
+
+def _delete_links(route: NetlinkSocket, names: Sequence[str]) -> None:
+    """Several go as one group: the kernel's grace periods are waited for once. One that is gone already is fine."""
+    if len(names) == 1:
+        route.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
+    elif names:
+        batch = [netlink.set_group(name, DOOMED_GROUP) for name in names]
+        route.request([*batch, netlink.delete_group(DOOMED_GROUP)], ignore=(errno.ENODEV,))
 
 
 @contextlib.contextmanager

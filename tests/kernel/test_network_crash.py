@@ -9,9 +9,10 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -208,5 +209,27 @@ def test_a_cancelled_call_does_not_disturb_the_next(world: Lab) -> None:
         await node.delete("pod-1")  # what its caller does: the answer to a cancelled add is a delete
         assert sorted(a.uid for a in await node.list()) == ["pod-0", "pod-2", "pod-3"]
         assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
+def test_failing_adds_beside_deletes_do_not_mix_up_their_answers(world: Lab) -> None:
+    """An add that is rolled back deletes an interface while the other thread deletes interfaces too."""
+    good = [world.namespace() for _ in range(10)]
+    bad = [world.namespace() for _ in range(10)]
+    for ns in bad:
+        ns.sh("ip", "link", "add", "eth0", "type", "bridge")
+
+    async def scenario(node: NetworkClient) -> None:
+        for number, ns in enumerate(good):
+            await node.add(f"good-{number}", ns.path)
+        calls: list[Coroutine[Any, Any, object]] = []
+        for number in range(10):
+            calls.append(node.delete(f"good-{number}"))
+            calls.append(node.add(f"bad-{number}", bad[number].path))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert results[0::2] == [None] * 10
+        assert all("already has an interface eth0" in str(error) for error in results[1::2]), results[1::2]
+        assert await node.list() == [] and await node.audit() == []
 
     world.with_node(scenario)

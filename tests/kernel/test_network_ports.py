@@ -229,6 +229,8 @@ def test_flushed_rules_are_found_and_mended(world: Lab) -> None:
             world.host.sh("ip", "link", "del", node.config.bridge)
             assert "bridge br-lab is missing or down" in await node.repair()
             assert ask(world.internet, HOST, 8080) == INTERNET
+            assert ask(pod, HOST, 8080) == "10.77.0.1"
+            assert ask(world.host, "127.0.0.1", 8080) == "10.77.0.1"
         assert await node.audit() == []
 
     world.with_node(scenario)
