@@ -391,6 +391,7 @@ class Forkserver:
         self._channel: _Channel | None = None
         self._ready: asyncio.Future[None] | None = None
         self._restart: asyncio.Task[None] | None = None
+        self._reaped: asyncio.Future[None] | None = None
         self._started_at = 0.0
         self._deaths = 0
         self._closing = False
@@ -423,7 +424,7 @@ class Forkserver:
 
     def _gone(self, pid: int) -> None:
         """Its socket closed: it died, or is about to."""
-        _reap_soon(pid, kill=not self._closing)
+        self._reaped = _reap_soon(pid, kill=not self._closing)
         gone = RuntimeFault("the forkserver died", reason="ForkserverGone", retriable=True)
         self._calls.fail_all(lambda: gone)
         was_ready = self._ready is not None and self._ready.done() and self._ready.exception() is None
@@ -480,7 +481,7 @@ class Forkserver:
             self._calls.forget(number)
 
     async def close(self) -> None:
-        """End the forkserver. Shims live on."""
+        """End the forkserver, and return when it has. Shims live on."""
         self._closing = True
         if self._restart is not None:
             self._restart.cancel()
@@ -488,6 +489,8 @@ class Forkserver:
                 await self._restart
         if self._channel is not None:
             self._channel.close()
+        if self._reaped is not None:
+            await asyncio.wait([self._reaped], timeout=5.0)
 
 
 async def _after_its_death(config: SandboxConfig, fault: RuntimeFault) -> SandboxRecord:
@@ -533,24 +536,25 @@ def _launch(python: str, theirs: socket.socket) -> int:
         os.close(null)
 
 
-def _reap_soon(pid: int, *, kill: bool) -> None:
-    """Collect our child's exit status without waiting for it here; `kill` if it may hang."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
+def _reap_soon(pid: int, *, kill: bool) -> asyncio.Future[None]:
+    """Collect our child's exit status without waiting for it here; `kill` if it may hang. Done when it is collected."""
+    loop = asyncio.get_running_loop()
+    reaped: asyncio.Future[None] = loop.create_future()
+    pidfd = os.pidfd_open(pid)
     if kill:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    loop = asyncio.get_running_loop()
 
     def collect() -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
+        if not reaped.done():
+            reaped.set_result(None)
 
     loop.add_reader(pidfd, collect)
+    return reaped
 
 
 async def reap_dead(run_dir: str) -> SandboxRecord | None:

@@ -27,7 +27,8 @@ from typing import Any, NoReturn
 
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError
-from runtime.shim import shim, state
+from runtime.shim import sandbox, shim, state
+from runtime.shim.immortal import immortalise
 from runtime.shim.protocol import MAX_PACKET, SandboxConfig
 
 SPAWN_SECONDS = 20.0  # a shim that has not reported by then is killed and cleaned up after
@@ -51,6 +52,11 @@ class Forkserver:
         self._poll = select.poll()
         self._poll.register(daemon.fileno(), select.POLLIN)
         self._spawns: dict[int, _Spawn] = {}
+        self._inheritance: sandbox.Inheritance | None = None
+
+    def announce(self) -> None:
+        """Tell the daemon that we are warm."""
+        self._send({"ready": {"pid": os.getpid()}})
 
     def serve(self) -> None:
         """Until the daemon is gone."""
@@ -88,6 +94,9 @@ class Forkserver:
         return True
 
     def _spawn(self, number: object, config: SandboxConfig) -> None:
+        self._inheritance, warnings = sandbox.bequeath(config, self._inheritance)
+        for warning in warnings:
+            print(f"kubelite forkserver: {warning}", file=sys.stderr)  # noqa: T201
         with contextlib.ExitStack() as undo:
             listener = prepare_run_dir(config, undo)
             undo.enter_context(listener)
@@ -96,7 +105,7 @@ class Forkserver:
             with os.fdopen(report_w, "wb", buffering=0):
                 pid = os.fork()
                 if pid == 0:
-                    _become_shim(config, listener, report_w)
+                    _become_shim(config, listener, report_w, self._inheritance)
             undo.pop_all()
         listener.close()
         try:
@@ -182,10 +191,12 @@ def clean_up(config: SandboxConfig) -> None:
         state.remove_run_dir(config.run_dir)
 
 
-def _become_shim(config: SandboxConfig, listener: socket.socket, report: int) -> NoReturn:
+def _become_shim(
+    config: SandboxConfig, listener: socket.socket, report: int, inherited: sandbox.Inheritance
+) -> NoReturn:
     code = 1
     try:
-        code = shim.run(config, listener, report)
+        code = shim.run(config, listener, report, inherited)
     finally:
         os._exit(code)
 
@@ -210,8 +221,10 @@ def main(fd: int) -> None:
     daemon = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     warm_up()
-    gc.collect()
-    gc.freeze()  # shims share these pages for ever: the collector must never write into them
     server = Forkserver(daemon)
-    server._send({"ready": {"pid": os.getpid()}})
+    gc.collect()
+    immortalise()
+    gc.freeze()  # shims share these pages for ever: the collector must never write into them either
+    server.announce()
     server.serve()
+    os._exit(0)

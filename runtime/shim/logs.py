@@ -56,9 +56,9 @@ class LineSplitter:
     def finish(self, now_ns: int) -> bytes:
         """End of file: what never got its newline, as a partial line."""
         pending, self._pending = self._pending, b""
-        if not pending:
-            return b""
-        return b"%s P %s\n" % (self._prefix(now_ns), pending)
+        prefix = self._prefix(now_ns)
+        parts = [pending[at : at + LINE_MAX] for at in range(0, len(pending), LINE_MAX)]
+        return b"".join(b"%s P %s\n" % (prefix, part) for part in parts)
 
     def _prefix(self, now_ns: int) -> bytes:
         return b"%s %s" % (rfc3339nano(now_ns).encode(), self._stream)

@@ -7,7 +7,6 @@ namespaces, and in a cgroup outside the pod's, so that the pod's limits never st
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -15,6 +14,7 @@ import signal
 import socket
 import struct
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from runtime import syscalls
 from runtime.cgroups import Cgroup, open_cgroup
@@ -22,9 +22,8 @@ from runtime.errors import SpecError, SyscallError
 from runtime.shim.protocol import SandboxConfig
 from runtime.shim.state import LOG
 
-_SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
+_LO_UP = struct.pack("16sH22x", b"lo", 1)  # struct ifreq: name, flags = IFF_UP
 
 _NET_SYSCTLS = ("net.",)
 _IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
@@ -48,21 +47,45 @@ _SHRUGGED = (
 )
 
 
-def become_daemon(run_dir: str, keep: set[int], title: str) -> None:
-    """First thing after the fork: own session, own descriptors, own signal dispositions, a name in ps."""
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What the forkserver has done once, so that no shim needs to: each step costs time and pages of its own there."""
+
+    shim_cgroup: str
+    oom_score_adj: int
+    arguments: tuple[int, int]  # where the argument vector lies in memory: [start, end)
+
+
+def bequeath(config: SandboxConfig, before: Inheritance | None) -> tuple[Inheritance, list[str]]:
+    """In the forkserver, ahead of a fork: be where and what a shim for `config` has to be. Also returns what this
+    machine refused. Cheap when `before` fits already."""
+    if before is None:
+        for number in _SHRUGGED:
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.umask(0o022)
+        os.chdir("/")
+    warnings = []
+    if before is None or before.oom_score_adj != config.oom_score_adj:
+        warnings = _lower_oom_score(config.oom_score_adj)
+    if before is None or before.shim_cgroup != config.shim_cgroup:
+        group = open_cgroup(config.shim_cgroup)
+        group.create()
+        group.attach(0)
+    arguments = _argument_vector() if before is None else before.arguments
+    return Inheritance(config.shim_cgroup, config.oom_score_adj, arguments), warnings
+
+
+def become_daemon(run_dir: str, keep: set[int], uid: str, inherited: Inheritance) -> None:
+    """First thing after the fork: own session, own descriptors, a name in ps."""
     os.setsid()
-    for number in _SHRUGGED:
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.umask(0o022)
-    os.chdir("/")
     null = os.open("/dev/null", os.O_RDWR)
     log = os.open(f"{run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for target, source in enumerate((null, null, log)):
         os.dup2(source, target)
     syscalls.close_all_except({0, 1, 2, *keep})
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    _set_title(title)
+    _set_title(uid, inherited.arguments)
 
 
 def set_up(config: SandboxConfig, undo: ExitStack) -> tuple[Cgroup, list[str]]:
@@ -70,16 +93,11 @@ def set_up(config: SandboxConfig, undo: ExitStack) -> tuple[Cgroup, list[str]]:
 
     Namespaces need no undo: they go with the process.
     """
-    warnings = _lower_oom_score(config.oom_score_adj)
-    own = open_cgroup(config.shim_cgroup)
-    own.create()
-    own.attach(0)
     _enter_namespaces(config)
     pod = open_cgroup(config.cgroup)
     undo.callback(pod.remove)
     pod.create()
-    warnings += pod.apply(config.resources)
-    return pod, warnings
+    return pod, pod.apply(config.resources) if config.resources else []
 
 
 def _enter_namespaces(config: SandboxConfig) -> None:
@@ -99,9 +117,7 @@ def _enter_namespaces(config: SandboxConfig) -> None:
 
 def _loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
-        request = struct.pack("16sH22x", b"lo", 0)
-        flags = struct.unpack_from("H", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)[0]
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+        fcntl.ioctl(control, _SIOCSIFFLAGS, _LO_UP)
 
 
 def _write_sysctl(key: str, value: str, config: SandboxConfig) -> None:
@@ -140,13 +156,24 @@ def _lower_oom_score(value: int) -> list[str]:
     return []
 
 
-def _set_title(title: str) -> None:
-    """comm by prctl, and the argument vector in place: what `ps` shows is this process, not the forkserver's call."""
-    name = ctypes.create_string_buffer(title.partition(" ")[0].encode()[:15])
-    syscalls.prctl(syscalls.PR_SET_NAME, ctypes.addressof(name))
+def _argument_vector() -> tuple[int, int]:
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49
-    if start and end > start + 1:
-        ctypes.memset(start, 0, end - start)
-        ctypes.memmove(start, title.encode()[: end - start - 1], min(len(title.encode()), end - start - 1))
+    return int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
+
+
+def _set_title(uid: str, arguments: tuple[int, int]) -> None:
+    """What `ps` shows is this process, not the forkserver's command line: comm, and the argument vector in place.
+    (Through /proc/self/mem: ctypes would cost every shim fifty pages for it.)"""
+    start, end = arguments
+    title = f"kubelite-shim {uid}".encode()[: end - start - 1].ljust(end - start, b"\0")
+    comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    memory = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(comm, b"kubelite-shim")
+        os.pwrite(memory, title, start)
+    except OSError:
+        return  # a hardened kernel (proc_mem.restrict_write): then it keeps the forkserver's name
+    finally:
+        os.close(comm)
+        os.close(memory)

@@ -116,7 +116,7 @@ class Server:
         self._left = left
         self._fault = fault
         self._clients: set[Client] = set()
-        self._buffer = bytearray(MAX_PACKET)
+        self._probe = bytearray(1)
         listener.setblocking(False)
         loop.watch(listener.fileno(), self._accept)
 
@@ -142,20 +142,24 @@ class Server:
 
     def _packet(self, client: Client) -> None:
         try:
-            size, _, flags, _ = client.sock.recvmsg_into([self._buffer], 0, socket.MSG_DONTWAIT)
+            # The real length first (MSG_TRUNC, recv(2)), then just that much: no buffer of MAX_PACKET is touched.
+            size = client.sock.recv_into(
+                self._probe, 1, socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT
+            )
+            packet = client.sock.recv(min(size, MAX_PACKET), socket.MSG_DONTWAIT) if size else b""
         except BlockingIOError:
             return
         except OSError:
             client.close()
             return
-        if not size:
+        if not packet:
             client.close()
             return
-        if flags & socket.MSG_TRUNC:
+        if size > MAX_PACKET:
             client.send(_error(None, "TooLarge", f"a request may have at most {MAX_PACKET} bytes"))
             return
         try:
-            request = json.loads(self._buffer[:size])
+            request = json.loads(packet)
         except ValueError as error:
             client.send(_error(None, "BadRequest", f"not JSON: {error}"))
             return

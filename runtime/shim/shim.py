@@ -41,7 +41,7 @@ REWRITE_SECONDS = 1.0
 LOG_LIMIT = 256 * 1024  # bytes of shim.log: a fault that repeats must not fill /run
 
 
-def run(config: SandboxConfig, listener: socket.socket, report: int) -> int:
+def run(config: SandboxConfig, listener: socket.socket, report: int, inherited: sandbox.Inheritance) -> int:
     """The shim's life, in a process just forked. `report` is a pipe to the forkserver: one JSON object, then closed.
 
     Returns the exit code. A forkserver that is gone before it heard of us means that nobody will: all is undone.
@@ -49,7 +49,7 @@ def run(config: SandboxConfig, listener: socket.socket, report: int) -> int:
     undo = ExitStack()
     try:
         undo.callback(state.remove_run_dir, config.run_dir)
-        sandbox.become_daemon(config.run_dir, {listener.fileno(), report}, f"kubelite-shim {config.uid}")
+        sandbox.become_daemon(config.run_dir, {listener.fileno(), report}, config.uid, inherited)
         pod, warnings = sandbox.set_up(config, undo)
         shim = Shim(config, pod, listener)
         shim.write_state()
