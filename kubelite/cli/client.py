@@ -70,7 +70,8 @@ class Client:
         connection = _UnixConnection(self.path, self._timeout)
         target = quote(path) + (f"?{urlencode(query, doseq=True)}" if query else "")
         try:
-            connection.request(method, target, body=body, headers=headers or {})
+            # With "close" the socket belongs to the answer and goes with its last byte.
+            connection.request(method, target, body=body, headers={"Connection": "close", **(headers or {})})
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise self._lost(error) from error

@@ -199,17 +199,19 @@ class _Session:
         self._collect()
         self.socket.sendall(bytes(self.out))
         self.out.clear()
-        while True:
+        answered = False
+        while not answered:
             self._receive()
             for event in self.protocol.events_received():
-                if isinstance(event, Response):
-                    if event.status_code != 101:
-                        raise _refused(event.status_code, bytes(event.body or b""))
-                    self.socket.setblocking(False)
-                    self._frames()  # those that came with it
-                    return
-            if self.ended:
+                if not isinstance(event, Response):
+                    self._frame(event)  # came in one piece with the answer
+                elif event.status_code != 101:
+                    raise _refused(event.status_code, bytes(event.body or b""))
+                else:
+                    answered = True
+            if self.ended and not answered:
                 raise CliError("error: kubelite closed the connection instead of running the command")
+        self.socket.setblocking(False)
 
     def pump(self, *, stdin: bool, tty: bool, wake: int) -> Json | None:
         """Carry bytes until the command has ended; its Status, or None when the connection broke off."""
@@ -231,7 +233,8 @@ class _Session:
                     reading = self._read_stdin()
                 else:
                     self._receive()
-                    self._frames()
+                    for event in self.protocol.events_received():
+                        self._frame(event)
             self._flush()
         return self.status
 
@@ -285,16 +288,15 @@ class _Session:
             self.ended = True
         self._collect()
 
-    def _frames(self) -> None:
+    def _frame(self, event: Any) -> None:
         from websockets.frames import Frame, Opcode
 
-        for event in self.protocol.events_received():
-            if not isinstance(event, Frame):
-                continue
-            if event.opcode is Opcode.CLOSE:
-                self.ended = True
-            elif event.opcode in (Opcode.BINARY, Opcode.TEXT) and event.data:
-                self._take(event.data[0], bytes(event.data[1:]))
+        if not isinstance(event, Frame):
+            return
+        if event.opcode is Opcode.CLOSE:
+            self.ended = True
+        elif event.opcode in (Opcode.BINARY, Opcode.TEXT) and event.data:
+            self._take(event.data[0], bytes(event.data[1:]))
 
     def _take(self, channel: int, data: bytes) -> None:
         if channel in (STDOUT, STDERR):

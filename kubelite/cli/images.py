@@ -90,7 +90,7 @@ def load(ctx: click.Context, file: str, quiet: bool) -> None:
     """Load images from an archive (docker save, skopeo, OCI; compressed too), an OCI layout directory, or stdin."""
     server = client(ctx)
     if file == "-":
-        headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+        headers = {"Content-Type": "application/x-tar"}
         response = server.open("POST", "/kubelite/v1/images/load", body=sys.stdin.buffer, headers=headers)
     else:
         if not os.path.exists(file):

@@ -45,7 +45,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def resource_type(word: str) -> Type:
     found = _BY_WORD.get(word.lower())
     if found is None:
-        raise CliError(f'error: kubelite doesn\'t have a resource type "{word}"{nearest(word, _BY_WORD)}')
+        raise CliError(
+            f'error: kubelite doesn\'t have a resource type "{word}"{nearest(word, [t.plural for t in TYPES])}'
+        )
     return found
 
 

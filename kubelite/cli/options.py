@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -59,7 +60,9 @@ def _pods(ctx: click.Context) -> list[dict[str, Any]]:
     from kubelite.cli.main import DEFAULT_SOCKET
 
     namespace = ctx.params.get("namespace") or "default"
-    socket = (ctx.obj or {}).get("socket") or DEFAULT_SOCKET
+    # While completing, the group's own callback has not run.
+    given = (ctx.obj or {}).get("socket") or ctx.find_root().params.get("socket")
+    socket = given or os.environ.get("KUBELITE_SOCKET") or DEFAULT_SOCKET
     try:
         found: list[dict[str, Any]] = Client(socket, timeout=1.0).get(f"/api/v1/namespaces/{namespace}/pods")[
             "items"

@@ -10,7 +10,9 @@ from kubelite.cli.errors import CliError
 
 
 @click.command(context_settings={"max_content_width": 110})
-@click.option("--root", type=click.Path(file_okay=False), help="State, images, pods [default: /var/lib/kubelite]")
+@click.option(
+    "--root", type=click.Path(file_okay=False), help="State, images, pods [default: /var/lib/kubelite]"
+)
 @click.option("--run-dir", type=click.Path(file_okay=False), help="Socket and shims [default: /run/kubelite]")
 @click.option("--log-dir", type=click.Path(file_okay=False), help="Logs [default: /var/log]")
 @click.option("--bridge", metavar="NAME", help="Bridge of the pod network.")
