@@ -1,0 +1,422 @@
+"""What a pod's containers find in their files: users, environment, network files, volumes, sub-paths."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubelite.node import env, mounts, netfiles, volumes
+from kubelite.node.config import NodeConfig
+from kubelite.node.faults import ConfigError, CreateError, MountError
+from kubelite.node.users import ResolvedUser, read_in_layers, resolve_user
+from kubelite.node.volumes import File, Kind, VolumePlan
+from tests.unit.pod_worlds import CONFIG, UID, container, make_pod
+
+STORE: dict[tuple[str, str], Mapping[str, Any]] = {
+    ("ConfigMap", "cm"): {
+        "data": {"a": "1", "b": "2"},
+        "binaryData": {"raw": base64.b64encode(b"\xff").decode()},
+    },
+    ("Secret", "s"): {"data": {"key": base64.b64encode(b"hidden").decode()}},
+}
+
+
+def sources(config: NodeConfig = CONFIG) -> env.Sources:
+    return env.Sources(lambda kind, _ns, name: STORE.get((kind, name)), config, ("10.88.0.2",))
+
+
+# -- environment ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$(A)", "1"),
+        ("x$(A)y$(B)z", "x1y$(C)z"),
+        ("$$(A)", "$(A)"),
+        ("$$$(A)", "$1"),
+        ("$(NO)", "$(NO)"),
+        ("$(A", "$(A"),
+        ("$", "$"),
+        ("a$", "a$"),
+        ("$A", "$A"),
+        ("$()", "$()"),
+        ("", ""),
+    ],
+)
+def test_expansion_is_one_pass(text: str, expected: str) -> None:
+    assert env.expand(text, {"A": "1", "B": "$(C)", "C": "no"}) == expected
+
+
+def variables(*entries: dict[str, Any], **more: Any) -> dict[str, str]:
+    pod = make_pod(container("a", env=list(entries), **more), serviceAccountName="robot")
+    pod.metadata.labels["app"] = "x"
+    return env.container_env(pod, pod.spec.containers[0], sources())
+
+
+def ref(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"name": "V", "valueFrom": {kind: fields}}
+
+
+def test_later_wins_and_earlier_can_be_named() -> None:
+    made = variables(
+        {"name": "a", "value": "own"},
+        {"name": "X", "value": "$(P_b)-$(LATER)"},
+        {"name": "LATER", "value": "z"},
+        envFrom=[{"configMapRef": {"name": "cm"}}, {"configMapRef": {"name": "cm"}, "prefix": "P_"}],
+    )
+    assert made["a"] == "own"
+    assert made["X"] == "2-$(LATER)"
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        (ref("configMapKeyRef", name="cm", key="a"), "1"),
+        (ref("secretKeyRef", name="s", key="key"), "hidden"),
+        (ref("fieldRef", fieldPath="metadata.name"), "web"),
+        (ref("fieldRef", fieldPath="metadata.labels['app']"), "x"),
+        (ref("fieldRef", fieldPath="metadata.annotations['none']"), ""),
+        (ref("fieldRef", fieldPath="spec.nodeName"), "node"),
+        (ref("fieldRef", fieldPath="spec.serviceAccountName"), "robot"),
+        (ref("fieldRef", fieldPath="status.podIP"), "10.88.0.2"),
+        (ref("fieldRef", fieldPath="status.hostIP"), "192.0.2.1"),
+        (ref("resourceFieldRef", resource="limits.cpu"), "4"),
+        (ref("resourceFieldRef", resource="limits.memory", divisor="1Mi"), "8192"),
+    ],
+)
+def test_values_from_elsewhere(entry: dict[str, Any], value: str) -> None:
+    assert variables(entry)["V"] == value
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (ref("configMapKeyRef", name="none", key="a"), 'configmap "none" not found'),
+        (ref("configMapKeyRef", name="cm", key="z"), "couldn't find key z in ConfigMap default/cm"),
+        (ref("secretKeyRef", name="none", key="a"), 'secret "none" not found'),
+        (ref("fieldRef", fieldPath="spec.nope"), "unsupported fieldPath"),
+    ],
+)
+def test_what_is_missing_is_named(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        variables(entry)
+
+
+def test_optional_and_missing_is_left_out() -> None:
+    assert variables(ref("configMapKeyRef", name="none", key="a", optional=True)) == {}
+    assert variables(envFrom=[{"secretRef": {"name": "none", "optional": True}}]) == {}
+
+
+# -- users ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> list[str]:
+    """Three layers: the top one replaces passwd and deletes /etc/secret, the middle one has a link out of the image."""
+    top, middle, base = (tmp_path / name for name in ("top", "middle", "base"))
+    for layer in (top, middle, base):
+        (layer / "etc").mkdir(parents=True)
+    (top / "etc/passwd").write_text("root:x:0:0::/:\nweb:x:101:102::/:\n")
+    (middle / "etc/group").symlink_to("../usr/group")
+    (base / "etc/group").write_text("wrong:x:999:\n")
+    (base / "usr").mkdir()
+    (base / "usr/group").write_text("www:x:102:\nextra:x:7:web,other\nroot:x:0:\nadm:x:4:root\n")
+    (base / "etc/passwd").write_text("web:x:1:1::/:\n")
+    (middle / "etc/out").symlink_to("/../../../../../../etc/hostname")
+    return [str(top), str(middle), str(base)]
+
+
+def who(layers: list[str], image: str = "", own: dict[str, Any] | None = None, **shared: Any) -> ResolvedUser:
+    pod = make_pod(container("a", securityContext=own or {}), securityContext=shared)
+    return resolve_user(pod, pod.spec.containers[0], image, layers)
+
+
+@pytest.mark.parametrize(
+    ("image", "own", "shared", "expected"),
+    [
+        ("", {}, {}, ResolvedUser(0, 0, (4,))),
+        ("web", {}, {}, ResolvedUser(101, 102, (7,))),
+        ("web:www", {}, {}, ResolvedUser(101, 102, ())),
+        ("web:5", {}, {}, ResolvedUser(101, 5, ())),
+        ("101", {}, {}, ResolvedUser(101, 102, (7,))),
+        ("4242", {}, {}, ResolvedUser(4242, 0, ())),
+        ("web", {"runAsUser": 0}, {}, ResolvedUser(0, 0, (4,))),
+        ("", {"runAsUser": 101, "runAsGroup": 9}, {}, ResolvedUser(101, 9, (7,))),
+        (
+            "",
+            {},
+            {"runAsUser": 5, "fsGroup": 30, "supplementalGroups": [20, 10]},
+            ResolvedUser(5, 0, (10, 20, 30)),
+        ),
+        ("", {"runAsUser": 6}, {"runAsUser": 5}, ResolvedUser(6, 0, ())),
+    ],
+)
+def test_users(
+    layers: list[str], image: str, own: dict[str, Any], shared: dict[str, Any], expected: ResolvedUser
+) -> None:
+    assert who(layers, image, own, **shared) == expected
+
+
+def test_a_name_that_no_file_has(layers: list[str]) -> None:
+    with pytest.raises(CreateError, match="unable to find user nobody: no matching entries in passwd file"):
+        who(layers, "nobody")
+    with pytest.raises(CreateError, match="unable to find group nogroup"):
+        who(layers, "web:nogroup")
+
+
+@pytest.mark.parametrize(
+    ("image", "own", "message"),
+    [
+        ("", {}, "container has runAsNonRoot and image will run as root"),
+        ("0:5", {}, "container has runAsNonRoot and image will run as root"),
+        ("web", {}, r"image has non-numeric user \(web\), cannot verify user is non-root"),
+        ("web", {"runAsUser": 0}, "container's runAsUser breaks non-root policy"),
+    ],
+)
+def test_run_as_non_root(layers: list[str], image: str, own: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        who(layers, image, {**own, "runAsNonRoot": True})
+    assert who(layers, "101", {"runAsNonRoot": True}).uid == 101
+    assert who(layers, image, {**own, "runAsNonRoot": False}) is not None
+
+
+def test_lookups_stay_in_the_image(layers: list[str]) -> None:
+    assert read_in_layers(layers, "etc/out") == b"", "an absolute link with .. leads to the image's own root"
+    Path(layers[2], "etc/hostname").write_text("inside")
+    assert read_in_layers(layers, "etc/out") == b"inside"
+    loop = Path(layers[0], "etc/loop")
+    loop.symlink_to("loop")
+    assert read_in_layers(layers, "etc/loop") == b""
+
+
+# -- network files ----------------------------------------------------------------------------------------------
+
+
+def test_hosts_file() -> None:
+    pod = make_pod("a", subdomain="svc", hostAliases=[{"ip": "192.0.2.7", "hostnames": ["db", "db.local"]}])
+    assert netfiles.hosts_file(pod, ["10.88.0.2"], CONFIG).splitlines() == [
+        "# Kubernetes-managed hosts file.",
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "fe00::0\tip6-localnet",
+        "fe00::0\tip6-mcastprefix",
+        "fe00::1\tip6-allnodes",
+        "fe00::2\tip6-allrouters",
+        "10.88.0.2\tweb.svc.default.svc.cluster.local\tweb",
+        "",
+        "# Entries added by HostAliases.",
+        "192.0.2.7\tdb\tdb.local",
+    ]
+
+
+def test_hosts_file_with_the_hosts_network_is_a_copy() -> None:
+    text = netfiles.hosts_file(
+        make_pod("a", hostNetwork=True), [], CONFIG, "127.0.0.1 localhost\n192.0.2.1 me\n"
+    )
+    assert text == "# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n192.0.2.1 me\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("short", "short"), ("x" * 70, "x" * 63), ("x" * 62 + "-y", "x" * 62), ("", "web")]
+)
+def test_hostname(name: str, expected: str) -> None:
+    assert netfiles.pod_hostname(make_pod("a", hostname=name)) == expected
+
+
+HOST = "# mine\nsearch corp.example\nnameserver 192.0.2.53\nnameserver 192.0.2.54\noptions timeout:1\n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (
+            {"dnsPolicy": "Default"},
+            ["search corp.example", "nameserver 192.0.2.53", "nameserver 192.0.2.54", "options timeout:1"],
+        ),
+        (
+            {"dnsPolicy": "ClusterFirst"},
+            [
+                "search default.svc.cluster.local svc.cluster.local cluster.local corp.example",
+                "nameserver 10.96.0.10",
+                "options ndots:5",
+            ],
+        ),
+        (
+            {"dnsPolicy": "ClusterFirst", "hostNetwork": True},
+            ["search corp.example", "nameserver 192.0.2.53", "nameserver 192.0.2.54", "options timeout:1"],
+        ),
+        (
+            {
+                "dnsPolicy": "None",
+                "dnsConfig": {
+                    "nameservers": ["192.0.2.1", "192.0.2.1"],
+                    "searches": ["a.example"],
+                    "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+                },
+            },
+            ["search a.example", "nameserver 192.0.2.1", "options ndots:2 edns0"],
+        ),
+        (
+            {"dnsPolicy": "ClusterFirst", "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}},
+            [
+                "search default.svc.cluster.local svc.cluster.local cluster.local corp.example",
+                "nameserver 10.96.0.10",
+                "options ndots:1",
+            ],
+        ),
+    ],
+)
+def test_resolv_conf(spec: dict[str, Any], expected: list[str]) -> None:
+    config = NodeConfig("node", "192.0.2.1", "/r", "/l", cluster_dns=("10.96.0.10",))
+    assert netfiles.resolv_conf(make_pod("a", **spec), config, HOST).splitlines() == expected
+
+
+def test_without_a_cluster_dns_cluster_first_is_the_hosts() -> None:
+    assert "nameserver 192.0.2.53" in netfiles.resolv_conf(make_pod("a"), CONFIG, HOST)
+    assert netfiles.missing_cluster_dns(make_pod("a", dnsPolicy="ClusterFirst"), CONFIG)
+
+
+# -- volumes ----------------------------------------------------------------------------------------------------
+
+
+def plan(volume: dict[str, Any], **pod: Any) -> VolumePlan:
+    whole = make_pod("a", volumes=[{"name": "v", **volume}], **pod)
+    return volumes.plan_volume(whole, whole.spec.volumes[0], sources())
+
+
+def test_what_volumes_are() -> None:
+    base = f"/var/lib/kubelite/pods/{UID}/volumes"
+    assert plan({"emptyDir": {}}) == VolumePlan("v", Kind.DIRECTORY, f"{base}/kubernetes.io~empty-dir/v")
+    memory = plan({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+    assert (memory.kind, memory.size) == (Kind.MEMORY, 1 << 20)
+    assert plan({"hostPath": {"path": "/x", "type": "File"}}) == VolumePlan("v", Kind.HOST, "/x", "File")
+    everything = plan({"configMap": {"name": "cm", "defaultMode": 0o400}}).files
+    assert everything == {"a": File(b"1", 0o400), "b": File(b"2", 0o400), "raw": File(b"\xff", 0o400)}
+    picked = plan({"secret": {"secretName": "s", "items": [{"key": "key", "path": "d/k", "mode": 0o600}]}})
+    assert picked.files == {"d/k": File(b"hidden", 0o600)}
+    both = plan({"projected": {"sources": [{"configMap": {"name": "cm"}}, {"secret": {"name": "s"}}]}})
+    assert set(both.files) == {"a", "b", "raw", "key"}
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        (
+            {"configMap": {"name": "none"}},
+            'MountVolume.SetUp failed for volume "v" : configmap "none" not found',
+        ),
+        ({"configMap": {"name": "cm", "items": [{"key": "z", "path": "z"}]}}, "non-existent config key: z"),
+        ({"configMap": {"name": "cm", "items": [{"key": "a", "path": "../z"}]}}, "invalid path"),
+    ],
+)
+def test_volumes_that_cannot_be(volume: dict[str, Any], message: str) -> None:
+    with pytest.raises(MountError, match=message):
+        plan(volume)
+
+
+def test_files_are_swapped_in_whole(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    first = VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"1", 0o640), "d/b": File(b"2", 0o644)})
+    assert mounts.write_files(first)
+    assert not mounts.write_files(first), "nothing changed"
+    assert (path / "a").read_bytes() == b"1"
+    assert (path / "d/b").read_bytes() == b"2"
+    assert stat.S_IMODE((path / "a").stat().st_mode) == 0o640
+    old = os.readlink(path / "..data")
+    assert mounts.write_files(VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"3", 0o644)}))
+    assert (path / "a").read_bytes() == b"3"
+    assert not (path / "d").exists()
+    assert not (path / old).exists()
+
+
+def test_an_empty_dir_is_everybodys(tmp_path: Path) -> None:
+    made = VolumePlan("v", Kind.DIRECTORY, str(tmp_path / "pod/volumes/v"), fs_group=os.getgid())
+    mounts.set_up(made)
+    found = Path(made.path).stat()
+    assert stat.S_IMODE(found.st_mode) == 0o2777
+    (tmp_path / "pod/volumes/v/kept").write_text("x")
+    mounts.set_up(made)
+    assert (tmp_path / "pod/volumes/v/kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "message"),
+    [
+        ("", None, ""),
+        ("", "file", ""),
+        ("DirectoryOrCreate", None, ""),
+        ("FileOrCreate", None, ""),
+        ("Directory", None, "is not a directory"),
+        ("Directory", "file", "is not a directory"),
+        ("DirectoryOrCreate", "file", "exists"),
+        ("File", "directory", "is not a file"),
+        ("Socket", "file", "is not a socket file"),
+        ("CharDevice", "file", "is not a character device"),
+        ("BlockDevice", "directory", "is not a block device"),
+    ],
+)
+def test_host_path_types(tmp_path: Path, kind: str, there: str | None, message: str) -> None:
+    path = tmp_path / "x"
+    if there == "file":
+        path.write_text("")
+    elif there == "directory":
+        path.mkdir()
+    wanted = VolumePlan("v", Kind.HOST, str(path), kind)
+    if message:
+        with pytest.raises(MountError, match=message):
+            mounts.set_up(wanted)
+    else:
+        mounts.set_up(wanted)
+        assert path.is_file() if kind == "FileOrCreate" or there == "file" else path.is_dir()
+
+
+# -- sub-paths --------------------------------------------------------------------------------------------------
+
+
+def held(volume: Path, sub_path: str) -> str:
+    fd = mounts.open_sub_path(str(volume), sub_path)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def test_a_sub_path_is_made_inside_its_volume(tmp_path: Path) -> None:
+    assert held(tmp_path, "a/b") == str(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()
+    (tmp_path / "file").write_text("")
+    assert held(tmp_path, "file") == str(tmp_path / "file")
+    (tmp_path / "link").symlink_to("a")
+    assert held(tmp_path, "link/b") == str(tmp_path / "a/b")
+
+
+@pytest.mark.parametrize("target", ["/etc", "../outside", "a/../../outside"])
+def test_a_sub_path_never_leads_out_of_its_volume(tmp_path: Path, target: str) -> None:
+    volume = tmp_path / "volume"
+    (volume / "a").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (volume / "link").symlink_to(target)
+    for path in ("link", "link/passwd", "link/new"):
+        with pytest.raises(ConfigError, match="leads out of its volume"):
+            mounts.open_sub_path(str(volume), path)
+    assert list((tmp_path / "outside").iterdir()) == []
+    with pytest.raises(ConfigError, match="must be relative"):
+        mounts.open_sub_path(str(volume), "../outside")
+
+
+def test_what_was_opened_stays_what_is_mounted(tmp_path: Path) -> None:
+    """The name is replaced by a link to elsewhere after the check: the descriptor does not follow."""
+    fd = mounts.open_sub_path(str(tmp_path), "data")
+    try:
+        (tmp_path / "data").rename(tmp_path / "moved")
+        (tmp_path / "data").symlink_to("/etc")
+        assert os.path.samefile(f"/proc/self/fd/{fd}", tmp_path / "moved")
+    finally:
+        os.close(fd)
