@@ -1,0 +1,256 @@
+"""The registry client against a small HTTP server that misbehaves on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import ImageError
+from runtime.images import reference, registry
+from runtime.images.content import MANIFEST_TYPE, digest_of
+from runtime.images.manifests import CONFIG_TYPE, LAYER_TYPE, Descriptor, Platform
+from runtime.images.registry import Registry
+from runtime.images.streams import Spool
+
+BLOB = bytes(range(256)) * 20_000
+CONFIG = b"{}"
+MANIFEST = json.dumps(
+    {
+        "mediaType": MANIFEST_TYPE,
+        "config": {"mediaType": CONFIG_TYPE, "digest": digest_of(CONFIG), "size": len(CONFIG)},
+        "layers": [{"mediaType": LAYER_TYPE, "digest": digest_of(BLOB), "size": len(BLOB)}],
+    }
+).encode()
+
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers from the server's list of scripted answers, then as a plain registry would."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, dict(self.headers)))
+        if self.server.script:
+            self.server.script.pop(0)(self)
+        else:
+            self.plain()
+
+    def plain(self) -> None:
+        path = self.path
+        if path.startswith("/token"):
+            self.send(200, json.dumps({"token": "secret-token"}).encode())
+        elif "/manifests/" in path:
+            self.send(200, MANIFEST, {"Content-Type": MANIFEST_TYPE})
+        elif path.endswith(digest_of(CONFIG)):
+            self.send(200, CONFIG)
+        elif path.endswith(digest_of(BLOB)):
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+            self.send(206 if start else 200, BLOB[start:])
+
+    def send(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body[: len(body) - cut])
+        if cut:
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list[Answer] = []
+        self.seen: list[tuple[str, dict[str, str]]] = []
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(registry, "FIRST_PAUSE", 0.01)
+    running = Server()
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def resolve(server: Server, text: str = "app:1") -> tuple[registry.Resolved, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+
+    async def go() -> registry.Resolved:
+        async with Registry(reference.parse(f"{server.host}/{text}"), report=events.append) as client:
+            return await client.resolve(Platform("linux", "amd64"))
+
+    return asyncio.run(go()), events
+
+
+def fetch(server: Server, path: Path) -> bytes:
+    async def go() -> bytes:
+        spool = Spool(str(path / "blob"), len(BLOB))
+        try:
+            async with Registry(reference.parse(f"{server.host}/app"), report=lambda _e: None) as client:
+                await client.fetch_blob(Descriptor(digest_of(BLOB), len(BLOB), ""), spool, lambda _n: None)
+            spool.complete()
+            return (path / "blob").read_bytes()
+        finally:
+            spool.close()
+
+    return asyncio.run(go())
+
+
+def challenge(handler: Handler) -> None:
+    realm = f"http://{handler.server.host}/token"
+    value = f'Bearer realm="{realm}",service="the registry",scope="repository:app:pull"'
+    handler.send(
+        401,
+        b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}',
+        {"WWW-Authenticate": value},
+    )
+
+
+def status(code: int, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
+    return lambda handler: handler.send(code, body, headers)
+
+
+def test_an_anonymous_token_is_fetched_and_kept(server: Server) -> None:
+    server.script = [challenge]
+    resolved, _ = resolve(server)
+    assert resolved.digest == resolved.source_digest == digest_of(MANIFEST)
+    paths = [path for path, _ in server.seen]
+    assert paths == [
+        "/v2/app/manifests/1", "/token?service=the%20registry&scope=repository%3Aapp%3Apull", "/v2/app/manifests/1",
+    ] or paths[1].startswith("/token?service=the+registry&scope=repository")  # fmt: skip
+    assert server.seen[2][1]["Authorization"] == "Bearer secret-token"
+
+
+def test_a_refused_token_is_final(server: Server) -> None:
+    server.script = [challenge, Handler.plain, challenge]
+    with pytest.raises(ImageError, match="401 Unauthorized: authentication required"):
+        resolve(server)
+    assert len(server.seen) == 3
+
+
+def test_a_password_is_asked_for_in_words(server: Server) -> None:
+    server.script = [status(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})]
+    with pytest.raises(ImageError, match="asks for a user name and password"):
+        resolve(server)
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("code", [403, 404, 400])
+def test_final_answers_are_not_tried_again(server: Server, code: int) -> None:
+    body = b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"1"}}]}'
+    server.script = [status(code, body)]
+    with pytest.raises(ImageError, match=rf"answered {code} .*: manifest unknown \(Tag=1\)") as caught:
+        resolve(server)
+    assert len(server.seen) == 1 and not caught.value.retriable and caught.value.reason == "ErrImagePull"
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+def test_transient_answers_are_tried_again(server: Server, code: int) -> None:
+    server.script = [status(code), status(code)]
+    resolved, events = resolve(server)
+    assert resolved.manifest.layers[0].digest == digest_of(BLOB)
+    assert [event["event"] for event in events] == ["retry", "retry"] and str(code) in events[0]["message"]
+
+
+def test_patience_ends(server: Server) -> None:
+    server.script = [status(503, b"overloaded", {"Content-Type": "text/plain"})] * 20
+    with pytest.raises(ImageError, match="503 Service Unavailable: overloaded") as caught:
+        resolve(server)
+    assert caught.value.retriable and caught.value.reason == "RegistryUnavailable"
+    assert len(server.seen) == registry.ATTEMPTS
+
+
+def test_retry_after_is_honoured_within_reason(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "LONGEST_PAUSE", 0.05)
+    server.script = [status(429, b"", {"Retry-After": "3600"})]
+    _, events = resolve(server)
+    assert events[0]["delay"] == 0.05
+
+
+def test_a_manifest_that_is_not_what_was_asked_for(server: Server) -> None:
+    with pytest.raises(ImageError, match="something else than sha256:1111"):
+        resolve(server, "app@sha256:" + "1" * 64)
+
+
+def test_a_manifest_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MAX_MANIFEST", 100)
+    with pytest.raises(ImageError, match="larger than 100 bytes"):
+        resolve(server)
+
+
+def test_a_broken_download_goes_on_where_it_broke(server: Server, tmp_path: Path) -> None:
+    server.script = [
+        lambda handler: handler.send(200, BLOB, cut=2_000_000),
+        lambda handler: handler.send(503, b""),
+    ]
+    assert fetch(server, tmp_path) == BLOB
+    ranges = [headers.get("Range") for _, headers in server.seen]
+    assert ranges[0] is None and ranges[2] is not None and int(ranges[2][6:-1]) > 1_000_000
+
+
+def test_a_registry_without_ranges_is_read_from_the_start(server: Server, tmp_path: Path) -> None:
+    server.script = [
+        lambda handler: handler.send(200, BLOB, cut=2_000_000),
+        lambda handler: handler.send(200, BLOB),
+    ]
+    assert fetch(server, tmp_path) == BLOB
+
+
+def test_more_than_promised_is_refused(server: Server, tmp_path: Path) -> None:
+    server.script = [lambda handler: handler.send(200, BLOB + b"x")]
+    with pytest.raises(ImageError, match="more than the"):
+        fetch(server, tmp_path)
+
+
+def test_a_redirect_does_not_get_the_token(server: Server, tmp_path: Path) -> None:
+    other = Server()
+    thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(thread.join)
+        stack.callback(other.server_close)
+        stack.callback(other.shutdown)
+        there = f"http://{other.host}/v2/app/blobs/{digest_of(BLOB)}"
+        server.script = [challenge, Handler.plain, status(307, b"", {"Location": there})]
+        assert fetch(server, tmp_path) == BLOB
+        assert server.seen[2][1]["Authorization"] == "Bearer secret-token"
+        assert "Authorization" not in other.seen[0][1]
+
+
+def test_circular_redirects_end(server: Server) -> None:
+    server.script = [status(302, b"", {"Location": "/v2/app/manifests/1"})] * 20
+    with pytest.raises(ImageError, match="redirects more than"):
+        resolve(server)
+
+
+def test_only_this_machine_and_named_registries_are_spoken_to_in_the_clear() -> None:
+    def plain(host: str) -> bool:
+        made = Registry(reference.parse(f"{host}/x"), report=lambda _e: None, plain_http=["reg.lan:5000"])
+        return made.plain
+
+    assert plain("localhost:5000") and plain("127.0.0.1:1") and plain("[::1]:5000") and plain("reg.lan:5000")
+    assert not plain("reg.lan") and not plain("quay.io") and not plain("10.0.0.1:5000")
