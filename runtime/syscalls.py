@@ -426,9 +426,13 @@ def openat2(dirfd: int, path: _Path, flags: int, mode: int = 0, resolve: int = 0
     raise SyscallError(errno.EAGAIN, "openat2", os.fsdecode(path))
 
 
+# An array type is made once: create_string_buffer makes one a call, a tenth of a millisecond in a fresh child.
+_Statfs = ctypes.c_char * 256
+
+
 def fstatfs_type(fd: int) -> int:
     """f_type of the file system `fd` is on (works on O_PATH descriptors), one of the *_MAGIC numbers."""
-    buffer = ctypes.create_string_buffer(256)
+    buffer = _Statfs()
     if _libc.fstatfs(fd, buffer) < 0:
         raise SyscallError(ctypes.get_errno(), "fstatfs", str(fd))
     return int(

@@ -142,7 +142,7 @@ class Container:
                 parent=_own_pidfd(always),
                 caps=caps,
                 available_caps=available,
-                cgroup=self.cgroup if into is None else None,
+                cgroup=self.cgroup,
                 join=((self.pidfd, kinds),),
                 stdio=stdio,
                 console=console_slave,
@@ -214,7 +214,7 @@ def create(
             parent=_own_pidfd(always),
             caps=caps,
             available_caps=available,
-            cgroup=cgroup if into is None else None,
+            cgroup=cgroup,
             join=join,
             stdio=stdio,
             console=console_slave,
@@ -319,7 +319,8 @@ def _make_cgroup(path: str, undo: ExitStack) -> Cgroup:
 
 
 def _into_cgroup(cgroup: Cgroup, stack: ExitStack) -> int | None:
-    into = cgroup.into_fd()
+    """For CLONE_INTO_CGROUP: the child is born in the cgroup2 side; its own attach(0) does what is v1."""
+    into = cgroup.clone_fd()
     if into is not None:
         stack.callback(os.close, into)
     return into

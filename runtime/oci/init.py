@@ -17,6 +17,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions: 0.1 ms a start
 import errno
 import fcntl
+import gc
 import json
 import os
 import select
@@ -52,7 +53,7 @@ class Job:
     parent: int  # pidfd of the process that must outlive us
     caps: CapSets
     available_caps: int  # our bounding set at the moment
-    cgroup: Cgroup | None  # None: clone3 has put us there already
+    cgroup: Cgroup
     join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
     stdio: tuple[int, int, int] | None = None
     console: int | None = None
@@ -94,6 +95,7 @@ class _Reporter:
 
 def run(job: Job) -> NoReturn:
     """Become the container's process, or die having said why."""
+    gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
     report = _Reporter(job.channel)
     try:
         _init(job, report)
@@ -131,8 +133,7 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
 
     # Limits apply from here. Before the cgroup namespace, whose root is where we are when it is made.
     report.step = "cgroup"
-    if job.cgroup is not None:
-        job.cgroup.attach(0)
+    job.cgroup.attach(0)  # where clone3 has not put us already
     if job.new_user_namespace:
         report.send({"mappings": True})
         _expect(job, b"mapped")
