@@ -1,13 +1,14 @@
 """Addresses: which pod has which, kept as one small file a pod so that kill -9 at any line loses nothing.
 
-    <state_dir>/leases/<uid>.json     a Lease, written beside and renamed over (rename(2) is atomic)
+    <state_dir>/leases/<uid>.json     a Lease whose pod stands
+    <state_dir>/leases/<uid>.part     one whose pod is being attached or taken off; rename(2) is the step between them
     <state_dir>/last                  the address given last
     <state_dir>/node                  the node's name when this began
 
 The state directory belongs to the run directory: leases die with a reboot, as the namespaces do. The network's
-first address is the gateway (the bridge). Addresses are given in a ring behind the last one (as CNI's
-host-local does), so that one that became free rests as long as the pool allows: peers' caches and half-open
-connections of the old pod run out.
+first address is the gateway (the bridge). Addresses are given in a ring behind the last one (as CNI's host-local
+does), so that one that became free rests as long as the pool allows: peers' caches and half-open connections of
+the old pod run out.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class LeaseStore:
         os.makedirs(self._dir, mode=0o700, exist_ok=True)
         self._leases: dict[str, Lease] = {}
         self._load()
-        self._last = self._read_last()
+        self._last_file = os.open(self._last_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._last = os.pread(self._last_file, 15, 0).decode(errors="replace").strip()
 
     def get(self, uid: str) -> Lease | None:
         return self._leases.get(uid)
@@ -57,23 +59,41 @@ class LeaseStore:
             netns_id=netns_id,
             ports=ports,
         )
-        self.put(lease)
+        self.begin(lease)
         self._last = ip
-        _write(self._last_path, ip)
+        os.pwrite(self._last_file, f"{ip:15}\n".encode(), 0)
         return lease
 
-    def put(self, lease: Lease) -> None:
-        _write(self._path(lease.uid), json.dumps(lease.to_json()))
-        self._leases[lease.uid] = lease
+    def begin(self, lease: Lease) -> None:
+        """Keep a lease whose pod does not stand yet. A torn file does no harm: nothing was made by it so far."""
+        self._leases[lease.uid] = replace(lease, ready=False)
+        with open(self._path(lease.uid, ready=False), "w") as file:
+            json.dump(lease.to_json(), file)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(lease.uid, ready=True))
 
-    def mark_ready(self, lease: Lease) -> Lease:
+    def finish(self, lease: Lease) -> Lease:
+        """What was begun stands now."""
         ready = replace(lease, ready=True)
-        self.put(ready)
+        os.rename(self._path(lease.uid, ready=False), self._path(lease.uid, ready=True))
+        self._leases[lease.uid] = ready
         return ready
 
+    def unfinish(self, lease: Lease) -> None:
+        """The pod is taken off: its ports are nobody's any more, its address still is its own."""
+        if lease.ready:
+            os.rename(self._path(lease.uid, ready=True), self._path(lease.uid, ready=False))
+        self._leases[lease.uid] = replace(lease, ports=(), ready=False)
+
+    def change(self, lease: Lease) -> None:
+        """Other ports for a pod that stands."""
+        _write(self._path(lease.uid, ready=True), json.dumps(lease.to_json()))
+        self._leases[lease.uid] = lease
+
     def remove(self, uid: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path(uid))
+        for ready in (True, False):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(uid, ready=ready))
         self._leases.pop(uid, None)
 
     def clear(self) -> None:
@@ -86,30 +106,28 @@ class LeaseStore:
         with contextlib.suppress(OSError):
             os.rmdir(self._dir)
 
-    def _path(self, uid: str) -> str:
-        return os.path.join(self._dir, f"{uid}.json")
+    def _path(self, uid: str, *, ready: bool) -> str:
+        return os.path.join(self._dir, f"{uid}.{'json' if ready else 'part'}")
 
     def _load(self) -> None:
-        """Read every lease. What a crash left half-written (*.tmp) goes; a file that is no lease is set aside
-        and said."""
+        """Read every lease. What a crash left half-written goes; a file that is no lease is set aside and said."""
         for name in sorted(os.listdir(self._dir)):
             path = os.path.join(self._dir, name)
+            ready = name.endswith(".json")
             if name.endswith(".tmp"):
                 os.unlink(path)
-            elif name.endswith(".json"):
+            elif ready or name.endswith(".part"):
                 try:
                     with open(path) as file:
-                        lease = Lease.from_json(json.load(file))
+                        lease = Lease.from_json({**json.load(file), "ready": ready})
                 except (ValueError, TypeError, KeyError) as error:
-                    os.rename(path, f"{path}.damaged")
-                    self.warnings.append(f"lease {path} is damaged and was set aside: {error}")
+                    if ready:
+                        os.rename(path, f"{path}.damaged")
+                        self.warnings.append(f"lease {path} is damaged and was set aside: {error}")
+                    else:
+                        os.unlink(path)
                     continue
                 self._leases[lease.uid] = lease
-
-    def _read_last(self) -> str:
-        with contextlib.suppress(OSError), open(self._last_path) as file:
-            return file.read().strip()
-        return ""
 
     def _free_address(self) -> str:
         used = {lease.ip for lease in self._leases.values()}

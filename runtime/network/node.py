@@ -96,8 +96,7 @@ class Node:
             self._nat.withdraw(leases)
         for lease in leases:
             self._ports.release(lease.uid)
-            if lease.ready:
-                self._leases.put(replace(lease, ports=(), ready=False))
+            self._leases.unfinish(lease)
         return [lease.host_ifname for lease in leases]
 
     def finish_delete(self, uids: Sequence[str]) -> None:
@@ -138,7 +137,7 @@ class Node:
                     self._nat.withdraw([old])
                 _delete_links(self._route, [old.host_ifname])
                 lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
-                self._leases.put(lease)
+                self._leases.begin(lease)
             else:
                 lease = self._leases.allocate(uid, netns=netns, netns_id=netns_id, ports=ports)
             undo.callback(self._leases.remove, uid)
@@ -150,7 +149,7 @@ class Node:
             if self._nat and ports:
                 undo.callback(self._nat.withdraw, [lease])
                 self._publish(lease)
-            lease = self._leases.mark_ready(lease)
+            lease = self._leases.finish(lease)
             undo.pop_all()
         return lease
 
@@ -164,7 +163,7 @@ class Node:
         if self._nat:
             self._nat.withdraw([lease])
             self._publish(changed)
-        self._leases.put(changed)
+        self._leases.change(changed)
         return changed
 
     def _publish(self, lease: Lease) -> None:

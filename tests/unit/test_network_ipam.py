@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_freed_address_rests_until_the_ring_comes_round(tmp_path: Path) -> Non
 
 def test_leases_outlive_the_process(tmp_path: Path) -> None:
     first = store(tmp_path)
-    made = first.mark_ready(take(first, "a", PortMapping(80, 8080, "UDP", "127.0.0.1")))
+    made = first.finish(take(first, "a", PortMapping(80, 8080, "UDP", "127.0.0.1")))
     take(first, "b")
     second = store(tmp_path)
     assert second.get("a") == made and made.ready
@@ -54,7 +55,10 @@ def test_leases_outlive_the_process(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_half_written_is_no_lease(tmp_path: Path) -> None:
-    take(store(tmp_path), "a")
+    first = store(tmp_path)
+    first.finish(take(first, "a"))
+    (tmp_path / "leases" / "b.json.tmp").write_text("{")
+    (tmp_path / "leases" / "torn.part").write_text('{"uid": "to')
     (tmp_path / "leases" / "b.json.tmp").write_text("{")
     (tmp_path / "leases" / "c.json").write_text("{}")
     (tmp_path / "last").write_text("nonsense")
@@ -75,6 +79,31 @@ def test_a_uid_that_could_leave_the_directory_is_refused(tmp_path: Path, uid: st
     with pytest.raises(SpecError, match="can not name a lease"):
         take(store(tmp_path), uid)
     assert os.listdir(tmp_path / "leases") == []
+
+
+def test_each_step_of_a_lease_is_one_file_and_outlives_the_process(tmp_path: Path) -> None:
+    leases = store(tmp_path)
+    begun = take(leases, "a", PortMapping(80, 8080))
+
+    def seen() -> tuple[list[str], Lease | None]:
+        return os.listdir(tmp_path / "leases"), store(tmp_path).get("a")
+
+    assert seen() == (["a.part"], begun) and not begun.ready
+    standing = leases.finish(begun)
+    assert seen() == (["a.json"], standing) and standing.ready
+    changed = replace(standing, ports=(PortMapping(81, 8080),))
+    leases.change(changed)
+    assert seen() == (["a.json"], changed)
+    leases.unfinish(changed)
+    held = leases.get("a")
+    assert held is not None and held.ports == () and held.ip == begun.ip and not held.ready
+    assert seen() == (["a.part"], replace(changed, ready=False))
+    leases.unfinish(held)  # again: a delete that was repeated
+    leases.finish(held)
+    leases.begin(replace(held, netns="/ns/new"))  # a new sandbox: never two files of one pod
+    assert seen()[0] == ["a.part"]
+    leases.remove("a")
+    assert seen() == ([], None)
 
 
 def test_clear_leaves_no_file(tmp_path: Path) -> None:
