@@ -227,6 +227,7 @@ def test_oom_group_takes_the_whole_container(group: Cgroup, machine: cgroups.Lay
     if machine.mode is not Mode.V2:
         pytest.skip("memory.oom.group is cgroup v2's")
     bystander = spawn(group, sleeper())
+    assert until(lambda: group.pids() == [bystander])
     hog = spawn(group, program(BUSYBOX, "dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1"))
     assert reap(hog) == -signal.SIGKILL
     assert reap(bystander) == -signal.SIGKILL
