@@ -261,7 +261,14 @@ class Agent:
         network = await self.network.audit()
         leases = [a.uid for a in await self.network.list()]
         images = await asyncio.to_thread(self.images_client.store.check)
-        findings = examine(self.settings, self.store, network=network, leases=leases, images=images)
+        findings = examine(
+            self.settings,
+            self.store,
+            network=network,
+            leases=leases,
+            images=images,
+            helpers=self.cri.helpers(),
+        )
         if self.sources.error:
             findings.insert(0, _finding(self.sources.error))
         return [finding.to_json() for finding in findings]

@@ -124,6 +124,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         sources = Sources(
             settings.manifests,
             store,
+            node_name=settings.node_name,
             relist=settings.relist_seconds,
             uid_for=lambda namespace, name: uids.pop((namespace, name), None),
             report=report,

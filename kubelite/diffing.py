@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubelite.api.node import DiffEntry
-from kubelite.manifest_plan import created, merged, source_of
+from kubelite.manifest_plan import bound, created, merged, source_of
 from kubelite.node.pod_worker import PodWorker
 from manifests.loader import load_text
 from state.store import Store
@@ -21,7 +21,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
     entries: list[DiffEntry] = []
     for document in loaded.documents:
         name = f"{document.kind.lower()}/{document.namespace}/{document.name}"
-        wanted: dict[str, Any] = document.obj.to_json()
+        wanted: dict[str, Any] = bound(document.obj.to_json(), worker.config.node_name)
         record = store.get(document.kind, document.namespace, document.name)
         if record is None:
             new = created(wanted, file, uid="00000000-0000-0000-0000-000000000000", now=0)
@@ -42,7 +42,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
             words = (
                 ["the pod has ended: a new one takes its place"]
                 if replaced
-                else (await worker.preview(doc)).describe() or ["nothing is restarted"]
+                else list((await worker.preview(doc)).reasons) or ["nothing is restarted"]
             )
         fields = list(changed_fields(record.doc, doc))
         entries.append(

@@ -39,10 +39,11 @@ def examine(
     *,
     network: Iterable[str] = (),
     leases: Iterable[str] = (),
+    helpers: Iterable[int] = (),
     images: Iterable[str] = (),
 ) -> list[Finding]:
     """Every check, in order. `network` and `images` are the sentences those rooms' own checks gave; `leases` the uids
-    that hold an address."""
+    that hold an address, `helpers` the pids of the daemon's own processes."""
     pods = {record.uid: record for record in store.list("Pod")}
     shims = dict(_shims(settings))
     findings: list[Finding] = []
@@ -51,7 +52,7 @@ def examine(
         findings.append(Finding("error", check, message, fix))
 
     _check_shims(pods, shims, error)
-    _check_cgroups(settings, pods, shims, error)
+    _check_cgroups(settings, pods, shims, set(helpers), error)
     _check_mounts(settings, error)
     _check_directories(settings, pods, error)
     for uid in leases:
@@ -103,7 +104,11 @@ def _check_shims(pods: dict[str, Any], shims: dict[str, SandboxRecord | None], e
 
 
 def _check_cgroups(
-    settings: Settings, pods: dict[str, Any], shims: dict[str, SandboxRecord | None], error: _Error
+    settings: Settings,
+    pods: dict[str, Any],
+    shims: dict[str, SandboxRecord | None],
+    helpers: set[int],
+    error: _Error,
 ) -> None:
     parent = f"/{settings.cgroup_parent}"
     for path in _pod_cgroups(parent):
@@ -111,7 +116,7 @@ def _check_cgroups(
         if uid not in pods or uid not in shims:
             pids = open_cgroup(path).pids()
             error("cgroups", f"cgroup {path} belongs to no pod (processes: {pids or 'none'})")
-    known = {record.pid for record in shims.values() if record}
+    known = helpers | {record.pid for record in shims.values() if record}
     group = open_cgroup(f"{parent}/shims")
     for pid in group.pids() if group.exists() else ():
         if pid not in known:

@@ -134,6 +134,13 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     return doc
 
 
+def bound(doc: Doc, node_name: str) -> Doc:
+    """A manifest's pod is this node's, as a scheduler would write it down."""
+    if doc["kind"] == "Pod" and node_name:
+        return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}
+    return doc
+
+
 def created(doc: Doc, file: str, *, uid: str, now: float) -> Doc:
     """A manifest's object as it enters the store."""
     metadata = {

@@ -29,7 +29,18 @@ from dataclasses import replace
 
 from watchfiles import awatch
 
-from kubelite.manifest_plan import KINDS, Doc, Key, ManifestState, Problem, created, failed, plan, source_of
+from kubelite.manifest_plan import (
+    KINDS,
+    Doc,
+    Key,
+    ManifestState,
+    Problem,
+    bound,
+    created,
+    failed,
+    plan,
+    source_of,
+)
 from kubelite.objects import mark_deleting
 from manifests.loader import load_text
 from state.errors import AlreadyExists, StorageFailed
@@ -57,6 +68,7 @@ class Sources:
         directory: str,
         store: Store,
         *,
+        node_name: str = "",
         relist: float = 20.0,
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
@@ -66,6 +78,7 @@ class Sources:
         self.error = ""  # why the directory as a whole cannot be used, "" when it can
         self.ready = asyncio.Event()  # set once the directory was read a first time
         self._store = store
+        self._node_name = node_name
         self._relist = relist
         self._uid_for = uid_for
         self._report = report
@@ -204,7 +217,8 @@ class Sources:
             return failed(file, signature, known, problems, "Invalid")
         objects: dict[Key, Doc] = {}
         for document in loaded.documents:
-            objects[document.kind, document.namespace, document.name] = document.obj.to_json()
+            doc = bound(document.obj.to_json(), self._node_name)
+            objects[document.kind, document.namespace, document.name] = doc
         status = "Loaded" if objects or problems else "Empty"
         return ManifestState(file, signature, objects, problems, status, self._clock())
 

@@ -133,6 +133,10 @@ class LocalCri:
         """The sandboxes as last reported, by pod uid (for metrics and doctor)."""
         return {uid: shim.record for uid, shim in self._shims.items() if not shim.client.closed}
 
+    def helpers(self) -> tuple[int, ...]:
+        """Processes of the daemon's own that live among the shims."""
+        return (self._forkserver.pid,)
+
     # -- observation --------------------------------------------------------------------------------------------
 
     async def observe(self, uid: str) -> PodSeen:

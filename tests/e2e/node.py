@@ -163,7 +163,8 @@ class Node:
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 groups = Path(f"/proc/{pid}/cgroup").read_text()
-                if self.cgroup_parent in groups:
+                ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                if self.cgroup_parent in groups and not ended:
                     found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}")
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.base) in line:
@@ -223,7 +224,7 @@ class Node:
 
     def pid(self, name: str, container: str = "main") -> int:
         """The host pid of a pod's running container."""
-        found = self.json("inspect", f"default/{name}")
+        found = json.loads(self.cli("inspect", f"default/{name}").out)
         running = [c for c in found["containers"] if c["name"] == container and c["state"] == "running"]
         assert len(running) == 1, found["containers"]
         return int(running[0]["pid"])
@@ -277,7 +278,7 @@ class Node:
         findings: list[dict[str, Any]] = []
         for _ in range(50):
             answer = self.cli("doctor", "-o", "json", check=False)
-            findings = [f for f in json.loads(answer.out or "[]") if f["level"] == "error"]
+            findings = [f for f in json.loads(answer.out)["findings"] if f["level"] == "error"]
             if not findings:
                 return []
             time.sleep(0.1)

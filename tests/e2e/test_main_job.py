@@ -31,7 +31,7 @@ def test_drop_run_remove(node: Node) -> None:
     path.unlink()
     node.wait_gone("web")
     assert not Path(f"/proc/{pid}").exists()
-    assert node.leftovers() == []
+    assert node.doctor() == []
     assert {e["reason"] for e in node.events()} >= {"Created", "Started", "Killing"}
 
 
@@ -42,7 +42,7 @@ def test_an_edit_restarts_only_what_it_must(node: Node) -> None:
     before = {name: node.pid("two", name) for name in "ab"}
     uid = node.pod("two")["metadata"]["uid"]
 
-    node.apply("two.yaml", pod("two", *both, labels={"tier": "x"}, annotations={"note": "y"}))
+    node.apply("two.yaml", pod("two", *both, labels={"tier": "x"}, annotations={"note": "seen"}))
     node.wait(lambda: node.pod("two")["metadata"].get("labels") == {"tier": "x"}, "the label")
     assert {name: node.pid("two", name) for name in "ab"} == before, "labels restart nothing"
 
@@ -87,7 +87,7 @@ def test_a_bad_file_changes_nothing_and_is_named(node: Node) -> None:
     pid = node.pid("web")
     node.apply("web.yaml", pod("web").replace("  - name: main", "  - nam: main"))
     node.wait(lambda: "Invalid" in node.cli("get", "manifests").out, "the error to be seen")
-    manifest = next(m for m in node.json("get", "manifests")["items"] if m["file"] == str(path))
+    manifest = next(m for m in node.json("get", "manifests")["files"] if m["file"] == str(path))
     problem = manifest["errors"][0]
     assert (problem["field"], problem["line"]) == ("spec.containers[0].nam", 8)
     assert 'did you mean "name"' in problem["message"]
