@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import select
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
-from signal import SIGCHLD, SIGKILL
+from signal import SIG_BLOCK, SIG_SETMASK, SIGCHLD, SIGKILL, pthread_sigmask, valid_signals
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from runtime import errors
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 # How long a child may take from clone3 to ready, and from the gate to execve. Only a hung file system takes longer
 # than milliseconds; the shim must not hang with it.
 HANDSHAKE_SECONDS: Final = 60.0
+
+# ioctl_tty(2); the numbers are asm-generic's, which all our architectures but ppc64le have
+_TIOCSPTLCK: Final = 0x40045431
+_TIOCGPTPEER: Final = 0x5441 if os.uname().machine != "ppc64le" else 0x20005441
+_ALL_SIGNALS: Final = frozenset(valid_signals())
 
 # type → (name below /proc/<pid>/ns, flag); user first: the others may need its privileges
 _NAMESPACES: Final = {
@@ -127,6 +133,8 @@ class Container:
         succeeded; raises StartError (runc's words), SpecError, StateError when the container is not running."""
         if self._channel is not None or self.pidfd < 0 or _is_dead(self.pidfd):
             raise StateError(f"cannot exec in container {self.id}: it is not running")
+        if self.cgroup.frozen():  # the new process would freeze before it answers
+            raise StateError(f"cannot exec in container {self.id}: it is paused")
         wanted = oci.process({**_inherited(self.spec["process"]), **process})
         _guard_stdio()
         caps, available, warnings = _capabilities(wanted)
@@ -156,6 +164,29 @@ class Container:
             handle = ExecHandle(pid, pidfd, (*warnings, *said))
             undo.pop_all()
             return handle
+
+    def open_terminal(self) -> tuple[int, int]:
+        """(master, slave) of a new terminal of the container's own /dev/pts, so that programs in it can name it
+        (ttyname(3)); for exec(console_slave=). StateError when the container has no devpts. The caller closes both."""
+        root = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = os.O_RDWR | os.O_NOCTTY
+            master = sc.openat2(
+                root, "dev/pts/ptmx", flags, resolve=sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_SYMLINKS
+            )
+        except SyscallError as error:
+            raise StateError(f"container {self.id} has no /dev/pts to open a terminal in") from error
+        finally:
+            os.close(root)
+        try:
+            if sc.fstatfs_type(master) != sc.DEVPTS_SUPER_MAGIC:  # whatever the container put there
+                raise StateError(f"container {self.id} has something else than devpts on /dev/pts")
+            fcntl.ioctl(master, _TIOCSPTLCK, b"\0\0\0\0")
+            # by descriptor, never by the slave's name: that is the container's to give (ioctl_tty(2))
+            return master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except BaseException:
+            os.close(master)
+            raise
 
     def update(self, resources: dict[str, Any]) -> list[str]:
         """Apply OCI linux.resources to the cgroup; only what is named changes. Returns warnings."""
@@ -226,11 +257,19 @@ def create(
             domainname=spec.get("domainname", ""),
             sysctls=linux.get("sysctl", {}),
             seccomp=filter_,
+            personality=oci.PERSONALITIES[linux.get("personality", {}).get("domain", "")],
             pdeathsig=parent_death_signal,
         )
         pid, pidfd = _clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
         theirs.close()
-        said = _converse(ours, f"container {container_id}", mappings=lambda: _write_mappings(pid, linux))
+        try:
+            said = _converse(ours, f"container {container_id}", mappings=lambda: _write_mappings(pid, linux))
+        except StateError as error:
+            if cgroup.oom_kills():
+                raise StateError(
+                    f"{error} by the kernel's OOM killer: its memory limit is too low"
+                ) from error
+            raise
         made = Container(container_id, pid, pidfd, cgroup, spec, (*warnings, *said), ours, filter_)
         undo.pop_all()
         return made
@@ -376,9 +415,11 @@ def _clone(
     job: init.Job, flags: int, *, into: int | None, pid_namespace: tuple[int, int] | None, undo: ExitStack
 ) -> tuple[int, int]:
     """clone3 and, in the child, init.run. A pid namespace to join is set for children before and put back after:
-    setns(2) of one never moves the caller itself."""
+    setns(2) of one never moves the caller itself. Signals are blocked meanwhile: a handler that is due would run in
+    the child too."""
     if pid_namespace is not None:
         sc.setns(*pid_namespace, about="pid namespace")
+    mask = pthread_sigmask(SIG_BLOCK, _ALL_SIGNALS)
     try:
         pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=SIGCHLD, cgroup=into)
         if pid == 0:
@@ -389,6 +430,7 @@ def _clone(
             raise StateError("the pid namespace to join has no living init any more") from error
         raise
     finally:
+        pthread_sigmask(SIG_SETMASK, mask)
         if pid_namespace is not None:
             sc.setns(job.parent, sc.CLONE_NEWPID, about="back to the own pid namespace")
     return pid, pidfd

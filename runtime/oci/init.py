@@ -15,6 +15,7 @@ handlers, and whatever is raised becomes one packet and os._exit.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions: 0.1 ms a start
+import contextlib
 import errno
 import fcntl
 import gc
@@ -65,6 +66,7 @@ class Job:
     domainname: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     seccomp: tuple[bytes, int] | None = None  # (BPF, SECCOMP_FILTER_FLAG_*)
+    personality: int = -1  # personality(2), -1 = leave it
     pdeathsig: int = signal.SIGKILL
     gate: bool = True  # wait for "start" before execve
 
@@ -143,6 +145,8 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     os.setsid()
     if job.console is not None:
         fcntl.ioctl(job.console, termios.TIOCSCTTY, 0)
+        if size := process.get("consoleSize"):
+            termios.tcsetwinsize(job.console, (size.get("height", 0), size.get("width", 0)))
 
     # What config.json names by path (the pod's net, ipc, uts), or for exec all of the container's. User first: the
     # others may need its privileges. pid was done by the parent, it only counts for children.
@@ -190,6 +194,9 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     # Limits and scheduling while we still may.
     report.step = "rlimits"
     report.warnings += rlimits.apply(process.get("rlimits", []))
+    if job.personality >= 0:
+        report.step = "personality"
+        sc.personality(job.personality)
     report.step = "scheduler"
     _set_scheduling(process)
 
@@ -330,7 +337,9 @@ def _set_oom_score(proc: int, process: Process, report: _Reporter) -> None:
     except SyscallError as error:
         if error.errno not in (errno.EACCES, errno.EPERM):
             raise
-        # Below our own floor needs CAP_SYS_RESOURCE: stay where we are, the nearest that is allowed.
+        # Below the floor that a privileged process last set needs CAP_SYS_RESOURCE. 0 is that floor, or we are on it.
+        with contextlib.suppress(SyscallError):
+            _write_proc(proc, "self/oom_score_adj", str(max(wanted, 0)))
         report.warnings.append(
             f"oom_score_adj {wanted} was not set: lowering it needs CAP_SYS_RESOURCE, which this runtime does not have"
         )

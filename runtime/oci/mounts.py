@@ -149,6 +149,9 @@ class Options(NamedTuple):
     recursive_set: int = 0
     recursive_clear: int = 0
     data: str = ""
+    beneath: str = (
+        ""  # x-beneath=DIR: the source of a bind is opened below DIR, and no symbolic link leads out of it
+    )
 
     @property
     def is_bind(self) -> bool:
@@ -171,8 +174,11 @@ def parse(options: list[str]) -> Options:
     flags = cleared = rec_set = rec_clear = 0
     propagation: list[int] = []
     data: list[str] = []
+    beneath = ""
     for option in options:
-        if option in _FLAGS:
+        if option.startswith("x-beneath="):
+            beneath = option.removeprefix("x-beneath=")
+        elif option in _FLAGS:
             flag, clears = _FLAGS[option]
             flags, cleared = (flags & ~flag, cleared | flag) if clears else (flags | flag, cleared & ~flag)
         elif option in PROPAGATION:
@@ -184,4 +190,4 @@ def parse(options: list[str]) -> Options:
             raise CapabilityError(f"mount option {option}: {_REFUSED[option]}")
         elif option:
             data.append(option)
-    return Options(flags, cleared, tuple(propagation), rec_set, rec_clear, ",".join(data))
+    return Options(flags, cleared, tuple(propagation), rec_set, rec_clear, ",".join(data), beneath)

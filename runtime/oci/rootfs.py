@@ -177,7 +177,7 @@ class BindMount:
 
     def execute(self, root: Root) -> None:
         recursive = sc.AT_RECURSIVE if self.options.flags & sc.MS_REC else 0
-        tree = sc.open_tree(sc.AT_FDCWD, self.source, sc.OPEN_TREE_CLONE | recursive)
+        tree = self._clone(sc.OPEN_TREE_CLONE | recursive)
         try:
             target = root.make(self.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
             self._check_outside_proc(tree, target)
@@ -186,6 +186,22 @@ class BindMount:
             os.close(target)
         finally:
             os.close(tree)
+
+    def _clone(self, flags: int) -> int:
+        """The source's mount. With x-beneath the kernel itself sees to it that the path stays in that directory, at the
+        moment it is opened: a container that shares the directory cannot swap a link in (CVE-2017-1002101)."""
+        if not self.options.beneath:
+            return sc.open_tree(sc.AT_FDCWD, self.source, flags)
+        base = os.open(self.options.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            path = os.path.relpath(self.source, self.options.beneath)
+            found = sc.openat2(base, path, os.O_PATH, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(base)
+        try:
+            return sc.open_tree(found, "", flags | sc.AT_EMPTY_PATH)
+        finally:
+            os.close(found)
 
     def _check_outside_proc(self, tree: int, target: int) -> None:
         if sc.fstatfs_type(target) != sc.PROC_SUPER_MAGIC or os.path.normpath(self.target) in _PROC_FILES:

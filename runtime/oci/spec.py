@@ -119,7 +119,7 @@ class Linux(TypedDict, total=False):
     sysctl: dict[str, str]
     maskedPaths: list[str]
     readonlyPaths: list[str]
-    mountLabel: str
+    personality: dict[str, Any]
 
 
 class Spec(TypedDict, total=False):
@@ -152,6 +152,7 @@ RLIMIT_NAMES: Final = frozenset(f"RLIMIT_{name}" for name in (
     "RTPRIO", "RTTIME", "SIGPENDING", "STACK",
 ))
 # fmt: on
+PERSONALITIES: Final = {"": -1, "LINUX": 0x0000, "LINUX32": 0x0008}  # personality(2); -1 = leave it
 CAPABILITY_SETS: Final = ("bounding", "effective", "permitted", "inheritable", "ambient")
 MAX_ID: Final = (1 << 32) - 2  # (uid_t)-1 means "leave unchanged" to the kernel
 
@@ -279,13 +280,7 @@ def process(data: Mapping[str, Any], where: str = "process.") -> Process:
     for index, entry in enumerate(_array(data, "env", where, str)):
         if "=" not in entry or entry.startswith("="):
             _fail(f"{where}env[{index}]", f"{entry!r} is not NAME=value")
-    user = _object(data, "user", where)
-    for key in ("uid", "gid"):
-        _integer(user, key, f"{where}user.", 0, MAX_ID)
-    _integer(user, "umask", f"{where}user.", 0, 0o7777)
-    for index, gid in enumerate(_array(user, "additionalGids", f"{where}user.", int)):
-        if not 0 <= gid <= MAX_ID:
-            _fail(f"{where}user.additionalGids[{index}]", f"{gid} is not a group id")
+    _user(_object(data, "user", where), where)
     for key in ("terminal", "noNewPrivileges"):
         _boolean(data, key, where)
     capabilities = _object(data, "capabilities", where)
@@ -295,9 +290,23 @@ def process(data: Mapping[str, Any], where: str = "process.") -> Process:
     _rlimits(_array(data, "rlimits", where, dict), f"{where}rlimits")
     for key in ("apparmorProfile", "selinuxLabel"):
         _string(data, key, where)
-    for key in ("scheduler", "ioPriority", "consoleSize"):
+    for key in ("scheduler", "ioPriority"):
         _object(data, key, where)
+    size = _object(data, "consoleSize", where)
+    for key in ("height", "width"):
+        _integer(size, key, f"{where}consoleSize.", 0, 0xFFFF)
+    if data.get("execCPUAffinity"):
+        raise CapabilityError(f"{where}execCPUAffinity: not supported by this engine")
     return data  # type: ignore[return-value]
+
+
+def _user(user: Mapping[str, Any], where: str) -> None:
+    for key in ("uid", "gid"):
+        _integer(user, key, f"{where}user.", 0, MAX_ID)
+    _integer(user, "umask", f"{where}user.", 0, 0o7777)
+    for index, gid in enumerate(_array(user, "additionalGids", f"{where}user.", int)):
+        if not 0 <= gid <= MAX_ID:
+            _fail(f"{where}user.additionalGids[{index}]", f"{gid} is not a group id")
 
 
 def _rlimits(entries: list[dict[str, Any]], where: str) -> None:
@@ -329,6 +338,8 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
             _absolute(path, f"{field}path")
         if kind == "time":
             raise CapabilityError(f"{field}type: time namespaces are not supported by this engine")
+        if kind == "user" and path:
+            raise CapabilityError(f"{field}path: joining a user namespace is not supported by this engine")
         if kind == "mount" and path:
             _fail(f"{field}path", "a container's root is made in a mount namespace of its own")
     if "mount" not in seen:
@@ -375,8 +386,11 @@ def _linux(linux: Mapping[str, Any], types: frozenset[str]) -> None:
     _object(linux, "seccomp", "linux.")
     _object(linux, "resources", "linux.")
     _string(linux, "cgroupsPath", "linux.")
-    _string(linux, "mountLabel", "linux.")
-    for key in ("timeOffsets", "intelRdt", "personality", "memoryPolicy", "netDevices"):
+    if (
+        domain := _string(_object(linux, "personality", "linux."), "domain", "linux.personality.")
+    ) not in PERSONALITIES:
+        _fail("linux.personality.domain", f"{domain!r} is neither LINUX nor LINUX32")
+    for key in ("timeOffsets", "intelRdt", "memoryPolicy", "netDevices", "mountLabel"):
         if linux.get(key):
             raise CapabilityError(f"linux.{key}: not supported by this engine")
 

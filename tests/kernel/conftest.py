@@ -25,7 +25,7 @@ BUSYBOX = "/usr/bin/busybox"
 APPLETS = (
     "sh", "cat", "ls", "id", "true", "false", "sleep", "echo", "mount", "umount", "hostname", "env", "ps", "stat",
     "readlink", "touch", "mkdir", "rm", "grep", "head", "tty", "test", "kill", "printf", "dd", "wc", "chmod", "sync",
-    "tail", "nc", "find", "sort",
+    "tail", "nc", "find", "sort", "ln",
 )
 # fmt: on
 

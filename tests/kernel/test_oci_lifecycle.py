@@ -221,6 +221,15 @@ def test_exec_when_it_does_not_run(oci: Engine) -> None:
         oci.exec(container, "true")
 
 
+def test_exec_when_paused(oci: Engine) -> None:
+    container = oci.start(oci.spec("sleep", "60"))
+    container.cgroup.freeze()
+    with pytest.raises(StateError, match="paused"):
+        oci.exec(container, "true")
+    container.cgroup.thaw()
+    assert oci.exec(container, "true").code == 0
+
+
 @pytest.mark.parametrize("fd", range(3, 10))
 def test_no_descriptor_leads_out_of_an_exec(oci: Engine, fd: int) -> None:
     container = oci.start(oci.spec("sleep", "60"))
@@ -285,6 +294,33 @@ def test_exec_on_a_terminal(oci: Engine) -> None:
     assert os.waitpid(handle.pid, 0)[1] == 0
     os.close(handle.pidfd)
     os.close(master)
+
+
+def test_a_terminal_of_the_containers_own_has_a_name(oci: Engine) -> None:
+    container = oci.start(oci.spec("sleep", "60"))
+    master, slave = container.open_terminal()
+    request = {
+        "args": ["sh", "-c", "tty; stat -c %u $(tty)"],
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+        "user": {"uid": 7},
+    }
+    request["consoleSize"] = {"height": 11, "width": 22}
+    handle = container.exec(request, stdio=None, console_slave=slave)
+    os.close(slave)
+    assert termios.tcgetwinsize(master) == (11, 22)
+    assert read_terminal(master).split() == ["/dev/pts/0", "7"]
+    assert os.waitpid(handle.pid, 0)[1] == 0
+    os.close(handle.pidfd)
+    os.close(master)
+
+
+def test_no_terminal_where_devpts_is_not_what_it_seems(oci: Engine) -> None:
+    spec = oci.spec("sh", "-c", "mkdir -p /dev/pts; ln -s /etc/motd /dev/pts/ptmx; sleep 60")
+    spec["mounts"] = [m for m in spec["mounts"] if m["destination"] != "/dev/pts"]
+    container = oci.start(spec)
+    with pytest.raises(StateError, match="/dev/pts"):
+        container.open_terminal()
 
 
 # --- update ---
@@ -434,6 +470,27 @@ def test_the_error_names_the_step(oci: Engine) -> None:
     spec["mounts"].append(mount("/data", "nosuchfs"))
     with pytest.raises(SyscallError, match=r"container c0: rootfs: mount nosuchfs on /data.*No such device"):
         oci.create(spec)
+
+
+def test_a_memory_limit_too_low_says_so(oci: Engine, no_leaks: Callable[[], None]) -> None:
+    spec = oci.spec("true")
+    spec["linux"]["resources"] = {"memory": {"limit": 128 * 1024, "swap": 128 * 1024}}
+    with pytest.raises(StateError, match="memory limit is too low"):
+        oci.create(spec)
+    open_cgroup(oci.cgroup).remove()
+    no_leaks()
+
+
+def test_a_signal_that_is_due_is_not_handled_by_the_child(oci: Engine) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(os.getpid()))
+    try:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert oci.run(oci.spec("true")).code == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [os.getpid()] * 3
 
 
 def test_many_starts_leave_nothing(oci: Engine, no_leaks: Callable[[], None]) -> None:

@@ -160,6 +160,13 @@ def test_working_directory_is_made(oci: Engine) -> None:
     assert result.out == "/srv/app/data\n755 0\n"
 
 
+def test_personality(oci: Engine) -> None:
+    spec = oci.spec("cat", "/proc/self/personality")
+    assert oci.run(spec).out == "00000000\n"
+    spec["linux"]["personality"] = {"domain": "LINUX32"}
+    assert oci.run(spec).out == "00000008\n"
+
+
 def test_umask(oci: Engine) -> None:
     assert oci.sh("umask").out == "0022\n"
     assert oci.sh("umask", user={"uid": 0, "gid": 0, "umask": 0o77}).out == "0077\n"

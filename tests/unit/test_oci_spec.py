@@ -99,6 +99,8 @@ def test_a_good_one_is_given_back() -> None:
         ("linux/namespaces/3", {"type": "user"}, "linux.uidMappings"),
         ("linux/maskedPaths", ["proc"], "linux.maskedPaths[0]"),
         ("linux/rootfsPropagation", "sideways", "linux.rootfsPropagation"),
+        ("linux/personality", {"domain": "BSD"}, "linux.personality.domain"),
+        ("process/consoleSize", {"height": -1}, "process.consoleSize.height"),
         ("linux/devices/0/type", "x", "linux.devices[0].type"),
         ("linux/devices/0/path", "dev", "linux.devices[0].path"),
         ("linux/devices/0/major", None, "linux.devices[0].major"),
@@ -125,7 +127,9 @@ def test_doubled_rlimit() -> None:
     [
         ("hooks", {"prestart": [{"path": "/x"}]}),
         ("linux/namespaces/3", {"type": "time"}),
-        ("linux/personality", {"domain": "LINUX32"}),
+        ("linux/mountLabel", "system_u:object_r:x"),
+        ("linux/namespaces/3", {"type": "user", "path": "/proc/1/ns/user"}),
+        ("process/execCPUAffinity", {"initial": "0"}),
         ("mounts/0/uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}]),
     ],
 )
