@@ -42,6 +42,14 @@ _ALLOWED_DEVICES: tuple[tuple[str, int | None, int | None, str], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What of the host is mounted: a volume's path, or a sub-path of it."""
+
+    volume: str
+    sub_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """What was looked up or made for this one container before its config.json is written."""
 
@@ -50,9 +58,7 @@ class Prepared:
     container_id: str
     user: ResolvedUser
     env: Mapping[str, str] = field(default_factory=dict)  # container_env()
-    volumes: Mapping[str, str] = field(
-        default_factory=dict
-    )  # mount path → what is mounted there, on the host
+    volumes: Mapping[str, Source] = field(default_factory=dict)  # by mount path
     hosts: str = ""  # path of the pod's hosts file; "" = none is mounted
     hostname: str = ""
     resolv_conf: str = ""
@@ -262,9 +268,12 @@ def _volume(mount: VolumeMount, prepared: Prepared) -> dict[str, Any]:
     if source is None:
         raise ConfigError(f'volumeMount {mount.mount_path}: volume "{mount.name}" is not there')
     propagation = _PROPAGATION.get(mount.mount_propagation or "", "rprivate")
-    return _mount(
-        _clean(mount.mount_path), "bind", source, ["rbind", propagation, "ro" if mount.read_only else "rw"]
-    )
+    options = ["rbind", propagation, "ro" if mount.read_only else "rw"]
+    if not source.sub_path:
+        return _mount(_clean(mount.mount_path), "bind", source.volume, options)
+    # the engine opens it below the volume: whatever links a container puts there, none leads out
+    options.append(f"x-beneath={source.volume}")
+    return _mount(_clean(mount.mount_path), "bind", f"{source.volume}/{source.sub_path}", options)
 
 
 def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:

@@ -180,8 +180,8 @@ def _link_names(plan: VolumePlan) -> None:
 
 def open_sub_path(volume: str, sub_path: str) -> int:
     """A descriptor (O_PATH) of a path inside a volume, made (as directories) when it is not there. No symbolic link
-    leads out of the volume, whatever a container that shares it does meanwhile (CVE-2017-1002101): the caller mounts
-    what the descriptor holds, not the path."""
+    leads out of the volume, whatever a container that shares it does meanwhile (CVE-2017-1002101). (The engine opens
+    it once more, below the volume too, in the mount namespace it is mounted in.)"""
     parts = [part for part in sub_path.split("/") if part not in ("", ".")]
     if sub_path.startswith("/") or ".." in parts:
         raise ConfigError(f'subPath "{sub_path}" must be relative and must not contain ".."')

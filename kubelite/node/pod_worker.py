@@ -125,7 +125,7 @@ class PodWorker:
             seen = await self._cri.observe(uid)
             facts = self._facts(pod, seen, memory)
             after = compute_pod_actions(pod, seen, facts, self.config)
-        elif seen.sandbox is not None and seen.sandbox.ready and not actions.done:
+        elif seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
             refresh_files(self._node, pod, seen.sandbox)
         memory.sync_failures = 0
         self._say_waiting(before, after, facts, events)

@@ -216,10 +216,9 @@ async def _start(one: _Starting, results: Results) -> None:
     try:
         if one.start.discard:
             await one.node.cri.remove_container(one.uid, one.start.discard)
-        with contextlib.ExitStack() as held:
-            request = _request(one, held)
-            _announce(one)
-            await one.node.cri.start_container(request)
+        request = _request(one)
+        _announce(one)
+        await one.node.cri.start_container(request)
     except MountError as error:
         reason = "PodInitializing" if one.pod.spec.init_containers else "ContainerCreating"
         wait = RETRY_MOUNT
@@ -250,13 +249,13 @@ def _announce(one: _Starting) -> None:
         one.events.container(name, NORMAL, "Pulled", text)
 
 
-def _request(one: _Starting, held: contextlib.ExitStack) -> ContainerRequest:
-    """Everything the start needs, made. Descriptors that mounts refer to stay open in `held` until it is over."""
+def _request(one: _Starting) -> ContainerRequest:
+    """Everything the start needs, made."""
     config, pod, container = one.node.config, one.pod, one.container
     image = one.node.cri.image(container.image or "")
     if image is None:
         raise NotFoundError(f"image {container.image} is gone", retriable=True)
-    prepared = _prepare(one, image, held)
+    prepared = _prepare(one, image)
     namespace, pod_name = pod.metadata.namespace or "default", pod.metadata.name or ""
     return ContainerRequest(
         uid=one.uid,
@@ -277,7 +276,7 @@ def _request(one: _Starting, held: contextlib.ExitStack) -> ContainerRequest:
     )
 
 
-def _prepare(one: _Starting, image: ImageSeen, held: contextlib.ExitStack) -> container_spec.Prepared:
+def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
     config, pod, container = one.node.config, one.pod, one.container
     ips = tuple(pod_ips(pod, one.sandbox, config))
     sources = env.Sources(one.node.find, config, ips)
@@ -293,7 +292,7 @@ def _prepare(one: _Starting, image: ImageSeen, held: contextlib.ExitStack) -> co
         container_id=secrets.token_hex(32),
         user=users.resolve_user(pod, container, image.config.get("User") or "", image.layers),
         env=variables,
-        volumes=_volumes(one, sources, variables, held),
+        volumes=_volumes(one, sources, variables),
         hosts=f"{directory}/etc-hosts",
         hostname="" if pod.spec.host_network else f"{directory}/hostname",
         resolv_conf=f"{directory}/resolv.conf",
@@ -311,14 +310,14 @@ def pod_ips(pod: Pod, sandbox: SandboxSeen, config: NodeConfig) -> list[str]:
 
 
 def _volumes(
-    one: _Starting, sources: env.Sources, variables: dict[str, str], held: contextlib.ExitStack
-) -> dict[str, str]:
-    """Mount path → the path on the host that is mounted there, with the volumes made."""
+    one: _Starting, sources: env.Sources, variables: dict[str, str]
+) -> dict[str, container_spec.Source]:
+    """Mount path → what of the host is mounted there, with the volumes made."""
     wanted = [mount.name for mount in one.container.volume_mounts]
     plans = {plan.name: plan for plan in volumes.plan_volumes(one.pod, wanted, sources)}
     for plan in plans.values():
         mounts.set_up(plan)
-    found: dict[str, str] = {}
+    found: dict[str, container_spec.Source] = {}
     for mount in one.container.volume_mounts:
         if mount.name not in plans:
             raise ConfigError(f'volumeMount {mount.mount_path}: no volume is called "{mount.name}"')
@@ -327,18 +326,11 @@ def _volumes(
             sub_path = env.expand(mount.sub_path_expr, variables)
             if "$(" in sub_path:
                 raise ConfigError(f'subPathExpr "{mount.sub_path_expr}" names a variable that is not set')
-        found[mount.mount_path] = _source(plans[mount.name].path, sub_path, held)
+        path = plans[mount.name].path
+        if sub_path:
+            os.close(mounts.open_sub_path(path, sub_path))
+        found[mount.mount_path] = container_spec.Source(path, sub_path)
     return found
-
-
-def _source(path: str, sub_path: str, held: contextlib.ExitStack) -> str:
-    """A volume's path, or a sub-path of it as a descriptor's: the name could mean something else by the time it is
-    mounted, the descriptor cannot."""
-    if not sub_path:
-        return path
-    fd = mounts.open_sub_path(path, sub_path)
-    held.callback(os.close, fd)
-    return f"/proc/{os.getpid()}/fd/{fd}"
 
 
 # -- the pod's own files ----------------------------------------------------------------------------------------
@@ -394,7 +386,7 @@ def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:
             if os.path.isdir(plan.path):
                 mounts.write_files(plan)
         except (RuntimeFault, OSError) as error:
-            log.warning("volume %s is not refreshed: %s", volume.name, error, extra={"uid": pod.metadata.uid})
+            log.debug("volume %s is not refreshed: %s", volume.name, error, extra={"uid": pod.metadata.uid})
 
 
 def sandbox_failure(pod: Pod, message: str, retry_at: float) -> SandboxFailure:

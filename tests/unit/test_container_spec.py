@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.container_spec import Prepared, container_spec
+from kubelite.node.container_spec import Prepared, Source, container_spec
 from kubelite.node.cri import ImageSeen, SandboxSeen
 from kubelite.node.faults import ConfigError, CreateError
 from kubelite.node.users import ResolvedUser
@@ -191,21 +191,23 @@ def volumes(*mounts: dict[str, Any]) -> dict[str, Any]:
 
 def test_volumes_are_mounted_parents_first() -> None:
     one = volumes({"mountPath": "/data/sub/"}, {"mountPath": "/data", "readOnly": True})
-    spec = made(one, prepared(volumes={"/data/sub/": "/h/1", "/data": "/h/2"}))
+    spec = made(one, prepared(volumes={"/data/sub/": Source("/h/1", "x/y"), "/data": Source("/h/2")}))
     order = [entry["destination"] for entry in spec["mounts"]]
     assert order.index("/data") < order.index("/data/sub")
     assert (mount(spec, "/data") or {})["options"] == ["rbind", "rprivate", "ro"]
-    assert (mount(spec, "/data/sub") or {})["source"] == "/h/1"
+    sub = mount(spec, "/data/sub") or {}
+    assert sub["source"] == "/h/1/x/y"
+    assert sub["options"] == ["rbind", "rprivate", "rw", "x-beneath=/h/1"]
 
 
 def test_a_volume_takes_the_place_of_the_pods_own_files() -> None:
-    spec = made(volumes({"mountPath": "/etc/hosts"}), prepared(volumes={"/etc/hosts": "/h/hosts"}))
+    spec = made(volumes({"mountPath": "/etc/hosts"}), prepared(volumes={"/etc/hosts": Source("/h/hosts")}))
     assert (mount(spec, "/etc/hosts") or {})["source"] == "/h/hosts"
 
 
 def test_mount_propagation() -> None:
     one = volumes({"mountPath": "/v", "mountPropagation": "HostToContainer"})
-    spec = made(one, prepared(volumes={"/v": "/h"}))
+    spec = made(one, prepared(volumes={"/v": Source("/h")}))
     assert (mount(spec, "/v") or {})["options"] == ["rbind", "rslave", "rw"]
     assert spec["linux"]["rootfsPropagation"] == "rslave"
 
