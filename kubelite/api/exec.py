@@ -66,6 +66,16 @@ async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
         await session.close(kill=not ended.done() or ended.cancelled())
 
 
+async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:
+    """The program could not be executed: said on its stderr, with the code that a shell gives (POSIX: 126, 127)."""
+    missing = "not found" in sentence or "no such file" in sentence.lower()
+    with contextlib.suppress(WebSocketDisconnect):
+        end = "\r\n" if tty else "\n"
+        await _send(ws, STDOUT if tty else STDERR, (sentence + end).encode())
+        await _send(ws, ERROR, json.dumps(exit_status(127 if missing else 126)).encode())
+        await ws.close()
+
+
 async def _wait(session: ExecSession) -> int:
     return await session.wait()
 

@@ -36,7 +36,7 @@ from kubelite.api.resources import (
 from kubelite.api.selectors import Selector, matches_fields, parse_fields
 from kubelite.api.stream import Stream
 from kubelite.api.watch import WatchRequest, open_watch
-from runtime.errors import RuntimeFault
+from runtime.errors import RuntimeFault, StartError
 
 Json = dict[str, Any]
 
@@ -217,32 +217,37 @@ async def pod_exec(ws: WebSocket) -> None:
         if protocol is None:
             offered = ", ".join(exec_bridge.PROTOCOLS)
             raise bad_request(f"exec speaks the WebSocket subprotocols {offered}, none of which was offered")
-        session = await _open_exec(ws)
+        pod, container, command = _exec_target(ws)
+        session = await node_of(ws).exec(
+            pod,
+            container,
+            command,
+            stdin=_flag(ws, "stdin"),
+            tty=_flag(ws, "tty"),
+            width=_size(ws, "width"),
+            height=_size(ws, "height"),
+        )
+    except StartError as error:
+        await ws.accept(subprotocol=protocol)
+        await exec_bridge.refuse(ws, str(error), tty=_flag(ws, "tty"))
     except (ApiError, RuntimeFault) as error:
         failure = from_exception(error)
         await ws.send_denial_response(JSONResponse(status(failure), failure.code))
-        return
-    await ws.accept(subprotocol=protocol)
-    await exec_bridge.serve(ws, session, protocol)
+    else:
+        await ws.accept(subprotocol=protocol)
+        await exec_bridge.serve(ws, session, protocol)
 
 
-async def _open_exec(ws: WebSocket) -> Any:
-    pod = _pod(ws)
-    container = pick_container(pod, ws.query_params.get("container", ""))
-    command = ws.query_params.getlist("command")
+def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
+    """Pod, container and command of an exec; raises what is wrong with them."""
+    pod = _pod(connection)
+    container = pick_container(pod, connection.query_params.get("container", ""))
+    command = connection.query_params.getlist("command")
     if not command:
         raise bad_request("you must specify at least one command for the container")
     if "running" not in container_status(pod, container).get("state", {}):
         raise bad_request(f'container "{container}" in pod "{pod["metadata"]["name"]}" is not running')
-    return await node_of(ws).exec(
-        pod,
-        container,
-        command,
-        stdin=_flag(ws, "stdin"),
-        tty=_flag(ws, "tty"),
-        width=_size(ws, "width"),
-        height=_size(ws, "height"),
-    )
+    return pod, container, command
 
 
 def _size(ws: WebSocket, name: str) -> int:
@@ -251,7 +256,8 @@ def _size(ws: WebSocket, name: str) -> int:
 
 
 async def pod_exec_without_upgrade(request: Request) -> Response:
-    _pod(request)
+    # kubectl comes here (SPDY) when its WebSocket was refused: it gets to hear the same reason.
+    _exec_target(request)
     raise bad_request("exec needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
 
 

@@ -180,19 +180,10 @@ def _container(container: Json, status: Json | None, pod: Json) -> list[str]:
 
 
 def _ports(ports: list[Json]) -> list[str]:
-    def port(entry: Json) -> str:
-        name = f" ({entry['name']})" if entry.get("name") else ""
-        return f"{entry.get('containerPort')}/{entry.get('protocol', 'TCP')}{name}"
-
-    def host(entry: Json) -> str:
-        name = f" ({entry['name']})" if entry.get("name") else ""
-        return f"{entry.get('hostPort', 0)}/{entry.get('protocol', 'TCP')}{name}"
-
     many = "s" if len(ports) > 1 else ""
-    return [
-        f"    Port{many}:\t{', '.join(map(port, ports)) or '<none>'}",
-        f"    Host Port{many}:\t{', '.join(map(host, ports)) or '<none>'}",
-    ]
+    inside = ", ".join(f"{p.get('containerPort')}/{p.get('protocol', 'TCP')}" for p in ports)
+    outside = ", ".join(f"{p.get('hostPort', 0)}/{p.get('protocol', 'TCP')}" for p in ports)
+    return [f"    Port{many}:\t{inside or '<none>'}", f"    Host Port{many}:\t{outside or '<none>'}"]
 
 
 def _seccomp(profile: Json, indent: str) -> list[str]:
@@ -282,7 +273,7 @@ def _env_reference(source: Json, pod: Json) -> str:
         return f"<set to the key '{key['key']}' of config map '{key['name']}'>\tOptional: {optional}"
     if field := source.get("fieldRef"):
         path = field.get("fieldPath", "")
-        return f" {_pod_field(pod, path)} ({field.get('apiVersion', 'v1')}:{path})"
+        return f"{_pod_field(pod, path)} ({field.get('apiVersion', 'v1')}:{path})"
     if resource := source.get("resourceFieldRef"):
         return f" ({resource.get('resource', '')})"
     return ""

@@ -104,7 +104,8 @@ def _terminal_size() -> tuple[int, int]:
     for fd in (1, 0, 2):
         with contextlib.suppress(OSError):
             size = os.get_terminal_size(fd)
-            return size.columns, size.lines
+            if size.columns and size.lines:
+                return size.columns, size.lines
     return 80, 24
 
 
