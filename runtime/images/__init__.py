@@ -2,7 +2,10 @@
 
     reference   docker's image names                 registry   the distribution API, as an async client
     store       what is here: light, synchronous     content    the writing side: sessions, leases, commits, sweeping
-    tarstream   tar as a stream of entries           layers     entries → an overlayfs layer directory, confined
+    tarstream   tar as a stream of entries           layers     entries → an overlayfs layer directory
+    confined    names and parents that stay inside   lower      what the layers below show
+    manifests   reading, choosing, translating       verify     the store's own doctor
+    pull        a pull from beginning to end         elf        what a host program loads
     streams     growing files and decompression      install    blobs → verified, unpacked, named; whatever the source
     archives    docker-archive, oci-archive, layouts pack       host programs → a minimal image
     worker      the on-demand process                client     the daemon's side of it

@@ -78,6 +78,7 @@ class Session:
 
     def __init__(self, store: ImageStore) -> None:
         self.store = store
+        self._brought: list[str] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -121,6 +122,7 @@ class Session:
     def commit_blob(self, path: str, digest: str) -> None:
         """Make a verified and synced temporary file the blob `digest`."""
         os.rename(path, self.store.blob_path(digest))
+        self._brought.append(digest)
         sync_directory(os.path.join(self.store.root, "blobs", "sha256"))
 
     def put_blob(self, data: bytes) -> str:
@@ -130,6 +132,18 @@ class Session:
             replace_file(path, data)
             self.commit_blob(path, digest)
         return digest
+
+    def take_back(self) -> None:
+        """Delete the blobs this session brought which no image and no other session needs: the disk is full."""
+        with locked(self.store.root):
+            needed = referenced(self.store, lambda _digest, _error: None)
+            for path, alive in sessions(self.store.root):
+                if alive and path != self.directory:
+                    needed |= _read_lease(os.path.join(path, "lease.json"))
+            for digest in self._brought:
+                if digest not in needed:
+                    with suppress(FileNotFoundError):
+                        os.unlink(self.store.blob_path(digest))
 
     def commit_layer(self, path: str, chain_id: str) -> None:
         """Make an unpacked and synced directory the layer `chain_id`. Another process may have been first: fine."""

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 PARALLEL = 3  # docker's max-concurrent-downloads
 _REPORT_EVERY = 0.1  # seconds
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 @dataclass(slots=True)
@@ -67,6 +68,14 @@ class Installer:
     async def install(self, image: Image, fetch: Fetch) -> None:
         """Put the image in place. `fetch` writes one blob into the spool it is given. Raises ImageError."""
         self._session.lease(image)
+        try:
+            await self._blobs(image, fetch)
+            await self._in_thread(self._complete, image)
+        except DiskFullError:
+            self._session.take_back()
+            raise
+
+    async def _blobs(self, image: Image, fetch: Fetch) -> None:
         by_blob: dict[str, list[Layer]] = {}
         for layer in image.layers:
             by_blob.setdefault(layer.digest, []).append(layer)
@@ -76,7 +85,6 @@ class Installer:
                     group.create_task(self._blob(layers, fetch))
         except BaseExceptionGroup as failures:
             raise _most_telling(failures) from None
-        await self._in_thread(self._complete, image)
 
     # --- one blob ---
 
@@ -191,6 +199,19 @@ class Installer:
 
     def _complete(self, image: Image) -> None:
         """Thread: settle the layers bottom-up, sync, and make everything visible."""
+        try:
+            self._settle(image)
+            if self._unpacked:
+                syncfs(self._session.directory)
+            for layer in image.layers:
+                made = self._unpacked.pop(layer.chain_id, None)
+                if made is not None:
+                    self._session.commit_layer(made.directory, layer.chain_id)
+            self._session.commit_image(image)
+        except OSError as error:
+            raise disk_error(error) from error
+
+    def _settle(self, image: Image) -> None:
         lower: list[str] = []
         for layer in image.layers:
             made = self._unpacked.get(layer.chain_id)
@@ -202,13 +223,6 @@ class Installer:
                 except OSError as error:
                     raise _about_layer(layer, disk_error(error)) from error
             lower.insert(0, made.directory if made else self._session.store.layer_path(layer.chain_id))
-        if self._unpacked:
-            syncfs(self._session.directory)
-        for layer in image.layers:
-            made = self._unpacked.pop(layer.chain_id, None)
-            if made is not None:
-                self._session.commit_layer(made.directory, layer.chain_id)
-        self._session.commit_image(image)
 
     # --- threads ---
 
@@ -263,13 +277,17 @@ def _hashed(chunks: Pipe, into: Any) -> Iterator[bytes]:
         yield chunk
 
 
+class DiskFullError(ImageError):
+    """What this session brought is taken back, so that a pull which cannot succeed does not keep the disk full."""
+
+
 def disk_error(error: OSError) -> ImageError:
     """A system call's failure as a sentence."""
     words = os.strerror(error.errno) if error.errno else str(error)
     where = f" ({error.filename})" if isinstance(error.filename, str) else ""
-    if error.errno == errno.ENOSPC:
-        words = "no space left on the image store's file system"
-    return ImageError(f"{words}{where}", retriable=error.errno == errno.ENOSPC)
+    if error.errno in _FULL:
+        return DiskFullError("no space left on the image store's file system", retriable=True)
+    return ImageError(f"{words}{where}")
 
 
 def syncfs(path: str) -> None:
@@ -284,7 +302,8 @@ def syncfs(path: str) -> None:
 
 
 def _about_layer(layer: Layer, error: ImageError) -> ImageError:
-    return ImageError(f"layer {layer.digest}: {error}", reason=error.reason, retriable=error.retriable)
+    kind = DiskFullError if isinstance(error, DiskFullError) else ImageError
+    return kind(f"layer {layer.digest}: {error}", reason=error.reason, retriable=error.retriable)
 
 
 def _most_telling(failures: BaseExceptionGroup[BaseException]) -> BaseException:

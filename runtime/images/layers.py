@@ -18,14 +18,13 @@ import errno
 import os
 import shutil
 import stat
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images import tarstream
+from runtime.images.confined import Confined, clean, named, refuse, text
 from runtime.images.lower import OPAQUE, LowerView, copy_metadata, is_whiteout
 from runtime.images.tarstream import Entry, TarStream
 
@@ -35,11 +34,7 @@ AUFS_PREFIX = b".wh..wh."  # aufs's own bookkeeping (plink, orph): not content
 
 MAX_ENTRIES = 500_000  # a layer of a large distribution has about 100,000
 _MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "leave it" to chown(2)
-_PATH_MAX = 4096
-_CACHED_PARENTS = 64
 _MAX_WARNINGS = 20
-
-_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 @dataclass(slots=True)
@@ -61,9 +56,7 @@ class LayerUnpacker:
         self.warnings: list[str] = []
         self.entries = 0
         self._max_entries = max_entries
-        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._parents: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
-        self._retired: list[int] = []
+        self._inside = Confined(directory)
         self._directories: dict[bytes, _Directory] = {}
         self._implicit: dict[bytes, None] = {b"": None}  # used but not listed; insertion order is top-down
         self._opaque: set[bytes] = set()
@@ -82,9 +75,7 @@ class LayerUnpacker:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._forget_parents()
-        self._close_retired()
-        os.close(self._root)
+        self._inside.close()
 
     def unpack(self, stream: TarStream) -> None:
         """Read the whole stream. Directories keep mode 0700 until `finish`."""
@@ -92,9 +83,11 @@ class LayerUnpacker:
         for entry in stream:
             self.entries += 1
             if self.entries > self._max_entries:
-                raise _refuse(entry, f"it is entry {self.entries}; a layer may have {self._max_entries}")
-            with _named(entry):
+                raise refuse(entry, f"it is entry {self.entries}; a layer may have {self._max_entries}")
+            with named(entry):
                 self._apply(entry)
+        self._inside.forget()  # an image may have hundreds of layers waiting for `finish`
+        self._inside.close_retired()
 
     def finish(self, lower: Sequence[str]) -> None:
         """Settle what depends on the layers below (unpacked directories, topmost first), then directory metadata."""
@@ -112,18 +105,18 @@ class LayerUnpacker:
     # --- entries ---
 
     def _apply(self, entry: Entry) -> None:
-        self._close_retired()
-        path = _clean(entry, entry.name)
+        self._inside.close_retired()
+        path = clean(entry, entry.name)
         if not path:
             if entry.type != tarstream.DIRECTORY:
-                raise _refuse(entry, "the layer's root can only be a directory")
+                raise refuse(entry, "the layer's root can only be a directory")
             self._remember(entry, b"")
             return
         make = self._make.get(entry.type)
         if make is None:
-            raise _refuse(entry, f"its tar type {entry.type!r} is not one that layers have")
+            raise refuse(entry, f"its tar type {entry.type!r} is not one that layers have")
         if entry.uid > _MAX_ID or entry.gid > _MAX_ID:
-            raise _refuse(entry, f"owner {entry.uid}:{entry.gid} is out of range")
+            raise refuse(entry, f"owner {entry.uid}:{entry.gid} is out of range")
         directory, _, name = path.rpartition(b"/")
         parent, canonical = self._parent(entry, directory)
         path = canonical + b"/" + name if canonical else name
@@ -173,9 +166,9 @@ class LayerUnpacker:
             tarstream.FIFO: stat.S_IFIFO,
         }
         if entry.type == tarstream.CHAR and entry.major == entry.minor == 0:
-            raise _refuse(entry, "a 0:0 character device is overlayfs's own whiteout, not content")
+            raise refuse(entry, "a 0:0 character device is overlayfs's own whiteout, not content")
         if entry.major >= 1 << 12 or entry.minor >= 1 << 20:
-            raise _refuse(entry, f"device number {entry.major}:{entry.minor} is out of range")
+            raise refuse(entry, f"device number {entry.major}:{entry.minor} is out of range")
         device = os.makedev(entry.major, entry.minor)
         kind = kinds[entry.type]
         self._create(parent, name, path, lambda: os.mknod(name, kind | 0o600, device, dir_fd=parent))
@@ -188,9 +181,9 @@ class LayerUnpacker:
         self._remember(entry, path)
 
     def _hard_link(self, entry: Entry, parent: int, name: bytes, path: bytes) -> None:
-        target = _clean(entry, entry.link)
+        target = clean(entry, entry.link)
         if not target:
-            raise _refuse(entry, "it is a hard link to the layer's root")
+            raise refuse(entry, "it is a hard link to the layer's root")
         target = self._links.get(target, target)
         try:
             source_parent, source = self._existing(entry, target)
@@ -200,7 +193,7 @@ class LayerUnpacker:
             return
         st = os.stat(source, dir_fd=source_parent, follow_symlinks=False)
         if stat.S_ISDIR(st.st_mode) or is_whiteout(st):
-            raise _refuse(entry, f'it is a hard link to "{os.fsdecode(target)}", which is not a file here')
+            raise refuse(entry, f'it is a hard link to "{text(target)}", which is not a file here')
         if target == path:
             return
         self._create(
@@ -219,7 +212,7 @@ class LayerUnpacker:
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in {b"", b".", b".."}:
-            raise _refuse(entry, "it is a whiteout aimed outside its directory")
+            raise refuse(entry, "it is a whiteout aimed outside its directory")
         path = directory + b"/" + hidden if directory else hidden
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
@@ -248,7 +241,7 @@ class LayerUnpacker:
         os.unlink(name, dir_fd=parent)
         os.mkdir(name, 0o700, dir_fd=parent)
         self._opaque.add(path)
-        self._forget_parents()  # a path through a symlink that was here leads elsewhere now
+        self._inside.forget()  # a path through a symlink that was here leads elsewhere now
         return True
 
     def _clear(self, parent: int, name: bytes, path: bytes, *, missing_ok: bool = False) -> None:
@@ -262,9 +255,9 @@ class LayerUnpacker:
         if not stat.S_ISDIR(st.st_mode):
             os.unlink(name, dir_fd=parent)
             if stat.S_ISLNK(st.st_mode):
-                self._forget_parents()
+                self._inside.forget()
             return
-        self._forget_parents()
+        self._inside.forget()
         shutil.rmtree(os.fsdecode(name), dir_fd=parent)
         below = path + b"/"
         for noted in (self._directories, self._implicit, self._links):
@@ -303,12 +296,12 @@ class LayerUnpacker:
             except OSError as error:
                 if error.errno not in {errno.ENOTSUP, errno.EPERM, errno.EINVAL}:
                     raise
-                self._warn(f'"{shown}": cannot keep its attribute {os.fsdecode(name)}: {error.strerror}')
+                self._warn(f'"{shown}": cannot keep its attribute {text(name)}: {error.strerror}')
 
     def _refuse_overlay_xattrs(self, entry: Entry) -> None:
         for name in entry.xattrs:
             if name.startswith(b"trusted.overlay."):
-                raise _refuse(entry, f"attribute {os.fsdecode(name)} would steer overlayfs")
+                raise refuse(entry, f"attribute {text(name)} would steer overlayfs")
 
     def _warn(self, text: str) -> None:
         if len(self.warnings) < _MAX_WARNINGS:
@@ -318,45 +311,19 @@ class LayerUnpacker:
 
     def _parent(self, entry: Entry, directory: bytes) -> tuple[int, bytes]:
         """A descriptor of the directory and its canonical path (links followed); made when it is not there."""
-        cached = self._parents.get(directory)
+        cached = self._inside.cached(directory)
         if cached is not None:
-            self._parents.move_to_end(directory)
             return cached
         try:
-            fd, canonical = self._open_directory(directory)
+            fd, canonical = self._inside.open(directory)
         except FileNotFoundError:
             fd, canonical = self._imply(entry, directory)
         except OSError as error:
             if error.errno != errno.ENOTDIR:
                 raise self._bad_parent(entry, directory, error) from error
             fd, canonical = self._imply(entry, directory)  # over a whiteout; over anything else it is refused
-        self._parents[directory] = fd, canonical
-        while len(self._parents) > _CACHED_PARENTS:
-            _, (old, _) = self._parents.popitem(last=False)
-            os.close(old)
+        self._inside.keep(directory, fd, canonical)
         return fd, canonical
-
-    def _open_directory(self, directory: bytes) -> tuple[int, bytes]:
-        flags = os.O_PATH | os.O_DIRECTORY
-        if not directory:
-            return os.open(b".", flags | os.O_CLOEXEC, dir_fd=self._root), b""
-        try:
-            resolve = _BENEATH | syscalls.RESOLVE_NO_SYMLINKS
-            return syscalls.openat2(self._root, directory, flags, resolve=resolve), directory
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                raise FileNotFoundError(errno.ENOENT, "not there", directory) from error
-            if error.errno != errno.ELOOP:
-                raise
-        try:
-            fd = syscalls.openat2(self._root, directory, flags, resolve=_BENEATH)
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                raise FileNotFoundError(errno.ENOENT, "not there", directory) from error
-            raise
-        real = os.readlink(b"/proc/self/fd/%d" % fd)
-        root = os.readlink(b"/proc/self/fd/%d" % self._root)
-        return fd, real[len(root) + 1 :]
 
     def _imply(self, entry: Entry, directory: bytes) -> tuple[int, bytes]:
         """Make a parent the layer does not list; who it belongs to is settled in `finish`."""
@@ -368,12 +335,12 @@ class LayerUnpacker:
         except FileNotFoundError:
             st = None
         if st is not None and not is_whiteout(st):  # a file, or a link that leads to nothing
-            raise _refuse(entry, f'its parent "{os.fsdecode(directory)}" is not a directory')
+            raise refuse(entry, f'its parent "{text(directory)}" is not a directory')
         self._links.pop(path, None)
         if self._make_directory(parent, name, path):
             self._implicit[path] = None
         try:
-            return self._open_directory(path)
+            return self._inside.open(path)
         except OSError as error:
             raise self._bad_parent(entry, directory, error) from error
 
@@ -383,31 +350,22 @@ class LayerUnpacker:
             errno.ELOOP: "goes in circles through symbolic links",
             errno.ENOTDIR: "is not a directory",
         }.get(error.errno or 0, error.strerror or str(error))
-        return _refuse(entry, f'its parent "{os.fsdecode(directory)}" {why}')
+        return refuse(entry, f'its parent "{text(directory)}" {why}')
 
     def _existing(self, entry: Entry, path: bytes) -> tuple[int, bytes]:
         """(parent, name) of something in this layer. FileNotFoundError when it is not here."""
         directory, _, name = path.rpartition(b"/")
-        cached = self._parents.get(directory)
+        cached = self._inside.cached(directory)
         if cached is None:
             try:
-                cached = self._open_directory(directory)
+                cached = self._inside.open(directory)
             except FileNotFoundError:
                 raise
             except OSError as error:
                 raise self._bad_parent(entry, directory, error) from error
-            self._parents[directory] = cached
+            self._inside.keep(directory, *cached)
         os.stat(name, dir_fd=cached[0], follow_symlinks=False)
         return cached[0], name
-
-    def _forget_parents(self) -> None:
-        """Paths may lead elsewhere now. The descriptors stay open until the next entry: the current one uses some."""
-        self._retired += [fd for fd, _ in self._parents.values()]
-        self._parents.clear()
-
-    def _close_retired(self) -> None:
-        while self._retired:
-            os.close(self._retired.pop())
 
     # --- what depends on the layers below ---
 
@@ -429,7 +387,7 @@ class LayerUnpacker:
         if found is None or not stat.S_ISDIR(found.stat.st_mode):
             self._directories[path] = _Directory(0o755, 0, 0, 0)
             return
-        fd = self._open_for_change(path)
+        fd = self._inside.open_for_change(path)
         try:
             copy_metadata(found.real, found.stat, fd)
             os.chmod(fd, 0o700)  # children are still being made; the mode is set with the rest
@@ -440,30 +398,29 @@ class LayerUnpacker:
 
     def _relocate(self, path: bytes, target: bytes) -> None:
         """`lib/x` where the layers below have `lib → usr/lib` belongs to usr/lib/x: move what was unpacked."""
-        self._forget_parents()
+        self._inside.forget()
         entry = Entry(name=path, type=tarstream.DIRECTORY)
         directory, _ = self._parent(entry, target)
-        source = self._open_for_change(path)
+        source = self._inside.open_for_change(path)
         try:
             self._merge(entry, source, directory)
         finally:
             os.close(source)
         parent, name = self._existing(entry, path)
         os.rmdir(name, dir_fd=parent)
-        self._forget_parents()
+        self._inside.forget()
         self._move_notes(path, target)
 
     def _merge(self, entry: Entry, source: int, target: int) -> None:
-        for text in os.listdir(source):
-            name = os.fsencode(text)
+        for name in map(os.fsencode, os.listdir(source)):
             try:
                 st = os.stat(name, dir_fd=target, follow_symlinks=False)
             except FileNotFoundError:
                 os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
                 continue
             if not stat.S_ISDIR(st.st_mode):
-                raise _refuse(
-                    entry, f'a link of a layer below leads two entries called "{text}" to one place'
+                raise refuse(
+                    entry, f'a link of a layer below leads two entries called "{text(name)}" to one place'
                 )
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             inner_source = os.open(name, flags, dir_fd=source)
@@ -490,15 +447,13 @@ class LayerUnpacker:
     def _link_below(self, view: LowerView, path: bytes, target: bytes) -> None:
         """A hard link to an earlier layer's file: copy that file up into this layer, as overlayfs would, and link."""
         entry = Entry(name=path, type=tarstream.HARD_LINK, link=target)
-        with _named(entry):
+        with named(entry):
             try:
                 source_parent, source = self._existing(entry, target)
             except FileNotFoundError:
                 found = None if self._hidden_here(target) else view.find(target)
                 if found is None or stat.S_ISDIR(found.stat.st_mode):
-                    raise _refuse(
-                        entry, f'hard link to "{os.fsdecode(target)}", which no layer has'
-                    ) from None
+                    raise refuse(entry, f'hard link to "{text(target)}", which no layer has') from None
                 source_parent, source = self._copy_up(view, entry, found.real, found.stat, found.path)
             parent, _ = self._parent(entry, path.rpartition(b"/")[0])
             name = path.rpartition(b"/")[2]
@@ -518,68 +473,49 @@ class LayerUnpacker:
             os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=parent, follow_symlinks=False)
             return parent, name
         if not stat.S_ISREG(st.st_mode):
-            raise _refuse(entry, f'hard link to "{os.fsdecode(path)}", which is neither a file nor a link')
+            raise refuse(entry, f'hard link to "{text(path)}", which is neither a file nor a link')
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=parent)
         try:
             with open(real, "rb", buffering=0) as source:
-                while os.copy_file_range(source.fileno(), fd, 1 << 30):
+                while os.sendfile(fd, source.fileno(), None, 1 << 30):
                     pass
             copy_metadata(real, st, fd)
         finally:
             os.close(fd)
         return parent, name
 
-    def _open_for_change(self, path: bytes) -> int:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        resolve = _BENEATH | syscalls.RESOLVE_NO_SYMLINKS
-        return syscalls.openat2(self._root, path or b".", flags, resolve=resolve)
-
     def _finish_directory(self, path: bytes) -> None:
-        fd = self._open_for_change(path)
+        fd = self._inside.open_for_change(path)
         try:
             if path in self._opaque:
-                os.setxattr(fd, OPAQUE, b"y")
+                _set_opaque(fd)
             about = self._directories.get(path)
             if about is None:
                 return
             os.fchown(fd, about.uid, about.gid)
             os.fchmod(fd, about.mode)
-            self._write_xattrs(os.fsdecode(path), about.xattrs, fd)
+            self._write_xattrs(text(path), about.xattrs, fd)
             os.utime(fd, ns=(about.mtime_ns, about.mtime_ns))
         finally:
             os.close(fd)
 
 
-@contextmanager
-def _named(entry: Entry) -> Iterator[None]:
-    """Every failure names the entry it happened on."""
-    try:
-        yield
-    except OSError as error:
-        words = os.strerror(error.errno) if error.errno else str(error)
-        raise ImageError(f'cannot unpack "{entry.shown}": {words}') from error
-
-
-def _clean(entry: Entry, name: bytes) -> bytes:
-    """A path of the archive as plain components joined by slashes; b"" is the root."""
-    if name.startswith(b"/"):
-        raise _refuse(entry, f'"{os.fsdecode(name)}" is an absolute name')
-    parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
-    if b".." in parts:
-        raise _refuse(entry, f'"{os.fsdecode(name)}" goes up with ".."')
-    if len(name) > _PATH_MAX or b"\0" in name:
-        raise _refuse(entry, "its name is too long or has a NUL byte")
-    return b"/".join(parts)
-
-
-def _refuse(entry: Entry, why: str) -> ImageError:
-    return ImageError(f'layer entry "{entry.shown}" is refused: {why}')
-
-
 def _write_all(fd: int, view: memoryview) -> None:
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _set_opaque(fd: int) -> None:
+    try:
+        os.setxattr(fd, OPAQUE, b"y")
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        raise ImageError(
+            "the image store's file system has no trusted.* attributes, which overlayfs needs",
+            reason="NotSupported",
+        ) from error
 
 
 def remove_tree(path: str) -> None:

@@ -42,7 +42,7 @@ class LowerView:
             if redirected is None:
                 return found
             path = redirected
-        raise ImageError(f'too many symbolic links in "{os.fsdecode(path)}"')
+        raise ImageError(f'too many symbolic links in "{path.decode("utf-8", "backslashreplace")}"')
 
     def _step(self, path: bytes) -> tuple[Found | None, bytes | None]:
         """One attempt: the object, or the path to go on with when a parent turned out to be a symbolic link."""
@@ -79,7 +79,7 @@ class LowerView:
             if found is None or not stat.S_ISLNK(found.stat.st_mode):
                 return found
             path = _redirect(found.path.split(b"/")[:-1], os.readlink(found.real), [])
-        raise ImageError(f'too many symbolic links in "{os.fsdecode(path)}"')
+        raise ImageError(f'too many symbolic links in "{path.decode("utf-8", "backslashreplace")}"')
 
 
 def is_whiteout(st: os.stat_result) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store import ImageRecord, ImageStore
@@ -228,6 +229,41 @@ def test_a_worker_stops_when_nobody_waits_any_more(tmp_path: Path) -> None:
     assert process.wait(20) == 130
     store = ImageStore(str(tmp_path / "store"))
     assert store.list() == () and os.listdir(f"{store.root}/ingest") == [] and store.check() == []
+
+
+def test_a_full_disk_is_said_and_what_was_taken_is_freed(tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    write_layout(
+        layout, [tar((member("a"), os.urandom(3_000_000))), tar((member("b"), os.urandom(3_000_000)))]
+    )
+    small = tmp_path / "small"
+    small.mkdir()
+    syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=8m")
+    try:
+        with pytest.raises(ImageError, match="no space left on the image store's file system") as caught:
+            do(small / "store", "load", str(layout))
+        assert caught.value.retriable
+        store = ImageStore(str(small / "store"))
+        assert os.listdir(f"{store.root}/ingest") == os.listdir(f"{store.root}/layers") == []
+        assert os.listdir(f"{store.root}/blobs/sha256") == []
+        assert store.list() == () and store.check(deep=True) == []
+    finally:
+        syscalls.umount2(str(small))
+
+
+def test_an_image_of_very_many_layers(tmp_path: Path) -> None:
+    """More layers at once than a process has descriptors for their parents; each sees those below it."""
+    layout = tmp_path / "layout"
+    layers = [tar(directory("d", uid=1), (member("d/f"), b"first"))]
+    layers += [
+        tar((member(f"d/e{n}/f"), b"x"), member(f"d/l{n}", tarfile.LNKTYPE, linkname="d/f"))
+        for n in range(150)
+    ]
+    write_layout(layout, layers)
+    (record,) = do(tmp_path / "store", "load", str(layout))
+    assert len(record.layers) == 151
+    assert all(os.stat(f"{layer}/d").st_uid == 1 for layer in record.layers)
+    assert Path(record.layers[0], "d/l149").read_text() == "first"
 
 
 def test_a_live_writer_is_spared_by_removal_and_sweeping(tmp_path: Path) -> None:

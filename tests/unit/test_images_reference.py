@@ -65,7 +65,8 @@ def test_wanted_is_the_digest_when_there_is_one() -> None:
     ("registry", "expected"),
     [
         ("localhost", True), ("localhost:5000", True), ("127.0.0.1", True), ("127.8.9.1:80", True),
-        ("[::1]:5000", True), ("[::1]", True), ("x.localhost:1", True), ("docker.io", False), ("10.0.0.1:5000", False), ("[::2]:5000", False),
+        ("[::1]:5000", True), ("[::1]", True), ("x.localhost:1", True),
+        ("docker.io", False), ("10.0.0.1:5000", False), ("[::2]:5000", False),
         ("127.0.0.1.evil.com", False), ("localhost.evil.com:5000", False),
     ],
 )  # fmt: skip
