@@ -317,13 +317,16 @@ class MaskPaths:
             target = _open_if_there(root, path)
             if target < 0:
                 continue
-            source = null
-            if stat.S_ISDIR(os.fstat(target).st_mode):
-                empty = _empty_directory() if empty < 0 else empty
-                source = empty
-            tree = sc.open_tree(source, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
+            # Before Linux 6.15 only an attached mount can be cloned: /dev/null is one, the empty directory is once it
+            # masks the first.
+            directory = stat.S_ISDIR(os.fstat(target).st_mode)
+            if directory and empty < 0:
+                tree = empty = _empty_directory()
+            else:
+                tree = sc.open_tree(empty if directory else null, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
             sc.attach_mount(tree, target, about=f"mask {path}")
-            os.close(tree)
+            if tree != empty:
+                os.close(tree)
             os.close(target)
         os.close(null)
         if empty >= 0:
@@ -340,8 +343,8 @@ def _open_if_there(root: Root, path: str) -> int:
 
 
 def _null_device() -> int:
-    """The host's /dev/null, checked to be character device 1:3, as a detached mount."""
-    fd = sc.open_tree(sc.AT_FDCWD, "/dev/null", sc.OPEN_TREE_CLONE)
+    """The host's /dev/null, checked to be character device 1:3."""
+    fd = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
     info = os.fstat(fd)
     if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
         raise CapabilityError(
