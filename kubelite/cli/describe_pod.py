@@ -22,6 +22,8 @@ _PADDING = 2
 
 
 def describe_pod(pod: Json, events: Sequence[Json], now: float) -> str:
+    if not events:
+        return tabbed([*_pod_lines(pod, now), "Events:\t<none>"])
     return tabbed(_pod_lines(pod, now)) + tabbed(_event_lines(events, now))
 
 
@@ -319,8 +321,6 @@ def _tolerations(tolerations: list[Json]) -> list[str]:
 
 
 def _event_lines(events: Sequence[Json], now: float) -> list[str]:
-    if not events:
-        return ["Events:\t<none>"]
     out = ["Events:", "  Type\tReason\tAge\tFrom\tMessage", "  ----\t------\t----\t----\t-------"]
     for event in sorted(events, key=event_time):
         source = (event.get("source") or {}).get("component") or event.get("reportingComponent") or ""

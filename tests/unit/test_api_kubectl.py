@@ -101,7 +101,6 @@ RICH: Json = {
             "name": "down",
             "downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]},
         },
-        {"name": "all", "projected": {"sources": [{"configMap": {"name": "cm"}}, {"secret": {"name": "s"}}]}},
     ],
 }
 
@@ -172,6 +171,7 @@ def kubectl(server: Served, *arguments: str) -> subprocess.CompletedProcess[str]
         ("events",),
         ("describe", "pod", "web"),
         ("describe", "pod", "rich"),
+        ("describe", "pod", "api", "-n", "prod"),
     ],
 )
 def test_same_output(server: Served, arguments: tuple[str, ...]) -> None:
