@@ -1,7 +1,5 @@
 """`python -m kubelite` is `kubelite`."""
 
-import sys
-
 from kubelite.cli.main import main
 
-sys.exit(main())
+main()

@@ -237,6 +237,8 @@ async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
         await asyncio.sleep(agent.settings.relist_seconds)
         for record in agent.store.list("Pod"):
             queue.add(record.uid)
+        for sentence in await agent.network.repair():  # a flushed rule set, a bridge that somebody removed
+            log.warning("network mended: %s", sentence)
         await agent.events.expire()
 
 

@@ -116,9 +116,8 @@ class LocalCri:
         uids = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
         await asyncio.gather(*(self._shim(uid) for uid in uids))
         living = {uid: shim.record for uid, shim in self._shims.items()}
-        for attachment in await self._network.list():
-            if attachment.uid not in living:
-                await self._network.delete(attachment.uid)
+        strays = [a.uid for a in await self._network.list() if a.uid not in living]
+        await asyncio.gather(*(self._network.delete(uid) for uid in strays))
         return living
 
     async def close(self) -> None:
