@@ -381,11 +381,17 @@ class Forkserver:
     """Keeps one forkserver process running and asks it for shims. One per daemon."""
 
     def __init__(
-        self, *, python: str = sys.executable, on_restart: Callable[[str], None] | None = None
+        self,
+        *,
+        python: str = sys.executable,
+        on_restart: Callable[[str], None] | None = None,
+        shim_cgroup: str = "",
     ) -> None:
-        """`on_restart` gets a sentence each time a forkserver that died is about to be replaced."""
+        """`on_restart` gets a sentence each time a forkserver that died is about to be replaced. `shim_cgroup`: the one
+        that the SandboxConfigs will name, so that the first of them is as fast as the others."""
         self.pid = 0
         self._python = python
+        self._shim_cgroup = shim_cgroup
         self._on_restart = on_restart
         self._calls = _Calls()
         self._channel: _Channel | None = None
@@ -408,6 +414,11 @@ class Forkserver:
         try:
             async with asyncio.timeout(30):
                 await asyncio.shield(ready)
+            if self._shim_cgroup:
+                oom_score_adj = SandboxConfig.__dataclass_fields__["oom_score_adj"].default
+                self._channel.send(
+                    {"prepare": {"shim_cgroup": self._shim_cgroup, "oom_score_adj": oom_score_adj}}
+                )
         except TimeoutError:
             self._channel.close()
             raise RuntimeFault(

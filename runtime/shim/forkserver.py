@@ -4,8 +4,13 @@ Started as `python -I -S -c "…main(fd)"` with an environment of its own, so th
 memory nor its secrets. Speaks JSON packets on an inherited seqpacket socket:
 
     ← {"ready": {"pid": …}}                    once, when warm
+    → {"prepare": {"shim_cgroup": …, "oom_score_adj": …}}   optional: be there and have a spare before the first spawn
     → {"id": n, "sandbox": SandboxConfig}
     ← {"id": n, "ok": {"sandbox": SandboxRecord, "warnings": […]}} | {"id": n, "error": {…}}
+
+One spare shim is kept, forked and in new namespaces already: the kernel's part of that is more than half of what a
+spawn costs, and it waits for nobody. It learns whose sandbox it is over a socket, with the listening socket of the run
+directory; a spawn that finds no (fitting) spare forks one and tells it at once.
 
 A shim is forked once, with SIGCHLD ignored here: the kernel reaps it should it fail, no zombie can stay, and the day
 this process ends the shim belongs to init. (A second fork would hand it to init at once, at half a millisecond a pod.)
@@ -17,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import select
 import signal
@@ -25,25 +31,66 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from runtime import syscalls
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim import sandbox, shim, state
 from runtime.shim.immortal import immortalise
 from runtime.shim.protocol import MAX_PACKET, SandboxConfig
 
+SPARE_NAMESPACES = (
+    syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
+)  # what nearly every pod has
+SPARE_PAUSE_MS = 5  # of quiet before a spare is made: in a burst of pods it would be in the way
 SPAWN_SECONDS = 20.0  # a shim that has not reported by then is killed and cleaned up after
 
 
-class _Spawn:
-    """A shim that has not reported yet."""
+class _Birth:
+    """A forked shim that has not reported yet. Before `assign` it is a spare: in namespaces, but nobody's."""
 
-    def __init__(self, number: object, config: SandboxConfig, pidfd: int, report: int) -> None:
-        self.number = number
-        self.config = config
-        self.pidfd = pidfd
-        self.report = report
-        self.deadline = time.monotonic() + SPAWN_SECONDS
+    def __init__(self, flags: int, inherited: sandbox.Inheritance) -> None:
+        self.flags = flags
+        self.inherited = inherited
+        self.was_spare = False
+        self.number: object = None
+        self.config: SandboxConfig | None = None
+        self.deadline = math.inf
         self.heard = b""
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            self.report, report_w = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, self.report)
+            os.set_blocking(self.report, False)
+            with theirs, os.fdopen(report_w, "wb", buffering=0):
+                pid = os.fork()
+                if pid == 0:
+                    _become_shim(theirs, report_w, flags, inherited)
+            undo.pop_all()
+        self.control = ours
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.pidfd = -1  # dead already: its report, or the lack of it, tells
+
+    def assign(self, number: object, config: SandboxConfig, listener: socket.socket) -> None:
+        """OSError (EPIPE, ECONNRESET) when it is dead."""
+        packet = json.dumps(config.to_json(), separators=(",", ":")).encode()
+        socket.send_fds(self.control, [packet], [listener.fileno()])
+        self.number, self.config = number, config
+        self.deadline = time.monotonic() + SPAWN_SECONDS
+
+    def kill(self) -> None:
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of it; a spare that is not assigned ends by that."""
+        self.control.close()
+        os.close(self.report)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
 
 
 class Forkserver:
@@ -51,7 +98,8 @@ class Forkserver:
         self._daemon = daemon
         self._poll = select.poll()
         self._poll.register(daemon.fileno(), select.POLLIN)
-        self._spawns: dict[int, _Spawn] = {}
+        self._births: dict[int, _Birth] = {}  # by the descriptor of the report
+        self._spare: _Birth | None = None
         self._inheritance: sandbox.Inheritance | None = None
 
     def announce(self) -> None:
@@ -61,18 +109,24 @@ class Forkserver:
     def serve(self) -> None:
         """Until the daemon is gone."""
         while True:
-            for fd, _ in self._poll.poll(self._timeout()):
-                if fd != self._daemon.fileno():
-                    self._reported(self._spawns[fd])
-                elif not self._request():
-                    return
-            for spawn in [s for s in self._spawns.values() if s.deadline <= time.monotonic()]:
-                self._overdue(spawn)
+            ready = self._poll.poll(self._timeout())
+            for fd, _ in ready:
+                if fd == self._daemon.fileno():
+                    if not self._request():
+                        return
+                elif fd in self._births:  # else forgotten earlier in this round
+                    self._reported(self._births[fd])
+            for birth in [b for b in self._births.values() if b.deadline <= time.monotonic()]:
+                self._overdue(birth)
+            if not ready and self._spare is None and self._inheritance is not None:
+                self._spare = self._fork(SPARE_NAMESPACES, self._inheritance)
 
     def _timeout(self) -> float | None:
-        if not self._spawns:
-            return None
-        return max(min(s.deadline for s in self._spawns.values()) - time.monotonic(), 0.0) * 1000 + 1
+        """Milliseconds; a moment when a spare is to be made, so that it is made when there is nothing else to do."""
+        if self._spare is None and self._inheritance is not None:
+            return SPARE_PAUSE_MS
+        first = min((b.deadline for b in self._births.values()), default=math.inf)
+        return None if first == math.inf else max(first - time.monotonic(), 0.0) * 1000 + 1
 
     def _request(self) -> bool:
         try:
@@ -83,78 +137,108 @@ class Forkserver:
             return False
         request = json.loads(packet)
         number = request.get("id")
+        if "prepare" in request:
+            with contextlib.suppress(OSError, RuntimeFault):  # the first spawn tries again, and tells
+                self._bequeath(**request["prepare"])
+            return True
         try:
-            self._spawn(number, SandboxConfig.from_json(request["sandbox"]))
-        except RuntimeFault as fault:
-            self._answer_error(number, fault)
-        except (OSError, TypeError, KeyError) as error:
-            self._answer_error(
-                number, RuntimeFault(f"the sandbox cannot be made: {error}", reason="CreatePodSandboxError")
-            )
+            config = SandboxConfig.from_json(request["sandbox"])
+        except (TypeError, KeyError) as error:
+            self._answer_error(number, RuntimeFault(f"not a sandbox: {error}", reason="BadRequest"))
+            return True
+        self._spawn_or_answer(number, config)
         return True
 
-    def _spawn(self, number: object, config: SandboxConfig) -> None:
-        self._inheritance, warnings = sandbox.bequeath(config, self._inheritance)
+    def _spawn_or_answer(self, number: object, config: SandboxConfig) -> None:
+        try:
+            self._spawn(number, config)
+        except RuntimeFault as fault:
+            self._answer_error(number, fault)
+        except OSError as error:
+            sentence = f"the sandbox cannot be made: {error}"
+            self._answer_error(number, RuntimeFault(sentence, reason="CreatePodSandboxError"))
+
+    def _bequeath(self, shim_cgroup: str, oom_score_adj: int) -> sandbox.Inheritance:
+        self._inheritance, warnings = sandbox.bequeath(shim_cgroup, oom_score_adj, self._inheritance)
         for warning in warnings:
             print(f"kubelite forkserver: {warning}", file=sys.stderr)  # noqa: T201
+        return self._inheritance
+
+    def _spawn(self, number: object, config: SandboxConfig) -> None:
+        inherited = self._bequeath(config.shim_cgroup, config.oom_score_adj)
         with contextlib.ExitStack() as undo:
             listener = prepare_run_dir(config, undo)
-            undo.enter_context(listener)
-            report_r, report_w = os.pipe2(os.O_CLOEXEC)
-            undo.callback(os.close, report_r)
-            with os.fdopen(report_w, "wb", buffering=0):
-                pid = os.fork()
-                if pid == 0:
-                    _become_shim(config, listener, report_w, self._inheritance)
+            with listener:
+                self._assign(number, config, listener, inherited)
             undo.pop_all()
-        listener.close()
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            pidfd = -1  # dead already: its report, or the lack of it, tells
-        self._spawns[report_r] = _Spawn(number, config, pidfd, report_r)
-        self._poll.register(report_r, select.POLLIN)
 
-    def _reported(self, spawn: _Spawn) -> None:
-        part = os.read(spawn.report, MAX_PACKET)
-        spawn.heard += part
+    def _assign(
+        self, number: object, config: SandboxConfig, listener: socket.socket, inherited: sandbox.Inheritance
+    ) -> None:
+        flags, spare = sandbox.namespaces(config), self._spare
+        if spare is not None and spare.flags == flags and spare.inherited == inherited:
+            self._spare = None
+            try:
+                spare.assign(number, config, listener)
+                spare.was_spare = True
+                return
+            except OSError:
+                self._forget(spare)  # somebody killed it
+        birth = self._fork(flags, inherited)
+        try:
+            birth.assign(number, config, listener)
+        except OSError:
+            self._forget(birth)
+            raise
+
+    def _fork(self, flags: int, inherited: sandbox.Inheritance) -> _Birth:
+        birth = _Birth(flags, inherited)
+        self._births[birth.report] = birth
+        self._poll.register(birth.report, select.POLLIN)
+        return birth
+
+    def _reported(self, birth: _Birth) -> None:
+        try:
+            part = os.read(birth.report, MAX_PACKET)
+        except BlockingIOError:
+            return
+        birth.heard += part
         if part:
             return
-        self._forget(spawn)
-        try:
-            message = json.loads(spawn.heard)
-        except ValueError:
-            message = None
-        if message is None:
-            clean_up(spawn.config)
-            fault = RuntimeFault(
-                "the shim died before its sandbox was ready", reason="CreatePodSandboxError", retriable=True
+        self._forget(birth)
+        if birth.config is None:
+            self._inheritance = (
+                None  # no other spare before the next spawn, which will hear why if it goes on
             )
-            self._answer_error(spawn.number, fault)
+            return
+        try:
+            message = json.loads(birth.heard)
+        except ValueError:
+            clean_up(birth.config)
+            if birth.was_spare:  # it may have been dead before it was asked: a fresh one gets a try
+                self._spawn_or_answer(birth.number, birth.config)
+            else:
+                self._answer_error(birth.number, _failed("the shim died before its sandbox was ready"))
             return
         if "error" in message:
-            clean_up(spawn.config)
-        self._send({"id": spawn.number, **message})
+            clean_up(birth.config)
+        self._send({"id": birth.number, **message})
 
-    def _overdue(self, spawn: _Spawn) -> None:
-        if spawn.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(spawn.pidfd, signal.SIGKILL)
-        self._forget(spawn)
-        clean_up(spawn.config)
-        fault = RuntimeFault(
-            f"the shim was not ready within {SPAWN_SECONDS:.0f} seconds",
-            reason="CreatePodSandboxError",
-            retriable=True,
+    def _overdue(self, birth: _Birth) -> None:
+        birth.kill()
+        self._forget(birth)
+        if birth.config is not None:
+            clean_up(birth.config)
+        self._answer_error(
+            birth.number, _failed(f"the shim was not ready within {SPAWN_SECONDS:.0f} seconds")
         )
-        self._answer_error(spawn.number, fault)
 
-    def _forget(self, spawn: _Spawn) -> None:
-        self._poll.unregister(spawn.report)
-        del self._spawns[spawn.report]
-        os.close(spawn.report)
-        if spawn.pidfd >= 0:
-            os.close(spawn.pidfd)
+    def _forget(self, birth: _Birth) -> None:
+        if birth is self._spare:
+            self._spare = None
+        self._poll.unregister(birth.report)
+        del self._births[birth.report]
+        birth.close()
 
     def _answer_error(self, number: object, fault: RuntimeFault) -> None:
         error = {"reason": fault.reason, "message": str(fault), "retriable": fault.retriable}
@@ -191,12 +275,14 @@ def clean_up(config: SandboxConfig) -> None:
         state.remove_run_dir(config.run_dir)
 
 
-def _become_shim(
-    config: SandboxConfig, listener: socket.socket, report: int, inherited: sandbox.Inheritance
-) -> NoReturn:
+def _failed(sentence: str) -> RuntimeFault:
+    return RuntimeFault(sentence, reason="CreatePodSandboxError", retriable=True)
+
+
+def _become_shim(control: socket.socket, report: int, flags: int, inherited: sandbox.Inheritance) -> NoReturn:
     code = 1
     try:
-        code = shim.run(config, listener, report, inherited)
+        code = shim.run(control, report, flags, inherited)
     finally:
         os._exit(code)
 

@@ -27,9 +27,7 @@ _LO_UP = struct.pack("16sH22x", b"lo", 1)  # struct ifreq: name, flags = IFF_UP
 
 _NET_SYSCTLS = ("net.",)
 _IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
-_DOTS_AND_SLASHES = str.maketrans(
-    "./", "/."
-)  # whichever separator comes first is the separator (sysctl.d(5))
+_DOTS_AND_SLASHES = str.maketrans("./", "/.")  # whichever comes first is the separator (sysctl.d(5))
 _UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
 
 # Caught by a handler that does nothing rather than ignored: a write to a closed pipe is EPIPE all the same, systemd's
@@ -56,9 +54,11 @@ class Inheritance:
     arguments: tuple[int, int]  # where the argument vector lies in memory: [start, end)
 
 
-def bequeath(config: SandboxConfig, before: Inheritance | None) -> tuple[Inheritance, list[str]]:
-    """In the forkserver, ahead of a fork: be where and what a shim for `config` has to be. Also returns what this
-    machine refused. Cheap when `before` fits already."""
+def bequeath(
+    shim_cgroup: str, oom_score_adj: int, before: Inheritance | None
+) -> tuple[Inheritance, list[str]]:
+    """In the forkserver, ahead of a fork: be where and what the shim has to be. Also returns what this machine
+    refused. Cheap when `before` fits already."""
     if before is None:
         for number in _SHRUGGED:
             signal.signal(number, lambda *_: None)
@@ -66,53 +66,51 @@ def bequeath(config: SandboxConfig, before: Inheritance | None) -> tuple[Inherit
         os.umask(0o022)
         os.chdir("/")
     warnings = []
-    if before is None or before.oom_score_adj != config.oom_score_adj:
-        warnings = _lower_oom_score(config.oom_score_adj)
-    if before is None or before.shim_cgroup != config.shim_cgroup:
-        group = open_cgroup(config.shim_cgroup)
+    if before is None or before.oom_score_adj != oom_score_adj:
+        warnings = _lower_oom_score(oom_score_adj)
+    if before is None or before.shim_cgroup != shim_cgroup:
+        group = open_cgroup(shim_cgroup)
         group.create()
         group.attach(0)
     arguments = _argument_vector() if before is None else before.arguments
-    return Inheritance(config.shim_cgroup, config.oom_score_adj, arguments), warnings
+    return Inheritance(shim_cgroup, oom_score_adj, arguments), warnings
 
 
-def become_daemon(run_dir: str, keep: set[int], uid: str, inherited: Inheritance) -> None:
-    """First thing after the fork: own session, own descriptors, a name in ps."""
+def namespaces(config: SandboxConfig) -> int:
+    """The CLONE_NEW* flags of a sandbox. hostNetwork shares the host's name too."""
+    flags = 0 if config.host_network else syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS
+    return flags if config.host_ipc else flags | syscalls.CLONE_NEWIPC
+
+
+def become_daemon(keep: set[int], flags: int) -> None:
+    """First thing after the fork, and all that needs no knowledge of the pod: session, descriptors, namespaces."""
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
-    log = os.open(f"{run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for target, source in enumerate((null, null, log)):
-        os.dup2(source, target)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
     syscalls.close_all_except({0, 1, 2, *keep})
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    _set_title(uid, inherited.arguments)
+    if flags:
+        syscalls.unshare(flags)
+    if flags & syscalls.CLONE_NEWNET:
+        _loopback_up()
 
 
-def set_up(config: SandboxConfig, undo: ExitStack) -> tuple[Cgroup, list[str]]:
-    """Namespaces, host name, sysctls and the pod's cgroup; returns it and what this machine could not give.
-
-    Namespaces need no undo: they go with the process.
-    """
-    _enter_namespaces(config)
+def set_up(config: SandboxConfig, inherited: Inheritance, undo: ExitStack) -> tuple[Cgroup, list[str]]:
+    """Be this pod's: log, name in ps, host name, sysctls, the pod's cgroup. Returns that and what this machine could
+    not give. Namespaces need no undo: they go with the process."""
+    log = os.open(f"{config.run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 2)
+    os.close(log)
+    _set_title(config.uid, inherited.arguments)
+    if not config.host_network:
+        syscalls.sethostname(config.hostname)
+    for key, value in config.sysctls.items():
+        _write_sysctl(key, value, config)
     pod = open_cgroup(config.cgroup)
     undo.callback(pod.remove)
     pod.create()
     return pod, pod.apply(config.resources) if config.resources else []
-
-
-def _enter_namespaces(config: SandboxConfig) -> None:
-    flags = 0
-    if not config.host_network:
-        flags |= syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS  # hostNetwork shares the host's name too
-    if not config.host_ipc:
-        flags |= syscalls.CLONE_NEWIPC
-    if flags:
-        syscalls.unshare(flags)
-    if not config.host_network:
-        syscalls.sethostname(config.hostname)
-        _loopback_up()
-    for key, value in config.sysctls.items():
-        _write_sysctl(key, value, config)
 
 
 def _loopback_up() -> None:

@@ -26,6 +26,7 @@ from runtime.shim.exec import Execs
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import (
     EVENT_EXIT,
+    MAX_PACKET,
     VERSION,
     CreateContainer,
     ExecRequest,
@@ -41,16 +42,21 @@ REWRITE_SECONDS = 1.0
 LOG_LIMIT = 256 * 1024  # bytes of shim.log: a fault that repeats must not fill /run
 
 
-def run(config: SandboxConfig, listener: socket.socket, report: int, inherited: sandbox.Inheritance) -> int:
-    """The shim's life, in a process just forked. `report` is a pipe to the forkserver: one JSON object, then closed.
-
-    Returns the exit code. A forkserver that is gone before it heard of us means that nobody will: all is undone.
+def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inheritance) -> int:
+    """The shim's life, in a process just forked; returns its exit code. It makes its namespaces (`flags`), then waits
+    on `control` to hear whose sandbox it is: a spare one waits longer. `report` is a pipe to the forkserver: one JSON
+    object, then closed. A forkserver that is gone before it heard of us means that nobody will: all is undone.
     """
     undo = ExitStack()
     try:
+        sandbox.become_daemon({control.fileno(), report}, flags)
+        packet, fds, _, _ = socket.recv_fds(control, MAX_PACKET, 1)
+        if not packet:
+            return 0
+        config, listener = SandboxConfig.from_json(json.loads(packet)), socket.socket(fileno=fds[0])
+        control.close()
         undo.callback(state.remove_run_dir, config.run_dir)
-        sandbox.become_daemon(config.run_dir, {listener.fileno(), report}, config.uid, inherited)
-        pod, warnings = sandbox.set_up(config, undo)
+        pod, warnings = sandbox.set_up(config, inherited, undo)
         shim = Shim(config, pod, listener)
         shim.write_state()
         _tell(report, {"ok": {"sandbox": shim.record().to_json(), "warnings": warnings}})

@@ -86,26 +86,37 @@ def test_forkserver_killed_in_the_middle_of_a_spawn(node: Node, delay: float) ->
     node.run(story)
 
 
+@pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.004, 0.008])
-def test_shim_killed_in_the_middle_of_its_birth(node: Node, delay: float) -> None:
+def test_shim_killed_in_the_middle_of_its_birth(node: Node, delay: float, spare: bool) -> None:
     """The forkserver answers with an error and cleans up, or the sandbox was ready and its death is seen later."""
 
     async def story(node: Node) -> None:
         config = node.config()
+        if spare:
+            first = await node.pod()
+            await first.client.shutdown()
+            others = [first.record.pid]
+            (born,) = await until(lambda: [c for c in children(node.forkserver.pid) if c not in others])
         spawning = asyncio.ensure_future(node.forkserver.spawn(config))
         await asyncio.sleep(0)
         end = time.monotonic() + 5
-        while not (born := children(node.forkserver.pid)):
+        while not spare and not (found := children(node.forkserver.pid)):
             assert time.monotonic() < end
+        born = born if spare else found[0]
         time.sleep(delay)  # noqa: ASYNC251  exact, and nothing else must run
-        os.kill(born[0], signal.SIGKILL)
+        os.kill(born, signal.SIGKILL)
         try:
-            await spawning
+            record = await spawning
         except RuntimeFault as fault:
             assert fault.reason == "CreatePodSandboxError" and fault.retriable
             assert not os.path.exists(config.run_dir)
         else:
-            await until(lambda: not os.path.exists(f"/proc/{born[0]}"))
+            if spare and record.pid != born:  # another one stepped in
+                client = await ShimClient.connect(config.run_dir)
+                await client.shutdown()
+                return
+            await until(lambda: not os.path.exists(f"/proc/{born}"))
             with pytest.raises(StateError) as caught:
                 await node.forkserver.spawn(config)
             assert caught.value.reason == "StaleSandbox"
@@ -178,6 +189,36 @@ def test_host_pid_processes_of_a_killed_shim_are_ended_too(node: Node) -> None:
         os.kill(pod.record.pid, signal.SIGKILL)
         await until(lambda: not shim_alive(pod.record))
         assert await reap_dead(pod.config.run_dir) is not None
+
+    node.run(story)
+
+
+def test_a_spare_that_was_killed_is_not_missed(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        spare = await until(lambda: [c for c in children(node.forkserver.pid) if c != pod.record.pid])
+        os.kill(spare[0], signal.SIGKILL)
+        second = await node.pod()
+        assert (await second.run("true")).exit_code == 0
+        assert second.record.pid != spare[0]
+
+    node.run(story)
+
+
+def test_a_spare_becomes_the_next_sandbox_and_ends_with_the_forkserver(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        (spare,) = await until(lambda: [c for c in children(node.forkserver.pid) if c != pod.record.pid])
+        second = await node.pod()
+        assert second.record.pid == spare
+        assert os.readlink(f"/proc/{spare}/ns/net") != os.readlink(f"/proc/{pod.record.pid}/ns/net")
+        host = await node.pod(host_network=True)  # no spare fits: forked for it
+        assert os.readlink(f"/proc/{host.record.pid}/ns/net") == os.readlink("/proc/self/ns/net")
+        known = [pod.record.pid, spare, host.record.pid]
+        (next_one,) = await until(lambda: [c for c in children(node.forkserver.pid) if c not in known])
+        os.kill(node.forkserver.pid, signal.SIGKILL)
+        await until(lambda: not os.path.exists(f"/proc/{next_one}/ns/net"))
+        assert all(shim_alive(p.record) for p in node.pods)
 
     node.run(story)
 
