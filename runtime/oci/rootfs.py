@@ -311,26 +311,30 @@ class MaskPaths:
         return f"mask {', '.join(self.targets)}"
 
     def execute(self, root: Root) -> None:
-        null = _null_device()
-        empty = -1
+        # Only attached mounts can be cloned before Linux 6.15: the first empty directory is the tmpfs itself, the
+        # others are clones of it where it is attached.
+        sources = {"null": _null_device(), "empty": -1}
         for path in self.targets:
             target = _open_if_there(root, path)
             if target < 0:
                 continue
-            # Before Linux 6.15 only an attached mount can be cloned: /dev/null is one, the empty directory is once it
-            # masks the first.
-            directory = stat.S_ISDIR(os.fstat(target).st_mode)
-            if directory and empty < 0:
-                tree = empty = _empty_directory()
+            if not stat.S_ISDIR(os.fstat(target).st_mode):
+                tree = _clone_mount(sources["null"])
+            elif sources["empty"] >= 0:
+                tree = _clone_mount(sources["empty"])
             else:
-                tree = sc.open_tree(empty if directory else null, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
+                tree = sources["empty"] = _empty_directory()
             sc.attach_mount(tree, target, about=f"mask {path}")
-            if tree != empty:
-                os.close(tree)
             os.close(target)
-        os.close(null)
-        if empty >= 0:
-            os.close(empty)
+            if tree not in sources.values():
+                os.close(tree)
+        for fd in sources.values():
+            if fd >= 0:
+                os.close(fd)
+
+
+def _clone_mount(fd: int) -> int:
+    return sc.open_tree(fd, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
 
 
 def _open_if_there(root: Root, path: str) -> int:

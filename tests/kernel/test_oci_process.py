@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -250,6 +251,10 @@ def test_cgroup_is_joined_and_is_the_root_of_its_view(oci: Engine) -> None:
     container = oci.start(oci.spec("sh", "-c", "cat /proc/self/cgroup; exec sleep 60"))
     with open(f"/proc/{container.pid}/cgroup", encoding="ascii") as file:
         assert all(line.rstrip("\n").endswith(f"{oci.cgroup}/c0") for line in file)
+    for _ in range(200):  # until `cat` has ended
+        if container.cgroup.pids() == [container.pid]:
+            break
+        time.sleep(0.01)
     assert container.cgroup.pids() == [container.pid]
     assert all(
         line.endswith(":/") for line in oci.exec(container, "cat", "/proc/self/cgroup").out.splitlines()
