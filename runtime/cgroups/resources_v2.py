@@ -132,4 +132,6 @@ def _unified(unified: Mapping[str, str], made: Plan) -> None:
         if "/" in file or "." not in file or file.startswith("cgroup."):
             raise SpecError(f"linux.resources.unified: {file!r} is not a controller's file")
         for line in str(value).splitlines() or [""]:
-            made.writes.append(Write(file.split(".", 1)[0], file, line, required=True))
+            # the group kill is set on every container; a machine without memory control must still run them
+            required = file != "memory.oom.group"
+            made.writes.append(Write(file.split(".", 1)[0], file, line, required=required))

@@ -325,6 +325,7 @@ def _engine_create(request: CreateContainer, spec: dict[str, Any], ends: streams
     cgroup_path = (spec.get("linux") or {}).get("cgroupsPath") or ""
     if not cgroup_path:
         raise SpecError(f"linux.cgroupsPath is missing in {request.bundle}/config.json")
+    _die_together(spec)
     return engine.create(
         spec,  # type: ignore[arg-type]
         container_id=request.container_id,
@@ -334,6 +335,13 @@ def _engine_create(request: CreateContainer, spec: dict[str, Any], ends: streams
         rootfs=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
         cgroup_path=cgroup_path,
     )
+
+
+def _die_together(spec: dict[str, Any]) -> None:
+    """Out of memory ends the whole container, not one worker of it: kubelet's rule since cgroup v2 can do it
+    (memory.oom.group). v1 cannot, and the engine ignores the setting there."""
+    resources = spec["linux"].setdefault("resources", {})
+    resources["unified"] = {"memory.oom.group": "1", **(resources.get("unified") or {})}
 
 
 def _open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
