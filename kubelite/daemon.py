@@ -149,7 +149,10 @@ async def _start_helpers(
     settings: Settings, stack: contextlib.AsyncExitStack
 ) -> tuple[Forkserver, NetworkClient]:
     """The two warm processes, started side by side."""
-    forkserver = Forkserver(on_restart=lambda why: log.warning("forkserver restarted: %s", why))
+    forkserver = Forkserver(
+        shim_cgroup=f"/{settings.cgroup_parent}/shims",
+        on_restart=lambda why: log.warning("forkserver restarted: %s", why),
+    )
     config = NetworkConfig(
         bridge=settings.bridge,
         pod_cidr=settings.pod_cidr,

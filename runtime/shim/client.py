@@ -390,6 +390,9 @@ class Forkserver:
         """`on_restart` gets a sentence each time a forkserver that died is about to be replaced. `shim_cgroup`: the one
         that the SandboxConfigs will name, so that the first of them is as fast as the others."""
         self.pid = 0
+        self.spare = (
+            0  # pid of the shim that stands by, in the shims' cgroup as the forkserver itself; 0 = none yet
+        )
         self._python = python
         self._shim_cgroup = shim_cgroup
         self._on_restart = on_restart
@@ -430,11 +433,14 @@ class Forkserver:
         if "ready" in message:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
+        elif "spare" in message:
+            self.spare = int(message["spare"]["pid"])
         else:
             self._calls.answer(message, [])
 
     def _gone(self, pid: int) -> None:
-        """Its socket closed: it died, or is about to."""
+        """Its socket closed: it died, or is about to; its spare goes with it."""
+        self.spare = 0
         self._reaped = _reap_soon(pid, kill=not self._closing)
         gone = RuntimeFault("the forkserver died", reason="ForkserverGone", retriable=True)
         self._calls.fail_all(lambda: gone)
@@ -529,7 +535,9 @@ def _launch(python: str, theirs: socket.socket) -> int:
     if seccomp is not None and seccomp.origin is not None:
         where = os.path.dirname(seccomp.origin)
         paths.append(os.path.dirname(where) if os.path.basename(seccomp.origin) == "__init__.py" else where)
-    code = f"import sys; sys.path += {paths!r}; from runtime.shim.forkserver import main; main({number})"
+    # sealed first: shims are forks of this very executable, and containers can name it (CVE-2019-5736)
+    seal = "from runtime.oci.sealed import reexecute; reexecute()"
+    code = f"import sys; sys.path += {paths!r}; {seal}; from runtime.shim.forkserver import main; main({number})"
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
     null = os.open(os.devnull, os.O_RDWR)
     try:

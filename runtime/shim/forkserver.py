@@ -4,6 +4,7 @@ Started as `python -I -S -c "…main(fd)"` with an environment of its own, so th
 memory nor its secrets. Speaks JSON packets on an inherited seqpacket socket:
 
     ← {"ready": {"pid": …}}                    once, when warm
+    ← {"spare": {"pid": …}}                    each time another one stands by
     → {"prepare": {"shim_cgroup": …, "oom_score_adj": …}}   optional: be there and have a spare before the first spawn
     → {"id": n, "sandbox": SandboxConfig}
     ← {"id": n, "ok": {"sandbox": SandboxRecord, "warnings": […]}} | {"id": n, "error": {…}}
@@ -68,6 +69,7 @@ class _Birth:
                     _become_shim(theirs, report_w, flags, inherited)
             undo.pop_all()
         self.control = ours
+        self.pid = pid
         try:
             self.pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -120,6 +122,7 @@ class Forkserver:
                 self._overdue(birth)
             if not ready and self._spare is None and self._inheritance is not None:
                 self._spare = self._fork(SPARE_NAMESPACES, self._inheritance)
+                self._send({"spare": {"pid": self._spare.pid}})
 
     def _timeout(self) -> float | None:
         """Milliseconds; a moment when a spare is to be made, so that it is made when there is nothing else to do."""
