@@ -159,7 +159,8 @@ class Cri(Protocol):
         ...
 
     async def remove_pod(self, uid: str) -> None:
-        """After stop_sandbox: remove every file of the pod (volumes, bundles, logs)."""
+        """After stop_sandbox: unmount what is mounted in the pod's directory (volumes in memory), remove every file of
+        the pod (volumes, bundles, logs)."""
         ...
 
     async def start_container(self, request: ContainerRequest) -> ContainerSeen:

@@ -32,6 +32,7 @@ from kubelite.node.cri import (
     SandboxRequest,
     SandboxSeen,
 )
+from kubelite.node.mounts import unmount_below
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
@@ -134,7 +135,7 @@ class LocalCri:
 
     def helpers(self) -> tuple[int, ...]:
         """Processes of the daemon's own that live among the shims."""
-        return (self._forkserver.pid,)
+        return (self._forkserver.pid, self._forkserver.spare)
 
     # -- observation --------------------------------------------------------------------------------------------
 
@@ -350,6 +351,7 @@ class LocalCri:
         for row in self._store.containers(uid):
             self._unlink_log(row.doc)
         await self._store.put_containers({row.id: None for row in self._store.containers(uid)})
+        unmount_below(self.pod_dir(uid))
         trees = [self.pod_dir(uid), *(path for path in row_logs if path.endswith(uid)), *self._log_dirs(uid)]
         await asyncio.to_thread(_remove_trees, trees)
 
@@ -399,6 +401,8 @@ class LocalCri:
         for path, content in request.files:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _write(path, content)
+            if path == request.termination_message_path:
+                os.chmod(path, 0o666)  # whoever the container runs as may leave its last words there
         _write(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
         os.makedirs(os.path.dirname(request.log_path), mode=0o755, exist_ok=True)
         self._link_log(request)

@@ -61,11 +61,6 @@ def hostname_file(pod: Pod) -> str:
     return pod_hostname(pod) + "\n"
 
 
-def missing_cluster_dns(pod: Pod, config: NodeConfig) -> bool:
-    """Whether ClusterFirst falls back to Default because the node has no cluster DNS (event MissingClusterDNS)."""
-    return _asked_policy(pod) == "ClusterFirst" and not config.cluster_dns
-
-
 def _asked_policy(pod: Pod) -> str:
     policy = pod.spec.dns_policy or "ClusterFirst"
     if policy == "ClusterFirstWithHostNet":

@@ -24,8 +24,10 @@ from kubelite.node.pod_view import statuses
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, Recorder
 from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
+from kubelite.node.termination import with_messages
 from kubelite.node.unsupported import unsupported_fields
 from manifests.core import ContainerStatus, Pod, PodStatus
+from manifests.problems import InvalidObject
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 from state.store import Record, Store
@@ -49,6 +51,7 @@ class _Memory:
     sync_failures: int = 0
     said: set[str] = field(default_factory=set)  # warnings about fields, once for each generation
     look: why.Look | None = None
+    change: why.Look | None = None  # the last one that led to anything
 
 
 class PodWorker:
@@ -93,7 +96,11 @@ class PodWorker:
             self._forget(uid)
             return None
         memory = self._pods.setdefault(uid, _Memory())
-        pod = self._parse(record, memory)
+        try:
+            pod = self._parse(record, memory)
+        except InvalidObject as error:  # an older version took it; its manifest is the one to mend
+            log.error("pod cannot be read: %s", error, extra={"uid": uid, "pod": record.name})
+            return MAX_RETRY
         events = PodEvents(self._recorder, pod)
         try:
             return await self._look(uid, pod, memory, events)
@@ -107,10 +114,12 @@ class PodWorker:
 
     async def _look(self, uid: str, pod: Pod, memory: _Memory, events: PodEvents) -> float | None:
         before = pod.status
-        seen = await self._cri.observe(uid)
+        seen = with_messages(pod, await self._cri.observe(uid))
         facts = self._facts(pod, seen, memory)
         actions = compute_pod_actions(pod, seen, facts, self.config)
         memory.look = why.Look(facts.now, seen, actions)
+        if actions.effects:
+            memory.change = memory.look
         after = actions
         if actions.effects:
             log.info("%s", "; ".join(actions.describe()), extra={"uid": uid, "pod": pod_ref(pod)})
@@ -122,7 +131,7 @@ class PodWorker:
                 await self._store.delete(uid)
                 return None
             self._remember(pod, actions, results, memory)
-            seen = await self._cri.observe(uid)
+            seen = with_messages(pod, await self._cri.observe(uid))
             facts = self._facts(pod, seen, memory)
             after = compute_pod_actions(pod, seen, facts, self.config)
         elif seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
@@ -237,7 +246,9 @@ class PodWorker:
     def why(self, uid: str, pod: str) -> dict[str, Any] | None:
         """The last look at a pod, in words (kubelite.api.node.Why); None when there was none yet."""
         memory = self._pods.get(uid)
-        return why.words(memory.look, pod) if memory is not None and memory.look is not None else None
+        if memory is None or memory.look is None:
+            return None
+        return why.words(memory.look, memory.change, pod)
 
     async def preview(self, doc: Mapping[str, Any]) -> PodActions:
         """What would be done if the pod were as `doc` says, with its present status."""

@@ -53,9 +53,7 @@ class Node:
     puller: Puller
     find: env.Find
     clock: Callable[[], float]
-    net_files: dict[str, tuple[str, str]] = field(
-        default_factory=dict
-    )  # uid → hosts and resolv.conf as written
+    net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → content as written
 
 
 async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events: PodEvents) -> Results:
@@ -85,7 +83,6 @@ async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, eve
     if actions.finish:
         node.puller.forget(uid)
         node.net_files.pop(uid, None)
-        mounts.unmount_below(node.config.pod_dir(uid))
         await node.cri.remove_pod(uid)
         results.finished = True
     return results
@@ -162,8 +159,10 @@ async def _create_sandbox(
 
 
 def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
-    """Fill the caches that a start reads: the image's users, the seccomp profile, the masked paths. Errors come again,
-    and are reported, when the start itself asks."""
+    """Fill the caches that a start reads: the image's users, the seccomp profile, the masked paths, the files that need
+    no address. Errors come again, and are reported, when the start itself asks."""
+    with contextlib.suppress(OSError):
+        write_net_files(node, pod, None)
     for start in actions.start:
         container = find_container(pod, start.name)
         image = node.cri.image(container.image or "") if container is not None else None
@@ -336,21 +335,25 @@ def _volumes(
 # -- the pod's own files ----------------------------------------------------------------------------------------
 
 
-def write_net_files(node: Node, pod: Pod, ips: tuple[str, ...]) -> None:
-    """Write hosts, hostname and resolv.conf when they differ from what was written last. In place, never by rename:
-    running containers have these very files mounted."""
+def write_net_files(node: Node, pod: Pod, ips: tuple[str, ...] | None) -> None:
+    """Write hostname, resolv.conf and hosts (`ips` None: not yet) where they differ from what was written last. In
+    place, never by rename: running containers have these very files mounted."""
     config, uid = node.config, pod.metadata.uid or ""
-    host_hosts = _read(config.host_hosts) if pod.spec.host_network else ""
-    hosts = netfiles.hosts_file(pod, ips, config, host_hosts)
-    resolv = netfiles.resolv_conf(pod, config, _read(config.host_resolv_conf))
-    if node.net_files.get(uid) == (hosts, resolv):
-        return
+    wanted = {
+        "hostname": netfiles.hostname_file(pod),
+        "resolv.conf": netfiles.resolv_conf(pod, config, _read(config.host_resolv_conf)),
+    }
+    if ips is not None:
+        host_hosts = _read(config.host_hosts) if pod.spec.host_network else ""
+        wanted["etc-hosts"] = netfiles.hosts_file(pod, ips, config, host_hosts)
+    written = node.net_files.setdefault(uid, {})
     directory = config.pod_dir(uid)
-    os.makedirs(directory, mode=0o750, exist_ok=True)
-    _rewrite(f"{directory}/etc-hosts", hosts)
-    _rewrite(f"{directory}/hostname", netfiles.hostname_file(pod))
-    _rewrite(f"{directory}/resolv.conf", resolv)
-    node.net_files[uid] = (hosts, resolv)
+    if not written:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+    for name, content in wanted.items():
+        if written.get(name) != content:
+            _rewrite(f"{directory}/{name}", content)
+            written[name] = content
 
 
 def _read(path: str) -> str:
@@ -375,7 +378,7 @@ def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:
     """What changes in a running pod's files without a restart: host aliases, DNS, the content of configMap, secret and
     downwardAPI volumes. A source that is gone leaves the last content."""
     ips = tuple(pod_ips(pod, sandbox, node.config))
-    if pod.metadata.uid in node.net_files or os.path.isdir(node.config.pod_dir(pod.metadata.uid or "")):
+    if os.path.isdir(node.config.pod_dir(pod.metadata.uid or "")):
         write_net_files(node, pod, ips)
     sources = env.Sources(node.find, node.config, ips)
     for volume in pod.spec.volumes:

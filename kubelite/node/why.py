@@ -21,10 +21,15 @@ class Look:
     error: str = ""
 
 
-def words(look: Look, pod: str) -> dict[str, Any]:
-    """As kubelite.api.node.Why."""
+def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
+    """As kubelite.api.node.Why; `change` is the last look that led to anything."""
     actions = look.actions
-    reasons = list(actions.reasons)
+    reasons = list(actions.reasons) or ["everything is as the manifest wants it"]
+    if change is not None and change is not look:
+        because = "; ".join(change.actions.reasons)
+        reasons.append(
+            f"last change at {rfc3339(change.at)}: {'; '.join(change.actions.describe())}, because {because}"
+        )
     if look.error:
         reasons.append(f"the last attempt failed: {look.error}")
     return {
@@ -32,7 +37,7 @@ def words(look: Look, pod: str) -> dict[str, Any]:
         "observedAt": rfc3339(look.at),
         "observed": observed(look.seen),
         "decided": actions.describe(),
-        "reasons": reasons or ["everything is as the manifest wants it"],
+        "reasons": reasons,
         "next": f"looked at again at {rfc3339(actions.next_look)}" if actions.next_look else "",
         "actions": _json(actions),
     }

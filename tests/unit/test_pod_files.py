@@ -13,7 +13,9 @@ import pytest
 
 from kubelite.node import env, mounts, netfiles, volumes
 from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.faults import ConfigError, CreateError, MountError
+from kubelite.node.termination import log_tail, with_messages
 from kubelite.node.users import ResolvedUser, read_in_layers, resolve_user
 from kubelite.node.volumes import File, Kind, VolumePlan
 from tests.unit.pod_worlds import CONFIG, UID, container, make_pod
@@ -280,7 +282,6 @@ def test_resolv_conf(spec: dict[str, Any], expected: list[str]) -> None:
 
 def test_without_a_cluster_dns_cluster_first_is_the_hosts() -> None:
     assert "nameserver 192.0.2.53" in netfiles.resolv_conf(make_pod("a"), CONFIG, HOST)
-    assert netfiles.missing_cluster_dns(make_pod("a", dnsPolicy="ClusterFirst"), CONFIG)
 
 
 # -- volumes ----------------------------------------------------------------------------------------------------
@@ -420,3 +421,26 @@ def test_what_was_opened_stays_what_is_mounted(tmp_path: Path) -> None:
         assert os.path.samefile(f"/proc/self/fd/{fd}", tmp_path / "moved")
     finally:
         os.close(fd)
+
+
+# -- last words -------------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_the_log_is_the_message_when_asked_for(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    head = "2026-01-01T00:00:00.000000000Z stdout"
+    log.write_text("".join(f"{head} F line {n}\n" for n in range(100)) + f"{head} P half\n")
+    tail = log_tail(str(log))
+    assert tail.splitlines()[0] == "line 21"
+    assert tail.endswith("line 99\nhalf")
+    log.write_text(f"{head} F {'x' * 3000}\n")
+    assert len(log_tail(str(log))) == 2048
+    pod = make_pod(container("a", terminationMessagePolicy="FallbackToLogsOnError"), "b")
+    ended = [
+        ContainerSeen(
+            name, name, 0, ContainerState.EXITED, exit_code=code, log_path=str(log), message=message
+        )
+        for name, code, message in (("a", 1, ""), ("a", 0, ""), ("a", 1, "own"), ("b", 1, ""))
+    ]
+    found = [c.message[:3] for c in with_messages(pod, PodSeen("u", None, tuple(ended))).containers]
+    assert found == ["xxx", "", "own", ""]

@@ -87,7 +87,15 @@ class Node:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Node], Awaitable[None]]], None]]:
+def mounted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where a file system would have been mounted: these tests need no root and leave the mount table alone."""
+    points: list[str] = []
+    monkeypatch.setattr("runtime.syscalls.mount", lambda _source, target, *_: points.append(str(target)))
+    return points
+
+
+@pytest.fixture
+def run(tmp_path: Path, mounted: list[str]) -> Iterator[Callable[[Callable[[Node], Awaitable[None]]], None]]:
     def go(story: Callable[[Node], Awaitable[None]]) -> None:
         async def main() -> None:
             node = Node(tmp_path)
@@ -133,6 +141,19 @@ def _watching(node: Node, version: int) -> Any:
         return await start(node.fake, request)
 
     return watched
+
+
+def test_containers_of_a_pod_share_their_shared_memory(run: Run, mounted: list[str]) -> None:
+    async def story(node: Node) -> None:
+        await node.put(container("app"), container("side"))
+        await node.settle()
+        shared = f"{node.config.pod_dir(UID)}/shm"
+        assert shared in mounted
+        for request in node.fake.requests:
+            found = [m["source"] for m in request.spec["mounts"] if m["destination"] == "/dev/shm"]
+            assert found == [shared]
+
+    run(story)
 
 
 def test_the_request_is_whole(run: Run) -> None:
@@ -503,6 +524,9 @@ def test_why_says_what_was_seen_decided_and_for_which_reason(run: Run) -> None:
         found = node.worker.why(UID, "default/web")
         assert found is not None
         assert found["decided"] == ["nothing to do"]
+        assert any(
+            line.startswith("last change at ") and "remove attempt 0" in line for line in found["reasons"]
+        )
         assert any("ended" in line and "exit code 7" in line for line in found["observed"])
         assert any("CrashLoopBackOff" in line for line in found["reasons"])
         assert found["next"].startswith("looked at again at ")

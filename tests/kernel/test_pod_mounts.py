@@ -1,0 +1,92 @@
+"""Volumes on a real kernel: tmpfs that is mounted once and always taken down, sub-paths that cannot be led astray."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubelite.node import mounts
+from kubelite.node.volumes import Kind, VolumePlan
+from runtime import syscalls
+from runtime.errors import SyscallError
+from runtime.oci.mounts import parse
+from runtime.oci.rootfs import BindMount
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts on the host"),
+]
+
+
+@pytest.fixture
+def pod_dir(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "a pod"  # a blank: mountinfo writes it as \040
+    path.mkdir()
+    yield path
+    mounts.unmount_below(str(path))
+
+
+def mounted(below: Path) -> list[str]:
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split(" ")[4].replace("\\040", " ") for line in table]
+    return sorted(point for point in points if point.startswith(f"{below}/"))
+
+
+def test_a_volume_in_memory_is_mounted_once_with_its_size(pod_dir: Path) -> None:
+    plan = VolumePlan("v", Kind.MEMORY, str(pod_dir / "volumes/v"), size=4 << 20, fs_group=12)
+    mounts.set_up(plan)
+    Path(plan.path, "kept").write_text("x")
+    mounts.set_up(plan)
+    assert mounted(pod_dir) == [plan.path]
+    found = os.statvfs(plan.path)
+    assert found.f_blocks * found.f_frsize == 4 << 20
+    assert os.stat(plan.path).st_gid == 12
+    assert os.stat(plan.path).st_mode & 0o7777 == 0o2777
+    assert Path(plan.path, "kept").read_text() == "x"
+
+
+def test_nothing_stays_mounted(pod_dir: Path) -> None:
+    for name in ("v", "shm"):
+        mounts.set_up(VolumePlan(name, Kind.MEMORY, str(pod_dir / f"volumes/{name}")))
+    with open(pod_dir / "volumes/v/busy", "w") as busy:
+        busy.write("in use")
+        mounts.unmount_below(str(pod_dir))
+        assert mounted(pod_dir) == []
+    mounts.unmount_below(str(pod_dir))
+    assert os.listdir(pod_dir / "volumes/v") == []
+
+
+def test_unmounting_leaves_neighbours_alone(pod_dir: Path) -> None:
+    neighbour = pod_dir.with_name("a pod too")
+    plan = VolumePlan("v", Kind.MEMORY, str(neighbour / "volumes/v"))
+    mounts.set_up(plan)
+    try:
+        mounts.unmount_below(str(pod_dir))
+        assert mounted(neighbour) == [plan.path]
+    finally:
+        mounts.unmount_below(str(neighbour))
+
+
+def test_the_engine_opens_a_sub_path_below_its_volume_only(pod_dir: Path) -> None:
+    volume = pod_dir / "volume"
+    (volume / "data").mkdir(parents=True)
+    (volume / "inside").symlink_to("data")
+    (volume / "outside").symlink_to("/etc")
+
+    def opened(name: str) -> str:
+        bind = BindMount(f"{volume}/{name}", "/v", parse(["rbind", f"x-beneath={volume}"]))
+        fd = bind._clone(syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
+        try:
+            return str(os.fstat(fd).st_ino)
+        finally:
+            os.close(fd)
+
+    assert opened("data") == opened("inside") == str((volume / "data").stat().st_ino)
+    for name in ("outside", "outside/passwd", "../volume/../.."):
+        with pytest.raises(SyscallError) as error:
+            opened(name)
+        assert error.value.errno == errno.EXDEV
