@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import os
 import select
 import shutil
 import signal
 from collections.abc import Callable
 
+from kubelite.node.mounts import unmount_below
 from kubelite.settings import Settings
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
@@ -42,9 +44,11 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     group = open_cgroup(f"/{settings.cgroup_parent}")
     if group.exists():
         group.remove()
-    for name in os.listdir(f"{settings.root}/pods") if os.path.isdir(f"{settings.root}/pods") else ():
-        shutil.rmtree(f"{settings.root}/pods/{name}", ignore_errors=True)
-    _remove_logs(settings)
+    pods = f"{settings.root}/pods"
+    unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
+    for uid in os.listdir(pods) if os.path.isdir(pods) else ():
+        _remove_logs(settings, uid)
+        shutil.rmtree(f"{pods}/{uid}", ignore_errors=True)
     for path in (shims, f"{settings.run_dir}/network"):
         shutil.rmtree(path, ignore_errors=True)
     for path in (settings.socket, f"{settings.run_dir}/kubelite.pid"):
@@ -99,11 +103,15 @@ async def _end_pod(run_dir: str) -> None:
     client.close()
 
 
-def _remove_logs(settings: Settings) -> None:
-    """The logs of this node's pods, and the links to them."""
+def _remove_logs(settings: Settings, uid: str) -> None:
+    """The logs of a pod of this node, and the links to them; /var/log/pods may be another kubelet's too."""
     pods, links = f"{settings.log_dir}/pods", f"{settings.log_dir}/containers"
-    shutil.rmtree(pods, ignore_errors=True)
+    for path in glob.glob(f"{glob.escape(pods)}/*_{glob.escape(uid)}"):
+        shutil.rmtree(path, ignore_errors=True)
     for name in os.listdir(links) if os.path.isdir(links) else ():
         path = os.path.join(links, name)
-        if os.path.islink(path) and os.readlink(path).startswith(pods + "/"):
+        if os.path.islink(path) and f"_{uid}/" in os.readlink(path):
             os.unlink(path)
+    for directory in (pods, links):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)  # only when nothing is in it
