@@ -16,7 +16,9 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from kubelite.api.errors import from_exception, status
 from kubelite.api.node import ExecSession
+from runtime.errors import RuntimeFault
 
 Json = dict[str, Any]
 
@@ -57,7 +59,7 @@ async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
         if pumps:
             await asyncio.wait(pumps, timeout=DRAIN_SECONDS)
         with contextlib.suppress(WebSocketDisconnect):
-            await _send(ws, ERROR, json.dumps(exit_status(ended.result())).encode())
+            await _send(ws, ERROR, json.dumps(_outcome(ended)).encode())
             await ws.close()
     finally:
         for task in tasks:
@@ -78,6 +80,14 @@ async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:
 
 async def _wait(session: ExecSession) -> int:
     return await session.wait()
+
+
+def _outcome(ended: asyncio.Task[int]) -> Json:
+    """How it ended; a pod that went away under it is a failure without a code."""
+    error = ended.exception()
+    if isinstance(error, RuntimeFault):
+        return status(from_exception(error))
+    return exit_status(ended.result())
 
 
 def exit_status(code: int) -> Json:

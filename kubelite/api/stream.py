@@ -55,6 +55,7 @@ class Stream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         async for chunk in self.chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0)  # a long log must not keep the daemon from everything else
         with contextlib.suppress(OSError):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -29,7 +29,7 @@ STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 CHUNK = 32 * 1024
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.command("exec")
 @namespace_option
 @container_option
 @click.option("-i", "--stdin", is_flag=True, help="Pass our stdin to the command.")
@@ -47,8 +47,7 @@ def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options
     kubelite exec -it web -c app -- sh
     tar c . | kubelite exec -i web -- tar x -C /data
     """
-    command, container = _split(command, options["container"])
-    namespace, name = options["namespace"] or "default", pod_name(pod)
+    container, namespace, name = options["container"], options["namespace"] or "default", pod_name(pod)
     server = client(ctx)
     path = path_of(PODS, namespace, name)
     if not container:
@@ -64,27 +63,6 @@ def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options
         query["stderr"] = "true"
     status = _run(server.path, f"{path}/exec", query, stdin=options["stdin"], tty=tty)
     return _exit_code(status, quiet=options["quiet"])
-
-
-def _split(command: tuple[str, ...], container: str) -> tuple[tuple[str, ...], str]:
-    """Flags may also stand between the pod and `--`; there they were not parsed: `web -c app -- ls`."""
-    words = list(command)
-    if "--" in words:
-        at = words.index("--")
-        before, words = words[:at], words[at + 1 :]
-        while before:
-            word = before.pop(0)
-            if word in ("-c", "--container") and before:
-                container = before.pop(0)
-            elif word.startswith("--container="):
-                container = word.partition("=")[2]
-            else:
-                raise click.UsageError(
-                    f"unexpected {word!r} before --; flags of exec stand before the pod's name"
-                )
-    if not words:
-        raise click.UsageError("you must specify at least one command for the container")
-    return tuple(words), container
 
 
 def _chosen(pod: Json, *, quiet: bool) -> str:

@@ -40,7 +40,9 @@ def images(ctx: click.Context, output: str | None, quiet: bool, no_headers: bool
     for image in found:
         repository, tag = _familiar(image.get("reference") or "")
         identity = image["id"] if output == "wide" else image["id"].partition(":")[2][:12]
-        created = since(image.get("created"), now)
+        created = (
+            "<unknown>" if str(image.get("created")).startswith("1970-") else since(image.get("created"), now)
+        )
         age = created if created == "<unknown>" else f"{created} ago"
         rows.append([repository, tag, identity, age, size(image.get("size", 0))])
     TablePrinter(headers=not no_headers).print(("Repository", "Tag", "Image ID", "Created", "Size"), rows)

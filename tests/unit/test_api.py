@@ -74,7 +74,15 @@ def test_discovery(http: Http) -> None:
     assert http.get("/apis").json()["groups"] == []
     resources = {r["name"]: r for r in http.get("/api/v1").json()["resources"]}
     assert resources["pods"]["shortNames"] == ["po"] and "delete" in resources["pods"]["verbs"]
-    assert {"pods/log", "pods/exec", "events", "configmaps", "secrets", "nodes", "namespaces"} <= resources.keys()
+    assert {
+        "pods/log",
+        "pods/exec",
+        "events",
+        "configmaps",
+        "secrets",
+        "nodes",
+        "namespaces",
+    } <= resources.keys()
     assert http.get("/version").json()["gitVersion"].startswith("v1.")
 
 
@@ -92,7 +100,9 @@ def test_selectors(http: Http) -> None:
     path = "/api/v1/namespaces/default/pods"
     assert names(http.get(path, params={"labelSelector": "app in (web,x)"}).json()) == ["web"]
     assert names(http.get(path, params={"labelSelector": "app!=web"}).json()) == ["db"]
-    assert names(http.get(path, params={"fieldSelector": "metadata.name=web,status.phase=Running"}).json()) == ["web"]
+    assert names(
+        http.get(path, params={"fieldSelector": "metadata.name=web,status.phase=Running"}).json()
+    ) == ["web"]
     assert names(http.get(path, params={"fieldSelector": "status.phase!=Running"}).json()) == []
     events = "/api/v1/namespaces/default/events"
     assert names(http.get(events, params={"fieldSelector": "involvedObject.name=web"}).json()) == ["e1"]
@@ -161,14 +171,21 @@ def test_delete_says_which_file_brings_it_back(http: Http, node: FakeNode) -> No
     doc = pod_doc("held")
     doc["metadata"]["annotations"] = {"kubelite.io/source": "/m/held.yaml"}
     http.runner.run(node.store.create("Pod", doc))
-    conflict = http.request("DELETE", "/api/v1/namespaces/default/pods/held", json={"preconditions": {"uid": "other"}})
+    conflict = http.request(
+        "DELETE", "/api/v1/namespaces/default/pods/held", json={"preconditions": {"uid": "other"}}
+    )
     assert conflict.status_code == 409
     answer = http.request("DELETE", "/api/v1/namespaces/default/pods/held", json={"gracePeriodSeconds": 3})
     assert answer.status_code == 200 and answer.json()["metadata"]["name"] == "held"
     assert "/m/held.yaml still has pod held, so it comes back" in answer.headers["warning"]
     assert node.deleted == [("default", "held", 3)]
     assert http.request("DELETE", "/api/v1/namespaces/default/pods/held").status_code == 404
-    assert http.request("DELETE", "/api/v1/namespaces/default/pods/web", json={"gracePeriodSeconds": -1}).status_code == 400
+    assert (
+        http.request(
+            "DELETE", "/api/v1/namespaces/default/pods/web", json={"gracePeriodSeconds": -1}
+        ).status_code
+        == 400
+    )
 
 
 def test_logs(http: Http, node: FakeNode) -> None:
@@ -196,12 +213,18 @@ def test_apply_diff_and_remove(http: Http, node: FakeNode) -> None:
         "kind": "ConfigMap", "namespace": "default", "name": "c", "result": "unchanged",
         "file": f"{node.manifests_dir}/c.yaml",
     }  # fmt: skip
-    bad = http.post("/kubelite/v1/apply", params={"file": "p.yaml"}, content="kind: Pod\napiVersion: v1\nspec: {x: 1}\n")
+    bad = http.post(
+        "/kubelite/v1/apply", params={"file": "p.yaml"}, content="kind: Pod\napiVersion: v1\nspec: {x: 1}\n"
+    )
     assert bad.status_code == 422 and "p.yaml:3" in bad.json()["message"]
-    assert [e["change"] for e in http.post("/kubelite/v1/diff", content=text).json()["objects"]] == ["unchanged"]
+    assert [e["change"] for e in http.post("/kubelite/v1/diff", content=text).json()["objects"]] == [
+        "unchanged"
+    ]
     gone = http.post("/kubelite/v1/remove", content=text).json()
     assert gone["objects"][0]["result"] == "deleted"
-    assert not list(Path(node.manifests_dir).iterdir()) and node.store.get("ConfigMap", "default", "c") is None
+    assert (
+        not list(Path(node.manifests_dir).iterdir()) and node.store.get("ConfigMap", "default", "c") is None
+    )
 
 
 def test_own_routes(http: Http, node: FakeNode, tmp_path: Path) -> None:
@@ -222,14 +245,20 @@ def test_own_routes(http: Http, node: FakeNode, tmp_path: Path) -> None:
 
 
 def test_pull_streams_progress_and_failure(http: Http) -> None:
-    events = [json.loads(x) for x in http.post("/kubelite/v1/images/pull", json={"reference": "busybox"}).text.splitlines()]
+    events = [
+        json.loads(x)
+        for x in http.post("/kubelite/v1/images/pull", json={"reference": "busybox"}).text.splitlines()
+    ]
     assert [e["event"] for e in events] == ["resolved", "layer", "done"]
-    events = [json.loads(x) for x in http.post("/kubelite/v1/images/pull", json={"reference": "missing"}).text.splitlines()]
+    events = [
+        json.loads(x)
+        for x in http.post("/kubelite/v1/images/pull", json={"reference": "missing"}).text.splitlines()
+    ]
     assert events[-1]["event"] == "error" and events[-1]["status"]["reason"] == "ErrImagePull"
     assert http.post("/kubelite/v1/images/pull", json={}).status_code == 400
 
 
-# -- watches, on a real server ------------------------------------------------------------------------------------------
+# -- watches, on a real server -------------------------------------------------------------------------------
 
 
 class Stream:

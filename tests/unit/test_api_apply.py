@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kubelite.api.apply import (
     Key,
@@ -55,11 +57,16 @@ def test_a_document_is_replaced_where_it_stands_and_comments_stay() -> None:
 
 def test_first_document_without_separator_is_replaced() -> None:
     changed = WEB.replace("a: 1", "a: 2")
-    assert apply({"/m/a.yaml": f"{WEB}---\n{DB}"}, f"---\n{changed}").writes == {"/m/a.yaml": f"{changed}---\n{DB}"}
+    assert apply({"/m/a.yaml": f"{WEB}---\n{DB}"}, f"---\n{changed}").writes == {
+        "/m/a.yaml": f"{changed}---\n{DB}"
+    }
 
 
 def test_same_content_is_unchanged_whatever_its_form() -> None:
-    plan = apply({"/m/a.yaml": WEB}, '{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "web"}, "spec": {"a": 1}}')
+    plan = apply(
+        {"/m/a.yaml": WEB},
+        '{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "web"}, "spec": {"a": 1}}',
+    )
     assert results(plan) == [("pod/web", "unchanged", "/m/a.yaml")]
     assert not plan.writes
 
@@ -98,13 +105,19 @@ def test_list_is_taken_apart() -> None:
 
 
 def test_an_object_inside_a_list_is_not_touched() -> None:
-    files = {"/m/l.yaml": json.dumps({"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": n}} for n in ("web", "b")]})}
+    files = {
+        "/m/l.yaml": json.dumps(
+            {"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": n}} for n in ("web", "b")]}
+        )
+    }
     with pytest.raises(ApiError, match="inside a List"):
         apply(files, WEB)
 
 
 def test_removed_document_leaves_the_others() -> None:
-    plan = plan_remove({"/m/a.yaml": f"{DB}---\n{WEB}"}, [Key("Pod", "default", "web"), Key("Pod", "default", "x")])
+    plan = plan_remove(
+        {"/m/a.yaml": f"{DB}---\n{WEB}"}, [Key("Pod", "default", "web"), Key("Pod", "default", "x")]
+    )
     assert results(plan) == [("pod/web", "deleted", "/m/a.yaml"), ("pod/x", "missing", "")]
     assert plan.writes == {"/m/a.yaml": DB}
 
@@ -156,3 +169,58 @@ def test_execute_replaces_by_rename_and_keeps_the_mode(tmp_path: Path) -> None:
 def test_bad_yaml_is_said() -> None:
     with pytest.raises(ApiError, match="not a YAML document"):
         split("a: [")
+
+
+# -- the property ---------------------------------------------------------------------------------------------
+
+_DOCS = st.dictionaries(st.sampled_from("abcde"), st.integers(0, 2), max_size=5)
+
+
+def _text(name: str, value: int, separator: bool) -> str:
+    head = "---\n" if separator else ""
+    return f"{head}# about {name}\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata: {{v: '{value}'}}\n"
+
+
+def _contents(files: dict[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path, text in files.items():
+        for chunk in split(text, whole=path.endswith(".json")):
+            for key in chunk.keys:
+                assert key.name not in found, "one object in two places"
+                found[key.name] = chunk.content["data"]["v"]
+    return found
+
+
+@given(
+    _DOCS,
+    st.lists(st.integers(0, 2), min_size=5, max_size=5),
+    _DOCS,
+    st.booleans(),
+    st.sets(st.sampled_from("abcde")),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_directory_says_what_was_there_and_what_was_applied(
+    standing: dict[str, int], places: list[int], applied: dict[str, int], separator: bool, gone: set[str]
+) -> None:
+    names = ["/m/x.yaml", "/m/y.yaml", TARGET]
+    files: dict[str, str] = {}
+    for index, (name, value) in enumerate(standing.items()):
+        path = names[places[index]]
+        files[path] = files.get(path, "") + _text(name, value, separator or path in files)
+    text = "---\n".join(_text(name, value, False) for name, value in applied.items())
+    plan = plan_apply(files, single_objects(split(text)), TARGET)
+    after = {**files, **{path: new for path, new in plan.writes.items() if new is not None}}
+    wanted = {name: str(value) for name, value in {**standing, **applied}.items()}
+    assert _contents(after) == wanted
+    for outcome in plan.outcomes:
+        name = outcome.key.name
+        same = standing.get(name) == applied[name]
+        assert outcome.result == (
+            "created" if name not in standing else "unchanged" if same else "configured"
+        )
+    for name in standing:
+        assert f"# about {name}\n" in "".join(after.values())
+    removal = plan_remove(after, [Key("ConfigMap", "default", name) for name in sorted(gone)])
+    left = {**after, **removal.writes}
+    remaining = {path: new for path, new in left.items() if new is not None}
+    assert _contents(remaining) == {name: value for name, value in wanted.items() if name not in gone}

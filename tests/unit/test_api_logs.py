@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from kubelite.api import logfiles
 from kubelite.api.errors import ApiError
 from kubelite.api.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.logs import goes_on, open_log, pick_attempt, pick_container
@@ -41,7 +45,11 @@ def read(directory: Path, attempt: int = 0, **query: Any) -> str:
 
 def test_parts_are_joined_by_stream(tmp_path: Path) -> None:
     (tmp_path / "0.log").write_text(
-        line("aa", tag="P") + line("err", stream="stderr") + line("bb", tag="P") + line("cc") + line("end", tag="P")
+        line("aa", tag="P")
+        + line("err", stream="stderr")
+        + line("bb", tag="P")
+        + line("cc")
+        + line("end", tag="P")
     )
     assert read(tmp_path) == "err\naabbcc\nend"
     assert read(tmp_path, timestamps=True).split("\n")[1] == f"{STAMP.format(1)} aabbcc"
@@ -108,7 +116,7 @@ def test_next_attempt_is_read_when_following_only(tmp_path: Path) -> None:
     assert read(tmp_path, follow=True) == "zero\nunfinished\ntwo\n"
 
 
-# -- whose log --------------------------------------------------------------------------------------------------------
+# -- whose log -----------------------------------------------------------------------------------------------
 
 
 def state(pod: Json, **container: Any) -> Json:
@@ -143,7 +151,13 @@ def test_pick_attempt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "code", "expected"),
-    [("Always", 0, True), ("Always", 1, True), ("OnFailure", 0, False), ("OnFailure", 1, True), ("Never", 1, False)],
+    [
+        ("Always", 0, True),
+        ("Always", 1, True),
+        ("OnFailure", 0, False),
+        ("OnFailure", 1, True),
+        ("Never", 1, False),
+    ],
 )
 def test_goes_on_as_long_as_it_may_be_started_again(policy: str, code: int, expected: bool) -> None:
     ended = {"terminated": {"exitCode": code}}
@@ -163,7 +177,7 @@ def test_init_containers_are_not_started_again_after_success() -> None:
     assert goes_on(pod, "s")
 
 
-# -- following ----------------------------------------------------------------------------------------------------------
+# -- following -----------------------------------------------------------------------------------------------
 
 
 async def _next(stream: AsyncGenerator[bytes, None]) -> str:
@@ -229,3 +243,51 @@ def test_left_stream_holds_nothing(tmp_path: Path) -> None:
         await node.store.close()
 
     asyncio.run(scenario())
+
+
+# -- the property ---------------------------------------------------------------------------------------------
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.text("ab ", max_size=5), st.booleans()),
+        st.sampled_from([("rotate", "", False), ("restart", "", False), ("read", "", False)]),
+    ),
+    max_size=40,
+)
+
+
+@given(_STEPS, st.integers(1, 50))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_written_and_renamed_is_read_once_and_in_order(
+    steps: list[tuple[str, str, bool]], chunk: int
+) -> None:
+    with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logfiles, "CHUNK", chunk)
+        attempt, rotations, expected, partial = 0, 0, b"", b""
+        writer = open(f"{root}/0.log", "ab", buffering=0)  # noqa: SIM115 - reopened in the loop
+        reader = LogReader(root, 0, LogQuery(follow=True))
+        got = b""
+        for action, text, whole in steps:
+            if action == "write":
+                writer.write(line(text, tag="F" if whole else "P").encode())
+                partial += text.encode()
+                if whole:
+                    expected, partial = expected + partial + b"\n", b""
+            elif action == "read":
+                while piece := reader.read_some():
+                    got += piece
+            else:
+                if action == "rotate":
+                    rotations += 1
+                    os.rename(f"{root}/{attempt}.log", f"{root}/{attempt}.log.20261124-{rotations:06d}")
+                else:
+                    attempt += 1
+                    expected, partial = expected + (partial + b"\n" if partial else b""), b""
+                writer.close()
+                writer = open(f"{root}/{attempt}.log", "ab", buffering=0)  # noqa: SIM115
+        writer.close()
+        while piece := reader.read_some():
+            got += piece
+        got += reader.finish()
+        reader.close()
+        assert got == expected + partial

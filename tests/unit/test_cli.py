@@ -174,6 +174,9 @@ def test_manifests_and_what_is_wrong_in_them(server: Served) -> None:
         (["get", "pods", "-l", "a in ("], 1, "invalid label selector"),
         (["delete", "cm", "x"], 1, "kubelite delete -f FILE"),
         (["describe", "cm"], 1, "get configmaps -o yaml"),
+        (["serve", "--pod-cidr", "nonsense"], 2, "pod-cidr"),
+        (["serve", "--pod-cird", "10.0.0.0/16"], 2, "--pod-cidr"),
+        (["serve", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
     ],
 )
 def test_one_clear_sentence(server: Served, arguments: list[str], code: int, words: str) -> None:
@@ -339,6 +342,10 @@ def test_exec_streams_and_exit_code(server: Served) -> None:
     assert missing.stderr.splitlines()[0] == 'exec: "nix": executable file not found in $PATH'
     assert kubelite(server, "exec", "nix", "--", "true").returncode == 1
     assert ok(server, "exec", "web", "-c", "app", "--", "echo", "-n", "-c x") == "-c x"
+    assert (
+        ok(server, "exec", "web", "-i", "--", "cat", stdin="flags may stand behind")
+        == "flags may stand behind"
+    )
 
 
 def test_exec_is_binary_safe_and_closes_stdin(server: Served) -> None:

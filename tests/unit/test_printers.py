@@ -62,10 +62,17 @@ def ago(seconds: float) -> str:
     return datetime.fromtimestamp(NOW - seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def running(name: str = "a", *, ready: bool = True, restarts: int = 0, last: Json | None = None, **more: Any) -> Json:
+def running(
+    name: str = "a", *, ready: bool = True, restarts: int = 0, last: Json | None = None, **more: Any
+) -> Json:
     state: Json = {"running": {"startedAt": ago(5)}}
     return {
-        "name": name, "ready": ready, "restartCount": restarts, "state": state, "lastState": last or {}, **more
+        "name": name,
+        "ready": ready,
+        "restartCount": restarts,
+        "state": state,
+        "lastState": last or {},
+        **more,
     }
 
 
@@ -81,7 +88,11 @@ def ended(code: int = 0, reason: str = "", *, name: str = "a", signal: int = 0, 
     if signal:
         terminated["signal"] = signal
     return {
-        "name": name, "ready": False, "restartCount": restarts, "state": {"terminated": terminated}, "lastState": {}
+        "name": name,
+        "ready": False,
+        "restartCount": restarts,
+        "state": {"terminated": terminated},
+        "lastState": {},
     }
 
 
@@ -242,7 +253,12 @@ def test_event_cells() -> None:
         "10s", "Warning", "BackOff", "pod/web", "spec.containers{app}", "kubelite, here", "Back-off restarting",
         "10m", 4, "web.1",
     ]  # fmt: skip
-    newer = {"metadata": {"name": "e"}, "eventTime": ago(30), "reportingComponent": "x", "involvedObject": {"kind": "Node"}}
+    newer = {
+        "metadata": {"name": "e"},
+        "eventTime": ago(30),
+        "reportingComponent": "x",
+        "involvedObject": {"kind": "Node"},
+    }
     assert event_cells(newer, NOW)[:4] == ["30s", "", "", "node"]
     assert event_cells(newer, NOW)[5:] == ["x", "", "30s", 1, "e"]
 
