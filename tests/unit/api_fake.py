@@ -7,6 +7,7 @@ import os
 import pty
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -81,6 +82,14 @@ def event_doc(name: str, pod: str, reason: str, message: str, *, kind: str = "No
     }
 
 
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios\n"
+    "os.setsid()\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])\n"
+)
+
+
 class FakeSession:
     """A local process in the place of an exec: over pipes, or on a pty."""
 
@@ -95,13 +104,9 @@ class FakeSession:
                 self._master = master
                 if width:
                     self._size(width, height)
+                # a controlling terminal has to be taken by the process itself
                 self._process = subprocess.Popen(
-                    command,
-                    stdin=slave,
-                    stdout=slave,
-                    stderr=slave,
-                    start_new_session=True,
-                    preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - a test's child
+                    [sys.executable, "-c", TAKE_TERMINAL, *command], stdin=slave, stdout=slave, stderr=slave
                 )
                 os.close(slave)
                 self.stdin = self.stdout = master

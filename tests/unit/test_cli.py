@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.api_fake import event_doc, pod_doc
+from tests.unit.api_fake import TAKE_TERMINAL, event_doc, pod_doc
 from tests.unit.api_server import Served
 
 KUBELITE = [sys.executable, "-c", "from kubelite.cli.main import main; main()"]
@@ -380,11 +380,12 @@ class Terminal:
     """kubelite on a pty, as in somebody's terminal."""
 
     def __init__(self, server: Served, *arguments: str) -> None:
-        import pty
-
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.execve(sys.executable, [*KUBELITE, *arguments], environment(server))
+        self.master, slave = os.openpty()
+        command = [sys.executable, "-c", TAKE_TERMINAL, *KUBELITE, *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment(server)
+        )
+        os.close(slave)
         self.seen = b""
 
     def size(self, rows: int, columns: int) -> None:
@@ -419,9 +420,9 @@ class Terminal:
         os.write(self.master, text)
 
     def wait(self) -> int:
-        _, status = os.waitpid(self.pid, 0)
+        code = self.process.wait(10)
         os.close(self.master)
-        return os.waitstatus_to_exitcode(status)
+        return code
 
 
 def test_exec_on_a_terminal(server: Served) -> None:

@@ -116,7 +116,7 @@ def test_no_durations(text: str) -> None:
 
 
 def test_yaml_is_what_it_says_and_looks_as_kubectl_writes_it() -> None:
-    document = {
+    document: Json = {
         "b": "true",
         "a": ["1", "x: y", "", "2026-11-24"],
         "c": "two\nlines\n",
