@@ -150,10 +150,12 @@ def run(command: list[str], *, mem: str, timeout: float, env: dict[str, str], ve
             f"{KERNEL}: panic of a fork that was killed midway, a bug of this kernel: {again}",
             file=sys.stderr,
         )
-    if code == TIMED_OUT:
-        print(f"{KERNEL}: time is up after {timeout:g} s", file=sys.stderr)
-    if code == GUEST_DIED and not known:
-        print(f"{KERNEL}: the guest ended without an exit code; its log is above", file=sys.stderr)
+    meaning = {
+        TIMED_OUT: f"time is up after {timeout:g} s",
+        GUEST_DIED: "the guest ended without an exit code; its log is above",
+    }
+    if code:
+        print(f"{KERNEL}: {meaning.get(code, f'the command ended with {code}')}", file=sys.stderr)
     return code
 
 
@@ -180,8 +182,8 @@ def run_each(command: list[str], paths: list[str], **options: Any) -> int:
         print(f"== {path}", flush=True)
         codes[path] = run([*command, path], **options)
     failed = {path: code for path, code in codes.items() if code not in (0, NOTHING_SELECTED)}
-    for path, code in failed.items():
-        print(f"{KERNEL}: {path} ended with {code}", file=sys.stderr)
+    if failed:
+        print(f"{KERNEL}: failed: {' '.join(failed)}", file=sys.stderr)
     return next(iter(failed.values()), 0)
 
 
