@@ -639,3 +639,63 @@ def test_an_idle_shim_stays_small(node: Node) -> None:
         assert private < (3_000 if supported() else 6_000)
 
     node.run(story)
+
+
+def test_nothing_grows_with_use(node: Node) -> None:
+    """Descriptors after many containers and execs are those after the first; so is what state.json holds."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        keeper = await pod.start("sleep", "100")
+
+        async def use() -> int:
+            ended = await pod.run("sh", "-c", "echo x; exit 1", stdin=True)
+            await pod.client.delete(ended.id)
+            with pytest.raises(StartError):
+                await pod.client.start(failed := await pod.create("nothing"))
+            await pod.client.delete(failed)
+            for tty in (False, True):
+                session = await pod.exec(keeper, "true", tty=tty)
+                await pod.exec_exit(session.exec_id)
+                session.close()
+            with pytest.raises(StartError):
+                await pod.exec(keeper, "nothing", tty=True)
+            return len(os.listdir(f"/proc/{pod.record.pid}/fd"))
+
+        first = await use()
+        for _ in range(5):
+            assert await use() == first
+        state = read_state(pod.config.run_dir)
+        assert state is not None and [c["id"] for c in state.containers] == [keeper]
+
+    node.run(story)
+
+
+def test_a_flood_costs_neither_memory_nor_the_others_their_turn(node: Node) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        quiet = await pod.start("sh", "-c", "while :; do echo tick; sleep 0.01; done")
+        await until(lambda: pod.log(quiet))
+
+        def private() -> int:
+            rollup = Path(f"/proc/{pod.record.pid}/smaps_rollup").read_text()
+            return sum(
+                int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_Dirty")
+            )
+
+        before, ticks = private(), len(pod.log(quiet))
+        flood = await pod.start("sh", "-c", "yes | head -c 40000000", log_max_bytes=20 << 20)
+        most, slowest, rounds = 0, 0.0, 0
+        while not [e for e in pod.events if e.get("container", {}).get("id") == flood]:
+            asked = time.monotonic()
+            await pod.client.state()
+            slowest = max(slowest, time.monotonic() - asked)
+            most, rounds = max(most, private()), rounds + 1
+            await asyncio.sleep(0.01)
+        assert rounds > 5  # there was a flood to be seen
+        assert most - before < 8_000
+        assert slowest < 1.0
+        assert len(pod.log(quiet)) > ticks + 3
+        assert len(list(pod.log_path(flood).parent.iterdir())) == 5
+
+    node.run(story)

@@ -1,0 +1,70 @@
+"""The run directory's files: whole or absent, readable by older and newer daemons, and a process told from its pid."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runtime.shim import state
+from runtime.shim.protocol import VERSION, SandboxRecord
+
+
+def record(**changes: object) -> SandboxRecord:
+    values: dict[str, object] = {
+        "version": VERSION,
+        "uid": "u",
+        "sandbox_id": "s",
+        "pid": os.getpid(),
+        "pid_start": state.process_start(os.getpid()),
+        "created_at": 1.5,
+        "cgroup": "/kubelite/podu",
+        "hostname": "web",
+        "host_network": False,
+    }
+    return SandboxRecord.from_json(values | changes)
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    written = record(annotations={"ip": "10.0.0.1"}, containers=[{"id": "c"}])
+    state.write_json(str(tmp_path), state.STATE, written.to_json())
+    assert state.read_state(str(tmp_path)) == written
+    assert os.listdir(tmp_path) == [state.STATE]  # the temporary file became it
+
+
+def test_fields_of_a_newer_shim_are_ignored_and_missing_ones_get_their_default(tmp_path: Path) -> None:
+    newer = record().to_json() | {"color": "blue"}
+    del newer["annotations"], newer["containers"]
+    state.write_json(str(tmp_path), state.STATE, newer)
+    assert state.read_state(str(tmp_path)) == record()
+
+
+def test_what_is_no_record_is_none(tmp_path: Path) -> None:
+    assert state.read_state(str(tmp_path / "nowhere")) is None
+    for content in (b"", b'{"version":1', b"[]", b'{"version":1}', b"\xff\xfe"):
+        (tmp_path / state.STATE).write_bytes(content)
+        assert state.read_state(str(tmp_path)) is None, content
+
+
+def test_a_pid_is_only_the_same_process_with_its_start_time() -> None:
+    assert state.shim_alive(record())
+    assert not state.shim_alive(record(pid_start=1))
+    assert not state.shim_alive(record(pid_start=0))
+    assert not state.shim_alive(record(pid=2**22 + 1))
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert state.process_start(child) == 0  # a zombie is no living shim
+    os.waitpid(child, 0)
+
+
+def test_the_socket_works_however_long_the_path_is(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    assert not state.answers(str(deep))
+    with state.listen(str(deep)):
+        assert state.answers(str(deep))
+    assert not state.answers(str(deep))  # the file is there, nobody behind it
+    state.remove_run_dir(str(deep))
+    assert not deep.exists()
+    state.remove_run_dir(str(deep))
