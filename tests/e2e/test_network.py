@@ -71,23 +71,40 @@ def test_host_ports(node: Node) -> None:
     )
 
 
+ECHO = """
+import socket
+server = socket.socket(type=socket.SOCK_DGRAM)
+server.bind(("0.0.0.0", 5000))
+print("bound", flush=True)
+while True:
+    data, sender = server.recvfrom(100)
+    server.sendto(b"got " + data, sender)
+"""
+ASK = """
+import socket
+client = socket.socket(type=socket.SOCK_DGRAM)
+client.settimeout(2)
+client.sendto(b"hi", ("127.0.0.1", 5000))
+print(client.recv(100).decode())
+"""
+
+
 @needs_nat
 def test_udp_host_port(node: Node) -> None:
     ports = [{"containerPort": 5000, "hostPort": 5000, "protocol": "UDP"}]
-    script = "trap 'exit 0' TERM; while :; do nc -u -l -p 5000 -e sh -c 'read line; echo got $line' ; done"
-    node.apply("udp.yaml", pod("udp", container(script=script, ports=ports)))
+    node.apply("udp.yaml", pod("udp", container(ports=ports)))
     node.wait_status("udp", "Running")
-    ask = (
-        "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(1);"
-        "s.sendto(b'hi\\n', ('127.0.0.1', 5000)); print(s.recv(99).decode())"
-    )
-
-    def answer() -> str:
-        return subprocess.run(
-            node.in_netns(sys.executable, "-c", ask), capture_output=True, text=True, check=False
-        ).stdout
-
-    node.wait(lambda: answer().strip() == "got hi", "the answer over UDP")
+    inside = ["nsenter", f"--net=/proc/{node.pid('udp')}/ns/net", sys.executable, "-c", ECHO]
+    with subprocess.Popen(inside, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"bound\n"
+            asked = subprocess.run(
+                node.in_netns(sys.executable, "-c", ASK), capture_output=True, text=True, check=True
+            )
+        finally:
+            server.kill()
+    assert asked.stdout == "got hi\n"
 
 
 def test_host_network(node: Node) -> None:
