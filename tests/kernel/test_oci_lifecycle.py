@@ -18,7 +18,7 @@ from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import init, rootfs
+from runtime.oci import init, operations, rootfs
 from runtime.oci.container import Stdio
 from runtime.security import capabilities, rlimits, seccomp
 from tests.kernel.conftest import Engine, mount
@@ -378,10 +378,10 @@ CHILD_STEPS: list[tuple[Any, str]] = [
     (init, "_die_with_parent"), (init, "_default_signals"), (init, "_place_stdio"), (init, "_open_proc"),
     (init, "_set_oom_score"), (init, "_set_label"), (init, "_join_keyring"), (init, "_set_scheduling"),
     (init, "_chdir"), (init, "_own_stdio"), (init, "_set_groups"), (init, "_environment"), (init, "_write_proc"),
-    (rootfs.RootMount, "execute"), (rootfs.FsMount, "execute"), (rootfs.BindMount, "execute"),
-    (rootfs.CgroupMount, "execute"), (rootfs.DeviceNode, "execute"), (rootfs.DevLinks, "execute"),
-    (rootfs.MakeDirectory, "execute"), (rootfs.ReadonlyPath, "execute"), (rootfs.MaskPaths, "execute"),
-    (rootfs.Readonly, "execute"), (rootfs, "pivot"), (rlimits, "apply"), (capabilities, "drop_bounding"),
+    (rootfs.RootMount, "execute"), (operations.FsMount, "execute"), (operations.BindMount, "execute"),
+    (operations.CgroupMount, "execute"), (operations.DeviceNode, "execute"), (operations.DevLinks, "execute"),
+    (operations.MakeDirectory, "execute"), (operations.ReadonlyPath, "execute"), (operations.MaskPaths, "execute"),
+    (operations.Readonly, "execute"), (rootfs, "pivot"), (rlimits, "apply"), (capabilities, "drop_bounding"),
     (sc, "sethostname"), (sc, "close_all_except"), (sc, "unshare"), (sc, "capset"), (os, "setsid"),
     (os, "setresuid"), (os, "setresgid"), (os, "umask"), (sc, "pivot_root"), (sc, "attach_mount"),
 ]  # fmt: skip

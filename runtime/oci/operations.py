@@ -1,0 +1,394 @@
+"""The operations of a mount plan: each frozen, able to `describe()` itself and to `execute()` on a Root.
+
+File systems, binds, cgroups, hidden and read-only paths, and what is in /dev (config.md "Mounts", config-linux.md
+"Default Devices", "Masked Paths", "Readonly Paths"). They run in init, before pivot_root, with the host's /proc and
+/dev still in reach. Needs Linux 5.12 (mount_setattr).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from runtime import syscalls as sc
+from runtime.errors import CapabilityError, SpecError, SyscallError
+from runtime.oci import mounts
+from runtime.oci.root import IN_ROOT, Root, proc_path
+
+# Files below /proc that LXCFS and its like may put their own over; anything else there is an attack (runc's list)
+_PROC_FILES: Final = frozenset(
+    f"/proc/{name}"
+    for name in (
+        *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev"),
+        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
+    )
+)
+
+
+# --- mounts ---
+
+
+@dataclass(frozen=True, slots=True)
+class FsMount:
+    """A new instance of a file system (proc, sysfs, tmpfs, devpts, mqueue, …)."""
+
+    target: str
+    fstype: str
+    source: str
+    options: mounts.Options
+    late_readonly: bool = False  # mounted read-write, FsReadonly follows when all is in it
+
+    def describe(self) -> str:
+        return f"mount {self.fstype} on {self.target}"
+
+    def execute(self, root: Root) -> None:
+        fd = self._target(root)
+        try:
+            flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly else 0)
+            about = f"{self.fstype} on {self.target}"
+            sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None, about=about)
+        finally:
+            os.close(fd)
+        if self.options.propagation or self.options.recursive_set or self.options.recursive_clear:
+            fd = root.open(self.target)
+            _set_attributes(fd, mounts.Options(0, 0, *self.options[2:]), about=self.target)
+            os.close(fd)
+
+    def _target(self, root: Root) -> int:
+        if self.fstype not in ("proc", "sysfs"):
+            return root.make(self.target, directory=True)
+        # What is masked below /proc and /sys is looked up by these very names: they must be ordinary directories
+        # of the image, not links to where a copy without masks would appear (CVE-2019-19921, CVE-2023-27561).
+        os.close(root.make(self.target, directory=True))
+        try:
+            return root.open(
+                self.target, os.O_PATH | os.O_DIRECTORY, resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS
+            )
+        except SyscallError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                message = (
+                    f"filesystem {self.fstype!r} must be mounted on an ordinary directory: {self.target}"
+                )
+                raise SpecError(message) from error
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """A file or directory of the host. The clone is detached while it gets its attributes: it is never seen rw."""
+
+    source: str
+    target: str
+    options: mounts.Options
+
+    def describe(self) -> str:
+        return f"bind {self.source} on {self.target}"
+
+    def execute(self, root: Root) -> None:
+        recursive = sc.AT_RECURSIVE if self.options.flags & sc.MS_REC else 0
+        tree = self._clone(sc.OPEN_TREE_CLONE | recursive)
+        try:
+            target = root.make(self.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+            self._check_outside_proc(tree, target)
+            _set_attributes(tree, self.options, about=self.target)
+            sc.attach_mount(tree, target, about=self.describe())
+            os.close(target)
+        finally:
+            os.close(tree)
+
+    def _clone(self, flags: int) -> int:
+        """The source's mount. With x-beneath the kernel itself sees to it that the path stays in that directory, at the
+        moment it is opened: a container that shares the directory cannot swap a link in (CVE-2017-1002101)."""
+        if not self.options.beneath:
+            return sc.open_tree(sc.AT_FDCWD, self.source, flags)
+        base = os.open(self.options.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            path = os.path.relpath(self.source, self.options.beneath)
+            found = sc.openat2(base, path, os.O_PATH, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(base)
+        try:
+            return sc.open_tree(found, "", flags | sc.AT_EMPTY_PATH)
+        finally:
+            os.close(found)
+
+    def _check_outside_proc(self, tree: int, target: int) -> None:
+        if sc.fstatfs_type(target) != sc.PROC_SUPER_MAGIC or os.path.normpath(self.target) in _PROC_FILES:
+            return
+        if os.path.normpath(self.target) == "/proc" and sc.fstatfs_type(tree) == sc.PROC_SUPER_MAGIC:
+            return
+        raise SpecError(f"{self.target} cannot be mounted because it is inside /proc")
+
+
+def _set_attributes(mount_fd: int, options: mounts.Options, *, about: str) -> None:
+    """mount_setattr(2) on the root of an open mount: its own attributes, recursive ones, propagation."""
+    add, drop = options.attrs
+    if add or drop:
+        sc.mount_setattr(mount_fd, "", sc.AT_EMPTY_PATH, add, drop, about=about)
+    if options.recursive_set or options.recursive_clear:
+        flags = sc.AT_EMPTY_PATH | sc.AT_RECURSIVE
+        sc.mount_setattr(mount_fd, "", flags, options.recursive_set, options.recursive_clear, about=about)
+    for kind in options.propagation:
+        flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if kind & sc.MS_REC else 0)
+        sc.mount_setattr(mount_fd, "", flags, propagation=kind & ~sc.MS_REC, about=about)
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupMount:
+    """/sys/fs/cgroup: what the machine has (v1, hybrid, v2), seen from inside the container's cgroup namespace; without
+    such a namespace the container's own cgroup directories are bound instead (cgroup_namespaces(7))."""
+
+    target: str
+    options: mounts.Options
+    hierarchies: tuple[tuple[str, str, str], ...]  # (directory below target or "", fstype, mount data)
+    links: tuple[tuple[str, str], ...] = ()  # co-mounted v1 controllers: (name, directory)
+    binds: tuple[str, ...] = ()  # host directories, one for each hierarchy, when there is no cgroup namespace
+
+    def describe(self) -> str:
+        return f"mount cgroup on {self.target}"
+
+    def execute(self, root: Root) -> None:
+        flags = self.options.flags & ~(sc.MS_BIND | sc.MS_REC)
+        split = self.hierarchies[0][0] != ""
+        if split:
+            data = "mode=755,size=1m"
+            FsMount(self.target, "tmpfs", "tmpfs", mounts.Options(flags & ~sc.MS_RDONLY, data=data)).execute(
+                root
+            )
+        for index, (name, fstype, data) in enumerate(self.hierarchies):
+            where = f"{self.target}/{name}".rstrip("/")
+            if self.binds:
+                bind = mounts.Options(flags | sc.MS_BIND, self.options.cleared)
+                BindMount(self.binds[index], where, bind).execute(root)
+            else:
+                FsMount(where, fstype, "cgroup", mounts.Options(flags, data=data)).execute(root)
+        if not split:
+            return
+        top = root.open(self.target)
+        for name, directory in self.links:
+            os.symlink(directory, name, dir_fd=top)
+        if flags & sc.MS_RDONLY:
+            sc.mount_setattr(top, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_RDONLY, about=self.target)
+        os.close(top)
+
+
+@dataclass(frozen=True, slots=True)
+class Readonly:
+    """Make the mount at `target` read-only, now that all is in it."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"make {self.target} read-only"
+
+    def execute(self, root: Root) -> None:
+        fd = root.open(self.target)
+        sc.mount_setattr(fd, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_RDONLY, about=self.target)
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadonlyPath:
+    """A path becomes a read-only mount of itself with all below it (linux.readonlyPaths); absent ones are fine."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"make path {self.target} read-only"
+
+    def execute(self, root: Root) -> None:
+        target = _open_if_there(root, self.target)
+        if target < 0:
+            return
+        flags = sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH | sc.AT_RECURSIVE
+        tree = sc.open_tree(target, "", flags)
+        flags = sc.AT_EMPTY_PATH | sc.AT_RECURSIVE
+        sc.mount_setattr(tree, "", flags, sc.MOUNT_ATTR_RDONLY, about=self.target)
+        sc.attach_mount(tree, target, about=self.describe())
+        os.close(tree)
+        os.close(target)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPaths:
+    """Files get the host's /dev/null over them, directories one shared empty read-only tmpfs (linux.maskedPaths).
+    The container's /dev/null is never used: an image or a volume could have put something else there."""
+
+    targets: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"mask {', '.join(self.targets)}"
+
+    def execute(self, root: Root) -> None:
+        # Only attached mounts can be cloned before Linux 6.15: the first empty directory is the tmpfs itself, the
+        # others are clones of it where it is attached.
+        sources = {"null": _null_device(), "empty": -1}
+        for path in self.targets:
+            target = _open_if_there(root, path)
+            if target < 0:
+                continue
+            if not stat.S_ISDIR(os.fstat(target).st_mode):
+                tree = _clone_mount(sources["null"])
+            elif sources["empty"] >= 0:
+                tree = _clone_mount(sources["empty"])
+            else:
+                tree = sources["empty"] = _empty_directory()
+            sc.attach_mount(tree, target, about=f"mask {path}")
+            os.close(target)
+            if tree not in sources.values():
+                os.close(tree)
+        for fd in sources.values():
+            if fd >= 0:
+                os.close(fd)
+
+
+def _clone_mount(fd: int) -> int:
+    return sc.open_tree(fd, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
+
+
+def _open_if_there(root: Root, path: str) -> int:
+    try:
+        return root.open(path)
+    except SyscallError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return -1
+        raise
+
+
+def _null_device() -> int:
+    """The host's /dev/null, checked to be character device 1:3."""
+    fd = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+    info = os.fstat(fd)
+    if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
+        raise CapabilityError(
+            "/dev/null of this machine is not the null device: paths cannot be masked with it"
+        )
+    return fd
+
+
+def _empty_directory() -> int:
+    """A detached tmpfs, empty and read-only."""
+    context = sc.fsopen("tmpfs")
+    for key, value in (("mode", "0755"), ("nr_inodes", "1")):
+        sc.fsconfig(context, sc.FSCONFIG_SET_STRING, key, value)
+    sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
+    attributes = sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV | sc.MOUNT_ATTR_NOEXEC
+    fd = sc.fsmount(context, sc.FSMOUNT_CLOEXEC, attributes)
+    os.close(context)
+    return fd
+
+
+# --- /dev ---
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNode:
+    """mknod(2), or a bind mount of the host's node where mknod is not allowed (user namespaces)."""
+
+    path: str
+    mode: int  # with S_IFCHR, S_IFBLK or S_IFIFO
+    device: int = 0
+    uid: int = 0
+    gid: int = 0
+
+    def describe(self) -> str:
+        return f"device {self.path} {os.major(self.device)}:{os.minor(self.device)}"
+
+    def execute(self, root: Root) -> None:
+        parent_path, name = os.path.split(self.path)
+        parent = root.make(parent_path, directory=True)
+        try:
+            self._make(root, parent, name)
+        finally:
+            os.close(parent)
+
+    def _make(self, root: Root, parent: int, name: str) -> None:
+        try:
+            os.mknod(name, self.mode, self.device, dir_fd=parent)
+        except FileExistsError:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_IFMT(there.st_mode) == stat.S_IFMT(self.mode) and there.st_rdev == self.device:
+                return
+            os.unlink(name, dir_fd=parent)
+            os.mknod(name, self.mode, self.device, dir_fd=parent)
+        except PermissionError:
+            tree = sc.open_tree(sc.AT_FDCWD, self.path, sc.OPEN_TREE_CLONE)
+            if os.fstat(tree).st_rdev != self.device:
+                raise
+            target = root.make(self.path, directory=False)
+            sc.attach_mount(tree, target, about=self.describe())
+            os.close(tree)
+            os.close(target)
+            return
+        if self.uid or self.gid:
+            os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DevLinks:
+    """The symlinks the specification wants in /dev (config-linux.md, "Default Devices"; "dev/core" as runc)."""
+
+    links: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        return "links in /dev"
+
+    def execute(self, root: Root) -> None:
+        dev = root.make("/dev", directory=True)
+        for name, target in self.links:
+            try:
+                if name == "ptmx" and os.path.lexists(f"{proc_path(dev)}/ptmx"):
+                    os.unlink(
+                        name, dir_fd=dev
+                    )  # a multiplexer of another devpts instance would be the host's
+                os.symlink(target, name, dir_fd=dev)
+            except FileExistsError:
+                continue
+        os.close(dev)
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The terminal as /dev/console. `path` is the slave's on the host, checked to be the very device of `slave`."""
+
+    slave: int
+
+    def describe(self) -> str:
+        return "bind the terminal on /dev/console"
+
+    def execute(self, root: Root) -> None:
+        path = os.readlink(proc_path(self.slave))
+        tree = sc.open_tree(sc.AT_FDCWD, path, sc.OPEN_TREE_CLONE)
+        there, wanted = os.fstat(tree), os.fstat(self.slave)
+        if (there.st_rdev, there.st_ino, there.st_dev) != (wanted.st_rdev, wanted.st_ino, wanted.st_dev):
+            raise SpecError(f"console: {path} is not the terminal that was given")
+        target = root.make("/dev/console", directory=False)
+        if not stat.S_ISREG(os.fstat(target).st_mode):
+            # CVE-2025-52565: only a plain file of ours may be covered, never what a link or a mount put there
+            raise SpecError("console: /dev/console of the image is not a plain file")
+        sc.attach_mount(tree, target, about=self.describe())
+        os.close(tree)
+        os.close(target)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """process.cwd: made where the image lacks it, root-owned 0755, as runc does."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"make working directory {self.target}"
+
+    def execute(self, root: Root) -> None:
+        try:
+            os.close(root.make(self.target, directory=True))
+        except SyscallError as error:
+            if error.errno not in (errno.ENOTDIR, errno.EROFS):  # chdir(2) will say it in its own words
+                raise
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
