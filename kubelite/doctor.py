@@ -53,7 +53,7 @@ def examine(
 
     _check_shims(pods, shims, error)
     _check_cgroups(settings, pods, shims, set(helpers), error)
-    _check_mounts(settings, error)
+    _check_mounts(settings, pods, error)
     _check_directories(settings, pods, error)
     for uid in leases:
         if uid not in shims:
@@ -136,12 +136,17 @@ def _pod_cgroups(parent: str) -> set[str]:
     return found
 
 
-def _check_mounts(settings: Settings, error: _Error) -> None:
-    """Containers' file systems are mounted in their own namespaces: this one shows none of them."""
+def _check_mounts(settings: Settings, pods: dict[str, Any], error: _Error) -> None:
+    """Containers' file systems are mounted in their own namespaces: this one shows none of them, only the file systems
+    in memory that the containers of a pod share (see node/mounts.py)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place = line.split()[4]
-            if place.startswith((f"{settings.root}/pods/", f"{settings.run_dir}/shims/")):
+            if not place.startswith((f"{settings.root}/pods/", f"{settings.run_dir}/shims/")):
+                continue
+            uid, _, rest = place.removeprefix(f"{settings.root}/pods/").partition("/")
+            shared = rest == "shm" or rest.startswith("volumes/kubernetes.io~empty-dir/")
+            if uid not in pods or not shared:
                 error("mounts", f"{place} is mounted on the node itself", f"umount {place}")
 
 
