@@ -14,7 +14,7 @@ from kubelite.node.volumes import Kind, VolumePlan
 from runtime import syscalls
 from runtime.errors import SyscallError
 from runtime.oci.mounts import parse
-from runtime.oci.rootfs import BindMount
+from runtime.oci.operations import BindMount
 
 pytestmark = [
     pytest.mark.kernel,
