@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from runtime.cgroups import devices, files, killing, resources_v1, stats, writes
@@ -67,9 +67,11 @@ class V1Cgroup:
         """What a new v1 cgroup needs before a process may enter: CPUs and memory nodes, and hierarchical accounting
         on kernels before 5.11 that do not have it always."""
         cpuset, memory = self._dirs.get("cpuset"), self._dirs.get("memory")
+        if cpuset:
+            _inherit_cpuset(
+                cpuset
+            )  # made now or before: its maker may have been killed between mkdir and this
         for place in made:
-            if cpuset and cpuset.startswith(place):
-                _inherit_cpuset(place)
             if (
                 memory
                 and memory.startswith(place)
@@ -220,20 +222,14 @@ class V1Cgroup:
 
 
 def _inherit_cpuset(place: str) -> None:
-    """A new v1 cpuset is empty and takes no process; give it its parent's (cpusets.rst)."""
+    """A new v1 cpuset is empty and takes no process; give it its parent's, after the parent (cpusets.rst)."""
     for file in ("cpuset.cpus", "cpuset.mems"):
-        if not files.read(f"{place}/{file}").strip():
-            for above in _ancestors(place):
-                if value := files.read(f"{above}/{file}").strip():
-                    files.write(f"{place}/{file}", value)
-                    break
-
-
-def _ancestors(place: str) -> Iterator[str]:
-    above = os.path.dirname(place)
-    while os.path.exists(f"{above}/cpuset.cpus"):
-        yield above
-        above = os.path.dirname(above)
+        if files.read(f"{place}/{file}").strip():
+            continue
+        above = os.path.dirname(place)
+        if os.path.exists(f"{above}/{file}"):
+            _inherit_cpuset(above)
+            files.write(f"{place}/{file}", files.read(f"{above}/{file}").strip())
 
 
 def _oom_kills(place: str) -> int:

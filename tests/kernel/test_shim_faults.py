@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.cgroups import layout
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import ContainerRecord, SandboxConfig
@@ -271,6 +272,18 @@ def test_a_sandbox_that_cannot_be_made_leaves_nothing(
             await node.forkserver.spawn(bad)
         assert not os.path.exists(config.run_dir)
         assert node.cgroups() == [], what
+        pod = await node.pod()
+        assert (await pod.run("true")).exit_code == 0
+
+    node.run(story)
+
+
+def test_a_shims_cgroup_that_a_killed_forkserver_left_half_made_is_finished(node: Node) -> None:
+    """cgroup v1: a cpuset that exists but has no CPUs yet takes no process (ENOSPC), for ever, if nobody mends it."""
+
+    async def story(node: Node) -> None:
+        for point in layout().hierarchies:
+            os.makedirs(f"{point}/{node.tag}/shims")
         pod = await node.pod()
         assert (await pod.run("true")).exit_code == 0
 
