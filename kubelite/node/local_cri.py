@@ -19,10 +19,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from runtime.images.client import ImageClient
-from runtime.network.client import NetworkClient
-from runtime.shim.client import Forkserver, ShimClient, ShimGone, read_state, reap_dead, shim_alive
-
 from kubelite.node.cri import (
     ContainerRequest,
     ContainerSeen,
@@ -37,8 +33,11 @@ from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
+from runtime.images.client import ImageClient
 from runtime.images.store import ImageRecord
+from runtime.network.client import NetworkClient
 from runtime.network.plan import Attachment, PortMapping
+from runtime.shim.client import Forkserver, ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import (
     EVENT_EXIT,
     ContainerRecord,
