@@ -100,6 +100,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         worker = PodWorker(store, cri, events, node_config(settings))
         queue: WorkQueue[str] = WorkQueue(worker.reconcile)
         worker.wake = queue.add
+        stack.push_async_callback(worker.close)
         stack.push_async_callback(queue.close)
         cri.on_change = queue.add
 

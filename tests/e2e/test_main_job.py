@@ -195,7 +195,7 @@ def test_volumes_hostpath_subpath_and_read_only(node: Node, tmp_path: Path) -> N
     (host / "sub" / "file").write_text("from the host\n")
     script = """
         cat /data/file
-        echo x > /ro/file 2>/dev/null && echo written || echo refused
+        (echo x > /ro/file) 2>/dev/null && echo written || echo refused
         echo back > /data/new
         trap 'exit 0' TERM; while :; do sleep 0.1; done
     """
