@@ -261,9 +261,9 @@ def test_why_diff_apply_delete(node: Node) -> None:
     assert "main" in difference.out and "restart" in difference.out
     why = node.cli("why", "p").out
     assert "nothing" in why.lower()
+    first = node.pod("p")["metadata"]["uid"]
     said = node.cli("delete", "pod", "p")
     assert "p.yaml" in said.out + said.err, "it says which file brings the pod back"
-    first = node.pod("p")["metadata"]["uid"]
     node.wait(
         lambda: (
             node.cli("get", "pod", "p", check=False).code == 0 and node.pod("p")["metadata"]["uid"] != first
