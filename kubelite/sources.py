@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_BYTES = 10 * 1024 * 1024
-SETTLE = 0.25  # seconds a document must have been gone before that counts
+SETTLE = 0.1  # seconds a document must have been gone before that counts
 WRITER_POLL = 0.02  # seconds between looks at a file that is being written
 WRITER_PATIENCE = 5.0  # seconds after which it is read all the same
 

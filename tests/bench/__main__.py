@@ -72,23 +72,13 @@ def measure(base: Path, rounds: int, only: set[str]) -> tuple[dict[str, list[Sam
             try:
                 running.append(stack.enter_context(make()))
             except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-                said = (
-                    error.stderr.decode(errors="replace")
-                    if isinstance(error, subprocess.CalledProcessError)
-                    else ""
-                )
-                left_out.append(f"{name}: {' '.join((said or str(error)).split())[-200:]}")
+                left_out.append(f"{name}: {words(error)}")
         for turn in range(-2, rounds):
             for peer in list(running):
                 try:
                     sample = peer.sample(f"b{turn + 2}")
                 except (OSError, subprocess.CalledProcessError) as error:
-                    said = (
-                        error.stderr.decode(errors="replace")
-                        if isinstance(error, subprocess.CalledProcessError)
-                        else ""
-                    )
-                    left_out.append(f"{peer.name}: {' '.join((said or str(error)).split())[-200:]}")
+                    left_out.append(f"{peer.name}: {words(error)}")
                     running.remove(peer)
                     continue
                 if turn >= 0:
@@ -136,6 +126,12 @@ def table(samples: dict[str, list[Sample]], left_out: list[str]) -> str:
         lines.append(f"{name:<18} {spread(starts):>32} {ratio:>7} {spread(stops):>26} {spread(cpus):>24}")
     lines.extend(f"left out: {reason}" for reason in left_out)
     return "\n".join(lines)
+
+
+def words(error: Exception) -> str:
+    """The end of what a command said, or of the error itself, in one line."""
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+    return " ".join((said.decode(errors="replace") if said else str(error)).split())[-200:]
 
 
 def spread(values: list[float]) -> str:
