@@ -522,8 +522,11 @@ async def _after_its_death(config: SandboxConfig, fault: RuntimeFault) -> Sandbo
         if record.sandbox_id == config.sandbox_id:
             return record
     except ShimGone:
-        if os.path.isdir(config.run_dir):
-            await reap_dead(config.run_dir)
+        for _ in range(100):  # it hung up first and lets go of its socket a moment later
+            with contextlib.suppress(StateError):
+                await reap_dead(config.run_dir)
+                break
+            await asyncio.sleep(0.02)
     raise fault
 
 
@@ -537,7 +540,9 @@ def _launch(python: str, theirs: socket.socket) -> int:
         paths.append(os.path.dirname(where) if os.path.basename(seccomp.origin) == "__init__.py" else where)
     # sealed first: shims are forks of this very executable, and containers can name it (CVE-2019-5736)
     seal = "from runtime.oci.sealed import reexecute; reexecute()"
-    code = f"import sys; sys.path += {paths!r}; {seal}; from runtime.shim.forkserver import main; main({number})"
+    code = (
+        f"import sys; sys.path += {paths!r}; {seal}; from runtime.shim.forkserver import main; main({number})"
+    )
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
     null = os.open(os.devnull, os.O_RDWR)
     try:
@@ -585,7 +590,7 @@ async def reap_dead(run_dir: str) -> SandboxRecord | None:
 
 def _reap_dead(run_dir: str) -> SandboxRecord | None:
     record, config = read_state(run_dir), state.read_config(run_dir)
-    if (record is not None and shim_alive(record)) or state.answers(run_dir):
+    if state.occupied(run_dir):
         raise StateError(f"the shim in {run_dir} is alive")
     if record is not None:
         open_cgroup(record.cgroup).remove()

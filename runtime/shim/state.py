@@ -137,3 +137,10 @@ def answers(run_dir: str) -> bool:
         except OSError:
             return False
         return True
+
+
+def occupied(run_dir: str) -> bool:
+    """Whether the directory is a living shim's. One that wrote its state is known by its process: a container's init
+    cloned from it the moment it was killed has its socket open for an instant more. Before that, by its socket."""
+    record = read_state(run_dir)
+    return shim_alive(record) if record is not None else answers(run_dir)

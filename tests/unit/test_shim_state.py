@@ -63,7 +63,12 @@ def test_the_socket_works_however_long_the_path_is(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     assert not state.answers(str(deep))
     with state.listen(str(deep)):
-        assert state.answers(str(deep))
+        assert state.answers(str(deep)) and state.occupied(str(deep))
+        # A dead shim's listening socket that a half-made init still has open: the process is what counts.
+        state.write_json(str(deep), state.STATE, record(pid_start=1).to_json())
+        assert state.answers(str(deep)) and not state.occupied(str(deep))
+        state.write_json(str(deep), state.STATE, record().to_json())
+        assert state.occupied(str(deep))
     assert not state.answers(str(deep))  # the file is there, nobody behind it
     state.remove_run_dir(str(deep))
     assert not deep.exists()
