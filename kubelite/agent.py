@@ -231,10 +231,14 @@ class Agent:
         return [_image_json(record.to_json()) for record in self.images_client.store.list()]
 
     async def pull(self, reference: str, progress: Progress) -> Json:
-        return _image_json((await self.images_client.pull(reference, progress=progress)).to_json())
+        record = await self.images_client.pull(reference, progress=progress)
+        self._look_at_all()
+        return _image_json(record.to_json())
 
     async def load(self, path: str, progress: Progress) -> list[Json]:
-        return [_image_json(r.to_json()) for r in await self.images_client.load(path, progress=progress)]
+        records = await self.images_client.load(path, progress=progress)
+        self._look_at_all()
+        return [_image_json(record.to_json()) for record in records]
 
     async def pack(self, request: Json) -> Json:
         wanted = {

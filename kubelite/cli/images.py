@@ -17,6 +17,8 @@ from kubelite.cli.output import TablePrinter, print_json
 
 Json = dict[str, Any]
 
+_json_option = click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+
 
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["json", "wide", "name"]), metavar="wide|json|name")
@@ -72,23 +74,29 @@ def size(count: float) -> str:
 @click.command()
 @click.argument("reference")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@_json_option
 @socket_option
 @click.pass_context
-def pull(ctx: click.Context, reference: str, quiet: bool) -> None:
+def pull(ctx: click.Context, reference: str, quiet: bool, output: str | None) -> None:
     """Get an image from its registry: nginx, quay.io/org/app:1.2, name@sha256:…"""
     server = client(ctx)
     response = server.open(
         "POST", "/kubelite/v1/images/pull", body=_encode({"reference": reference}), headers=JSON_BODY
     )
-    _finish(_show(server.lines(response), quiet=quiet), "Pulled")
+    found = _show(server.lines(response), quiet=quiet)
+    if output == "json":
+        print_json(found[0])
+    else:
+        _finish(found, "Pulled")
 
 
 @click.command()
 @click.argument("file", metavar="FILE|DIR|-")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@_json_option
 @socket_option
 @click.pass_context
-def load(ctx: click.Context, file: str, quiet: bool) -> None:
+def load(ctx: click.Context, file: str, quiet: bool, output: str | None) -> None:
     """Load images from an archive (docker save, skopeo, OCI; compressed too), an OCI layout directory, or stdin."""
     server = client(ctx)
     if file == "-":
@@ -99,7 +107,11 @@ def load(ctx: click.Context, file: str, quiet: bool) -> None:
             raise CliError(f"error: there is no file {file}")
         body = _encode({"path": os.path.abspath(file)})
         response = server.open("POST", "/kubelite/v1/images/load", body=body, headers=JSON_BODY)
-    _finish(_show(server.lines(response), quiet=quiet), "Loaded")
+    found = _show(server.lines(response), quiet=quiet)
+    if output == "json":
+        print_json(found)
+    else:
+        _finish(found, "Loaded")
 
 
 def _encode(document: Json) -> bytes:

@@ -32,7 +32,7 @@ from kubelite.node.mounts import unmount_below
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
-from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
+from runtime.errors import ImageError, NotFoundError, RuntimeFault, StartError, StateError
 from runtime.images.client import ImageClient
 from runtime.images.store import ImageRecord
 from runtime.network.client import NetworkClient
@@ -497,7 +497,11 @@ class LocalCri:
     # -- images -------------------------------------------------------------------------------------------------
 
     def image(self, reference: str) -> ImageSeen | None:
-        record = self.images.store.get(reference)
+        """None too for what is no image's name: pulling it says so (InvalidImageName)."""
+        try:
+            record = self.images.store.get(reference)
+        except ImageError:
+            return None
         return _image_seen(record) if record else None
 
     async def pull(self, reference: str) -> ImageSeen:

@@ -15,7 +15,8 @@ from kubelite.node.config import BackOff
 from kubelite.node.cri import Cri
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents
 from manifests.core import Pod
-from runtime.errors import RuntimeFault
+from runtime.errors import ImageError, RuntimeFault
+from runtime.images import reference as references
 
 _REASONS = ("ErrImagePull", "InvalidImageName", "RegistryUnavailable", "SignatureValidationFailed")
 
@@ -53,7 +54,8 @@ class Puller:
                 del pulls[key]
                 if pull.task is not None:
                     pull.task.cancel()
-        events.container(wanted.name, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
+        if _is_a_name(wanted.reference):
+            events.container(wanted.name, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
         pull = _Pull(wanted.reference, PullSeen(PullPhase.PULLING))
         pull.task = asyncio.get_running_loop().create_task(
             self._pull(uid, wanted, pull, events), name=f"pull-{wanted.reference}"
@@ -70,8 +72,12 @@ class Puller:
             reason = error.reason if error.reason in _REASONS else "ErrImagePull"
             wait = self._back_off.wait(self._failures[key])
             pull.seen = PullSeen(PullPhase.FAILED, reason, str(error), now, now + wait)
-            message = f'Failed to pull image "{wanted.reference}": {error}'
-            events.container(wanted.name, WARNING, "Failed", message)
+            if reason == "InvalidImageName":
+                message = f'Failed to apply default image tag "{wanted.reference}": {error}'
+                events.container(wanted.name, WARNING, "InspectFailed", message)
+            else:
+                message = f'Failed to pull image "{wanted.reference}": {error}'
+                events.container(wanted.name, WARNING, "Failed", message)
             events.container(wanted.name, WARNING, "Failed", f"Error: {reason}")
         else:
             self._failures.pop(key, None)
@@ -100,3 +106,11 @@ class Puller:
         for uid in list(self._pulls):
             self.forget(uid)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_a_name(reference: str) -> bool:
+    try:
+        references.parse(reference)
+    except ImageError:
+        return False
+    return True

@@ -1,0 +1,389 @@
+"""Images end to end: a registry in the node's own network, images that skopeo, umoci and buildah made, and pods."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.manifests import pod
+from tests.e2e.node import Node
+from tests.kernel import images_support as support
+
+PORT = 5000
+HOST = f"127.0.0.1:{PORT}"
+APP = f"{HOST}/app:1"
+TOOLS = ("docker-registry", "skopeo", "umoci", "buildah")
+WAIT = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+pytestmark = pytest.mark.skipif(bool(support.need(*TOOLS)), reason=f"needs {', '.join(support.need(*TOOLS))}")
+
+START = """\
+trap 'echo stopped by USR1; exit 0' USR1
+trap 'echo stopped by TERM; exit 0' TERM
+echo "$(id -un) $(id -g) $(pwd) $GREETING $*"
+ls -A /data /opaque
+while :; do sleep 0.1; done
+"""
+
+
+def base_layer() -> bytes:
+    """busybox, accounts, and files for later layers to take away."""
+    busybox = Path(support.BUSYBOX).read_bytes()
+    links = [
+        support.member(f"bin/{name}", tarfile.SYMTYPE, linkname="busybox", mode=0o777)
+        for name in ("sh", "id", "ls", "cat", "sleep", "echo", "pwd", "true", "stat")
+    ]
+    passwd = b"root:x:0:0:root:/root:/bin/sh\napp:x:1234:2345:app:/srv:/bin/sh\n"
+    return support.tar(
+        *(support.directory(name) for name in ("bin", "etc", "data", "opaque", "srv", "tmp", "proc")),
+        (support.member("bin/busybox", mode=0o755), busybox),
+        *links,
+        (support.member("etc/passwd"), passwd),
+        (support.member("etc/group"), b"root:x:0:\napp:x:2345:\nextra:x:3456:app\n"),
+        (support.member("data/old"), b"old\n"),
+        (support.member("data/kept"), b"kept\n"),
+        (support.member("opaque/below"), b"below\n"),
+        (support.member("srv/start.sh", mode=0o755), START.encode()),
+    )
+
+
+def upper_layer() -> bytes:
+    return support.tar(
+        support.directory("data"),
+        support.directory("opaque"),
+        support.member("data/.wh.old"),
+        (support.member("data/new"), b"new\n"),
+        support.member("opaque/.wh..wh..opq"),
+        (support.member("opaque/above"), b"above\n"),
+    )
+
+
+@dataclass(slots=True)
+class Images:
+    """OCI layouts by name, and the registry's storage that already holds them."""
+
+    layouts: Path
+    data: Path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """app:1 by hand and umoci, built:1 by buildah from it; pushed into a registry's storage with skopeo."""
+    path = tmp_path_factory.mktemp("made")
+    layout = path / "layouts"
+    support.run("umoci", "init", "--layout", str(layout))
+    support.run("umoci", "new", "--image", f"{layout}:1")
+    for index, layer in enumerate((base_layer(), upper_layer())):
+        (path / f"{index}.tar").write_bytes(layer)
+        support.run("umoci", "raw", "add-layer", "--image", f"{layout}:1", str(path / f"{index}.tar"))
+    support.run(
+        "umoci", "config", "--image", f"{layout}:1", "--config.user", "app", "--config.workingdir", "/srv",
+        "--config.entrypoint", "/bin/sh", "--config.entrypoint", "/srv/start.sh", "--config.cmd", "one",
+        "--config.cmd", "two", "--config.env", "GREETING=hello", "--config.stopsignal", "SIGUSR1",
+    )  # fmt: skip
+    environment = support.buildah_environment(path / "buildah")
+
+    def buildah(*arguments: str) -> str:
+        return support.run("buildah", *arguments, **environment)
+
+    working = buildah("from", f"oci:{layout}:1")
+    root = Path(buildah("mount", working))
+    assert root.is_relative_to(path), "the build root must be the test's own"
+    (root / "data/kept").unlink()
+    (root / "data/built").write_text("by buildah\n")
+    buildah("umount", working)
+    entry = json.dumps(["/bin/sh", "-c", f"cat /data/built; id -u; {WAIT}"])
+    settings = ("--entrypoint", entry, "--cmd", "", "--user", "1234", "--stop-signal", "SIGTERM")
+    buildah("config", *settings, working)
+    buildah("commit", "-q", "--format", "docker", working, "built:1")
+    with support.registry(path / "registry") as host:
+        support.push(layout, "1", f"{host}/app:1")
+        buildah("push", "-q", "--tls-verify=false", "built:1", f"docker://{host}/built:1")
+    return Images(layout, path / "registry/data")
+
+
+@dataclass(slots=True)
+class Registry:
+    """docker-registry at HOST in a node's network namespace, with a copy of `made`."""
+
+    node: Node
+    made: Images
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def directory(self) -> Path:
+        return self.node.base / "registry"
+
+    def start(self) -> None:
+        if not self.directory.exists():
+            self.directory.mkdir()
+            shutil.copytree(self.made.data, self.directory / "data")
+        config = self.directory / "config.yml"
+        config.write_text(
+            "version: 0.1\nlog: {level: info, accesslog: {disabled: false}}\n"
+            f"storage: {{filesystem: {{rootdirectory: {self.directory}/data}}}}\nhttp: {{addr: '{HOST}'}}\n"
+        )
+        with (self.directory / "log").open("ab") as log:
+            command = self.node.in_netns("docker-registry", "serve", str(config))
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.node.wait(self.answers, "the registry")
+
+    def answers(self) -> bool:
+        command = self.node.in_netns("curl", "-sf", "-o", "/dev/null", f"http://{HOST}/v2/")
+        return subprocess.run(command, check=False).returncode == 0
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            self.process.wait(10)
+            self.process = None
+
+    def push(self, name: str, layout: Path | None = None, tag: str = "1") -> None:
+        """Push an image of the layouts under another name."""
+        source = f"oci:{layout or self.made.layouts}:{tag}"
+        command = ("skopeo", "copy", "-q", "--dest-tls-verify=false", source, f"docker://{HOST}/{name}")
+        support.run(*self.node.in_netns(*command))
+
+    def asked(self, path: str, method: str = "GET") -> int:
+        """How often somebody asked for a path, by the registry's own log."""
+        return (self.directory / "log").read_text(errors="replace").count(f'"{method} {path} ')
+
+
+@pytest.fixture
+def registry(node: Node, made: Images) -> Iterator[Registry]:
+    found = Registry(node, made)
+    found.start()
+    with contextlib.ExitStack() as undo:
+        undo.callback(found.stop)
+        yield found
+
+
+def image_pod(name: str, image: str, *, grace: int = 2, **fields: Any) -> str:
+    """A pod that runs an image as it is."""
+    return pod(name, {"name": "main", "image": image, **fields}, terminationGracePeriodSeconds=grace)
+
+
+def messages(node: Node, name: str, reason: str) -> list[str]:
+    return [e["message"] for e in node.events(reason) if e["involvedObject"]["name"] == name]
+
+
+def logged(node: Node, name: str, text: str) -> Callable[[], bool]:
+    return lambda: text in node.cli("logs", name, check=False).out
+
+
+def test_a_pulled_image_runs_as_it_says(registry: Registry) -> None:
+    node = registry.node
+    path = node.apply("app.yaml", image_pod("app", APP, grace=20))
+    node.apply("built.yaml", image_pod("built", f"{HOST}/built:1"))
+    for name in ("app", "built"):
+        node.wait_status(name, "Running")
+
+    assert messages(node, "app", "Pulling") == [f'Pulling image "{APP}"']
+    said = messages(node, "app", "Pulled")
+    took = "[0-9.]+m?s"
+    pattern = rf'Successfully pulled image "(.+)" in {took} \({took} including waiting\)\. Image size: (\d+) bytes\.'
+    found = re.fullmatch(pattern, said[0])
+    assert len(said) == 1 and found, said
+    assert found[1] == APP and int(found[2]) > 100_000
+
+    node.wait(logged(node, "app", "above"), "the app's words")
+    lines = node.cli("logs", "app").out.splitlines()
+    assert lines[0] == "app 2345 /srv hello one two"
+    listing = "\n".join(lines[1:])
+    assert re.sub(r"\s+", " ", listing) == "/data: kept new /opaque: above", "whiteouts hide what is below"
+    groups = node.cli("exec", "app", "--", "id", "-G").out.split()
+    assert groups == ["2345", "3456"], "the image's own groups too"
+    node.wait(logged(node, "built", "1234"), "the built image's words")
+    assert node.cli("logs", "built").out == "by buildah\n1234\n"
+    assert node.cli("exec", "built", "--", "ls", "/data").out.split() == ["built", "new"]
+
+    status = node.container("app")
+    image = next(i for i in node.json("images") if i["reference"] == APP)
+    assert status["image"] == APP
+    assert status["imageID"].startswith(f"{HOST}/app@sha256:") and status["imageID"] in image["repoDigests"]
+
+    log = next(node.log_dir.glob("pods/*_app_*/main/0.log"))
+    kept = node.base / "kept.log"
+    os.link(log, kept)
+    path.unlink()
+    node.wait_gone("app", timeout=10)
+    assert "stopped by USR1" in kept.read_text(), "STOPSIGNAL ends it, long before the grace period"
+
+
+def test_pull_policies_and_one_pull_for_two(registry: Registry) -> None:
+    node = registry.node
+    node.apply("one.yaml", image_pod("one", APP))
+    node.apply("two.yaml", image_pod("two", APP))
+    node.wait_status("one", "Running")
+    node.wait_status("two", "Running")
+    assert registry.asked("/v2/app/manifests/1") == 1, "two pods that start together pull once"
+
+    node.apply("never.yaml", image_pod("never", APP, imagePullPolicy="Never"))
+    node.apply("there.yaml", image_pod("there", APP, imagePullPolicy="IfNotPresent"))
+    for name in ("never", "there"):
+        node.wait_status(name, "Running")
+        text = f'Container image "{APP}" already present on machine and can be accessed by the pod'
+        assert messages(node, name, "Pulled") == [text]
+    assert registry.asked("/v2/app/manifests/1") == 1
+
+    node.apply("always.yaml", image_pod("always", APP, imagePullPolicy="Always"))
+    node.apply("latest.yaml", image_pod("latest", f"{HOST}/built"))  # no tag: latest, so Always
+    node.wait_status("always", "Running")
+    assert registry.asked("/v2/app/manifests/1") + registry.asked("/v2/app/manifests/1", "HEAD") == 2
+    assert len(messages(node, "always", "Pulling")) == 1
+    node.apply("missing.yaml", image_pod("missing", f"{HOST}/app:none", imagePullPolicy="Never"))
+    node.wait_status("missing", "ErrImageNeverPull")
+    assert node.pod("latest")["spec"]["containers"][0]["imagePullPolicy"] == "Always"
+    node.wait_status("latest", "ErrImagePull", "ImagePullBackOff")
+
+    # what another image of that name is, a pod that asks always gets
+    before = node.container("always")["imageID"]
+    registry.push("app:1", relabelled(registry.made.layouts, node.base / "newer"))
+    node.cli("delete", "pod", "always", "there")
+    node.wait_status("always", "Running")
+    node.wait_status("there", "Running")
+    assert node.container("always")["imageID"] != before
+
+
+def relabelled(layout: Path, target: Path) -> Path:
+    """The same image with another config: another image."""
+    shutil.copytree(layout, target)
+    support.run("umoci", "config", "--image", f"{target}:1", "--config.label", "version=2")
+    return target
+
+
+def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Registry) -> None:
+    node = registry.node
+    wrong, down = f"{HOST}/app:later", "127.0.0.1:5999/app:1"
+    node.apply("wrong.yaml", image_pod("wrong", wrong))
+    node.apply("down.yaml", image_pod("down", down))
+    node.apply("name.yaml", image_pod("name", "Not/A/Valid:name:x"))
+    node.apply("loaded.yaml", image_pod("loaded", f"{HOST}/app:loaded", imagePullPolicy="IfNotPresent"))
+
+    node.wait_status("wrong", "ErrImagePull")
+    node.wait_status("wrong", "ImagePullBackOff")
+    failed = messages(node, "wrong", "Failed")
+    assert any(m.startswith(f'Failed to pull image "{wrong}": ') and "manifest unknown" in m for m in failed)
+    assert {"Error: ErrImagePull", "Error: ImagePullBackOff"} <= set(failed)
+    assert messages(node, "wrong", "BackOff") == [f'Back-off pulling image "{wrong}"']
+    waiting = node.container("wrong")["state"]["waiting"]
+    assert waiting["message"].startswith(f'Back-off pulling image "{wrong}": ErrImagePull: ')
+    assert "manifest unknown" in waiting["message"]
+    node.wait(lambda: node.container("down").get("state", {}).get("waiting"), "it to fail")
+    node.wait_status("down", "ImagePullBackOff")
+    said = " ".join(messages(node, "down", "Failed"))
+    assert "127.0.0.1:5999" in said and "refused" in said.lower(), said
+    node.wait_status("name", "InvalidImageName")
+    assert "Not/A/Valid:name:x" in node.cli("describe", "pod", "name").out
+    node.wait_status("loaded", "ImagePullBackOff")
+
+    archive = node.base / "loaded.tar"
+    support.run(
+        "skopeo",
+        "copy",
+        "-q",
+        f"oci:{registry.made.layouts}:1",
+        f"docker-archive:{archive}:{HOST}/app:loaded",
+    )
+    node.cli("load", str(archive))
+    node.wait_status("loaded", "Running", timeout=3)  # nobody waits for the registry when the image is here
+
+    forward = subprocess.Popen(node.in_netns("docker-registry", "serve", str(second_registry(registry))))
+    try:
+        registry.push("app:later")
+        node.wait_status("wrong", "Running", timeout=15)
+        node.wait_status("down", "Running", timeout=15)
+    finally:
+        forward.terminate()
+        forward.wait(10)
+    assert node.container("wrong")["restartCount"] == 0
+
+
+def second_registry(registry: Registry) -> Path:
+    """The settings of another registry over the same storage, at the port where nothing was."""
+    first = registry.directory / "config.yml"
+    second = registry.directory / "second.yml"
+    text = first.read_text().replace(HOST, "127.0.0.1:5999").replace("level: info", "level: error")
+    second.write_text(text.replace("disabled: false", "disabled: true"))
+    return second
+
+
+def test_images_by_hand(registry: Registry) -> None:
+    node = registry.node
+    done = node.cli("pull", APP)
+    assert done.out == f"Pulled {APP}\n"
+    lines = done.err.splitlines()
+    assert re.fullmatch(rf"{re.escape(APP)}: 2 layers, [0-9.]+[kM]?B", lines[0])
+    assert sorted(line.partition(": ")[2] for line in lines[1:]) == ["done", "done"]
+    assert "\x1b" not in done.err, "no escapes into a pipe"
+    again = node.cli("pull", APP, "-o", "json")
+    image = json.loads(again.out)
+    assert (image["reference"], image["architecture"]) == (APP, "amd64")
+    refused = node.cli("pull", f"{HOST}/app:none", check=False)
+    assert refused.code == 1 and "manifest unknown" in refused.err and len(refused.err.splitlines()) == 1
+    assert node.cli("pull", "UPPER/case:x:y", check=False).err.startswith(
+        "Error from server (InvalidImageName)"
+    )
+
+    for form, name in (("docker-archive", "byhand/docker:1"), ("oci-archive", "byhand/oci:1")):
+        archive = node.base / f"{form}.tar"
+        target = f"{form}:{archive}:{name}"
+        support.run("skopeo", "copy", "-q", f"oci:{registry.made.layouts}:1", target)
+        assert node.cli("load", str(archive)).out == f"Loaded docker.io/{name}\n"
+    other = relabelled(registry.made.layouts, node.base / "other")
+    support.run("skopeo", "copy", "-q", f"oci:{other}:1", f"docker-archive:{node.base}/b.tar:busybox")
+    loaded = node.cli("load", "-", stdin=(node.base / "b.tar").read_bytes())
+    assert loaded.out == "Loaded docker.io/library/busybox:latest\n"
+
+    rows = [line.split() for line in node.cli("images").out.splitlines()]
+    assert rows[0][:4] == ["REPOSITORY", "TAG", "IMAGE", "ID"]
+    names = {(row[0], row[1]) for row in rows[1:]}
+    assert {("busybox", "latest"), ("byhand/docker", "1"), ("byhand/oci", "1"), (f"{HOST}/app", "1")} <= names
+
+    node.apply("short.yaml", image_pod("short", "busybox", imagePullPolicy="Never", args=["x"]))
+    node.wait_status("short", "Running")
+    assert node.container("short")["image"] in ("busybox", "docker.io/library/busybox:latest")
+    in_use = node.cli("image", "rm", "busybox", check=False)
+    assert in_use.code == 1 and len(in_use.err.splitlines()) == 1, in_use
+    assert "busybox" in in_use.err and "use" in in_use.err
+    assert node.cli("image", "rm", "byhand/oci:1").out == "Untagged: docker.io/byhand/oci:1\n"
+    gone = node.cli("image", "rm", "byhand/oci:1", check=False)
+    assert gone.code == 1 and "byhand/oci:1" in gone.err
+    missing = node.cli("load", "/no/such.tar", check=False)
+    assert (missing.code, missing.err) == (1, "error: there is no file /no/such.tar\n")
+    (node.base / "bad.tar").write_bytes(b"no archive" * 100)
+    bad = node.cli("load", str(node.base / "bad.tar"), check=False)
+    assert bad.code == 1 and "bad.tar" in bad.err and len(bad.err.splitlines()) == 1
+
+
+def test_kill_9_of_the_daemon_while_an_image_comes(registry: Registry) -> None:
+    node = registry.node
+    assert registry.process is not None
+    layout = node.base / "large"
+    filler = support.tar((support.member("filler"), os.urandom(1 << 20) * 48))
+    support.write_layout(layout, [base_layer(), filler], "1", Cmd=["sh", "-c", f"stat -c %s /filler; {WAIT}"])
+    registry.push("large:1", layout)
+    node.apply("large.yaml", image_pod("large", f"{HOST}/large:1"))
+    node.wait(lambda: any((node.root / "images/ingest").glob("*/*")), "the pull to have begun")
+    registry.process.send_signal(signal.SIGSTOP)
+    node.kill()
+    registry.process.send_signal(signal.SIGCONT)
+    node.start()
+    node.wait_status("large", "Running")
+    node.wait(logged(node, "large", str(48 << 20)), "its words")
+    assert list((node.root / "images/ingest").iterdir()) == [], "nothing of the first pull is left"
+    assert yaml.safe_load(node.cli("get", "pod", "large", "-o", "yaml").out)["status"]["phase"] == "Running"
