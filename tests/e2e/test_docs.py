@@ -1,0 +1,101 @@
+"""The tour in docs/internals.md and the transcript in README.md, command by command, on a node of the test's own.
+
+After a change that is meant, `KUBELITE_RECORD=1 pytest tests/e2e/test_docs.py` writes the new output into the text, to
+be read, shortened with `…` and committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.cgroups import layout
+from runtime.cgroups.layout import Mode
+from tests.e2e.node import REPO, Node
+from tests.e2e.transcript import Matcher, Shell, Step, steps
+
+PROGRAM = Path(sys.executable).with_name("kubelite")
+READING = re.compile(r"kubelite (get|logs|why|trace|doctor|describe)|curl|ls ")  # may be asked again
+PATIENCE = 8.0
+
+
+def as_here(node: Node) -> list[tuple[str, str]]:
+    """What the documents say, and what that is on this node."""
+    return [
+        ("/var/lib/kubelite", str(node.root)),
+        ("/run/kubelite", str(node.run_dir)),
+        ("/var/log/pods", f"{node.log_dir}/pods"),
+        ("sudo make run", f"deploy/run {PROGRAM} {node.manifests}"),
+        ("sudo make stop", f"deploy/stop {PROGRAM}"),
+        ("manifests/examples", str(node.manifests)),
+    ]
+
+
+def as_written(node: Node, said: str) -> str:
+    """An output, as it would be on a machine whose only node this is."""
+    for written, here in as_here(node):
+        said = said.replace(here, written)
+    said = said.replace(str(PROGRAM), ".venv/bin/kubelite").replace(str(REPO), "/home/me/kubelite")
+    return said.replace(f"/{node.cgroup_parent}/", "/kubelite/").replace(node.name, "mynode")
+
+
+def follow(node: Node, shell: Shell, step: Step, matcher: Matcher) -> tuple[str, str]:
+    """Run a command: what it printed, and what is wrong with that."""
+    command = step.command
+    for written, here in as_here(node):
+        command = command.replace(written, here)
+    until = time.monotonic() + PATIENCE
+    while True:
+        said = as_written(node, shell.run(command))
+        wrong = matcher.mismatch(step.expected, said)
+        if not wrong or not READING.match(step.command) or time.monotonic() > until:
+            return said, wrong
+        time.sleep(0.2)
+
+
+def present(node: Node) -> frozenset[str]:
+    """What blocks may need, as far as it is here."""
+    table = "table ip probe { chain c { type nat hook output priority -100; }; }"
+    nat = subprocess.run(node.in_netns("nft", "-c", table), capture_output=True, check=False).returncode == 0
+    return frozenset({"v2" if layout().mode is Mode.V2 else "v1"} | ({"nat"} if nat else set()))
+
+
+@pytest.mark.parametrize("document", ["docs/internals.md", "README.md"])
+def test_what_the_document_says_is_true(document: str, tmp_path: Path) -> None:
+    path = REPO / document
+    text = path.read_text()
+    node = Node(tmp_path, settings={"BRIDGE": "kubelite0", "POD_CIDR": "10.88.0.0/16"})
+    node.prepare()
+    for example in (REPO / "manifests" / "examples").glob("*.yaml"):
+        shutil.copy(example, node.manifests)
+    environment = {**node.environ(), "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}", "LC_ALL": "C"}
+    wrong: list[tuple[Step, str, str]] = []
+    try:
+        here = present(node)
+        todo = [step for step in steps(text) if step.needs <= here]
+        assert todo, "there is nothing to try in it"
+        matcher = Matcher.of(text)
+        with contextlib.closing(Shell(node.in_netns(), cwd=REPO, env=environment)) as shell:
+            for step in todo:
+                said, problem = follow(node, shell, step, matcher)
+                if problem:
+                    wrong.append((step, said, problem))
+    finally:
+        node.destroy()
+    if os.environ.get("KUBELITE_RECORD"):
+        for step, said, _ in reversed(wrong):
+            text = text[: step.span[0]] + said + text[step.span[1] :]
+        path.write_text(text)
+    assert not wrong, "\n\n".join(
+        f"{document}:{step.line}: $ {step.command}\n{problem}; it says:\n{said}the text says:\n{step.expected}"
+        for step, said, problem in wrong
+    )
+    assert node.leftovers() == []
