@@ -45,7 +45,7 @@ test-kernel: setup ## (root) the engine and the node on this machine's kernel
 	$(BIN)/python -m pytest tests/kernel tests/e2e
 
 test-uml: setup  ## (root) the same on cgroup v2, inside User Mode Linux
-	tests/uml/run -- $(BIN)/python -m pytest tests/kernel tests/e2e
+	tests/uml/run --each tests/kernel/test_*.py tests/e2e/test_*.py -- $(BIN)/python -m pytest -rs
 
 bench: setup     ## (root) how long a start takes, beside every peer that is installed
 	$(BIN)/python -m tests.bench
