@@ -80,6 +80,8 @@ def test_what_the_document_says_is_true(document: str, tmp_path: Path) -> None:
     wrong: list[tuple[Step, str, str]] = []
     try:
         here = present(node)
+        if document == "README.md" and "nat" not in here:
+            pytest.skip("needs IPv4 nftables NAT in this kernel")
         todo = [step for step in steps(text) if step.needs <= here]
         assert todo, "there is nothing to try in it"
         matcher = Matcher.of(text)
