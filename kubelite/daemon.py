@@ -137,6 +137,8 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
         _background(stack, _dispatch(store, queue, sources, tracer), "dispatch")
+        for kind in ("ConfigMap", "Secret"):
+            _background(stack, _dispatch_content(store, worker, kind), f"dispatch-{kind}")
         _background(stack, sources.run(), "sources")
         await sources.ready.wait()
         _background(stack, _bury_orphans(agent), "orphans")
@@ -215,6 +217,15 @@ async def _dispatch(store: Store, queue: WorkQueue[str], sources: Sources, trace
                 sources.poke()
             else:
                 queue.add(change.record.uid)
+
+
+async def _dispatch_content(store: Store, worker: PodWorker, kind: str) -> None:
+    """A ConfigMap or Secret changes → look at the pods that can see it: those that wait for it start, the files of the
+    others are written anew."""
+    async with store.watch(kind) as watch:
+        async for change in watch:
+            for record in store.list("Pod", change.record.namespace):
+                worker.content_changed(record.uid)
 
 
 async def _bury_orphans(agent: Agent) -> None:

@@ -211,7 +211,8 @@ def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfi
     taken = {_clean(mount.mount_path) for mount in container.volume_mounts}
     made = [m for m in _defaults(pod, container, prepared, config) if m["destination"] not in taken]
     made += [m for m in _pod_files(container, prepared) if m["destination"] not in taken]
-    made += [_volume(mount, prepared) for mount in container.volume_mounts]
+    fixed = _fixed_volumes(pod)
+    made += [_volume(mount, prepared, fixed=mount.name in fixed) for mount in container.volume_mounts]
     return sorted(made, key=lambda mount: len([part for part in mount["destination"].split("/") if part]))
 
 
@@ -263,12 +264,19 @@ def _pod_files(container: Container, prepared: Prepared) -> list[dict[str, Any]]
     ]
 
 
-def _volume(mount: VolumeMount, prepared: Prepared) -> dict[str, Any]:
+def _fixed_volumes(pod: Pod) -> frozenset[str]:
+    """Volumes whose files the node writes: a container only reads them, as kubelet has it since 1.9.6."""
+    return frozenset(
+        v.name for v in pod.spec.volumes if v.config_map or v.secret or v.downward_api or v.projected
+    )
+
+
+def _volume(mount: VolumeMount, prepared: Prepared, *, fixed: bool) -> dict[str, Any]:
     source = prepared.volumes.get(mount.mount_path)
     if source is None:
         raise ConfigError(f'volumeMount {mount.mount_path}: volume "{mount.name}" is not there')
     propagation = _PROPAGATION.get(mount.mount_propagation or "", "rprivate")
-    options = ["rbind", propagation, "ro" if mount.read_only else "rw"]
+    options = ["rbind", propagation, "ro" if mount.read_only or fixed else "rw"]
     if not source.sub_path:
         return _mount(_clean(mount.mount_path), "bind", source.volume, options)
     # the engine opens it below the volume: whatever links a container puts there, none leads out

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 SOON = 1.0  # seconds until a decision that did not take is looked at again
 MAX_RETRY = 30.0
 LASTED = 600.0  # a sandbox that stood this long and is lost is made anew at once
+_FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreating", "PodInitializing"})
 
 
 @dataclass(slots=True)
@@ -81,6 +82,15 @@ class PodWorker:
         await self._node.puller.close()
 
     def _woken(self, uid: str) -> None:
+        self.wake(uid)
+
+    def content_changed(self, uid: str) -> None:
+        """A ConfigMap or Secret of the pod's namespace changed: what failed for want of one need not wait."""
+        memory = self._pods.get(uid)
+        if memory is not None:
+            for name, failure in list(memory.starts.items()):
+                if failure.reason in _FOR_WANT_OF_CONTENT:
+                    del memory.starts[name]
         self.wake(uid)
 
     def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
