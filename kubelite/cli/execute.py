@@ -50,9 +50,11 @@ def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options
     container, namespace, name = options["container"], options["namespace"] or "default", pod_name(pod)
     server = client(ctx)
     path = path_of(PODS, namespace, name)
-    if not container:
-        document = server.get(path)
-        container = _chosen(document, quiet=options["quiet"])
+    document = server.get(path)
+    phase = document.get("status", {}).get("phase")
+    if phase in ("Succeeded", "Failed"):
+        raise CliError(f"error: cannot exec into a container in a completed pod; current phase is {phase}")
+    container = container or _chosen(document, quiet=options["quiet"])
     tty = options["tty"] and _is_terminal(options["stdin"])
     query: Json = {"command": list(command), "container": container, "stdout": "true"}
     query |= {"stdin": "true"} if options["stdin"] else {}

@@ -46,6 +46,8 @@ def logs(ctx: click.Context, /, pod: str, container_name: str | None, **options:
     container = container_name or options["container"]
     query = _query(options)
     document = server.get(path_of(resource_type("pods"), namespace, name))
+    if container and container not in _names(document):
+        raise CliError(f"error: container {container} is not valid for pod {name}")
     names = _names(document) if options["all_containers"] else [container or default_container(document)]
     path = path_of(resource_type("pods"), namespace, name) + "/log"
     printers = [_Printer(server, path, {**query, "container": c}, _prefix(options, name, c)) for c in names]

@@ -36,6 +36,7 @@ class EventRecorder:
         self._store = store
         self._node = node_name
         self._clock = clock
+        self._last = 0  # nanoseconds in the name of the newest event
         self._known: OrderedDict[_Key, str] = OrderedDict()  # -> uid of the stored event
         self._pending: dict[str, Doc] = {}  # uid -> newest form not yet written
         self._writing: asyncio.Task[None] | None = None
@@ -108,11 +109,13 @@ class EventRecorder:
 
     def _new(self, reference: Doc, type_: str, reason: str, message: str, now: str) -> Doc:
         identity = str(uuid.uuid4())
+        self._last = max(self._last + 1, int(self._clock() * 1e9))
         return {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{reference['name']}.{identity.replace('-', '')[:16]}",
+                # as client-go names them: what happened to a pod within one second stays in order by name
+                "name": f"{reference['name']}.{self._last:016x}",
                 "namespace": reference.get("namespace") or "default",
                 "uid": identity,
                 "creationTimestamp": now,

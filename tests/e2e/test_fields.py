@@ -181,7 +181,7 @@ def test_names_and_dns(node: Node) -> None:
         {"ip": "192.0.2.1", "hostnames": ["one.test", "uno.test"]},
         {"ip": "192.0.2.2", "hostnames": ["two.test"]},
     ]
-    named = {
+    named: dict[str, Any] = {
         "hostname": "box",
         "subdomain": "inner",
         "hostAliases": aliases,

@@ -1,0 +1,197 @@
+"""The real kubectl against a whole node; our own commands print the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.manifests import SLEEP, container, pod
+from tests.e2e.node import Finished, Node
+from tests.e2e.terminal import on_terminal
+
+PORT = 8001
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
+
+
+@dataclass(slots=True)
+class Kubectl:
+    node: Node
+
+    def command(self, *arguments: str) -> list[str]:
+        return self.node.in_netns("kubectl", "-s", f"http://127.0.0.1:{PORT}", *arguments)
+
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, "KUBECONFIG": "/dev/null", "HOME": str(self.node.base), "TERM": "xterm"}
+
+    def __call__(self, *arguments: str) -> Finished:
+        command, environ = self.command(*arguments), self.environ()
+        done = subprocess.run(
+            command, env=environ, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
+        )  # fmt: skip
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def kubectl(node: Node) -> Iterator[Kubectl]:
+    script = str(Path(__file__).with_name("forward.py"))
+    command = node.in_netns(sys.executable, script, str(PORT), str(node.run_dir / "kubelite.sock"))
+    forward = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert forward.stdout is not None and forward.stdout.readline() == b"up\n"
+        yield Kubectl(node)
+    finally:
+        forward.kill()
+        forward.wait()
+        if forward.stdout is not None:
+            forward.stdout.close()
+
+
+def ageless(text: str) -> str:
+    """Both are asked within a second or two of each other: ages, and columns as wide as those, may differ."""
+    text = re.sub(r"\b(\d+m)?\d+s\b", "AGE", text)
+    text = re.sub(r"(\d+/(?:TCP|UDP)) \([\w-]+\)", r"\1", text)  # kubectl after 1.32 names ports too
+    return re.sub(r" {2,}", "  ", text)
+
+
+def prepare(node: Node) -> None:
+    crash = container(script="echo boom; exit 3")
+    limits = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"}}
+    web = container(
+        resources=limits,
+        ports=[{"name": "http", "containerPort": 80}],
+        env=[{"name": "A", "value": "b"}, {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        volumeMounts=[{"name": "data", "mountPath": "/data"}],
+    )  # fmt: skip
+    volumes = [{"name": "data", "emptyDir": {}}]
+    node.apply("web.yaml", pod("web", web, container("side"), labels={"app": "web"}, volumes=volumes))
+    node.apply("crash.yaml", pod("crash", crash))
+    node.apply("done.yaml", pod("done", container(script="echo done"), restartPolicy="Never"))
+    init = container("first", "exit 0")
+    node.apply("init.yaml", pod("with-init", container(), initContainers=[init], namespace="prod"))
+    node.apply("no.yaml", pod("no-image", {**container(), "image": "localhost/none:1"}))
+    node.wait_status("web", "Running")
+    node.wait_status("crash", "CrashLoopBackOff")
+    node.wait_status("done", "Completed")
+    node.wait_status("no-image", "ErrImageNeverPull")
+    node.wait(
+        lambda: " Running " in node.cli("get", "pods", "-n", "prod", "--no-headers").out, "the one in prod"
+    )
+
+
+SAME = (
+    ("get", "pods"),
+    ("get", "pods", "-A", "-o", "wide"),
+    ("get", "pod", "web", "--no-headers"),
+    ("get", "pods", "-l", "app=web", "-o", "name"),
+    ("get", "pods", "--show-labels"),
+    ("get", "pod", "web", "-o", "yaml"),
+    ("get", "pods", "-o", "json"),
+    ("get", "pods", "-n", "empty"),
+    ("get", "pod", "nix"),
+    ("get", "events", "--field-selector", "involvedObject.name=web"),
+    ("get", "nodes", "-o", "wide"),
+    ("get", "namespaces"),
+    ("describe", "pod", "web"),
+    ("describe", "pod", "crash"),
+    ("describe", "pod", "with-init", "-n", "prod"),
+    ("describe", "pod", "no-image"),
+    ("logs", "done"),
+    ("logs", "-p", "crash"),
+    ("logs", "web", "-c", "side"),
+    ("logs", "web", "-c", "nix"),
+    ("exec", "web", "-c", "side", "--", "sh", "-c", "echo out; echo err >&2; exit 5"),
+    ("exec", "done", "--", "true"),
+    ("exec", "web", "-c", "nix", "--", "true"),
+    ("exec", "nix", "--", "true"),
+    ("exec", "web", "-c", "side", "--", "no-such-program"),
+    ("logs", "web", "--all-containers", "--prefix"),
+    ("logs", "web", "--tail", "1"),
+    ("logs", "no-image"),
+    ("logs", "-p", "done"),
+    ("events", "--for", "pod/web"),
+    ("get", "pods/web", "pods/done"),
+    ("get", "po,ns"),
+    ("get", "pods", "--field-selector", "status.phase=Running"),
+    ("delete", "pod", "nix"),
+)
+
+
+def test_kubectl_and_kubelite_print_the_same(kubectl: Kubectl) -> None:
+    node = kubectl.node
+    prepare(node)
+    different = []
+    for arguments in SAME:
+        theirs, ours = kubectl(*arguments), node.cli(*arguments, check=False)
+        for answer in (theirs, ours):
+            answer.out = ageless(answer.out)
+        if arguments[0] == "events":  # kubectl's own table writes the kind as it is
+            theirs.out = theirs.out.replace("Pod/", "pod/")
+        if ours != theirs:
+            different.append(f"{' '.join(arguments)}:\n  kubectl  {theirs}\n  kubelite {ours}")
+    assert not different, "\n".join(different)
+    happened = [line.split()[1] for line in kubectl("describe", "pod", "done").out.splitlines()[-3:]]
+    assert happened == ["Pulled", "Created", "Started"], "in the order in which it happened"
+    # byte for byte where no age changes a column's width: every row but its last column
+    theirs, ours = kubectl("get", "pods", "-l", "app=web"), node.cli("get", "pods", "-l", "app=web")
+    cut = [text.out.rindex("AGE") for text in (theirs, ours)]
+    for index, text in enumerate((theirs, ours)):
+        text.out = "\n".join(line[: cut[index]] for line in text.out.splitlines())
+    assert ours.out == theirs.out
+
+
+def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
+    node = kubectl.node
+    node.apply("a.yaml", pod("a", container(script="echo hello; " + SLEEP)))
+    node.wait_status("a", "Running")
+    node.wait(lambda: kubectl("logs", "a").out == "hello\nstarted\n", "the log")
+    assert kubectl("wait", "--for=condition=Ready", "pod/a", "--timeout=10s").code == 0
+    piped = subprocess.run(
+        kubectl.command("exec", "-i", "a", "--", "sh", "-c", "wc -c; exit 4"),
+        env=kubectl.environ(), input=bytes(range(256)) * 1000, capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (piped.returncode, piped.stdout.split()) == (4, [b"256000"])
+
+    command = kubectl.command("exec", "-it", "a", "--", "sh")
+    with on_terminal(command, kubectl.environ(), columns=100, lines=30) as terminal:
+        terminal.expect(r"# ")
+        terminal.type("stty size\r")
+        terminal.expect(r"30 100")
+        terminal.resize(120, 40)
+        terminal.type("sleep 0.3; stty size\r")
+        terminal.expect(r"40 120")
+        terminal.type("sleep 1000\r")
+        terminal.expect(r"sleep 1000\r\n")
+        terminal.type("\x03")
+        terminal.expect(r"# ")
+        terminal.type("exit 7\r")
+        assert terminal.wait() == 7
+
+    follower = subprocess.Popen(
+        kubectl.command("logs", "-f", "a"), env=kubectl.environ(), stdout=subprocess.PIPE, text=True
+    )
+    assert follower.stdout is not None and follower.stdout.readline() == "hello\n"
+    uid = node.pod("a")["metadata"]["uid"]
+    deleted = kubectl("delete", "pod", "a")
+    assert deleted.out.startswith('pod "a" deleted')
+    assert "a.yaml" in deleted.err, "the warning names the file that brings it back"
+    assert follower.wait(10) == 0
+    follower.stdout.close()
+    node.wait(
+        lambda: json.loads(kubectl("get", "pods", "-o", "json").out)["items"][0]["metadata"]["uid"] != uid,
+        "a new pod of the manifest",
+    )
+    refused = kubectl("run", "x", "--image=busybox")
+    assert refused.code == 1 and "kubelite apply" in refused.err
+    assert "kubelite" in kubectl("version").out
+    assert [line.split()[0] for line in kubectl("api-resources", "--no-headers").out.splitlines()][
+        -1
+    ] == "secrets"
