@@ -16,6 +16,7 @@ What a directory means is decided by `manifest_plan.plan`, a pure function from 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import logging
@@ -26,8 +27,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-
-from watchfiles import awatch
 
 from kubelite.manifest_plan import (
     KINDS,
@@ -42,6 +41,7 @@ from kubelite.manifest_plan import (
     source_of,
 )
 from kubelite.objects import mark_deleting
+from kubelite.treewatch import TreeWatch
 from manifests.loader import load_text
 from state.errors import AlreadyExists, StorageFailed
 from state.store import Record, Store
@@ -131,7 +131,7 @@ class Sources:
     async def scan(self, *, settle: float = SETTLE) -> None:
         """Look at the directory and bring the store to what it says. `settle` 0 believes a missing document at once."""
         async with self._lock:
-            found = await asyncio.to_thread(_list, self.directory)
+            found = _list(self.directory)
             if isinstance(found, OSError):
                 self._fail(
                     f"the manifests directory {self.directory} cannot be read: {os.strerror(found.errno or 0)}"
@@ -283,31 +283,28 @@ class Sources:
         self._again = loop.call_at(due, self._wake.set)
 
     async def _watch(self) -> None:
-        """Wake `run` at file system events. A directory that goes is waited for, once a second."""
+        """Wake `run` at file system events. A directory that goes is waited for, once a second, and so is one that
+        cannot be watched (the user's inotify limits): it is then looked at once a second."""
+        said = ""
         while True:
             before = _identity(self.directory)
-            if before is None:
+            try:
+                watch = TreeWatch(self.directory, readable_name, self._wake.set)
+            except OSError as error:
+                if error.errno != errno.ENOENT and str(error) != said:
+                    log.warning("watching %s failed, looking once a second: %s", self.directory, error)
+                    said = str(error)
                 await asyncio.sleep(1.0)
                 self._wake.set()
                 continue
             try:
-                # debounce is an upper bound on collecting, step the wait for more: the defaults cost 95 ms, these 2
-                async for changes in awatch(
-                    self.directory,
-                    step=1,
-                    debounce=4,
-                    rust_timeout=1000,
-                    yield_on_timeout=True,
-                    recursive=True,
-                    watch_filter=None,
-                ):
-                    if changes:
-                        self._wake.set()
-                    if _identity(self.directory) != before:
-                        break
-            except (OSError, RuntimeError) as error:
-                log.warning("watching %s failed, trying again: %s", self.directory, error)
-                await asyncio.sleep(1.0)
+                said = ""
+                self._wake.set()  # what changed before the watch was there
+                while not watch.gone.is_set() and _identity(self.directory) == before:  # else mounted over
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(watch.gone.wait(), 1.0)
+            finally:
+                watch.close()
             self._wake.set()
 
 

@@ -39,5 +39,5 @@ def set_up(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in ("uvicorn", "httpx", "httpcore", "watchfiles", "asyncio", "pyroute2", "websockets"):
+    for name in ("uvicorn", "httpx", "httpcore", "asyncio", "pyroute2", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -323,6 +323,52 @@ async def test_watching_sees_create_edit_rename_remove(
     await until(lambda: names(store) == ["below"])
 
 
+async def test_watching_sees_all_depths_and_nothing_hidden(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    deep = directory / "a" / "b"
+    deep.mkdir(parents=True)
+    await asyncio.sleep(0.05)
+    (deep / "x.yaml").write_text(pod("deep"))
+    await until(lambda: names(store) == ["deep"])
+    (directory / "a").rename(directory / "c")
+    (directory / "c" / "b" / "y.yaml").write_text(pod("moved"))
+    await until(lambda: "moved" in names(store))
+    scans: list[None] = []
+    watching.scan = lambda: _note(scans)  # type: ignore[method-assign,assignment]
+    (directory / ".hidden").mkdir()
+    (directory / ".x.yaml").write_text(pod())
+    (deep.parent.parent / "notes.txt").write_text("")
+    await asyncio.sleep(0.2)  # longer than SETTLE, which the rename set going
+    scans.clear()
+    (directory / ".x.yaml").write_text(pod("again"))
+    await asyncio.sleep(0.05)
+    assert not scans
+    (directory / "z.yaml").write_text(pod())
+    await until(lambda: scans)
+
+
+async def _note(scans: list[None]) -> None:
+    scans.append(None)
+
+
+async def test_a_lost_event_queue_is_made_good(
+    directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "sub").mkdir()
+    await asyncio.sleep(0.05)
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with (directory / "web.yaml").open("w") as file:
+        for _ in range(limit // 2 + 100):  # a write and a change of mode cannot be merged into one event
+            file.write(" ")
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+    (directory / "sub" / "new").mkdir()
+    await asyncio.sleep(0.1)
+    (directory / "sub" / "new" / "x.yaml").write_text(pod("late"))
+    await until(lambda: "late" in names(store))
+
+
 async def test_an_editor_that_truncates_or_renames_ends_no_pod(
     directory: Path, store: Store, watching: Sources
 ) -> None:
