@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from kubelite.api.node import DiffEntry
@@ -54,7 +56,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
 
 
 def changed_fields(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """`spec.containers[0].image: "a" -> "b"` lines; lists of named things are compared by name."""
+    """`spec.containers[0].image: "a" -> "b"` lines, and of a longer text the lines that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             if key not in _QUIET:
@@ -64,6 +66,9 @@ def changed_fields(old: Any, new: Any, path: str = "") -> Iterator[str]:
             left = old[index] if index < len(old) else None
             right = new[index] if index < len(new) else None
             yield from changed_fields(left, right, f"{path}[{index}]")
+    elif isinstance(old, str) and isinstance(new, str) and old != new and "\n" in old + new:
+        lines = difflib.unified_diff(old.split("\n"), new.split("\n"), n=0, lineterm="")
+        yield from (f"{path}: {line}" for line in islice(lines, 2, None) if not line.startswith("@@"))
     elif old != new:
         yield f"{path}: {_text(old)} -> {_text(new)}"
 
