@@ -129,7 +129,7 @@ def _raw_terminal() -> Iterator[None]:
 
     signals = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSANOW)  # what was typed ahead is for the command
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
@@ -168,6 +168,7 @@ class _Session:
         self.protocol = ClientProtocol(uri, subprotocols=protocols, max_size=None)
         self.out = bytearray()
         self.ended = False
+        self.early: list[Any] = []  # frames that came in one piece with the handshake's answer
         self.status: Json | None = None
 
     def close(self) -> None:
@@ -185,7 +186,7 @@ class _Session:
             self._receive()
             for event in self.protocol.events_received():
                 if not isinstance(event, Response):
-                    self._frame(event)  # came in one piece with the answer
+                    self.early.append(event)  # shown by pump(): the terminal is not raw yet
                 elif event.status_code != 101:
                     raise _refused(event.status_code, bytes(event.body or b""))
                 else:
@@ -197,8 +198,11 @@ class _Session:
     def pump(self, *, stdin: bool, tty: bool, wake: int) -> Json | None:
         """Carry bytes until the command has ended; its Status, or None when the connection broke off."""
         reading = stdin
+        for event in self.early:
+            self._frame(event)
         if tty:
             self._resize()
+            self._flush()
         while not self.ended:
             poll = select.poll()
             poll.register(self.socket, select.POLLIN | (select.POLLOUT if self.out else 0))

@@ -163,8 +163,10 @@ def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
     command = kubectl.command("exec", "-it", "a", "--", "sh")
     with on_terminal(command, kubectl.environ(), columns=100, lines=30) as terminal:
         terminal.expect(r"# ")
-        terminal.type("stty size\r")
-        terminal.expect(r"30 100")
+        terminal.type(
+            "until stty size | grep '30 100'; do sleep 0.05; done\r"
+        )  # it sends the size after the start
+        terminal.expect("\n30 100")
         terminal.resize(120, 40)
         terminal.type("sleep 0.3; stty size\r")
         terminal.expect(r"40 120")
