@@ -190,9 +190,11 @@ class Forkserver:
         birth = self._fork(flags, inherited)
         try:
             birth.assign(number, config, listener)
-        except OSError:
+        except OSError as error:
             self._forget(birth)
-            raise
+            if not isinstance(error, ConnectionError):
+                raise
+            raise _failed("the shim died before it was asked for its sandbox") from error
 
     def _fork(self, flags: int, inherited: sandbox.Inheritance) -> _Birth:
         birth = _Birth(flags, inherited)
