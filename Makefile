@@ -26,7 +26,7 @@ stop: setup      ## (root) end what `make run` started: pods, network, daemon
 install: setup   ## (root) install kubelite and its systemd unit
 	@PREFIX=$(PREFIX) PYTHON=$(PYTHON) deploy/install
 
-uninstall:       ## (root) undo `make install`; state and images stay unless PURGE=1
+uninstall:       ## (root) undo `make install`; manifests and images stay unless PURGE=1
 	@PREFIX=$(PREFIX) deploy/uninstall
 
 check: setup     ## style, types, architecture

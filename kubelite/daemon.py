@@ -44,6 +44,8 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
+FRESH = 5.0  # seconds; a file read longer ago is not what a pod's start waited for
+
 
 class StartupError(Exception):
     """The node cannot start; the sentence says why."""
@@ -129,6 +131,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
             relist=settings.relist_seconds,
             uid_for=lambda namespace, name: uids.pop((namespace, name), None),
             report=report,
+            applied=lambda uid, state: _trace_manifest(tracer, uid, state),
         )
         disk_usage = DiskUsage(lambda: writable_layers(cri))
         agent = Agent(
@@ -136,11 +139,11 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         )
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
+        _background(stack, sources.run(), "sources")
+        await sources.ready.wait()  # no pod is started from what its manifest said before the daemon was away
         _background(stack, _dispatch(store, queue, sources, tracer), "dispatch")
         for kind in ("ConfigMap", "Secret"):
             _background(stack, _dispatch_content(store, worker, kind), f"dispatch-{kind}")
-        _background(stack, sources.run(), "sources")
-        await sources.ready.wait()
         _background(stack, _bury_orphans(agent), "orphans")
         _background(stack, _relist(agent, queue), "relist")
         _background(stack, disk_usage.run(), "disk-usage")
@@ -204,14 +207,21 @@ def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> No
     stack.push_async_callback(cancel)
 
 
+def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState) -> None:
+    """How a pod's manifest got here: the file's change, its reading, its record in the store."""
+    name = os.path.basename(state.file)
+    if time.time() - state.loaded_at < FRESH:  # else it is made anew from a file that was read long ago
+        tracer.mark(uid, "manifest changed", at=state.changed_at, detail=name)
+        tracer.mark(uid, "manifest read", at=state.loaded_at, detail=name)
+    tracer.mark(uid, "recorded")
+
+
 async def _dispatch(store: Store, queue: WorkQueue[str], sources: Sources, tracer: Tracer) -> None:
     """Every change of a pod → look at that pod; a deleted pod whose manifest still stands → look at the directory."""
     async with store.watch("Pod") as watch:
         for record in store.list("Pod"):
             queue.add(record.uid)
         async for change in watch:
-            if change.type == "ADDED":
-                tracer.mark(change.record.uid, "manifest read")
             if change.type == "DELETED":
                 tracer.forget(change.record.uid)
                 sources.poke()

@@ -40,6 +40,11 @@ class ManifestState:
     status: str = "Loaded"  # Loaded, Empty, Invalid, Unreadable
     loaded_at: float = 0.0
 
+    @property
+    def changed_at(self) -> float:
+        """When the file came to be what it is, Unix seconds: its ctime, which a rename sets too."""
+        return self.signature[3] / 1e9 if len(self.signature) > 3 else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -1,5 +1,5 @@
 """`kubelite reset`: a node as if it had never run. The daemon is ended, then every pod, then network and cgroups;
-images, state and manifests stay. Works with and without a living daemon, and again after it was interrupted."""
+images and manifests stay. Works with and without a living daemon, and again after it was interrupted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
         shutil.rmtree(f"{pods}/{uid}", ignore_errors=True)
     for path in (shims, f"{settings.run_dir}/network"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (settings.socket, f"{settings.run_dir}/kubelite.pid"):
+    # every pod has ended and the manifests say what is wanted: a record of restarts would only confuse the next start
+    state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm")]
+    locks = [f"{directory}/kubelite.pid" for directory in (settings.root, settings.run_dir)]
+    for path in (settings.socket, *locks, *state):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 

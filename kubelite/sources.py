@@ -16,7 +16,6 @@ What a directory means is decided by `manifest_plan.plan`, a pure function from 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import logging
@@ -27,6 +26,8 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+
+from watchfiles import awatch
 
 from kubelite.manifest_plan import (
     KINDS,
@@ -72,6 +73,7 @@ class Sources:
         relist: float = 20.0,
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
+        applied: Callable[[str, ManifestState], None] = lambda _uid, _state: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
@@ -82,6 +84,7 @@ class Sources:
         self._relist = relist
         self._uid_for = uid_for
         self._report = report
+        self._applied = applied  # called with a pod's uid once what its file says of it is in the store
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
@@ -246,8 +249,11 @@ class Sources:
         jobs: list[Awaitable[object]] = []
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
-            jobs.append(self._store.create(kind, created(doc, file, uid=uid or str(uuid.uuid4()), now=now)))
-        jobs.extend(self._store.update(kind, doc) for (kind, _, _), doc, _ in wanted.update)
+            new = created(doc, file, uid=uid or str(uuid.uuid4()), now=now)
+            jobs.append(self._put(self._store.create(kind, new), file))
+        jobs.extend(
+            self._put(self._store.update(kind, doc), file) for (kind, _, _), doc, file in wanted.update
+        )
         jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
         for result in await asyncio.gather(*jobs, return_exceptions=True):
@@ -255,6 +261,11 @@ class Sources:
                 log.error("manifests: %s", result)
             elif isinstance(result, BaseException):
                 raise result
+
+    async def _put(self, write: Awaitable[Record], file: str) -> None:
+        record = await write
+        if record.kind == "Pod" and file in self._files:
+            self._applied(record.uid, self._files[file])
 
     def _removals(self, gone: tuple[Key, ...], settle: float, now: float) -> list[Awaitable[object]]:
         moment = time.monotonic()
@@ -283,29 +294,49 @@ class Sources:
         self._again = loop.call_at(due, self._wake.set)
 
     async def _watch(self) -> None:
-        """Wake `run` at file system events. A directory that goes is waited for, once a second, and so is one that
-        cannot be watched (the user's inotify limits): it is then looked at once a second."""
-        said = ""
+        """Wake `run` at file system events. watchfiles is the watcher in charge, at an easy pace (each of its steps
+        wakes a thread, so the millisecond steps that a quick start wants would cost 17 ms of CPU a pod): it sees what
+        inotify does not (WATCHFILES_FORCE_POLLING for file systems that other machines write to), and that the
+        directory itself went. The quick word for local files comes from `TreeWatch`, which costs nothing until something
+        changes."""
         while True:
             before = _identity(self.directory)
-            try:
-                watch = TreeWatch(self.directory, readable_name, self._wake.set)
-            except OSError as error:
-                if error.errno != errno.ENOENT and str(error) != said:
-                    log.warning("watching %s failed, looking once a second: %s", self.directory, error)
-                    said = str(error)
+            if before is None:
                 await asyncio.sleep(1.0)
                 self._wake.set()
                 continue
+            quick = self._quick_watch()
+            self._wake.set()  # what changed before the watch was there
             try:
-                said = ""
-                self._wake.set()  # what changed before the watch was there
-                while not watch.gone.is_set() and _identity(self.directory) == before:  # else mounted over
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(watch.gone.wait(), 1.0)
+                async for changes in awatch(
+                    self.directory,
+                    step=500,
+                    debounce=1000,
+                    rust_timeout=1000,
+                    yield_on_timeout=True,
+                    recursive=True,
+                    watch_filter=None,
+                ):
+                    if changes:
+                        self._wake.set()
+                    if _identity(self.directory) != before or (quick is not None and quick.gone.is_set()):
+                        break
+            except (OSError, RuntimeError) as error:
+                log.warning("watching %s failed, looking once a second: %s", self.directory, error)
+                await asyncio.sleep(1.0)
             finally:
-                watch.close()
+                if quick is not None:
+                    quick.close()
             self._wake.set()
+
+    def _quick_watch(self) -> TreeWatch | None:
+        """None when the user's inotify limits are used up: changes are then seen a second later."""
+        try:
+            return TreeWatch(self.directory, readable_name, self._wake.set)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                log.warning("%s is watched slowly: %s", self.directory, error)
+            return None
 
 
 def _list(directory: str) -> tuple[tuple[int, int], dict[str, tuple[int, ...]], set[str]] | OSError:

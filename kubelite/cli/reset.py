@@ -21,7 +21,7 @@ from kubelite.cli.errors import CliError
 @click.option("--node-name", metavar="NAME", help="Name of this node [default: the host's]")
 @click.option("--config", type=click.Path(dir_okay=False), help="Settings file.")
 def reset(**flags: Any) -> int:
-    """End the daemon, every pod and the network of this node. Images, state and manifests stay."""
+    """End the daemon, every pod and the network of this node. Images and manifests stay."""
     import asyncio
     import os
 
