@@ -1,7 +1,9 @@
 """The tables in `state.db`, the pragmas it is opened with, and the steps from each older schema to this one.
 
 SQLite in WAL mode with `synchronous=FULL`: a commit that returned is on the disk (https://sqlite.org/wal.html#performance
-and https://sqlite.org/pragma.html#pragma_synchronous), so what was acknowledged is there after a power cut.
+and https://sqlite.org/pragma.html#pragma_synchronous), so what was acknowledged is there after a power cut. Writes
+that need not be (Store: `durable=False`) are committed with NORMAL: a power cut may take the newest of them, to the
+last durable one, and nothing else; the death of a process takes none.
 `PRAGMA user_version` counts migrations. Migrations only ever add tables and columns with defaults, so that a daemon one
 version older still opens the file (it ignores what it does not know).
 """
@@ -21,9 +23,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     create_engine,
+    delete,
     event,
+    insert,
 )
+from sqlalchemy.dialects import sqlite
 
 metadata = MetaData()
 
@@ -61,6 +67,20 @@ meta = Table(
 #: One SQL list a version: MIGRATIONS[n] brings user_version n to n + 1. Version 1 is the tables above.
 MIGRATIONS: tuple[tuple[str, ...], ...] = ((),)
 SCHEMA_VERSION = len(MIGRATIONS)
+
+
+def _statements(table: Table, key: Column[Any]) -> tuple[str, str, tuple[str, ...]]:
+    """(delete by key, insert, the columns in the order of the insert's placeholders), for many rows at once."""
+    dialect = sqlite.dialect()
+    insertion = insert(table).compile(dialect=dialect)
+    deletion = delete(table).where(key == bindparam("key")).compile(dialect=dialect)
+    assert insertion.positiontup is not None
+    return str(deletion), str(insertion), tuple(insertion.positiontup)
+
+
+#: Compiled once: what a commit is made of.
+OBJECTS, CONTAINERS = _statements(objects, objects.c.uid), _statements(containers, containers.c.id)
+SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 
 
 def open_engine(path: str) -> Engine:

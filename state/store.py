@@ -5,6 +5,9 @@ decided against memory, committed by one writer thread, and only then become vis
 that arrive while a commit is under way share the next one (group commit), so a burst of 200 pods costs a handful of
 disk flushes instead of 200. The store knows no kinds: a document is a dictionary with `metadata`.
 
+A write is on the disk when it returns, unless its caller says that it need not be (`durable=False`: a power cut may
+undo it, as long as no durable write came after it). One that is in no hurry (`delay`, seconds) waits for one that is.
+
 A file that SQLite finds damaged is set aside as `state.db.damaged-<unix time>` and a new one begins; `Store.set_aside`
 names it so that the daemon can say so and rebuild from the manifests and from what runs.
 """
@@ -22,8 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, delete, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from state import schema
@@ -83,6 +85,7 @@ class _Write:
 
     decide: Callable[[_Batch], Record | None]
     done: asyncio.Future[Record | None]
+    durable: bool = True
 
 
 @dataclass(slots=True)
@@ -91,6 +94,7 @@ class _Batch:
 
     store: Store
     version: int
+    durable: bool = True
     objects: dict[str, Record | None] = field(default_factory=dict)  # uid -> record, None = deleted
     names: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
@@ -169,7 +173,10 @@ class Store:
         self._watches: list[Watch] = []
         self._queue: deque[_Write] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._connection: Connection | None = None  # the writer thread's
+        self._synchronous = True  # what it commits with
 
     @classmethod
     def open(cls, path: str) -> Store:
@@ -263,7 +270,7 @@ class Store:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    async def create(self, kind: str, doc: Doc) -> Record:
+    async def create(self, kind: str, doc: Doc, *, durable: bool = True, delay: float = 0.0) -> Record:
         """Add an object; `doc.metadata` must have name and uid. Raises AlreadyExists."""
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
@@ -275,9 +282,11 @@ class Store:
             batch.put("ADDED", record)
             return record
 
-        return _present(await self._submit(decide))
+        return _present(await self._submit(decide, durable=durable, delay=delay))
 
-    async def update(self, kind: str, doc: Doc, *, expect: int | None = None) -> Record:
+    async def update(
+        self, kind: str, doc: Doc, *, expect: int | None = None, durable: bool = True, delay: float = 0.0
+    ) -> Record:
         """Replace an object, found by namespace and name. Raises NotFound, or Conflict when its resourceVersion is not
         `expect`. A document that changes nothing is not written."""
         metadata = doc["metadata"]
@@ -293,9 +302,11 @@ class Store:
                 )
             return _replace(batch, old, doc)
 
-        return _present(await self._submit(decide))
+        return _present(await self._submit(decide, durable=durable, delay=delay))
 
-    async def modify(self, uid: str, change: Callable[[Doc], Doc | None]) -> Record | None:
+    async def modify(
+        self, uid: str, change: Callable[[Doc], Doc | None], *, durable: bool = True
+    ) -> Record | None:
         """Apply `change` (old document, not to be altered → new one, None for no change) to the object as it is at the
         moment of writing; None when it is gone."""
 
@@ -304,7 +315,7 @@ class Store:
             doc = change(old.doc) if old else None
             return _replace(batch, old, doc) if old and doc is not None else old
 
-        return await self._submit(decide)
+        return await self._submit(decide, durable=durable)
 
     async def update_status(self, uid: str, status: Doc) -> Record | None:
         """Set `.status` of the object; None when it is gone."""
@@ -322,29 +333,60 @@ class Store:
 
         return await self._submit(decide)
 
-    async def put_containers(self, rows: Mapping[str, ContainerRow | None]) -> None:
+    async def put_containers(
+        self, rows: Mapping[str, ContainerRow | None], *, durable: bool = True, delay: float = 0.0
+    ) -> None:
         """Record container instances by id; None forgets one."""
 
         def decide(batch: _Batch) -> None:
             batch.containers.update(rows)
 
-        await self._submit(decide)
+        await self._submit(decide, durable=durable, delay=delay)
+
+    async def forget_containers(self, pod_uid: str, *, durable: bool = True, delay: float = 0.0) -> None:
+        """Forget every container instance of a pod, those included whose record is still on its way here."""
+
+        def decide(batch: _Batch) -> None:
+            known = {**self._containers.get(pod_uid, {}), **batch.containers}
+            for identity, row in known.items():
+                if row is not None and row.pod_uid == pod_uid:
+                    batch.containers[identity] = None
+
+        await self._submit(decide, durable=durable, delay=delay)
 
     async def close(self) -> None:
         """Wait for what is queued, fold the log into the file, let go."""
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
+        while self._queue or self._writer is not None:
+            await asyncio.wait([self._start()])
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._let_go)
         self._thread.shutdown(wait=True)
         self._engine.dispose()
 
-    async def _submit(self, decide: Callable[[_Batch], Record | None]) -> Record | None:
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _submit(
+        self, decide: Callable[[_Batch], Record | None], *, durable: bool = True, delay: float = 0.0
+    ) -> Record | None:
         loop = asyncio.get_running_loop()
-        write = _Write(decide, loop.create_future())
+        write = _Write(decide, loop.create_future(), durable)
         self._queue.append(write)
-        if self._writer is None:
-            self._writer = loop.create_task(self._drain(), name="state-writer")
+        if delay and self._writer is None:
+            self._later = self._later or loop.call_later(delay, self._start)
+        else:
+            self._start()
         # The write goes on even if its caller is cancelled: half a decision must not be undone by a timeout.
         return await asyncio.shield(write.done)
+
+    def _start(self) -> asyncio.Task[None]:
+        """See that the writer runs."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._drain(), name="state-writer")
+        return self._writer
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
@@ -352,7 +394,7 @@ class Store:
             while self._queue:
                 writes = list(self._queue)
                 self._queue.clear()
-                batch = _Batch(self, self.resource_version)
+                batch = _Batch(self, self.resource_version, any(w.durable for w in writes))
                 decided = [(w, _attempt(w, batch)) for w in writes]
                 error: Exception | None = None
                 if batch.changes or batch.containers:
@@ -368,21 +410,30 @@ class Store:
             self._writer = None
 
     def _commit(self, batch: _Batch) -> None:
-        with self._engine.begin() as connection:
-            for uid, record in batch.objects.items():
-                connection.execute(delete(schema.objects).where(schema.objects.c.uid == uid))
-                if record is not None:
-                    connection.execute(insert(schema.objects).values(_object_row(record)))
-            for identity, row in batch.containers.items():
-                if row is None:
-                    connection.execute(delete(schema.containers).where(schema.containers.c.id == identity))
-                else:
-                    values = _container_row(row)
-                    statement = upsert(schema.containers).values(values)
-                    connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-            version = {"key": "resource_version", "value": str(batch.version)}
-            statement = upsert(schema.meta).values(version)
-            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=version))
+        """In the writer's thread, on a connection of its own that is kept."""
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            self._write(self._connection, batch)
+        except BaseException:
+            connection, self._connection, self._synchronous = self._connection, None, True
+            if connection is not None:
+                connection.invalidate()
+                connection.close()
+            raise
+
+    def _write(self, connection: Connection, batch: _Batch) -> None:
+        with connection.begin():
+            if (
+                batch.durable != self._synchronous
+            ):  # outside of SQLite's transaction, which the first change begins
+                connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if batch.durable else 'NORMAL'}")
+                self._synchronous = batch.durable
+            rows = [_object_row(record) for record in batch.objects.values() if record is not None]
+            _replace_rows(connection, schema.OBJECTS, list(batch.objects), rows)
+            rows = [_container_row(row) for row in batch.containers.values() if row is not None]
+            _replace_rows(connection, schema.CONTAINERS, list(batch.containers), rows)
+            connection.exec_driver_sql(schema.SET_META, ("resource_version", str(batch.version)))
 
     def _publish(self, batch: _Batch) -> None:
         for uid, record in batch.objects.items():
@@ -459,6 +510,17 @@ def _same(old: Doc, new: Doc) -> bool:
 def _present(record: Record | None) -> Record:
     assert record is not None
     return record
+
+
+def _replace_rows(
+    connection: Connection, sql: tuple[str, str, tuple[str, ...]], keys: list[str], rows: list[dict[str, Any]]
+) -> None:
+    """All rows of `keys` go before the new ones come: a name may pass from one object to another."""
+    deletion, insertion, columns = sql
+    if keys:
+        connection.exec_driver_sql(deletion, [(key,) for key in keys])
+    if rows:
+        connection.exec_driver_sql(insertion, [tuple(row[column] for column in columns) for row in rows])
 
 
 def _object_row(record: Record) -> dict[str, Any]:

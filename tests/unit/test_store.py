@@ -150,7 +150,9 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
 async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     await store.create("Pod", pod("a"))
-    with store._engine.begin() as connection:
+    assert store._connection is not None
+    with store._connection.begin():
+        connection = store._connection
         connection.exec_driver_sql("PRAGMA max_page_count=1")
         limit = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count={limit}")
@@ -158,10 +160,48 @@ async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
         await store.create("Pod", pod("big", text="x" * 100_000))
     assert store.get("Pod", "default", "big") is None
     assert store.resource_version == 1
-    with store._engine.begin() as connection:
-        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
     assert (await store.create("Pod", pod("big", text="x" * 100_000))).resource_version == 2
     await store.close()
+
+
+async def test_what_need_not_be_durable_waits_for_no_disk_and_what_is_in_no_hurry_for_company(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    batches: list[tuple[int, int, int]] = []  # changes, rows, PRAGMA synchronous
+    write = store._write
+
+    def spy(connection: Any, batch: Any) -> None:
+        write(connection, batch)
+        level = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        connection.commit()
+        batches.append((len(batch.changes), len(batch.containers), level))
+
+    monkeypatch.setattr(store, "_write", spy)
+    await store.create("Pod", pod("a"), durable=False)
+    slow = asyncio.create_task(store.put_containers({"c1": row("c1", "uid-a")}, durable=False, delay=30))
+    await asyncio.sleep(0)
+    await store.update_status("uid-a", {"phase": "Running"})
+    await asyncio.wait_for(slow, 1)
+    await store.create("Pod", pod("b"), durable=False, delay=0.001)
+    assert batches == [(1, 0, 1), (1, 1, 2), (1, 0, 1)]
+    last = asyncio.create_task(store.create("Pod", pod("c"), delay=30))
+    await asyncio.sleep(0)
+    await store.close()
+    assert last.done() and store.get("Pod", "default", "c")
+
+
+async def test_a_pods_containers_are_forgotten_with_those_that_are_not_written_yet(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    await store.put_containers({"c1": row("c1", "uid-a"), "d1": row("d1", "uid-b")})
+    late = asyncio.create_task(store.put_containers({"c2": row("c2", "uid-a")}, delay=30))
+    await asyncio.sleep(0)
+    await store.forget_containers("uid-a")
+    await late
+    await store.close()
+    again = Store.open(str(tmp_path / "state.db"))
+    assert again.pods_with_containers() == ("uid-b",)
+    await again.close()
 
 
 def test_an_unusable_place_is_one_clear_error(tmp_path: Path) -> None:
