@@ -297,8 +297,7 @@ class Sources:
         """Wake `run` at file system events. watchfiles is the watcher in charge, at an easy pace (each of its steps
         wakes a thread, so the millisecond steps that a quick start wants would cost 17 ms of CPU a pod): it sees what
         inotify does not (WATCHFILES_FORCE_POLLING for file systems that other machines write to), and that the
-        directory itself went. The quick word for local files comes from `TreeWatch`, which costs nothing until something
-        changes."""
+        directory itself went. The quick word for local files comes from `TreeWatch`, which costs nothing meanwhile."""
         while True:
             before = _identity(self.directory)
             if before is None:
