@@ -134,7 +134,10 @@ def _problem(item: Any, root: "type[BaseModel]") -> Problem:
 
 def _type_message(kind: str, value: object, item: Any) -> str:
     match kind:
-        case "string_type" if isinstance(value, bool | int | float):
+        case "string_type" if isinstance(value, bool):  # which word stood there, the parser does not tell
+            words = "y, n, yes, no, on, off, true or false"
+            return f"must be a string: put it in quotes (YAML takes a bare {words} as a truth)"
+        case "string_type" if isinstance(value, int | float):
             return f"must be a string: put it in quotes, like {json.dumps(_plain(value))}"
         case "string_type":
             return f"must be a string, got {_kind_of(value)}"

@@ -80,8 +80,10 @@ class _Getter:
         self.failed = False
         self.printed = False
         self.empty = False
+        self.asked = False
 
     def get(self, query: Wanted) -> None:
+        self.asked = True
         if self.options["watch"] or self.options["watch_only"]:
             self._watch(query)
         elif self.output in ("", "wide"):
@@ -90,6 +92,8 @@ class _Getter:
             self._objects(query)
 
     def finish(self) -> None:
+        if not self.asked:  # only manifests were, which print themselves
+            return
         if self.output == "json" and (self.objects or not self.failed):
             print_json(self.objects[0] if self.single and len(self.objects) == 1 else list_of(self.objects))
         if self.output == "yaml" and (self.objects or not self.failed):

@@ -72,7 +72,11 @@ def test_every_wire_name_is_kubernetes_own() -> None:
     ("data", "sentence"),
     [
         ({"name": 1}, 'name: must be a string: put it in quotes, like "1"'),
-        ({"name": True}, 'name: must be a string: put it in quotes, like "true"'),
+        (
+            {"name": True},
+            "name: must be a string: put it in quotes "
+            "(YAML takes a bare y, n, yes, no, on, off, true or false as a truth)",
+        ),
         ({"name": ["a"]}, "name: must be a string, got a list"),
         ({"generation": "3"}, "generation: must be an integer: remove the quotes around 3"),
         ({"generation": True}, "generation: must be an integer, got true"),
