@@ -11,6 +11,19 @@ from state.store import Record
 
 KINDS = ("ConfigMap", "Secret", "Pod")  # in the order they are applied
 
+#: Metadata that only the node itself writes. A manifest may carry it (`kubectl get -o yaml`), it means nothing there.
+OF_THE_NODE = frozenset(
+    (
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+        "selfLink",
+    )
+)
+
 Key = tuple[str, str, str]  # kind, namespace, name
 Doc = dict[str, Any]
 
@@ -57,10 +70,11 @@ class Plan:
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
 
 
-def plan(files: Iterable[ManifestState], recorded: Iterable[Record]) -> Plan:
+def plan(files: Iterable[ManifestState], recorded: Iterable[Record], lost: Iterable[str] = ()) -> Plan:
     """The changes that make the store say what the files say. A file without any good version (broken since the
-    daemon started) keeps what the store has of it."""
+    daemon started) keeps what the store has of it, and so does a directory that cannot be read (`lost`)."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
+    unreadable = tuple(f"{directory}/" for directory in lost)
     files = sorted(files, key=lambda f: f.file)
     keep = {f.file for f in files if f.objects is None}
     claims: dict[Key, list[str]] = {}
@@ -69,10 +83,19 @@ def plan(files: Iterable[ManifestState], recorded: Iterable[Record]) -> Plan:
             claims.setdefault(key, []).append(state.file)
     owners = {key: _owner(found, known.get(key)) for key, found in claims.items()}
     documents = {state.file: state.objects or {} for state in files}
+    duplicates = _duplicates(claims, owners)
+    uids = {r.uid: key for key, r in known.items()}
     create, update, renew = [], [], []
     for key, file in owners.items():
         record = known.get(key)
-        if record is None:
+        uid = documents[file][key]["metadata"].get("uid") if key[0] == "Pod" else None
+        if record is None and uid and uids.setdefault(uid, key) != key:
+            kind, namespace, name = uids[uid]
+            problem = Problem(
+                f"{kind} {namespace}/{name} has this uid", field="metadata.uid", kind="duplicate"
+            )
+            duplicates[file] = (*duplicates.get(file, ()), problem)
+        elif record is None:
             create.append((key, documents[file][key], file))
         elif not record.deleting and (wanted := merged(record.doc, documents[file][key], file)) is not None:
             if _ended(record) and wanted.get("spec") != record.doc.get("spec"):
@@ -82,12 +105,13 @@ def plan(files: Iterable[ManifestState], recorded: Iterable[Record]) -> Plan:
     gone = [
         key
         for key, record in known.items()
-        if key not in owners and (source := source_of(record)) and source not in keep and not record.deleting
+        if key not in owners and (source := source_of(record)) and not record.deleting
+        if source not in keep and not source.startswith(unreadable)
     ]
     rank = {kind: place for place, kind in enumerate(KINDS)}
     create.sort(key=lambda entry: rank[entry[0][0]])
     update.sort(key=lambda entry: rank[entry[0][0]])
-    return Plan(tuple(create), tuple(update), tuple(gone), tuple(renew), _duplicates(claims, owners))
+    return Plan(tuple(create), tuple(update), tuple(gone), tuple(renew), duplicates)
 
 
 def _ended(record: Record) -> bool:
@@ -140,7 +164,9 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
 
 
 def bound(doc: Doc, node_name: str) -> Doc:
-    """A manifest's pod is this node's, as a scheduler would write it down."""
+    """A manifest's object without what is the node's to say; a pod is this node's, as a scheduler would have it."""
+    metadata = {key: value for key, value in doc["metadata"].items() if key not in OF_THE_NODE}
+    doc = {**doc, "metadata": metadata}
     if doc["kind"] == "Pod" and node_name:
         return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}
     return doc

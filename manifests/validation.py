@@ -7,6 +7,7 @@ Pods are in validation_pod, _container and _volume.
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 
 from manifests.core import ConfigMap, Pod, Secret
@@ -18,6 +19,8 @@ from manifests.validation_pod import validate_labels, validate_pod_spec
 
 MAX_DATA = 1 << 20  # of a ConfigMap's or Secret's values together
 MAX_ANNOTATIONS = 256 << 10
+#: An API server makes uids itself; one given in a manifest becomes part of paths (as in kubelet), so it must be a name.
+_UID = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
 def validate_object(obj: Object) -> list[Problem]:
@@ -54,6 +57,8 @@ def validate_meta(meta: ObjectMeta) -> Iterator[Problem]:
         yield required((*path, "name"), "name or generateName is required")
     if meta.namespace:
         yield from formatted((*path, "namespace"), meta.namespace, dns_label)
+    if meta.uid and not _UID.fullmatch(meta.uid):
+        yield invalid((*path, "uid"), meta.uid, "must be letters, digits, '-' and '.', at most 63 of them")
     yield from validate_labels(meta.labels, (*path, "labels"))
     for key in meta.annotations:
         for sentence in qualified_name(key.lower()):

@@ -251,6 +251,44 @@ async def test_two_documents_of_one_name(directory: Path, store: Store, sources:
     assert names(store) == ["web"], "the heir takes over, nothing is removed in between"
 
 
+@pytest.mark.parametrize("uid", ["../../etc", "a/b", "..", "a_b", "a b", "x" * 64])
+async def test_a_uid_that_is_no_name_is_refused(
+    directory: Path, store: Store, sources: Sources, uid: str
+) -> None:
+    """It becomes part of paths that are removed with the pod."""
+    (directory / "web.yaml").write_text(pod().replace("name: web", f'name: web\n  uid: "{uid}"'))
+    await sources.scan()
+    assert names(store) == []
+    assert sources.states()[0].problems[0].field == "metadata.uid"
+
+
+async def test_two_pods_of_one_uid(directory: Path, store: Store, sources: Sources) -> None:
+    (directory / "a.yaml").write_text(pod().replace("name: web", "name: web\n  uid: u1"))
+    (directory / "b.yaml").write_text(pod("other").replace("name: other", "name: other\n  uid: u1"))
+    await sources.scan()
+    assert [(r.name, r.uid) for r in store.list("Pod")] == [("web", "u1")]
+    problem = sources.states()[1].problems[0]
+    assert (problem.field, problem.message) == ("metadata.uid", "Pod default/web has this uid")
+
+
+async def test_what_only_the_node_says_means_nothing_in_a_manifest(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    """As `kubectl get -o yaml` of a pod that is being deleted gives it."""
+    ending = (
+        'name: web\n  deletionTimestamp: "2020-01-01T00:00:00Z"\n  deletionGracePeriodSeconds: 5\n'
+        '  generation: 7\n  resourceVersion: "9"\n  creationTimestamp: "2020-01-01T00:00:00Z"'
+    )
+    (directory / "web.yaml").write_text(pod().replace("name: web", ending))
+    await sources.scan()
+    made = web(store)
+    assert not made.deleting and made.metadata["generation"] == 1
+    assert not made.metadata["creationTimestamp"].startswith("2020")
+    (directory / "web.yaml").write_text(pod(image="nginx").replace("name: web", ending))
+    await sources.scan()
+    assert not web(store).deleting and image(store) == "nginx" and web(store).metadata["generation"] == 2
+
+
 async def test_an_unsupported_kind_is_said_and_the_rest_applies(
     directory: Path, store: Store, sources: Sources
 ) -> None:
