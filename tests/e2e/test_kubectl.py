@@ -163,14 +163,14 @@ def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
     command = kubectl.command("exec", "-it", "a", "--", "sh")
     with on_terminal(command, kubectl.environ(), columns=100, lines=30) as terminal:
         terminal.expect(r"# ")
-        terminal.type(
-            "until stty size | grep '30 100'; do sleep 0.05; done\r"
-        )  # it sends the size after the start
+        # kubectl sends the size after the start
+        terminal.type("until stty size | grep '30 100'; do sleep 0.05; done\r")
         terminal.expect("\n30 100")
         terminal.resize(120, 40)
         terminal.type("sleep 0.3; stty size\r")
         terminal.expect(r"40 120")
         terminal.type("sleep 1000\r")
+        node.wait(lambda: " sleep 1000" in node.cli("exec", "a", "--", "ps").out, "the sleep")
         terminal.expect(r"sleep 1000\r\n")
         terminal.type("\x03")
         terminal.expect(r"# ")
