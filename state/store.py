@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -193,6 +193,7 @@ class Store:
 
     @classmethod
     def _load(cls, path: str, *, set_aside: str = "") -> Store:
+        _keep_private(path)
         engine = schema.open_engine(path)
         store = cls(engine, path, set_aside=set_aside)
         try:
@@ -389,25 +390,32 @@ class Store:
         return self._writer
 
     async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._queue:
                 writes = list(self._queue)
                 self._queue.clear()
-                batch = _Batch(self, self.resource_version, any(w.durable for w in writes))
-                decided = [(w, _attempt(w, batch)) for w in writes]
-                error: Exception | None = None
-                if batch.changes or batch.containers:
-                    try:
-                        await loop.run_in_executor(self._thread, self._commit, batch)
-                        self._publish(batch)
-                    except (DatabaseError, OSError) as failure:
-                        error = StorageFailed(f"cannot write the state file {self.path}: {_words(failure)}")
-                        error.__cause__ = failure
-                for write, result in decided:
-                    _settle(write.done, error if error and not isinstance(result, Exception) else result)
+                await self._write_together(writes)
         finally:
             self._writer = None
+
+    async def _write_together(self, writes: Sequence[_Write]) -> None:
+        """Decide, commit, publish; every caller gets its answer, whatever happens."""
+        batch = _Batch(self, self.resource_version, any(w.durable for w in writes))
+        decided = [(w, _attempt(w, batch)) for w in writes]
+        error: Exception | None = None
+        if batch.changes or batch.containers:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, batch)
+                self._publish(batch)
+            except Exception as failure:  # noqa: BLE001 - what it was is told to each caller
+                if len(writes) > 1 and not isinstance(failure, (DatabaseError, OSError)):
+                    for write in writes:  # one of them cannot be stored at all: the others can
+                        await self._write_together([write])
+                    return
+                error = StorageFailed(f"cannot write the state file {self.path}: {_words(failure)}")
+                error.__cause__ = failure
+        for write, result in decided:
+            _settle(write.done, error if error and not isinstance(result, Exception) else result)
 
     def _commit(self, batch: _Batch) -> None:
         """In the writer's thread, on a connection of its own that is kept."""
@@ -551,7 +559,17 @@ def _words(error: Exception) -> str:
 
 
 def _looks_damaged(error: DatabaseError) -> bool:
-    return any(word in _words(error) for word in ("malformed", "not a database", "disk I/O error"))
+    """What SQLite says of the content. "disk I/O error" is the disk's (a full one says it of its own log's index)."""
+    return any(word in _words(error) for word in ("malformed", "not a database"))
+
+
+def _keep_private(path: str) -> None:
+    """Secrets are in it: nobody but its owner may read it or SQLite's log of it, which gets the file's own mode. Before
+    SQLite has it open: closing a descriptor of a file lets go of all the process's locks on it (fcntl(2))."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(path + suffix, 0o600)
 
 
 def _set_aside(path: str) -> str:

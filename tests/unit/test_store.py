@@ -164,6 +164,59 @@ async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
     await store.close()
 
 
+def test_a_disk_that_is_full_at_the_start_damages_nothing(tmp_path: Path) -> None:
+    async def fill() -> None:
+        store = Store.open(str(tmp_path / "state.db"))
+        await store.create("Pod", pod("a"))
+        await store.close()
+
+    asyncio.run(fill())
+    program = f"""
+import resource, signal
+from state.errors import StorageFailed
+from state.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    Store.open({str(tmp_path / "state.db")!r})
+except StorageFailed:
+    print("refused")
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "refused\n"
+    store = Store.open(str(tmp_path / "state.db"))
+    assert [record.name for record in store.list("Pod")] == ["a"]
+    asyncio.run(store.close())
+
+
+async def test_what_cannot_be_stored_at_all_is_its_callers_trouble_alone(tmp_path: Path) -> None:
+    """A name that is no UTF-8 (os.fsdecode of a file's name)."""
+    store = Store.open(str(tmp_path / "state.db"))
+    bad = store.create("Event", pod("a\udcff", "uid-bad"))
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(
+            store.create("Pod", pod("a")), bad, store.create("Pod", pod("b")), return_exceptions=True
+        )
+    assert [type(result).__name__ for result in results] == ["Record", "StorageFailed", "Record"]
+    assert [record.name for record in store.list("Pod")] == ["a", "b"] and store.list("Event") == []
+    await store.close()
+
+
+async def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
+    """Secrets are in it."""
+    path = tmp_path / "state.db"
+    path.touch(mode=0o644)
+    path.chmod(0o644)  # as an older version left it
+    store = Store.open(str(path))
+    await store.create("Secret", pod("a"))
+    assert {name: oct(os.stat(tmp_path / name).st_mode & 0o777) for name in os.listdir(tmp_path)} == {
+        "state.db": "0o600",
+        "state.db-wal": "0o600",
+        "state.db-shm": "0o600",
+    }
+    await store.close()
+
+
 async def test_what_need_not_be_durable_waits_for_no_disk_and_what_is_in_no_hurry_for_company(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
