@@ -14,6 +14,7 @@ import json
 import os
 import select
 import socket
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from signal import SIG_BLOCK, SIG_SETMASK, SIGCHLD, SIGKILL, pthread_sigmask, valid_signals
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # How long a child may take from clone3 to ready, and from the gate to execve. Only a hung file system takes longer
 # than milliseconds; the shim must not hang with it.
 HANDSHAKE_SECONDS: Final = 60.0
+END_SECONDS: Final = 2.0  # and how long what is killed is waited for
 
 # ioctl_tty(2); the numbers are asm-generic's, which all our architectures but ppc64le have
 _TIOCSPTLCK: Final = 0x40045431
@@ -70,6 +72,52 @@ class ExecHandle:
     pid: int
     pidfd: int
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class PendingExec:
+    """A process on its way to execve. `channel` is readable whenever `step` has something to do."""
+
+    pid: int
+    pidfd: int
+    channel: socket.socket
+    who: str
+    warnings: list[str]
+
+    def step(self) -> ExecHandle | None:
+        """Hear what there is, without waiting: the handle once execve has succeeded, None before. Afterwards, also of
+        what it raises, the caller does `done` or `abandon`."""
+        self.channel.setblocking(False)
+        try:
+            while (said := _packet(self.channel, self.who)) is not None:
+                self.warnings += said.get("warnings", [])
+        except BlockingIOError:
+            return None
+        return ExecHandle(self.pid, self.pidfd, tuple(self.warnings))
+
+    def wait(self, seconds: float) -> ExecHandle:
+        """Until execve. StateError when it takes longer; whatever is raised, the process is ended."""
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        deadline = time.monotonic() + seconds
+        try:
+            while (handle := self.step()) is None:
+                if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+                    raise StateError(f"{self.who}: the process did not start within {seconds:.0f} s")
+        except BaseException:
+            self.abandon()
+            raise
+        self.done()
+        return handle
+
+    def done(self) -> None:
+        """It runs: no more is to be heard of it."""
+        self.channel.close()
+
+    def abandon(self) -> None:
+        """End it instead."""
+        self.channel.close()
+        _end(self.pidfd)
 
 
 @dataclass(slots=True)
@@ -131,6 +179,14 @@ class Container:
     ) -> ExecHandle:
         """Run `process` (the OCI object) in all of the container's namespaces and its cgroup. Returns when execve has
         succeeded; raises StartError (runc's words), SpecError, StateError when the container is not running."""
+        pending = self.begin_exec(process, stdio=stdio, console_slave=console_slave)
+        return pending.wait(HANDSHAKE_SECONDS)
+
+    def begin_exec(
+        self, process: dict[str, Any], *, stdio: Stdio | None, console_slave: int | None = None
+    ) -> PendingExec:
+        """As `exec`, without the waiting: the process joins while its container runs, and may be starved of CPU by it
+        or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec."""
         if self._channel is not None or self.pidfd < 0 or _is_dead(self.pidfd):
             raise StateError(f"cannot exec in container {self.id}: it is not running")
         if self.cgroup.frozen():  # the new process would freeze before it answers
@@ -142,7 +198,8 @@ class Container:
         if "user" in oci.namespaces(self.spec):
             kinds |= sc.CLONE_NEWUSER
         with ExitStack() as always, ExitStack() as undo:
-            ours, theirs = _channel_pair(always)
+            ours, theirs = _channel_pair(undo)
+            always.callback(theirs.close)
             into = _into_cgroup(self.cgroup, always)
             job = init.Job(
                 process=wanted,
@@ -159,11 +216,8 @@ class Container:
                 gate=False,
             )
             pid, pidfd = _clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
-            theirs.close()
-            said = _converse(ours, f"exec in container {self.id}", until_exec=True)
-            handle = ExecHandle(pid, pidfd, (*warnings, *said))
             undo.pop_all()
-            return handle
+            return PendingExec(pid, pidfd, ours, f"exec in container {self.id}", warnings)
 
     def open_terminal(self) -> tuple[int, int]:
         """(master, slave) of a new terminal of the container's own /dev/pts, so that programs in it can name it
@@ -437,18 +491,20 @@ def _clone(
 
 
 def _end(pidfd: int) -> None:
-    """Kill and reap a child that never became a handle."""
+    """Kill and reap a child that never became a handle. One that does not die in time (uninterruptible, in a file
+    system that hangs) is left to the caller's own reaping of children it does not know."""
     with contextlib.suppress(SyscallError):
         sc.pidfd_send_signal(pidfd, SIGKILL)
+    _is_dead(pidfd, wait=END_SECONDS)
     with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     os.close(pidfd)
 
 
-def _is_dead(pidfd: int) -> bool:
+def _is_dead(pidfd: int, *, wait: float = 0.0) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(wait * 1000))
 
 
 def _converse(
@@ -463,24 +519,33 @@ def _converse(
     channel.settimeout(HANDSHAKE_SECONDS)
     while True:
         try:
-            packet = channel.recv(1 << 17)
+            said = _packet(channel, who)
         except TimeoutError as error:
             raise StateError(f"{who}: its init did not answer within {HANDSHAKE_SECONDS:.0f} s") from error
-        except ConnectionResetError:
-            packet = b""
-        if not packet:
+        if said is None:
             if until_exec:
                 return warnings
             raise StateError(f"{who}: its init was killed before it was ready")
-        said = json.loads(packet)
-        if "error" in said:
-            _raise(who, said["error"])
         warnings += said.get("warnings", [])
         if said.get("mappings") and mappings is not None:
             mappings()
             channel.send(b"mapped")
         if said.get("ready"):
             return warnings
+
+
+def _packet(channel: socket.socket, who: str) -> dict[str, Any] | None:
+    """The child's next word; None when the channel is closed. Its error is raised here."""
+    try:
+        packet = channel.recv(1 << 17)
+    except ConnectionResetError:
+        packet = b""
+    if not packet:
+        return None
+    said: dict[str, Any] = json.loads(packet)
+    if "error" in said:
+        _raise(who, said["error"])
+    return said
 
 
 def _raise(who: str, said: dict[str, Any]) -> NoReturn:

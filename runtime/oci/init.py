@@ -25,6 +25,7 @@ import select
 import signal
 import socket
 import stat
+import sys
 import termios
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
 
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYS_ADMIN: Final = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
-_MAX_PACKET: Final = 65536
+_MAX_TEXT: Final = (
+    4096  # characters of each part of an error: a program's name can be 128 KiB, a packet cannot
+)
+_NULL: Final = os.makedev(1, 3)  # /dev/null
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class _Reporter:
         self.warnings: list[str] = []
 
     def send(self, message: Mapping[str, Any]) -> None:
-        self.channel.send(json.dumps(message).encode()[:_MAX_PACKET])
+        self.channel.send(json.dumps(message).encode())
 
     def failed(self, error: BaseException) -> None:
         known = isinstance(error, RuntimeFault | OSError)
@@ -92,12 +96,19 @@ class _Reporter:
             "call": getattr(error, "call", "") or self.step,
             "about": getattr(error, "about", "") or getattr(error, "filename", None) or "",
         }
-        self.send({"error": {key: v if isinstance(v, int) else str(v) for key, v in about.items()}})
+        self.send({"error": {key: v if isinstance(v, int) else _cut(str(v)) for key, v in about.items()}})
+
+
+def _cut(text: str) -> str:
+    """Both ends tell more than one."""
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} … {text[-_MAX_TEXT // 2 :]}"
 
 
 def run(job: Job) -> NoReturn:
     """Become the container's process, or die having said why."""
     gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
+    # What is not imported by now never is: from the next mount namespace on, the import path is the container's files.
+    sys.meta_path.clear()
     report = _Reporter(job.channel)
     try:
         _init(job, report)
@@ -189,6 +200,8 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
 
         report.step = "pivot_root"
         rootfs.pivot(root, propagation=job.plan.propagation)
+    report.step = "stdio"
+    _reopen_null(proc)
     os.close(proc)
 
     # Limits and scheduling while we still may.
@@ -306,6 +319,34 @@ def _place_stdio(job: Job) -> None:
     for number, fd in enumerate(safe):
         os.dup2(fd, number, inheritable=True)
         os.close(fd)
+
+
+def _is_null(fd: int) -> bool:
+    try:
+        info = os.fstat(fd)
+    except OSError:
+        return False
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _NULL
+
+
+def _reopen_null(proc: int) -> None:
+    """Where 0, 1 or 2 is the host's null device, the container's own takes its place (runc's reOpenDevNull): with the
+    host's, root in the container could chmod(2) or chown(2) it for the whole machine. A container whose /dev/null is
+    something else gets a pipe without its other end."""
+    given = [fd for fd in (0, 1, 2) if _is_null(fd)]
+    if not given:
+        return
+    own = -1
+    with contextlib.suppress(OSError):
+        found = sc.openat2(sc.AT_FDCWD, "/dev/null", os.O_PATH, resolve=sc.RESOLVE_NO_MAGICLINKS)
+        if _is_null(
+            found
+        ):  # looked at before it is really opened: a running container put there what it likes
+            own = os.open(f"self/fd/{found}", os.O_RDWR | os.O_CLOEXEC, dir_fd=proc)
+    for fd in given:
+        os.dup2(
+            own if own >= 0 else os.pipe()[fd > 0], fd, inheritable=True
+        )  # the rest is closed with all others
 
 
 def _open_proc() -> int:

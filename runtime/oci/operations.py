@@ -215,7 +215,8 @@ class ReadonlyPath:
 @dataclass(frozen=True, slots=True)
 class MaskPaths:
     """Files get the host's /dev/null over them, directories one shared empty read-only tmpfs (linux.maskedPaths).
-    The container's /dev/null is never used: an image or a volume could have put something else there."""
+    The container's /dev/null is never used: an image or a volume could have put something else there. Read-only, or a
+    container's root could chmod(2) the host's device through it; reading and writing a device go on all the same."""
 
     targets: tuple[str, ...]
 
@@ -223,19 +224,18 @@ class MaskPaths:
         return f"mask {', '.join(self.targets)}"
 
     def execute(self, root: Root) -> None:
-        # Only attached mounts can be cloned before Linux 6.15: the first empty directory is the tmpfs itself, the
-        # others are clones of it where it is attached.
-        sources = {"null": _null_device(), "empty": -1}
+        # Only attached mounts can be cloned before Linux 6.15: the first of a kind is the source itself, the others are
+        # clones of it where it is attached.
+        sources = {"null": -1, "empty": -1}
         for path in self.targets:
             target = _open_if_there(root, path)
             if target < 0:
                 continue
-            if not stat.S_ISDIR(os.fstat(target).st_mode):
-                tree = _clone_mount(sources["null"])
-            elif sources["empty"] >= 0:
-                tree = _clone_mount(sources["empty"])
+            kind = "empty" if stat.S_ISDIR(os.fstat(target).st_mode) else "null"
+            if sources[kind] >= 0:
+                tree = _clone_mount(sources[kind])
             else:
-                tree = sources["empty"] = _empty_directory()
+                tree = sources[kind] = _empty_directory() if kind == "empty" else _null_device()
             sc.attach_mount(tree, target, about=f"mask {path}")
             os.close(target)
             if tree not in sources.values():
@@ -259,13 +259,14 @@ def _open_if_there(root: Root, path: str) -> int:
 
 
 def _null_device() -> int:
-    """The host's /dev/null, checked to be character device 1:3."""
-    fd = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+    """A detached read-only mount of the host's /dev/null, checked to be character device 1:3."""
+    fd = sc.open_tree(sc.AT_FDCWD, "/dev/null", sc.OPEN_TREE_CLONE)
     info = os.fstat(fd)
     if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
         raise CapabilityError(
             "/dev/null of this machine is not the null device: paths cannot be masked with it"
         )
+    sc.mount_setattr(fd, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_RDONLY, about="/dev/null")
     return fd
 
 

@@ -1,5 +1,8 @@
 """Further processes in running containers: their pipes or terminal go to the client that asked, their exit code too.
 
+A process that joins a running container is in its hands before it is what was asked for: it may be starved of CPU, or
+stopped by the container's root. So nobody waits for it here: the loop looks at it, and the answer comes when it comes.
+
 The shim holds nothing of an exec but a second descriptor of its terminal, for RESIZE, and lets go of that when the
 client's connection ends: then the last one to close the terminal hangs it up, as anywhere.
 """
@@ -10,11 +13,41 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from runtime.errors import NotFoundError, StateError
+from runtime.errors import NotFoundError, RuntimeFault, StateError
 from runtime.oci import container as engine
 from runtime.shim import streams
+from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
 from runtime.shim.supervisor import Supervised
+
+START_SECONDS = 25.0  # from the request to execve; less than a client waits for its answer
+
+Started = Callable[[dict[str, Any], list[int]], None]  # the answer, and descriptors that go with it
+Failed = Callable[[RuntimeFault], None]
+
+
+class _Starting:
+    """An exec that has not come to execve yet."""
+
+    __slots__ = ("ends", "failed", "fd", "master", "owner", "pending", "request", "started", "timer")
+
+    def __init__(
+        self,
+        pending: engine.PendingExec,
+        request: ExecRequest,
+        ends: streams.Ends,
+        master: int,
+        owner: object,
+    ) -> None:
+        self.pending = pending
+        self.fd = pending.channel.fileno()
+        self.request = request
+        self.ends = ends
+        self.master = master
+        self.owner = owner
+        self.started: Started
+        self.failed: Failed
+        self.timer: Timer
 
 
 class _Running:
@@ -36,38 +69,86 @@ class _Running:
 class Execs:
     """`exited(owner, event)` is called with the packet for the one who asked and for the subscribers."""
 
-    def __init__(self, exited: Callable[[object, dict[str, Any]], None]) -> None:
+    def __init__(self, loop: Loop, exited: Callable[[object, dict[str, Any]], None]) -> None:
+        self._loop = loop
         self._exited = exited
+        self._starting: dict[str, _Starting] = {}
         self._running: dict[str, _Running] = {}
 
     def start(
-        self, found: Supervised, request: ExecRequest, owner: object
-    ) -> tuple[dict[str, Any], list[int]]:
-        """The answer and the descriptors that go with it (the sender closes them). StartError: cannot be executed."""
-        if request.exec_id in self._running:
+        self, found: Supervised, request: ExecRequest, owner: object, *, started: Started, failed: Failed
+    ) -> None:
+        """One of `started` and `failed` (StartError: cannot be executed) is called later, unless the owner leaves.
+        Raises what can be said at once."""
+        if request.exec_id in self._running or request.exec_id in self._starting:
             raise StateError(f"exec {request.exec_id} exists already", reason="AlreadyExists")
         ends = streams.Terminal(found.pid, log=False) if request.tty else streams.Pipes(request.stdin)
+        keep = -1
         try:
+            if request.tty:
+                keep = os.dup(ends.master)
             if request.tty and request.width and request.height:
                 streams.resize(ends.master, request.width, request.height)
-            handle = found.handle.exec(
+            pending = found.handle.begin_exec(
                 request.process,
                 stdio=engine.Stdio(ends.stdin, ends.stdout, ends.stderr),
                 console_slave=ends.stdin if request.tty else None,
             )
-            keep = os.dup(ends.master) if request.tty else -1
-            self._running[request.exec_id] = _Running(request.container_id, handle, keep, owner)
-            named = {
-                "stdin": ends.stdin_w,
-                "stdout": ends.stdout_r,
-                "stderr": ends.stderr_r,
-                "master": ends.master,
-            }
-            given = {name: ends.release(fd) for name, fd in named.items() if fd >= 0}
-        finally:
+        except BaseException:
             ends.close()
-        answer = {"exec_id": request.exec_id, "pid": handle.pid, "fds": list(given)}
-        return answer, list(given.values())
+            if keep >= 0:
+                os.close(keep)
+            raise
+        one = _Starting(pending, request, ends, keep, owner)
+        one.started, one.failed = started, failed
+        one.timer = self._loop.after(START_SECONDS, lambda: self._overdue(one))
+        self._starting[request.exec_id] = one
+        self._loop.watch(one.fd, lambda _events: self._step(one))
+
+    def _step(self, one: _Starting) -> None:
+        try:
+            handle = one.pending.step()
+        except RuntimeFault as fault:
+            self._forget(one)
+            one.pending.abandon()
+            one.failed(fault)
+            return
+        if handle is None:
+            return
+        ends, exec_id = one.ends, one.request.exec_id
+        named = {
+            "stdin": ends.stdin_w,
+            "stdout": ends.stdout_r,
+            "stderr": ends.stderr_r,
+            "master": ends.master,
+        }
+        given = {name: ends.release(fd) for name, fd in named.items() if fd >= 0}
+        running = _Running(one.request.container_id, handle, one.master, one.owner)
+        one.master = -1
+        self._forget(one)
+        one.pending.done()
+        self._running[exec_id] = running
+        one.started({"exec_id": exec_id, "pid": handle.pid, "fds": list(given)}, list(given.values()))
+
+    def _overdue(self, one: _Starting) -> None:
+        self._forget(one)
+        one.pending.abandon()
+        one.failed(
+            StateError(
+                f"exec in container {one.request.container_id}: the process did not start within "
+                f"{START_SECONDS:.0f} s; the container starves or stops it",
+                retriable=True,
+            )
+        )
+
+    def _forget(self, one: _Starting) -> None:
+        """It is no longer starting; what was kept for it and not given on is closed."""
+        del self._starting[one.request.exec_id]
+        self._loop.unwatch(one.fd)
+        one.timer.cancel()
+        one.ends.close()
+        if one.master >= 0:
+            os.close(one.master)
 
     def resize(self, exec_id: str, width: int, height: int) -> None:
         running = self._running.get(exec_id)
@@ -79,6 +160,9 @@ class Execs:
 
     def reaped(self, pid: int, exit_code: int) -> None:
         """`exit_code` as waitstatus_to_exitcode gives it: negative = killed by that signal."""
+        for one in list(self._starting.values()):
+            if one.pending.pid == pid:
+                self._step(one)  # it is dead, so its channel has been closed: this settles it
         for exec_id, running in self._running.items():
             if running.pid == pid:
                 del self._running[exec_id]
@@ -95,6 +179,9 @@ class Execs:
                 return
 
     def owner_left(self, owner: object) -> None:
+        for one in [one for one in self._starting.values() if one.owner is owner]:
+            self._forget(one)
+            one.pending.abandon()
         for running in self._running.values():
             if running.owner is owner:
                 running.hang_up()

@@ -201,13 +201,20 @@ class Server:
 
 
 def answer_later(
-    client: Client, number: object, ok: dict[str, Any] | None, fault: RuntimeFault | None = None
+    client: Client,
+    number: object,
+    ok: dict[str, Any] | None,
+    fault: RuntimeFault | None = None,
+    *,
+    fds: list[int] | None = None,
 ) -> None:
-    """The answer to a request whose dispatch returned None."""
+    """The answer to a request whose dispatch returned None; `fds` are closed once they are sent."""
     if fault is not None:
-        client.send(_error(number, fault.reason, str(fault), fault.retriable))
+        client.send(
+            _error(number, fault.reason, str(fault), fault.retriable, getattr(fault, "exit_code", None))
+        )
     else:
-        client.send({"id": number, "ok": ok or {}})
+        client.send({"id": number, "ok": ok or {}}, fds)
 
 
 def close_fds(fds: list[int]) -> None:

@@ -106,7 +106,7 @@ class Shim:
         self._rewrite: Timer | None = None
         self.loop = Loop(self._children, self._fault)
         self._supervisor = Supervisor(self.loop, self._changed, self._ended, self._other_child)
-        self._execs = Execs(self._exec_exited)
+        self._execs = Execs(self.loop, self._exec_exited)
         self._server = Server(self.loop, listener, self._dispatch, self._client_left, self._fault)
         self._operations: dict[str, Callable[[Client, dict[str, Any]], Answer | None]] = {
             Op.STATE: self._op_state,
@@ -246,9 +246,15 @@ class Shim:
         self._changed(found)
         return {"container": found.record().to_json()}, []
 
-    def _op_exec(self, client: Client, args: dict[str, Any]) -> Answer:
-        request = _parse(ExecRequest, args)
-        return self._execs.start(self._supervisor.running(request.container_id), request, client)
+    def _op_exec(self, client: Client, args: dict[str, Any]) -> None:
+        request, number = _parse(ExecRequest, args), args.get("id")
+        self._execs.start(
+            self._supervisor.running(request.container_id),
+            request,
+            client,
+            started=lambda ok, fds: answer_later(client, number, ok, fds=fds),
+            failed=lambda fault: answer_later(client, number, None, fault),
+        )
 
     def _op_resize(self, _client: Client, args: dict[str, Any]) -> Answer:
         self._execs.resize(_text(args, "exec_id"), int(_number(args, "width")), int(_number(args, "height")))

@@ -1,0 +1,162 @@
+"""Containers that turn on the machine, on their runtime, or on whoever cleans up after them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import RuntimeFault, StartError
+from runtime.oci import init
+from tests.kernel.conftest import Engine
+from tests.kernel.shim_kit import Node, until
+
+pytestmark = pytest.mark.kernel
+
+NULL = os.makedev(1, 3)
+
+
+@pytest.fixture
+def null_mode() -> Iterator[int]:
+    """The mode of the machine's /dev/null, which it has afterwards too (tests set the execute bits, of no effect)."""
+    mode = stat.S_IMODE(os.stat("/dev/null").st_mode)
+    yield mode
+    os.chmod("/dev/null", mode)
+
+
+# --- the machine's own files ---
+
+
+def test_no_way_to_the_hosts_null_device_through_stdin(oci: Engine, null_mode: int) -> None:
+    script = "chmod 777 /proc/self/fd/0; stat -L -c %t:%T /proc/self/fd/0; readlink /proc/self/fd/0; cat"
+    result = oci.sh(script)
+    assert result.out == "1:3\n/dev/null\n"
+    assert stat.S_IMODE(os.stat("/dev/null").st_mode) == null_mode
+
+
+def test_nor_in_an_exec(oci: Engine, null_mode: int) -> None:
+    container = oci.start(oci.spec("sleep", "60"))
+    assert oci.exec(container, "chmod", "777", "/proc/self/fd/0").code == 0
+    assert oci.exec(container, "readlink", "/proc/self/fd/0").out == "/dev/null\n"
+    assert stat.S_IMODE(os.stat("/dev/null").st_mode) == null_mode
+    container.kill(9)
+
+
+@pytest.mark.parametrize(
+    "fake", ["rm /dev/null", "rm /dev/null; busybox mkfifo /dev/null", "ln -sf /proc/1/fd/1 /dev/null"]
+)
+def test_an_exec_where_dev_null_is_something_else(oci: Engine, null_mode: int, fake: str) -> None:
+    container = oci.start(oci.spec("sh", "-c", f"{fake}; exec sleep 60"))
+    while b"sleep" not in Path(f"/proc/{container.pid}/cmdline").read_bytes():
+        time.sleep(0.001)
+    assert oci.exec(container, "sh", "-c", "chmod 777 /proc/self/fd/0; cat; echo end").out == "end\n"
+    assert stat.S_IMODE(os.stat("/dev/null").st_mode) == null_mode
+    container.kill(9)
+
+
+def test_nor_through_what_hides_a_path(oci: Engine, null_mode: int) -> None:
+    hidden = ["/proc/version", "/proc/uptime"]
+    spec = oci.spec(
+        "sh", "-c", f"chmod 777 {hidden[0]}; chmod 777 {hidden[1]}; cat {hidden[0]}; echo x > {hidden[1]}"
+    )
+    spec["linux"]["maskedPaths"] = hidden
+    result = oci.run(spec)
+    assert result.out == ""
+    assert result.err.count("Read-only file system") == 2
+    assert result.code == 0
+    assert stat.S_IMODE(os.stat("/dev/null").st_mode) == null_mode
+
+
+# --- the runtime itself ---
+
+
+def test_nothing_is_imported_from_inside_a_container(
+    oci: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The import path is the host's, and the files at it are the container's once its root is ours."""
+    trap = tmp_path / "klt_trap.py"
+    trap.write_text("import os; os.write(1, b'caught')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def careless(*_: object) -> bytes:
+        __import__("klt_trap")
+        return b"/bin/true"
+
+    container = oci.start(oci.spec("sleep", "60"))
+    monkeypatch.setattr(init, "_find_program", careless)
+    monkeypatch.setattr(init, "_reopen_null", lambda _proc: None)
+    with pytest.raises(RuntimeFault, match="No module named 'klt_trap'"):
+        oci.exec(container, "true")
+    assert "klt_trap" not in sys.modules
+    container.kill(9)
+
+
+def test_a_program_with_a_very_long_name(oci: Engine) -> None:
+    """Its error is longer than a packet may be: cut, and still an error."""
+    with pytest.raises(StartError, match=r"file name too long|not found"):
+        oci.start(oci.spec("/" + "x" * 120_000))
+
+
+# --- whoever enters it ---
+
+STOPS_WHO_ENTERS = (
+    "while :; do for p in /proc/[1-9]*; do [ $p = /proc/1 ] || kill -STOP ${p#/proc/} 2>&-; done; done"
+)
+
+
+def test_a_container_that_stops_whoever_enters_it_holds_nobody_up(tmp_path: Path) -> None:
+    """The joining process is in the container's pid namespace before it is what was asked for, and its root may signal
+    it. The shim goes on: with its other containers, with the stop of this one, with the clients."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        hostile = await pod.start("sh", "-c", STOPS_WHO_ENTERS)
+        other = await pod.connect()
+        entering = [asyncio.create_task(pod.exec(hostile, "sleep", "60")) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        assert not all(task.done() for task in entering)
+        begun = time.monotonic()
+        assert (await other.state()).containers
+        assert (await pod.run("true")).exit_code == 0
+        await other.stop(hostile, signal=signal.SIGTERM, grace=0)
+        assert (await pod.ended(hostile)).exit_code == 137
+        assert time.monotonic() - begun < 5
+        ended = await asyncio.gather(*entering, return_exceptions=True)
+        assert not [
+            error for error in ended if isinstance(error, BaseException)
+        ]  # started, and killed with the rest
+        assert time.monotonic() - begun < 5
+
+    node = Node(tmp_path)
+    try:
+        node.run(story)
+    finally:
+        node.sweep()
+
+
+def test_an_exec_whose_client_left_before_it_started_is_ended(tmp_path: Path) -> None:
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        hostile = await pod.start("sh", "-c", STOPS_WHO_ENTERS)
+        children = Path(f"/proc/{pod.record.pid}/task/{pod.record.pid}/children")
+        entering = [asyncio.create_task(pod.exec(hostile, "sleep", "60")) for _ in range(3)]
+        await until(lambda: len(children.read_text().split()) == 4)
+        await asyncio.sleep(0.2)
+        started = sum(task.done() for task in entering)
+        pod.client.close()
+        await asyncio.gather(*entering, return_exceptions=True)
+        await until(lambda: len(children.read_text().split()) == 1 + started)
+        await (await pod.connect()).kill(hostile, signal.SIGKILL)
+
+    node = Node(tmp_path)
+    try:
+        node.run(story)
+    finally:
+        node.sweep()
