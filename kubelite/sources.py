@@ -38,13 +38,14 @@ from kubelite.manifest_plan import (
     bound,
     created,
     failed,
+    merged,
     plan,
     source_of,
 )
 from kubelite.objects import mark_deleting
 from kubelite.treewatch import TreeWatch
 from manifests.loader import load_text
-from state.errors import AlreadyExists, StorageFailed
+from state.errors import AlreadyExists, StoreError
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class Sources:
             Key, float
         ] = {}  # document gone from the files -> monotonic time it was first missed
         self._writers: dict[str, float] = {}  # file being written -> monotonic time it was first seen so
+        self._lost: set[str] = set()  # sub-directories that cannot be read
         self._identity: tuple[int, int] | None = None
         self._lock = asyncio.Lock()
         # a lease that is broken at the very moment it is held sends SIGIO, whose default is to end the process
@@ -106,6 +108,12 @@ class Sources:
             for state in sorted(self._files.values(), key=lambda s: s.file)
         ]
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of the directory is known: only then is a pod that no file has really nobody's."""
+        unknown = (state for state in self._files.values() if state.objects is None)
+        return not self.error and not self._lost and next(unknown, None) is None
+
     async def run(self) -> None:
         """Scan at every change, when something is due to be looked at again, and every `relist` seconds."""
         watcher = asyncio.create_task(self._watch(), name="watch-manifests")
@@ -114,8 +122,8 @@ class Sources:
                 self._wake.clear()
                 try:
                     await self.scan()
-                except StorageFailed as error:
-                    log.error("manifests wait: %s", error)
+                except StoreError as error:
+                    self._fail(f"what the manifests say cannot be recorded: {error}")
                     self._look_again(1.0)
                 try:
                     async with asyncio.timeout(self._relist):
@@ -147,10 +155,10 @@ class Sources:
                     "nothing is removed until a manifest is in it"
                 )
                 return
-            self._unfail()
             await self._remember(identity)
             await self._read(listed, lost)
             await self._apply(settle)
+            self._unfail()
             self.ready.set()
 
     def _fail(self, words: str) -> None:
@@ -161,7 +169,7 @@ class Sources:
 
     def _unfail(self) -> None:
         if self.error:
-            log.info("the manifests directory %s is back", self.directory)
+            log.info("the manifests in %s are followed again", self.directory)
         self.error = ""
 
     async def _replaced(self, identity: tuple[int, int]) -> bool:
@@ -188,14 +196,18 @@ class Sources:
 
     async def _read(self, listed: Mapping[str, tuple[int, ...]], lost: set[str]) -> None:
         """Parse what changed. `lost`: directories that could not be read; what is below them stays as it was."""
+        self._lost = lost
         for file in [f for f in self._files if f not in listed and not _below(f, lost)]:
             del self._files[file]
+        self._writers = {file: since for file, since in self._writers.items() if file in listed}
         for file, signature in sorted(listed.items()):
             known = self._files.get(file)
             if known and known.signature == signature and file not in self._writers:
                 continue
             state = self._load(file, signature, known)
             if state is None:
+                if known is None:  # what it said before the daemon was away stays until it can be read
+                    self._files[file] = ManifestState(file, status="Writing")
                 continue
             self._files[file] = state
             if known is None or state.problems != known.problems or state.status != known.status:
@@ -210,6 +222,8 @@ class Sources:
             text = self._text(file)
         except (OSError, UnicodeDecodeError) as error:
             words = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _words(error)
+            if "\ufffd" in file:
+                words = "its name is not UTF-8"
             problem = Problem(f"cannot be read: {words}", kind="unreadable")
             return failed(file, signature, known, (problem,), "Unreadable")
         if text is None:
@@ -243,7 +257,7 @@ class Sources:
             os.close(descriptor)
 
     async def _apply(self, settle: float) -> None:
-        wanted = plan(self._files.values(), self._recorded())
+        wanted = plan(self._files.values(), self._recorded(), self._lost)
         self._duplicates = wanted.duplicates
         now = self._clock()
         jobs: list[Awaitable[object]] = []
@@ -251,9 +265,7 @@ class Sources:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
             new = created(doc, file, uid=uid or str(uuid.uuid4()), now=now)
             jobs.append(self._put(self._store.create(kind, new), file))
-        jobs.extend(
-            self._put(self._store.update(kind, doc), file) for (kind, _, _), doc, file in wanted.update
-        )
+        jobs.extend(self._put(self._update(key, file), file) for key, _, file in wanted.update)
         jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
         for result in await asyncio.gather(*jobs, return_exceptions=True):
@@ -262,9 +274,19 @@ class Sources:
             elif isinstance(result, BaseException):
                 raise result
 
-    async def _put(self, write: Awaitable[Record], file: str) -> None:
+    def _update(self, key: Key, file: str) -> Awaitable[Record | None]:
+        """Bring the object to what its file says as it is when it is written: a deletion, or a status, that came since
+        the plan was made stays."""
+        wanted = (self._files[file].objects or {})[key]
+
+        def change(doc: Doc) -> Doc | None:
+            return None if doc["metadata"].get("deletionTimestamp") else merged(doc, wanted, file)
+
+        return self._store.modify(self._store.uid_of(*key) or "", change)
+
+    async def _put(self, write: Awaitable[Record | None], file: str) -> None:
         record = await write
-        if record.kind == "Pod" and file in self._files:
+        if record is not None and record.kind == "Pod" and file in self._files:
             self._applied(record.uid, self._files[file])
 
     def _removals(self, gone: tuple[Key, ...], settle: float, now: float) -> list[Awaitable[object]]:
@@ -364,6 +386,9 @@ def _walk(directory: str, files: dict[str, tuple[int, ...]], lost: set[str], *, 
         if entry.is_dir(follow_symlinks=False):
             _walk(entry.path, files, lost)
         elif readable_name(entry.name):
+            if (path := os.fsencode(entry.path).decode(errors="replace")) != entry.path:
+                files[path] = ()  # a name that nothing can be recorded under: reported when it is read
+                continue
             try:
                 found = entry.stat()
             except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.objects import SOURCE
+from kubelite.objects import SOURCE, mark_deleting
 from kubelite.sources import Sources, readable_name
 from state.store import Record, Store
 
@@ -310,6 +311,96 @@ async def test_a_file_being_written_is_left_alone(directory: Path, store: Store,
         writer.write("  - name: second\n    image: b\n")
     await sources.scan(settle=0)
     assert len(web(store).doc["spec"]["containers"]) == 2
+
+
+async def test_a_file_being_written_at_the_start_ends_no_pod(directory: Path, store: Store) -> None:
+    manifest = directory / "web.yaml"
+    manifest.write_text(pod())
+    await Sources(str(directory), store).scan()
+    after = Sources(str(directory), store)
+    with manifest.open("a") as writer:
+        await after.scan(settle=0)
+        await after.scan(settle=0)
+        assert names(store) == ["web"] and not after.complete
+        assert [state.status for state in after.states()] == ["Writing"]
+        writer.write("# done\n")
+    await after.scan(settle=0)
+    assert names(store) == ["web"] and after.complete
+
+
+async def test_a_directory_that_cannot_be_read_at_the_start_ends_no_pod(
+    directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "sub").mkdir()
+    (directory / "sub" / "web.yaml").write_text(pod())
+    await Sources(str(directory), store).scan()
+    after, scandir = Sources(str(directory), store), os.scandir
+
+    def stale(path: str) -> object:
+        if path.endswith("/sub"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kubelite.sources.os.scandir", stale)
+        await after.scan(settle=0)
+        assert names(store) == ["web"] and not after.complete
+    await after.scan(settle=0)
+    assert names(store) == ["web"] and after.complete
+
+
+async def test_a_file_whose_name_is_no_text_holds_up_no_other(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    Path(os.fsdecode(os.fsencode(directory) + b"/caf\xe9.yaml")).write_text(pod("cafe"))
+    (directory / "web.yaml").write_text(pod())
+    async with asyncio.timeout(5):
+        await sources.scan()
+    assert names(store) == ["web"]
+    assert sources.states()[0].problems[0].message == "cannot be read: its name is not UTF-8"
+
+
+async def test_an_edit_undoes_no_deletion_and_no_status_that_came_meanwhile(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await sources.scan()
+    uid = web(store).uid
+    (directory / "web.yaml").write_text(pod(image="nginx"))
+    status = asyncio.create_task(store.update_status(uid, {"phase": "Running"}))
+    await asyncio.sleep(0)  # it is on its way, and not to be seen yet
+    await sources.scan()
+    await status
+    assert image(store) == "nginx" and web(store).doc["status"] == {"phase": "Running"}
+    (directory / "web.yaml").write_text(pod(image="httpd"))
+    ending = asyncio.create_task(store.modify(uid, lambda doc: mark_deleting(doc, now=0)))
+    await asyncio.sleep(0)
+    await sources.scan()
+    await ending
+    assert web(store).deleting
+    (directory / "web.yaml").write_text(pod(image="redis"))
+    gone = asyncio.create_task(store.delete(uid))
+    await asyncio.sleep(0)
+    await sources.scan()
+    await gone
+
+
+async def test_a_disk_that_takes_nothing_is_said_and_waited_for(
+    directory: Path, store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "_commit", full)
+    task = asyncio.create_task(sources.run())
+    await asyncio.wait_for(sources.ready.wait(), 5)  # what runs is looked after all the same
+    assert "No space left" in sources.error and not sources.complete
+    monkeypatch.undo()
+    await until(lambda: names(store) == ["web"] and sources.complete)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x: y\n" * 3_000_000])
