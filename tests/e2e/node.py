@@ -20,6 +20,8 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[2]
 KUBELITE = (sys.executable, "-m", "kubelite")
 IMAGE = "localhost/kubelite/busybox:latest"
+# A guest under User Mode Linux takes several times as long for the same: this many times as long is then waited.
+PATIENCE = float(os.environ.get("KUBELITE_TEST_PATIENCE", "1"))
 TIMEOUT = 20.0
 
 
@@ -134,7 +136,7 @@ class Node:
         """Signal the daemon and wait for its end."""
         assert self.daemon is not None
         self.daemon.send_signal(number)
-        self.daemon.wait(TIMEOUT)
+        self.daemon.wait(TIMEOUT * PATIENCE)
 
     def stop(self) -> None:
         if self.daemon is not None and self.daemon.poll() is None:
@@ -148,7 +150,7 @@ class Node:
         try:
             self.cli("reset", timeout=60)
             if self.daemon is not None:
-                self.daemon.wait(TIMEOUT)
+                self.daemon.wait(TIMEOUT * PATIENCE)
         finally:
             for process in (self.daemon, self.holder):
                 if process is not None and process.poll() is None:
@@ -193,7 +195,7 @@ class Node:
             input=stdin,
             stdin=None if stdin is not None else subprocess.DEVNULL,
             capture_output=True,
-            timeout=timeout,
+            timeout=timeout * PATIENCE,
             check=False,
         )
         finished = Finished(
@@ -239,6 +241,7 @@ class Node:
         return path
 
     def wait(self, condition: Callable[[], object], what: str, timeout: float = TIMEOUT) -> None:
+        timeout *= PATIENCE
         until = time.monotonic() + timeout
         last: object = None
         while time.monotonic() < until:
@@ -270,7 +273,7 @@ class Node:
 
     def get(self, url: str) -> str:
         """The body of a page on the node's own loopback."""
-        command = self.in_netns("curl", "-sS", "--max-time", "5", url)
+        command = self.in_netns("curl", "-sS", "--max-time", f"{5 * PATIENCE:g}", url)
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
     def doctor(self) -> list[dict[str, Any]]:
@@ -314,4 +317,4 @@ def pack_image(directory: Path) -> Path:
 
 
 def wait_fd(descriptor: int, timeout: float = TIMEOUT) -> bool:
-    return bool(select.select([descriptor], [], [], timeout)[0])
+    return bool(select.select([descriptor], [], [], timeout * PATIENCE)[0])

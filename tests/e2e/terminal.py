@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.e2e.node import REPO
+from tests.e2e.node import PATIENCE, REPO
 
-TIMEOUT = 15.0
+TIMEOUT = 15.0 * PATIENCE
 # the child takes the terminal itself: a test's process has threads, and must not run Python between fork and exec
 _TAKE = (
     "import fcntl, os, sys, termios\n"
