@@ -141,7 +141,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
             log.warning("network: %s", sentence)
         _background(stack, sources.run(), "sources")
         await sources.ready.wait()  # no pod is started from what its manifest said before the daemon was away
-        _background(stack, _dispatch(store, queue, sources, tracer), "dispatch")
+        _background(stack, _dispatch(store, worker, queue, sources, tracer), "dispatch")
         for kind in ("ConfigMap", "Secret"):
             _background(stack, _dispatch_content(store, worker, kind), f"dispatch-{kind}")
         _background(stack, _bury_orphans(agent), "orphans")
@@ -216,7 +216,9 @@ def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState) -> None:
     tracer.mark(uid, "recorded")
 
 
-async def _dispatch(store: Store, queue: WorkQueue[str], sources: Sources, tracer: Tracer) -> None:
+async def _dispatch(
+    store: Store, worker: PodWorker, queue: WorkQueue[str], sources: Sources, tracer: Tracer
+) -> None:
     """Every change of a pod → look at that pod; a deleted pod whose manifest still stands → look at the directory."""
     async with store.watch("Pod") as watch:
         for record in store.list("Pod"):
@@ -225,7 +227,7 @@ async def _dispatch(store: Store, queue: WorkQueue[str], sources: Sources, trace
             if change.type == "DELETED":
                 tracer.forget(change.record.uid)
                 sources.poke()
-            else:
+            elif worker.is_news(change.record):
                 queue.add(change.record.uid)
 
 

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -52,6 +52,7 @@ from state.store import ContainerRow, Store
 
 log = logging.getLogger(__name__)
 
+RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then the shim alone has it
 MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
 
 _STATES = {
@@ -341,7 +342,7 @@ class LocalCri:
                 }
                 rows[row.id] = replace(row, state="stopped", updated_at=now, doc=doc)
         if rows:
-            await self._store.put_containers(rows)
+            await self._store.put_containers(rows, durable=False)
 
     async def remove_pod(self, uid: str) -> None:
         row_logs = {
@@ -349,7 +350,8 @@ class LocalCri:
         }
         for row in self._store.containers(uid):
             self._unlink_log(row.doc)
-        await self._store.put_containers({row.id: None for row in self._store.containers(uid)})
+        # rides on the deletion of the pod's object, which is next
+        self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
         unmount_below(self.pod_dir(uid))
         trees = [self.pod_dir(uid), *(path for path in row_logs if path.endswith(uid)), *self._log_dirs(uid)]
         await asyncio.to_thread(_remove_trees, trees)
@@ -478,7 +480,10 @@ class LocalCri:
         if row is not None:
             found = found or ContainerRecord.from_json(row.doc)
             self._unlink_log(row.doc)
-            await self._store.put_containers({container_id: None})
+        # also when it is not seen yet: its record may be on its way
+        self._in_background(
+            self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
+        )
         self._messages.pop(container_id, None)
         if found is not None and found.bundle.startswith(self.pod_dir(uid) + "/"):
             await asyncio.to_thread(_remove_trees, [found.bundle])
@@ -511,29 +516,35 @@ class LocalCri:
 
     def _record_soon(self, uid: str, record: ContainerRecord) -> None:
         """Write the row without holding up the start: the shim's own state.json has it already."""
-        task = asyncio.get_running_loop().create_task(self._record_quietly(uid, [record]))
+        self._in_background(self._record(uid, [record], delay=RECORD_DELAY))
+
+    def _in_background(self, write: Coroutine[Any, Any, None]) -> None:
+        """A write of rows that nobody waits for."""
+
+        async def quietly() -> None:
+            try:
+                await write
+            except StoreError as error:
+                log.error("container records not written, the shims keep them: %s", error)
+
+        task = asyncio.get_running_loop().create_task(quietly())
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
-
-    async def _record_quietly(self, uid: str, records: list[ContainerRecord]) -> None:
-        try:
-            await self._record(uid, records)
-        except StoreError as error:
-            log.error("container record not written, the shim keeps it: %s", error, extra={"uid": uid})
 
     async def _record_current(self, uid: str, shim: _Shim, container_id: str) -> None:
         with contextlib.suppress(ShimGone):
             record = await shim.client.state()
             found = [ContainerRecord.from_json(c) for c in record.containers if c["id"] == container_id]
-            await self._record_quietly(uid, found)
+            self._in_background(self._record(uid, found))
 
-    async def _record(self, uid: str, records: Iterable[ContainerRecord]) -> None:
+    async def _record(self, uid: str, records: Iterable[ContainerRecord], *, delay: float = 0.0) -> None:
         rows: dict[str, ContainerRow | None] = {
             r.id: ContainerRow(r.id, uid, r.name, r.attempt, r.status, time.time(), asdict(r))
             for r in records
         }
         if rows:
-            await self._store.put_containers(rows)
+            # the pod's status, which is durable, follows; a power cut before it is one before all of this
+            await self._store.put_containers(rows, durable=False, delay=delay)
 
 
 async def _both(

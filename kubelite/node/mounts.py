@@ -62,8 +62,11 @@ def _is_mounted(path: str) -> bool:
 def unmount_below(path: str) -> None:
     """Take down every mount below a directory, deepest first; nothing to do is fine."""
     prefix = path.rstrip("/") + "/"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        points = [_unescaped(line.split(" ")[4]) for line in table]
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        table = file.read()
+    if prefix not in table and prefix not in _unescaped(table):  # nearly always
+        return
+    points = [_unescaped(line.split(" ")[4]) for line in table.splitlines()]
     for point in sorted((p for p in points if p.startswith(prefix)), key=len, reverse=True):
         try:
             syscalls.umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)

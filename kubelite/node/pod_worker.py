@@ -44,6 +44,7 @@ class _Memory:
     """What is known of one pod between two looks."""
 
     version: int = -1
+    written: dict[str, Any] | None = None  # the status on its way to the store, over what we know of the rest
     pod: Pod | None = None
     starts: dict[str, StartFailure] = field(default_factory=dict)
     sandbox: SandboxFailure | None = None
@@ -144,6 +145,7 @@ class PodWorker:
             seen = with_messages(pod, await self._cri.observe(uid))
             facts = self._facts(pod, seen, memory)
             after = compute_pod_actions(pod, seen, facts, self.config)
+            memory.look = why.Look(facts.now, seen, after)
         elif seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
             refresh_files(self._node, pod, seen.sandbox)
         memory.sync_failures = 0
@@ -152,6 +154,8 @@ class PodWorker:
         self._say_unsupported(pod, memory, events)
         if after.effects:
             return SOON if after == actions else 0.0
+        if pod.status is not before and compute_pod_actions(pod, seen, facts, self.config) != after:
+            return 0.0  # what is on record now counts too
         if pod.status.phase in TERMINAL and before.phase not in TERMINAL:
             return 0.0
         return None if after.next_look is None else max(0.0, after.next_look - self._clock())
@@ -222,8 +226,28 @@ class PodWorker:
             return pod
         if status.phase != pod.status.phase:
             log.info("phase %s", status.phase, extra={"uid": pod.metadata.uid, "pod": pod_ref(pod)})
-        await self._store.update_status(pod.metadata.uid or "", status.to_json())
-        return pod.model_copy(update={"status": PodStatus.parse(status.to_json())})
+        uid, written = pod.metadata.uid or "", status.to_json()
+        memory = self._pods.setdefault(uid, _Memory())
+
+        def change(doc: dict[str, Any]) -> dict[str, Any]:
+            known = doc["metadata"].get("resourceVersion") == str(memory.version)
+            memory.written = written if known else None
+            return {**doc, "status": written}
+
+        record = await self._store.modify(uid, change)
+        pod = pod.model_copy(update={"status": PodStatus.parse(written)})
+        if record is not None and record.doc.get("status") is written and memory.written is not None:
+            memory.pod, memory.version = pod, record.resource_version
+        return pod
+
+    def is_news(self, record: Record) -> bool:
+        """Whether a changed pod needs a look: not when the change is the status that this worker has just written of
+        it, nothing else having happened. To be asked once for each change, in order."""
+        memory = self._pods.get(record.uid)
+        if memory is None or memory.written is None or record.doc.get("status") is not memory.written:
+            return True
+        memory.written = None
+        return False
 
     def _say_waiting(self, before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
         """Events for what containers have begun to wait for, once for each wait."""

@@ -9,6 +9,7 @@ the work that reports: writes go on behind it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TTL = 3600.0  # seconds
 MOST = 5000
+DELAY = 0.1  # seconds that events wait for each other: a pod's start has several, and better things to do
 CACHE = 4096  # keys remembered for counting
 
 _Key = tuple[str, str, str, str, str, str]
@@ -40,6 +42,7 @@ class EventRecorder:
         self._known: OrderedDict[_Key, str] = OrderedDict()  # -> uid of the stored event
         self._pending: dict[str, Doc] = {}  # uid -> newest form not yet written
         self._writing: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         for record in store.list("Event"):
             self._known[_key(record.doc)] = record.uid
 
@@ -73,8 +76,10 @@ class EventRecorder:
 
     async def flush(self) -> None:
         """Wait until everything recorded so far is in the store."""
+        self._hurry.set()
         while self._writing is not None:
             await asyncio.wait([self._writing])
+        self._hurry.clear()
 
     async def expire(self) -> None:
         """Remove what is older than an hour or too much."""
@@ -89,6 +94,8 @@ class EventRecorder:
     async def _write(self) -> None:
         try:
             while self._pending:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), DELAY)
                 batch, self._pending = self._pending, {}
                 results = await asyncio.gather(
                     *(self._put(doc) for doc in batch.values()), return_exceptions=True
@@ -103,9 +110,9 @@ class EventRecorder:
 
     async def _put(self, doc: Doc) -> None:
         if self._store.get_uid(doc["metadata"]["uid"]):
-            await self._store.update("Event", doc)
+            await self._store.update("Event", doc, durable=False)
         else:
-            await self._store.create("Event", doc)
+            await self._store.create("Event", doc, durable=False)
 
     def _new(self, reference: Doc, type_: str, reason: str, message: str, now: str) -> Doc:
         identity = str(uuid.uuid4())

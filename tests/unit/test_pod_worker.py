@@ -131,6 +131,34 @@ def test_a_new_pod_runs_after_one_look_and_is_reported_after_the_start(run: Run)
     run(story)
 
 
+def test_its_own_status_is_no_news_and_everything_else_is(run: Run) -> None:
+    async def story(node: Node) -> None:
+        async with node.store.watch("Pod") as watch:
+            await node.put(container("app"))
+            assert node.worker.is_news((await anext(watch)).record)
+            assert await node.worker.reconcile(UID) is None
+            assert not node.worker.is_news((await anext(watch)).record)
+            await node.delete()  # the same status object, another document
+            assert node.worker.is_news((await anext(watch)).record)
+
+            modify = node.store.modify
+
+            async def overtaken(uid: str, change: Any) -> Any:
+                label = {"labels": {"turn": str(node.store.resource_version)}}
+                await modify(uid, lambda old: {**old, "metadata": {**old["metadata"], **label}})
+                return await modify(uid, change)
+
+            node.store.modify = overtaken  # type: ignore[assignment]
+            node.fake.exit(UID, "app", 0)
+            await node.worker.reconcile(UID)
+            assert node.worker.is_news((await anext(watch)).record), "the label"
+            assert node.worker.is_news((await anext(watch)).record), (
+                "a status written over what was not looked at"
+            )
+
+    run(story)
+
+
 def _watching(node: Node, version: int) -> Any:
     start = type(node.fake).start_container
 
