@@ -14,15 +14,18 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
 PREFIX = "KUBELITE_"
 #: Environment variables of the prefix that are not settings of the node.
-OTHER_VARIABLES = frozenset({"CONFIG", "SOCKET"})
+OTHER_VARIABLES = frozenset({"CONFIG", "LOG_LEVEL", "SOCKET"})
+
+
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SettingsError(Exception):
@@ -44,14 +47,14 @@ class Settings(BaseModel):
     cgroup_parent: str = "kubelite"  # below the root of every hierarchy
     node_name: str = ""  # default: the host's name, lower case
     cluster_domain: str = "cluster.local"
-    max_parallel_pulls: int = 3
+    max_parallel_pulls: int = Field(3, ge=1)
     log_max_size: int = (
         10 * 1024 * 1024
     )  # bytes a container's log file grows to before it is rotated; <= 0 never
-    log_max_files: int = 5  # including the current one
-    relist_seconds: float = 20.0  # everything is looked at again this often, whatever events said
-    crash_backoff_initial: float = 10.0  # seconds (kubelet: 10)
-    crash_backoff_max: float = 300.0  # seconds (kubelet: 300)
+    log_max_files: int = Field(5, ge=1)  # including the current one
+    relist_seconds: _Seconds = 20.0  # everything is looked at again this often, whatever events said
+    crash_backoff_initial: _Seconds = 10.0  # seconds (kubelet: 10)
+    crash_backoff_max: _Seconds = 300.0  # seconds (kubelet: 300)
 
     @field_validator("manifests", "root", "run_dir", "log_dir")
     @classmethod

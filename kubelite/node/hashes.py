@@ -94,6 +94,7 @@ def sandbox_hash(pod: Pod) -> str:
     return digest(
         {
             "hostname": pod_hostname(pod),
+            "fqdn": [spec.subdomain or ""] if spec.set_hostname_as_fqdn else None,
             "hostNetwork": bool(spec.host_network),
             "hostPID": bool(spec.host_pid),
             "hostIPC": bool(spec.host_ipc),

@@ -152,19 +152,28 @@ def _write(path: str, content: bytes, mode: int, group: int | None) -> None:
         file.write(content)
         if group is not None:
             os.fchown(fd, -1, group)
-            mode |= 0o440
-        os.fchmod(fd, mode)
+        os.fchmod(fd, _mode(mode, group))
 
 
 def _holds(directory: str, plan: VolumePlan) -> bool:
     """Whether a written payload is this one."""
-    found: dict[str, bytes] = {}
+    found: dict[str, tuple[bytes, int, int | None]] = {}
     for root, _, names in os.walk(directory):
         for name in names:
             path = f"{root}/{name}"
             with open(path, "rb") as file:
-                found[os.path.relpath(path, directory)] = file.read()
-    return found == {path: file.content for path, file in plan.files.items()}
+                status = os.fstat(file.fileno())
+                group = None if plan.fs_group is None else status.st_gid
+                found[os.path.relpath(path, directory)] = (file.read(), stat.S_IMODE(status.st_mode), group)
+    return found == {
+        path: (file.content, _mode(file.mode, plan.fs_group), plan.fs_group)
+        for path, file in plan.files.items()
+    }
+
+
+def _mode(mode: int, group: int | None) -> int:
+    """The volume's group may read what is written for it."""
+    return mode if group is None else mode | 0o440
 
 
 def _link_names(plan: VolumePlan) -> None:

@@ -42,6 +42,7 @@ CRASH_RESET = 600.0  # an instance that ran longer than this starts the count an
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 MIN_SIDECAR_GRACE = 2.0
 RETRY = 10.0
+LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try
 
 
 def restart_policy(pod: Pod, container: Container) -> str:
@@ -250,9 +251,16 @@ class Decision:
             return True
         return policy == "Always" or (policy == "OnFailure" and view.ended.exit_code != 0)
 
+    def _due(self, at: float) -> bool:
+        """Whether the time set for another try has come. One further away than any wait lasts was set before the clock
+        was set back."""
+        config = self.config
+        longest = max(config.crash_back_off.maximum, config.pull_back_off.maximum, LONGEST_RETRY)
+        return self.now >= at or at > self.now + longest
+
     def _may_create(self) -> bool:
         failure = self.facts.sandbox_failure
-        if failure and failure.spec_hash == hashes.sandbox_hash(self.pod) and self.now < failure.retry_at:
+        if failure and failure.spec_hash == hashes.sandbox_hash(self.pod) and not self._due(failure.retry_at):
             self.reasons.append(f"the sandbox is tried again later: {failure.message}")
             self.wakes.append(failure.retry_at)
             return False
@@ -435,7 +443,7 @@ class Decision:
         failure = self.facts.start_failures.get(name)
         if (
             failure
-            and self.now < failure.retry_at
+            and not self._due(failure.retry_at)
             and failure.spec_hash == hashes.container_hash(self.pod, container)
         ):
             self._wait(name, Waiting(failure.reason, failure.message), failure.retry_at)
@@ -506,7 +514,7 @@ class Decision:
         return False
 
     def _pull_again(self, pull: PullSeen) -> bool:
-        return pull.phase is PullPhase.FAILED and self.now >= pull.retry_at
+        return pull.phase is PullPhase.FAILED and self._due(pull.retry_at)
 
     def _wait_for_pull(self, container: Container, pull: PullSeen) -> None:
         """The failure itself for a second, then that it is waited for, as kubelet's next look shows it."""

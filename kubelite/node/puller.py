@@ -7,6 +7,7 @@ worker is woken when it ends, and reads how it stands from `states`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from manifests.core import Pod
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images import reference as references
 
+log = logging.getLogger(__name__)
 _REASONS = ("ErrImagePull", "InvalidImageName", "RegistryUnavailable", "SignatureValidationFailed")
 
 
@@ -66,10 +68,13 @@ class Puller:
         began, key = self._clock(), (uid, wanted.reference)
         try:
             image = await self._cri.pull(wanted.reference)
-        except RuntimeFault as error:
+        except Exception as error:  # whatever it is: the pod must not wait for a pull that is over
             self._failures[key] = self._failures.get(key, 0) + 1
             now = self._clock()
-            reason = error.reason if error.reason in _REASONS else "ErrImagePull"
+            reason = getattr(error, "reason", "")
+            reason = reason if reason in _REASONS else "ErrImagePull"
+            if not isinstance(error, (RuntimeFault, OSError)):
+                log.exception("pulling %s failed", wanted.reference)
             wait = self._back_off.wait(self._failures[key])
             pull.seen = PullSeen(PullPhase.FAILED, reason, str(error), now, now + wait)
             if reason == "InvalidImageName":

@@ -38,6 +38,9 @@ def set_up(level: str = "INFO") -> None:
     handler.setFormatter(Logfmt())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    known = level.upper() in logging.getLevelNamesMapping()
+    root.setLevel(level.upper() if known else "INFO")
+    if not known:
+        root.warning("KUBELITE_LOG_LEVEL: there is no level %s (DEBUG, INFO, WARNING, ERROR)", level)
     for name in ("uvicorn", "httpx", "httpcore", "asyncio", "pyroute2", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -215,6 +215,17 @@ def test_a_failed_start_waits_until_its_time_or_an_edit() -> None:
     assert decide(pod, start_failures={"a": replace(failure, spec_hash="before")}).start
 
 
+def test_a_clock_that_is_set_back_makes_nothing_wait_for_it() -> None:
+    pod, later = make_pod("a"), NOW + 86400
+    failure = StartFailure("CreateContainerError", "no", container_hash(pod, pod.spec.containers[0]), later)
+    assert decide(pod, start_failures={"a": failure}).start
+    pull = PullSeen(PullPhase.FAILED, "ErrImagePull", "no", later - 10, later)
+    assert decide(pod, images={"app:1": None}, pulls={("a", 0): pull}).pull
+    box = SandboxFailure("no address", sandbox_hash(pod), later)
+    facts = Facts(NOW, sandbox_failure=box)
+    assert compute_pod_actions(pod, PodSeen(UID), facts, CONFIG).create_sandbox
+
+
 def test_the_newest_dead_instance_is_kept_older_ones_go() -> None:
     pod = make_pod("a")
     dead = [instance(pod, "a", EXITED, attempt=n) for n in range(3)]
@@ -317,6 +328,7 @@ def test_what_changes_without_touching_anything(spec: dict[str, Any]) -> None:
         {"hostPID": True},
         {"hostIPC": True},
         {"hostname": "other"},
+        {"setHostnameAsFQDN": True, "subdomain": "sub"},
         {"containers": [container("a", ports=[{"containerPort": 80, "hostPort": 8080}])]},
         {"securityContext": {"sysctls": [{"name": "net.core.somaxconn", "value": "9"}]}},
     ],

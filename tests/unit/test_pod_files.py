@@ -6,6 +6,7 @@ import base64
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,12 @@ def test_files_are_swapped_in_whole(tmp_path: Path) -> None:
     assert (path / "a").read_bytes() == b"1"
     assert (path / "d/b").read_bytes() == b"2"
     assert stat.S_IMODE((path / "a").stat().st_mode) == 0o640
+    private = VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"1", 0o400), "d/b": File(b"2", 0o644)})
+    assert mounts.write_files(private), "the mode changed"
+    assert stat.S_IMODE((path / "a").stat().st_mode) == 0o400
+    grouped = replace(private, fs_group=os.getgid())
+    assert mounts.write_files(grouped) and not mounts.write_files(grouped)
+    assert stat.S_IMODE((path / "a").stat().st_mode) == 0o440
     old = os.readlink(path / "..data")
     assert mounts.write_files(VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"3", 0o644)}))
     assert (path / "a").read_bytes() == b"3"

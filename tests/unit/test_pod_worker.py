@@ -308,6 +308,22 @@ def test_a_pull_that_fails_backs_off(run: Run) -> None:
     run(story)
 
 
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ValueError("no JSON")])
+def test_a_pull_that_breaks_is_a_pull_that_failed(run: Run, error: Exception) -> None:
+    async def story(node: Node) -> None:
+        async def pull(_reference: str) -> ImageSeen:
+            raise error
+
+        node.fake.pull = pull  # type: ignore[method-assign]
+        await node.put(container("app", image="gone:1"))
+        await node.worker.reconcile(UID)
+        await asyncio.sleep(0)
+        await node.worker.reconcile(UID)
+        assert node.state()["state"]["waiting"] == {"reason": "ErrImagePull", "message": str(error)}
+
+    run(story)
+
+
 def test_a_program_that_cannot_start_is_a_start_error(run: Run) -> None:
     async def story(node: Node) -> None:
         node.fake.fail_start["app"] = StartError('exec: "nope": executable file not found in $PATH')

@@ -16,6 +16,7 @@ def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
         "KUBELITE_BRIDGE": "env0",
         "KUBELITE_ROOT": "/env",
         "KUBELITE_SOCKET": "/elsewhere",
+        "KUBELITE_LOG_LEVEL": "DEBUG",
         "HOME": "/",
     }
     settings = Settings.load({"config": str(file), "root": "/flag", "bridge": None}, environ)
@@ -36,6 +37,10 @@ def test_defaults_stand_alone() -> None:
         ({"listen": "nowhere"}, {}, "the command line: listen: must be HOST:PORT"),
         ({}, {"KUBELITE_POD_CIDR": "10.0.0.0/30"}, "the environment: pod-cidr: must be an IPv4 network"),
         ({}, {"KUBELITE_POD_CDR": "x"}, 'unknown setting "pod_cdr", did you mean "pod_cidr"'),
+        ({"relist_seconds": "0"}, {}, "the command line: relist-seconds: "),
+        ({"relist_seconds": "nan"}, {}, "relist-seconds: "),
+        ({"crash_backoff_max": "-1"}, {}, "crash-backoff-max: "),
+        ({"max_parallel_pulls": "0"}, {}, "max-parallel-pulls: "),
         ({"bridge": "a-name-too-long-for-linux"}, {}, "at most 15"),
         ({"cgroup_parent": "../.."}, {}, "cgroup-parent"),
         ({"config": "/missing/config.yaml"}, {}, "there is no such configuration file"),
