@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from kubelite.agent import Agent
 from kubelite.api.app import create_app
@@ -26,6 +26,7 @@ from kubelite.manifest_plan import ManifestState
 from kubelite.node.config import node_config
 from kubelite.node.local_cri import LocalCri
 from kubelite.node.pod_worker import PodWorker
+from kubelite.node.warm import warm_up
 from kubelite.objects import reference
 from kubelite.settings import Settings
 from kubelite.sources import Sources
@@ -56,7 +57,7 @@ def serve(settings: Settings) -> int:
     logs.set_up(os.environ.get("KUBELITE_LOG_LEVEL", "INFO"))
     try:
         asyncio.run(_serve(settings))
-    except (StartupError, RuntimeFault, StoreError) as error:
+    except (StartupError, RuntimeFault, StoreError, OSError) as error:
         print(f"kubelite: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
@@ -64,13 +65,26 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    life, starting = asyncio.current_task(), True
+
+    def end() -> None:
+        """A start that is under way is given up (it may wait for something that never comes); its undo is not."""
+        if starting and not stop.is_set() and life is not None:
+            life.cancel()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with node(settings):
-        log.info("kubelite is ready", extra={"node": settings.node_name, "socket": settings.socket})
-        await stop.wait()
-        log.info("kubelite stops; its pods live on")
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    try:
+        async with node(settings):
+            starting = False
+            log.info("kubelite is ready", extra={"node": settings.node_name, "socket": settings.socket})
+            await stop.wait()
+            log.info("kubelite stops; its pods live on")
+    except asyncio.CancelledError:
+        if not starting:
+            raise
+        log.info("kubelite stops before it was ready; its pods live on")
 
 
 @contextlib.asynccontextmanager
@@ -92,14 +106,21 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         events = EventRecorder(store, settings.node_name)
         stack.push_async_callback(events.flush)
         tracer = Tracer()
-        forkserver, network = await _start_helpers(settings, stack)
+        config = node_config(settings)
+        forkserver, network = await _start_helpers(settings, stack, meanwhile=lambda: warm_up(config))
         images = ImageClient(f"{settings.root}/images", parallel=settings.max_parallel_pulls)
         stack.push_async_callback(images.close)
         cri = LocalCri(settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer)
         stack.push_async_callback(cri.close)
         living = await cri.adopt()
         log.info("adopted %d pods", len(living))
-        worker = PodWorker(store, cri, events, node_config(settings))
+        # what runs and is unknown (a lost state file) may be claimed by its manifest until it is buried
+        unclaimed = {
+            uid: (r.annotations.get("namespace", ""), r.annotations.get("name", ""))
+            for uid, r in living.items()
+            if store.get_uid(uid) is None
+        }
+        worker = PodWorker(store, cri, events, config)
         queue: WorkQueue[str] = WorkQueue(worker.reconcile)
         worker.wake = queue.add
         stack.push_async_callback(worker.close)
@@ -112,8 +133,6 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
                 events.event(reference(record.doc), "Warning", "NetworkDegraded", message)
 
         cri.warn = warn
-        uids = {(r.annotations.get("namespace"), r.annotations.get("name")): uid for uid, r in living.items()}
-
         def report(state: ManifestState) -> None:
             about = {
                 "kind": "Manifest",
@@ -124,14 +143,19 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
             for problem in state.problems:
                 events.event(about, "Warning", "FailedValidation", problem.sentence(state.file))
 
+        def applied(uid: str, state: ManifestState) -> None:
+            unclaimed.pop(uid, None)
+            _trace_manifest(tracer, uid, state)
+
+        first = store.get("ManifestDirectory", "", settings.manifests) is None
         sources = Sources(
             settings.manifests,
             store,
             node_name=settings.node_name,
             relist=settings.relist_seconds,
-            uid_for=lambda namespace, name: uids.pop((namespace, name), None),
+            uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
             report=report,
-            applied=lambda uid, state: _trace_manifest(tracer, uid, state),
+            applied=applied,
         )
         disk_usage = DiskUsage(lambda: writable_layers(cri))
         agent = Agent(
@@ -144,7 +168,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         _background(stack, _dispatch(store, worker, queue, sources, tracer), "dispatch")
         for kind in ("ConfigMap", "Secret"):
             _background(stack, _dispatch_content(store, worker, kind), f"dispatch-{kind}")
-        _background(stack, _bury_orphans(agent), "orphans")
+        _background(stack, _bury_orphans(agent, unclaimed, first=first), "orphans")
         _background(stack, _relist(agent, queue), "relist")
         _background(stack, disk_usage.run(), "disk-usage")
         await _start_servers(agent, stack)
@@ -152,9 +176,9 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
 
 
 async def _start_helpers(
-    settings: Settings, stack: contextlib.AsyncExitStack
+    settings: Settings, stack: contextlib.AsyncExitStack, *, meanwhile: Callable[[], None]
 ) -> tuple[Forkserver, NetworkClient]:
-    """The two warm processes, started side by side."""
+    """The two warm processes, started side by side; what the daemon has to do itself is done while they come up."""
     forkserver = Forkserver(
         shim_cgroup=f"/{settings.cgroup_parent}/shims",
         on_restart=lambda why: log.warning("forkserver restarted: %s", why),
@@ -165,9 +189,10 @@ async def _start_helpers(
         state_dir=f"{settings.run_dir}/network",
         node=settings.node_name,
     )
-    started, network = await asyncio.gather(
-        forkserver.start(), NetworkClient.start(config), return_exceptions=True
-    )
+    both = asyncio.gather(forkserver.start(), NetworkClient.start(config), return_exceptions=True)
+    await asyncio.sleep(0.002)  # both are on their way
+    meanwhile()
+    started, network = await both
     if not isinstance(started, BaseException):
         stack.push_async_callback(forkserver.close)
     if not isinstance(network, BaseException):
@@ -240,22 +265,31 @@ async def _dispatch_content(store: Store, worker: PodWorker, kind: str) -> None:
                 worker.content_changed(record.uid)
 
 
-async def _bury_orphans(agent: Agent) -> None:
+async def _bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, first: bool) -> None:
     """Sandboxes, directories and records of pods that are not known (removed while the daemon was away, a state file
     that was lost) are ended, once the manifests have been read, every one of them: a directory that is not there, or a
-    file that is broken, may be what knows them."""
-    while agent.sources.error or any(state.objects is None for state in agent.sources.states()):
+    file that is broken, may be what knows them. So may one that is empty, when nothing is on record of it (`first`):
+    with the state file, what tells an unmounted directory from an emptied one was lost."""
+    while not agent.sources.complete or (first and unclaimed and not agent.sources.states()):
         await asyncio.sleep(1.0)
-    known = {record.uid for record in agent.store.list("Pod")}
-    pods = f"{agent.settings.root}/pods"
-    strays = {*agent.cri.living(), *agent.store.pods_with_containers()}
-    if os.path.isdir(pods):
-        strays.update(os.listdir(pods))
-    for uid in strays - known:
-        if agent.store.get_uid(uid) is None:
+    unclaimed.clear()
+    while strays := _strays(agent):
+        for uid in strays:
             log.warning("ending what is left of a pod that is not known", extra={"uid": uid})
-            await agent.cri.stop_sandbox(uid)
-            await agent.cri.remove_pod(uid)
+            try:
+                await agent.cri.stop_sandbox(uid)
+                await agent.cri.remove_pod(uid)
+            except (RuntimeFault, StoreError, OSError) as error:
+                log.error("it will be tried again: %s", error, extra={"uid": uid})
+        await asyncio.sleep(BURY_AGAIN)
+
+
+def _strays(agent: Agent) -> set[str]:
+    pods = f"{agent.settings.root}/pods"
+    found = {*agent.cri.living(), *agent.store.pods_with_containers()}
+    if os.path.isdir(pods):
+        found.update(os.listdir(pods))
+    return {uid for uid in found if agent.store.get_uid(uid) is None}
 
 
 async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
@@ -264,9 +298,12 @@ async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
         await asyncio.sleep(agent.settings.relist_seconds)
         for record in agent.store.list("Pod"):
             queue.add(record.uid)
-        for sentence in await agent.network.repair():  # a flushed rule set, a bridge that somebody removed
-            log.warning("network mended: %s", sentence)
-        await agent.events.expire()
+        try:
+            for sentence in await agent.network.repair():  # a flushed rule set, a bridge that somebody removed
+                log.warning("network mended: %s", sentence)
+            await agent.events.expire()
+        except (RuntimeFault, StoreError, OSError) as error:  # a full disk, say: the next round may go better
+            log.error("the node is not in order: %s", error)
 
 
 def writable_layers(cri: LocalCri) -> list[str]:
@@ -312,6 +349,7 @@ def _locked(settings: Settings) -> Iterator[None]:
                     raise
                 holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise StartupError(f"another kubelite (pid {holder}) already uses {directory}") from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+                text = f"{os.getpid()}\n".encode()
+                os.ftruncate(descriptor, os.pwrite(descriptor, text, 0))
         yield

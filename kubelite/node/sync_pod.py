@@ -170,8 +170,8 @@ def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
             continue
         with contextlib.suppress(RuntimeFault, OSError):
             users.resolve_user(pod, container, image.config.get("User") or "", image.layers)
-            _seccomp(pod, container)
-            _masked_paths()
+            default_seccomp(pod, container)
+            default_masked_paths()
 
 
 @lru_cache(maxsize=32)
@@ -179,14 +179,14 @@ def _profile(caps: tuple[str, ...]) -> dict[str, Any]:
     return default_profile(frozenset(caps))
 
 
-def _seccomp(pod: Pod, container: Container) -> dict[str, Any] | None:
+def default_seccomp(pod: Pod, container: Container) -> dict[str, Any] | None:
     if not container_spec.seccomp_wanted(pod, container):
         return None
     return _profile(tuple(container_spec.capabilities(container)))
 
 
 @lru_cache(maxsize=1)
-def _masked_paths() -> tuple[str, ...]:
+def default_masked_paths() -> tuple[str, ...]:
     return tuple(masked_paths())
 
 
@@ -297,9 +297,9 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
         resolv_conf=f"{directory}/resolv.conf",
         shm=shm.path if shm is not None else "",
         termination_log=config.termination_log(one.uid, container.name, one.start.attempt),
-        masked_paths=_masked_paths(),
+        masked_paths=default_masked_paths(),
         devices=mounts.host_devices() if container_spec.is_privileged(container) else (),
-        seccomp=_seccomp(pod, container),
+        seccomp=default_seccomp(pod, container),
     )
 
 
@@ -365,12 +365,14 @@ def _read(path: str) -> str:
 
 
 def _rewrite(path: str, content: str) -> None:
+    wanted = content.encode()
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with open(fd, "r+", encoding="utf-8") as file:
-        if file.read() != content:
+    with open(fd, "r+b") as file:
+        # no more than needed to tell: a container may have written any bytes into it, and made it a terabyte long
+        if file.read(len(wanted) + 1) != wanted:
             file.seek(0)
             file.truncate()
-            file.write(content)
+            file.write(wanted)
         os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
 
 

@@ -13,6 +13,7 @@ import pytest
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerState, ImageSeen
 from kubelite.node.pod_worker import PodWorker
+from kubelite.node.warm import warm_up
 from runtime.errors import ImageError, NetworkError, RuntimeFault, StartError
 from state.store import Store
 from tests.unit.fake_cri import FakeCri
@@ -602,3 +603,9 @@ def test_a_host_network_pod_has_the_hosts_address(run: Run) -> None:
         assert kinds == {"mount", "cgroup", "pid", "ipc"}
 
     run(story)
+
+
+def test_warming_up_touches_nothing(tmp_path: Path) -> None:
+    config = NodeConfig("node-1", "192.0.2.1", str(tmp_path), str(tmp_path / "logs"))
+    warm_up(config)
+    assert not list(tmp_path.iterdir())
