@@ -18,6 +18,7 @@ from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig
+from runtime.removal import remove_tree
 from runtime.shim.client import ShimClient, ShimGone, reap_dead
 
 STOP_SECONDS = 15.0
@@ -48,7 +49,8 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
     for uid in os.listdir(pods) if os.path.isdir(pods) else ():
         _remove_logs(settings, uid)
-        shutil.rmtree(f"{pods}/{uid}", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(f"{pods}/{uid}")
     for path in (shims, f"{settings.run_dir}/network"):
         shutil.rmtree(path, ignore_errors=True)
     # every pod has ended and the manifests say what is wanted: a record of restarts would only confuse the next start

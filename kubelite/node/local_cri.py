@@ -37,6 +37,7 @@ from runtime.images.client import ImageClient
 from runtime.images.store import ImageRecord
 from runtime.network.client import NetworkClient
 from runtime.network.plan import Attachment, PortMapping
+from runtime.removal import remove_tree
 from runtime.shim.client import Forkserver, ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import (
     EVENT_EXIT,
@@ -395,7 +396,7 @@ class LocalCri:
         """Make the bundle directory and the log's; what the shim needs to know of them."""
         bundle = self.bundle(request.uid, request.name, request.attempt)
         if os.path.isdir(bundle):  # left by a daemon that was killed here: its instance was never recorded
-            shutil.rmtree(bundle, ignore_errors=True)
+            _remove_trees([bundle])
         for name in ("upper", "work", "merged"):
             os.makedirs(f"{bundle}/{name}", mode=0o755)
         os.chmod(bundle, 0o700)
@@ -595,6 +596,7 @@ def _write(path: str, content: str) -> None:
 
 def _remove_trees(paths: Iterable[str]) -> None:
     for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
-        if os.path.lexists(path):
-            log.error("could not remove %s: something in it is mounted or immutable", path)
+        try:
+            remove_tree(path)
+        except OSError as error:
+            log.error("could not remove %s: something in it is mounted or immutable: %s", path, error)

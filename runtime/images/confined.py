@@ -17,6 +17,7 @@ from runtime.errors import ImageError
 from runtime.images.tarstream import Entry
 
 _PATH_MAX = 4096
+_DEPTH_MAX = 255  # components of a name; parents that no entry lists are made one in the other
 _KEPT = 64  # tar walks depth first: the parent of the next entry is nearly always among the last few
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
@@ -97,6 +98,8 @@ def named(entry: Entry) -> Iterator[None]:
             raise  # says nothing about the entry
         words = os.strerror(error.errno) if error.errno else str(error)
         raise ImageError(f'cannot unpack "{entry.shown}": {words}') from error
+    except (OverflowError, ValueError) as error:  # a NUL in a name, a number no system call takes
+        raise refuse(entry, str(error)) from error
 
 
 def clean(entry: Entry, name: bytes) -> bytes:
@@ -106,8 +109,8 @@ def clean(entry: Entry, name: bytes) -> bytes:
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
         raise refuse(entry, f'"{text(name)}" goes up with ".."')
-    if len(name) > _PATH_MAX or b"\0" in name:
-        raise refuse(entry, "its name is too long or has a NUL byte")
+    if len(name) > _PATH_MAX or len(parts) > _DEPTH_MAX or b"\0" in name:
+        raise refuse(entry, "its name is too long, too deep or has a NUL byte")
     return b"/".join(parts)
 
 

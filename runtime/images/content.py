@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,7 +24,6 @@ from typing import Any, Self
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
-from runtime.images.layers import remove_tree
 from runtime.images.store import (
     CONTAINERD_NAME,
     OCI_LAYOUT,
@@ -35,6 +35,7 @@ from runtime.images.store import (
     chain_ids,
     read_index,
 )
+from runtime.removal import remove_tree
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -327,12 +328,16 @@ def tree_size(path: str) -> int:
     """Bytes a directory takes on disk; a file with several names counts once."""
     seen: set[int] = set()
     total = 0
-    for directory, subdirectories, names in os.walk(path):
-        for name in [*subdirectories, *names]:
-            st = os.lstat(os.path.join(directory, name))
-            if st.st_ino not in seen:
-                seen.add(st.st_ino)
-                total += st.st_blocks * 512
+    todo = [path]
+    while todo:  # os.walk recurses, and a layer may be nested as deep as PATH_MAX allows
+        with suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                st = entry.stat(follow_symlinks=False)
+                if st.st_ino not in seen:
+                    seen.add(st.st_ino)
+                    total += st.st_blocks * 512
+                if stat.S_ISDIR(st.st_mode):
+                    todo.append(entry.path)
     return total
 
 

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from runtime.errors import ImageError
@@ -27,6 +25,7 @@ from runtime.images import tarstream
 from runtime.images.confined import Confined, clean, named, refuse, text
 from runtime.images.lower import OPAQUE, LowerView, copy_metadata, is_whiteout
 from runtime.images.tarstream import Entry, TarStream
+from runtime.removal import remove_tree
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
@@ -258,7 +257,7 @@ class LayerUnpacker:
                 self._inside.forget()
             return
         self._inside.forget()
-        shutil.rmtree(os.fsdecode(name), dir_fd=parent)
+        remove_tree(f"/proc/self/fd/{parent}/{os.fsdecode(name)}")
         below = path + b"/"
         for noted in (self._directories, self._implicit, self._links):
             for key in [key for key in noted if key == path or key.startswith(below)]:
@@ -516,9 +515,3 @@ def _set_opaque(fd: int) -> None:
             "the image store's file system has no trusted.* attributes, which overlayfs needs",
             reason="NotSupported",
         ) from error
-
-
-def remove_tree(path: str) -> None:
-    """Delete a layer directory or half of one; gone already is fine."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path)

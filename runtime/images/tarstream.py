@@ -21,6 +21,7 @@ _ZERO_BLOCK = bytes(BLOCK)
 _MAX_EXTENDED = (
     1 << 20
 )  # bytes of one pax header or long name: PATH_MAX is 4096, an xattr value at most 64 KiB
+_MAX_TIME = 1 << 63  # nanoseconds: the year 2262
 _MAX_SPARSE = 1 << 17  # extents of one sparse file
 
 REGULAR, HARD_LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -157,6 +158,8 @@ class TarStream:
         if self._global or pax:
             _apply_pax(entry, {**self._global, **pax})
         self._name = entry.shown
+        if not -_MAX_TIME < entry.mtime_ns < _MAX_TIME:
+            raise _bad(f'the time of "{self._name}" is out of range')
         self._begin_data(entry)
         if kind == b"S":
             self._gnu_sparse(entry, header)
@@ -372,7 +375,14 @@ def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:
             entry.xattrs[key[13:]] = value
         elif key.startswith(b"LIBARCHIVE.xattr."):
             name = urllib.parse.unquote_to_bytes(key[17:])
-            entry.xattrs.setdefault(name, base64.b64decode(value + b"=" * (-len(value) % 4)))
+            entry.xattrs.setdefault(name, _base64(value))
+
+
+def _base64(value: bytes) -> bytes:
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4))
+    except ValueError:
+        raise _bad("a pax header's attribute is not base64") from None
 
 
 def _pax_time(value: bytes) -> int:

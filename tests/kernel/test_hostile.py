@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kubelite.node import sync_pod
 from runtime.errors import RuntimeFault, StartError
 from runtime.oci import init
 from tests.kernel.conftest import Engine
@@ -72,6 +73,17 @@ def test_nor_through_what_hides_a_path(oci: Engine, null_mode: int) -> None:
     assert result.err.count("Read-only file system") == 2
     assert result.code == 0
     assert stat.S_IMODE(os.stat("/dev/null").st_mode) == null_mode
+
+
+def test_the_daemon_reads_no_more_of_etc_hosts_than_it_wrote(tmp_path: Path) -> None:
+    """A container may write any bytes into its /etc/hosts and make it as long as a sparse file gets."""
+    path = tmp_path / "etc-hosts"
+    sync_pod._rewrite(str(path), "127.0.0.1 localhost\n")
+    with open(path, "r+b") as file:
+        file.write(b"\xff\xfe")
+        file.truncate(1 << 40)
+    sync_pod._rewrite(str(path), "127.0.0.1 localhost\n")
+    assert path.read_text() == "127.0.0.1 localhost\n"
 
 
 # --- the runtime itself ---

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from runtime.errors import ImageError
+from runtime.images.content import tree_size
 from runtime.images.layers import LayerUnpacker
 from runtime.images.tarstream import ChunkSource, TarStream
+from runtime.removal import remove_tree
 from tests.kernel.images_support import directory, member, need, run, snapshot, tar
 
 pytestmark = pytest.mark.kernel
@@ -345,3 +347,41 @@ def test_descriptors_are_not_leaked(tmp_path: Path) -> None:
     ]
     unpack(tmp_path / "layer", tar(*entries, *replaced))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "headers"),
+    [
+        ("file", {"mtime": "99999999999999999999"}),
+        ("file", {"LIBARCHIVE.xattr.user.x": "A"}),
+        ("file", {"SCHILY.xattr.user.nul\0x": "1"}),
+        ("link", {"linkpath": "a\0b"}),
+    ],
+)
+def test_values_no_system_call_takes_are_a_bad_layer(
+    tmp_path: Path, name: str, headers: dict[str, str]
+) -> None:
+    made = member(name, type=tarfile.SYMTYPE, linkname="a") if name == "link" else member(name)
+    made.pax_headers = headers
+    with pytest.raises(ImageError):
+        unpack(tmp_path / "layer", tar((made, b"")))
+
+
+def test_a_layer_nested_as_deep_as_links_make_it_is_replaced_and_removed(tmp_path: Path) -> None:
+    """A name may have 255 components; links in them lead deeper."""
+    step = "/".join(["d"] * 200)
+    entries: list[Any] = [directory(step), member("l1", tarfile.SYMTYPE, linkname=step)]
+    for number in range(2, 9):
+        entries.append(directory(f"l{number - 1}/{step}"))
+        entries.append(member(f"l{number}", tarfile.SYMTYPE, linkname=f"l{number - 1}/{step}"))
+    unpack(tmp_path / "layer", tar(*entries, (member("d"), b"file")))
+    assert (tmp_path / "layer/d").read_bytes() == b"file"
+    unpack(tmp_path / "other", tar(*entries))
+    assert tree_size(str(tmp_path / "other")) >= 0
+    remove_tree(str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_name_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="too deep"):
+        unpack(tmp_path / "layer", tar(directory("/".join(["d"] * 2000))))
