@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from kubelite.agent import Agent
 from kubelite.api.app import create_app
@@ -40,11 +40,13 @@ from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig
 from runtime.shim.client import Forkserver
+from runtime.shim.protocol import SandboxRecord
 from state.errors import StoreError
 from state.store import Store
 
 log = logging.getLogger(__name__)
 
+BURY_AGAIN = 10.0  # seconds until what could not be buried is tried again
 FRESH = 5.0  # seconds; a file read longer ago is not what a pod's start waited for
 
 
@@ -114,34 +116,14 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         stack.push_async_callback(cri.close)
         living = await cri.adopt()
         log.info("adopted %d pods", len(living))
-        # what runs and is unknown (a lost state file) may be claimed by its manifest until it is buried
-        unclaimed = {
-            uid: (r.annotations.get("namespace", ""), r.annotations.get("name", ""))
-            for uid, r in living.items()
-            if store.get_uid(uid) is None
-        }
+        unclaimed = _unclaimed(store, living)
         worker = PodWorker(store, cri, events, config)
         queue: WorkQueue[str] = WorkQueue(worker.reconcile)
         worker.wake = queue.add
         stack.push_async_callback(worker.close)
         stack.push_async_callback(queue.close)
         cri.on_change = queue.add
-
-        def warn(uid: str, message: str) -> None:
-            record = store.get_uid(uid)
-            if record is not None:
-                events.event(reference(record.doc), "Warning", "NetworkDegraded", message)
-
-        cri.warn = warn
-        def report(state: ManifestState) -> None:
-            about = {
-                "kind": "Manifest",
-                "namespace": "default",
-                "name": os.path.basename(state.file),
-                "uid": state.file,
-            }
-            for problem in state.problems:
-                events.event(about, "Warning", "FailedValidation", problem.sentence(state.file))
+        cri.warn = lambda uid, message: _say_degraded(store, events, uid, message)
 
         def applied(uid: str, state: ManifestState) -> None:
             unclaimed.pop(uid, None)
@@ -154,7 +136,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
             node_name=settings.node_name,
             relist=settings.relist_seconds,
             uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
-            report=report,
+            report=lambda state: _say_problems(events, state),
             applied=applied,
         )
         disk_usage = DiskUsage(lambda: writable_layers(cri))
@@ -232,6 +214,29 @@ def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> No
     stack.push_async_callback(cancel)
 
 
+def _unclaimed(store: Store, living: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:
+    """Pods that run and are not known (a lost state file), by uid: a manifest of that namespace and name may claim one
+    until it is buried."""
+    return {
+        uid: (record.annotations.get("namespace", ""), record.annotations.get("name", ""))
+        for uid, record in living.items()
+        if store.get_uid(uid) is None
+    }
+
+
+def _say_degraded(store: Store, events: EventRecorder, uid: str, message: str) -> None:
+    record = store.get_uid(uid)
+    if record is not None:
+        events.event(reference(record.doc), "Warning", "NetworkDegraded", message)
+
+
+def _say_problems(events: EventRecorder, state: ManifestState) -> None:
+    name = os.path.basename(state.file)
+    about = {"kind": "Manifest", "namespace": "default", "name": name, "uid": state.file}
+    for problem in state.problems:
+        events.event(about, "Warning", "FailedValidation", problem.sentence(state.file))
+
+
 def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState) -> None:
     """How a pod's manifest got here: the file's change, its reading, its record in the store."""
     name = os.path.basename(state.file)
@@ -270,11 +275,15 @@ async def _bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, 
     that was lost) are ended, once the manifests have been read, every one of them: a directory that is not there, or a
     file that is broken, may be what knows them. So may one that is empty, when nothing is on record of it (`first`):
     with the state file, what tells an unmounted directory from an emptied one was lost."""
+    if first and unclaimed and not agent.sources.states():
+        log.warning("pods run that nothing is known of; they are left alone until there is a manifest")
     while not agent.sources.complete or (first and unclaimed and not agent.sources.states()):
         await asyncio.sleep(1.0)
     unclaimed.clear()
     while strays := _strays(agent):
         for uid in strays:
+            if agent.store.get_uid(uid) is not None:
+                continue
             log.warning("ending what is left of a pod that is not known", extra={"uid": uid})
             try:
                 await agent.cri.stop_sandbox(uid)
@@ -299,7 +308,8 @@ async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
         for record in agent.store.list("Pod"):
             queue.add(record.uid)
         try:
-            for sentence in await agent.network.repair():  # a flushed rule set, a bridge that somebody removed
+            # a flushed rule set, a bridge that somebody removed
+            for sentence in await agent.network.repair():
                 log.warning("network mended: %s", sentence)
             await agent.events.expire()
         except (RuntimeFault, StoreError, OSError) as error:  # a full disk, say: the next round may go better

@@ -184,3 +184,20 @@ def test_a_damaged_state_file(node: Node) -> None:
     assert "set aside" in node.tail(200)
     node.wait_status("p", "Running")
     assert (node.pid("p"), node.pod("p")["metadata"]["uid"]) == (pid, uid), "adopted, not started again"
+
+
+def test_a_lost_state_file_and_a_manifests_directory_that_is_not_mounted(node: Node) -> None:
+    node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    pid, uid = node.pid("p"), node.pod("p")["metadata"]["uid"]
+    node.kill()
+    for path in node.root.glob("state.db*"):
+        path.unlink()
+    (node.manifests / "p.yaml").unlink()
+    node.start()
+    time.sleep(1.5)
+    assert "left alone until there is a manifest" in node.tail(200)
+    os.kill(pid, 0)
+    node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    assert (node.pid("p"), node.pod("p")["metadata"]["uid"]) == (pid, uid), "adopted, not started again"
