@@ -110,22 +110,36 @@ def build(base: Path) -> tuple[Path, Path, Path, Path]:
     return rootfs, store, archive, base / "bare-start"
 
 
+COLUMNS = (
+    ("start_ms", "start → first instruction, ms"),
+    ("stop_ms", "stop → gone, ms"),
+    ("cpu_ms", "CPU a pod (start + stop), ms"),
+    ("pod_kib", "memory a pod (PSS of shim), KiB"),
+    ("daemon_kib", "daemon idle (PSS), KiB"),
+)
+
+
 def table(samples: dict[str, list[Sample]], left_out: list[str]) -> str:
-    """Medians (minimum–maximum), and the ratio of medians to the bare kernel work."""
-    lines = [
-        f"{'':<18} {'start → first instruction, ms':>32} {'ratio':>7} {'stop → gone, ms':>26} {'CPU a pod, ms':>24}",
-    ]
-    floor = (
-        statistics.median(s.start_ms for s in samples["bare kernel work"])
-        if "bare kernel work" in samples
-        else 0.0
-    )
-    for name, found in samples.items():
-        starts, stops, cpus = ([getattr(s, key) for s in found] for key in ("start_ms", "stop_ms", "cpu_ms"))
-        ratio = f"{statistics.median(starts) / floor:.1f}×" if floor else "-"
-        lines.append(f"{name:<18} {spread(starts):>32} {ratio:>7} {spread(stops):>26} {spread(cpus):>24}")
+    """A block a column, a line a peer: median (minimum–maximum), and the ratio to kubelite's median (above 1: worse
+    than kubelite's), and to the bare kernel work's."""
+    lines = []
+    for key, title in COLUMNS:
+        found = {name: [float(getattr(s, key)) for s in ss] for name, ss in samples.items()}
+        medians = {name: statistics.median(values) for name, values in found.items()}
+        lines.append(f"{title:<34} {'median (min–max)':>28} {'/ kubelite':>11} {'/ bare':>8}")
+        for name, values in found.items():
+            if not any(values):
+                continue  # has none
+            ratios = [
+                ratio(medians[name], medians.get(other, 0.0)) for other in ("kubelite", "bare kernel work")
+            ]
+            lines.append(f"  {name:<32} {spread(values):>28} {ratios[0]:>11} {ratios[1]:>8}")
     lines.extend(f"left out: {reason}" for reason in left_out)
     return "\n".join(lines)
+
+
+def ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}×" if base else "-"
 
 
 def words(error: Exception) -> str:
@@ -139,7 +153,7 @@ def spread(values: list[float]) -> str:
 
 
 def vars_of(sample: Sample) -> dict[str, float]:
-    return {"start_ms": sample.start_ms, "stop_ms": sample.stop_ms, "cpu_ms": sample.cpu_ms}
+    return {key: getattr(sample, key) for key, _ in COLUMNS}
 
 
 if __name__ == "__main__":
