@@ -10,7 +10,9 @@ Format: kubernetes cri-client/pkg/logs, written by runtime.shim.logs: `<RFC3339N
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import time
 from dataclasses import dataclass
 
@@ -188,10 +190,17 @@ class LogReader:
 
 
 def _open(path: str) -> int | None:
+    """None for what is not there, and for a link or a pipe that a pod with /var/log in its hands put there."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
         return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
 
 
 def _open_all(path: str) -> list[int]:

@@ -37,7 +37,9 @@ def _with_message(pod: Pod, seen: ContainerSeen) -> ContainerSeen:
 def log_tail(path: str) -> str:
     """The texts of the last lines of a CRI log; "" when it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        # neither followed nor waited for: a pod with /var/log in its hands may have put a link or a pipe there
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _READ))
             lines = file.read(_READ).split(b"\n")
     except OSError:

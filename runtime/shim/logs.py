@@ -109,9 +109,9 @@ class LogFile:
         self._open()
 
     def _open(self) -> None:
-        self._fd = os.open(
-            self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
-        )
+        # A pod with /var/log in its hands may put a link there, or a pipe: neither is written to, or waited for.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._fd = os.open(self.path, flags, 0o640)
         self._size = os.fstat(self._fd).st_size
 
     def close(self) -> None:

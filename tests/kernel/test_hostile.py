@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node import sync_pod
+from kubelite.api import logfiles
+from kubelite.node import sync_pod, termination
 from runtime.errors import RuntimeFault, StartError
 from runtime.oci import init
+from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine
 from tests.kernel.shim_kit import Node, until
 
@@ -84,6 +86,46 @@ def test_the_daemon_reads_no_more_of_etc_hosts_than_it_wrote(tmp_path: Path) -> 
         file.truncate(1 << 40)
     sync_pod._rewrite(str(path), "127.0.0.1 localhost\n")
     assert path.read_text() == "127.0.0.1 localhost\n"
+
+
+@pytest.fixture
+def log_path(tmp_path: Path) -> Iterator[Path]:
+    """Where a log should be; what waits there is woken after a while."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("somebody waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    yield tmp_path / "0.log"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_pipe_in_the_place_of_a_log_is_waited_for_by_nobody(log_path: Path) -> None:
+    """A pod with the node's /var/log in its hands can put one there, before a rotation or a look."""
+    log = LogFile(str(log_path), max_bytes=10, max_files=2)
+    log.write(b"2026-11-24T15:47:00Z stdout F one\n")
+    log_path.unlink()
+    os.mkfifo(log_path)
+    log.write(b"2026-11-24T15:47:01Z stdout F two\n")  # rotates the pipe away, like any file
+    log_path.unlink()
+    os.mkfifo(log_path)
+    with pytest.raises(OSError, match="No such device"):
+        LogFile(str(log_path), max_bytes=0, max_files=1)
+    assert termination.log_tail(str(log_path)) == ""
+    assert logfiles._open(str(log_path)) is None
+    log.close()
+
+
+def test_a_link_in_the_place_of_a_log_is_followed_by_nobody(tmp_path: Path, log_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("2026-11-24T15:47:00Z stdout F secret\n")
+    log_path.symlink_to(secret)
+    with pytest.raises(OSError, match="symbolic links"):
+        LogFile(str(log_path), max_bytes=0, max_files=1)
+    assert termination.log_tail(str(log_path)) == ""
+    assert logfiles._open(str(log_path)) is None
 
 
 # --- the runtime itself ---
