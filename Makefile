@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PREFIX ?= /usr/local
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup run stop install uninstall check test test-unit test-kernel test-uml bench format clean
+.PHONY: help setup run stop install uninstall check test test-unit test-kernel test-uml chaos bench format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -46,6 +46,9 @@ test-kernel: setup ## (root) the engine and the node on this machine's kernel
 
 test-uml: setup  ## (root) the same on cgroup v2, inside User Mode Linux
 	tests/uml/run --each tests/kernel/test_*.py tests/e2e/test_*.py -- $(BIN)/python -m pytest -rs
+
+chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… to choose
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PODS),--pods $(PODS))
 
 bench: setup     ## (root) how long a start takes, beside every peer that is installed
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,77 @@
+"""`make chaos`: a seeded random mix of orders and blows against a whole node, for as long as told.
+
+python -m tests.chaos [--seconds 300] [--pods 40] [--seed N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.chaos.machine import Machine
+from tests.chaos.monkey import Failure, Monkey
+from tests.e2e.node import pack_image
+
+DISK_MB = 256  # of the file system that the root directory is on, so that it can be filled
+
+
+@contextlib.contextmanager
+def monkey(base: Path, images: Path, *, seed: int, size: int) -> Iterator[Monkey]:
+    """A monkey with a machine of its own, clean at the end."""
+    clock = shutil.which("cc") is not None
+    with Machine.running(base, images, disk_mb=DISK_MB, clock=clock, pod_cidr="10.77.0.0/22") as machine:
+        found = Monkey(machine, seed, size)
+        try:
+            yield found
+        finally:
+            found.close()
+            if machine.preload:
+                machine.step_clock(0.0)
+            machine.free_disk()
+            if machine.daemon is None or machine.daemon.poll() is not None:
+                machine.start()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--pods", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--rounds", type=int, default=0, help="stop after so many, however long they take")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("chaos needs root: it drives a whole node", file=sys.stderr)
+        return 2
+    base = Path(tempfile.mkdtemp(prefix="kubelite-chaos-"))
+    print(f"chaos with seed {options.seed}, {options.pods} pods, {options.seconds:g} s", flush=True)
+    until = time.monotonic() + options.seconds
+    try:
+        images = pack_image(base / "pack")
+        with monkey(base / "node", images, seed=options.seed, size=options.pods) as found:
+            found.say = lambda line: print(line, flush=True)
+            while time.monotonic() < until and not 0 < options.rounds <= found.rounds:
+                found.round()
+        print(found.summary())
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        kept = Path(tempfile.gettempdir()) / f"kubelite-chaos-{options.seed}.log"
+        shutil.copy(base / "node" / "daemon.log", kept)
+        print(f"the daemon's log is {kept}", file=sys.stderr)
+        replay = f"python -m tests.chaos --seed {options.seed} --pods {options.pods} --rounds {found.rounds}"
+        print(f"to replay: {replay}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""A node on a machine of its own that can go wrong as a whole: the disk full, the clock set, the power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos import lens
+from tests.e2e.node import Node
+
+#: Crashed containers come back at once, so that a test waits for nothing.
+QUICK = {"CRASH_BACKOFF_INITIAL": "0.2", "CRASH_BACKOFF_MAX": "0.8"}
+
+
+@dataclass(slots=True)
+class Machine(Node):
+    """See the module's text. `disk_mb`: size of the file system of the root directory; 0 = the test's own."""
+
+    disk_mb: int = 0
+    preload: str = ""  # the library that makes the clock ours, "" = the machine's clock
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(
+        cls, base: Path, images: Path, *, disk_mb: int = 0, clock: bool = False, **settings: str
+    ) -> Iterator[Machine]:
+        """Started; clean at the end, or the test fails."""
+        machine = cls(
+            base, settings={**QUICK, **{k.upper(): v for k, v in settings.items()}}, disk_mb=disk_mb
+        )
+        with contextlib.ExitStack() as stack:
+            if disk_mb:
+                stack.enter_context(_tmpfs(machine.root, disk_mb))
+            if clock:
+                machine.preload = str(_compile(base))
+                machine.step_clock(0.0)
+            machine.prepare()
+            subprocess.run(["cp", "-a", str(images), str(machine.root / "images")], check=True)
+            try:
+                machine.start()
+                yield machine
+                assert machine.doctor() == []
+            finally:
+                machine.free_disk()
+                machine.destroy()
+            assert machine.leftovers() == []
+
+    def environ(self) -> dict[str, str]:
+        found = Node.environ(self)
+        if self.preload:
+            found |= {"LD_PRELOAD": self.preload, "CHAOS_CLOCK": str(self._clock)}
+        return found
+
+    def leftovers(self) -> list[str]:
+        return [found for found in Node.leftovers(self) if found != f"mount {self.root}"]
+
+    # -- disk ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _filler(self) -> Path:
+        return self.root / "filler"
+
+    def fill_disk(self) -> None:
+        """Until not one byte more fits."""
+        with self._filler.open("ab", buffering=0) as file:
+            for size in (1 << 20, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"\0" * size)
+
+    def free_disk(self) -> None:
+        self._filler.unlink(missing_ok=True)
+
+    # -- clock --------------------------------------------------------------------------------------------------
+
+    @property
+    def _clock(self) -> Path:
+        return self.base / "clock"
+
+    def step_clock(self, seconds: float) -> None:
+        """The daemon's clock is off by so much from now on (the shims, as what they wrote down before, are not)."""
+        if not self._clock.exists():
+            self._clock.write_bytes(struct.pack("d", seconds))
+        with self._clock.open("r+b") as file, mmap.mmap(file.fileno(), 8) as memory:
+            memory[:] = struct.pack("d", seconds)
+
+    # -- power --------------------------------------------------------------------------------------------------
+
+    def cut_power(self, *, run_dir_stays: bool = False) -> None:
+        """Everything is gone but the disk. `run_dir_stays`: the run directory is on it, as on some systems."""
+        daemon, holder = self.daemon, self.holder
+        assert daemon is not None and holder is not None
+        if daemon.poll() is None:
+            self.kill(signal.SIGKILL)
+        until = time.monotonic() + 20.0
+        while left := [p.pid for p in lens.processes(self)]:
+            for pid in left:
+                lens.kill(pid)
+            assert time.monotonic() < until, left
+            time.sleep(0.01)
+        holder.kill()  # and the network namespace with it
+        holder.wait()
+        assert holder.stdout is not None
+        holder.stdout.close()
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            place = line.split()[4]
+            if place.startswith(f"{self.root}/"):
+                subprocess.run(["umount", place], check=True)
+        for top in lens.cgroup_tops(self):
+            for directory, _, _ in os.walk(top, topdown=False):
+                os.rmdir(directory)
+        if not run_dir_stays:
+            shutil.rmtree(self.run_dir)
+        self.prepare()
+
+
+@contextlib.contextmanager
+def _tmpfs(path: Path, megabytes: int) -> Iterator[None]:
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "chaos", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def _compile(directory: Path) -> Path:
+    library = directory / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return library

@@ -1,0 +1,85 @@
+"""The machine goes down at the worst moment and comes back: what was wanted runs, once, and nothing else is there."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.chaos import lens, pods
+from tests.chaos.machine import Machine
+
+
+def _running(machine: Machine, *names: str) -> bool:
+    found = sorted(one.pod for one in lens.instances(machine) if one.container == "main")
+    ready = [
+        name for name, doc in lens.pods(machine).items() if doc.get("status", {}).get("phase") == "Running"
+    ]
+    return found == sorted(names) and set(names) <= set(ready)
+
+
+@pytest.mark.parametrize("run_dir_stays", [False, True], ids=["run on tmpfs", "run on disk"])
+def test_the_power_fails(machine: Machine, run_dir_stays: bool) -> None:
+    machine.apply("always.yaml", pods.manifest("always"))
+    machine.apply("pair.yaml", pods.manifest("pair", pods.PAIR))
+    machine.apply("never.yaml", pods.manifest("never", pods.NEVER))
+    machine.apply("removed.yaml", pods.manifest("removed"))
+    machine.wait_status("never", "Completed")
+    machine.wait(lambda: _running(machine, "always", "pair", "removed"), "all to run")
+    before = {name: doc["metadata"]["uid"] for name, doc in lens.pods(machine).items()}
+    machine.apply("late.yaml", pods.manifest("late", restartPolicy="Never"))
+    machine.wait(lambda: [one for one in lens.instances(machine) if one.pod == "late"], "it to run")
+    machine.cut_power(run_dir_stays=run_dir_stays)
+    (machine.manifests / "removed.yaml").unlink()
+    machine.apply("new.yaml", pods.manifest("new"))
+    machine.start()
+    machine.wait(lambda: _running(machine, "always", "pair", "new"), "what is wanted to run")
+    machine.wait_gone("removed")
+    after = lens.pods(machine)
+    assert after["always"]["metadata"]["uid"] == before["always"]
+    for name, container in (("always", "main"), ("pair", "main"), ("pair", "side")):
+        assert machine.container(name, container)["restartCount"] == 1
+        assert pods.starts(machine, before[name], container) == 2, "its volume is on the disk"
+    assert machine.status_of("never") == "Completed"
+    assert pods.starts(machine, before["never"], "main") == 1
+    # K: a pod that is never to run again, and whose end nobody saw
+    machine.wait_status("late", "Error", "ContainerStatusUnknown")
+    assert pods.starts(machine, after["late"]["metadata"]["uid"], "main") == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_power_fails_among_starts_and_stops(machine: Machine, seed: int) -> None:
+    rng = random.Random(seed)
+    for turn in range(3):
+        for number in range(8):
+            file = f"p{number}.yaml"
+            if rng.random() < 0.5:
+                machine.apply(
+                    file, pods.manifest(f"p{number}", rng.choice((pods.ALWAYS, pods.PAIR)), generation=turn)
+                )
+            else:
+                (machine.manifests / file).unlink(missing_ok=True)
+        time.sleep(rng.uniform(0.0, 0.4))
+        machine.cut_power(run_dir_stays=rng.random() < 0.5)
+        machine.start(wait=False)
+    machine.wait(machine.answers, "the daemon")
+    names = [path.stem for path in machine.manifests.glob("*.yaml")]
+    machine.wait(lambda: _running(machine, *names), f"{names} to run", timeout=30)
+    machine.wait(lambda: sorted(lens.pods(machine)) == sorted(names), "only those")
+    uids = {doc["metadata"]["uid"] for doc in lens.pods(machine).values()}
+    machine.wait(lambda: lens.directories(machine) == uids, "no other directory")
+    machine.wait(lambda: lens.cgroups(machine) == uids, "no other cgroup")
+
+
+def test_a_clean_stop_then_the_power(machine: Machine) -> None:
+    machine.apply("a.yaml", pods.manifest("a"))
+    machine.wait(lambda: _running(machine, "a"), "it to run")
+    uid = machine.pod("a")["metadata"]["uid"]
+    machine.kill(signal.SIGTERM)
+    machine.cut_power()
+    machine.start()
+    machine.wait(lambda: _running(machine, "a"), "it to run again")
+    assert machine.pod("a")["metadata"]["uid"] == uid
+    assert machine.container("a")["restartCount"] == 1
