@@ -19,6 +19,8 @@ from runtime.shim.client import read_state, shim_alive
 from runtime.shim.protocol import SandboxRecord
 from state.store import Store
 
+SHARED_LOGS = "/var/log"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -55,6 +57,7 @@ def examine(
     _check_cgroups(settings, pods, shims, set(helpers), error)
     _check_mounts(settings, pods, error)
     _check_directories(settings, pods, error)
+    findings.extend(_check_logs(settings, pods))
     for uid in leases:
         if uid not in shims:
             error("network", f"an address is held for pod {uid}, which has no sandbox")
@@ -154,14 +157,21 @@ def _check_directories(settings: Settings, pods: dict[str, Any], error: _Error) 
     for uid in _names(f"{settings.root}/pods"):
         if uid not in pods:
             error("directories", f"{settings.root}/pods/{uid} belongs to no pod")
+
+
+def _check_logs(settings: Settings, pods: dict[str, Any]) -> Iterator[Finding]:
+    """In the machine's own log directory other nodes, and a kubelet, may have theirs: what is not this node's there may
+    be in order."""
+    shared = settings.log_dir == SHARED_LOGS
+    level, words = ("warning", "no pod of this node") if shared else ("error", "no pod")
     for name in _names(f"{settings.log_dir}/pods"):
         if name.rpartition("_")[2] not in pods:
-            error("directories", f"{settings.log_dir}/pods/{name} belongs to no pod")
+            yield Finding(level, "directories", f"{settings.log_dir}/pods/{name} belongs to {words}")
     links = f"{settings.log_dir}/containers"
     for name in _names(links):
         target = os.path.join(links, name)
         if os.path.islink(target) and not os.path.exists(target):
-            error("directories", f"{target} points nowhere", f"rm {target}")
+            yield Finding(level, "directories", f"{target} points nowhere", f"rm {target}")
 
 
 def _names(directory: str) -> list[str]:

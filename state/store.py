@@ -241,7 +241,8 @@ class Store:
 
     def list(self, kind: str, namespace: str | None = None) -> list[Record]:
         """Objects of a kind, of one namespace or of all (None), sorted by namespace and name."""
-        found = (r for r in self._objects.values() if r.kind == kind and namespace in (None, r.namespace))
+        records = list(self._objects.values())  # one step: the metrics ask in a thread of their own
+        found = (r for r in records if r.kind == kind and namespace in (None, r.namespace))
         return sorted(found, key=lambda r: (r.namespace, r.name))
 
     def containers(self, pod_uid: str) -> tuple[ContainerRow, ...]:

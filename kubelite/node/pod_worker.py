@@ -111,7 +111,13 @@ class PodWorker:
             pod = self._parse(record, memory)
         except InvalidObject as error:  # an older version took it; its manifest is the one to mend
             log.error("pod cannot be read: %s", error, extra={"uid": uid, "pod": record.name})
-            return MAX_RETRY
+            if not record.deleting:
+                return MAX_RETRY
+            await self._cri.stop_sandbox(uid)  # how it wants to be stopped nobody can tell
+            await self._cri.remove_pod(uid)
+            self._forget(uid)
+            await self._store.delete(uid)
+            return None
         events = PodEvents(self._recorder, pod)
         try:
             return await self._look(uid, pod, memory, events)

@@ -267,6 +267,23 @@ def test_deletion_stops_gracefully_and_leaves_nothing(run: Run) -> None:
     run(story)
 
 
+def test_a_pod_that_nobody_can_read_can_still_be_deleted(run: Run) -> None:
+    """As an older version left it in the store."""
+
+    async def story(node: Node) -> None:
+        await node.put()
+        await node.settle()
+        await node.edit(lambda old: {**old, "spec": {**old["spec"], "containers": "none"}})
+        assert await node.worker.reconcile(UID) == pytest.approx(30.0)
+        assert node.fake.alive(UID), "what runs goes on"
+        await node.delete()
+        assert await node.worker.reconcile(UID) is None
+        assert node.store.get_uid(UID) is None
+        assert node.fake.calls[-2:] == [("stop_sandbox", UID), ("remove_pod", UID)]
+
+    run(story)
+
+
 def test_an_image_is_pulled_beside_the_sandbox(run: Run) -> None:
     async def story(node: Node) -> None:
         woken: list[str] = []
@@ -310,12 +327,14 @@ def test_a_pull_that_fails_backs_off(run: Run) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ValueError("no JSON")])
-def test_a_pull_that_breaks_is_a_pull_that_failed(run: Run, error: Exception) -> None:
+def test_a_pull_that_breaks_is_a_pull_that_failed(
+    run: Run, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def story(node: Node) -> None:
         async def pull(_reference: str) -> ImageSeen:
             raise error
 
-        node.fake.pull = pull  # type: ignore[method-assign]
+        monkeypatch.setattr(node.fake, "pull", pull)
         await node.put(container("app", image="gone:1"))
         await node.worker.reconcile(UID)
         await asyncio.sleep(0)

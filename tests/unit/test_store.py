@@ -112,6 +112,23 @@ class store_history_cut:
     def __exit__(self, *_: object) -> None: ...
 
 
+async def test_a_list_is_one_look_whatever_is_written_meanwhile(tmp_path: Path) -> None:
+    """Threads read too (the metrics)."""
+    store = Store.open(str(tmp_path / "state.db"))
+    record = await store.create("Pod", pod("a"))
+
+    class Sly:
+        @property
+        def kind(self) -> str:
+            store._objects["more"] = record
+            return "Other"
+
+    store._objects["sly"] = Sly()  # type: ignore[assignment]
+    assert store.list("Pod") == [record]
+    del store._objects["sly"], store._objects["more"]
+    await store.close()
+
+
 async def test_modify_sees_the_newest_document(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     await store.create("Pod", pod("n", count=0))
