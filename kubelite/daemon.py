@@ -350,8 +350,9 @@ def _locked(settings: Settings) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for directory in dict.fromkeys((settings.root, settings.run_dir)):
             path = f"{directory}/kubelite.pid"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, descriptor)
+            os.fchmod(descriptor, 0o600)  # whoever may read it may lock it, and keep the node from starting
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

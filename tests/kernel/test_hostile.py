@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from kubelite import daemon
 from kubelite.api import logfiles
 from kubelite.node import sync_pod, termination
+from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
 from runtime.oci import init
 from runtime.shim.logs import LogFile
@@ -126,6 +128,16 @@ def test_a_link_in_the_place_of_a_log_is_followed_by_nobody(tmp_path: Path, log_
         LogFile(str(log_path), max_bytes=0, max_files=1)
     assert termination.log_tail(str(log_path)) == ""
     assert logfiles._open(str(log_path)) is None
+
+
+def test_no_other_user_can_hold_the_nodes_lock(tmp_path: Path) -> None:
+    """flock(2) asks for no right to write."""
+    lock = tmp_path / "kubelite.pid"
+    lock.write_text("1\n")
+    lock.chmod(0o644)  # as an earlier version made it
+    with daemon._locked(Settings(root=str(tmp_path), run_dir=str(tmp_path))):
+        assert lock.read_text() == f"{os.getpid()}\n"
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
 
 
 # --- the runtime itself ---
