@@ -169,9 +169,9 @@ class Session:
 
 def prepare(root: str) -> None:
     """Make the directories and the layout file. 0711 and 0700: a layer may hold set-uid programs, which no user of the
-    host must be able to run from here."""
+    host must be able to run from here, and a private image what not everybody may read."""
     os.makedirs(root, 0o711, exist_ok=True)
-    for name, mode in (("blobs", 0o755), ("blobs/sha256", 0o755), ("layers", 0o700), ("ingest", 0o700)):
+    for name, mode in (("blobs", 0o700), ("blobs/sha256", 0o700), ("layers", 0o700), ("ingest", 0o700)):
         with suppress(FileExistsError):
             os.mkdir(os.path.join(root, name), mode)
     layout = os.path.join(root, "oci-layout")

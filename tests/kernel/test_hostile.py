@@ -18,6 +18,7 @@ from kubelite.api import logfiles
 from kubelite.node import sync_pod, termination
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
+from runtime.images import content
 from runtime.oci import init
 from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine
@@ -138,6 +139,12 @@ def test_no_other_user_can_hold_the_nodes_lock(tmp_path: Path) -> None:
     with daemon._locked(Settings(root=str(tmp_path), run_dir=str(tmp_path))):
         assert lock.read_text() == f"{os.getpid()}\n"
         assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+
+
+def test_no_other_user_can_read_an_image_or_run_what_is_in_it(tmp_path: Path) -> None:
+    content.prepare(str(tmp_path / "images"))
+    for name in ("blobs", "layers", "ingest"):
+        assert stat.S_IMODE((tmp_path / "images" / name).stat().st_mode) == 0o700
 
 
 # --- the runtime itself ---
