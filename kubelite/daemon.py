@@ -294,10 +294,10 @@ async def _bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, 
 
 
 def _strays(agent: Agent) -> set[str]:
-    pods = f"{agent.settings.root}/pods"
     found = {*agent.cri.living(), *agent.store.pods_with_containers()}
-    if os.path.isdir(pods):
-        found.update(os.listdir(pods))
+    for directory in (f"{agent.settings.root}/pods", f"{agent.settings.run_dir}/shims"):
+        if os.path.isdir(directory):
+            found.update(os.listdir(directory))
     return {uid for uid in found if agent.store.get_uid(uid) is None}
 
 

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from kubelite.node.cri import (
@@ -54,6 +54,7 @@ from state.store import ContainerRow, Store
 log = logging.getLogger(__name__)
 
 RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then the shim alone has it
+NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
 MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
 
 _STATES = {
@@ -69,6 +70,7 @@ class _Shim:
 
     record: SandboxRecord
     client: ShimClient
+    ended: set[str] = field(default_factory=set)  # containers whose exit was heard of
 
 
 class LocalCri:
@@ -116,7 +118,14 @@ class LocalCri:
         living ones by pod uid."""
         directory = f"{self._settings.run_dir}/shims"
         uids = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
-        await asyncio.gather(*(self._shim(uid) for uid in uids))
+        found = await asyncio.gather(*(self._shim(uid) for uid in uids), return_exceptions=True)
+        for uid, result in zip(uids, found, strict=True):
+            if isinstance(
+                result, (RuntimeFault, StoreError, OSError)
+            ):  # that pod's own looks meet it again, and say so
+                log.error("what is left of a pod is not in order: %s", result, extra={"uid": uid})
+            elif isinstance(result, BaseException):
+                raise result
         living = {uid: shim.record for uid, shim in self._shims.items()}
         strays = [a.uid for a in await self._network.list() if a.uid not in living]
         await asyncio.gather(*(self._network.delete(uid) for uid in strays))
@@ -132,7 +141,8 @@ class LocalCri:
 
     def living(self) -> dict[str, SandboxRecord]:
         """The sandboxes as last reported, by pod uid (for metrics and doctor)."""
-        return {uid: shim.record for uid, shim in self._shims.items() if not shim.client.closed}
+        shims = list(self._shims.items())  # one step: the metrics ask in a thread of their own
+        return {uid: shim.record for uid, shim in shims if not shim.client.closed}
 
     def helpers(self) -> tuple[int, ...]:
         """Processes of the daemon's own that live among the shims."""
@@ -228,12 +238,18 @@ class LocalCri:
             on_close=lambda: self.on_change(uid),
         )
         shim = _Shim(await client.subscribe(), client)
+        other = self._shims.get(uid)
+        if other is not None and not other.client.closed:  # the API looked at the same time
+            client.close()
+            return other
         self._shims[uid] = shim
         return shim
 
     async def _bury(self, uid: str, run_dir: str) -> None:
         """A shim died: end what it left, keep what it knew, give its address back."""
         try:
+            if (last := read_state(run_dir)) is not None:  # first: what only that file knows goes with it
+                await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
             last = await reap_dead(run_dir)
         except StateError:
             return  # it lives after all; the next look connects
@@ -246,6 +262,8 @@ class LocalCri:
 
     def _on_event(self, uid: str, event: dict[str, Any]) -> None:
         if event.get("event") == EVENT_EXIT:
+            if uid in self._shims:
+                self._shims[uid].ended.add(event["container"]["id"])
             self._record_soon(uid, ContainerRecord.from_json(event["container"]))
             self.on_change(uid)
 
@@ -284,8 +302,7 @@ class LocalCri:
             if address is not None:
                 for warning in address.warnings:
                     self.warn(uid, warning)
-                await shim.client.annotate({"ip": address.ip})
-            shim.record = await shim.client.state()
+                shim.record = await shim.client.annotate({"ip": address.ip})
             undo.pop_all()
         return _sandbox_seen(shim.record)
 
@@ -351,6 +368,7 @@ class LocalCri:
         }
         for row in self._store.containers(uid):
             self._unlink_log(row.doc)
+            self._messages.pop(row.id, None)
         # rides on the deletion of the pod's object, which is next
         self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
         unmount_below(self.pod_dir(uid))
@@ -374,22 +392,25 @@ class LocalCri:
             raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
         with self._tracer.step(uid, "bundle", container=request.name):
             create = self._prepare(request)
-        created = False
         try:
+            # Both are asked for at once: the shim does them in order, and refuses the second when the first fails.
+            creating = asyncio.ensure_future(shim.client.create(create))
+            await asyncio.sleep(0)
+            starting = asyncio.ensure_future(shim.client.start(request.id))
             with self._tracer.step(uid, "create", container=request.name):
-                await shim.client.create(create)
-            created = True
+                await _first_of(creating, starting)
             with self._tracer.step(uid, "start", container=request.name):
-                record = await shim.client.start(request.id)
+                record = await starting
         except StartError:
             await self._record_current(uid, shim, request.id)
             raise
-        except BaseException:
-            if created:
-                with contextlib.suppress(RuntimeFault):
-                    await shim.client.kill(request.id, 9, all=True)
+        except Exception:
+            with contextlib.suppress(RuntimeFault):  # mostly there is none
+                await shim.client.kill(request.id, 9, all=True)
             raise
-        self._record_soon(uid, record)
+        # A cancelled start (the daemon stops) is left alone: it may have taken place, and the next look sees which.
+        if record.id not in shim.ended:  # else its exit has been recorded already
+            self._record_soon(uid, record)
         return self._seen(record, sandbox=shim.record.sandbox_id, lost=False)
 
     def _prepare(self, request: ContainerRequest) -> CreateContainer:
@@ -435,23 +456,25 @@ class LocalCri:
 
     def _link_log(self, request: ContainerRequest) -> None:
         """/var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look (spec C7)."""
-        pod_dir = os.path.basename(os.path.dirname(os.path.dirname(request.log_path)))
+        link = self._log_link(request.log_path, request.name, request.id)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(request.log_path, link)
+
+    def _log_link(self, log_path: str, name: str, identity: str) -> str:
+        """Cut to what a file's name can hold, as kubelet does (K kuberuntime/legacy.go)."""
+        pod_dir = os.path.basename(os.path.dirname(os.path.dirname(log_path)))
         namespace, _, rest = pod_dir.partition("_")
         pod = rest.rpartition("_")[0]
-        directory = f"{self._settings.log_dir}/containers"
-        os.makedirs(directory, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.symlink(request.log_path, f"{directory}/{pod}_{namespace}_{request.name}-{request.id}.log")
+        link = f"{pod}_{namespace}_{name}-{identity}"[: NAME_MAX - len(".log")]
+        return f"{self._settings.log_dir}/containers/{link}.log"
 
     def _unlink_log(self, doc: dict[str, Any]) -> None:
         path = str(doc.get("log_path", ""))
         if not path:
             return
-        pod_dir = os.path.basename(os.path.dirname(os.path.dirname(path)))
-        namespace, _, rest = pod_dir.partition("_")
-        pod = rest.rpartition("_")[0]
         with contextlib.suppress(OSError):
-            os.unlink(f"{self._settings.log_dir}/containers/{pod}_{namespace}_{doc['name']}-{doc['id']}.log")
+            os.unlink(self._log_link(path, str(doc["name"]), str(doc["id"])))
 
     async def stop_container(self, uid: str, container_id: str, *, signal: int, grace: float) -> None:
         client = await self._client(uid)
@@ -486,6 +509,8 @@ class LocalCri:
             self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
         )
         self._messages.pop(container_id, None)
+        if uid in self._shims:
+            self._shims[uid].ended.discard(container_id)
         if found is not None and found.bundle.startswith(self.pod_dir(uid) + "/"):
             await asyncio.to_thread(_remove_trees, [found.bundle])
 
@@ -546,6 +571,17 @@ class LocalCri:
         if rows:
             # the pod's status, which is durable, follows; a power cut before it is one before all of this
             await self._store.put_containers(rows, durable=False, delay=delay)
+
+
+async def _first_of(first: asyncio.Future[Any], second: asyncio.Future[Any]) -> None:
+    """Wait for `first`; when it fails, or the wait ends otherwise, nobody waits for `second` any more."""
+    try:
+        await first
+    except BaseException:
+        first.cancel()
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        raise
 
 
 async def _both(

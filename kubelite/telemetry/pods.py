@@ -161,7 +161,7 @@ class NodeCollector(Collector):
             "kubelite_store_resource_version", "The newest resourceVersion.", agent.store.resource_version
         )
         yield _gauge(
-            "kubelite_disk_usage_age_seconds",
+            "kubelite_disk_usage_timestamp_seconds",
             "Unix time the writable layers were last measured.",
             agent.disk_usage.last_round,
         )

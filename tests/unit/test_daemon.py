@@ -54,7 +54,7 @@ class Agent(SimpleNamespace):
 
     def __init__(self, tmp_path: Path, **more: Any) -> None:
         (tmp_path / "pods").mkdir()
-        settings = SimpleNamespace(relist_seconds=0.01, root=str(tmp_path))
+        settings = SimpleNamespace(relist_seconds=0.01, root=str(tmp_path), run_dir=str(tmp_path))
         store = SimpleNamespace(
             list=lambda _kind: [], get_uid=lambda _uid: None, pods_with_containers=lambda: ()
         )

@@ -1,0 +1,214 @@
+"""LocalCri against shims that answer as a test wants: cancelled starts, exits that overtake them, what is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kubelite.node import local_cri
+from kubelite.node.cri import ContainerRequest, ImageSeen
+from kubelite.node.local_cri import LocalCri
+from kubelite.settings import Settings
+from kubelite.telemetry.trace import Tracer
+from runtime.errors import RuntimeFault
+from runtime.shim.client import ShimClient
+from runtime.shim.protocol import EVENT_EXIT, ContainerRecord, CreateContainer, SandboxRecord
+from state.store import Store
+
+UID = "u1"
+
+
+class Shim:
+    """A shim and the connection to it in one."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.killed: list[str] = []
+        self.containers: dict[str, ContainerRecord] = {}
+        self.on_event: Callable[[dict[str, Any]], None] = lambda _event: None
+        self.while_starting: Callable[[str], Any] = lambda _id: None
+
+    async def state(self) -> SandboxRecord:
+        found = [c.to_json() for c in self.containers.values()]
+        return SandboxRecord(1, UID, "s1", os.getpid(), 1, 1.0, "/x", "web", True, {}, found)
+
+    subscribe = state
+
+    async def create(self, request: CreateContainer) -> None:
+        self._put(request.container_id, "created", message_path=request.termination_message_path)
+
+    async def start(self, identity: str) -> ContainerRecord:
+        record = self._put(identity, "running", started_at=2.0)
+        waiting = self.while_starting(identity)
+        if waiting is not None:
+            await waiting
+        return record
+
+    async def kill(self, identity: str, _signal: int, *, all: bool) -> None:
+        self.killed.append(identity)
+
+    async def delete(self, identity: str) -> None:
+        del self.containers[identity]
+
+    def exit(self, identity: str) -> None:
+        record = self._put(identity, "stopped", started_at=2.0, finished_at=3.0, exit_code=0)
+        self.on_event({"event": EVENT_EXIT, "container": record.to_json()})
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _put(self, identity: str, status: str, message_path: str = "", **more: Any) -> ContainerRecord:
+        old = self.containers.get(identity)
+        labels = old.labels if old else {"message_path": message_path}
+        log_path = f"/log/pods/default_web_{UID}/a/0.log"
+        found = ContainerRecord(identity, "a", 0, status, labels=labels, log_path=log_path, **more)
+        self.containers[identity] = found
+        return found
+
+
+@pytest.fixture
+def shim(monkeypatch: pytest.MonkeyPatch) -> Shim:
+    found = Shim()
+
+    async def connect(_run_dir: str, *, on_event: Any, on_close: Any) -> Shim:
+        found.on_event = on_event
+        return found
+
+    monkeypatch.setattr(ShimClient, "connect", connect)
+    monkeypatch.setattr(local_cri, "read_state", lambda _dir: SimpleNamespace(containers=[]))
+    monkeypatch.setattr(local_cri, "shim_alive", lambda _record: True)
+    return found
+
+
+async def nothing(*_: Any) -> list[Any]:
+    return []
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store.open(str(tmp_path / "state.db"))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def cri(tmp_path: Path, store: Store) -> AsyncIterator[LocalCri]:
+    settings = Settings.load({"root": str(tmp_path), "run_dir": str(tmp_path), "log_dir": str(tmp_path)}, {})
+    network: Any = SimpleNamespace(list=nothing, delete=nothing)
+    other: Any = SimpleNamespace()
+    found = LocalCri(settings, store, forkserver=other, network=network, images=other, tracer=Tracer())
+    yield found
+    await found.close()
+
+
+def request(tmp_path: Path, identity: str = "c1", pod: str = "web") -> ContainerRequest:
+    message = str(tmp_path / f"pods/{UID}/message-{identity}")
+    log_path = str(tmp_path / f"pods/default_{pod}_{UID}/a/0.log")
+    image = ImageSeen("sha256:1", "app:1")
+    return ContainerRequest(
+        UID,
+        identity,
+        "a",
+        0,
+        image,
+        "app:1",
+        {},
+        "",
+        "",
+        log_path,
+        0,
+        ((message, ""),),
+        False,
+        False,
+        message,
+    )
+
+
+async def test_a_start_cut_short_by_the_daemons_end_kills_nothing(
+    cri: LocalCri, shim: Shim, tmp_path: Path
+) -> None:
+    shim.while_starting = lambda _id: asyncio.Event().wait()
+    task = asyncio.create_task(cri.start_container(request(tmp_path)))
+    while not shim.containers or next(iter(shim.containers.values())).status != "running":
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert shim.killed == []
+
+
+async def test_a_start_that_fails_leaves_nothing_running(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
+    async def fail() -> None:
+        raise RuntimeFault("no")
+
+    shim.while_starting = lambda _id: fail()
+    with pytest.raises(RuntimeFault):
+        await cri.start_container(request(tmp_path))
+    assert shim.killed == ["c1"]
+
+
+async def test_an_exit_that_overtakes_the_answer_to_start_is_what_stays_on_record(
+    cri: LocalCri, shim: Shim, store: Store, tmp_path: Path
+) -> None:
+    shim.while_starting = shim.exit
+    await cri.start_container(request(tmp_path))
+    await cri.close()
+    assert [row.state for row in store.containers(UID)] == ["stopped"]
+
+
+async def test_nothing_is_remembered_of_a_pod_that_is_gone(
+    cri: LocalCri, shim: Shim, store: Store, tmp_path: Path
+) -> None:
+    await cri.start_container(request(tmp_path))
+    shim.exit("c1")
+    await asyncio.sleep(local_cri.RECORD_DELAY * 2)
+    await cri.observe(UID)
+    assert cri._messages
+    shim.containers.clear()
+    await cri.remove_pod(UID)
+    assert cri._messages == {}
+
+
+async def test_a_long_name_makes_no_pod_impossible(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
+    await cri.start_container(request(tmp_path, "c" * 64, pod="w" * 200))
+    links = os.listdir(tmp_path / "containers")
+    assert len(links) == 1 and links[0].endswith(".log") and len(links[0]) == 255
+
+
+async def test_two_looks_at_once_share_a_connection(
+    cri: LocalCri, shim: Shim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Shim] = []
+
+    async def connect(_run_dir: str, *, on_event: Any, on_close: Any) -> Shim:
+        await asyncio.sleep(0)
+        made.append(Shim())
+        return made[-1]
+
+    monkeypatch.setattr(ShimClient, "connect", connect)
+    await asyncio.gather(cri.observe(UID), cri.observe(UID))
+    assert [shim.closed for shim in made] == [False, True]
+
+
+async def test_a_pod_that_is_not_in_order_keeps_no_node_from_starting(
+    cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shims" / "broken").mkdir(parents=True)
+    (tmp_path / "shims" / UID).mkdir(parents=True)
+
+    async def broken(uid: str, _run_dir: str) -> None:
+        raise RuntimeFault("its cgroup does not go")
+
+    monkeypatch.setattr(local_cri, "shim_alive", lambda record: record is not None)
+    monkeypatch.setattr(
+        local_cri,
+        "read_state",
+        lambda path: None if path.endswith("broken") else SimpleNamespace(containers=[]),
+    )
+    monkeypatch.setattr(cri, "_bury", broken)
+    assert list(await cri.adopt()) == [UID]
