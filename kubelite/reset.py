@@ -42,9 +42,7 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
         await client.teardown()
         await client.close()
         say(f"removed bridge {settings.bridge}, addresses and rules")
-    group = open_cgroup(f"/{settings.cgroup_parent}")
-    if group.exists():
-        group.remove()
+    _remove_cgroups(settings, say)
     pods = f"{settings.root}/pods"
     unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
     for uid in os.listdir(pods) if os.path.isdir(pods) else ():
@@ -55,10 +53,21 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
         shutil.rmtree(path, ignore_errors=True)
     # every pod has ended and the manifests say what is wanted: a record of restarts would only confuse the next start
     state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm")]
-    locks = [f"{directory}/kubelite.pid" for directory in (settings.root, settings.run_dir)]
-    for path in (settings.socket, *locks, *state):
+    # the lock files stay: a daemon that starts at this moment may hold one, and must not hold a file nobody else sees
+    for path in (settings.socket, *state):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _remove_cgroups(settings: Settings, say: Callable[[str], None]) -> None:
+    """The node's own cgroups; all its pods have ended, so what still runs below the parent is another node's."""
+    group = open_cgroup(f"/{settings.cgroup_parent}")
+    if not group.exists():
+        return
+    if pids := group.pids():
+        say(f"left cgroup {group.path} alone: processes {pids} in it are not this node's")
+    else:
+        group.remove()
 
 
 async def _end_daemon(settings: Settings, say: Callable[[str], None]) -> None:

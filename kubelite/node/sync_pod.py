@@ -370,9 +370,11 @@ def _rewrite(path: str, content: str) -> None:
     with open(fd, "r+b") as file:
         # no more than needed to tell: a container may have written any bytes into it, and made it a terabyte long
         if file.read(len(wanted) + 1) != wanted:
+            # written before it is cut: a full disk leaves the old text, not an empty file
             file.seek(0)
-            file.truncate()
             file.write(wanted)
+            file.flush()
+            file.truncate()
         os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
 
 
