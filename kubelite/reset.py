@@ -52,7 +52,7 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     for path in (shims, f"{settings.run_dir}/network"):
         shutil.rmtree(path, ignore_errors=True)
     # every pod has ended and the manifests say what is wanted: a record of restarts would only confuse the next start
-    state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm")]
+    state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm", ".reserve")]
     # the lock files stay: a daemon that starts at this moment may hold one, and must not hold a file nobody else sees
     for path in (settings.socket, *state):
         with contextlib.suppress(FileNotFoundError):

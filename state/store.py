@@ -9,13 +9,15 @@ A write is on the disk when it returns, unless its caller says that it need not 
 undo it, as long as no durable write came after it). One that is in no hurry (`delay`, seconds) waits for one that is.
 
 A file that SQLite finds damaged is set aside as `state.db.damaged-<unix time>` and a new one begins; `Store.set_aside`
-names it so that the daemon can say so and rebuild from the manifests and from what runs.
+names it so that the daemon can say so and rebuild from the manifests and from what runs. A disk that is full is met
+with space set aside for that (Reserve), so that what makes room again can be recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import time
@@ -30,10 +32,12 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from state import schema
 from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
+from state.reserve import Reserve
 
 Doc = dict[str, Any]
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
 
+RESERVE = ".reserve"  # beside the state file: see Reserve
 HISTORY = 4096  # changes kept for watchers that come back with a resourceVersion
 
 
@@ -177,19 +181,29 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._connection: Connection | None = None  # the writer thread's
         self._synchronous = True  # what it commits with
+        self._reserve = Reserve(path + RESERVE)
 
     @classmethod
     def open(cls, path: str) -> Store:
         """Open or create the file at `path`. Raises StorageFailed when the place itself cannot be used."""
-        try:
+        reserve = Reserve(path + RESERVE)
+        while True:
             try:
-                return cls._load(path)
-            except DatabaseError as error:
-                if isinstance(error, OperationalError) and not _looks_damaged(error):
-                    raise
-                return cls._load(path, set_aside=_set_aside(path))
-        except (OSError, DatabaseError) as error:
-            raise StorageFailed(f"cannot open the state file {path}: {_words(error)}") from error
+                store = cls._load_or_set_aside(path)
+                store._reserve.keep()
+                return store
+            except (OSError, DatabaseError) as error:
+                if not (_looks_full(error) and reserve.give()):
+                    raise StorageFailed(f"cannot open the state file {path}: {_words(error)}") from error
+
+    @classmethod
+    def _load_or_set_aside(cls, path: str) -> Store:
+        try:
+            return cls._load(path)
+        except DatabaseError as error:
+            if isinstance(error, OperationalError) and not _looks_damaged(error):
+                raise
+            return cls._load(path, set_aside=_set_aside(path))
 
     @classmethod
     def _load(cls, path: str, *, set_aside: str = "") -> Store:
@@ -419,7 +433,18 @@ class Store:
             _settle(write.done, error if error and not isinstance(result, Exception) else result)
 
     def _commit(self, batch: _Batch) -> None:
-        """In the writer's thread, on a connection of its own that is kept."""
+        """In the writer's thread; when the disk is full, in the space that is kept for that."""
+        while True:
+            try:
+                self._commit_once(batch)
+                break
+            except (OSError, DatabaseError) as error:
+                if not (_looks_full(error) and self._reserve.give()):
+                    raise
+        self._reserve.keep()
+
+    def _commit_once(self, batch: _Batch) -> None:
+        """On a connection of its own that is kept."""
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
@@ -562,6 +587,13 @@ def _words(error: Exception) -> str:
 def _looks_damaged(error: DatabaseError) -> bool:
     """What SQLite says of the content. "disk I/O error" is the disk's (a full one says it of its own log's index)."""
     return any(word in _words(error) for word in ("malformed", "not a database"))
+
+
+def _looks_full(error: Exception) -> bool:
+    """SQLite says "disk I/O error" where it was its log's index that found no space."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(word in _words(error) for word in ("disk is full", "disk I/O error"))
 
 
 def _keep_private(path: str) -> None:

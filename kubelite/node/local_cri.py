@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import json
 import logging
 import os
@@ -373,7 +374,7 @@ class LocalCri:
         self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
         unmount_below(self.pod_dir(uid))
         trees = [self.pod_dir(uid), *(path for path in row_logs if path.endswith(uid)), *self._log_dirs(uid)]
-        await asyncio.to_thread(_remove_trees, trees)
+        await asyncio.to_thread(_remove_trees, trees, links=f"{self._settings.log_dir}/containers")
 
     def _log_dirs(self, uid: str) -> Iterable[str]:
         """Log directories of the pod, also of one that never recorded a container."""
@@ -492,18 +493,17 @@ class LocalCri:
 
     async def remove_container(self, uid: str, container_id: str) -> None:
         client = await self._client(uid)
-        found: ContainerRecord | None = None
+        known = {row.id: ContainerRecord.from_json(row.doc) for row in self._store.containers(uid)}
         if client is not None:
-            record = await client.state()
-            found = next(
-                (ContainerRecord.from_json(c) for c in record.containers if c["id"] == container_id), None
-            )
-            if found is not None:
+            here = [ContainerRecord.from_json(c) for c in (await client.state()).containers]
+            known |= {c.id: c for c in here}
+            if any(c.id == container_id for c in here):
                 await client.delete(container_id)
-        row = next((r for r in self._store.containers(uid) if r.id == container_id), None)
-        if row is not None:
-            found = found or ContainerRecord.from_json(row.doc)
-            self._unlink_log(row.doc)
+        found = known.pop(container_id, None)
+        if found is not None:
+            self._unlink_log(asdict(found))
+            if found.log_path and all(other.log_path != found.log_path for other in known.values()):
+                await asyncio.to_thread(_remove_log, found.log_path)
         # also when it is not seen yet: its record may be on its way
         self._in_background(
             self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
@@ -630,9 +630,35 @@ def _write(path: str, content: str) -> None:
     os.replace(temporary, path)
 
 
-def _remove_trees(paths: Iterable[str]) -> None:
+def _remove_trees(paths: Iterable[str], *, links: str = "") -> None:
+    """With `links`, the directory of links to logs: also those to what is in a tree that goes, of instances too that
+    were never recorded because shim or daemon died as they were made."""
     for path in paths:
+        if links:
+            _remove_links(links, path)
         try:
             remove_tree(path)
         except OSError as error:
             log.error("could not remove %s: something in it is mounted or immutable: %s", path, error)
+
+
+def _remove_links(directory: str, target: str) -> None:
+    """Remove the links to what is in a log directory (…/<namespace>_<pod>_<uid>)."""
+    namespace, _, rest = os.path.basename(target).partition("_")
+    prefix = f"{rest.rpartition('_')[0]}_{namespace}_"[:200]
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            link = f"{directory}/{name}"
+            if name.startswith(prefix) and _leads_below(link, target):
+                os.unlink(link)
+
+
+def _leads_below(link: str, directory: str) -> bool:
+    return os.path.islink(link) and os.readlink(link).startswith(f"{directory}/")
+
+
+def _remove_log(path: str) -> None:
+    """A container's log, with what was rotated away of it: it goes with the container, as kubelet's does."""
+    for file in [path, *glob.glob(f"{glob.escape(path)}.*")]:
+        with contextlib.suppress(OSError):
+            os.unlink(file)

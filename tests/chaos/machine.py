@@ -48,11 +48,13 @@ class Machine(Node):
             try:
                 machine.start()
                 yield machine
-                assert machine.doctor() == []
+                found = machine.doctor()
+                assert not found, found
             finally:
                 machine.free_disk()
                 machine.destroy()
-            assert machine.leftovers() == []
+            left = machine.leftovers()
+            assert not left, left
 
     def environ(self) -> dict[str, str]:
         found = Node.environ(self)

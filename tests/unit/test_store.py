@@ -167,6 +167,8 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
 async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     await store.create("Pod", pod("a"))
+    while store._reserve.give():
+        pass
     assert store._connection is not None
     with store._connection.begin():
         connection = store._connection
@@ -228,6 +230,7 @@ async def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
     await store.create("Secret", pod("a"))
     assert {name: oct(os.stat(tmp_path / name).st_mode & 0o777) for name in os.listdir(tmp_path)} == {
         "state.db": "0o600",
+        "state.db.reserve": "0o600",
         "state.db-wal": "0o600",
         "state.db-shm": "0o600",
     }
