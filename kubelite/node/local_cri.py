@@ -394,14 +394,10 @@ class LocalCri:
         with self._tracer.step(uid, "bundle", container=request.name):
             create = self._prepare(request)
         try:
-            # Both are asked for at once: the shim does them in order, and refuses the second when the first fails.
-            creating = asyncio.ensure_future(shim.client.create(create))
-            await asyncio.sleep(0)
-            starting = asyncio.ensure_future(shim.client.start(request.id))
             with self._tracer.step(uid, "create", container=request.name):
-                await _first_of(creating, starting)
+                await shim.client.create(create)
             with self._tracer.step(uid, "start", container=request.name):
-                record = await starting
+                record = await shim.client.start(request.id)
         except StartError:
             await self._record_current(uid, shim, request.id)
             raise
@@ -571,17 +567,6 @@ class LocalCri:
         if rows:
             # the pod's status, which is durable, follows; a power cut before it is one before all of this
             await self._store.put_containers(rows, durable=False, delay=delay)
-
-
-async def _first_of(first: asyncio.Future[Any], second: asyncio.Future[Any]) -> None:
-    """Wait for `first`; when it fails, or the wait ends otherwise, nobody waits for `second` any more."""
-    try:
-        await first
-    except BaseException:
-        first.cancel()
-        second.cancel()
-        await asyncio.gather(first, second, return_exceptions=True)
-        raise
 
 
 async def _both(

@@ -84,9 +84,10 @@ class HybridCgroup:
 
     def remove(self, timeout: float = 2.0) -> None:
         deadline = time.monotonic() + timeout
-        if self._v1.pids():
-            self.kill(timeout)
-        self._v1.remove(max(0.0, deadline - time.monotonic()))
+        if not self._v1.remove_empty():
+            if self._v1.pids():
+                self.kill(timeout)
+            self._v1.remove(max(0.0, deadline - time.monotonic()))
         self._v2.remove(max(0.0, deadline - time.monotonic()))
 
     def oom_kills(self) -> int:

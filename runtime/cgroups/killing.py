@@ -88,6 +88,17 @@ def wait_event(events_path: str, key: str, value: int, deadline: float) -> bool:
     return True
 
 
+def remove_empty(directory: str) -> bool:
+    """One rmdir: True when it is gone. False: something is in it, or it cannot be; the long way tells what."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def remove_tree(directory: str, deadline: float) -> None:
     """rmdir of the cgroup and all below it, retried in steps of STEP while the kernel says EBUSY: a process that has
     ended is for a moment still counted. Raises SyscallError(EBUSY) at the deadline; a missing one is fine."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from runtime.cgroups import devices, files, killing, resources_v1, stats, writes
@@ -41,6 +42,7 @@ class V1Cgroup:
         self.path = path
         self._dirs = {name: mount + path for name, mount in layout.v1.items()}
         self._places = tuple(mount + path for mount in layout.hierarchies)
+        self._memory_mount = layout.v1.get("memory", "")
         # The freezer sees all processes; without one (rare) any other hierarchy does.
         self._main = self._dirs.get("freezer") or self._places[0]
 
@@ -67,11 +69,9 @@ class V1Cgroup:
         """What a new v1 cgroup needs before a process may enter: CPUs and memory nodes, and hierarchical accounting
         on kernels before 5.11 that do not have it always."""
         cpuset, memory = self._dirs.get("cpuset"), self._dirs.get("memory")
-        if cpuset:
-            _inherit_cpuset(
-                cpuset
-            )  # made now or before: its maker may have been killed between mkdir and this
-        for place in made:
+        if cpuset:  # made now or before: its maker may have been killed between mkdir and this
+            _inherit_cpuset(cpuset, new=cpuset in made)
+        for place in () if _always_hierarchical(self._memory_mount) else made:
             if (
                 memory
                 and memory.startswith(place)
@@ -186,6 +186,8 @@ class V1Cgroup:
     def remove(self, timeout: float = 2.0) -> None:
         """Kill what is inside and rmdir everywhere, descendants first. Missing is fine. Raises SyscallError(EBUSY)
         when something does not go within `timeout` seconds."""
+        if self.remove_empty():
+            return
         deadline = time.monotonic() + timeout
         busy: SyscallError | None = None
         if self._all_pids():
@@ -197,6 +199,11 @@ class V1Cgroup:
                 busy = busy or error
         if busy:
             raise busy
+
+    def remove_empty(self) -> bool:
+        """The short way, for a cgroup that nothing is left in, as nearly all are. False: it is still there, maybe not
+        everywhere."""
+        return all(killing.remove_empty(place) for place in self._places)
 
     def oom_kills(self) -> int:
         """Processes the kernel's OOM killer took here and below. v1 counts each cgroup by itself; 0 on kernels before
@@ -221,15 +228,23 @@ class V1Cgroup:
             return reader.read()
 
 
-def _inherit_cpuset(place: str) -> None:
+def _inherit_cpuset(place: str, *, new: bool = False) -> None:
     """A new v1 cpuset is empty and takes no process; give it its parent's, after the parent (cpusets.rst)."""
+    above = os.path.dirname(place)
     for file in ("cpuset.cpus", "cpuset.mems"):
-        if files.read(f"{place}/{file}").strip():
+        if not new and files.read(f"{place}/{file}").strip():
             continue
-        above = os.path.dirname(place)
-        if os.path.exists(f"{above}/{file}"):
+        if (value := files.read_or(f"{above}/{file}").strip()) == "" and os.path.exists(f"{above}/{file}"):
             _inherit_cpuset(above)
-            files.write(f"{place}/{file}", files.read(f"{above}/{file}").strip())
+            value = files.read(f"{above}/{file}").strip()
+        if value:
+            files.write(f"{place}/{file}", value)
+
+
+@cache
+def _always_hierarchical(mount: str) -> bool:
+    """Whether memory is accounted hierarchically from the root down: always since Linux 5.11. Children inherit it."""
+    return files.read_or(f"{mount}/memory.use_hierarchy", "1")[:1] == "1"
 
 
 def _oom_kills(place: str) -> int:

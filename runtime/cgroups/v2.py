@@ -70,10 +70,14 @@ class V2Cgroup:
     def _enable_down(self) -> None:
         if not self._offered:
             return
-        place = self._root
-        for name in self.path.strip("/").split("/"):
+        wanted = self._offered.intersection(_WANTED)
+        todo: list[str] = []
+        place = self._dir
+        while place != self._root and not wanted.issubset(files.read(f"{place}/cgroup.controllers").split()):
+            place = os.path.dirname(place)
+            todo.append(place)  # it has some of them to give yet, or to get first
+        for place in reversed(todo):
             enable_controllers(place)
-            place = f"{place}/{name}"
 
     def apply(self, resources: Mapping[str, Any]) -> list[str]:
         bfq = bool(resources.get("blockIO")) and os.path.exists(f"{self._dir}/io.bfq.weight")
@@ -176,6 +180,8 @@ class V2Cgroup:
     def remove(self, timeout: float = 2.0) -> None:
         """Kill what is inside and rmdir, descendants first. Missing is fine. Raises SyscallError(EBUSY) when
         something does not go within `timeout` seconds."""
+        if killing.remove_empty(self._dir):
+            return
         deadline = time.monotonic() + timeout
         if files.keyed(files.read_or(f"{self._dir}/cgroup.events")).get("populated"):
             self.kill(timeout)

@@ -7,6 +7,7 @@ fails before a handle exists is killed and reaped here. Operations follow runtim
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions
 import contextlib
 import errno
 import fcntl
@@ -17,7 +18,7 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from signal import SIG_BLOCK, SIG_SETMASK, SIGCHLD, SIGKILL, pthread_sigmask, valid_signals
+from signal import SIG_BLOCK, SIG_SETMASK, SIGCHLD, SIGKILL, valid_signals
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from runtime import errors
@@ -43,7 +44,7 @@ END_SECONDS: Final = 2.0  # and how long what is killed is waited for
 # ioctl_tty(2); the numbers are asm-generic's, which all our architectures but ppc64le have
 _TIOCSPTLCK: Final = 0x40045431
 _TIOCGPTPEER: Final = 0x5441 if os.uname().machine != "ppc64le" else 0x20005441
-_ALL_SIGNALS: Final = frozenset(valid_signals())
+_ALL_SIGNALS: Final = frozenset(map(int, valid_signals()))
 
 # type → (name below /proc/<pid>/ns, flag); user first: the others may need its privileges
 _NAMESPACES: Final = {
@@ -473,7 +474,7 @@ def _clone(
     the child too."""
     if pid_namespace is not None:
         sc.setns(*pid_namespace, about="pid namespace")
-    mask = pthread_sigmask(SIG_BLOCK, _ALL_SIGNALS)
+    mask = _signal.pthread_sigmask(SIG_BLOCK, _ALL_SIGNALS)
     try:
         pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=SIGCHLD, cgroup=into)
         if pid == 0:
@@ -484,7 +485,7 @@ def _clone(
             raise StateError("the pid namespace to join has no living init any more") from error
         raise
     finally:
-        pthread_sigmask(SIG_SETMASK, mask)
+        _signal.pthread_sigmask(SIG_SETMASK, mask)
         if pid_namespace is not None:
             sc.setns(job.parent, sc.CLONE_NEWPID, about="back to the own pid namespace")
     return pid, pidfd

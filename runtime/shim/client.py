@@ -321,8 +321,9 @@ class ShimClient:
         """Events follow on this connection; the record is what they start from."""
         return SandboxRecord.from_json((await self.call(Op.SUBSCRIBE))["sandbox"])
 
-    async def annotate(self, annotations: dict[str, str]) -> None:
-        await self.call(Op.ANNOTATE, annotations=annotations)
+    async def annotate(self, annotations: dict[str, str]) -> SandboxRecord:
+        ok = await self.call(Op.ANNOTATE, annotations=annotations)
+        return SandboxRecord.from_json(ok["sandbox"]) if "sandbox" in ok else await self.state()
 
     async def create(self, request: CreateContainer) -> ContainerRecord:
         return ContainerRecord.from_json((await self.call(Op.CREATE, **request.to_json()))["container"])

@@ -296,9 +296,10 @@ def warm_up() -> None:
     """Do once what every shim or container would do again: compile the default seccomp profile, find the cgroups."""
     from runtime.cgroups import layout
     from runtime.security import seccomp
-    from runtime.security.capabilities import DEFAULT_CAPS
+    from runtime.security.capabilities import DEFAULT_CAPS, last_cap
 
     layout()
+    last_cap()
     try:
         seccomp.compile(seccomp.default_profile(frozenset(DEFAULT_CAPS)))
     except RuntimeFault as fault:

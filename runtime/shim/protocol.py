@@ -27,7 +27,7 @@ class Op(StrEnum):
 
     STATE = "state"  # {} -> {"sandbox": SandboxRecord}
     SUBSCRIBE = "subscribe"  # {} -> {"sandbox": SandboxRecord}; events follow on this connection
-    ANNOTATE = "annotate"  # {"annotations": {k: v}} -> {}: kept in the SandboxRecord (the pod's address, …)
+    ANNOTATE = "annotate"  # {"annotations": {k: v}} -> {"sandbox": SandboxRecord} (older: {}): kept in it
     CREATE = "create"  # CreateContainer -> {"container": ContainerRecord}
     START = "start"  # {"container_id"} -> {"container": ContainerRecord}
     STOP = "stop"  # {"container_id", "signal": int, "grace": seconds} -> {}: signal now, SIGKILL at the end

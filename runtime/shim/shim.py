@@ -205,7 +205,7 @@ class Shim:
     def _op_annotate(self, _client: Client, args: dict[str, Any]) -> Answer:
         self._annotations |= _strings(args, "annotations")
         self.write_state()
-        return {}, []
+        return {"sandbox": self.record().to_json()}, []
 
     def _op_create(self, _client: Client, args: dict[str, Any]) -> Answer:
         if self._shutdown is not None:
