@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import signal
+import time
 from collections.abc import Callable
 
 from kubelite.node.mounts import unmount_below
@@ -22,6 +23,7 @@ from runtime.removal import remove_tree
 from runtime.shim.client import ShimClient, ShimGone, reap_dead
 
 STOP_SECONDS = 15.0
+HELPER_SECONDS = 3.0
 
 
 async def reset(settings: Settings, say: Callable[[str], None]) -> None:
@@ -42,7 +44,7 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
         await client.teardown()
         await client.close()
         say(f"removed bridge {settings.bridge}, addresses and rules")
-    _remove_cgroups(settings, say)
+    await _remove_cgroups(settings, say)
     pods = f"{settings.root}/pods"
     unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
     for uid in os.listdir(pods) if os.path.isdir(pods) else ():
@@ -59,12 +61,15 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
             os.unlink(path)
 
 
-def _remove_cgroups(settings: Settings, say: Callable[[str], None]) -> None:
+async def _remove_cgroups(settings: Settings, say: Callable[[str], None]) -> None:
     """The node's own cgroups; all its pods have ended, so what still runs below the parent is another node's."""
     group = open_cgroup(f"/{settings.cgroup_parent}")
     if not group.exists():
         return
-    if pids := group.pids():
+    until = time.monotonic() + HELPER_SECONDS
+    while (pids := group.pids()) and time.monotonic() < until:
+        await asyncio.sleep(0.01)  # the forkserver and its spare shim end with the daemon, a moment later
+    if pids:
         say(f"left cgroup {group.path} alone: processes {pids} in it are not this node's")
     else:
         group.remove()
