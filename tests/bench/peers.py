@@ -191,9 +191,11 @@ def oci(name: str, base: Path, rootfs: Path) -> Iterator[Peer]:
                 return
         raise TimeoutError(done.stderr)
 
-    with account, v1_hugetlb() if name == "crun" else contextlib.nullcontext():
-        yield Peer(f"{name} run", start, stop, account, ["bundle only: no network, no image store"])
-    account.close()
+    try:
+        with account, v1_hugetlb() if name == "crun" else contextlib.nullcontext():
+            yield Peer(f"{name} run", start, stop, account, ["bundle only: no network, no image store"])
+    finally:
+        account.close()
 
 
 @contextlib.contextmanager
