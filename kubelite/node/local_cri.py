@@ -49,6 +49,7 @@ from runtime.shim.protocol import (
     SandboxConfig,
     SandboxRecord,
 )
+from runtime.shim.state import occupied
 from state.errors import StoreError
 from state.store import ContainerRow, Store
 
@@ -247,19 +248,22 @@ class LocalCri:
         return shim
 
     async def _bury(self, uid: str, run_dir: str) -> None:
-        """A shim died: end what it left, keep what it knew, give its address back."""
+        """A shim died: give its address back, keep what it knew, end what it left. The run directory goes last: what
+        fails before is done again at the next look, because it is there."""
+        if occupied(run_dir):
+            return  # it lives after all; the next look connects
+        await self._network.delete(uid)
         try:
             if (last := read_state(run_dir)) is not None:  # first: what only that file knows goes with it
                 await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
             last = await reap_dead(run_dir)
         except StateError:
-            return  # it lives after all; the next look connects
+            return
         if last is not None:
             log.warning("shim is gone", extra={"uid": uid, "pid": last.pid})
             await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
         else:
             shutil.rmtree(run_dir, ignore_errors=True)
-        await self._network.delete(uid)
 
     def _on_event(self, uid: str, event: dict[str, Any]) -> None:
         if event.get("event") == EVENT_EXIT:
@@ -331,6 +335,8 @@ class LocalCri:
         await shim.client.annotate({"resources_hash": resources_hash})
 
     async def stop_sandbox(self, uid: str) -> None:
+        # the address first: what fails here is done again, as long as the run directory is there
+        await self._network.delete(uid)
         shim = await self._shim(uid)
         if shim is not None:
             with contextlib.suppress(ShimGone):
@@ -342,7 +348,6 @@ class LocalCri:
             self._shims.pop(uid, None)
         if os.path.isdir(self.run_dir(uid)):
             await self._bury(uid, self.run_dir(uid))
-        await self._network.delete(uid)
         await self._mark_lost(uid)
 
     async def _mark_lost(self, uid: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,3 +213,64 @@ async def test_a_pod_that_is_not_in_order_keeps_no_node_from_starting(
     )
     monkeypatch.setattr(cri, "_bury", broken)
     assert list(await cri.adopt()) == [UID]
+
+
+async def test_an_address_that_cannot_be_given_back_is_asked_for_again(
+    cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run directory, which tells the next look that there is something to end, outlives the failure."""
+    run_dir = tmp_path / "shims" / UID
+    run_dir.mkdir(parents=True)
+    asked: list[str] = []
+
+    async def refuses(uid: str) -> None:
+        asked.append(uid)
+        raise RuntimeFault("the network helper died")
+
+    async def shutdown(*, force: bool) -> None:
+        run_dir.rmdir()
+
+    monkeypatch.setattr(cri._network, "delete", refuses)
+    monkeypatch.setattr(shim, "shutdown", shutdown, raising=False)
+    for _ in range(2):
+        with pytest.raises(RuntimeFault):
+            await cri.stop_sandbox(UID)
+        assert run_dir.exists()
+    monkeypatch.setattr(local_cri, "shim_alive", lambda _record: False)
+    shim.closed = True
+    with pytest.raises(RuntimeFault):
+        await cri.stop_sandbox(UID)  # the shim died meanwhile
+    assert run_dir.exists() and asked == [UID] * 3
+
+
+async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container(
+    cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(_request: CreateContainer) -> None:
+        raise RuntimeFault("the shim hung up")
+
+    monkeypatch.setattr(shim, "create", dies)
+    with pytest.raises(RuntimeFault):
+        await cri.start_container(request(tmp_path))
+    other = tmp_path / "containers" / "web_default_a-other.log"
+    other.symlink_to("/log/pods/default_web_u2/a/0.log")
+    assert len(os.listdir(tmp_path / "containers")) == 2
+    shim.containers.clear()
+    await cri.remove_pod(UID)
+    assert os.listdir(tmp_path / "containers") == [other.name]
+
+
+async def test_a_log_goes_with_its_container_unless_another_writes_it(
+    cri: LocalCri, shim: Shim, tmp_path: Path
+) -> None:
+    path = tmp_path / "0.log"
+    for name in ("0.log", "0.log.20260101-000000", "1.log"):
+        (tmp_path / name).touch()
+    shim._put("c1", "stopped")
+    shim._put("c2", "running")
+    for identity in ("c1", "c2"):
+        shim.containers[identity] = replace(shim.containers[identity], log_path=str(path))
+    await cri.remove_container(UID, "c1")
+    assert path.exists(), "it was made anew under the same number"
+    await cri.remove_container(UID, "c2")
+    assert [name for name in sorted(os.listdir(tmp_path)) if ".log" in name] == ["1.log"]
