@@ -278,7 +278,10 @@ def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Regi
     node.wait_status("wrong", "ImagePullBackOff")
     failed = messages(node, "wrong", "Failed")
     assert any(m.startswith(f'Failed to pull image "{wrong}": ') and "manifest unknown" in m for m in failed)
-    assert {"Error: ErrImagePull", "Error: ImagePullBackOff"} <= set(failed)
+    both = {"Error: ErrImagePull", "Error: ImagePullBackOff"}
+    node.wait(
+        lambda: both <= set(messages(node, "wrong", "Failed")), "both events"
+    )  # written behind the status
     assert messages(node, "wrong", "BackOff") == [f'Back-off pulling image "{wrong}"']
     waiting = node.container("wrong")["state"]["waiting"]
     assert waiting["message"].startswith(f'Back-off pulling image "{wrong}": ErrImagePull: ')
