@@ -37,6 +37,10 @@ class _HelperGone(Exception):
     """The helper's end of the socket closed before it answered."""
 
 
+class _DiedInSetUp(NetworkError):
+    """A new helper ended before it had greeted."""
+
+
 class _Helper:
     """One life of the helper process."""
 
@@ -77,7 +81,7 @@ class _Helper:
         except BaseException as error:
             await helper.end()
             if isinstance(error, _HelperGone):
-                raise NetworkError("the network helper died while it set up the node") from error
+                raise _DiedInSetUp("the network helper died while it set up the node") from error
             raise
         if "error" in greeting:
             await helper.end()
@@ -158,7 +162,13 @@ class NetworkClient:
     async def start(cls, config: NetworkConfig) -> Self:
         """Start the helper in this process's network namespace and set the node up: bridge, forwarding, NAT table.
         Idempotent; heals what an earlier life left half-made. Raises NetworkError, SpecError or CapabilityError."""
-        helper, warnings = await _Helper.start(config)
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                helper, warnings = await _Helper.start(config)
+                break
+            except _DiedInSetUp:
+                if not left:
+                    raise
         return cls(config, helper, warnings)
 
     async def add(self, uid: str, netns: str, ports: Sequence[PortMapping] = ()) -> Attachment:
@@ -223,7 +233,8 @@ class NetworkClient:
             try:
                 return await helper.request(op, fields)
             except _HelperGone:
-                await self._restart(helper)
+                with contextlib.suppress(_DiedInSetUp):  # the next attempt finds that one dead
+                    await self._restart(helper)
         raise NetworkError(f"the network helper died {_ATTEMPTS} times while it was asked to {op}")
 
     async def _restart(self, dead: _Helper) -> None:

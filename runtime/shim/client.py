@@ -41,6 +41,7 @@ __all__ = ["ExecSession", "Forkserver", "ShimClient", "ShimGone", "read_state", 
 LOST_EXIT_CODE = 137  # kubelet's for ContainerStatusUnknown
 _FDS_MAX = 8
 _BACKOFF = (0.0, 0.1, 0.5, 2.0, 10.0)  # seconds before the n-th restart of a forkserver that died young
+_STARTS = 3  # forkservers that may die in a row before they are warm
 _OLD_AGE = 30.0  # seconds after which a forkserver's death counts as the first again
 
 
@@ -49,6 +50,10 @@ class ShimGone(RuntimeFault):
 
     reason = "ShimGone"
     retriable = True
+
+
+class _DiedYoung(RuntimeFault):
+    """A forkserver ended before it was warm."""
 
 
 _CLASSES: dict[str, type[RuntimeFault]] = {
@@ -407,7 +412,15 @@ class Forkserver:
         self._closing = False
 
     async def start(self) -> None:
-        """Returns once it is warm. RuntimeFault if it cannot start."""
+        """Returns once it is warm. RuntimeFault if it cannot start, that is, if several in a row died on the way."""
+        for left in reversed(range(_STARTS)):
+            try:
+                return await self._start()
+            except _DiedYoung:
+                if not left:
+                    raise
+
+    async def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.pid = _launch(self._python, theirs)
@@ -447,9 +460,7 @@ class Forkserver:
         self._calls.fail_all(lambda: gone)
         was_ready = self._ready is not None and self._ready.done() and self._ready.exception() is None
         if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(
-                RuntimeFault("the forkserver could not start", reason="ForkserverFailed")
-            )
+            self._ready.set_exception(_DiedYoung("the forkserver could not start", reason="ForkserverFailed"))
         if self._closing or not was_ready:
             return
         self._deaths = 0 if time.monotonic() - self._started_at > _OLD_AGE else self._deaths + 1

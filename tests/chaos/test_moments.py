@@ -117,6 +117,27 @@ def test_kill_9_of_a_helper_while_it_works(machine: Machine, helper: str) -> Non
         machine.wait(lambda: _nothing_left(machine), f"nothing to be left (turn {turn})")
 
 
+def test_kill_9_of_a_helper_while_the_daemon_starts(machine: Machine) -> None:
+    """It gets a successor; the node starts all the same."""
+    rng = random.Random("start")
+    machine.apply("p.yaml", pods.manifest("p"))
+    _wait_settled(machine, ["p"], 0)
+    before = lens.instances(machine)
+    for turn in range(8):
+        machine.kill(signal.SIGKILL)
+        machine.start(wait=False)
+        until = time.monotonic() + 10.0
+        while not (found := lens.children(machine)):
+            assert time.monotonic() < until, "no helper"
+        time.sleep(rng.uniform(0.0, 0.15))
+        lens.kill(rng.choice(sorted(found.values())))
+        machine.wait(machine.answers, f"the daemon (turn {turn})")
+    _wait_settled(machine, ["p"], 1)
+    assert lens.instances(machine) == before
+    machine.apply("q.yaml", pods.manifest("q"))
+    _wait_settled(machine, ["p", "q"], 2)
+
+
 def _wait_helper(machine: Machine, wanted: str) -> int:
     """Its pid; there is none for a moment after it was killed."""
     found: list[int] = []
