@@ -13,7 +13,7 @@ help:            ## this list
 
 setup: $(VENV)/.ready  ## a virtual environment with kubelite in it, nothing else
 
-$(VENV)/.ready: pyproject.toml deploy/setup
+$(VENV)/.ready: pyproject.toml deploy/setup deploy/venv
 	@PYTHON=$(PYTHON) deploy/setup $(VENV)
 	@touch $@
 

@@ -57,7 +57,7 @@ _MAX_LINKS = 40
 class PackRequest:
     """What to pack. `cmd` and `entrypoint` None: the first program is the command."""
 
-    programs: list[str]  # absolute paths, or names on PATH
+    programs: list[str]  # paths or names on PATH, put where they are on the host; or HOST:IMAGE
     reference: str
     files: list[str] = field(default_factory=list)  # HOST[:IMAGE], files or whole directories
     entrypoint: list[str] | None = None
@@ -181,13 +181,14 @@ def _write_layer(request: PackRequest, tar_path: str) -> Callable[[str], dict[st
     tree = _Tree()
     command: list[str] = []
     for program in request.programs:
-        path = _locate(program)
-        place = _add_program(tree, path)
+        source, _, target = program.partition(":")
+        path = _locate(source)
+        place = _add_program(tree, path, target)
         applets = _busybox_applets(path)
         for applet in applets:
             _add_applet(tree, applet, place)
         if not command:
-            command = ["sh"] if applets else [path]
+            command = ["sh"] if applets else [target or path]
     for item in request.files:
         source, _, target = item.partition(":")
         if not os.path.exists(source):
@@ -231,9 +232,10 @@ def _locate(program: str) -> str:
     return os.path.abspath(path)
 
 
-def _add_program(tree: _Tree, path: str) -> str:
-    """The program, its loader and libraries; for a script its interpreter, and that one's. Returns its place."""
-    place = tree.add_as_on_host(path)
+def _add_program(tree: _Tree, path: str, target: str) -> str:
+    """The program (at `target`, or where the host has it), its loader and libraries; for a script its interpreter, and
+    that one's. Returns its place."""
+    place = tree.add(path, target) if target else tree.add_as_on_host(path)
     seen = {path}
     todo = elf.needed(path)
     while todo:

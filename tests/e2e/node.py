@@ -171,7 +171,7 @@ class Node:
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.base) in line:
                 found.append(f"mount {line.split()[4]}")
-        for pattern in (self.cgroup_parent, f"*/{self.cgroup_parent}"):  # no deeper: others' come and go there
+        for pattern in (self.cgroup_parent, f"*/{self.cgroup_parent}"):  # deeper ones are others'
             found.extend(f"cgroup {directory}" for directory in Path("/sys/fs/cgroup").glob(pattern))
         found.extend(f"directory {path}" for path in (self.run_dir / "shims").glob("*"))
         found.extend(f"directory {path}" for path in (self.root / "pods").glob("*"))

@@ -74,11 +74,15 @@ def test_a_container_is_measured(node: Node) -> None:
     )
     assert one(page, "kube_pod_container_status_restarts_total", **place) == 0
     assert one(page, "kube_pod_status_phase", pod="hog", phase="Running") == 1
+    # measured now and then: on a slow machine the first time while the file is still being written
     node.wait(
-        lambda: samples(node.get(METRICS), "container_fs_usage_bytes", **place), "the writable layer measured"
+        lambda: any(
+            abs(used - (8 << 20)) < (8 << 20) * 0.02
+            for used in samples(node.get(METRICS), "container_fs_usage_bytes", **place)
+        ),
+        "the writable layer to be measured with the 8 MiB in it",
+        timeout=40,
     )
-    used = one(node.get(METRICS), "container_fs_usage_bytes", **place)
-    assert abs(used - (8 << 20)) < (8 << 20) * 0.02
 
 
 def test_network_counts_what_was_sent(node: Node) -> None:

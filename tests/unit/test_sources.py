@@ -464,7 +464,7 @@ async def test_watching_sees_all_depths_and_nothing_hidden(
     (directory / "c" / "b" / "y.yaml").write_text(pod("moved"))
     await until(lambda: "moved" in names(store))
     scans: list[None] = []
-    watching.scan = lambda: _note(scans)  # type: ignore[method-assign,assignment]
+    watching.scan = lambda: _note(scans)  # type: ignore[method-assign, assignment, misc]
     (directory / ".hidden").mkdir()
     (directory / ".x.yaml").write_text(pod())
     (deep.parent.parent / "notes.txt").write_text("")
