@@ -133,7 +133,11 @@ class LogReader:
             if not self._files:
                 self._files = _open_all(self._path)
                 if not self._files:
-                    return b""
+                    newer = self._newer() if self._query.follow else []
+                    if not newer:
+                        return b""
+                    self._attempt = newer[0]  # that one is gone, with its log: a container that fails fast
+                    continue
             data = os.read(self._files[0], CHUNK)
             if data:
                 out = self._joiner.feed(data)
@@ -148,6 +152,9 @@ class LogReader:
                 if ended:
                     return self._limited(ended)
         return b""
+
+    def _newer(self) -> list[int]:
+        return [n for n in attempts(self._directory) if n > self._attempt]
 
     def finish(self) -> bytes:
         """When the container has ended: its last line, if that has no newline."""
@@ -167,7 +174,7 @@ class LogReader:
             return b""
         if not self._query.follow:
             return None
-        newer = [n for n in attempts(self._directory) if n > self._attempt]
+        newer = self._newer()
         if not newer:
             return None
         if data := os.read(self._files[0], CHUNK):

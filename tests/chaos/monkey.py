@@ -285,8 +285,9 @@ class Monkey:
                 continue
             lines = one.output.read_text(errors="replace").splitlines()
             said = [line for line in lines if line.isdigit()]
-            if fault := lens.out_of_order(said):
-                faults.append(f"kubelite {one.kind} of {one.pod}: {fault}")
+            for run in _runs(said):
+                if fault := lens.out_of_order(run):
+                    faults.append(f"kubelite {one.kind} of {one.pod}: {fault}")
             wanted = self.model.wanted.get(one.pod)
             whole = (
                 wanted is not None and wanted.untouched and not self.daemon_died and not self.model.no_space
@@ -384,3 +385,13 @@ class Monkey:
         orders = ", ".join(f"{count} {what}" for what, count in self.orders.most_common())
         total = sum(self.kills.values())
         return f"{total} kills survived in {self.rounds} rounds ({kills}); orders: {orders}; seed {self.seed}"
+
+
+def _runs(lines: list[str]) -> list[list[str]]:
+    """The lines of one instance after the other: `logs -f` goes on over restarts, and each begins at 0."""
+    runs: list[list[str]] = []
+    for line in lines:
+        if line == "0" or not runs:
+            runs.append([])
+        runs[-1].append(line)
+    return runs

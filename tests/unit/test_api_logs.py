@@ -124,6 +124,18 @@ def state(pod: Json, **container: Any) -> Json:
     return pod
 
 
+def test_following_goes_on_when_the_attempts_log_went_with_its_container(tmp_path: Path) -> None:
+    (tmp_path / "0.log").write_text(lines("a"))
+    reader = LogReader(str(tmp_path), 1, LogQuery(follow=True))  # chosen, and removed before it was opened
+    assert reader.read_some() == b""
+    (tmp_path / "2.log").write_text(lines("c"))
+    assert reader.read_some() == b"c\n"
+    (tmp_path / "2.log").unlink()
+    (tmp_path / "4.log").write_text(lines("e"))
+    assert reader.read_some() == b"e\n"
+    reader.close()
+
+
 def test_pick_container() -> None:
     two = pod_doc("web", containers=[{"name": n, "image": "i"} for n in "ab"], initContainers=[{"name": "i"}])
     assert pick_container(pod_doc("web"), "") == "app"
