@@ -125,10 +125,12 @@ def test_get_in_every_form(node: Node) -> None:
 
 
 def test_watch_shows_every_change(node: Node) -> None:
+    node.apply("first.yaml", pod("first"))
+    node.wait_status("first", "Running")
     with running(node, "get", "pods", "-w") as watching:
-        node.wait(lambda: watching.poll() is None, "it to start")
-        path = node.apply("w.yaml", pod("w"))
         assert line_of(watching, "NAME").split()[0] == "NAME"
+        line_of(watching, r"^first +1/1 +Running")  # it watches: a pod starts faster than the command line
+        path = node.apply("w.yaml", pod("w"))
         line_of(watching, r"^w +0/1 +(Pending|ContainerCreating)")
         line_of(watching, r"^w +1/1 +Running")
         path.unlink()

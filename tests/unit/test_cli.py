@@ -43,7 +43,8 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 
 def environment(server: Served) -> dict[str, str]:
-    return {**os.environ, "KUBELITE_SOCKET": server.socket, "PYTHONWARNINGS": "error"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KUBELITE_")}
+    return {**kept, "KUBELITE_SOCKET": server.socket, "PYTHONWARNINGS": "error"}
 
 
 def kubelite(
