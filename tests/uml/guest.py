@@ -86,19 +86,24 @@ def _insmod(path: str) -> bool:
     return result == 0 or ctypes.get_errno() == 17  # EEXIST
 
 
-def make_machine() -> list[str]:
+def make_machine(work: str) -> list[str]:
     """Everything an ordinary boot would have mounted; cgroup v2 with all controllers on; lo up. Modules come first:
-    overlay is one. Gives the modules that are missing."""
+    overlay is one. `work` is the directory that stays in sight, also below /tmp. Gives the modules that are missing."""
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     with contextlib.suppress(OSError):
         mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID)
     missing = load_modules(MODULES)
     writable_root()
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    kept = os.open(work, os.O_PATH | os.O_DIRECTORY)
     for place, mode in (("/tmp", "1777"), ("/run", "755"), ("/dev/shm", "1777")):
         Path(place).mkdir(exist_ok=True)
         # devices and setuid work there: tests keep root file systems in /tmp
         mount("tmpfs", place, "tmpfs", 0, f"mode={mode}")
+    if not os.path.isdir(work):
+        Path(work).mkdir(parents=True)
+        mount(f"/proc/self/fd/{kept}", work, "", MS_BIND)
+    os.close(kept)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         Path("/dev", name).symlink_to(f"/proc/self/fd{target}")
     Path("/dev/pts").mkdir(exist_ok=True)
@@ -190,7 +195,7 @@ def main() -> None:
     status = -1
     try:
         job = json.loads(Path(sys.argv[1]).read_text())
-        missing = make_machine()
+        missing = make_machine(job["cwd"])
         status = raw_console("/dev/tty2")
         os.write(status, f"ready {time.monotonic() - started:.2f}\n".encode())
         if missing:
