@@ -21,6 +21,7 @@ from tests.chaos.machine import Machine
 from tests.chaos.model import Model, Seen, Wanted
 from tests.e2e.node import KUBELITE, REPO
 
+LAG = 1.0  # seconds within which what is has been written down
 QUIET = 90.0  # seconds within which everything has to be in order again
 GARBAGE = (
     b"",
@@ -105,6 +106,25 @@ class Monkey:
     def _quiet(self) -> None:
         self.machine.free_disk()
         began = time.monotonic()
+        seen = self._settled()
+        faults = self._end_beside()
+        if self.model.broken(
+            seen, self.machine
+        ):  # or only not written down yet, in a look that took a moment
+            time.sleep(LAG)
+            seen = self._settled()
+            faults += self.model.broken(seen, self.machine)
+        if faults:
+            raise self._failure(faults)
+        self.model.remember(seen, self.machine)
+        self.say(
+            f"round {self.rounds}: {len(self._history)} moves, quiet after {time.monotonic() - began:.1f} s, "
+            f"{len(self.model.wanted)} pods, {sum(self.kills.values())} kills survived"
+        )
+
+    def _settled(self) -> Seen:
+        """The first look at which everything has come about."""
+        began = time.monotonic()
         reasons = ["nothing was seen"]
         seen: Seen | None = None
         while reasons:
@@ -120,14 +140,7 @@ class Monkey:
             except lens.Unreachable as error:
                 reasons = [f"the daemon does not answer: {error}"]
         assert seen is not None
-        faults = [*self.model.broken(seen, self.machine), *self._end_beside()]
-        if faults:
-            raise self._failure(faults)
-        self.model.remember(seen, self.machine)
-        self.say(
-            f"round {self.rounds}: {len(self._history)} moves, quiet after {time.monotonic() - began:.1f} s, "
-            f"{len(self.model.wanted)} pods, {sum(self.kills.values())} kills survived"
-        )
+        return seen
 
     def _failure(self, reasons: list[str]) -> Failure:
         moves = "\n  ".join(self._history)
