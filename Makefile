@@ -45,8 +45,10 @@ test-kernel: setup ## (root) the engine and the node on this machine's kernel
 	$(BIN)/python -m pytest tests/kernel tests/e2e
 
 test-uml: setup  ## (root) the same on cgroup v2, inside User Mode Linux
-	tests/uml/run --env KUBELITE_TEST_PATIENCE=5 --skips tests/uml/skips \
-	    --each tests/e2e/test_*.py tests/kernel/test_*.py -- $(BIN)/python -m pytest -rs --timeout=600
+	tests/uml/run --each tests/kernel/test_*.py tests/e2e/test_*.py -- $(BIN)/python -m pytest -rs
+
+chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… to choose
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PODS),--pods $(PODS))
 
 bench: setup     ## (root) how long a start takes, beside every peer that is installed
 	$(BIN)/python -m tests.bench
