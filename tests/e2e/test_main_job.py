@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.e2e.manifests import container, pod
-from tests.e2e.node import Node
+from tests.e2e.node import PATIENCE, Node, running_node
 
 
 def test_drop_run_remove(node: Node) -> None:
@@ -125,13 +125,19 @@ def test_completion_and_failure(node: Node) -> None:
     assert node.cli("logs", "ok").out == "done\n"
 
 
-def test_crash_loop_back_off(node: Node) -> None:
+def test_crash_loop_back_off(tmp_path: Path, images: Path) -> None:
+    delay = int(10 * PATIENCE)  # what is looked at, and a restart of the daemon, must fit into it
+    with running_node(tmp_path, images, crash_backoff_initial=str(delay)) as node:
+        _crash_loop(node, delay)
+
+
+def _crash_loop(node: Node, delay: int) -> None:
     node.apply("crash.yaml", pod("crash", container(script="echo boom; exit 3")))
     node.wait_status("crash", "CrashLoopBackOff")
     state = node.container("crash")
-    assert state["restartCount"] == 1, "the first restart is at once, the second waits 10 s"
+    assert state["restartCount"] == 1, "the first restart is at once, the second waits"
     uid = node.pod("crash")["metadata"]["uid"]
-    message = f"back-off 10s restarting failed container=main pod=crash_default({uid})"
+    message = f"back-off {delay}s restarting failed container=main pod=crash_default({uid})"
     assert state["state"]["waiting"]["message"] == message
     assert state["lastState"]["terminated"]["exitCode"] == 3
     assert (
