@@ -438,7 +438,8 @@ def test_exec_on_a_terminal(server: Served) -> None:
             break
     else:
         raise AssertionError(terminal.seen)
-    terminal.type(b"\x03")  # raw: Ctrl-C is the command's
+    # raw: Ctrl-C is the command's. The line ends a `read` that began just after the signal: the trap waits for its end
+    terminal.type(b"\x03\n")
     terminal.expect(b"got it")
     assert terminal.wait() == 9
 
