@@ -92,6 +92,7 @@ class Sources:
         self._missing: dict[
             Key, float
         ] = {}  # document gone from the files -> monotonic time it was first missed
+        self._settling = False  # some of them not long enough yet to be believed
         self._writers: dict[str, float] = {}  # file being written -> monotonic time it was first seen so
         self._lost: set[str] = set()  # sub-directories that cannot be read
         self._identity: tuple[int, int] | None = None
@@ -159,7 +160,10 @@ class Sources:
             await self._read(listed, lost)
             await self._apply(settle)
             self._unfail()
-            self.ready.set()
+            if (
+                not self._settling
+            ):  # else a pod whose manifest went while the daemon was away would be started first
+                self.ready.set()
 
     def _fail(self, words: str) -> None:
         if words != self.error:
@@ -293,8 +297,10 @@ class Sources:
         moment = time.monotonic()
         self._missing = {key: self._missing.get(key, moment) for key in gone}
         jobs: list[Awaitable[object]] = []
+        self._settling = False
         for key, since in self._missing.items():
             if moment - since < settle:
+                self._settling = True
                 self._look_again(settle - (moment - since) + 0.001)
                 continue
             jobs.append(self._end(key, now))

@@ -547,3 +547,17 @@ def _no_privilege_surprise(directory: Path) -> Iterator[None]:
     yield
     if directory.is_dir():
         directory.chmod(0o755)
+
+
+async def test_no_pod_is_started_whose_manifest_went_while_the_daemon_was_away(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    """Ready only once the removal is believed, and recorded."""
+    (directory / "web.yaml").write_text(pod())
+    await sources.scan(settle=0)
+    (directory / "web.yaml").unlink()
+    later = Sources(str(directory), store)
+    await later.scan(settle=60.0)
+    assert not later.ready.is_set() and "deletionTimestamp" not in web(store).doc["metadata"]
+    await later.scan(settle=0)
+    assert later.ready.is_set() and "deletionTimestamp" in web(store).doc["metadata"]
