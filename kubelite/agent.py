@@ -117,6 +117,9 @@ class Agent:
             return False, self.sources.error
         return True, ""
 
+    async def events_settled(self) -> None:
+        await self.events.flush()
+
     # -- manifests ----------------------------------------------------------------------------------------------
 
     def manifests(self) -> list[ManifestFile]:

@@ -111,12 +111,19 @@ async def list_or_watch(request: Request) -> Response:
     if _flag(request, "watch"):
         return _watch(request, node, resource, namespace)
     selects = _selector(request, resource)
+    await _settled(node, resource)
     version = node.store.resource_version
     items = [doc for doc in read_list(node, resource, namespace) if selects(doc)]
     as_table = table_version(request.headers.get("accept", ""))
     if as_table is None:
         return JSONResponse(list_document(resource, items, version))
     return JSONResponse(_table(request, resource, items, version, as_table))
+
+
+async def _settled(node: NodeApi, resource: Resource) -> None:
+    """Events are written behind the work that they tell of; who sees the work done finds them told, too."""
+    if resource.kind == "Event":
+        await node.events_settled()
 
 
 def _table(request: Request, resource: Resource, items: list[Json], version: int, api_version: str) -> Json:
@@ -166,6 +173,7 @@ async def get_one(request: Request) -> Response:
     namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
     if _flag(request, "watch"):
         return _watch(request, node, resource, namespace or None, name=name)
+    await _settled(node, resource)
     doc = read_one(node, resource, namespace, name)
     if doc is None:
         raise not_found(resource.plural, name)

@@ -148,6 +148,10 @@ class NodeApi(Protocol):
         """Whether the node works (sources read once, shims adopted), and the sentence of why not."""
         ...
 
+    async def events_settled(self) -> None:
+        """Return when the store holds every event that was recorded so far."""
+        ...
+
     # manifests
     def manifests(self) -> list[ManifestFile]: ...
 

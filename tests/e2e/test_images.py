@@ -291,7 +291,7 @@ def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Regi
     said = " ".join(messages(node, "down", "Failed"))
     assert "127.0.0.1:5999" in said and "refused" in said.lower(), said
     node.wait_status("name", "InvalidImageName")
-    assert "Not/A/Valid:name:x" in node.cli("describe", "pod", "name").out
+    node.wait(lambda: "Not/A/Valid:name:x" in node.cli("describe", "pod", "name").out, "the name in describe")
     node.wait_status("loaded", "ImagePullBackOff")
 
     archive = node.base / "loaded.tar"

@@ -126,16 +126,25 @@ SAME = (
 
 
 def difference(kubectl: Kubectl, arguments: tuple[str, ...]) -> str:
-    """What they answer, where it differs: also when asked again, for a pod may restart between the two questions."""
-    for _ in range(3):
-        theirs, ours = kubectl(*arguments), kubectl.node.cli(*arguments, check=False)
-        for answer in (theirs, ours):
-            answer.out = ageless(answer.out)
+    """What they answer, where it differs. A pod may restart between the two questions: then kubectl's own answer is
+    another one the next time, and both are asked again; one that stands still must be ours too."""
+
+    def asked() -> Finished:
+        answer = kubectl(*arguments)
         if arguments[0] == "events":  # kubectl's own table writes the kind as it is
-            theirs.out = theirs.out.replace("Pod/", "pod/")
+            answer.out = answer.out.replace("Pod/", "pod/")
+        answer.out = ageless(answer.out)
+        return answer
+
+    theirs = asked()
+    while True:
+        ours = kubectl.node.cli(*arguments, check=False)
+        ours.out = ageless(ours.out)
         if ours == theirs:
             return ""
-    return f"{' '.join(arguments)}:\n  kubectl  {theirs}\n  kubelite {ours}"
+        before, theirs = theirs, asked()
+        if theirs == before:
+            return f"{' '.join(arguments)}:\n  kubectl  {theirs}\n  kubelite {ours}"
 
 
 def test_kubectl_and_kubelite_print_the_same(kubectl: Kubectl) -> None:

@@ -192,7 +192,10 @@ def test_a_program_that_does_not_exist(node: Node) -> None:
 def test_an_image_that_is_not_here(node: Node) -> None:
     node.apply("img.yaml", pod("img", {**container(), "image": "localhost/nothing:1"}))
     node.wait_status("img", "ErrImageNeverPull")
-    assert "is not present with pull policy of Never" in node.cli("describe", "pod", "img").out
+    node.wait(
+        lambda: "is not present with pull policy of Never" in node.cli("describe", "pod", "img").out,
+        "the reason in describe",
+    )
 
 
 def test_volumes_hostpath_subpath_and_read_only(node: Node, tmp_path: Path) -> None:

@@ -338,10 +338,8 @@ def test_update_changes_the_limits(oci: Engine) -> None:
 
 
 def test_user_namespace_with_mappings(oci: Engine) -> None:
-    oci.tmp.chmod(0o755)
-    oci.tmp.parent.chmod(0o755)
-    oci.tmp.parent.parent.chmod(0o755)
-    oci.rootfs.chmod(0o755)
+    for directory in (oci.tmp, *oci.tmp.parents[:-2], oci.rootfs):  # root in there is nobody out here
+        directory.chmod(directory.stat().st_mode | 0o555)
     spec = oci.spec(
         "sh",
         "-c",

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -27,6 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -174,17 +177,53 @@ def boot_once(command: list[str], *, mem: str, timeout: float, env: dict[str, st
     return code, (boot.log + boot.status).decode(errors="replace")
 
 
-def run_each(command: list[str], paths: list[str], **options: Any) -> int:
-    """The command once for each path, each in a guest of its own; the first failure's code. pytest's 5, "no test was
-    selected", is none."""
-    codes = {}
-    for path in paths:
-        print(f"== {path}", flush=True)
-        codes[path] = run([*command, path], **options)
-    failed = {path: code for path, code in codes.items() if code not in (0, NOTHING_SELECTED)}
+def run_each(paths: list[str], arguments: list[str], command: list[str], jobs: int) -> int:
+    """The command once for each path, each in a guest of its own, `jobs` at a time; what it said is shown when it has
+    ended. The first failure's code. pytest's 5, "no test was selected", is none."""
+    started = time.monotonic()
+    running: set[subprocess.Popen[bytes]] = set()
+
+    def one(path: str) -> tuple[str, int, str]:
+        ours = [sys.executable, str(Path(__file__).resolve()), *arguments, "--", *command, path]
+        with subprocess.Popen(ours, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            running.add(process)
+            said = process.communicate()[0].decode(errors="replace")
+            running.discard(process)
+        return path, process.returncode, said
+
+    failed: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for result in as_completed([pool.submit(one, path) for path in paths]):
+                path, code, said = result.result()
+                print(f"== {path}\n{said}", end="", flush=True)
+                counts.update(outcomes(said))
+                if code not in (0, NOTHING_SELECTED):
+                    failed[path] = code
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()  # its guest ends with it
+            raise
     if failed:
-        print(f"{KERNEL}: failed: {' '.join(failed)}", file=sys.stderr)
+        print(f"{KERNEL}: failed: {' '.join(failed)}")
+    total = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    print(f"== {len(paths)} guests: {total or 'nothing'} in {time.monotonic() - started:.2f}s ==", flush=True)
     return next(iter(failed.values()), 0)
+
+
+def outcomes(said: str) -> dict[str, int]:
+    """The numbers in pytest's closing line."""
+    closing = [line for line in said.splitlines() if re.search(r"\d+ \w+.* in [\d.]+s", line)]
+    found = re.findall(r"(\d+) (failed|passed|skipped|xfailed|errors?)\b", closing[-1] if closing else "")
+    return {outcome: int(number) for number, outcome in found}
+
+
+def reasons(path: str) -> str:
+    """The skips that are expected of this kernel: one regular expression a line, `#` begins a comment."""
+    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
+    return ";".join(line for line in lines if line)
 
 
 def main() -> int:
@@ -199,6 +238,12 @@ def main() -> int:
     parser.add_argument(
         "--each", nargs="+", metavar="PATH", help="the command once with each, in a new guest"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="with --each: guests at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--skips", metavar="FILE", help="the skips that are expected, as KUBELITE_ALLOWED_SKIPS"
+    )
     parser.add_argument("--verbose", action="store_true", help="show the guest kernel's log too")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     options = parser.parse_args()
@@ -212,8 +257,13 @@ def main() -> int:
         "env": dict(entry.split("=", 1) for entry in options.env),
         "verbose": options.verbose,
     }
+    if options.skips:
+        how["env"]["KUBELITE_ALLOWED_SKIPS"] = reasons(options.skips)
     if options.each:
-        return run_each(options.command, options.each, **how)
+        arguments = ["--mem", options.mem, "--timeout", f"{options.timeout:g}"]
+        arguments += [f"--env={key}={value}" for key, value in how["env"].items()]
+        arguments += ["--verbose"] if options.verbose else []
+        return run_each(options.each, arguments, options.command, options.jobs)
     return run(options.command, **how)
 
 

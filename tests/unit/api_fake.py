@@ -162,6 +162,7 @@ class FakeNode:
         Path(self.manifests_dir).mkdir(exist_ok=True)
         self.deleted: list[tuple[str, str, int | None]] = []
         self.findings: list[Json] = []
+        self.events_to_come: list[Json] = []  # recorded, not yet written
         self.packed: list[Json] = []
         self.sessions: list[FakeSession] = []
 
@@ -205,6 +206,11 @@ class FakeNode:
                 }
             )
         return found
+
+    async def events_settled(self) -> None:
+        for doc in self.events_to_come:
+            await self.store.create("Event", doc)
+        self.events_to_come.clear()
 
     async def rescan(self) -> None:
         """As the daemon's source: what the files say is in the store."""

@@ -69,6 +69,13 @@ def names(answer: Json) -> list[str]:
     return [doc["metadata"]["name"] for doc in answer["items"]]
 
 
+def test_events_are_those_recorded_so_far(http: Http, node: FakeNode) -> None:
+    node.events_to_come.append(event_doc("e2", "web", "Killing", "Stopping container app"))
+    assert names(http.get("/api/v1/events").json()) == ["e1", "e2"]
+    node.events_to_come.append(event_doc("e3", "web", "BackOff", "Back-off"))
+    assert http.get("/api/v1/namespaces/default/events/e3").json()["reason"] == "BackOff"
+
+
 def test_discovery(http: Http) -> None:
     assert http.get("/api").json()["versions"] == ["v1"]
     assert http.get("/apis").json()["groups"] == []
