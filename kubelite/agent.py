@@ -238,6 +238,12 @@ class Agent:
         self._look_at_all()
         return _image_json(record.to_json())
 
+    async def login(self, registry: str, username: str, password: str) -> Json:
+        return {"file": await self.images_client.login(registry, username, password)}
+
+    async def logout(self, registry: str) -> bool:
+        return await self.images_client.logout(registry)
+
     async def load(self, path: str, progress: Progress) -> list[Json]:
         records = await self.images_client.load(path, progress=progress)
         self._look_at_all()

@@ -110,7 +110,11 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         tracer = Tracer()
         config = node_config(settings)
         forkserver, network = await _start_helpers(settings, stack, meanwhile=lambda: warm_up(config))
-        images = ImageClient(f"{settings.root}/images", parallel=settings.max_parallel_pulls)
+        images = ImageClient(
+            f"{settings.root}/images",
+            parallel=settings.max_parallel_pulls,
+            auth_file=f"{settings.root}/auth.json",
+        )
         stack.push_async_callback(images.close)
         cri = LocalCri(settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer)
         stack.push_async_callback(cri.close)

@@ -170,6 +170,23 @@ async def pull_image(request: Request) -> Response:
     return _progress(pull)
 
 
+async def login(request: Request) -> Response:
+    wanted = await _json(request)
+    registry, username, password = (wanted.get(key) for key in ("registry", "username", "password"))
+    if not (isinstance(registry, str) and isinstance(username, str) and isinstance(password, str)):
+        raise bad_request('login needs {"registry", "username", "password"}, all of them strings')
+    if not registry or not username:
+        raise bad_request("login needs a registry and a user name")
+    return JSONResponse(await node_of(request).login(registry, username, password))
+
+
+async def logout(request: Request) -> Response:
+    registry = (await _json(request)).get("registry")
+    if not isinstance(registry, str):
+        raise bad_request('logout needs {"registry": HOST}, or "" for every one')
+    return JSONResponse({"removed": await node_of(request).logout(registry)})
+
+
 async def load_image(request: Request) -> Response:
     """An archive by path (JSON body), or the archive itself as the body (application/x-tar)."""
     node = node_of(request)
@@ -266,6 +283,8 @@ def routes() -> list[BaseRoute]:
         Route(f"{own}/apply", apply_manifest, methods=["POST"]),
         Route(f"{own}/remove", remove_manifest, methods=["POST"]),
         Route(f"{own}/diff", diff, methods=["POST"]),
+        Route(f"{own}/login", login, methods=["POST"]),
+        Route(f"{own}/logout", logout, methods=["POST"]),
         Route(f"{own}/images", images),
         Route(f"{own}/images/pull", pull_image, methods=["POST"]),
         Route(f"{own}/images/load", load_image, methods=["POST"]),

@@ -33,6 +33,8 @@ COMMANDS = {
     "doctor": ("explain", "doctor", "Check the node: what is left over, missing or wrong"),
     "images": ("images", "images", "List the images on this node"),
     "pull": ("images", "pull", "Get an image from its registry"),
+    "login": ("login", "login", "Log in to a registry"),
+    "logout": ("login", "logout", "Forget a registry's login"),
     "load": ("images", "load", "Load an image from an archive (docker save, OCI) or an OCI layout"),
     "image": ("images", "image", "Work with images: ls, pull, load, pack, rm"),
     "serve": ("serve", "serve", "Run the node"),

@@ -7,6 +7,7 @@ All times are Unix seconds (float, UTC).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -185,4 +186,6 @@ class Cri(Protocol):
         """The image under this reference if it is here; no network, no waiting."""
         ...
 
-    async def pull(self, reference: str) -> ImageSeen: ...
+    async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+        """`secrets`: docker configs to log in with, see `pull_secrets`."""
+        ...

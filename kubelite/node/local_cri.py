@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -536,8 +536,8 @@ class LocalCri:
             return None
         return _image_seen(record) if record else None
 
-    async def pull(self, reference: str) -> ImageSeen:
-        return _image_seen(await self.images.pull(reference))
+    async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+        return _image_seen(await self.images.pull(reference, secrets=secrets))
 
     # -- the record in the store --------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class PodWorker:
         self._cri = cri
         self._recorder = recorder
         self._clock = clock
-        puller = Puller(cri, config.pull_back_off, clock=clock, wake=self._woken)
+        puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=self._woken)
         self._node = Node(cri, config, puller, self._find, clock)
         self._pods: dict[str, _Memory] = {}
 

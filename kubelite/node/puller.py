@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from kubelite.node import pull_secrets
 from kubelite.node.actions import PullImage, PullPhase, PullSeen
 from kubelite.node.config import BackOff
 from kubelite.node.cri import Cri
+from kubelite.node.env import Find
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents
 from manifests.core import Pod
 from runtime.errors import ImageError, RuntimeFault
@@ -34,9 +37,16 @@ class Puller:
     """Every pull under way or lately ended. `wake(uid)` is called when one ends."""
 
     def __init__(
-        self, cri: Cri, back_off: BackOff, *, clock: Callable[[], float], wake: Callable[[str], None]
+        self,
+        cri: Cri,
+        back_off: BackOff,
+        *,
+        find: Find,
+        clock: Callable[[], float],
+        wake: Callable[[str], None],
     ) -> None:
         self._cri = cri
+        self._find = find
         self._back_off = back_off
         self._clock = clock
         self._wake = wake
@@ -58,16 +68,31 @@ class Puller:
                     pull.task.cancel()
         if _is_a_name(wanted.reference):
             events.container(wanted.name, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
+        secrets = pull_secrets.collect(pod, self._find)
+        if secrets.problems:
+            missing = ", ".join(secrets.problems)
+            message = (
+                f"Unable to retrieve some image pull secrets ({missing}); attempting to pull the image may not "
+                "succeed."
+            )
+            events.pod(WARNING, "FailedToRetrieveImagePullSecret", message)
         pull = _Pull(wanted.reference, PullSeen(PullPhase.PULLING))
         pull.task = asyncio.get_running_loop().create_task(
-            self._pull(uid, wanted, pull, events), name=f"pull-{wanted.reference}"
+            self._pull(uid, wanted, pull, events, secrets.configs), name=f"pull-{wanted.reference}"
         )
         pulls[wanted.name, wanted.attempt] = pull
 
-    async def _pull(self, uid: str, wanted: PullImage, pull: _Pull, events: PodEvents) -> None:
+    async def _pull(
+        self,
+        uid: str,
+        wanted: PullImage,
+        pull: _Pull,
+        events: PodEvents,
+        secrets: Sequence[dict[str, Any]],
+    ) -> None:
         began, key = self._clock(), (uid, wanted.reference)
         try:
-            image = await self._cri.pull(wanted.reference)
+            image = await self._cri.pull(wanted.reference, secrets)
         except Exception as error:  # whatever it is: the pod must not wait for a pull that is over
             self._failures[key] = self._failures.get(key, 0) + 1
             now = self._clock()

@@ -23,7 +23,6 @@ WORKING_VOLUMES = frozenset({"emptyDir", "hostPath", "configMap", "secret", "dow
 _SPEC_FIELDS = {  # fields of PodSpec that change nothing here, and what that means
     "affinity": "there is one node: pods are not placed by affinity",
     "ephemeralContainers": "ephemeral containers are not run",
-    "imagePullSecrets": "images are pulled anonymously",
     "overhead": "is not added to the pod's limits",
     "preemptionPolicy": "there is no preemption",
     "resourceClaims": "dynamic resource allocation is not available",

@@ -1,6 +1,8 @@
 """Images: from a registry, an archive or the host's own programs into an OCI image layout and unpacked layers.
 
     reference   docker's image names                 registry   the distribution API, as an async client
+    transport   its requests: tokens, patience       auth       who we are: config files, helpers, secrets
+    access      where to ask, and as whom            tls        whom we trust, and the way out
     store       what is here: light, synchronous     content    the writing side: sessions, leases, commits, sweeping
     tarstream   tar as a stream of entries           layers     entries → an overlayfs layer directory
     confined    names and parents that stay inside   lower      what the layers below show

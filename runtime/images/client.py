@@ -21,6 +21,7 @@ from runtime.images.pack import PackRequest
 from runtime.images.store import ImageRecord, ImageStore, Removed
 
 Progress = Callable[[dict[str, Any]], None]
+PullSecret = dict[str, Any]  # {"source": for messages, "config": a docker config.json's content}
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _LINE_MAX = 16 << 20  # bytes of one answer; a config with its labels may be large
 
@@ -45,28 +46,36 @@ class ImageClient:
         layers_parallel: int = 3,
         plain_http: Collection[str] = (),
         platform: str = "",
+        auth_file: str = "",
     ) -> None:
         """`parallel`: pulls at a time; `layers_parallel`: layers of one pull at a time; `plain_http`: registries that
-        are spoken to without TLS, besides this machine's own; `platform`: os/arch[/variant], else this machine's."""
+        are spoken to without TLS, besides this machine's own; `platform`: os/arch[/variant], else this machine's;
+        `auth_file`: the node's own logins, looked at before docker's and podman's."""
         self.store = ImageStore(root)
         self._settings: dict[str, Any] = {
             "root": self.store.root,
             "parallel": layers_parallel,
             "plain_http": list(plain_http),
             "platform": platform,
+            "auth_file": auth_file,
         }
         self._slots = asyncio.Semaphore(parallel)
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[tuple[str, str], _Flight] = {}  # by canonical reference and secrets
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def pull(self, reference: str, *, progress: Progress | None = None) -> ImageRecord:
-        """Pull; if this image is being pulled already, wait for that and hear its progress from here on.
+    async def pull(
+        self, reference: str, *, secrets: Sequence[PullSecret] = (), progress: Progress | None = None
+    ) -> ImageRecord:
+        """Pull; if this image is being pulled already (with the same secrets: nobody rides on another's rights), wait
+        for that and hear its progress from here on.
         Raises ImageError (reason InvalidImageName, RegistryUnavailable or ErrImagePull)."""
         canonical = str(references.parse(reference))
-        flight = self._flights.get(canonical)
+        flown = canonical, json.dumps(list(secrets), sort_keys=True)
+        flight = self._flights.get(flown)
         if flight is None:
-            flight = self._flights[canonical] = _Flight(asyncio.create_task(self._pull(canonical)))
-            flight.task.add_done_callback(lambda task: self._landed(canonical, task))
+            pulling = self._pull(flown, secrets)
+            flight = self._flights[flown] = _Flight(asyncio.create_task(pulling))
+            flight.task.add_done_callback(lambda task: self._landed(flown, task))
         flight.waiting += 1
         if progress is not None:
             flight.listeners.append(progress)
@@ -77,8 +86,8 @@ class ImageClient:
             if progress is not None and progress in flight.listeners:
                 flight.listeners.remove(progress)
             if flight.waiting == 0 and not flight.task.done():  # the last one who wanted it was cancelled
-                if self._flights.get(canonical) is flight:
-                    del self._flights[canonical]
+                if self._flights.get(flown) is flight:
+                    del self._flights[flown]
                 flight.task.cancel()
                 await asyncio.wait([flight.task])
 
@@ -136,23 +145,29 @@ class ImageClient:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _pull(self, canonical: str) -> ImageRecord:
-        async with self._slots:
-            return _records(
-                await self._run(
-                    {"op": "pull", "reference": canonical}, lambda event: self._spread(canonical, event)
-                )
-            )[0]
+    async def login(self, registry: str, username: str, password: str) -> str:
+        """Keep a login that the registry takes; the file it is kept in. Raises ImageError (Unauthorized, …)."""
+        request = {"op": "login", "registry": registry, "username": username, "password": password}
+        return str((await self._run(request, None))["file"])
 
-    def _spread(self, canonical: str, event: dict[str, Any]) -> None:
-        flight = self._flights.get(canonical)
+    async def logout(self, registry: str) -> bool:
+        """Forget a login, or with "" every one of the node's own file; False when there was none."""
+        return bool((await self._run({"op": "logout", "registry": registry}, None))["removed"])
+
+    async def _pull(self, flown: tuple[str, str], secrets: Sequence[PullSecret]) -> ImageRecord:
+        async with self._slots:
+            request = {"op": "pull", "reference": flown[0], "secrets": list(secrets)}
+            return _records(await self._run(request, lambda event: self._spread(flown, event)))[0]
+
+    def _spread(self, flown: tuple[str, str], event: dict[str, Any]) -> None:
+        flight = self._flights.get(flown)
         for listener in list(flight.listeners) if flight else ():
             listener(event)
 
-    def _landed(self, canonical: str, task: asyncio.Task[ImageRecord]) -> None:
-        flight = self._flights.get(canonical)
+    def _landed(self, flown: tuple[str, str], task: asyncio.Task[ImageRecord]) -> None:
+        flight = self._flights.get(flown)
         if flight is not None and flight.task is task:
-            del self._flights[canonical]
+            del self._flights[flown]
         if not task.cancelled():
             task.exception()  # every waiter may have gone
 

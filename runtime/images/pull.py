@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 
 from runtime.errors import ImageError
 from runtime.images import manifests, reference
+from runtime.images.access import ANONYMOUS, Access
 from runtime.images.content import Image, Layer, Session
 from runtime.images.install import PARALLEL, Installer, Report
 from runtime.images.manifests import Descriptor, Platform
-from runtime.images.registry import Registry
+from runtime.images.reference import Reference
+from runtime.images.registry import Registry, Resolved
 from runtime.images.store import ImageRecord, ImageStore
 from runtime.images.streams import Spool
+from runtime.images.transport import Refused
 
 
 async def pull(
@@ -21,15 +25,15 @@ async def pull(
     report: Report,
     platform: Platform | None = None,
     parallel: int = PARALLEL,
-    plain_http: Collection[str] = (),
+    access: Access = ANONYMOUS,
 ) -> ImageRecord:
     """Bring the image `text` names up to date with its registry. Layers that are here are not fetched.
     Raises ImageError: InvalidImageName, RegistryUnavailable (trying later can help) or ErrImagePull."""
     wanted = reference.parse(text)
     platform = platform or manifests.this_platform()
     try:
-        async with Registry(wanted, report=report, plain_http=plain_http) as registry:
-            resolved = await registry.resolve(platform)
+        async with AsyncExitStack() as stack:
+            registry, resolved = await _open(stack, wanted, platform, access, report)
             config = await registry.fetch_config(resolved.manifest.config)
             image = manifests.build_image(
                 resolved.manifest,
@@ -53,6 +57,31 @@ async def pull(
             f"cannot pull {wanted}: {error}", reason=error.reason, retriable=error.retriable
         ) from error
     return installed(store, str(wanted))
+
+
+async def _open(
+    stack: AsyncExitStack, wanted: Reference, platform: Platform, access: Access, report: Report
+) -> tuple[Registry, Resolved]:
+    """The registry, with the first login that it gives the image to. It stays open until the stack's end."""
+    refused: list[Refused] = []
+    async for endpoint, login in access.ways(wanted, report):
+        async with AsyncExitStack() as attempt:
+            registry = await attempt.enter_async_context(Registry(endpoint, report=report, login=login))
+            try:
+                resolved = await registry.resolve(wanted.wanted, platform)
+            except Refused as error:
+                refused.append(error)
+                continue
+            stack.push_async_exit(attempt.pop_all())
+            return registry, resolved
+    raise _together(refused)
+
+
+def _together(failures: Sequence[ImageError]) -> ImageError:
+    """What every way said; one sentence when they said the same."""
+    said = list(dict.fromkeys(map(str, failures)))
+    last = failures[-1]
+    return ImageError("; ".join(said), reason=last.reason, retriable=last.retriable)
 
 
 def installed(store: ImageStore, text: str) -> ImageRecord:

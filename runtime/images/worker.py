@@ -39,6 +39,7 @@ async def perform(request: Request, report: Report) -> dict[str, Any]:
 
 
 async def _pull(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    from runtime.images.access import Access
     from runtime.images.manifests import parse_platform
     from runtime.images.pull import pull
 
@@ -48,9 +49,31 @@ async def _pull(store: ImageStore, request: Request, report: Report) -> dict[str
         report=report,
         platform=parse_platform(request.get("platform", "")),
         parallel=request.get("parallel", PARALLEL),
-        plain_http=request.get("plain_http", ()),
+        access=Access.from_request(request),
     )
     return _images([record])
+
+
+async def _login(_store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    """Ask the registry whether it takes the login; only then is it kept."""
+    from runtime.images import auth
+    from runtime.images.access import Access
+    from runtime.images.registry import Registry
+
+    login = auth.Login(request["username"], request["password"])
+    if request["username"] == auth.TOKEN_USER:
+        login = auth.Login(identity_token=request["password"])
+    endpoint = Access.from_request(request).endpoint_of(request["registry"])
+    async with Registry(endpoint, report=report, login=login) as registry:
+        await registry.ping()
+    auth.write_login(request["auth_file"], request["registry"], login)
+    return {"file": request["auth_file"]}
+
+
+async def _logout(_store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
+    from runtime.images import auth
+
+    return {"removed": auth.remove_login(request["auth_file"], request["registry"])}
 
 
 async def _load(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
@@ -95,6 +118,8 @@ async def _check(store: ImageStore, request: Request, _report: Report) -> dict[s
 
 _OPERATIONS: dict[str, Callable[[ImageStore, Request, Report], Coroutine[Any, Any, dict[str, Any]]]] = {
     "pull": _pull,
+    "login": _login,
+    "logout": _logout,
     "load": _load,
     "pack": _pack,
     "remove": _remove,

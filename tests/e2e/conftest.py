@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.node import Node, pack_image, running_node
+from tests.e2e.registry import made, registry
+
+__all__ = ["made", "registry"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

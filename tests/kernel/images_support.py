@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import http.server
 import io
 import json
 import os
+import secrets
 import shutil
 import socket
 import stat
 import subprocess
 import tarfile
+import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,8 +42,8 @@ def run(*command: str, **environment: str) -> str:
 
 
 @contextlib.contextmanager
-def registry(directory: Path) -> Iterator[str]:
-    """Debian's docker-registry on a free port of loopback; yields host:port."""
+def registry(directory: Path, settings: str = "") -> Iterator[str]:
+    """Debian's docker-registry on a free port of loopback, with more lines of its config; yields host:port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -46,7 +52,7 @@ def registry(directory: Path) -> Iterator[str]:
     config.write_text(
         "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
         f"storage:\n  filesystem: {{rootdirectory: {directory}/data}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n{settings}"
     )
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
@@ -58,13 +64,121 @@ def registry(directory: Path) -> Iterator[str]:
         process.wait(10)
 
 
+# bcrypt of "swordfish", as `htpasswd -B` writes it
+HTPASSWD = "alice:$2b$04$abcdefghijklmnopqrstuugIEnm3ZbWF6xb2GcoE3L1CoGJFMKtu.\n"
+
+
+def htpasswd(directory: Path) -> str:
+    """Settings of a registry that wants alice with the password swordfish."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "htpasswd").write_text(HTPASSWD)
+    return f"auth: {{htpasswd: {{realm: test, path: {directory}/htpasswd}}}}\n"
+
+
+class TokenServer(http.server.ThreadingHTTPServer):
+    """A token server as docker's specification has it: signs what a user may do (alice: everything, nobody: pull from
+    public/…). Refresh tokens are `refresh-<user>`."""
+
+    daemon_threads = True
+
+    def __init__(self, directory: Path, lifetime: int = 300) -> None:
+        super().__init__(("127.0.0.1", 0), _TokenHandler)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.key, self.certificate = directory / "key.pem", directory / "cert.pem"
+        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=tokens",
+            "-keyout", str(self.key), "-out", str(self.certificate))  # fmt: skip
+        self.lifetime = lifetime
+        self.asked: list[tuple[str, list[str]]] = []  # (user, scopes)
+
+    def settings(self) -> str:
+        realm = f"http://127.0.0.1:{self.server_port}/token"
+        return (
+            f"auth: {{token: {{realm: '{realm}', service: registry, issuer: tokens, "
+            f"rootcertbundle: {self.certificate}}}}}\n"
+        )
+
+    def token(self, user: str, scopes: list[str]) -> str:
+        self.asked.append((user, scopes))
+        access = []
+        for scope in scopes:
+            kind, name, actions = scope.split(":")
+            granted = (
+                actions.split(",") if user == "alice" else ["pull"] if name.startswith("public/") else []
+            )
+            access.append({"type": kind, "name": name, "actions": granted})
+        now = int(time.time())
+        certificate = self.certificate.read_text().split("-----")[2].replace("\n", "")
+        claims = {"iss": "tokens", "sub": user, "aud": "registry", "exp": now + self.lifetime, "nbf": now - 5,
+                  "iat": now, "jti": secrets.token_hex(8), "access": access}  # fmt: skip
+        parts = [{"alg": "RS256", "typ": "JWT", "x5c": [certificate]}, claims]
+        signed = b".".join(_base64(json.dumps(part).encode()) for part in parts)
+        command = ["openssl", "dgst", "-sha256", "-sign", str(self.key)]
+        signature = subprocess.run(command, input=signed, capture_output=True, check=True, timeout=20).stdout
+        return (signed + b"." + _base64(signature)).decode()
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+class _TokenHandler(http.server.BaseHTTPRequestHandler):
+    server: TokenServer
+
+    def do_GET(self) -> None:
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        user = ""
+        given = self.headers.get("Authorization", "")
+        if given:
+            user, _, password = base64.b64decode(given.removeprefix("Basic ")).decode().partition(":")
+            if (user, password) != ("alice", "swordfish"):
+                self._answer(
+                    401, {"errors": [{"code": "UNAUTHORIZED", "message": "unknown user or password"}]}
+                )
+                return
+        self._answer(200, {"token": self.server.token(user, query.get("scope", []))})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        form = urllib.parse.parse_qs(body)
+        if form.get("grant_type") != ["refresh_token"] or form.get("refresh_token") != ["refresh-alice"]:
+            self._answer(401, {"errors": [{"code": "UNAUTHORIZED", "message": "no such refresh token"}]})
+            return
+        scopes = form.get("scope", [""])[0].split()
+        self._answer(200, {"access_token": self.server.token("alice", scopes)})
+
+    def _answer(self, status: int, document: dict[str, Any]) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def token_server(directory: Path, lifetime: int = 300) -> Iterator[TokenServer]:
+    server = TokenServer(directory, lifetime)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
             urllib.request.urlopen(url, timeout=1).close()
             return
-        except OSError:
+        except OSError as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code == 401:
+                return
             assert process.poll() is None and time.monotonic() < deadline, "docker-registry does not answer"
             time.sleep(0.02)
 

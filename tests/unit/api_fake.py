@@ -337,6 +337,14 @@ class FakeNode:
         self.packed.append(request)
         return {"id": "sha256:" + "4" * 64, "reference": request["reference"], "size": 1}
 
+    async def login(self, registry: str, username: str, password: str) -> Json:
+        if password != "right":
+            raise ImageError(f"https://{registry} does not accept the login of {username}")
+        return {"file": "/root/auth.json"}
+
+    async def logout(self, registry: str) -> bool:
+        return registry in ("", "known.test")
+
     async def remove_image(self, reference: str) -> Json | None:
         if reference == "missing":
             return None

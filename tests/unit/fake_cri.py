@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -215,7 +216,7 @@ class FakeCri:
     def image(self, reference: str) -> ImageSeen | None:
         return self.images.get(reference)
 
-    async def pull(self, reference: str) -> ImageSeen:
+    async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
         self.calls.append(("pull", reference))
         if self.pull_error is not None:
             raise self.pull_error

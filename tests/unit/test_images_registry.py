@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,11 +16,14 @@ from typing import Any
 import pytest
 
 from runtime.errors import ImageError
-from runtime.images import reference, registry
+from runtime.images import reference, registry, transport
+from runtime.images.access import Access
+from runtime.images.auth import Login
 from runtime.images.content import MANIFEST_TYPE, digest_of
 from runtime.images.manifests import CONFIG_TYPE, LAYER_TYPE, Descriptor, Platform
 from runtime.images.registry import Registry
 from runtime.images.streams import Spool
+from runtime.images.transport import Endpoint
 
 BLOB = bytes(range(256)) * 20_000
 CONFIG = b"{}"
@@ -44,6 +49,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.script.pop(0)(self)
         else:
             self.plain()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.seen.append((self.path, {**dict(self.headers), "Body": body, "Method": "POST"}))
+        self.plain()
 
     def plain(self) -> None:
         path = self.path
@@ -86,7 +96,7 @@ class Server(ThreadingHTTPServer):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(registry, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transport, "FIRST_PAUSE", 0.01)
     running = Server()
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -96,12 +106,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     thread.join()
 
 
-def resolve(server: Server, text: str = "app:1") -> tuple[registry.Resolved, list[dict[str, Any]]]:
+def resolve(
+    server: Server, wanted: str = "1", login: Login | None = None
+) -> tuple[registry.Resolved, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
 
     async def go() -> registry.Resolved:
-        async with Registry(reference.parse(f"{server.host}/{text}"), report=events.append) as client:
-            return await client.resolve(Platform("linux", "amd64"))
+        endpoint = Endpoint(server.host, "app")
+        async with Registry(endpoint, report=events.append, login=login) as client:
+            return await client.resolve(wanted, Platform("linux", "amd64"))
 
     return asyncio.run(go()), events
 
@@ -110,7 +123,7 @@ def fetch(server: Server, path: Path) -> bytes:
     async def go() -> bytes:
         spool = Spool(str(path / "blob"), len(BLOB))
         try:
-            async with Registry(reference.parse(f"{server.host}/app"), report=lambda _e: None) as client:
+            async with Registry(Endpoint(server.host, "app"), report=lambda _e: None) as client:
                 await client.fetch_blob(Descriptor(digest_of(BLOB), len(BLOB), ""), spool, lambda _n: None)
             spool.complete()
             return (path / "blob").read_bytes()
@@ -143,6 +156,89 @@ def test_an_anonymous_token_is_fetched_and_kept(server: Server) -> None:
         "/v2/app/manifests/1", "/token?service=the%20registry&scope=repository%3Aapp%3Apull", "/v2/app/manifests/1",
     ] or paths[1].startswith("/token?service=the+registry&scope=repository")  # fmt: skip
     assert server.seen[2][1]["Authorization"] == "Bearer secret-token"
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def sent(server: Server) -> list[str | None]:
+    return [headers.get("Authorization") for _, headers in server.seen]
+
+
+def test_a_login_answers_basic(server: Server) -> None:
+    server.script = [status(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})]
+    resolve(server, login=Login("me", "pass:word"))
+    assert sent(server) == [None, basic("me", "pass:word")]
+
+
+def test_a_login_that_is_not_taken_is_named(server: Server) -> None:
+    asks = status(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})
+    server.script = [asks, asks]
+    with pytest.raises(transport.Refused, match=r"logged in as me \(/a/file\)"):
+        resolve(server, login=Login("me", "wrong", source="/a/file"))
+    assert len(server.seen) == 2
+
+
+def test_a_token_is_fetched_as_somebody(server: Server) -> None:
+    server.script = [challenge]
+    resolve(server, login=Login("me", "pw"))
+    assert sent(server) == [None, basic("me", "pw"), "Bearer secret-token"]
+    assert "account=me" in server.seen[1][0]
+
+
+def test_an_identity_token_goes_to_the_token_server_as_a_form(server: Server) -> None:
+    server.script = [challenge]
+    resolve(server, login=Login(identity_token="refresh-me"))
+    path, headers = server.seen[1]
+    assert path.startswith("/token") and "refresh-me" not in path and headers["Method"] == "POST"
+    form = dict(urllib.parse.parse_qsl(headers["Body"]))
+    assert form["grant_type"] == "refresh_token" and form["refresh_token"] == "refresh-me"
+    assert form["scope"] == "repository:app:pull" and form["service"] == "the registry"
+    assert sent(server)[1:] == [None, "Bearer secret-token"]
+
+
+def test_a_registry_token_is_sent_as_it_is(server: Server) -> None:
+    server.script = [challenge]
+    resolve(server, login=Login(registry_token="mine"))
+    assert sent(server) == [None, "Bearer mine"]
+
+
+def test_a_token_that_runs_out_is_renewed(server: Server) -> None:
+    server.script = [challenge, Handler.plain, Handler.plain, challenge]
+
+    async def go() -> None:
+        async with Registry(Endpoint(server.host, "app"), report=lambda _e: None) as client:
+            for _ in range(2):
+                await client.resolve("1", Platform("linux", "amd64"))
+
+    asyncio.run(go())
+    assert [path.partition("?")[0] for path, _ in server.seen].count("/token") == 2
+    assert len(server.seen) == 6
+
+
+@pytest.mark.parametrize("several", [True, False], ids=["in one header", "in two"])
+def test_bearer_is_taken_where_both_are_offered(server: Server, several: bool) -> None:
+    bearer = f'Bearer realm="http://{server.host}/token",service="a, Basic b"'
+
+    def both(handler: Handler) -> None:
+        handler.send_response(401)
+        handler.send_header("Content-Length", "0")
+        values = [f'Basic realm="x", {bearer}'] if several else ['Basic realm="x"', bearer]
+        for value in values:
+            handler.send_header("WWW-Authenticate", value)
+        handler.end_headers()
+
+    server.script = [both]
+    resolve(server, login=Login("me", "pw"))
+    assert sent(server)[2] == "Bearer secret-token"
+
+
+def test_a_login_that_the_token_server_refuses(server: Server) -> None:
+    words = b'{"errors":[{"code":"UNAUTHORIZED","message":"unknown user"}]}'
+    server.script = [challenge, status(401, words)]
+    with pytest.raises(transport.Refused, match="does not accept the login of me: unknown user"):
+        resolve(server, login=Login("me", "pw"))
 
 
 def test_a_refused_token_is_final(server: Server) -> None:
@@ -181,11 +277,11 @@ def test_patience_ends(server: Server) -> None:
     with pytest.raises(ImageError, match="503 Service Unavailable: overloaded") as caught:
         resolve(server)
     assert caught.value.retriable and caught.value.reason == "RegistryUnavailable"
-    assert len(server.seen) == registry.ATTEMPTS
+    assert len(server.seen) == transport.ATTEMPTS
 
 
 def test_retry_after_is_honoured_within_reason(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(transport, "LONGEST_PAUSE", 0.05)
     server.script = [status(429, b"", {"Retry-After": "3600"})]
     _, events = resolve(server)
     assert events[0]["delay"] == 0.05
@@ -193,7 +289,7 @@ def test_retry_after_is_honoured_within_reason(server: Server, monkeypatch: pyte
 
 def test_a_manifest_that_is_not_what_was_asked_for(server: Server) -> None:
     with pytest.raises(ImageError, match="something else than sha256:1111"):
-        resolve(server, "app@sha256:" + "1" * 64)
+        resolve(server, "sha256:" + "1" * 64)
 
 
 def test_a_manifest_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +345,8 @@ def test_circular_redirects_end(server: Server) -> None:
 
 def test_only_this_machine_and_named_registries_are_spoken_to_in_the_clear() -> None:
     def plain(host: str) -> bool:
-        made = Registry(reference.parse(f"{host}/x"), report=lambda _e: None, plain_http=["reg.lan:5000"])
-        return made.plain
+        endpoint = Access(plain_http=frozenset(["reg.lan:5000"])).endpoints(reference.parse(f"{host}/x"))[0]
+        return Registry(endpoint, report=lambda _e: None).plain
 
     assert plain("localhost:5000") and plain("127.0.0.1:1") and plain("[::1]:5000") and plain("reg.lan:5000")
     assert not plain("reg.lan") and not plain("quay.io") and not plain("10.0.0.1:5000")

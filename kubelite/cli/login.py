@@ -1,0 +1,61 @@
+"""login and logout: the node's own logins, kept in <root>/auth.json."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.options import client, socket_option
+
+_HUB = "docker.io"
+
+
+@click.command()
+@click.argument("registry", default=_HUB)
+@click.option("-u", "--username", metavar="NAME")
+@click.option(
+    "-p", "--password", metavar="PASSWORD", help="Others on this machine may see it: better be asked."
+)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@socket_option
+@click.pass_context
+def login(
+    ctx: click.Context, registry: str, username: str | None, password: str | None, password_stdin: bool
+) -> None:
+    """Log in to a registry, docker.io when none is named. What it takes is kept for the pods of this node too.
+
+    Logins of docker and podman (config.json, auth.json, their credential helpers) are used as they are; a pod's
+    imagePullSecrets come before all of them."""
+    if password_stdin and password is not None:
+        raise click.UsageError("--password and --password-stdin are mutually exclusive")
+    if password_stdin:
+        if not username:
+            raise click.UsageError("must provide --username with --password-stdin")
+        password = sys.stdin.read().rstrip("\r\n")
+    elif not sys.stdin.isatty() and (not username or password is None):
+        raise CliError("error: not a terminal: give --username, and the password with --password-stdin")
+    username = username or click.prompt("Username", type=str, err=True)
+    if password is None:
+        password = click.prompt("Password", type=str, hide_input=True, err=True)
+    if not password:
+        raise CliError("error: password is empty")
+    client(ctx).post("/kubelite/v1/login", {"registry": registry, "username": username, "password": password})
+    print("Login Succeeded!")
+
+
+@click.command()
+@click.argument("registry", required=False)
+@click.option("-a", "--all", "every", is_flag=True, help="Forget every login.")
+@socket_option
+@click.pass_context
+def logout(ctx: click.Context, registry: str | None, every: bool) -> None:
+    """Forget the login of a registry, docker.io's when none is named. Docker's and podman's own logins stay."""
+    if every and registry:
+        raise click.UsageError("--all takes no registry")
+    name = "" if every else registry or _HUB
+    if client(ctx).post("/kubelite/v1/logout", {"registry": name})["removed"]:
+        print("Removed all login credentials" if every else f"Removed login credentials for {name}")
+    elif not every:
+        raise CliError(f"error: not logged in to {name}")

@@ -1,0 +1,56 @@
+"""PURE: a pod's imagePullSecrets as docker configs (C10; Secret types kubernetes.io/dockerconfigjson and dockercfg)."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from typing import Any, NamedTuple
+
+from kubelite.node.env import Find, secret_data
+from manifests.core import Pod
+from runtime.errors import ImageError
+from runtime.images.auth import read_config
+
+_KEYS = {
+    "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
+    "kubernetes.io/dockercfg": ".dockercfg",
+}
+
+
+class PullSecrets(NamedTuple):
+    """What there is, for `ImageClient.pull`, and a sentence for each that is missing or none."""
+
+    configs: tuple[dict[str, Any], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def collect(pod: Pod, find: Find) -> PullSecrets:
+    """As kubelet: a secret that is missing or broken keeps nothing from being tried with the others."""
+    namespace = pod.metadata.namespace or "default"
+    configs: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for ref in pod.spec.image_pull_secrets:
+        found = find("Secret", namespace, ref.name or "")
+        if found is None:
+            problems.append(f"{ref.name} (not found)")
+            continue
+        kind = str(found.get("type") or "Opaque")
+        key = _KEYS.get(kind)
+        if key is None:
+            problems.append(f"{ref.name} (its type is {kind})")
+            continue
+        source = f"secret {namespace}/{ref.name}"
+        try:
+            config = json.loads(secret_data(found)[key])
+            if kind == "kubernetes.io/dockercfg":
+                config = {"auths": config}
+            read_config(config, source)
+        except KeyError:
+            problems.append(f"{ref.name} (it has no {key})")
+        except (ValueError, binascii.Error):
+            problems.append(f"{ref.name} (its {key} is not base64 of JSON)")
+        except ImageError as error:
+            problems.append(f"{ref.name} ({error})")
+        else:
+            configs.append({"source": source, "config": config})
+    return PullSecrets(tuple(configs), tuple(problems))
