@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PREFIX ?= /usr/local
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup run stop install uninstall check test test-unit test-kernel test-uml chaos bench format clean
+.PHONY: help setup run stop install uninstall check test test-unit test-kernel test-uml chaos bench load format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -51,8 +51,12 @@ test-uml: setup  ## (root) the same on cgroup v2, inside User Mode Linux
 chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… to choose
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PODS),--pods $(PODS))
 
-bench: setup     ## (root) how long a start takes, beside every peer that is installed
-	$(BIN)/python -m tests.bench
+bench: setup     ## (root) every speed beside every peer that is installed, in ten minutes; QUICK=1 ONLY=… ROWS=… ROUNDS=… JSON=…
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
+
+load: setup      ## (root) one node with 50, 100, 250 and 500 pods: does time and memory a pod stay the same? PODS=… JSON=…
+	$(BIN)/python -m tests.bench.load $(if $(PODS),--pods $(PODS)) $(if $(JSON),--json $(JSON))
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """`make bench`: kubelite beside whatever of docker, podman, runc and crun is installed, and the bare kernel work.
 
-One table, one run, the same program in the same image. Peers take turns, so that a machine whose speed drifts is
-unfair to nobody. Read the ratios: milliseconds on a shared machine swing by half, ratios and CPU time much less.
+One table, one run, the same program in the same image, with the same volumes. Read the ratios: milliseconds on a shared
+machine swing by half, ratios and CPU time much less. docs/performance.md says how each row is measured.
 """
 
 from __future__ import annotations
@@ -11,149 +11,207 @@ import contextlib
 import json
 import os
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench import peers
-from tests.bench.peers import Peer, Sample
-from tests.e2e.node import IMAGE, Node
+from tests.bench.account import sweep
+from tests.bench.engines import Bare, Crun, KubeliteOci, Library, Runc
+from tests.bench.measure import FAILURES, Bout, Plan
+from tests.bench.node_peer import MEMORY, PREFIX, Kubelite, pack
+from tests.bench.peers import Bench, Docker, Peer, Podman, PodmanRunc
+from tests.bench.rows import ROWS, Found, table
+from tests.e2e.node import IMAGE
 
 HERE = Path(__file__).parent
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="counted starts of each (default 15)")
-    parser.add_argument("--only", default="", help="comma-separated peers, for example kubelite,crun,bare")
-    parser.add_argument("--json", default="", help="also write the samples to this file")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("make bench needs root: sudo make bench", file=sys.stderr)
-        return 2
-    if shutil.which("gcc") is None:
-        print("make bench needs gcc for the bare kernel work: apt-get install gcc libc6-dev", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory(prefix="kubelite-bench-") as directory:
-        samples, left_out = measure(
-            Path(directory), options.rounds, set(filter(None, options.only.split(",")))
-        )
-    print(table(samples, left_out))
-    if options.json:
-        Path(options.json).write_text(json.dumps({n: [vars_of(s) for s in ss] for n, ss in samples.items()}))
-    return 0
-
-
-def measure(base: Path, rounds: int, only: set[str]) -> tuple[dict[str, list[Sample]], list[str]]:
-    rootfs, store, archive, bare = build(base)
-    wanted: dict[str, Callable[[], AbstractContextManager[Peer]]] = {
-        "bare": lambda: peers.bare(base, rootfs, bare),
-        "kubelite": lambda: peers.kubelite(base, store),
-        "crun": lambda: peers.oci("crun", base, rootfs),
-        "runc": lambda: peers.oci("runc", base, rootfs),
-        "podman": lambda: peers.podman(base, archive),
-        "docker": lambda: peers.docker(base, archive),
-    }
-    programs = {"crun": "crun", "runc": "runc", "podman": "podman", "docker": "dockerd"}
-    left_out: list[str] = []
-    samples: dict[str, list[Sample]] = {}
-    with contextlib.ExitStack() as stack:
-        running: list[Peer] = []
-        for name, make in wanted.items():
-            if only and name not in only:
-                continue
-            if name in programs and shutil.which(programs[name]) is None:
-                left_out.append(f"{name}: not installed")
-                continue
-            try:
-                running.append(stack.enter_context(make()))
-            except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-                left_out.append(f"{name}: {words(error)}")
-        for turn in range(-2, rounds):
-            for peer in list(running):
-                try:
-                    sample = peer.sample(f"b{turn + 2}")
-                except (OSError, subprocess.CalledProcessError) as error:
-                    left_out.append(f"{peer.name}: {words(error)}")
-                    running.remove(peer)
-                    continue
-                if turn >= 0:
-                    samples.setdefault(peer.name, []).append(sample)
-    return samples, left_out
-
-
-def build(base: Path) -> tuple[Path, Path, Path, Path]:
-    """The stamp program as root file system, kubelite image store and docker archive; and the bare starter."""
-    rootfs = base / "rootfs"
-    rootfs.mkdir()
-    subprocess.run(["gcc", "-O2", "-static", "-o", rootfs / "stamp", HERE / "stamp.c"], check=True)
-    subprocess.run(["gcc", "-O2", "-o", base / "bare-start", HERE / "bare.c"], check=True)
-    for name in ("proc", "sys", "dev", "etc", "tmp"):
-        (rootfs / name).mkdir()
-    node = Node(base / "pack")
-    node.prepare()
-    try:
-        node.start()
-        node.cli("image", "pack", str(rootfs / "stamp"), "-t", IMAGE, "--file", f"{rootfs}/stamp:/stamp")
-        store = base / "store"
-        shutil.copytree(node.root / "images", store, symlinks=True)
-    finally:
-        node.destroy()
-    archive = base / "image.tar"
-    copy = ["skopeo", "copy", f"oci:{store}:{IMAGE}", f"docker-archive:{archive}:{IMAGE}"]
-    if shutil.which("skopeo"):
-        subprocess.run(copy, check=True, capture_output=True)
-    return rootfs, store, archive, base / "bare-start"
-
-
-COLUMNS = (
-    ("start_ms", "start → first instruction, ms"),
-    ("stop_ms", "stop → gone, ms"),
-    ("cpu_ms", "CPU a pod (start + stop), ms"),
-    ("pod_kib", "memory a pod (PSS of shim), KiB"),
-    ("daemon_kib", "daemon idle (PSS), KiB"),
+PEERS: tuple[type[Peer], ...] = (
+    *(Kubelite, Podman, PodmanRunc, Docker),
+    *(Library, KubeliteOci, Crun, Runc, Bare),
 )
 
 
-def table(samples: dict[str, list[Sample]], left_out: list[str]) -> str:
-    """A block a column, a line a peer: median (minimum–maximum), and the ratio to kubelite's median (above 1: worse
-    than kubelite's), and to the bare kernel work's."""
-    lines = []
-    for key, title in COLUMNS:
-        found = {name: [float(getattr(s, key)) for s in ss] for name, ss in samples.items()}
-        medians = {name: statistics.median(values) for name, values in found.items()}
-        lines.append(f"{title:<34} {'median (min–max)':>28} {'/ kubelite':>11} {'/ bare':>8}")
-        for name, values in found.items():
-            if not any(values):
-                continue  # has none
-            ratios = [
-                ratio(medians[name], medians.get(other, 0.0)) for other in ("kubelite", "bare kernel work")
-            ]
-            lines.append(f"  {name:<32} {spread(values):>28} {ratios[0]:>11} {ratios[1]:>8}")
-    lines.extend(f"left out: {reason}" for reason in left_out)
-    return "\n".join(lines)
+def main() -> int:
+    options = arguments()
+    if why := missing():
+        print(why, file=sys.stderr)
+        return 2
+    plan = Plan(
+        rounds=options.rounds or (3 if options.quick else 10),
+        batches=1 if options.quick else 3,
+        many=options.many,
+        some=max(options.many // 2, 1),
+        idle=0.5 if options.quick else 1.0,
+        rows=frozenset(options.rows or (row.key for row in ROWS)),
+    )
+    kinds = [k for k in PEERS if not options.only or short(k) in options.only or k.name in options.only]
+    if not kinds:
+        print(f"--only takes {', '.join(map(short, PEERS))}", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    found = Found({}, [])
+    try:
+        with guarded(), directory() as base:
+            compete(base, plan, kinds, found)
+    except KeyboardInterrupt:
+        found.left_out.append("everything after the interrupt")
+    progress("")
+    print(machine())
+    print(table(found, [kind.name for kind in kinds], many=plan.many, some=plan.some))
+    print(f"{time.monotonic() - began:.0f} s in all")
+    if options.json:
+        whole = {"machine": machine(), "rows": found.samples, "left_out": found.left_out}
+        Path(options.json).write_text(json.dumps(whole, indent=1))
+    return 1 if "kubelite" in " ".join(found.left_out) else 0
 
 
-def ratio(value: float, base: float) -> str:
-    return f"{value / base:.2f}×" if base else "-"
+def arguments() -> argparse.Namespace:
+    def words(text: str) -> list[str]:
+        return [word for word in text.split(",") if word]
+
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=0, help="counted turns of each single row (default 10)")
+    parser.add_argument("--many", type=int, default=100, help="pods at once (default 100)")
+    parser.add_argument("--only", type=words, help=f"peers of {','.join(map(short, PEERS))}")
+    parser.add_argument("--rows", type=words, help=f"rows of {','.join(row.key for row in ROWS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: a few minutes")
+    parser.add_argument("--json", default="", help="also write all samples to this file")
+    options = parser.parse_args()
+    if unknown := set(options.rows or ()) - {row.key for row in ROWS}:
+        parser.error(f"no such row: {', '.join(unknown)}")
+    if unknown := set(options.only or ()) - {name for kind in PEERS for name in (kind.name, short(kind))}:
+        parser.error(f"no such peer: {', '.join(unknown)}")
+    return options
 
 
-def words(error: Exception) -> str:
-    """The end of what a command said, or of the error itself, in one line."""
-    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
-    return " ".join((said.decode(errors="replace") if said else str(error)).split())[-200:]
+def short(kind: type[Peer]) -> str:
+    """A peer's name for the command line."""
+    return kind.name.replace(" ", "-").replace("(", "").replace(")", "").lower()
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+def missing() -> str:
+    """Why there can be no run, "" when there can."""
+    if os.geteuid() != 0:
+        return "make bench needs root: sudo make bench"
+    for program, package in (("gcc", "gcc libc6-dev"), ("curl", "curl"), ("nsenter", "util-linux")):
+        if shutil.which(program) is None:
+            return f"make bench needs {program}: apt-get install {package}"
+    return ""
 
 
-def vars_of(sample: Sample) -> dict[str, float]:
-    return {key: getattr(sample, key) for key, _ in COLUMNS}
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does, and the undo is not interrupted by a second one."""
+
+    def stop(_number: int, _frame: object) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def directory() -> Iterator[Path]:
+    """Where everything of this run is; what a run that was killed has left goes too."""
+    sweep()
+    for place in filter(None, (tempfile.gettempdir(), MEMORY)):
+        for path in Path(place).glob("kubelite-bench-*-*"):
+            if not os.path.exists(f"/proc/{path.name.split('-')[2]}"):
+                shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as base:
+        yield Path(base)
+
+
+def compete(base: Path, plan: Plan, kinds: list[type[Peer]], found: Found) -> None:
+    """Everything that is installed, built, started, measured and ended."""
+    bench = build(base)
+    with contextlib.ExitStack() as stack:
+        peers: list[Peer] = []
+        for kind in kinds:
+            if kind.program and shutil.which(kind.program) is None:
+                found.left_out.append(f"{kind.name}: {Path(kind.program).name} is not installed")
+                continue
+            progress(f"preparing {kind.name}")
+            try:
+                peer = kind(bench)
+            except (*FAILURES, subprocess.SubprocessError) as error:
+                found.left_out.append(f"{kind.name}: {' '.join(str(error).split())[:300]}")
+                continue
+            stack.callback(close, peer, found)
+            peers.append(peer)
+        Bout(plan, peers, found, progress).run()
+        progress("cleaning up")
+
+
+def close(peer: Peer, found: Found) -> None:
+    """One peer that does not end well must not keep the others."""
+    try:
+        peer.close()
+    except (*FAILURES, subprocess.SubprocessError) as error:
+        found.left_out.append(f"{peer.name}, cleaning up: {' '.join(str(error).split())[:300]}")
+
+
+def build(base: Path) -> Bench:
+    """The stamp program as root file system, as a tar and as kubelite's image; and the bare starter."""
+    rootfs = base / "rootfs"
+    rootfs.mkdir()
+    compile_c("stamp.c", rootfs / "stamp", "-static")
+    compile_c("bare.c", base / "bare-start")
+    for name in ("proc", "sys", "dev", "etc", "tmp", "data", "bench"):
+        (rootfs / name).mkdir()
+    archive = base / "rootfs.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(rootfs, arcname=".")
+    return Bench(base, rootfs, archive, pack(base, rootfs, IMAGE), base / "bare-start")
+
+
+def compile_c(source: str, target: Path, *flags: str) -> None:
+    subprocess.run(["gcc", "-O2", *flags, "-o", target, HERE / source], check=True)
+
+
+def machine() -> str:
+    """What it ran on, and with whom."""
+    cpu = next(
+        (
+            line.partition(": ")[2]
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "?",
+    )
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    cgroups = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1"
+    versions = "; ".join(filter(None, map(version, ("podman", "docker", "crun", "runc"))))
+    first = f"{os.cpu_count()} × {cpu}, Linux {os.uname().release}, cgroup {cgroups}, load {load}"
+    return f"{first}\n{versions}\n"
+
+
+def version(program: str) -> str:
+    if shutil.which(program) is None:
+        return ""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()[0] if done.stdout else ""
+
+
+LAST = [0]
+
+
+def progress(text: str) -> None:
+    """One line that overwrites itself on a terminal; nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r{text:<{LAST[0]}}", end="" if text else "\r", file=sys.stderr, flush=True)
+        LAST[0] = len(text)
 
 
 if __name__ == "__main__":

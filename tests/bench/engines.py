@@ -1,0 +1,190 @@
+"""Engines alone: a bundle in, a first instruction out; no image store, no network but loopback, no daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench.account import Account, containers
+from tests.bench.caged import Cage, Refused
+from tests.bench.peers import Bench, CagedPeer, Peer, Span
+
+FIRST = re.compile(rb"first (\d+)")
+REPO = Path(__file__).resolve().parents[2]
+
+
+class Engine(CagedPeer):
+    """`run --detach` and `delete` as runc has them. `run_bundle` starts one; its stamp comes on standard output."""
+
+    many = False
+    command: tuple[str, ...] = ()
+
+    def prepare(self) -> None:
+        self.bundle = self.base / "bundle"
+        self.bundle.mkdir()
+        self.out = self.bundle / "out"
+        write_bundle(self.bundle, self.bench.rootfs, "/container")
+        self._command = [*self.command, "--root", "/run/engine"]
+
+    def run_bundle(self, name: str) -> int:
+        run = [*self._command, "run", "--detach", "--bundle", str(self.bundle), name]
+        done = self.cage.run(run, out=self.out)
+        return first_instruction(self.out) - done.began
+
+    def delete(self, name: str) -> None:
+        self.cage.run([*self._command, "delete", "--force", name])
+
+
+class Crun(Engine):
+    name = program = "crun"
+    command = ("crun",)
+
+
+class Runc(Engine):
+    name = program = "runc"
+    command = ("runc",)
+
+
+class KubeliteOci(Engine):
+    """Our engine as runc's stand-in: an interpreter starts first, which a node never does."""
+
+    name = "kubelite-oci"
+    command = (str(Path(sys.executable).with_name("kubelite-oci")),)
+    program = command[0]
+
+
+class Library(Peer):
+    """Our engine in a process that is warm, as the shims of a node are: library.py, in a cage like the others."""
+
+    name = "kubelite engine"
+    many = False
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self._account = Account(self.base.name)
+        self.bundle = self.base / "bundle"
+        self.bundle.mkdir()
+        self.out = self.bundle / "out"
+        try:
+            self.spec = write_bundle(self.bundle, bench.rootfs, "/container")
+            code = f"import sys; sys.path.insert(0, {str(REPO)!r}); from tests.bench import library; library.main()"
+            self._cage = Cage(self._account, self.base / "cage", sys.executable, "-c", code)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def account(self) -> Account:
+        return self._account
+
+    def run_bundle(self, name: str) -> int:
+        self.out.unlink(missing_ok=True)
+        answer = self._cage.order(start=name, bundle=str(self.bundle), out=str(self.out))
+        return first_instruction(self.out) - int(answer["began"])
+
+    def delete(self, name: str) -> None:
+        self._cage.order(delete=name)
+
+    def close(self) -> None:
+        if hasattr(self, "_cage"):
+            self._cage.close()
+        self._account.close()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+class Bare(CagedPeer):
+    """The C program that does only the kernel's work (bare.c)."""
+
+    name = "bare C"
+
+    def prepare(self) -> None:
+        self.out = self.base / "bare.out"
+        self._made: set[str] = set()
+
+    def _command(self, name: str, *names: str) -> list[str]:
+        *places, data = (self.base / name / part for part in ("upper", "work", "merged", "data"))
+        if name not in self._made:
+            for place in (*places, data):
+                place.mkdir(parents=True)
+            self._made.add(name)
+        volumes = ["-v", str(data), "data", "-v", str(self.stamps), "bench"] if names else []
+        return [str(self.bench.bare), str(self.bench.rootfs), *map(str, places), *volumes, "/stamp", *names]
+
+    def start(self, names: list[str]) -> int:
+        return self.cage.spawn(*[self._command(name, name) for name in names], out=self.out)
+
+    def remove(self, names: list[str]) -> Span:
+        pids = [pid for name in names for pid in containers(name)]
+        began = time.time_ns()
+        end(pids, signal.SIGTERM)
+        return Span(began, time.time_ns())
+
+    def restarts(self) -> bool:
+        return False
+
+    def run_bundle(self, name: str) -> int:
+        began = self.cage.spawn(self._command(name), out=self.out)
+        return first_instruction(self.out) - began
+
+    def delete(self, _name: str) -> None:
+        end([pid for pid in containers() if pid in self.account.processes()], signal.SIGKILL)
+
+
+def end(pids: list[int], number: int) -> None:
+    """Signal processes and wait until each has ended."""
+    with contextlib.ExitStack() as stack:
+        watched = []
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                watched.append(os.pidfd_open(pid))
+                stack.callback(os.close, watched[-1])
+        for fd in watched:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, number)
+        for fd in watched:
+            wait_ended(fd)
+
+
+def wait_ended(pidfd: int, patience: float = 60.0) -> int:
+    """Until the process has ended; the time then, Unix nanoseconds."""
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(patience * 1000):
+        raise Refused(f"a container did not end within {patience:.0f} s")
+    return time.time_ns()
+
+
+def write_bundle(bundle: Path, rootfs: Path, cgroup: str) -> dict[str, Any]:
+    """runc's own example with our program: all namespaces, its mounts, its masked paths, a cgroup."""
+    if shutil.which("runc"):
+        subprocess.run(["runc", "spec"], cwd=bundle, check=True)
+    else:
+        subprocess.run(["crun", "spec"], cwd=bundle, check=True)
+    spec: dict[str, Any] = json.loads((bundle / "config.json").read_text())
+    spec["root"] = {"path": str(rootfs), "readonly": True}
+    spec["process"].update(terminal=False, args=["/stamp"])
+    spec["linux"]["cgroupsPath"] = cgroup
+    (bundle / "config.json").write_text(json.dumps(spec))
+    return spec
+
+
+def first_instruction(out: Path, patience: float = 30.0) -> int:
+    """Wait for the stamp; the time is the one in it, however late we look."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            if match := FIRST.search(out.read_bytes()):
+                return int(match[1])
+        time.sleep(0.0005)
+    raise Refused("the container never said that it ran")

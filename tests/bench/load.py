@@ -1,0 +1,217 @@
+"""`make load`: one kubelite node with 50, 100, 250 and 500 pods, and whether time and memory a pod stay the same.
+
+python -m tests.bench.load [--pods 500] [--idle 20] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.__main__ import build, directory, guarded, machine, missing, progress
+from tests.bench.account import containers, pss_kib
+from tests.bench.measure import FAILURES
+from tests.bench.node_peer import Kubelite
+
+STAGES = (50, 100, 250, 500)
+FLAT = 1.3  # a value a pod at the last stage, beside the first: more is not flat
+ADOPTION_S = 3.0  # to reach with all pods
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`flat`: whether the value is one a pod (or one of a single pod's), which must not grow with their number."""
+
+    key: str
+    title: str
+    digits: int = 1
+    flat: bool = False
+
+
+LINES = (
+    Line("start", "start what is added: all running, s", 2),
+    Line("start_pod", "  a pod added, ms", flat=True),
+    Line("start_cpu", "  CPU a pod added, ms", flat=True),
+    Line("memory", "memory of everything of ours (PSS), MB"),
+    Line("memory_pod", "  for each further pod, MB", 2, flat=True),
+    Line("shim", "  of a shim (PSS), MB", 2, flat=True),
+    Line("daemon", "  of the daemon (PSS), MB"),
+    Line("idle", "idle CPU, % of a core", 2),
+    Line("idle_pod", "  for 100 pods, %", 2, flat=True),
+    Line("scrape", "scrape of container metrics, ms"),
+    Line("scrape_pod", "  a pod, ms", 2, flat=True),
+    Line("list", "`get pods`, whole process, ms"),
+    Line("edit", "edit of one → new container, ms", flat=True),
+    Line("adopt", "daemon killed, started → all adopted and ready, s", 2),
+    Line("adopt_pod", "  a pod, ms", 1),
+    Line("files", "descriptors open in the daemon", 0),
+    Line("edit_all", "all edited → all new containers, s", 2),
+    Line("edit_all_pod", "  a pod, ms"),
+    Line("remove", "all removed, nothing left, s", 2),
+    Line("remove_pod", "  a pod, ms"),
+    Line("remove_cpu", "  CPU a pod, ms"),
+    Line("daemon_after", "memory of the daemon when all are gone, MB"),
+)
+
+
+@dataclass(slots=True)
+class Load:
+    """What is measured, by stage."""
+
+    node: Kubelite
+    idle_seconds: float
+    found: dict[int, dict[str, float]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    edits: int = 0
+
+    def grow(self, count: int) -> None:
+        """Start what is missing to `count` pods, then look at what they cost."""
+        node, at = self.node, self.found.setdefault(count, {})
+        before_kib, before = node.memory_kib(), len(self.names)
+        added = [f"load{number}" for number in range(before, count)]
+        used = node.account.used_ms()
+        began = node.start(added)
+        at["start"] = (max(node.wait_stamps(added, patience=600)) - began) / 1e9
+        at["start_pod"] = at["start"] * 1000 / len(added)
+        node.wait_ready(count)
+        time.sleep(2)
+        at["start_cpu"] = (node.account.used_ms() - used) / len(added)
+        self.names += added
+        at["memory"] = node.memory_kib() / 1024
+        at["memory_pod"] = (at["memory"] - before_kib / 1024) / len(added)
+        at["shim"] = statistics.mean(map(pss_kib, self._shims())) / 1024
+        at["daemon"] = pss_kib(self._daemon()) / 1024
+        self._idle(at, count)
+        node.scrape_ms()
+        at["scrape"] = statistics.median(node.scrape_ms() for _ in range(3))
+        at["scrape_pod"] = at["scrape"] / count
+        at["list"] = statistics.median(node.list_ms() for _ in range(3))
+        at["edit"] = statistics.median(self._edit() for _ in range(3))
+        at["adopt"] = node.adopt_ms(self.names) / 1000
+        at["adopt_pod"] = at["adopt"] * 1000 / count
+        at["files"] = len(os.listdir(f"/proc/{self._daemon()}/fd"))
+        assert len(containers()) == count, f"{len(containers())} containers run, not {count}"
+
+    def _idle(self, at: dict[str, float], count: int) -> None:
+        used, began = self.node.account.used_ms(), time.monotonic()
+        time.sleep(self.idle_seconds)
+        at["idle"] = (self.node.account.used_ms() - used) / (time.monotonic() - began) / 10
+        at["idle_pod"] = at["idle"] * 100 / count
+
+    def _edit(self) -> float:
+        """One pod that has not been edited yet."""
+        name = self.names[self.edits]
+        self.edits += 1
+        began = self.node.edit(name)
+        return (self.node.wait_stamps([name], 2)[0] - began) / 1e6
+
+    def edit_all(self) -> None:
+        at, rest = self.found[len(self.names)], self.names[self.edits :]
+        began = self.node.edit_all(rest)
+        at["edit_all"] = (max(self.node.wait_stamps(rest, 2, patience=600)) - began) / 1e9
+        at["edit_all_pod"] = at["edit_all"] * 1000 / len(rest)
+        self.node.wait_ready(len(self.names))
+
+    def remove_all(self) -> None:
+        count = len(self.names)
+        at, used = self.found[count], self.node.account.used_ms()
+        at["remove"] = self.node.remove(self.names).ms / 1000
+        at["remove_pod"] = at["remove"] * 1000 / count
+        time.sleep(2)
+        at["remove_cpu"] = (self.node.account.used_ms() - used) / count
+        at["daemon_after"] = pss_kib(self._daemon()) / 1024
+        self.names.clear()
+        if left := [entry for entry in self.node.node.leftovers() if "/shims/" in entry or "mount" in entry]:
+            raise AssertionError(f"left behind: {left[:5]}")
+
+    def _daemon(self) -> int:
+        return int((self.node.node.run_dir / "kubelite.pid").read_text())
+
+    def _shims(self) -> list[int]:
+        states = self.node.node.run_dir.glob("shims/*/state.json")
+        return [int(json.loads(path.read_text())["pid"]) for path in states]
+
+
+def table(found: dict[int, dict[str, float]]) -> str:
+    """A column a stage; the last says what is not flat."""
+    stages = sorted(found)
+    lines = [f"{'pods':<52}" + "".join(f"{stage:>9}" for stage in stages) + "   last / first"]
+    for line in LINES:
+        values = [found[stage].get(line.key) for stage in stages]
+        if not any(value is not None for value in values):
+            continue
+        shown = "".join(f"{'–' if v is None else f'{v:.{line.digits}f}':>9}" for v in values)
+        lines.append(f"{line.title:<52}{shown}{growth(line, values)}")
+    return "\n".join(lines) + "\n"
+
+
+def growth(line: Line, values: list[float | None]) -> str:
+    """How much the last is of the first, where it should be the same."""
+    if not line.flat or len(values) < 2 or not values[0] or values[-1] is None:
+        return ""
+    ratio = values[-1] / values[0]
+    return f"   {ratio:.2f}×" + ("" if ratio <= FLAT else "  NOT flat")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make load", description=__doc__)
+    parser.add_argument("--pods", type=int, default=STAGES[-1], help="the last stage (default 500)")
+    parser.add_argument(
+        "--idle", type=float, default=20.0, help="seconds that idle CPU is counted at each stage"
+    )
+    parser.add_argument("--json", default="", help="also write the values to this file")
+    options = parser.parse_args()
+    if why := missing():
+        print(why, file=sys.stderr)
+        return 2
+    stages = [*(stage for stage in STAGES if stage < options.pods), options.pods]
+    found: dict[int, dict[str, float]] = {}
+    problem = ""
+    began = time.monotonic()
+    try:
+        with guarded(), directory() as base, contextlib.ExitStack() as stack:
+            node = Kubelite(build(base))
+            stack.callback(node.close)
+            load = Load(node, options.idle, found)
+            steps: list[tuple[str, Callable[[], None]]] = [
+                *((f"{stage} pods", lambda stage=stage: load.grow(stage)) for stage in stages),
+                ("edit of all", load.edit_all),
+                ("removal of all", load.remove_all),
+            ]
+            for what, step in steps:
+                progress(what)
+                try:
+                    step()
+                except FAILURES as error:
+                    problem = f"stopped at {what}: {error}"
+                    break
+            progress("cleaning up")
+    except KeyboardInterrupt:
+        problem = "interrupted"
+    progress("")
+    print(machine())
+    print(table(found))
+    adoption = found.get(stages[-1], {}).get("adopt")
+    if adoption is not None:
+        words = "reached" if adoption < ADOPTION_S else "NOT reached"
+        print(
+            f"restart with {stages[-1]} pods to full adoption: {adoption:.2f} s, < {ADOPTION_S:.0f} {words}"
+        )
+    print(f"{time.monotonic() - began:.0f} s in all")
+    if options.json:
+        Path(options.json).write_text(json.dumps({"machine": machine(), "stages": found}, indent=1))
+    if problem:
+        print(problem, file=sys.stderr)
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

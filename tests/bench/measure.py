@@ -1,0 +1,201 @@
+"""How each row is measured, the same way for every peer. Peers take turns, so that a machine whose speed drifts is
+unfair to nobody; a peer that fails is taken out, with what it said, and the others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.bench.account import containers
+from tests.bench.caged import Refused
+from tests.bench.engines import Bare, Engine, Library, wait_ended
+from tests.bench.node_peer import Kubelite
+from tests.bench.peers import CannotDo, Peer
+from tests.bench.rows import Found
+
+SETTLED = 0.3  # seconds; what is left for later (a log line, a commit, the next spare) belongs to this pod
+SCRAPES = 3
+FAILURES = (Refused, OSError, AssertionError, ValueError, LookupError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything."""
+
+    rounds: int
+    batches: int
+    many: int
+    some: int  # pods that the daemon is killed with
+    idle: float  # factor on how long idle CPU is counted
+    rows: frozenset[str]
+
+    def wants(self, *keys: str) -> bool:
+        return bool(self.rows.intersection(keys))
+
+
+@dataclass(slots=True)
+class Bout:
+    """The peers that are left, and what has been found."""
+
+    plan: Plan
+    peers: list[Peer]
+    found: Found
+    say: Callable[[str], None]
+
+    def run(self) -> None:
+        plan = self.plan
+        self._turns("one pod", self._one, plan.rounds, "first", "cpu", "ended", "gone")
+        self._turns("edit and restart", self._change, plan.rounds, "edited", "restart")
+        self._turns("engines alone", self._engine, plan.rounds * 2, "engine")
+        self._turns("adoption", self._adopt, plan.batches, "adopted", warm=0)
+        keys = ("hundred", "removed", "memory", "further", "idle", "scrape", "list")
+        self._turns(f"{plan.many} at once", self._many, plan.batches, *keys, warm=0)
+
+    def _turns(
+        self, what: str, measure: Callable[[Peer, int], None], rounds: int, *keys: str, warm: int = 1
+    ) -> None:
+        """Rounds below zero warm up and count nothing."""
+        if not self.plan.wants(*keys):
+            return
+        for turn in range(-warm, rounds):
+            for peer in list(self.peers):
+                self.say(f"{what}, round {turn + 1} of {rounds}: {peer.name}")
+                with self._or_out(peer, what), contextlib.suppress(CannotDo):
+                    measure(peer, turn)
+
+    @contextlib.contextmanager
+    def _or_out(self, peer: Peer, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            self.found.left_out.append(f"{peer.name}, from {what} on: {' '.join(str(error).split())[:300]}")
+            self.peers.remove(peer)
+            peer.close()
+
+    def _add(self, turn: int, key: str, peer: Peer, value: float) -> None:
+        if turn >= 0 and key in self.plan.rows:
+            self.found.add(key, peer.name, value)
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    def _one(self, peer: Peer, turn: int) -> None:
+        if isinstance(peer, Engine | Library):
+            raise CannotDo
+        name = f"one{turn + 1}"
+        used = peer.account.used_ms()
+        began = peer.start([name])
+        first = peer.wait_stamps([name])[0]
+        time.sleep(SETTLED)
+        cpu = peer.account.used_ms() - used
+        with _watched(name) as ended:
+            span = peer.remove([name])
+        self._add(turn, "first", peer, (first - began) / 1e6)
+        self._add(turn, "cpu", peer, cpu)
+        self._add(turn, "ended", peer, (ended() - span.began) / 1e6)
+        self._add(turn, "gone", peer, span.ms)
+        time.sleep(SETTLED)
+
+    def _change(self, peer: Peer, turn: int) -> None:
+        if isinstance(peer, Engine | Library | Bare):
+            raise CannotDo
+        name = f"edit{turn + 1}"
+        peer.start([name])
+        peer.wait_stamps([name])
+        time.sleep(SETTLED)
+        with contextlib.suppress(CannotDo):
+            began = peer.edit(name)
+            self._add(turn, "edited", peer, (peer.wait_stamps([name], 2)[0] - began) / 1e6)
+        peer.remove([name])
+        name = f"kill{turn + 1}"
+        peer.start([name])
+        peer.wait_stamps([name])
+        time.sleep(SETTLED)
+        if peer.restarts():
+            (pid,) = containers(name)
+            killed = time.time_ns()
+            os.kill(pid, signal.SIGKILL)
+            self._add(turn, "restart", peer, (peer.wait_stamps([name], 2)[0] - killed) / 1e6)
+            time.sleep(SETTLED)
+        peer.remove([name])
+        time.sleep(SETTLED)
+
+    def _engine(self, peer: Peer, turn: int) -> None:
+        if not isinstance(peer, Engine | Library | Bare):
+            raise CannotDo
+        name = f"engine{turn + 1}"
+        took = peer.run_bundle(name)
+        peer.delete(name)
+        self._add(turn, "engine", peer, took / 1e6)
+
+    def _adopt(self, peer: Peer, turn: int) -> None:
+        if not isinstance(peer, Kubelite):
+            raise CannotDo
+        names = [f"adopt{turn}-{number}" for number in range(self.plan.some)]
+        peer.start(names)
+        peer.wait_stamps(names)
+        peer.wait_ready(len(names))
+        before = sorted(containers())
+        self._add(turn, "adopted", peer, peer.adopt_ms(names))
+        time.sleep(SETTLED)
+        if sorted(containers()) != before:
+            raise Refused("containers were not left alone by the restart")
+        peer.remove(names)
+
+    def _many(self, peer: Peer, turn: int) -> None:
+        if isinstance(peer, Engine | Library):
+            raise CannotDo
+        many = self.plan.many
+        names = [f"many{turn}-{number}" for number in range(many)]
+        empty = peer.memory_kib()
+        began = peer.start(names)
+        self._add(turn, "hundred", peer, (max(peer.wait_stamps(names)) - began) / 1e9)
+        time.sleep(2 if self.plan.wants("memory", "further", "idle") else SETTLED)
+        if not isinstance(peer, Bare):
+            self._weigh(peer, turn, empty)
+        self._add(turn, "removed", peer, peer.remove(names).ms / 1e3)
+        time.sleep(SETTLED)
+
+    def _weigh(self, peer: Peer, turn: int, empty: int) -> None:
+        """What a hundred pods cost while nothing happens, and what asking about them costs."""
+        if self.plan.wants("idle"):
+            used, began = peer.account.used_ms(), time.monotonic()
+            time.sleep(peer.idle_seconds * self.plan.idle)
+            idle = (peer.account.used_ms() - used) / (time.monotonic() - began) / 10
+            self._add(turn, "idle", peer, idle)
+        kib = peer.memory_kib()
+        self._add(turn, "memory", peer, kib / 1024)
+        self._add(turn, "further", peer, (kib - empty) / 1024 / self.plan.many)
+        for key, measure in (("scrape", peer.scrape_ms), ("list", peer.list_ms)):
+            if not self.plan.wants(key):
+                continue
+            with contextlib.suppress(CannotDo):
+                measure()  # the first reads what later ones know
+                for _ in range(SCRAPES):
+                    self._add(turn, key, peer, measure())
+
+
+@contextlib.contextmanager
+def _watched(name: str) -> Iterator[Callable[[], int]]:
+    """When the pod's process ends (Unix nanoseconds), seen by the kernel's word and not by looking again and again."""
+    (pid,) = containers(name)
+    pidfd = os.pidfd_open(pid)
+    ended: list[int] = []
+    thread = threading.Thread(target=lambda: ended.append(wait_ended(pidfd)), daemon=True)
+    thread.start()
+
+    def when() -> int:
+        thread.join(60)
+        if not ended:
+            raise Refused(f"{name}'s process did not end")
+        return ended[0]
+
+    try:
+        yield when
+    finally:
+        thread.join(60 if ended else 1)
+        os.close(pidfd)

@@ -1,0 +1,215 @@
+"""kubelite beside the others: a node as the end-to-end tests make one, with its CPU and memory on an account."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench.account import Account
+from tests.bench.caged import Refused
+from tests.bench.peers import Bench, Peer, Span, pod_manifest
+from tests.e2e.node import Node
+
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where a machine keeps /run: in memory
+
+
+PREFIX = f"kubelite-bench-{os.getpid()}-"  # of directories: a later run knows whose they were
+
+
+class InstalledNode(Node):
+    """Its code is compiled once, as an installed package's is; the tests' nodes leave no bytecode behind."""
+
+    def environ(self) -> dict[str, str]:
+        kept = {key: value for key, value in Node.environ(self).items() if key != "PYTHONDONTWRITEBYTECODE"}
+        return {**kept, "PYTHONPYCACHEPREFIX": str(self.base.parent / "bytecode")}
+
+
+class Kubelite(Peer):
+    """A manifest renamed into the directory starts a pod, a file's removal ends it."""
+
+    name = "kubelite"
+    idle_seconds = 20.0  # from one relist to the next
+
+    def __init__(self, bench: Bench, *, pod_cidr: str = "10.77.0.0/22") -> None:
+        super().__init__(bench)
+        self.node = InstalledNode(self.base / "node", f"b{os.getpid()}", {"POD_CIDR": pod_cidr})
+        self.node.run_dir.parent.mkdir()
+        self._memory = tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)
+        self.node.run_dir.symlink_to(self._memory)
+        self._account = Account("kubelite", (self.node.cgroup_parent,))
+        try:
+            self.node.prepare()
+            shutil.copytree(bench.store, self.node.root / "images", symlinks=True)
+            self.start_daemon()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def account(self) -> Account:
+        return self._account
+
+    def start_daemon(self) -> None:
+        self.node.start()
+        assert self.node.daemon is not None
+        self._account.add_tree(self.node.daemon.pid)
+
+    def start(self, names: list[str]) -> int:
+        """All files are written first, beside the directory, so that they drop into it at once."""
+        ready = self.base / "ready"
+        ready.mkdir(exist_ok=True)
+        for name in names:
+            (ready / f"{name}.yaml").write_text(pod_manifest(name, self.stamps))
+        began = time.time_ns()
+        for name in names:
+            (ready / f"{name}.yaml").rename(self.node.manifests / f"{name}.yaml")
+        return began
+
+    def remove(self, names: list[str]) -> Span:
+        """Nothing left: no directory, shim, lease, log or object of any of them."""
+        began = time.time_ns()
+        for name in names:
+            (self.node.manifests / f"{name}.yaml").unlink()
+        until = time.monotonic() + 120
+        while self._left(names):
+            if time.monotonic() > until:
+                raise Refused(f"after 120 s there is still something of {self._left(names)[:3]}")
+            time.sleep(0.001 if len(names) == 1 else 0.02)
+        ended = time.time_ns()
+        while self.api("/api/v1/pods")["items"]:  # the objects go before the directories, but look
+            if time.monotonic() > until:
+                raise Refused("pods are still listed whose manifests are gone")
+            ended = time.time_ns()
+        return Span(began, ended)
+
+    def _left(self, names: list[str]) -> list[str]:
+        places = (self.node.root / "pods", self.node.run_dir / "shims", self.node.log_dir / "pods")
+        return [entry for place in places for entry in os.listdir(place)]
+
+    def edit(self, name: str) -> int:
+        return self.edit_all([name])
+
+    def edit_all(self, names: list[str]) -> int:
+        ready = self.base / "ready"
+        for name in names:
+            (ready / f"{name}.yaml").write_text(pod_manifest(name, self.stamps, edited=True))
+        began = time.time_ns()
+        for name in names:
+            (ready / f"{name}.yaml").rename(self.node.manifests / f"{name}.yaml")
+        return began
+
+    def list_ms(self) -> float:
+        began = time.time_ns()
+        self.node.cli("get", "pods")
+        return (time.time_ns() - began) / 1e6
+
+    def scrape_ms(self) -> float:
+        """From the node's own loopback, as a scraper on the machine does it."""
+        url = f"http://{self.node.environ()['KUBELITE_LISTEN']}/metrics"
+        command = [
+            "curl",
+            "-sS",
+            "-o",
+            f"{self.base}/metrics",
+            "-w",
+            "%{time_total}",
+            "--max-time",
+            "30",
+            url,
+        ]
+        done = subprocess.run(self.node.in_netns(*command), capture_output=True, check=True, text=True)
+        return float(done.stdout) * 1000
+
+    def scraped(self) -> int:
+        """Bytes of the last scrape."""
+        return (self.base / "metrics").stat().st_size
+
+    def adopt_ms(self, names: list[str]) -> float:
+        self.node.kill(signal.SIGKILL)
+        told = self.node.log.stat().st_size
+        began = time.time_ns()
+        self.node.start(wait=False)
+        ended = self._all_ready(len(names), time.monotonic() + 60)
+        assert self.node.daemon is not None
+        self._account.add_tree(self.node.daemon.pid)
+        if f"adopted {len(names)} pods".encode() not in self.node.log.read_bytes()[told:]:
+            raise Refused(f"the daemon did not adopt all {len(names)} pods")
+        return (ended - began) / 1e6
+
+    def wait_ready(self, count: int) -> int:
+        return self._all_ready(count, time.monotonic() + 120)
+
+    def _all_ready(self, count: int, until: float) -> int:
+        """Until so many pods are ready; Unix nanoseconds. The API answers only after adoption."""
+        found = 0
+        while time.monotonic() < until:
+            time.sleep(0.005)
+            try:
+                items = self.api("/api/v1/pods")["items"]
+            except (OSError, http.client.HTTPException, ValueError):
+                continue
+            found = sum(map(_is_ready, items))
+            if found == len(items) == count:
+                return time.time_ns()
+        raise Refused(f"{found} of {count} pods are ready")
+
+    def api(self, path: str) -> dict[str, Any]:
+        connection = _Local(self.node.run_dir / "kubelite.sock")
+        try:
+            connection.request("GET", path)
+            found: dict[str, Any] = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        return found
+
+    def close(self) -> None:
+        try:
+            if self.node.holder is not None:
+                self.node.destroy()
+        finally:
+            for pid in self._account.processes():  # only when `reset` could not
+                os.kill(pid, signal.SIGKILL)
+            self._account.close()
+            shutil.rmtree(self._memory, ignore_errors=True)
+            shutil.rmtree(self.base, ignore_errors=True)
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+class _Local(http.client.HTTPConnection):
+    """HTTP on a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(self._path)
+
+
+def pack(base: Path, rootfs: Path, image: str) -> Path:
+    """An image store with the benchmark's image in it, made by kubelite itself."""
+    node = Node(base / "pack")
+    node.prepare()
+    try:
+        node.start()
+        node.cli("image", "pack", str(rootfs / "stamp"), "-t", image, "--file", f"{rootfs}/stamp:/stamp")
+        store = base / "store"
+        shutil.copytree(node.root / "images", store, symlinks=True)
+    finally:
+        node.destroy()
+    return store

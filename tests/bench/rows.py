@@ -1,0 +1,123 @@
+"""The rows of the table, what each shall reach, and the table itself. Nothing here measures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Samples = Mapping[str, list[float]]  # peer → what was measured
+OURS, BARE = "kubelite", "bare C"
+ENGINE = "kubelite engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`reached` gets the medians of the row by peer; None = there is nothing to reach."""
+
+    key: str
+    title: str
+    unit: str
+    reach: str = ""
+    reached: Callable[[Mapping[str, float]], bool] | None = None
+    digits: int = 1
+
+
+def _below(limit: float, peer: str = OURS) -> Callable[[Mapping[str, float]], bool]:
+    return lambda medians: medians[peer] < limit
+
+
+def _first(medians: Mapping[str, float]) -> bool:
+    others = [value for name, value in medians.items() if name not in (OURS, BARE)]
+    return medians[OURS] < 30 and (not others or min(others) >= 6 * medians[OURS])
+
+
+def _engine(medians: Mapping[str, float]) -> bool:
+    return medians[ENGINE] < 3 * medians[BARE]
+
+
+ROWS = (
+    Row(
+        "first",
+        "one pod, manifest or command → first instruction, two volumes",
+        "ms",
+        "< 30, 6 × the next best",
+        _first,
+    ),
+    Row("hundred", "{many} dropped at once, all running", "s", "< 2", _below(2.0), 2),
+    Row("cpu", "CPU time a pod start, all processes", "ms", "< 25", _below(25.0)),
+    Row("removed", "{many} removed, nothing left", "s", "< 3", _below(3.0), 2),
+    Row("ended", "a pod that exits on SIGTERM: process gone", "ms"),
+    Row("gone", "a pod that exits on SIGTERM: all gone", "ms", "< 100", _below(100.0)),
+    Row("edited", "manifest edited (command) → new container", "ms", "< 60", _below(60.0)),
+    Row("restart", "container killed → first restart", "ms", "< 40", _below(40.0)),
+    Row("adopted", "daemon killed with {some} pods, started → all ready", "ms", "< 800", _below(800.0), 0),
+    Row("memory", "memory of everything of theirs, {many} pods (PSS)", "MB", "< 200", _below(200.0)),
+    Row("further", "memory for each further pod (PSS)", "MB", "< 1", _below(1.0), 2),
+    Row("idle", "idle CPU, {many} pods", "% of a core", "< 0.8", _below(0.8), 2),
+    Row("scrape", "scrape of container metrics, {many} pods", "ms", "< 50", _below(50.0)),
+    Row("list", "`get pods`, whole process, {many} pods", "ms", "< 150", _below(150.0)),
+    Row("engine", "engine alone, bundle → first instruction", "ms", "< 3 × bare C", _engine, 2),
+)
+
+
+@dataclass(slots=True)
+class Found:
+    """What a run has measured: row key → peer → values; and why something is missing."""
+
+    samples: dict[str, dict[str, list[float]]]
+    left_out: list[str]
+
+    def add(self, key: str, peer: str, value: float) -> None:
+        self.samples.setdefault(key, {}).setdefault(peer, []).append(value)
+
+
+def table(found: Found, peers: list[str], *, many: int, some: int) -> str:
+    """A line a row with what is to be reached; below it a line a peer: median, minimum–maximum, and how many times
+    kubelite's and bare C's median that is (for the engine's row: our engine's)."""
+    pods = (found.samples.get(key, {}) for key in ("first", "hundred", "adopted", "edited"))
+    nodes = {name for samples in pods for name in samples} - {
+        BARE
+    }  # what cannot do a row stands in it with a dash
+    lines = [f"{'':<34}{'median':>9}  {'(min–max)':<21}{'/ kubelite':>11}{'/ bare C':>10}   {'reach'}"]
+    for row in ROWS:
+        samples = found.samples.get(row.key)
+        if not samples:
+            continue
+        lines.append("")
+        lines.append(_heading(row, samples, many=many, some=some))
+        shown = [name for name in peers if name in samples or (name in nodes and row.key != "engine")]
+        lines.extend(_line(row, samples, name) for name in shown)
+    lines.extend(["", *(f"left out: {reason}" for reason in found.left_out)])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _heading(row: Row, samples: Samples, *, many: int, some: int) -> str:
+    title = f"{row.title.format(many=many, some=some)}, {row.unit}"
+    return f"{title:<87}{row.reach:<10}{verdict(row, samples)}".rstrip()
+
+
+def verdict(row: Row, samples: Samples) -> str:
+    if row.reached is None:
+        return ""
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    try:
+        return "  reached" if row.reached(medians) else "  NOT reached"
+    except KeyError:  # ours, or what it is compared with, was not measured
+        return ""
+
+
+def _line(row: Row, samples: Samples, name: str) -> str:
+    values = samples.get(name)
+    if not values:
+        return f"  {name:<32}{'–':>9}"
+    median = statistics.median(values)
+    spread = f"({min(values):.{row.digits}f}–{max(values):.{row.digits}f})"
+    base = ENGINE if row.key == "engine" else OURS
+    ratios = [_ratio(median, samples.get(other)) for other in (base, BARE)]
+    return f"  {name:<32}{median:>9.{row.digits}f}  {spread:<21}{ratios[0]:>11}{ratios[1]:>10}".rstrip()
+
+
+def _ratio(value: float, base: list[float] | None) -> str:
+    middle = statistics.median(base) if base else 0.0
+    return f"{value / middle:.2f}×" if middle else "–"
