@@ -131,7 +131,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
 
         def applied(uid: str, state: ManifestState) -> None:
             unclaimed.pop(uid, None)
-            _trace_manifest(tracer, uid, state)
+            _trace_manifest(tracer, uid, state, started=started)
 
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         sources = Sources(
@@ -241,11 +241,15 @@ def _say_problems(events: EventRecorder, state: ManifestState) -> None:
         events.event(about, "Warning", "FailedValidation", problem.sentence(state.file))
 
 
-def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState) -> None:
-    """How a pod's manifest got here: the file's change, its reading, its record in the store."""
+def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: float) -> None:
+    """How a pod's manifest got here: the file's change (or the start of the daemon that found it there), its reading,
+    its record in the store."""
     name = os.path.basename(state.file)
     if time.time() - state.loaded_at < FRESH:  # else it is made anew from a file that was read long ago
-        tracer.mark(uid, "manifest changed", at=state.changed_at, detail=name)
+        if state.changed_at < started:
+            tracer.mark(uid, "daemon started", at=started)
+        else:
+            tracer.mark(uid, "manifest changed", at=state.changed_at, detail=name)
         tracer.mark(uid, "manifest read", at=state.loaded_at, detail=name)
     tracer.mark(uid, "recorded")
 

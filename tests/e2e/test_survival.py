@@ -68,6 +68,20 @@ def test_kill_9_in_the_middle_of_starts_and_stops(node: Node, seed: int) -> None
         node.pid(name)
 
 
+def test_the_trace_of_a_manifest_that_waited_for_the_daemon(node: Node) -> None:
+    node.kill(signal.SIGTERM)
+    path = node.apply("p.yaml", pod("p"))
+    node.start()
+    node.wait_status("p", "Running")
+    waited = node.cli("trace", "p").out.splitlines()
+    assert "daemon started" in waited[1] and waited[1].startswith("+0.00 ms"), waited
+    path.unlink()
+    node.wait_gone("p")
+    node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    assert "manifest changed" in node.cli("trace", "p").out.splitlines()[1]
+
+
 def test_what_ended_while_the_daemon_was_away(node: Node) -> None:
     node.apply("once.yaml", pod("once", container(script="sleep 0.5; exit 4"), restartPolicy="Never"))
     node.apply("always.yaml", pod("always"))
