@@ -42,5 +42,5 @@ def set_up(level: str = "INFO") -> None:
     root.setLevel(level.upper() if known else "INFO")
     if not known:
         root.warning("KUBELITE_LOG_LEVEL: there is no level %s (DEBUG, INFO, WARNING, ERROR)", level)
-    for name in ("uvicorn", "httpx", "httpcore", "asyncio", "pyroute2", "websockets"):
+    for name in ("uvicorn", "httpx", "httpcore", "asyncio", "pyroute2", "watchfiles", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)
