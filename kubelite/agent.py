@@ -8,9 +8,9 @@ import os
 import platform
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kubelite.api.node import (
     DiffEntry,
@@ -32,6 +32,7 @@ from kubelite.settings import Settings
 from kubelite.sources import Sources
 from kubelite.telemetry.diskusage import DiskUsage
 from kubelite.telemetry.events import EventRecorder
+from kubelite.telemetry.meters import Meters
 from kubelite.telemetry.trace import Tracer
 from kubelite.workqueue import WorkQueue
 from runtime.errors import NotFoundError, StateError
@@ -41,6 +42,9 @@ from runtime.shim.client import ExecSession as ShimExec
 from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
 from state.store import Record, Store
+
+if TYPE_CHECKING:
+    from kubelite.telemetry.pages import Pages
 
 
 @dataclass(slots=True)
@@ -59,6 +63,8 @@ class Agent:
     started_at: float
     queue: WorkQueue[str]
     disk_usage: DiskUsage
+    meters: Meters = field(default_factory=Meters)
+    _pages: Pages | None = None
 
     @property
     def node_name(self) -> str:
@@ -109,6 +115,14 @@ class Agent:
                 },
             },
         }
+
+    def pages(self) -> Pages:
+        """What is measured, as pages; made when somebody first asks."""
+        if self._pages is None:
+            from kubelite.telemetry.pages import Pages
+
+            self._pages = Pages(self)
+        return self._pages
 
     def ready(self) -> tuple[bool, str]:
         if not self.sources.ready.is_set():

@@ -33,6 +33,7 @@ from kubelite.sources import Sources
 from kubelite.telemetry import logs
 from kubelite.telemetry.diskusage import DiskUsage
 from kubelite.telemetry.events import EventRecorder
+from kubelite.telemetry.meters import Meters
 from kubelite.telemetry.trace import Tracer
 from kubelite.workqueue import WorkQueue
 from runtime.errors import RuntimeFault
@@ -107,7 +108,8 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
             )
         events = EventRecorder(store, settings.node_name)
         stack.push_async_callback(events.flush)
-        tracer = Tracer()
+        meters = Meters()
+        tracer = Tracer(meters.step)
         config = node_config(settings)
         forkserver, network = await _start_helpers(settings, stack, meanwhile=lambda: warm_up(config))
         images = ImageClient(
@@ -122,7 +124,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         log.info("adopted %d pods", len(living))
         unclaimed = _unclaimed(store, living)
         worker = PodWorker(store, cri, events, config)
-        queue: WorkQueue[str] = WorkQueue(worker.reconcile)
+        queue: WorkQueue[str] = WorkQueue(meters.timed(worker.reconcile))
         worker.wake = queue.add
         stack.push_async_callback(worker.close)
         stack.push_async_callback(queue.close)
@@ -145,13 +147,25 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         )
         disk_usage = DiskUsage(lambda: writable_layers(cri))
         agent = Agent(
-            settings, store, cri, worker, sources, network, images, events, tracer, started, queue, disk_usage
+            settings,
+            store,
+            cri,
+            worker,
+            sources,
+            network,
+            images,
+            events,
+            tracer,
+            started,
+            queue,
+            disk_usage,
+            meters,
         )
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
         _background(stack, sources.run(), "sources")
         await sources.ready.wait()  # no pod is started from what its manifest said before the daemon was away
-        _background(stack, _dispatch(store, worker, queue, sources, tracer), "dispatch")
+        _background(stack, _dispatch(agent), "dispatch")
         for kind in ("ConfigMap", "Secret"):
             _background(stack, _dispatch_content(store, worker, kind), f"dispatch-{kind}")
         _background(stack, _bury_orphans(agent, unclaimed, first=first), "orphans")
@@ -254,19 +268,24 @@ def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: 
     tracer.mark(uid, "recorded")
 
 
-async def _dispatch(
-    store: Store, worker: PodWorker, queue: WorkQueue[str], sources: Sources, tracer: Tracer
-) -> None:
+async def _dispatch(agent: Agent) -> None:
     """Every change of a pod → look at that pod; a deleted pod whose manifest still stands → look at the directory."""
+    store, queue, meters = agent.store, agent.queue, agent.meters
     async with store.watch("Pod") as watch:
         for record in store.list("Pod"):
             queue.add(record.uid)
         async for change in watch:
+            uid = change.record.uid
             if change.type == "DELETED":
-                tracer.forget(change.record.uid)
-                sources.poke()
-            elif worker.is_news(change.record):
-                queue.add(change.record.uid)
+                agent.tracer.forget(uid)
+                meters.pod_gone(uid)
+                agent.sources.poke()
+                continue
+            if change.type == "ADDED":
+                meters.pod_seen(uid)
+            meters.pod_changed(uid, change.record.doc)
+            if agent.worker.is_news(change.record):
+                queue.add(uid)
 
 
 async def _dispatch_content(store: Store, worker: PodWorker, kind: str) -> None:
@@ -313,8 +332,10 @@ async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
     """What events missed is found here."""
     while True:
         await asyncio.sleep(agent.settings.relist_seconds)
+        began = time.perf_counter()
         for record in agent.store.list("Pod"):
             queue.add(record.uid)
+        agent.meters.relisted(time.perf_counter() - began)
         try:
             # a flushed rule set, a bridge that somebody removed
             for sentence in await agent.network.repair():
@@ -324,14 +345,14 @@ async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
             log.error("the node is not in order: %s", error)
 
 
-def writable_layers(cri: LocalCri) -> list[str]:
-    """The directory of every running container's writable layer."""
-    return [
-        f"{container['bundle']}/upper"
+def writable_layers(cri: LocalCri) -> dict[str, str]:
+    """The directory of every running container's writable layer, with its cgroup."""
+    return {
+        f"{container['bundle']}/upper": str(container["cgroup"])
         for record in cri.living().values()
         for container in record.containers
         if container["status"] == "running"
-    ]
+    }
 
 
 def _directories(settings: Settings) -> None:

@@ -1,61 +1,89 @@
-"""How much the writable layers hold, measured in the background so that no scrape and no decision walks a directory.
+"""How much the writable layers hold and how many sockets are open, measured in the background so that no scrape and no
+decision walks a directory.
 
-One layer at a time, each at most every `INTERVAL` seconds, in a thread of its own; a round that takes long makes the
-next one wait (a tenth of the time at most is spent walking), so the cost is bounded however big the layers are.
+Measured on demand: nobody asks, nothing is done. A question (`ask`) that finds the last round older than `INTERVAL`, or
+a layer that was never measured, starts one in a thread of its own; a round that took long makes the next one wait (a
+tenth of the time at most is spent walking), so the cost is bounded however big the layers are. The age of what is shown
+is a metric of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
-INTERVAL = 30.0
+from kubelite.telemetry.machine import FileSystem, device_name, file_system
+from runtime.cgroups import open_cgroup
+
+INTERVAL = 30.0  # seconds
+FIRST = 1.0  # seconds between two rounds for what was never measured
 SHARE = 0.1  # of the time may be spent walking
+SOCKETS_MOST = 4096  # descriptors looked at in a container; with more its sockets are not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A writable layer: bytes and inodes in use, where it is, and the sockets of the container (None: too many
+    descriptors to look at)."""
+
+    bytes: int
+    inodes: int
+    file_system: FileSystem
+    sockets: int | None = None
 
 
 class DiskUsage:
-    """`get(path)` → (bytes, inodes) as last measured. `run()` measures until cancelled."""
+    """`get(path)` → as last measured. `layers()` gives each layer's directory with its container's cgroup."""
 
-    def __init__(self, paths: Callable[[], Iterable[str]]) -> None:
-        self._paths = paths
-        self._measured: dict[str, tuple[int, int]] = {}
+    def __init__(self, layers: Callable[[], Mapping[str, str]]) -> None:
+        self._layers = layers
+        self._measured: dict[str, Usage] = {}
+        self._wanted = asyncio.Event()
+        self._until = 0.0  # monotonic seconds until which known layers are left alone
         self.last_round = 0.0  # Unix seconds when the last round ended
         self.took = 0.0  # seconds it took
 
-    def get(self, path: str) -> tuple[int, int] | None:
+    def get(self, path: str) -> Usage | None:
         return self._measured.get(path)
+
+    def ask(self) -> None:
+        """Somebody wants to know: measure if it is time, or if something was never measured. From the loop's thread."""
+        if time.monotonic() >= self._until or any(path not in self._measured for path in self._layers()):
+            self._wanted.set()
 
     async def run(self) -> None:
         while True:
+            await self._wanted.wait()
+            self._wanted.clear()
             began = time.monotonic()
-            paths = set(self._paths())
-            for path in paths:
-                self._measured[path] = await asyncio.to_thread(measure, path)
-            for path in set(self._measured) - paths:
+            layers = dict(self._layers())
+            due = began >= self._until
+            for path, cgroup in layers.items():
+                if (due or path not in self._measured) and (
+                    found := await asyncio.to_thread(measure, path, cgroup)
+                ):
+                    self._measured[path] = found
+            for path in self._measured.keys() - layers.keys():
                 del self._measured[path]
-            self.took, self.last_round = time.monotonic() - began, time.time()
-            # new containers are measured soon, known ones at leisure
-            pause = max(INTERVAL, self.took / SHARE) if paths else 1.0
-            await self._wait(pause, paths)
-
-    async def _wait(self, pause: float, known: set[str]) -> None:
-        until = time.monotonic() + pause
-        while (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, 5.0))
-            if set(self._paths()) - known:
-                return
+            if due:
+                self.took, self.last_round = time.monotonic() - began, time.time()
+                self._until = time.monotonic() + max(INTERVAL, self.took / SHARE)
+            await asyncio.sleep(max(FIRST, (time.monotonic() - began) / SHARE))
 
 
-def measure(path: str) -> tuple[int, int]:
+def measure(path: str, cgroup: str = "") -> Usage | None:
     """Bytes on disk and inodes below a directory, on its own file system; what vanishes meanwhile does not count."""
     total, inodes = 0, 0
-    stack = [path]
     try:
         device = os.lstat(path).st_dev
+        place = file_system(device_name(os.major(device), os.minor(device)), path)
     except OSError:
-        return 0, 0
+        return None
+    stack = [path]
     while stack:
         try:
             with os.scandir(stack.pop()) as entries:
@@ -69,4 +97,18 @@ def measure(path: str) -> tuple[int, int]:
                         stack.append(entry.path)
         except OSError:
             continue
-    return total, inodes
+    return Usage(total, inodes, place, sockets(open_cgroup(cgroup).pids()) if cgroup else None)
+
+
+def sockets(pids: Iterable[int]) -> int | None:
+    """Descriptors that are sockets, of these processes together."""
+    count, left = 0, SOCKETS_MOST
+    for pid in pids:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                left -= 1
+                if left < 0:
+                    return None
+                with contextlib.suppress(OSError):
+                    count += os.readlink(entry.path).startswith("socket:")
+    return count

@@ -1,79 +1,44 @@
-"""What Prometheus and load balancers ask: /metrics, /healthz and /readyz on the node's TCP port. Nothing else is there:
-the API itself is on the unix socket only."""
+"""What Prometheus and load balancers ask: /metrics with its parts, /stats/summary, /healthz and /readyz on the node's
+TCP port. All of it is numbers to be read; the API itself is on the unix socket only."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
-import resource
 import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn import Config, Server
 
-from kubelite.telemetry.metrics import ContainerCollector, SandboxTarget, Target
-from kubelite.telemetry.pods import NodeCollector, PodCollector
+from kubelite.telemetry.exposition import OPENMETRICS, TEXT, prefers_openmetrics
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from kubelite.agent import Agent
 
 
-def registry(agent: Agent) -> CollectorRegistry:
-    """Every collector of the node."""
-    found = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=found)
-    PlatformCollector(registry=found)
-    GCCollector(registry=found)
-    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    found.register(ContainerCollector(lambda: targets(agent), agent.disk_usage.get, descriptors=descriptors))
-    found.register(PodCollector(agent))
-    found.register(NodeCollector(agent))
-    return found
-
-
-def targets(agent: Agent) -> tuple[list[Target], list[SandboxTarget]]:
-    """What to report on, as the shims last said."""
-    found: list[Target] = []
-    sandboxes: list[SandboxTarget] = []
-    for uid, record in agent.cri.living().items():
-        pod = agent.store.get_uid(uid)
-        if pod is None:
-            continue
-        place = (pod.namespace, pod.name)
-        sandboxes.append(
-            SandboxTarget(record.pid, record.cgroup, record.sandbox_id, *place, uid, record.host_network)
-        )
-        found.append(Target(record.cgroup, *place, started_at=record.created_at))
-        for c in record.containers:
-            if c["status"] == "running":
-                name = f"k8s_{c['name']}_{pod.name}_{pod.namespace}_{uid}_{c['attempt']}"
-                image, upper = c["labels"].get("image", ""), f"{c['bundle']}/upper"
-                found.append(Target(c["cgroup"], *place, c["name"], image, name, c["started_at"], upper))
-    return found, sandboxes
-
-
 def create_app(agent: Agent) -> Starlette:
-    metrics = registry(agent)
-    one_at_a_time = asyncio.Lock()  # collectors keep descriptors; two scrapes at once would share them
+    pages = agent.pages()
 
     async def scrape(request: Request) -> Response:
-        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        async with one_at_a_time:
-            body = await asyncio.to_thread(encoder, metrics)
-        headers = {"content-type": content_type}
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            body = await asyncio.to_thread(gzip.compress, body, 1)
+        name = request.path_params.get("page", "")
+        if name not in pages.names:
+            return PlainTextResponse(f"no page called {name}; there are: {', '.join(pages.names[1:])}\n", 404)
+        openmetrics = prefers_openmetrics(request.headers.get("accept", ""))
+        compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
+        body = await pages.render(name, openmetrics=openmetrics, compressed=compressed)
+        headers = {"content-type": OPENMETRICS if openmetrics else TEXT, "vary": "accept, accept-encoding"}
+        if compressed:
             headers["content-encoding"] = "gzip"
         return Response(body, headers=headers)
+
+    async def summary(_: Request) -> Response:
+        return JSONResponse(await pages.summary())
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -85,11 +50,22 @@ def create_app(agent: Agent) -> Starlette:
     return Starlette(
         routes=[
             Route("/metrics", scrape),
+            Route("/metrics/{page}", scrape),
+            Route("/stats/summary", summary),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/livez", healthz),
         ]
     )
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether Accept-Encoding names gzip and does not forbid it (RFC 9110, 12.5.3)."""
+    for part in header.split(","):
+        coding, _, weight = part.replace(" ", "").partition(";q=")
+        if coding == "gzip":
+            return weight not in ("0", "0.0", "0.00", "0.000")
+    return False
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ class Step:
 class Tracer:
     """Steps by pod uid."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[str, Step], None] = lambda _uid, _step: None) -> None:
+        self._observe = observe  # told of each step that took time, when it has ended
         self._steps: OrderedDict[str, list[Step]] = OrderedDict()
 
     def mark(
@@ -50,7 +51,9 @@ class Tracer:
             error = str(failure) or type(failure).__name__
             raise
         finally:
-            self._add(uid, Step(at, step, time.perf_counter() - began, container, detail, error))
+            done = Step(at, step, time.perf_counter() - began, container, detail, error)
+            self._add(uid, done)
+            self._observe(uid, done)
 
     def steps(self, uid: str) -> list[dict[str, Any]]:
         """The pod's steps in order of time, as JSON objects without empty fields."""

@@ -58,7 +58,7 @@ def test_v2() -> None:
     assert (memory.swap, memory.kernel, memory.pgfault, memory.pgmajfault) == (12, 500, 11, 2)
     assert (memory.events_high, memory.events_max, memory.pgscan, memory.pgsteal) == (4, 6, 3, 4)
     assert seen.pids == stats.PidsStats(3, 10)
-    assert seen.io == (stats.IoStats(8, 0, 1, 2, 3, 4, 5, 6),)
+    assert seen.io == (stats.IoStats(8, 0, 1, 2, 3, 4, 5, 6, cost_usage_us=9),)
     assert seen.pressure == stats.PressureStats(stats.Pressure(12, 3), None, None)
 
 
@@ -69,7 +69,7 @@ def test_v1() -> None:
     assert (memory.usage, memory.working_set, memory.rss, memory.cache) == (9000, 7000, 4000, 3000)
     assert (memory.limit, memory.max_usage, memory.failcnt, memory.oom_kills) == (0, 9999, 6, 2)
     assert seen.pids == stats.PidsStats(3, 0)
-    assert seen.io == (stats.IoStats(8, 0, 1, 2, 3, 4, 5, 6),)
+    assert seen.io == (stats.IoStats(8, 0, 1, 2, 3, 4, 5, 6, sync_bytes=9),)
     assert seen.pressure == stats.PressureStats()
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from kubelite import daemon
 from kubelite.settings import Settings
+from kubelite.telemetry.meters import Meters
 from runtime.errors import RuntimeFault
 from state.errors import StorageFailed
 
@@ -58,7 +59,8 @@ class Agent(SimpleNamespace):
         store = SimpleNamespace(
             list=lambda _kind: [], get_uid=lambda _uid: None, pods_with_containers=lambda: ()
         )
-        super().__init__(settings=settings, store=store, fail=[], done=[], living=set(), **more)
+        nothing: dict[str, Any] = {"fail": [], "done": [], "living": set(), "meters": Meters()}
+        super().__init__(settings=settings, store=store, **nothing, **more)
         self.network = SimpleNamespace(repair=lambda: self.call("repair"))
         self.events = SimpleNamespace(expire=lambda: self.call("expire"))
         self.sources = SimpleNamespace(complete=True, states=lambda: ["a file"])

@@ -1,0 +1,111 @@
+"""The page of the agent itself: kubelet_* that speak of pods, starts, workers and PLEG, and kubelite_* for what only
+this node has. Source of the names: kubernetes pkg/kubelet/metrics/metrics.go."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from kubelite.telemetry.exposition import Page, counter, gauge, labels, number
+from kubelite.telemetry.meters import Histogram
+from runtime.cgroups.layout import Mode, layout
+
+if TYPE_CHECKING:
+    from kubelite.agent import Agent
+
+_STATES = ("running", "exited", "created", "unknown")
+_PER_POD = (1, 2, 4, 8, 16)
+
+
+def write_agent(page: Page, agent: Agent) -> None:
+    """Everything but the meters, which write themselves."""
+    sandboxes = agent.cri.living()
+    pods = agent.store.list("Pod")
+    _by(page, "kubelet_node_name", "The node's name. The count is always 1.", "node", {agent.node_name: 1})
+    page.one(gauge("kubelet_running_pods", "Number of pods that have a running pod sandbox"), len(sandboxes))
+    states = dict.fromkeys(_STATES, 0)
+    per_pod = Histogram("kubelet_containers_per_pod_count", "The number of containers per pod.", _PER_POD)
+    for record in sandboxes.values():
+        for container in record.containers:
+            state = "exited" if container["status"] == "stopped" else str(container["status"])
+            states[state] = states.get(state, 0) + 1
+    for pod in pods:
+        per_pod.observe(len(pod.doc["spec"].get("containers") or ()))
+    text = "Number of containers currently running"
+    _by(page, "kubelet_running_containers", text, "container_state", states)
+    per_pod.write(page)
+    text = (
+        "The number of pods the kubelet is being instructed to run. "
+        "static is true if the pod is not from the apiserver."
+    )
+    _by(page, "kubelet_desired_pods", text, "static", {"true": len(pods), "false": 0})
+    active = sum(p.doc.get("status", {}).get("phase") not in ("Succeeded", "Failed") for p in pods)
+    text = (
+        "The number of pods the kubelet considers active and which are being considered when admitting new pods. "
+        "static is true if the pod is not from the apiserver."
+    )
+    _by(page, "kubelet_active_pods", text, "static", {"true": active, "false": 0})
+    page.one(gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create."), 0)
+    page.one(
+        gauge("kubelet_cgroup_version", "cgroup version on the hosts."), 2 if layout().mode is Mode.V2 else 1
+    )
+    page.one(
+        gauge(
+            "kubelet_pleg_last_seen_seconds",
+            "Timestamp in seconds when PLEG was last seen active.",
+        ),
+        agent.meters.last_relist or agent.started_at,
+    )
+    page.one(
+        gauge("kubernetes_build_info", "A metric with a constant '1' value labeled by version."),
+        1,
+        git_version=f"v{version('kubelite')}",
+        platform=f"linux/{platform.machine()}",
+    )
+    _own(page, agent)
+
+
+def _own(page: Page, agent: Agent) -> None:
+    page.one(gauge("kubelite_build_info", "The version that runs."), 1, version=version("kubelite"))
+    ready, _ = agent.ready()
+    page.one(gauge("kubelite_ready", "Whether the node can do its work."), int(ready))
+    page.one(gauge("kubelite_start_time_seconds", "Unix time the daemon started."), agent.started_at)
+    states = agent.sources.states()
+    counts = dict.fromkeys(("syntax", "invalid", "unsupported", "duplicate", "unreadable"), 0)
+    for state in states:
+        for problem in state.problems:
+            counts[problem.kind] = counts.get(problem.kind, 0) + 1
+    _by(page, "kubelite_manifest_errors", "Problems in a manifest file, by kind.", "kind", counts)
+    page.one(gauge("kubelite_manifest_files", "Manifest files in the directory."), len(states))
+    page.one(
+        gauge("kubelite_store_resource_version", "The newest resourceVersion."), agent.store.resource_version
+    )
+    usage = agent.disk_usage
+    page.one(
+        gauge(
+            "kubelite_disk_usage_timestamp_seconds",
+            "Unix time the writable layers and sockets were last measured, 0 before the first time.",
+        ),
+        usage.last_round,
+    )
+    page.one(gauge("kubelite_disk_usage_duration_seconds", "How long the last measure took."), usage.took)
+    page.one(gauge("workqueue_depth", "Current depth of workqueue"), len(agent.queue), name="pods")
+    page.one(
+        counter("workqueue_adds_total", "Total number of adds handled by workqueue"),
+        agent.queue.added,
+        name="pods",
+    )
+    page.one(
+        counter("workqueue_retries_total", "Total number of retries handled by workqueue"),
+        agent.queue.retries,
+        name="pods",
+    )
+
+
+def _by(page: Page, name: str, text: str, key: str, values: dict[str, int]) -> None:
+    lines: Iterable[str] = (
+        f"{name}{{{labels({key: value})}}} {number(count)}\n" for value, count in values.items()
+    )
+    page.family(gauge(name, text), "".join(lines))

@@ -1,0 +1,309 @@
+"""The page /metrics/cadvisor: container_*, machine_* and cadvisor_version_info, from one snapshot.
+
+Samples carry no timestamps (google/cadvisor#2526: they break staleness)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+
+from kubelite.telemetry.diskusage import Usage
+from kubelite.telemetry.exposition import Family, Page, counter, gauge, number
+from kubelite.telemetry.families import (
+    BLKIO,
+    CLOSE,
+    COSTS,
+    DEVICES,
+    FAILURES,
+    GROUPS,
+    LIMITS,
+    NETWORK,
+    SEEN,
+    ULIMITS,
+    blkio_lines,
+    device_lines,
+    row,
+)
+from kubelite.telemetry.machine import Disk, FileSystem, Root, machine
+from kubelite.telemetry.sampler import Limits, Sample, Snapshot
+from runtime.cgroups.stats import Stats
+
+Health = Callable[[Sample], int]
+_Rows = tuple[Stats, list[tuple[str, ...] | None], Limits]
+
+_FS: tuple[tuple[Family, Callable[[FileSystem], int]], ...] = (
+    (
+        gauge(
+            "container_fs_limit_bytes",
+            "Number of bytes that can be consumed by the container on this filesystem.",
+        ),
+        lambda f: f.size,
+    ),
+    (
+        gauge(
+            "container_fs_usage_bytes",
+            "Number of bytes that are consumed by the container on this filesystem.",
+        ),
+        lambda f: f.used,
+    ),
+    (gauge("container_fs_inodes_total", "Number of Inodes"), lambda f: f.inodes),
+    (gauge("container_fs_inodes_free", "Number of available Inodes"), lambda f: f.inodes_free),
+)
+SOCKETS = gauge("container_sockets", "Number of open sockets for the container.")
+HEALTH = gauge("container_health_state", "The result of the container's health check")
+_ROOT = '{container="",id="/",image="",name="",namespace="",pod=""'
+
+
+class ContainerPage:
+    """Writes snapshots. Keeps each cgroup's text of last time: what has not changed is not formatted again."""
+
+    def __init__(self, usage: Callable[[str], Usage | None], health: Health) -> None:
+        self._usage = usage
+        self._health = health
+        self._rows: dict[str, _Rows] = {}
+
+    def write(self, page: Page, snapshot: Snapshot) -> None:
+        samples = snapshot.all
+        root = _root_samples(snapshot.root)
+        rows = self._fresh_rows(samples)
+        for index, group in enumerate(GROUPS):
+            mine = [
+                (s.target.head, found)
+                for s in samples
+                if (found := rows[s.target.cgroup][1][index]) is not None
+            ]
+            for place, column in enumerate(group.columns):
+                name, tail = column.family.name, column.tail
+                lines = [f"{name}{head}{tail}{texts[place]}\n" for head, texts in mine]
+                page.family(column.family, "".join(lines) + root.pop(name, ""))
+        self._write_failures(page, samples, root)
+        self._write_limits(page, samples, snapshot.now, root)
+        _write_devices(page, samples, root)
+        self._write_layers(page, snapshot)
+        _write_networks(page, snapshot)
+        page.one(
+            gauge(
+                "container_scrape_error",
+                "1 if there was an error while getting container metrics, 0 otherwise",
+            ),
+            int(snapshot.errors > 0),
+        )
+        write_machine(page, snapshot.root)
+
+    def _fresh_rows(self, samples: Iterable[Sample]) -> Mapping[str, _Rows]:
+        kept, self._rows = self._rows, {}
+        for sample in samples:
+            known = kept.get(sample.target.cgroup)
+            if known is None or known[0] is not sample.stats or known[2] is not sample.limits:
+                texts = [row(g, sample.stats) if g.applies(sample) else None for g in GROUPS]
+                known = (sample.stats, texts, sample.limits)
+            self._rows[sample.target.cgroup] = known
+        return self._rows
+
+    def _write_failures(self, page: Page, samples: tuple[Sample, ...], root: dict[str, str]) -> None:
+        lines = []
+        for sample in samples:
+            memory, head = sample.stats.memory, sample.target.head
+            for scope in ("container", "hierarchy"):
+                for kind, value in (("pgfault", memory.pgfault), ("pgmajfault", memory.pgmajfault)):
+                    lines.append(f'{FAILURES.name}{head},failure_type="{kind}",scope="{scope}"}} {value}\n')
+        page.family(FAILURES, "".join(lines) + root.pop(FAILURES.name, ""))
+
+    def _write_limits(
+        self, page: Page, samples: tuple[Sample, ...], now: float, root: dict[str, str]
+    ) -> None:
+        for family, read in LIMITS:
+            found = [(s.target.head, value) for s in samples if (value := read(s)) is not None]
+            text = "".join([f"{family.name}{head}{CLOSE}{number(value)}\n" for head, value in found])
+            page.family(family, text + root.pop(family.name, ""))
+        containers = [s for s in samples if s.target.container]
+        limited = [(s.target.head, s.limits.open_files) for s in containers]
+        tail = ',ulimit="max_open_files"} '
+        page.column(
+            ULIMITS,
+            [head for head, value in limited if value is not None],
+            tail,
+            [str(value) for _, value in limited if value is not None],
+        )
+        page.column(
+            HEALTH, [s.target.head for s in containers], CLOSE, [str(self._health(s)) for s in containers]
+        )
+        heads = [s.target.head for s in samples] + [_ROOT]
+        page.column(SEEN, heads, CLOSE, [str(int(now))] * len(heads))
+
+    def _write_layers(self, page: Page, snapshot: Snapshot) -> None:
+        """Writable layers as they were last measured, and the node's own file systems."""
+        texts: dict[str, list[str]] = {family.name: [] for family, _ in _FS}
+        sockets: list[str] = []
+        for sample in snapshot.containers:
+            usage = self._usage(sample.target.upper)
+            if usage is None:
+                continue
+            head = sample.target.head
+            place = usage.file_system
+            values = (place.size, usage.bytes, place.inodes, place.inodes_free)
+            for (family, _), value in zip(_FS, values, strict=True):
+                texts[family.name].append(f'{family.name}{head},device="{place.device}"}} {value}\n')
+            if usage.sockets is not None:
+                sockets.append(f"{SOCKETS.name}{head}{CLOSE}{usage.sockets}\n")
+        for place in snapshot.root.file_systems:
+            for family, read in _FS:
+                texts[family.name].append(f'{family.name}{_ROOT},device="{place.device}"}} {read(place)}\n')
+        for family, _ in _FS:
+            page.family(family, "".join(texts[family.name]))
+        page.family(SOCKETS, "".join(sockets))
+
+
+def _write_devices(page: Page, samples: tuple[Sample, ...], root: dict[str, str]) -> None:
+    busy = [s for s in samples if s.stats.io]
+    for family, read in DEVICES:
+        page.family(family, "".join(device_lines(family, busy, read)) + root.pop(family.name, ""))
+    costly = [s for s in busy if any(d.cost_usage_us or d.cost_wait_us for d in s.stats.io)]
+    for family, read in COSTS:
+        page.family(family, "".join(device_lines(family, costly, read)))
+    page.family(BLKIO, "".join(blkio_lines(busy)))
+    for family in DISK_FAMILIES:
+        page.family(family, root.pop(family.name, ""))
+
+
+def _write_networks(page: Page, snapshot: Snapshot) -> None:
+    rows = [(s.target.head, name, v) for s, found in snapshot.networks for name, v in found.items()]
+    rows += [(_ROOT, name, values) for name, values in snapshot.root.networks.items()]
+    heads = [f'{head},interface="{name}"' for head, name, _ in rows]
+    for family, column in NETWORK:
+        page.column(family, heads, CLOSE, [str(values[column]) for _, _, values in rows])
+
+
+#: What only whole disks have: (family, number of a line of diskstats)
+_DISKS: tuple[tuple[Family, Callable[[Disk], float]], ...] = (
+    (
+        gauge("container_fs_io_current", "Number of I/Os currently in progress"),
+        lambda d: d.in_flight,
+    ),
+    (
+        counter("container_fs_io_time_seconds_total", "Cumulative count of seconds spent doing I/Os"),
+        lambda d: d.io_ms / 1e3,
+    ),
+    (
+        counter("container_fs_io_time_weighted_seconds_total", "Cumulative weighted I/O time in seconds"),
+        lambda d: d.weighted_ms / 1e3,
+    ),
+    (
+        counter("container_fs_read_seconds_total", "Cumulative count of seconds spent reading"),
+        lambda d: d.read_ms / 1e3,
+    ),
+    (
+        counter("container_fs_write_seconds_total", "Cumulative count of seconds spent writing"),
+        lambda d: d.write_ms / 1e3,
+    ),
+    (
+        counter("container_fs_reads_merged_total", "Cumulative count of reads merged"),
+        lambda d: d.reads_merged,
+    ),
+    (
+        counter("container_fs_writes_merged_total", "Cumulative count of writes merged"),
+        lambda d: d.writes_merged,
+    ),
+    (
+        counter("container_fs_sector_reads_total", "Cumulative count of sector reads completed"),
+        lambda d: d.read_sectors,
+    ),
+    (
+        counter("container_fs_sector_writes_total", "Cumulative count of sector writes completed"),
+        lambda d: d.write_sectors,
+    ),
+)
+DISK_FAMILIES = tuple(family for family, _ in _DISKS)
+
+
+def _root_samples(root: Root) -> dict[str, str]:
+    """The lines with id="/", by family."""
+    memory = root.memory.get
+    kernel = memory("Slab", 0) + memory("KernelStack", 0) + memory("PageTables", 0)
+    values: dict[str, float] = {
+        "container_cpu_user_seconds_total": root.cpu_user,
+        "container_cpu_system_seconds_total": root.cpu_system,
+        "container_memory_usage_bytes": root.usage,
+        "container_memory_working_set_bytes": root.working_set,
+        "container_memory_rss": memory("AnonPages", 0),
+        "container_memory_cache": memory("Cached", 0) + memory("Buffers", 0),
+        "container_memory_swap": memory("SwapTotal", 0) - memory("SwapFree", 0),
+        "container_memory_mapped_file": memory("Mapped", 0),
+        "container_memory_kernel_usage": kernel,
+        "container_memory_total_active_file_bytes": memory("Active(file)", 0),
+        "container_memory_total_inactive_file_bytes": memory("Inactive(file)", 0),
+        "container_memory_file_dirty_bytes": memory("Dirty", 0),
+        "container_memory_file_writeback_bytes": memory("Writeback", 0),
+        "container_oom_events_total": root.vm.get("oom_kill", 0),
+        "container_spec_memory_limit_bytes": memory("MemTotal", 0),
+        "container_threads": root.threads,
+    }
+    for resource, text in root.pressure.items():
+        for line in text.splitlines():
+            word = "waiting" if line.startswith("some") else "stalled"
+            total = int(line.rpartition("total=")[2])
+            values[f"container_pressure_{resource}_{word}_seconds_total"] = total / 1e6
+    found = {name: f"{name}{_ROOT}{CLOSE}{number(value)}\n" for name, value in values.items()}
+    usage = "container_cpu_usage_seconds_total"
+    found[usage] = f'{usage}{_ROOT},cpu="total"}} {number(root.cpu)}\n'
+    faults = (("pgfault", root.vm.get("pgfault", 0)), ("pgmajfault", root.vm.get("pgmajfault", 0)))
+    found[FAILURES.name] = "".join(
+        f'{FAILURES.name}{_ROOT},failure_type="{kind}",scope="{scope}"}} {value}\n'
+        for scope in ("container", "hierarchy")
+        for kind, value in faults
+    )
+    return found | _root_disks(root)
+
+
+def _root_disks(root: Root) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for disk in root.disks:
+        values = {family.name: read(disk) for family, read in _DISKS} | {
+            "container_fs_reads_bytes_total": disk.read_sectors * 512,
+            "container_fs_writes_bytes_total": disk.write_sectors * 512,
+            "container_fs_reads_total": disk.reads,
+            "container_fs_writes_total": disk.writes,
+        }
+        for name, value in values.items():
+            line = f'{name}{_ROOT},device="{disk.device}"}} {number(value)}\n'
+            found.setdefault(name, []).append(line)
+    return {name: "".join(lines) for name, lines in found.items()}
+
+
+def write_machine(page: Page, root: Root) -> None:
+    """machine_* and cadvisor_version_info."""
+    here = machine()
+    who = {"machine_id": here.machine_id, "system_uuid": here.system_uuid, "boot_id": here.boot_id}
+    for name, text, value in (
+        ("machine_cpu_cores", "Number of logical CPU cores.", here.cores),
+        ("machine_cpu_physical_cores", "Number of physical CPU cores.", here.physical_cores),
+        ("machine_cpu_sockets", "Number of CPU sockets.", here.sockets),
+        (
+            "machine_memory_bytes",
+            "Amount of memory installed on the machine.",
+            root.memory.get("MemTotal", 0),
+        ),
+        (
+            "machine_swap_bytes",
+            "Amount of swap memory available on the machine.",
+            root.memory.get("SwapTotal", 0),
+        ),
+    ):
+        page.one(gauge(name, text), value, **who)
+    page.one(
+        gauge("machine_scrape_error", "1 if there was an error while getting machine metrics, 0 otherwise."),
+        0,
+    )
+    page.one(
+        gauge(
+            "cadvisor_version_info",
+            "A metric with a constant '1' value labeled by kernel version, OS version, docker version, "
+            "cadvisor version & cadvisor revision.",
+        ),
+        1,
+        kernelVersion=here.kernel,
+        osVersion=here.os_image,
+        dockerVersion="",
+        cadvisorVersion="",
+        cadvisorRevision=f"kubelite-{version('kubelite')}",
+    )

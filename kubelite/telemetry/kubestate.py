@@ -1,0 +1,204 @@
+"""The page /metrics/state: objects as kube-state-metrics shows them (docs/metrics of kubernetes/kube-state-metrics).
+
+kube_pod_* is in kubestate_pods.py; here are nodes, namespaces, config maps and secrets (never their content), and the
+tools both use. Annotations are not shown, as kube-state-metrics does not unless told to; labels are, at most
+`LABELS_MOST` an object, so that no manifest makes a series without bound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from kubelite.telemetry.exposition import Family, Page, counter, escape, gauge, number
+from manifests.meta import Quantity
+
+Doc = dict[str, Any]
+
+LABELS_MOST = 64
+UNITS = {
+    "cpu": "core",
+    "memory": "byte",
+    "storage": "byte",
+    "ephemeral_storage": "byte",
+    "pods": "integer",
+}
+
+
+class Table:
+    """Families that are filled together, object by object, and written in the order they were named."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, Family] = {}
+        self._lines: dict[str, list[str]] = {}
+
+    def gauge(self, name: str, text: str) -> str:
+        return self._add(gauge(name, text))
+
+    def counter(self, name: str, text: str) -> str:
+        return self._add(counter(name, text))
+
+    def add(self, name: str, labels: str, value: float) -> None:
+        """`labels` without braces."""
+        self._lines[name].append(f"{name}{{{labels}}} {number(value)}\n")
+
+    def write(self, page: Page) -> None:
+        for name, family in self._families.items():
+            page.family(family, "".join(self._lines[name]))
+
+    def _add(self, family: Family) -> str:
+        self._families[family.name] = family
+        self._lines[family.name] = []
+        return family.name
+
+
+def label(name: str, value: object) -> str:
+    return f',{name}="{escape(str(value))}"'
+
+
+def unix(text: str | None) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def key_name(text: str) -> str:
+    """A Kubernetes key in a label's name: app.kubernetes.io/name → app_kubernetes_io_name."""
+    return re.sub(r"[^a-zA-Z0-9_]", "_", text)
+
+
+def label_pairs(doc: Doc) -> str:
+    """`,label_app="web"` of every label of the object; two keys that become one name: the first in order counts."""
+    found: dict[str, str] = {}
+    for key, value in sorted((doc["metadata"].get("labels") or {}).items())[:LABELS_MOST]:
+        found.setdefault(key_name(key), str(value))
+    return "".join(label(f"label_{name}", value) for name, value in found.items())
+
+
+def amount(resource: str, value: object) -> float:
+    """A quantity in kube-state-metrics' unit: cores, bytes, pieces."""
+    return _amount(resource, str(value))
+
+
+@lru_cache(1024)
+def _amount(resource: str, text: str) -> float:
+    quantity = Quantity(text)
+    return quantity.milli() / 1000 if resource == "cpu" else float(quantity.value())
+
+
+def resource_labels(name: str) -> str:
+    clean = key_name(name)
+    unit = UNITS.get(clean, "byte" if clean.startswith("hugepages_") else "integer")
+    return f',resource="{clean}",unit="{unit}"'
+
+
+def write_node(page: Page, doc: Doc) -> None:
+    """kube_node_* of the one node there is."""
+    t = Table()
+    meta, spec, status = doc["metadata"], doc.get("spec", {}), doc.get("status", {})
+    node = f'node="{escape(meta["name"])}"'
+    info = status.get("nodeInfo", {})
+    addresses = {a["type"]: a["address"] for a in status.get("addresses", ())}
+    words = {
+        "kernel_version": info.get("kernelVersion", ""),
+        "os_image": info.get("osImage", ""),
+        "container_runtime_version": info.get("containerRuntimeVersion", ""),
+        "kubelet_version": info.get("kubeletVersion", ""),
+        "kubeproxy_version": info.get("kubeProxyVersion", ""),
+        "provider_id": spec.get("providerID", ""),
+        "pod_cidr": spec.get("podCIDR", ""),
+        "system_uuid": info.get("systemUUID", ""),
+        "internal_ip": addresses.get("InternalIP", ""),
+    }
+    pairs = "".join(label(name, value) for name, value in words.items())
+    t.add(t.gauge("kube_node_info", "Information about a cluster node."), node + pairs, 1)
+    created = unix(meta.get("creationTimestamp"))
+    t.add(t.gauge("kube_node_created", "Unix creation timestamp"), node, created or 0)
+    t.add(
+        t.gauge("kube_node_labels", "Kubernetes labels converted to Prometheus labels."),
+        node + label_pairs(doc),
+        1,
+    )
+    role = t.gauge("kube_node_role", "The role of a cluster node.")
+    for key in meta.get("labels") or {}:
+        if key.startswith("node-role.kubernetes.io/"):
+            t.add(role, node + label("role", key.partition("/")[2]), 1)
+    cidrs = t.gauge("kube_node_spec_pod_cidrs", "The Pod CIDRs assigned to the node.")
+    for cidr in spec.get("podCIDRs", ()):
+        t.add(cidrs, node + label("pod_cidr", cidr), 1)
+    t.add(
+        t.gauge("kube_node_spec_unschedulable", "Whether a node can schedule new pods."),
+        node,
+        float(bool(spec.get("unschedulable"))),
+    )
+    taints = t.gauge("kube_node_spec_taint", "The taint of a cluster node.")
+    for taint in spec.get("taints", ()):
+        pair = "".join(label(k, taint.get(k, "")) for k in ("key", "value", "effect"))
+        t.add(taints, node + pair, 1)
+    places = t.gauge("kube_node_status_addresses", "Node address information.")
+    for address in status.get("addresses", ()):
+        t.add(places, node + label("type", address["type"]) + label("address", address["address"]), 1)
+    for word, text in (
+        ("capacity", "The total amount of resources available for a node."),
+        (
+            "allocatable",
+            "The amount of resources allocatable for pods (after reserving some for system daemons).",
+        ),
+    ):
+        family = t.gauge(f"kube_node_status_{word}", text)
+        for name, value in (status.get(word) or {}).items():
+            t.add(family, node + resource_labels(name), amount(name, value))
+    _conditions(t, "kube_node_status_condition", node, status.get("conditions", ()))
+    t.write(page)
+
+
+def _conditions(t: Table, name: str, head: str, conditions: Iterable[Doc]) -> None:
+    family = t.gauge(name, "The condition of a cluster node.")
+    for condition in conditions:
+        for value in ("true", "false", "unknown"):
+            pair = label("condition", condition["type"]) + f',status="{value}"'
+            t.add(family, head + pair, float(str(condition["status"]).lower() == value))
+
+
+def write_objects(
+    page: Page, namespaces: Iterable[Doc], config_maps: Iterable[Doc], secrets: Iterable[Doc]
+) -> None:
+    """kube_namespace_*, kube_configmap_*, kube_secret_*: that they are there, never what is in them."""
+    t = Table()
+    phase = t.gauge("kube_namespace_status_phase", "kubernetes namespace status phase.")
+    created = t.gauge("kube_namespace_created", "Unix creation timestamp")
+    labelled = t.gauge("kube_namespace_labels", "Kubernetes labels converted to Prometheus labels.")
+    for doc in namespaces:
+        head = f'namespace="{escape(doc["metadata"]["name"])}"'
+        now = (doc.get("status") or {}).get("phase", "Active")
+        for value in ("Active", "Terminating"):
+            t.add(phase, f'{head},phase="{value}"', float(value == now))
+        if (at := unix(doc["metadata"].get("creationTimestamp"))) is not None:
+            t.add(created, head, at)
+        t.add(labelled, head + label_pairs(doc), 1)
+    for kind, docs in (("configmap", config_maps), ("secret", secrets)):
+        _named(t, kind, docs)
+    t.write(page)
+
+
+def _named(t: Table, kind: str, docs: Iterable[Doc]) -> None:
+    info = t.gauge(f"kube_{kind}_info", f"Information about {kind}.")
+    created = t.gauge(f"kube_{kind}_created", "Unix creation timestamp")
+    labelled = t.gauge(f"kube_{kind}_labels", "Kubernetes labels converted to Prometheus labels.")
+    version = t.gauge(
+        f"kube_{kind}_metadata_resource_version",
+        f"Resource version representing a specific version of the {kind}.",
+    )
+    type_ = t.gauge("kube_secret_type", "Type about secret.") if kind == "secret" else ""
+    for doc in docs:
+        meta = doc["metadata"]
+        head = f'namespace="{escape(meta.get("namespace", ""))}",{kind}="{escape(meta["name"])}"'
+        t.add(info, head, 1)
+        t.add(labelled, head + label_pairs(doc), 1)
+        if type_:
+            t.add(type_, head + label("type", doc.get("type", "Opaque")), 1)
+        if (at := unix(meta.get("creationTimestamp"))) is not None:
+            t.add(created, head, at)
+        if str(meta.get("resourceVersion", "")).isdigit():
+            t.add(version, head, int(meta["resourceVersion"]))

@@ -1,0 +1,232 @@
+"""The machine itself, for the series with id="/", machine_* and node_*: /proc and statvfs, never the root cgroup's
+memory.stat, which walks every cgroup there is on v1.
+
+Sources: proc(5); Documentation/admin-guide/iostats.rst; google/cadvisor machine/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from runtime.cgroups.files import read_or
+
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+SECTOR = 512
+_SKIPPED = ("lo", "veth", "docker", "nerdctl")  # what cAdvisor leaves out of the node's interfaces
+_REAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "vfat", "f2fs", "jfs", "reiserfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """Bytes and inodes of a mounted block device."""
+
+    device: str
+    size: int
+    used: int
+    available: int
+    inodes: int
+    inodes_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A line of /proc/diskstats in units of its own: counts, sectors, milliseconds."""
+
+    device: str
+    reads: int
+    reads_merged: int
+    read_sectors: int
+    read_ms: int
+    writes: int
+    writes_merged: int
+    write_sectors: int
+    write_ms: int
+    in_flight: int
+    io_ms: int
+    weighted_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """CPU in seconds, memory in bytes."""
+
+    cpu: float
+    cpu_user: float
+    cpu_system: float
+    memory: Mapping[str, int]  # /proc/meminfo, in bytes
+    vm: Mapping[str, int]  # /proc/vmstat: page faults
+    threads: int
+    disks: tuple[Disk, ...]
+    file_systems: tuple[FileSystem, ...]
+    networks: Mapping[str, tuple[int, ...]]
+    pressure: Mapping[str, str]  # resource → text of /proc/pressure/<resource>
+
+    @property
+    def usage(self) -> int:
+        """Anonymous memory and page cache: what the root cgroup is charged for."""
+        get = self.memory.get
+        return get("AnonPages", 0) + get("Cached", 0) + get("Buffers", 0)
+
+    @property
+    def working_set(self) -> int:
+        return max(0, self.usage - self.memory.get("Inactive(file)", 0))
+
+
+def read_root() -> Root:
+    stat = read_or("/proc/stat").split("\n")
+    user, nice, system, _idle, _wait, irq, softirq, *_ = (int(word) for word in stat[0].split()[1:])
+    busy = user + nice + system + irq + softirq
+    threads = read_or("/proc/loadavg", "0 0 0 0/0 0").split()[3].partition("/")[2]
+    return Root(
+        busy / TICK,
+        (user + nice) / TICK,
+        (system + irq + softirq) / TICK,
+        meminfo(),
+        vmstat(),
+        int(threads),
+        disks(),
+        file_systems(),
+        {n: v for n, v in interfaces(read_or("/proc/self/net/dev")).items() if not n.startswith(_SKIPPED)},
+        {name: text for name in ("cpu", "memory", "io") if (text := read_or(f"/proc/pressure/{name}"))},
+    )
+
+
+def meminfo() -> dict[str, int]:
+    found = {}
+    for line in read_or("/proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        found[name] = int(words[0]) * (1024 if len(words) > 1 else 1)
+    return found
+
+
+def vmstat() -> dict[str, int]:
+    """The few counters of /proc/vmstat that are shown."""
+    wanted = ("pgfault ", "pgmajfault ", "oom_kill ")
+    lines = (line for line in read_or("/proc/vmstat").splitlines() if line.startswith(wanted))
+    return {name: int(value) for name, value in (line.split() for line in lines)}
+
+
+def interfaces(text: str) -> dict[str, tuple[int, ...]]:
+    """Interface → the 16 counters of net/dev (proc_pid_net(5)), without lo."""
+    found: dict[str, tuple[int, ...]] = {}
+    for line in text.splitlines()[2:]:
+        name, _, numbers = line.partition(":")
+        name = name.strip()
+        if name != "lo":
+            found[name] = tuple(map(int, numbers.split()))
+    return found
+
+
+def disks() -> tuple[Disk, ...]:
+    """Whole disks and partitions that ever did anything; not the memory that calls itself one."""
+    found = []
+    for line in read_or("/proc/diskstats").splitlines():
+        _, _, name, *rest = line.split()
+        numbers = [int(word) for word in rest[:11]]
+        if any(numbers) and not name.startswith(("ram", "loop")):
+            found.append(Disk("/dev/" + name.replace("!", "/"), *numbers))
+    return tuple(found)
+
+
+def file_systems() -> tuple[FileSystem, ...]:
+    """Each block device that is mounted, once, at its first mount point."""
+    seen: dict[str, FileSystem] = {}
+    for line in read_or("/proc/self/mounts").splitlines():
+        device, where, kind, *_ = line.split(" ")
+        if kind not in _REAL or not device.startswith("/dev/"):
+            continue
+        device = _real_device(device, _unescape(where))
+        if device not in seen:
+            with contextlib.suppress(OSError):
+                seen[device] = file_system(device, _unescape(where))
+    return tuple(seen.values())
+
+
+def file_system(device: str, where: str) -> FileSystem:
+    found = os.statvfs(where)
+    return FileSystem(
+        device,
+        found.f_blocks * found.f_frsize,
+        (found.f_blocks - found.f_bfree) * found.f_frsize,
+        found.f_bavail * found.f_frsize,
+        found.f_files,
+        found.f_ffree,
+    )
+
+
+def _real_device(device: str, where: str) -> str:
+    """/dev/root and /dev/mapper/x by the name the kernel counts them under."""
+    if os.path.exists(device) and not device.startswith("/dev/mapper/"):
+        return device
+    with contextlib.suppress(OSError):
+        number = os.stat(where).st_dev
+        return device_name(os.major(number), os.minor(number))
+    return device
+
+
+def _unescape(text: str) -> str:
+    return text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+
+
+_device_names: dict[tuple[int, int], str] = {}
+
+
+def device_name(major: int, minor: int) -> str:
+    """`/dev/<name>` of a block device by number (sysfs, dev/block); "major:minor" when the kernel has none for it."""
+    key = (major, minor)
+    if key not in _device_names:
+        try:
+            link = os.readlink(f"/sys/dev/block/{major}:{minor}")
+            _device_names[key] = "/dev/" + os.path.basename(link).replace("!", "/")
+        except OSError:
+            return f"{major}:{minor}"
+    return _device_names[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What does not change while the machine is up."""
+
+    machine_id: str
+    system_uuid: str
+    boot_id: str
+    cores: int
+    physical_cores: int
+    sockets: int
+    kernel: str
+    os_image: str
+
+
+@cache
+def machine() -> Machine:
+    cpus = [d for d in os.listdir("/sys/devices/system/cpu") if d[:3] == "cpu" and d[3:].isdigit()]
+    places = [_topology(cpu) for cpu in cpus]
+    return Machine(
+        read_or("/etc/machine-id").strip(),
+        read_or("/sys/class/dmi/id/product_uuid").strip().lower(),
+        read_or("/proc/sys/kernel/random/boot_id").strip(),
+        os.cpu_count() or 1,
+        len({place for place in places if place}) or len(cpus),
+        len({place[0] for place in places if place}) or 1,
+        platform.release(),
+        _os_image(),
+    )
+
+
+def _topology(cpu: str) -> tuple[str, str] | None:
+    place = f"/sys/devices/system/cpu/{cpu}/topology"
+    package, core = read_or(f"{place}/physical_package_id").strip(), read_or(f"{place}/core_id").strip()
+    return (package, core) if core else None
+
+
+def _os_image() -> str:
+    with contextlib.suppress(OSError):
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    return "Linux"

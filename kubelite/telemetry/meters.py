@@ -1,0 +1,272 @@
+"""The agent's own work, counted as it happens, under kubelet's names (pkg/kubelet/metrics/metrics.go).
+
+What is noted comes from where it is said anyway: the steps of the start trace, the events, the changes in the store. A
+note costs about a microsecond. Counters begin anew with each daemon, as kubelet's do.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from kubelite.telemetry.exposition import Family, Page, counter, histogram, number
+from kubelite.telemetry.probemeter import ProbeMeter
+from kubelite.telemetry.trace import Step
+
+DEFAULT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+START = (
+    *(
+        0.005,
+        0.01,
+        0.025,
+        0.05,
+        0.1,
+        0.25,
+    ),  # kubelet's first bucket is half a second; most of ours end before
+    *(
+        0.5,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        8,
+        10,
+        20,
+        30,
+        45,
+        60,
+        120,
+        180,
+        240,
+        300,
+        360,
+        480,
+        600,
+        900,
+        1200,
+        1800,
+        2700,
+        3600,
+    ),
+)
+OPERATIONS = tuple(round(0.005 * 2.5**n, 6) for n in range(14))
+PULLS = (1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600)
+MOST = (
+    64  # label sets of a family; what would be more is not counted: none of ours has a manifest's words in it
+)
+
+
+class Counts:
+    """A counter by labels (text without braces)."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.family = counter(name, text)
+        self._values: dict[str, float] = {}
+
+    def add(self, labels: str = "", amount: float = 1) -> None:
+        if labels not in self._values and len(self._values) >= MOST:
+            return
+        self._values[labels] = self._values.get(labels, 0) + amount
+
+    def write(self, page: Page) -> None:
+        values = self._values or {"": 0.0}
+        lines = [f"{self.family.name}{_braced(k)} {number(v)}\n" for k, v in values.items()]
+        page.family(self.family, "".join(lines))
+
+
+class Histogram:
+    """Buckets by labels."""
+
+    def __init__(self, name: str, text: str, bounds: tuple[float, ...] = DEFAULT) -> None:
+        self.family: Family = histogram(name, text)
+        self._bounds = bounds
+        self._values: dict[str, tuple[list[int], list[float]]] = {}
+
+    def observe(self, value: float, labels: str = "") -> None:
+        found = self._values.get(labels)
+        if found is None:
+            if len(self._values) >= MOST:
+                return
+            found = self._values[labels] = ([0] * (len(self._bounds) + 1), [0.0])
+        found[0][bisect_left(self._bounds, value)] += 1
+        found[1][0] += value
+
+    def write(self, page: Page) -> None:
+        name, lines = self.family.name, []
+        for labels, (counts, total) in self._values.items():
+            running = 0
+            before = f"{labels}," if labels else ""
+            for bound, count in zip((*self._bounds, None), counts, strict=True):
+                running += count
+                le = "+Inf" if bound is None else repr(float(bound)) if page.openmetrics else number(bound)
+                lines.append(f'{name}_bucket{{{before}le="{le}"}} {running}\n')
+            lines.append(f"{name}_sum{_braced(labels)} {number(total[0])}\n")
+            lines.append(f"{name}_count{_braced(labels)} {running}\n")
+        page.family(self.family, "".join(lines))
+
+
+def _braced(labels: str) -> str:
+    return f"{{{labels}}}" if labels else ""
+
+
+#: Step of the trace → kubelet's name of the operation.
+_OPERATIONS = {
+    "shim": "run_podsandbox",
+    "create": "create_container",
+    "start": "start_container",
+    "pull": "pull_image",
+    "stop": "stop_container",
+}
+
+
+class Meters:
+    """All of them. One thread writes (the loop), another may read at the same time and see a sample more or less."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._first_seen: dict[str, float] = {}  # pods whose start is under way
+        self._known: set[str] = set()  # pods that a worker has looked at
+        self.last_relist = 0.0
+        self.probes = ProbeMeter()
+        self.start = Histogram(
+            "kubelet_pod_start_duration_seconds",
+            "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
+            START,
+        )
+        self.start_sli = Histogram(
+            "kubelet_pod_start_sli_duration_seconds",
+            "Duration in seconds to start a pod, excluding time to pull images and run init containers, measured "
+            "from pod creation timestamp to when all its containers are reported as started and observed via watch",
+            START,
+        )
+        self.work = Histogram(
+            "kubelet_pod_worker_duration_seconds",
+            "Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync",
+        )
+        self.work_start = Histogram(
+            "kubelet_pod_worker_start_duration_seconds",
+            "Duration in seconds from kubelet seeing a pod to starting a worker.",
+        )
+        self.relist = Histogram(
+            "kubelet_pleg_relist_duration_seconds", "Duration in seconds for relisting pods in PLEG."
+        )
+        self.relist_interval = Histogram(
+            "kubelet_pleg_relist_interval_seconds",
+            "Interval in seconds between relisting in PLEG.",
+            (*DEFAULT, 20, 30, 60),
+        )
+        self.operations = Counts(
+            "kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type."
+        )
+        self.operation_errors = Counts(
+            "kubelet_runtime_operations_errors_total",
+            "Cumulative number of runtime operation errors by operation type.",
+        )
+        self.operation_time = Histogram(
+            "kubelet_runtime_operations_duration_seconds",
+            "Duration in seconds of runtime operations. Broken down by operation type.",
+            OPERATIONS,
+        )
+        self.sandbox_time = Histogram(
+            "kubelet_run_podsandbox_duration_seconds",
+            "Duration in seconds of the run_podsandbox operations. Broken down by RuntimeClass.Handler.",
+        )
+        self.sandbox_errors = Counts(
+            "kubelet_run_podsandbox_errors_total",
+            "Cumulative number of the run_podsandbox operation errors by RuntimeClass.Handler.",
+        )
+        self.started_pods = Counts("kubelet_started_pods_total", "Cumulative number of pods started")
+        self.started_pods_errors = Counts(
+            "kubelet_started_pods_errors_total", "Cumulative number of errors when starting pods"
+        )
+        self.started = Counts("kubelet_started_containers_total", "Cumulative number of containers started")
+        self.started_errors = Counts(
+            "kubelet_started_containers_errors_total", "Cumulative number of errors when starting containers"
+        )
+        self.pulls = Histogram(
+            "kubelet_image_pull_duration_seconds", "Duration in seconds to pull an image.", PULLS
+        )
+
+    def write(self, page: Page) -> None:
+        for value in vars(self).values():
+            if isinstance(value, (Counts, Histogram)):
+                value.write(page)
+
+    # -- what is told ---------------------------------------------------------------------------------------------
+
+    def step(self, _uid: str, step: Step) -> None:
+        """A step of a start trace has ended."""
+        operation = _OPERATIONS.get(step.step)
+        if operation is None:
+            return
+        labels = f'operation_type="{operation}"'
+        self.operations.add(labels)
+        self.operation_time.observe(step.took, labels)
+        if step.error:
+            self.operation_errors.add(labels)
+        if step.step == "shim":
+            self._sandbox(step)
+        elif step.step == "start":
+            self.started.add('container_type="container"')
+            if step.error:
+                self.started_errors.add('container_type="container",code="StartError"')
+        elif step.step == "pull":
+            self.pulls.observe(step.took)
+
+    def _sandbox(self, step: Step) -> None:
+        self.sandbox_time.observe(step.took, 'runtime_handler=""')
+        self.started_pods.add()
+        if step.error:
+            self.sandbox_errors.add('runtime_handler=""')
+            self.started_pods_errors.add()
+
+    def pod_seen(self, uid: str) -> None:
+        """A new pod is there."""
+        self._first_seen[uid] = self._clock()
+
+    def pod_changed(self, uid: str, doc: dict[str, Any]) -> None:
+        """A pod's status has changed: when it runs for the first time, its start is over."""
+        since = self._first_seen.get(uid)
+        phase = doc.get("status", {}).get("phase")
+        if since is None or phase in (None, "Pending"):
+            return
+        del self._first_seen[uid]
+        took = self._clock() - since
+        self.start.observe(took)
+        if not doc["spec"].get("initContainers"):
+            self.start_sli.observe(took)
+
+    def pod_gone(self, uid: str) -> None:
+        self._first_seen.pop(uid, None)
+        self._known.discard(uid)
+        self.probes.forget(uid)
+
+    def relisted(self, took: float) -> None:
+        now = self._clock()
+        self.relist.observe(took)
+        if self.last_relist:
+            self.relist_interval.observe(now - self.last_relist)
+        self.last_relist = now
+
+    def timed(
+        self, work: Callable[[str], Awaitable[float | None]]
+    ) -> Callable[[str], Awaitable[float | None]]:
+        """A worker's look at a pod, with the time it takes noted."""
+
+        async def look(uid: str) -> float | None:
+            began = time.perf_counter()
+            kind = "sync" if uid in self._known else "create"
+            if kind == "create":
+                self._known.add(uid)
+                if (since := self._first_seen.get(uid)) is not None:
+                    self.work_start.observe(max(0.0, self._clock() - since))
+            try:
+                return await work(uid)
+            finally:
+                self.work.observe(time.perf_counter() - began, f'operation_type="{kind}"')
+
+        return look

@@ -1,0 +1,133 @@
+"""The metrics pages of a node, put together: who writes what on which.
+
+/metrics has everything but the families of /metrics/resource, which would count twice beside cAdvisor's. The sampler
+keeps descriptors, so one page is made at a time, in a thread: the loop goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import generate_latest as text_of
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
+
+from kubelite.api.node import NodeApi
+from kubelite.api.resources import RESOURCES, read_list
+from kubelite.telemetry import exposition
+from kubelite.telemetry.agentpage import write_agent
+from kubelite.telemetry.cadvisor import ContainerPage
+from kubelite.telemetry.exposition import Page
+from kubelite.telemetry.kubestate import write_node, write_objects
+from kubelite.telemetry.kubestate_pods import write_pods
+from kubelite.telemetry.sampler import Sample, Sampler, Snapshot
+from kubelite.telemetry.summary import summary, write_resource
+from kubelite.telemetry.targets import Finder
+
+if TYPE_CHECKING:
+    from kubelite.agent import Agent
+
+PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
+
+
+class Pages:
+    """`await render(name, …)` → the page's bytes; `await snapshot()` → the numbers themselves."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._one_at_a_time = asyncio.Lock()
+        self._sampler = Sampler(Finder(agent).find, descriptors=raise_descriptor_limit())
+        self._containers = ContainerPage(agent.disk_usage.get, self._health)
+        self._own = CollectorRegistry(auto_describe=False)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._own)
+        self._pages: dict[str, Callable[[Page], None]] = {
+            "": self._all,
+            "cadvisor": self._cadvisor,
+            "resource": self._resource,
+            "probes": self._probes,
+            "state": self._state,
+            "agent": self._node,
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._pages)
+
+    async def render(self, name: str, *, openmetrics: bool, compressed: bool) -> bytes:
+        write = self._pages[name]
+        async with self._one_at_a_time:
+            body = await asyncio.to_thread(
+                exposition.render, write, openmetrics=openmetrics, compressed=compressed
+            )
+        self._agent.disk_usage.ask()
+        return body
+
+    async def snapshot(self) -> Snapshot:
+        async with self._one_at_a_time:
+            found = await asyncio.to_thread(self._sampler.sample)
+        self._agent.disk_usage.ask()
+        return found
+
+    async def summary(self) -> dict[str, Any]:
+        agent = self._agent
+        return summary(await self.snapshot(), agent.node_name, agent.started_at, agent.disk_usage.get)
+
+    def close(self) -> None:
+        self._sampler.close()
+
+    # -- pages ----------------------------------------------------------------------------------------------------
+
+    def _all(self, page: Page) -> None:
+        for write in (self._cadvisor, self._state, self._probes, self._node):
+            write(page)
+
+    def _cadvisor(self, page: Page) -> None:
+        self._containers.write(page, self._sampler.sample())
+
+    def _resource(self, page: Page) -> None:
+        write_resource(page, self._sampler.sample())
+
+    def _state(self, page: Page) -> None:
+        agent, store = self._agent, self._agent.store
+        write_pods(page, [record.doc for record in store.list("Pod")], agent.node_name)
+        write_node(page, agent.node())
+        kinds = ([record.doc for record in store.list(kind)] for kind in ("ConfigMap", "Secret"))
+        namespaces = read_list(cast(NodeApi, agent), RESOURCES["namespaces"], None)
+        write_objects(page, namespaces, *kinds)
+
+    def _node(self, page: Page) -> None:
+        write_agent(page, self._agent)
+        self._agent.meters.write(page)
+        if page.openmetrics:
+            text: bytes = openmetrics_of(self._own)  # type: ignore[no-untyped-call]
+            page.raw(text.removesuffix(b"# EOF\n"))
+        else:
+            page.raw(text_of(self._own))
+
+    def _probes(self, page: Page) -> None:
+        self._agent.meters.probes.write(page)
+
+    def _health(self, sample: Sample) -> int:
+        """1 healthy, 0 not, -1 where nothing says which (no probe): docker's health check is what cAdvisor means."""
+        record = self._agent.store.get_uid(sample.target.uid)
+        if record is None:
+            return -1
+        name = sample.target.container
+        specs = record.doc["spec"].get("containers") or ()
+        if not any(s["name"] == name and any(p in s for p in PROBES) for s in specs):
+            return -1
+        found = record.doc.get("status", {}).get("containerStatuses") or ()
+        return int(any(s["name"] == name and s.get("ready") for s in found))
+
+
+def raise_descriptor_limit() -> int:
+    """As many descriptors as this process may have: a scrape keeps some for each container."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20

@@ -1,0 +1,153 @@
+"""What there is to measure, as the shims last said: containers, pods, the node's own groups; and their labels.
+
+Labels follow kubelet's containerPrometheusLabelsFunc (pkg/kubelet/server/server.go): container, id, image, name,
+namespace and pod, always all six. A pod's own cgroup has the first, third and fourth empty; the series of its network
+belong to the sandbox, container="POD", which is what most dashboards match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kubelite.telemetry.exposition import labels
+
+if TYPE_CHECKING:
+    from kubelite.agent import Agent
+    from runtime.shim.protocol import SandboxRecord
+
+SANDBOX_IMAGE = (
+    "kubelite/sandbox"  # there is no pause image; dashboards want image!="" on the network's series
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One cgroup to report on."""
+
+    cgroup: str
+    namespace: str = ""
+    pod: str = ""
+    uid: str = ""
+    container: str = ""
+    container_id: str = ""
+    image: str = ""
+    name: str = ""
+    pid: int = 0
+    created_at: float = 0.0
+    started_at: float = 0.0
+    upper: str = ""  # the writable layer's directory
+    resources_hash: str = ""  # what its limits were made from: new ones are read anew
+    head: str = field(default="", compare=False)  # the labels' text, its brace still open
+
+    def with_head(self) -> Target:
+        pairs = {
+            "container": self.container,
+            "id": self.cgroup or "/",
+            "image": self.image,
+            "name": self.name,
+            "namespace": self.namespace,
+            "pod": self.pod,
+        }
+        object.__setattr__(self, "head", "{" + labels(pairs))
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A pod's network namespace, seen through its shim. `target` carries the labels of the sandbox row."""
+
+    pid: int
+    sandbox_id: str
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """`pods` before `containers` in their cgroups, not here: containers matter more when descriptors are few."""
+
+    containers: tuple[Target, ...]
+    pods: tuple[Target, ...]
+    groups: tuple[Target, ...]  # the parents: /kubelite, /kubelite/burstable, /kubelite/besteffort
+    sandboxes: tuple[Sandbox, ...]
+
+
+class Finder:
+    """Targets of the agent, each made once and kept while it lives: its labels are most of what a scrape says."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._known: dict[str, Any] = {}
+        parent = f"/{agent.settings.cgroup_parent}"
+        places = (parent, f"{parent}/burstable", f"{parent}/besteffort")
+        self._groups = tuple(Target(place).with_head() for place in places)
+
+    def find(self) -> Targets:
+        containers: list[Target] = []
+        pods: list[Target] = []
+        sandboxes: list[Sandbox] = []
+        used: dict[str, Any] = {}
+        for uid, record in self._agent.cri.living().items():
+            pod = self._agent.store.get_uid(uid)
+            if pod is None:
+                continue
+            place = (pod.namespace, pod.name, uid)
+            key = record.sandbox_id
+            mine: tuple[Target, Sandbox] = self._known.get(key) or _pod(record, *place)
+            used[key] = mine
+            pods.append(mine[0])
+            if not record.host_network:
+                sandboxes.append(mine[1])
+            for c in record.containers:
+                if c["status"] != "running":
+                    continue
+                key = f"{c['id']} {c['pid']} {c['labels'].get('resources_hash', '')}"
+                used[key] = target = self._known.get(key) or _container(c, *place)
+                containers.append(target)
+        self._known = used
+        return Targets(tuple(containers), tuple(pods), self._groups, tuple(sandboxes))
+
+
+def _pod(record: SandboxRecord, namespace: str, pod: str, uid: str) -> tuple[Target, Sandbox]:
+    own = Target(
+        record.cgroup,
+        namespace,
+        pod,
+        uid,
+        created_at=record.created_at,
+        started_at=record.created_at,
+        resources_hash=record.annotations.get("resources_hash", ""),
+    ).with_head()
+    row = Target(
+        f"{record.cgroup}/{record.sandbox_id}",
+        namespace,
+        pod,
+        uid,
+        container="POD",
+        image=SANDBOX_IMAGE,
+        name=f"k8s_POD_{pod}_{namespace}_{uid}_0",
+    ).with_head()
+    return own, Sandbox(record.pid, record.sandbox_id, row)
+
+
+def _container(c: dict[str, Any], namespace: str, pod: str, uid: str) -> Target:
+    return Target(
+        c["cgroup"],
+        namespace,
+        pod,
+        uid,
+        container=c["name"],
+        container_id=c["id"],
+        image=c["labels"].get("image", ""),
+        name=f"k8s_{c['name']}_{pod}_{namespace}_{uid}_{c['attempt']}",
+        pid=int(c["pid"]),
+        created_at=float(c["created_at"]),
+        started_at=float(c["started_at"]),
+        upper=f"{c['bundle']}/upper",
+        resources_hash=c["labels"].get("resources_hash", ""),
+    ).with_head()
+
+
+def layers(targets: Iterable[Target]) -> list[str]:
+    return [target.upper for target in targets if target.upper]
