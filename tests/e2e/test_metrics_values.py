@@ -24,9 +24,8 @@ BUSY = "trap 'exit 0' TERM; while :; do :; done"
 
 def cgroup_of(node: Node, name: str, container: str = "main") -> str:
     found = json.loads(node.cli("inspect", f"default/{name}").out)
-    return next(
-        c["cgroup"] for c in found["containers"] if c["name"] == container and c["state"] == "running"
-    )
+    running = [c for c in found["containers"] if c["name"] == container and c["state"] == "running"]
+    return str(running[0]["cgroup"])
 
 
 def file_of(cgroup: str, v1: tuple[str, str], v2: str) -> str:
