@@ -27,6 +27,7 @@ from kubelite.doctor import examine
 from kubelite.manifest_plan import ManifestState
 from kubelite.node.local_cri import LocalCri
 from kubelite.node.pod_worker import PodWorker
+from kubelite.node_images import NodeImages, image_json
 from kubelite.objects import mark_deleting, rfc3339
 from kubelite.settings import Settings
 from kubelite.sources import Sources
@@ -245,12 +246,12 @@ class Agent:
     # -- images -------------------------------------------------------------------------------------------------
 
     def images(self) -> list[Json]:
-        return [_image_json(record.to_json()) for record in self.images_client.store.list()]
+        return self.images_api.images()
 
     async def pull(self, reference: str, progress: Progress) -> Json:
         record = await self.images_client.pull(reference, progress=progress)
         self._look_at_all()
-        return _image_json(record.to_json())
+        return image_json(record)
 
     async def login(self, registry: str, username: str, password: str) -> Json:
         return {"file": await self.images_client.login(registry, username, password)}
@@ -261,7 +262,7 @@ class Agent:
     async def load(self, path: str, progress: Progress) -> list[Json]:
         records = await self.images_client.load(path, progress=progress)
         self._look_at_all()
-        return [_image_json(record.to_json()) for record in records]
+        return [image_json(record) for record in records]
 
     async def pack(self, request: Json) -> Json:
         wanted = {
@@ -269,14 +270,14 @@ class Agent:
         }
         record = await self.images_client.pack(request["programs"], request["reference"], **wanted)
         self._look_at_all()
-        return _image_json(record.to_json())
+        return image_json(record)
 
-    async def remove_image(self, reference: str) -> Json | None:
-        used = {
-            c.image_id for r in self.store.list("Pod") for c in (await self.cri.observe(r.uid)).containers
-        }
-        removed = await self.images_client.remove(reference, in_use=tuple(used))
-        return {"untagged": removed.untagged, "deleted": removed.deleted, "freed": removed.freed}
+    async def remove_image(self, reference: str, *, force: bool = False) -> Json | None:
+        return await self.images_api.remove(reference, force=force)
+
+    @property
+    def images_api(self) -> NodeImages:
+        return NodeImages(self.settings.root, self.store, self.cri, self.images_client)
 
     def _look_at_all(self) -> None:
         for record in self.store.list("Pod"):
@@ -284,10 +285,10 @@ class Agent:
 
     # -- health -------------------------------------------------------------------------------------------------
 
-    async def doctor(self) -> list[Json]:
+    async def doctor(self, *, deep: bool = False) -> list[Json]:
         network = await self.network.audit()
         leases = [a.uid for a in await self.network.list()]
-        images = await asyncio.to_thread(self.images_client.store.check)
+        images = await asyncio.to_thread(self.images_client.store.check, deep=deep)
         findings = examine(
             self.settings,
             self.store,
@@ -408,18 +409,6 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
         "objects": [f"{kind.lower()}/{namespace}/{name}" for kind, namespace, name in keys],
         "errors": problems,
         "loadedAt": rfc3339(state.loaded_at) if state.loaded_at else "",
-    }
-
-
-def _image_json(data: Json) -> Json:
-    """The image as the API shows it: camelCase, without layer directories."""
-    return {
-        "id": data["id"],
-        "reference": data["reference"],
-        "repoDigests": list(data.get("repo_digests", ())),
-        "size": data["size"],
-        "created": data["created"],
-        "architecture": data["architecture"],
     }
 
 

@@ -22,8 +22,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from kubelite.agent import Agent
 from kubelite.api.app import create_app
 from kubelite.api.server import serve_unix
+from kubelite.image_collector import ImageCollector
 from kubelite.manifest_plan import ManifestState
 from kubelite.node.config import node_config
+from kubelite.node.image_gc import ImageGcPolicy
 from kubelite.node.local_cri import LocalCri
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node.warm import warm_up
@@ -171,6 +173,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         _background(stack, _bury_orphans(agent, unclaimed, first=first), "orphans")
         _background(stack, _relist(agent, queue), "relist")
         _background(stack, disk_usage.run(), "disk-usage")
+        _background(stack, _collector(agent).run(), "image-gc")
         await _start_servers(agent, stack)
         yield agent
 
@@ -343,6 +346,26 @@ async def _relist(agent: Agent, queue: WorkQueue[str]) -> None:
             await agent.events.expire()
         except (RuntimeFault, StoreError, OSError) as error:  # a full disk, say: the next round may go better
             log.error("the node is not in order: %s", error)
+
+
+def _collector(agent: Agent) -> ImageCollector:
+    settings = agent.settings
+    node_reference = {
+        "kind": "Node", "namespace": "default", "name": settings.node_name, "uid": settings.node_name,
+    }  # fmt: skip
+    policy = ImageGcPolicy(
+        settings.image_gc_high_threshold_percent,
+        settings.image_gc_low_threshold_percent,
+        settings.image_minimum_gc_age,
+        settings.image_maximum_gc_age,
+    )
+    return ImageCollector(
+        agent.images_api,
+        policy,
+        lambda reason, message: agent.events.event(node_reference, "Warning", reason, message),
+        period=settings.image_gc_period,
+        began=agent.started_at,
+    )
 
 
 def writable_layers(cri: LocalCri) -> dict[str, str]:

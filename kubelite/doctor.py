@@ -67,7 +67,7 @@ def examine(
     for sentence in network:
         error("network", sentence)
     for sentence in images:
-        error("images", sentence, "kubelite pull the image again")
+        error("images", sentence, "kubelite doctor --repair")
     if store.set_aside:
         findings.append(
             Finding(

@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from kubelite.durations import parse_duration
 
 DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
 PREFIX = "KUBELITE_"
@@ -26,6 +36,13 @@ OTHER_VARIABLES = frozenset({"CONFIG", "LOG_LEVEL", "SOCKET"})
 
 
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _go_duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+_Duration = Annotated[float, BeforeValidator(_go_duration), Field(ge=0, allow_inf_nan=False)]
 
 
 class SettingsError(Exception):
@@ -48,6 +65,15 @@ class Settings(BaseModel):
     node_name: str = ""  # default: the host's name, lower case
     cluster_domain: str = "cluster.local"
     max_parallel_pulls: int = Field(3, ge=1)
+    image_gc_high_threshold_percent: int = Field(
+        85, ge=0, le=100
+    )  # of the disk: unused images go; 100 = never
+    image_gc_low_threshold_percent: int = Field(80, ge=0, le=100)  # until so much is used
+    image_minimum_gc_age: _Duration = 120.0  # seconds an unused image stays in any case
+    image_maximum_gc_age: _Duration = (
+        0.0  # an image unused for so long goes, whatever the disk says; 0 = never
+    )
+    image_gc_period: _Seconds = 300.0  # the disk is looked at so often
     log_max_size: int = (
         10 * 1024 * 1024
     )  # bytes a container's log file grows to before it is rotated; <= 0 never
@@ -103,6 +129,14 @@ class Settings(BaseModel):
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
             raise ValueError("must be a DNS name in lower case, for example node-1")
         return name
+
+    @field_validator("image_gc_low_threshold_percent")
+    @classmethod
+    def _below_high(cls, value: int, info: ValidationInfo) -> int:
+        high = info.data.get("image_gc_high_threshold_percent")
+        if high is not None and value >= high:
+            raise ValueError(f"must be below image-gc-high-threshold-percent, which is {high}")
+        return value
 
     @property
     def socket(self) -> str:
@@ -163,7 +197,8 @@ def _from_file(path: str, *, required: bool) -> dict[str, Any]:
 
 
 def _snake(key: str) -> str:
-    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", key).lower().replace("-", "_")
+    """imageGCHighThresholdPercent, image-gc-high-threshold-percent → image_gc_high_threshold_percent."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", key).lower().replace("-", "_")
 
 
 def _known(key: str, place: str, model: type[Settings]) -> None:

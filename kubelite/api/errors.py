@@ -12,6 +12,11 @@ Json = dict[str, Any]
 # reason -> HTTP code (apimachinery pkg/api/errors); a RuntimeFault's other reasons are the node's own trouble: 500.
 _CODES = {
     "BadRequest": 400,
+    "InvalidImageName": 400,
+    "InvalidRequest": 400,
+    "ImageNotFound": 404,
+    "ImageInUse": 409,
+    "AmbiguousImageId": 409,
     "NotFound": 404,
     "MethodNotAllowed": 405,
     "NotAcceptable": 406,

@@ -54,7 +54,8 @@ async def inspect(request: Request) -> Response:
 
 
 async def doctor(request: Request) -> Response:
-    return JSONResponse({"findings": await node_of(request).doctor()})
+    deep = request.query_params.get("deep") == "true"
+    return JSONResponse({"findings": await node_of(request).doctor(deep=deep)})
 
 
 async def stats(request: Request) -> Response:
@@ -159,7 +160,7 @@ async def images(request: Request) -> Response:
 
 
 async def pull_image(request: Request) -> Response:
-    reference = (await _json(request)).get("reference")
+    reference = (await json_body(request)).get("reference")
     if not isinstance(reference, str) or not reference:
         raise bad_request('pull needs {"reference": IMAGE}')
     node = node_of(request)
@@ -167,11 +168,11 @@ async def pull_image(request: Request) -> Response:
     async def pull(progress: Progress) -> list[Json]:
         return [await node.pull(reference, progress)]
 
-    return _progress(pull)
+    return progress_stream(pull)
 
 
 async def login(request: Request) -> Response:
-    wanted = await _json(request)
+    wanted = await json_body(request)
     registry, username, password = (wanted.get(key) for key in ("registry", "username", "password"))
     if not (isinstance(registry, str) and isinstance(username, str) and isinstance(password, str)):
         raise bad_request('login needs {"registry", "username", "password"}, all of them strings')
@@ -181,7 +182,7 @@ async def login(request: Request) -> Response:
 
 
 async def logout(request: Request) -> Response:
-    registry = (await _json(request)).get("registry")
+    registry = (await json_body(request)).get("registry")
     if not isinstance(registry, str):
         raise bad_request('logout needs {"registry": HOST}, or "" for every one')
     return JSONResponse({"removed": await node_of(request).logout(registry)})
@@ -191,10 +192,10 @@ async def load_image(request: Request) -> Response:
     """An archive by path (JSON body), or the archive itself as the body (application/x-tar)."""
     node = node_of(request)
     if request.headers.get("content-type", "").startswith("application/json"):
-        path = (await _json(request)).get("path")
+        path = (await json_body(request)).get("path")
         if not isinstance(path, str) or not os.path.isabs(path):
             raise bad_request('load needs {"path": an absolute path}')
-        return _progress(lambda progress: node.load(path, progress))
+        return progress_stream(lambda progress: node.load(path, progress))
     spool = tempfile.NamedTemporaryFile(prefix="kubelite-load-", suffix=".tar")  # noqa: SIM115 - closed below
     try:
         async for chunk in request.stream():
@@ -207,22 +208,23 @@ async def load_image(request: Request) -> Response:
     async def load(progress: Progress) -> list[Json]:
         return await node.load(spool.name, progress)
 
-    return _progress(load, on_close=spool.close)
+    return progress_stream(load, on_close=spool.close)
 
 
 async def pack_image(request: Request) -> Response:
-    return JSONResponse(await node_of(request).pack(await _json(request)))
+    return JSONResponse(await node_of(request).pack(await json_body(request)))
 
 
 async def remove_image(request: Request) -> Response:
     ref = request.path_params["ref"]
-    removed = await node_of(request).remove_image(ref)
+    force = request.query_params.get("force") == "true"
+    removed = await node_of(request).remove_image(ref, force=force)
     if removed is None:
         raise ApiError("NotFound", f'no image is called "{ref}"')
     return JSONResponse(removed)
 
 
-async def _json(request: Request) -> Json:
+async def json_body(request: Request) -> Json:
     try:
         document = json.loads(await request.body())
     except ValueError as error:
@@ -232,7 +234,7 @@ async def _json(request: Request) -> Json:
     return document
 
 
-def _progress(
+def progress_stream(
     work: Callable[[Progress], Awaitable[list[Json]]], *, on_close: Callable[[], None] | None = None
 ) -> Stream:
     return Stream(_progress_lines(work), media_type="application/x-ndjson", on_close=on_close)

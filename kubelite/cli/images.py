@@ -1,4 +1,4 @@
-"""Images: images, pull, load, and `image ls|pull|load|pack|rm`."""
+"""What images there are and how they come: images, pull, load."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from typing import Any
 
 import click
 
-from kubelite.cli.client import JSON_BODY, Client
+from kubelite.cli.client import JSON_BODY
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output import TablePrinter, print_json
 
 Json = dict[str, Any]
 
-_json_option = click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+_json_option = click.option(
+    "-o", "--output", type=click.Choice(["json"]), metavar="json", help="Progress and result as JSON lines."
+)
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["json", "wide", "name"]), metavar="wide|json|name")
+@click.option("-a", "--all", "_every", is_flag=True, help="As docker's; here no image is hidden without it.")
+@click.option("--digests", is_flag=True, help="Show the manifests' digests.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the ids.")
 @click.option("--no-headers", is_flag=True)
 @socket_option
 @click.pass_context
-def images(ctx: click.Context, output: str | None, quiet: bool, no_headers: bool) -> None:
+def images(
+    ctx: click.Context, output: str | None, quiet: bool, no_headers: bool, digests: bool, _every: bool
+) -> None:
     """List the images on this node."""
     from kubelite.api.durations import since
 
@@ -46,8 +52,20 @@ def images(ctx: click.Context, output: str | None, quiet: bool, no_headers: bool
             "<unknown>" if str(image.get("created")).startswith("1970-") else since(image.get("created"), now)
         )
         age = created if created == "<unknown>" else f"{created} ago"
-        rows.append([repository, tag, identity, age, size(image.get("size", 0))])
-    TablePrinter(headers=not no_headers).print(("Repository", "Tag", "Image ID", "Created", "Size"), rows)
+        row = [repository, tag, identity, age, size(image.get("size", 0))]
+        if digests:
+            row.insert(2, _digest(image) or "<none>")
+        rows.append(row)
+    columns = ["Repository", "Tag", "Image ID", "Created", "Size"]
+    if digests:
+        columns.insert(2, "Digest")
+    TablePrinter(headers=not no_headers).print(columns, rows)
+
+
+def _digest(image: Json) -> str:
+    """What its registry knows it by, else that of the manifest here."""
+    known = image.get("repoDigests") or []
+    return known[0].partition("@")[2] if known else str(image.get("digest") or "")
 
 
 def _familiar(reference: str) -> tuple[str, str]:
@@ -81,12 +99,10 @@ def pull(ctx: click.Context, reference: str, quiet: bool, output: str | None) ->
     """Get an image from its registry: nginx, quay.io/org/app:1.2, name@sha256:…"""
     server = client(ctx)
     response = server.open(
-        "POST", "/kubelite/v1/images/pull", body=_encode({"reference": reference}), headers=JSON_BODY
+        "POST", "/kubelite/v1/images/pull", body=encode({"reference": reference}), headers=JSON_BODY
     )
-    found = _show(server.lines(response), quiet=quiet)
-    if output == "json":
-        print_json(found[0])
-    else:
+    found = show(server.lines(response), quiet=quiet, output=output)
+    if output is None:
         _finish(found, "Pulled")
 
 
@@ -105,16 +121,14 @@ def load(ctx: click.Context, file: str, quiet: bool, output: str | None) -> None
     else:
         if not os.path.exists(file):
             raise CliError(f"error: there is no file {file}")
-        body = _encode({"path": os.path.abspath(file)})
+        body = encode({"path": os.path.abspath(file)})
         response = server.open("POST", "/kubelite/v1/images/load", body=body, headers=JSON_BODY)
-    found = _show(server.lines(response), quiet=quiet)
-    if output == "json":
-        print_json(found)
-    else:
+    found = show(server.lines(response), quiet=quiet, output=output)
+    if output is None:
         _finish(found, "Loaded")
 
 
-def _encode(document: Json) -> bytes:
+def encode(document: Json) -> bytes:
     import json
 
     return json.dumps(document).encode()
@@ -125,8 +139,11 @@ def _finish(images_: list[Json], verb: str) -> None:
         print(f"{verb} {image.get('reference') or image['id']}")
 
 
-def _show(events: Iterator[Json], *, quiet: bool) -> list[Json]:
-    """Show progress as it comes; the images at the end. Raises ServerError when the work failed."""
+def show(events: Iterator[Json], *, quiet: bool, output: str | None = None) -> list[Json]:
+    """Show progress as it comes (with output "json" each event as a line); the images at the end. Raises ServerError
+    when the work failed."""
+    if output == "json":
+        return _result(_told(events), lambda event: None)
     if quiet:
         return _result(events, lambda event: None)
     if sys.stderr.isatty():
@@ -148,78 +165,20 @@ def _result(events: Iterator[Json], show: Any) -> list[Json]:
     raise CliError("error: kubelite ended the connection before the image was whole")
 
 
+def _told(events: Iterator[Json]) -> Iterator[Json]:
+    import json
+
+    for event in events:
+        print(json.dumps(event, separators=(",", ":")), flush=True)
+        yield event
+
+
 def _plain(event: Json) -> None:
     """Progress for a log file: one line for each layer that is there."""
     kind = event.get("event")
     if kind == "resolved":
         print(f"{event['reference']}: {len(event['layers'])} layers, {size(event['size'])}", file=sys.stderr)
-    elif kind == "layer" and event.get("state") in ("done", "present"):
+    elif kind == "layer" and event.get("state") in ("done", "present", "mounted"):
         print(f"{event['digest'].partition(':')[2][:12]}: {event['state']}", file=sys.stderr)
     elif kind in ("retry", "warning"):
         print(f"{kind}: {event['message']}", file=sys.stderr)
-
-
-@click.group()
-def image() -> None:
-    """Work with images."""
-
-
-image.add_command(images, "ls")
-image.add_command(pull, "pull")
-image.add_command(load, "load")
-
-
-@image.command()
-@click.argument("programs", nargs=-1, required=True, metavar="PROGRAM...")
-@click.option("-t", "--tag", required=True, metavar="REFERENCE", help="The image's name.")
-@click.option("--file", "files", multiple=True, metavar="HOST[:IMAGE]", help="A file or tree to put in.")
-@click.option("--entrypoint", metavar="COMMAND", help="Split like a shell does.")
-@click.option("--cmd", metavar="COMMAND", help="Split like a shell does.")
-@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
-@click.option("-w", "--workdir", default="")
-@click.option("-u", "--user", default="")
-@socket_option
-@click.pass_context
-def pack(
-    ctx: click.Context, /, programs: tuple[str, ...], tag: str, files: tuple[str, ...], **options: Any
-) -> None:
-    """Make an image out of programs of this machine, with the libraries they need: no registry, no Dockerfile.
-
-    \b
-    kubelite image pack -t busybox:local /usr/bin/busybox
-    kubelite image pack -t tool:1 /usr/bin/curl --file /etc/ssl --entrypoint curl
-    """
-    import shlex
-
-    request: Json = {
-        "programs": [os.path.abspath(p) if os.path.sep in p else p for p in programs],
-        "reference": tag,
-        "files": [_absolute(entry) for entry in files],
-        "env": list(options["env"]),
-        "workdir": options["workdir"],
-        "user": options["user"],
-    }
-    for key in ("entrypoint", "cmd"):
-        if options[key] is not None:
-            request[key] = shlex.split(options[key])
-    made = client(ctx).post("/kubelite/v1/images/pack", request)
-    print(f"Packed {made['reference']} ({size(made.get('size', 0))})")
-
-
-def _absolute(entry: str) -> str:
-    host, colon, inside = entry.partition(":")
-    return os.path.abspath(host) + colon + (inside or "")
-
-
-@image.command("rm")
-@click.argument("references", nargs=-1, required=True, metavar="IMAGE...")
-@socket_option
-@click.pass_context
-def remove(ctx: click.Context, references: tuple[str, ...]) -> None:
-    """Remove images that no container uses."""
-    server: Client = client(ctx)
-    for reference in references:
-        answer = server.json("DELETE", f"/kubelite/v1/images/{reference}")
-        for word, key in (("Untagged", "untagged"), ("Deleted", "deleted")):
-            for name in answer[key]:
-                print(f"{word}: {name}")

@@ -10,6 +10,8 @@
     pull        a pull from beginning to end         elf        what a host program loads
     streams     growing files and decompression      install    blobs → verified, unpacked, named; whatever the source
     archives    docker-archive, oci-archive, layouts pack       host programs → a minimal image
+    names       tags, last use, pruning              export     archives again
+    push        to a registry                        repair     what can be mended here
     worker      the on-demand process                client     the daemon's side of it
 
 On disk (`<root>` is a valid OCI image layout, so skopeo and umoci read it in place):

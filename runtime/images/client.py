@@ -129,9 +129,39 @@ class ImageClient:
         request = {"op": "remove", "reference": reference, "in_use": sorted(in_use), "force": force}
         return _removed(await self._run(request, None))
 
-    async def prune(self, *, in_use: Collection[str] = ()) -> Removed:
-        """Delete dangling images no container uses, and blobs and layers no image needs."""
-        return _removed(await self._run({"op": "prune", "in_use": sorted(in_use)}, None))
+    async def prune(
+        self, *, in_use: Collection[str] = (), every: bool = False, before: float | None = None
+    ) -> Removed:
+        """Delete dangling images no container uses, and blobs and layers no image needs; `every`: named ones too, of
+        those used for the last time `before` (Unix seconds)."""
+        request = {"op": "prune", "in_use": sorted(in_use), "all": every, "before": before}
+        return _removed(await self._run(request, None))
+
+    async def push(
+        self, reference: str, target: str = "", *, progress: Progress | None = None
+    ) -> tuple[str, str]:
+        """Send an image to a registry, under another name if `target` is one: (name, digest of the manifest)."""
+        answer = await self._run({"op": "push", "reference": reference, "target": target}, progress)
+        return str(answer["reference"]), str(answer["digest"])
+
+    async def save(
+        self, references: Sequence[str], path: str, *, form: str, progress: Progress | None = None
+    ) -> list[ImageRecord]:
+        """Write images to a file, a pipe or a directory; `form` is one of `export.FORMATS`."""
+        request = {"op": "save", "references": list(references), "path": path, "format": form}
+        return _records(await self._run(request, progress))
+
+    async def tag(self, reference: str, target: str) -> ImageRecord:
+        return _records(await self._run({"op": "tag", "reference": reference, "target": target}, None))[0]
+
+    async def usage(self) -> dict[str, Any]:
+        """See `repair.usage`."""
+        return await self._run({"op": "usage"}, None)
+
+    async def repair(self, *, deep: bool = False) -> tuple[list[str], list[str]]:
+        """See `repair.repair`."""
+        answer = await self._run({"op": "repair", "deep": deep}, None)
+        return list(answer["done"]), list(answer["broken"])
 
     async def check(self, *, deep: bool = False) -> list[str]:
         """See ImageStore.check."""

@@ -30,6 +30,7 @@ from runtime.images.store import (
     PULLED,
     REF_NAME,
     SOURCE,
+    ImageRecord,
     ImageStore,
     Removed,
     chain_ids,
@@ -103,13 +104,19 @@ class Session:
 
     def lease(self, image: Image) -> None:
         """Promise to need these: from here on nobody deletes them. Only then look whether they are there."""
+        needed = {image.manifest_digest, image.config_digest}
+        for layer in image.layers:
+            needed |= {layer.digest, f"chain:{layer.chain_id}"}
+        self._lease(needed)
+
+    def lease_record(self, record: ImageRecord) -> None:
+        """The same for an image that is here."""
+        self._lease({record.manifest_digest, record.id, *record.layer_digests})
+
+    def _lease(self, needed: set[str]) -> None:
         path = os.path.join(self.directory, "lease.json")
         with locked(self.store.root):
-            needed = _read_lease(path)
-            needed |= {image.manifest_digest, image.config_digest}
-            for layer in image.layers:
-                needed |= {layer.digest, f"chain:{layer.chain_id}"}
-            replace_file(path, json.dumps(sorted(needed)).encode(), sync=False)
+            replace_file(path, json.dumps(sorted(needed | _read_lease(path))).encode(), sync=False)
 
     def has_blob(self, digest: str, size: int) -> bool:
         try:
@@ -245,6 +252,38 @@ def remove_image(store: ImageStore, text: str, *, in_use: Collection[str], force
         freed = _sweep(store, session)
     untagged = tuple(sorted(name for name in names if name))
     return Removed(untagged, () if kept or keep_data else (record.id,), freed)
+
+
+def remove_records(store: ImageStore, session: Session, gone: Collection[ImageRecord]) -> Removed:
+    """Take these out of the index, and sweep. Needs the lock."""
+    names = {(r.manifest_digest, r.reference) for r in gone}
+    ids = {r.id for r in gone} - {r.id for r in store.list() if r not in gone}
+    index = read_index(store.root)
+    index["manifests"] = [
+        d
+        for d in index["manifests"]
+        if (d.get("digest"), (d.get("annotations") or {}).get(REF_NAME, "")) not in names
+    ]
+    write_index(store.root, index)
+    freed = _sweep(store, session)
+    untagged = tuple(sorted({r.reference for r in gone if r.reference}))
+    return Removed(untagged, tuple(sorted(ids)), freed)
+
+
+def name_image(manifests: list[dict[str, Any]], digest: str, name: str) -> list[dict[str, Any]]:
+    """The index's list with one more name for the image; whoever had the name loses it."""
+    mine = next((d for d in manifests if d.get("digest") == digest), None)
+    if mine is None:
+        raise ImageError(f"{digest} is no image of this store", reason="ImageNotFound")
+    kept = [
+        _nameless(d)
+        if (d.get("annotations") or {}).get(REF_NAME) == name and d.get("digest") != digest
+        else d
+        for d in manifests
+        if not (d.get("digest") == digest and (d.get("annotations") or {}).get(REF_NAME) == name)
+    ]
+    annotations = {**(mine.get("annotations") or {}), REF_NAME: name, CONTAINERD_NAME: name}
+    return _without_needless([*kept, {**mine, "annotations": annotations}])
 
 
 def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:

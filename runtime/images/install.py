@@ -67,10 +67,17 @@ class Installer:
 
     async def install(self, image: Image, fetch: Fetch) -> None:
         """Put the image in place. `fetch` writes one blob into the spool it is given. Raises ImageError."""
+        await self._install(image, fetch, named=True)
+
+    async def restore(self, image: Image, fetch: Fetch) -> None:
+        """Put back what is missing of an image that is here; its names stay as they are."""
+        await self._install(image, fetch, named=False)
+
+    async def _install(self, image: Image, fetch: Fetch, *, named: bool) -> None:
         self._session.lease(image)
         try:
             await self._blobs(image, fetch)
-            await self._in_thread(self._complete, image)
+            await self._in_thread(self._complete, image, named)
         except DiskFullError:
             self._session.take_back()
             raise
@@ -197,7 +204,7 @@ class Installer:
             self._report({"event": "warning", "message": warning})
         self._unpacked[layer.chain_id] = _Unpacked(directory, unpacker)
 
-    def _complete(self, image: Image) -> None:
+    def _complete(self, image: Image, named: bool) -> None:
         """Thread: settle the layers bottom-up, sync, and make everything visible."""
         try:
             self._settle(image)
@@ -207,7 +214,8 @@ class Installer:
                 made = self._unpacked.pop(layer.chain_id, None)
                 if made is not None:
                     self._session.commit_layer(made.directory, layer.chain_id)
-            self._session.commit_image(image)
+            if named:
+                self._session.commit_image(image)
         except OSError as error:
             raise disk_error(error) from error
 

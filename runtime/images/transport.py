@@ -255,7 +255,8 @@ class Transport:
             )
         asked = parameters.get("scope", "").split() or self._scopes
         if self._asks_more:
-            asked = list(dict.fromkeys([*self._scopes, *asked]))
+            known = {scope.rpartition(":")[0] for scope in self._scopes}
+            asked = [*self._scopes, *(scope for scope in asked if scope.rpartition(":")[0] not in known)]
         service = parameters.get("service", "")
         try:
             response = await self._ask_for_token(realm, service, asked)
@@ -309,8 +310,8 @@ class Transport:
         if status in _TRANSIENT:
             error = ImageError(text, reason="RegistryUnavailable", retriable=True)
             return Transient(error, _retry_after(response), answered=True)
-        if status == 401 and self._login is not None:
-            text += f" (logged in as {self._who()})"
+        if status == 401:
+            text += " (not logged in)" if self._login is None else f" (logged in as {self._who()})"
         return Refused(text) if status in _REFUSED else ImageError(text)
 
 

@@ -42,7 +42,7 @@ def _check_blob(store: ImageStore, digest: str, deep: bool) -> list[str]:
     path = store.blob_path(digest)
     if not os.path.isfile(path):
         return [f"blob {digest} is missing, an image needs it; pull the image again"]
-    if deep and _hash_file(path) != digest:
+    if deep and hash_file(path) != digest:
         return [
             f"blob {digest} is damaged: its content has another digest; remove the image and pull it again"
         ]
@@ -90,7 +90,7 @@ def _check_strays(store: ImageStore) -> list[str]:
     return problems
 
 
-def _hash_file(path: str) -> str:
+def hash_file(path: str) -> str:
     hashing = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):

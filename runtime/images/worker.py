@@ -108,8 +108,56 @@ async def _remove(store: ImageStore, request: Request, _report: Report) -> dict[
 
 async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
     from runtime.images.content import prune
+    from runtime.images.names import prune_unused
 
-    return _removed(await asyncio.to_thread(prune, store, in_use=request.get("in_use", ())))
+    if not request.get("all"):
+        return _removed(await asyncio.to_thread(prune, store, in_use=request.get("in_use", ())))
+    in_use, before = request.get("in_use", ()), request.get("before")
+    return _removed(await asyncio.to_thread(prune_unused, store, in_use=in_use, before=before))
+
+
+async def _push(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    from runtime.images.access import Access
+    from runtime.images.push import push
+
+    record, name, digest = await push(
+        store,
+        request["reference"],
+        request.get("target", ""),
+        report=report,
+        parallel=request.get("parallel", PARALLEL),
+        access=Access.from_request(request),
+    )
+    return {**_images([record]), "reference": name, "digest": digest}
+
+
+async def _save(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    from runtime.images.export import save
+
+    return _images(
+        await asyncio.to_thread(
+            save, store, request["references"], request["path"], form=request["format"], report=report
+        )
+    )
+
+
+async def _tag(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
+    from runtime.images.names import tag
+
+    return _images([await asyncio.to_thread(tag, store, request["reference"], request["target"])])
+
+
+async def _usage(store: ImageStore, _request: Request, _report: Report) -> dict[str, Any]:
+    from runtime.images.repair import usage
+
+    return await asyncio.to_thread(usage, store)
+
+
+async def _repair(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
+    from runtime.images.repair import repair
+
+    done, broken = await repair(store, deep=request.get("deep", False), report=report)
+    return {"done": done, "broken": broken}
 
 
 async def _check(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
@@ -125,6 +173,11 @@ _OPERATIONS: dict[str, Callable[[ImageStore, Request, Report], Coroutine[Any, An
     "remove": _remove,
     "prune": _prune,
     "check": _check,
+    "push": _push,
+    "save": _save,
+    "tag": _tag,
+    "usage": _usage,
+    "repair": _repair,
 }
 
 

@@ -154,6 +154,8 @@ class FakeSession:
 class FakeNode:
     """See NodeApi."""
 
+    images_api: Any = None  # whole nodes only
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = Store.open(str(root / "state.db"))
@@ -345,12 +347,12 @@ class FakeNode:
     async def logout(self, registry: str) -> bool:
         return registry in ("", "known.test")
 
-    async def remove_image(self, reference: str) -> Json | None:
+    async def remove_image(self, reference: str, *, force: bool = False) -> Json | None:
         if reference == "missing":
             return None
         return {"untagged": [reference], "deleted": [], "freed": 0}
 
-    async def doctor(self) -> list[Json]:
+    async def doctor(self, *, deep: bool = False) -> list[Json]:
         return self.findings
 
 

@@ -25,6 +25,18 @@ def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
     assert settings.socket == "/run/kubelite/kubelite.sock"
 
 
+def test_kubelets_names_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "imageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\nimageMinimumGCAge: 1m30s\n"
+        "imageMaximumGCAge: 24h\npodCIDR: 10.2.0.0/16\n"
+    )
+    settings = Settings.load({"config": str(file)}, {})
+    assert (settings.image_gc_high_threshold_percent, settings.image_gc_low_threshold_percent) == (70, 60)
+    assert (settings.image_minimum_gc_age, settings.image_maximum_gc_age) == (90.0, 86400.0)
+    assert settings.pod_cidr == "10.2.0.0/16"
+
+
 def test_defaults_stand_alone() -> None:
     settings = Settings.load({}, {})
     assert settings.node_name
@@ -41,6 +53,9 @@ def test_defaults_stand_alone() -> None:
         ({"relist_seconds": "nan"}, {}, "relist-seconds: "),
         ({"crash_backoff_max": "-1"}, {}, "crash-backoff-max: "),
         ({"max_parallel_pulls": "0"}, {}, "max-parallel-pulls: "),
+        ({"image_minimum_gc_age": "1d"}, {}, 'image-minimum-gc-age: "1d" is not a duration'),
+        ({"image_gc_low_threshold_percent": "90"}, {}, "must be below image-gc-high-threshold-percent"),
+        ({"image_gc_high_threshold_percent": "101"}, {}, "image-gc-high-threshold-percent: "),
         ({"bridge": "a-name-too-long-for-linux"}, {}, "at most 15"),
         ({"cgroup_parent": "../.."}, {}, "cgroup-parent"),
         ({"config": "/missing/config.yaml"}, {}, "there is no such configuration file"),

@@ -1,0 +1,98 @@
+"""The collection of unused images: looks every few minutes, decides in `node.image_gc`, removes one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from kubelite.node.image_gc import Disk, ImageGcPolicy, ImageUse, plan_image_gc
+from kubelite.node_images import NodeImages
+from runtime.errors import ImageError, RuntimeFault
+from runtime.images.names import last_used, pulled_at, touch
+from state.errors import StoreError
+
+log = logging.getLogger(__name__)
+PERIOD = 300.0  # seconds, kubelet's ImageGCPeriod
+Say = Callable[[str, str], None]  # reason and message of a Warning event about the node
+
+
+class ImageCollector:
+    """`run()` until cancelled; `once()` is one look."""
+
+    def __init__(
+        self, images: NodeImages, policy: ImageGcPolicy, say: Say, *, period: float = PERIOD, began: float
+    ) -> None:
+        self._images = images
+        self._policy = policy
+        self._say = say
+        self._period = period
+        self._began = began
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._period)
+            try:
+                await self.once()
+            except (RuntimeFault, StoreError, OSError) as error:
+                self._say("ImageGCFailed", f"failed to collect unused images: {error}")
+
+    async def once(self) -> int:
+        """One look; the bytes that came free."""
+        store = self._images.client.store
+        if not store.list():
+            return 0
+        used = await self._images.in_use()
+        await asyncio.to_thread(touch, store, used)
+        now = time.time()
+        plan = plan_image_gc(self._policy, self._disk(), self._uses(used), now=now, uptime=now - self._began)
+        freed = 0
+        for identity in plan.old:
+            freed += await self._remove(identity, "nobody has used it for long")
+        found = 0
+        for identity in plan.order:
+            if found >= plan.to_free:
+                break
+            found += await self._remove(identity, "the disk is filling up")
+        if found < plan.to_free:
+            self._say(
+                "FreeDiskSpaceFailed",
+                f"Failed to garbage collect required amount of images. Attempted to free {plan.to_free} bytes, "
+                f"but only found {found} bytes eligible to free.",
+            )
+        return freed + found
+
+    def _disk(self) -> Disk:
+        found = os.statvfs(self._images.client.store.root)
+        return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+    def _uses(self, used: set[str]) -> list[ImageUse]:
+        store = self._images.client.store
+        uses: dict[str, ImageUse] = {}
+        for record in store.list():
+            before = uses.get(record.id)
+            came = max(pulled_at(record), before.came if before else 0.0)
+            uses[record.id] = ImageUse(
+                record.id,
+                max(last_used(store, record), before.last_used if before else 0.0),
+                came,
+                in_use=record.id in used,
+                pinned=not record.repo_digests,
+            )
+        return list(uses.values())
+
+    async def _remove(self, identity: str, why: str) -> int:
+        """Asks again who uses it: a pod may have come meanwhile."""
+        used = await self._images.in_use()
+        if identity in used:
+            return 0
+        try:
+            removed = await self._images.client.remove(identity, in_use=tuple(used))
+        except ImageError as error:
+            log.warning("image is not removed: %s", error, extra={"image": identity})
+            return 0
+        names = ", ".join(removed.untagged) or identity
+        log.info("removed image %s, %d bytes: %s", names, removed.freed, why)
+        return removed.freed

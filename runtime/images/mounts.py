@@ -1,0 +1,74 @@
+"""Images mounted for somebody to look into: read-only overlays of their layers, named after the image."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from runtime import syscalls as sc
+from runtime.errors import SyscallError
+
+SOURCE = "kubelite-image:"  # and the image's id: the source that /proc/self/mountinfo shows
+
+
+def mount_image(identity: str, layers: Sequence[str], target: str) -> None:
+    """Mount the layers (topmost first) read-only at `target`. Raises SyscallError."""
+    context = sc.fsopen("overlay")
+    with tempfile.TemporaryDirectory(
+        prefix="kubelite-empty-"
+    ) as empty:  # an overlay wants two lower directories
+        try:
+            sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "source", SOURCE + identity)
+            for layer in (*layers, empty):
+                sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "lowerdir+", layer)
+            sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
+            tree = sc.fsmount(context)
+        except SyscallError as error:
+            if error.errno == errno.EINVAL and error.about.startswith("lowerdir+"):
+                _mount_by_options(identity, [*layers, empty], target)
+                return
+            raise SyscallError(
+                error.errno or 0, "mount overlay", f"{target} ({sc.fs_messages(context) or error.about})"
+            ) from error
+        finally:
+            os.close(context)
+        try:
+            sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, attr_set=sc.MOUNT_ATTR_RDONLY, about=target)
+            sc.move_mount(tree, "", sc.AT_FDCWD, target, sc.MOVE_MOUNT_F_EMPTY_PATH, about=target)
+        finally:
+            os.close(tree)
+
+
+def _mount_by_options(identity: str, layers: Sequence[str], target: str) -> None:
+    """mount(2) before Linux 6.5: the options must fit one page, so layers go by descriptor."""
+    fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in layers]
+    try:
+        data = "lowerdir=" + ":".join(f"/proc/self/fd/{fd}" for fd in fds)
+        sc.mount(SOURCE + identity, target, "overlay", sc.MS_RDONLY, data)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def mounts() -> Iterator[tuple[str, str]]:
+    """(mount point, image id) of every image that is mounted here (proc_pid_mountinfo(5))."""
+    with (
+        suppress(FileNotFoundError),
+        open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        for line in file:
+            before, _, after = line.partition(" - ")
+            fields = after.split()
+            if len(fields) > 1 and fields[0] == "overlay" and fields[1].startswith(SOURCE):
+                yield before.split()[4].replace("\\040", " "), fields[1].removeprefix(SOURCE)
+
+
+def mounted_images() -> set[str]:
+    return {identity for _, identity in mounts()}
+
+
+def unmount(target: str) -> None:
+    sc.umount2(target)

@@ -1,0 +1,103 @@
+"""Which unused images go, and when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubelite.durations import parse_duration
+from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
+
+NOW = 100_000.0
+FULL = Disk(1000, 50)  # 95 per cent used
+IMAGES = (
+    ImageUse("recent", NOW - 130, NOW - 9000),
+    ImageUse("oldest", NOW - 9000, NOW - 9000),
+    ImageUse("used", NOW - 9000, NOW - 9000, in_use=True),
+    ImageUse("ours", NOW - 9000, NOW - 9000, pinned=True),
+    ImageUse("just-used", NOW - 100, NOW - 9000),
+    ImageUse("just-came", NOW - 9000, NOW - 100),
+    ImageUse("older-came-later", NOW - 9000, NOW - 8000),
+)
+
+
+def plan(policy: ImageGcPolicy, disk: Disk, uptime: float = 50_000.0) -> GcPlan:
+    return plan_image_gc(policy, disk, IMAGES, now=NOW, uptime=uptime)
+
+
+@pytest.mark.parametrize(
+    ("policy", "disk", "expected"),
+    [
+        (ImageGcPolicy(), Disk(1000, 160), GcPlan()),
+        (ImageGcPolicy(), Disk(1000, 150), GcPlan((), 50, ("oldest", "older-came-later", "recent"))),
+        (ImageGcPolicy(), FULL, GcPlan((), 150, ("oldest", "older-came-later", "recent"))),
+        (ImageGcPolicy(100, 80), Disk(1000, 0), GcPlan()),
+        (ImageGcPolicy(minimum_age=1000), FULL, GcPlan((), 150, ("oldest", "older-came-later"))),
+        (ImageGcPolicy(minimum_age=0), FULL, GcPlan((), 150, (
+            "oldest", "older-came-later", "just-came", "recent", "just-used"))),
+        (ImageGcPolicy(maximum_age=8500), Disk(1000, 900), GcPlan(("oldest", "older-came-later", "just-came"))),
+        (ImageGcPolicy(maximum_age=8500), FULL, GcPlan(
+            ("oldest", "older-came-later", "just-came"), 150, ("recent",))),
+        (ImageGcPolicy(), Disk(0, 0), GcPlan()),
+    ],
+)  # fmt: skip
+def test_the_plan(policy: ImageGcPolicy, disk: Disk, expected: GcPlan) -> None:
+    assert plan(policy, disk) == expected
+
+
+def test_no_image_is_old_for_lack_of_a_look_at_it() -> None:
+    assert plan(ImageGcPolicy(maximum_age=8500), Disk(1000, 900), uptime=8500.0) == GcPlan()
+
+
+_uses = st.builds(
+    ImageUse,
+    id=st.uuids().map(str),
+    last_used=st.floats(0, NOW),
+    came=st.floats(0, NOW),
+    in_use=st.booleans(),
+    pinned=st.booleans(),
+)
+
+
+@given(
+    images=st.lists(_uses, max_size=12),
+    high=st.integers(1, 100),
+    low=st.integers(0, 99),
+    available=st.integers(0, 1000),
+    maximum=st.sampled_from([0.0, 10.0, 50_000.0]),
+)
+def test_what_is_in_use_or_pinned_never_goes(
+    images: list[ImageUse], high: int, low: int, available: int, maximum: float
+) -> None:
+    policy = ImageGcPolicy(high, min(low, high - 1), 120.0, maximum)
+    found = plan_image_gc(policy, Disk(1000, available), images, now=NOW, uptime=NOW)
+    goes = [*found.old, *found.order]
+    assert len(goes) == len(set(goes))
+    by_id = {image.id: image for image in images}
+    assert not any(by_id[i].in_use or by_id[i].pinned for i in goes)
+    assert found.to_free >= 0 and (not found.order or 100 - available // 10 >= high - 1)
+    ages = [by_id[i].last_used for i in found.order]
+    assert ages == sorted(ages), "those unused for longest first"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90.0),
+        ("2m0s", 120.0),
+        ("1h30m", 5400.0),
+        ("1.5h", 5400.0),
+        ("300ms", 0.3),
+        ("0", 0.0),
+        ("24h", 86400.0),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5 m", "1d", "-1s", "-5", "m", "1h-", "inf", "nan", "1e300"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
