@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from kubelite.api.node import Json, Progress
 from kubelite.node.local_cri import LocalCri
-from kubelite.telemetry.diskusage import measure
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
+from runtime.images.content import tree_size
 from runtime.images.mounts import mounted_images
 from runtime.images.names import last_used
 from runtime.images.store import ImageRecord, Removed
@@ -146,7 +146,7 @@ class NodeImages:
                 (volumes, f"{self.root}/pods/{uid}/volumes/kubernetes.io~empty-dir"),
             ):
                 for name in _names(directory):
-                    size = measure(f"{directory}/{name}")[0]
+                    size = tree_size(f"{directory}/{name}")
                     kind["total"] += 1
                     kind["active"] += uid in living
                     kind["size"] += size
