@@ -7,6 +7,7 @@ answers only to whole reads and whole writes anyway.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from runtime.errors import SyscallError
 
@@ -44,6 +45,20 @@ def write(path: str, value: str) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SyscallError(error.errno or 0, "write", f"{value!r} to {path}") from error
+
+
+def write_each(path: str, values: Iterable[str]) -> None:
+    """One write(2) a value, in order, through one descriptor. Raises SyscallError with value and path."""
+    value = ""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for value in values:
+                os.write(fd, value.encode())
         finally:
             os.close(fd)
     except OSError as error:

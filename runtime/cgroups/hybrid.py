@@ -35,7 +35,9 @@ class HybridCgroup:
         existed = self._v1.exists()
         self._v1.create()
         try:
-            self._v2.create()
+            self._v2.create(
+                controllers=False
+            )  # a controller costs memory and time in each cgroup that has it
         except BaseException:
             if not existed:
                 self._v1.remove()
@@ -46,6 +48,7 @@ class HybridCgroup:
         if "hugetlb" not in self._offered or not resources.get("hugepageLimits"):
             return self._v1.apply(resources)
         rest = {key: value for key, value in resources.items() if key != "hugepageLimits"}
+        self._v2.enable()
         return self._v1.apply(rest) + self._v2.apply({"hugepageLimits": resources["hugepageLimits"]})
 
     def attach(self, pid: int) -> None:

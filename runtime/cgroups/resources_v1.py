@@ -13,6 +13,16 @@ from runtime.errors import CapabilityError, SpecError
 
 # What a v1 machine may be asked by a specification written for either kind, and has no need to mind.
 _UNIFIED_WITHOUT_EFFECT = frozenset({"memory.oom.group"})
+_DEFAULTS = frozenset(
+    {
+        ("memory.limit_in_bytes", "-1"),
+        ("memory.memsw.limit_in_bytes", "-1"),
+        ("cpu.cfs_period_us", "100000"),
+        ("cpu.cfs_quota_us", "-1"),
+        ("cpu.shares", "1024"),
+        ("pids.max", "max"),
+    }
+)
 
 
 def plan(resources: Mapping[str, Any]) -> Plan:
@@ -33,6 +43,11 @@ def plan(resources: Mapping[str, Any]) -> Plan:
             f"linux.resources.unified ({', '.join(unknown)}) needs cgroup v2; this machine has v1"
         )
     return made
+
+
+def without_defaults(plan: Plan) -> Plan:
+    """For a cgroup that is new: what it has already need not be written."""
+    return Plan([w for w in plan.writes if (w.file, w.value) not in _DEFAULTS], plan.warnings)
 
 
 def _memory(memory: Mapping[str, Any], made: Plan) -> None:

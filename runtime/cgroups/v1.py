@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import operator
 import os
 import time
 from collections.abc import Mapping
@@ -43,6 +45,7 @@ class V1Cgroup:
         self._dirs = {name: mount + path for name, mount in layout.v1.items()}
         self._places = tuple(mount + path for mount in layout.hierarchies)
         self._memory_mount = layout.v1.get("memory", "")
+        self._new = False  # made by us and not limited since: it has the kernel's defaults
         # The freezer sees all processes; without one (rare) any other hierarchy does.
         self._main = self._dirs.get("freezer") or self._places[0]
 
@@ -59,6 +62,7 @@ class V1Cgroup:
                 if not new and place == self._dirs.get("freezer"):
                     self._thaw_leftover()
             self._prepare(made)
+            self._new = set(self._places).issubset(made)
         except BaseException:
             for place in reversed(made):
                 with contextlib.suppress(OSError):
@@ -81,6 +85,9 @@ class V1Cgroup:
 
     def apply(self, resources: Mapping[str, Any]) -> list[str]:
         plan = resources_v1.plan(resources)
+        if self._new:
+            plan = resources_v1.without_defaults(plan)
+            self._new = False
         _check_before_update(resources, self._dirs.get("memory"))
         warnings = writes.execute(plan, self.directory)
         if "devices" in resources:
@@ -91,8 +98,9 @@ class V1Cgroup:
         place = self._dirs.get("devices")
         if place is None:
             return ["device access is not restricted: the devices controller is not available here"]
-        for file, value in devices.v1_writes(files.read(f"{place}/devices.list"), wanted):
-            files.write(f"{place}/{file}", value)
+        todo = devices.v1_writes(files.read(f"{place}/devices.list"), wanted)
+        for file, pairs in itertools.groupby(todo, key=operator.itemgetter(0)):
+            files.write_each(f"{place}/{file}", (value for _, value in pairs))
         return []
 
     def attach(self, pid: int) -> None:
@@ -229,7 +237,10 @@ class V1Cgroup:
 
 
 def _inherit_cpuset(place: str, *, new: bool = False) -> None:
-    """A new v1 cpuset is empty and takes no process; give it its parent's, after the parent (cpusets.rst)."""
+    """A new v1 cpuset is empty and takes no process; give it its parent's, after the parent (cpusets.rst). Its own
+    children get theirs from the kernel (cgroup.clone_children, which they inherit too): nothing is to do for them."""
+    if new and files.read_or(f"{place}/cpuset.mems").strip():
+        return
     above = os.path.dirname(place)
     for file in ("cpuset.cpus", "cpuset.mems"):
         if not new and files.read(f"{place}/{file}").strip():
@@ -239,6 +250,8 @@ def _inherit_cpuset(place: str, *, new: bool = False) -> None:
             value = files.read(f"{above}/{file}").strip()
         if value:
             files.write(f"{place}/{file}", value)
+    with contextlib.suppress(SyscallError):
+        files.write(f"{place}/cgroup.clone_children", "1")
 
 
 @cache

@@ -53,21 +53,23 @@ class V2Cgroup:
         """cgroup.controllers here; the root itself has all that are offered."""
         return files.read_or(f"{self._dir}/cgroup.controllers").split()
 
-    def create(self) -> None:
-        """mkdir -p, with the controllers enabled in every ancestor's cgroup.subtree_control on the way down. Only
-        inner nodes get them, and no process ever goes into an inner node (the no-internal-process rule)."""
+    def create(self, *, controllers: bool = True) -> None:
+        """mkdir -p, and `enable` unless told otherwise."""
         made: list[str] = []
         try:
             if not files.make(self._dir, made):
                 self._thaw_leftover()
-            self._enable_down()
+            if controllers:
+                self.enable()
         except BaseException:
             for place in reversed(made):
                 with contextlib.suppress(OSError):
                     os.rmdir(place)
             raise
 
-    def _enable_down(self) -> None:
+    def enable(self) -> None:
+        """The controllers, in every ancestor's cgroup.subtree_control on the way down. Only inner nodes get them, and
+        no process ever goes into an inner node (the no-internal-process rule)."""
         if not self._offered:
             return
         wanted = self._offered.intersection(_WANTED)

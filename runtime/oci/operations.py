@@ -45,16 +45,19 @@ class FsMount:
         return f"mount {self.fstype} on {self.target}"
 
     def execute(self, root: Root) -> None:
-        fd = self._target(root)
+        self.mount_on(self._target(root))
+        if self.options.propagation or self.options.recursive_set or self.options.recursive_clear:
+            fd = root.open(self.target)
+            _set_attributes(fd, mounts.Options(0, 0, *self.options[2:]), about=self.target)
+            os.close(fd)
+
+    def mount_on(self, fd: int) -> None:
+        """The mount itself; closes `fd`."""
         try:
             flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly else 0)
             about = f"{self.fstype} on {self.target}"
             sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None, about=about)
         finally:
-            os.close(fd)
-        if self.options.propagation or self.options.recursive_set or self.options.recursive_clear:
-            fd = root.open(self.target)
-            _set_attributes(fd, mounts.Options(0, 0, *self.options[2:]), about=self.target)
             os.close(fd)
 
     def _target(self, root: Root) -> int:
@@ -62,11 +65,15 @@ class FsMount:
             return root.make(self.target, directory=True)
         # What is masked below /proc and /sys is looked up by these very names: they must be ordinary directories
         # of the image, not links to where a copy without masks would appear (CVE-2019-19921, CVE-2023-27561).
-        os.close(root.make(self.target, directory=True))
+        flags, resolve = os.O_PATH | os.O_DIRECTORY, IN_ROOT | sc.RESOLVE_NO_SYMLINKS
         try:
-            return root.open(
-                self.target, os.O_PATH | os.O_DIRECTORY, resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS
-            )
+            try:
+                return root.open(self.target, flags, resolve=resolve)
+            except SyscallError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+            os.close(root.make(self.target, directory=True))
+            return root.open(self.target, flags, resolve=resolve)
         except SyscallError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 message = (
@@ -158,16 +165,21 @@ class CgroupMount:
             FsMount(self.target, "tmpfs", "tmpfs", mounts.Options(flags & ~sc.MS_RDONLY, data=data)).execute(
                 root
             )
+        top = root.open(self.target) if split else -1
         for index, (name, fstype, data) in enumerate(self.hierarchies):
             where = f"{self.target}/{name}".rstrip("/")
             if self.binds:
                 bind = mounts.Options(flags | sc.MS_BIND, self.options.cleared)
                 BindMount(self.binds[index], where, bind).execute(root)
+                continue
+            mount = FsMount(where, fstype, "cgroup", mounts.Options(flags, data=data))
+            if split:  # in the tmpfs of a moment ago: nothing is in the way
+                os.mkdir(name, 0o755, dir_fd=top)
+                mount.mount_on(sc.openat2(top, name, os.O_PATH, resolve=IN_ROOT))
             else:
-                FsMount(where, fstype, "cgroup", mounts.Options(flags, data=data)).execute(root)
+                mount.execute(root)
         if not split:
             return
-        top = root.open(self.target)
         for name, directory in self.links:
             os.symlink(directory, name, dir_fd=top)
         if flags & sc.MS_RDONLY:
@@ -300,11 +312,7 @@ class DeviceNode:
 
     def execute(self, root: Root) -> None:
         parent_path, name = os.path.split(self.path)
-        parent = root.make(parent_path, directory=True)
-        try:
-            self._make(root, parent, name)
-        finally:
-            os.close(parent)
+        self._make(root, root.held(parent_path), name)
 
     def _make(self, root: Root, parent: int, name: str) -> None:
         try:
@@ -338,7 +346,7 @@ class DevLinks:
         return "links in /dev"
 
     def execute(self, root: Root) -> None:
-        dev = root.make("/dev", directory=True)
+        dev = root.held("/dev")
         for name, target in self.links:
             try:
                 if name == "ptmx" and os.path.lexists(f"{proc_path(dev)}/ptmx"):
@@ -348,7 +356,6 @@ class DevLinks:
                 os.symlink(target, name, dir_fd=dev)
             except FileExistsError:
                 continue
-        os.close(dev)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class Root:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.warnings: list[str] = []
+        self._held: dict[str, int] = {}
 
     def open(self, path: str, flags: int = os.O_PATH, *, resolve: int = IN_ROOT) -> int:
         """`path` as seen from inside; symlinks are followed and stay inside."""
@@ -39,6 +40,8 @@ class Root:
         except SyscallError as error:
             if error.errno != errno.ENOENT:
                 raise
+        if (made := self._make_last(path, directory, mode)) >= 0:
+            return made
         done, todo, links = "", [part for part in path.split("/") if part not in ("", ".")], 0
         while todo:
             part = todo.pop(0)
@@ -58,6 +61,32 @@ class Root:
             finally:
                 os.close(parent)
         return self._checked(self.open(done), path, directory)
+
+    def held(self, path: str) -> int:
+        """The descriptor of a directory, made where missing; kept, for the next who asks. For after the mounts: what
+        is mounted on it later is not seen through it."""
+        if path not in self._held:
+            self._held[path] = self.make(path, directory=True)
+        return self._held[path]
+
+    def _make_last(self, path: str, directory: bool, mode: int) -> int:
+        """What is lacking is most often the last part alone. -1: it is not that simple, nothing was made."""
+        above, _, name = path.strip("/").rpartition("/")
+        if name in ("", ".", ".."):
+            return -1
+        try:
+            parent = self.open(above, os.O_PATH | os.O_DIRECTORY)
+        except SyscallError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return -1
+        try:
+            _make_one(parent, name, directory=directory, mode=mode)
+            return sc.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, 0, IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+        except FileExistsError:  # a symlink to nowhere
+            return -1
+        finally:
+            os.close(parent)
 
     def _exists(self, path: str) -> bool:
         try:

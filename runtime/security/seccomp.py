@@ -2,13 +2,13 @@
 
 Compiling takes libseccomp (through pyseccomp, imported only then) some milliseconds; the result depends on nothing
 but the profile, the machine and the library, so it is kept in memory and, given a directory, on disk. A start then
-costs a hash and seccomp(2). Sources: runtime-spec config-linux.md "Seccomp", seccomp(2), seccomp_rule_add(3).
+costs a comparison and seccomp(2). Sources: runtime-spec config-linux.md "Seccomp", seccomp(2), seccomp_rule_add(3).
 """
 
 from __future__ import annotations
 
+import copy
 import ctypes
-import hashlib
 import json
 import os
 import struct
@@ -21,7 +21,17 @@ from runtime.security import seccomp_default
 from runtime.syscalls import syscall
 
 if TYPE_CHECKING:
+    from hashlib import sha256
+
     import pyseccomp
+else:
+    try:  # hashlib would bring OpenSSL into every shim
+        from _sha2 import sha256
+    except ImportError:
+        try:
+            from _sha256 import sha256  # Python 3.11
+        except ImportError:
+            from hashlib import sha256
 
 _FORMAT = (
     1  # raise when the same profile compiles to something else: old cache files are then not met any more
@@ -29,6 +39,7 @@ _FORMAT = (
 _EPERM, _ENOSYS = 1, 38
 _SET_MODE_FILTER = 1
 _MAX_INSNS = 4096 * 8
+_REMEMBERED = 16
 
 ACTIONS: dict[str, int] = {
     "SCMP_ACT_KILL": 0x00000000,
@@ -58,7 +69,8 @@ FLAGS: dict[str, int] = {
 }
 NEW_LISTENER = 8
 
-_memory: dict[str, bytes] = {}
+_cache_dir: str | None = None
+_memory: list[tuple[Mapping[str, Any], bytes]] = []  # few: a node's containers have a handful of profiles
 
 
 def default_profile(caps: frozenset[str]) -> dict[str, Any]:
@@ -83,15 +95,29 @@ def compile(profile: Mapping[str, Any], *, cache_dir: str | None = None) -> byte
     default's EPERM, so that a newer libc falls back instead of failing (runc does the same).
     Raises SpecError for a malformed profile, CapabilityError when libseccomp is not installed.
     """
-    key = _key(profile)
-    if (found := _memory.get(key)) is not None:
-        return found
-    code = _load(cache_dir, key)
-    if code is None:
-        code = _compile(profile)
-        _save(cache_dir, key, code)
-    _memory[key] = code
-    return code
+    for known, code in _memory:
+        if known == profile:
+            return code
+    cache_dir = cache_dir or _cache_dir
+    key = _key(profile) if cache_dir is not None else ""
+    found = _load(cache_dir, key)
+    if found is None:
+        found = _compile(profile)
+        _save(cache_dir, key, found)
+    remember(profile, found)
+    return found
+
+
+def remember(profile: Mapping[str, Any], code: bytes) -> None:
+    """What `compile` gave for a profile, here or in another process on this machine."""
+    _memory.append((copy.deepcopy(profile), code))
+    del _memory[:-_REMEMBERED]
+
+
+def keep_in(directory: str) -> None:
+    """From now on `compile` looks there, and leaves there what it made. Root's alone: what is in it is believed."""
+    global _cache_dir  # noqa: PLW0603
+    _cache_dir = directory
 
 
 def install_flags(profile: Mapping[str, Any]) -> int:
@@ -123,7 +149,7 @@ def install(bpf: bytes, flags: int = 0) -> int:
 
 def _key(profile: Mapping[str, Any]) -> str:
     text = json.dumps([_FORMAT, os.uname().machine, _library_version(), profile], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text.encode()).hexdigest()
 
 
 @cache

@@ -21,6 +21,7 @@ from typing import Any
 
 from runtime.cgroups import Cgroup
 from runtime.errors import RuntimeFault, StateError
+from runtime.security import seccomp
 from runtime.shim import sandbox, state
 from runtime.shim.exec import Execs
 from runtime.shim.loop import Loop, Timer
@@ -56,6 +57,7 @@ def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inhe
         config, listener = SandboxConfig.from_json(json.loads(packet)), socket.socket(fileno=fds[0])
         control.close()
         undo.callback(state.remove_run_dir, config.run_dir)
+        seccomp.keep_in(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")
         pod, warnings = sandbox.set_up(config, inherited, undo)
         shim = Shim(config, pod, listener)
         shim.write_state()
@@ -295,6 +297,7 @@ class Shim:
         assert self._shutdown is not None
         client, number, timer = self._shutdown
         try:
+            self._supervisor.remove_cgroups()  # inner ones first: each is then one rmdir(2) a hierarchy
             self._pod.remove()
         except RuntimeFault as fault:
             self._shutdown = None

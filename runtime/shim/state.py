@@ -40,11 +40,22 @@ def write_json(run_dir: str, name: str, data: dict[str, Any]) -> None:
     os.rename(temporary, path)
 
 
+def read_bytes(path: str) -> bytes:
+    """The whole file, by three system calls where `open` takes eight."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
 def read_json(run_dir: str, name: str) -> dict[str, Any] | None:
     """None when the file is not there or is not a JSON object (a disk that was full at the wrong moment)."""
     try:
-        with open(f"{run_dir}/{name}", "rb") as file:
-            data = json.loads(file.read())
+        data = json.loads(read_bytes(f"{run_dir}/{name}"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return data if isinstance(data, dict) else None
@@ -88,10 +99,10 @@ def remove_run_dir(run_dir: str) -> None:
 def process_start(pid: int) -> int:
     """Field 22 of /proc/<pid>/stat: clock ticks from boot to its start; 0 when it is gone or a zombie."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # the name (field 2) may contain anything
+        content = read_bytes(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return 0
+    fields = content.rpartition(b")")[2].split()  # the name (field 2) may contain anything
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 

@@ -26,7 +26,7 @@ from runtime.shim import streams
 from runtime.shim.logs import LogFile
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContainer, RootfsOverlay
-from runtime.shim.state import process_start
+from runtime.shim.state import process_start, read_bytes
 
 DRAIN_SECONDS = 0.5
 KILL_AGAIN_SECONDS = 1.0  # a stop whose SIGKILL did not end it yet (frozen, forking) is repeated at this pace
@@ -260,6 +260,12 @@ class Supervisor:
         for found in self.live:
             self._kill_now(found)
 
+    def remove_cgroups(self) -> None:
+        """Of containers that have ended; the pod's own, with whatever is left in it, is the caller's."""
+        for found in self.containers.values():
+            if not found.live:
+                found.handle.cgroup.remove()
+
     # --- the end ---
 
     def reap(self) -> None:
@@ -362,8 +368,7 @@ def _open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
 
 def _read_spec(bundle: str) -> dict[str, Any]:
     try:
-        with open(f"{bundle}/config.json", "rb") as file:
-            spec = json.loads(file.read())
+        spec = json.loads(read_bytes(f"{bundle}/config.json"))
     except OSError as error:
         raise SpecError(f"{bundle}/config.json cannot be read: {error.strerror}") from error
     except ValueError as error:

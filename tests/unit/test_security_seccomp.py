@@ -194,16 +194,16 @@ def test_several_conditions_join_unless_they_are_on_one_argument() -> None:
 def test_cache_on_disk_is_used_and_mistrusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "seccomp"
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["dup"], "action": "SCMP_ACT_TRAP"}]}
-    monkeypatch.setattr(seccomp, "_memory", {})
+    monkeypatch.setattr(seccomp, "_memory", [])
     code = seccomp.compile(profile, cache_dir=str(cache))
     (file,) = cache.iterdir()
     assert file.read_bytes() == code
     other = b"\0" * 16
     file.write_bytes(other)
     assert seccomp.compile(profile, cache_dir=str(cache)) == code  # from memory
-    monkeypatch.setattr(seccomp, "_memory", {})
+    monkeypatch.setattr(seccomp, "_memory", [])
     assert seccomp.compile(profile, cache_dir=str(cache)) == other  # from disk
-    monkeypatch.setattr(seccomp, "_memory", {})
+    monkeypatch.setattr(seccomp, "_memory", [])
     file.write_bytes(code[:-3])  # cut short: not a program
     assert seccomp.compile(profile, cache_dir=str(cache)) == code
 
