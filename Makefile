@@ -1,6 +1,6 @@
 # Everything a person does with a checkout. `make run` and `make test` need nothing but python3, make and git.
 
-PYTHON ?= python3
+PYTHON ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 PREFIX ?= /usr/local
