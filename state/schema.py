@@ -10,99 +10,49 @@ version older still opens the file (it ignores what it does not know).
 
 from __future__ import annotations
 
-from typing import Any
+import sqlite3
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    bindparam,
-    create_engine,
-    delete,
-    event,
-    insert,
-)
-from sqlalchemy.dialects import sqlite
-
-metadata = MetaData()
-
-objects = Table(
-    "objects",
-    metadata,
-    Column("uid", String, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("namespace", String, nullable=False),  # "" for kinds without one
-    Column("name", String, nullable=False),
-    Column("resource_version", Integer, nullable=False),
-    Column("doc", Text, nullable=False),  # the whole object as JSON
-    Index("objects_by_name", "kind", "namespace", "name", unique=True),
-)
-
-containers = Table(
-    "containers",
-    metadata,
-    Column("id", String, primary_key=True),
-    Column("pod_uid", String, nullable=False, index=True),
-    Column("name", String, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("state", String, nullable=False),
-    Column("updated_at", Float, nullable=False),  # Unix seconds
-    Column("doc", Text, nullable=False),  # the last record its shim gave, as JSON
-)
-
-meta = Table(
-    "meta",
-    metadata,
-    Column("key", String, primary_key=True),
-    Column("value", Text, nullable=False),
+#: Version 1. `objects.namespace` is "" for kinds without one; `doc` is the whole object as JSON, a container's the last
+#: record that its shim gave; `updated_at` is Unix seconds.
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS objects (
+        uid VARCHAR NOT NULL, kind VARCHAR NOT NULL, namespace VARCHAR NOT NULL, name VARCHAR NOT NULL,
+        resource_version INTEGER NOT NULL, doc TEXT NOT NULL, PRIMARY KEY (uid))""",
+    "CREATE UNIQUE INDEX IF NOT EXISTS objects_by_name ON objects (kind, namespace, name)",
+    """CREATE TABLE IF NOT EXISTS containers (
+        id VARCHAR NOT NULL, pod_uid VARCHAR NOT NULL, name VARCHAR NOT NULL, attempt INTEGER NOT NULL,
+        state VARCHAR NOT NULL, updated_at FLOAT NOT NULL, doc TEXT NOT NULL, PRIMARY KEY (id))""",
+    "CREATE INDEX IF NOT EXISTS ix_containers_pod_uid ON containers (pod_uid)",
+    "CREATE TABLE IF NOT EXISTS meta (key VARCHAR NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key))",
 )
 
 #: One SQL list a version: MIGRATIONS[n] brings user_version n to n + 1. Version 1 is the tables above.
 MIGRATIONS: tuple[tuple[str, ...], ...] = ((),)
 SCHEMA_VERSION = len(MIGRATIONS)
 
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
 
-def _statements(table: Table, key: Column[Any]) -> tuple[str, str, tuple[str, ...]]:
-    """(delete by key, insert, the columns in the order of the insert's placeholders), for many rows at once."""
-    dialect = sqlite.dialect()
-    insertion = insert(table).compile(dialect=dialect)
-    deletion = delete(table).where(key == bindparam("key")).compile(dialect=dialect)
-    assert insertion.positiontup is not None
-    return str(deletion), str(insertion), tuple(insertion.positiontup)
-
-
-#: Compiled once: what a commit is made of.
-OBJECTS, CONTAINERS = _statements(objects, objects.c.uid), _statements(containers, containers.c.id)
-SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
-
-
-def open_engine(path: str) -> Engine:
-    """An engine on the file at `path` with kubelite's pragmas on every connection."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": 5.0})
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine
+GET_OBJECTS = "SELECT uid, kind, namespace, name, resource_version, doc FROM objects"
+GET_CONTAINERS = "SELECT id, pod_uid, name, attempt, state, updated_at, doc FROM containers"
+GET_VERSION = "SELECT value FROM meta WHERE key = 'resource_version'"
+PUT_OBJECT = """INSERT INTO objects (uid, kind, namespace, name, resource_version, doc) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (uid) DO UPDATE SET resource_version = excluded.resource_version, doc = excluded.doc"""
+PUT_CONTAINER = """INSERT INTO containers (id, pod_uid, name, attempt, state, updated_at, doc)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at, doc = excluded.doc"""
+PUT_VERSION = "INSERT OR REPLACE INTO meta (key, value) VALUES ('resource_version', ?)"
+FORGET_OBJECT = "DELETE FROM objects WHERE uid = ?"
+FORGET_CONTAINER = "DELETE FROM containers WHERE id = ?"
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the file to `SCHEMA_VERSION`. A newer file is left as it is: newer versions only add."""
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-    metadata.create_all(connection)
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to `SCHEMA_VERSION`, within the caller's transaction. A newer file is left as it is: newer
+    versions only add."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for statement in _TABLES:
+        connection.execute(statement)
     for step in MIGRATIONS[max(version, 1) :]:
         for statement in step:
-            connection.exec_driver_sql(statement)
+            connection.execute(statement)
     if version < SCHEMA_VERSION:
-        connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -17,70 +17,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import json
-import os
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from operator import attrgetter
 
-from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import DatabaseError, OperationalError
-
-from state import schema
+from state.database import Database, DatabaseError
 from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
-from state.reserve import Reserve
+from state.records import Change, ChangeType, ContainerRow, Doc, Record
 
-Doc = dict[str, Any]
-ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
+__all__ = ["Change", "ContainerRow", "Doc", "Record", "Store", "Watch"]
 
-RESERVE = ".reserve"  # beside the state file: see Reserve
 HISTORY = 4096  # changes kept for watchers that come back with a resourceVersion
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One object. `doc` is the whole of it (metadata.resourceVersion included) and must not be changed in place."""
-
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-    resource_version: int
-    doc: Doc
-
-    @property
-    def metadata(self) -> Doc:
-        found: Doc = self.doc["metadata"]
-        return found
-
-    @property
-    def deleting(self) -> bool:
-        return bool(self.metadata.get("deletionTimestamp"))
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a watcher gets: the object as it is after the change (as it last was, when DELETED)."""
-
-    type: ChangeType
-    record: Record
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerRow:
-    """The last known record of one container instance; `doc` is a shim's ContainerRecord as JSON object."""
-
-    id: str
-    pod_uid: str
-    name: str
-    attempt: int
-    state: str
-    updated_at: float
-    doc: Doc
 
 
 @dataclass(slots=True)
@@ -103,6 +52,7 @@ class _Batch:
     names: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     containers: dict[str, ContainerRow | None] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)  # uids that were deleted, also those that have come again
 
     def by_uid(self, uid: str) -> Record | None:
         return self.objects[uid] if uid in self.objects else self.store.get_uid(uid)
@@ -113,6 +63,8 @@ class _Batch:
 
     def put(self, kind: ChangeType, record: Record) -> None:
         gone = kind == "DELETED"
+        if gone:
+            self.moved.add(record.uid)
         self.objects[record.uid] = None if gone else record
         self.names[record.kind, record.namespace, record.name] = None if gone else record.uid
         self.changes.append(Change(kind, record))
@@ -165,81 +117,39 @@ class Watch:
 class Store:
     """See the module's text. Open with `Store.open(path)`, end with `await close()`. One event loop, one process."""
 
-    def __init__(self, engine: Engine, path: str, *, set_aside: str = "") -> None:
-        self._engine = engine
-        self.path = path
-        self.set_aside = set_aside
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.path = database.path
+        self.set_aside = database.set_aside
         self.resource_version = 0
         self._objects: dict[str, Record] = {}
+        self._kinds: dict[str, dict[str, Record]] = {}  # kind -> uid -> record
         self._names: dict[tuple[str, str, str], str] = {}
-        self._containers: dict[str, dict[str, ContainerRow]] = {}
+        self._containers: dict[str, dict[str, ContainerRow]] = {}  # pod's uid -> id -> row
+        self._pods: dict[str, str] = {}  # container's id -> pod's uid
         self._history: deque[Change] = deque(maxlen=HISTORY)
         self._watches: list[Watch] = []
         self._queue: deque[_Write] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self._connection: Connection | None = None  # the writer thread's
-        self._synchronous = True  # what it commits with
-        self._reserve = Reserve(path + RESERVE)
 
     @classmethod
     def open(cls, path: str) -> Store:
         """Open or create the file at `path`. Raises StorageFailed when the place itself cannot be used."""
-        reserve = Reserve(path + RESERVE)
-        while True:
-            try:
-                store = cls._load_or_set_aside(path)
-                store._reserve.keep()
-                return store
-            except (OSError, DatabaseError) as error:
-                if not (_looks_full(error) and reserve.give()):
-                    raise StorageFailed(f"cannot open the state file {path}: {_words(error)}") from error
-
-    @classmethod
-    def _load_or_set_aside(cls, path: str) -> Store:
         try:
-            return cls._load(path)
-        except DatabaseError as error:
-            if isinstance(error, OperationalError) and not _looks_damaged(error):
-                raise
-            return cls._load(path, set_aside=_set_aside(path))
-
-    @classmethod
-    def _load(cls, path: str, *, set_aside: str = "") -> Store:
-        _keep_private(path)
-        engine = schema.open_engine(path)
-        store = cls(engine, path, set_aside=set_aside)
-        try:
-            with engine.begin() as connection:
-                if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() != "ok":
-                    raise DatabaseError(
-                        "PRAGMA quick_check", None, Exception("database disk image is malformed")
-                    )
-                schema.migrate(connection)
-                store._read(connection)
-        except (DatabaseError, ValueError) as error:
-            engine.dispose()
-            if isinstance(error, ValueError):  # a document that is no JSON: the file was written over
-                raise DatabaseError("read", None, Exception("database disk image is malformed")) from error
-            raise
+            database, found = Database.open(path)
+        except (OSError, DatabaseError) as error:
+            raise StorageFailed(f"cannot open the state file {path}: {error}") from error
+        store = cls(database)
+        for record in found.objects:
+            store._publish_object(record.uid, record)
+            store._names[record.kind, record.namespace, record.name] = record.uid
+        for row in found.containers:
+            store._publish_container(row.id, row)
+        versions = (record.resource_version for record in found.objects)
+        store.resource_version = max(found.resource_version, *versions, 0)
         return store
-
-    def _read(self, connection: Connection) -> None:
-        for row in connection.execute(select(schema.objects)):
-            record = Record(
-                row.kind, row.namespace, row.name, row.uid, row.resource_version, json.loads(row.doc)
-            )
-            self._objects[record.uid] = record
-            self._names[record.kind, record.namespace, record.name] = record.uid
-            self.resource_version = max(self.resource_version, record.resource_version)
-        for row in connection.execute(select(schema.containers)):
-            found = ContainerRow(
-                row.id, row.pod_uid, row.name, row.attempt, row.state, row.updated_at, json.loads(row.doc)
-            )
-            self._containers.setdefault(found.pod_uid, {})[found.id] = found
-        query = select(schema.meta.c.value).where(schema.meta.c.key == "resource_version")
-        self.resource_version = max(self.resource_version, int(connection.execute(query).scalar() or 0))
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -255,9 +165,13 @@ class Store:
 
     def list(self, kind: str, namespace: str | None = None) -> list[Record]:
         """Objects of a kind, of one namespace or of all (None), sorted by namespace and name."""
-        records = list(self._objects.values())  # one step: the metrics ask in a thread of their own
-        found = (r for r in records if r.kind == kind and namespace in (None, r.namespace))
-        return sorted(found, key=lambda r: (r.namespace, r.name))
+        records = list(
+            self._kinds.get(kind, {}).values()
+        )  # one step: the metrics ask in a thread of their own
+        if namespace is not None:
+            records = [r for r in records if r.namespace == namespace]
+        records.sort(key=_by_name)
+        return records
 
     def containers(self, pod_uid: str) -> tuple[ContainerRow, ...]:
         """The recorded container instances of a pod, oldest attempt first."""
@@ -374,13 +288,8 @@ class Store:
         """Wait for what is queued, fold the log into the file, let go."""
         while self._queue or self._writer is not None:
             await asyncio.wait([self._start()])
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._let_go)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
         self._thread.shutdown(wait=True)
-        self._engine.dispose()
-
-    def _let_go(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
 
     async def _submit(
         self, decide: Callable[[_Batch], Record | None], *, durable: bool = True, delay: float = 0.0
@@ -427,54 +336,20 @@ class Store:
                     for write in writes:  # one of them cannot be stored at all: the others can
                         await self._write_together([write])
                     return
-                error = StorageFailed(f"cannot write the state file {self.path}: {_words(failure)}")
+                error = StorageFailed(f"cannot write the state file {self.path}: {failure}")
                 error.__cause__ = failure
         for write, result in decided:
             _settle(write.done, error if error and not isinstance(result, Exception) else result)
 
     def _commit(self, batch: _Batch) -> None:
-        """In the writer's thread; when the disk is full, in the space that is kept for that."""
-        while True:
-            try:
-                self._commit_once(batch)
-                break
-            except (OSError, DatabaseError) as error:
-                if not (_looks_full(error) and self._reserve.give()):
-                    raise
-        self._reserve.keep()
-
-    def _commit_once(self, batch: _Batch) -> None:
-        """On a connection of its own that is kept."""
-        try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            self._write(self._connection, batch)
-        except BaseException:
-            connection, self._connection, self._synchronous = self._connection, None, True
-            if connection is not None:
-                connection.invalidate()
-                connection.close()
-            raise
-
-    def _write(self, connection: Connection, batch: _Batch) -> None:
-        with connection.begin():
-            if (
-                batch.durable != self._synchronous
-            ):  # outside of SQLite's transaction, which the first change begins
-                connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if batch.durable else 'NORMAL'}")
-                self._synchronous = batch.durable
-            rows = [_object_row(record) for record in batch.objects.values() if record is not None]
-            _replace_rows(connection, schema.OBJECTS, list(batch.objects), rows)
-            rows = [_container_row(row) for row in batch.containers.values() if row is not None]
-            _replace_rows(connection, schema.CONTAINERS, list(batch.containers), rows)
-            connection.exec_driver_sql(schema.SET_META, ("resource_version", str(batch.version)))
+        """In the writer's thread."""
+        self._database.commit(
+            batch.objects, batch.containers, version=batch.version, durable=batch.durable, moved=batch.moved
+        )
 
     def _publish(self, batch: _Batch) -> None:
         for uid, record in batch.objects.items():
-            if record is None:
-                self._objects.pop(uid, None)
-            else:
-                self._objects[uid] = record
+            self._publish_object(uid, record)
         for key, found in batch.names.items():
             if found is None:
                 self._names.pop(key, None)
@@ -488,13 +363,27 @@ class Store:
             for watch in tuple(self._watches):
                 watch.offer(change)
 
+    def _publish_object(self, uid: str, record: Record | None) -> None:
+        old = self._objects.pop(uid, None)
+        if old is not None and (record is None or record.kind != old.kind):
+            del self._kinds[old.kind][uid]
+        if record is not None:
+            self._objects[uid] = self._kinds.setdefault(record.kind, {})[uid] = record
+
     def _publish_container(self, identity: str, row: ContainerRow | None) -> None:
         if row is not None:
             self._containers.setdefault(row.pod_uid, {})[identity] = row
+            self._pods[identity] = row.pod_uid
             return
-        for uid, rows in list(self._containers.items()):
-            if rows.pop(identity, None) is not None and not rows:
+        uid = self._pods.pop(identity, None)
+        if uid is not None:
+            rows = self._containers[uid]
+            del rows[identity]
+            if not rows:
                 del self._containers[uid]
+
+
+_by_name = attrgetter("namespace", "name")
 
 
 def _attempt(write: _Write, batch: _Batch) -> Record | Exception | None:
@@ -544,71 +433,3 @@ def _same(old: Doc, new: Doc) -> bool:
 def _present(record: Record | None) -> Record:
     assert record is not None
     return record
-
-
-def _replace_rows(
-    connection: Connection, sql: tuple[str, str, tuple[str, ...]], keys: list[str], rows: list[dict[str, Any]]
-) -> None:
-    """All rows of `keys` go before the new ones come: a name may pass from one object to another."""
-    deletion, insertion, columns = sql
-    if keys:
-        connection.exec_driver_sql(deletion, [(key,) for key in keys])
-    if rows:
-        connection.exec_driver_sql(insertion, [tuple(row[column] for column in columns) for row in rows])
-
-
-def _object_row(record: Record) -> dict[str, Any]:
-    return {
-        "uid": record.uid,
-        "kind": record.kind,
-        "namespace": record.namespace,
-        "name": record.name,
-        "resource_version": record.resource_version,
-        "doc": json.dumps(record.doc, separators=(",", ":"), ensure_ascii=False),
-    }
-
-
-def _container_row(row: ContainerRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "pod_uid": row.pod_uid,
-        "name": row.name,
-        "attempt": row.attempt,
-        "state": row.state,
-        "updated_at": row.updated_at,
-        "doc": json.dumps(row.doc, separators=(",", ":"), ensure_ascii=False),
-    }
-
-
-def _words(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error)
-
-
-def _looks_damaged(error: DatabaseError) -> bool:
-    """What SQLite says of the content. "disk I/O error" is the disk's (a full one says it of its own log's index)."""
-    return any(word in _words(error) for word in ("malformed", "not a database"))
-
-
-def _looks_full(error: Exception) -> bool:
-    """SQLite says "disk I/O error" where it was its log's index that found no space."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(word in _words(error) for word in ("disk is full", "disk I/O error"))
-
-
-def _keep_private(path: str) -> None:
-    """Secrets are in it: nobody but its owner may read it or SQLite's log of it, which gets the file's own mode. Before
-    SQLite has it open: closing a descriptor of a file lets go of all the process's locks on it (fcntl(2))."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.chmod(path + suffix, 0o600)
-
-
-def _set_aside(path: str) -> str:
-    """Move a damaged file and its log out of the way; returns the new name."""
-    kept = f"{path}.damaged-{int(time.time())}"
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path + suffix, kept + suffix)
-    return kept

@@ -65,6 +65,25 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     await again.close()
 
 
+async def test_one_commit_passes_names_and_uids_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    store = Store.open(path)
+    await store.create("Pod", pod("a", uid="first"))
+    await store.create("Pod", pod("b", uid="second"))
+    await asyncio.gather(
+        store.delete("first"),
+        store.create("Pod", pod("a", uid="third")),  # another object of the name
+        store.delete("second"),
+        store.create("ConfigMap", pod("c", uid="second")),  # another name and kind for the uid
+    )
+    for look in range(2):
+        assert [(r.name, r.uid) for r in store.list("Pod")] == [("a", "third")], look
+        assert [(r.name, r.uid) for r in store.list("ConfigMap")] == [("c", "second")], look
+        await store.close()
+        store = Store.open(path)
+    await store.close()
+
+
 async def test_a_burst_shares_commits_and_keeps_order(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     commits = 0
@@ -119,13 +138,13 @@ async def test_a_list_is_one_look_whatever_is_written_meanwhile(tmp_path: Path) 
 
     class Sly:
         @property
-        def kind(self) -> str:
-            store._objects["more"] = record
-            return "Other"
+        def namespace(self) -> str:
+            store._kinds["Pod"]["more"] = record
+            return "other"
 
-    store._objects["sly"] = Sly()  # type: ignore[assignment]
-    assert store.list("Pod") == [record]
-    del store._objects["sly"], store._objects["more"]
+    store._kinds["Pod"]["sly"] = Sly()  # type: ignore[assignment]
+    assert store.list("Pod", "default") == [record]
+    assert len(store._kinds["Pod"]) == 3
     await store.close()
 
 
@@ -167,14 +186,12 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
 async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     await store.create("Pod", pod("a"))
-    while store._reserve.give():
+    while store._database.reserve.give():
         pass
-    assert store._connection is not None
-    with store._connection.begin():
-        connection = store._connection
-        connection.exec_driver_sql("PRAGMA max_page_count=1")
-        limit = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        connection.exec_driver_sql(f"PRAGMA max_page_count={limit}")
+    connection = store._database.connection
+    assert connection is not None
+    (limit,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count={limit}")
     with pytest.raises(StorageFailed, match="full"):
         await store.create("Pod", pod("big", text="x" * 100_000))
     assert store.get("Pod", "default", "big") is None
@@ -242,15 +259,15 @@ async def test_what_need_not_be_durable_waits_for_no_disk_and_what_is_in_no_hurr
 ) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     batches: list[tuple[int, int, int]] = []  # changes, rows, PRAGMA synchronous
-    write = store._write
+    commit = store._commit
 
-    def spy(connection: Any, batch: Any) -> None:
-        write(connection, batch)
-        level = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
-        connection.commit()
+    def spy(batch: Any) -> None:
+        commit(batch)
+        assert store._database.connection is not None
+        (level,) = store._database.connection.execute("PRAGMA synchronous").fetchone()
         batches.append((len(batch.changes), len(batch.containers), level))
 
-    monkeypatch.setattr(store, "_write", spy)
+    monkeypatch.setattr(store, "_commit", spy)
     await store.create("Pod", pod("a"), durable=False)
     slow = asyncio.create_task(store.put_containers({"c1": row("c1", "uid-a")}, durable=False, delay=30))
     await asyncio.sleep(0)

@@ -1,0 +1,232 @@
+"""The state file: what the store's commits look like in SQLite, what damage and a full disk look like, and what is
+done about them.
+
+The standard library's sqlite3 with SQL of our own (schema.py): three tables and seven statements are no reason for an
+object mapper in a process that wants to be up in half a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from state import schema
+from state.records import ContainerRow, Record
+from state.reserve import Reserve
+
+DatabaseError = sqlite3.DatabaseError  # what SQLite says, of whatever kind
+
+RESERVE = ".reserve"  # beside the state file: see Reserve
+BUSY = 5.0  # seconds to wait for another process that has the file locked (a backup, say)
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was in the file."""
+
+    objects: tuple[Record, ...]
+    containers: tuple[ContainerRow, ...]
+    resource_version: int
+
+
+class Database:
+    """One process's connection to the file at `path`. Opened by `open`, then used by one thread at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.set_aside = ""  # what a damaged file is called now
+        self.reserve = Reserve(path + RESERVE)
+        self.connection: sqlite3.Connection | None = None
+        self._synchronous = True  # what it commits with
+
+    @classmethod
+    def open(cls, path: str) -> tuple[Self, Contents]:
+        """Open or create; a damaged file is set aside. Raises OSError or DatabaseError when the place itself cannot be
+        used."""
+        database = cls(path)
+        while True:
+            try:
+                found = database._open_or_set_aside()
+                database.reserve.keep()
+                return database, found
+            except (OSError, DatabaseError) as error:
+                if not (looks_full(error) and database.reserve.give()):
+                    raise
+
+    def _open_or_set_aside(self) -> Contents:
+        try:
+            return self._open_sound()
+        except DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not _looks_damaged(error):
+                raise
+            self.set_aside = _set_aside(self.path)
+            return self._open_sound()
+
+    def _open_sound(self) -> Contents:
+        _keep_private(self.path)
+        connection = self._connect()
+        try:
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise _damaged()
+            with _transaction(connection):
+                schema.migrate(connection)
+            return _contents(connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        """Transactions are begun and ended by us alone (isolation_level None)."""
+        connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in schema.PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        self.connection, self._synchronous = connection, True
+        return connection
+
+    def close(self) -> None:
+        """Fold the log into the file and let go."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+    def commit(
+        self,
+        objects: Mapping[str, Record | None],
+        containers: Mapping[str, ContainerRow | None],
+        *,
+        version: int,
+        durable: bool,
+        moved: Collection[str] = (),
+    ) -> None:
+        """Put what is there by its key, forget what is None, and what has `moved` before it is put; all of it or
+        nothing. When the disk is full, in the space that is kept for that. Raises OSError or DatabaseError."""
+        while True:
+            try:
+                self.write(objects, containers, version=version, durable=durable, moved=moved)
+                break
+            except (OSError, DatabaseError) as error:
+                if not (looks_full(error) and self.reserve.give()):
+                    raise
+        self.reserve.keep()
+
+    def write(
+        self,
+        objects: Mapping[str, Record | None],
+        containers: Mapping[str, ContainerRow | None],
+        *,
+        version: int,
+        durable: bool,
+        moved: Collection[str],
+    ) -> None:
+        """One attempt; after a failed one the next begins with a new connection."""
+        connection = self.connection or self._connect()
+        try:
+            if durable != self._synchronous:  # not within a transaction: it would have no effect there
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._synchronous = durable
+            with _transaction(connection):
+                # all that goes before what comes: a name may pass from one object to another
+                connection.executemany(schema.FORGET_OBJECT, ((uid,) for uid in moved))
+                gone = ((key,) for key, row in containers.items() if row is None)
+                connection.executemany(schema.FORGET_CONTAINER, gone)
+                connection.executemany(schema.PUT_OBJECT, (_object_row(r) for r in objects.values() if r))
+                connection.executemany(
+                    schema.PUT_CONTAINER, (_container_row(r) for r in containers.values() if r)
+                )
+                connection.execute(schema.PUT_VERSION, (str(version),))
+        except BaseException:
+            with contextlib.suppress(DatabaseError):
+                self.close()
+            raise
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(DatabaseError):  # there may be none any more
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _contents(connection: sqlite3.Connection) -> Contents:
+    """Raises DatabaseError, also for a document that is no JSON: the file was written over."""
+    objects = (
+        Record(kind, namespace, name, uid, version, _decoded(doc))
+        for uid, kind, namespace, name, version, doc in connection.execute(schema.GET_OBJECTS)
+    )
+    containers = (
+        ContainerRow(identity, pod_uid, name, attempt, state, updated_at, _decoded(doc))
+        for identity, pod_uid, name, attempt, state, updated_at, doc in connection.execute(
+            schema.GET_CONTAINERS
+        )
+    )
+    versions = (int(value) for (value,) in connection.execute(schema.GET_VERSION))
+    return Contents(tuple(objects), tuple(containers), max(versions, default=0))
+
+
+def _object_row(record: Record) -> tuple[Any, ...]:
+    doc = _encode(record.doc)
+    return record.uid, record.kind, record.namespace, record.name, record.resource_version, doc
+
+
+def _container_row(row: ContainerRow) -> tuple[Any, ...]:
+    return row.id, row.pod_uid, row.name, row.attempt, row.state, row.updated_at, _encode(row.doc)
+
+
+def _decoded(doc: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(doc)
+    except ValueError as error:
+        raise _damaged() from error
+    return found
+
+
+def _damaged() -> sqlite3.DatabaseError:
+    return DatabaseError("database disk image is malformed")
+
+
+def _looks_damaged(error: DatabaseError) -> bool:
+    """What SQLite says of the content. "disk I/O error" is the disk's (a full one says it of its own log's index)."""
+    return any(word in str(error) for word in ("malformed", "not a database"))
+
+
+def looks_full(error: Exception) -> bool:
+    """SQLite says "disk I/O error" where it was its log's index that found no space."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(word in str(error) for word in ("disk is full", "disk I/O error"))
+
+
+def _keep_private(path: str) -> None:
+    """Secrets are in it: nobody but its owner may read it or SQLite's log of it, which gets the file's own mode. Before
+    SQLite has it open: closing a descriptor of a file lets go of all the process's locks on it (fcntl(2))."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(path + suffix, 0o600)
+
+
+def _set_aside(path: str) -> str:
+    """Move a damaged file and its log out of the way; returns the new name."""
+    kept = f"{path}.damaged-{int(time.time())}"
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path + suffix, kept + suffix)
+    return kept
