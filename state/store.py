@@ -234,6 +234,22 @@ class Store:
 
         return _present(await self._submit(decide, durable=durable, delay=delay))
 
+    def post(self, kind: str, doc: Doc, *, delay: float) -> asyncio.Future[Record | None]:
+        """Add or replace an object that nobody waits for and that a power cut may take, with the next write that is
+        not put off, or after `delay` seconds."""
+        metadata = doc["metadata"]
+        key = (kind, metadata.get("namespace", ""), metadata["name"])
+
+        def decide(batch: _Batch) -> Record:
+            old = batch.by_uid(metadata["uid"])
+            if old is not None:
+                return _replace(batch, old, doc)
+            record = _stamped(Record(*key, metadata["uid"], batch.next_version(), doc))
+            batch.put("ADDED", record)
+            return record
+
+        return self._enqueue(decide, durable=False, delay=delay)
+
     async def modify(
         self, uid: str, change: Callable[[Doc], Doc | None], *, durable: bool = True
     ) -> Record | None:
@@ -294,6 +310,12 @@ class Store:
     async def _submit(
         self, decide: Callable[[_Batch], Record | None], *, durable: bool = True, delay: float = 0.0
     ) -> Record | None:
+        # The write goes on even if its caller is cancelled: half a decision must not be undone by a timeout.
+        return await asyncio.shield(self._enqueue(decide, durable=durable, delay=delay))
+
+    def _enqueue(
+        self, decide: Callable[[_Batch], Record | None], *, durable: bool, delay: float
+    ) -> asyncio.Future[Record | None]:
         loop = asyncio.get_running_loop()
         write = _Write(decide, loop.create_future(), durable)
         self._queue.append(write)
@@ -301,8 +323,12 @@ class Store:
             self._later = self._later or loop.call_later(delay, self._start)
         else:
             self._start()
-        # The write goes on even if its caller is cancelled: half a decision must not be undone by a timeout.
-        return await asyncio.shield(write.done)
+        return write.done
+
+    def hurry(self) -> None:
+        """Write now what was put off."""
+        if self._queue:
+            self._start()
 
     def _start(self) -> asyncio.Task[None]:
         """See that the writer runs."""

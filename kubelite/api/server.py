@@ -7,8 +7,10 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Generator
+from email.utils import formatdate
 
 import uvicorn
+import uvicorn.server as uvicorn_server
 from starlette.types import ASGIApp
 
 from runtime.errors import StateError
@@ -34,12 +36,33 @@ def listen_unix(path: str) -> socket.socket:
     return server
 
 
+class _State(uvicorn_server.ServerState):
+    """The headers of every answer, made when they are asked for: uvicorn keeps the date by the clock."""
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"date", formatdate(usegmt=True).encode())]
+
+    @default_headers.setter
+    def default_headers(self, _value: list[tuple[bytes, bytes]]) -> None: ...
+
+
 class _Server(uvicorn.Server):
-    """Signals stay the daemon's own business."""
+    """Signals stay the daemon's own business; and where uvicorn looks at a flag ten times a second, an event is waited
+    for: an idle node has nothing to do."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = _State()
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def main_loop(self) -> None:
+        self.begun.set()
+        await self.ended.wait()
 
 
 @contextlib.asynccontextmanager
@@ -56,13 +79,14 @@ async def serving(app: ASGIApp, sockets: list[socket.socket]) -> AsyncIterator[N
         ws_per_message_deflate=False,
     )
     server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=sockets), name="api")
+    task = asyncio.create_task(server.serve(sockets=sockets), name="server")
+    begun = asyncio.create_task(server.begun.wait())
     try:
-        while not server.started and not task.done():  # uvicorn has a flag, not an event
-            await asyncio.sleep(0.002)
+        await asyncio.wait((task, begun), return_when=asyncio.FIRST_COMPLETED)
         yield
     finally:
-        server.should_exit = True
+        begun.cancel()
+        server.ended.set()
         await task
 
 

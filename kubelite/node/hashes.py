@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kubelite.node.memo import once_a_spec
 from kubelite.node.netfiles import pod_hostname
 from manifests.core import Container, Pod
 
@@ -69,8 +70,22 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
+@once_a_spec
+def _container_hashes(_pod: Pod) -> dict[int, tuple[Container, str]]:
+    """Those asked for so far, by the container's identity."""
+    return {}
+
+
 def container_hash(pod: Pod, container: Container) -> str:
     """Of everything that the container's config.json is made from, except what changes in place."""
+    kept = _container_hashes(pod)
+    known = kept.get(id(container))
+    if known is None or known[0] is not container:
+        known = kept[id(container)] = container, _container_hash(pod, container)
+    return known[1]
+
+
+def _container_hash(pod: Pod, container: Container) -> str:
     whole = container.to_json()
     wanted: dict[str, Any] = {key: whole[key] for key in _CONTAINER_FIELDS if key in whole}
     mounted = {mount.name for mount in container.volume_mounts}
@@ -81,6 +96,7 @@ def container_hash(pod: Pod, container: Container) -> str:
     return digest(wanted)
 
 
+@once_a_spec
 def sandbox_hash(pod: Pod) -> str:
     """Of everything that the pod's shared namespaces and published ports are made from."""
     spec = pod.spec

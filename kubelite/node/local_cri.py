@@ -373,21 +373,12 @@ class LocalCri:
             os.path.dirname(os.path.dirname(r.doc.get("log_path", ""))) for r in self._store.containers(uid)
         }
         for row in self._store.containers(uid):
-            self._unlink_log(row.doc)
             self._messages.pop(row.id, None)
         # rides on the deletion of the pod's object, which is next
         self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
         unmount_below(self.pod_dir(uid))
-        trees = [self.pod_dir(uid), *(path for path in row_logs if path.endswith(uid)), *self._log_dirs(uid)]
-        await asyncio.to_thread(_remove_trees, trees, links=f"{self._settings.log_dir}/containers")
-
-    def _log_dirs(self, uid: str) -> Iterable[str]:
-        """Log directories of the pod, also of one that never recorded a container."""
-        directory = f"{self._settings.log_dir}/pods"
-        try:
-            return [f"{directory}/{name}" for name in os.listdir(directory) if name.endswith(f"_{uid}")]
-        except OSError:
-            return []
+        logs = [path for path in row_logs if path.endswith(uid)]
+        await asyncio.to_thread(_remove_pod, uid, self.pod_dir(uid), logs, self._settings.log_dir)
 
     # -- containers ---------------------------------------------------------------------------------------------
 
@@ -620,12 +611,20 @@ def _write(path: str, content: str) -> None:
     os.replace(temporary, path)
 
 
-def _remove_trees(paths: Iterable[str], *, links: str = "") -> None:
-    """With `links`, the directory of links to logs: also those to what is in a tree that goes, of instances too that
-    were never recorded because shim or daemon died as they were made."""
+def _remove_pod(uid: str, directory: str, logs: Iterable[str], log_dir: str) -> None:
+    """All that is on disk of a pod. Logs that were never recorded because shim or daemon died as they were made go too,
+    and links to what is in them. In a thread: a disk may take its time over each of them."""
+    found = dict.fromkeys(logs)
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(f"{log_dir}/pods") if name.endswith(f"_{uid}")]
+        found.update(dict.fromkeys(f"{log_dir}/pods/{name}" for name in names))
+    for path in found:
+        _remove_links(f"{log_dir}/containers", path)
+    _remove_trees([directory, *found])
+
+
+def _remove_trees(paths: Iterable[str]) -> None:
     for path in paths:
-        if links:
-            _remove_links(links, path)
         try:
             remove_tree(path)
         except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kubelite.node.memo import once_a_spec
 from manifests.core import Container, EnvVar, Pod, Volume, VolumeProjection
 
 
@@ -32,8 +33,9 @@ _SPEC_FIELDS = {  # fields of PodSpec that change nothing here, and what that me
 }
 
 
+@once_a_spec
 def unsupported_fields(pod: Pod) -> list[Unsupported]:
-    """Every field of the pod that is not acted on, in the order of the manifest."""
+    """Every field of the pod that is not acted on, in the order of the manifest. Not to be altered."""
     return [
         *_of_spec(pod),
         *_of_security(pod),

@@ -9,7 +9,6 @@ the work that reports: writes go on behind it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
@@ -19,13 +18,13 @@ from typing import Any
 
 from kubelite.objects import Doc, rfc3339
 from state.errors import StoreError
-from state.store import Store
+from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 
 TTL = 3600.0  # seconds
 MOST = 5000
-DELAY = 0.1  # seconds that events wait for each other: a pod's start has several, and better things to do
+DELAY = 0.1  # seconds that events wait for each other and for a write of their pod's, to go with it
 CACHE = 4096  # keys remembered for counting
 
 _Key = tuple[str, str, str, str, str, str]
@@ -41,8 +40,7 @@ class EventRecorder:
         self._last = 0  # nanoseconds in the name of the newest event
         self._known: OrderedDict[_Key, str] = OrderedDict()  # -> uid of the stored event
         self._pending: dict[str, Doc] = {}  # uid -> newest form not yet written
-        self._writing: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
+        self._writing: set[asyncio.Future[Record | None]] = set()
         for record in store.list("Event"):
             self._known[_key(record.doc)] = record.uid
 
@@ -71,15 +69,25 @@ class EventRecorder:
         while len(self._known) > CACHE:
             self._known.popitem(last=False)
         self._pending[doc["metadata"]["uid"]] = doc
-        if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write(), name="events")
+        writing = self._store.post("Event", doc, delay=DELAY)
+        self._writing.add(writing)
+        writing.add_done_callback(lambda done: self._written(doc, done))
 
     async def flush(self) -> None:
         """Wait until everything recorded so far is in the store."""
-        self._hurry.set()
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
-        self._hurry.clear()
+        if self._writing:
+            self._store.hurry()
+            await asyncio.wait(self._writing)
+
+    def _written(self, doc: Doc, done: asyncio.Future[Record | None]) -> None:
+        self._writing.discard(done)
+        uid = doc["metadata"]["uid"]
+        if self._pending.get(uid) is doc:
+            del self._pending[uid]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            if not isinstance(error, StoreError):
+                raise error
+            log.error("event not recorded: %s", error)
 
     async def expire(self) -> None:
         """Remove what is older than an hour or too much."""
@@ -90,29 +98,6 @@ class EventRecorder:
             if place < surplus or str(record.doc.get("lastTimestamp")) < limit:
                 self._known.pop(_key(record.doc), None)
                 await self._store.delete(record.uid)
-
-    async def _write(self) -> None:
-        try:
-            while self._pending:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), DELAY)
-                batch, self._pending = self._pending, {}
-                results = await asyncio.gather(
-                    *(self._put(doc) for doc in batch.values()), return_exceptions=True
-                )
-                for result in results:
-                    if isinstance(result, StoreError):
-                        log.error("event not recorded: %s", result)
-                    elif isinstance(result, BaseException):
-                        raise result
-        finally:
-            self._writing = None
-
-    async def _put(self, doc: Doc) -> None:
-        if self._store.get_uid(doc["metadata"]["uid"]):
-            await self._store.update("Event", doc, durable=False)
-        else:
-            await self._store.create("Event", doc, durable=False)
 
     def _new(self, reference: Doc, type_: str, reason: str, message: str, now: str) -> Doc:
         identity = str(uuid.uuid4())

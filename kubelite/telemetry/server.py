@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn import Config, Server
 
+from kubelite.api.server import serving
 from kubelite.telemetry.exposition import OPENMETRICS, TEXT, prefers_openmetrics
 from runtime.errors import RuntimeFault
 
@@ -81,22 +81,5 @@ async def serve_metrics(agent: Agent, host: str, port: int) -> AsyncIterator[int
             f"cannot listen on {host}:{port} for metrics: {error.strerror} (set --listen to another, or none)"
         )
         raise RuntimeFault(words, reason="AddressInUse") from error
-    config = Config(
-        create_app(agent), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = _QuietServer(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="metrics")
-    try:
+    async with serving(create_app(agent), [listener]):
         yield int(listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        await asyncio.gather(task, return_exceptions=True)
-        listener.close()
-
-
-class _QuietServer(Server):
-    """uvicorn's server without its own signal handlers: signals are the daemon's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
-        yield

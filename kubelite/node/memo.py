@@ -1,0 +1,36 @@
+"""Pure functions of a pod's specification, asked many times for one specification: their answers are kept as long as it
+lives.
+
+Models are values: nothing changes one in place, a pod's new status comes as a copy that shares its `spec` and
+`metadata`. So the very same objects mean the very same answer.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from manifests.core import Pod
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def once_a_spec(function: Callable[[Pod], R]) -> Callable[[Pod], R]:
+    """For a function that reads `spec` and `metadata` only, and whose answer nobody alters."""
+    kept: dict[int, tuple[weakref.ref[object], object, R]] = {}
+
+    @wraps(function)
+    def asked(pod: Pod) -> R:
+        spec, metadata = pod.spec, pod.metadata
+        known = kept.get(id(spec))
+        if known is not None and known[0]() is spec and known[1] is metadata:
+            return known[2]
+        answer = function(pod)
+        key = id(spec)
+        kept[key] = (weakref.ref(spec, lambda _gone: kept.pop(key, None)), metadata, answer)
+        return answer
+
+    return asked
