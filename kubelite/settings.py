@@ -78,7 +78,8 @@ class Settings(BaseModel):
         10 * 1024 * 1024
     )  # bytes a container's log file grows to before it is rotated; <= 0 never
     log_max_files: int = Field(5, ge=1)  # including the current one
-    relist_seconds: _Seconds = 20.0  # everything is looked at again this often, whatever events said
+    # directory and network are looked at again this often, each pod every third time, whatever events said
+    relist_seconds: _Seconds = 20.0
     crash_backoff_initial: _Seconds = 10.0  # seconds (kubelet: 10)
     crash_backoff_max: _Seconds = 300.0  # seconds (kubelet: 300)
 

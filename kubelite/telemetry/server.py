@@ -3,7 +3,6 @@ TCP port. All of it is numbers to be read; the API itself is on the unix socket 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kubelite import daemon
+from kubelite import daemon, upkeep
 from kubelite.settings import Settings
 from kubelite.telemetry.meters import Meters
 from runtime.errors import RuntimeFault
@@ -82,7 +82,7 @@ class Agent(SimpleNamespace):
 async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
     agent = Agent(tmp_path)
     agent.fail = [StorageFailed("full"), RuntimeFault("no nft")]
-    task = asyncio.create_task(daemon._relist(agent, SimpleNamespace(add=lambda _uid: None)))  # type: ignore[arg-type]
+    task = asyncio.create_task(upkeep.relist(agent, SimpleNamespace(add=lambda _uid: None)))  # type: ignore[arg-type]
     async with asyncio.timeout(5):
         while "expire" not in agent.done:
             assert not task.done()
@@ -93,12 +93,12 @@ async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
 async def test_orphans_that_cannot_be_buried_are_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "BURY_AGAIN", 0.01)
+    monkeypatch.setattr(upkeep, "BURY_AGAIN", 0.01)
     agent = Agent(tmp_path)
     agent.living, agent.fail = {"u1"}, [StorageFailed("full")]
     unclaimed = {"u1": ("default", "web")}
     async with asyncio.timeout(5):
-        await daemon._bury_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
+        await upkeep.bury_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
     assert agent.done == ["stop u1", "remove u1"]
     assert unclaimed == {}, "nobody may claim what is being buried"
 
@@ -107,7 +107,7 @@ async def test_without_any_record_an_empty_directory_buries_nobody(tmp_path: Pat
     agent = Agent(tmp_path)
     agent.living = {"u1"}
     agent.sources.states = list
-    task = asyncio.create_task(daemon._bury_orphans(agent, {"u1": ("default", "web")}, first=True))  # type: ignore[arg-type]
+    task = asyncio.create_task(upkeep.bury_orphans(agent, {"u1": ("default", "web")}, first=True))  # type: ignore[arg-type]
     await asyncio.sleep(0.05)
     assert not task.done() and agent.done == []
     task.cancel()
