@@ -192,7 +192,8 @@ def machine() -> str:
     )
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     cgroups = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1"
-    versions = "; ".join(filter(None, map(version, ("podman", "docker", "crun", "runc"))))
+    python = f"Python {sys.version.split()[0]}"
+    versions = "; ".join([python, *filter(None, map(version, ("podman", "docker", "crun", "runc")))])
     first = f"{os.cpu_count()} × {cpu}, Linux {os.uname().release}, cgroup {cgroups}, load {load}"
     return f"{first}\n{versions}\n"
 
