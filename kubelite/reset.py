@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import glob
 import os
 import select
 import shutil
@@ -23,6 +22,7 @@ from runtime.removal import remove_tree
 from runtime.shim.client import ShimClient, ShimGone, reap_dead
 
 STOP_SECONDS = 15.0
+AT_ONCE = 16  # pods that are being ended
 HELPER_SECONDS = 3.0
 
 
@@ -30,9 +30,7 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     """End the node. `say` gets a sentence for each thing done. Raises RuntimeFault when something cannot be ended."""
     await _end_daemon(settings, say)
     shims = f"{settings.run_dir}/shims"
-    for uid in sorted(os.listdir(shims)) if os.path.isdir(shims) else ():
-        await _end_pod(f"{shims}/{uid}")
-        say(f"ended pod {uid}")
+    await _end_pods(shims, say)
     if os.path.isdir(f"{settings.run_dir}/network"):
         config = NetworkConfig(
             bridge=settings.bridge,
@@ -47,8 +45,9 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     await _remove_cgroups(settings, say)
     pods = f"{settings.root}/pods"
     unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
-    for uid in os.listdir(pods) if os.path.isdir(pods) else ():
-        _remove_logs(settings, uid)
+    uids = os.listdir(pods) if os.path.isdir(pods) else []
+    _remove_logs(settings, set(uids))
+    for uid in uids:
         with contextlib.suppress(OSError):
             remove_tree(f"{pods}/{uid}")
     for path in (shims, f"{settings.run_dir}/network"):
@@ -109,6 +108,22 @@ def _holder(path: str) -> int | None:
     return None
 
 
+async def _end_pods(shims: str, say: Callable[[str], None]) -> None:
+    """All of them, so many at a time: each mostly waits for the kernel to take its namespaces down."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def end(uid: str) -> None:
+        async with turns:
+            await _end_pod(f"{shims}/{uid}")
+        say(f"ended pod {uid}")
+
+    uids = sorted(os.listdir(shims)) if os.path.isdir(shims) else []
+    results = await asyncio.gather(*map(end, uids), return_exceptions=True)
+    for result in results:  # once every other one has ended
+        if isinstance(result, BaseException):
+            raise result
+
+
 async def _end_pod(run_dir: str) -> None:
     try:
         client = await ShimClient.connect(run_dir)
@@ -122,15 +137,22 @@ async def _end_pod(run_dir: str) -> None:
     client.close()
 
 
-def _remove_logs(settings: Settings, uid: str) -> None:
-    """The logs of a pod of this node, and the links to them; /var/log/pods may be another kubelet's too."""
+def _remove_logs(settings: Settings, uids: set[str]) -> None:
+    """The logs of this node's pods, and the links to them; /var/log/pods may be another kubelet's too."""
     pods, links = f"{settings.log_dir}/pods", f"{settings.log_dir}/containers"
-    for path in glob.glob(f"{glob.escape(pods)}/*_{glob.escape(uid)}"):
-        shutil.rmtree(path, ignore_errors=True)
+    for name in os.listdir(pods) if os.path.isdir(pods) else ():
+        if name.rpartition("_")[2] in uids:  # <namespace>_<pod>_<uid>
+            shutil.rmtree(f"{pods}/{name}", ignore_errors=True)
     for name in os.listdir(links) if os.path.isdir(links) else ():
         path = os.path.join(links, name)
-        if os.path.islink(path) and f"_{uid}/" in os.readlink(path):
+        if os.path.islink(path) and _pod_of_log(os.readlink(path)) in uids:
             os.unlink(path)
     for directory in (pods, links):
         with contextlib.suppress(OSError):
             os.rmdir(directory)  # only when nothing is in it
+
+
+def _pod_of_log(path: str) -> str:
+    """The uid in …/<namespace>_<pod>_<uid>/<container>/<n>.log."""
+    directory = os.path.basename(os.path.dirname(os.path.dirname(path)))
+    return directory.rpartition("_")[2]

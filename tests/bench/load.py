@@ -52,7 +52,7 @@ LINES = (
     Line("scrape_cpu", "  CPU a pod, ms", 2, flat=True),
     Line("list", "`get pods`, whole process, ms"),
     Line("edit", "edit of one → new container, ms"),
-    Line("edit_cpu", "  CPU of it, ms", flat=True),
+    Line("edit_cpu", "  CPU meanwhile, ms"),
     Line("adopt", "daemon killed, started → all adopted and ready, s", 2),
     Line("adopt_cpu", "  CPU of it, s", 2),
     Line("adopt_pod", "  CPU a pod, ms"),

@@ -138,7 +138,7 @@ class Kubelite(Peer):
         told = self.node.log.stat().st_size
         began = time.time_ns()
         self.node.start(wait=False)
-        ended = self._all_ready(len(names), time.monotonic() + 60)
+        ended = self._all_ready(len(names), time.monotonic() + 60, between=0.005)
         assert self.node.daemon is not None
         self._account.add_tree(self.node.daemon.pid)
         if f"adopted {len(names)} pods".encode() not in self.node.log.read_bytes()[told:]:
@@ -146,13 +146,13 @@ class Kubelite(Peer):
         return (ended - began) / 1e6
 
     def wait_ready(self, count: int) -> int:
-        return self._all_ready(count, time.monotonic() + 120)
+        return self._all_ready(count, time.monotonic() + 120, between=0.3)
 
-    def _all_ready(self, count: int, until: float) -> int:
+    def _all_ready(self, count: int, until: float, *, between: float) -> int:
         """Until so many pods are ready; Unix nanoseconds. The API answers only after adoption."""
         found = 0
         while time.monotonic() < until:
-            time.sleep(0.005)
+            time.sleep(between)  # the answer costs the daemon something too
             try:
                 items = self.api("/api/v1/pods")["items"]
             except (OSError, http.client.HTTPException, ValueError):
