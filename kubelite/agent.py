@@ -25,6 +25,7 @@ from kubelite.api.node import (
 from kubelite.diffing import diff_documents
 from kubelite.doctor import examine
 from kubelite.manifest_plan import ManifestState
+from kubelite.node.commands import exec_process
 from kubelite.node.local_cri import LocalCri
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node_images import NodeImages, image_json
@@ -183,7 +184,7 @@ class Agent:
         request = ExecRequest(
             container_id=seen.id,
             exec_id=secrets.token_hex(16),
-            process=_exec_process(seen.bundle, command, tty=tty),
+            process=exec_process(seen.bundle, command, tty=tty),
             tty=tty,
             width=width,
             height=height,
@@ -410,13 +411,6 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
         "errors": problems,
         "loadedAt": rfc3339(state.loaded_at) if state.loaded_at else "",
     }
-
-
-def _exec_process(bundle: str, command: list[str], *, tty: bool) -> Json:
-    """The OCI process of a command run beside the container's own: the same user, environment, rights and directory."""
-    process: Json = dict(_json_file(f"{bundle}/config.json")["process"])
-    process.pop("consoleSize", None)
-    return {**process, "args": list(command), "terminal": tty}
 
 
 def _json_file(path: str) -> Json:

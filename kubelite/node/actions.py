@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from kubelite.node.cri import ImageSeen
+from kubelite.node.probes import Health
 
 
 class PullPhase(StrEnum):
@@ -58,6 +59,7 @@ class Facts:
     pulls: Mapping[tuple[str, int], PullSeen] = field(default_factory=dict)  # by container and attempt
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
+    health: Mapping[str, Health] = field(default_factory=dict)  # by container id, of those with probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class StopContainer:
     signal: int
     grace: float
     message: str  # of the Killing event
+    killed_for: str = ""  # it failed, in the node's eyes: its policy decides what follows
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,9 @@ class ContainerSeen:
     bundle: str = ""
     sandbox_id: str = ""  # the sandbox it was made in; "" means the one that stands
     crash_count: int = 0  # crashes in a row before this instance, as its ContainerRequest said
+    killed_for: str = (
+        ""  # why the node ended it as a failure (liveness, startup, postStart): its policy decides
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,15 @@ class ContainerRequest:
     termination_message_path: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command that was run beside a container's own program ended."""
+
+    exit_code: int  # 0..255, 128 + signal when killed by one
+    output: str = ""  # the beginning of stdout and stderr
+    timed_out: bool = False  # it was killed for that
+
+
 class Cri(Protocol):
     """What a node can do to a pod. Every call is idempotent or says StateError; errors are runtime.errors.RuntimeFault
     (ImageError for pulls). Cancelling a call leaves nothing half-made."""
@@ -169,9 +181,12 @@ class Cri(Protocol):
         exit code 128, reason StartError) has been kept."""
         ...
 
-    async def stop_container(self, uid: str, container_id: str, *, signal: int, grace: float) -> None:
+    async def stop_container(
+        self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
+    ) -> None:
         """Begin to stop: `signal` now, SIGKILL after `grace` seconds, counted by the shim. Returns at once; the exit
-        shows up in observe() and on the events. Again: can only shrink what is left."""
+        shows up in observe() and on the events. Again: can only shrink what is left. `killed_for` is kept with the
+        instance."""
         ...
 
     async def update_container(
@@ -180,6 +195,13 @@ class Cri(Protocol):
 
     async def remove_container(self, uid: str, container_id: str) -> None:
         """Forget a stopped instance: record, bundle, writable layer, cgroup (its log stays until the pod goes)."""
+        ...
+
+    async def exec(
+        self, uid: str, container_id: str, command: list[str], *, timeout: float | None
+    ) -> ExecResult:
+        """Run a command in a running container, as whom and where its own program runs, to its end or for `timeout`
+        seconds. StartError when it cannot be executed, StateError or NotFoundError when nothing runs there."""
         ...
 
     def image(self, reference: str) -> ImageSeen | None:

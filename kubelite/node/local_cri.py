@@ -20,10 +20,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from kubelite.node.commands import Commands, exec_process
 from kubelite.node.cri import (
     ContainerRequest,
     ContainerSeen,
     ContainerState,
+    ExecResult,
     ImageSeen,
     PodSeen,
     SandboxRequest,
@@ -41,6 +43,7 @@ from runtime.network.plan import Attachment, PortMapping
 from runtime.removal import remove_tree
 from runtime.shim.client import Forkserver, ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import (
+    EVENT_EXEC_EXIT,
     EVENT_EXIT,
     ContainerRecord,
     ContainerStatus,
@@ -101,6 +104,7 @@ class LocalCri:
         self._shims: dict[str, _Shim] = {}
         self._messages: dict[str, str] = {}  # container id -> termination message, read once
         self._recording: set[asyncio.Task[None]] = set()
+        self._commands = Commands()
 
     # -- paths --------------------------------------------------------------------------------------------------
 
@@ -200,6 +204,7 @@ class LocalCri:
             bundle=record.bundle,
             sandbox_id=sandbox,
             crash_count=int(labels.get("crash_count") or 0),
+            killed_for=labels.get("killed_for", ""),
         )
 
     def _message(self, record: ContainerRecord) -> str:
@@ -237,7 +242,7 @@ class LocalCri:
         client = await ShimClient.connect(
             run_dir,
             on_event=lambda event: self._on_event(uid, event),
-            on_close=lambda: self.on_change(uid),
+            on_close=lambda: self._on_close(uid),
         )
         shim = _Shim(await client.subscribe(), client)
         other = self._shims.get(uid)
@@ -265,8 +270,14 @@ class LocalCri:
         else:
             shutil.rmtree(run_dir, ignore_errors=True)
 
+    def _on_close(self, uid: str) -> None:
+        self._commands.hung_up(uid)
+        self.on_change(uid)
+
     def _on_event(self, uid: str, event: dict[str, Any]) -> None:
-        if event.get("event") == EVENT_EXIT:
+        if event.get("event") == EVENT_EXEC_EXIT:
+            self._commands.ended(event)
+        elif event.get("event") == EVENT_EXIT:
             if uid in self._shims:
                 self._shims[uid].ended.add(event["container"]["id"])
             self._record_soon(uid, ContainerRecord.from_json(event["container"]))
@@ -469,10 +480,14 @@ class LocalCri:
         with contextlib.suppress(OSError):
             os.unlink(self._log_link(path, str(doc["name"]), str(doc["id"])))
 
-    async def stop_container(self, uid: str, container_id: str, *, signal: int, grace: float) -> None:
+    async def stop_container(
+        self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
+    ) -> None:
         client = await self._client(uid)
         if client is not None:
             with contextlib.suppress(NotFoundError):
+                if killed_for:  # first: its end must never be taken for one that was only asked for
+                    await client.update(container_id, labels={"killed_for": killed_for})
                 await client.stop(container_id, signal=signal, grace=grace)
 
     async def update_container(
@@ -505,6 +520,19 @@ class LocalCri:
             self._shims[uid].ended.discard(container_id)
         if found is not None and found.bundle.startswith(self.pod_dir(uid) + "/"):
             await asyncio.to_thread(_remove_trees, [found.bundle])
+
+    async def exec(
+        self, uid: str, container_id: str, command: list[str], *, timeout: float | None
+    ) -> ExecResult:
+        client = await self.client(uid)
+        shim = self._shims.get(uid)
+        known = {c["id"]: c for c in shim.record.containers} if shim is not None else {}
+        if container_id not in known:  # it started after the last look
+            known = {c["id"]: c for c in (await client.state()).containers}
+        if container_id not in known:
+            raise NotFoundError(f"container {container_id} is not in its sandbox")
+        process = exec_process(str(known[container_id]["bundle"]), command)
+        return await self._commands.run(uid, client, container_id, process, timeout)
 
     async def client(self, uid: str) -> ShimClient:
         """The connection to a pod's shim, for exec and attach; NotFoundError when the pod has no sandbox."""

@@ -34,6 +34,7 @@ from kubelite.node.actions import (
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
 from kubelite.node.pod_view import View, in_sandbox, is_alive, never_ran, views
+from kubelite.node.probes import Health, Kind, health, kill_grace, kill_message
 from kubelite.node.times import go_duration, unix
 from kubelite.node.unsupported import blocked_containers
 from manifests.core import Container, Pod
@@ -67,6 +68,11 @@ def grace_period(pod: Pod) -> float:
 def pod_ref(pod: Pod) -> str:
     """kubelet's format.Pod: name_namespace(uid)."""
     return f"{pod.metadata.name}_{pod.metadata.namespace or 'default'}({pod.metadata.uid})"
+
+
+def health_of(facts: Facts, container: Container, instance: ContainerSeen) -> Health:
+    """What the probes of a running instance say; before the first try what is assumed."""
+    return facts.health.get(instance.id) or health(container, {})
 
 
 def compute_pod_actions(pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> PodActions:
@@ -181,7 +187,7 @@ class Decision:
         begins = [c.stop_deadline - grace_period(self.pod) for c in stopped]
         return max(0.0, max(ends) - min(begins)) if stopped else 0.0
 
-    def _stop(self, container: ContainerSeen, grace: float, message: str = "") -> None:
+    def _stop(self, container: ContainerSeen, grace: float, message: str = "", killed_for: str = "") -> None:
         """Ask for a stop unless one that ends no later is under way."""
         number = self._stop_signal(container)
         if container.state is ContainerState.CREATED:
@@ -190,7 +196,7 @@ class Decision:
             self.wakes.append(max(container.stop_deadline, self.now) + 1.0)
             return
         text = message or f"Stopping container {container.name}"
-        self.stop.append(StopContainer(container.id, container.name, number, grace, text))
+        self.stop.append(StopContainer(container.id, container.name, number, grace, text, killed_for))
         self.wakes.append(self.now + grace + 1.0)
 
     def _stop_signal(self, container: ContainerSeen) -> int:
@@ -378,7 +384,7 @@ class Decision:
         view = self.views[container.name]
         if view.alive:
             self._keep(container, view)
-            return initialised or (view.running and not self._stopping(container.name))
+            return initialised or self._started(container, view)
         self._want(container, init=True, fresh=view.current is None)
         return initialised
 
@@ -392,8 +398,12 @@ class Decision:
         else:
             self.finished.add(container.name)
 
-    def _stopping(self, name: str) -> bool:
-        return any(stop.name == name for stop in self.stop)
+    def _started(self, container: Container, view: View) -> bool:
+        """Whether a sidecar lets the next one begin: it runs, is to go on, and its startup probe has succeeded."""
+        current = view.current
+        if current is None or not view.running or any(stop.name == container.name for stop in self.stop):
+            return False
+        return health_of(self.facts, container, current).started
 
     def _keep(self, container: Container, view: View) -> None:
         """It runs: is it what is wanted?"""
@@ -408,8 +418,16 @@ class Decision:
             self._stop(current, grace_period(self.pod), message)
         elif current.stop_deadline > 0:
             self.wakes.append(max(current.stop_deadline, self.now) + 1.0)
+        elif (failed := health_of(self.facts, container, current).failed) is not None:
+            self._kill_unhealthy(container, current, failed)
         else:
             self._limits(container, current)
+
+    def _kill_unhealthy(self, container: Container, current: ContainerSeen, failed: Kind) -> None:
+        self.reasons.append(f"container {container.name} failed its {failed} probe: it is killed")
+        restarts = restart_policy(self.pod, container) != "Never"
+        grace = kill_grace(container, failed, grace_period(self.pod))
+        self._stop(current, grace, kill_message(container.name, failed, restarts=restarts), failed)
 
     def _limits(self, container: Container, current: ContainerSeen) -> None:
         limits = resources.container_resources(container)

@@ -12,7 +12,7 @@ from kubelite.node import resources
 from kubelite.node.actions import Facts, PodActions
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
-from kubelite.node.pod_actions import restart_policy
+from kubelite.node.pod_actions import health_of, restart_policy
 from kubelite.node.pod_view import (
     LOST_EXIT_CODE,
     LOST_MESSAGE,
@@ -23,6 +23,7 @@ from kubelite.node.pod_view import (
     statuses,
     views,
 )
+from kubelite.node.probes import Health
 from kubelite.node.times import rfc3339
 from manifests.core import (
     Container,
@@ -94,13 +95,16 @@ class _Report:
         sidecar = init and restart_policy(self.pod, container) == "Always"
         completed = init and not sidecar and terminated is not None and terminated.exit_code == 0
         made = view.attempts > 0
+        health = Health(started=False, ready=False)
+        if running and view.current is not None:
+            health = health_of(self.facts, container, view.current)
         status = ContainerStatus(
             name=container.name,
             image=self._image(container, instance, old if made else None),
             image_id=self._image_id(container, instance, old if made else None),
             container_id=self._container_id(instance, old if made else None),
-            ready=completed if init and not sidecar else running,
-            started=running,
+            ready=completed if init and not sidecar else health.ready,
+            started=health.started,
             restart_count=max(view.attempts - 1, 0),
             state=state,
         )

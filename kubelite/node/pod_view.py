@@ -103,7 +103,7 @@ def _view(container: Container, seen: PodSeen, recorded: ContainerStatus | None)
             container.name, current, old.ended if newest.attempt else None, newest.attempt, again=True
         )
     end = Ended(LOST_EXIT_CODE, 0.0, newest.started_at) if is_alive(newest) else ended_of(newest)
-    again = newest.stop_deadline > 0
+    again = newest.stop_deadline > 0 and not newest.killed_for
     if current is None and recorded is not None and _is_record_of(recorded, newest):
         again = again or old.again
     return View(container.name, current, end, newest.attempt + 1, again)

@@ -21,6 +21,8 @@ from kubelite.node.cri import ContainerState, Cri, PodSeen
 from kubelite.node.pod_actions import compute_pod_actions, pod_ref
 from kubelite.node.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.pod_view import statuses
+from kubelite.node.prober import Prober
+from kubelite.node.probes import Health
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, Recorder
 from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
@@ -76,11 +78,13 @@ class PodWorker:
         self._clock = clock
         puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=self._woken)
         self._node = Node(cri, config, puller, self._find, clock)
+        self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
         self._pods: dict[str, _Memory] = {}
 
     async def close(self) -> None:
-        """Give up the pulls under way."""
+        """Give up the pulls under way, and the probes."""
         await self._node.puller.close()
+        await self.prober.close()
 
     def _woken(self, uid: str) -> None:
         self.wake(uid)
@@ -174,7 +178,9 @@ class PodWorker:
             memory.pod, memory.version = pod, record.resource_version
         return memory.pod
 
-    def _facts(self, pod: Pod, seen: PodSeen, memory: _Memory) -> Facts:
+    def _facts(
+        self, pod: Pod, seen: PodSeen, memory: _Memory, health: Mapping[str, Health] | None = None
+    ) -> Facts:
         wanted = {c.name: c.image or "" for c in [*pod.spec.init_containers, *pod.spec.containers]}
         references = {
             *wanted.values(),
@@ -187,6 +193,7 @@ class PodWorker:
             pulls=self._node.puller.states(pod.metadata.uid or "", wanted),
             start_failures=memory.starts,
             sandbox_failure=memory.sandbox,
+            health=self.prober.follow(pod, seen) if health is None else health,
         )
 
     def _notice_loss(self, pod: Pod, seen: PodSeen, memory: _Memory) -> None:
@@ -221,6 +228,7 @@ class PodWorker:
     def _forget(self, uid: str) -> None:
         self._pods.pop(uid, None)
         self._node.puller.forget(uid)
+        self.prober.forget(uid)
         self._node.net_files.pop(uid, None)
 
     # -- the report ---------------------------------------------------------------------------------------------
@@ -296,9 +304,8 @@ class PodWorker:
         uid = pod.metadata.uid or ""
         seen = await self._cri.observe(uid)
         memory = self._pods.get(uid, _Memory())
-        return compute_pod_actions(
-            pod, seen, self._facts(pod, seen, dataclasses.replace(memory)), self.config
-        )
+        facts = self._facts(pod, seen, dataclasses.replace(memory), self.prober.health(uid))
+        return compute_pod_actions(pod, seen, facts, self.config)
 
 
 def _waited(status: ContainerStatus | None) -> tuple[str, str] | None:

@@ -92,7 +92,9 @@ async def _stop(node: Node, uid: str, actions: PodActions, events: PodEvents) ->
     for stop in actions.stop:
         events.container(stop.name, NORMAL, "Killing", stop.message)
         with contextlib.suppress(NotFoundError):
-            await node.cri.stop_container(uid, stop.id, signal=stop.signal, grace=stop.grace)
+            await node.cri.stop_container(
+                uid, stop.id, signal=stop.signal, grace=stop.grace, killed_for=stop.killed_for
+            )
 
 
 async def _tidy(node: Node, uid: str, actions: PodActions) -> None:

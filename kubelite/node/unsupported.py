@@ -133,15 +133,6 @@ def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsuppor
 
 
 def _of_container(path: str, container: Container) -> Iterator[Unsupported]:
-    for field, probe in (
-        ("livenessProbe", container.liveness_probe),
-        ("readinessProbe", container.readiness_probe),
-        ("startupProbe", container.startup_probe),
-    ):
-        if probe is not None:
-            yield Unsupported(
-                f"{path}.{field}", "probes are not run yet: a running container counts as ready", False
-            )
     if container.lifecycle is not None:
         for field, hook in (
             ("postStart", container.lifecycle.post_start),

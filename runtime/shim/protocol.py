@@ -143,8 +143,8 @@ class ContainerRecord(_Record):
     bundle: str = ""
     log_path: str = ""
     cgroup: str = ""
-    stop_signal: int = 0  # a stop is under way: its signal …
-    stop_deadline: float = 0.0  # … and when SIGKILL follows
+    stop_signal: int = 0  # a stop was asked for: its signal (0: not sent yet) …
+    stop_deadline: float = 0.0  # … and when SIGKILL follows, or would have followed; kept when it has ended
     labels: dict[str, str] = field(default_factory=dict)
 
 

@@ -310,7 +310,6 @@ class Supervisor:
         if not found.live:
             return
         found.status = ContainerStatus.STOPPED
-        found.stop_deadline = 0.0
         found.cancel_timers()
         for stream in found.outputs:
             stream.drain()

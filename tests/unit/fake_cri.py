@@ -17,6 +17,7 @@ from kubelite.node.cri import (
     ContainerRequest,
     ContainerSeen,
     ContainerState,
+    ExecResult,
     ImageSeen,
     PodSeen,
     SandboxRequest,
@@ -46,6 +47,7 @@ class FakeCri:
         self.fail_start: dict[str, RuntimeFault] = {}
         self.pullable: dict[str, ImageSeen] = {}
         self.pull_error: ImageError | None = None
+        self.exec_result: ExecResult | RuntimeFault = ExecResult(0)
         self._ids = itertools.count(1)
 
     # -- the test's hand ----------------------------------------------------------------------------------------
@@ -185,8 +187,12 @@ class FakeCri:
             raise failure
         return made
 
-    async def stop_container(self, uid: str, container_id: str, *, signal: int, grace: float) -> None:
+    async def stop_container(
+        self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
+    ) -> None:
         c = self._find(uid, container_id)
+        if killed_for:
+            self._put(uid, c := replace(c, killed_for=killed_for))
         self.calls.append(("stop_container", c.name))
         if c.state is ContainerState.CREATED:
             self._end(uid, c, 137, signal=9)
@@ -212,6 +218,17 @@ class FakeCri:
         if c in self.alive(uid):
             raise BrokenRule(f"removal of {c.name}, which is alive")
         self.containers[uid] = [other for other in self.containers[uid] if other.id != container_id]
+
+    async def exec(
+        self, uid: str, container_id: str, command: list[str], *, timeout: float | None
+    ) -> ExecResult:
+        c = self._find(uid, container_id)
+        self.calls.append(("exec", " ".join([c.name, *command])))
+        if c.state is not ContainerState.RUNNING:
+            raise BrokenRule(f"exec in {c.name}, which does not run")
+        if isinstance(self.exec_result, RuntimeFault):
+            raise self.exec_result
+        return self.exec_result
 
     def image(self, reference: str) -> ImageSeen | None:
         return self.images.get(reference)

@@ -12,6 +12,7 @@ from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerRequest, SandboxRequest
 from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.pod_status import compute_pod_status
+from kubelite.node.probes import Health, Kind, Tally, health, probes
 from manifests.core import Pod
 from tests.unit.fake_cri import BrokenRule, FakeCri
 
@@ -60,9 +61,21 @@ class World:
         self.exists = True
         self.pulls: dict[tuple[str, int], PullSeen] = {}
         self.started: list[tuple[str, int]] = []
+        self.tallies: dict[tuple[str, Kind], Tally] = {}  # by container id
+        self.well = False  # whatever was not asked yet answers well
 
     def facts(self) -> Facts:
-        return facts_of(self.fake, self.pod, pulls=self.pulls)
+        return facts_of(self.fake, self.pod, pulls=self.pulls, health=self.health())
+
+    def health(self) -> dict[str, Health]:
+        """What the probes of every running instance say: what the test set, else nothing yet (or all `well`)."""
+        specs = {c.name: c for c in [*self.pod.spec.init_containers, *self.pod.spec.containers]}
+        untold = Tally(good=True) if self.well else Tally()
+        return {
+            c.id: health(spec, {kind: self.tallies.get((c.id, kind), untold) for kind, _ in probes(spec)})
+            for c in self.fake.alive(UID)
+            if (spec := specs.get(c.name)) is not None
+        }
 
     def decide(self) -> PodActions:
         return compute_pod_actions(self.pod, self.fake.look(UID), self.facts(), CONFIG)
@@ -102,7 +115,9 @@ class World:
     async def _apply(self, actions: PodActions) -> None:
         fake = self.fake
         for stop in actions.stop:
-            await fake.stop_container(UID, stop.id, signal=stop.signal, grace=stop.grace)
+            await fake.stop_container(
+                UID, stop.id, signal=stop.signal, grace=stop.grace, killed_for=stop.killed_for
+            )
         for pull in actions.pull:
             self.pulls[pull.name, pull.attempt] = PullSeen(PullPhase.PULLED)
             fake.images.setdefault(pull.reference, fake.images["app:1"])

@@ -20,6 +20,7 @@ from kubelite.node.config import BackOff
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
 from kubelite.node.hashes import container_hash, resources_hash, sandbox_hash
 from kubelite.node.pod_actions import compute_pod_actions
+from kubelite.node.probes import Health, Kind
 from kubelite.node.resources import container_resources
 from kubelite.node.times import go_duration
 from manifests.core import Pod, PodStatus
@@ -282,6 +283,62 @@ def test_a_sidecar_lets_the_next_one_start_when_it_runs_and_ends_after_the_other
     assert decide(pod, stopped, both[1], instance(pod, "a", EXITED)).done
     crashed = decide(pod, instance(pod, "s", EXITED, exit_code=1), both[1], instance(pod, "a"))
     assert starts(crashed) == [("s", 1)]
+
+
+def test_a_sidecar_with_a_startup_probe_lets_nobody_start_before_that_succeeded() -> None:
+    probed = container("s", restartPolicy="Always", startupProbe=TCP)
+    pod = make_pod("a", initContainers=[probed])
+    sidecar = instance(pod, "s")
+    assert not decide(pod, sidecar).effects
+    assert not decide(pod, sidecar, health={"s-0": Health(started=False, ready=False)}).effects
+    assert starts(decide(pod, sidecar, health={"s-0": Health()})) == [("a", 0)]
+    assert starts(decide(pod, sidecar, health={"s-0": Health(ready=False)})) == [("a", 0)]
+
+
+# -- probes -----------------------------------------------------------------------------------------------------
+
+TCP = {"tcpSocket": {"port": 80}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind", "message"),
+    [
+        ("Always", Kind.LIVENESS, "Container a failed liveness probe, will be restarted"),
+        ("OnFailure", Kind.STARTUP, "Container a failed startup probe, will be restarted"),
+        ("Never", Kind.LIVENESS, "Container a failed liveness probe"),
+    ],
+)
+def test_a_container_that_fails_its_probe_is_killed_and_its_policy_decides(
+    policy: str, kind: Kind, message: str
+) -> None:
+    probed = container("a", livenessProbe=TCP, startupProbe={**TCP, "terminationGracePeriodSeconds": 3})
+    pod = make_pod(probed, restartPolicy=policy)
+    actions = decide(pod, instance(pod, "a"), health={"a-0": Health(failed=kind)})
+    assert [(s.id, s.grace, s.message, s.killed_for) for s in actions.stop] == [
+        ("a-0", 3 if kind is Kind.STARTUP else 30, message, kind)
+    ]
+    dying = instance(pod, "a", stop_deadline=NOW + 3, killed_for=kind)
+    again = decide(pod, dying, health={"a-0": Health(failed=kind)})
+    assert not again.effects
+    dead = instance(pod, "a", EXITED, exit_code=137, stop_deadline=NOW, killed_for=kind, started_at=NOW - 5)
+    after = decide(pod, dead)
+    assert starts(after) == ([] if policy == "Never" else [("a", 1)])
+    assert after.done is (policy == "Never")
+    second = instance(
+        pod, "a", EXITED, attempt=1, exit_code=137, stop_deadline=NOW, killed_for=kind, crash_count=1
+    )
+    waiting = decide(pod, second)
+    assert waits(waiting) == ({} if policy == "Never" else {"a": "CrashLoopBackOff"})
+
+
+def test_an_unhealthy_container_is_left_alone_while_it_is_stopped_for_something_else() -> None:
+    pod = make_pod(container("a", livenessProbe=TCP))
+    ill = {"a-0": Health(failed=Kind.LIVENESS)}
+    assert not decide(pod, instance(pod, "a", stop_deadline=NOW + 20), health=ill).effects
+    gone = decide(deleted(pod), instance(pod, "a"), health=ill)
+    assert [(stop.message, stop.killed_for) for stop in gone.stop] == [("Stopping container a", "")]
+    calmer = edited(pod, {"containers": [container("a")]})
+    assert not decide(calmer, instance(pod, "a")).effects, "probes are edited in place"
 
 
 # -- edits ------------------------------------------------------------------------------------------------------

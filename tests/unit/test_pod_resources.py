@@ -109,7 +109,6 @@ def test_hashes_see_wishes_not_spellings() -> None:
 @pytest.mark.parametrize(
     ("one", "spec", "path", "blocks"),
     [
-        ({"livenessProbe": {"exec": {"command": ["x"]}}}, {}, "spec.containers[0].livenessProbe", False),
         (
             {"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}},
             {},

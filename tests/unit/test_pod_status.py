@@ -11,6 +11,7 @@ from kubelite.node.actions import Facts
 from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen
 from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.pod_status import compute_pod_status
+from kubelite.node.probes import Health
 from manifests.core import Pod, PodStatus
 from tests.unit.pod_worlds import CONFIG, UID, container, deleted, make_pod
 from tests.unit.test_pod_actions import CREATED, EXITED, NOW, RUNNING, UNKNOWN, instance, sandbox
@@ -18,9 +19,11 @@ from tests.unit.test_pod_actions import CREATED, EXITED, NOW, RUNNING, UNKNOWN, 
 IMAGE = ImageSeen("sha256:abc", "docker.io/library/app:1", ("docker.io/library/app@sha256:dd",))
 
 
-def report(pod: Pod, *containers: ContainerSeen, standing: bool = True) -> dict[str, Any]:
+def report(
+    pod: Pod, *containers: ContainerSeen, standing: bool = True, health: dict[str, Health] | None = None
+) -> dict[str, Any]:
     seen = PodSeen(UID, sandbox(pod) if standing else None, containers)
-    facts = Facts(NOW, images={"app:1": IMAGE})
+    facts = Facts(NOW, images={"app:1": IMAGE}, health=health or {})
     actions = compute_pod_actions(pod, seen, facts, CONFIG)
     return compute_pod_status(pod, seen, actions, facts, CONFIG).to_json()
 
@@ -226,3 +229,47 @@ def test_a_created_instance_is_not_running() -> None:
     one = report(pod, instance(pod, "a", CREATED, started_at=0.0))["containerStatuses"][0]
     assert one["state"]["waiting"]["reason"] == "ContainerCreating"
     assert not one["ready"]
+
+
+# -- probes -----------------------------------------------------------------------------------------------------
+
+TCP = {"tcpSocket": {"port": 80}}
+
+
+@pytest.mark.parametrize(
+    ("probe", "health", "started", "ready"),
+    [
+        ("livenessProbe", None, True, True),
+        ("readinessProbe", None, True, False),  # not before it has said so
+        ("startupProbe", None, False, False),
+        ("readinessProbe", Health(ready=False), True, False),
+        ("readinessProbe", Health(), True, True),
+        ("startupProbe", Health(), True, True),
+    ],
+)
+def test_ready_and_started_are_what_the_probes_say(
+    probe: str, health: Health | None, started: bool, ready: bool
+) -> None:
+    pod = make_pod(container("a", **{probe: TCP}), "b")
+    known = {"a-0": health} if health else {}
+    status = report(pod, instance(pod, "a"), instance(pod, "b"), health=known)
+    one = status["containerStatuses"][0]
+    assert (one["started"], one["ready"]) == (started, ready)
+    assert status["phase"] == "Running"
+    found = {c["type"]: c for c in status["conditions"]}
+    if ready:
+        assert found["Ready"]["status"] == found["ContainersReady"]["status"] == "True"
+    else:
+        assert found["Ready"]["reason"] == found["ContainersReady"]["reason"] == "ContainersNotReady"
+        assert found["Ready"]["message"] == "containers with unready status: [a]"
+
+
+def test_a_sidecar_that_has_not_started_keeps_the_pod_pending() -> None:
+    sidecar = container("s", restartPolicy="Always", startupProbe=TCP)
+    pod = make_pod("a", initContainers=[sidecar])
+    status = report(pod, instance(pod, "s"))
+    assert status["phase"] == "Pending"
+    assert conditions(status)["Initialized"] == ("False", "ContainersNotInitialized")
+    started = report(pod, instance(pod, "s"), instance(pod, "a"), health={"s-0": Health()})
+    assert started["phase"] == "Running"
+    assert conditions(started)["Ready"] == ("True", "")

@@ -9,6 +9,7 @@ import pytest
 
 from kubelite.node.cri import ContainerState
 from kubelite.node.pod_actions import restart_policy
+from kubelite.node.probes import Kind, Tally
 from tests.unit.fake_cri import FakeCri
 from tests.unit.pod_worlds import UID, World, container, deleted, edited, make_pod
 
@@ -39,6 +40,10 @@ class Story:
             more["resources"] = {"limits": {"cpu": self.rng.choice(["100m", "1"])}}
         if self.rng.random() < 0.3:
             more["imagePullPolicy"] = "Always"
+        if not init or "restartPolicy" in more:
+            for kind in Kind:
+                if self.rng.random() < 0.2:
+                    more[f"{kind}Probe"] = {"tcpSocket": {"port": 80}}
         return container(name, **more)
 
     def live(self, events: int) -> None:
@@ -52,7 +57,7 @@ class Story:
     def happen(self) -> None:
         fake, rng = self.world.fake, self.rng
         alive = fake.alive(UID)
-        match rng.randrange(9):
+        match rng.randrange(10):
             case 0 | 1 | 2 if alive:
                 fake.exit(UID, rng.choice(alive).name, rng.choice([0, 0, 1, 137]))
             case 3:
@@ -68,6 +73,9 @@ class Story:
             case 7 if alive:
                 name = rng.choice(alive).name
                 fake.stubborn ^= {name}
+            case 9 if alive:
+                answer = Tally(good=rng.random() < 0.6)
+                self.world.tallies[rng.choice(alive).id, rng.choice(list(Kind))] = answer
             case 8 if alive and rng.random() < 0.3:
                 self.half_start(rng.choice(alive).name)
             case _:
@@ -107,10 +115,15 @@ class Story:
             for c in world.pod.spec.init_containers:
                 if restart_policy(world.pod, c) != "Always":
                     assert c.name not in alive, f"{c.name} runs beside the others"
+        for one in world.fake.alive(UID):
+            assert one.stop_deadline or not one.killed_for, "what was given up is on its way out"
 
     def quiet_end(self) -> None:
         """Nothing happens any more, except that containers that should end do: the pod comes to a legal rest."""
         world, fake = self.world, self.world.fake
+        world.converge()  # with probes that never answer
+        world.well = True
+        world.tallies = {key: Tally(good=True) for key in world.tallies}
         for _ in range(60):
             world.converge()
             running_inits = [

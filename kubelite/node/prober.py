@@ -1,0 +1,294 @@
+"""Effects: probes tried on time, by the daemon itself; what they say is read from `health` (decided in probes.py).
+
+Every running instance that has probes is followed from the look that first sees it. A try is a timer's callback and
+one short task; http, tcp and grpc open a connection from the node to the pod's address, exec asks the pod's shim.
+Nothing is kept: a new daemon starts from what the pod's status says of this very instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kubelite.node import grpc_health, probes, wire
+from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ContainerSeen, ContainerState, Cri, PodSeen
+from kubelite.node.http_get import Get, Response, fetch
+from kubelite.node.pod_view import in_sandbox, statuses
+from kubelite.node.probes import Health, Kind, Outcome, Result, Tally
+from kubelite.node.recorder import WARNING, PodEvents, Recorder
+from manifests.core import Container, HTTPGetAction, Pod, Probe
+from runtime.errors import RuntimeFault
+
+log = logging.getLogger(__name__)
+TRIES = 3  # of one probe that could not be made (K prober.go maxProbeRetries)
+EAGER = 1.0  # seconds between the extra tries of what is not ready yet
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One probe of one instance."""
+
+    kind: Kind
+    probe: Probe
+    tally: Tally = field(default_factory=Tally)
+    timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None
+    tried_at: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is asked any more of this instance (K worker.go onHold)."""
+        if self.kind is Kind.STARTUP:
+            return self.tally.good is not None
+        return self.kind is Kind.LIVENESS and self.tally.good is False
+
+    def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.task is not None:
+            self.task.cancel()
+        self.timer = self.task = None
+
+
+@dataclass(slots=True)
+class _Followed:
+    """One instance of a container, with what its probes need to know of it."""
+
+    pod: Pod
+    container: Container
+    seen: ContainerSeen
+    host: str
+    events: PodEvents
+    watches: dict[Kind, _Watch] = field(default_factory=dict)
+
+    @property
+    def health(self) -> Health:
+        return probes.health(self.container, {kind: watch.tally for kind, watch in self.watches.items()})
+
+    def stop(self) -> None:
+        for watch in self.watches.values():
+            watch.stop()
+
+
+class Prober:
+    """See the module's text. `wake(uid)` is called when a pod's health is another one."""
+
+    def __init__(
+        self,
+        cri: Cri,
+        config: NodeConfig,
+        recorder: Recorder,
+        *,
+        clock: Callable[[], float],
+        wake: Callable[[str], None],
+    ) -> None:
+        self._cri = cri
+        self._config = config
+        self._recorder = recorder
+        self._clock = clock
+        self._wake = wake
+        self._pods: dict[str, dict[str, _Followed]] = {}  # uid → container id → what is followed
+        self.counts: Counter[tuple[str, str, Kind, Outcome]] = Counter()  # (uid, container, kind, outcome)
+
+    # -- who is followed ----------------------------------------------------------------------------------------
+
+    def follow(self, pod: Pod, seen: PodSeen) -> dict[str, Health]:
+        """Begin, go on and end as the pod and its running instances want it; the health of each by container id."""
+        uid, specs = pod.metadata.uid or "", {}
+        for container in [*pod.spec.init_containers, *pod.spec.containers]:
+            if container.startup_probe or container.liveness_probe or container.readiness_probe:
+                specs[container.name] = container
+        followed = self._pods.get(uid)
+        if not specs and not followed:
+            return {}
+        followed = self._pods.setdefault(uid, {})
+        running = {
+            c.id: c
+            for c in seen.containers
+            if c.state is ContainerState.RUNNING and c.name in specs and in_sandbox(seen, c)
+        }
+        for gone in followed.keys() - running.keys():
+            followed.pop(gone).stop()
+        for identity, instance in running.items():
+            self._follow(pod, specs[instance.name], instance, seen, followed.get(identity))
+        return self.health(uid)
+
+    def health(self, uid: str) -> dict[str, Health]:
+        """As it stands, by container id."""
+        return {identity: one.health for identity, one in self._pods.get(uid, {}).items()}
+
+    def forget(self, uid: str) -> None:
+        for one in self._pods.pop(uid, {}).values():
+            one.stop()
+        for key in [key for key in self.counts if key[0] == uid]:
+            del self.counts[key]
+
+    async def close(self) -> None:
+        tasks = [w.task for pod in self._pods.values() for one in pod.values() for w in one.watches.values()]
+        for uid in list(self._pods):
+            self.forget(uid)
+        await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
+
+    def _follow(
+        self, pod: Pod, container: Container, instance: ContainerSeen, seen: PodSeen, known: _Followed | None
+    ) -> None:
+        sandbox = seen.sandbox
+        host = self._config.host_ip if pod.spec.host_network else sandbox.ip if sandbox is not None else ""
+        if known is None:
+            known = _Followed(pod, container, instance, host, PodEvents(self._recorder, pod))
+            self._pods[pod.metadata.uid or ""][instance.id] = known
+            recorded = next((s for s in statuses(pod.status) if s.name == container.name), None)
+            tallies = probes.remembered(recorded, instance.id)
+        else:
+            known.pod, known.container, known.seen, known.host = pod, container, instance, host
+            tallies = {}
+        # a container on its way out is only asked whether it still serves (C3)
+        ending = bool(pod.metadata.deletion_timestamp) or instance.stop_deadline > 0
+        wanted = {k: p for k, p in probes.probes(container) if not ending or k is Kind.READINESS}
+        for kind in known.watches.keys() - wanted.keys():
+            known.watches[kind].stop()
+            if not ending:
+                del known.watches[kind]
+        for kind, probe in wanted.items():
+            watch = known.watches.get(kind)
+            if watch is None:
+                watch = _Watch(kind, probe, tallies.get(kind, Tally()), tried_at=self._clock())
+                known.watches[kind] = watch
+                self._plan(known, watch)
+            elif watch.probe != probe:  # edited in place: its next try is by the new rules
+                watch.probe = probe
+                self._plan(known, watch)
+            elif kind is Kind.READINESS and self._eager(known, watch):
+                self._begin(known, watch)
+
+    # -- when ---------------------------------------------------------------------------------------------------
+
+    def _plan(self, one: _Followed, watch: _Watch) -> None:
+        """The timer of the next try."""
+        if watch.timer is not None:
+            watch.timer.cancel()
+            watch.timer = None
+        if not watch.settled:
+            now = self._clock()
+            wait = probes.slot(one.seen.started_at, watch.probe, now) - now
+            watch.timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._due, one, watch)
+
+    def _due(self, one: _Followed, watch: _Watch) -> None:
+        watch.timer = None
+        if watch.kind is Kind.STARTUP or one.health.started:
+            self._begin(one, watch)
+        loop, period = asyncio.get_running_loop(), float(watch.probe.period_seconds or 10)
+        wait = probes.slot(one.seen.started_at, watch.probe, self._clock() + 0.001) - self._clock()
+        watch.timer = loop.call_later(wait if wait > period / 10 else wait + period, self._due, one, watch)
+
+    def _eager(self, one: _Followed, watch: _Watch) -> bool:
+        """What is not ready is asked between its times too, whenever there was reason to look at the pod."""
+        now = self._clock()
+        begun = now >= one.seen.started_at + (watch.probe.initial_delay_seconds or 0)
+        return watch.tally.good is not True and begun and one.health.started and now - watch.tried_at >= EAGER
+
+    def _begin(self, one: _Followed, watch: _Watch) -> None:
+        if watch.task is None:  # else the last try still waits for its timeout
+            watch.tried_at = self._clock()
+            watch.task = asyncio.get_running_loop().create_task(self._try(one, watch))
+
+    # -- a try --------------------------------------------------------------------------------------------------
+
+    async def _try(self, one: _Followed, watch: _Watch) -> None:
+        result = Result(Outcome.UNKNOWN)
+        for _ in range(TRIES):
+            result = await self._attempt(one, watch.probe)
+            if result.outcome is not Outcome.UNKNOWN:
+                break
+        watch.task = None
+        uid, name = one.pod.metadata.uid or "", one.container.name
+        if one.seen.id not in self._pods.get(uid, {}):
+            return
+        self.counts[uid, name, watch.kind, result.outcome] += 1
+        self._say(one, watch.kind, result)
+        before = one.health
+        watch.tally = probes.fold(watch.tally, result.outcome, watch.probe)
+        if watch.settled:
+            watch.stop()
+        if one.health != before:
+            if one.health.started and not before.started:
+                self._started(one)
+            log.info("%s probe: %s", watch.kind, one.health, extra={"uid": uid, "container": name})
+            self._wake(uid)
+
+    def _started(self, one: _Followed) -> None:
+        """Its startup probe succeeded: the others begin now."""
+        now = self._clock()
+        for watch in one.watches.values():
+            due = now >= one.seen.started_at + (watch.probe.initial_delay_seconds or 0)
+            if due and watch.kind is not Kind.STARTUP:
+                self._begin(one, watch)
+
+    def _say(self, one: _Followed, kind: Kind, result: Result) -> None:
+        title, name = kind.title(), one.container.name
+        if result.outcome is Outcome.FAILURE:
+            one.events.container(name, WARNING, "Unhealthy", f"{title} probe failed: {result.text}")
+        elif result.outcome is Outcome.WARNING:
+            one.events.container(name, WARNING, "ProbeWarning", f"{title} probe warning: {result.text}")
+        elif result.outcome is Outcome.UNKNOWN:
+            sentence = f"{title} probe errored and resulted in unknown state: {result.text}"
+            one.events.container(name, WARNING, "Unhealthy", sentence)
+
+    async def _attempt(self, one: _Followed, probe: Probe) -> Result:
+        timeout = float(probe.timeout_seconds or 1)
+        try:
+            if probe.exec is not None:
+                return await self._exec(one, probe.exec.command, timeout)
+            if probe.http_get is not None:
+                return await self._http(one, probe.http_get, timeout)
+            if probe.tcp_socket is not None:
+                port = probes.port_number(one.container, probe.tcp_socket.port)
+                await wire.connect(probe.tcp_socket.host or one.host, port, timeout)
+                return Result(Outcome.SUCCESS)
+            if probe.grpc is not None:
+                service = probe.grpc.service or ""
+                good, text = await grpc_health.check(one.host, probe.grpc.port, service, timeout)
+                return Result(Outcome.SUCCESS if good else Outcome.FAILURE, text)
+        except wire.WireError as error:
+            return Result(Outcome.FAILURE, str(error))
+        except (RuntimeFault, OSError) as error:  # nothing was learned of the container
+            return Result(Outcome.UNKNOWN, str(error))
+        return Result(Outcome.UNKNOWN, f"missing probe handler for {one.events.name}:{one.container.name}")
+
+    async def _exec(self, one: _Followed, command: list[str], timeout: float) -> Result:
+        argv = probes.exec_command(one.container, command)
+        done = await self._cri.exec(one.pod.metadata.uid or "", one.seen.id, argv, timeout=timeout)
+        if done.timed_out:
+            sentence = f'command timed out: "{" ".join(argv)}" timed out after {timeout:g}s'
+            return Result(Outcome.FAILURE, sentence)
+        return Result(Outcome.FAILURE if done.exit_code else Outcome.SUCCESS, done.output)
+
+    async def _http(self, one: _Followed, action: HTTPGetAction, timeout: float) -> Result:
+        response = await fetch(http_get(one.container, action, one.host), timeout)
+        return http_result(response)
+
+
+def http_get(container: Container, action: HTTPGetAction, host: str, agent: str = "kube-probe/1.36") -> Get:
+    """PURE: what an httpGet action asks for, at the pod's address unless it names a host."""
+    return Get(
+        scheme=(action.scheme or "HTTP").lower(),
+        host=action.host or host,
+        port=probes.port_number(container, action.port),
+        path=action.path or "/",
+        headers=tuple((header.name, header.value) for header in action.http_headers),
+        agent=agent,
+    )
+
+
+def http_result(response: Response) -> Result:
+    """PURE: 200 to 399 is a success; a redirect that was not followed, one with a warning (K pkg/probe/http)."""
+    body = response.body.decode(errors="replace")
+    if 300 <= response.status < 400:
+        return Result(Outcome.WARNING, f"Probe terminated redirects, Response body: {body}")
+    if 200 <= response.status < 300:
+        return Result(Outcome.SUCCESS, body)
+    return Result(Outcome.FAILURE, f"HTTP probe failed with statuscode: {response.status}")
