@@ -48,6 +48,17 @@ class SandboxFailure:
     retry_at: float
 
 
+class Hook(StrEnum):
+    POST_START = "postStart"
+    PRE_STOP = "preStop"
+
+
+class HookPhase(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a decision needs beside the pod and what is seen of it."""
@@ -60,16 +71,18 @@ class Facts:
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
     health: Mapping[str, Health] = field(default_factory=dict)  # by container id, of those with probes
+    hooks: Mapping[tuple[str, Hook], HookPhase] = field(default_factory=dict)  # by container id
 
 
 @dataclass(frozen=True, slots=True)
 class StopContainer:
     id: str
     name: str
-    signal: int
+    signal: int  # 0: none yet, its preStop hook comes first
     grace: float
-    message: str  # of the Killing event
+    message: str  # of the Killing event; "" when that has been said
     killed_for: str = ""  # it failed, in the node's eyes: its policy decides what follows
+    pre_stop: float = 0.0  # > 0: run its preStop hook, for at most so many seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,14 @@ class StartContainer:
     reason: str
     crash_count: int = 0
     discard: str = ""  # id of an instance of the same attempt that never ran: forgotten first
+
+
+@dataclass(frozen=True, slots=True)
+class PostStart:
+    """Run an instance's postStart hook."""
+
+    id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +151,7 @@ class PodActions:
     create_sandbox: str = ""  # why
     update_sandbox: bool = False  # write the pod's own limits
     start: tuple[StartContainer, ...] = ()  # all of them beside each other
+    post_start: tuple[PostStart, ...] = ()
     update: tuple[UpdateContainer, ...] = ()
     remove: tuple[RemoveContainer, ...] = ()
     finish: bool = False  # every trace goes, then the object itself
@@ -152,6 +174,7 @@ class PodActions:
             or self.create_sandbox
             or self.update_sandbox
             or self.start
+            or self.post_start
             or self.update
             or self.remove
             or self.finish
@@ -159,7 +182,7 @@ class PodActions:
 
     def describe(self) -> list[str]:
         """The effects in words, in order; what `why` and `diff` show."""
-        lines = [f"stop container {s.name} (signal {s.signal}, {s.grace:g}s grace)" for s in self.stop]
+        lines = [_stop_words(stop) for stop in self.stop]
         lines += [f"pull image {p.reference} for container {p.name}" for p in self.pull]
         lines += ["end the sandbox"] * bool(self.kill_sandbox)
         lines += ["create the sandbox"] * bool(self.create_sandbox)
@@ -168,10 +191,17 @@ class PodActions:
             f"start {'init ' * s.init}container {s.name}" + f" (restart {s.attempt})" * (s.attempt > 0)
             for s in self.start
         ]
+        lines += [f"run the postStart hook of container {p.name}" for p in self.post_start]
         lines += [f"update the limits of container {u.name} in place" for u in self.update]
         lines += [f"remove attempt {r.attempt} of container {r.name}" for r in self.remove]
         lines += ["remove everything of the pod"] * self.finish
         return lines or ["nothing to do"]
+
+
+def _stop_words(stop: StopContainer) -> str:
+    if stop.signal:
+        return f"stop container {stop.name} (signal {stop.signal}, {stop.grace:g}s grace)"
+    return f"run the preStop hook of container {stop.name}, for at most {stop.pre_stop:g}s"
 
 
 def signal_number(name: str | None) -> int:

@@ -49,9 +49,9 @@ class ContainerSeen:
     bundle: str = ""
     sandbox_id: str = ""  # the sandbox it was made in; "" means the one that stands
     crash_count: int = 0  # crashes in a row before this instance, as its ContainerRequest said
-    killed_for: str = (
-        ""  # why the node ended it as a failure (liveness, startup, postStart): its policy decides
-    )
+    stop_signal: int = 0  # of the stop that was asked for; 0: not sent (its preStop hook runs first)
+    post_start: str = ""  # "pending" until its postStart hook has succeeded; "" when it has none
+    killed_for: str = ""  # liveness, startup, postStart: the node ended it as failed, its policy decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,7 @@ class ContainerRequest:
     stdin: bool = False
     tty: bool = False
     termination_message_path: str = ""
+    post_start: bool = False  # it has a postStart hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +185,13 @@ class Cri(Protocol):
     async def stop_container(
         self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
     ) -> None:
-        """Begin to stop: `signal` now, SIGKILL after `grace` seconds, counted by the shim. Returns at once; the exit
-        shows up in observe() and on the events. Again: can only shrink what is left. `killed_for` is kept with the
-        instance."""
+        """Begin to stop: `signal` now (0: none, the deadline alone is set), SIGKILL after `grace` seconds, counted by
+        the shim. Returns at once; the exit shows up in observe() and on the events. Again, after a signal: can only
+        shrink what is left. `killed_for` is kept with the instance."""
+        ...
+
+    async def label_container(self, uid: str, container_id: str, labels: dict[str, str]) -> None:
+        """Keep something with the instance (`post_start`)."""
         ...
 
     async def update_container(

@@ -204,6 +204,8 @@ class LocalCri:
             bundle=record.bundle,
             sandbox_id=sandbox,
             crash_count=int(labels.get("crash_count") or 0),
+            stop_signal=record.stop_signal,
+            post_start=labels.get("post_start", ""),
             killed_for=labels.get("killed_for", ""),
         )
 
@@ -441,6 +443,8 @@ class LocalCri:
             "resources_hash": request.resources_hash,
             "crash_count": str(request.crash_count),
         }
+        if request.post_start:
+            labels["post_start"] = "pending"
         if request.termination_message_path:
             labels["message_path"] = request.termination_message_path
         return CreateContainer(
@@ -489,6 +493,9 @@ class LocalCri:
                 if killed_for:  # first: its end must never be taken for one that was only asked for
                     await client.update(container_id, labels={"killed_for": killed_for})
                 await client.stop(container_id, signal=signal, grace=grace)
+
+    async def label_container(self, uid: str, container_id: str, labels: dict[str, str]) -> None:
+        await (await self.client(uid)).update(container_id, labels=labels)
 
     async def update_container(
         self, uid: str, container_id: str, *, resources: dict[str, Any], resources_hash: str

@@ -20,7 +20,10 @@ from kubelite.node import hashes, resources
 from kubelite.node.actions import (
     Facts,
     Failed,
+    Hook,
+    HookPhase,
     PodActions,
+    PostStart,
     PullImage,
     PullPhase,
     PullSeen,
@@ -41,7 +44,7 @@ from manifests.core import Container, Pod
 
 CRASH_RESET = 600.0  # an instance that ran longer than this starts the count anew
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
-MIN_SIDECAR_GRACE = 2.0
+MIN_GRACE = 2.0
 RETRY = 10.0
 LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try
 
@@ -93,6 +96,7 @@ class Decision:
         self.stop: list[StopContainer] = []
         self.pull: list[PullImage] = []
         self.start: list[StartContainer] = []
+        self.post_start: list[PostStart] = []
         self.update: list[UpdateContainer] = []
         self.remove: list[RemoveContainer] = []
         self.waiting: dict[str, Waiting] = {}
@@ -116,6 +120,7 @@ class Decision:
             stop=tuple(self.stop),
             pull=tuple(self.pull),
             start=tuple(self.start),
+            post_start=tuple(self.post_start),
             update=tuple(self.update),
             remove=tuple(self.remove),
             waiting=self.waiting,
@@ -178,7 +183,7 @@ class Decision:
             return
         order = [c.name for c in self.inits]
         last = max(alive, key=lambda c: order.index(c.name) if c.name in order else -1)
-        self._stop(last, max(grace - self._spent(), MIN_SIDECAR_GRACE), message)
+        self._stop(last, max(grace - self._spent(), MIN_GRACE), message)
 
     def _spent(self) -> float:
         """Seconds of the grace period that the containers stopped before took."""
@@ -188,10 +193,13 @@ class Decision:
         return max(0.0, max(ends) - min(begins)) if stopped else 0.0
 
     def _stop(self, container: ContainerSeen, grace: float, message: str = "", killed_for: str = "") -> None:
-        """Ask for a stop unless one that ends no later is under way."""
+        """Ask for a stop unless one that ends no later is under way; its preStop hook comes first."""
         number = self._stop_signal(container)
         if container.state is ContainerState.CREATED:
             number, grace = int(signal.SIGKILL), 0.0
+        elif self._has_pre_stop(container) and not container.stop_signal:
+            self._pre_stop(container, grace, message, killed_for)
+            return
         elif container.stop_deadline > 0 and container.stop_deadline <= self.now + grace + 0.5:
             self.wakes.append(max(container.stop_deadline, self.now) + 1.0)
             return
@@ -199,15 +207,38 @@ class Decision:
         self.stop.append(StopContainer(container.id, container.name, number, grace, text, killed_for))
         self.wakes.append(self.now + grace + 1.0)
 
+    def _spec_of(self, container: ContainerSeen) -> Container | None:
+        return next((c for c in [*self.inits, *self.mains] if c.name == container.name), None)
+
+    def _has_pre_stop(self, container: ContainerSeen) -> bool:
+        spec = self._spec_of(container)
+        return spec is not None and spec.lifecycle is not None and spec.lifecycle.pre_stop is not None
+
+    def _pre_stop(self, container: ContainerSeen, grace: float, message: str, killed_for: str) -> None:
+        """The hook eats the grace; the signal gets what it leaves, and two seconds at least (C3). Until the signal the
+        shim's deadline stands those two seconds behind the grace: nobody is killed before he was told."""
+        phase = self.facts.hooks.get((container.id, Hook.PRE_STOP))
+        left = container.stop_deadline - MIN_GRACE - self.now if container.stop_deadline else grace
+        begun = container.stop_deadline > 0
+        if begun and phase in (HookPhase.DONE, HookPhase.FAILED):
+            number, rest = self._stop_signal(container), max(min(left, grace), MIN_GRACE)
+            self.stop.append(StopContainer(container.id, container.name, number, rest, "", killed_for))
+            self.wakes.append(self.now + rest + 1.0)
+            return
+        if not begun or phase is None or left > grace + 0.5:
+            left = max(min(left, grace), 0.1)
+            text = "" if begun else message or f"Stopping container {container.name}"
+            hook = StopContainer(
+                container.id, container.name, 0, left + MIN_GRACE, text, killed_for, pre_stop=left
+            )
+            self.stop.append(hook)
+        self.wakes.append(self.now + max(left, 0.0) + MIN_GRACE + 1.0)
+
     def _stop_signal(self, container: ContainerSeen) -> int:
         """spec stopSignal > image STOPSIGNAL > SIGTERM."""
-        for wanted in [*self.inits, *self.mains]:
-            if (
-                wanted.name == container.name
-                and wanted.lifecycle is not None
-                and wanted.lifecycle.stop_signal
-            ):
-                return signal_number(wanted.lifecycle.stop_signal)
+        spec = self._spec_of(container)
+        if spec is not None and spec.lifecycle is not None and spec.lifecycle.stop_signal:
+            return signal_number(spec.lifecycle.stop_signal)
         image = self.facts.images.get(container.image)
         return signal_number(image.config.get("StopSignal") if image is not None else None)
 
@@ -237,7 +268,8 @@ class Decision:
             self._want(self.inits[0], init=True, fresh=True)
         else:
             for container in todo:
-                self._want(container, fresh=True)
+                if self._may_start_after_hooks(container):
+                    self._want(container, fresh=True)
 
     def _runs_from_nothing(self, container: Container, *, by_edit: bool) -> bool:
         view, policy = self.views[container.name], restart_policy(self.pod, container)
@@ -394,14 +426,32 @@ class Decision:
             self._keep(container, view)
         elif self._should_run(view, restart_policy(self.pod, container)):
             self._default_waiting(container)
-            self._want(container, fresh=view.current is None)
+            if self._may_start_after_hooks(container):
+                self._want(container, fresh=view.current is None)
         else:
             self.finished.add(container.name)
+
+    def _may_start_after_hooks(self, container: Container) -> bool:
+        """A postStart hook holds up the containers behind it, as in kubelet, where people make use of that. (Without
+        hooks all start beside each other.)"""
+        for before in self.mains[: self.mains.index(container)]:
+            if before.lifecycle is None or before.lifecycle.post_start is None:
+                continue
+            current = self.views[before.name].current
+            starting = any(start.name == before.name for start in self.start)
+            if starting or (current is not None and is_alive(current) and current.post_start == "pending"):
+                self.reasons.append(
+                    f"container {container.name} waits for the postStart hook of {before.name}"
+                )
+                return False
+        return True
 
     def _started(self, container: Container, view: View) -> bool:
         """Whether a sidecar lets the next one begin: it runs, is to go on, and its startup probe has succeeded."""
         current = view.current
         if current is None or not view.running or any(stop.name == container.name for stop in self.stop):
+            return False
+        if current.post_start == "pending":
             return False
         return health_of(self.facts, container, current).started
 
@@ -417,11 +467,23 @@ class Decision:
             message = f"Container {container.name} definition changed, will be restarted"
             self._stop(current, grace_period(self.pod), message)
         elif current.stop_deadline > 0:
-            self.wakes.append(max(current.stop_deadline, self.now) + 1.0)
+            self._stop(current, grace_period(self.pod), killed_for=current.killed_for)
+        elif current.post_start == "pending":
+            self._post_start(container, current)
         elif (failed := health_of(self.facts, container, current).failed) is not None:
             self._kill_unhealthy(container, current, failed)
         else:
             self._limits(container, current)
+
+    def _post_start(self, container: Container, current: ContainerSeen) -> None:
+        self._default_waiting(container)
+        phase = self.facts.hooks.get((current.id, Hook.POST_START))
+        if phase is None:
+            self.reasons.append(f"container {container.name} runs: its postStart hook is next")
+            self.post_start.append(PostStart(current.id, container.name))
+        elif phase is HookPhase.FAILED:
+            self.reasons.append(f"the postStart hook of container {container.name} failed: it is killed")
+            self._stop(current, grace_period(self.pod), "FailedPostStartHook", Hook.POST_START)
 
     def _kill_unhealthy(self, container: Container, current: ContainerSeen, failed: Kind) -> None:
         self.reasons.append(f"container {container.name} failed its {failed} probe: it is killed")

@@ -119,7 +119,8 @@ class _Report:
         return max(found, key=lambda c: c.attempt) if found else None
 
     def _state(self, view: View, instance: ContainerSeen | None, old: ContainerStatus | None) -> State:
-        if view.running and view.current is not None:
+        pending = view.current is not None and view.current.post_start == "pending"
+        if view.running and view.current is not None and not (pending and view.name in self.actions.waiting):
             return State(running=ContainerStateRunning(started_at=rfc3339(view.current.started_at)))
         waiting = self.actions.waiting.get(view.name)
         crashed = view.current is not None and not view.again and view.name in self.restarting

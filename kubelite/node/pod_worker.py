@@ -18,6 +18,7 @@ from kubelite.node import why
 from kubelite.node.actions import Facts, PodActions, SandboxFailure, StartFailure
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerState, Cri, PodSeen
+from kubelite.node.hooks import Hooks
 from kubelite.node.pod_actions import compute_pod_actions, pod_ref
 from kubelite.node.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.pod_view import statuses
@@ -77,12 +78,14 @@ class PodWorker:
         self._recorder = recorder
         self._clock = clock
         puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=self._woken)
-        self._node = Node(cri, config, puller, self._find, clock)
+        hooks = Hooks(cri, config, wake=self._woken)
+        self._node = Node(cri, config, puller, hooks, self._find, clock)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
         self._pods: dict[str, _Memory] = {}
 
     async def close(self) -> None:
-        """Give up the pulls under way, and the probes."""
+        """Give up the pulls, hooks and probes under way."""
+        await self._node.hooks.close()
         await self._node.puller.close()
         await self.prober.close()
 
@@ -160,6 +163,9 @@ class PodWorker:
             refresh_files(self._node, pod, seen.sandbox)
         memory.sync_failures = 0
         self._say_waiting(before, after, facts, events)
+        if actions.failed is not None and before.phase not in TERMINAL and "failed" not in memory.said:
+            memory.said.add("failed")
+            events.pod(NORMAL, actions.failed.reason, actions.failed.message)
         pod = await self._write_status(pod, seen, after, facts)
         self._say_unsupported(pod, memory, events)
         if after.effects:
@@ -194,6 +200,7 @@ class PodWorker:
             start_failures=memory.starts,
             sandbox_failure=memory.sandbox,
             health=self.prober.follow(pod, seen) if health is None else health,
+            hooks=self._node.hooks.states(pod.metadata.uid or "", seen),
         )
 
     def _notice_loss(self, pod: Pod, seen: PodSeen, memory: _Memory) -> None:
@@ -229,6 +236,7 @@ class PodWorker:
         self._pods.pop(uid, None)
         self._node.puller.forget(uid)
         self.prober.forget(uid)
+        self._node.hooks.forget(uid)
         self._node.net_files.pop(uid, None)
 
     # -- the report ---------------------------------------------------------------------------------------------

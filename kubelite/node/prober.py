@@ -110,6 +110,7 @@ class Prober:
             c.id: c
             for c in seen.containers
             if c.state is ContainerState.RUNNING and c.name in specs and in_sandbox(seen, c)
+            if c.post_start != "pending"  # until then it does not count as running
         }
         for gone in followed.keys() - running.keys():
             followed.pop(gone).stop()

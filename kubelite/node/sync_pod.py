@@ -18,10 +18,11 @@ from functools import lru_cache
 from typing import Any
 
 from kubelite.node import container_spec, env, hashes, mounts, netfiles, resources, users, volumes
-from kubelite.node.actions import PodActions, SandboxFailure, StartContainer, StartFailure
+from kubelite.node.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
 from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.hooks import HookRun, Hooks, handler_of
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, find_container
 from manifests.core import Container, Pod
@@ -51,6 +52,7 @@ class Node:
     cri: Cri
     config: NodeConfig
     puller: Puller
+    hooks: Hooks
     find: env.Find
     clock: Callable[[], float]
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → content as written
@@ -59,7 +61,7 @@ class Node:
 async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events: PodEvents) -> Results:
     """Apply the actions. Raises RuntimeFault or OSError when something outside of a container's start fails."""
     results, uid = Results(), pod.metadata.uid or ""
-    await _stop(node, uid, actions, events)
+    await _stop(node, pod, seen, actions, events)
     for pull in actions.pull:
         node.puller.begin(pod, pull, events)
     if actions.kill_sandbox:
@@ -79,6 +81,10 @@ async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, eve
             if (container := find_container(pod, start.name)) is not None
         ]
         await (asyncio.gather(*starts) if len(starts) > 1 else starts[0])
+    for hook in actions.post_start:
+        if (container := find_container(pod, hook.name)) is not None:
+            ip = sandbox.ip if sandbox is not None else ""
+            node.hooks.begin(HookRun(pod, container, hook.id, Hook.POST_START, ip, events))
     await _tidy(node, uid, actions)
     if actions.finish:
         node.puller.forget(uid)
@@ -88,13 +94,19 @@ async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, eve
     return results
 
 
-async def _stop(node: Node, uid: str, actions: PodActions, events: PodEvents) -> None:
+async def _stop(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events: PodEvents) -> None:
+    uid = pod.metadata.uid or ""
     for stop in actions.stop:
-        events.container(stop.name, NORMAL, "Killing", stop.message)
+        if stop.message:
+            events.container(stop.name, NORMAL, "Killing", stop.message)
         with contextlib.suppress(NotFoundError):
             await node.cri.stop_container(
                 uid, stop.id, signal=stop.signal, grace=stop.grace, killed_for=stop.killed_for
             )
+        container = find_container(pod, stop.name)
+        if stop.pre_stop and container is not None:
+            ip = seen.sandbox.ip if seen.sandbox is not None else ""
+            node.hooks.begin(HookRun(pod, container, stop.id, Hook.PRE_STOP, ip, events, stop.pre_stop))
 
 
 async def _tidy(node: Node, uid: str, actions: PodActions) -> None:
@@ -274,6 +286,7 @@ def _request(one: _Starting) -> ContainerRequest:
         stdin=bool(container.stdin),
         tty=bool(container.tty),
         termination_message_path=prepared.termination_log,
+        post_start=handler_of(container, Hook.POST_START) is not None,
     )
 
 

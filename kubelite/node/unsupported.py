@@ -133,13 +133,6 @@ def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsuppor
 
 
 def _of_container(path: str, container: Container) -> Iterator[Unsupported]:
-    if container.lifecycle is not None:
-        for field, hook in (
-            ("postStart", container.lifecycle.post_start),
-            ("preStop", container.lifecycle.pre_stop),
-        ):
-            if hook is not None:
-                yield Unsupported(f"{path}.lifecycle.{field}", "hooks are not run yet", False)
     if container.restart_policy_rules:
         yield Unsupported(f"{path}.restartPolicyRules", "only restartPolicy is followed", False)
     if container.volume_devices:

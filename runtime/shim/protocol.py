@@ -31,7 +31,8 @@ class Op(StrEnum):
     CREATE = "create"  # CreateContainer -> {"container": ContainerRecord}
     START = "start"  # {"container_id"} -> {"container": ContainerRecord}
     STOP = "stop"  # {"container_id", "signal": int, "grace": seconds} -> {}: signal now, SIGKILL at the end
-    #                of grace, by the shim itself (it outlives the daemon); again = shrink the remaining grace only
+    #                of grace, by the shim itself (it outlives the daemon); again = shrink the remaining grace only;
+    #                signal 0 = only the deadline, the signal comes with another STOP and a grace of its own
     KILL = "kill"  # {"container_id", "signal": int, "all": bool} -> {}
     DELETE = "delete"  # {"container_id"} -> {}: only when stopped; its cgroup and record go
     UPDATE = (

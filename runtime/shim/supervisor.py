@@ -202,7 +202,8 @@ class Supervisor:
     # --- stop and kill ---
 
     def stop(self, container_id: str, number: int, grace: float) -> None:
-        """`number` now and once, SIGKILL when `grace` seconds are over; asked again it can only become sooner."""
+        """`number` now and once, SIGKILL when `grace` seconds are over; asked again it can only become sooner. With
+        number 0 nothing is sent yet (something else is done first): the signal, and a new grace, follow."""
         found = self.get(container_id)
         if not found.live or found.dying:
             return
@@ -217,7 +218,7 @@ class Supervisor:
         if grace <= 0 or found.status is ContainerStatus.CREATED:  # a gate-keeping init takes no other signal
             self._kill_now(found)
         else:
-            if first:
+            if first and number:
                 self._signal(found, number)
             found.stop_timer = self._loop.after(grace, lambda: self._kill_now(found))
         self._changed(found)

@@ -253,7 +253,9 @@ def test_security_context(node: Node) -> None:
 def test_a_field_that_does_not_work_yet_is_an_event(node: Node) -> None:
     node.apply("gated.yaml", pod("gated", schedulingGates=[{"name": "example.com/later"}]))
     node.wait_status("gated", "Running")
-    node.wait(lambda: "schedulingGates" in node.cli("describe", "pod", "gated").out, "the warning in describe")
+    node.wait(
+        lambda: "schedulingGates" in node.cli("describe", "pod", "gated").out, "the warning in describe"
+    )
 
 
 def test_why_diff_apply_delete(node: Node) -> None:

@@ -180,6 +180,7 @@ class FakeCri:
             log_path=request.log_path,
             sandbox_id=sandbox.id,
             crash_count=request.crash_count,
+            post_start="pending" if request.post_start else "",
         )
         self._put(uid, made)
         if failure is not None:
@@ -198,12 +199,17 @@ class FakeCri:
             self._end(uid, c, 137, signal=9)
         elif c.state is ContainerState.RUNNING:
             deadline = self.now + grace
-            if c.stop_deadline:
+            if c.stop_signal:
                 deadline = min(deadline, c.stop_deadline)
-            c = replace(c, stop_deadline=deadline)
+            c = replace(c, stop_deadline=deadline, stop_signal=c.stop_signal or signal)
             self._put(uid, c)
-            if signal == 9 or c.name not in self.stubborn:
+            if signal == 9 or (signal and c.name not in self.stubborn):
                 self._end(uid, c, self.stop_exit_code)
+
+    async def label_container(self, uid: str, container_id: str, labels: dict[str, str]) -> None:
+        c = self._find(uid, container_id)
+        self.calls.append(("label_container", c.name))
+        self._put(uid, replace(c, post_start=labels["post_start"]))
 
     async def update_container(
         self, uid: str, container_id: str, *, resources: dict[str, Any], resources_hash: str

@@ -7,9 +7,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from kubelite.node import hashes, resources
-from kubelite.node.actions import Facts, PodActions, PullPhase, PullSeen, StartContainer
+from kubelite.node.actions import Facts, Hook, HookPhase, PodActions, PullPhase, PullSeen, StartContainer
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerRequest, SandboxRequest
+from kubelite.node.hooks import handler_of
 from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.pod_status import compute_pod_status
 from kubelite.node.probes import Health, Kind, Tally, health, probes
@@ -63,9 +64,10 @@ class World:
         self.started: list[tuple[str, int]] = []
         self.tallies: dict[tuple[str, Kind], Tally] = {}  # by container id
         self.well = False  # whatever was not asked yet answers well
+        self.hooks: dict[tuple[str, Hook], HookPhase] = {}  # by container id
 
     def facts(self) -> Facts:
-        return facts_of(self.fake, self.pod, pulls=self.pulls, health=self.health())
+        return facts_of(self.fake, self.pod, pulls=self.pulls, health=self.health(), hooks=self.hooks)
 
     def health(self) -> dict[str, Health]:
         """What the probes of every running instance say: what the test set, else nothing yet (or all `well`)."""
@@ -118,6 +120,8 @@ class World:
             await fake.stop_container(
                 UID, stop.id, signal=stop.signal, grace=stop.grace, killed_for=stop.killed_for
             )
+            if stop.pre_stop:
+                self._begin_hook(stop.id, Hook.PRE_STOP)
         for pull in actions.pull:
             self.pulls[pull.name, pull.attempt] = PullSeen(PullPhase.PULLED)
             fake.images.setdefault(pull.reference, fake.images["app:1"])
@@ -133,6 +137,8 @@ class World:
             await fake.update_sandbox(UID, resources=wanted, resources_hash=hashes.resources_hash(wanted))
         for start in actions.start:
             await self._start(start)
+        for hook in actions.post_start:
+            self._begin_hook(hook.id, Hook.POST_START)
         for update in actions.update:
             changed = dict(update.resources)
             await fake.update_container(
@@ -143,6 +149,21 @@ class World:
         if actions.finish:
             await fake.remove_pod(UID)
             self.exists = False
+
+    def _begin_hook(self, identity: str, hook: Hook) -> None:
+        if self.hooks.get((identity, hook)) is HookPhase.RUNNING and hook is Hook.POST_START:
+            raise BrokenRule(f"{hook} of {identity} twice at once")
+        self.hooks[identity, hook] = HookPhase.RUNNING
+
+    def end_hook(self, identity: str, hook: Hook, *, good: bool = True) -> None:
+        self.hooks[identity, hook] = HookPhase.DONE if good else HookPhase.FAILED
+        if hook is Hook.POST_START and good:
+            _drive(self.fake.label_container(UID, identity, {"post_start": "done"}))
+
+    def restart_daemon(self) -> None:
+        """What only the daemon knew is gone."""
+        self.hooks.clear()
+        self.pulls.clear()
 
     async def _start(self, start: StartContainer) -> None:
         if start.discard:
@@ -167,6 +188,7 @@ class World:
                 resources_hash=hashes.resources_hash(limits),
                 log_path="",
                 crash_count=start.crash_count,
+                post_start=handler_of(spec, Hook.POST_START) is not None,
             )
         )
 

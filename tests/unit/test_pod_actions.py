@@ -9,6 +9,8 @@ import pytest
 
 from kubelite.node.actions import (
     Facts,
+    Hook,
+    HookPhase,
     PodActions,
     PullPhase,
     PullSeen,
@@ -339,6 +341,78 @@ def test_an_unhealthy_container_is_left_alone_while_it_is_stopped_for_something_
     assert [(stop.message, stop.killed_for) for stop in gone.stop] == [("Stopping container a", "")]
     calmer = edited(pod, {"containers": [container("a")]})
     assert not decide(calmer, instance(pod, "a")).effects, "probes are edited in place"
+
+
+# -- hooks ------------------------------------------------------------------------------------------------------
+
+HOOKED = {"postStart": {"exec": {"command": ["x"]}}, "preStop": {"exec": {"command": ["y"]}}}
+POST, PRE = Hook.POST_START, Hook.PRE_STOP
+
+
+def test_a_post_start_hook_runs_once_and_holds_up_the_containers_behind_it() -> None:
+    pod = make_pod("first", container("a", lifecycle=HOOKED), "b")
+    new = decide(pod, box=NONE)
+    assert starts(new) == [("first", 0), ("a", 0)]
+    first, fresh = instance(pod, "first"), instance(pod, "a", post_start="pending")
+    begin = decide(pod, first, fresh)
+    assert [(hook.id, hook.name) for hook in begin.post_start] == [("a-0", "a")]
+    assert not begin.start
+    assert waits(begin) == {"a": "ContainerCreating", "b": "ContainerCreating"}
+    running = decide(pod, first, fresh, hooks={("a-0", POST): HookPhase.RUNNING})
+    assert not running.effects
+    assert starts(decide(pod, first, instance(pod, "a", post_start="done"))) == [("b", 0)]
+    assert (
+        decide(pod, first, instance(pod, "a", EXITED, post_start="pending", exit_code=1)).start[-1].name
+        == "a"
+    )
+
+
+def test_a_post_start_hook_that_fails_ends_its_container_as_failed() -> None:
+    pod = make_pod(container("a", lifecycle={"postStart": HOOKED["postStart"]}), restartPolicy="Never")
+    fresh = instance(pod, "a", post_start="pending")
+    failed = decide(pod, fresh, hooks={("a-0", POST): HookPhase.FAILED})
+    assert [(s.message, s.killed_for, s.signal) for s in failed.stop] == [
+        ("FailedPostStartHook", "postStart", 15)
+    ]
+    dead = instance(
+        pod, "a", EXITED, post_start="pending", exit_code=143, stop_deadline=NOW, killed_for="postStart"
+    )
+    assert decide(pod, dead).done
+
+
+def test_a_pre_stop_hook_comes_before_the_signal_and_eats_the_grace() -> None:
+    pod = make_pod(container("a", lifecycle=HOOKED), "b")
+    gone = deleted(pod, grace=30)
+    alive = (instance(pod, "a", post_start="done"), instance(pod, "b"))
+    begin = decide(gone, *alive)
+    assert [(s.name, s.signal, s.grace, s.pre_stop, s.message) for s in begin.stop] == [
+        ("a", 0, 32, 30, "Stopping container a"),
+        ("b", 15, 30, 0, "Stopping container b"),
+    ]
+    waiting = replace(alive[0], stop_deadline=NOW + 32)
+    rest = replace(alive[1], stop_deadline=NOW + 30, stop_signal=15)
+    assert not decide(gone, waiting, rest, hooks={("a-0", PRE): HookPhase.RUNNING}).stop
+    later = replace(waiting, stop_deadline=NOW + 12)  # twenty seconds on
+    for phase in (HookPhase.DONE, HookPhase.FAILED):
+        signal = decide(gone, later, rest, hooks={("a-0", PRE): phase})
+        assert [(s.signal, s.grace, s.message) for s in signal.stop] == [(15, 10, "")]
+    late = decide(gone, replace(waiting, stop_deadline=NOW + 2), hooks={("a-0", PRE): HookPhase.FAILED})
+    assert [(s.signal, s.grace) for s in late.stop] == [(15, 2)], "two seconds at least"
+    told = replace(later, stop_signal=15, stop_deadline=NOW + 10)
+    assert not decide(gone, told, rest, hooks={("a-0", PRE): HookPhase.DONE}).stop
+
+
+def test_a_pre_stop_hook_and_a_new_daemon_or_a_shorter_grace() -> None:
+    pod = make_pod(container("a", lifecycle=HOOKED))
+    waiting = instance(pod, "a", post_start="done", stop_deadline=NOW + 12)
+    again = decide(deleted(pod, grace=30), waiting)
+    assert [(s.signal, s.pre_stop, s.grace, s.message) for s in again.stop] == [(0, 10, 12, "")]
+    shorter = decide(deleted(pod, grace=1), waiting, hooks={("a-0", PRE): HookPhase.RUNNING})
+    assert [(s.signal, s.pre_stop, s.grace) for s in shorter.stop] == [(0, 1, 3)]
+    changed = edited(pod, {"containers": [container("a", args=["new"], lifecycle=HOOKED)]})
+    for hooks in ({}, {("a-0", PRE): HookPhase.DONE}):
+        going = decide(changed, waiting, hooks=hooks)
+        assert [bool(s.signal) for s in going.stop] == [bool(hooks)], "an edit's stop goes on the same way"
 
 
 # -- edits ------------------------------------------------------------------------------------------------------

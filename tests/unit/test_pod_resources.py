@@ -110,12 +110,6 @@ def test_hashes_see_wishes_not_spellings() -> None:
     ("one", "spec", "path", "blocks"),
     [
         (
-            {"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}},
-            {},
-            "spec.containers[0].lifecycle.preStop",
-            False,
-        ),
-        (
             {"volumeDevices": [{"name": "d", "devicePath": "/d"}]},
             {},
             "spec.containers[0].volumeDevices",

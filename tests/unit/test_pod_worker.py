@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerState, ImageSeen
+from kubelite.node.cri import ContainerState, ExecResult, ImageSeen
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node.warm import warm_up
 from runtime.errors import ImageError, NetworkError, RuntimeFault, StartError
@@ -628,3 +628,59 @@ def test_warming_up_touches_nothing(tmp_path: Path) -> None:
     config = NodeConfig("node-1", "192.0.2.1", str(tmp_path), str(tmp_path / "logs"))
     warm_up(config)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_deadline_that_passed_is_said_once(run: Run) -> None:
+    async def story(node: Node) -> None:
+        await node.put(container("app"), activeDeadlineSeconds=30)
+        await node.settle()
+        node.fake.advance(31)
+        await node.settle()
+        assert (node.status["phase"], node.status["reason"]) == ("Failed", "DeadlineExceeded")
+        sentence = "Pod was active on the node longer than the specified deadline"
+        assert node.events.messages("DeadlineExceeded") == [sentence]
+
+    run(story)
+
+
+def test_hooks_run_through_the_worker(run: Run) -> None:
+    hooks = {"postStart": {"exec": {"command": ["up"]}}, "preStop": {"exec": {"command": ["down"]}}}
+
+    async def story(node: Node) -> None:
+        await node.put(container("app", lifecycle=hooks), container("next"))
+        await node.worker.reconcile(UID)
+        assert node.state()["state"]["waiting"]["reason"] == "ContainerCreating"
+        for _ in range(10):
+            await node.worker.reconcile(UID)
+            await asyncio.sleep(0)
+        assert [who for call, who in node.fake.calls if call == "exec"] == ["app up"]
+        assert [who for call, who in node.fake.calls if call == "start_container"] == ["app", "next"]
+        assert node.status["phase"] == "Running"
+        await node.delete()
+        for _ in range(10):
+            await node.worker.reconcile(UID)
+            await asyncio.sleep(0)
+        assert [who for call, who in node.fake.calls if call == "exec"] == ["app up", "app down"]
+        assert node.store.get_uid(UID) is None
+        assert sorted(node.events.messages("Killing")) == [
+            "Stopping container app",
+            "Stopping container next",
+        ]
+
+    run(story)
+
+
+def test_a_hook_that_fails_is_said_and_ends_the_container(run: Run) -> None:
+    async def story(node: Node) -> None:
+        node.fake.exec_result = ExecResult(1, "secret")
+        await node.put(
+            container("app", lifecycle={"postStart": {"exec": {"command": ["up"]}}}), restartPolicy="Never"
+        )
+        for _ in range(10):
+            await node.worker.reconcile(UID)
+            await asyncio.sleep(0)
+        assert node.status["phase"] == "Failed"
+        assert node.events.messages("FailedPostStartHook") == ["PostStartHook failed"]
+        assert node.events.messages("Killing") == ["FailedPostStartHook"]
+
+    run(story)

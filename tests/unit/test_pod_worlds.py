@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.node.actions import Hook, HookPhase
 from kubelite.node.cri import ContainerState
 from kubelite.node.pod_actions import restart_policy
 from kubelite.node.probes import Kind, Tally
@@ -41,6 +42,8 @@ class Story:
         if self.rng.random() < 0.3:
             more["imagePullPolicy"] = "Always"
         if not init or "restartPolicy" in more:
+            hooks = [hook for hook in Hook if self.rng.random() < 0.2]
+            more["lifecycle"] = {hook: {"exec": {"command": ["x"]}} for hook in hooks}
             for kind in Kind:
                 if self.rng.random() < 0.2:
                     more[f"{kind}Probe"] = {"tcpSocket": {"port": 80}}
@@ -57,7 +60,9 @@ class Story:
     def happen(self) -> None:
         fake, rng = self.world.fake, self.rng
         alive = fake.alive(UID)
-        match rng.randrange(10):
+        running = [key for key, phase in self.world.hooks.items() if phase is HookPhase.RUNNING]
+        running = [key for key in running if key[0] in {c.id for c in alive}]
+        match rng.randrange(12):
             case 0 | 1 | 2 if alive:
                 fake.exit(UID, rng.choice(alive).name, rng.choice([0, 0, 1, 137]))
             case 3:
@@ -73,6 +78,10 @@ class Story:
             case 7 if alive:
                 name = rng.choice(alive).name
                 fake.stubborn ^= {name}
+            case 10 if running:
+                self.world.end_hook(*rng.choice(running), good=rng.random() < 0.6)
+            case 11:
+                self.world.restart_daemon()
             case 9 if alive:
                 answer = Tally(good=rng.random() < 0.6)
                 self.world.tallies[rng.choice(alive).id, rng.choice(list(Kind))] = answer
@@ -126,10 +135,14 @@ class Story:
         world.tallies = {key: Tally(good=True) for key in world.tallies}
         for _ in range(60):
             world.converge()
+            living = {c.id for c in fake.alive(UID)}
+            hooks = [k for k, phase in world.hooks.items() if phase is HookPhase.RUNNING and k[0] in living]
+            for key in hooks:
+                world.end_hook(*key)
             running_inits = [
                 c for c in fake.alive(UID) if c.name.startswith("i") and not self.is_sidecar(c.name)
             ]
-            if not running_inits:
+            if not running_inits and not hooks:
                 break
             for c in running_inits:
                 fake.exit(UID, c.name, 0)
@@ -182,6 +195,8 @@ def test_never_runs_nothing_twice_without_an_edit(seed: int) -> None:
     story = Story(seed)
     story.policy = story.spec["restartPolicy"] = "Never"
     story.spec["initContainers"] = [c for c in story.spec["initContainers"] if "restartPolicy" not in c]
+    for one in story.spec["containers"]:  # before that has succeeded it counts as not having run
+        one.get("lifecycle", {}).pop(Hook.POST_START, None)
     story.world = World(make_pod(**story.spec), FakeCri())
     story.edit = lambda: None  # type: ignore[method-assign]
     story.live(events=story.rng.randrange(1, 25))

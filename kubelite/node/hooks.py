@@ -1,0 +1,152 @@
+"""Effects: lifecycle hooks, run beside everything else; how they stand is a fact of the decision.
+
+A hook is an exec through the pod's shim, a GET from the node, or a sleep (K lifecycle/handlers.go). It belongs to one
+instance of a container and runs at least once: one that was under way when the daemon ended is run again. That a
+postStart hook succeeded is kept with the instance; a preStop hook has the grace period and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kubelite.node import wire
+from kubelite.node.actions import Hook, HookPhase
+from kubelite.node.config import NodeConfig
+from kubelite.node.cri import Cri, PodSeen
+from kubelite.node.http_get import fetch
+from kubelite.node.pod_view import is_alive
+from kubelite.node.prober import http_get
+from kubelite.node.recorder import WARNING, PodEvents
+from manifests.core import Container, LifecycleHandler, Pod
+from runtime.errors import NotFoundError, RuntimeFault
+
+log = logging.getLogger(__name__)
+AGENT = "kube-lifecycle/1.36"
+LONG = 3600.0  # seconds a GET may take: a hook has no timeout of its own
+_EVENTS = {
+    Hook.POST_START: ("FailedPostStartHook", "PostStartHook failed"),
+    Hook.PRE_STOP: ("FailedPreStopHook", "PreStopHook failed"),
+}
+
+
+class HookFailed(RuntimeFault):
+    reason = "HookFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class HookRun:
+    """One hook of one instance, to be run for at most `limit` seconds."""
+
+    pod: Pod
+    container: Container
+    container_id: str
+    hook: Hook
+    ip: str  # the pod's own
+    events: PodEvents
+    limit: float | None = None
+
+    @property
+    def uid(self) -> str:
+        return self.pod.metadata.uid or ""
+
+    @property
+    def key(self) -> tuple[str, Hook]:
+        return self.container_id, self.hook
+
+
+def handler_of(container: Container, hook: Hook) -> LifecycleHandler | None:
+    lifecycle = container.lifecycle
+    if lifecycle is None:
+        return None
+    return lifecycle.post_start if hook is Hook.POST_START else lifecycle.pre_stop
+
+
+class Hooks:
+    """Every hook under way or lately ended. `wake(uid)` is called when one ends."""
+
+    def __init__(self, cri: Cri, config: NodeConfig, *, wake: Callable[[str], None]) -> None:
+        self._cri = cri
+        self._config = config
+        self._wake = wake
+        self._phases: dict[str, dict[tuple[str, Hook], HookPhase]] = {}
+        self._tasks: dict[tuple[str, Hook], asyncio.Task[None]] = {}
+        self._limits: dict[tuple[str, Hook], asyncio.Timeout] = {}
+
+    def states(self, uid: str, seen: PodSeen) -> Mapping[tuple[str, Hook], HookPhase]:
+        """How the hooks of the pod's living instances stand; those of others are given up."""
+        phases = self._phases.get(uid)
+        if not phases:
+            return {}
+        alive = {c.id for c in seen.containers if is_alive(c)}
+        for key in [key for key in phases if key[0] not in alive]:
+            del phases[key]
+            self._give_up(key)
+        return dict(phases)
+
+    def begin(self, run: HookRun) -> None:
+        """Run it. One that runs already goes on, for no longer than the new limit."""
+        phases = self._phases.setdefault(run.uid, {})
+        if phases.get(run.key) is HookPhase.RUNNING:
+            limit = self._limits.get(run.key)
+            if limit is not None and run.limit is not None and not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time() + run.limit)
+            return
+        phases[run.key] = HookPhase.RUNNING
+        task = asyncio.get_running_loop().create_task(self._run(run), name=f"{run.hook}-{run.container.name}")
+        self._tasks[run.key] = task
+
+    async def _run(self, run: HookRun) -> None:
+        phase = HookPhase.DONE
+        try:
+            async with asyncio.timeout(run.limit) as limit:
+                self._limits[run.key] = limit
+                await self._act(run)
+            if run.hook is Hook.POST_START:
+                await self._cri.label_container(run.uid, run.container_id, {"post_start": "done"})
+        except NotFoundError:  # it ended by itself meanwhile
+            phase = HookPhase.FAILED
+        except (TimeoutError, RuntimeFault, OSError, wire.WireError) as error:
+            phase = HookPhase.FAILED
+            name, said = run.container.name, str(error) or "its time was up"
+            log.warning("%s hook of %s: %s", run.hook, name, said, extra={"uid": run.uid})
+            run.events.container(name, WARNING, *_EVENTS[run.hook])  # without output: it may hold secrets
+        self._tasks.pop(run.key, None)
+        self._limits.pop(run.key, None)
+        if run.uid in self._phases:
+            self._phases[run.uid][run.key] = phase
+            self._wake(run.uid)
+
+    async def _act(self, run: HookRun) -> None:
+        handler = handler_of(run.container, run.hook)
+        if handler is None:  # edited away
+            return
+        if handler.exec is not None:
+            command = list(handler.exec.command)
+            done = await self._cri.exec(run.uid, run.container_id, command, timeout=None)
+            if done.exit_code:
+                raise HookFailed(f"the command ended with {done.exit_code}: {done.output}")
+        elif handler.http_get is not None:
+            host = self._config.host_ip if run.pod.spec.host_network else run.ip
+            await fetch(http_get(run.container, handler.http_get, host, AGENT), LONG)  # any answer will do
+        elif handler.sleep is not None:
+            await asyncio.sleep(handler.sleep.seconds)
+        else:
+            raise HookFailed("invalid handler: tcpSocket")  # kubelet fails such a hook as well
+
+    def forget(self, uid: str) -> None:
+        for key in self._phases.pop(uid, {}):
+            self._give_up(key)
+
+    def _give_up(self, key: tuple[str, Hook]) -> None:
+        self._limits.pop(key, None)
+        if (task := self._tasks.pop(key, None)) is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        for uid in list(self._phases):
+            self.forget(uid)
+        await asyncio.gather(*tasks, return_exceptions=True)
