@@ -51,6 +51,11 @@ class NodeConfig:
         tuple[str, int, int], ...
     ] = ()  # (RLIMIT_…, soft, hard) of every container's first process
 
+    @property
+    def seccomp_dir(self) -> str:
+        """Where Localhost profiles are, as kubelet has them below its root."""
+        return f"{self.root}/seccomp"
+
     def pod_dir(self, uid: str) -> str:
         return f"{self.root}/pods/{uid}"
 

@@ -17,7 +17,7 @@ from kubelite.node.env import expand, process_env
 from kubelite.node.faults import ConfigError, CreateError
 from kubelite.node.netfiles import pod_hostname
 from kubelite.node.users import ResolvedUser
-from manifests.core import Container, Pod, VolumeMount
+from manifests.core import Container, Pod, SeccompProfile, VolumeMount
 from runtime.errors import SpecError
 from runtime.security.capabilities import ALL_CAPS, adjust
 from runtime.security.paths import READONLY_PATHS
@@ -85,14 +85,15 @@ def is_privileged(container: Container) -> bool:
     return bool(container.security_context and container.security_context.privileged)
 
 
-def seccomp_wanted(pod: Pod, container: Container) -> bool:
-    """Whether the default profile applies: unless the container is privileged or says Unconfined."""
+def seccomp_wanted(pod: Pod, container: Container) -> SeccompProfile | None:
+    """The profile that applies: the container's, else the pod's, else RuntimeDefault; None when it is privileged or
+    says Unconfined."""
     if is_privileged(container):
-        return False
+        return None
     own = container.security_context.seccomp_profile if container.security_context else None
     shared = pod.spec.security_context.seccomp_profile if pod.spec.security_context else None
-    profile = own or shared
-    return profile is None or profile.type != "Unconfined"
+    profile = own or shared or SeccompProfile(type="RuntimeDefault")
+    return None if profile.type == "Unconfined" else profile
 
 
 def process_args(container: Container, image: ImageSeen, env: Mapping[str, str]) -> list[str]:
@@ -277,6 +278,8 @@ def _volume(mount: VolumeMount, prepared: Prepared, *, fixed: bool) -> dict[str,
         raise ConfigError(f'volumeMount {mount.mount_path}: volume "{mount.name}" is not there')
     propagation = _PROPAGATION.get(mount.mount_propagation or "", "rprivate")
     options = ["rbind", propagation, "ro" if mount.read_only or fixed else "rw"]
+    if mount.recursive_read_only in ("Enabled", "IfPossible") and mount.read_only:
+        options.append("rro")  # every kernel that this runs on can (5.12)
     if not source.sub_path:
         return _mount(_clean(mount.mount_path), "bind", source.volume, options)
     # the engine opens it below the volume: whatever links a container puts there, none leads out

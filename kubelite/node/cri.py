@@ -7,7 +7,7 @@ All times are Unix seconds (float, UTC).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -76,6 +76,9 @@ class PodSeen:
     uid: str
     sandbox: SandboxSeen | None = None
     containers: tuple[ContainerSeen, ...] = ()
+    logged: Mapping[str, int] = field(
+        default_factory=dict
+    )  # newest attempt by its log, where no record is left
 
     def latest(self, name: str) -> ContainerSeen | None:
         """The newest instance of the container called `name`."""

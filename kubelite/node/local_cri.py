@@ -173,7 +173,19 @@ class LocalCri:
                 before = str(row.doc.get("sandbox_id") or "lost")
                 seen.append(self._seen(ContainerRecord.from_json(row.doc), sandbox=before, lost=True))
         seen.sort(key=lambda c: (c.name, c.attempt, c.created_at))
-        return PodSeen(uid, _sandbox_seen(record) if record else None, tuple(seen))
+        logged = {} if seen or record is not None else self._logged(uid)
+        return PodSeen(uid, _sandbox_seen(record) if record else None, tuple(seen), logged)
+
+    def _logged(self, uid: str) -> dict[str, int]:
+        """The newest attempt of each container that left a log, of a pod of which nothing else is known."""
+        known = self._store.get_uid(uid)
+        directory = f"{self._settings.log_dir}/pods/{known.namespace}_{known.name}_{uid}" if known else ""
+        found: dict[str, int] = {}
+        with contextlib.suppress(OSError):
+            for name in os.listdir(directory) if directory else ():
+                logs = (entry.partition(".log")[0] for entry in os.listdir(f"{directory}/{name}"))
+                found[name] = max((int(number) for number in logs if number.isdigit()), default=-1)
+        return {name: attempt for name, attempt in found.items() if attempt >= 0}
 
     def _seen(self, record: ContainerRecord, *, sandbox: str, lost: bool) -> ContainerSeen:
         state = _STATES.get(ContainerStatus(record.status), ContainerState.UNKNOWN)

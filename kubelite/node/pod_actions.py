@@ -41,6 +41,8 @@ from kubelite.node.probes import Health, Kind, health, kill_grace, kill_message
 from kubelite.node.times import go_duration, unix
 from kubelite.node.unsupported import blocked_containers
 from manifests.core import Container, Pod
+from runtime.errors import ImageError
+from runtime.images import reference as references
 
 CRASH_RESET = 600.0  # an instance that ran longer than this starts the count anew
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -58,6 +60,17 @@ def restart_policy(pod: Pod, container: Container) -> str:
     if policy == "Always" and any(c.name == container.name for c in pod.spec.init_containers):
         return "OnFailure"
     return policy
+
+
+def should_restart(pod: Pod, container: Container, exit_code: int) -> bool:
+    """Whether a container that ended with this code runs again: the first of its own rules that fits, else its policy
+    (K podutil ContainerShouldRestart)."""
+    for rule in container.restart_policy_rules:
+        codes = rule.exit_codes if rule.action == "Restart" else None
+        if codes is not None and (exit_code in codes.values) is (codes.operator == "In"):
+            return True
+    policy = restart_policy(pod, container)
+    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
 def grace_period(pod: Pod) -> float:
@@ -275,7 +288,7 @@ class Decision:
         view, policy = self.views[container.name], restart_policy(self.pod, container)
         if policy == "Never" and not by_edit and not (view.again and view.attempts):
             return not any(v.attempts and not v.again for v in self._past_of_never(container))
-        return self._should_run(view, policy)
+        return self._should_run(container)
 
     def _past_of_never(self, container: Container) -> list[View]:
         """What forbids a container of a Never pod to run in a new sandbox: itself, and init containers, having run."""
@@ -284,10 +297,11 @@ class Decision:
             *(self.views[c.name] for c in self.inits if c.name not in self.sidecars),
         ]
 
-    def _should_run(self, view: View, policy: str) -> bool:
+    def _should_run(self, container: Container) -> bool:
+        view = self.views[container.name]
         if view.attempts == 0 or view.again or view.ended is None:
             return True
-        return policy == "Always" or (policy == "OnFailure" and view.ended.exit_code != 0)
+        return should_restart(self.pod, container, view.ended.exit_code)
 
     def _due(self, at: float) -> bool:
         """Whether the time set for another try has come. One further away than any wait lasts was set before the clock
@@ -346,10 +360,7 @@ class Decision:
                 self.remove.append(RemoveContainer(container.id, container.name, container.attempt))
 
     def _any_main_left(self) -> bool:
-        return any(
-            self.views[c.name].alive or self._should_run(self.views[c.name], restart_policy(self.pod, c))
-            for c in self.mains
-        )
+        return any(self.views[c.name].alive or self._should_run(c) for c in self.mains)
 
     def _end_sidecars(self) -> None:
         self.finished.update(self.views)
@@ -388,7 +399,7 @@ class Decision:
         if view.alive:
             self._keep(container, view)
             return False
-        if view.current is None or self._should_run(view, restart_policy(self.pod, container)):
+        if view.current is None or self._should_run(container):
             self._want(container, init=True, fresh=view.current is None)
             return False
         return True
@@ -398,7 +409,7 @@ class Decision:
         for container in self.inits:
             view = self.views[container.name]
             ended = view.ended if view.current is not None else None
-            if ended and ended.exit_code and not self._should_run(view, restart_policy(self.pod, container)):
+            if ended and ended.exit_code and not self._should_run(container):
                 return container.name
         return ""
 
@@ -424,7 +435,7 @@ class Decision:
         view = self.views[container.name]
         if view.alive:
             self._keep(container, view)
-        elif self._should_run(view, restart_policy(self.pod, container)):
+        elif self._should_run(container):
             self._default_waiting(container)
             if self._may_start_after_hooks(container):
                 self._want(container, fresh=view.current is None)
@@ -576,6 +587,10 @@ class Decision:
         here = self.facts.images.get(reference) is not None
         pull = self.facts.pulls.get((container.name, attempt))
         policy = container.image_pull_policy or "IfNotPresent"
+        if policy == "Never" and not here and (wrong := _not_a_name(reference)):
+            message = f'Failed to apply default image tag "{reference}": {wrong}'
+            self._wait(container.name, Waiting("InvalidImageName", message), self.now + RETRY)
+            return False
         if policy == "Never" and not here:
             message = f'Container image "{reference}" is not present with pull policy of Never'
             self._wait(container.name, Waiting("ErrImageNeverPull", message), self.now + RETRY)
@@ -623,3 +638,12 @@ class Decision:
 
     def _is_live(self, container: ContainerSeen) -> bool:
         return is_alive(container) and in_sandbox(self.seen, container)
+
+
+def _not_a_name(reference: str) -> str:
+    """Why this is no image's name; "" when it is one."""
+    try:
+        references.parse(reference)
+    except ImageError as error:
+        return str(error)
+    return ""

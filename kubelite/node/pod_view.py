@@ -93,6 +93,8 @@ def views(pod: Pod, seen: PodSeen) -> Mapping[str, View]:
 def _view(container: Container, seen: PodSeen, recorded: ContainerStatus | None) -> View:
     newest = seen.latest(container.name)
     old = _from_status(container.name, recorded)
+    if newest is None and not old.attempts and container.name in seen.logged:
+        return View(container.name, attempts=seen.logged[container.name] + 1, again=True)  # C5: by its logs
     if newest is None or newest.attempt + 1 < old.attempts:
         return old
     current = newest if in_sandbox(seen, newest) else None

@@ -287,6 +287,9 @@ class PodWorker:
             elif waiting.reason == "ErrImageNeverPull":
                 events.container(name, WARNING, "ErrImageNeverPull", waiting.message)
                 events.container(name, WARNING, "Failed", "Error: ErrImageNeverPull")
+            elif waiting.reason == "InvalidImageName" and waiting.message.startswith("Failed to apply"):
+                events.container(name, WARNING, "InspectFailed", waiting.message)
+                events.container(name, WARNING, "Failed", "Error: InvalidImageName")
             elif waiting.reason == "CreateContainerConfigError" and name not in facts.start_failures:
                 events.container(name, WARNING, "Failed", f"Error: {waiting.message}")
 

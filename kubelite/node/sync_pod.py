@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import secrets
@@ -21,7 +23,7 @@ from kubelite.node import container_spec, env, hashes, mounts, netfiles, resourc
 from kubelite.node.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
-from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.faults import ConfigError, CreateError, MountError
 from kubelite.node.hooks import HookRun, Hooks, handler_of
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, find_container
@@ -33,6 +35,7 @@ from runtime.security.seccomp import default_profile
 log = logging.getLogger(__name__)
 RETRY_START = 10.0  # seconds until a start that failed for its configuration is tried again
 RETRY_MOUNT = 2.0
+NET_FILES = "net-files.json"  # digests of hosts, hostname and resolv.conf as they were last written
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ class Node:
     hooks: Hooks
     find: env.Find
     clock: Callable[[], float]
-    net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → content as written
+    net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
 
 async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events: PodEvents) -> Results:
@@ -184,7 +187,7 @@ def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
             continue
         with contextlib.suppress(RuntimeFault, OSError):
             users.resolve_user(pod, container, image.config.get("User") or "", image.layers)
-            default_seccomp(pod, container)
+            seccomp_profile(pod, container, node.config)
             default_masked_paths()
 
 
@@ -193,10 +196,22 @@ def _profile(caps: tuple[str, ...]) -> dict[str, Any]:
     return default_profile(frozenset(caps))
 
 
-def default_seccomp(pod: Pod, container: Container) -> dict[str, Any] | None:
-    if not container_spec.seccomp_wanted(pod, container):
+def seccomp_profile(pod: Pod, container: Container, config: NodeConfig) -> dict[str, Any] | None:
+    """The profile as OCI's linux.seccomp. Raises CreateError for one of the node's that cannot be read."""
+    wanted = container_spec.seccomp_wanted(pod, container)
+    if wanted is None:
         return None
-    return _profile(tuple(container_spec.capabilities(container)))
+    if wanted.type != "Localhost":
+        return _profile(tuple(container_spec.capabilities(container)))
+    path = f"{config.seccomp_dir}/{wanted.localhost_profile}"
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError) as error:
+        raise CreateError(f"failed to load seccomp profile {path}: {error}") from error
+    if not isinstance(found, dict) or "defaultAction" not in found:
+        raise CreateError(f"failed to load seccomp profile {path}: it has no defaultAction")
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -314,7 +329,7 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
         termination_log=config.termination_log(one.uid, container.name, one.start.attempt),
         masked_paths=default_masked_paths(),
         devices=mounts.host_devices() if container_spec.is_privileged(container) else (),
-        seccomp=default_seccomp(pod, container),
+        seccomp=seccomp_profile(pod, container, config),
     )
 
 
@@ -361,14 +376,29 @@ def write_net_files(node: Node, pod: Pod, ips: tuple[str, ...] | None) -> None:
     if ips is not None:
         host_hosts = _read(config.host_hosts) if pod.spec.host_network else ""
         wanted["etc-hosts"] = netfiles.hosts_file(pod, ips, config, host_hosts)
-    written = node.net_files.setdefault(uid, {})
     directory = config.pod_dir(uid)
-    if not written:
+    record = f"{directory}/{NET_FILES}"
+    written = node.net_files.get(uid)
+    if written is None:
         os.makedirs(directory, mode=0o750, exist_ok=True)
+        written = node.net_files[uid] = _recorded(record)
+    changed = False
     for name, content in wanted.items():
-        if written.get(name) != content:
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        if written.get(name) != digest:
             _rewrite(f"{directory}/{name}", content)
-            written[name] = content
+            written[name], changed = digest, True
+    if changed and ips is not None:
+        _rewrite(record, json.dumps(written))
+
+
+def _recorded(path: str) -> dict[str, str]:
+    """What was written by an earlier daemon: what a container made of its files since then is its own business."""
+    try:
+        found = json.loads(_read(path) or "{}")
+    except ValueError:
+        return {}
+    return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
 
 
 def _read(path: str) -> str:

@@ -95,13 +95,9 @@ def _of_security(pod: Pod) -> Iterator[Unsupported]:
         return
     path = "spec.securityContext"
     yield from _of_profiles(path, security)
-    if security.supplemental_groups_policy == "Strict":
-        yield Unsupported(f"{path}.supplementalGroupsPolicy", "the image's own groups are always added", True)
 
 
 def _of_profiles(path: str, security: Any) -> Iterator[Unsupported]:
-    if security.seccomp_profile is not None and security.seccomp_profile.type == "Localhost":
-        yield Unsupported(f"{path}.seccompProfile.type", "Localhost profiles are not read", True)
     profile = security.app_armor_profile
     if profile is not None and profile.type == "Localhost":
         yield Unsupported(f"{path}.appArmorProfile", "AppArmor profiles are not applied", True)
@@ -133,8 +129,10 @@ def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsuppor
 
 
 def _of_container(path: str, container: Container) -> Iterator[Unsupported]:
-    if container.restart_policy_rules:
-        yield Unsupported(f"{path}.restartPolicyRules", "only restartPolicy is followed", False)
+    for index, rule in enumerate(container.restart_policy_rules):
+        if rule.action != "Restart":
+            where = f"{path}.restartPolicyRules[{index}].action"
+            yield Unsupported(where, "the only action that is followed is Restart", False)
     if container.volume_devices:
         yield Unsupported(f"{path}.volumeDevices", "block devices are not available", True)
     if container.resources is not None:
@@ -143,9 +141,6 @@ def _of_container(path: str, container: Container) -> Iterator[Unsupported]:
         yield from _of_profiles(f"{path}.securityContext", container.security_context)
     for index, env in enumerate(container.env):
         yield from _of_env(f"{path}.env[{index}]", env)
-    for index, mount in enumerate(container.volume_mounts):
-        if mount.recursive_read_only == "Enabled":
-            yield Unsupported(f"{path}.volumeMounts[{index}].recursiveReadOnly", "is not available", True)
 
 
 def _of_resources(path: str, container: Container) -> Iterator[Unsupported]:

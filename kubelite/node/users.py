@@ -33,23 +33,31 @@ class ResolvedUser:
 
 
 def resolve_user(pod: Pod, container: Container, image_user: str, layers: Sequence[str]) -> ResolvedUser:
-    """uid, gid and supplementary groups. Raises ConfigError (runAsNonRoot) and CreateError (no such user)."""
+    """uid, gid and supplementary groups; with supplementalGroupsPolicy Strict none that only the image names. Raises
+    ConfigError (runAsNonRoot) and CreateError (no such user)."""
     own, shared = container.security_context, pod.spec.security_context
     uid = _first(own.run_as_user if own else None, shared.run_as_user if shared else None)
     gid = _first(own.run_as_group if own else None, shared.run_as_group if shared else None)
     non_root = _first(own.run_as_non_root if own else None, shared.run_as_non_root if shared else None)
     if non_root:
         check_non_root(pod, container, uid, image_user)
+    strict = shared is not None and shared.supplemental_groups_policy == "Strict"
     extra = set(shared.supplemental_groups) if shared else set()
     if shared is not None and shared.fs_group is not None:
         extra.add(shared.fs_group)
-    if uid is None and gid is None and not extra and image_user in ("", "0", "root", "0:0", "root:root"):
+    if (
+        uid is None
+        and gid is None
+        and not extra
+        and not strict
+        and image_user in ("", "0", "root", "0:0", "root:root")
+    ):
         return _image_root(tuple(layers))
     name, _, group = (str(uid) if uid is not None else image_user).partition(":")
     accounts = _accounts(tuple(layers))
     found = accounts.user(name or "0")
     primary = gid if gid is not None else accounts.group(group) if group else found.gid
-    groups = extra | (accounts.memberships(found.name) if not group else set())
+    groups = extra | (accounts.memberships(found.name) if not group and not strict else set())
     return ResolvedUser(found.uid, primary, tuple(sorted(groups)))
 
 

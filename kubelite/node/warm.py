@@ -16,7 +16,7 @@ from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen, SandboxSeen
 from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.pod_status import compute_pod_status
-from kubelite.node.sync_pod import default_masked_paths, default_seccomp, sandbox_request
+from kubelite.node.sync_pod import default_masked_paths, sandbox_request, seccomp_profile
 from kubelite.node.unsupported import unsupported_fields
 from manifests.core import Pod, PodStatus
 from manifests.loader import load_text
@@ -66,7 +66,7 @@ def warm_up(config: NodeConfig) -> None:
             variables,
             {"/data": container_spec.Source("/data")},
             masked_paths=default_masked_paths(),
-            seccomp=default_seccomp(pod, container),
+            seccomp=seccomp_profile(pod, container, config),
         )
         json.dumps(container_spec.container_spec(pod, container, prepared, config))
         containers.append(_running(container.name, hashes.container_hash(pod, container), sandbox.id))

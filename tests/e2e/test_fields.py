@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,52 @@ def test_log_files_rotate_and_lines_keep_their_shape(tmp_path: Path, images: Pat
         assert link.resolve() == directory / "0.log"
         inspected = json.loads(node.cli("inspect", "default/r").out)
         assert inspected["containers"][0]["id"] in link.name
+
+
+def test_restart_rules_strict_groups_seccomp_files_and_read_only_trees(node: Node) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+    }
+    directory = node.root / "seccomp" / "profiles"
+    directory.mkdir(parents=True)
+    (directory / "no-mkdir.json").write_text(json.dumps(profile))
+    (node.base / "tree").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "inner", str(node.base / "tree")], check=True)
+    try:
+        tree = {"name": "tree", "hostPath": {"path": str(node.base), "type": "Directory"}}
+        mount = {"name": "tree", "mountPath": "/tree", "readOnly": True, "recursiveReadOnly": "Enabled"}
+        localhost = {"type": "Localhost", "localhostProfile": "profiles/no-mkdir.json"}
+        rules = [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]
+        containers = [
+            container("main", securityContext={"seccompProfile": localhost}, volumeMounts=[mount]),
+            container(
+                "once", "[ -e /tmp/x ] || exit 42; exit 0", restartPolicy="Never", restartPolicyRules=rules
+            ),
+            container(
+                "lost", securityContext={"seccompProfile": {**localhost, "localhostProfile": "none.json"}}
+            ),
+        ]
+        strict = {"supplementalGroupsPolicy": "Strict", "supplementalGroups": [3000]}
+        text = pod("f", *containers, restartPolicy="Never", securityContext=strict, volumes=[tree])
+        node.apply("f.yaml", text)
+        node.wait(lambda: node.container("f").get("ready"), "the first to run")
+        assert "Function not implemented" in run(node, "f", "mkdir /tmp/d 2>&1; true")
+        assert "Read-only" in run(node, "f", "echo x 2>&1 > /tree/tree/file; true")
+        assert run(node, "f", "id -G").split() == ["0", "3000"]
+        node.wait(
+            lambda: node.container("f", "once").get("restartCount") == 1, "the restart that the rule orders"
+        )
+        waiting = node.container("f", "lost")["state"]["waiting"]
+        assert waiting["reason"] == "CreateContainerError"
+        assert f"{node.root}/seccomp/none.json" in waiting["message"]
+        run(node, "f", "echo '192.0.2.9 mine' >> /etc/hosts")
+        node.restart()
+        node.wait(lambda: node.container("f").get("ready"), "the daemon to have looked")
+        assert "192.0.2.9 mine" in run(node, "f", "cat /etc/hosts"), "nothing changed: nothing is written"
+        node.apply(
+            "f.yaml", text.replace("spec:", "spec:\n  hostAliases: [{ip: 192.0.2.7, hostnames: [seven]}]", 1)
+        )
+        node.wait(lambda: "seven" in run(node, "f", "cat /etc/hosts"), "the new alias")
+    finally:
+        subprocess.run(["umount", "-l", str(node.base / "tree")], check=True)

@@ -343,6 +343,43 @@ def test_an_unhealthy_container_is_left_alone_while_it_is_stopped_for_something_
     assert not decide(calmer, instance(pod, "a")).effects, "probes are edited in place"
 
 
+@pytest.mark.parametrize(
+    ("policy", "rules", "code", "again"),
+    [
+        ("Never", [], 3, False),
+        ("Never", [("In", [3, 4])], 3, True),
+        ("Never", [("In", [3, 4])], 5, False),
+        ("Never", [("NotIn", [3])], 5, True),
+        ("Never", [("NotIn", [0])], 0, False),
+        ("OnFailure", [("In", [0])], 0, True),
+        ("Never", [("In", [9]), ("In", [3])], 3, True),
+        ("Always", [("In", [9])], 3, True),  # no rule fits: the policy decides
+    ],
+)
+def test_a_container_s_own_rules_come_before_its_policy(
+    policy: str, rules: list[tuple[str, list[int]]], code: int, again: bool
+) -> None:
+    made = [{"action": "Restart", "exitCodes": {"operator": op, "values": values}} for op, values in rules]
+    pod = make_pod(container("a", restartPolicy=policy, restartPolicyRules=made), restartPolicy="Never")
+    actions = decide(pod, instance(pod, "a", EXITED, exit_code=code))
+    assert starts(actions) == ([("a", 1)] if again else [])
+    assert actions.done is not again
+
+
+def test_what_is_no_image_s_name_is_said_whatever_the_pull_policy() -> None:
+    pod = make_pod(container("a", image="Not A Name", imagePullPolicy="Never"))
+    actions = decide(pod)
+    assert waits(actions) == {"a": "InvalidImageName"}
+    assert actions.waiting["a"].message.startswith('Failed to apply default image tag "Not A Name": ')
+
+
+def test_restarts_are_counted_from_the_logs_when_nothing_else_is_left() -> None:
+    pod = make_pod("a", restartPolicy="Never")
+    seen = PodSeen(UID, None, (), {"a": 4})
+    actions = compute_pod_actions(pod, seen, Facts(NOW, images=World(pod).facts().images), CONFIG)
+    assert starts(actions) == [("a", 5)]
+
+
 # -- hooks ------------------------------------------------------------------------------------------------------
 
 HOOKED = {"postStart": {"exec": {"command": ["x"]}}, "preStop": {"exec": {"command": ["y"]}}}

@@ -120,10 +120,10 @@ def test_hashes_see_wishes_not_spellings() -> None:
         ({}, {"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}]}, "spec.volumes[0].nfs", True),
         ({}, {"affinity": {"nodeAffinity": {}}}, "spec.affinity", False),
         (
-            {"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}}},
+            {"restartPolicyRules": [{"action": "RestartAllContainers"}]},
             {},
-            "spec.containers[0].securityContext.seccompProfile.type",
-            True,
+            "spec.containers[0].restartPolicyRules[0].action",
+            False,
         ),
         (
             {},
