@@ -72,6 +72,7 @@ class Facts:
     sandbox_failure: SandboxFailure | None = None
     health: Mapping[str, Health] = field(default_factory=dict)  # by container id, of those with probes
     hooks: Mapping[tuple[str, Hook], HookPhase] = field(default_factory=dict)  # by container id
+    used: Mapping[str, int] = field(default_factory=dict)  # bytes in emptyDir volumes that have a limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from kubelite.node.pod_view import View, in_sandbox, is_alive, never_ran, views
 from kubelite.node.probes import Health, Kind, health, kill_grace, kill_message
 from kubelite.node.times import go_duration, unix
 from kubelite.node.unsupported import blocked_containers
+from kubelite.node.usage import excess
 from manifests.core import Container, Pod
 from runtime.errors import ImageError
 from runtime.images import reference as references
@@ -172,6 +173,8 @@ class Decision:
             if self.now >= began + limit:
                 return Failed("DeadlineExceeded", DEADLINE_MESSAGE)
             self.wakes.append(began + limit)
+        if self.facts.used and (sentence := excess(self.pod, self.facts.used)):
+            return Failed("Evicted", sentence)
         return None
 
     def _wind_down(self, over: Failed) -> None:
@@ -181,8 +184,8 @@ class Decision:
         self.finished.update(self.views)
         alive = self._alive()
         self.reasons.append(f"the pod has ended ({self.pod.status.phase if recorded else over.reason})")
-        if alive:
-            self._stop_in_order(alive, grace_period(self.pod))
+        if alive:  # what outgrew the node is not given the time to grow on (K eviction_manager.go)
+            self._stop_in_order(alive, 1.0 if over.reason == "Evicted" else grace_period(self.pod))
             return
         self.rest["done"] = True
         if recorded and self.seen.sandbox is not None:

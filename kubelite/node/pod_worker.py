@@ -29,6 +29,7 @@ from kubelite.node.recorder import NORMAL, WARNING, PodEvents, Recorder
 from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.termination import with_messages
 from kubelite.node.unsupported import unsupported_fields
+from kubelite.node.usage import Usage
 from manifests.core import ContainerStatus, Pod, PodStatus
 from manifests.problems import InvalidObject
 from runtime.errors import RuntimeFault
@@ -80,12 +81,14 @@ class PodWorker:
         puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=self._woken)
         hooks = Hooks(cri, config, wake=self._woken)
         self._node = Node(cri, config, puller, hooks, self._find, clock)
+        self._usage = Usage(config, clock=clock, wake=self._woken)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
         self._pods: dict[str, _Memory] = {}
 
     async def close(self) -> None:
         """Give up the pulls, hooks and probes under way."""
         await self._node.hooks.close()
+        await self._usage.close()
         await self._node.puller.close()
         await self.prober.close()
 
@@ -165,7 +168,8 @@ class PodWorker:
         self._say_waiting(before, after, facts, events)
         if actions.failed is not None and before.phase not in TERMINAL and "failed" not in memory.said:
             memory.said.add("failed")
-            events.pod(NORMAL, actions.failed.reason, actions.failed.message)
+            kind = WARNING if actions.failed.reason == "Evicted" else NORMAL
+            events.pod(kind, actions.failed.reason, actions.failed.message)
         pod = await self._write_status(pod, seen, after, facts)
         self._say_unsupported(pod, memory, events)
         if after.effects:
@@ -201,6 +205,7 @@ class PodWorker:
             sandbox_failure=memory.sandbox,
             health=self.prober.follow(pod, seen) if health is None else health,
             hooks=self._node.hooks.states(pod.metadata.uid or "", seen),
+            used={} if health is not None or pod.status.phase in TERMINAL else self._usage.of(pod),
         )
 
     def _notice_loss(self, pod: Pod, seen: PodSeen, memory: _Memory) -> None:
@@ -237,6 +242,7 @@ class PodWorker:
         self._node.puller.forget(uid)
         self.prober.forget(uid)
         self._node.hooks.forget(uid)
+        self._usage.forget(uid)
         self._node.net_files.pop(uid, None)
 
     # -- the report ---------------------------------------------------------------------------------------------

@@ -116,10 +116,6 @@ def _of_volume(index: int, volume: Volume) -> Iterator[Unsupported]:
     if volume.projected is not None:
         for position, projection in enumerate(volume.projected.sources):
             yield from _of_projection(f"spec.volumes[{index}].projected.sources[{position}]", projection)
-    empty = volume.empty_dir
-    if empty is not None and empty.size_limit is not None and empty.medium != "Memory":
-        path = f"spec.volumes[{index}].emptyDir.sizeLimit"
-        yield Unsupported(path, "is not enforced on disk (only for medium: Memory)", False)
 
 
 def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsupported]:

@@ -320,3 +320,17 @@ def test_restart_rules_strict_groups_seccomp_files_and_read_only_trees(node: Nod
         node.wait(lambda: "seven" in run(node, "f", "cat /etc/hosts"), "the new alias")
     finally:
         subprocess.run(["umount", "-l", str(node.base / "tree")], check=True)
+
+
+def test_a_pod_that_outgrows_its_empty_dir_is_evicted(node: Node) -> None:
+    volumes = [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]
+    main = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    node.apply("big.yaml", pod("big", main, volumes=volumes))
+    node.wait_status("big", "Running")
+    run(node, "big", "head -c 3000000 /dev/zero > /v/big")
+    node.restart()  # a new daemon measures at once, else it is every ten seconds
+    node.wait(lambda: node.pod("big")["status"].get("phase") == "Failed", "the eviction")
+    status = node.pod("big")["status"]
+    assert status["reason"] == "Evicted"
+    assert status["message"] == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '
+    node.wait(lambda: node.events("Evicted"), "its event")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.probes import Health, Kind
 from kubelite.node.resources import container_resources
 from kubelite.node.times import go_duration
+from kubelite.node.usage import bytes_below, limited_volumes
 from manifests.core import Pod, PodStatus
 from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 
@@ -378,6 +380,37 @@ def test_restarts_are_counted_from_the_logs_when_nothing_else_is_left() -> None:
     seen = PodSeen(UID, None, (), {"a": 4})
     actions = compute_pod_actions(pod, seen, Facts(NOW, images=World(pod).facts().images), CONFIG)
     assert starts(actions) == [("a", 5)]
+
+
+def test_a_pod_that_outgrows_an_empty_dir_is_evicted() -> None:
+    volumes = [
+        {"name": "v", "emptyDir": {"sizeLimit": "1Mi"}},
+        {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1"}},
+        {"name": "free", "emptyDir": {}},
+    ]
+    pod = make_pod("a", volumes=volumes)
+    mine = instance(pod, "a")
+    for used in ({}, {"v": 1 << 20}, {"m": 9, "free": 1 << 40}):
+        assert not decide(pod, mine, used=used).effects
+    over = decide(pod, mine, used={"v": (1 << 20) + 1})
+    assert over.failed is not None
+    assert (over.failed.reason, over.failed.message) == (
+        "Evicted",
+        'Usage of EmptyDir volume "v" exceeds the limit "1Mi". ',
+    )
+    assert [stop.grace for stop in over.stop] == [1]
+    assert limited_volumes(pod, CONFIG) == {
+        "v": (f"/var/lib/kubelite/pods/{UID}/volumes/kubernetes.io~empty-dir/v", 1 << 20)
+    }
+
+
+def test_what_a_tree_takes(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "file").write_bytes(b"x" * 100_000)
+    (tmp_path / "link").symlink_to("/")
+    (tmp_path / "hard").hardlink_to(tmp_path / "d" / "file")
+    assert 100_000 <= bytes_below(str(tmp_path)) < 140_000
+    assert bytes_below(str(tmp_path / "none")) == 0
 
 
 # -- hooks ------------------------------------------------------------------------------------------------------

@@ -125,12 +125,6 @@ def test_hashes_see_wishes_not_spellings() -> None:
             "spec.containers[0].restartPolicyRules[0].action",
             False,
         ),
-        (
-            {},
-            {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}]},
-            "spec.volumes[0].emptyDir.sizeLimit",
-            False,
-        ),
     ],
 )
 def test_unsupported_fields_are_named(

@@ -1,0 +1,114 @@
+"""Effects: how much of its emptyDir volumes a pod has used, where the manifest limits that (`sizeLimit`, on disk).
+
+Measured beside everything else, every `PERIOD` seconds while the pod runs, in a thread; the decision reads the sums.
+What is over its limit ends the pod (K eviction_manager.go emptyDirLimitEviction). A limit on `medium: Memory` needs
+none of this: it is the size of the tmpfs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+
+from kubelite.node.config import NodeConfig
+from manifests.core import Pod
+
+PERIOD = 10.0  # seconds between two measurements of one pod (kubelet's monitoring interval)
+BLOCK = 512  # bytes of st_blocks (stat(2))
+
+
+def limited_volumes(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, int]]:
+    """PURE: the emptyDir volumes on disk that have a limit: name → (directory, bytes)."""
+    return {
+        volume.name: (
+            config.volume_dir(pod.metadata.uid or "", "kubernetes.io~empty-dir", volume.name),
+            volume.empty_dir.size_limit.value(),
+        )
+        for volume in pod.spec.volumes
+        if volume.empty_dir is not None
+        and volume.empty_dir.size_limit is not None
+        and volume.empty_dir.medium != "Memory"
+    }
+
+
+def excess(pod: Pod, used: Mapping[str, int]) -> str:
+    """PURE: the sentence about the first volume that is over its limit, "" when none is."""
+    for volume in pod.spec.volumes:
+        empty = volume.empty_dir
+        if empty is None or empty.size_limit is None or empty.medium == "Memory":
+            continue
+        if used.get(volume.name, 0) > empty.size_limit.value():
+            return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{empty.size_limit}". '
+    return ""
+
+
+class Usage:
+    """What was measured last. `wake(uid)` is called when a volume has outgrown its limit."""
+
+    def __init__(
+        self, config: NodeConfig, *, clock: Callable[[], float], wake: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._wake = wake
+        self._used: dict[str, dict[str, int]] = {}
+        self._due: dict[str, float] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def of(self, pod: Pod) -> Mapping[str, int]:
+        """Bytes by volume; a new measurement is begun when it is time for one."""
+        limited = limited_volumes(pod, self._config)
+        if not limited:
+            return {}
+        uid, now = pod.metadata.uid or "", self._clock()
+        if uid not in self._tasks and not now < self._due.get(uid, 0.0) <= now + PERIOD:
+            self._due[uid] = now + PERIOD
+            self._tasks[uid] = asyncio.get_running_loop().create_task(self._measure(pod, limited))
+        return self._used.get(uid, {})
+
+    async def _measure(self, pod: Pod, limited: Mapping[str, tuple[str, int]]) -> None:
+        uid = pod.metadata.uid or ""
+        try:
+            sums = {name: await asyncio.to_thread(bytes_below, path) for name, (path, _) in limited.items()}
+        finally:
+            self._tasks.pop(uid, None)
+        if uid in self._due:
+            self._used[uid] = sums
+            if excess(pod, sums):
+                self._wake(uid)
+            loop = asyncio.get_running_loop()
+            self._timers[uid] = loop.call_later(PERIOD + 0.1, self._wake, uid)  # the look begins the next one
+
+    def forget(self, uid: str) -> None:
+        self._used.pop(uid, None)
+        self._due.pop(uid, None)
+        if (timer := self._timers.pop(uid, None)) is not None:
+            timer.cancel()
+        if (task := self._tasks.pop(uid, None)) is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        for uid in list(self._due):
+            self.forget(uid)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def bytes_below(path: str) -> int:
+    """What the files of a tree take on disk, each once however many names it has; other file systems mounted in it do
+    not count. What vanishes meanwhile is not there."""
+    total, seen = 0, set[int]()
+    with contextlib.suppress(OSError):
+        device = os.stat(path).st_dev
+        for directory, _, names, fd in os.fwalk(path, follow_symlinks=False):
+            del directory
+            for name in names:
+                with contextlib.suppress(OSError):
+                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    if found.st_dev == device and found.st_ino not in seen:
+                        seen.add(found.st_ino)
+                        total += found.st_blocks * BLOCK
+    return total
