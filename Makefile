@@ -53,10 +53,10 @@ chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEE
 
 bench: setup     ## (root) every speed beside every peer that is installed, in ten minutes; QUICK=1 ONLY=… ROWS=… ROUNDS=… JSON=…
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) \
-		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)
 
 load: setup      ## (root) one node with 50, 100, 250 and 500 pods: does time and memory a pod stay the same? PODS=… JSON=…
-	$(BIN)/python -m tests.bench.load $(if $(PODS),--pods $(PODS)) $(if $(JSON),--json $(JSON))
+	$(BIN)/python -m tests.bench.load $(if $(PODS),--pods $(PODS)) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)
 
 format: setup
 	$(BIN)/ruff check --fix .

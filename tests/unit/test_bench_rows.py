@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.bench.record import record
 from tests.bench.rows import ROWS, Found, table, verdict
 
 BY_KEY = {row.key: row for row in ROWS}
@@ -53,3 +56,18 @@ def test_table() -> None:
     assert engine[2].split() == ["runc", "40.00", "(40.00–40.00)", "10.00×", "20.00×"]
     assert "left out: podman: not installed" in shown
     assert "scrape" not in shown  # rows that nobody measured
+
+
+def test_record(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- bench -->\nold\n<!-- end -->\nb\n<!-- load -->\n<!-- end -->\n")
+    record("bench", "new\n", page)
+    record("load", "500", page)
+    record("bench", "newer", page)
+    first, second = ("```text\nnewer\n```\n", "```text\n500\n```\n")
+    assert (
+        page.read_text()
+        == f"a\n<!-- bench -->\n{first}<!-- end -->\nb\n<!-- load -->\n{second}<!-- end -->\n"
+    )
+    with pytest.raises(ValueError, match="no place for chaos"):
+        record("chaos", "x", page)

@@ -1,0 +1,18 @@
+"""What was measured, put into docs/performance.md between its markers: the text there is the program's own output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+
+
+def record(name: str, text: str, page: Path = PAGE) -> None:
+    """Replace what stands between `<!-- NAME -->` and `<!-- end -->`. Raises ValueError when there is no such place."""
+    whole = page.read_text()
+    begin = f"<!-- {name} -->\n"
+    before, found, rest = whole.partition(begin)
+    _, ended, after = rest.partition("<!-- end -->")
+    if not found or not ended:
+        raise ValueError(f"{page} has no place for {name}")
+    page.write_text(f"{before}{begin}```text\n{text.strip()}\n```\n{ended}{after}")
