@@ -45,6 +45,9 @@ def _go_duration(value: object) -> object:
 _Duration = Annotated[float, BeforeValidator(_go_duration), Field(ge=0, allow_inf_nan=False)]
 
 
+_KUBELETS = {"max_parallel_image_pulls": "max_parallel_pulls"}  # kubelet's names for ours
+
+
 class SettingsError(Exception):
     """A setting is unknown or has a value that cannot work; the sentence names it and where it came from."""
 
@@ -64,7 +67,10 @@ class Settings(BaseModel):
     cgroup_parent: str = "kubelite"  # below the root of every hierarchy
     node_name: str = ""  # default: the host's name, lower case
     cluster_domain: str = "cluster.local"
-    max_parallel_pulls: int = Field(3, ge=1)
+    max_parallel_pulls: int = Field(3, ge=1)  # kubelet: maxParallelImagePulls
+    serialize_image_pulls: bool = False  # one at a time (kubelet: true)
+    pull_backoff_initial: _Seconds = 10.0  # seconds (kubelet: 10)
+    pull_backoff_max: _Seconds = 300.0  # seconds (kubelet: 300)
     image_gc_high_threshold_percent: int = Field(
         85, ge=0, le=100
     )  # of the disk: unused images go; 100 = never
@@ -157,7 +163,8 @@ class Settings(BaseModel):
             (_from_environment(environ), "the environment"),
             (flags, "the command line"),
         ):
-            for key, value in found.items():
+            for written, value in found.items():
+                key = _KUBELETS.get(written, written)
                 _known(key, place, cls)
                 values[key] = value
                 origin[key] = place

@@ -68,7 +68,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         forkserver, network = _launched(await launch)
         images = ImageClient(
             f"{settings.root}/images",
-            parallel=settings.max_parallel_pulls,
+            parallel=1 if settings.serialize_image_pulls else settings.max_parallel_pulls,
             auth_file=f"{settings.root}/auth.json",
         )
         stack.push_async_callback(images.close)

@@ -238,7 +238,7 @@ def _seconds(text: str) -> float:
 @socket_option
 @click.pass_context
 def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
-    """Mount IMAGE read-only, at DIRECTORY or at a new one whose path is printed; alone: show what is mounted.
+    """Mount IMAGE read-only, at DIRECTORY (empty) or at a new one whose path is printed; alone: show what is mounted.
 
     While it is mounted, the image is in use: neither rmi nor the collection of unused images takes it."""
     from runtime.images.mounts import mount_image, mounts

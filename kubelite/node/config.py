@@ -88,6 +88,7 @@ def node_config(settings: Settings) -> NodeConfig:
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         crash_back_off=BackOff(settings.crash_backoff_initial, settings.crash_backoff_max),
+        pull_back_off=BackOff(settings.pull_backoff_initial, settings.pull_backoff_max),
         cluster_domain=settings.cluster_domain,
         rlimits=default_rlimits(),
     )

@@ -2,6 +2,7 @@
 
     reference   docker's image names                 registry   the distribution API, as an async client
     transport   its requests: tokens, patience       auth       who we are: config files, helpers, secrets
+    mounts      images to look into                  registriesconf  mirrors, short names
     access      where to ask, and as whom            tls        whom we trust, and the way out
     store       what is here: light, synchronous     content    the writing side: sessions, leases, commits, sweeping
     tarstream   tar as a stream of entries           layers     entries → an overlayfs layer directory

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runtime.images import auth
+from runtime.images import auth, registriesconf
 from runtime.images.auth import AuthConfig, Login
-from runtime.images.reference import Reference
-from runtime.images.transport import Endpoint, Report
+from runtime.images.reference import Endpoint, Reference
+from runtime.images.registriesconf import Registries
+from runtime.images.transport import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Access:
     files: tuple[str, ...] = ()
     secrets: tuple[AuthConfig, ...] = ()
     plain_http: frozenset[str] = frozenset()
+    registries: Registries = field(default_factory=Registries)
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any]) -> Access:
@@ -27,26 +29,25 @@ class Access:
             tuple(auth.file_paths(request.get("auth_file", ""))),
             tuple(auth.read_config(entry["config"], entry["source"]) for entry in request.get("secrets", ())),
             frozenset(request.get("plain_http", ())),
+            registriesconf.load(),
         )
 
-    async def ways(self, wanted: Reference, report: Report) -> AsyncIterator[tuple[Endpoint, Login | None]]:
-        """Where to ask, and as whom; anonymously only where no login is known, as docker and kubelet do."""
-        for endpoint in self.endpoints(wanted):
-            known = await self.logins(endpoint, report)
-            for login in known:
-                yield endpoint, login
-            if not known:
-                yield endpoint, None
-
     def endpoints(self, wanted: Reference) -> list[Endpoint]:
-        return [Endpoint(wanted.registry, wanted.repository, plain=wanted.registry in self.plain_http)]
+        """Mirrors first, the registry itself last. Raises ImageError when it is blocked."""
+        return [
+            replace(endpoint, plain=endpoint.registry in self.plain_http)
+            for endpoint in self.registries.endpoints(wanted)
+        ]
 
     def endpoint_of(self, key: str) -> Endpoint:
         """The registry itself, for a login."""
         registry, _ = auth.split_key(key)
-        return Endpoint(registry, "", plain=registry in self.plain_http)
+        insecure = self.registries.insecure(registry)
+        return Endpoint(registry, "", insecure, plain=registry in self.plain_http)
 
     async def logins(self, endpoint: Endpoint, report: Report) -> list[Login]:
+        """Whom to be there; anonymous only where this is empty, as docker and kubelet do."""
+
         def warn(message: str) -> None:
             report({"event": "warning", "message": message})
 
@@ -55,3 +56,4 @@ class Access:
 
 
 ANONYMOUS = Access()
+NOBODY: tuple[Login | None, ...] = (None,)

@@ -17,6 +17,7 @@ from typing import Any
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
+from runtime.images import registriesconf
 from runtime.images.pack import PackRequest
 from runtime.images.store import ImageRecord, ImageStore, Removed
 
@@ -51,7 +52,7 @@ class ImageClient:
         """`parallel`: pulls at a time; `layers_parallel`: layers of one pull at a time; `plain_http`: registries that
         are spoken to without TLS, besides this machine's own; `platform`: os/arch[/variant], else this machine's;
         `auth_file`: the node's own logins, looked at before docker's and podman's."""
-        self.store = ImageStore(root)
+        self.store = ImageStore(root, expand=_expander())
         self._settings: dict[str, Any] = {
             "root": self.store.root,
             "parallel": layers_parallel,
@@ -69,7 +70,7 @@ class ImageClient:
         """Pull; if this image is being pulled already (with the same secrets: nobody rides on another's rights), wait
         for that and hear its progress from here on.
         Raises ImageError (reason InvalidImageName, RegistryUnavailable or ErrImagePull)."""
-        canonical = str(references.parse(reference))
+        canonical = str(references.parse(self.store.expand(reference)))
         flown = canonical, json.dumps(list(secrets), sort_keys=True)
         flight = self._flights.get(flown)
         if flight is None:
@@ -256,6 +257,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
     if process.stdin is not None:
         process.stdin.close()
+
+
+def _expander() -> Callable[[str], str]:
+    """Short names as registries.conf has them now; a file that cannot be used is a pull's trouble, which says so."""
+    try:
+        return registriesconf.load().expand
+    except ImageError:
+        return str
 
 
 def _environment() -> dict[str, str]:

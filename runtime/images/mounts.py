@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -15,31 +14,32 @@ SOURCE = "kubelite-image:"  # and the image's id: the source that /proc/self/mou
 
 
 def mount_image(identity: str, layers: Sequence[str], target: str) -> None:
-    """Mount the layers (topmost first) read-only at `target`. Raises SyscallError."""
+    """Mount the layers (topmost first) read-only at `target`, an empty directory. Raises OSError."""
+    if os.listdir(target):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), target)
+    # An overlay wants two lower directories; what lies under the mount point is empty, and stays while it is mounted.
+    lower = [*layers, target] if len(layers) < 2 else list(layers)
     context = sc.fsopen("overlay")
-    with tempfile.TemporaryDirectory(
-        prefix="kubelite-empty-"
-    ) as empty:  # an overlay wants two lower directories
-        try:
-            sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "source", SOURCE + identity)
-            for layer in (*layers, empty):
-                sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "lowerdir+", layer)
-            sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
-            tree = sc.fsmount(context)
-        except SyscallError as error:
-            if error.errno == errno.EINVAL and error.about.startswith("lowerdir+"):
-                _mount_by_options(identity, [*layers, empty], target)
-                return
-            raise SyscallError(
-                error.errno or 0, "mount overlay", f"{target} ({sc.fs_messages(context) or error.about})"
-            ) from error
-        finally:
-            os.close(context)
-        try:
-            sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, attr_set=sc.MOUNT_ATTR_RDONLY, about=target)
-            sc.move_mount(tree, "", sc.AT_FDCWD, target, sc.MOVE_MOUNT_F_EMPTY_PATH, about=target)
-        finally:
-            os.close(tree)
+    try:
+        sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "source", SOURCE + identity)
+        for layer in lower:
+            sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "lowerdir+", layer)
+        sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
+        tree = sc.fsmount(context)
+    except SyscallError as error:
+        if error.errno == errno.EINVAL and error.about.startswith("lowerdir+"):
+            _mount_by_options(identity, lower, target)
+            return
+        raise SyscallError(
+            error.errno or 0, "mount overlay", f"{target} ({sc.fs_messages(context) or error.about})"
+        ) from error
+    finally:
+        os.close(context)
+    try:
+        sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, attr_set=sc.MOUNT_ATTR_RDONLY, about=target)
+        sc.move_mount(tree, "", sc.AT_FDCWD, target, sc.MOVE_MOUNT_F_EMPTY_PATH, about=target)
+    finally:
+        os.close(tree)
 
 
 def _mount_by_options(identity: str, layers: Sequence[str], target: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from runtime.errors import ImageError
 from runtime.images import manifests, reference
-from runtime.images.access import ANONYMOUS, Access
+from runtime.images.access import ANONYMOUS, NOBODY, Access
 from runtime.images.content import Image, Layer, Session
 from runtime.images.install import PARALLEL, Installer, Report
 from runtime.images.manifests import Descriptor, Platform
@@ -62,19 +62,29 @@ async def pull(
 async def _open(
     stack: AsyncExitStack, wanted: Reference, platform: Platform, access: Access, report: Report
 ) -> tuple[Registry, Resolved]:
-    """The registry, with the first login that it gives the image to. It stays open until the stack's end."""
-    refused: list[Refused] = []
-    async for endpoint, login in access.ways(wanted, report):
-        async with AsyncExitStack() as attempt:
-            registry = await attempt.enter_async_context(Registry(endpoint, report=report, login=login))
-            try:
-                resolved = await registry.resolve(wanted.wanted, platform)
-            except Refused as error:
-                refused.append(error)
-                continue
-            stack.push_async_exit(attempt.pop_all())
-            return registry, resolved
-    raise _together(refused)
+    """The first of the mirrors, and the registry itself, that has the image, with the first login it takes. It stays
+    open until the stack's end."""
+    failures: list[ImageError] = []
+    endpoints = access.endpoints(wanted)
+    for endpoint in endpoints:
+        refused: list[ImageError] = []
+        for login in await access.logins(endpoint, report) or NOBODY:
+            async with AsyncExitStack() as attempt:
+                registry = await attempt.enter_async_context(Registry(endpoint, report=report, login=login))
+                try:
+                    resolved = await registry.resolve(wanted.wanted, platform)
+                except Refused as error:
+                    refused.append(error)
+                    continue
+                except ImageError as error:
+                    refused.append(error)
+                    break
+                stack.push_async_exit(attempt.pop_all())
+                return registry, resolved
+        failures += refused
+        if endpoint is not endpoints[-1]:
+            report({"event": "warning", "message": f"mirror {endpoint.registry}: {_together(refused)}"})
+    raise _together(failures)
 
 
 def _together(failures: Sequence[ImageError]) -> ImageError:

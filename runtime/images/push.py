@@ -13,7 +13,7 @@ import httpx
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
-from runtime.images.access import ANONYMOUS, Access
+from runtime.images.access import ANONYMOUS, NOBODY, Access
 from runtime.images.content import MANIFEST_TYPE, Session
 from runtime.images.install import PARALLEL
 from runtime.images.reference import Reference
@@ -72,7 +72,7 @@ async def _push(
     mounts = _mountable(record, wanted)
     refused: list[Refused] = []
     endpoint = access.endpoints(wanted)[-1]  # never to a mirror
-    for login in await access.logins(endpoint, report) or [None]:  # type: ignore[list-item]
+    for login in await access.logins(endpoint, report) or NOBODY:
         async with Registry(
             endpoint, report=report, login=login, actions="pull,push", also=mounts
         ) as registry:

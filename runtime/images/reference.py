@@ -64,6 +64,16 @@ class Reference:
         return f"{name}{tag}{digest}"
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a repository is. `insecure`: unverified TLS, and without TLS when it speaks none; `plain`: without TLS."""
+
+    registry: str
+    repository: str
+    insecure: bool = False
+    plain: bool = False
+
+
 def parse(text: str) -> Reference:
     """Read `text` as docker does. Raises ImageError with reason InvalidImageName."""
     if not text:

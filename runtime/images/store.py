@@ -19,7 +19,7 @@ import builtins
 import hashlib
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -87,8 +87,10 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 class ImageStore:
     """The images under `root`. Makes nothing: a root that does not exist yet is an empty store."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, expand: Callable[[str], str] = str) -> None:
+        """`expand`: what a short name stands for, see `registriesconf`."""
         self.root = os.path.abspath(root)
+        self.expand = expand
         self._stamp: tuple[int, int, int] | None = None
         self._records: tuple[ImageRecord, ...] = ()
         self._blobs: dict[str, dict[str, Any]] = {}  # parsed manifests and configs by digest
@@ -118,7 +120,7 @@ class ImageStore:
         records = [r for r in self.list() if r.unpacked]
         if references.is_digest(reference):
             return next((r for r in records if reference in (r.id, r.manifest_digest)), None)
-        wanted = references.parse(reference)
+        wanted = references.parse(self.expand(reference))
         canonical = str(wanted)
         for record in records:
             if record.reference == canonical:
@@ -167,7 +169,7 @@ class ImageStore:
         return check_store(self, deep=deep)
 
     def _by_name(self, text: str) -> ImageRecord | None:
-        wanted = references.parse(text)
+        wanted = references.parse(self.expand(text))
         named = (r for r in self.list() if r.reference == str(wanted))
         return next(named, None) or next((r for r in self.list() if _has_digest(r, wanted)), None)
 

@@ -16,14 +16,13 @@ import re
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from runtime.errors import ImageError
 from runtime.images.auth import Login
-from runtime.images.reference import DEFAULT_REGISTRY, is_loopback
+from runtime.images.reference import DEFAULT_REGISTRY, Endpoint, is_loopback
 from runtime.images.tls import context, goes_direct
 
 ATTEMPTS = 5
@@ -57,16 +56,6 @@ class Transient(Exception):
         self.error = error
         self.pause = pause
         self.answered = answered
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a repository is. `insecure`: unverified TLS, and without TLS when it speaks none; `plain`: without TLS."""
-
-    registry: str
-    repository: str
-    insecure: bool = False
-    plain: bool = False
 
 
 class Transport:

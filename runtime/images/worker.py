@@ -29,7 +29,9 @@ _SWITCH_INTERVAL = 0.0001  # seconds; at the default of 5 ms inflating and unpac
 
 async def perform(request: Request, report: Report) -> dict[str, Any]:
     """Do what the request asks for; returns the fields of the `done` event."""
-    store = ImageStore(request["root"])
+    from runtime.images import registriesconf
+
+    store = ImageStore(request["root"], expand=registriesconf.load().expand)
     operation = _OPERATIONS.get(request.get("op", ""))
     if operation is None:
         raise ImageError(

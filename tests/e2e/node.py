@@ -91,6 +91,7 @@ class Node:
         return {
             **kept,
             "PYTHONDONTWRITEBYTECODE": "1",
+            "CONTAINERS_REGISTRIES_CONF": str(self.base / "no-registries.conf"),
             "REGISTRY_AUTH_FILE": str(self.base / "no-logins.json"),  # none of whoever runs the tests
             **{f"KUBELITE_{k}": str(v) for k, v in values.items()},
         }

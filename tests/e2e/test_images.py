@@ -184,7 +184,9 @@ def test_images_by_hand(registry: Registry) -> None:
     assert sorted(line.partition(": ")[2] for line in lines[1:]) == ["done", "done"]
     assert "\x1b" not in done.err, "no escapes into a pipe"
     again = node.cli("pull", APP, "-o", "json")
-    image = json.loads(again.out)
+    *_, last = map(json.loads, again.out.splitlines())
+    assert last["event"] == "done"
+    (image,) = last["images"]
     assert (image["reference"], image["architecture"]) == (APP, "amd64")
     refused = node.cli("pull", f"{HOST}/app:none", check=False)
     assert refused.code == 1 and "manifest unknown" in refused.err and len(refused.err.splitlines()) == 1

@@ -41,6 +41,7 @@ def test_looking_at_images(registry: Registry) -> None:
     try:
         assert (where / "data/new").read_text() == "new\n" and not (where / "data/old").exists()
         assert sorted(os.listdir(where / "opaque")) == ["above"]
+        assert {"bin", "data", "etc", "srv"} <= set(os.listdir(where))
         refused = subprocess.run(["touch", str(where / "x")], capture_output=True, check=False)
         assert refused.returncode != 0 and b"Read-only" in refused.stderr
         assert node.cli("image", "mount").out.splitlines()[1].split() == [identity[7:19], str(where)]
@@ -50,6 +51,9 @@ def test_looking_at_images(registry: Registry) -> None:
     finally:
         node.cli("image", "unmount", APP)
     assert os.listdir(where) == []
+    single = Path(node.cli("image", "mount", IMAGE).out.strip())
+    assert "bin" in os.listdir(single) and (single / "bin/busybox").exists()
+    node.cli("image", "unmount", str(single))
     made = Path(node.cli("image", "mount", APP).out.strip())
     assert (made / "srv/start.sh").exists()
     assert node.cli("image", "unmount", "--all").out.strip() == str(made) and not made.exists()

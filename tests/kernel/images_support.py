@@ -42,22 +42,24 @@ def run(*command: str, **environment: str) -> str:
 
 
 @contextlib.contextmanager
-def registry(directory: Path, settings: str = "") -> Iterator[str]:
-    """Debian's docker-registry on a free port of loopback, with more lines of its config; yields host:port."""
+def registry(directory: Path, settings: str = "", tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """Debian's docker-registry on a free port of loopback, with more lines of its config, and with certificate and key
+    by TLS; yields host:port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     directory.mkdir(parents=True)
+    secure = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'}}" if tls else ""
     config = directory / "config.yml"
     config.write_text(
         "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
         f"storage:\n  filesystem: {{rootdirectory: {directory}/data}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n{settings}"
+        f"http: {{addr: '127.0.0.1:{port}'{secure}}}\n{settings}"
     )
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/v2/", process)
+        _wait_for(f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/", process)
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -178,6 +180,8 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             return
         except OSError as error:
             if isinstance(error, urllib.error.HTTPError) and error.code == 401:
+                return
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 return
             assert process.poll() is None and time.monotonic() < deadline, "docker-registry does not answer"
             time.sleep(0.02)

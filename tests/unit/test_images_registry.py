@@ -21,9 +21,9 @@ from runtime.images.access import Access
 from runtime.images.auth import Login
 from runtime.images.content import MANIFEST_TYPE, digest_of
 from runtime.images.manifests import CONFIG_TYPE, LAYER_TYPE, Descriptor, Platform
+from runtime.images.reference import Endpoint
 from runtime.images.registry import Registry
 from runtime.images.streams import Spool
-from runtime.images.transport import Endpoint
 
 BLOB = bytes(range(256)) * 20_000
 CONFIG = b"{}"

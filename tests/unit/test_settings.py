@@ -29,12 +29,13 @@ def test_kubelets_names_are_read(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(
         "imageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\nimageMinimumGCAge: 1m30s\n"
-        "imageMaximumGCAge: 24h\npodCIDR: 10.2.0.0/16\n"
+        "imageMaximumGCAge: 24h\npodCIDR: 10.2.0.0/16\nmaxParallelImagePulls: 7\nserializeImagePulls: true\n"
     )
     settings = Settings.load({"config": str(file)}, {})
     assert (settings.image_gc_high_threshold_percent, settings.image_gc_low_threshold_percent) == (70, 60)
     assert (settings.image_minimum_gc_age, settings.image_maximum_gc_age) == (90.0, 86400.0)
     assert settings.pod_cidr == "10.2.0.0/16"
+    assert settings.max_parallel_pulls == 7 and settings.serialize_image_pulls
 
 
 def test_defaults_stand_alone() -> None:

@@ -1,0 +1,24 @@
+"""Pull one image in a process of its own: STORE REFERENCE. Says `pulled`, or why not."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from runtime.errors import ImageError
+from runtime.images.client import ImageClient
+
+
+async def main(store: str, reference: str) -> None:
+    client = ImageClient(store)
+    try:
+        await client.pull(reference)
+        print("pulled")
+    except ImageError as error:
+        print(error)
+    finally:
+        await client.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
