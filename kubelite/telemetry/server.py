@@ -39,6 +39,12 @@ def create_app(agent: Agent) -> Starlette:
     async def summary(_: Request) -> Response:
         return JSONResponse(await pages.summary())
 
+    async def discovery(request: Request) -> Response:
+        """Prometheus' HTTP service discovery: this node, by the address it was asked at, with its name."""
+        target = request.headers.get("host", "")
+        labels = {"__meta_kubelite_node": agent.node_name}
+        return JSONResponse([{"targets": [target], "labels": labels}] if target else [])
+
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -51,6 +57,7 @@ def create_app(agent: Agent) -> Starlette:
             Route("/metrics", scrape),
             Route("/metrics/{page}", scrape),
             Route("/stats/summary", summary),
+            Route("/sd", discovery),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/livez", healthz),

@@ -1,0 +1,169 @@
+"""Debian's Prometheus scrapes a node with the configuration that is shipped; rules and dashboards hold against it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import urllib.parse
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.manifests import container, pod
+from tests.e2e.node import PATIENCE, REPO, Node
+
+DEPLOY = REPO / "deploy"
+PROMETHEUS = "http://127.0.0.1:9090"
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (prometheus)")
+needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus")
+
+
+@contextlib.contextmanager
+def prometheus(node: Node, base: Path) -> Iterator[None]:
+    """A Prometheus on the node's loopback, with the shipped configuration but for how often it looks."""
+    base.mkdir()
+    text = (DEPLOY / "prometheus.yml").read_text().replace("interval: 15s", "interval: 1s")
+    (base / "prometheus.yml").write_text(text)
+    shutil.copytree(DEPLOY / "rules", base / "rules")
+    command = node.in_netns(
+        "prometheus",
+        f"--config.file={base}/prometheus.yml",
+        f"--storage.tsdb.path={base}/data",
+        "--web.listen-address=127.0.0.1:9090",
+    )
+    with (base / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        node.wait(lambda: is_ready(node), "Prometheus to be ready", timeout=60)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20 * PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def api(node: Node, path: str) -> Any:
+    command = node.in_netns("curl", "-sS", "--max-time", f"{10 * PATIENCE:g}", PROMETHEUS + path)
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    answer = json.loads(done.stdout)
+    assert answer["status"] == "success", (path, answer)
+    return answer["data"]
+
+
+def is_ready(node: Node) -> bool:
+    command = node.in_netns("curl", "-sf", "--max-time", "5", f"{PROMETHEUS}/-/ready")
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def query(node: Node, expression: str) -> list[dict[str, Any]]:
+    return list(api(node, f"/api/v1/query?query={urllib.parse.quote(expression, safe='')}")["result"])
+
+
+def dashboard_queries() -> list[tuple[str, str]]:
+    """(panel, expression with the variables of a board filled in) of both boards."""
+    found = []
+    for file in ("node.json", "pod.json"):
+        board = json.loads((DEPLOY / "dashboards" / file).read_text())
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                found.append((f"{file}: {panel['title']}", target["expr"]))
+    return found
+
+
+def filled(expression: str, node: Node) -> str:
+    words = {"$node": node.name, "$namespace": "default", "$pod": "web", "$__rate_interval": "30s"}
+    for name, value in words.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression
+    return expression
+
+
+@needs_prometheus
+def test_prometheus_reads_all_of_it_and_the_dashboards_show_it(node: Node, tmp_path: Path) -> None:
+    """One Prometheus for all of it: targets, labels, boards, rules, what dashboards elsewhere select."""
+    limits = {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}}
+    script = "trap 'exit 0' TERM; echo x > /file; while :; do :; done"
+    node.apply("web.yaml", pod("web", container(script=script, resources=limits)))
+    node.wait_status("web", "Running")
+    with prometheus(node, tmp_path / "prometheus"):
+        node.wait(lambda: len(query(node, "up == 1")) == 4, "every page to be scraped", timeout=60)
+        assert {r["metric"]["job"] for r in query(node, "up")} == {"kubelet", "kube-state-metrics"}
+
+        # a rate needs two samples apart in time, and a start to be seen before and after
+        node.wait(
+            lambda: query(
+                node, 'rate(container_cpu_usage_seconds_total{pod="web",container="main"}[30s]) > 0'
+            ),
+            "two samples",
+            timeout=60,
+        )
+        node.apply("late.yaml", pod("late"))
+        node.wait_status("late", "Running")
+        for panel, expression in dashboard_queries():
+            words = filled(expression, node)
+            node.wait(partial(query, node, words), f"{panel} to show something: {words}", timeout=60)
+
+        selectors(node)
+        rules = [rule for group in api(node, "/api/v1/rules")["groups"] for rule in group["rules"]]
+        assert len(rules) > 15
+        assert [rule for rule in rules if rule["health"] == "err"] == []
+        node.wait(
+            lambda: query(node, "node_namespace_pod_container:container_memory_working_set_bytes"),
+            "the recording rules",
+        )
+
+        # a removed pod's series are gone with the next scrape: without timestamps there is staleness
+        (node.manifests / "late.yaml").unlink()
+        node.wait_gone("late")
+        node.wait(lambda: not query(node, 'container_memory_rss{pod="late"}'), "the series to end")
+
+
+def selectors(node: Node) -> None:
+    """What public dashboards filter by (the corpus' most frequent selectors)."""
+    cadvisor = 'job="kubelet", metrics_path="/metrics/cadvisor"'
+    for expression in (
+        f'container_memory_working_set_bytes{{{cadvisor}, node="{node.name}", container!="", image!=""}}',
+        f'container_network_receive_bytes_total{{{cadvisor}, namespace="default", image!="", name=~"^k8s_.*"}}',
+        f'container_network_receive_bytes_total{{{cadvisor}, container="POD", pod="web"}}',
+        f'container_cpu_usage_seconds_total{{{cadvisor}, id="/"}}',
+        f'container_fs_reads_bytes_total{{{cadvisor}, device=~"(/dev/)?(nvme.+|sd.+|vd.+|xvd.+|dm-.+|md.+|ubd.+)"}}',
+        'kube_pod_info{job="kube-state-metrics", host_network="false"}',
+        'kube_pod_container_resource_requests{job="kube-state-metrics", resource="cpu", unit="core"}',
+        'sum by (node) (kube_pod_container_resource_limits{resource="memory"})'
+        ' / on (node) kube_node_status_allocatable{resource="memory"}',
+        'sum by (namespace, pod) (container_memory_rss{container!=""})'
+        " * on (namespace, pod) group_left (qos_class) (kube_pod_status_qos_class == 1)",
+        'machine_memory_bytes{job="kubelet"}',
+        'kubelet_node_name{job="kubelet", metrics_path="/metrics"}',
+    ):
+        assert query(node, expression), expression
+
+
+@needs_promtool
+def test_the_rules_pass_their_tests() -> None:
+    for command in (("check", "config", "prometheus.yml"), ("test", "rules", "rules/tests.yml")):
+        done = subprocess.run(["promtool", *command], cwd=DEPLOY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_test() -> None:
+    alerts = re.findall(r"alert: (\w+)", (DEPLOY / "rules" / "kubelite.yml").read_text())
+    tested = set(re.findall(r"alertname: (\w+)", (DEPLOY / "rules" / "tests.yml").read_text()))
+    assert set(alerts) == tested
+
+
+def test_the_dashboards_are_what_their_code_makes() -> None:
+    made = runpy.run_path(str(DEPLOY / "dashboards" / "make.py"))
+    for file, document in made["dashboards"]().items():
+        assert (DEPLOY / "dashboards" / file).read_text() == made["text"](document), f"run {file}'s make.py"
