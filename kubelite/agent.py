@@ -236,6 +236,11 @@ class Agent:
                 sandbox["network"] = asdict(attachments[uid])
         return {"sandbox": sandbox, "containers": containers}
 
+    async def usage(self) -> Json:
+        from kubelite.telemetry.usage import usage
+
+        return usage(await self.pages().snapshot(), self.node_name)
+
     def stats(self) -> Json:
         return {
             "pods": len(self.store.list("Pod")),

@@ -218,6 +218,9 @@ class NodeApi(Protocol):
         ...
 
     def stats(self) -> Json: ...
+    async def usage(self) -> Json:
+        """Counters of node, pods and containers now (kubelite.telemetry.usage)."""
+        ...
 
     # images
     def images(self) -> list[Json]:

@@ -62,6 +62,10 @@ async def stats(request: Request) -> Response:
     return JSONResponse(node_of(request).stats())
 
 
+async def usage(request: Request) -> Response:
+    return JSONResponse(await node_of(request).usage())
+
+
 async def healthz(_: Request) -> Response:
     return PlainTextResponse("ok")
 
@@ -282,6 +286,7 @@ def routes() -> list[BaseRoute]:
         Route(f"{own}/inspect/{{ref:path}}", inspect),
         Route(f"{own}/doctor", doctor),
         Route(f"{own}/stats", stats),
+        Route(f"{own}/usage", usage),
         Route(f"{own}/apply", apply_manifest, methods=["POST"]),
         Route(f"{own}/remove", remove_manifest, methods=["POST"]),
         Route(f"{own}/diff", diff, methods=["POST"]),

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kubelite.cli import tracing
 from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.names import pod_name, wanted
@@ -119,7 +120,13 @@ def _print_events(printer: TablePrinter, found: list[Json], all_namespaces: bool
 @click.command()
 @click.argument("pod", shell_complete=complete_pods)
 @namespace_option
-@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["json", "chrome"]),
+    metavar="json|chrome",
+    help="chrome: for ui.perfetto.dev or chrome://tracing.",
+)
 @socket_option
 @click.pass_context
 def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
@@ -128,6 +135,9 @@ def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | Non
     if output == "json":
         print_json(answer)
         return
+    if output == "chrome":
+        print_json(tracing.chrome(answer))
+        return
     steps = answer["steps"]
     if not steps:
         print(
@@ -135,18 +145,19 @@ def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | Non
             file=sys.stderr,
         )
         return
-    start = steps[0]["at"]
+    start, end = tracing.span(steps)
     rows = [
         [
             f"+{(step['at'] - start) * 1000:.2f} ms",
             f"{step['took'] * 1000:.2f} ms" if step.get("took") is not None else "",
             step.get("container", ""),
             step["step"],
-            step.get("detail", ""),
+            tracing.bar(step, start, end),
+            step.get("error") or step.get("detail", ""),
         ]
         for step in steps
     ]
-    TablePrinter().print(("At", "Took", "Container", "Step", "Detail"), rows)
+    TablePrinter().print(("At", "Took", "Container", "Step", "", "Detail"), rows)
 
 
 @click.command()

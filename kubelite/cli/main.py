@@ -30,6 +30,8 @@ COMMANDS = {
     "events": ("explain", "events", "Show what happened, in order"),
     "trace": ("explain", "trace", "Show the start of a pod step by step, with times"),
     "inspect": ("explain", "inspect", "Show all that is known of a container, pod or image as JSON"),
+    "top": ("top", "top", "Show what pods, containers and the node use now"),
+    "stats": ("top", "stats", "Show what containers use, live"),
     "doctor": ("explain", "doctor", "Check the node: what is left over, missing or wrong"),
     "images": ("images", "images", "List the images on this node"),
     "pull": ("images", "pull", "Get an image from its registry"),

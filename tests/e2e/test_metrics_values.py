@@ -257,3 +257,33 @@ def test_starts_are_counted(node: Node, family: str) -> None:
     node.apply("p.yaml", pod("p"))
     node.wait_status("p", "Running")
     node.wait(lambda: samples(node.get(f"{BASE}/metrics/agent"), family) == [1], f"{family} to be 1")
+
+
+def test_top_is_what_the_kernel_says(node: Node) -> None:
+    limits = {"limits": {"cpu": "100m", "memory": "64Mi"}}
+    node.apply("busy.yaml", pod("busy", container(script=BUSY, resources=limits)))
+    node.wait_status("busy", "Running")
+    group = cgroup_of(node, "busy")
+    before = cpu_seconds(group)
+    (item,) = json.loads(node.cli("top", "containers", "-o", "json").out)["items"]
+    grown = cpu_seconds(group) - before
+    assert 0 < item["cpu"] <= grown * 1000 + 1  # it looked for a second, within the time that we did
+    usage = int(file_of(group, ("memory", "memory.usage_in_bytes"), "memory.current"))
+    assert 0 < item["memory"] <= usage * 1.02 + (64 << 10)
+    assert item["memoryLimit"] == 64 << 20
+    assert item["cpuLimit"] == 100
+    name, cores, memory = node.cli("top", "pods", "--no-headers").out.split()
+    assert name == "busy"
+    assert cores.endswith("m")
+    assert memory.endswith("Mi")
+    assert node.cli("top", "node").out.splitlines()[1].startswith(node.name)
+    assert "busy" in node.cli("stats", "--no-stream").out
+
+
+def test_a_start_as_a_trace_for_perfetto(node: Node) -> None:
+    node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    document = json.loads(node.cli("trace", "p", "-o", "chrome").out)
+    names = [e["name"] for e in document["traceEvents"] if e["ph"] == "X"]
+    assert {"shim", "network", "create", "start"} <= set(names)
+    assert all(e["dur"] > 0 and e["ts"] > 0 for e in document["traceEvents"] if e["ph"] == "X")

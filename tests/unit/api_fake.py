@@ -300,6 +300,40 @@ class FakeNode:
     def stats(self) -> Json:
         return {"pods": []}
 
+    async def usage(self) -> Json:
+        """A container that takes 250 m of a core, and what the asking itself takes in time."""
+        self.looks = getattr(self, "looks", 0) + 1
+        one = {
+            "namespace": "default",
+            "pod": "web",
+            "uid": "uid-default-web",
+            "cpu": self.looks * 250_000_000,
+            "cpuLimit": 500,
+            "memory": 64 << 20,
+            "memoryLimit": 128 << 20,
+            "periods": self.looks * 10,
+            "throttled": self.looks * 5,
+            "stalled": {"cpu": self.looks * 100_000_000, "memory": 0, "io": 0},
+            "read": 0,
+            "written": self.looks * 4096,
+            "threads": 3,
+            "processes": 1,
+            "oomKills": 0,
+        }
+        node = {
+            "name": "here",
+            "cpu": self.looks * 500_000_000,
+            "cpuLimit": 2000,
+            "memory": 1 << 30,
+            "memoryLimit": 4 << 30,
+        }
+        return {
+            "now": 100.0 + self.looks,
+            "node": {**node, "threads": 99, "stalled": {}, "received": 0, "sent": 0, "read": 0, "written": 0},
+            "pods": [{**one, "id": "uid-default-web", "received": self.looks * 2048, "sent": 0}],
+            "containers": [{**one, "id": "c" * 64, "container": "app"}],
+        }
+
     def images(self) -> list[Json]:
         return [
             {

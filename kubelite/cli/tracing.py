@@ -1,0 +1,53 @@
+"""PURE: a start trace in other forms: the Chrome trace format (chrome://tracing, ui.perfetto.dev), and a waterfall.
+
+Source: Trace Event Format, google/trace-viewer: complete events (ph X) and instants (ph i), times in microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+WIDTH = 40  # characters of the waterfall
+
+
+def chrome(answer: Json) -> Json:
+    """One process for the pod, a thread for the pod's own steps and one for each container."""
+    steps = answer["steps"]
+    rows = {"": 0}
+    for step in steps:
+        rows.setdefault(step.get("container", ""), len(rows))
+    events: list[Json] = [
+        {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": f"pod {answer['pod']}"}}
+    ]
+    events += [
+        {"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": name or "pod"}}
+        for name, tid in rows.items()
+    ]
+    for step in steps:
+        words = {key: step[key] for key in ("detail", "error") if step.get(key)}
+        event = {
+            "pid": 1,
+            "tid": rows[step.get("container", "")],
+            "name": step["step"],
+            "cat": "start",
+            "ts": step["at"] * 1e6,
+            "args": words,
+        }
+        took = step.get("took")
+        events.append({**event, "ph": "X", "dur": took * 1e6} if took else {**event, "ph": "i", "s": "t"})
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"uid": answer.get("uid", "")}}
+
+
+def bar(step: Json, start: float, end: float) -> str:
+    """The step's place in time, drawn."""
+    whole = max(end - start, 1e-9)
+    left = min(WIDTH - 1, int((step["at"] - start) / whole * WIDTH))
+    length = max(1, round(step.get("took", 0.0) / whole * WIDTH))
+    return " " * left + ("█" * min(length, WIDTH - left) if step.get("took") else "▏")
+
+
+def span(steps: list[Json]) -> tuple[float, float]:
+    """From the first step's beginning to the last one's end."""
+    return min(s["at"] for s in steps), max(s["at"] + s.get("took", 0.0) for s in steps)

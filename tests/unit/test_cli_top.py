@@ -1,0 +1,126 @@
+"""`kubelite top` and `stats`, and the forms of a trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kubelite.cli.rates import percent, rates, size_text
+from kubelite.cli.tracing import WIDTH, bar, chrome, span
+from tests.unit.api_server import Served
+from tests.unit.test_cli import kubelite, ok, server
+
+__all__ = ["server"]
+NOW = ("--interval", "0.05")  # the fake's clock goes on by a second with each look
+
+
+def test_pods_with_kubectls_columns(server: Served) -> None:
+    lines = ok(server, "top", "pods", *NOW).splitlines()
+    assert lines[0].split() == ["NAME", "CPU(CORES)", "MEMORY(BYTES)"]
+    assert lines[1].split() == ["web", "250m", "64Mi"]
+    assert ok(server, "top", "pod", "web", "-A", "--no-headers", *NOW).split() == [
+        "default",
+        "web",
+        "250m",
+        "64Mi",
+    ]
+    assert ok(server, "top", "containers", "--no-headers", *NOW).split() == ["web", "app", "250m", "64Mi"]
+    assert ok(server, "top", "pods", "--containers", "--no-headers", *NOW).split()[1] == "app"
+
+
+def test_wide_shows_what_slows_it_down(server: Served) -> None:
+    header, row = ok(server, "top", "pods", "-o", "wide", *NOW).splitlines()
+    assert "THROTTLED" in header
+    assert row.split() == [
+        "web",
+        "250m",
+        "64Mi",
+        "50%",
+        "10.0%",
+        "0.0%",
+        "0.0%",
+        "2.0Ki",
+        "0B",
+        "0B",
+        "4.0Ki",
+        "3",
+        "50%",
+    ]
+
+
+def test_the_node(server: Served) -> None:
+    header, row = ok(server, "top", "node", *NOW).splitlines()
+    assert header.split() == ["NAME", "CPU(CORES)", "CPU(%)", "MEMORY(BYTES)", "MEMORY(%)"]
+    assert row.split() == ["here", "500m", "25%", "1024Mi", "25%"]
+
+
+def test_json_and_nothing(server: Served) -> None:
+    (item,) = json.loads(ok(server, "top", "pods", "-o", "json", *NOW))["items"]
+    assert item["cpu"] == pytest.approx(250)
+    assert (
+        kubelite(server, "top", "pods", "-n", "other", *NOW).stderr
+        == "No resources found in other namespace.\n"
+    )
+    done = kubelite(server, "top", "pods", "nope", *NOW)
+    assert done.returncode == 1
+    assert 'nothing of pod "nope" runs in default' in done.stderr
+
+
+def test_stats_once(server: Served) -> None:
+    header, row = ok(server, "stats", "--no-stream", "--interval", "0.1").splitlines()
+    assert header.split()[:3] == ["NAMESPACE", "POD", "CONTAINER"]
+    assert row.split()[:3] == ["default", "web", "app"]
+    assert "25.0%" in row
+    assert "64Mi / 128Mi" in row
+
+
+def test_a_counter_that_went_back_is_no_rate() -> None:
+    found = rates({"cpu": 5, "received": 100}, {"cpu": 3, "received": 40}, 1.0)
+    assert (found["cpu"], found["received"]) == (0, 0)
+
+
+def test_sizes() -> None:
+    assert [size_text(n) for n in (0, 999, 1024, 1536, 20 << 10, 999 << 20, 5 << 40)] == [
+        *("0B", "999B", "1.0Ki", "1.5Ki", "20Ki", "999Mi", "5.0Ti")
+    ]
+    assert percent(1, 0) == ""
+
+
+TRACE = {
+    "pod": "default/web",
+    "uid": "u",
+    "steps": [
+        {"at": 100.0, "step": "manifest read", "detail": "web.yaml"},
+        {"at": 100.001, "step": "shim", "took": 0.004},
+        {"at": 100.005, "step": "start", "took": 0.005, "container": "app", "error": "no such file"},
+    ],
+}
+
+
+def test_a_trace_for_perfetto() -> None:
+    document = chrome(TRACE)
+    names = {e["args"]["name"]: e["tid"] for e in document["traceEvents"] if e["name"] == "thread_name"}
+    assert names == {"pod": 0, "app": 1}
+    steps = [e for e in document["traceEvents"] if e["ph"] in "Xi"]
+    assert [e["ph"] for e in steps] == ["i", "X", "X"]
+    assert steps[2]["tid"] == 1
+    assert steps[2]["dur"] == pytest.approx(5000)
+    assert steps[2]["args"] == {"error": "no such file"}
+    assert steps[1]["ts"] - steps[0]["ts"] == pytest.approx(1000, abs=1)
+
+
+def test_a_waterfall() -> None:
+    start, end = span(TRACE["steps"])  # type: ignore[arg-type]
+    assert start == 100.0
+    assert end == pytest.approx(100.010)
+    bars = [bar(step, start, end) for step in TRACE["steps"]]  # type: ignore[arg-type]
+    assert bars[0].strip() == "▏"
+    assert bars[1].index("█") < bars[2].index("█")
+    assert all(len(b) <= WIDTH for b in bars)
+
+
+def test_trace_commands(server: Served, tmp_path: Path) -> None:
+    assert json.loads(ok(server, "trace", "web", "-o", "chrome"))["displayTimeUnit"] == "ms"
+    assert "█" in ok(server, "trace", "web")
