@@ -43,7 +43,8 @@ class StartupError(Exception):
 
 def serve(settings: Settings) -> int:
     """Run a node until SIGTERM or SIGINT. Returns the exit code."""
-    logs.set_up(os.environ.get("KUBELITE_LOG_LEVEL", "INFO"))
+    environ = os.environ.get
+    logs.set_up(environ("KUBELITE_LOG_LEVEL", "INFO"), environ("KUBELITE_LOG_FORMAT", "text"))
     gc.disable()  # until the node is ready: nothing of what is loaded is garbage
     try:
         asyncio.run(_serve(settings))

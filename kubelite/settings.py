@@ -32,7 +32,7 @@ from kubelite.durations import parse_duration
 DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
 PREFIX = "KUBELITE_"
 #: Environment variables of the prefix that are not settings of the node.
-OTHER_VARIABLES = frozenset({"CONFIG", "LOG_LEVEL", "SOCKET"})
+OTHER_VARIABLES = frozenset({"CONFIG", "LOG_FORMAT", "LOG_LEVEL", "SOCKET"})
 
 
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -123,9 +123,9 @@ def _print_events(printer: TablePrinter, found: list[Json], all_namespaces: bool
 @click.option(
     "-o",
     "--output",
-    type=click.Choice(["json", "chrome"]),
-    metavar="json|chrome",
-    help="chrome: for ui.perfetto.dev or chrome://tracing.",
+    type=click.Choice(["wide", "json", "chrome"]),
+    metavar="wide|json|chrome",
+    help="wide: drawn as a waterfall; chrome: for ui.perfetto.dev or chrome://tracing.",
 )
 @socket_option
 @click.pass_context
@@ -152,12 +152,13 @@ def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | Non
             f"{step['took'] * 1000:.2f} ms" if step.get("took") is not None else "",
             step.get("container", ""),
             step["step"],
-            tracing.bar(step, start, end),
+            *([tracing.bar(step, start, end)] if output == "wide" else []),
             step.get("error") or step.get("detail", ""),
         ]
         for step in steps
     ]
-    TablePrinter().print(("At", "Took", "Container", "Step", "", "Detail"), rows)
+    columns = ("At", "Took", "Container", "Step", *(["Waterfall"] if output == "wide" else []), "Detail")
+    TablePrinter().print(columns, rows)
 
 
 @click.command()

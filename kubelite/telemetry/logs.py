@@ -1,4 +1,5 @@
-"""The daemon's own log: one line a change of state, `time LEVEL message key=value …` (logfmt) on standard error."""
+"""The daemon's own log: one line a change of state on standard error, `time LEVEL message key=value …` (logfmt), or one
+JSON object a line with KUBELITE_LOG_FORMAT=json."""
 
 from __future__ import annotations
 
@@ -15,16 +16,39 @@ class Logfmt(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        fields = {
-            key: value
-            for key, value in vars(record).items()
-            if key not in _STANDARD and value not in ("", None)
-        }
-        tail = "".join(f" {key}={_quoted(str(value))}" for key, value in fields.items())
+        tail = "".join(f" {key}={_quoted(str(value))}" for key, value in _fields(record).items())
         line = f"{at}Z {record.levelname:<7} {record.getMessage()}{tail}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, message, logger, what was given as `extra=`, and an exception's trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        line: dict[str, object] = {
+            "time": f"{at}Z",
+            "level": record.levelname,
+            "message": record.getMessage(),
+            "logger": record.name,
+        }
+        # a field never takes the place of one that every line has
+        line |= {f"field_{k}" if k in line else k: v for k, v in _fields(record).items()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """What was given as `extra=` and says something."""
+    return {
+        key: value for key, value in vars(record).items() if key not in _STANDARD and value not in ("", None)
+    }
+
+
+FORMATS: dict[str, type[logging.Formatter]] = {"text": Logfmt, "json": JsonLines}
 
 
 def _quoted(text: str) -> str:
@@ -32,15 +56,17 @@ def _quoted(text: str) -> str:
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
-def set_up(level: str = "INFO") -> None:
+def set_up(level: str = "INFO", form: str = "text") -> None:
     """Send every logger's lines to standard error; libraries only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Logfmt())
+    handler.setFormatter(FORMATS.get(form.lower(), Logfmt)())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     known = level.upper() in logging.getLevelNamesMapping()
     root.setLevel(level.upper() if known else "INFO")
     if not known:
         root.warning("KUBELITE_LOG_LEVEL: there is no level %s (DEBUG, INFO, WARNING, ERROR)", level)
+    if form.lower() not in FORMATS:
+        root.warning("KUBELITE_LOG_FORMAT: there is no format %s (%s)", form, ", ".join(FORMATS))
     for name in ("uvicorn", "httpx", "httpcore", "asyncio", "pyroute2", "watchfiles", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -123,4 +123,5 @@ def test_a_waterfall() -> None:
 
 def test_trace_commands(server: Served, tmp_path: Path) -> None:
     assert json.loads(ok(server, "trace", "web", "-o", "chrome"))["displayTimeUnit"] == "ms"
-    assert "█" in ok(server, "trace", "web")
+    assert "█" in ok(server, "trace", "web", "-o", "wide")
+    assert "█" not in ok(server, "trace", "web")

@@ -1,34 +1,41 @@
-"""The daemon's own log: its lines, and of libraries the warnings alone."""
+"""The daemon's own log in both forms."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+import sys
 
-import pytest
-
-from kubelite.telemetry.logs import set_up
+from kubelite.telemetry.logs import JsonLines, Logfmt
 
 
-@pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+def record(**extra: object) -> logging.LogRecord:
+    logger = logging.getLogger("kubelite.test")
+    return logger.makeRecord("kubelite.test", logging.WARNING, "f", 1, "said %s", ("so",), None, extra=extra)
 
 
-def test_our_lines_and_the_warnings_of_libraries(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up()
-    logging.getLogger("kubelite.sources").info("read %d files", 3, extra={"dir": "/etc/a b"})
-    logging.getLogger("watchfiles.main").info("3 changes detected")
-    logging.getLogger("watchfiles.main").warning("the queue is full")
-    lines = [line.split(" ", 1)[1].strip() for line in capsys.readouterr().err.splitlines()]
-    assert lines == ['INFO    read 3 files dir="/etc/a b"', "WARNING the queue is full"]
+def test_text() -> None:
+    line = Logfmt().format(record(pod="a b", uid="u", empty=""))
+    assert line.endswith('Z WARNING said so pod="a b" uid=u')
 
 
-def test_a_level_that_is_none_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up("LOUD")
-    assert "there is no level LOUD" in capsys.readouterr().err
-    assert logging.getLogger().level == logging.INFO
+def test_json() -> None:
+    line = JsonLines().format(record(pod='a "b"\n', level=7, thing={1}, empty=""))
+    assert "\n" not in line
+    found = json.loads(line)
+    assert found["message"] == "said so"
+    assert found["level"] == "WARNING"
+    assert found["field_level"] == 7
+    assert found["pod"] == 'a "b"\n'
+    assert found["thing"] == "{1}"
+    assert "empty" not in found
+    assert found["time"].endswith("Z")
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    made = record()
+    try:
+        raise OSError("no")
+    except OSError:
+        made.exc_info = sys.exc_info()
+    assert "OSError: no" in json.loads(JsonLines().format(made))["exception"]
