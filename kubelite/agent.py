@@ -201,9 +201,9 @@ class Agent:
     async def inspect(self, ref: str) -> Json | None:
         pod = self._pod_of(ref)
         if pod is not None:
-            return {"pod": pod.doc, **await self._inspect_pod(pod.uid)}
+            return {"pod": pod.doc, **await self._inspect_pod(pod)}
         for record in self.store.list("Pod"):
-            for container in (await self._inspect_pod(record.uid))["containers"]:
+            for container in (await self._inspect_pod(record))["containers"]:
                 if len(ref) >= 4 and container["id"].startswith(ref.removeprefix("kubelite://")):
                     return dict(container)
         image = self.images_client.store.get(ref)
@@ -213,9 +213,12 @@ class Agent:
         namespace, _, name = ref.removeprefix("pod/").rpartition("/")
         return self.store.get("Pod", namespace or "default", name) or self.store.get_uid(ref)
 
-    async def _inspect_pod(self, uid: str) -> Json:
+    async def _inspect_pod(self, record: Record) -> Json:
         from dataclasses import asdict
 
+        from kubelite.telemetry import inspection
+
+        uid = record.uid
         seen = await self.cri.observe(uid)
         containers = []
         for container in seen.containers:
@@ -234,6 +237,8 @@ class Agent:
             attachments = {a.uid: a for a in await self.network.list()}
             if uid in attachments:
                 sandbox["network"] = asdict(attachments[uid])
+                sandbox["veth"] = inspection.veth(attachments[uid].host_ifname)
+            inspection.add_kernel(containers, record.doc["spec"], sandbox["pid"])
         return {"sandbox": sandbox, "containers": containers}
 
     async def usage(self) -> Json:

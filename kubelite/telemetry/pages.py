@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +17,9 @@ from prometheus_client.exposition import generate_latest as text_of
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
 
 from kubelite.api.node import NodeApi
+from kubelite.api.printers import pod_cells
 from kubelite.api.resources import RESOURCES, read_list
-from kubelite.telemetry import exposition
+from kubelite.telemetry import exposition, webpage
 from kubelite.telemetry.agentpage import write_agent
 from kubelite.telemetry.cadvisor import ContainerPage
 from kubelite.telemetry.exposition import Page
@@ -26,6 +28,7 @@ from kubelite.telemetry.kubestate_pods import write_pods
 from kubelite.telemetry.sampler import Sample, Sampler, Snapshot
 from kubelite.telemetry.summary import summary, write_resource
 from kubelite.telemetry.targets import Finder
+from kubelite.telemetry.webpage import Recent
 
 if TYPE_CHECKING:
     from kubelite.agent import Agent
@@ -41,6 +44,7 @@ class Pages:
         self._one_at_a_time = asyncio.Lock()
         self._sampler = Sampler(Finder(agent).find, descriptors=raise_descriptor_limit())
         self._containers = ContainerPage(agent.disk_usage.get, self._health)
+        self.recent = Recent()
         self._own = CollectorRegistry(auto_describe=False)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._own)
@@ -68,13 +72,32 @@ class Pages:
 
     async def snapshot(self) -> Snapshot:
         async with self._one_at_a_time:
-            found = await asyncio.to_thread(self._sampler.sample)
+            found = await asyncio.to_thread(self._sample)
         self._agent.disk_usage.ask()
         return found
 
     async def summary(self) -> dict[str, Any]:
         agent = self._agent
         return summary(await self.snapshot(), agent.node_name, agent.started_at, agent.disk_usage.get)
+
+    async def index(self) -> str:
+        """The web page of the node."""
+        await self.snapshot()
+        agent, now = self._agent, time.time()
+        pods = []
+        for record in agent.store.list("Pod"):
+            cells = [str(cell) for cell in pod_cells(record.doc, now)[:5]]
+            mood = "ok" if cells[2] in ("Running", "Completed") else "bad"
+            pods.append((record.namespace, record.uid, cells, mood))
+        return webpage.index(agent.node_name, agent.ready(), pods, self.recent)
+
+    async def pod(self, namespace: str, name: str) -> str | None:
+        """The web page of a pod; None when there is none."""
+        record = self._agent.store.get("Pod", namespace, name)
+        if record is None:
+            return None
+        await self.snapshot()
+        return webpage.pod_page(record.doc, self._agent.tracer.steps(record.uid), self.recent)
 
     def close(self) -> None:
         self._sampler.close()
@@ -85,11 +108,16 @@ class Pages:
         for write in (self._cadvisor, self._state, self._probes, self._node):
             write(page)
 
+    def _sample(self) -> Snapshot:
+        found = self._sampler.sample()
+        self.recent.note(found)
+        return found
+
     def _cadvisor(self, page: Page) -> None:
-        self._containers.write(page, self._sampler.sample())
+        self._containers.write(page, self._sample())
 
     def _resource(self, page: Page) -> None:
-        write_resource(page, self._sampler.sample())
+        write_resource(page, self._sample())
 
     def _state(self, page: Page) -> None:
         agent, store = self._agent, self._agent.store

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from kubelite.api.server import serving
 from kubelite.telemetry.exposition import OPENMETRICS, TEXT, prefers_openmetrics
+from kubelite.telemetry.webpage import HEADERS
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ def create_app(agent: Agent) -> Starlette:
     async def summary(_: Request) -> Response:
         return JSONResponse(await pages.summary())
 
+    async def index(_: Request) -> Response:
+        return HTMLResponse(await pages.index(), headers=HEADERS)
+
+    async def pod(request: Request) -> Response:
+        found = await pages.pod(request.path_params["namespace"], request.path_params["name"])
+        if found is None:
+            return PlainTextResponse("there is no such pod\n", 404)
+        return HTMLResponse(found, headers=HEADERS)
+
     async def discovery(request: Request) -> Response:
         """Prometheus' HTTP service discovery: this node, by the address it was asked at, with its name."""
         target = request.headers.get("host", "")
@@ -54,6 +64,8 @@ def create_app(agent: Agent) -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/", index),
+            Route("/pods/{namespace}/{name}", pod),
             Route("/metrics", scrape),
             Route("/metrics/{page}", scrape),
             Route("/stats/summary", summary),

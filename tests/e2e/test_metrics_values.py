@@ -287,3 +287,52 @@ def test_a_start_as_a_trace_for_perfetto(node: Node) -> None:
     names = [e["name"] for e in document["traceEvents"] if e["ph"] == "X"]
     assert {"shim", "network", "create", "start"} <= set(names)
     assert all(e["dur"] > 0 and e["ts"] > 0 for e in document["traceEvents"] if e["ph"] == "X")
+
+
+def test_inspect_shows_the_kernels_side(node: Node) -> None:
+    limits = {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
+    node.apply("two.yaml", pod("two", container("a", resources=limits), container("b")))
+    node.wait_status("two", "Running")
+    found = json.loads(node.cli("inspect", "default/two").out)
+    by_name = {c["name"]: c for c in found["containers"]}
+    kernel = by_name["a"]["kernel"]
+    shown = {entry["limit"]: entry for entry in kernel["limits"]}
+    for entry in kernel["limits"]:
+        assert Path(entry["file"]).read_text().strip() == entry["value"]
+    assert shown["memory limit"]["value"] == str(64 << 20)
+    assert shown["memory limit"]["from"] == "limits.memory 64Mi = 67108864 bytes"
+    assert shown["cpu limit"]["value"].split()[0] == "50000"
+    assert "50000 µs" in shown["cpu limit"]["from"]
+    assert "b" in kernel["namespaces"]["net"]["sharedWith"]
+    assert "the pod's shim" in kernel["namespaces"]["net"]["sharedWith"]
+    assert kernel["namespaces"]["mnt"]["sharedWith"] == []
+    assert kernel["seccomp"] == "filter"
+    assert any(m["target"] == "/" and m["type"] == "overlay" for m in kernel["mounts"])
+    veth, pid = found["sandbox"]["veth"], by_name["a"]["pid"]
+    inside = subprocess.run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "eth0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout  # 2: eth0@if7: …
+    assert inside.startswith(f"{veth['container']['ifindex']}: eth0@if{veth['host']['ifindex']}:")
+    assert veth["host"]["bridge"] == node.bridge
+
+
+def test_the_web_page(node: Node) -> None:
+    node.apply("p.yaml", pod("p", container(env=[{"name": "PASSWORD", "value": "hunter2"}])))
+    node.wait_status("p", "Running")
+    kind, body = fetch(node, "/")
+    assert kind.startswith("text/html")
+    assert b'<a href="/pods/default/p">p</a>' in body
+    assert b'<span class="ok">Running</span>' in body
+    node.wait(lambda: b"<polyline" in fetch(node, "/")[1], "a line through what was measured")
+    _, body = fetch(node, "/pods/default/p")
+    assert b"shim" in body
+    assert b"hunter2" not in body
+    assert fetch(node, "/pods/default/nope")[1] == b"there is no such pod\n"
+    for method in ("POST", "DELETE", "PUT"):
+        command = node.in_netns(
+            "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, f"{BASE}/"
+        )
+        assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "405"

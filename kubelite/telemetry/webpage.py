@@ -1,0 +1,199 @@
+"""The node as a web page, to be read only: pods at `/`, one pod with its start at `/pods/<namespace>/<name>`.
+
+Plain HTML with SVG drawn here: no script, nothing from elsewhere, and a policy that forbids both. It shows what the
+metrics show and no more: the port is open to whoever reaches it, so no logs, no environment, no messages that a
+container could have written. Lines are drawn through what was measured when somebody asked (`Recent`): looking at the
+page is asking.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from kubelite.telemetry.sampler import Snapshot
+
+Json = dict[str, Any]
+
+KEEP = 60  # measures that lines are drawn through
+APART = 1.0  # seconds between two of them at least
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_STYLE = """
+:root{color-scheme:light dark;font:15px/1.45 system-ui,sans-serif}
+body{margin:2rem auto;max-width:70rem;padding:0 1rem}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.3rem .7rem;border-bottom:1px solid #8884;white-space:nowrap}
+th{font-weight:600;font-size:.85rem;opacity:.75}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+.bad{color:#c33;font-weight:600}.ok{color:#292}
+svg{display:block}
+svg .l{fill:none;stroke:#37c;stroke-width:1.5}svg .b{fill:#37c}svg text{font-size:12px;fill:currentColor}
+.wide{overflow-x:auto}footer{margin-top:2rem;opacity:.7;font-size:.85rem}
+"""
+
+
+class Recent:
+    """The last measures of CPU and memory by pod uid, "" for the node."""
+
+    def __init__(self) -> None:
+        self._notes: deque[tuple[float, dict[str, tuple[int, int]]]] = deque(maxlen=KEEP)
+
+    def note(self, snapshot: Snapshot) -> None:
+        if self._notes and snapshot.now - self._notes[-1][0] < APART:
+            return
+        values = {s.target.uid: (s.stats.cpu.usage_ns, s.stats.memory.working_set) for s in snapshot.pods}
+        values[""] = (int(snapshot.root.cpu * 1e9), snapshot.root.working_set)
+        self._notes.append((snapshot.now, values))
+
+    def cores(self, uid: str) -> list[float]:
+        """Cores between each two measures, oldest first."""
+        found = [(at, values[uid][0]) for at, values in list(self._notes) if uid in values]
+        return [max(0, now - before) / 1e9 / (at - since) for (since, before), (at, now) in pairwise(found)]
+
+    def memory(self, uid: str) -> list[int]:
+        return [values[uid][1] for _, values in list(self._notes) if uid in values]
+
+
+def sparkline(values: Sequence[float], *, width: int = 120, height: int = 22) -> str:
+    """A line through the values, from zero to the highest."""
+    if len(values) < 2:
+        return ""
+    top = max(values) or 1.0
+    step = width / (len(values) - 1)
+    points = " ".join(
+        f"{place * step:.1f},{height - 1 - value / top * (height - 2):.1f}"
+        for place, value in enumerate(values)
+    )
+    return f'<svg width="{width}" height="{height}" aria-hidden="true"><polyline class="l" points="{points}"/></svg>'
+
+
+def waterfall(steps: Sequence[Json]) -> str:
+    """A start trace, drawn: a row a step."""
+    if not steps:
+        return "<p>Nothing is recorded of its start: an earlier daemon started it.</p>"
+    start = min(s["at"] for s in steps)
+    whole = max(max(s["at"] + s.get("took", 0.0) for s in steps) - start, 1e-6)
+    rows = []
+    for place, step in enumerate(steps):
+        y, left = place * 20, 250 + (step["at"] - start) / whole * 420
+        width = max(2.0, step.get("took", 0.0) / whole * 420)
+        name = escape(" ".join(w for w in (step.get("container", ""), step["step"]) if w))
+        took = (
+            f"{step['took'] * 1000:.2f} ms" if step.get("took") else f"+{(step['at'] - start) * 1000:.2f} ms"
+        )
+        rows.append(
+            f'<text x="0" y="{y + 14}">{name}</text><rect class="b" x="{left:.1f}" y="{y + 4}" '
+            f'width="{width:.1f}" height="12"/><text x="{left + width + 6:.1f}" y="{y + 14}">{took}</text>'
+        )
+    return f'<div class="wide"><svg width="790" height="{len(steps) * 20 + 4}" role="img">{"".join(rows)}</svg></div>'
+
+
+def page(title: str, body: str, *, refresh: int = 5) -> str:
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="{refresh}">'
+        f"<style>{_STYLE}</style></head><body>{body}<footer>kubelite; read only. "
+        '<a href="/metrics">metrics</a></footer></body></html>'
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> str:
+    """Cells are HTML already; the last `numbers` columns are aligned as numbers."""
+    first = len(columns) - numbers
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        texts = (
+            f"<{tag}{' class=n' if place >= first else ''}>{cell}</{tag}>" for place, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(texts)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f'<div class="wide"><table><thead>{line("th", columns)}</thead><tbody>{body}</tbody></table></div>'
+
+
+def mebibytes(value: float) -> str:
+    return f"{value / (1 << 20):.1f} MiB"
+
+
+def index(
+    node: str, health: tuple[bool, str], pods: Sequence[tuple[str, str, Sequence[str], str]], recent: Recent
+) -> str:
+    """`pods` are (namespace, uid, the cells of `get pods`: name, ready, status, restarts, age; good or bad)."""
+    rows = []
+    for namespace, uid, (name, ready, status, restarts, age), mood in pods:
+        where = f"/pods/{escape(namespace)}/{escape(name)}"
+        cores, memory = recent.cores(uid), recent.memory(uid)
+        rows.append(
+            [
+                escape(namespace),
+                f'<a href="{where}">{escape(name)}</a>',
+                escape(ready),
+                f'<span class="{mood}">{escape(status)}</span>',
+                escape(restarts),
+                escape(age),
+                sparkline(cores),
+                f"{cores[-1] * 1000:.0f} m" if cores else "",
+                mebibytes(memory[-1]) if memory else "",
+            ]
+        )
+    ready_now, why = health
+    state = (
+        '<span class="ok">ready</span>' if ready_now else f'<span class="bad">not ready: {escape(why)}</span>'
+    )
+    cores, memory = recent.cores(""), recent.memory("")
+    use = (
+        f"<p>{sparkline(cores, width=240)} {cores[-1]:.2f} cores, {mebibytes(memory[-1])}</p>"
+        if cores
+        else ""
+    )
+    columns = ("Namespace", "Name", "Ready", "Status", "Restarts", "Age", "CPU", "", "Memory")
+    body = f"<h1>Node {escape(node)}: {state}</h1>{use}{table(columns, rows, numbers=2)}"
+    return page(f"{node} - kubelite", body)
+
+
+def pod_page(doc: Json, steps: Sequence[Json], recent: Recent) -> str:
+    """One pod: its containers, use and start."""
+    meta, status = doc["metadata"], doc.get("status", {})
+    title = f"{meta.get('namespace', '')}/{meta['name']}"
+    rows = []
+    for found in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        states: Json = found.get("state") or {"waiting": {}}
+        words = " ".join(f"{state} {detail.get('reason', '')}".strip() for state, detail in states.items())
+        ready = "yes" if found.get("ready") else "no"
+        rows.append(
+            [
+                escape(found["name"]),
+                escape(found.get("image", "")),
+                escape(words),
+                ready,
+                str(found.get("restartCount", 0)),
+            ]
+        )
+    cores, memory = recent.cores(meta["uid"]), recent.memory(meta["uid"])
+    use = ""
+    if memory:
+        last = f"{cores[-1] * 1000:.0f} m" if cores else ""
+        use = table(
+            ("", "", "Now"),
+            [
+                ["CPU", sparkline(cores, width=320), last],
+                ["Memory", sparkline([float(m) for m in memory], width=320), mebibytes(memory[-1])],
+            ],
+            numbers=1,
+        )
+    body = (
+        f'<p><a href="/">all pods</a></p><h1>Pod {escape(title)}: {escape(status.get("phase", "Pending"))}</h1>'
+        + table(("Container", "Image", "State", "Ready", "Restarts"), rows, numbers=1)
+        + f"<h2>Use</h2>{use}<h2>Its start</h2>{waterfall(steps)}"
+    )
+    return page(f"{title} - kubelite", body)

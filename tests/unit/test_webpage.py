@@ -1,0 +1,83 @@
+"""The web page: well-formed, and nothing in it that a manifest could have smuggled in."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+from kubelite.telemetry import webpage
+from kubelite.telemetry.webpage import Recent, sparkline, waterfall
+
+EVIL = "<script>alert(1)</script>"
+VOID = {"meta", "polyline", "rect", "br"}
+
+
+class Checker(HTMLParser):
+    """Raises for what is not closed; collects the tags and where they point."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.words = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def pod() -> dict[str, object]:
+    state = {"waiting": {"reason": EVIL, "message": "hidden words"}}
+    return {
+        "metadata": {"name": "web", "namespace": "default", "uid": "u"},
+        "spec": {"containers": [{"name": "app", "env": [{"name": "PASSWORD", "value": "hunter2"}]}]},
+        "status": {"phase": "Pending", "containerStatuses": [{"name": "app", "image": EVIL, "state": state}]},
+    }
+
+
+def test_the_index() -> None:
+    pods = [("default", "u", ["web", "0/1", EVIL, "0", "5s"], "bad")]
+    found = Checker(webpage.index("node", (False, EVIL), pods, Recent()))
+    assert "script" not in found.tags
+    assert EVIL in found.words
+    assert "/pods/default/web" in found.links
+    assert all(link.startswith("/") for link in found.links)
+
+
+def test_a_pod() -> None:
+    steps = [{"at": 1.0, "step": "shim", "took": 0.004}, {"at": 1.004, "step": EVIL, "container": "app"}]
+    found = Checker(webpage.pod_page(pod(), steps, Recent()))
+    assert "script" not in found.tags
+    assert "4.00 ms" in found.words
+    for hidden in (
+        "hunter2",
+        "PASSWORD",
+        "hidden words",
+    ):  # what a container says or is told is not for everybody
+        assert hidden not in found.words
+
+
+def test_a_line_needs_two_points() -> None:
+    assert sparkline([1.0]) == ""
+    line = sparkline([0.0, 2.0], width=10, height=12)
+    assert 'points="0.0,11.0 10.0,1.0"' in line
+    assert 'points="0.0,11.0' in sparkline([0.0, 0.0], width=10, height=12)
+
+
+def test_a_start_nobody_saw() -> None:
+    assert "earlier daemon" in waterfall([])
+
+
+def test_policy_forbids_scripts() -> None:
+    assert "default-src 'none'" in webpage.HEADERS["content-security-policy"]
