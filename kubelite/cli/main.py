@@ -32,6 +32,7 @@ COMMANDS = {
     "inspect": ("explain", "inspect", "Show all that is known of a container, pod or image as JSON"),
     "top": ("top", "top", "Show what pods, containers and the node use now"),
     "stats": ("top", "stats", "Show what containers use, live"),
+    "support-bundle": ("bundle", "support_bundle", "Gather what is needed to help into an archive"),
     "doctor": ("explain", "doctor", "Check the node: what is left over, missing or wrong"),
     "images": ("images", "images", "List the images on this node"),
     "pull": ("images", "pull", "Get an image from its registry"),
