@@ -237,7 +237,9 @@ class Agent:
             attachments = {a.uid: a for a in await self.network.list()}
             if uid in attachments:
                 sandbox["network"] = asdict(attachments[uid])
-                sandbox["veth"] = inspection.veth(attachments[uid].host_ifname)
+                sandbox["veth"] = inspection.veth(
+                    attachments[uid].host_ifname, self.settings.bridge, sandbox["pid"]
+                )
             inspection.add_kernel(containers, record.doc["spec"], sandbox["pid"])
         return {"sandbox": sandbox, "containers": containers}
 

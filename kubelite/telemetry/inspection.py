@@ -7,6 +7,7 @@ All of it is read when it is asked for. What is gone, or what this kernel has no
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -134,24 +135,20 @@ def namespaces(pid: int, others: Mapping[str, int]) -> Json:
     return found
 
 
-def veth(host: str) -> Json:
-    """Both ends of a pod's link: each says the other's index (iflink)."""
-    place = f"/sys/class/net/{host}"
-    index, peer = read_or(f"{place}/ifindex").strip(), read_or(f"{place}/iflink").strip()
-    if not index:
+def veth(host: str, bridge: str, pid: int) -> Json:
+    """Both ends of a pod's link by index. `pid` is in the pod's network: its indexes stand in net/igmp (and in
+    net/dev_mcast, where there is no IPv4), so that nobody has to go there to look."""
+    found: Json = {}
+    try:
+        found["host"] = {"name": host, "ifindex": socket.if_nametoindex(host), "bridge": bridge}
+    except OSError:
         return {}
-    bridge = (
-        os.path.basename(os.path.realpath(f"{place}/master")) if os.path.exists(f"{place}/master") else ""
-    )
-    return {
-        "host": {
-            "name": host,
-            "ifindex": int(index),
-            "bridge": bridge,
-            "mtu": read_or(f"{place}/mtu").strip(),
-        },
-        "container": {"name": "eth0", "ifindex": int(peer)},
-    }
+    for line in (read_or(f"/proc/{pid}/net/igmp") + read_or(f"/proc/{pid}/net/dev_mcast")).splitlines():
+        words = line.split()
+        if len(words) > 1 and words[1].rstrip(":") == "eth0":
+            found["container"] = {"name": "eth0", "ifindex": int(words[0])}
+            break
+    return found
 
 
 def _inode(pid: int, kind: str) -> str:
