@@ -73,8 +73,8 @@ class Counts:
         self._values[labels] = self._values.get(labels, 0) + amount
 
     def write(self, page: Page) -> None:
-        values = self._values or {"": 0.0}
-        lines = [f"{self.family.name}{_braced(k)} {number(v)}\n" for k, v in values.items()]
+        values = list(self._values.items()) or [("", 0.0)]  # one step: the loop goes on counting
+        lines = [f"{self.family.name}{_braced(k)} {number(v)}\n" for k, v in values]
         page.family(self.family, "".join(lines))
 
 
@@ -97,7 +97,7 @@ class Histogram:
 
     def write(self, page: Page) -> None:
         name, lines = self.family.name, []
-        for labels, (counts, total) in self._values.items():
+        for labels, (counts, total) in list(self._values.items()):
             running = 0
             before = f"{labels}," if labels else ""
             for bound, count in zip((*self._bounds, None), counts, strict=True):
