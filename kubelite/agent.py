@@ -32,6 +32,7 @@ from kubelite.node_images import NodeImages, image_json
 from kubelite.objects import mark_deleting, rfc3339
 from kubelite.settings import Settings
 from kubelite.sources import Sources
+from kubelite.telemetry.advice import advice
 from kubelite.telemetry.diskusage import DiskUsage
 from kubelite.telemetry.events import EventRecorder
 from kubelite.telemetry.meters import Meters
@@ -152,7 +153,9 @@ class Agent:
     async def why(self, namespace: str, name: str) -> Why | None:
         record = self.store.get("Pod", namespace, name)
         found = self.worker.why(record.uid, f"{namespace}/{name}") if record else None
-        return cast(Why | None, found)
+        if record is None or found is None:
+            return None
+        return cast(Why, {**found, "advice": advice(record.doc)})
 
     async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
         record = self.store.get("Pod", namespace, name)

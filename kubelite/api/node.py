@@ -89,6 +89,7 @@ class Why(TypedDict):
     reasons: list[str]  # sentences: why
     next: NotRequired[str]  # when it is looked at again and what for, "" = on the next change
     actions: NotRequired[Json]  # the PodActions whole
+    advice: NotRequired[list[str]]  # sentences: what to do next, none for a pod that is well
 
 
 class DiffEntry(TypedDict):

@@ -18,6 +18,9 @@ from kubelite.cli.output import TablePrinter, print_json
 Json = dict[str, Any]
 
 
+_WHY = (("Seen", "observed"), ("Decided", "decided"), ("Because", "reasons"), ("Try", "advice"))
+
+
 @click.command()
 @click.argument("pod", shell_complete=complete_pods)
 @namespace_option
@@ -31,7 +34,7 @@ def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None)
         print_json(answer)
         return
     print(f"Pod {answer['pod']}, last looked at {answer['observedAt']}")
-    for title, key in (("Seen", "observed"), ("Decided", "decided"), ("Because", "reasons")):
+    for title, key in _WHY:
         if answer.get(key):
             print(f"{title}:")
             for sentence in answer[key]:
