@@ -426,6 +426,25 @@ def openat2(dirfd: int, path: _Path, flags: int, mode: int = 0, resolve: int = 0
     raise SyscallError(errno.EAGAIN, "openat2", os.fsdecode(path))
 
 
+# ioctl_tty(2); the numbers are asm-generic's, which all our architectures but ppc64le have
+_TIOCSPTLCK = 0x40045431 if os.uname().machine != "ppc64le" else 0x80045431
+_TIOCGPTPEER = 0x5441 if os.uname().machine != "ppc64le" else 0x20005441
+
+
+def open_peer(master: int) -> int:
+    """Unlock the terminal of `master` and open its slave: by descriptor, never by the slave's name, which is for
+    whoever owns the mount namespace to give (TIOCGPTPEER)."""
+    import fcntl
+
+    if fstatfs_type(master) != DEVPTS_SUPER_MAGIC:
+        raise SyscallError(errno.ENOTTY, "TIOCGPTPEER", "what is on /dev/pts is not devpts")
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, b"\0\0\0\0")
+        return fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SyscallError(error.errno or 0, "TIOCGPTPEER") from error
+
+
 # An array type is made once: create_string_buffer makes one a call, a tenth of a millisecond in a fresh child.
 _Statfs = ctypes.c_char * 256
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import select
 import socket
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from runtime import errors
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, layout, open_cgroup
 from runtime.errors import CapabilityError, RuntimeFault, SpecError, StateError, SyscallError
-from runtime.oci import init, rootfs
+from runtime.oci import hooks, init, program, rootfs, stub
 from runtime.oci import spec as oci
 from runtime.oci.spec import IDMapping, Linux, Process, Spec
 from runtime.security import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from runtime.security.capabilities import CapSets
     from runtime.shim.protocol import RootfsOverlay
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 HANDSHAKE_SECONDS: Final = 60.0
 END_SECONDS: Final = 2.0  # and how long what is killed is waited for
 
-# ioctl_tty(2); the numbers are asm-generic's, which all our architectures but ppc64le have
-_TIOCSPTLCK: Final = 0x40045431
-_TIOCGPTPEER: Final = 0x5441 if os.uname().machine != "ppc64le" else 0x20005441
 _ALL_SIGNALS: Final = frozenset(map(int, valid_signals()))
 
 # type → (name below /proc/<pid>/ns, flag); user first: the others may need its privileges
@@ -73,6 +70,32 @@ class ExecHandle:
     pid: int
     pidfd: int
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a process is started by a command that ends, and not by a parent that stays (a shim)."""
+
+    detached: init.Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
+    dies_with_us: bool = False
+    console: Callable[[int], None] | None = None  # gets the terminal's master, and closes it
+    preserve: int = 0  # descriptors from 3 on that are the container's
+    new_keyring: bool = True
+    pivot: bool = True
+    ignore_paused: bool = False
+
+
+def _from_command(command: Command | None) -> dict[str, Any]:
+    if command is None:
+        return {}
+    wanted: dict[str, Any] = {
+        "detached": command.detached,
+        "use_stub": True,
+        "pdeathsig": SIGKILL if command.dies_with_us else 0,
+        "preserve": command.preserve,
+        "pivot": command.pivot,
+    }
+    return wanted if command.new_keyring else {**wanted, "keyring": ""}
 
 
 @dataclass(slots=True)
@@ -134,6 +157,11 @@ class Container:
     _channel: socket.socket | None = None  # open while the gate is closed
     _seccomp: tuple[bytes, int] | None = None
 
+    @property
+    def seccomp(self) -> tuple[bytes, int] | None:
+        """(BPF, flags) of its filter, for who keeps it to exec later."""
+        return self._seccomp
+
     def start(self) -> None:
         """Open the gate and wait until execve has succeeded. Raises StartError with runc's words when it has not (the
         init is then dead, with exit code 1, for the caller to reap); StateError when the state is not `created`."""
@@ -175,6 +203,17 @@ class Container:
             if not paused:
                 self.cgroup.thaw()
 
+    def detach(self) -> None:
+        """Let go of a container made with `detached=`: its init waits for a connection from here on."""
+        channel, self._channel = self._channel, None
+        if channel is None:
+            raise StateError(f"container {self.id} is not waiting at its gate")
+        with channel:
+            try:
+                channel.send(b"detach")
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise StateError(f"container {self.id}: its init is dead") from error
+
     def exec(
         self, process: dict[str, Any], *, stdio: Stdio | None, console_slave: int | None = None
     ) -> ExecHandle:
@@ -184,37 +223,48 @@ class Container:
         return pending.wait(HANDSHAKE_SECONDS)
 
     def begin_exec(
-        self, process: dict[str, Any], *, stdio: Stdio | None, console_slave: int | None = None
+        self,
+        process: dict[str, Any],
+        *,
+        stdio: Stdio | None,
+        console_slave: int | None = None,
+        command: Command | None = None,
+        cgroup: Cgroup | None = None,
     ) -> PendingExec:
         """As `exec`, without the waiting: the process joins while its container runs, and may be starved of CPU by it
-        or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec."""
-        if self._channel is not None or self.pidfd < 0 or _is_dead(self.pidfd):
+        or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec. `cgroup`: another than
+        the container's own, below it."""
+        if self._channel is not None or self.pidfd < 0 or wait_dead(self.pidfd):
             raise StateError(f"cannot exec in container {self.id}: it is not running")
-        if self.cgroup.frozen():  # the new process would freeze before it answers
+        paused_is_fine = command is not None and command.ignore_paused
+        if not paused_is_fine and self.cgroup.frozen():  # the new process would freeze before it answers
             raise StateError(f"cannot exec in container {self.id}: it is paused")
         wanted = oci.process({**_inherited(self.spec["process"]), **process})
         _guard_stdio()
         caps, available, warnings = _capabilities(wanted)
         kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
-        if "user" in oci.namespaces(self.spec):
+        wanted_kinds = oci.namespaces(self.spec)
+        if "user" in wanted_kinds:
             kinds |= sc.CLONE_NEWUSER
+        if "time" in wanted_kinds:
+            kinds |= sc.CLONE_NEWTIME
         with ExitStack() as always, ExitStack() as undo:
             ours, theirs = _channel_pair(undo)
             always.callback(theirs.close)
-            into = _into_cgroup(self.cgroup, always)
+            into = _into_cgroup(cgroup or self.cgroup, always)
             job = init.Job(
                 process=wanted,
                 channel=theirs,
                 parent=_own_pidfd(always),
                 caps=caps,
                 available_caps=available,
-                cgroup=self.cgroup,
+                cgroup=cgroup or self.cgroup,
                 join=((self.pidfd, kinds),),
                 stdio=stdio,
                 console=console_slave,
-                keyring=f"_ses.{self.id}",
                 seccomp=self._seccomp,
                 gate=False,
+                **{"keyring": f"_ses.{self.id}", **_from_command(command)},
             )
             pid, pidfd = _clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
             undo.pop_all()
@@ -236,9 +286,7 @@ class Container:
         try:
             if sc.fstatfs_type(master) != sc.DEVPTS_SUPER_MAGIC:  # whatever the container put there
                 raise StateError(f"container {self.id} has something else than devpts on /dev/pts")
-            fcntl.ioctl(master, _TIOCSPTLCK, b"\0\0\0\0")
-            # by descriptor, never by the slave's name: that is the container's to give (ioctl_tty(2))
-            return master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            return master, sc.open_peer(master)
         except BaseException:
             os.close(master)
             raise
@@ -272,6 +320,7 @@ def create(
     rootfs: RootfsOverlay | None,
     cgroup_path: str,
     parent_death_signal: int = SIGKILL,
+    command: Command | None = None,
 ) -> Container:
     """Make the container up to the gate before execve. `console_slave` is the terminal's slave when process.terminal
     is set; `stdio` None then means the terminal for all three (without a terminal: the caller's own).
@@ -281,9 +330,11 @@ def create(
     """
     spec = oci.validate(spec)
     process, linux = spec["process"], spec.get("linux", {})
-    if process.get("terminal") and console_slave is None:
+    if process.get("terminal") and console_slave is None and command is None:
         raise SpecError("process.terminal: a terminal is asked for and none was given")
     plan = _plan(spec, bundle, rootfs, cgroup_path, console_slave)
+    steps = hooks.parse(spec.get("hooks") or {})
+    state = hook_state(spec, container_id, bundle, "creating")
     caps, available, warnings = _capabilities(process)
     filter_ = _seccomp(linux)
     _guard_stdio()
@@ -307,18 +358,25 @@ def create(
             plan=plan,
             new_cgroup_namespace=oci.namespaces(spec).get("cgroup") == "",
             new_user_namespace=bool(flags & sc.CLONE_NEWUSER),
-            keyring=f"_ses.{container_id}",
             hostname=spec.get("hostname", ""),
             domainname=spec.get("domainname", ""),
             sysctls=linux.get("sysctl", {}),
             seccomp=filter_,
             personality=oci.PERSONALITIES[linux.get("personality", {}).get("domain", "")],
-            pdeathsig=parent_death_signal,
+            **{"keyring": f"_ses.{container_id}", "pdeathsig": parent_death_signal, **_from_command(command)},
+            own_terminal=command is not None and bool(process.get("terminal")),
+            hooks=steps,
+            state=state,
         )
         pid, pidfd = _clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
         theirs.close()
         try:
-            said = _converse(ours, f"container {container_id}", mappings=lambda: _write_mappings(pid, linux))
+            answers = _Answers(
+                mappings=lambda: _write_mappings(pid, linux),
+                hooks=lambda: _runtime_hooks(steps, {**state, "pid": pid}),
+                console=command.console if command is not None else None,
+            )
+            said = _converse(ours, f"container {container_id}", answers=answers)
         except StateError as error:
             if cgroup.oom_kills():
                 raise StateError(
@@ -330,7 +388,31 @@ def create(
         return made
 
 
+def hook_state(spec: Spec, container_id: str, bundle: str, status: str, pid: int = 0) -> dict[str, Any]:
+    """The state that hooks get on stdin (runtime.md, "State")."""
+    state: dict[str, Any] = {"ociVersion": spec["ociVersion"], "id": container_id, "status": status}
+    if pid:
+        state["pid"] = pid
+    state["bundle"] = bundle
+    if annotations := spec.get("annotations"):
+        state["annotations"] = annotations
+    return state
+
+
 # --- what create and exec are made of ---
+
+
+def _runtime_hooks(steps: Mapping[str, tuple[hooks.Hook, ...]], state: dict[str, Any]) -> None:
+    for kind in hooks.IN_RUNTIME:
+        hooks.run_all(kind, steps.get(kind, ()), state)
+
+
+class _Answers(NamedTuple):
+    """What the child may ask for on its way to the gate."""
+
+    mappings: Callable[[], None]
+    hooks: Callable[[], None]
+    console: Callable[[int], None] | None
 
 
 def _inherited(process: Process) -> dict[str, Any]:
@@ -496,13 +578,14 @@ def _end(pidfd: int) -> None:
     system that hangs) is left to the caller's own reaping of children it does not know."""
     with contextlib.suppress(SyscallError):
         sc.pidfd_send_signal(pidfd, SIGKILL)
-    _is_dead(pidfd, wait=END_SECONDS)
+    wait_dead(pidfd, END_SECONDS)
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     os.close(pidfd)
 
 
-def _is_dead(pidfd: int, *, wait: float = 0.0) -> bool:
+def wait_dead(pidfd: int, wait: float = 0.0) -> bool:
+    """Whether its process has ended, or does within `wait` seconds."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(wait * 1000))
@@ -513,7 +596,7 @@ def _converse(
     who: str,
     *,
     until_exec: bool = False,
-    mappings: Callable[[], None] | None = None,
+    answers: _Answers | None = None,
 ) -> list[str]:
     """Follow the child until it is ready (or, until_exec, until the channel closes by execve). Returns its warnings."""
     warnings: list[str] = []
@@ -528,9 +611,14 @@ def _converse(
                 return warnings
             raise StateError(f"{who}: its init was killed before it was ready")
         warnings += said.get("warnings", [])
-        if said.get("mappings") and mappings is not None:
-            mappings()
+        if said.get("mappings") and answers is not None:
+            answers.mappings()
             channel.send(b"mapped")
+        if said.get("hooks") and answers is not None:
+            answers.hooks()
+            channel.send(b"hooked")
+        if said.get("console") and answers is not None and answers.console is not None:
+            answers.console(said["fd"])
         if said.get("ready"):
             return warnings
 
@@ -538,15 +626,33 @@ def _converse(
 def _packet(channel: socket.socket, who: str) -> dict[str, Any] | None:
     """The child's next word; None when the channel is closed. Its error is raised here."""
     try:
-        packet = channel.recv(1 << 17)
+        packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_SPACE(4))
     except ConnectionResetError:
-        packet = b""
+        packet, ancillary = b"", []
     if not packet:
         return None
+    if (failed := stub.failure(packet)) is not None:
+        raise stub_failed(*failed, who)
     said: dict[str, Any] = json.loads(packet)
+    for _, _, rights in ancillary:
+        said["fd"] = int.from_bytes(rights[:4], sys.byteorder)
     if "error" in said:
         _raise(who, said["error"])
     return said
+
+
+def stub_failed(code: int, call: str, who: str) -> RuntimeFault:
+    """What the stub could not do, as the interpreter would have said it."""
+    if call == "execve":
+        return errors.StartError(f"exec: {who}: {program.lower(OSError(code, ''))}")
+    return SyscallError(code, f"{who}: {call}")
+
+
+def raise_said(who: str, packet: bytes) -> None:
+    """Raise the error that a child's packet tells of."""
+    said = json.loads(packet)
+    if "error" in said:
+        _raise(who, said["error"])
 
 
 def _raise(who: str, said: dict[str, Any]) -> NoReturn:

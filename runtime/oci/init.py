@@ -8,6 +8,10 @@
     recv  ◄── end of file ─────────────────  it worked: the socket is close-on-exec
     recv  ◄── {"error": …} ────────────────  it did not: step, class, errno and sentence
 
+A parent that ends after create (`Job.detached`) says "detach" when it has heard "ready"; from there whoever connects to
+the listening socket is the one who starts, and who hears of a failure. The last steps are then done by a stub
+(stub.py), and the interpreter is gone while the gate is closed.
+
 The child is a copy of an interpreter that knows nothing of having been cloned: it flushes nothing, runs no exit
 handlers, and whatever is raised becomes one packet and os._exit.
 """
@@ -33,13 +37,15 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, RuntimeFault, SpecError, StartError, StateError, SyscallError
-from runtime.oci import rootfs
+from runtime.oci import hooks, program, rootfs, stub
+from runtime.oci.operations import Console
 from runtime.oci.spec import Process, sysctl_path
 from runtime.security import capabilities, rlimits
 from runtime.security.capabilities import CapSets
 
 if TYPE_CHECKING:
     from runtime.cgroups import Cgroup
+    from runtime.oci.root import Root
 
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYS_ADMIN: Final = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
@@ -47,6 +53,14 @@ _MAX_TEXT: Final = (
     4096  # characters of each part of an error: a program's name can be 128 KiB, a packet cannot
 )
 _NULL: Final = os.makedev(1, 3)  # /dev/null
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """For a parent that will not be there at the start."""
+
+    listener: int  # a listening SOCK_SEQPACKET socket: to connect is to start
+    lock: int  # an flock'd file, held for as long as the gate is closed: its state is the container's
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,13 @@ class Job:
     personality: int = -1  # personality(2), -1 = leave it
     pdeathsig: int = signal.SIGKILL
     gate: bool = True  # wait for "start" before execve
+    detached: Detached | None = None
+    use_stub: bool = False  # the last steps are the stub's
+    own_terminal: bool = False  # open the terminal in the container's devpts, and send its master
+    preserve: int = 0  # descriptors after 0, 1, 2 that are the container's
+    hooks: Mapping[str, tuple[hooks.Hook, ...]] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)  # what hooks in the container are told
+    pivot: bool = True  # False: MS_MOVE and chroot, for a root that cannot be pivoted from (initramfs)
 
 
 class _Reporter:
@@ -139,7 +160,8 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     report.step = "stdio"
     _place_stdio(job)
     console = () if job.console is None else (job.console,)
-    sc.close_all_except({0, 1, 2, job.channel.fileno(), job.parent, *(fd for fd, _ in job.join), *console})
+    kept = _kept(job)
+    sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console})
 
     # The host's /proc, kept by descriptor: after the namespaces change there is no other we can trust.
     proc = _open_proc()
@@ -186,6 +208,17 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
             report.step = f"rootfs: {operation.describe()}"
             operation.execute(root)
         os.umask(old_umask)
+        if job.own_terminal:
+            report.step = "terminal"
+            _open_terminal(job, root)
+
+        report.step = "hooks"
+        if any(job.hooks.get(kind) for kind in hooks.IN_RUNTIME):
+            report.send({"hooks": True})
+            _expect(job, b"hooked")
+        hooks.run_all(
+            "createContainer", job.hooks.get("createContainer", ()), {**job.state, "pid": os.getpid()}
+        )
 
         report.step = "hostname"
         if job.hostname:
@@ -199,7 +232,7 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
             _write_proc(proc, f"sys/{sysctl_path(name)}", value)
 
         report.step = "pivot_root"
-        rootfs.pivot(root, propagation=job.plan.propagation)
+        (rootfs.pivot if job.pivot else rootfs.move_root)(root, propagation=job.plan.propagation)
     report.step = "stdio"
     _reopen_null(proc)
     os.close(proc)
@@ -216,7 +249,7 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     # From here no descriptor is left that leads out of the root: a cwd or program of /proc/self/fd/N finds nothing
     # (CVE-2024-21626). Only the channel and the parent's pidfd remain, both close-on-exec.
     report.step = "descriptors"
-    sc.close_all_except({0, 1, 2, job.channel.fileno(), job.parent})
+    sc.close_all_except({0, 1, 2, *kept})
 
     # As root first: the directory may be closed to the user, or (root-squashed NFS) to root. Then once more below.
     report.step = "cwd"
@@ -225,6 +258,19 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     # Bounding set while CAP_SETPCAP is here; groups and gid before uid takes the right to change them away.
     # KEEPCAPS carries the permitted set over setuid, for what follows.
     report.step = "user"
+    final = job.caps
+    no_new_privs = bool(process.get("noNewPrivileges"))
+    # Without no_new_privs, installing a filter needs CAP_SYS_ADMIN: it is kept, and it alone beyond the final sets,
+    # for as long as the gate is closed. What a filter forbids must not be needed after it, so it comes last.
+    borrowed = _SYS_ADMIN if job.seccomp is not None and not no_new_privs else 0
+    with_stub = job.use_stub and stub.available() and not job.hooks.get("startContainer")
+    inheritable = final.inheritable
+    if (
+        with_stub
+    ):  # what the stub is to have goes over its execve as ambient, and so must be inheritable before
+        inheritable |= final.permitted | borrowed
+        effective, permitted, inherited = sc.capget()
+        sc.capset(effective, permitted, inherited | inheritable & permitted)
     capabilities.drop_bounding(job.caps.bounding, available=job.available_caps)
     _own_stdio(uid)
     sc.prctl(sc.PR_SET_KEEPCAPS, 1)
@@ -234,37 +280,41 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     sc.prctl(sc.PR_SET_KEEPCAPS, 0)
     os.umask(user.get("umask", 0o022))
 
-    # Without no_new_privs, installing a filter needs CAP_SYS_ADMIN: it is kept, and it alone beyond the final sets,
-    # for as long as the gate is closed. What a filter forbids must not be needed after it, so it comes last.
     report.step = "capabilities"
-    no_new_privs = bool(process.get("noNewPrivileges"))
-    final = job.caps
-    borrowed = _SYS_ADMIN if job.seccomp is not None and not no_new_privs else 0
-    sc.capset(final.effective | borrowed, final.permitted | borrowed, final.inheritable)
+    sc.capset(final.effective | borrowed, final.permitted | borrowed, inheritable)
     if not there:
         report.step = "cwd"
         _chdir(process["cwd"], final=True)
     report.step = "no_new_privs"
     if no_new_privs:
         sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
-    environment = _environment(process, uid)
+    environment = program.environment(process, uid)
 
     # A change of credentials clears the parent-death signal: again, and look again.
     report.step = "parent"
     _die_with_parent(job)
 
+    # The user's own eyes decide what is executable; the search path is the container's. A command says at create what
+    # cannot be executed (as runc); a pod's container is created with any program, and fails to start.
+    report.step = "exec"
+    path = program.find(process["args"][0], environment) if job.use_stub else b""
     report.step = "gate"
     if job.gate:
         report.send({"ready": True, "warnings": report.warnings})
-        _expect(job, b"start")
+        _expect(job, b"start" if job.detached is None else b"detach")
     elif report.warnings:
         report.send({"warnings": report.warnings})
-
-    # The user's own eyes decide what is executable; the search path is the container's.
-    report.step = "exec"
-    program = _find_program(process["args"][0], environment)
     argv = [os.fsencode(arg) for arg in process["args"]]
+    if with_stub:
+        _become_stub(job, stub.Exec(path, argv, environment, final, job.seccomp, filter_last=not borrowed))
+    if job.detached is not None:
+        _await_start(job, report)
+    report.step = "hooks"
+    state = {**job.state, "status": "created", "pid": os.getpid()}
+    hooks.run_all("startContainer", job.hooks.get("startContainer", ()), state)
 
+    report.step = "exec"
+    path = path or program.find(process["args"][0], environment)
     report.step = "seccomp"
     if job.seccomp is not None:
         from runtime.security import seccomp  # warm already in the process that made job.seccomp
@@ -272,14 +322,14 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
         seccomp.install(*job.seccomp)
     # The last of our privileges goes; ambient capabilities rest on the sets that are final only now.
     report.step = "capabilities"
-    if borrowed or final.ambient:
+    if borrowed or final.ambient or inheritable != final.inheritable:
         capabilities.set_process(final)
 
     report.step = "exec"
     try:
-        os.execve(program, argv, environment)
+        os.execve(path, argv, environment)
     except OSError as error:
-        raise StartError(f"exec {os.fsdecode(program)}: {_lower(error)}") from error
+        raise StartError(f"exec {os.fsdecode(path)}: {program.lower(error)}") from error
 
 
 # --- the steps ---
@@ -293,6 +343,54 @@ def _die_with_parent(job: Job) -> None:
     poll.register(job.parent, select.POLLIN)
     if poll.poll(0):  # a pidfd is readable once its process is dead
         os._exit(1)
+
+
+def _kept(job: Job) -> set[int]:
+    """Descriptors that live until execve (all but the preserved ones are closed by it)."""
+    waiting = () if job.detached is None else (job.detached.listener, job.detached.lock)
+    return {job.channel.fileno(), job.parent, *waiting, *range(3, 3 + job.preserve)}
+
+
+def _become_stub(job: Job, last: stub.Exec) -> None:
+    """Does not return, unless this machine does not execute a memfd: then the interpreter goes on."""
+    capabilities.raise_ambient(last.kept_caps)
+    if job.detached is not None:
+        made = stub.waiting(last, job.detached.listener, job.detached.lock)
+        handed = [job.detached.listener, job.detached.lock]
+    else:
+        made = stub.at_once(last, job.channel.fileno())
+        handed = [job.channel.fileno()]
+    for fd in handed:
+        os.set_inheritable(fd, True)
+    stub.execute(made)
+    for fd in handed:
+        os.set_inheritable(fd, False)
+
+
+def _await_start(job: Job, report: _Reporter) -> None:
+    """The parent has gone: whoever connects is the one to be told how the start went."""
+    assert job.detached is not None
+    listener = socket.socket(fileno=job.detached.listener)
+    report.channel = listener.accept()[0]
+    listener.close()
+
+
+def _open_terminal(job: Job, root: Root) -> None:
+    """A terminal of the container's own devpts: programs in it can name theirs (ttyname(3)). The slave is 0, 1, 2 and
+    /dev/console; the master goes to the parent."""
+    flags = os.O_RDWR | os.O_NOCTTY
+    master = sc.openat2(root.fd, "dev/pts/ptmx", flags, resolve=sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+    slave = sc.open_peer(master)
+    if size := job.process.get("consoleSize"):
+        termios.tcsetwinsize(slave, (size.get("height", 0), size.get("width", 0)))
+    Console(slave).execute(root)
+    for number in (0, 1, 2):
+        os.dup2(slave, number, inheritable=True)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))
+    job.channel.sendmsg([b'{"console": true}'], [rights])
+    os.close(master)
+    os.close(slave)
 
 
 def _default_signals() -> None:
@@ -467,7 +565,9 @@ def _chdir(cwd: str, *, final: bool) -> bool:
     except OSError as error:
         if not final and error.errno in (errno.EACCES, errno.EPERM):
             return False
-        raise StartError(f"chdir to cwd ({cwd!r}) set in config.json failed: {_lower(error)}") from error
+        raise StartError(
+            f"chdir to cwd ({cwd!r}) set in config.json failed: {program.lower(error)}"
+        ) from error
     where = os.getcwd()
     if not where.startswith("/"):  # getcwd(2) of a directory outside the root: "(unreachable)/…"
         raise StateError("current working directory is outside of container mount namespace root")
@@ -497,69 +597,3 @@ def _set_groups(additional: list[int], *, new_user_namespace: bool) -> None:
     except PermissionError:
         if additional or not new_user_namespace:  # "deny" in /proc/self/setgroups of a user namespace
             raise
-
-
-def _environment(process: Process, uid: int) -> dict[bytes, bytes]:
-    """As given, the last of duplicates wins; HOME from the container's /etc/passwd when it is not (as runc)."""
-    environment: dict[bytes, bytes] = {}
-    for entry in process.get("env", []):
-        name, _, value = os.fsencode(entry).partition(b"=")
-        environment[name] = value
-    if not environment.get(b"HOME"):
-        environment[b"HOME"] = _home(uid)
-    return environment
-
-
-def _home(uid: int) -> bytes:
-    try:
-        fd = sc.openat2(
-            sc.AT_FDCWD, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK, resolve=sc.RESOLVE_NO_MAGICLINKS
-        )
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return b"/"
-            for line in file.read(1 << 20).splitlines():
-                fields = line.split(b":")
-                if len(fields) >= 6 and fields[2] == str(uid).encode():
-                    return fields[5] or b"/"
-    except OSError:
-        pass  # an image without it, or closed to the user
-    return b"/"
-
-
-def _find_program(name: str, environment: Mapping[bytes, bytes]) -> bytes:
-    """The path execve gets, by Go's exec.LookPath and runc's texts: a name with a slash is itself."""
-    if "/" in name:
-        _check_program(os.fsencode(name), name, final=True)
-        return os.fsencode(name)
-    for directory in environment.get(b"PATH", b"").split(b":"):
-        candidate = (directory or b".") + b"/" + os.fsencode(name)
-        if environment.get(b"PATH") and _check_program(candidate, name, final=False):
-            return candidate
-    raise StartError(f'exec: "{name}": executable file not found in $PATH')
-
-
-def _check_program(path: bytes, name: str, *, final: bool) -> bool:
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not os.access(path, os.X_OK, effective_ids=True):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        if not final:
-            return False
-        prefix = f'exec: "{name}": '
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise StartError(f"{prefix}stat {name}: {_lower(error)}") from error
-        raise StartError(f"{prefix}{_lower(error)}") from error
-    return True
-
-
-_GO_TEXTS: Final = {errno.ENOEXEC: "exec format error", errno.EISDIR: "is a directory"}
-
-
-def _lower(error: OSError) -> str:
-    """errno as Go spells it: callers of runc look for these words."""
-    code = error.errno or 0
-    return _GO_TEXTS.get(code) or os.strerror(code).lower()

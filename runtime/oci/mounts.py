@@ -191,3 +191,8 @@ def parse(options: list[str]) -> Options:
         elif option:
             data.append(option)
     return Options(flags, cleared, tuple(propagation), rec_set, rec_clear, ",".join(data), beneath)
+
+
+def known() -> list[str]:
+    """Every option that is not the file system's own (for `features`)."""
+    return [*_FLAGS, *PROPAGATION, *_RECURSIVE]

@@ -135,6 +135,33 @@ def pivot(root: Root, *, propagation: int) -> None:
         sc.mount(None, "/", None, propagation)
 
 
+def move_root(root: Root, *, propagation: int) -> None:
+    """Without pivot_root(2), which cannot leave an initramfs: the root is moved over "/" and entered by chroot(2). The
+    old file systems stay mounted below it, out of reach by any path; what must not be, /proc and /sys, is covered
+    first (runc's msMoveRoot)."""
+    os.fchdir(root.fd)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.split(" - ") for line in file]
+    where = os.getcwd()
+    for before, after in lines:
+        point, kind = before.split(" ")[4].replace("\\040", " "), after.split(" ", 1)[0]
+        if kind not in ("proc", "sysfs") or point.startswith(where):
+            continue
+        sc.mount(None, point, None, sc.MS_SLAVE | sc.MS_REC)
+        try:
+            sc.umount2(point, sc.MNT_DETACH)
+        except SyscallError as error:
+            if error.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+            sc.mount("tmpfs", point, "tmpfs", 0)  # locked in a user namespace: covered instead
+    sc.mount(".", "/", None, sc.MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+    os.close(root.fd)
+    if propagation:
+        sc.mount(None, "/", None, propagation)
+
+
 # --- the plan ---
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn, TypedDict
 
 from runtime.errors import CapabilityError, SpecError
+from runtime.oci import hooks
 
 
 class User(TypedDict, total=False):
@@ -263,8 +264,7 @@ def validate(data: Any) -> Spec:
     for key, needed in (("hostname", "uts"), ("domainname", "uts")):
         if _string(data, key, "") and needed not in types:
             _fail(key, f"cannot be set without a {needed} namespace: it would rename the machine")
-    if any(_object(data, "hooks", "").values()):
-        raise CapabilityError("hooks: this engine does not run OCI hooks; remove them from config.json")
+    hooks.parse(_object(data, "hooks", ""))
     _linux(linux, types)
     return data  # type: ignore[return-value]
 

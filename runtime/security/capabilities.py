@@ -196,6 +196,13 @@ def set_process(sets: CapSets) -> None:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
+def raise_ambient(bits: int) -> None:
+    """Let `bits` (permitted and inheritable already) go over an execve."""
+    for number in range(last_cap() + 1):
+        if bits >> number & 1:
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+
+
 def apply(caps: Mapping[str, Iterable[str]] | None) -> list[str]:
     """All of it on the calling thread, user unchanged: bounding, then the other sets. Returns warnings.
 

@@ -136,6 +136,15 @@ def needs_listener(profile: Mapping[str, Any]) -> bool:
     return "SCMP_ACT_NOTIFY" in actions
 
 
+def architectures() -> list[str]:
+    """The SCMP_ARCH_* names that a profile may have."""
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError):
+        return []
+    return [f"SCMP_ARCH_{name}" for name in vars(pyseccomp.Arch) if name.isupper() and name != "NATIVE"]
+
+
 def install(bpf: bytes, flags: int = 0) -> int:
     """seccomp(SECCOMP_SET_MODE_FILTER) for the calling thread: final, inherited by what it executes. Needs
     no_new_privs or CAP_SYS_ADMIN. Gives the listener's descriptor with NEW_LISTENER, else 0."""

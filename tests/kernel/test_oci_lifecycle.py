@@ -18,7 +18,7 @@ from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import init, operations, rootfs
+from runtime.oci import init, operations, program, rootfs
 from runtime.oci.container import Stdio
 from runtime.security import capabilities, rlimits, seccomp
 from tests.kernel.conftest import Engine, mount
@@ -375,7 +375,7 @@ def _sabotage(*_: Any, **__: Any) -> Any:
 CHILD_STEPS: list[tuple[Any, str]] = [
     (init, "_die_with_parent"), (init, "_default_signals"), (init, "_place_stdio"), (init, "_open_proc"),
     (init, "_set_oom_score"), (init, "_set_label"), (init, "_join_keyring"), (init, "_set_scheduling"),
-    (init, "_chdir"), (init, "_own_stdio"), (init, "_set_groups"), (init, "_environment"), (init, "_write_proc"),
+    (init, "_chdir"), (init, "_own_stdio"), (init, "_set_groups"), (program, "environment"), (init, "_write_proc"),
     (rootfs.RootMount, "execute"), (operations.FsMount, "execute"), (operations.BindMount, "execute"),
     (operations.CgroupMount, "execute"), (operations.DeviceNode, "execute"), (operations.DevLinks, "execute"),
     (operations.MakeDirectory, "execute"), (operations.ReadonlyPath, "execute"), (operations.MaskPaths, "execute"),

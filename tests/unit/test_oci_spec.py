@@ -125,7 +125,6 @@ def test_doubled_rlimit() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("hooks", {"prestart": [{"path": "/x"}]}),
         ("linux/namespaces/3", {"type": "time"}),
         ("linux/mountLabel", "system_u:object_r:x"),
         ("linux/namespaces/3", {"type": "user", "path": "/proc/1/ns/user"}),

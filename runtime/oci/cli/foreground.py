@@ -1,0 +1,147 @@
+"""A container or process that we stay with: signals go to it, its terminal is ours, its exit code becomes ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import termios
+from contextlib import ExitStack
+from typing import Any, Final
+
+from runtime import syscalls as sc
+from runtime.errors import SyscallError
+
+# What is ours to answer, or means something else to us than to it (runc: SIGCHLD, SIGURG of Go's scheduler)
+_NOT_FORWARDED: Final = frozenset(
+    {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG}
+)
+_CHUNK: Final = 65536
+
+
+def attend(pid: int, pidfd: int, master: int = -1) -> int:
+    """Wait for our child; its exit code, or 128 + signal. Closes both descriptors. Orphans of its (we are the
+    subreaper) are reaped along the way."""
+    with ExitStack() as undo:
+        undo.callback(os.close, pidfd)
+        wakeup, _handlers = _forward_signals(pidfd, undo)
+        relay = _Relay(master, undo) if master >= 0 else None
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        if relay is not None:
+            relay.register(poll)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == wakeup:
+                    _heard(os.read(wakeup, 64), pidfd, relay)
+                elif relay is not None and fd != pidfd:
+                    relay.move(fd, poll)
+            _reap_orphans(pid)
+            if _ended(pid):
+                if relay is not None:
+                    relay.drain()
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                return code if code >= 0 else 128 - code
+
+
+def _ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _reap_orphans(pid: int) -> None:
+    while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if found.si_pid == pid:
+            return
+        os.waitpid(found.si_pid, 0)
+
+
+def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
+    """Every signal we get makes the pipe readable; which ones, it says as bytes (signal.set_wakeup_fd)."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    undo.callback(os.close, read)
+    undo.callback(os.close, write)
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and number not in (32, 33):
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, lambda *_: None)
+    previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    undo.callback(signal.set_wakeup_fd, previous)
+    return read, pidfd
+
+
+def _heard(numbers: bytes, pidfd: int, relay: _Relay | None) -> None:
+    for number in numbers:
+        if number == signal.SIGWINCH and relay is not None:
+            relay.resize()
+        elif number not in _NOT_FORWARDED:
+            with contextlib.suppress(SyscallError):
+                sc.pidfd_send_signal(pidfd, number)
+
+
+class _Relay:
+    """Our stdin and stdout, to and from a terminal's master; ours becomes raw meanwhile."""
+
+    def __init__(self, master: int, undo: ExitStack) -> None:
+        self.master = master
+        undo.callback(os.close, master)
+        os.set_blocking(master, False)
+        self._tty = os.isatty(0)
+        if self._tty:
+            before = termios.tcgetattr(0)
+            undo.callback(termios.tcsetattr, 0, termios.TCSANOW, before)
+            termios.tcsetattr(0, termios.TCSANOW, _raw(before))
+            self.resize()
+
+    def resize(self) -> None:
+        with contextlib.suppress(termios.error):
+            termios.tcsetwinsize(self.master, termios.tcgetwinsize(0))
+
+    def register(self, poll: select.poll) -> None:
+        poll.register(0, select.POLLIN)
+        poll.register(self.master, select.POLLIN)
+
+    def move(self, fd: int, poll: select.poll) -> None:
+        source, sink = (0, self.master) if fd == 0 else (self.master, 1)
+        try:
+            data = os.read(source, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # the slave's last descriptor is closed
+                raise
+            data = b""
+        if not data:
+            poll.unregister(fd)
+            return
+        _write_all(sink, data)
+
+    def drain(self) -> None:
+        """What its program wrote before it ended."""
+        with contextlib.suppress(OSError):
+            while data := os.read(self.master, _CHUNK):
+                _write_all(1, data)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+
+
+def _raw(attributes: list[Any]) -> list[Any]:
+    """cfmakeraw(3), but output processing, which is the inner terminal's affair, is off as well."""
+    iflag, oflag, cflag, lflag, *rest = attributes
+    iflag &= ~(
+        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+        | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+    )  # fmt: skip
+    oflag &= ~termios.OPOST
+    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    cflag = (cflag & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
+    return [iflag, oflag, cflag, lflag, *rest]

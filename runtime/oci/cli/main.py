@@ -1,0 +1,70 @@
+"""From the command line to an exit code. What a command needs is imported when it is known which one it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
+
+from runtime.errors import RuntimeFault
+from runtime.oci.cli import context, options
+from runtime.oci.cli.context import Context, Log
+
+Run = Callable[[Context, dict[str, Any], list[str]], int]
+_MODULES: Final = {
+    **dict.fromkeys(("create", "start", "run", "kill", "delete", "pause", "resume"), "lifecycle"),
+    **dict.fromkeys(("state", "list", "events", "features", "spec"), "report"),
+    "exec": "processes",
+    "ps": "processes",
+    "update": "resources",
+}
+_FUNCTIONS: Final = {"list": "list_", "exec": "run"}
+_FAILED: Final = 1
+
+
+def main() -> None:
+    """The console entry. Never returns: nothing of the interpreter's own end is needed, and it costs milliseconds."""
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or _FAILED
+    os._exit(code)
+
+
+def run(argv: list[str]) -> int:
+    log = Log()
+    try:
+        line = options.parse(argv)
+        if line.options.get("version"):
+            return _version()
+        if line.options.get("help") or not line.command:
+            print(options.usage(line.arguments[0] if line.arguments else ""))
+            return 0
+        at = context.make(line.options)
+        log = at.log
+        module = import_module(f"runtime.oci.cli.{_MODULES[line.command]}")
+        command: Run = getattr(module, _FUNCTIONS.get(line.command, line.command))
+        return command(at, line.flags, line.arguments)
+    except (RuntimeFault, OSError) as error:
+        log.error(_sentence(error))
+        return _FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, RuntimeFault):
+        return str(error)
+    assert isinstance(error, OSError)
+    about = f" {error.filename}" if error.filename else ""
+    return f"{os.strerror(error.errno or 0).lower()}{about}" if error.errno else str(error)
+
+
+def _version() -> int:
+    from runtime.oci.cli import report, store
+
+    print(f"kubelite-oci version {report.version()}\nspec: {store.OCI_VERSION}")
+    return 0

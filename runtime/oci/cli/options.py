@@ -1,0 +1,230 @@
+"""The command line as runc spells it: global flags, a command, its flags, its arguments. No argparse: its import costs
+more than all of the parsing.
+
+Go's flag rules: `--name=value`, `--name value`, one or two dashes, `--switch` and `--switch=false`; flags end at the
+first argument that is none, or at `--`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from runtime.errors import RuntimeFault
+
+SWITCH: Final = bool
+TEXT: Final = str
+LIST: Final = list
+NUMBER: Final = int
+
+Flags = Mapping[str, type]
+_TRUE: Final = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+
+
+class UsageError(RuntimeFault):
+    """The command line cannot be understood."""
+
+    reason = "Usage"
+
+
+class Command(NamedTuple):
+    """One command: its flags, how many arguments it takes (least, most; -1 = any), its line of help."""
+
+    flags: Flags
+    least: int
+    most: int
+    usage: str
+    help: str
+
+
+GLOBAL: Final[Flags] = {
+    "root": TEXT,
+    "log": TEXT,
+    "log-format": TEXT,
+    "cgroup-manager": TEXT,
+    "rootless": TEXT,
+    "criu": TEXT,
+    "debug": SWITCH,
+    "systemd-cgroup": SWITCH,
+    "help": SWITCH,
+    "version": SWITCH,
+}
+_CREATE: Final[Flags] = {
+    "bundle": TEXT,
+    "config": TEXT,
+    "console-socket": TEXT,
+    "pid-file": TEXT,
+    "pidfd-socket": TEXT,
+    "preserve-fds": NUMBER,
+    "no-pivot": SWITCH,
+    "no-new-keyring": SWITCH,
+    "no-subreaper": SWITCH,
+}
+_EXEC: Final[Flags] = {
+    "process": TEXT,
+    "detach": SWITCH,
+    "tty": SWITCH,
+    "console-socket": TEXT,
+    "pid-file": TEXT,
+    "pidfd-socket": TEXT,
+    "cwd": TEXT,
+    "env": LIST,
+    "user": TEXT,
+    "additional-gids": LIST,
+    "cap": LIST,
+    "process-label": TEXT,
+    "apparmor": TEXT,
+    "no-new-privs": SWITCH,
+    "preserve-fds": NUMBER,
+    "ignore-paused": SWITCH,
+    "cgroup": LIST,
+    "no-subreaper": SWITCH,
+}
+_UPDATE: Final[Flags] = {
+    "resources": TEXT,
+    "blkio-weight": NUMBER,
+    "cpu-period": NUMBER,
+    "cpu-quota": NUMBER,
+    "cpu-burst": NUMBER,
+    "cpu-share": NUMBER,
+    "cpu-shares": NUMBER,
+    "cpu-rt-period": NUMBER,
+    "cpu-rt-runtime": NUMBER,
+    "cpu-idle": NUMBER,
+    "cpuset-cpus": TEXT,
+    "cpuset-mems": TEXT,
+    "memory": TEXT,
+    "memory-reservation": TEXT,
+    "memory-swap": TEXT,
+    "kernel-memory": TEXT,
+    "kernel-memory-tcp": TEXT,
+    "pids-limit": NUMBER,
+}
+_ONE = "<container-id>"
+COMMANDS: Final[Mapping[str, Command]] = {
+    "create": Command(_CREATE, 1, 1, _ONE, "create a container: everything but its program runs"),
+    "start": Command({}, 1, 1, _ONE, "run the program of a created container"),
+    "run": Command(
+        {**_CREATE, "detach": SWITCH, "keep": SWITCH},
+        1,
+        1,
+        _ONE,
+        "create, start, wait for and delete a container",
+    ),
+    "state": Command({}, 1, 1, _ONE, "the state of a container, as the specification's JSON"),
+    "list": Command({"format": TEXT, "quiet": SWITCH}, 0, 0, "", "the containers below --root"),
+    "kill": Command(
+        {"all": SWITCH}, 1, 2, f"{_ONE} [signal]", "send a signal (SIGTERM) to its init, or to all in it"
+    ),
+    "delete": Command({"force": SWITCH}, 1, 1, _ONE, "remove a container that has stopped; --force: any"),
+    "exec": Command(_EXEC, 1, -1, f"{_ONE} [command …]", "run a further process in a container"),
+    "pause": Command({}, 1, 1, _ONE, "freeze all processes of a container"),
+    "resume": Command({}, 1, 1, _ONE, "thaw them"),
+    "ps": Command({"format": TEXT}, 1, -1, f"{_ONE} [ps options]", "the processes of a container"),
+    "events": Command(
+        {"stats": SWITCH, "interval": TEXT}, 1, 1, _ONE, "statistics and OOM kills, as JSON lines"
+    ),
+    "update": Command(_UPDATE, 1, 1, _ONE, "change the resources of a container"),
+    "features": Command({}, 0, 0, "", "what this runtime can do, as the specification's JSON"),
+    "spec": Command({"bundle": TEXT, "rootless": SWITCH}, 0, 0, "", "write a config.json to start from"),
+}
+_SHORT: Final = {
+    "b": "bundle", "d": "detach", "f": "format", "q": "quiet", "a": "all", "p": "process", "t": "tty", "e": "env",
+    "u": "user", "g": "additional-gids", "c": "cap", "r": "resources", "h": "help", "v": "version",
+}  # fmt: skip
+_SHORT_OF: Final = {"delete": {"f": "force"}}
+HELP: Final = "help"
+
+
+class Line(NamedTuple):
+    """What was asked for."""
+
+    options: dict[str, Any]  # global ones
+    command: str  # "" when none was named
+    flags: dict[str, Any]
+    arguments: list[str]
+
+
+def parse(argv: list[str]) -> Line:
+    """Raises UsageError."""
+    options, rest = _flags(GLOBAL, _SHORT, argv, "")
+    if not rest or options.get("help") or options.get("version"):
+        return Line(options, "", {}, rest)
+    name, *rest = rest
+    if name == HELP:
+        return Line({**options, "help": True}, "", {}, rest)
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UsageError(f"unknown command {name!r}: see kubelite-oci --help")
+    short = {**_SHORT, **_SHORT_OF.get(name, {})}
+    flags, arguments = _flags({**command.flags, "help": SWITCH}, short, rest, f"{name}: ")
+    if flags.get("help"):
+        return Line({**options, "help": True}, "", {}, [name])
+    count = len(arguments)
+    if count < command.least or -1 < command.most < count:
+        wanted = command.least if command.least == command.most or count < command.least else command.most
+        which = (
+            "exactly" if command.least == command.most else "at least" if count < command.least else "at most"
+        )
+        raise UsageError(
+            f"{name}: {name!r} requires {which} {wanted} argument(s): kubelite-oci {name} {command.usage}"
+        )
+    return Line(options, name, flags, arguments)
+
+
+def _flags(
+    known: Flags, short: Mapping[str, str], argv: list[str], where: str
+) -> tuple[dict[str, Any], list[str]]:
+    found: dict[str, Any] = {}
+    at = 0
+    while at < len(argv):
+        word = argv[at]
+        if word == "--":
+            return found, argv[at + 1 :]
+        if len(word) < 2 or word[0] != "-":
+            break
+        name, equals, value = word.lstrip("-").partition("=")
+        name = name if name in known else short.get(name, name)
+        kind = known.get(name)
+        if kind is None:
+            raise UsageError(f"{where}flag provided but not defined: {word.partition('=')[0]}")
+        at += 1
+        if kind is not SWITCH and not equals:
+            if at == len(argv):
+                raise UsageError(f"{where}flag needs an argument: {word}")
+            value = argv[at]
+            at += 1
+        _set(found, name, kind, value if equals or kind is not SWITCH else "true", where)
+    return found, argv[at:]
+
+
+def _set(found: dict[str, Any], name: str, kind: type, value: str, where: str) -> None:
+    if kind is LIST:
+        found.setdefault(name, []).append(value)
+    elif kind is SWITCH:
+        if value not in _TRUE:
+            raise UsageError(f"{where}invalid boolean value {value!r} for --{name}")
+        found[name] = _TRUE[value]
+    elif kind is NUMBER:
+        try:
+            found[name] = int(value, 0)
+        except ValueError:
+            raise UsageError(f"{where}invalid value {value!r} for --{name}: not a number") from None
+    else:
+        found[name] = value
+
+
+def usage(command: str = "") -> str:
+    """The text of --help."""
+    if command in COMMANDS:
+        about = COMMANDS[command]
+        lines = [f"usage: kubelite-oci {command} [flags] {about.usage}".rstrip(), "", f"  {about.help}", ""]
+        lines += [
+            f"  --{name}{'' if kind is SWITCH else ' VALUE'}" for name, kind in sorted(about.flags.items())
+        ]
+        return "\n".join(lines)
+    lines = ["usage: kubelite-oci [global flags] COMMAND [flags] …", "", "commands:"]
+    lines += [f"  {name:9} {about.help}" for name, about in COMMANDS.items()]
+    lines += ["", "global flags:"]
+    lines += [f"  --{name}{'' if kind is SWITCH else ' VALUE'}" for name, kind in sorted(GLOBAL.items())]
+    return "\n".join(lines)

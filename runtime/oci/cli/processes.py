@@ -1,0 +1,184 @@
+"""exec and ps: the further processes of a container."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from typing import Any, Final
+
+from runtime import syscalls as sc
+from runtime.cgroups import open_cgroup
+from runtime.errors import RuntimeFault, SpecError, StateError
+from runtime.oci import container as engine
+from runtime.oci.cli import lifecycle, store
+from runtime.oci.cli.context import Context
+from runtime.oci.cli.options import UsageError
+from runtime.oci.cli.store import PAUSED, STOPPED
+
+Flags = dict[str, Any]
+_EXEC_SECONDS: Final = 60.0
+EXEC_FAILED: Final = 255  # our own failure, apart from the program's codes (as runc)
+
+
+def run(at: Context, flags: Flags, arguments: list[str]) -> int:
+    try:
+        return _exec(at, flags, arguments)
+    except UsageError:
+        raise
+    except (RuntimeFault, OSError) as error:
+        at.log.error(f"exec failed: {error}")
+        return EXEC_FAILED
+
+
+def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
+    entry = store.load(at.root, arguments[0])
+    status = entry.status()
+    if status in (STOPPED, store.CREATING):
+        raise StateError("cannot exec in a stopped container")
+    if status == PAUSED and not flags.get("ignore-paused"):
+        raise StateError("cannot exec in a paused container (use --ignore-paused to override)")
+    with ExitStack() as always:
+        made = entry.container()
+        always.callback(os.close, made.pidfd)
+        process = _process(made.spec["process"], flags, arguments[1:])
+        preserve = lifecycle.preserved(flags, {"process": process})
+        terminal, detach = bool(process.get("terminal")), bool(flags.get("detach"))
+        lifecycle._check_console(flags, terminal=terminal, foreground=not detach)
+        master, slave = made.open_terminal() if terminal else (-1, -1)
+        if terminal:
+            always.callback(os.close, slave)
+        if not detach and not flags.get("no-subreaper"):
+            sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)
+        command = engine.Command(dies_with_us=not detach, preserve=preserve, ignore_paused=True)
+        try:
+            pending = made.begin_exec(
+                process, stdio=None, console_slave=slave if terminal else None, command=command,
+                cgroup=_sub_cgroup(entry, flags),
+            )  # fmt: skip
+            handle = pending.wait(_EXEC_SECONDS)
+        except BaseException:
+            if terminal:
+                os.close(master)
+            raise
+        for warning in handle.warnings:
+            at.log.warning(warning)
+        lifecycle.write_pid_file(flags.get("pid-file"), handle.pid)
+        if terminal and (path := flags.get("console-socket")):
+            from runtime.oci.cli import console
+
+            console.send(path, master)
+            master = -1
+        if detach:
+            os.close(handle.pidfd)
+            return 0
+    from runtime.oci.cli import foreground
+
+    return foreground.attend(handle.pid, handle.pidfd, master)
+
+
+def _sub_cgroup(entry: store.Entry, flags: Flags) -> Any:
+    """--cgroup: a group below the container's, which must be there."""
+    wanted = [text.rpartition(":")[2] for text in flags.get("cgroup", [])]
+    if not wanted or wanted == ["/"]:
+        return None
+    if len(set(wanted)) > 1:
+        raise RuntimeFault("--cgroup: one path for all controllers is what this runtime can do")
+    found = open_cgroup(f"{entry.cgroup_path}/{wanted[0]}")
+    if not found.path.startswith(f"{entry.cgroup.path}/") or not found.exists():
+        raise StateError(f"--cgroup {wanted[0]}: no such cgroup below the container's")
+    return found
+
+
+def _process(init: Any, flags: Flags, args: list[str]) -> dict[str, Any]:
+    """The process object: --process FILE as it is, or the container's own with what the flags change (as runc)."""
+    if path := flags.get("process"):
+        try:
+            with open(path, "rb") as file:
+                wanted: dict[str, Any] = json.loads(file.read())
+        except OSError as error:
+            raise SpecError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise SpecError(f"{path} is not JSON: {error}") from error
+        if not isinstance(wanted, dict):
+            raise SpecError(f"{path}: must be an object")
+        return wanted
+    if not args:
+        raise UsageError("exec: process args cannot be empty")
+    process = {**init, "args": args, "terminal": bool(flags.get("tty"))}
+    process.pop("consoleSize", None)
+    if cwd := flags.get("cwd"):
+        process["cwd"] = cwd
+    process["env"] = [*(init.get("env") or []), *flags.get("env", [])]
+    if flags.get("no-new-privs"):
+        process["noNewPrivileges"] = True
+    for flag, key in (("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
+        if flags.get(flag):
+            process[key] = flags[flag]
+    if caps := flags.get("cap"):
+        process["capabilities"] = _with_caps(init.get("capabilities") or {}, caps)
+    process["user"] = _user(init.get("user") or {}, flags)
+    return process
+
+
+def _with_caps(have: dict[str, list[str]], more: list[str]) -> dict[str, list[str]]:
+    """runc: --cap adds to all sets; the ambient one gets what is inheritable already."""
+    sets = {kind: list(dict.fromkeys([*(have.get(kind) or []), *more])) for kind in _SETS}
+    sets["inheritable"] = list(have.get("inheritable") or [])
+    sets["ambient"] = list(
+        dict.fromkeys([*(have.get("ambient") or []), *set(more) & set(sets["inheritable"])])
+    )
+    return sets
+
+
+_SETS: Final = ("bounding", "effective", "permitted")
+
+
+def _user(init: dict[str, Any], flags: Flags) -> dict[str, Any]:
+    user = dict(init)
+    if text := flags.get("user"):
+        uid, _, gid = text.partition(":")
+        if not uid.isdigit() or (gid and not gid.isdigit()):
+            raise UsageError(f"exec: --user {text!r}: numbers are wanted, UID[:GID]")
+        user["uid"] = int(uid)
+        user["gid"] = int(gid) if gid else user.get("gid", 0)
+    groups = flags.get("additional-gids", [])
+    if any(not group.isdigit() for group in groups):
+        raise UsageError("exec: --additional-gids: numbers are wanted")
+    if groups:
+        user["additionalGids"] = [*user.get("additionalGids", []), *map(int, groups)]
+    return user
+
+
+# --- ps ---
+
+
+def ps(at: Context, flags: Flags, arguments: list[str]) -> int:
+    """The host's pids: as JSON, or the host's `ps` with only their lines."""
+    entry = store.load(at.root, arguments[0])
+    pids = entry.cgroup.pids()
+    style = flags.get("format", "table")
+    if style == "json":
+        print(json.dumps(pids))
+        return 0
+    if style != "table":
+        raise UsageError(f"ps: invalid format option {style!r}: table or json")
+    import subprocess
+
+    listed = subprocess.run(
+        ["ps", *(arguments[1:] or ["-ef"])], stdout=subprocess.PIPE, text=True, check=False
+    )  # its stderr is ours
+    if listed.returncode:
+        raise RuntimeFault(f"ps ended with exit code {listed.returncode}")
+    lines = listed.stdout.splitlines()
+    header = lines[0].split() if lines else []
+    if "PID" not in header:
+        raise RuntimeFault("couldn't find PID field in ps output")
+    column, wanted = header.index("PID"), {str(pid) for pid in pids}
+    rows = [
+        line
+        for line in lines[1:]
+        if (fields := line.split()) and fields[column : column + 1] and fields[column] in wanted
+    ]
+    print("\n".join([lines[0], *rows]))
+    return 0

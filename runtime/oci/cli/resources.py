@@ -1,0 +1,84 @@
+"""update: new resource limits for a container, by flags or as linux.resources JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Final
+
+from runtime.errors import SpecError, StateError
+from runtime.oci.cli import store
+from runtime.oci.cli.context import Context
+
+Flags = dict[str, Any]
+
+# flag → place in linux.resources
+_PLACES: Final = {
+    "blkio-weight": ("blockIO", "weight"),
+    "cpu-period": ("cpu", "period"),
+    "cpu-quota": ("cpu", "quota"),
+    "cpu-burst": ("cpu", "burst"),
+    "cpu-share": ("cpu", "shares"),
+    "cpu-shares": ("cpu", "shares"),
+    "cpu-rt-period": ("cpu", "realtimePeriod"),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime"),
+    "cpu-idle": ("cpu", "idle"),
+    "cpuset-cpus": ("cpu", "cpus"),
+    "cpuset-mems": ("cpu", "mems"),
+    "memory": ("memory", "limit"),
+    "memory-reservation": ("memory", "reservation"),
+    "memory-swap": ("memory", "swap"),
+    "kernel-memory": ("memory", "kernel"),
+    "kernel-memory-tcp": ("memory", "kernelTCP"),
+    "pids-limit": ("pids", "limit"),
+}
+_BYTES: Final = ("memory", "memory-reservation", "memory-swap", "kernel-memory", "kernel-memory-tcp")
+_SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def update(at: Context, flags: Flags, arguments: list[str]) -> int:
+    entry = store.load(at.root, arguments[0])
+    if entry.status() == store.STOPPED:
+        raise StateError("container not running")
+    for warning in entry.cgroup.apply(_without_devices(_wanted(flags))):
+        at.log.warning(warning)
+    return 0
+
+
+def _without_devices(resources: dict[str, Any]) -> dict[str, Any]:
+    """Device access is not what update changes (runc): podman and docker send an empty or a whole list with it."""
+    return {key: value for key, value in resources.items() if key != "devices"}
+
+
+def _wanted(flags: Flags) -> dict[str, Any]:
+    if path := flags.get("resources"):
+        return _read(path)
+    wanted: dict[str, Any] = {}
+    for flag, (group, key) in _PLACES.items():
+        if flag in flags:
+            value = flags[flag]
+            wanted.setdefault(group, {})[key] = _size(flag, value) if flag in _BYTES else value
+    return wanted
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(0 if path == "-" else os.path.abspath(path), "rb") as file:
+            found = json.loads(file.read())
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SpecError(f"{'stdin' if path == '-' else path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise SpecError("linux.resources: must be an object")
+    return found
+
+
+def _size(flag: str, text: str) -> int:
+    """`-1`, `1048576`, `64m`, `1Gi`, `1gb` (docker's go-units: powers of 1024)."""
+    lower = text.strip().lower().removesuffix("b").removesuffix("i")
+    number, unit = (lower[:-1], lower[-1:]) if lower[-1:].isalpha() else (lower, "")
+    try:
+        return int(float(number) * _SIZES[unit]) if number != "-1" else -1
+    except (ValueError, KeyError):
+        raise SpecError(f"invalid value {text!r} for {flag}") from None

@@ -1,0 +1,136 @@
+"""Hooks: programs that config.json wants run at points of a container's life (runtime-spec config.md, "POSIX-platform
+Hooks"; the points and what a failure means: runtime.md, "Lifecycle").
+
+    prestart, createRuntime    the runtime's namespaces; mounts are made, the root is not pivoted yet
+    createContainer            the container's namespaces, paths still the runtime's
+    startContainer             the container's namespaces and root, before its program is executed
+    poststart, poststop        the runtime's namespaces; a failure is a warning
+
+Each gets the container's state as JSON on its stdin and what is in its `env`, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Mapping
+from signal import SIGKILL
+from typing import Any, Final, NamedTuple
+
+from runtime.errors import SpecError, StartError
+
+KINDS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+IN_RUNTIME: Final = ("prestart", "createRuntime")
+IN_CONTAINER: Final = ("createContainer", "startContainer")
+_OUTPUT_SHOWN: Final = 4096  # bytes of a failed hook's output that its error quotes
+
+
+class Hook(NamedTuple):
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    timeout: float | None
+
+
+def parse(hooks: Mapping[str, Any]) -> dict[str, tuple[Hook, ...]]:
+    """The `hooks` object. Raises SpecError with the field's path."""
+    found: dict[str, tuple[Hook, ...]] = {}
+    for kind, entries in hooks.items():
+        if kind not in KINDS or entries is None:
+            continue
+        if not isinstance(entries, list):
+            raise SpecError(f"hooks.{kind}: must be an array, not {type(entries).__name__}")
+        found[kind] = tuple(_parse_one(entry, f"hooks.{kind}[{n}]") for n, entry in enumerate(entries))
+    return found
+
+
+def _parse_one(entry: Any, where: str) -> Hook:
+    if not isinstance(entry, dict):
+        raise SpecError(f"{where}: must be an object, not {type(entry).__name__}")
+    path = entry.get("path")
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise SpecError(f"{where}.path: {path!r} is not an absolute path")
+    lists = {}
+    for key in ("args", "env"):
+        lists[key] = entry.get(key) or []
+        if not isinstance(lists[key], list) or not all(isinstance(text, str) for text in lists[key]):
+            raise SpecError(f"{where}.{key}: must be an array of strings")
+    timeout = entry.get("timeout")
+    if timeout is not None and (not isinstance(timeout, int) or isinstance(timeout, bool) or timeout <= 0):
+        raise SpecError(f"{where}.timeout: must be a positive number of seconds")
+    return Hook(path, tuple(lists["args"]), tuple(lists["env"]), timeout)
+
+
+def run_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> None:
+    """In order, one after the other. StartError at the first that fails, which is the last that ran."""
+    for number, hook in enumerate(hooks):
+        run(hook, state, f"error running {kind} hook #{number}")
+
+
+def warn_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> list[str]:
+    """All of them, whatever becomes of each: gives the failures as sentences (poststart, poststop)."""
+    warnings = []
+    for number, hook in enumerate(hooks):
+        try:
+            run(hook, state, f"error running {kind} hook #{number}")
+        except StartError as error:
+            warnings.append(str(error))
+    return warnings
+
+
+def run(hook: Hook, state: Mapping[str, Any], who: str) -> None:
+    """One hook, to its end or its timeout. StartError when it cannot be executed, ends with another code than 0, or
+    takes too long (it is then killed)."""
+    stdin = _memory("state", json.dumps(state).encode())
+    output = _memory("output", b"")
+    try:
+        args = hook.args or (hook.path,)
+        actions = [
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+        ]
+        try:
+            pid = os.posix_spawn(
+                hook.path, args, dict(entry.partition("=")[::2] for entry in hook.env), file_actions=actions,
+                setsigmask=(), setsigdef=(13, 25),  # SIGPIPE and SIGXFSZ: Python ignores them
+            )  # fmt: skip
+        except OSError as error:
+            raise StartError(
+                f"{who}: fork/exec {hook.path}: {os.strerror(error.errno or 0).lower()}"
+            ) from error
+        status = _wait(pid, hook.timeout)
+        if status is None:
+            raise StartError(f"{who}: {hook.path} did not end within its timeout of {hook.timeout} s")
+        if status != 0:
+            ended = f"exit status {status}" if status > 0 else f"signal: {-status}"
+            said = os.pread(output, _OUTPUT_SHOWN, 0).decode(errors="replace").strip()
+            raise StartError(f"{who}: {ended}, stdout: , stderr: {said}")
+    finally:
+        os.close(stdin)
+        os.close(output)
+
+
+def _memory(name: str, content: bytes) -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _wait(pid: int, timeout: float | None) -> int | None:
+    """Its exit code, negative for a signal; None when it was killed for taking too long."""
+    if timeout is not None:
+        pidfd = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        deadline = time.monotonic() + timeout
+        ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        os.close(pidfd)
+        if not ended:
+            os.kill(pid, SIGKILL)
+            os.waitpid(pid, 0)
+            return None
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,0 +1,203 @@
+"""A program of a few hundred bytes that ends a container's birth in place of the interpreter.
+
+It knows one thing: to do a list of system calls, the last of which is execve. The list, and all it points to (argv, the
+environment, the seccomp filter), is made here and laid into the program, a static ELF in a memfd. So
+
+- a created container that waits for `start` holds two pages of memory, not a Python heap;
+- /proc/self/exe, seen from a container's own program, is that memfd, and never the host's python: an entry point
+  `#!/proc/self/exe` finds nothing worth overwriting (CVE-2019-5736).
+
+Only x86_64 has the code; elsewhere the interpreter waits and executes by itself (`available`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from runtime.security.capabilities import CapSets
+
+# for entry in list: rax = syscall(entry.nr, entry.args); error? entry.optional or die : *entry.result = rax
+# die: errno and the number of the call into a report, write(report.fd, report, 24); exit_group(1)
+_X86_64: Final = (
+    "bb{table}488b03488b7b08488b7310488b53184c8b53204c8b43284c8b4b300f05483d01f0ffff730d488b4"
+    "b384889014883c348ebce48837b400075f3b9{report}48f7d848894108488b0348894110488b79184889ceb"
+    "a18000000b8010000000f05bf01000000b8e70000000f05"
+)
+_CODES: Final = {"x86_64": (_X86_64, 62)}  # machine → (code, e_machine of elf.h)
+_NR: Final = {
+    "write": 1,
+    "execve": 59,
+    "fcntl": 72,
+    "prctl": 157,
+    "accept4": 288,
+    "capset": 126,
+    "seccomp": 317,
+}
+_NAMES: Final = {number: name for name, number in _NR.items()}
+
+_CODE_AT: Final = 0x400000
+_DATA_AT: Final = 0x600000
+_MFD_EXEC: Final = 0x10  # Linux 6.3; without it a machine may forbid execution (vm.memfd_noexec)
+_REPORT: Final = struct.Struct("=4q")  # 0, errno, number of the call, descriptor to write to
+REPORT_SIZE: Final = 24
+
+_PR_SET_DUMPABLE, _PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 4, 47, 2, 4
+_SOCK_CLOEXEC: Final = 0o2000000
+_CAP_SYS_ADMIN: Final = 21
+
+
+def available() -> bool:
+    return os.uname().machine in _CODES
+
+
+class Program:
+    """System calls in order. Text and structures are given as bytes and become addresses."""
+
+    def __init__(self) -> None:
+        self._data = bytearray(_REPORT.size + 8)  # the report; a word for results nobody wants
+        self._calls: list[tuple[list[int], int, int]] = []
+
+    def call(self, name: str, *args: int | bytes, result: int = 0, optional: bool = False) -> None:
+        """`result`: the address that gets what the call returns."""
+        words = [a if isinstance(a, int) else self.place(a) for a in args]
+        entry = [_NR[name], *words, *[0] * (6 - len(words))]
+        self._calls.append((entry, result or _DATA_AT + _REPORT.size, int(optional)))
+
+    def place(self, data: bytes) -> int:
+        """Lay `data` into the program; its address."""
+        self._data += b"\0" * (-len(self._data) % 8)
+        where = _DATA_AT + len(self._data)
+        self._data += data
+        return where
+
+    def vector(self, texts: list[bytes]) -> int:
+        """A NULL-terminated array of strings, as execve takes it."""
+        addresses = [self.place(text + b"\0") for text in texts]
+        return self.place(struct.pack(f"={len(addresses) + 1}Q", *addresses, 0))
+
+    def report_to(self, fd: int) -> None:
+        _REPORT.pack_into(self._data, 0, 0, 0, 0, fd)
+
+    @property
+    def report_fd(self) -> int:
+        """The address of the descriptor that a failure is written to."""
+        return _DATA_AT + 24
+
+    def image(self) -> bytes:
+        """The ELF file: one segment of code, one of data."""
+        table = b"".join(
+            struct.pack("=7Q", *(word & 0xFFFFFFFFFFFFFFFF for word in entry))
+            + struct.pack("=2Q", result, optional)
+            for entry, result, optional in self._calls
+        )
+        where = self.place(table)
+        code_text, machine = _CODES[os.uname().machine]
+        code = bytes.fromhex(
+            code_text.format(table=struct.pack("=I", where).hex(), report=struct.pack("=I", _DATA_AT).hex())
+        )
+        header_size = 64 + 2 * 56
+        data_offset = -(-(header_size + len(code)) // 4096) * 4096
+        entry_point = _CODE_AT + header_size
+        header = struct.pack(
+            "=16sHHIQQQIHHHHHH",
+            b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 2, machine, 1, entry_point, 64, 0, 0, 64, 56, 2, 0, 0, 0,
+        )  # fmt: skip
+        read_execute, read_write, size = 5, 6, header_size + len(code)
+        first = struct.pack("=IIQQQQQQ", 1, read_execute, 0, _CODE_AT, _CODE_AT, size, size, 4096)
+        length = len(self._data)
+        second = struct.pack(
+            "=IIQQQQQQ", 1, read_write, data_offset, _DATA_AT, _DATA_AT, length, length, 4096
+        )
+        return (header + first + second + code).ljust(data_offset, b"\0") + bytes(self._data)
+
+
+class Exec(NamedTuple):
+    """What is left to do once the gate is open."""
+
+    program: bytes
+    argv: list[bytes]
+    environment: Mapping[bytes, bytes]
+    caps: CapSets
+    seccomp: tuple[bytes, int] | None  # (BPF, SECCOMP_FILTER_FLAG_*)
+    filter_last: bool  # False: it needs CAP_SYS_ADMIN, which the final sets may lack
+
+    @property
+    def kept_caps(self) -> int:
+        """What the stub needs of capabilities."""
+        return self.caps.permitted | (1 << _CAP_SYS_ADMIN if self.seccomp and not self.filter_last else 0)
+
+
+def waiting(last: Exec, listener: int, lock: int) -> Program:
+    """Until somebody connects to `listener`; a failure is written to that connection. `lock` is held until execve."""
+    made = Program()
+    made.call("prctl", _PR_SET_DUMPABLE, 0)  # execve has opened it to ptrace
+    for fd in (listener, lock):
+        made.call("fcntl", fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    made.call("accept4", listener, 0, 0, _SOCK_CLOEXEC, result=made.report_fd)
+    _finish(made, last)
+    return made
+
+
+def at_once(last: Exec, channel: int) -> Program:
+    """No gate; a failure is written to `channel`."""
+    made = Program()
+    made.call("prctl", _PR_SET_DUMPABLE, 0)
+    made.report_to(channel)
+    made.call("fcntl", channel, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    _finish(made, last)
+    return made
+
+
+def _finish(made: Program, last: Exec) -> None:
+    if not last.filter_last:
+        _filter(made, last.seccomp)
+    made.call("prctl", _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, optional=True)
+    sets = (last.caps.effective, last.caps.permitted, last.caps.inheritable)
+    words = struct.pack("=6I", *(s & 0xFFFFFFFF for s in sets), *(s >> 32 for s in sets))
+    made.call("capset", struct.pack("=Ii", 0x20080522, 0), words)
+    for number in range(64):
+        if last.caps.ambient >> number & 1:
+            made.call("prctl", _PR_CAP_AMBIENT, _AMBIENT_RAISE, number)
+    if last.filter_last:
+        _filter(made, last.seccomp)
+    pairs = [name + b"=" + value for name, value in last.environment.items()]
+    made.call("execve", last.program + b"\0", made.vector(last.argv), made.vector(pairs))
+
+
+def _filter(made: Program, seccomp: tuple[bytes, int] | None) -> None:
+    if seccomp is not None:
+        code, flags = seccomp
+        made.call("seccomp", 1, flags, made.place(struct.pack("=H6xQ", len(code) // 8, made.place(code))))
+
+
+def execute(made: Program) -> None:
+    """Become it. Returns, having done nothing, where this machine does not execute a memfd."""
+    try:
+        fd = os.memfd_create("kubelite-oci", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
+    except OSError:
+        fd = os.memfd_create("kubelite-oci", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        image = memoryview(made.image())
+        while image:
+            image = image[os.write(fd, image) :]
+        fcntl.fcntl(
+            fd,
+            fcntl.F_ADD_SEALS,
+            fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
+        )
+        os.execve(fd, [b"kubelite-oci", b"init"], {})
+    except OSError:
+        os.close(fd)
+
+
+def failure(packet: bytes) -> tuple[int, str] | None:
+    """(errno, the call) of a report; None when the packet is none."""
+    if len(packet) != REPORT_SIZE or packet[:8] != bytes(8):
+        return None
+    _, code, number = struct.unpack("=3q", packet)
+    return code, _NAMES.get(number, str(number))

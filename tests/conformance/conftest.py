@@ -1,0 +1,299 @@
+"""Any OCI runtime, by its path, as its callers see it: a command, files, and what the kernel shows.
+
+    pytest tests/conformance                                   kubelite-oci, and runc where it is installed
+    pytest tests/conformance --oci-runtime /usr/bin/crun       another one, alone
+
+Nothing of the engine is imported. Where a runtime is known to differ, `DIFFERENCES` says how and why, and the test must
+then fail on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BUSYBOX = "/usr/bin/busybox"
+OURS = str(Path(sys.executable).with_name("kubelite-oci"))
+SECONDS = 30
+
+# (runtime, test) → why it does not do what the test asks
+DIFFERENCES: dict[tuple[str, str], str] = {
+    ("runc", "test_start_says_when_the_program_cannot_be_executed"): "runc's start returns before execve",
+    ("runc", "test_id_map_option_of_a_bind_mount"): "runc 1.1 has no id-mapped mounts",
+    ("runc", "test_time_namespace_with_offsets"): "runc 1.1 has no time namespaces",
+    (
+        "runc",
+        "test_failed_poststart_is_a_warning",
+    ): "runc kills the container, against runtime.md Lifecycle 9",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--oci-runtime", action="append", default=[], help="an OCI runtime to test, by path")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "runtime" in metafunc.fixturenames:
+        paths = metafunc.config.getoption("--oci-runtime", default=[]) or [OURS, shutil.which("runc") or "runc"]
+        metafunc.parametrize("runtime", paths, indirect=True, ids=[os.path.basename(path) for path in paths])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if os.geteuid() != 0 and "conformance" in str(item.path):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Runtime:
+    """One runtime with a --root of its own."""
+
+    path: str
+    root: Path
+    made: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    def command(self, *args: str) -> list[str]:
+        return [self.path, "--root", str(self.root), *args]
+
+    def __call__(self, *args: str, check: bool = False, **options: Any) -> Done:
+        # A container that outlives the command holds its stdout: files, not pipes that would be waited for
+        with open(self.root.parent / "out", "w+b") as out, open(self.root.parent / "err", "w+b") as err:
+            options = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": out,
+                "stderr": err,
+                "timeout": SECONDS,
+                **options,
+            }
+            code = subprocess.run(self.command(*args), check=False, **options).returncode
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode(errors="replace"))
+        done = Done(code, *texts)
+        assert not check or code == 0, f"{args}: {done}"
+        return done
+
+    def state(self, container_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self("state", container_id, check=True).out)
+        return found
+
+    def status(self, container_id: str) -> str:
+        return str(self.state(container_id)["status"])
+
+    def until(self, container_id: str, status: str) -> None:
+        until(lambda: self.status(container_id) == status, f"{container_id} is {status}")
+
+
+def until(condition: Callable[[], bool], what: str = "it comes to pass", seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]:
+    path = request.param
+    if shutil.which(path) is None:
+        pytest.skip(f"needs {os.path.basename(path)}")
+    if not os.path.exists(BUSYBOX):
+        pytest.skip("needs busybox")
+    reason = DIFFERENCES.get((os.path.basename(path), request.node.originalname))
+    if reason:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    made = Runtime(path, tmp_path / "state")
+    made.root.mkdir()
+    yield made
+    for container_id in made.made:
+        made("delete", "--force", container_id)
+    left = sorted(entry.name for entry in made.root.iterdir())
+    assert left == [], f"{made.name} left {left}"
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        mounts = [line for line in file if str(tmp_path) in line]
+    assert mounts == [], f"{made.name} left mounts: {mounts}"
+
+
+@dataclass
+class Bundle:
+    """A directory with a busybox root and a config.json to be changed before it is used."""
+
+    runtime: Runtime
+    path: Path
+    id: str
+    config: dict[str, Any]
+
+    @property
+    def rootfs(self) -> Path:
+        return self.path / "rootfs"
+
+    @property
+    def process(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.config["process"]
+        return found
+
+    @property
+    def linux(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.config["linux"]
+        return found
+
+    def write(self, *args: str) -> None:
+        if args:
+            self.process["args"] = list(args)
+        (self.path / "config.json").write_text(json.dumps(self.config))
+
+    def namespaces(self, **changes: str | None) -> None:
+        """kind=path joins, kind="" is a new one, kind=None none."""
+        kept = [n for n in self.linux["namespaces"] if n["type"] not in changes]
+        for kind, path in changes.items():
+            if path is not None:
+                kept.append({"type": kind, **({"path": path} if path else {})})
+        self.linux["namespaces"] = kept
+
+    def mount(self, destination: str, kind: str, *options: str, source: str = "", **more: Any) -> None:
+        entry = {"destination": destination, "type": kind, "source": source or kind, "options": list(options)}
+        self.config["mounts"].append({**entry, **more})
+
+    def run(self, *args: str, **options: Any) -> Done:
+        """In the foreground, from create to delete."""
+        self.write(*args)
+        return self.runtime("run", "--bundle", str(self.path), self.id, **options)
+
+    def sh(self, script: str, **options: Any) -> Done:
+        return self.run("sh", "-c", script, **options)
+
+    def create(self, *args: str, flags: tuple[str, ...] = (), check: bool = True, **options: Any) -> Done:
+        self.write(*args)
+        return self.runtime("create", "--bundle", str(self.path), *flags, self.id, check=check, **options)
+
+    def start(self, *args: str, **options: Any) -> int:
+        """Created and started; its pid."""
+        self.create(*args, **options)
+        self.runtime("start", self.id, check=True)
+        return int(self.runtime.state(self.id)["pid"])
+
+
+_APPLETS = (
+    "sh cat ls id true false sleep echo mount hostname env ps stat readlink touch mkdir rm grep head tty test"
+)
+
+
+@pytest.fixture
+def bundle(runtime: Runtime, tmp_path: Path) -> Bundle:
+    return make_bundle(runtime, tmp_path / "bundle")
+
+
+@pytest.fixture
+def another(runtime: Runtime, tmp_path: Path) -> Callable[[], Bundle]:
+    """Further bundles for the same runtime."""
+    return lambda: make_bundle(runtime, tmp_path / f"bundle-{secrets.token_hex(3)}")
+
+
+def make_bundle(runtime: Runtime, path: Path) -> Bundle:
+    root = path / "rootfs"
+    for name in ("bin", "etc", "tmp", "proc", "sys", "dev", "root"):
+        (root / name).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    for applet in [
+        *_APPLETS.split(),
+        "chmod",
+        "seq",
+        "wc",
+        "sort",
+        "tail",
+        "dd",
+        "umount",
+        "chown",
+        "pwd",
+        "kill",
+    ]:
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n")
+    container_id = f"klt-{secrets.token_hex(4)}"
+    runtime.made.append(container_id)
+    return Bundle(runtime, path, container_id, example(container_id))
+
+
+def _mount(destination: str, kind: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
+
+
+def example(container_id: str) -> dict[str, Any]:
+    """A config.json as engines write them."""
+    caps = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
+    return {
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs"},
+        "hostname": "conformance",
+        "process": {
+            "args": ["true"],
+            "env": ["PATH=/bin", "TERM=xterm"],
+            "cwd": "/",
+            "user": {"uid": 0, "gid": 0},
+            "capabilities": {kind: caps for kind in ("bounding", "effective", "permitted")},
+        },
+        "mounts": [
+            _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
+            _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+            _mount(
+                "/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"
+            ),
+            _mount("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
+            _mount("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
+        ],
+        "linux": {
+            "cgroupsPath": f"/{container_id}",
+            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        },
+    }
+
+
+def cgroup_file(container_id: str, v1: str, v2: str) -> Path:
+    """`v1` is controller/file."""
+    controller, _, name = v1.partition("/")
+    old = Path(f"/sys/fs/cgroup/{controller}/{container_id}/{name}")
+    return old if old.parent.parent.exists() else Path(f"/sys/fs/cgroup/{container_id}/{v2}")
+
+
+def alive(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except OSError:
+        return False
+    return text.rpartition(") ")[2][0] not in "ZX"
+
+
+@contextlib.contextmanager
+def killed_at_the_end(child: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            child.wait()

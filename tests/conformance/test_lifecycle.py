@@ -1,0 +1,308 @@
+"""runtime.md: the states, what each operation does in each, and what is an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.conftest import Bundle, Runtime, alive, killed_at_the_end, until
+
+
+def test_state_after_each_operation(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.config["annotations"] = {"org.example/key": "value"}
+    bundle.create("sleep", "60")
+    state = runtime.state(bundle.id)
+    assert state["status"] == "created"
+    assert state["id"] == bundle.id
+    assert state["bundle"] == str(bundle.path)
+    assert state["annotations"] == {"org.example/key": "value"}
+    assert state["ociVersion"].startswith("1.")
+    assert alive(state["pid"])
+    runtime("start", bundle.id, check=True)
+    running = runtime.state(bundle.id)
+    assert (running["status"], running["pid"]) == ("running", state["pid"])
+    runtime("kill", bundle.id, "KILL", check=True)
+    runtime.until(bundle.id, "stopped")
+    runtime("delete", bundle.id, check=True)
+    assert runtime("state", bundle.id).code != 0
+
+
+def test_nothing_of_the_program_runs_before_start(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.create("touch", "/ran")
+    assert not (bundle.rootfs / "ran").exists()
+    runtime("start", bundle.id, check=True)
+    runtime.until(bundle.id, "stopped")
+    assert (bundle.rootfs / "ran").exists()
+
+
+def test_the_caller_may_end_after_create(runtime: Runtime, bundle: Bundle) -> None:
+    """The container's parent is then whoever reaps orphans; a later command finds it all the same."""
+    bundle.write("sleep", "60")
+    subprocess.run(
+        ["sh", "-c", '"$@" </dev/null >/dev/null 2>&1; exit $?', "sh",
+         *runtime.command("create", "--bundle", str(bundle.path), bundle.id)],
+        check=True, start_new_session=True,
+    )  # fmt: skip
+    assert runtime.status(bundle.id) == "created"
+    runtime("start", bundle.id, check=True)
+    assert runtime.status(bundle.id) == "running"
+
+
+def test_config_is_what_it_was_at_create(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.create("touch", "/first")
+    bundle.write("touch", "/second")
+    runtime("start", bundle.id, check=True)
+    runtime.until(bundle.id, "stopped")
+    assert (bundle.rootfs / "first").exists()
+    assert not (bundle.rootfs / "second").exists()
+
+
+@pytest.mark.parametrize("operation", ["state", "start", "kill", "delete", "pause", "resume"])
+def test_what_is_not_there(runtime: Runtime, operation: str) -> None:
+    done = runtime(operation, "klt-nobody")
+    assert done.code != 0
+    assert "does not exist" in done.err
+
+
+def test_delete_force_of_what_is_not_there(runtime: Runtime) -> None:
+    assert runtime("delete", "--force", "klt-nobody").code == 0
+
+
+def test_an_id_is_unique(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.create("sleep", "60")
+    again = bundle.create("sleep", "60", check=False)
+    assert again.code != 0
+    assert "exist" in again.err
+    assert runtime.status(bundle.id) == "created"
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "..", "a b", "ä"])
+def test_an_id_that_is_none(runtime: Runtime, bundle: Bundle, bad: str) -> None:
+    bundle.write("true")
+    done = runtime("create", "--bundle", str(bundle.path), bad)
+    assert done.code != 0
+    assert not any(runtime.root.iterdir())
+
+
+def test_start_of_what_runs_or_has_ended(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    again = runtime("start", bundle.id)
+    assert again.code != 0
+    assert "running" in again.err
+    runtime("kill", bundle.id, "9", check=True)
+    runtime.until(bundle.id, "stopped")
+    ended = runtime("start", bundle.id)
+    assert ended.code != 0
+    assert "stopped" in ended.err
+
+
+def test_kill_of_what_has_ended(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("true")
+    runtime.until(bundle.id, "stopped")
+    done = runtime("kill", bundle.id, "TERM")
+    assert done.code != 0
+    assert "not running" in done.err
+
+
+def test_delete_of_what_runs(runtime: Runtime, bundle: Bundle) -> None:
+    pid = bundle.start("sleep", "60")
+    done = runtime("delete", bundle.id)
+    assert done.code != 0
+    assert "not stopped" in done.err
+    assert alive(pid)
+    runtime("delete", "--force", bundle.id, check=True)
+    assert not alive(pid)
+
+
+def test_delete_of_what_is_only_created(runtime: Runtime, bundle: Bundle) -> None:
+    """The specification asks for an error; runc and crun delete it, and their callers count on it."""
+    bundle.create("sleep", "60")
+    pid = runtime.state(bundle.id)["pid"]
+    runtime("delete", bundle.id, check=True)
+    until(lambda: not alive(pid))
+
+
+def test_kill_before_start(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.create("sleep", "60")
+    runtime("kill", bundle.id, "KILL", check=True)
+    runtime.until(bundle.id, "stopped")
+    assert runtime("start", bundle.id).code != 0
+
+
+@pytest.mark.parametrize("name", ["TERM", "SIGTERM", "15", "sigterm"])
+def test_names_of_signals(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.start("sh", "-c", "trap 'touch /got; exit' TERM; touch /up; while :; do sleep 0.02; done")
+    until((bundle.rootfs / "up").exists)
+    runtime("kill", bundle.id, name, check=True)
+    until((bundle.rootfs / "got").exists)
+
+
+def test_a_signal_that_is_none(runtime: Runtime, bundle: Bundle) -> None:
+    pid = bundle.start("sleep", "60")
+    assert runtime("kill", bundle.id, "NOPE").code != 0
+    assert alive(pid)
+
+
+def test_kill_all(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.namespaces(pid=None)
+    bundle.start("sh", "-c", "sleep 61 & sleep 61 & touch /up; wait")
+    until((bundle.rootfs / "up").exists)
+    pids = json.loads(runtime("ps", "--format", "json", bundle.id, check=True).out)
+    assert len(pids) == 3
+    runtime("kill", "--all", bundle.id, "KILL", check=True)
+    until(lambda: not any(map(alive, pids)))
+
+
+def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
+    pid = bundle.start("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /n; done")
+    until((bundle.rootfs / "n").exists)
+    runtime("pause", bundle.id, check=True)
+    assert runtime.status(bundle.id) == "paused"
+    seen = (bundle.rootfs / "n").read_text()
+    assert (bundle.rootfs / "n").read_text() == seen
+    assert runtime("exec", bundle.id, "true").code != 0
+    runtime("resume", bundle.id, check=True)
+    assert runtime.status(bundle.id) == "running"
+    until(lambda: (bundle.rootfs / "n").read_text() != seen)
+    assert alive(pid)
+
+
+def test_resume_of_what_is_not_paused(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    done = runtime("resume", bundle.id)
+    assert done.code != 0
+    assert "not paused" in done.err
+
+
+def test_kill_of_what_is_paused(runtime: Runtime, bundle: Bundle) -> None:
+    pid = bundle.start("sleep", "60")
+    runtime("pause", bundle.id, check=True)
+    runtime("delete", "--force", bundle.id, check=True)
+    assert not alive(pid)
+
+
+def test_run_gives_the_exit_code(bundle: Bundle) -> None:
+    assert bundle.sh("echo out; echo err >&2; exit 7").code == 7
+
+
+def test_run_of_what_a_signal_ends(bundle: Bundle) -> None:
+    assert bundle.sh("kill -9 $$; sleep 60 & kill -9 $!; wait $!; exit $?").code == 137
+
+
+def test_run_keeps_nothing(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.run("true", check=True)
+    assert runtime("state", bundle.id).code != 0
+
+
+def test_run_detached(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.write("sleep", "60")
+    pid_file = tmp_path / "pid"
+    runtime(
+        "run", "--detach", "--pid-file", str(pid_file), "--bundle", str(bundle.path), bundle.id, check=True
+    )
+    state = runtime.state(bundle.id)
+    assert (state["status"], str(state["pid"])) == ("running", pid_file.read_text())
+
+
+def test_run_forwards_signals(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.write("sh", "-c", "trap 'exit 9' TERM; touch /up; while :; do sleep 0.02; done")
+    command = runtime.command("run", "--bundle", str(bundle.path), bundle.id)
+    with killed_at_the_end(subprocess.Popen(command, stdin=subprocess.DEVNULL)) as child:
+        until((bundle.rootfs / "up").exists)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=20) == 9
+
+
+def test_list(runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle]) -> None:
+    bundle.create("sleep", "60")
+    second = another()
+    second.start("sleep", "60")
+    listed = json.loads(runtime("list", "--format", "json", check=True).out)
+    assert {entry["id"]: entry["status"] for entry in listed} == {bundle.id: "created", second.id: "running"}
+    assert sorted(runtime("list", "-q", check=True).out.split()) == sorted([bundle.id, second.id])
+    assert bundle.id in runtime("list", check=True).out
+
+
+def test_pid_file_is_there_after_create(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.create("sleep", "60", flags=("--pid-file", str(tmp_path / "pid")))
+    assert int((tmp_path / "pid").read_text()) == runtime.state(bundle.id)["pid"]
+
+
+def test_a_failed_create_leaves_nothing(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.config["mounts"].append(
+        {"destination": "/x", "type": "bind", "source": "/klt/nowhere", "options": ["bind"]}
+    )
+    assert bundle.create("true", check=False).code != 0
+    assert not any(runtime.root.iterdir())
+    assert not os.path.exists(f"/sys/fs/cgroup/pids/{bundle.id}")
+    assert not os.path.exists(f"/sys/fs/cgroup/{bundle.id}")
+
+
+def test_errors_in_the_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    bundle.write("klt-no-such-program")
+    command = ("create", "--bundle", str(bundle.path), bundle.id)
+    assert runtime("--log", str(log), "--log-format", "json", *command).code != 0
+    errors = [entry for entry in map(json.loads, log.read_text().splitlines()) if entry["level"] == "error"]
+    assert "executable file not found in $PATH" in errors[-1]["msg"]
+    assert {"level", "msg", "time"} <= set(errors[-1])
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/bin/nowhere", "no such file or directory"),
+        ("/etc/passwd", "permission denied"),
+        ("/etc", "is a directory"),
+    ],
+)
+def test_create_says_what_cannot_be_executed(bundle: Bundle, program: str, said: str) -> None:
+    done = bundle.create(program, check=False)
+    assert done.code != 0
+    assert said in done.err or (said == "is a directory" and "permission denied" in done.err)
+
+
+def test_start_says_when_the_program_cannot_be_executed(runtime: Runtime, bundle: Bundle) -> None:
+    """What is executable and no program: found only by execve."""
+    program = bundle.rootfs / "bin/garbage"
+    program.write_bytes(b"\x7fELF garbage")
+    program.chmod(0o755)
+    bundle.create("/bin/garbage")
+    done = runtime("start", bundle.id)
+    assert done.code != 0
+    assert "exec format error" in done.err
+    runtime.until(bundle.id, "stopped")
+
+
+def test_features(runtime: Runtime) -> None:
+    said = json.loads(runtime("features", check=True).out)
+    assert said["ociVersionMin"].startswith("1.")
+    assert {"pid", "mount", "user", "cgroup"} <= set(said["linux"]["namespaces"])
+    assert "ro" in said["mountOptions"]
+
+
+def test_spec_makes_a_bundle(runtime: Runtime, tmp_path: Path) -> None:
+    runtime("spec", "--bundle", str(tmp_path), check=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["process"]["args"] == ["sh"]
+    assert runtime("spec", "--bundle", str(tmp_path)).code != 0  # never over one that is there
+
+
+def test_version_names_the_specification(runtime: Runtime) -> None:
+    assert "spec: 1." in runtime("--version", check=True).out
+
+
+def test_the_waiting_init_is_small(runtime: Runtime, bundle: Bundle) -> None:
+    """Between create and start the container is a process and little else."""
+    if runtime.name != "kubelite-oci":
+        pytest.skip("how much a runtime's init holds is its own affair")
+    bundle.create("sleep", "60")
+    status = Path(f"/proc/{runtime.state(bundle.id)['pid']}/status").read_text(encoding="ascii")
+    held = {line.split(":")[0]: line.split() for line in status.splitlines()}
+    assert int(held["VmRSS"][1]) <= 64  # kB
