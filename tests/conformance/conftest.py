@@ -47,7 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "runtime" in metafunc.fixturenames:
-        paths = metafunc.config.getoption("--oci-runtime", default=[]) or [OURS, shutil.which("runc") or "runc"]
+        paths = metafunc.config.getoption("--oci-runtime", default=[]) or [
+            OURS,
+            shutil.which("runc") or "runc",
+        ]
         metafunc.parametrize("runtime", paths, indirect=True, ids=[os.path.basename(path) for path in paths])
 
 
