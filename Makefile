@@ -42,7 +42,7 @@ test-unit: setup ## the tests that need neither root nor a kernel, in seconds
 	$(BIN)/python -m pytest tests/unit
 
 test-kernel: setup ## (root) the engine and the node on this machine's kernel
-	$(BIN)/python -m pytest tests/kernel tests/conformance tests/e2e
+	$(BIN)/python -m pytest tests/kernel tests/conformance tests/callers tests/e2e
 
 test-uml: setup  ## (root) the same on cgroup v2, inside User Mode Linux
 	tests/uml/run --skips tests/uml/skips --env KUBELITE_TEST_PATIENCE=5 --each tests/kernel/test_*.py tests/conformance/test_*.py tests/e2e/test_*.py -- \

@@ -27,7 +27,7 @@ from runtime.cgroups import Cgroup, layout, open_cgroup
 from runtime.errors import CapabilityError, RuntimeFault, SpecError, StateError, SyscallError
 from runtime.oci import hooks, init, program, rootfs, stub
 from runtime.oci import spec as oci
-from runtime.oci.spec import IDMapping, Linux, Process, Spec
+from runtime.oci.spec import Linux, Process, Spec
 from runtime.security import capabilities
 
 if TYPE_CHECKING:
@@ -345,6 +345,10 @@ def create(
         ours, theirs = _channel_pair(undo)
         into = _into_cgroup(cgroup, always)
         flags, join, pid_namespace = _namespaces(spec, always)
+        if "user" in oci.namespaces(spec) or any(plan.maps_ids):
+            plan = plan.with_open_sources()
+            for fd in plan.descriptors:
+                always.callback(os.close, fd)
         job = init.Job(
             process=process,
             channel=theirs,
@@ -666,13 +670,6 @@ def _raise(who: str, said: dict[str, Any]) -> NoReturn:
 
 
 def _write_mappings(pid: int, linux: Linux) -> None:
-    for name, entries in (
-        ("uid_map", linux.get("uidMappings", [])),
-        ("gid_map", linux.get("gidMappings", [])),
-    ):
-        with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
-            file.write("".join(map(_mapping_line, entries)))
+    from runtime.oci import idmap
 
-
-def _mapping_line(entry: IDMapping) -> str:
-    return f"{entry['containerID']} {entry['hostID']} {entry['size']}\n"
+    idmap.write_maps(pid, linux.get("uidMappings", []), linux.get("gidMappings", []))

@@ -161,7 +161,8 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
     _place_stdio(job)
     console = () if job.console is None else (job.console,)
     kept = _kept(job)
-    sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console})
+    trees = () if job.plan is None else job.plan.descriptors
+    sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console, *trees})
 
     # The host's /proc, kept by descriptor: after the namespaces change there is no other we can trust.
     proc = _open_proc()

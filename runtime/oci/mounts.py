@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from runtime.errors import CapabilityError
 from runtime.syscalls import (
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
@@ -133,12 +132,6 @@ _ATIME_ATTRS: Final[dict[int, int]] = {
     MS_RELATIME: MOUNT_ATTR_RELATIME,
 }
 
-_REFUSED: Final[dict[str, str]] = {
-    "idmap": "id-mapped mounts are not supported by this engine",
-    "ridmap": "id-mapped mounts are not supported by this engine",
-    "tmpcopyup": "copying the image's files into a tmpfs is not supported by this engine",
-}
-
 
 class Options(NamedTuple):
     """What a mount's options mean. Attributes (MOUNT_ATTR_*) are for mount_setattr(2), flags (MS_*) for mount(2)."""
@@ -152,6 +145,9 @@ class Options(NamedTuple):
     beneath: str = (
         ""  # x-beneath=DIR: the source of a bind is opened below DIR, and no symbolic link leads out of it
     )
+
+    idmap: str = ""  # "idmap": the mount itself, "ridmap": all below it too
+    copy_up: bool = False
 
     @property
     def is_bind(self) -> bool:
@@ -170,11 +166,12 @@ class Options(NamedTuple):
 
 
 def parse(options: list[str]) -> Options:
-    """Later options win over earlier ones, as in mount(8). CapabilityError for what is known but not carried out."""
+    """Later options win over earlier ones, as in mount(8)."""
     flags = cleared = rec_set = rec_clear = 0
     propagation: list[int] = []
     data: list[str] = []
-    beneath = ""
+    beneath = idmap = ""
+    copy_up = False
     for option in options:
         if option.startswith("x-beneath="):
             beneath = option.removeprefix("x-beneath=")
@@ -186,13 +183,16 @@ def parse(options: list[str]) -> Options:
         elif option in _RECURSIVE:
             add, drop = _RECURSIVE[option]
             rec_set, rec_clear = (rec_set & ~drop) | add, (rec_clear & ~add) | drop
-        elif option in _REFUSED:
-            raise CapabilityError(f"mount option {option}: {_REFUSED[option]}")
+        elif option in ("idmap", "ridmap"):
+            idmap = option
+        elif option == "tmpcopyup":
+            copy_up = True
         elif option:
             data.append(option)
-    return Options(flags, cleared, tuple(propagation), rec_set, rec_clear, ",".join(data), beneath)
+    texts = (",".join(data), beneath, idmap)
+    return Options(flags, cleared, tuple(propagation), rec_set, rec_clear, *texts, copy_up)
 
 
 def known() -> list[str]:
     """Every option that is not the file system's own (for `features`)."""
-    return [*_FLAGS, *PROPAGATION, *_RECURSIVE]
+    return [*_FLAGS, *PROPAGATION, *_RECURSIVE, "idmap", "ridmap", "tmpcopyup"]

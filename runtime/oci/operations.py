@@ -11,12 +11,15 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, SyscallError
-from runtime.oci import mounts
+from runtime.oci import copyup, mounts
 from runtime.oci.root import IN_ROOT, Root, proc_path
+
+if TYPE_CHECKING:
+    from runtime.oci.spec import IDMapping
 
 # Files below /proc that LXCFS and its like may put their own over; anything else there is an attack (runc's list)
 _PROC_FILES: Final = frozenset(
@@ -54,11 +57,22 @@ class FsMount:
     def mount_on(self, fd: int) -> None:
         """The mount itself; closes `fd`."""
         try:
-            flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly else 0)
-            about = f"{self.fstype} on {self.target}"
-            sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None, about=about)
+            self._mount(root, fd)
         finally:
             os.close(fd)
+
+    def _mount(self, root: Root, fd: int) -> None:
+        copies = self.options.copy_up
+        flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly or copies else 0)
+        about = f"{self.fstype} on {self.target}"
+        sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None, about=about)
+        if not copies:
+            return
+        made = root.open(self.target)
+        copyup.copy(fd, made)  # `fd` is still the directory below the mount
+        if self.options.flags & sc.MS_RDONLY and not self.late_readonly:
+            sc.mount_setattr(made, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_RDONLY, about=self.target)
+        os.close(made)
 
     def _target(self, root: Root) -> int:
         if self.fstype not in ("proc", "sysfs"):
@@ -83,6 +97,13 @@ class FsMount:
             raise
 
 
+class IdMaps(NamedTuple):
+    """config.md, mounts: uidMappings and gidMappings."""
+
+    uids: list[IDMapping]
+    gids: list[IDMapping]
+
+
 @dataclass(frozen=True, slots=True)
 class BindMount:
     """A file or directory of the host. The clone is detached while it gets its attributes: it is never seen rw."""
@@ -90,17 +111,47 @@ class BindMount:
     source: str
     target: str
     options: mounts.Options
+    id_maps: IdMaps | None = None
+    tree: int = (
+        -1
+    )  # the source's mount where it was opened before: in another user namespace it may be out of reach
+
+    def opened(self) -> BindMount:
+        """The same, with its source opened now, by us."""
+        return BindMount(self.source, self.target, self.options, None, self.open())
+
+    def open(self) -> int:
+        """A detached mount of the source with all its attributes."""
+        tree = self._clone(sc.OPEN_TREE_CLONE | (sc.AT_RECURSIVE if self.options.flags & sc.MS_REC else 0))
+        try:
+            if self.id_maps is not None:
+                self._map_ids(tree, self.id_maps)
+            _set_attributes(tree, self.options, about=self.target)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
+
+    def _map_ids(self, tree: int, maps: IdMaps) -> None:
+        from runtime.oci import idmap
+
+        userns = idmap.namespace(*maps)
+        try:
+            flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if self.options.idmap == "ridmap" else 0)
+            sc.mount_setattr(
+                tree, "", flags, sc.MOUNT_ATTR_IDMAP, userns_fd=userns, about=f"{self.source} (id-mapped)"
+            )
+        finally:
+            os.close(userns)
 
     def describe(self) -> str:
         return f"bind {self.source} on {self.target}"
 
     def execute(self, root: Root) -> None:
-        recursive = sc.AT_RECURSIVE if self.options.flags & sc.MS_REC else 0
-        tree = self._clone(sc.OPEN_TREE_CLONE | recursive)
+        tree = self.tree if self.tree >= 0 else self.open()
         try:
             target = root.make(self.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
             self._check_outside_proc(tree, target)
-            _set_attributes(tree, self.options, about=self.target)
             sc.attach_mount(tree, target, about=self.describe())
             os.close(target)
         finally:

@@ -22,13 +22,14 @@ from runtime.oci.operations import (
     DeviceNode,
     DevLinks,
     FsMount,
+    IdMaps,
     MakeDirectory,
     MaskPaths,
     Readonly,
     ReadonlyPath,
 )
 from runtime.oci.root import Operation, Root, proc_path
-from runtime.oci.spec import Device, Mount, Spec, namespaces
+from runtime.oci.spec import Device, Linux, Mount, Spec, namespaces
 
 if TYPE_CHECKING:
     from runtime.cgroups.layout import Layout
@@ -173,6 +174,21 @@ class Plan:
     operations: tuple[Operation, ...]
     propagation: int = 0  # of "/" at the end, 0 = as it is
 
+    def with_open_sources(self) -> Plan:
+        """For a container in another user namespace, whose init cannot reach what is closed to it: the sources of bind
+        mounts as descriptors, opened by us (each `tree` is the caller's to close)."""
+        opened = [op.opened() if isinstance(op, BindMount) else op for op in self.operations]
+        return Plan(self.root, tuple(opened), self.propagation)
+
+    @property
+    def maps_ids(self) -> tuple[bool, ...]:
+        """Whether each bind is id-mapped: that has to be done by us, too."""
+        return tuple(op.id_maps is not None for op in self.operations if isinstance(op, BindMount))
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(op.tree for op in self.operations if isinstance(op, BindMount) and op.tree >= 0)
+
     def describe(self) -> list[str]:
         return [self.root.describe(), *(operation.describe() for operation in self.operations)]
 
@@ -226,7 +242,7 @@ def plan(
     late: list[Operation] = []
     own_dev = False
     for entry in spec.get("mounts", []):
-        operation = _mount(entry, bundle, host or Host(), own_cgroup_ns="cgroup" in namespace)
+        operation = _mount(entry, bundle, host or Host(), own_cgroup_ns="cgroup" in namespace, linux=linux)
         if operation is None:
             continue
         operations.append(operation)
@@ -251,7 +267,7 @@ def plan(
 
 
 def _mount(
-    entry: Mount, bundle: str, host: Host, *, own_cgroup_ns: bool
+    entry: Mount, bundle: str, host: Host, *, own_cgroup_ns: bool, linux: Linux
 ) -> FsMount | BindMount | CgroupMount | None:
     options = mounts.parse(entry.get("options", []))
     target = "/" + entry["destination"].lstrip("/")
@@ -261,11 +277,26 @@ def _mount(
     if options.is_bind or fstype == "bind":
         if not source:
             raise SpecError(f"mounts: {target}: a bind mount needs a source")
-        return BindMount(os.path.join(bundle, source), target, options)
+        return BindMount(os.path.join(bundle, source), target, options, _id_maps(entry, options, linux))
+    if options.idmap or entry.get("uidMappings"):
+        raise SpecError(f"mounts: {target}: only a bind mount can be id-mapped")
     if not fstype or fstype == "none":
         raise SpecError(f"mounts: {target}: a type is required")
     late = bool(options.flags & sc.MS_RDONLY) and (fstype == "tmpfs" or os.path.normpath(target) == "/dev")
     return FsMount(target, fstype, source or fstype, options, late)
+
+
+def _id_maps(entry: Mount, options: mounts.Options, linux: Linux) -> IdMaps | None:
+    """The mount's own mappings; with the option alone, those of the container's user namespace."""
+    own = IdMaps(entry.get("uidMappings") or [], entry.get("gidMappings") or [])
+    if not options.idmap and not own.uids and not own.gids:
+        return None
+    maps = own if own.uids or own.gids else IdMaps(linux.get("uidMappings", []), linux.get("gidMappings", []))
+    if not maps.uids or not maps.gids:
+        raise SpecError(
+            f"mounts: {entry['destination']}: an id-mapped mount needs uidMappings and gidMappings"
+        )
+    return maps
 
 
 def _cgroup_mount(target: str, options: mounts.Options, host: Host, own_namespace: bool) -> CgroupMount:

@@ -354,10 +354,15 @@ def _mappings(linux: Mapping[str, Any]) -> None:
         entries = _array(linux, key, "linux.", dict)
         if not entries:  # runc's side: crun accepts a user namespace without mappings
             _fail(f"linux.{key}", "is required with a user namespace")
-        for index, entry in enumerate(entries):
-            for name in ("containerID", "hostID"):
-                _integer(entry, name, f"linux.{key}[{index}].", 0, MAX_ID)
-            _integer(entry, "size", f"linux.{key}[{index}].", 1, 1 << 32)
+        _mapping_entries(entries, f"linux.{key}")
+
+
+def _mapping_entries(entries: list[dict[str, Any]], where: str) -> None:
+    for index, entry in enumerate(entries):
+        for name in ("containerID", "hostID", "size"):
+            if entry.get(name) is None:
+                _fail(f"{where}[{index}].{name}", "is required")
+            _integer(entry, name, f"{where}[{index}].", int(name == "size"), MAX_ID + 1)
 
 
 def _mounts(entries: list[dict[str, Any]]) -> None:
@@ -370,8 +375,8 @@ def _mounts(entries: list[dict[str, Any]]) -> None:
         for key in ("type", "source"):
             _string(entry, key, field)
         _array(entry, "options", field, str)
-        if entry.get("uidMappings") or entry.get("gidMappings"):
-            raise CapabilityError(f"{field}uidMappings: id-mapped mounts are not supported by this engine")
+        for key in ("uidMappings", "gidMappings"):
+            _mapping_entries(_array(entry, key, field, dict), f"{field}{key}")
 
 
 def _linux(linux: Mapping[str, Any], types: frozenset[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from runtime import syscalls as sc
-from runtime.errors import CapabilityError
 from runtime.oci import mounts
 from runtime.oci.mounts import Options
 
@@ -48,10 +47,10 @@ def test_attributes_of_binds(options: list[str], attrs: tuple[int, int]) -> None
     assert mounts.parse(options).attrs == attrs
 
 
-@pytest.mark.parametrize("option", ["idmap", "ridmap", "tmpcopyup"])
-def test_refused(option: str) -> None:
-    with pytest.raises(CapabilityError, match=option):
-        mounts.parse([option])
+def test_what_is_done_beside_mounting() -> None:
+    assert mounts.parse(["ridmap", "tmpcopyup"]) == mounts.Options(idmap="ridmap", copy_up=True)
+    assert mounts.parse(["idmap"]).idmap == "idmap"
+    assert mounts.parse(["tmpcopyup", "size=1m"]).data == "size=1m"
 
 
 def test_no_word_goes_to_the_file_system_by_mistake() -> None:

@@ -129,7 +129,6 @@ def test_doubled_rlimit() -> None:
         ("linux/mountLabel", "system_u:object_r:x"),
         ("linux/namespaces/3", {"type": "user", "path": "/proc/1/ns/user"}),
         ("process/execCPUAffinity", {"initial": "0"}),
-        ("mounts/0/uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}]),
     ],
 )
 def test_what_is_not_carried_out_is_refused(path: str, value: Any) -> None:
