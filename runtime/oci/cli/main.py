@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, Final
 
 from runtime.errors import RuntimeFault
@@ -45,7 +44,9 @@ def run(argv: list[str]) -> int:
             return 0
         at = context.make(line.options)
         log = at.log
-        module = import_module(f"runtime.oci.cli.{_MODULES[line.command]}")
+        name = f"runtime.oci.cli.{_MODULES[line.command]}"
+        __import__(name)
+        module = sys.modules[name]
         command: Run = getattr(module, _FUNCTIONS.get(line.command, line.command))
         return command(at, line.flags, line.arguments)
     except (RuntimeFault, OSError) as error:
