@@ -52,6 +52,7 @@ _NAMESPACES: Final = {
     "cgroup": ("cgroup", sc.CLONE_NEWCGROUP),
     "pid": ("pid", sc.CLONE_NEWPID),
     "mount": ("mnt", sc.CLONE_NEWNS),
+    "time": ("time", sc.CLONE_NEWTIME),
 }
 
 
@@ -252,8 +253,10 @@ class Container:
             ours, theirs = _channel_pair(undo)
             always.callback(theirs.close)
             into = _into_cgroup(cgroup or self.cgroup, always)
+            affinity = wanted.get("execCPUAffinity", {})
             job = init.Job(
                 process=wanted,
+                affinity=tuple(oci.cpu_set(affinity.get(key, ""), key) for key in ("initial", "final")),
                 channel=theirs,
                 parent=_own_pidfd(always),
                 caps=caps,
@@ -362,6 +365,7 @@ def create(
             plan=plan,
             new_cgroup_namespace=oci.namespaces(spec).get("cgroup") == "",
             new_user_namespace=bool(flags & sc.CLONE_NEWUSER),
+            time_offsets=_time_offsets(spec),
             hostname=spec.get("hostname", ""),
             domainname=spec.get("domainname", ""),
             sysctls=linux.get("sysctl", {}),
@@ -423,6 +427,17 @@ def _inherited(process: Process) -> dict[str, Any]:
     """What a process in a running container gets when its request does not say (as runc exec)."""
     keys = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
     return {key: value for key, value in process.items() if key in keys}
+
+
+def _time_offsets(spec: Spec) -> str | None:
+    """What goes into timens_offsets of a new time namespace (time_namespaces(7)); None without one."""
+    if oci.namespaces(spec).get("time") != "":
+        return None
+    release = os.uname().release.split(".")
+    if (int(release[0]), int(release[1].partition("-")[0])) < (6, 1):
+        raise CapabilityError("linux.namespaces: a time namespace needs Linux 6.1, where execve(2) enters it")
+    wanted = spec.get("linux", {}).get("timeOffsets", {})
+    return "".join(f"{clock} {o.get('secs', 0)} {o.get('nanosecs', 0)}\n" for clock, o in wanted.items())
 
 
 def _guard_stdio() -> None:
@@ -531,8 +546,9 @@ def _namespaces(
     for kind, (name, flag) in _NAMESPACES.items():
         path = wanted.get(kind)
         if path == "":
-            # a cgroup namespace has its root where its maker is: the child makes it, once it is in its cgroup
-            flags |= flag if kind != "cgroup" else 0
+            # a cgroup namespace has its root where its maker is: the child makes it, once it is in its cgroup; a time
+            # namespace can only be made by unshare(2)
+            flags |= flag if kind not in ("cgroup", "time") else 0
         if not path:
             continue
         try:

@@ -79,6 +79,11 @@ class Job:
     plan: rootfs.Plan | None = None  # None: join a container that has its root already (exec)
     new_cgroup_namespace: bool = False
     new_user_namespace: bool = False  # the parent writes the mappings, we wait for them
+    time_offsets: str | None = None  # of a new time namespace
+    affinity: tuple[frozenset[int], ...] = (
+        frozenset(),
+        frozenset(),
+    )  # process.execCPUAffinity: before and after the cgroup
     keyring: str = ""
     hostname: str = ""
     domainname: str = ""
@@ -169,7 +174,9 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
 
     # Limits apply from here. Before the cgroup namespace, whose root is where we are when it is made.
     report.step = "cgroup"
+    _set_affinity(job.affinity[0])
     job.cgroup.attach(0)  # where clone3 has not put us already
+    _set_affinity(job.affinity[1])
     if job.new_user_namespace:
         report.send({"mappings": True})
         _expect(job, b"mapped")
@@ -195,6 +202,10 @@ def _init(job: Job, report: _Reporter) -> None:  # noqa: PLR0915, PLR0912 - the 
         os.setresuid(0, 0, 0)
     if job.new_cgroup_namespace:
         sc.unshare(sc.CLONE_NEWCGROUP)
+    if job.time_offsets is not None:  # ours after execve; nobody may be in it when its offsets are set
+        sc.unshare(sc.CLONE_NEWTIME)
+        if job.time_offsets:
+            _write_proc(proc, "self/timens_offsets", job.time_offsets)
 
     # A session keyring of its own: else the container shares the caller's keys.
     report.step = "keyring"
@@ -399,6 +410,11 @@ def _default_signals() -> None:
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def _set_affinity(cpus: frozenset[int]) -> None:
+    if cpus:
+        os.sched_setaffinity(0, cpus)
 
 
 def _expect(job: Job, word: bytes) -> None:

@@ -71,6 +71,7 @@ class Process(TypedDict, total=False):
     oomScoreAdj: int
     scheduler: Scheduler
     ioPriority: dict[str, Any]
+    execCPUAffinity: dict[str, str]
 
 
 class Root(TypedDict, total=False):
@@ -121,6 +122,7 @@ class Linux(TypedDict, total=False):
     maskedPaths: list[str]
     readonlyPaths: list[str]
     personality: dict[str, Any]
+    timeOffsets: dict[str, dict[str, int]]
 
 
 class Spec(TypedDict, total=False):
@@ -295,9 +297,21 @@ def process(data: Mapping[str, Any], where: str = "process.") -> Process:
     size = _object(data, "consoleSize", where)
     for key in ("height", "width"):
         _integer(size, key, f"{where}consoleSize.", 0, 0xFFFF)
-    if data.get("execCPUAffinity"):
-        raise CapabilityError(f"{where}execCPUAffinity: not supported by this engine")
+    affinity = _object(data, "execCPUAffinity", where)
+    for key in ("initial", "final"):
+        cpu_set(_string(affinity, key, f"{where}execCPUAffinity."), f"{where}execCPUAffinity.{key}")
     return data  # type: ignore[return-value]
+
+
+def cpu_set(text: str, where: str) -> frozenset[int]:
+    """`0-3,7` → the CPUs (cpuset(7), "List format"); "" → none."""
+    cpus: set[int] = set()
+    for part in filter(None, text.split(",")):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()) or len(part) > 12:
+            _fail(where, f"{text!r} is no list of CPUs")
+        cpus.update(range(int(low), min(int(high or low), 1 << 13) + 1))
+    return frozenset(cpus)
 
 
 def _user(user: Mapping[str, Any], where: str) -> None:
@@ -336,8 +350,6 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
         seen.add(kind)
         if path := _string(entry, "path", field):
             _absolute(path, f"{field}path")
-        if kind == "time":
-            raise CapabilityError(f"{field}type: time namespaces are not supported by this engine")
         if kind == "user" and path:
             raise CapabilityError(f"{field}path: joining a user namespace is not supported by this engine")
         if kind == "mount" and path:
@@ -395,9 +407,22 @@ def _linux(linux: Mapping[str, Any], types: frozenset[str]) -> None:
         domain := _string(_object(linux, "personality", "linux."), "domain", "linux.personality.")
     ) not in PERSONALITIES:
         _fail("linux.personality.domain", f"{domain!r} is neither LINUX nor LINUX32")
-    for key in ("timeOffsets", "intelRdt", "memoryPolicy", "netDevices", "mountLabel"):
+    _time_offsets(_object(linux, "timeOffsets", "linux."), types)
+    for key in ("intelRdt", "memoryPolicy", "netDevices", "mountLabel"):
         if linux.get(key):
             raise CapabilityError(f"linux.{key}: not supported by this engine")
+
+
+def _time_offsets(offsets: Mapping[str, Any], types: frozenset[str]) -> None:
+    """config-linux.md, "Offset for Time Namespace"."""
+    if offsets and "time" not in types:
+        _fail("linux.timeOffsets", "needs a time namespace")
+    for clock in offsets:
+        if clock not in ("monotonic", "boottime"):
+            _fail(f"linux.timeOffsets.{clock}", "is neither monotonic nor boottime")
+        one = _object(offsets, clock, "linux.timeOffsets.")
+        _integer(one, "secs", f"linux.timeOffsets.{clock}.", -(1 << 63), (1 << 63) - 1)
+        _integer(one, "nanosecs", f"linux.timeOffsets.{clock}.", 0, 999_999_999)
 
 
 def _devices(entries: list[dict[str, Any]]) -> None:

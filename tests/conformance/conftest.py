@@ -32,6 +32,8 @@ SECONDS = 30
 # (runtime, test) → why it does not do what the test asks
 DIFFERENCES: dict[tuple[str, str], str] = {
     ("runc", "test_start_says_when_the_program_cannot_be_executed"): "runc's start returns before execve",
+    ("runc", "test_all_kinds_in_order_with_their_state"): "runc 1.1 runs poststart at create",
+    ("runc", "test_cpu_affinity_of_an_exec"): "runc 1.1 does not know execCPUAffinity",
     ("runc", "test_id_map_option_of_a_bind_mount"): "runc 1.1 has no id-mapped mounts",
     ("runc", "test_time_namespace_with_offsets"): "runc 1.1 has no time namespaces",
     (

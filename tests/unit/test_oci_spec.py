@@ -125,10 +125,9 @@ def test_doubled_rlimit() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("linux/namespaces/3", {"type": "time"}),
         ("linux/mountLabel", "system_u:object_r:x"),
         ("linux/namespaces/3", {"type": "user", "path": "/proc/1/ns/user"}),
-        ("process/execCPUAffinity", {"initial": "0"}),
+        ("linux/intelRdt", {"closID": "x"}),
     ],
 )
 def test_what_is_not_carried_out_is_refused(path: str, value: Any) -> None:

@@ -162,7 +162,7 @@ def features(_at: Context, _flags: Flags, _arguments: list[str]) -> int:
     from runtime.security import capabilities, seccomp
 
     linux = {
-        "namespaces": sorted(set(oci.NAMESPACE_TYPES) - {"time"}),
+        "namespaces": sorted(oci.NAMESPACE_TYPES),
         "capabilities": list(capabilities.NAMES[: capabilities.last_cap() + 1]),
         "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
         "seccomp": {
@@ -176,7 +176,7 @@ def features(_at: Context, _flags: Flags, _arguments: list[str]) -> int:
         "apparmor": {"enabled": os.path.isdir("/sys/kernel/security/apparmor")},
         "selinux": {"enabled": os.path.isdir("/sys/fs/selinux")},
         "intelRdt": {"enabled": False},
-        "mountExtensions": {"idmap": {"enabled": False}},
+        "mountExtensions": {"idmap": {"enabled": True}},
         "netDevices": {"enabled": False},
     }
     said = {

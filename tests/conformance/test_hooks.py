@@ -1,0 +1,97 @@
+"""config.md "POSIX-platform Hooks": which run, where, in what order, with what state, and what a failure does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.conftest import Bundle, Runtime
+
+ORDER = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+def hook(script: str, **more: Any) -> dict[str, Any]:
+    return {"path": "/bin/sh", "args": ["sh", "-c", script], **more}
+
+
+def test_all_kinds_in_order_with_their_state(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    bundle.mount("/log", "bind", "bind", source=str(tmp_path))
+    kinds: dict[str, Any] = {}
+    for kind in ORDER:
+        where = "/log/log" if kind == "startContainer" else str(log)
+        kinds[kind] = [hook(f'echo "{kind} $(cat)" >> {where}', env=["PATH=/bin:/usr/bin"])]
+    bundle.config["hooks"] = kinds
+    bundle.config["annotations"] = {"k": "v"}
+    bundle.create("sleep", "60")
+    created = [line.split(" ", 1)[0] for line in log.read_text().splitlines()]
+    assert created == ["prestart", "createRuntime", "createContainer"]
+    runtime("start", bundle.id, check=True)
+    runtime("delete", "--force", bundle.id, check=True)
+    lines = [line.split(" ", 1) for line in log.read_text().splitlines()]
+    assert [kind for kind, _ in lines] == list(ORDER)
+    states = {kind: json.loads(text) for kind, text in lines}
+    assert {state["id"] for state in states.values()} == {bundle.id}
+    assert states["createRuntime"]["status"] == "creating"
+    assert states["createRuntime"]["pid"] > 1
+    assert states["createRuntime"]["bundle"] == str(bundle.path)
+    assert states["createRuntime"]["annotations"] == {"k": "v"}
+    assert states["startContainer"]["status"] == "created"
+    assert states["poststart"]["status"] == "running"
+    assert states["poststop"]["status"] == "stopped"
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_a_failure_before_start_undoes_create(runtime: Runtime, bundle: Bundle, kind: str) -> None:
+    bundle.config["hooks"] = {kind: [hook("echo what is wrong >&2; exit 3")]}
+    done = bundle.create("true", check=False)
+    assert done.code != 0
+    assert "hook" in done.err
+    assert not any(runtime.root.iterdir())
+
+
+def test_a_hook_that_takes_too_long(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.config["hooks"] = {"createRuntime": [hook("exec sleep 60", timeout=1)]}
+    assert bundle.create("true", check=False).code != 0
+    assert not any(runtime.root.iterdir())
+
+
+def test_create_hooks_run_in_the_runtimes_namespaces(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle.config["hooks"] = {
+        "createRuntime": [hook(f"readlink /proc/self/ns/net > {tmp_path}/outer", env=["PATH=/bin:/usr/bin"])],
+        "createContainer": [
+            hook(f"readlink /proc/self/ns/net > {tmp_path}/inner", env=["PATH=/bin:/usr/bin"])
+        ],
+    }
+    bundle.create("sleep", "60")
+    outer, inner = (tmp_path / "outer").read_text(), (tmp_path / "inner").read_text()
+    assert outer.strip() == os.readlink("/proc/self/ns/net")
+    assert inner.strip() == os.readlink(f"/proc/{runtime.state(bundle.id)['pid']}/ns/net")
+
+
+def test_hooks_have_their_own_environment(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.config["hooks"] = {
+        "createRuntime": [hook(f"env > {tmp_path}/env", env=["ONLY=this", "PATH=/bin:/usr/bin"])]
+    }
+    bundle.run("true", check=True)
+    names = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
+    assert names - {"PWD", "SHLVL", "_"} == {"ONLY", "PATH"}
+
+
+def test_failed_poststart_is_a_warning(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.config["hooks"] = {"poststart": [hook("exit 1")]}
+    bundle.start("sleep", "60")
+    assert runtime.status(bundle.id) == "running"
+
+
+def test_failed_poststop_does_not_keep_it(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.config["hooks"] = {"poststop": [hook("exit 1")]}
+    bundle.create("true")
+    runtime("delete", "--force", bundle.id, check=True)
+    assert runtime("state", bundle.id).code != 0

@@ -1,0 +1,246 @@
+"""config.md "Process", and exec: identity, limits, terminal, descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.conftest import Bundle, Runtime, until
+
+
+def fields(text: str) -> dict[str, str]:
+    """`Name:\\tvalue` lines of /proc/<pid>/status."""
+    return {k: v.strip() for k, _, v in (line.partition(":") for line in text.splitlines())}
+
+
+def test_user_groups_umask_cwd(bundle: Bundle) -> None:
+    bundle.process["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o77}
+    bundle.process["cwd"] = "/tmp"
+    out = bundle.sh("id -u; id -g; id -G; umask; pwd", check=True).out.splitlines()
+    assert out[:2] == ["1000", "1001"]
+    assert {"5", "6"} <= set(out[2].split())
+    assert out[3:] == ["0077", "/tmp"]
+
+
+def test_home_comes_from_passwd(bundle: Bundle) -> None:
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    assert bundle.sh("echo $HOME", check=True).out == "/home/web\n"
+
+
+def test_environment_is_what_was_given(bundle: Bundle) -> None:
+    bundle.process["env"] = ["PATH=/bin", "A=1", "A=2", "EMPTY=", "HOME=/h"]
+    assert sorted(bundle.run("env", check=True).out.split()) == ["A=2", "EMPTY=", "HOME=/h", "PATH=/bin"]
+
+
+def test_capability_sets(bundle: Bundle) -> None:
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    bundle.process["capabilities"] = {
+        "bounding": ["CAP_KILL", "CAP_CHOWN", "CAP_SETUID"],
+        "permitted": ["CAP_KILL", "CAP_CHOWN"],
+        "effective": ["CAP_KILL"],
+        "inheritable": ["CAP_CHOWN"],
+        "ambient": ["CAP_CHOWN"],
+    }
+    seen = fields(bundle.run("cat", "/proc/self/status", check=True).out)
+    assert int(seen["CapBnd"], 16) == 1 << 5 | 1 << 0 | 1 << 7
+    assert int(seen["CapAmb"], 16) == int(seen["CapInh"], 16) == int(seen["CapPrm"], 16) == 1 << 0
+
+
+def test_no_new_privileges(bundle: Bundle) -> None:
+    bundle.process["noNewPrivileges"] = True
+    assert fields(bundle.run("cat", "/proc/self/status", check=True).out)["NoNewPrivs"] == "1"
+
+
+def test_rlimits(bundle: Bundle) -> None:
+    bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
+    assert bundle.sh("ulimit -Sn; ulimit -Hn", check=True).out.split() == ["100", "200"]
+
+
+def test_oom_score(bundle: Bundle) -> None:
+    bundle.process["oomScoreAdj"] = 123
+    assert bundle.run("cat", "/proc/self/oom_score_adj", check=True).out == "123\n"
+
+
+@pytest.mark.parametrize(("nnp", "uid"), [(True, 0), (False, 0), (True, 1000), (False, 1000)])
+def test_seccomp(bundle: Bundle, nnp: bool, uid: int) -> None:
+    bundle.process["user"] = {"uid": uid, "gid": uid}
+    bundle.process["noNewPrivileges"] = nnp
+    bundle.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["uname", "a_call_of_the_future"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77}
+        ],
+    }
+    seen = fields(bundle.run("cat", "/proc/self/status", check=True).out)
+    assert seen["Seccomp"] == "2"
+    assert seen["NoNewPrivs"] == str(int(nnp))
+
+
+def test_seccomp_holds_for_exec(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }
+    bundle.start("sleep", "60")
+    done = runtime("exec", bundle.id, "mkdir", "/x")
+    assert done.code == 1
+    assert "not permitted" in done.err
+
+
+def test_exec_gives_output_and_exit_code(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    done = runtime("exec", bundle.id, "sh", "-c", "echo out; echo err >&2; exit 6")
+    assert (done.code, done.out, done.err) == (6, "out\n", "err\n")
+
+
+def test_exec_flags(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    script = 'id -u; id -g; id -G; pwd; echo $A; grep -E "CapBnd|NoNewPrivs" /proc/self/status'
+    done = runtime(
+        "exec", "--user", "1000:1001", "--additional-gids", "7", "--cwd", "/tmp", "--env", "A=b", "--cap",
+        "CAP_NET_RAW", "--no-new-privs", bundle.id, "sh", "-c", script, check=True,
+    )  # fmt: skip
+    out = done.out.splitlines()
+    assert out[:2] == ["1000", "1001"]
+    assert "7" in out[2].split()
+    assert out[3:5] == ["/tmp", "b"]
+    seen = fields("\n".join(out[5:]))
+    assert int(seen["CapBnd"], 16) >> 13 & 1
+    assert seen["NoNewPrivs"] == "1"
+
+
+def test_exec_of_a_process_file(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.start("sleep", "60")
+    process = {
+        "args": ["sh", "-c", "echo $A; touch /ran; sleep 60"],
+        "cwd": "/",
+        "env": ["PATH=/bin", "A=of the file"],
+    }
+    (tmp_path / "process.json").write_text(json.dumps({**process, "user": {"uid": 0, "gid": 0}}))
+    files = ("--process", str(tmp_path / "process.json"), "--pid-file", str(tmp_path / "pid"))
+    runtime("exec", "--detach", *files, bundle.id, check=True)
+    pid = int((tmp_path / "pid").read_text())
+    until((bundle.rootfs / "ran").exists)
+    init = runtime.state(bundle.id)["pid"]
+    for kind in ("pid", "mnt", "net", "ipc", "uts"):
+        assert os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/{init}/ns/{kind}")
+    assert pid in json.loads(runtime("ps", "--format", "json", bundle.id, check=True).out)
+
+
+def test_exec_of_what_is_not_there(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    done = runtime("exec", bundle.id, "nowhere")
+    assert done.code == 255
+    assert "executable file not found in $PATH" in done.err
+
+
+def test_exec_in_what_has_ended(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("true")
+    runtime.until(bundle.id, "stopped")
+    done = runtime("exec", bundle.id, "true")
+    assert done.code == 255
+    assert "stopped" in done.err
+
+
+def test_no_descriptor_reaches_the_container(bundle: Bundle) -> None:
+    """But those of --preserve-fds."""
+    read, write = os.pipe()
+    try:
+        os.set_inheritable(write, True)
+        out = bundle.sh("ls -l /proc/self/fd", check=True, close_fds=False).out
+    finally:
+        os.close(read)
+        os.close(write)
+    targets = [line.split(" -> ")[1] for line in out.splitlines() if " -> " in line]
+    assert len([t for t in targets if not t.startswith("/proc/")]) == 3, out
+
+
+def test_preserved_descriptors(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("through\n")
+    fd = os.open(tmp_path / "given", os.O_RDONLY)
+    bundle.write("sh", "-c", "cat <&3")
+    runtime = bundle.runtime
+    command = runtime.command("run", "--preserve-fds", "1", "--bundle", str(bundle.path), bundle.id)
+    done = subprocess.run(
+        ["sh", "-c", f'exec 3</dev/fd/{fd}; exec "$@"', "sh", *command],
+        pass_fds=[fd], capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    os.close(fd)
+    assert (done.returncode, done.stdout) == (0, "through\n")
+
+
+@contextlib.contextmanager
+def console_socket(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(20)
+        yield listener
+
+
+def receive(listener: socket.socket) -> int:
+    with listener.accept()[0] as peer:
+        _, fds, _, _ = socket.recv_fds(peer, 4096, 1)
+        return fds[0]
+
+
+def read_terminal(master: int) -> str:
+    said = b""
+    with contextlib.suppress(OSError):  # EIO: the last slave is closed
+        while data := os.read(master, 4096):
+            said += data
+    return said.decode()
+
+
+def test_terminal_through_a_console_socket(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.process.update(terminal=True, consoleSize={"height": 30, "width": 100})
+    with console_socket(tmp_path / "c") as listener:
+        bundle.create(
+            "sh",
+            "-c",
+            "tty; test -c /dev/console && echo console",
+            flags=("--console-socket", str(tmp_path / "c")),
+        )
+        master = receive(listener)
+    assert os.get_terminal_size(master) == (100, 30)
+    runtime("start", bundle.id, check=True)
+    assert read_terminal(master).split() == ["/dev/pts/0", "console"]
+    os.close(master)
+
+
+def test_exec_with_a_terminal(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.start("sleep", "60")
+    with console_socket(tmp_path / "c") as listener:
+        flags = ("--tty", "--detach", "--console-socket", str(tmp_path / "c"))
+        runtime("exec", *flags, bundle.id, "tty", check=True)
+        master = receive(listener)
+    assert read_terminal(master).strip().startswith("/dev/pts/")
+    os.close(master)
+
+
+def test_terminal_without_a_console_socket(bundle: Bundle) -> None:
+    bundle.process["terminal"] = True
+    done = bundle.create("true", check=False)
+    assert done.code != 0
+    assert "console socket" in done.err
+
+
+def test_cpu_affinity_of_an_exec(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.start("sleep", "60")
+    process: dict[str, Any] = {
+        "args": ["grep", "Cpus_allowed_list", "/proc/self/status"],
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+    }
+    process["execCPUAffinity"] = {"initial": "0", "final": "1" if (os.cpu_count() or 1) > 1 else "0"}
+    (tmp_path / "process.json").write_text(json.dumps({**process, "user": {"uid": 0, "gid": 0}}))
+    done = runtime("exec", "--process", str(tmp_path / "process.json"), bundle.id, check=True)
+    assert done.out.split() == ["Cpus_allowed_list:", process["execCPUAffinity"]["final"]]
