@@ -48,7 +48,12 @@ class FsMount:
         return f"mount {self.fstype} on {self.target}"
 
     def execute(self, root: Root) -> None:
-        self.mount_on(self._target(root))
+        fd = self._target(root)
+        below = os.dup(fd) if self.options.copy_up else -1
+        self.mount_on(fd)
+        if below >= 0:
+            self._fill(root, below)
+            os.close(below)
         if self.options.propagation or self.options.recursive_set or self.options.recursive_clear:
             fd = root.open(self.target)
             _set_attributes(fd, mounts.Options(0, 0, *self.options[2:]), about=self.target)
@@ -57,19 +62,20 @@ class FsMount:
     def mount_on(self, fd: int) -> None:
         """The mount itself; closes `fd`."""
         try:
-            self._mount(root, fd)
+            self._mount(fd)
         finally:
             os.close(fd)
 
-    def _mount(self, root: Root, fd: int) -> None:
+    def _mount(self, fd: int) -> None:
         copies = self.options.copy_up
         flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly or copies else 0)
         about = f"{self.fstype} on {self.target}"
         sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None, about=about)
-        if not copies:
-            return
+
+    def _fill(self, root: Root, below: int) -> None:
+        """tmpcopyup: from the directory that the mount covers."""
         made = root.open(self.target)
-        copyup.copy(fd, made)  # `fd` is still the directory below the mount
+        copyup.copy(below, made)
         if self.options.flags & sc.MS_RDONLY and not self.late_readonly:
             sc.mount_setattr(made, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_RDONLY, about=self.target)
         os.close(made)
