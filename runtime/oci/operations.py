@@ -430,7 +430,11 @@ class Console:
         there, wanted = os.fstat(tree), os.fstat(self.slave)
         if (there.st_rdev, there.st_ino, there.st_dev) != (wanted.st_rdev, wanted.st_ino, wanted.st_dev):
             raise SpecError(f"console: {path} is not the terminal that was given")
-        target = root.make("/dev/console", directory=False)
+        os.close(root.make("/dev/console", directory=False))
+        try:
+            target = root.open("/dev/console", resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+        except SyscallError as error:
+            raise SpecError("console: /dev/console of the image is not a plain file") from error
         if not stat.S_ISREG(os.fstat(target).st_mode):
             # CVE-2025-52565: only a plain file of ours may be covered, never what a link or a mount put there
             raise SpecError("console: /dev/console of the image is not a plain file")

@@ -18,7 +18,13 @@ from runtime.errors import SyscallError
 _NOT_FORWARDED: Final = frozenset(
     {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG}
 )
+_FORWARDED: Final = frozenset(range(1, 32)) - _NOT_FORWARDED
 _CHUNK: Final = 65536
+
+
+def hold_signals() -> None:
+    """From here on a signal waits for `attend` to send it on; before the program runs, so that none is lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
 
 
 def attend(pid: int, pidfd: int, master: int = -1) -> int:
@@ -69,6 +75,7 @@ def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
                 signal.signal(number, lambda *_: None)
     previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     undo.callback(signal.set_wakeup_fd, previous)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     return read, pidfd
 
 

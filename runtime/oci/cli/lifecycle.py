@@ -277,6 +277,10 @@ def run(at: Context, flags: Flags, arguments: list[str]) -> int:
         if stays and not flags.get("no-subreaper"):
             sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)
         made, entry = _create(at, flags, arguments[0], always, detached=False, stays=stays)
+        if stays:
+            from runtime.oci.cli import foreground
+
+            foreground.hold_signals()
         try:
             made.start()
             _after_start(at, entry)
@@ -286,8 +290,6 @@ def run(at: Context, flags: Flags, arguments: list[str]) -> int:
         if not stays:
             os.close(made.pidfd)
             return 0
-        from runtime.oci.cli import foreground
-
         keeper = flags.get("_terminal")
         code = foreground.attend(made.pid, made.pidfd, keeper.release() if keeper is not None else -1)
         if not flags.get("keep"):

@@ -11,7 +11,7 @@ from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, SpecError, StateError
 from runtime.oci import container as engine
-from runtime.oci.cli import lifecycle, store
+from runtime.oci.cli import foreground, lifecycle, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.options import UsageError
 from runtime.oci.cli.store import PAUSED, STOPPED
@@ -50,6 +50,8 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
             always.callback(os.close, slave)
         if not detach and not flags.get("no-subreaper"):
             sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)
+        if not detach:
+            foreground.hold_signals()
         command = engine.Command(dies_with_us=not detach, preserve=preserve, ignore_paused=True)
         try:
             pending = made.begin_exec(
@@ -72,8 +74,6 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
         if detach:
             os.close(handle.pidfd)
             return 0
-    from runtime.oci.cli import foreground
-
     return foreground.attend(handle.pid, handle.pidfd, master)
 
 
