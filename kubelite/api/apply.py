@@ -261,22 +261,50 @@ def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = ""
 
 
 def execute(plan: Plan) -> None:
-    """Write each file beside its place and rename it there; a reader sees the old or the new one, whole."""
+    """Write each file beside its place and rename it there; a reader sees the old or the new one, whole. On the disk
+    when it returns: what was acknowledged outlives a power cut."""
+    changed: dict[str, None] = {}  # directories, in the order in which they have to be synced
     for path, text in plan.writes.items():
         try:
+            for directory in _make_directories(os.path.dirname(path)):
+                changed[directory] = None
             if text is None:
                 os.unlink(path)
             else:
                 _replace(
                     path, text, private=any(o.key.kind == "Secret" and o.file == path for o in plan.outcomes)
                 )
+            changed[os.path.dirname(path)] = None
         except OSError as error:
             raise ApiError("InternalError", f"cannot write {path}: {error.strerror}") from error
+    for directory in changed:
+        try:
+            _sync(directory)
+        except OSError as error:
+            raise ApiError("InternalError", f"cannot sync {directory}: {error.strerror}") from error
+
+
+def _make_directories(path: str) -> list[str]:
+    """Make what is missing; the directories that have a new entry."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        os.mkdir(directory)
+    return [os.path.dirname(directory) for directory in reversed(missing)]
+
+
+def _sync(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace(path: str, text: str, *, private: bool) -> None:
     directory, name = os.path.split(path)
-    os.makedirs(directory, exist_ok=True)
     mode = 0o600 if private else 0o644
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(path).st_mode & 0o777

@@ -1,0 +1,139 @@
+"""Programs whose writes are recorded: `python -m tests.chaos.power_writer store|manifests|images DIRECTORY`.
+
+After each step a mark says what there is now, and whether a power cut may still take it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubelite.api import apply
+from runtime.images.client import ImageClient
+from state.errors import AlreadyExists, NotFound
+from state.store import ContainerRow, Store
+from tests.chaos.powercut import mark
+
+STEPS = 60
+LARGE = 400_000  # bytes of a document now and then, so that SQLite's log is folded into the file more than once
+
+
+def content(store: Store) -> dict[str, str]:
+    """What a store holds: object or row → its newest version."""
+    found = {
+        f"{kind} {record.name}": str(record.doc["value"])
+        for kind in ("Pod", "Event")
+        for record in store.list(kind)
+    }
+    rows = [row for uid in store.pods_with_containers() for row in store.containers(uid)]
+    return found | {f"row {row.id}": str(row.doc["value"]) for row in rows}
+
+
+@dataclass(slots=True)
+class _Hand:
+    """Draws the steps."""
+
+    store: Store
+    rng: random.Random
+    step: int = 0
+
+    async def one(self) -> bool:
+        """A step; whether it is on the disk now."""
+        durable = self.rng.random() < 0.6
+        value = f"{self.step}:{'x' * (LARGE if self.rng.random() < 0.15 else self.rng.randrange(3000))}"
+        uid = f"u{self.rng.randrange(8)}"
+        kind, doc = "Pod", {"metadata": {"name": uid, "uid": uid}, "value": value}
+        known = self.store.get_uid(uid) is not None
+        match self.rng.randrange(5):
+            case 0 if known:
+                await self.store.delete(uid)
+                return True
+            case 1:
+                row = ContainerRow(f"c-{uid}", uid, "main", self.step, "running", 0.0, {"value": value})
+                await self.store.put_containers({row.id: row}, durable=durable)
+            case 2:
+                await self.store.forget_containers(uid, durable=durable)
+            case _ if known:
+                with contextlib.suppress(NotFound):  # one of those beside removed it
+                    await self.store.update(kind, doc, durable=durable)
+            case _:
+                with contextlib.suppress(AlreadyExists):
+                    await self.store.create(kind, doc, durable=durable)
+        return durable
+
+
+async def write_store(directory: Path, seed: int) -> None:
+    """Opened, written to, closed, and all of it again."""
+    rng = random.Random(seed)
+    hand = _Hand(None, rng)  # type: ignore[arg-type]
+    for _ in range(2):
+        hand.store = Store.open(str(directory / "state.db"))
+        for _ in range(STEPS // 2):
+            hand.step += 1
+            if rng.random() < 0.2:  # several at once share a commit
+                durable = all(await asyncio.gather(*(hand.one() for _ in range(3))))
+                mark({"content": content(hand.store), "durable": durable, "together": True})
+            else:
+                durable = await hand.one()
+                mark({"content": content(hand.store), "durable": durable, "together": False})
+        await hand.store.close()
+        mark({"content": content(hand.store), "durable": True, "together": False})
+
+
+def write_manifests(directory: Path) -> None:
+    files: dict[str, str] = {}
+    steps: list[dict[str, str | None]] = [
+        {"a.yaml": "first\n" * 400},
+        {"b.yaml": "second\n", "team/c.yaml": "third\n"},
+        {"a.yaml": "fourth\n" * 300},
+        {"b.yaml": None, "a.yaml": "fifth\n"},
+        {"team/c.yaml": None},
+    ]
+    for step in steps:
+        writes = {str(directory / name): text for name, text in step.items()}
+        apply.execute(apply.Plan(writes, ()))
+        for name, text in step.items():
+            files.pop(name, None)
+            files |= {name: text} if text is not None else {}
+        mark({"content": files})
+
+
+async def write_images(directory: Path, archive: str) -> None:
+    """One packed, one loaded, one removed."""
+    client = ImageClient(str(directory / "images"))
+    names: list[str] = []
+
+    async def then(work: Any, now: list[str]) -> None:
+        await work
+        mark({"names": now})
+
+    busybox = shutil.which("busybox") or "busybox"
+    names.append("localhost/packed:1")
+    await then(client.pack([busybox], names[0]), names)
+    await then(client.load(archive), [*names, "localhost/loaded:1"])
+    await then(client.remove(names[0]), ["localhost/loaded:1"])
+    await client.close()
+
+
+def main() -> None:
+    what, *arguments, directory = sys.argv[1:]
+    match what:
+        case "store":
+            asyncio.run(write_store(Path(directory), int(arguments[0])))
+        case "manifests":
+            write_manifests(Path(directory))
+        case "images":
+            asyncio.run(write_images(Path(directory), arguments[0]))
+        case _:
+            raise SystemExit(json.dumps({"unknown": what}))
+
+
+if __name__ == "__main__":
+    main()
