@@ -217,7 +217,12 @@ def sessions(root: str) -> Iterator[tuple[str, bool]]:
 
 
 def sweep_stale(root: str) -> None:
-    """Delete what writers that died left behind. Needs the lock: no session is caught between mkdir and flock."""
+    """Delete what writers that died left behind. Needs the lock: no session is caught between mkdir and flock, and no
+    index between its writing and its renaming."""
+    for name in os.listdir(root):
+        if name.endswith(".tmp"):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(root, name))
     for path, alive in list(sessions(root)):
         if not alive:
             remove_tree(path)

@@ -7,8 +7,12 @@ disks that a crash after each of those changes may leave, and each is opened by 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import json
 import os
 import random
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from runtime.images.content import Session, prepare
+from runtime.images.manifests import this_platform
 from runtime.images.store import ImageStore
 from state.store import Store
 from tests.chaos.power_writer import content
@@ -39,7 +45,7 @@ def _crashes(
     """(marks acknowledged before it, the marks of all, what was done) for crash after crash, laid out in `into`."""
     rng = random.Random(seed)
     disk, marks = Disk(below), [entry.mark for entry in entries if entry.kind == "mark"]
-    telling = {at for at, entry in enumerate(entries) if entry.kind not in ("write", "truncate")}
+    telling = {at for at, entry in enumerate(entries) if entry.kind in ("sync", "syncfs", "rename", "mark")}
     chosen = {*telling, *(at - 1 for at in telling), len(entries) - 1}
     others = sorted(set(range(len(entries))) - chosen)
     chosen |= set(rng.sample(others, min(len(others), max(0, samples - len(chosen)))))
@@ -96,3 +102,85 @@ def test_manifests_after_a_crash_at_any_write_of_apply(place: Path) -> None:
             ), f"{what}: {({k: len(v) for k, v in found.items()})}"
 
 
+
+
+def test_images_after_a_crash_at_any_write(place: Path) -> None:
+    """An image that is listed is whole, whenever the power failed, and the next writer clears up."""
+    below, entries = recorded(
+        place, "tests.chaos.power_writer", "images", str(_archive(place / "archive.tar"))
+    )
+    whole = _layers(below, entries, place / "whole")
+    for done, marks, what in _crashes(below, entries, place / "crashed", 1):
+        root = place / "crashed" / "images"
+        store = ImageStore(str(root))
+        prepare(str(root))
+        with Session(store):
+            pass
+        assert store.check(deep=True) == [], what
+        found = sorted(record.reference for record in store.list())
+        states = [[], *(sorted(mark["names"]) for mark in marks)]
+        assert found in states[done : done + 2], what
+        for record in store.list():
+            for layer in record.layers:
+                assert _tree(Path(layer)) == whole[Path(layer).name], (what, layer)
+
+
+def _layers(below: Path, entries: list[Entry], into: Path) -> dict[str, dict[str, bytes]]:
+    """What is in each layer at the moment of some acknowledgement."""
+    disk, found = Disk(below), {}
+    for entry in entries:
+        if entry.kind != "mark":
+            disk.apply(entry)
+            continue
+        disk.crash(Loss.NOTHING, random.Random(0), into)
+        found |= {path.name: _tree(path) for path in (into / "images" / "layers").iterdir()}
+    return found
+
+
+def _tree(root: Path) -> dict[str, bytes]:
+    """Path → what is there."""
+    found = {}
+    for path in root.rglob("*"):
+        name = str(path.relative_to(root))
+        if path.is_symlink():
+            found[name] = b"-> " + os.fsencode(os.readlink(path))
+        else:
+            found[name] = b"/" if path.is_dir() else path.read_bytes()
+    return found
+
+
+def _archive(path: Path) -> Path:
+    """What `docker save` makes: two layers, files, a hard link and one that replaces another."""
+    layers = [
+        _tar({"etc/motd": b"hello" * 4000, "bin/tool": b"#!" * 50_000}, links={"bin/other": "bin/tool"}),
+        _tar({"etc/motd": b"bye", "srv/data": bytes(range(256)) * 500}),
+    ]
+    config = {
+        "architecture": this_platform().architecture,
+        "os": "linux",
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers],
+        },
+        "config": {"Cmd": ["/bin/tool"]},
+    }
+    manifest = [
+        {"Config": "config.json", "RepoTags": ["localhost/loaded:1"], "Layers": ["0.tar", "1.tar"]}
+    ]
+    files = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
+    path.write_bytes(_tar(files | {f"{n}.tar": layer for n, layer in enumerate(layers)}))
+    return path
+
+
+def _tar(files: dict[str, bytes], *, links: dict[str, str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            archive.addfile(member)
+    return buffer.getvalue()
