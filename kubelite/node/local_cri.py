@@ -435,6 +435,7 @@ class LocalCri:
         """Make the bundle directory and the log's; what the shim needs to know of them."""
         bundle = self.bundle(request.uid, request.name, request.attempt)
         if os.path.isdir(bundle):  # left by a daemon that was killed here: its instance was never recorded
+            _remove_links(f"{self._settings.log_dir}/containers", request.log_path)
             _remove_trees([bundle])
         for name in ("upper", "work", "merged"):
             os.makedirs(f"{bundle}/{name}", mode=0o755)
@@ -679,18 +680,20 @@ def _remove_trees(paths: Iterable[str]) -> None:
 
 
 def _remove_links(directory: str, target: str) -> None:
-    """Remove the links to what is in a log directory (…/<namespace>_<pod>_<uid>)."""
-    namespace, _, rest = os.path.basename(target).partition("_")
+    """Remove the links to a log, or to what is in a log directory (…/<namespace>_<pod>_<uid>)."""
+    pod_dir = os.path.dirname(os.path.dirname(target)) if target.endswith(".log") else target
+    namespace, _, rest = os.path.basename(pod_dir).partition("_")
     prefix = f"{rest.rpartition('_')[0]}_{namespace}_"[:200]
     with contextlib.suppress(OSError):
         for name in os.listdir(directory):
             link = f"{directory}/{name}"
-            if name.startswith(prefix) and _leads_below(link, target):
+            if name.startswith(prefix) and _leads_to(link, target):
                 os.unlink(link)
 
 
-def _leads_below(link: str, directory: str) -> bool:
-    return os.path.islink(link) and os.readlink(link).startswith(f"{directory}/")
+def _leads_to(link: str, target: str) -> bool:
+    found = os.readlink(link) if os.path.islink(link) else ""
+    return found == target or found.startswith(f"{target}/")
 
 
 def _remove_log(path: str) -> None:

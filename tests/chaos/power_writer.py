@@ -22,7 +22,9 @@ from state.store import ContainerRow, Store
 from tests.chaos.powercut import mark
 
 STEPS = 60
-LARGE = 400_000  # bytes of a document now and then, so that SQLite's log is folded into the file more than once
+LARGE = (
+    400_000  # bytes of a document now and then, so that SQLite's log is folded into the file more than once
+)
 
 
 def content(store: Store) -> dict[str, str]:

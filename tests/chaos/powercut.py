@@ -166,29 +166,31 @@ class Disk:
             kept = [name for name in kept if rng.random() < 0.5]
         elif loss is Loss.TAIL:
             kept = kept[: rng.randint(0, len(kept))]
-        self._lay(self._tree(kept), self._root, into, loss, rng, {})
+        self._lay(self._root, into, _Layout(self._tree(kept), loss, rng))
 
-    def _lay(
-        self,
-        tree: dict[int, dict[str, int]],
-        directory: int,
-        into: Path,
-        loss: Loss,
-        rng: random.Random,
-        laid: dict[int, Path],
-    ) -> None:
-        for name, number in sorted(tree.get(directory, {}).items()):
+    def _lay(self, directory: int, into: Path, layout: _Layout) -> None:
+        for name, number in sorted(layout.tree.get(directory, {}).items()):
             file, path = self._files[number], into / name
             if stat.S_ISDIR(file.mode):
                 path.mkdir(stat.S_IMODE(file.mode) | 0o700)
-                self._lay(tree, number, path, loss, rng, laid)
+                self._lay(number, path, layout)
             elif stat.S_ISLNK(file.mode):
                 path.symlink_to(file.target)
-            elif number in laid:
-                path.hardlink_to(laid[number])
+            elif number in layout.laid:
+                path.hardlink_to(layout.laid[number])
             else:
-                laid[number] = path
-                path.write_bytes(_content(file, loss, rng))
+                layout.laid[number] = path
+                path.write_bytes(_content(file, layout.loss, layout.rng))
+
+
+@dataclass(slots=True)
+class _Layout:
+    """One outcome, as it is written out."""
+
+    tree: dict[int, dict[str, int]]
+    loss: Loss
+    rng: random.Random
+    laid: dict[int, Path] = field(default_factory=dict)
 
 
 def _put(content: bytearray, data: _Data) -> None:

@@ -1,4 +1,4 @@
-"""The power is cut between any two writes, and any part of what was not yet synced is lost: what was acknowledged is there.
+"""The power is cut between any two writes, and any part of what was not synced is lost: what was acknowledged is there.
 
 The programs in power_writer.py run once, with every change they make to the disk recorded; powercut.py then makes the
 disks that a crash after each of those changes may leave, and each is opened by the code that would open it.
@@ -99,9 +99,7 @@ def test_manifests_after_a_crash_at_any_write_of_apply(place: Path) -> None:
             states = [{}, *(mark["content"] for mark in marks)]
             assert found == states[done] or (
                 done < len(marks) and _between(found, states[done], states[done + 1], together=True)
-            ), f"{what}: {({k: len(v) for k, v in found.items()})}"
-
-
+            ), f"{what}: { ({k: len(v) for k, v in found.items()}) }"
 
 
 def test_images_after_a_crash_at_any_write(place: Path) -> None:
@@ -127,7 +125,8 @@ def test_images_after_a_crash_at_any_write(place: Path) -> None:
 
 def _layers(below: Path, entries: list[Entry], into: Path) -> dict[str, dict[str, bytes]]:
     """What is in each layer at the moment of some acknowledgement."""
-    disk, found = Disk(below), {}
+    found: dict[str, dict[str, bytes]] = {}
+    disk = Disk(below)
     for entry in entries:
         if entry.kind != "mark":
             disk.apply(entry)
@@ -164,9 +163,7 @@ def _archive(path: Path) -> Path:
         },
         "config": {"Cmd": ["/bin/tool"]},
     }
-    manifest = [
-        {"Config": "config.json", "RepoTags": ["localhost/loaded:1"], "Layers": ["0.tar", "1.tar"]}
-    ]
+    manifest = [{"Config": "config.json", "RepoTags": ["localhost/loaded:1"], "Layers": ["0.tar", "1.tar"]}]
     files = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
     path.write_bytes(_tar(files | {f"{n}.tar": layer for n, layer in enumerate(layers)}))
     return path

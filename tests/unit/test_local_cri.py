@@ -260,6 +260,22 @@ async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container
     assert os.listdir(tmp_path / "containers") == [other.name]
 
 
+async def test_a_link_to_a_log_goes_with_the_instance_that_a_killed_daemon_never_recorded(
+    cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor has the same number, and so the same log: removed with that one, it would leave a link behind."""
+
+    async def dies(_request: CreateContainer) -> None:
+        raise RuntimeFault("the daemon was killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shim, "create", dies)
+        with pytest.raises(RuntimeFault):
+            await cri.start_container(request(tmp_path, "c1"))
+    await cri.start_container(request(tmp_path, "c2"))
+    assert os.listdir(tmp_path / "containers") == ["web_default_a-c2.log"]
+
+
 async def test_a_log_goes_with_its_container_unless_another_writes_it(
     cri: LocalCri, shim: Shim, tmp_path: Path
 ) -> None:
