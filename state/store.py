@@ -6,7 +6,8 @@ that arrive while a commit is under way share the next one (group commit), so a 
 disk flushes instead of 200. The store knows no kinds: a document is a dictionary with `metadata`.
 
 A write is on the disk when it returns, unless its caller says that it need not be (`durable=False`: a power cut may
-undo it, as long as no durable write came after it). One that is in no hurry (`delay`, seconds) waits for one that is.
+undo it, as long as no durable write came after it; one that changes nothing writes nothing). One that is in no hurry
+(`delay`, seconds) waits for one that is.
 
 A file that SQLite finds damaged is set aside as `state.db.damaged-<unix time>` and a new one begins; `Store.set_aside`
 names it so that the daemon can say so and rebuild from the manifests and from what runs. A disk that is full is met

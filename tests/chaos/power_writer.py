@@ -47,7 +47,11 @@ class _Hand:
     step: int = 0
 
     async def one(self) -> bool:
-        """A step; whether it is on the disk now."""
+        """A step; whether it is on the disk now. (One that changes nothing writes nothing.)"""
+        before = self.store.resource_version, content(self.store)
+        return await self._one() and (self.store.resource_version, content(self.store)) != before
+
+    async def _one(self) -> bool:
         durable = self.rng.random() < 0.6
         value = f"{self.step}:{'x' * (LARGE if self.rng.random() < 0.15 else self.rng.randrange(3000))}"
         uid = f"u{self.rng.randrange(8)}"
