@@ -10,16 +10,19 @@ import contextlib
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos.machine import Machine
 from tests.chaos.monkey import Failure, Monkey
-from tests.e2e.node import pack_image
+from tests.e2e import node
 
+PATIENCE = 5.0  # a node that is being broken may share its machine with all the other tests
 DISK_MB = 256  # of the file system that the root directory is on, so that it can be filled
 
 
@@ -50,26 +53,39 @@ def main() -> int:
     if os.geteuid() != 0:
         print("chaos needs root: it drives a whole node", file=sys.stderr)
         return 2
+    node.PATIENCE = max(node.PATIENCE, PATIENCE)
     base = Path(tempfile.mkdtemp(prefix="kubelite-chaos-"))
     print(f"chaos with seed {options.seed}, {options.pods} pods, {options.seconds:g} s", flush=True)
-    until = time.monotonic() + options.seconds
     try:
-        images = pack_image(base / "pack")
-        with monkey(base / "node", images, seed=options.seed, size=options.pods) as found:
-            found.say = lambda line: print(line, flush=True)
-            while time.monotonic() < until and not 0 < options.rounds <= found.rounds:
-                found.round()
-        print(found.summary())
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        kept = Path(tempfile.gettempdir()) / f"kubelite-chaos-{options.seed}.log"
-        shutil.copy(base / "node" / "daemon.log", kept)
-        print(f"the daemon's log is {kept}", file=sys.stderr)
-        replay = f"python -m tests.chaos --seed {options.seed} --pods {options.pods} --rounds {found.rounds}"
-        print(f"to replay: {replay}", file=sys.stderr)
-        return 1
+        return _run(base, options)
     finally:
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _run(base: Path, options: argparse.Namespace) -> int:
+    """The last line says how it went."""
+    found = None
+    try:
+        images = node.pack_image(base / "pack")
+        with monkey(base / "node", images, seed=options.seed, size=options.pods) as found:
+            found.say = lambda line: print(line, flush=True)
+            until = time.monotonic() + options.seconds
+            while time.monotonic() < until and not 0 < options.rounds <= found.rounds:
+                found.round()
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
+        print(error if isinstance(error, Failure) else traceback.format_exc(), file=sys.stderr)
+        kept = Path(tempfile.gettempdir()) / f"kubelite-chaos-{options.seed}.log"
+        with contextlib.suppress(OSError):
+            shutil.copy(base / "node" / "daemon.log", kept)
+        reason = error.reason if isinstance(error, Failure) else str(error).partition("\n")[0]
+        rounds = found.rounds if found else 0
+        print(
+            f"FAILED in round {rounds}: {reason}; the daemon's log is {kept}; to replay: "
+            f"python -m tests.chaos --seed {options.seed} --pods {options.pods} --rounds {rounds}",
+            flush=True,
+        )
+        return 1
+    print(found.summary())
     return 0
 
 

@@ -30,7 +30,7 @@ class Unreachable(Exception):
 
 class _Unix(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=10.0)
+        super().__init__("localhost", timeout=30.0)
         self._path = path
 
     def connect(self) -> None:

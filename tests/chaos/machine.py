@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos import lens
+from tests.chaos.strike import Strike
 from tests.e2e.node import Node
 
 #: Crashed containers come back at once, so that a test waits for nothing.
@@ -27,11 +28,19 @@ class Machine(Node):
 
     disk_mb: int = 0
     preload: str = ""  # the library that makes the clock ours, "" = the machine's clock
+    strike: Strike | None = None  # kills a process of the node at its Nth call
 
     @classmethod
     @contextlib.contextmanager
     def running(
-        cls, base: Path, images: Path, *, disk_mb: int = 0, clock: bool = False, **settings: str
+        cls,
+        base: Path,
+        images: Path,
+        *,
+        disk_mb: int = 0,
+        clock: bool = False,
+        strike: bool = False,
+        **settings: str,
     ) -> Iterator[Machine]:
         """Started; clean at the end, or the test fails."""
         machine = cls(
@@ -43,6 +52,8 @@ class Machine(Node):
             if clock:
                 machine.preload = str(_compile(base))
                 machine.step_clock(0.0)
+            if strike:
+                machine.strike = stack.enter_context(Strike.ready(base))
             machine.prepare()
             subprocess.run(["cp", "-a", str(images), str(machine.root / "images")], check=True)
             try:
@@ -60,6 +71,8 @@ class Machine(Node):
         found = Node.environ(self)
         if self.preload:
             found |= {"LD_PRELOAD": self.preload, "CHAOS_CLOCK": str(self._clock)}
+        if self.strike is not None:
+            found |= self.strike.environment
         return found
 
     def leftovers(self) -> list[str]:

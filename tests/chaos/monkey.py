@@ -21,8 +21,11 @@ from tests.chaos.machine import Machine
 from tests.chaos.model import Model, Seen, Wanted
 from tests.e2e.node import KUBELITE, REPO
 
-LAG = 1.0  # seconds within which what is has been written down
-QUIET = 90.0  # seconds within which everything has to be in order again
+# Within both, what is has been written down, or everything is in order again. Beside other load a second is worth less
+# than a look, which takes longer then.
+LAG, LAG_LOOKS = 3.0, 5
+QUIET, QUIET_LOOKS = 90.0, 300
+HANGS = 120.0  # seconds after which a command, or a daemon that is to stop, is not believed to end any more
 GARBAGE = (
     b"",
     b"apiVersion: v1\nkind: Pod\nmetadata: {name: ",
@@ -33,7 +36,11 @@ GARBAGE = (
 
 
 class Failure(AssertionError):
-    """The model does not hold."""
+    """The model does not hold: everything that is known of it, and the first reason."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -108,28 +115,35 @@ class Monkey:
         began = time.monotonic()
         seen = self._settled()
         faults = self._end_beside()
-        if self.model.broken(
-            seen, self.machine
-        ):  # or only not written down yet, in a look that took a moment
-            time.sleep(LAG)
-            seen = self._settled()
-            faults += self.model.broken(seen, self.machine)
-        if faults:
-            raise self._failure(faults)
+        seen, broken = self._written_down(seen)
+        if faults or broken:
+            raise self._failure(faults + broken)
         self.model.remember(seen, self.machine)
         self.say(
             f"round {self.rounds}: {len(self._history)} moves, quiet after {time.monotonic() - began:.1f} s, "
             f"{len(self.model.wanted)} pods, {sum(self.kills.values())} kills survived"
         )
 
+    def _written_down(self, seen: Seen) -> tuple[Seen, list[str]]:
+        """What nothing can mend, or was it only not written down yet, in a look that took a moment?"""
+        began, looks = time.monotonic(), 0
+        broken = self.model.broken(seen, self.machine)
+        while broken and (time.monotonic() - began < LAG or looks < LAG_LOOKS):
+            time.sleep(0.3)
+            looks += 1
+            seen = self._settled()
+            broken = self.model.broken(seen, self.machine)
+        return seen, broken
+
     def _settled(self) -> Seen:
         """The first look at which everything has come about."""
-        began = time.monotonic()
+        began, looks = time.monotonic(), 0
         reasons = ["nothing was seen"]
         seen: Seen | None = None
         while reasons:
-            if time.monotonic() - began > QUIET:
+            if time.monotonic() - began > QUIET and looks > QUIET_LOOKS:
                 raise self._failure(reasons)
+            looks += 1
             time.sleep(0.05)
             assert self.machine.daemon is not None
             if self.machine.daemon.poll() is not None:
@@ -147,7 +161,8 @@ class Monkey:
         words = "\n  ".join(reasons[:20])
         return Failure(
             f"seed {self.seed}, round {self.rounds}: the model does not hold:\n  {words}\n"
-            f"the moves of this round:\n  {moves}\n-- daemon:\n{self.machine.tail(60)}"
+            f"the moves of this round:\n  {moves}\n-- daemon:\n{self.machine.tail(60)}",
+            reasons[0],
         )
 
     # -- orders -------------------------------------------------------------------------------------------------
@@ -290,7 +305,7 @@ class Monkey:
             if one.kind == "logs":
                 one.process.terminate()
             try:
-                code = one.process.wait(20)
+                code = one.process.wait(HANGS)
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
@@ -352,7 +367,11 @@ class Monkey:
     def _restart(self) -> str:
         self.daemon_died = True
         assert self.machine.daemon is not None
-        self.machine.kill(signal.SIGTERM)
+        self.machine.daemon.send_signal(signal.SIGTERM)
+        try:
+            self.machine.daemon.wait(HANGS)
+        except subprocess.TimeoutExpired:
+            raise self._failure([f"the daemon does not end within {HANGS:g} s of SIGTERM"]) from None
         self.machine.start(wait=False)
         self.orders["restart"] += 1
         return "restart daemon"
