@@ -4,8 +4,9 @@ SQLite in WAL mode with `synchronous=FULL`: a commit that returned is on the dis
 and https://sqlite.org/pragma.html#pragma_synchronous), so what was acknowledged is there after a power cut. Writes
 that need not be (Store: `durable=False`) are committed with NORMAL: a power cut may take the newest of them, to the
 last durable one, and nothing else; the death of a process takes none.
-`PRAGMA user_version` counts migrations. Migrations only ever add tables and columns with defaults, so that a daemon one
-version older still opens the file (it ignores what it does not know).
+`PRAGMA user_version` counts migrations. Migrations add tables and columns with defaults, so that an older daemon still
+opens the file (it ignores what it does not know). One that cannot keep to that raises OLDEST_READER: an older daemon
+then refuses the file, and says so, rather than lose what it does not understand. All steps are one transaction.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _TABLES = (
 #: One SQL list a version: MIGRATIONS[n] brings user_version n to n + 1. Version 1 is the tables above.
 MIGRATIONS: tuple[tuple[str, ...], ...] = ((),)
 SCHEMA_VERSION = len(MIGRATIONS)
+#: The oldest schema version whose code may open a file that this one wrote; the file says it, too.
+OLDEST_READER = 1
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
 
@@ -40,19 +43,39 @@ PUT_OBJECT = """INSERT INTO objects (uid, kind, namespace, name, resource_versio
 PUT_CONTAINER = """INSERT INTO containers (id, pod_uid, name, attempt, state, updated_at, doc)
     VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at, doc = excluded.doc"""
+GET_OLDEST_READER = "SELECT value FROM meta WHERE key = 'oldest_reader'"
+PUT_OLDEST_READER = "INSERT OR REPLACE INTO meta (key, value) VALUES ('oldest_reader', ?)"
 PUT_VERSION = "INSERT OR REPLACE INTO meta (key, value) VALUES ('resource_version', ?)"
 FORGET_OBJECT = "DELETE FROM objects WHERE uid = ?"
 FORGET_CONTAINER = "DELETE FROM containers WHERE id = ?"
 
 
+class TooNew(sqlite3.OperationalError):
+    """The file was written by a newer kubelite, which says that this one must not open it."""
+
+
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to `SCHEMA_VERSION`, within the caller's transaction. A newer file is left as it is: newer
-    versions only add."""
+    """Bring the file to `SCHEMA_VERSION`, within the caller's transaction. A newer file is left as it is. Raises
+    TooNew."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        _check_readable(connection, version)
+        return
     for statement in _TABLES:
         connection.execute(statement)
     for step in MIGRATIONS[max(version, 1) :]:
         for statement in step:
             connection.execute(statement)
     if version < SCHEMA_VERSION:
+        connection.execute(PUT_OLDEST_READER, (str(OLDEST_READER),))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _check_readable(connection: sqlite3.Connection, version: int) -> None:
+    oldest = connection.execute(GET_OLDEST_READER).fetchone()
+    if oldest is not None and int(oldest[0]) > SCHEMA_VERSION:
+        raise TooNew(
+            f"a newer kubelite wrote it (schema {version}, this one knows {SCHEMA_VERSION}); start that version again, "
+            "or move the file away to begin anew: what runs goes on running and is matched with its manifest by name, "
+            "but finished pods are forgotten and run again"
+        )

@@ -1,4 +1,4 @@
-"""Programs whose writes are recorded: `python -m tests.chaos.power_writer store|manifests|images DIRECTORY`.
+"""Programs whose writes are recorded: `python -m tests.chaos.power_writer store|migration|manifests|images DIRECTORY`.
 
 After each step a mark says what there is now, and whether a power cut may still take it back.
 """
@@ -17,8 +17,10 @@ from typing import Any
 
 from kubelite.api import apply
 from runtime.images.client import ImageClient
+from state import schema
 from state.errors import AlreadyExists, NotFound
 from state.store import ContainerRow, Store
+from tests.chaos import newer
 from tests.chaos.powercut import mark
 
 STEPS = 60
@@ -93,6 +95,23 @@ async def write_store(directory: Path, seed: int) -> None:
         mark({"content": content(hand.store), "durable": True, "together": False})
 
 
+async def migrate_store(directory: Path, seed: int) -> None:
+    """Written by this version, then opened and written by a newer one."""
+    hand = _Hand(Store.open(str(directory / "state.db")), random.Random(seed))
+    for version in ("this", "newer"):
+        if version == "newer":
+            for name, value in newer.changes().items():
+                setattr(schema, name, value)
+            hand.store = Store.open(str(directory / "state.db"))
+            mark({"content": content(hand.store), "durable": True, "together": False})
+        for _ in range(6):
+            hand.step += 1
+            durable = await hand.one()
+            mark({"content": content(hand.store), "durable": durable, "together": False})
+        await hand.store.close()
+        mark({"content": content(hand.store), "durable": True, "together": False})
+
+
 def write_manifests(directory: Path) -> None:
     files: dict[str, str] = {}
     steps: list[dict[str, str | None]] = [
@@ -133,6 +152,8 @@ def main() -> None:
     match what:
         case "store":
             asyncio.run(write_store(Path(directory), int(arguments[0])))
+        case "migration":
+            asyncio.run(migrate_store(Path(directory), int(arguments[0])))
         case "manifests":
             write_manifests(Path(directory))
         case "images":

@@ -7,11 +7,14 @@ disks that a crash after each of those changes may leave, and each is opened by 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
 import os
 import random
+import shutil
+import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +26,9 @@ import pytest
 from runtime.images.content import Session, prepare
 from runtime.images.manifests import this_platform
 from runtime.images.store import ImageStore
+from state import schema
 from state.store import Store
+from tests.chaos import newer
 from tests.chaos.power_writer import content
 from tests.chaos.powercut import Disk, Entry, Loss, recorded
 
@@ -69,21 +74,44 @@ def _between(found: dict[str, str], before: dict[str, str], after: dict[str, str
     return all(found.get(key) in (before.get(key), after.get(key)) for key in keys)
 
 
+def _check_store(root: Path, done: int, marks: list[Any], what: str) -> None:
+    store = Store.open(str(root / "state.db"))
+    found = content(store)
+    asyncio.run(store.close())
+    assert not store.set_aside, what
+    least = max((n for n in range(1, done + 1) if marks[n - 1]["durable"]), default=0)
+    states = [{}, *(mark["content"] for mark in marks)]
+    assert found == states[least] or any(
+        _between(found, states[n - 1], states[n], together=marks[n - 1]["together"])
+        for n in range(least + 1, min(done + 1, len(marks)) + 1)
+    ), f"{what}: not what it was after step {least}, the last that had to last, nor any later"
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_the_store_after_a_crash_at_any_write(place: Path, seed: int) -> None:
     below, entries = recorded(place, "tests.chaos.power_writer", "store", str(seed))
     assert sum(1 for entry in entries if entry.kind == "sync") > 50
     for done, marks, what in _crashes(below, entries, place / "crashed", seed):
-        store = Store.open(str(place / "crashed" / "state.db"))
-        found = content(store)
-        asyncio.run(store.close())
-        assert not store.set_aside, what
-        least = max((n for n in range(1, done + 1) if marks[n - 1]["durable"]), default=0)
-        states = [{}, *(mark["content"] for mark in marks)]
-        assert found == states[least] or any(
-            _between(found, states[n - 1], states[n], together=marks[n - 1]["together"])
-            for n in range(least + 1, min(done + 1, len(marks)) + 1)
-        ), f"{what}: not what it was after step {least}, the last that had to last, nor any later"
+        _check_store(place / "crashed", done, marks, what)
+
+
+def test_the_store_after_a_crash_at_any_write_of_a_migration(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer version opens it whether its steps had been taken or not, and so does the older one."""
+    below, entries = recorded(place, "tests.chaos.power_writer", "migration", "1")
+    for done, marks, what in _crashes(below, entries, place / "crashed", 1, samples=400):
+        shutil.rmtree(place / "older", ignore_errors=True)
+        shutil.copytree(place / "crashed", place / "older")
+        _check_store(place / "older", done, marks, what)
+        with monkeypatch.context() as patch:
+            for name, value in newer.changes().items():
+                patch.setattr(schema, name, value)
+            _check_store(place / "crashed", done, marks, what)
+            with contextlib.closing(sqlite3.connect(place / "crashed" / "state.db")) as raw:
+                raw.execute("SELECT colour FROM objects").fetchall()
+                raw.execute("SELECT words FROM notes").fetchall()
+                assert raw.execute("PRAGMA user_version").fetchone() == (newer.VERSION,), what
 
 
 def test_manifests_after_a_crash_at_any_write_of_apply(place: Path) -> None:

@@ -43,6 +43,7 @@ class Node:
     settings: dict[str, str] = field(default_factory=dict)
     daemon: subprocess.Popen[bytes] | None = None
     holder: subprocess.Popen[bytes] | None = None
+    program: tuple[str, ...] = KUBELITE  # what `start` runs
 
     @property
     def manifests(self) -> Path:
@@ -117,7 +118,7 @@ class Node:
     def start(self, *, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.in_netns(*KUBELITE, "serve"),
+                self.in_netns(*self.program, "serve"),
                 cwd=REPO,
                 env=self.environ(),
                 stdout=log,

@@ -1,0 +1,49 @@
+"""kubelite as it may be one day, with a newer schema: `python -m tests.chaos.newer serve`.
+
+CHAOS_OLDEST_READER=2 makes it one whose files no older version may open.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sqlalchemy import Column, MetaData, String, Table, Text
+
+from kubelite.cli.main import main
+from state import schema
+
+VERSION = schema.SCHEMA_VERSION + 1
+STEP = (
+    "ALTER TABLE objects ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'",
+    "CREATE TABLE notes (pod_uid TEXT PRIMARY KEY, words TEXT NOT NULL)",
+    "INSERT INTO notes SELECT uid, name FROM objects WHERE kind = 'Pod'",
+)
+
+
+def changes() -> dict[str, Any]:
+    """What is different in state.schema."""
+    return {
+        "MIGRATIONS": (*schema.MIGRATIONS, STEP),
+        "SCHEMA_VERSION": VERSION,
+        "metadata": _tables(),
+        "OLDEST_READER": int(os.environ.get("CHAOS_OLDEST_READER", "1")),
+    }
+
+
+def _tables() -> MetaData:
+    """As they are in a new file."""
+    found = MetaData()
+    for table in schema.metadata.tables.values():
+        table.to_metadata(found)
+    colour = Column("colour", Text, nullable=False, server_default="red")
+    found.tables["objects"].append_column(colour, replace_existing=True)
+    words = (Column("pod_uid", String, primary_key=True), Column("words", Text, nullable=False))
+    Table("notes", found, *words)
+    return found
+
+
+if __name__ == "__main__":
+    for name, value in changes().items():
+        setattr(schema, name, value)
+    main()
