@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,15 +19,17 @@ from tests.chaos import lens, pods
 from tests.chaos.machine import Machine
 from tests.chaos.strike import Strike
 
-pytestmark = pytest.mark.timeout(600)
-
 POINTS = int(os.environ.get("CHAOS_POINTS", "10"))
+pytestmark = pytest.mark.timeout(60 * POINTS)
 
 
 @pytest.fixture
 def struck(tmp_path: Path, images: Path, cc: str) -> Iterator[Machine]:
     assert cc
     with Machine.running(tmp_path, images, strike=True) as found:
+        found.stop()
+        found.program = (sys.executable, "-m", "tests.chaos.tapped")
+        found.start()
         yield found
 
 
