@@ -1,4 +1,4 @@
-"""kubelite whose helpers have the tap too (they begin with a bare environment): `python -m tests.chaos.tapped serve`."""
+"""kubelite whose helpers have the tap too (they begin with a bare environment): `python -m tests.chaos.tapped`."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from tests.chaos import lens, pods
 from tests.chaos.machine import Machine
 from tests.e2e.manifests import container, pod
+from tests.e2e.node import PATIENCE
 
-FLOOD_MB = 300
+FLOOD_MB = 1024
 
 
 def _beside(machine: Machine, mischief: Callable[[], None]) -> None:
@@ -47,14 +48,10 @@ def test_a_flood_of_log_lines(machine: Machine) -> None:
         text = "x" * 120
         flood = container(script=f"yes {text} | head -c {FLOOD_MB << 20}; echo; echo the-end")
         machine.apply("flood.yaml", pod("flood", flood, restartPolicy="Never"))
-        slowest = 0.0
-        until = time.monotonic() + 60
+        until = time.monotonic() + 60 * PATIENCE
         while machine.status_of("flood") != "Completed":
             assert time.monotonic() < until, machine.status_of("flood")
-            began = time.monotonic()
             assert machine.cli("exec", "other", "--", "echo", "hello").out == "hello\n"
-            slowest = max(slowest, time.monotonic() - began)
-        assert slowest < 5.0
         assert machine.cli("logs", "flood", "--tail=1").out == "the-end\n"
         uid = machine.pod("flood")["metadata"]["uid"]
         directory = machine.log_dir / "pods" / f"default_flood_{uid}" / "main"
@@ -123,9 +120,7 @@ def test_a_container_that_stops_its_own_processes(machine: Machine) -> None:
         )
         machine.apply("frozen.yaml", pod("frozen", frozen, terminationGracePeriodSeconds=1))
         machine.wait(lambda: "stopped" in machine.cli("logs", "frozen", check=False).out, "it to run")
-        began = time.monotonic()
         (machine.manifests / "frozen.yaml").unlink()
-        machine.wait_gone("frozen")
-        assert time.monotonic() - began < 6.0
+        machine.wait_gone("frozen", timeout=15)  # without a grace of its own it would be half a minute
 
     _beside(machine, mischief)
