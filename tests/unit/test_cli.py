@@ -431,7 +431,7 @@ def test_exec_on_a_terminal(server: Served) -> None:
     terminal = Terminal(server, "exec", "-it", "web", "--", "sh", "-c", script)
     terminal.expect(b"ready\r\n")
     terminal.size(31, 97)
-    for _ in range(100):  # the new size travels beside the keys, not before them
+    for _ in range(600):  # the new size travels beside the keys, not before them
         terminal.type(b"\n")
         time.sleep(0.05)
         if terminal.sees(b"31 97"):
