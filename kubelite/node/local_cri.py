@@ -59,6 +59,7 @@ from state.store import ContainerRow, Store
 log = logging.getLogger(__name__)
 
 RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then the shim alone has it
+DYING = 3.0  # seconds that a shim which hung up may take to be gone, before that is said
 NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
 MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
 
@@ -243,14 +244,22 @@ class LocalCri:
             return shim
         self._shims.pop(uid, None)
         run_dir = self.run_dir(uid)
-        record = read_state(run_dir)
-        if record is not None and shim_alive(record):
-            with contextlib.suppress(ShimGone):
-                return await self._connect(uid, run_dir)
+        until = time.monotonic() + DYING
+        while True:
             record = read_state(run_dir)
-        if os.path.isdir(run_dir):
-            await self._bury(uid, run_dir)
-        return None
+            if record is not None and shim_alive(record):
+                with contextlib.suppress(ShimGone):
+                    return await self._connect(uid, run_dir)
+            if not os.path.isdir(run_dir):
+                return None
+            if not occupied(run_dir):
+                await self._bury(uid, run_dir)
+                return None
+            # It hung up and is not gone yet, or is only being born. Neither is "no sandbox": whoever is told that takes
+            # the pod for ended, and then nobody looks for the shim again.
+            if time.monotonic() > until:
+                raise StateError(f"the shim of pod {uid} neither answers nor ends", retriable=True)
+            await asyncio.sleep(0.01)
 
     async def _connect(self, uid: str, run_dir: str) -> _Shim:
         client = await ShimClient.connect(
@@ -269,15 +278,15 @@ class LocalCri:
     async def _bury(self, uid: str, run_dir: str) -> None:
         """A shim died: give its address back, keep what it knew, end what it left. The run directory goes last: what
         fails before is done again at the next look, because it is there."""
-        if occupied(run_dir):
-            return  # it lives after all; the next look connects
+        until = time.monotonic() + DYING
+        while occupied(run_dir):
+            if time.monotonic() > until:
+                raise StateError(f"the shim of pod {uid} does not end", retriable=True)
+            await asyncio.sleep(0.01)
         await self._network.delete(uid)
-        try:
-            if (last := read_state(run_dir)) is not None:  # first: what only that file knows goes with it
-                await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
-            last = await reap_dead(run_dir)
-        except StateError:
-            return
+        if (last := read_state(run_dir)) is not None:  # first: what only that file knows goes with it
+            await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
+        last = await reap_dead(run_dir)
         if last is not None:
             log.warning("shim is gone", extra={"uid": uid, "pid": last.pid})
             await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])

@@ -18,7 +18,7 @@ from kubelite.node.local_cri import LocalCri
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.errors import RuntimeFault
-from runtime.shim.client import ShimClient
+from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXIT, ContainerRecord, CreateContainer, SandboxRecord
 from state.store import Store
 
@@ -241,6 +241,38 @@ async def test_an_address_that_cannot_be_given_back_is_asked_for_again(
     with pytest.raises(RuntimeFault):
         await cri.stop_sandbox(UID)  # the shim died meanwhile
     assert run_dir.exists() and asked == [UID] * 3
+
+
+async def test_a_shim_that_hung_up_and_is_not_gone_yet_is_no_missing_sandbox(
+    cri: LocalCri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed closes its sockets before it is gone; what is taken for ended then is never buried."""
+    (tmp_path / "shims" / UID).mkdir(parents=True)
+    looks, buried = [0], []
+
+    async def connect(_run_dir: str, **_: Any) -> Shim:
+        raise ShimGone("hung up")
+
+    def alive(_record: object) -> bool:
+        looks[0] += 1
+        return looks[0] < 4
+
+    async def reap(run_dir: str) -> None:
+        buried.append(run_dir)
+
+    monkeypatch.setattr(ShimClient, "connect", connect)
+    monkeypatch.setattr(local_cri, "read_state", lambda _dir: SimpleNamespace(containers=[]))
+    monkeypatch.setattr(local_cri, "shim_alive", alive)
+    monkeypatch.setattr(local_cri, "occupied", alive)
+    monkeypatch.setattr(local_cri, "reap_dead", reap)
+    assert (await cri.observe(UID)).sandbox is None
+    assert len(buried) == 1
+    (tmp_path / "shims" / UID).mkdir(exist_ok=True)
+    monkeypatch.setattr(local_cri, "occupied", lambda _dir: True)
+    monkeypatch.setattr(local_cri, "DYING", 0.05)
+    with pytest.raises(RuntimeFault, match="neither answers nor ends"):
+        await cri.observe(UID)
+    assert len(buried) == 1
 
 
 async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container(
