@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sqlalchemy import Column, MetaData, String, Table, Text
-
 from kubelite.cli.main import main
 from state import schema
 
@@ -26,21 +24,8 @@ def changes() -> dict[str, Any]:
     return {
         "MIGRATIONS": (*schema.MIGRATIONS, STEP),
         "SCHEMA_VERSION": VERSION,
-        "metadata": _tables(),
         "OLDEST_READER": int(os.environ.get("CHAOS_OLDEST_READER", "1")),
     }
-
-
-def _tables() -> MetaData:
-    """As they are in a new file."""
-    found = MetaData()
-    for table in schema.metadata.tables.values():
-        table.to_metadata(found)
-    colour = Column("colour", Text, nullable=False, server_default="red")
-    found.tables["objects"].append_column(colour, replace_existing=True)
-    words = (Column("pod_uid", String, primary_key=True), Column("words", Text, nullable=False))
-    Table("notes", found, *words)
-    return found
 
 
 if __name__ == "__main__":
