@@ -87,7 +87,18 @@ class Model:
     def __init__(self) -> None:
         self.wanted: dict[str, Wanted] = {}
         self.killed: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)  # this round's
+        self.removed: dict[str, Wanted] = {}  # in this round
         self.no_space = False  # in this round the disk was full at times: starts may have failed
+
+    def want(self, wanted: Wanted) -> None:
+        """Dropped. What was removed under its name a moment ago may not have been missed: an edit then."""
+        before = self.removed.get(wanted.name)
+        if before is not None:
+            wanted.uid, wanted.restarts, wanted.touches = before.uid, before.restarts, before.touches + 1
+        self.wanted[wanted.name] = wanted
+
+    def forget(self, name: str) -> None:
+        self.removed[name] = self.wanted.pop(name)
 
     def note_kill(self, instance: lens.Instance) -> None:
         """A container's init was killed for certain."""
@@ -172,7 +183,7 @@ class Model:
         killed = len(self.killed.get((uid, container), ()))
         if wanted.stays and count < base + killed:
             found.append(f"{where} counts {count} restarts: {base} before, and {killed} were killed since")
-        most = base + wanted.touches + (2 if wanted.flavour == pods.ON_FAILURE and not same else 0)
+        most = base + wanted.touches + (2 if wanted.flavour == pods.ON_FAILURE and wanted.new else 0)
         if not self.no_space and count > most:
             found.append(f"{where} counts {count} restarts: {base} before, {wanted.touches} touches since")
         begun = pods.starts(node, uid, container)
@@ -201,6 +212,7 @@ class Model:
 
     def remember(self, seen: Seen, node: Node) -> None:
         self.killed.clear()
+        self.removed.clear()
         self.no_space = False
         for wanted in self.wanted.values():
             wanted.uid, wanted.new, wanted.touches = seen.uid(wanted.name), False, 0

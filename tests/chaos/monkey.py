@@ -198,7 +198,13 @@ class Monkey:
         if name in self.model.wanted:
             return f"{name} is there already"
         flavour = self.rng.choices(pods.FLAVOURS, (6, 3, 1, 1))[0]
-        wanted = self.model.wanted[name] = Wanted(name, flavour, generation=self._numbers)
+        before = self.model.removed.get(name)
+        if before is not None:  # it may pass for an edit, and so it has to be one that a pod can have
+            if not before.stays:
+                return f"{name} was removed only just"
+            flavour = before.flavour
+        wanted = Wanted(name, flavour, generation=self._numbers)
+        self.model.want(wanted)
         self.orders["drop"] += 1
         return f"drop {name} ({flavour}) {self._write(wanted)}"
 
@@ -242,7 +248,7 @@ class Monkey:
         if wanted is None:
             return "nothing to remove"
         self._file(wanted.name).unlink()
-        del self.model.wanted[wanted.name]
+        self.model.forget(wanted.name)
         self.orders["remove"] += 1
         return f"remove {wanted.name}"
 
