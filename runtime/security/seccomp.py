@@ -7,16 +7,17 @@ costs a comparison and seccomp(2). Sources: runtime-spec config-linux.md "Seccom
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import CapabilityError, SpecError
+from runtime.errors import CapabilityError, RuntimeFault, SpecError
 from runtime.security import seccomp_default
 from runtime.syscalls import syscall
 
@@ -102,22 +103,57 @@ def compile(profile: Mapping[str, Any], *, cache_dir: str | None = None) -> byte
     key = _key(profile) if cache_dir is not None else ""
     found = _load(cache_dir, key)
     if found is None:
-        found = _compile(profile)
+        if _cache_dir is not None:
+            (found,) = compile_apart([profile])
+        else:
+            found = _compile(profile)
         _save(cache_dir, key, found)
-    remember(profile, found)
+    _remember(profile, found)
     return found
 
 
-def remember(profile: Mapping[str, Any], code: bytes) -> None:
-    """What `compile` gave for a profile, here or in another process on this machine."""
+def _remember(profile: Mapping[str, Any], code: bytes) -> None:
     _memory.append((copy.deepcopy(profile), code))
     del _memory[:-_REMEMBERED]
 
 
-def keep_in(directory: str) -> None:
-    """From now on `compile` looks there, and leaves there what it made. Root's alone: what is in it is believed."""
+def stay_small(directory: str) -> None:
+    """For a process that lives long: from now on `compile` leaves the compiler to a child, and keeps what that made in
+    `directory`. Root's alone: what is in there is believed."""
     global _cache_dir  # noqa: PLW0603
     _cache_dir = directory
+
+
+def compile_apart(profiles: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """As `compile` of each, by a child: what the compiler imports (half the standard library, on its way to libseccomp)
+    weighs more than a shim. For a single-threaded process."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(reading, "rb") as answer:
+        child = os.fork()
+        if child == 0:
+            try:
+                with os.fdopen(writing, "wb") as file:
+                    file.write(json.dumps(_attempt(profiles)).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        text = answer.read()
+    with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored here
+        os.waitpid(child, 0)
+    said = json.loads(text or '{"error": "CapabilityError", "message": "the seccomp compiler died"}')
+    if "error" in said:
+        raise (SpecError if said["error"] == "SpecError" else CapabilityError)(said["message"])
+    codes = [bytes.fromhex(code) for code in said["codes"]]
+    for profile, code in zip(profiles, codes, strict=True):
+        _remember(profile, code)
+    return codes
+
+
+def _attempt(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    try:
+        return {"codes": [_compile(profile).hex() for profile in profiles]}
+    except RuntimeFault as fault:
+        return {"error": type(fault).__name__, "message": str(fault)}
 
 
 def install_flags(profile: Mapping[str, Any]) -> int:

@@ -36,8 +36,9 @@ from runtime import syscalls
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim import sandbox, shim, state
-from runtime.shim.immortal import immortalise
+from runtime.shim.immortal import fill_pools, immortalise, supported
 from runtime.shim.protocol import MAX_PACKET, SandboxConfig
+from runtime.shim.rehearsal import rehearse
 
 SPARE_NAMESPACES = (
     syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
@@ -64,16 +65,13 @@ class _Birth:
             undo.callback(os.close, self.report)
             os.set_blocking(self.report, False)
             with theirs, os.fdopen(report_w, "wb", buffering=0):
-                pid = os.fork()
-                if pid == 0:
+                # Not os.fork: what the interpreter does after it (locks and threads that we do not have) would cost
+                # each shim fifty pages of its own.
+                self.pid, self.pidfd = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
+                if self.pid == 0:
                     _become_shim(theirs, report_w, flags, inherited)
             undo.pop_all()
         self.control = ours
-        self.pid = pid
-        try:
-            self.pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self.pidfd = -1  # dead already: its report, or the lack of it, tells
 
     def assign(self, number: object, config: SandboxConfig, listener: socket.socket) -> None:
         """OSError (EPIPE, ECONNRESET) when it is dead."""
@@ -83,16 +81,14 @@ class _Birth:
         self.deadline = time.monotonic() + SPAWN_SECONDS
 
     def kill(self) -> None:
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """Let go of it; a spare that is not assigned ends by that."""
         self.control.close()
         os.close(self.report)
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
+        os.close(self.pidfd)
 
 
 class Forkserver:
@@ -103,6 +99,7 @@ class Forkserver:
         self._births: dict[int, _Birth] = {}  # by the descriptor of the report
         self._spare: _Birth | None = None
         self._inheritance: sandbox.Inheritance | None = None
+        self._rehearsed = False
 
     def announce(self) -> None:
         """Tell the daemon that we are warm."""
@@ -121,8 +118,16 @@ class Forkserver:
             for birth in [b for b in self._births.values() if b.deadline <= time.monotonic()]:
                 self._overdue(birth)
             if not ready and self._spare is None and self._inheritance is not None:
+                self._rehearse(self._inheritance.shim_cgroup)
                 self._spare = self._fork(SPARE_NAMESPACES, self._inheritance)
                 self._send({"spare": {"pid": self._spare.pid}})
+
+    def _rehearse(self, cgroup: str) -> None:
+        """Once, and only where it lasts: without immortal objects a shim copies the pages all the same."""
+        if not self._rehearsed and supported():
+            rehearse(cgroup)
+            share()
+        self._rehearsed = True
 
     def _timeout(self) -> float | None:
         """Milliseconds; a moment when a spare is to be made, so that it is made when there is nothing else to do."""
@@ -302,27 +307,18 @@ def warm_up() -> None:
     last_cap()
     # what most containers have, and `drop: [ALL]`
     profiles = [seccomp.default_profile(frozenset(caps)) for caps in (DEFAULT_CAPS, ())]
-    for profile, code in zip(profiles, _compiled_elsewhere(profiles), strict=False):
-        seccomp.remember(profile, code)
+    try:
+        seccomp.compile_apart(profiles)
+    except RuntimeFault as fault:
+        print(f"kubelite forkserver: no seccomp here: {fault}", file=sys.stderr)  # noqa: T201
 
 
-def _compiled_elsewhere(profiles: list[dict[str, Any]]) -> list[bytes]:
-    """Their filters, by a child: what the compiler brings along (libseccomp and half the standard library) would be
-    copied in each fork from here on. [] when there are none to be had."""
-    from runtime.security import seccomp
-
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(reading, "rb") as result:
-        if os.fork() == 0:
-            try:
-                with os.fdopen(writing, "wb") as file:
-                    file.write(json.dumps([seccomp.compile(profile).hex() for profile in profiles]).encode())
-            except (RuntimeFault, OSError) as fault:
-                print(f"kubelite forkserver: no seccomp here: {fault}", file=sys.stderr, flush=True)  # noqa: T201
-            finally:
-                os._exit(0)
-        os.close(writing)
-        return [bytes.fromhex(code) for code in json.loads(result.read() or "[]")]
+def share() -> None:
+    """What there is now is the shims' too, for ever: neither they nor the collector shall write into its pages."""
+    gc.collect()
+    immortalise()
+    fill_pools()
+    gc.freeze()
 
 
 def main(fd: int) -> None:
@@ -335,9 +331,7 @@ def main(fd: int) -> None:
     os.set_inheritable(fd, False)
     warm_up()
     server = Forkserver(daemon)
-    gc.collect()
-    immortalise()
-    gc.freeze()  # shims share these pages for ever: the collector must never write into them either
+    share()
     server.announce()
     server.serve()
     os._exit(0)

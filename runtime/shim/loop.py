@@ -70,6 +70,13 @@ class Loop:
     def stop(self) -> None:
         self._running = False
 
+    def close(self) -> None:
+        """For a loop that is not its process's last; what was watched is its owner's to close."""
+        signal.set_wakeup_fd(-1)
+        self._epoll.close()
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+
     def run(self) -> None:
         while self._running:
             self.run_once()

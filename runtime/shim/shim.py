@@ -57,7 +57,7 @@ def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inhe
         config, listener = SandboxConfig.from_json(json.loads(packet)), socket.socket(fileno=fds[0])
         control.close()
         undo.callback(state.remove_run_dir, config.run_dir)
-        seccomp.keep_in(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")
+        seccomp.stay_small(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")
         pod, warnings = sandbox.set_up(config, inherited, undo)
         shim = Shim(config, pod, listener)
         shim.write_state()
@@ -172,6 +172,10 @@ class Shim:
         self._server.publish({"event": EVENT_EXIT, "container": container.record().to_json()})
         if self._shutdown is not None and not self._supervisor.live:
             self._finish_shutdown()
+
+    def close(self) -> None:
+        """Hang up on everybody, and listen no more."""
+        self._server.close()
 
     # --- children and clients ---
 
@@ -306,7 +310,7 @@ class Shim:
             return
         state.remove_run_dir(self.config.run_dir)
         answer_later(client, number, {})
-        self._server.close()
+        self.close()
         self.loop.stop()
 
     def _shutdown_failed(self) -> None:

@@ -628,16 +628,19 @@ def test_sigterm_does_not_end_a_shim(node: Node) -> None:
 
 
 def test_an_idle_shim_stays_small(node: Node) -> None:
-    """Private memory. Two containers have run in it, one runs; immortal objects halve it."""
+    """Private memory. Two containers have run in it, one runs; immortal objects halve it. A shim that was forked before
+    the forkserver's rehearsal has the pages for itself that this changed, so it is not the first."""
 
     async def story(node: Node) -> None:
+        await node.pod()
+        await until(lambda: node.forkserver.spare)
         pod = await node.pod()
         await pod.run("true")
         await pod.start("sleep", "100")
         rollup = Path(f"/proc/{pod.record.pid}/smaps_rollup").read_text()
         private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
         print(f"private memory of a shim: {private} kB")
-        assert private < (3_000 if supported() else 6_000)
+        assert private < (2_500 if supported() else 6_000)
 
     node.run(story)
 

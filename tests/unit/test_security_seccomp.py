@@ -208,6 +208,32 @@ def test_cache_on_disk_is_used_and_mistrusted(tmp_path: Path, monkeypatch: pytes
     assert seccomp.compile(profile, cache_dir=str(cache)) == code
 
 
+def test_compiled_by_a_child_it_is_the_same() -> None:
+    profiles = [
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [name], "action": "SCMP_ACT_TRAP"}]}
+        for name in ("dup", "dup2")
+    ]
+    codes = seccomp.compile_apart(profiles)
+    assert [seccomp._compile(profile) for profile in profiles] == codes
+    with pytest.raises(SpecError, match="unknown action"):
+        seccomp.compile_apart([{"defaultAction": "SCMP_ACT_MAYBE"}])
+
+
+def test_a_process_that_stays_small_compiles_once_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seccomp, "_cache_dir", None)
+    monkeypatch.setattr(seccomp, "_memory", [])
+    seccomp.stay_small(str(tmp_path / "seccomp"))
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["dup"], "action": "SCMP_ACT_TRAP"}]}
+    code = seccomp.compile(profile)
+    (file,) = (tmp_path / "seccomp").iterdir()
+    assert file.read_bytes() == code == seccomp._compile(profile)
+    monkeypatch.setattr(seccomp, "_memory", [])
+    monkeypatch.setattr(seccomp, "compile_apart", None)
+    assert seccomp.compile(profile) == code
+
+
 def test_an_unwritable_cache_only_costs_time() -> None:
     profile = {
         "defaultAction": "SCMP_ACT_ALLOW",

@@ -1,0 +1,84 @@
+"""The rehearsal: it really plays, nothing is left of it, and a fork after it finds more to share."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.cgroups import open_cgroup
+from runtime.shim.immortal import supported
+
+REPO = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import json, os, signal, sys
+from runtime.cgroups import open_cgroup
+from runtime.shim import forkserver
+from runtime.shim.rehearsal import rehearse
+
+def standing():
+    return [sorted(os.listdir("/proc/self/fd")), os.readlink("/proc/self/ns/mnt"), os.getcwd(),
+            str(signal.getsignal(signal.SIGCHLD))]
+
+def own():  # KiB that a fork has to itself after it has answered a shim's questions once
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        rehearse(sys.argv[1], rounds=1)
+        lines = open("/proc/self/smaps_rollup").read().split("\\n")
+        found = sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+        os.write(writing, str(found).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return int(os.read(reading, 100))
+
+open_cgroup(sys.argv[1]).attach(0)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+forkserver.warm_up()
+forkserver.share()
+cold, before = own(), standing()
+rehearse(sys.argv[1])
+after = standing()
+forkserver.share()
+print(json.dumps({"before": before, "after": after, "cold": cold, "warm": own()}))
+sys.stdout.flush()
+os._exit(0)  # immortal objects cannot be finalised
+"""
+
+
+@pytest.fixture
+def cgroup() -> Iterator[str]:
+    path = f"/kubelite-test-{secrets.token_hex(4)}"
+    group = open_cgroup(path)
+    group.create()
+    yield path
+    group.remove()
+
+
+def played(cgroup: str, program: str = PROGRAM) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-c", program, cgroup]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_it_plays_to_the_end_and_leaves_nothing(cgroup: str) -> None:
+    said, complaints = played(cgroup)
+    assert "rehearsal" not in complaints
+    assert said["before"] == said["after"]
+    for place in (open_cgroup(cgroup).directory(name) for name in ("freezer", "memory", "pids")):
+        if place is not None:
+            assert [entry.name for entry in os.scandir(place) if entry.is_dir()] == []
+
+
+@pytest.mark.skipif(not supported(), reason="immortal objects came with Python 3.12")
+def test_a_fork_after_it_copies_less(cgroup: str) -> None:
+    said, _ = played(cgroup)
+    assert said["warm"] < said["cold"]
