@@ -144,6 +144,7 @@ class Agent:
 
     async def rescan(self) -> None:
         await self.sources.scan(settle=0)
+        await self.store.sync()  # whoever asked is told that it is done
 
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
         return await diff_documents(text, file=file, store=self.store, worker=self.worker)

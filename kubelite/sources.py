@@ -136,9 +136,11 @@ class Sources:
             if self._again:
                 self._again.cancel()
 
-    def poke(self) -> None:
-        """Have `run` scan soon."""
-        self._wake.set()
+    def deleted(self, record: Record) -> None:
+        """An object went: when a manifest still stands for it, have `run` make it anew."""
+        key = (record.kind, record.namespace, record.name)
+        if any(key in state.objects for state in self._files.values() if state.objects):
+            self._wake.set()
 
     async def scan(self, *, settle: float = SETTLE) -> None:
         """Look at the directory and bring the store to what it says. `settle` 0 believes a missing document at once."""
@@ -268,7 +270,8 @@ class Sources:
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
             new = created(doc, file, uid=uid or str(uuid.uuid4()), now=now)
-            jobs.append(self._put(self._store.create(kind, new), file))
+            # need not be durable: until the pod's first status, which is, it can as well be made anew from its manifest
+            jobs.append(self._put(self._store.create(kind, new, durable=False), file))
         jobs.extend(self._put(self._update(key, file), file) for key, _, file in wanted.update)
         jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
@@ -309,7 +312,8 @@ class Sources:
     def _end(self, key: Key, now: float) -> Awaitable[object]:
         uid = self._store.uid_of(*key) or ""
         if key[0] == "Pod":
-            return self._store.modify(uid, lambda doc: mark_deleting(doc, now=now))
+            # need not be durable: after a power cut the manifest is not there either
+            return self._store.modify(uid, lambda doc: mark_deleting(doc, now=now), durable=False)
         return self._store.delete(uid)
 
     def _look_again(self, seconds: float) -> None:
@@ -325,7 +329,7 @@ class Sources:
         """Wake `run` at file system events. watchfiles is the watcher in charge, at an easy pace (each of its steps
         wakes a thread, so the millisecond steps that a quick start wants would cost 17 ms of CPU a pod): it sees what
         inotify does not (WATCHFILES_FORCE_POLLING for file systems that other machines write to), and that the
-        directory itself went. The quick word for local files comes from `TreeWatch`, which costs nothing meanwhile."""
+        directory itself went. The word for local files comes from `TreeWatch`, which costs nothing meanwhile."""
         while True:
             before = _identity(self.directory)
             if before is None:
@@ -333,6 +337,7 @@ class Sources:
                 self._wake.set()
                 continue
             quick = self._quick_watch()
+            polling = bool(os.environ.get("WATCHFILES_FORCE_POLLING"))
             self._wake.set()  # what changed before the watch was there
             try:
                 async for changes in awatch(
@@ -344,7 +349,7 @@ class Sources:
                     recursive=True,
                     watch_filter=None,
                 ):
-                    if changes:
+                    if changes and (quick is None or polling):
                         self._wake.set()
                     if _identity(self.directory) != before or (quick is not None and quick.gone.is_set()):
                         break

@@ -234,7 +234,7 @@ async def _dispatch(agent: Agent) -> None:
             if change.type == "DELETED":
                 agent.tracer.forget(uid)
                 meters.pod_gone(uid)
-                agent.sources.poke()
+                agent.sources.deleted(change.record)
                 continue
             if change.type == "ADDED":
                 meters.pod_seen(uid)

@@ -53,6 +53,7 @@ class _Batch:
     names: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     containers: dict[str, ContainerRow | None] = field(default_factory=dict)
+    sync: bool = False  # all that was written before must be on the disk
     moved: set[str] = field(default_factory=set)  # uids that were deleted, also those that have come again
 
     def by_uid(self, uid: str) -> Record | None:
@@ -133,6 +134,7 @@ class Store:
         self._queue: deque[_Write] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
+        self._unsynced = True  # the newest commits need not be on the disk yet
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     @classmethod
@@ -301,6 +303,14 @@ class Store:
 
         await self._submit(decide, durable=durable, delay=delay)
 
+    async def sync(self) -> None:
+        """Return when all that is written by now is on the disk, whatever its writers asked for."""
+
+        def decide(batch: _Batch) -> None:
+            batch.sync = self._unsynced
+
+        await self._submit(decide)
+
     async def close(self) -> None:
         """Wait for what is queued, fold the log into the file, let go."""
         while self._queue or self._writer is not None:
@@ -354,9 +364,10 @@ class Store:
         batch = _Batch(self, self.resource_version, any(w.durable for w in writes))
         decided = [(w, _attempt(w, batch)) for w in writes]
         error: Exception | None = None
-        if batch.changes or batch.containers:
+        if batch.changes or batch.containers or batch.sync:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, batch)
+                self._unsynced = not batch.durable
                 self._publish(batch)
             except Exception as failure:  # noqa: BLE001 - what it was is told to each caller
                 if len(writes) > 1 and not isinstance(failure, (DatabaseError, OSError)):

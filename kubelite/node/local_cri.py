@@ -17,7 +17,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from kubelite.node.commands import Commands, exec_process
@@ -106,6 +106,8 @@ class LocalCri:
         self._messages: dict[str, str] = {}  # container id -> termination message, read once
         self._recording: set[asyncio.Task[None]] = set()
         self._commands = Commands()
+        self._images: dict[str, ImageSeen | None] = {}  # by name, as in:
+        self._image_records: tuple[ImageRecord, ...] = ()
 
     # -- paths --------------------------------------------------------------------------------------------------
 
@@ -372,17 +374,21 @@ class LocalCri:
         # the address first: what fails here is done again, as long as the run directory is there
         await self._network.delete(uid)
         shim = await self._shim(uid)
+        pod = self._store.get_uid(uid)
+        kept = pod is None or not pod.deleting  # else what ran is forgotten next, whatever happens meanwhile
         if shim is not None:
             with contextlib.suppress(ShimGone):
-                last = await shim.client.state()
-                await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
+                if kept:
+                    last = await shim.client.state()
+                    await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
             with contextlib.suppress(ShimGone):
                 await shim.client.shutdown(force=True)
             shim.client.close()
             self._shims.pop(uid, None)
         if os.path.isdir(self.run_dir(uid)):
             await self._bury(uid, self.run_dir(uid))
-        await self._mark_lost(uid)
+        if kept:
+            await self._mark_lost(uid)
 
     async def _mark_lost(self, uid: str) -> None:
         """Instances that ran in a sandbox that is gone have ended, one way or another."""
@@ -537,7 +543,7 @@ class LocalCri:
                 await client.delete(container_id)
         found = known.pop(container_id, None)
         if found is not None:
-            self._unlink_log(asdict(found))
+            self._unlink_log(_values(found))
             if found.log_path and all(other.log_path != found.log_path for other in known.values()):
                 await asyncio.to_thread(_remove_log, found.log_path)
         # also when it is not seen yet: its record may be on its way
@@ -577,12 +583,16 @@ class LocalCri:
     # -- images -------------------------------------------------------------------------------------------------
 
     def image(self, reference: str) -> ImageSeen | None:
-        """None too for what is no image's name: pulling it says so (InvalidImageName)."""
-        try:
-            record = self.images.store.get(reference)
-        except ImageError:
-            return None
-        return _image_seen(record) if record else None
+        """None too for what is no image's name: pulling it says so (InvalidImageName). Looked up once for each state of
+        the store, which a start asks many times."""
+        records = self.images.store.list()
+        if records is not self._image_records:
+            self._image_records, self._images = records, {}
+        if reference not in self._images:
+            with contextlib.suppress(ImageError):
+                record = self.images.store.get(reference)
+                self._images[reference] = _image_seen(record) if record else None
+        return self._images.get(reference)
 
     async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
         return _image_seen(await self.images.pull(reference, secrets=secrets))
@@ -614,7 +624,7 @@ class LocalCri:
 
     async def _record(self, uid: str, records: Iterable[ContainerRecord], *, delay: float = 0.0) -> None:
         rows: dict[str, ContainerRow | None] = {
-            r.id: ContainerRow(r.id, uid, r.name, r.attempt, r.status, time.time(), asdict(r))
+            r.id: ContainerRow(r.id, uid, r.name, r.attempt, r.status, time.time(), _values(r))
             for r in records
         }
         if rows:
@@ -633,6 +643,14 @@ async def _both(
     shim, attachment = results
     assert isinstance(shim, _Shim) and not isinstance(attachment, BaseException)
     return shim, attachment
+
+
+_FIELDS = tuple(f.name for f in fields(ContainerRecord))
+
+
+def _values(record: ContainerRecord) -> dict[str, Any]:
+    """As a document. What is in it is the record's own: not to be altered."""
+    return {name: getattr(record, name) for name in _FIELDS}
 
 
 def _sandbox_seen(record: SandboxRecord) -> SandboxSeen:

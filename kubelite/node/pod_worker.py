@@ -262,7 +262,9 @@ class PodWorker:
             memory.written = written if known else None
             return {**doc, "status": written}
 
-        record = await self._store.modify(uid, change)
+        # of a pod that is being deleted it is for those who watch: after a power cut its deletion begins again
+        durable = not pod.metadata.deletion_timestamp
+        record = await self._store.modify(uid, change, durable=durable)
         pod = pod.model_copy(update={"status": PodStatus.parse(written)})
         if record is not None and record.doc.get("status") is written and memory.written is not None:
             memory.pod, memory.version = pod, record.resource_version

@@ -58,6 +58,9 @@ def _quoted(text: str) -> str:
 
 def set_up(level: str = "INFO", form: str = "text") -> None:
     """Send every logger's lines to standard error; libraries only from warnings on."""
+    # what no line shows is not looked for (Python's logging howto, "Optimization")
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FORMATS.get(form.lower(), Logfmt)())
     root = logging.getLogger()

@@ -144,12 +144,12 @@ def test_its_own_status_is_no_news_and_everything_else_is(run: Run) -> None:
 
             modify = node.store.modify
 
-            async def overtaken(uid: str, change: Any) -> Any:
+            async def overtaken(uid: str, change: Any, **more: Any) -> Any:
                 label = {"labels": {"turn": str(node.store.resource_version)}}
                 await modify(uid, lambda old: {**old, "metadata": {**old["metadata"], **label}})
-                return await modify(uid, change)
+                return await modify(uid, change, **more)
 
-            node.store.modify = overtaken  # type: ignore[assignment]
+            node.store.modify = overtaken  # type: ignore[method-assign]
             node.fake.exit(UID, "app", 0)
             await node.worker.reconcile(UID)
             assert node.worker.is_news((await anext(watch)).record), "the label"

@@ -275,6 +275,10 @@ async def test_what_need_not_be_durable_waits_for_no_disk_and_what_is_in_no_hurr
     await asyncio.wait_for(slow, 1)
     await store.create("Pod", pod("b"), durable=False, delay=0.001)
     assert batches == [(1, 0, 1), (1, 1, 2), (1, 0, 1)]
+    await asyncio.gather(store.sync(), store.sync())
+    assert batches[3:] == [(0, 0, 2)], "the disk is waited for, once"
+    await store.sync()
+    assert len(batches) == 4, "nothing since then"
     last = asyncio.create_task(store.create("Pod", pod("c"), delay=30))
     await asyncio.sleep(0)
     await store.close()
