@@ -78,6 +78,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         log.info("adopted %d pods", len(living))
         unclaimed = _unclaimed(store, living)
         worker = PodWorker(store, cri, events, config)
+        worker.prober.tried = meters.probes.tried
         queue: WorkQueue[str] = WorkQueue(meters.timed(worker.reconcile))
         worker.wake = queue.add
         stack.push_async_callback(worker.close)

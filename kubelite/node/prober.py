@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ class Prober:
         self._wake = wake
         self._pods: dict[str, dict[str, _Followed]] = {}  # uid → container id → what is followed
         self.counts: Counter[tuple[str, str, Kind, Outcome]] = Counter()  # (uid, container, kind, outcome)
+        #: Told of each try: pod, container, kind, outcome, seconds it took.
+        self.tried: Callable[[Pod, str, Kind, Outcome, float], None] = lambda *_: None
 
     # -- who is followed ----------------------------------------------------------------------------------------
 
@@ -200,7 +203,7 @@ class Prober:
     # -- a try --------------------------------------------------------------------------------------------------
 
     async def _try(self, one: _Followed, watch: _Watch) -> None:
-        result = Result(Outcome.UNKNOWN)
+        result, began = Result(Outcome.UNKNOWN), time.perf_counter()
         for _ in range(TRIES):
             result = await self._attempt(one, watch.probe)
             if result.outcome is not Outcome.UNKNOWN:
@@ -210,6 +213,7 @@ class Prober:
         if one.seen.id not in self._pods.get(uid, {}):
             return
         self.counts[uid, name, watch.kind, result.outcome] += 1
+        self.tried(one.pod, name, watch.kind, result.outcome, time.perf_counter() - began)
         self._say(one, watch.kind, result)
         before = one.health
         watch.tally = probes.fold(watch.tally, result.outcome, watch.probe)

@@ -8,10 +8,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+from kubelite.node.probes import Kind, Outcome
 from kubelite.telemetry.exposition import Page, counter, histogram, labels, number
+from manifests.core import Pod
 
 TYPES = ("Liveness", "Readiness", "Startup")
 RESULTS = ("successful", "failed", "unknown")
+_RESULTS = {
+    Outcome.SUCCESS: "successful",
+    Outcome.WARNING: "successful",
+    Outcome.FAILURE: "failed",
+    Outcome.UNKNOWN: "unknown",
+}
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TOTAL = counter(
     "prober_probe_total",
@@ -50,6 +58,12 @@ class ProbeMeter:
         probe.results[result] += 1
         probe.buckets[bisect_left(BOUNDS, seconds)] += 1
         probe.seconds += seconds
+
+    def tried(self, pod: Pod, container: str, kind: Kind, outcome: Outcome, seconds: float) -> None:
+        """What the prober tells: its words in kubelet's."""
+        meta, result = pod.metadata, _RESULTS[outcome]
+        place = (meta.uid or "", meta.namespace or "", meta.name or "")
+        self.observe(*place, container=container, kind=kind.title(), result=result, seconds=seconds)
 
     def forget(self, uid: str) -> None:
         self._probes.pop(uid, None)

@@ -336,3 +336,30 @@ def test_the_web_page(node: Node) -> None:
             "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, f"{BASE}/"
         )
         assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "405"
+
+
+def test_probes_are_counted(node: Node) -> None:
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
+    bad = {"exec": {"command": ["false"]}, "periodSeconds": 1}
+    node.apply("p.yaml", pod("p", container(readinessProbe=probe), container("other", readinessProbe=bad)))
+    row = {"pod": "p", "namespace": "default", "probe_type": "Readiness"}
+    for name, result in (("main", "successful"), ("other", "failed")):
+        node.wait(
+            lambda name=name, result=result: (
+                sum(  # type: ignore[misc]
+                    samples(
+                        node.get(f"{BASE}/metrics/probes"),
+                        "prober_probe_total",
+                        container=name,
+                        result=result,
+                        **row,
+                    )
+                )
+                >= 1
+            ),
+            f"{name}'s probe to be {result}",
+        )
+    page = node.get(f"{BASE}/metrics/probes")
+    assert one(page, "prober_probe_duration_seconds_count", container="main", **row) >= 1
+    health = node.get(f"{BASE}/metrics/cadvisor")
+    assert one(health, "container_health_state", pod="p", container="other") == 0
