@@ -12,19 +12,60 @@ then refuses the file, and says so, rather than lose what it does not understand
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
-#: Version 1. `objects.namespace` is "" for kinds without one; `doc` is the whole object as JSON, a container's the last
-#: record that its shim gave; `updated_at` is Unix seconds.
-_TABLES = (
-    """CREATE TABLE IF NOT EXISTS objects (
-        uid VARCHAR NOT NULL, kind VARCHAR NOT NULL, namespace VARCHAR NOT NULL, name VARCHAR NOT NULL,
-        resource_version INTEGER NOT NULL, doc TEXT NOT NULL, PRIMARY KEY (uid))""",
-    "CREATE UNIQUE INDEX IF NOT EXISTS objects_by_name ON objects (kind, namespace, name)",
-    """CREATE TABLE IF NOT EXISTS containers (
-        id VARCHAR NOT NULL, pod_uid VARCHAR NOT NULL, name VARCHAR NOT NULL, attempt INTEGER NOT NULL,
-        state VARCHAR NOT NULL, updated_at FLOAT NOT NULL, doc TEXT NOT NULL, PRIMARY KEY (id))""",
-    "CREATE INDEX IF NOT EXISTS ix_containers_pod_uid ON containers (pod_uid)",
-    "CREATE TABLE IF NOT EXISTS meta (key VARCHAR NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key))",
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    NullPool,
+    String,
+    Table,
+    Text,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    select,
+)
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql import ClauseElement
+
+metadata = MetaData()
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("uid", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("namespace", String, nullable=False),  # "" for kinds without one
+    Column("name", String, nullable=False),
+    Column("resource_version", Integer, nullable=False),
+    Column("doc", Text, nullable=False),  # the whole object as JSON
+    Index("objects_by_name", "kind", "namespace", "name", unique=True),
+)
+
+containers = Table(
+    "containers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("pod_uid", String, nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("updated_at", Float, nullable=False),  # Unix seconds
+    Column("doc", Text, nullable=False),  # the last record that its shim gave, as JSON
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 #: One SQL list a version: MIGRATIONS[n] brings user_version n to n + 1. Version 1 is the tables above.
@@ -34,46 +75,86 @@ SCHEMA_VERSION = len(MIGRATIONS)
 OLDEST_READER = 1
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
+BUSY = 5.0  # seconds to wait for another process that has the file locked (a backup, say)
 
-GET_OBJECTS = "SELECT uid, kind, namespace, name, resource_version, doc FROM objects"
-GET_CONTAINERS = "SELECT id, pod_uid, name, attempt, state, updated_at, doc FROM containers"
-GET_VERSION = "SELECT value FROM meta WHERE key = 'resource_version'"
-PUT_OBJECT = """INSERT INTO objects (uid, kind, namespace, name, resource_version, doc) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT (uid) DO UPDATE SET resource_version = excluded.resource_version, doc = excluded.doc"""
-PUT_CONTAINER = """INSERT INTO containers (id, pod_uid, name, attempt, state, updated_at, doc)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at, doc = excluded.doc"""
-GET_OLDEST_READER = "SELECT value FROM meta WHERE key = 'oldest_reader'"
-PUT_OLDEST_READER = "INSERT OR REPLACE INTO meta (key, value) VALUES ('oldest_reader', ?)"
-PUT_VERSION = "INSERT OR REPLACE INTO meta (key, value) VALUES ('resource_version', ?)"
-FORGET_OBJECT = "DELETE FROM objects WHERE uid = ?"
-FORGET_CONTAINER = "DELETE FROM containers WHERE id = ?"
+RESOURCE_VERSION, OLDEST_READER_KEY = "resource_version", "oldest_reader"
+
+
+def _sql(statement: ClauseElement) -> str:
+    """Compiled once: a commit runs these as they are, for many rows at once."""
+    return str(statement.compile(dialect=sqlite.dialect()))
+
+
+def _put(table: Table, *changing: str) -> str:
+    """Insert a row, the table's columns in their order; where its key is there, only `changing` become new."""
+    insertion = sqlite.insert(table)
+    insertion = insertion.on_conflict_do_update(
+        index_elements=list(table.primary_key), set_={name: insertion.excluded[name] for name in changing}
+    )
+    compiled = insertion.compile(dialect=sqlite.dialect())
+    assert compiled.positiontup == [column.name for column in table.columns]
+    return str(compiled)
+
+
+def _forget(table: Table, key: Column[Any]) -> str:
+    return _sql(delete(table).where(key == bindparam("key")))
+
+
+PUT_OBJECT, FORGET_OBJECT = _put(objects, "resource_version", "doc"), _forget(objects, objects.c.uid)
+PUT_CONTAINER = _put(containers, "state", "updated_at", "doc")
+FORGET_CONTAINER = _forget(containers, containers.c.id)
+PUT_META = _put(meta, "value")
+
+
+def open_engine(path: str) -> Engine:
+    """An engine on the file at `path`: kubelite's pragmas on each connection, and transactions that take the lock when
+    they begin (BEGIN IMMEDIATE) instead of the driver's, which begin with the first write."""
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        connect_args={"check_same_thread": False, "timeout": BUSY, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def get_meta(connection: Connection, key: str) -> str | None:
+    found: str | None = connection.scalar(select(meta.c.value).where(meta.c.key == key))
+    return found
 
 
 class TooNew(sqlite3.OperationalError):
     """The file was written by a newer kubelite, which says that this one must not open it."""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: Connection) -> None:
     """Bring the file to `SCHEMA_VERSION`, within the caller's transaction. A newer file is left as it is. Raises
     TooNew."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if version > SCHEMA_VERSION:
         _check_readable(connection, version)
         return
-    for statement in _TABLES:
-        connection.execute(statement)
+    metadata.create_all(connection)
     for step in MIGRATIONS[max(version, 1) :]:
         for statement in step:
-            connection.execute(statement)
+            connection.exec_driver_sql(statement)
     if version < SCHEMA_VERSION:
-        connection.execute(PUT_OLDEST_READER, (str(OLDEST_READER),))
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.exec_driver_sql(PUT_META, (OLDEST_READER_KEY, str(OLDEST_READER)))
+        connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
-def _check_readable(connection: sqlite3.Connection, version: int) -> None:
-    oldest = connection.execute(GET_OLDEST_READER).fetchone()
-    if oldest is not None and int(oldest[0]) > SCHEMA_VERSION:
+def _check_readable(connection: Connection, version: int) -> None:
+    oldest = get_meta(connection, OLDEST_READER_KEY)
+    if oldest is not None and int(oldest) > SCHEMA_VERSION:
         raise TooNew(
             f"a newer kubelite wrote it (schema {version}, this one knows {SCHEMA_VERSION}); start that version again, "
             "or move the file away to begin anew: what runs goes on running and is matched with its manifest by name, "

@@ -213,6 +213,7 @@ def test_nothing_heavy_is_imported(server: Served) -> None:
         "websockets",
         "yaml",
         "asyncio",
+        "sqlalchemy",
         "sqlite3",
         "watchfiles",
     ]

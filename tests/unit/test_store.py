@@ -190,8 +190,10 @@ async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
         pass
     connection = store._database.connection
     assert connection is not None
-    (limit,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count={limit}")
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    (limit,) = driver.execute("PRAGMA page_count").fetchone()
+    driver.execute(f"PRAGMA max_page_count={limit}")
     with pytest.raises(StorageFailed, match="full"):
         await store.create("Pod", pod("big", text="x" * 100_000))
     assert store.get("Pod", "default", "big") is None
@@ -264,7 +266,9 @@ async def test_what_need_not_be_durable_waits_for_no_disk_and_what_is_in_no_hurr
     def spy(batch: Any) -> None:
         commit(batch)
         assert store._database.connection is not None
-        (level,) = store._database.connection.execute("PRAGMA synchronous").fetchone()
+        driver = store._database.connection.connection.driver_connection
+        assert driver is not None
+        (level,) = driver.execute("PRAGMA synchronous").fetchone()
         batches.append((len(batch.changes), len(batch.containers), level))
 
     monkeypatch.setattr(store, "_commit", spy)
