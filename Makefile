@@ -45,7 +45,7 @@ test-kernel: setup ## (root) the engine and the node on this machine's kernel
 	$(BIN)/python -m pytest tests/kernel tests/conformance tests/callers tests/e2e
 
 test-uml: setup  ## (root) the same on cgroup v2, inside User Mode Linux
-	tests/uml/run --skips tests/uml/skips --env KUBELITE_TEST_PATIENCE=5 --each tests/kernel/test_*.py tests/conformance/test_*.py tests/e2e/test_*.py -- \
+	tests/uml/run --skips tests/uml/skips --env KUBELITE_TEST_PATIENCE=5 --each tests/e2e/test_*.py tests/conformance/test_*.py tests/kernel/test_*.py -- \
 		$(BIN)/python -m pytest -rs -p no:cacheprovider --timeout=600
 
 chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… to choose

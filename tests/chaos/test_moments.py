@@ -99,9 +99,10 @@ def test_kill_9_of_shims_while_they_create(machine: Machine) -> None:
 @pytest.mark.parametrize("helper", ["forkserver", "network"])
 def test_kill_9_of_a_helper_while_it_works(machine: Machine, helper: str) -> None:
     rng = random.Random(helper)
+    victim = 0
     for turn in range(4):
         names = [f"p{turn}-{number}" for number in range(AT_ONCE)]
-        victim = _wait_helper(machine, helper)
+        victim = _wait_helper(machine, helper, after=victim)
         for name in names:
             machine.apply(f"{name}.yaml", pods.manifest(name))
         time.sleep(rng.uniform(0.0, 0.06))
@@ -113,7 +114,8 @@ def test_kill_9_of_a_helper_while_it_works(machine: Machine, helper: str) -> Non
         for name in names:
             (machine.manifests / f"{name}.yaml").unlink()
         time.sleep(0.1 + rng.uniform(0.0, 0.05))
-        assert lens.kill(_wait_helper(machine, helper))
+        victim = _wait_helper(machine, helper, after=victim)
+        assert lens.kill(victim)
         machine.wait(lambda: _nothing_left(machine), f"nothing to be left (turn {turn})")
 
 
@@ -138,13 +140,15 @@ def test_kill_9_of_a_helper_while_the_daemon_starts(machine: Machine) -> None:
     _wait_settled(machine, ["p", "q"], 2)
 
 
-def _wait_helper(machine: Machine, wanted: str) -> int:
-    """Its pid; there is none for a moment after it was killed."""
+def _wait_helper(machine: Machine, wanted: str, *, after: int = 0) -> int:
+    """Its pid; there is none for a moment after it was killed. Not `after`'s, which may not be gone yet."""
     found: list[int] = []
 
     def there() -> bool:
         names = lens.children(machine).items()
-        found.extend(pid for name, pid in names if (name == "forkserver") == (wanted == "forkserver"))
+        found.extend(
+            pid for name, pid in names if (name == "forkserver") == (wanted == "forkserver") and pid != after
+        )
         return bool(found)
 
     machine.wait(there, f"a {wanted} helper")

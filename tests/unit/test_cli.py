@@ -415,7 +415,10 @@ class Terminal:
         import select
 
         while select.select([self.master], [], [], 0)[0]:
-            self.seen += os.read(self.master, 4096)
+            try:
+                self.seen += os.read(self.master, 4096)
+            except OSError:  # EIO: the command has gone, and the terminal's other end with it
+                break
         return text in self.seen
 
     def type(self, text: bytes) -> None:

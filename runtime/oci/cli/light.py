@@ -342,6 +342,10 @@ def install() -> None:
             module = _Light(name)
             module.__dict__.update(contents())
             sys.modules[name] = module
-    _ALIASES.update({"signal": _signal, "collections.abc": _collections_abc})
+    _ALIASES["signal"] = _signal
+    if sys.version_info >= (3, 13):  # where `collections` itself makes it so, and never again
+        sys.modules.setdefault("collections.abc", _collections_abc)
+    else:
+        _ALIASES["collections.abc"] = _collections_abc
     for name, module in _ALIASES.items():
         sys.modules.setdefault(name, module)
