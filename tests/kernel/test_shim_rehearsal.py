@@ -16,6 +16,7 @@ import pytest
 from runtime.cgroups import open_cgroup
 from runtime.shim.immortal import supported
 
+pytestmark = pytest.mark.kernel
 REPO = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, os, signal, sys
