@@ -83,8 +83,8 @@ def _mounts(hierarchies: dict[str, str]) -> None:
     _mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     if "" in hierarchies:
         _mount("cgroup2", ROOT, "cgroup2", 0)
-        os.makedirs(f"{ROOT}/work", exist_ok=True)  # a cgroup with processes gives no controllers to others
-        _write(f"{ROOT}/work/cgroup.procs", "0")
+        os.makedirs(f"{ROOT}/peer", exist_ok=True)  # a cgroup with processes gives no controllers to others
+        _write(f"{ROOT}/peer/cgroup.procs", "0")
         with open(f"{ROOT}/cgroup.controllers", encoding="ascii") as file:
             _write(f"{ROOT}/cgroup.subtree_control", " ".join(f"+{name}" for name in file.read().split()))
     else:

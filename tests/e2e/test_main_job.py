@@ -98,13 +98,13 @@ def test_a_bad_file_changes_nothing_and_is_named(node: Node) -> None:
 
 
 def test_init_containers_run_in_order_and_share_a_volume(node: Node) -> None:
-    mount = [{"name": "work", "mountPath": "/work"}]
+    mount = [{"name": "work", "mountPath": "/shared"}]
     inits = [
-        container("one", "echo one >> /work/log; sleep 0.3", volumeMounts=mount),
-        container("two", "echo two >> /work/log", volumeMounts=mount),
+        container("one", "echo one >> /shared/log; sleep 0.3", volumeMounts=mount),
+        container("two", "echo two >> /shared/log", volumeMounts=mount),
     ]
     main = container(
-        script="cat /work/log; trap 'exit 0' TERM; while :; do sleep 0.1; done", volumeMounts=mount
+        script="cat /shared/log; trap 'exit 0' TERM; while :; do sleep 0.1; done", volumeMounts=mount
     )
     text = pod("init", main, initContainers=inits, volumes=[{"name": "work", "emptyDir": {}}])
     node.apply("init.yaml", text)
