@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import glob
-import json
 import logging
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from kubelite.node import pod_files
+from kubelite.node.bundles import prepare
 from kubelite.node.commands import Commands, exec_process
 from kubelite.node.cri import (
     ContainerRequest,
     ContainerSeen,
-    ContainerState,
     ExecResult,
     ImageSeen,
     PodSeen,
@@ -32,42 +31,30 @@ from kubelite.node.cri import (
     SandboxSeen,
 )
 from kubelite.node.mounts import unmount_below
+from kubelite.node.seen import ImagesSeen, container_seen, image_seen, lost_rows, rows_of, sandbox_seen
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
-from runtime.errors import ImageError, NotFoundError, RuntimeFault, StartError, StateError
+from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.images.client import ImageClient
-from runtime.images.store import ImageRecord
 from runtime.network.client import NetworkClient
 from runtime.network.plan import Attachment, PortMapping
-from runtime.removal import remove_tree
 from runtime.shim.client import Forkserver, ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import (
     EVENT_EXEC_EXIT,
     EVENT_EXIT,
     ContainerRecord,
-    ContainerStatus,
-    CreateContainer,
-    RootfsOverlay,
     SandboxConfig,
     SandboxRecord,
 )
 from runtime.shim.state import occupied
 from state.errors import StoreError
-from state.store import ContainerRow, Store
+from state.store import Store
 
 log = logging.getLogger(__name__)
 
 RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then the shim alone has it
 DYING = 3.0  # seconds that a shim which hung up may take to be gone, before that is said
-NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
-MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
-
-_STATES = {
-    ContainerStatus.CREATED: ContainerState.CREATED,
-    ContainerStatus.RUNNING: ContainerState.RUNNING,
-    ContainerStatus.STOPPED: ContainerState.EXITED,
-}
 
 
 @dataclass(slots=True)
@@ -106,8 +93,7 @@ class LocalCri:
         self._messages: dict[str, str] = {}  # container id -> termination message, read once
         self._recording: set[asyncio.Task[None]] = set()
         self._commands = Commands()
-        self._images: dict[str, ImageSeen | None] = {}  # by name, as in:
-        self._image_records: tuple[ImageRecord, ...] = ()
+        self._images = ImagesSeen(images)
 
     # -- paths --------------------------------------------------------------------------------------------------
 
@@ -177,67 +163,26 @@ class LocalCri:
                 seen.append(self._seen(ContainerRecord.from_json(row.doc), sandbox=before, lost=True))
         seen.sort(key=lambda c: (c.name, c.attempt, c.created_at))
         logged = {} if seen or record is not None else self._logged(uid)
-        return PodSeen(uid, _sandbox_seen(record) if record else None, tuple(seen), logged)
+        return PodSeen(uid, sandbox_seen(record) if record else None, tuple(seen), logged)
 
     def _logged(self, uid: str) -> dict[str, int]:
         """The newest attempt of each container that left a log, of a pod of which nothing else is known."""
         known = self._store.get_uid(uid)
-        directory = f"{self._settings.log_dir}/pods/{known.namespace}_{known.name}_{uid}" if known else ""
-        found: dict[str, int] = {}
-        with contextlib.suppress(OSError):
-            for name in os.listdir(directory) if directory else ():
-                logs = (entry.partition(".log")[0] for entry in os.listdir(f"{directory}/{name}"))
-                found[name] = max((int(number) for number in logs if number.isdigit()), default=-1)
-        return {name: attempt for name, attempt in found.items() if attempt >= 0}
-
-    def _seen(self, record: ContainerRecord, *, sandbox: str, lost: bool) -> ContainerSeen:
-        state = _STATES.get(ContainerStatus(record.status), ContainerState.UNKNOWN)
-        if lost and state is not ContainerState.EXITED:
-            state = ContainerState.UNKNOWN
-        labels = record.labels
-        return ContainerSeen(
-            id=record.id,
-            name=record.name,
-            attempt=record.attempt,
-            state=state,
-            image=labels.get("image", ""),
-            image_id=labels.get("image_id", ""),
-            pid=record.pid,
-            created_at=record.created_at,
-            started_at=record.started_at,
-            finished_at=record.finished_at,
-            exit_code=record.exit_code,
-            signal=record.signal,
-            oom_killed=record.oom_killed,
-            reason=record.reason,
-            message=record.message or (self._message(record) if state is ContainerState.EXITED else ""),
-            spec_hash=labels.get("spec_hash", ""),
-            resources_hash=labels.get("resources_hash", ""),
-            stop_deadline=record.stop_deadline,
-            log_path=record.log_path,
-            cgroup=record.cgroup,
-            bundle=record.bundle,
-            sandbox_id=sandbox,
-            crash_count=int(labels.get("crash_count") or 0),
-            stop_signal=record.stop_signal,
-            post_start=labels.get("post_start", ""),
-            killed_for=labels.get("killed_for", ""),
+        if known is None:
+            return {}
+        return pod_files.logged_attempts(
+            f"{self._settings.log_dir}/pods/{known.namespace}_{known.name}_{uid}"
         )
 
+    def _seen(self, record: ContainerRecord, *, sandbox: str, lost: bool) -> ContainerSeen:
+        return container_seen(record, sandbox=sandbox, lost=lost, message=self._message)
+
     def _message(self, record: ContainerRecord) -> str:
-        """What the container wrote to its termination message file, at most 4096 bytes."""
+        """What the container wrote to its termination message file, read once."""
         path = record.labels.get("message_path", "")
-        if not path:
-            return ""
-        if record.id not in self._messages:
-            found = ""
-            # the container could have put anything there: no link is followed, no pipe waited for
-            with contextlib.suppress(OSError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                with open(descriptor, "rb") as file:
-                    found = file.read(MESSAGE_BYTES).decode(errors="replace")
-            self._messages[record.id] = found
-        return self._messages[record.id]
+        if path and record.id not in self._messages:
+            self._messages[record.id] = pod_files.termination_message(path)
+        return self._messages.get(record.id, "")
 
     async def _shim(self, uid: str) -> _Shim | None:
         """The pod's living shim, connected; a dead one is buried on the way."""
@@ -345,7 +290,7 @@ class LocalCri:
                     self.warn(uid, warning)
                 shim.record = await shim.client.annotate({"ip": address.ip})
             undo.pop_all()
-        return _sandbox_seen(shim.record)
+        return sandbox_seen(shim.record)
 
     async def _attach(self, request: SandboxRequest, pid: int) -> Attachment | None:
         if request.host_network:
@@ -392,19 +337,7 @@ class LocalCri:
 
     async def _mark_lost(self, uid: str) -> None:
         """Instances that ran in a sandbox that is gone have ended, one way or another."""
-        now = time.time()
-        rows: dict[str, ContainerRow | None] = {}
-        for row in self._store.containers(uid):
-            if row.state in (ContainerStatus.RUNNING, ContainerStatus.CREATED):
-                doc = {
-                    **row.doc,
-                    "status": "stopped",
-                    "pid": 0,
-                    "finished_at": now,
-                    "exit_code": 137,
-                    "signal": 9,
-                }
-                rows[row.id] = replace(row, state="stopped", updated_at=now, doc=doc)
+        rows = lost_rows(self._store.containers(uid), time.time())
         if rows:
             await self._store.put_containers(rows, durable=False)
 
@@ -418,7 +351,7 @@ class LocalCri:
         self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
         unmount_below(self.pod_dir(uid))
         logs = [path for path in row_logs if path.endswith(uid)]
-        await asyncio.to_thread(_remove_pod, uid, self.pod_dir(uid), logs, self._settings.log_dir)
+        await asyncio.to_thread(pod_files.remove_pod, uid, self.pod_dir(uid), logs, self._settings.log_dir)
 
     # -- containers ---------------------------------------------------------------------------------------------
 
@@ -428,7 +361,7 @@ class LocalCri:
         if shim is None:
             raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
         with self._tracer.step(uid, "bundle", container=request.name):
-            create = self._prepare(request)
+            create = prepare(request, self.bundle(uid, request.name, request.attempt), self._settings)
         try:
             with self._tracer.step(uid, "create", container=request.name):
                 await shim.client.create(create)
@@ -445,72 +378,6 @@ class LocalCri:
         if record.id not in shim.ended:  # else its exit has been recorded already
             self._record_soon(uid, record)
         return self._seen(record, sandbox=shim.record.sandbox_id, lost=False)
-
-    def _prepare(self, request: ContainerRequest) -> CreateContainer:
-        """Make the bundle directory and the log's; what the shim needs to know of them."""
-        bundle = self.bundle(request.uid, request.name, request.attempt)
-        if os.path.isdir(bundle):  # left by a daemon that was killed here: its instance was never recorded
-            _remove_links(f"{self._settings.log_dir}/containers", request.log_path)
-            _remove_trees([bundle])
-        for name in ("upper", "work", "merged"):
-            os.makedirs(f"{bundle}/{name}", mode=0o755)
-        os.chmod(bundle, 0o700)
-        for path, content in request.files:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            _write(path, content)
-            if path == request.termination_message_path:
-                os.chmod(path, 0o666)  # whoever the container runs as may leave its last words there
-        _write(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
-        os.makedirs(os.path.dirname(request.log_path), mode=0o755, exist_ok=True)
-        self._link_log(request)
-        overlay = RootfsOverlay(list(request.image.layers), f"{bundle}/upper", f"{bundle}/work")
-        labels = {
-            "image": request.image_ref,
-            "image_id": request.image.id,
-            "spec_hash": request.spec_hash,
-            "resources_hash": request.resources_hash,
-            "crash_count": str(request.crash_count),
-        }
-        if request.post_start:
-            labels["post_start"] = "pending"
-        if request.termination_message_path:
-            labels["message_path"] = request.termination_message_path
-        return CreateContainer(
-            container_id=request.id,
-            name=request.name,
-            attempt=request.attempt,
-            bundle=bundle,
-            rootfs=overlay.to_json(),
-            log_path=request.log_path,
-            log_max_bytes=self._settings.log_max_size,
-            log_max_files=self._settings.log_max_files,
-            stdin=request.stdin,
-            tty=request.tty,
-            termination_message_path=request.termination_message_path,
-            labels=labels,
-        )
-
-    def _link_log(self, request: ContainerRequest) -> None:
-        """/var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look (spec C7)."""
-        link = self._log_link(request.log_path, request.name, request.id)
-        os.makedirs(os.path.dirname(link), exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.symlink(request.log_path, link)
-
-    def _log_link(self, log_path: str, name: str, identity: str) -> str:
-        """Cut to what a file's name can hold, as kubelet does (K kuberuntime/legacy.go)."""
-        pod_dir = os.path.basename(os.path.dirname(os.path.dirname(log_path)))
-        namespace, _, rest = pod_dir.partition("_")
-        pod = rest.rpartition("_")[0]
-        link = f"{pod}_{namespace}_{name}-{identity}"[: NAME_MAX - len(".log")]
-        return f"{self._settings.log_dir}/containers/{link}.log"
-
-    def _unlink_log(self, doc: dict[str, Any]) -> None:
-        path = str(doc.get("log_path", ""))
-        if not path:
-            return
-        with contextlib.suppress(OSError):
-            os.unlink(self._log_link(path, str(doc["name"]), str(doc["id"])))
 
     async def stop_container(
         self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
@@ -543,9 +410,9 @@ class LocalCri:
                 await client.delete(container_id)
         found = known.pop(container_id, None)
         if found is not None:
-            self._unlink_log(_values(found))
+            pod_files.unlink_log(self._settings.log_dir, found.log_path, found.name, found.id)
             if found.log_path and all(other.log_path != found.log_path for other in known.values()):
-                await asyncio.to_thread(_remove_log, found.log_path)
+                await asyncio.to_thread(pod_files.remove_log, found.log_path)
         # also when it is not seen yet: its record may be on its way
         self._in_background(
             self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
@@ -554,7 +421,7 @@ class LocalCri:
         if uid in self._shims:
             self._shims[uid].ended.discard(container_id)
         if found is not None and found.bundle.startswith(self.pod_dir(uid) + "/"):
-            await asyncio.to_thread(_remove_trees, [found.bundle])
+            await asyncio.to_thread(pod_files.remove_trees, [found.bundle])
 
     async def exec(
         self, uid: str, container_id: str, command: list[str], *, timeout: float | None
@@ -583,19 +450,10 @@ class LocalCri:
     # -- images -------------------------------------------------------------------------------------------------
 
     def image(self, reference: str) -> ImageSeen | None:
-        """None too for what is no image's name: pulling it says so (InvalidImageName). Looked up once for each state of
-        the store, which a start asks many times."""
-        records = self.images.store.list()
-        if records is not self._image_records:
-            self._image_records, self._images = records, {}
-        if reference not in self._images:
-            with contextlib.suppress(ImageError):
-                record = self.images.store.get(reference)
-                self._images[reference] = _image_seen(record) if record else None
         return self._images.get(reference)
 
     async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
-        return _image_seen(await self.images.pull(reference, secrets=secrets))
+        return image_seen(await self.images.pull(reference, secrets=secrets))
 
     # -- the record in the store --------------------------------------------------------------------------------
 
@@ -623,10 +481,7 @@ class LocalCri:
             self._in_background(self._record(uid, found))
 
     async def _record(self, uid: str, records: Iterable[ContainerRecord], *, delay: float = 0.0) -> None:
-        rows: dict[str, ContainerRow | None] = {
-            r.id: ContainerRow(r.id, uid, r.name, r.attempt, r.status, time.time(), _values(r))
-            for r in records
-        }
+        rows = rows_of(uid, records, time.time())
         if rows:
             # the pod's status, which is durable, follows; a power cut before it is one before all of this
             await self._store.put_containers(rows, durable=False, delay=delay)
@@ -643,88 +498,3 @@ async def _both(
     shim, attachment = results
     assert isinstance(shim, _Shim) and not isinstance(attachment, BaseException)
     return shim, attachment
-
-
-_FIELDS = tuple(f.name for f in fields(ContainerRecord))
-
-
-def _values(record: ContainerRecord) -> dict[str, Any]:
-    """As a document. What is in it is the record's own: not to be altered."""
-    return {name: getattr(record, name) for name in _FIELDS}
-
-
-def _sandbox_seen(record: SandboxRecord) -> SandboxSeen:
-    return SandboxSeen(
-        id=record.sandbox_id,
-        ready=record.host_network or bool(record.annotations.get("ip")),
-        pid=record.pid,
-        created_at=record.created_at,
-        ip=record.annotations.get("ip", ""),
-        host_network=record.host_network,
-        spec_hash=record.annotations.get("spec_hash", ""),
-        cgroup=record.cgroup,
-        resources_hash=record.annotations.get("resources_hash", ""),
-    )
-
-
-def _image_seen(record: ImageRecord) -> ImageSeen:
-    return ImageSeen(
-        id=record.id,
-        reference=record.reference,
-        repo_digests=tuple(record.repo_digests),
-        size=record.size,
-        layers=tuple(record.layers),
-        config=dict(record.config),
-    )
-
-
-def _write(path: str, content: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = f"{path}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(content)
-    os.replace(temporary, path)
-
-
-def _remove_pod(uid: str, directory: str, logs: Iterable[str], log_dir: str) -> None:
-    """All that is on disk of a pod. Logs that were never recorded because shim or daemon died as they were made go too,
-    and links to what is in them. In a thread: a disk may take its time over each of them."""
-    found = dict.fromkeys(logs)
-    with contextlib.suppress(OSError):
-        names = [name for name in os.listdir(f"{log_dir}/pods") if name.endswith(f"_{uid}")]
-        found.update(dict.fromkeys(f"{log_dir}/pods/{name}" for name in names))
-    for path in found:
-        _remove_links(f"{log_dir}/containers", path)
-    _remove_trees([directory, *found])
-
-
-def _remove_trees(paths: Iterable[str]) -> None:
-    for path in paths:
-        try:
-            remove_tree(path)
-        except OSError as error:
-            log.error("could not remove %s: something in it is mounted or immutable: %s", path, error)
-
-
-def _remove_links(directory: str, target: str) -> None:
-    """Remove the links to a log, or to what is in a log directory (…/<namespace>_<pod>_<uid>)."""
-    pod_dir = os.path.dirname(os.path.dirname(target)) if target.endswith(".log") else target
-    namespace, _, rest = os.path.basename(pod_dir).partition("_")
-    prefix = f"{rest.rpartition('_')[0]}_{namespace}_"[:200]
-    with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            link = f"{directory}/{name}"
-            if name.startswith(prefix) and _leads_to(link, target):
-                os.unlink(link)
-
-
-def _leads_to(link: str, target: str) -> bool:
-    found = os.readlink(link) if os.path.islink(link) else ""
-    return found == target or found.startswith(f"{target}/")
-
-
-def _remove_log(path: str) -> None:
-    """A container's log, with what was rotated away of it: it goes with the container, as kubelet's does."""
-    for file in [path, *glob.glob(f"{glob.escape(path)}.*")]:
-        with contextlib.suppress(OSError):
-            os.unlink(file)

@@ -1,0 +1,55 @@
+"""A container's OCI bundle on disk, and what its shim is told of it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from kubelite.node import pod_files
+from kubelite.node.cri import ContainerRequest
+from kubelite.settings import Settings
+from runtime.shim.protocol import CreateContainer, RootfsOverlay
+
+
+def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> CreateContainer:
+    """Make the bundle directory and the log's; what the shim needs to know of them."""
+    if os.path.isdir(bundle):  # left by a daemon that was killed here: its instance was never recorded
+        pod_files.remove_links(f"{settings.log_dir}/containers", request.log_path)
+        pod_files.remove_trees([bundle])
+    for name in ("upper", "work", "merged"):
+        os.makedirs(f"{bundle}/{name}", mode=0o755)
+    os.chmod(bundle, 0o700)
+    for path, content in request.files:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        pod_files.write_whole(path, content)
+        if path == request.termination_message_path:
+            os.chmod(path, 0o666)  # whoever the container runs as may leave its last words there
+    pod_files.write_whole(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
+    os.makedirs(os.path.dirname(request.log_path), mode=0o755, exist_ok=True)
+    pod_files.link_log(settings.log_dir, request.log_path, request.name, request.id)
+    overlay = RootfsOverlay(list(request.image.layers), f"{bundle}/upper", f"{bundle}/work")
+    labels = {
+        "image": request.image_ref,
+        "image_id": request.image.id,
+        "spec_hash": request.spec_hash,
+        "resources_hash": request.resources_hash,
+        "crash_count": str(request.crash_count),
+    }
+    if request.post_start:
+        labels["post_start"] = "pending"
+    if request.termination_message_path:
+        labels["message_path"] = request.termination_message_path
+    return CreateContainer(
+        container_id=request.id,
+        name=request.name,
+        attempt=request.attempt,
+        bundle=bundle,
+        rootfs=overlay.to_json(),
+        log_path=request.log_path,
+        log_max_bytes=settings.log_max_size,
+        log_max_files=settings.log_max_files,
+        stdin=request.stdin,
+        tty=request.tty,
+        termination_message_path=request.termination_message_path,
+        labels=labels,
+    )

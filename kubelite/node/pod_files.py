@@ -1,0 +1,114 @@
+"""A pod's files: its bundles and logs, the links that log shippers follow, and their removal.
+
+Blocking: what may take long (removals) is called in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import logging
+import os
+from collections.abc import Iterable
+
+from runtime.removal import remove_tree
+
+log = logging.getLogger(__name__)
+
+NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
+MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
+
+
+def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
+    """/var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look (spec C7)."""
+    link = _log_link(log_dir, log_path, name, identity)
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(log_path, link)
+
+
+def unlink_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
+    if log_path:
+        with contextlib.suppress(OSError):
+            os.unlink(_log_link(log_dir, log_path, name, identity))
+
+
+def _log_link(log_dir: str, log_path: str, name: str, identity: str) -> str:
+    """Cut to what a file's name can hold, as kubelet does (K kuberuntime/legacy.go)."""
+    pod_dir = os.path.basename(os.path.dirname(os.path.dirname(log_path)))
+    namespace, _, rest = pod_dir.partition("_")
+    pod = rest.rpartition("_")[0]
+    link = f"{pod}_{namespace}_{name}-{identity}"[: NAME_MAX - len(".log")]
+    return f"{log_dir}/containers/{link}.log"
+
+
+def logged_attempts(directory: str) -> dict[str, int]:
+    """The newest attempt of each container that left a log in a pod's log directory."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            logs = (entry.partition(".log")[0] for entry in os.listdir(f"{directory}/{name}"))
+            found[name] = max((int(number) for number in logs if number.isdigit()), default=-1)
+    return {name: attempt for name, attempt in found.items() if attempt >= 0}
+
+
+def termination_message(path: str) -> str:
+    """What a container wrote there, at most `MESSAGE_BYTES`. It could have put anything there: no link is followed, no
+    pipe waited for."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            return file.read(MESSAGE_BYTES).decode(errors="replace")
+    return ""
+
+
+def write_whole(path: str, content: str) -> None:
+    """Write a small file whole or not at all."""
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def remove_pod(uid: str, directory: str, logs: Iterable[str], log_dir: str) -> None:
+    """All that is on disk of a pod. Logs that were never recorded because shim or daemon died as they were made go too,
+    and links to what is in them. In a thread: a disk may take its time over each of them."""
+    found = dict.fromkeys(logs)
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(f"{log_dir}/pods") if name.endswith(f"_{uid}")]
+        found.update(dict.fromkeys(f"{log_dir}/pods/{name}" for name in names))
+    for path in found:
+        remove_links(f"{log_dir}/containers", path)
+    remove_trees([directory, *found])
+
+
+def remove_trees(paths: Iterable[str]) -> None:
+    for path in paths:
+        try:
+            remove_tree(path)
+        except OSError as error:
+            log.error("could not remove %s: something in it is mounted or immutable: %s", path, error)
+
+
+def remove_links(directory: str, target: str) -> None:
+    """Remove the links to a log, or to what is in a log directory (…/<namespace>_<pod>_<uid>)."""
+    pod_dir = os.path.dirname(os.path.dirname(target)) if target.endswith(".log") else target
+    namespace, _, rest = os.path.basename(pod_dir).partition("_")
+    prefix = f"{rest.rpartition('_')[0]}_{namespace}_"[:200]
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            link = f"{directory}/{name}"
+            if name.startswith(prefix) and _leads_to(link, target):
+                os.unlink(link)
+
+
+def _leads_to(link: str, target: str) -> bool:
+    found = os.readlink(link) if os.path.islink(link) else ""
+    return found == target or found.startswith(f"{target}/")
+
+
+def remove_log(path: str) -> None:
+    """A container's log, with what was rotated away of it: it goes with the container, as kubelet's does."""
+    for file in [path, *glob.glob(f"{glob.escape(path)}.*")]:
+        with contextlib.suppress(OSError):
+            os.unlink(file)

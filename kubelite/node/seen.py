@@ -1,0 +1,127 @@
+"""What shims and image store say, in the words of the seam (`cri`)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, SandboxSeen
+from runtime.errors import ImageError
+from runtime.images.client import ImageClient
+from runtime.images.store import ImageRecord
+from runtime.shim.protocol import ContainerRecord, ContainerStatus, SandboxRecord
+from state.store import ContainerRow
+
+_STATES = {
+    ContainerStatus.CREATED: ContainerState.CREATED,
+    ContainerStatus.RUNNING: ContainerState.RUNNING,
+    ContainerStatus.STOPPED: ContainerState.EXITED,
+}
+
+
+def container_seen(
+    record: ContainerRecord, *, sandbox: str, lost: bool, message: Callable[[ContainerRecord], str]
+) -> ContainerSeen:
+    """`message` is asked for what an ended container left behind; `lost`: its sandbox is gone."""
+    state = _STATES.get(ContainerStatus(record.status), ContainerState.UNKNOWN)
+    if lost and state is not ContainerState.EXITED:
+        state = ContainerState.UNKNOWN
+    labels = record.labels
+    return ContainerSeen(
+        id=record.id,
+        name=record.name,
+        attempt=record.attempt,
+        state=state,
+        image=labels.get("image", ""),
+        image_id=labels.get("image_id", ""),
+        pid=record.pid,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        exit_code=record.exit_code,
+        signal=record.signal,
+        oom_killed=record.oom_killed,
+        reason=record.reason,
+        message=record.message or (message(record) if state is ContainerState.EXITED else ""),
+        spec_hash=labels.get("spec_hash", ""),
+        resources_hash=labels.get("resources_hash", ""),
+        stop_deadline=record.stop_deadline,
+        log_path=record.log_path,
+        cgroup=record.cgroup,
+        bundle=record.bundle,
+        sandbox_id=sandbox,
+        crash_count=int(labels.get("crash_count") or 0),
+        stop_signal=record.stop_signal,
+        post_start=labels.get("post_start", ""),
+        killed_for=labels.get("killed_for", ""),
+    )
+
+
+_FIELDS = tuple(f.name for f in fields(ContainerRecord))
+
+
+def _values(record: ContainerRecord) -> dict[str, Any]:
+    """As a document. What is in it is the record's own: not to be altered."""
+    return {name: getattr(record, name) for name in _FIELDS}
+
+
+def sandbox_seen(record: SandboxRecord) -> SandboxSeen:
+    return SandboxSeen(
+        id=record.sandbox_id,
+        ready=record.host_network or bool(record.annotations.get("ip")),
+        pid=record.pid,
+        created_at=record.created_at,
+        ip=record.annotations.get("ip", ""),
+        host_network=record.host_network,
+        spec_hash=record.annotations.get("spec_hash", ""),
+        cgroup=record.cgroup,
+        resources_hash=record.annotations.get("resources_hash", ""),
+    )
+
+
+def image_seen(record: ImageRecord) -> ImageSeen:
+    return ImageSeen(
+        id=record.id,
+        reference=record.reference,
+        repo_digests=tuple(record.repo_digests),
+        size=record.size,
+        layers=tuple(record.layers),
+        config=dict(record.config),
+    )
+
+
+class ImagesSeen:
+    """The store's images by the names that pods use, looked up once for each state of the store: a start asks many
+    times."""
+
+    def __init__(self, client: ImageClient) -> None:
+        self._client = client
+        self._found: dict[str, ImageSeen | None] = {}  # by name, as in:
+        self._records: tuple[ImageRecord, ...] = ()
+
+    def get(self, reference: str) -> ImageSeen | None:
+        """None too for what is no image's name: pulling it says so (InvalidImageName)."""
+        records = self._client.store.list()
+        if records is not self._records:
+            self._records, self._found = records, {}
+        if reference not in self._found:
+            with contextlib.suppress(ImageError):
+                record = self._client.store.get(reference)
+                self._found[reference] = image_seen(record) if record else None
+        return self._found.get(reference)
+
+
+def lost_rows(rows: Iterable[ContainerRow], now: float) -> dict[str, ContainerRow | None]:
+    """Instances that ran in a sandbox that is gone have ended, one way or another."""
+    ended = {"status": "stopped", "pid": 0, "finished_at": now, "exit_code": 137, "signal": 9}
+    return {
+        row.id: replace(row, state="stopped", updated_at=now, doc={**row.doc, **ended})
+        for row in rows
+        if row.state in (ContainerStatus.RUNNING, ContainerStatus.CREATED)
+    }
+
+
+def rows_of(uid: str, records: Iterable[ContainerRecord], now: float) -> dict[str, ContainerRow | None]:
+    return {r.id: ContainerRow(r.id, uid, r.name, r.attempt, r.status, now, _values(r)) for r in records}
