@@ -7,26 +7,24 @@ fails before a handle exists is killed and reaped here. Operations follow runtim
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions
 import contextlib
 import errno
-import json
 import os
 import select
 import socket
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from signal import SIG_BLOCK, SIG_SETMASK, SIGCHLD, SIGKILL, valid_signals
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from signal import SIGKILL
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runtime import errors
 from runtime import syscalls as sc
-from runtime.cgroups import Cgroup, layout, open_cgroup
-from runtime.errors import CapabilityError, RuntimeFault, SpecError, StateError, SyscallError
-from runtime.oci import hooks, init, program, rootfs, stub
+from runtime.cgroups import Cgroup, layout
+from runtime.errors import CapabilityError, SpecError, StateError, SyscallError
+from runtime.oci import birth, hooks, rootfs
 from runtime.oci import spec as oci
+from runtime.oci.handshake import HANDSHAKE_SECONDS, Answers, converse, next_word
+from runtime.oci.job import Detached, Job
 from runtime.oci.spec import Linux, Process, Spec
 from runtime.security import capabilities
 
@@ -35,25 +33,6 @@ if TYPE_CHECKING:
 
     from runtime.security.capabilities import CapSets
     from runtime.shim.protocol import RootfsOverlay
-
-# How long a child may take from clone3 to ready, and from the gate to execve. Only a hung file system takes longer
-# than milliseconds; the shim must not hang with it.
-HANDSHAKE_SECONDS: Final = 60.0
-END_SECONDS: Final = 2.0  # and how long what is killed is waited for
-
-_ALL_SIGNALS: Final = frozenset(map(int, valid_signals()))
-
-# type → (name below /proc/<pid>/ns, flag); user first: the others may need its privileges
-_NAMESPACES: Final = {
-    "user": ("user", sc.CLONE_NEWUSER),
-    "network": ("net", sc.CLONE_NEWNET),
-    "ipc": ("ipc", sc.CLONE_NEWIPC),
-    "uts": ("uts", sc.CLONE_NEWUTS),
-    "cgroup": ("cgroup", sc.CLONE_NEWCGROUP),
-    "pid": ("pid", sc.CLONE_NEWPID),
-    "mount": ("mnt", sc.CLONE_NEWNS),
-    "time": ("time", sc.CLONE_NEWTIME),
-}
 
 
 class Stdio(NamedTuple):
@@ -77,7 +56,7 @@ class ExecHandle:
 class Command:
     """How a process is started by a command that ends, and not by a parent that stays (a shim)."""
 
-    detached: init.Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
+    detached: Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
     dies_with_us: bool = False
     console: Callable[[int], None] | None = None  # gets the terminal's master, and closes it
     preserve: int = 0  # descriptors from 3 on that are the container's
@@ -114,7 +93,7 @@ class PendingExec:
         what it raises, the caller does `done` or `abandon`."""
         self.channel.setblocking(False)
         try:
-            while (said := _packet(self.channel, self.who)) is not None:
+            while (said := next_word(self.channel, self.who)) is not None:
                 self.warnings += said.get("warnings", [])
         except BlockingIOError:
             return None
@@ -142,7 +121,7 @@ class PendingExec:
     def abandon(self) -> None:
         """End it instead."""
         self.channel.close()
-        _end(self.pidfd)
+        birth.end(self.pidfd)
 
 
 @dataclass(slots=True)
@@ -175,7 +154,7 @@ class Container:
                 channel.send(b"start")
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise StateError(f"container {self.id} cannot be started: its init is dead") from error
-            _converse(channel, f"container {self.id}", until_exec=True)
+            converse(channel, f"container {self.id}", until_exec=True)
 
     def kill(self, signal: int, *, everything: bool = False) -> None:
         """Signal the init, or (everything) each process in the cgroup, forks included: SIGKILL by the cgroup's own
@@ -235,13 +214,13 @@ class Container:
         """As `exec`, without the waiting: the process joins while its container runs, and may be starved of CPU by it
         or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec. `cgroup`: another than
         the container's own, below it."""
-        if self._channel is not None or self.pidfd < 0 or wait_dead(self.pidfd):
+        if self._channel is not None or self.pidfd < 0 or birth.wait_dead(self.pidfd):
             raise StateError(f"cannot exec in container {self.id}: it is not running")
         paused_is_fine = command is not None and command.ignore_paused
         if not paused_is_fine and self.cgroup.frozen():  # the new process would freeze before it answers
             raise StateError(f"cannot exec in container {self.id}: it is paused")
         wanted = oci.process({**_inherited(self.spec["process"]), **process})
-        _guard_stdio()
+        birth.guard_stdio()
         caps, available, warnings = _capabilities(wanted)
         kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
         wanted_kinds = oci.namespaces(self.spec)
@@ -250,15 +229,15 @@ class Container:
         if "time" in wanted_kinds:
             kinds |= sc.CLONE_NEWTIME
         with ExitStack() as always, ExitStack() as undo:
-            ours, theirs = _channel_pair(undo)
+            ours, theirs = birth.channel_pair(undo)
             always.callback(theirs.close)
-            into = _into_cgroup(cgroup or self.cgroup, always)
+            into = birth.into_cgroup(cgroup or self.cgroup, always)
             affinity = wanted.get("execCPUAffinity", {})
-            job = init.Job(
+            job = Job(
                 process=wanted,
                 affinity=tuple(oci.cpu_set(affinity.get(key, ""), key) for key in ("initial", "final")),
                 channel=theirs,
-                parent=_own_pidfd(always),
+                parent=birth.own_pidfd(always),
                 caps=caps,
                 available_caps=available,
                 cgroup=cgroup or self.cgroup,
@@ -269,7 +248,9 @@ class Container:
                 gate=False,
                 **{"keyring": f"_ses.{self.id}", **_from_command(command)},
             )
-            pid, pidfd = _clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
+            pid, pidfd = birth.clone(
+                job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo
+            )
             undo.pop_all()
             return PendingExec(pid, pidfd, ours, f"exec in container {self.id}", warnings)
 
@@ -340,22 +321,19 @@ def create(
     state = hook_state(spec, container_id, bundle, "creating")
     caps, available, warnings = _capabilities(process)
     filter_ = _seccomp(linux)
-    _guard_stdio()
+    birth.guard_stdio()
     with ExitStack() as always, ExitStack() as undo:
-        _make_directories(plan.root, undo)
-        cgroup = _make_cgroup(cgroup_path, undo)
+        birth.make_directories(plan.root, undo)
+        cgroup = birth.make_cgroup(cgroup_path, undo)
         warnings += cgroup.apply(linux.get("resources", {}))
-        ours, theirs = _channel_pair(undo)
-        into = _into_cgroup(cgroup, always)
-        flags, join, pid_namespace = _namespaces(spec, always)
-        if "user" in oci.namespaces(spec) or any(plan.maps_ids):
-            plan = plan.with_open_sources()
-            for fd in plan.descriptors:
-                always.callback(os.close, fd)
-        job = init.Job(
+        ours, theirs = birth.channel_pair(undo)
+        into = birth.into_cgroup(cgroup, always)
+        flags, join, pid_namespace = birth.namespaces(spec, always)
+        plan = _reachable(plan, spec, always)
+        job = Job(
             process=process,
             channel=theirs,
-            parent=_own_pidfd(always),
+            parent=birth.own_pidfd(always),
             caps=caps,
             available_caps=available,
             cgroup=cgroup,
@@ -363,34 +341,18 @@ def create(
             stdio=stdio,
             console=console_slave,
             plan=plan,
-            new_cgroup_namespace=oci.namespaces(spec).get("cgroup") == "",
             new_user_namespace=bool(flags & sc.CLONE_NEWUSER),
-            time_offsets=_time_offsets(spec),
-            hostname=spec.get("hostname", ""),
-            domainname=spec.get("domainname", ""),
-            sysctls=linux.get("sysctl", {}),
             seccomp=filter_,
-            personality=oci.PERSONALITIES[linux.get("personality", {}).get("domain", "")],
+            **_from_spec(spec),
             **{"keyring": f"_ses.{container_id}", "pdeathsig": parent_death_signal, **_from_command(command)},
             own_terminal=command is not None and bool(process.get("terminal")),
             hooks=steps,
             state=state,
         )
-        pid, pidfd = _clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
+        pid, pidfd = birth.clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
         theirs.close()
-        try:
-            answers = _Answers(
-                mappings=lambda: _write_mappings(pid, linux),
-                hooks=lambda: _runtime_hooks(steps, {**state, "pid": pid}),
-                console=command.console if command is not None else None,
-            )
-            said = _converse(ours, f"container {container_id}", answers=answers)
-        except StateError as error:
-            if cgroup.oom_kills():
-                raise StateError(
-                    f"{error} by the kernel's OOM killer: its memory limit is too low"
-                ) from error
-            raise
+        answers = _answers(pid, linux, steps, {**state, "pid": pid}, command)
+        said = _until_ready(ours, f"container {container_id}", answers, cgroup)
         made = Container(container_id, pid, pidfd, cgroup, spec, (*warnings, *said), ours, filter_)
         undo.pop_all()
         return made
@@ -410,43 +372,62 @@ def hook_state(spec: Spec, container_id: str, bundle: str, status: str, pid: int
 # --- what create and exec are made of ---
 
 
+def _from_spec(spec: Spec) -> dict[str, Any]:
+    """What an init needs of config.json as it stands."""
+    linux = spec.get("linux", {})
+    return {
+        "new_cgroup_namespace": oci.namespaces(spec).get("cgroup") == "",
+        "time_offsets": birth.time_offsets(spec),
+        "hostname": spec.get("hostname", ""),
+        "domainname": spec.get("domainname", ""),
+        "sysctls": linux.get("sysctl", {}),
+        "personality": oci.PERSONALITIES[linux.get("personality", {}).get("domain", "")],
+    }
+
+
+def _reachable(plan: rootfs.Plan, spec: Spec, stack: ExitStack) -> rootfs.Plan:
+    """With mounts' sources opened by us where the child, in a user namespace of its own, could not open them."""
+    if "user" not in oci.namespaces(spec) and not any(plan.maps_ids):
+        return plan
+    plan = plan.with_open_sources()
+    for fd in plan.descriptors:
+        stack.callback(os.close, fd)
+    return plan
+
+
+def _answers(
+    pid: int,
+    linux: Linux,
+    steps: Mapping[str, tuple[hooks.Hook, ...]],
+    state: dict[str, Any],
+    command: Command | None,
+) -> Answers:
+    return Answers(
+        mappings=lambda: _write_mappings(pid, linux),
+        hooks=lambda: _runtime_hooks(steps, state),
+        console=command.console if command is not None else None,
+    )
+
+
+def _until_ready(channel: socket.socket, who: str, answers: Answers, cgroup: Cgroup) -> list[str]:
+    """The warnings of an init that has come to its gate; an end by the kernel's OOM killer is named."""
+    try:
+        return converse(channel, who, answers=answers)
+    except StateError as error:
+        if cgroup.oom_kills():
+            raise StateError(f"{error} by the kernel's OOM killer: its memory limit is too low") from error
+        raise
+
+
 def _runtime_hooks(steps: Mapping[str, tuple[hooks.Hook, ...]], state: dict[str, Any]) -> None:
     for kind in hooks.IN_RUNTIME:
         hooks.run_all(kind, steps.get(kind, ()), state)
-
-
-class _Answers(NamedTuple):
-    """What the child may ask for on its way to the gate."""
-
-    mappings: Callable[[], None]
-    hooks: Callable[[], None]
-    console: Callable[[int], None] | None
 
 
 def _inherited(process: Process) -> dict[str, Any]:
     """What a process in a running container gets when its request does not say (as runc exec)."""
     keys = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
     return {key: value for key, value in process.items() if key in keys}
-
-
-def _time_offsets(spec: Spec) -> str | None:
-    """What goes into timens_offsets of a new time namespace (time_namespaces(7)); None without one."""
-    if oci.namespaces(spec).get("time") != "":
-        return None
-    release = os.uname().release.split(".")
-    if (int(release[0]), int(release[1].partition("-")[0])) < (6, 1):
-        raise CapabilityError("linux.namespaces: a time namespace needs Linux 6.1, where execve(2) enters it")
-    wanted = spec.get("linux", {}).get("timeOffsets", {})
-    return "".join(f"{clock} {o.get('secs', 0)} {o.get('nanosecs', 0)}\n" for clock, o in wanted.items())
-
-
-def _guard_stdio() -> None:
-    """With 0, 1 or 2 closed, a socket of ours would get that number and be overwritten by the child's stdio."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open("/dev/null", os.O_RDWR)  # takes the lowest free number: this one
 
 
 def _plan(
@@ -478,211 +459,6 @@ def _seccomp(linux: Linux) -> tuple[bytes, int] | None:
     if seccomp.needs_listener(profile):
         raise CapabilityError("linux.seccomp: SCMP_ACT_NOTIFY is not supported by this engine")
     return seccomp.compile(profile), seccomp.install_flags(profile)
-
-
-def _make_directories(root: rootfs.RootMount, undo: ExitStack) -> None:
-    """The mount point, upper and work directories where the caller has not made them."""
-    if not root.lower:
-        return
-    for path in (root.path, root.upper, root.work):
-        try:
-            os.mkdir(path, 0o755)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise SyscallError(error.errno or 0, "mkdir", path) from error
-        undo.callback(_remove_tree, path)
-        if path == root.upper:
-            os.chmod(path, 0o755)  # it becomes the mode of "/", whatever our umask is
-
-
-def _remove_tree(path: str) -> None:
-    import shutil  # only when something has failed
-
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _make_cgroup(path: str, undo: ExitStack) -> Cgroup:
-    cgroup = open_cgroup(path)
-    existed = cgroup.exists()
-    if existed and cgroup.pids():
-        raise StateError(f"cgroup {path} is in use by other processes: it cannot become a container's")
-    if not existed:
-        undo.callback(cgroup.remove)
-    cgroup.create()
-    return cgroup
-
-
-def _into_cgroup(cgroup: Cgroup, stack: ExitStack) -> int | None:
-    """For CLONE_INTO_CGROUP: the child is born in the cgroup2 side; its own attach(0) does what is v1."""
-    into = cgroup.clone_fd()
-    if into is not None:
-        stack.callback(os.close, into)
-    return into
-
-
-def _channel_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    stack.callback(ours.close)
-    stack.callback(theirs.close)
-    return ours, theirs
-
-
-def _own_pidfd(stack: ExitStack) -> int:
-    fd = sc.pidfd_open(os.getpid())
-    stack.callback(os.close, fd)
-    return fd
-
-
-def _namespaces(
-    spec: Spec, stack: ExitStack
-) -> tuple[int, tuple[tuple[int, int], ...], tuple[int, int] | None]:
-    """(flags for clone3, what the child joins by setns, the pid namespace the child is born into).
-
-    A namespace that is ours already is left out: the shim lives in its pod's.
-    """
-    flags, join, pid_namespace = 0, [], None
-    wanted = oci.namespaces(spec)
-    for kind, (name, flag) in _NAMESPACES.items():
-        path = wanted.get(kind)
-        if path == "":
-            # a cgroup namespace has its root where its maker is: the child makes it, once it is in its cgroup; a time
-            # namespace can only be made by unshare(2)
-            flags |= flag if kind not in ("cgroup", "time") else 0
-        if not path:
-            continue
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SyscallError(error.errno or 0, "open", f"{kind} namespace {path}") from error
-        stack.callback(os.close, fd)
-        if sc.fstatfs_type(fd) != sc.NSFS_MAGIC:
-            raise SpecError(f"linux.namespaces: {path} is not a namespace")
-        theirs, ours = os.fstat(fd), os.stat(f"/proc/self/ns/{name}")
-        if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
-            continue
-        if kind == "pid":
-            pid_namespace = (fd, flag)
-        else:
-            join.append((fd, flag))
-    return flags, tuple(join), pid_namespace
-
-
-def _clone(
-    job: init.Job, flags: int, *, into: int | None, pid_namespace: tuple[int, int] | None, undo: ExitStack
-) -> tuple[int, int]:
-    """clone3 and, in the child, init.run. A pid namespace to join is set for children before and put back after:
-    setns(2) of one never moves the caller itself. Signals are blocked meanwhile: a handler that is due would run in
-    the child too."""
-    if pid_namespace is not None:
-        sc.setns(*pid_namespace, about="pid namespace")
-    mask = _signal.pthread_sigmask(SIG_BLOCK, _ALL_SIGNALS)
-    try:
-        pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=SIGCHLD, cgroup=into)
-        if pid == 0:
-            init.run(job)
-        undo.callback(_end, pidfd)
-    except SyscallError as error:
-        if pid_namespace is not None and error.errno == errno.ENOMEM:  # how the kernel says its init is dead
-            raise StateError("the pid namespace to join has no living init any more") from error
-        raise
-    finally:
-        _signal.pthread_sigmask(SIG_SETMASK, mask)
-        if pid_namespace is not None:
-            sc.setns(job.parent, sc.CLONE_NEWPID, about="back to the own pid namespace")
-    return pid, pidfd
-
-
-def _end(pidfd: int) -> None:
-    """Kill and reap a child that never became a handle. One that does not die in time (uninterruptible, in a file
-    system that hangs) is left to the caller's own reaping of children it does not know."""
-    with contextlib.suppress(SyscallError):
-        sc.pidfd_send_signal(pidfd, SIGKILL)
-    wait_dead(pidfd, END_SECONDS)
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    os.close(pidfd)
-
-
-def wait_dead(pidfd: int, wait: float = 0.0) -> bool:
-    """Whether its process has ended, or does within `wait` seconds."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(wait * 1000))
-
-
-def _converse(
-    channel: socket.socket,
-    who: str,
-    *,
-    until_exec: bool = False,
-    answers: _Answers | None = None,
-) -> list[str]:
-    """Follow the child until it is ready (or, until_exec, until the channel closes by execve). Returns its warnings."""
-    warnings: list[str] = []
-    channel.settimeout(HANDSHAKE_SECONDS)
-    while True:
-        try:
-            said = _packet(channel, who)
-        except TimeoutError as error:
-            raise StateError(f"{who}: its init did not answer within {HANDSHAKE_SECONDS:.0f} s") from error
-        if said is None:
-            if until_exec:
-                return warnings
-            raise StateError(f"{who}: its init was killed before it was ready")
-        warnings += said.get("warnings", [])
-        if said.get("mappings") and answers is not None:
-            answers.mappings()
-            channel.send(b"mapped")
-        if said.get("hooks") and answers is not None:
-            answers.hooks()
-            channel.send(b"hooked")
-        if said.get("console") and answers is not None and answers.console is not None:
-            answers.console(said["fd"])
-        if said.get("ready"):
-            return warnings
-
-
-def _packet(channel: socket.socket, who: str) -> dict[str, Any] | None:
-    """The child's next word; None when the channel is closed. Its error is raised here."""
-    try:
-        packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_SPACE(4))
-    except ConnectionResetError:
-        packet, ancillary = b"", []
-    if not packet:
-        return None
-    if (failed := stub.failure(packet)) is not None:
-        raise stub_failed(*failed, who)
-    said: dict[str, Any] = json.loads(packet)
-    for _, _, rights in ancillary:
-        said["fd"] = int.from_bytes(rights[:4], sys.byteorder)
-    if "error" in said:
-        _raise(who, said["error"])
-    return said
-
-
-def stub_failed(code: int, call: str, who: str) -> RuntimeFault:
-    """What the stub could not do, as the interpreter would have said it."""
-    if call == "execve":
-        return errors.StartError(f"exec: {who}: {program.lower(OSError(code, ''))}")
-    return SyscallError(code, f"{who}: {call}")
-
-
-def raise_said(who: str, packet: bytes) -> None:
-    """Raise the error that a child's packet tells of."""
-    said = json.loads(packet)
-    if "error" in said:
-        _raise(who, said["error"])
-
-
-def _raise(who: str, said: dict[str, Any]) -> NoReturn:
-    """The child's error as if it had been raised here; its step in front, but for the program's own (runc's text)."""
-    kind = getattr(errors, said["class"], RuntimeFault)
-    if said["class"] in ("OSError", "SyscallError") and said["errno"]:
-        raise SyscallError(said["errno"], f"{who}: {said['step']}: {said['call']}", said["about"])
-    if not (isinstance(kind, type) and issubclass(kind, RuntimeFault)) or kind is SyscallError:
-        kind = RuntimeFault
-    raise kind(said["message"] if kind is errors.StartError else f"{who}: {said['step']}: {said['message']}")
 
 
 def _write_mappings(pid: int, linux: Linux) -> None:

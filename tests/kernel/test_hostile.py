@@ -19,7 +19,7 @@ from kubelite.node import sync_pod, termination
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
 from runtime.images import content
-from runtime.oci import init, program
+from runtime.oci import init_steps, program
 from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine
 from tests.kernel.shim_kit import Node, until
@@ -164,7 +164,7 @@ def test_nothing_is_imported_from_inside_a_container(
 
     container = oci.start(oci.spec("sleep", "60"))
     monkeypatch.setattr(program, "find", careless)
-    monkeypatch.setattr(init, "_reopen_null", lambda _proc: None)
+    monkeypatch.setattr(init_steps, "reopen_null", lambda _proc: None)
     with pytest.raises(RuntimeFault, match="No module named 'klt_trap'"):
         oci.exec(container, "true")
     assert "klt_trap" not in sys.modules

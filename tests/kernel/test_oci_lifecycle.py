@@ -17,8 +17,9 @@ import pytest
 from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, SpecError, StartError, StateError, SyscallError
+from runtime.oci import birth, handshake, operations, program, rootfs
 from runtime.oci import container as engine
-from runtime.oci import init, operations, program, rootfs
+from runtime.oci import init_steps as steps
 from runtime.oci.container import Stdio
 from runtime.security import capabilities, rlimits, seccomp
 from tests.kernel.conftest import Engine, mount
@@ -373,9 +374,9 @@ def _sabotage(*_: Any, **__: Any) -> Any:
 
 
 CHILD_STEPS: list[tuple[Any, str]] = [
-    (init, "_die_with_parent"), (init, "_default_signals"), (init, "_place_stdio"), (init, "_open_proc"),
-    (init, "_set_oom_score"), (init, "_set_label"), (init, "_join_keyring"), (init, "_set_scheduling"),
-    (init, "_chdir"), (init, "_own_stdio"), (init, "_set_groups"), (program, "environment"), (init, "_write_proc"),
+    (steps, "die_with_parent"), (steps, "default_signals"), (steps, "place_stdio"), (steps, "open_proc"),
+    (steps, "set_oom_score"), (steps, "set_label"), (steps, "join_keyring"), (steps, "set_scheduling"),
+    (steps, "chdir"), (steps, "own_stdio"), (steps, "set_groups"), (program, "environment"), (steps, "write_proc"),
     (rootfs.RootMount, "execute"), (operations.FsMount, "execute"), (operations.BindMount, "execute"),
     (operations.CgroupMount, "execute"), (operations.DeviceNode, "execute"), (operations.DevLinks, "execute"),
     (operations.MakeDirectory, "execute"), (operations.ReadonlyPath, "execute"), (operations.MaskPaths, "execute"),
@@ -384,9 +385,9 @@ CHILD_STEPS: list[tuple[Any, str]] = [
     (os, "setresuid"), (os, "setresgid"), (os, "umask"), (sc, "pivot_root"), (sc, "attach_mount"),
 ]  # fmt: skip
 PARENT_STEPS: list[tuple[Any, str]] = [
-    (engine, "_plan"), (engine, "_capabilities"), (engine, "_seccomp"), (engine, "_make_directories"),
-    (engine, "_make_cgroup"), (engine, "_channel_pair"), (engine, "_into_cgroup"), (engine, "_namespaces"),
-    (engine, "_own_pidfd"), (engine, "_clone"), (engine, "_converse"), (sc, "clone3"), (engine, "Container"),
+    (engine, "_plan"), (engine, "_capabilities"), (engine, "_seccomp"), (birth, "make_directories"),
+    (birth, "make_cgroup"), (birth, "channel_pair"), (birth, "into_cgroup"), (birth, "namespaces"),
+    (birth, "own_pidfd"), (birth, "clone"), (engine, "converse"), (sc, "clone3"), (engine, "Container"),
 ]  # fmt: skip
 
 
@@ -436,15 +437,15 @@ def test_a_child_that_hangs_is_given_up(
     oci: Engine, no_leaks: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "HANDSHAKE_SECONDS", 0.1)
-        patch.setattr(init, "_set_scheduling", lambda *_: time.sleep(60))
+        patch.setattr(handshake, "HANDSHAKE_SECONDS", 0.1)
+        patch.setattr(steps, "set_scheduling", lambda *_: time.sleep(60))
         with pytest.raises(StateError, match="did not answer"):
             oci.create(oci.spec("true"))
     open_cgroup(oci.cgroup).remove()
     no_leaks()
 
 
-@pytest.mark.parametrize("name", ["_place_stdio", "_chdir", "_set_groups", "_join_keyring"])
+@pytest.mark.parametrize("name", ["place_stdio", "chdir", "set_groups", "join_keyring"])
 def test_a_failing_exec_leaves_nothing(
     oci: Engine, no_leaks: Callable[[], None], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -452,7 +453,7 @@ def test_a_failing_exec_leaves_nothing(
     before = container.cgroup.pids()
     fds = os.listdir("/proc/self/fd")
     with monkeypatch.context() as patch:
-        patch.setattr(init, name, _sabotage)
+        patch.setattr(steps, name, _sabotage)
         with pytest.raises(RuntimeFault, match="sawn through"):
             oci.exec(container, "true")
     assert container.cgroup.pids() == before

@@ -18,12 +18,13 @@ from typing import Any, Final
 
 from runtime import syscalls as sc
 from runtime.errors import NotFoundError, SpecError, StateError, SyscallError
+from runtime.oci import birth, handshake, hooks, stub
 from runtime.oci import container as engine
-from runtime.oci import hooks, init, stub
 from runtime.oci import spec as oci
 from runtime.oci.cli import context, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import CREATED, PAUSED, RUNNING, STOPPED, Entry
+from runtime.oci.job import Detached
 
 Flags = dict[str, Any]
 _START_SECONDS: Final = 60.0
@@ -148,7 +149,7 @@ def _console(flags: Flags, always: ExitStack) -> Callable[[int], None]:
     return keeper.take
 
 
-def _gate(entry: Entry, always: ExitStack) -> init.Detached:
+def _gate(entry: Entry, always: ExitStack) -> Detached:
     """The listening socket and the lock that the init holds until it has executed the program."""
     lock = os.open(entry.path("gate"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     always.callback(os.close, lock)
@@ -158,7 +159,7 @@ def _gate(entry: Entry, always: ExitStack) -> init.Detached:
     with _short_path(entry, "start.sock") as path:
         listener.bind(path)
     listener.listen(1)
-    return init.Detached(listener.fileno(), lock)
+    return Detached(listener.fileno(), lock)
 
 
 @contextlib.contextmanager
@@ -238,8 +239,8 @@ def _raise_start_error(entry: Entry, said: bytes) -> None:
     if (failed := stub.failure(said)) is not None:
         code, call = failed
         program = entry.spec()["process"]["args"][0] if call == "execve" else f"container {entry.id}"
-        raise engine.stub_failed(code, call, program)
-    engine.raise_said(f"container {entry.id}", said)
+        raise handshake.stub_failed(code, call, program)
+    handshake.raise_said(f"container {entry.id}", said)
 
 
 def _after_start(at: Context, entry: Entry) -> None:
@@ -415,7 +416,7 @@ def _end_init(entry: Entry) -> None:
             sc.pidfd_send_signal(pidfd, 9)
         if entry.cgroup.frozen():
             entry.cgroup.thaw()
-        engine.wait_dead(pidfd, _DEAD_SECONDS)
+        birth.wait_dead(pidfd, _DEAD_SECONDS)
     finally:
         os.close(pidfd)
     with contextlib.suppress(ChildProcessError):  # `run`: it is our own child

@@ -1,0 +1,297 @@
+"""The steps of init.py that take more than a line. Their order, and what each may rely on, is told there."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions: 0.1 ms a start
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import sys
+import termios
+from typing import TYPE_CHECKING, Final
+
+from runtime import syscalls as sc
+from runtime.errors import CapabilityError, SpecError, StartError, StateError, SyscallError
+from runtime.oci import program, stub
+from runtime.oci.job import Job, Reporter
+from runtime.oci.operations import Console
+from runtime.oci.spec import Process
+from runtime.security import capabilities
+
+if TYPE_CHECKING:
+    from runtime.oci.root import Root
+
+_NULL: Final = os.makedev(1, 3)  # /dev/null
+
+
+def die_with_parent(job: Job) -> None:
+    if not job.pdeathsig:
+        return
+    sc.prctl(sc.PR_SET_PDEATHSIG, job.pdeathsig)
+    poll = select.poll()
+    poll.register(job.parent, select.POLLIN)
+    if poll.poll(0):  # a pidfd is readable once its process is dead
+        os._exit(1)
+
+
+def kept(job: Job) -> set[int]:
+    """Descriptors that live until execve (all but the preserved ones are closed by it)."""
+    waiting = () if job.detached is None else (job.detached.listener, job.detached.lock)
+    return {job.channel.fileno(), job.parent, *waiting, *range(3, 3 + job.preserve)}
+
+
+def become_stub(job: Job, last: stub.Exec) -> None:
+    """Does not return, unless this machine does not execute a memfd: then the interpreter goes on."""
+    capabilities.raise_ambient(last.kept_caps)
+    if job.detached is not None:
+        made = stub.waiting(last, job.detached.listener, job.detached.lock)
+        handed = [job.detached.listener, job.detached.lock]
+    else:
+        made = stub.at_once(last, job.channel.fileno())
+        handed = [job.channel.fileno()]
+    for fd in handed:
+        os.set_inheritable(fd, True)
+    stub.execute(made)
+    for fd in handed:
+        os.set_inheritable(fd, False)
+
+
+def await_start(job: Job, report: Reporter) -> None:
+    """The parent has gone: whoever connects is the one to be told how the start went."""
+    assert job.detached is not None
+    listener = socket.socket(fileno=job.detached.listener)
+    report.channel = listener.accept()[0]
+    listener.close()
+
+
+def open_terminal(job: Job, root: Root) -> None:
+    """A terminal of the container's own devpts: programs in it can name theirs (ttyname(3)). The slave is 0, 1, 2 and
+    /dev/console; the master goes to the parent."""
+    flags = os.O_RDWR | os.O_NOCTTY
+    master = sc.openat2(root.fd, "dev/pts/ptmx", flags, resolve=sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+    slave = sc.open_peer(master)
+    if size := job.process.get("consoleSize"):
+        termios.tcsetwinsize(slave, (size.get("height", 0), size.get("width", 0)))
+    Console(slave).execute(root)
+    for number in (0, 1, 2):
+        os.dup2(slave, number, inheritable=True)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))
+    job.channel.sendmsg([b'{"console": true}'], [rights])
+    os.close(master)
+    os.close(slave)
+
+
+def default_signals() -> None:
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def set_affinity(cpus: frozenset[int]) -> None:
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+
+
+def expect(job: Job, word: bytes) -> None:
+    """Wait for a word of the parent's. Its death closes the channel: then there is nothing to live for."""
+    said = job.channel.recv(64)
+    if said != word:
+        os._exit(1)
+
+
+def place_stdio(job: Job) -> None:
+    """The given descriptors become 0, 1, 2. They may themselves be among 0, 1, 2, so they are moved away first. (The
+    parent has seen to it that 0, 1 and 2 are nothing else: no socket or namespace file of ours is overwritten.)"""
+    if job.stdio is None and job.console is None:
+        return
+    wanted = job.stdio or (job.console, job.console, job.console)
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in wanted if fd is not None]
+    for number, fd in enumerate(safe):
+        os.dup2(fd, number, inheritable=True)
+        os.close(fd)
+
+
+def is_null(fd: int) -> bool:
+    try:
+        info = os.fstat(fd)
+    except OSError:
+        return False
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _NULL
+
+
+def reopen_null(proc: int) -> None:
+    """Where 0, 1 or 2 is the host's null device, the container's own takes its place (runc's reOpenDevNull): with the
+    host's, root in the container could chmod(2) or chown(2) it for the whole machine. A container whose /dev/null is
+    something else gets a pipe without its other end."""
+    given = [fd for fd in (0, 1, 2) if is_null(fd)]
+    if not given:
+        return
+    own = -1
+    with contextlib.suppress(OSError):
+        found = sc.openat2(sc.AT_FDCWD, "/dev/null", os.O_PATH, resolve=sc.RESOLVE_NO_MAGICLINKS)
+        if is_null(
+            found
+        ):  # looked at before it is really opened: a running container put there what it likes
+            own = os.open(f"self/fd/{found}", os.O_RDWR | os.O_CLOEXEC, dir_fd=proc)
+    for fd in given:
+        os.dup2(
+            own if own >= 0 else os.pipe()[fd > 0], fd, inheritable=True
+        )  # the rest is closed with all others
+
+
+def open_proc() -> int:
+    fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if sc.fstatfs_type(fd) != sc.PROC_SUPER_MAGIC:
+        raise CapabilityError("/proc of this machine is not procfs: mount it before containers are started")
+    return fd
+
+
+def write_proc(proc: int, path: str, value: str) -> None:
+    """Write to a file below the host's procfs; what is mounted over it, or linked to from it, is not procfs."""
+    fd = sc.openat2(
+        proc, path, os.O_WRONLY, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS | sc.RESOLVE_NO_XDEV
+    )
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        raise SyscallError(error.errno or 0, "write", f"{value!r} to /proc/{path}") from error
+    finally:
+        os.close(fd)
+
+
+def set_oom_score(proc: int, process: Process, report: Reporter) -> None:
+    wanted = process.get("oomScoreAdj")
+    if wanted is None:
+        return
+    try:
+        write_proc(proc, "self/oom_score_adj", str(wanted))
+    except SyscallError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise
+        # Below the floor that a privileged process last set needs CAP_SYS_RESOURCE. 0 is that floor, or we are on it.
+        with contextlib.suppress(SyscallError):
+            write_proc(proc, "self/oom_score_adj", str(max(wanted, 0)))
+        report.warnings.append(
+            f"oom_score_adj {wanted} was not set: lowering it needs CAP_SYS_RESOURCE, which this runtime does not have"
+        )
+
+
+def set_label(proc: int, process: Process) -> None:
+    """The AppArmor profile or SELinux label that execve will switch to (/proc/self/attr/exec)."""
+    if profile := process.get("apparmorProfile", ""):
+        if profile == "unconfined":
+            return
+        if not os.path.isdir("/sys/kernel/security/apparmor"):
+            raise CapabilityError(
+                f"process.apparmorProfile: {profile!r} asked for, this kernel has no AppArmor"
+            )
+        write_proc(proc, "self/attr/apparmor/exec", f"exec {profile}")
+    elif label := process.get("selinuxLabel", ""):
+        if not os.path.isdir("/sys/fs/selinux"):
+            raise CapabilityError(f"process.selinuxLabel: {label!r} asked for, this kernel has no SELinux")
+        write_proc(proc, "self/attr/exec", label)
+
+
+def join_keyring(name: str, report: Reporter) -> None:
+    if not name:
+        return
+    try:
+        sc.keyctl(sc.KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name))
+    except SyscallError as error:
+        if (
+            error.errno == errno.EDQUOT
+        ):  # a quota of keys is no reason not to run; the caller's keyring would be one
+            sc.keyctl(sc.KEYCTL_JOIN_SESSION_KEYRING, None)
+        elif error.errno != errno.ENOSYS:
+            raise
+        report.warnings.append(f"no session keyring {name}: {error}")
+
+
+_POLICIES: Final = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+_SCHED_FLAGS: Final = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x01,
+    "SCHED_FLAG_RECLAIM": 0x02,
+    "SCHED_FLAG_DL_OVERRUN": 0x04,
+    "SCHED_FLAG_KEEP_POLICY": 0x08,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+_IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+
+
+def set_scheduling(process: Process) -> None:
+    """process.scheduler by sched_setattr(2), process.ioPriority by ioprio_set(2)."""
+    if wanted := process.get("scheduler"):
+        policy = _POLICIES.get(wanted.get("policy", "SCHED_OTHER"))
+        flags = [_SCHED_FLAGS.get(name) for name in wanted.get("flags", [])]
+        if policy is None or None in flags:
+            raise SpecError(f"process.scheduler: unknown policy or flag in {wanted}")
+        times = (wanted.get("runtime", 0), wanted.get("deadline", 0), wanted.get("period", 0))
+        numbers = (wanted.get("nice", 0), wanted.get("priority", 0))
+        attr = sc.pack_sched_attr(policy, sum(f for f in flags if f), *numbers, *times)
+        sc.sched_setattr(0, attr)
+    if wanted_io := process.get("ioPriority"):
+        kind = _IO_CLASSES.get(wanted_io.get("class", ""))
+        if kind is None:
+            raise SpecError(
+                f"process.ioPriority.class: {wanted_io.get('class')!r} is none of {', '.join(_IO_CLASSES)}"
+            )
+        sc.ioprio_set(1, 0, kind << 13 | wanted_io.get("priority", 0))  # 1 = IOPRIO_WHO_PROCESS
+
+
+def chdir(cwd: str, *, final: bool) -> bool:
+    """chdir(2) that takes no magic link, so it cannot go where a descriptor leads. False: denied, try as the user."""
+    flags = os.O_PATH | os.O_DIRECTORY
+    try:
+        fd = sc.openat2(sc.AT_FDCWD, cwd, flags, resolve=sc.RESOLVE_NO_MAGICLINKS)
+        os.fchdir(fd)
+        os.close(fd)
+    except OSError as error:
+        if not final and error.errno in (errno.EACCES, errno.EPERM):
+            return False
+        raise StartError(
+            f"chdir to cwd ({cwd!r}) set in config.json failed: {program.lower(error)}"
+        ) from error
+    where = os.getcwd()
+    if not where.startswith("/"):  # getcwd(2) of a directory outside the root: "(unreachable)/…"
+        raise StateError("current working directory is outside of container mount namespace root")
+    return True
+
+
+def own_stdio(uid: int) -> None:
+    """The user may reopen its stdio (/dev/stdout → /proc/self/fd/1). Only what can be the container's own: anonymous
+    pipes and terminals. Never a device such as the host's /dev/null, never a file."""
+    if uid == 0:
+        return
+    for fd in (0, 1, 2):
+        try:
+            info = os.fstat(fd)
+            own_pipe = stat.S_ISFIFO(info.st_mode) and sc.fstatfs_type(fd) == sc.PIPEFS_MAGIC
+            own_tty = stat.S_ISCHR(info.st_mode) and sc.fstatfs_type(fd) == sc.DEVPTS_SUPER_MAGIC
+            if (own_pipe or own_tty) and info.st_uid != uid:
+                os.fchown(fd, uid, -1)
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.EINVAL, errno.EPERM):
+                raise
+
+
+def set_groups(additional: list[int], *, new_user_namespace: bool) -> None:
+    try:
+        os.setgroups(additional)
+    except PermissionError:
+        if additional or not new_user_namespace:  # "deny" in /proc/self/setgroups of a user namespace
+            raise

@@ -1,0 +1,97 @@
+"""What a child is to do, decided and opened by its parent, and how it reports."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from runtime.errors import RuntimeFault
+from runtime.oci import hooks, rootfs
+from runtime.oci.spec import Process
+from runtime.security.capabilities import CapSets
+
+if TYPE_CHECKING:
+    from runtime.cgroups import Cgroup
+
+_MAX_TEXT: Final = (
+    4096  # characters of each part of an error: a program's name can be 128 KiB, a packet cannot
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """For a parent that will not be there at the start."""
+
+    listener: int  # a listening SOCK_SEQPACKET socket: to connect is to start
+    lock: int  # an flock'd file, held for as long as the gate is closed: its state is the container's
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All the child needs, decided and opened by the parent. Descriptors named here are the only ones that survive."""
+
+    process: Process
+    channel: socket.socket
+    parent: int  # pidfd of the process that must outlive us
+    caps: CapSets
+    available_caps: int  # our bounding set at the moment
+    cgroup: Cgroup
+    join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
+    stdio: tuple[int, int, int] | None = None
+    console: int | None = None
+    plan: rootfs.Plan | None = None  # None: join a container that has its root already (exec)
+    new_cgroup_namespace: bool = False
+    new_user_namespace: bool = False  # the parent writes the mappings, we wait for them
+    time_offsets: str | None = None  # of a new time namespace
+    affinity: tuple[frozenset[int], ...] = (
+        frozenset(),
+        frozenset(),
+    )  # process.execCPUAffinity: before and after the cgroup
+    keyring: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    seccomp: tuple[bytes, int] | None = None  # (BPF, SECCOMP_FILTER_FLAG_*)
+    personality: int = -1  # personality(2), -1 = leave it
+    pdeathsig: int = signal.SIGKILL
+    gate: bool = True  # wait for "start" before execve
+    detached: Detached | None = None
+    use_stub: bool = False  # the last steps are the stub's
+    own_terminal: bool = False  # open the terminal in the container's devpts, and send its master
+    preserve: int = 0  # descriptors after 0, 1, 2 that are the container's
+    hooks: Mapping[str, tuple[hooks.Hook, ...]] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)  # what hooks in the container are told
+    pivot: bool = True  # False: MS_MOVE and chroot, for a root that cannot be pivoted from (initramfs)
+
+
+class Reporter:
+    """Where we are, and what is said about it."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.step = "begin"
+        self.warnings: list[str] = []
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.channel.send(json.dumps(message).encode())
+
+    def failed(self, error: BaseException) -> None:
+        known = isinstance(error, RuntimeFault | OSError)
+        about = {
+            "step": self.step,
+            "class": type(error).__name__ if isinstance(error, RuntimeFault) else "OSError",
+            "errno": getattr(error, "errno", None) or 0,
+            "message": str(error) if known else f"{type(error).__name__}: {error}",
+            "call": getattr(error, "call", "") or self.step,
+            "about": getattr(error, "about", "") or getattr(error, "filename", None) or "",
+        }
+        self.send({"error": {key: v if isinstance(v, int) else _cut(str(v)) for key, v in about.items()}})
+
+
+def _cut(text: str) -> str:
+    """Both ends tell more than one."""
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} … {text[-_MAX_TEXT // 2 :]}"
