@@ -14,7 +14,8 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -42,8 +43,34 @@ def _go_duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _classes(value: object) -> object:
+    """`name=path,name=path`, as a flag or the environment has it."""
+    if not isinstance(value, str):
+        return value
+    entries = [entry.partition("=") for entry in value.replace(",", " ").split()]
+    return {name: path for name, _, path in entries}
+
+
 _Duration = Annotated[float, BeforeValidator(_go_duration), Field(ge=0, allow_inf_nan=False)]
 
+
+def _pairs(joint: str) -> BeforeValidator:
+    """A mapping in the configuration file, as kubelet's has it, or the text of its flag: `cpu=100m,memory=1Gi`."""
+
+    def text(value: object) -> object:
+        if isinstance(value, dict):
+            return ",".join(f"{key}{joint}{amount}" for key, amount in value.items())
+        return value
+
+    return BeforeValidator(text)
+
+
+_Amounts = Annotated[str, _pairs("=")]
+_Thresholds = Annotated[str, _pairs("<")]
+EVICTION_HARD = (
+    "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,"
+    "imagefs.available<15%,imagefs.inodesFree<5%"
+)
 
 _KUBELETS = {"max_parallel_image_pulls": "max_parallel_pulls"}  # kubelet's names for ours
 
@@ -62,13 +89,24 @@ class Settings(BaseModel):
     run_dir: str = "/run/kubelite"  # sockets, shims, leases: gone after a reboot
     log_dir: str = "/var/log"  # <log-dir>/pods and <log-dir>/containers
     listen: str = "127.0.0.1:10255"  # metrics and health; "" or "none" = do not listen
+    #: A file with a secret of at least 16 characters: who sends it (as a Bearer token, or as the password that a
+    #: browser asks for) sees logs on the web page, too; "" = nobody does.
+    web_token_file: str = ""
+    #: Names, with commas between, under which a `listen` on loopback is asked (behind a proxy, for example), besides
+    #: addresses, localhost and the node's name.
+    web_hosts: str = ""
     bridge: str = "kubelite0"  # at most 15 characters
     pod_cidr: str = "10.88.0.0/16"
     cgroup_parent: str = "kubelite"  # below the root of every hierarchy
     node_name: str = ""  # default: the host's name, lower case
     cluster_domain: str = "cluster.local"
+    resolv_conf: str = (
+        ""  # what pods' resolv.conf is made from (kubelet: resolvConf); "" = the host's, see netfiles
+    )
     max_parallel_pulls: int = Field(3, ge=1)  # kubelet: maxParallelImagePulls
     serialize_image_pulls: bool = False  # one at a time (kubelet: true)
+    registry_pull_qps: float = Field(5.0, ge=0, allow_inf_nan=False)  # pulls begun a second; 0 = any number
+    registry_burst: int = Field(10, ge=1)  # so many at once before that counts
     pull_backoff_initial: _Seconds = 10.0  # seconds (kubelet: 10)
     pull_backoff_max: _Seconds = 300.0  # seconds (kubelet: 300)
     image_gc_high_threshold_percent: int = Field(
@@ -84,14 +122,46 @@ class Settings(BaseModel):
         10 * 1024 * 1024
     )  # bytes a container's log file grows to before it is rotated; <= 0 never
     log_max_files: int = Field(5, ge=1)  # including the current one
+    #: Where starts are sent as OpenTelemetry traces (OTLP/HTTP, JSON): http://collector:4318; "" = nowhere.
+    otlp_endpoint: str = ""
+    history_time: _Duration = 7 * 86400.0  # seconds that history is kept; 0 = none is
+    history_size: int = Field(64 * 1024 * 1024, ge=0)  # bytes it takes at most, about; 0 = none is kept
     # directory and network are looked at again this often, each pod every third time, whatever events said
     relist_seconds: _Seconds = 20.0
     crash_backoff_initial: _Seconds = 10.0  # seconds (kubelet: 10)
     crash_backoff_max: _Seconds = 300.0  # seconds (kubelet: 300)
+    volume_reclaim_policy: Literal["Retain", "Delete"] = (
+        "Retain"  # what becomes of a claim's directory when the claim goes
+    )
+    allowed_unsafe_sysctls: str = ""  # net.core.somaxconn,kernel.msg*: beyond those that are always allowed
+    max_pods: int = Field(1000, ge=0)  # (kubelet: 110)
+    kube_reserved: _Amounts = ""  # cpu=…,memory=…,ephemeral-storage=…: of the machine, not for pods
+    system_reserved: _Amounts = ""  # the same, for what else runs on it
+    pod_pids_limit: int = -1  # processes and threads a pod may have; -1: as many as the machine
+    single_process_oom_kill: bool = False  # of one process alone; else of the whole container (cgroup v2)
+    memory_qos: bool = False  # memory.high: slow down before the limit kills (cgroup v2)
+    memory_throttling_factor: float = Field(0.9, gt=0, le=1)  # where between request and limit that begins
+    memory_reservation_policy: Literal["None", "TieredReservation"] = (
+        "None"  # memory.min and low by QoS class
+    )
+    memory_swap_behavior: Literal["NoSwap", "LimitedSwap"] = "NoSwap"  # (cgroup v2)
+    cpu_manager_policy: Literal["none", "static"] = (
+        "none"  # static: whole CPUs of Guaranteed pods are their own
+    )
+    reserved_cpus: str = ""  # 0-1,4: never given away by the static policy
+    eviction_hard: _Thresholds = EVICTION_HARD  # below these, pods are evicted; none: never
+    eviction_pressure_transition_period: _Duration = 300.0  # seconds a pressure is said to last at least
+    eviction_monitoring_period: _Seconds = 10.0  # seconds between two looks
+    # a pod's runtimeClassName → the path of an OCI runtime's command (runc's command line)
+    runtime_classes: Annotated[dict[str, str], BeforeValidator(_classes)] = Field(default_factory=dict)
+    # a pod's priorityClassName → its priority, beside system-node-critical and system-cluster-critical
+    priority_classes: Annotated[dict[str, int], BeforeValidator(_classes)] = Field(default_factory=dict)
 
-    @field_validator("manifests", "root", "run_dir", "log_dir")
+    @field_validator("manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file")
     @classmethod
-    def _absolute(cls, value: str) -> str:
+    def _absolute(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name in ("resolv_conf", "web_token_file"):
+            return ""
         if not value:
             raise ValueError("must name a directory")
         return os.path.abspath(os.path.expanduser(value))
@@ -105,6 +175,60 @@ class Settings(BaseModel):
         if not colon or not port.isdigit() or int(port) > 65535:
             raise ValueError("must be HOST:PORT, for example 127.0.0.1:10255")
         return f"{host or '127.0.0.1'}:{port}"
+
+    @field_validator("runtime_classes")
+    @classmethod
+    def _runtimes(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, path in value.items():
+            if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
+                raise ValueError(f"{name!r} is no name of a RuntimeClass: a DNS name in lower case is wanted")
+            if not path.startswith("/"):
+                raise ValueError(
+                    f"{name}: must be the absolute path of an OCI runtime, for example /usr/bin/runc"
+                )
+        return value
+
+    @field_validator("priority_classes")
+    @classmethod
+    def _priorities(cls, value: dict[str, int]) -> dict[str, int]:
+        """As the API server has it: names that begin with system- and priorities above a billion are its own."""
+        for name, priority in value.items():
+            if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
+                raise ValueError(
+                    f"{name!r} is no name of a PriorityClass: a DNS name in lower case is wanted"
+                )
+            if name.startswith("system-"):
+                raise ValueError(f"{name}: names that begin with system- are Kubernetes' own")
+            if not -(1 << 31) <= priority <= 1_000_000_000:
+                raise ValueError(f"{name}: must be at most 1000000000")
+        return value
+
+    @field_validator("web_hosts")
+    @classmethod
+    def _names(cls, value: str) -> str:
+        names = [name.strip().lower() for name in value.split(",") if name.strip()]
+        for name in names:
+            if not re.fullmatch(r"[a-z0-9_]([-a-z0-9_.]{0,251}[a-z0-9_])?", name):
+                raise ValueError(f"{name!r} is no DNS name; without a port, for example node-1.example.org")
+        return ",".join(names)
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        """With the path that OTLP/HTTP has for traces, where none is named."""
+        if not value:
+            return ""
+        try:
+            found = urlsplit(value)
+            port = found.port
+        except ValueError as error:
+            raise ValueError(f"must be a URL, for example http://127.0.0.1:4318: {error}") from None
+        if found.scheme not in ("http", "https") or not found.hostname or port == 0:
+            raise ValueError("must be an http or https URL with a host, for example http://127.0.0.1:4318")
+        if found.username or found.query or found.fragment:
+            raise ValueError("must have neither a login nor a query nor a fragment")
+        path = found.path if found.path.strip("/") else "/v1/traces"
+        return f"{found.scheme}://{found.netloc}{path}"
 
     @field_validator("bridge")
     @classmethod
@@ -143,6 +267,30 @@ class Settings(BaseModel):
         high = info.data.get("image_gc_high_threshold_percent")
         if high is not None and value >= high:
             raise ValueError(f"must be below image-gc-high-threshold-percent, which is {high}")
+        return value
+
+    @field_validator("kube_reserved", "system_reserved")
+    @classmethod
+    def _reservation(cls, value: str) -> str:
+        from kubelite.node.capacity import parse_reserved
+
+        parse_reserved(value)
+        return value
+
+    @field_validator("reserved_cpus")
+    @classmethod
+    def _processors(cls, value: str) -> str:
+        from kubelite.node.capacity import parse_cpus
+
+        parse_cpus(value)
+        return value
+
+    @field_validator("eviction_hard")
+    @classmethod
+    def _threshold(cls, value: str) -> str:
+        from kubelite.node.capacity import parse_thresholds
+
+        parse_thresholds(value)
         return value
 
     @property

@@ -16,7 +16,10 @@ from runtime.errors import SyscallError
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_libc.prctl.restype = ctypes.c_int
+# registers: integers, negative ones too, bytes and buffers by address
+_libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 6)
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+_NOTHING = (0,) * 6
 
 # Calls since 5.1 have one number on every architecture; the older ones differ.
 _NR_COMMON = {
@@ -33,6 +36,7 @@ _NR_COMMON = {
     "openat2": 437,
     "pidfd_getfd": 438,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
 }
 _NR_GENERIC = {  # include/uapi/asm-generic/unistd.h: aarch64, riscv64, loongarch64
     "pivot_root": 41,
@@ -190,7 +194,6 @@ NSFS_MAGIC = 0x6E736673
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 _Path = str | bytes
-_UNCHANGED = 0xFFFFFFFFFFFFFFFF
 
 
 def _bytes(text: _Path | None) -> bytes | None:
@@ -199,9 +202,7 @@ def _bytes(text: _Path | None) -> bytes | None:
 
 def syscall(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | None, about: str = "") -> int:
     """The raw system call `name` (a key of NR). Integers are passed at register width, bytes by address."""
-    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in args]
-    result: int = _libc.syscall(ctypes.c_long(NR[name]), *wide)
-    if result < 0:
+    if (result := int(_libc.syscall(NR[name], *args, *_NOTHING[len(args) :]))) < 0:
         raise SyscallError(ctypes.get_errno(), name, about)
     return result
 
@@ -245,12 +246,25 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
     return syscall("pidfd_open", pid, flags, about=str(pid))
 
 
+def pidfd_pid(pidfd: int) -> int:
+    """The process of a pidfd, in our pid namespace (proc_pid_fdinfo(5)); -1 when it was reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    return -1
+
+
+def pidfd_getfd(pidfd: int, targetfd: int) -> int:
+    return syscall("pidfd_getfd", pidfd, targetfd, 0, about=f"descriptor {targetfd}")
+
+
 def pidfd_send_signal(pidfd: int, sig: int) -> None:
     syscall("pidfd_send_signal", pidfd, sig, None, 0, about=f"signal {sig}")
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    result: int = _libc.prctl(option, *(ctypes.c_ulong(a) for a in (arg2, arg3, arg4, arg5)))
+    result: int = _libc.prctl(option, arg2, arg3, arg4, arg5)
     if result < 0:
         raise SyscallError(ctypes.get_errno(), "prctl", str(option))
     return result
@@ -288,12 +302,33 @@ def capget() -> tuple[int, int, int]:
     return low[0] | low[3] << 32, low[1] | low[4] << 32, low[2] | low[5] << 32
 
 
+_Rlimit = ctypes.c_ulong * 2
+_RLIM_INFINITY = 0xFFFFFFFFFFFFFFFF
+
+
+def prlimit(pid: int, resource: int, new: tuple[int, int] | None = None) -> tuple[int, int]:
+    """prlimit(2): the (soft, hard) limits before; -1 is none. (The module `resource` is a shared object to load.)"""
+    old = _Rlimit()
+    if _libc.prlimit(pid, resource, None if new is None else _Rlimit(*new), old) < 0:
+        raise SyscallError(ctypes.get_errno(), "prlimit", str(resource))
+    soft, hard = (-1 if value == _RLIM_INFINITY else value for value in old)
+    return soft, hard
+
+
 def keyctl(operation: int, arg2: bytes | int | None = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     return syscall("keyctl", operation, arg2, arg3, arg4, arg5, about=str(operation))
 
 
 def ioprio_set(which: int, who: int, ioprio: int) -> None:
     syscall("ioprio_set", which, who, ioprio)
+
+
+def set_mempolicy(mode: int, nodes: frozenset[int]) -> None:
+    """set_mempolicy(2) of the calling thread; execve keeps it. No node at all is a null mask."""
+    words = max(nodes, default=-1) // 64 + 1
+    mask = sum(1 << node for node in nodes).to_bytes(words * 8, "little")
+    # the kernel takes one bit less than it is told
+    syscall("set_mempolicy", mode, mask or None, words * 64 + 1 if words else 0, about=f"mode {mode:#x}")
 
 
 def sched_setattr(pid: int, attr: bytes, flags: int = 0) -> None:
@@ -454,9 +489,8 @@ def fstatfs_type(fd: int) -> int:
     buffer = _Statfs()
     if _libc.fstatfs(fd, buffer) < 0:
         raise SyscallError(ctypes.get_errno(), "fstatfs", str(fd))
-    return int(
-        struct.unpack_from("=I", buffer.raw)[0]
-    )  # little endian or 32 bits wide on all we number above
+    # little endian or 32 bits wide on all we number above
+    return int(struct.unpack_from("=I", buffer.raw)[0])
 
 
 def pack_sched_attr(  # noqa: PLR0917 - the structure's order

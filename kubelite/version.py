@@ -1,0 +1,12 @@
+"""The version that is installed, looked up once: importlib.metadata parses a file for each question."""
+
+from __future__ import annotations
+
+from functools import cache
+
+
+@cache
+def version() -> str:
+    from importlib.metadata import version as installed
+
+    return installed("kubelite")
