@@ -13,18 +13,17 @@ limited, killed nor removed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
-from runtime.cgroups.hybrid import HybridCgroup
 from runtime.cgroups.layout import Layout, Mode, layout
-from runtime.cgroups.resources_v2 import weight as cpu_weight
-from runtime.cgroups.stats import Reader, Stats
-from runtime.cgroups.v1 import V1Cgroup
-from runtime.cgroups.v2 import V2Cgroup
 from runtime.errors import SpecError
 
-__all__ = ["Cgroup", "Layout", "Mode", "Reader", "Stats", "cpu_weight", "layout", "open_cgroup"]
+if TYPE_CHECKING:
+    from runtime.cgroups.reader import Reader
+    from runtime.cgroups.stats import Stats
+
+__all__ = ["Cgroup", "Layout", "Mode", "layout", "open_cgroup", "warm"]
 
 
 class Cgroup(Protocol):
@@ -43,6 +42,10 @@ class Cgroup(Protocol):
         Raises SpecError (contradictory values), CapabilityError (net_cls, net_prio, leafWeight, unified: an error
         when asked for and not there), StateError (checkBeforeUpdate).
         """
+
+    def delegate(self, uid: int) -> None:
+        """v2: give the host's user `uid` what kernfs says a delegatee may have (config-linux.md, "Cgroup ownership").
+        Nothing on v1, where delegation is not secure."""
 
     def attach(self, pid: int) -> None:
         """Move a process in; pid 0 is the caller (single-threaded: much cheaper on v1)."""
@@ -97,16 +100,33 @@ def open_cgroup(path: str, layout: Layout | None = None) -> Cgroup:
     """A handle; touches nothing yet. `layout`: the machine's own unless given."""
     where = layout or _machine()
     clean = normalize(path)
-    handle = _KINDS[where.mode](clean, where)
+    handle = _of(where.mode, clean, where)
     return handle if clean else _Root(handle)
 
 
 _machine = layout
-_KINDS: dict[Mode, Callable[[str, Layout], Cgroup]] = {
-    Mode.V1: V1Cgroup,
-    Mode.HYBRID: HybridCgroup,
-    Mode.V2: V2Cgroup,
-}
+
+
+def _of(mode: Mode, path: str, layout: Layout) -> Cgroup:
+    """Only the kind that the machine has is imported."""
+    if mode == Mode.V2:
+        from runtime.cgroups.v2 import V2Cgroup
+
+        return V2Cgroup(path, layout)
+    if mode == Mode.V1:
+        from runtime.cgroups.v1 import V1Cgroup
+
+        return V1Cgroup(path, layout)
+    from runtime.cgroups.hybrid import HybridCgroup
+
+    return HybridCgroup(path, layout)
+
+
+def warm() -> None:
+    """All of the machine's kind, now: for who forks afterwards."""
+    from runtime.cgroups import devices, resources_v1, resources_v2, stats, writes  # noqa: F401
+
+    open_cgroup("/")
 
 
 class _Root:
@@ -124,6 +144,6 @@ class _Root:
     def _refuse(self, *_: object) -> Any:
         raise SpecError("the root cgroup is not ours to change")
 
-    create = apply = attach = into_fd = clone_fd = freeze = thaw = frozen = kill = remove = oom_kills = (
-        _refuse
-    )
+    create = apply = delegate = attach = into_fd = clone_fd = freeze = thaw = frozen = kill = remove = (
+        oom_kills
+    ) = _refuse

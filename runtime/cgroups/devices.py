@@ -30,6 +30,10 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
 )
 
 
+# How the sentence begins that says that nothing keeps a container from a device: who must not run it then looks for it
+UNRESTRICTED = "device access is not restricted"
+
+
 class Node(NamedTuple):
     """What an exception is about. None is `*`."""
 
@@ -61,11 +65,11 @@ def resolve(rules: Iterable[Mapping[str, Any]]) -> Access:
         if kind == "a":
             if major is not None or minor is not None:
                 raise SpecError("linux.resources.devices: a rule with numbers needs a type, b or c")
-            allow, exceptions = bool(rule["allow"]), {}
+            allow, exceptions = bool(rule.get("allow")), {}
             continue
         node = Node("c" if kind == "u" else kind, major, minor)
         had = exceptions.get(node, frozenset())
-        now = had - letters if bool(rule["allow"]) is allow else had | letters
+        now = had - letters if bool(rule.get("allow")) is allow else had | letters
         exceptions = {**exceptions, node: now}
     return Access(
         allow, {node: letters for node, letters in exceptions.items() if letters and node.type in "bc"}
@@ -185,7 +189,9 @@ def attach_v2(directory: str, access: Access) -> str | None:
     except SyscallError as error:
         if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
             raise
-        return f"device access is not restricted: this kernel refuses a BPF device program ({error})"
+        if access == Access(True, {}):  # nothing was to be restricted
+            return None
+        return f"{UNRESTRICTED}: this kernel refuses a BPF device program ({error})"
     finally:
         os.close(cgroup)
     return None

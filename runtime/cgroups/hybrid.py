@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runtime.cgroups import stats
 from runtime.cgroups.layout import Layout
 from runtime.cgroups.v1 import V1Cgroup
 from runtime.cgroups.v2 import V2Cgroup
+
+if TYPE_CHECKING:
+    from runtime.cgroups.reader import Reader
+    from runtime.cgroups.stats import Stats
 
 _UNIFIED_STATS = ("cpu.pressure", "memory.pressure", "io.pressure")
 
@@ -50,6 +53,9 @@ class HybridCgroup:
         rest = {key: value for key, value in resources.items() if key != "hugepageLimits"}
         self._v2.enable()
         return self._v1.apply(rest) + self._v2.apply({"hugepageLimits": resources["hugepageLimits"]})
+
+    def delegate(self, uid: int) -> None:
+        """Not on v1."""
 
     def attach(self, pid: int) -> None:
         self._v1.attach(pid)
@@ -103,9 +109,11 @@ class HybridCgroup:
             paths["unified.cpu.stat"] = cpu
         return {**paths, **{name: unified[name] for name in _UNIFIED_STATS}}
 
-    def reader(self) -> stats.Reader:
-        return stats.Reader(self.path, self.stat_paths(), stats.parse_v1)
+    def reader(self) -> Reader:
+        from runtime.cgroups import reader
 
-    def stats(self) -> stats.Stats:
+        return reader.Reader(self.path, self.stat_paths(), reader.V1)
+
+    def stats(self) -> Stats:
         with self.reader() as reader:
             return reader.read()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from typing import NamedTuple
 
 from runtime.cgroups import files
 from runtime.errors import CapabilityError
@@ -60,26 +61,67 @@ class Layout:
 
 
 def parse_mountinfo(text: str) -> tuple[str | None, dict[str, str]]:
-    """(cgroup2 mount point or None, v1 controller → mount point). The first mount of each wins: later ones are
-    bind mounts made by other container tools."""
+    """(cgroup2 mount point or None, v1 controller → mount point). The first mount of each that can be reached wins:
+    later ones are bind mounts made by other container tools; one that another mount covers leads a path, and the
+    descriptor that clone3 gets, somewhere else."""
     unified: str | None = None
     v1: dict[str, str] = {}
-    for line in text.splitlines():
-        fields, _, rest = line.partition(" - ")
+    mounts = [_parse(line) for line in text.splitlines()]
+    below: dict[str, list[_Mount]] = {}
+    for mount in mounts:
+        below.setdefault(mount.parent, []).append(mount)
+    by_id = {mount.id: mount for mount in mounts}
+    for mount in mounts:
+        fields, _, rest = mount.line.partition(" - ")
         kind, _, options = rest.partition(" ")
-        if kind not in ("cgroup", "cgroup2"):
+        if kind not in ("cgroup", "cgroup2") or "ro" in fields.split()[5].split(","):
             continue
-        mount_point, mount_options = fields.split()[4:6]
-        if "ro" in mount_options.split(","):
+        if not _in_sight(mount, by_id, below):
             continue
-        mount_point = mount_point.replace("\\040", " ")
         if kind == "cgroup2":
-            unified = unified or mount_point
+            unified = unified or mount.point
             continue
         for option in options.split()[-1].split(","):
             if option in V1_CONTROLLERS or option == "name=systemd":
-                v1.setdefault(option, mount_point)
+                v1.setdefault(option, mount.point)
     return unified, v1
+
+
+class _Mount(NamedTuple):
+    """A line of mountinfo."""
+
+    id: str
+    parent: str
+    point: str
+    line: str
+
+
+def _parse(line: str) -> _Mount:
+    number, parent, _, _, point, _ = line.split(" ", 5)
+    return _Mount(number, parent, _unescaped(point), line)
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def _in_sight(wanted: _Mount, by_id: dict[str, _Mount], below: dict[str, list[_Mount]]) -> bool:
+    """Whether a walk to its mount point ends on it: nothing is mounted over it, and on the way down no mount of any
+    of those that hold it comes first (/sys/fs/cgroup covered, with all below)."""
+    if any(other.point == wanted.point for other in below.get(wanted.id, ())):
+        return False
+    here: _Mount | None = wanted
+    while here is not None:
+        for other in below[here.parent]:
+            if len(other.point) < len(here.point) and other is not here and _leads(other.point, wanted.point):
+                return False
+        above = by_id.get(here.parent)
+        here = above if above is not here else None
+    return True
+
+
+def _leads(above: str, path: str) -> bool:
+    return path == above or path.startswith(above.rstrip("/") + "/")
 
 
 def mode_of(unified: str | None, v1: dict[str, str]) -> Mode:

@@ -33,9 +33,8 @@ def plan(resources: Mapping[str, Any]) -> Plan:
     _cpuset(resources.get("cpu") or {}, made)
     _pids(resources.get("pids") or {}, made)
     _blkio(resources.get("blockIO") or {}, made)
-    for limit in resources.get("hugepageLimits") or []:
-        size = limit["pageSize"]
-        made.writes.append(Write("hugetlb", f"hugetlb.{size}.limit_in_bytes", str(limit["limit"])))
+    for huge in resources.get("hugepageLimits") or []:
+        hugetlb(huge, "limit_in_bytes", made)
     _network(resources.get("network") or {}, made)
     _rdma(resources.get("rdma") or {}, made)
     if unknown := sorted(set(resources.get("unified") or {}) - _UNIFIED_WITHOUT_EFFECT):
@@ -43,6 +42,13 @@ def plan(resources: Mapping[str, Any]) -> Plan:
             f"linux.resources.unified ({', '.join(unknown)}) needs cgroup v2; this machine has v1"
         )
     return made
+
+
+def hugetlb(huge: Mapping[str, Any], suffix: str, made: Plan) -> None:
+    """Of what is used, and of what is reserved where the kernel counts that (since 5.7): both, as runc."""
+    size, limit = huge["pageSize"], str(huge["limit"])
+    made.writes.append(Write("hugetlb", f"hugetlb.{size}.{suffix}", limit))
+    made.writes.append(Write("hugetlb", f"hugetlb.{size}.rsvd.{suffix}", limit, optional=True))
 
 
 def without_defaults(plan: Plan) -> Plan:
@@ -66,6 +72,10 @@ def _memory(memory: Mapping[str, Any], made: Plan) -> None:
     for key in ("kernel", "kernelTCP"):
         if memory.get(key) and memory[key] != -1:
             made.warnings.append(f"memory.{key} was not applied: kernels no longer have this limit")
+    if memory.get("useHierarchy") is False:
+        made.warnings.append(
+            "memory.useHierarchy false was not applied: memory is always accounted hierarchically"
+        )
     swappiness = memory.get("swappiness")
     if swappiness is not None:
         if not 0 <= swappiness <= 100:

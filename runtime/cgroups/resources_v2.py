@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.cgroups.resources_v1 import rdma_line
+from runtime.cgroups.resources_v1 import hugetlb, rdma_line
 from runtime.cgroups.writes import Plan, Write
 from runtime.errors import SpecError
 
@@ -26,7 +26,7 @@ def plan(resources: Mapping[str, Any], *, bfq: bool = False) -> Plan:
         made.writes.append(Write("pids", "pids.max", _max(limit)))
     _io(resources.get("blockIO") or {}, made, bfq=bfq)
     for huge in resources.get("hugepageLimits") or []:
-        made.writes.append(Write("hugetlb", f"hugetlb.{huge['pageSize']}.max", str(huge["limit"])))
+        hugetlb(huge, "max", made)
     for device, limits in (resources.get("rdma") or {}).items():
         made.writes.append(Write("rdma", "rdma.max", rdma_line(device, limits)))
     network = resources.get("network") or {}
@@ -80,6 +80,10 @@ def _memory(memory: Mapping[str, Any], made: Plan) -> None:
         made.writes.append(Write("memory", "memory.swap.max", swap_value))
     if memory.get("reservation"):
         made.writes.append(Write("memory", "memory.low", _max(memory["reservation"])))
+    if memory.get("useHierarchy") is False:
+        made.warnings.append(
+            "memory.useHierarchy false was not applied: memory is always accounted hierarchically"
+        )
     for key in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller"):
         value = memory.get(key)
         if value is not None and value is not False and value != -1:
@@ -113,7 +117,7 @@ def _io(block: Mapping[str, Any], made: Plan, *, bfq: bool) -> None:
         if device.get("weight"):
             value = f"{device['major']}:{device['minor']} {convert(device['weight'])}"
             made.writes.append(Write("io", file, value))
-    if block.get("leafWeight"):
+    if block.get("leafWeight") or any(device.get("leafWeight") for device in block.get("weightDevice") or []):
         made.warnings.append("blockIO.leafWeight was not applied: cgroup v2 has no such setting")
     for key, name in (
         ("throttleReadBpsDevice", "rbps"),

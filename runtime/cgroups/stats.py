@@ -1,22 +1,15 @@
-"""What a cgroup has used: the numbers, the readers that keep their descriptors, the parsers.
-
-A scrape of hundreds of containers is all open/read/close; a `Reader` opens its files once and then costs one pread
-each (measured: a third of the time). A kept descriptor does not hold the cgroup back from rmdir; afterwards it
-gives ENODEV, told as NotFoundError. Limits are read with the usage, since both are live values of the kernel.
-"""
+"""What a cgroup has used: the numbers, and the parsers of the files that say them (reader.py reads those)."""
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from functools import cache
+from typing import Any
 
 from runtime.cgroups import files
-from runtime.errors import NotFoundError, SyscallError
 
-_SIZE = 16384
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -113,96 +106,42 @@ class Stats:
     pressure: PressureStats
 
 
-class Reader:
-    """A cgroup's statistics, again and again. `parse` gets the text of each file by name ("" when absent).
-
-    Context manager; close() gives the descriptors back (about 15 a container: spend them knowingly).
-    """
-
-    def __init__(
-        self, about: str, paths: Mapping[str, str | None], parse: Callable[[Mapping[str, str]], Stats]
-    ) -> None:
-        self._about = about
-        self._parse = parse
-        self._fds: dict[str, int] = {}
-        self._last: tuple[dict[str, bytes], Stats] | None = None
-        for name, path in paths.items():
-            if path is None:
-                continue
-            try:
-                self._fds[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                self.close()
-                raise SyscallError(error.errno or 0, "open", path) from error
-        if not self._fds:
-            raise NotFoundError(f"no cgroup {about}")
-
-    def read(self) -> Stats:
-        """Raises NotFoundError once the cgroup is removed. The very same object as last time when nothing has changed:
-        most containers do nothing most of the time, and parsing is a third of the cost."""
-        raw: dict[str, bytes] = {}
-        for name, fd in self._fds.items():
-            try:
-                raw[name] = os.pread(fd, _SIZE, 0)
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    raise NotFoundError(f"cgroup {self._about} is gone") from error
-                if error.errno != errno.EOPNOTSUPP:  # PSI switched off at boot: as if the file were not there
-                    raise SyscallError(
-                        error.errno or 0, "pread", f"{name} of cgroup {self._about}"
-                    ) from error
-        if self._last is not None and self._last[0] == raw:
-            return self._last[1]
-        found = self._parse(_Texts((name, text.decode("ascii", "replace")) for name, text in raw.items()))
-        self._last = (raw, found)
-        return found
-
-    @property
-    def descriptors(self) -> int:
-        """How many it keeps."""
-        return len(self._fds)
-
-    def close(self) -> None:
-        for fd in self._fds.values():
-            os.close(fd)
-        self._fds.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def parse_v2(texts: Mapping[str, str], before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
+    """From cgroup v2 files, keyed by their names ("" where there is none). What was found `before` stays where none of
+    its files is in `changed`."""
+    return _parse(_V2, texts, before, changed)
 
 
-class _Texts(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        return ""
+def parse_v1(texts: Mapping[str, str], before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
+    """The same from v1 files; `unified.cpu.stat` and the PSI files come from a hybrid's cgroup2 side."""
+    return _parse(_V1, texts, before, changed)
 
 
-def parse_v2(texts: Mapping[str, str]) -> Stats:
-    """From cgroup v2 files, keyed by their names."""
+def _parse(
+    parsers: Mapping[str, Callable[[Mapping[str, str]], Any]],
+    texts: Mapping[str, str],
+    before: Stats | None,
+    changed: Iterable[str],
+) -> Stats:
+    """`parsers`: what makes each field of Stats."""
+    new = parsers.keys() if before is None else set(map(_part, changed))
     return Stats(
-        cpu_v2(files.keyed(texts["cpu.stat"])),
-        _memory_v2(texts),
-        PidsStats(files.number(texts["pids.current"]), files.number(texts["pids.max"])),
-        io_v2(texts["io.stat"]),
-        pressure(texts),
+        **{part: parse(texts) if part in new else getattr(before, part) for part, parse in parsers.items()}
     )
 
 
-def parse_v1(texts: Mapping[str, str]) -> Stats:
-    """From v1 files keyed by their names; `unified.cpu.stat` and the PSI files come from a hybrid's cgroup2 side."""
-    return Stats(
-        _cpu_v1(texts),
-        _memory_v1(texts),
-        PidsStats(files.number(texts["pids.current"]), files.number(texts["pids.max"])),
-        io_v1(
-            texts["blkio.throttle.io_service_bytes_recursive"], texts["blkio.throttle.io_serviced_recursive"]
-        ),
-        pressure(texts),
-    )
+_PARTS = {"unified": "cpu", "cpuacct": "cpu", "blkio": "io"}
+
+
+@cache
+def _part(name: str) -> str:
+    """The field of Stats that a file is read for."""
+    first = name.partition(".")[0]
+    return "pressure" if name.endswith(".pressure") else _PARTS.get(first, first)
+
+
+def _pids(texts: Mapping[str, str]) -> PidsStats:
+    return PidsStats(files.number(texts["pids.current"]), files.number(texts["pids.max"]))
 
 
 def cpu_v2(stat: Mapping[str, int]) -> CpuStats:
@@ -242,32 +181,31 @@ def _cpu_v1(texts: Mapping[str, str]) -> CpuStats:
 
 
 def _memory_v2(texts: Mapping[str, str]) -> MemoryStats:
-    stat, events = files.keyed(texts["memory.stat"]), files.keyed(texts["memory.events"])
-    get = stat.get
+    get, events = _getter(texts["memory.stat"]), files.keyed(texts["memory.events"])
     # The root has no memory.current; what is charged to it is about anon + file.
-    usage = files.number(texts["memory.current"]) or get("anon", 0) + get("file", 0)
+    usage = files.number(texts["memory.current"]) or get("anon") + get("file")
     return MemoryStats(
         usage=usage,
-        working_set=max(0, usage - get("inactive_file", 0)),
-        rss=get("anon", 0),
-        cache=get("file", 0),
+        working_set=max(0, usage - get("inactive_file")),
+        rss=get("anon"),
+        cache=get("file"),
         swap=files.number(texts["memory.swap.current"]),
-        mapped_file=get("file_mapped", 0),
-        kernel=get("kernel", 0),
-        active_file=get("active_file", 0),
-        inactive_file=get("inactive_file", 0),
-        file_dirty=get("file_dirty", 0),
-        file_writeback=get("file_writeback", 0),
+        mapped_file=get("file_mapped"),
+        kernel=get("kernel"),
+        active_file=get("active_file"),
+        inactive_file=get("inactive_file"),
+        file_dirty=get("file_dirty"),
+        file_writeback=get("file_writeback"),
         limit=files.number(texts["memory.max"]),
         max_usage=files.number(texts["memory.peak"]),
         failcnt=events.get("max", 0),
         oom_kills=events.get("oom_kill", 0),
-        pgfault=get("pgfault", 0),
-        pgmajfault=get("pgmajfault", 0),
-        pgscan=get("pgscan", 0),
-        pgsteal=get("pgsteal", 0),
-        workingset_refault_anon=get("workingset_refault_anon", 0),
-        workingset_refault_file=get("workingset_refault_file", 0),
+        pgfault=get("pgfault"),
+        pgmajfault=get("pgmajfault"),
+        pgscan=get("pgscan"),
+        pgsteal=get("pgsteal"),
+        workingset_refault_anon=get("workingset_refault_anon"),
+        workingset_refault_file=get("workingset_refault_file"),
         events_high=events.get("high", 0),
         events_max=events.get("max", 0),
     )
@@ -275,31 +213,37 @@ def _memory_v2(texts: Mapping[str, str]) -> MemoryStats:
 
 def _memory_v1(texts: Mapping[str, str]) -> MemoryStats:
     """The total_* keys include descendants, as usage_in_bytes does."""
-    stat = files.keyed(texts["memory.stat"])
-    get = stat.get
+    get = _getter(texts["memory.stat"])
     usage = files.number(texts["memory.usage_in_bytes"])
     return MemoryStats(
         usage=usage,
-        working_set=max(0, usage - get("total_inactive_file", 0)),
-        rss=get("total_rss", 0),
-        cache=get("total_cache", 0),
-        swap=get("total_swap", 0),
-        mapped_file=get("total_mapped_file", 0),
+        working_set=max(0, usage - get("total_inactive_file")),
+        rss=get("total_rss"),
+        cache=get("total_cache"),
+        swap=get("total_swap"),
+        mapped_file=get("total_mapped_file"),
         kernel=files.number(texts["memory.kmem.usage_in_bytes"]),
-        active_file=get("total_active_file", 0),
-        inactive_file=get("total_inactive_file", 0),
-        file_dirty=get("total_dirty", 0),
-        file_writeback=get("total_writeback", 0),
+        active_file=get("total_active_file"),
+        inactive_file=get("total_inactive_file"),
+        file_dirty=get("total_dirty"),
+        file_writeback=get("total_writeback"),
         limit=files.number(texts["memory.limit_in_bytes"]),
         max_usage=files.number(texts["memory.max_usage_in_bytes"]),
         # with memory+swap no higher than memory, it is that limit which is hit
         failcnt=files.number(texts["memory.failcnt"]) + files.number(texts["memory.memsw.failcnt"]),
         oom_kills=files.keyed(texts["memory.oom_control"]).get("oom_kill", 0),
-        pgfault=get("total_pgfault", 0),
-        pgmajfault=get("total_pgmajfault", 0),
-        workingset_refault_anon=get("total_workingset_refault_anon", 0),
-        workingset_refault_file=get("total_workingset_refault_file", 0),
+        pgfault=get("total_pgfault"),
+        pgmajfault=get("total_pgmajfault"),
+        workingset_refault_anon=get("total_workingset_refault_anon"),
+        workingset_refault_file=get("total_workingset_refault_file"),
     )
+
+
+def _getter(text: str) -> Callable[[str], int]:
+    """`key value` lines of which few are wanted; a key that is not there is 0."""
+    words = text.split()
+    found = dict(zip(words[::2], words[1::2], strict=False))
+    return lambda key: int(found.get(key, 0))
 
 
 def io_v2(text: str) -> tuple[IoStats, ...]:
@@ -357,3 +301,21 @@ def parse_pressure(text: str) -> Pressure | None:
     """`some avg10=0.00 avg60=0.00 avg300=0.00 total=12` and the same with `full`."""
     totals = {line.split(" ", 1)[0]: int(line.rpartition("total=")[2]) for line in text.splitlines() if line}
     return Pressure(totals.get("some", 0), totals.get("full", 0)) if totals else None
+
+
+_V2 = {
+    "cpu": lambda texts: cpu_v2(files.keyed(texts["cpu.stat"])),
+    "memory": _memory_v2,
+    "pids": _pids,
+    "io": lambda texts: io_v2(texts["io.stat"]),
+    "pressure": pressure,
+}
+_V1 = {
+    "cpu": _cpu_v1,
+    "memory": _memory_v1,
+    "pids": _pids,
+    "io": lambda texts: io_v1(
+        texts["blkio.throttle.io_service_bytes_recursive"], texts["blkio.throttle.io_serviced_recursive"]
+    ),
+    "pressure": pressure,
+}

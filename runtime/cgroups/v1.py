@@ -9,11 +9,16 @@ import os
 import time
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runtime.cgroups import devices, files, killing, resources_v1, stats, writes
+from runtime.cgroups import files, killing
 from runtime.cgroups.layout import Layout
 from runtime.errors import CapabilityError, StateError, SyscallError
+
+if TYPE_CHECKING:
+    from runtime.cgroups import devices
+    from runtime.cgroups.reader import Reader
+    from runtime.cgroups.stats import Stats
 
 _FREEZE_SECONDS = 2.0
 _THAW_EVERY = 50  # looks at FREEZING before a thaw lets the one process through that blocks it
@@ -84,6 +89,8 @@ class V1Cgroup:
                 files.write(f"{place}/memory.use_hierarchy", "1")
 
     def apply(self, resources: Mapping[str, Any]) -> list[str]:
+        from runtime.cgroups import devices, resources_v1, writes
+
         plan = resources_v1.plan(resources)
         if self._new:
             plan = resources_v1.without_defaults(plan)
@@ -95,13 +102,20 @@ class V1Cgroup:
         return _without_needless(warnings)
 
     def _apply_devices(self, wanted: devices.Access) -> list[str]:
+        from runtime.cgroups import devices
+
         place = self._dirs.get("devices")
         if place is None:
-            return ["device access is not restricted: the devices controller is not available here"]
+            if wanted == devices.Access(True, {}):
+                return []
+            return [f"{devices.UNRESTRICTED}: the devices controller is not available here"]
         todo = devices.v1_writes(files.read(f"{place}/devices.list"), wanted)
         for file, pairs in itertools.groupby(todo, key=operator.itemgetter(0)):
             files.write_each(f"{place}/{file}", (value for _, value in pairs))
         return []
+
+    def delegate(self, uid: int) -> None:
+        """Not on v1."""
 
     def attach(self, pid: int) -> None:
         """Move a process; 0 is the caller. A single-threaded caller moving itself goes through `tasks`, the one way
@@ -228,10 +242,12 @@ class V1Cgroup:
             for name, controller in _STAT_FILES.items()
         }
 
-    def reader(self) -> stats.Reader:
-        return stats.Reader(self.path, self.stat_paths(), stats.parse_v1)
+    def reader(self) -> Reader:
+        from runtime.cgroups import reader
 
-    def stats(self) -> stats.Stats:
+        return reader.Reader(self.path, self.stat_paths(), reader.V1)
+
+    def stats(self) -> Stats:
         with self.reader() as reader:
             return reader.read()
 

@@ -7,15 +7,20 @@ import errno
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runtime.cgroups import devices, files, killing, resources_v2, stats, writes
+from runtime.cgroups import files, killing
 from runtime.cgroups.layout import Layout
 from runtime.errors import CapabilityError, StateError, SyscallError
+
+if TYPE_CHECKING:
+    from runtime.cgroups.reader import Reader
+    from runtime.cgroups.stats import Stats
 
 # Controllers we enable for children when they are offered. (perf_event is always on; misc has no OCI limits.)
 _WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
 _FREEZE_SECONDS = 2.0
+_DELEGATED = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]  # kernels before 4.15 do not say
 
 STAT_FILES = (
     "cpu.stat",
@@ -82,6 +87,8 @@ class V2Cgroup:
             enable_controllers(place)
 
     def apply(self, resources: Mapping[str, Any]) -> list[str]:
+        from runtime.cgroups import devices, resources_v2, writes
+
         bfq = bool(resources.get("blockIO")) and os.path.exists(f"{self._dir}/io.bfq.weight")
         plan = resources_v2.plan(resources, bfq=bfq)
         _check_before_update(resources, self._dir)
@@ -91,6 +98,17 @@ class V2Cgroup:
             refusal = devices.attach_v2(self._dir, devices.resolve(resources["devices"] or []))
             warnings += [refusal] if refusal else []
         return warnings
+
+    def delegate(self, uid: int) -> None:
+        """The directory and what /sys/kernel/cgroup/delegate lists of its files; not the limits' files."""
+        listed = files.read_or("/sys/kernel/cgroup/delegate").split() or _DELEGATED
+        for path in (self._dir, *(f"{self._dir}/{name}" for name in listed)):
+            try:
+                os.chown(path, uid, -1)
+            except FileNotFoundError:  # not every cgroup has all of them
+                continue
+            except OSError as error:
+                raise SyscallError(error.errno or 0, "chown", path) from error
 
     def attach(self, pid: int) -> None:
         """Move a process; 0 is the caller, and nothing happens when clone3 has put it here: a move takes a global
@@ -197,10 +215,12 @@ class V2Cgroup:
     def stat_paths(self) -> dict[str, str | None]:
         return {name: f"{self._dir}/{name}" for name in STAT_FILES}
 
-    def reader(self) -> stats.Reader:
-        return stats.Reader(self.path, self.stat_paths(), stats.parse_v2)
+    def reader(self) -> Reader:
+        from runtime.cgroups import reader
 
-    def stats(self) -> stats.Stats:
+        return reader.Reader(self.path, self.stat_paths(), reader.V2)
+
+    def stats(self) -> Stats:
         with self.reader() as reader:
             return reader.read()
 

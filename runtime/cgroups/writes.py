@@ -19,12 +19,14 @@ class Write(NamedTuple):
     """One value for one file of one controller.
 
     `required`: a kernel without the file fails the whole apply (CapabilityError) instead of giving a warning.
+    `optional`: it says nothing either.
     """
 
     controller: str
     file: str
     value: str
     required: bool = False
+    optional: bool = False
 
 
 class Plan(NamedTuple):
@@ -50,6 +52,8 @@ def _pass(
     refused = []
     for write in writes:
         place = directory(write.controller)
+        if place is None and write.optional:
+            continue
         if place is None:
             warnings.append(_lacks(write, f"the {write.controller} controller is not available here"))
             continue
@@ -58,6 +62,8 @@ def _pass(
         except SyscallError as error:
             if error.errno == errno.EINVAL and not last:
                 refused.append(write)
+            elif error.errno in _LACKING and write.optional:
+                continue
             elif error.errno in _LACKING:
                 warnings.append(_lacks(write, f"this kernel has no {write.file} in {place}"))
             elif error.errno == errno.EBUSY and write.controller == "memory":
