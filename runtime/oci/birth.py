@@ -10,18 +10,21 @@ import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conv
 import contextlib
 import errno
 import os
-import select
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from signal import SIG_BLOCK, SIG_SETMASK, SIGCHLD, SIGKILL, valid_signals
 from typing import Final
 
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, open_cgroup
-from runtime.errors import CapabilityError, SpecError, StateError, SyscallError
-from runtime.oci import init, rootfs
+from runtime.cgroups.files import read_or
+from runtime.errors import CapabilityError, StateError, SyscallError
+from runtime.oci import ending, init, rootfs
 from runtime.oci import spec as oci
+from runtime.oci.handshake import HANDSHAKE_SECONDS, next_word
 from runtime.oci.job import Job
+from runtime.oci.nsfile import open_namespace
 from runtime.oci.spec import Spec
 
 END_SECONDS: Final = 2.0  # how long what is killed is waited for
@@ -39,6 +42,11 @@ _NAMESPACES: Final = {
     "mount": ("mnt", sc.CLONE_NEWNS),
     "time": ("time", sc.CLONE_NEWTIME),
 }
+
+
+def flags_of(spec: Spec) -> int:
+    """CLONE_NEW* of all that the container has, new or joined."""
+    return sum(_NAMESPACES[kind][1] for kind in oci.namespaces(spec))
 
 
 def time_offsets(spec: Spec) -> str | None:
@@ -84,6 +92,11 @@ def _remove_tree(path: str) -> None:
 
 
 def make_cgroup(path: str, undo: ExitStack) -> Cgroup:
+    """ "" is none."""
+    if not path:
+        from runtime.cgroups.nothing import NoCgroup
+
+        return NoCgroup()
     cgroup = open_cgroup(path)
     existed = cgroup.exists()
     if existed and cgroup.pids():
@@ -94,12 +107,42 @@ def make_cgroup(path: str, undo: ExitStack) -> Cgroup:
     return cgroup
 
 
+def make_scope(
+    path: str, scope: Callable[[int], Callable[[], None]], always: ExitStack, undo: ExitStack
+) -> Cgroup:
+    """A cgroup that systemd makes: `scope` asks it to, for a process, and gives what takes it back. A scope lives from
+    its first process to its last: one that does nothing holds it until the container's init is in it."""
+    cgroup = open_cgroup(path)
+    if cgroup.exists() and cgroup.pids():
+        raise StateError(f"cgroup {path} is in use by other processes: it cannot become a container's")
+    undo.callback(cgroup.remove)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    always.callback(os.close, reading)
+    holder, holder_fd = sc.clone3(0, exit_signal=SIGCHLD)
+    if holder == 0:
+        os.close(writing)
+        with contextlib.suppress(BaseException):
+            os.read(reading, 1)  # until the parent lets go, or is dead
+        os._exit(0)
+    always.callback(end, holder_fd)
+    always.callback(os.close, writing)
+    undo.callback(scope(holder))
+    cgroup.create()  # what systemd leaves to us: v1 hierarchies that are not its own
+    return cgroup
+
+
 def into_cgroup(cgroup: Cgroup, stack: ExitStack) -> int | None:
     """For CLONE_INTO_CGROUP: the child is born in the cgroup2 side; its own attach(0) does what is v1."""
     into = cgroup.clone_fd()
     if into is not None:
         stack.callback(os.close, into)
     return into
+
+
+def cgroup_of(pid: int) -> str:
+    """Where a process is in the unified hierarchy; "" when it is gone."""
+    lines = read_or(f"/proc/{pid}/cgroup").splitlines()
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
 
 
 def channel_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
@@ -132,13 +175,8 @@ def namespaces(
             flags |= flag if kind not in ("cgroup", "time") else 0
         if not path:
             continue
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SyscallError(error.errno or 0, "open", f"{kind} namespace {path}") from error
+        fd = open_namespace(path, f"{kind} namespace")
         stack.callback(os.close, fd)
-        if sc.fstatfs_type(fd) != sc.NSFS_MAGIC:
-            raise SpecError(f"linux.namespaces: {path} is not a namespace")
         theirs, ours = os.fstat(fd), os.stat(f"/proc/self/ns/{name}")
         if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
             continue
@@ -174,19 +212,28 @@ def clone(
     return pid, pidfd
 
 
+def second(channel: socket.socket, who: str, undo: ExitStack) -> tuple[int, int]:
+    """(pid, pidfd) of the container's init, whom the child that joined its user namespace has made in its place, as our
+    child too. What the first one failed at is raised."""
+    channel.settimeout(HANDSHAKE_SECONDS)
+    try:
+        said = next_word(channel, who)
+    except TimeoutError as error:
+        raise StateError(f"{who}: its init was not made within {HANDSHAKE_SECONDS:.0f} s") from error
+    if said is None or not said.get("born"):
+        raise StateError(f"{who}: its init was killed before it was made")
+    pidfd: int = said["fd"]
+    os.set_inheritable(pidfd, False)
+    undo.callback(end, pidfd)
+    return sc.pidfd_pid(pidfd), pidfd
+
+
 def end(pidfd: int) -> None:
     """Kill and reap a child that never became a handle. One that does not die in time (uninterruptible, in a file
     system that hangs) is left to the caller's own reaping of children it does not know."""
     with contextlib.suppress(SyscallError):
         sc.pidfd_send_signal(pidfd, SIGKILL)
-    wait_dead(pidfd, END_SECONDS)
+    ending.wait_dead(pidfd, END_SECONDS)
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     os.close(pidfd)
-
-
-def wait_dead(pidfd: int, wait: float = 0.0) -> bool:
-    """Whether its process has ended, or does within `wait` seconds."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(wait * 1000))

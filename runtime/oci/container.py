@@ -19,19 +19,17 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime import syscalls as sc
-from runtime.cgroups import Cgroup, layout
-from runtime.errors import CapabilityError, SpecError, StateError, SyscallError
-from runtime.oci import birth, hooks, rootfs
+from runtime.cgroups import Cgroup, open_cgroup
+from runtime.errors import SpecError, StateError, SyscallError
+from runtime.oci import birth, ending, hooks, prepare, spec_linux
 from runtime.oci import spec as oci
-from runtime.oci.handshake import HANDSHAKE_SECONDS, Answers, converse, next_word
+from runtime.oci.handshake import HANDSHAKE_SECONDS, converse, next_word
 from runtime.oci.job import Detached, Job
-from runtime.oci.spec import Linux, Process, Spec
-from runtime.security import capabilities
+from runtime.oci.spec import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from runtime.security.capabilities import CapSets
     from runtime.shim.protocol import RootfsOverlay
 
 
@@ -54,7 +52,8 @@ class ExecHandle:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a process is started by a command that ends, and not by a parent that stays (a shim)."""
+    """How a process is started by a command that ends, and not by a parent that stays (a shim). Its config.json is one
+    that `oci.validate` has seen."""
 
     detached: Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
     dies_with_us: bool = False
@@ -63,6 +62,8 @@ class Command:
     new_keyring: bool = True
     pivot: bool = True
     ignore_paused: bool = False
+    scope: Callable[[int], Callable[[], None]] | None = None  # birth.make_scope
+    seccomp_cache: str | None = None  # a directory for compiled filters
 
 
 def _from_command(command: Command | None) -> dict[str, Any]:
@@ -87,6 +88,7 @@ class PendingExec:
     channel: socket.socket
     who: str
     warnings: list[str]
+    listener: Callable[[int], None] | None = None  # gives seccomp's to the agent
 
     def step(self) -> ExecHandle | None:
         """Hear what there is, without waiting: the handle once execve has succeeded, None before. Afterwards, also of
@@ -95,6 +97,9 @@ class PendingExec:
         try:
             while (said := next_word(self.channel, self.who)) is not None:
                 self.warnings += said.get("warnings", [])
+                if said.get("listener") and self.listener is not None:
+                    self.listener(said["listener"])
+                    self.channel.send(b"listened")
         except BlockingIOError:
             return None
         return ExecHandle(self.pid, self.pidfd, tuple(self.warnings))
@@ -134,8 +139,10 @@ class Container:
     cgroup: Cgroup
     spec: Spec
     warnings: tuple[str, ...] = ()
+    times: str = ""  # of the steps of create, then of start, as runtime.oci.job.written
     _channel: socket.socket | None = None  # open while the gate is closed
     _seccomp: tuple[bytes, int] | None = None
+    bundle: str = ""
 
     @property
     def seccomp(self) -> tuple[bytes, int] | None:
@@ -149,18 +156,21 @@ class Container:
         if channel is None:
             raise StateError(f"container {self.id} cannot be started: it is not in the state created")
         self._channel = None
+        began, times = time.monotonic_ns(), list[str]()
         with channel:
             try:
                 channel.send(b"start")
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise StateError(f"container {self.id} cannot be started: its init is dead") from error
-            converse(channel, f"container {self.id}", until_exec=True)
+            program = self.spec["process"]["args"][0]
+            converse(channel, f"container {self.id}", until_exec=True, program=program, times=times)
+        self.times = f"{began} start\n{''.join(times)}{time.monotonic_ns()} \n"
 
     def kill(self, signal: int, *, everything: bool = False) -> None:
         """Signal the init, or (everything) each process in the cgroup, forks included: SIGKILL by the cgroup's own
         kill, others while it is frozen. StateError when the init is gone."""
         if everything:
-            self._kill_everything(signal)
+            ending.signal_all(self.cgroup, signal)
             return
         try:
             sc.pidfd_send_signal(self.pidfd, signal)
@@ -168,20 +178,6 @@ class Container:
             if error.errno != errno.ESRCH:
                 raise
             raise StateError(f"container {self.id} is not running") from error
-
-    def _kill_everything(self, signal: int) -> None:
-        if signal == SIGKILL:
-            self.cgroup.kill()
-            return
-        paused = self.cgroup.frozen()
-        self.cgroup.freeze()
-        try:
-            for pid in self.cgroup.pids():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal)
-        finally:
-            if not paused:
-                self.cgroup.thaw()
 
     def detach(self) -> None:
         """Let go of a container made with `detached=`: its init waits for a connection from here on."""
@@ -214,45 +210,94 @@ class Container:
         """As `exec`, without the waiting: the process joins while its container runs, and may be starved of CPU by it
         or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec. `cgroup`: another than
         the container's own, below it."""
-        if self._channel is not None or self.pidfd < 0 or birth.wait_dead(self.pidfd):
-            raise StateError(f"cannot exec in container {self.id}: it is not running")
-        paused_is_fine = command is not None and command.ignore_paused
-        if not paused_is_fine and self.cgroup.frozen():  # the new process would freeze before it answers
-            raise StateError(f"cannot exec in container {self.id}: it is paused")
-        wanted = oci.process({**_inherited(self.spec["process"]), **process})
+        self._check_running(paused_is_fine=command is not None and command.ignore_paused)
+        linux = self.spec.get("linux", {})
+        wanted = oci.process({**prepare.inherited(self.spec["process"]), **process})
         birth.guard_stdio()
-        caps, available, warnings = _capabilities(wanted)
-        kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
-        wanted_kinds = oci.namespaces(self.spec)
-        if "user" in wanted_kinds:
-            kinds |= sc.CLONE_NEWUSER
-        if "time" in wanted_kinds:
-            kinds |= sc.CLONE_NEWTIME
+        in_users = "user" in oci.namespaces(self.spec)
+        caps, available, warnings = prepare.caps(wanted, in_user_namespace=in_users)
+        owner = self._owner_of_stdio(wanted)
         with ExitStack() as always, ExitStack() as undo:
             ours, theirs = birth.channel_pair(undo)
             always.callback(theirs.close)
-            into = birth.into_cgroup(cgroup or self.cgroup, always)
-            affinity = wanted.get("execCPUAffinity", {})
-            job = Job(
-                process=wanted,
-                affinity=tuple(oci.cpu_set(affinity.get(key, ""), key) for key in ("initial", "final")),
-                channel=theirs,
-                parent=birth.own_pidfd(always),
-                caps=caps,
-                available_caps=available,
-                cgroup=cgroup or self.cgroup,
-                join=((self.pidfd, kinds),),
-                stdio=stdio,
-                console=console_slave,
-                seccomp=self._seccomp,
-                gate=False,
-                **{"keyring": f"_ses.{self.id}", **_from_command(command)},
-            )
-            pid, pidfd = birth.clone(
-                job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo
-            )
+            parent = birth.own_pidfd(always)
+            beside = prepare.joined_by_an_ordinary_user(self.spec)
+            kinds = self._joined_kinds(by_ordinary_user=beside is not None)
+
+            def job(where: Cgroup) -> Job:
+                return Job(
+                    process=wanted,
+                    affinity=prepare.affinity(wanted),
+                    channel=theirs,
+                    parent=parent,
+                    caps=caps,
+                    available_caps=available,
+                    cgroup=where,
+                    join=((self.pidfd, kinds),),
+                    user_namespace=beside,
+                    stdio=stdio,
+                    console=console_slave,
+                    seccomp=self._seccomp,
+                    notify=prepare.notifies(self._seccomp),
+                    memory_policy=spec_linux.memory_policy(linux),
+                    stdio_owner=owner,
+                    gate=False,
+                    **{"keyring": f"_ses.{self.id}", **_from_command(command)},
+                )
+
+            who = f"exec in container {self.id}"
+            if beside is not None:
+                child = _born(job(self.cgroup), ours, who, 0, into=None, pid_namespace=None, undo=undo)
+            else:
+                child = self._clone_beside(job, cgroup or self.cgroup, always, undo)
+            prepare.join_class(self.spec, self.id, child[0])
             undo.pop_all()
-            return PendingExec(pid, pidfd, ours, f"exec in container {self.id}", warnings)
+            state = prepare.hook_state(self.spec, self.id, self.bundle, "running", self.pid)
+
+            def tell(listener: Any) -> None:
+                prepare.tell_agent(linux, state, child, listener)
+
+            return PendingExec(*child, ours, who, warnings, tell)
+
+    def _owner_of_stdio(self, process: Any) -> int:
+        """The host's id of who is to have what exec brings along; -1: it stays whose it is."""
+        if not oci.namespaces(self.spec).get("user"):
+            return -1
+        return prepare.host_id(prepare.with_mappings(self.spec, self.pid), process)
+
+    def _check_running(self, *, paused_is_fine: bool) -> None:
+        if self._channel is not None or self.pidfd < 0 or ending.wait_dead(self.pidfd):
+            raise StateError(f"cannot exec in container {self.id}: it is not running")
+        if not paused_is_fine and self.cgroup.frozen():  # the new process would freeze before it answers
+            raise StateError(f"cannot exec in container {self.id}: it is paused")
+
+    def _joined_kinds(self, *, by_ordinary_user: bool) -> int:
+        """The namespaces that a further process joins, as CLONE_NEW* flags."""
+        if by_ordinary_user:
+            return birth.flags_of(self.spec)  # no others: what is the machine's is not to be joined
+        kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
+        wanted = oci.namespaces(self.spec)
+        kinds |= sc.CLONE_NEWUSER if "user" in wanted else 0
+        return kinds | (sc.CLONE_NEWTIME if "time" in wanted else 0)
+
+    def _clone_beside(
+        self, job: Callable[[Cgroup], Job], where: Cgroup, always: ExitStack, undo: ExitStack
+    ) -> tuple[int, int]:
+        """In the container's cgroup; beside its init where the container has given that cgroup's controllers to
+        children (a service manager, on v2): no process may be in the cgroup itself then (cgroup-v2.rst, "No Internal
+        Process Constraint"; runc does the same)."""
+        try:
+            return self._clone_into(job(where), where, always, undo)
+        except SyscallError as error:
+            leaf = birth.cgroup_of(self.pid)
+            if error.errno != errno.EBUSY or not leaf.startswith(f"{where.path}/"):
+                raise
+        inner = open_cgroup(leaf)
+        return self._clone_into(job(inner), inner, always, undo)
+
+    def _clone_into(self, job: Job, where: Cgroup, always: ExitStack, undo: ExitStack) -> tuple[int, int]:
+        into = birth.into_cgroup(where, always)
+        return birth.clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
 
     def open_terminal(self) -> tuple[int, int]:
         """(master, slave) of a new terminal of the container's own /dev/pts, so that programs in it can name it
@@ -312,24 +357,34 @@ def create(
     Raises SpecError, CapabilityError, SyscallError, StateError; whatever is raised, nothing is left: no process, no
     cgroup, no descriptor, no mount (those live in the container's mount namespace).
     """
-    spec = oci.validate(spec)
+    began = time.monotonic_ns()
+    if command is None:
+        spec = oci.validate(spec)
+    spec = prepare.with_mappings(spec)
+    prepare.check(spec, pivot=command is None or command.pivot)
     process, linux = spec["process"], spec.get("linux", {})
     if process.get("terminal") and console_slave is None and command is None:
         raise SpecError("process.terminal: a terminal is asked for and none was given")
-    plan = _plan(spec, bundle, rootfs, cgroup_path, console_slave)
+    plan = prepare.plan(spec, bundle, rootfs, cgroup_path, console_slave)
     steps = hooks.parse(spec.get("hooks") or {})
-    state = hook_state(spec, container_id, bundle, "creating")
-    caps, available, warnings = _capabilities(process)
-    filter_ = _seccomp(linux)
+    state = prepare.hook_state(spec, container_id, bundle, "creating")
+    in_users = "user" in oci.namespaces(spec)
+    caps, available, warnings = prepare.caps(process, in_user_namespace=in_users)
+    filter_ = prepare.filter_of(linux, command.seccomp_cache if command is not None else None)
     birth.guard_stdio()
     with ExitStack() as always, ExitStack() as undo:
         birth.make_directories(plan.root, undo)
-        cgroup = birth.make_cgroup(cgroup_path, undo)
-        warnings += cgroup.apply(linux.get("resources", {}))
+        limited = time.monotonic_ns()
+        cgroup = _cgroup(cgroup_path, command, always, undo)
+        warnings += oci.without_effect(spec)
+        warnings += prepare.limited(cgroup, linux.get("resources", {}), strict=command is not None)
+        prepare.delegate(spec, cgroup)
         ours, theirs = birth.channel_pair(undo)
         into = birth.into_cgroup(cgroup, always)
         flags, join, pid_namespace = birth.namespaces(spec, always)
-        plan = _reachable(plan, spec, always)
+        user_namespace = prepare.user_namespace(spec, flags, join)
+        if user_namespace is None or user_namespace.fd < 0:
+            plan = prepare.reachable(plan, spec, always)
         job = Job(
             process=process,
             channel=theirs,
@@ -342,126 +397,55 @@ def create(
             console=console_slave,
             plan=plan,
             new_user_namespace=bool(flags & sc.CLONE_NEWUSER),
+            user_namespace=user_namespace,
+            stdio_owner=prepare.stdio_owner(spec, user_namespace),
             seccomp=filter_,
-            **_from_spec(spec),
+            notify=prepare.notifies(filter_),
+            **prepare.from_spec(spec),
             **{"keyring": f"_ses.{container_id}", "pdeathsig": parent_death_signal, **_from_command(command)},
             own_terminal=command is not None and bool(process.get("terminal")),
             hooks=steps,
             state=state,
         )
-        pid, pidfd = birth.clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
-        theirs.close()
-        answers = _answers(pid, linux, steps, {**state, "pid": pid}, command)
-        said = _until_ready(ours, f"container {container_id}", answers, cgroup)
-        made = Container(container_id, pid, pidfd, cgroup, spec, (*warnings, *said), ours, filter_)
+        who = f"container {container_id}"
+        cloned = time.monotonic_ns()
+        child = _born(job, ours, who, flags, into=into, pid_namespace=pid_namespace, undo=undo)
+        prepare.enter_class(spec, container_id, child[0], undo)
+        console = command.console if command is not None else None
+        answers = prepare.answers(child, spec, steps, state, console=console, undo=undo, always=always)
+        times = [f"{began} config.json\n{limited} cgroup made\n{cloned} clone3\n"]
+        said = prepare.until_ready(ours, who, answers, cgroup, times)
+        times.append(f"{time.monotonic_ns()} \n")
+        heard = (*warnings, *said)
+        made = Container(container_id, *child, cgroup, spec, heard, "".join(times), ours, filter_, bundle)
         undo.pop_all()
         return made
 
 
-def hook_state(spec: Spec, container_id: str, bundle: str, status: str, pid: int = 0) -> dict[str, Any]:
-    """The state that hooks get on stdin (runtime.md, "State")."""
-    state: dict[str, Any] = {"ociVersion": spec["ociVersion"], "id": container_id, "status": status}
-    if pid:
-        state["pid"] = pid
-    state["bundle"] = bundle
-    if annotations := spec.get("annotations"):
-        state["annotations"] = annotations
-    return state
+def _cgroup(path: str, command: Command | None, always: ExitStack, undo: ExitStack) -> Cgroup:
+    """Ours, or one that systemd makes for us."""
+    if command is not None and command.scope is not None:
+        return birth.make_scope(path, command.scope, always, undo)
+    return birth.make_cgroup(path, undo)
 
 
-# --- what create and exec are made of ---
-
-
-def _from_spec(spec: Spec) -> dict[str, Any]:
-    """What an init needs of config.json as it stands."""
-    linux = spec.get("linux", {})
-    return {
-        "new_cgroup_namespace": oci.namespaces(spec).get("cgroup") == "",
-        "time_offsets": birth.time_offsets(spec),
-        "hostname": spec.get("hostname", ""),
-        "domainname": spec.get("domainname", ""),
-        "sysctls": linux.get("sysctl", {}),
-        "personality": oci.PERSONALITIES[linux.get("personality", {}).get("domain", "")],
-    }
-
-
-def _reachable(plan: rootfs.Plan, spec: Spec, stack: ExitStack) -> rootfs.Plan:
-    """With mounts' sources opened by us where the child, in a user namespace of its own, could not open them."""
-    if "user" not in oci.namespaces(spec) and not any(plan.maps_ids):
-        return plan
-    plan = plan.with_open_sources()
-    for fd in plan.descriptors:
-        stack.callback(os.close, fd)
-    return plan
-
-
-def _answers(
-    pid: int,
-    linux: Linux,
-    steps: Mapping[str, tuple[hooks.Hook, ...]],
-    state: dict[str, Any],
-    command: Command | None,
-) -> Answers:
-    return Answers(
-        mappings=lambda: _write_mappings(pid, linux),
-        hooks=lambda: _runtime_hooks(steps, state),
-        console=command.console if command is not None else None,
-    )
-
-
-def _until_ready(channel: socket.socket, who: str, answers: Answers, cgroup: Cgroup) -> list[str]:
-    """The warnings of an init that has come to its gate; an end by the kernel's OOM killer is named."""
-    try:
-        return converse(channel, who, answers=answers)
-    except StateError as error:
-        if cgroup.oom_kills():
-            raise StateError(f"{error} by the kernel's OOM killer: its memory limit is too low") from error
-        raise
-
-
-def _runtime_hooks(steps: Mapping[str, tuple[hooks.Hook, ...]], state: dict[str, Any]) -> None:
-    for kind in hooks.IN_RUNTIME:
-        hooks.run_all(kind, steps.get(kind, ()), state)
-
-
-def _inherited(process: Process) -> dict[str, Any]:
-    """What a process in a running container gets when its request does not say (as runc exec)."""
-    keys = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
-    return {key: value for key, value in process.items() if key in keys}
-
-
-def _plan(
-    spec: Spec, bundle: str, overlay: RootfsOverlay | None, cgroup_path: str, console: int | None
-) -> rootfs.Plan:
-    needs_cgroups = any(entry.get("type") in ("cgroup", "cgroup2") for entry in spec.get("mounts", []))
-    if not needs_cgroups:
-        return rootfs.plan(spec, bundle=bundle, overlay=overlay, console=console)
-    where = layout()
-    points = [*where.hierarchies, *([where.unified] if where.unified else [])]
-    host = rootfs.Host(where, {point: f"{point}{cgroup_path}" for point in points})
-    return rootfs.plan(spec, bundle=bundle, overlay=overlay, host=host, console=console)
-
-
-def _capabilities(process: Process) -> tuple[CapSets, int, list[str]]:
-    available = capabilities.bounding()
-    capabilities.last_cap()  # cached here, where /proc is the machine's
-    wanted: Any = process.get("capabilities")
-    sets, warnings = capabilities.plan(wanted, available=available)
-    return sets, available, warnings
-
-
-def _seccomp(linux: Linux) -> tuple[bytes, int] | None:
-    profile = linux.get("seccomp")
-    if not profile:
-        return None
-    from runtime.security import seccomp  # loads libseccomp: only for those who filter
-
-    if seccomp.needs_listener(profile):
-        raise CapabilityError("linux.seccomp: SCMP_ACT_NOTIFY is not supported by this engine")
-    return seccomp.compile(profile), seccomp.install_flags(profile)
-
-
-def _write_mappings(pid: int, linux: Linux) -> None:
-    from runtime.oci import idmap
-
-    idmap.write_maps(pid, linux.get("uidMappings", []), linux.get("gidMappings", []))
+def _born(
+    job: Job,
+    channel: socket.socket,
+    who: str,
+    flags: int,
+    *,
+    into: int | None,
+    pid_namespace: tuple[int, int] | None,
+    undo: ExitStack,
+) -> tuple[int, int]:
+    """(pid, pidfd) of the container's init. The child that joins a user namespace ends when it has made the one we
+    want; what is new is then made in that namespace, by the child's child."""
+    if job.user_namespace is None:
+        child = birth.clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
+        job.channel.close()
+        return child
+    with ExitStack() as first:
+        birth.clone(job, 0, into=into, pid_namespace=pid_namespace, undo=first)
+        job.channel.close()
+        return birth.second(channel, who, undo)

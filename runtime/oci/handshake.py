@@ -25,6 +25,8 @@ class Answers(NamedTuple):
     mappings: Callable[[], None]
     hooks: Callable[[], None]
     console: Callable[[int], None] | None
+    listener: Callable[[int], None]  # seccomp's, a descriptor of the child
+    net_devices: Callable[[], None]
 
 
 def converse(
@@ -32,14 +34,17 @@ def converse(
     who: str,
     *,
     until_exec: bool = False,
+    program: str = "",
     answers: Answers | None = None,
+    times: list[str] | None = None,
 ) -> list[str]:
-    """Follow the child until it is ready (or, until_exec, until the channel closes by execve). Returns its warnings."""
+    """Follow the child until it is ready (or, until_exec, until the channel closes by execve). Returns its warnings;
+    the times of its steps (runtime.oci.job.written) are added to `times`."""
     warnings: list[str] = []
     channel.settimeout(HANDSHAKE_SECONDS)
     while True:
         try:
-            said = next_word(channel, who)
+            said = next_word(channel, who, program)
         except TimeoutError as error:
             raise StateError(f"{who}: its init did not answer within {HANDSHAKE_SECONDS:.0f} s") from error
         if said is None:
@@ -47,20 +52,29 @@ def converse(
                 return warnings
             raise StateError(f"{who}: its init was killed before it was ready")
         warnings += said.get("warnings", [])
+        if times is not None and "steps" in said:
+            times.append(said["steps"])
         if said.get("mappings") and answers is not None:
             answers.mappings()
             channel.send(b"mapped")
+        if said.get("net_devices") and answers is not None:
+            answers.net_devices()
+            channel.send(b"moved")
         if said.get("hooks") and answers is not None:
             answers.hooks()
             channel.send(b"hooked")
+        if said.get("listener") and answers is not None:
+            answers.listener(said["listener"])
+            channel.send(b"listened")
         if said.get("console") and answers is not None and answers.console is not None:
             answers.console(said["fd"])
         if said.get("ready"):
             return warnings
 
 
-def next_word(channel: socket.socket, who: str) -> dict[str, Any] | None:
-    """The child's next word; None when the channel is closed. Its error is raised here."""
+def next_word(channel: socket.socket, who: str, program_: str = "") -> dict[str, Any] | None:
+    """The child's next word; None when the channel is closed. Its error is raised here, with the program's name where
+    that is what could not be executed."""
     try:
         packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_SPACE(4))
     except ConnectionResetError:
@@ -68,7 +82,7 @@ def next_word(channel: socket.socket, who: str) -> dict[str, Any] | None:
     if not packet:
         return None
     if (failed := stub.failure(packet)) is not None:
-        raise stub_failed(*failed, who)
+        raise stub_failed(*failed, program_ if program_ and failed[1] == "execve" else who)
     said: dict[str, Any] = json.loads(packet)
     for _, _, rights in ancillary:
         said["fd"] = int.from_bytes(rights[:4], sys.byteorder)

@@ -6,7 +6,8 @@ Hooks"; the points and what a failure means: runtime.md, "Lifecycle").
     startContainer             the container's namespaces and root, before its program is executed
     poststart, poststop        the runtime's namespaces; a failure is a warning
 
-Each gets the container's state as JSON on its stdin and what is in its `env`, nothing else.
+Each gets the container's state as JSON on its stdin and what is in its `env`, nothing else. Where it has no `env` at
+all it gets ours, a startContainer hook that of the container's program (as runc and crun; the specification is silent).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _OUTPUT_SHOWN: Final = 4096  # bytes of a failed hook's output that its error qu
 class Hook(NamedTuple):
     path: str
     args: tuple[str, ...]
-    env: tuple[str, ...]
+    env: tuple[str, ...] | None  # None: not given
     timeout: float | None
 
 
@@ -60,13 +61,20 @@ def _parse_one(entry: Any, where: str) -> Hook:
     timeout = entry.get("timeout")
     if timeout is not None and (not isinstance(timeout, int) or isinstance(timeout, bool) or timeout <= 0):
         raise SpecError(f"{where}.timeout: must be a positive number of seconds")
-    return Hook(path, tuple(lists["args"]), tuple(lists["env"]), timeout)
+    env = None if entry.get("env") is None else tuple(lists["env"])
+    return Hook(path, tuple(lists["args"]), env, timeout)
 
 
-def run_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> None:
-    """In order, one after the other. StartError at the first that fails, which is the last that ran."""
+def run_all(
+    kind: str,
+    hooks: tuple[Hook, ...],
+    state: Mapping[str, Any],
+    environment: Mapping[bytes, bytes] | None = None,
+) -> None:
+    """In order, one after the other. StartError at the first that fails, which is the last that ran. `environment`: of
+    those that name none, in place of ours."""
     for number, hook in enumerate(hooks):
-        run(hook, state, f"error running {kind} hook #{number}")
+        run(hook, state, f"error running {kind} hook #{number}", environment)
 
 
 def warn_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> list[str]:
@@ -80,7 +88,9 @@ def warn_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> li
     return warnings
 
 
-def run(hook: Hook, state: Mapping[str, Any], who: str) -> None:
+def run(
+    hook: Hook, state: Mapping[str, Any], who: str, environment: Mapping[bytes, bytes] | None = None
+) -> None:
     """One hook, to its end or its timeout. StartError when it cannot be executed, ends with another code than 0, or
     takes too long (it is then killed)."""
     stdin = _memory("state", json.dumps(state).encode())
@@ -94,7 +104,7 @@ def run(hook: Hook, state: Mapping[str, Any], who: str) -> None:
         ]
         try:
             pid = os.posix_spawn(
-                hook.path, args, dict(entry.partition("=")[::2] for entry in hook.env), file_actions=actions,
+                hook.path, args, _environment(hook, environment), file_actions=actions,
                 setsigmask=(), setsigdef=(13, 25),  # SIGPIPE and SIGXFSZ: Python ignores them
             )  # fmt: skip
         except OSError as error:
@@ -111,6 +121,12 @@ def run(hook: Hook, state: Mapping[str, Any], who: str) -> None:
     finally:
         os.close(stdin)
         os.close(output)
+
+
+def _environment(hook: Hook, default: Mapping[bytes, bytes] | None) -> Mapping[Any, Any]:
+    if hook.env is not None:
+        return dict(entry.partition("=")[::2] for entry in hook.env)
+    return os.environ if default is None else default
 
 
 def _memory(name: str, content: bytes) -> int:

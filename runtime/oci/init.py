@@ -22,7 +22,6 @@ import fcntl
 import gc
 import os
 import sys
-import termios
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from runtime import syscalls as sc
@@ -30,7 +29,7 @@ from runtime.errors import StartError
 from runtime.oci import hooks, program, rootfs, stub
 from runtime.oci import init_steps as steps
 from runtime.oci.job import Job, Reporter
-from runtime.oci.spec import sysctl_path
+from runtime.oci.spec_linux import sysctl_path
 from runtime.security import capabilities, rlimits
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def run(job: Job) -> NoReturn:
     gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
     # What is not imported by now never is: from the next mount namespace on, the import path is the container's files.
     sys.meta_path.clear()
-    report = Reporter(job.channel)
+    report = Reporter(job.channel, timed=job.gate and job.detached is None and not job.notify)
     try:
         _init(job, report)
     except BaseException as error:  # noqa: BLE001 - whatever it is must not escape into the parent's code
@@ -65,7 +64,8 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     report.step = "parent"
     steps.die_with_parent(job)
     # Nobody in a namespace we are about to enter may ptrace us or look into /proc/<us>/fd (CVE-2016-9962).
-    sc.prctl(sc.PR_SET_DUMPABLE, 0)
+    # An ordinary user's child is still dumpable until its ids are mapped: all in /proc/<us> would be root's else.
+    sc.prctl(sc.PR_SET_DUMPABLE, int(os.geteuid() != 0))
     # Python ignores SIGPIPE and SIGXFSZ; ignored and blocked signals are inherited over execve. (Handlers were
     # reset by CLONE_CLEAR_SIGHAND: no handler of the parent's ran, or wrote to its wakeup descriptor, from here.)
     steps.default_signals()
@@ -86,17 +86,14 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     steps.set_affinity(job.affinity[0])
     job.cgroup.attach(0)  # where clone3 has not put us already
     steps.set_affinity(job.affinity[1])
-    if job.new_user_namespace:
-        report.send({"mappings": True})
-        steps.expect(job, b"mapped")
 
     # A session of our own: no signal from the caller's terminal, and a terminal can become the controlling one.
     report.step = "session"
     os.setsid()
     if job.console is not None:
-        fcntl.ioctl(job.console, termios.TIOCSCTTY, 0)
+        fcntl.ioctl(job.console, steps.TIOCSCTTY, 0)
         if size := process.get("consoleSize"):
-            termios.tcsetwinsize(job.console, (size.get("height", 0), size.get("width", 0)))
+            steps.set_window(job.console, size)
 
     # What config.json names by path (the pod's net, ipc, uts), or for exec all of the container's. User first: the
     # others may need its privileges. pid was done by the parent, it only counts for children.
@@ -104,11 +101,28 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     # oom_score_adj before a user namespace takes the privilege; label before the mount namespace takes /proc away.
     steps.set_oom_score(proc, process, report)
     steps.set_label(proc, process)
-    for fd, kind in job.join:
-        sc.setns(fd, kind, about="of the container")
+    if not job.new_user_namespace:
+        sc.prctl(sc.PR_SET_DUMPABLE, 0)
+    if job.stdio_owner >= 0:
+        steps.own_stdio(job.stdio_owner)  # nobody's, seen from inside
+    plan = job.plan
+    if job.user_namespace is not None and job.user_namespace.fd >= 0:
+        plan = steps.mapped_plan(job, report)
+    steps.join(job)
+    if job.user_namespace is not None:
+        steps.be_born_again(job, report)
     if job.new_user_namespace:
+        report.send({"mappings": True})
+        steps.expect(job, b"mapped")
+        sc.prctl(sc.PR_SET_DUMPABLE, 0)
+    if job.new_user_namespace or job.user_namespace is not None:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
+    if job.new_network_namespace:
+        steps.loopback_up()
+    if job.net_devices:
+        report.send({"net_devices": True})
+        steps.expect(job, b"moved")
     if job.new_cgroup_namespace:
         sc.unshare(sc.CLONE_NEWCGROUP)
     if job.time_offsets is not None:  # ours after execve; nobody may be in it when its offsets are set
@@ -120,12 +134,12 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     report.step = "keyring"
     steps.join_keyring(job.keyring, report)
 
-    if job.plan is not None:
+    if plan is not None:
         # After ipc (mqueue), net (sysfs), pid (proc) and cgroup namespaces: these file systems show whose they are.
         report.step = "rootfs"
         old_umask = os.umask(0)  # modes are exactly those asked for
-        root = job.plan.root.execute()
-        for operation in job.plan.operations:
+        root = plan.root.execute()
+        for operation in plan.operations:
             report.step = f"rootfs: {operation.describe()}"
             operation.execute(root)
         os.umask(old_umask)
@@ -153,7 +167,7 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
             steps.write_proc(proc, f"sys/{sysctl_path(name)}", value)
 
         report.step = "pivot_root"
-        (rootfs.pivot if job.pivot else rootfs.move_root)(root, propagation=job.plan.propagation)
+        (rootfs.pivot if job.pivot else rootfs.move_root)(root, propagation=plan.propagation)
     report.step = "stdio"
     steps.reopen_null(proc)
     os.close(proc)
@@ -164,6 +178,9 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     if job.personality >= 0:
         report.step = "personality"
         sc.personality(job.personality)
+    if job.memory_policy is not None:
+        report.step = "memory policy"
+        sc.set_mempolicy(*job.memory_policy)
     report.step = "scheduler"
     steps.set_scheduling(process)
 
@@ -195,7 +212,8 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     capabilities.drop_bounding(job.caps.bounding, available=job.available_caps)
     steps.own_stdio(uid)
     sc.prctl(sc.PR_SET_KEEPCAPS, 1)
-    steps.set_groups(user.get("additionalGids", []), new_user_namespace=job.new_user_namespace)
+    mapped = job.new_user_namespace or job.user_namespace is not None
+    steps.set_groups(user.get("additionalGids", []), in_user_namespace=mapped)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     sc.prctl(sc.PR_SET_KEEPCAPS, 0)
@@ -219,30 +237,34 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     # cannot be executed (as runc); a pod's container is created with any program, and fails to start.
     report.step = "exec"
     path = program.find(process["args"][0], environment) if job.use_stub else b""
+    if job.notify:  # here, not at the end: it is the parent that tells the agent
+        report.step = "seccomp"
+        steps.install_with_listener(job)
+    filter_ = None if job.notify else job.seccomp
     report.step = "gate"
     if job.gate:
-        report.send({"ready": True, "warnings": report.warnings})
+        report.send({"ready": True, "warnings": report.warnings, "steps": report.taken()})
         steps.expect(job, b"start" if job.detached is None else b"detach")
     elif report.warnings:
         report.send({"warnings": report.warnings})
     argv = [os.fsencode(arg) for arg in process["args"]]
     if with_stub:
-        steps.become_stub(
-            job, stub.Exec(path, argv, environment, final, job.seccomp, filter_last=not borrowed)
-        )
+        steps.become_stub(job, stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed))
     if job.detached is not None:
         steps.await_start(job, report)
     report.step = "hooks"
     state = {**job.state, "status": "created", "pid": os.getpid()}
-    hooks.run_all("startContainer", job.hooks.get("startContainer", ()), state)
+    hooks.run_all("startContainer", job.hooks.get("startContainer", ()), state, environment)
 
     report.step = "exec"
     path = path or program.find(process["args"][0], environment)
-    report.step = "seccomp"
-    if job.seccomp is not None:
+    report.step = "seccomp" if filter_ is not None else "capabilities"
+    if taken := report.taken():  # the last word: what a filter allows of it is not known
+        report.send({"steps": taken})
+    if filter_ is not None:
         from runtime.security import seccomp  # warm already in the process that made job.seccomp
 
-        seccomp.install(*job.seccomp)
+        seccomp.install(*filter_)
     # The last of our privileges goes; ambient capabilities rest on the sets that are final only now.
     report.step = "capabilities"
     if borrowed or final.ambient or inheritable != final.inheritable:

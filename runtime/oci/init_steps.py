@@ -10,22 +10,25 @@ import os
 import select
 import socket
 import stat
+import struct
 import sys
-import termios
 from typing import TYPE_CHECKING, Final
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, StartError, StateError, SyscallError
-from runtime.oci import program, stub
+from runtime.oci import program, rootfs, stub
 from runtime.oci.job import Job, Reporter
 from runtime.oci.operations import Console
-from runtime.oci.spec import Process
+from runtime.oci.spec import Box, Process
 from runtime.security import capabilities
 
 if TYPE_CHECKING:
     from runtime.oci.root import Root
 
 _NULL: Final = os.makedev(1, 3)  # /dev/null
+# ioctl_tty(2), asm-generic's numbers but for ppc64le; the import of termios is half a millisecond
+TIOCSCTTY: Final = 0x540E
+_TIOCSWINSZ: Final = 0x5414 if os.uname().machine != "ppc64le" else 0x80087467
 
 
 def die_with_parent(job: Job) -> None:
@@ -36,6 +39,53 @@ def die_with_parent(job: Job) -> None:
     poll.register(job.parent, select.POLLIN)
     if poll.poll(0):  # a pidfd is readable once its process is dead
         os._exit(1)
+
+
+def mapped_plan(job: Job, report: Reporter) -> rootfs.Plan:
+    """The container's file systems for a user namespace that we are about to join: while we are the host's root, the
+    layers' and the binds' mounts are id-mapped, and all of it is opened. In a mount namespace that goes with us."""
+    assert job.plan is not None
+    assert job.user_namespace is not None
+    report.step = "rootfs"
+    sc.unshare(sc.CLONE_NEWNS)
+    sc.mount(None, "/", None, sc.MS_SLAVE | sc.MS_REC)
+    return job.plan.mapped(job.user_namespace.fd, job.user_namespace.root)
+
+
+def join(job: Job) -> None:
+    """What config.json names by path; for exec, all of the container's. The user namespace among them gives the right
+    to what belongs to it, and takes it for the rest: so what can be joined before is, and what is left comes after."""
+    todo = job.join
+    if job.user_namespace is not None and job.user_namespace.fd >= 0:
+        todo = tuple(pair for pair in job.join if pair[1] == sc.CLONE_NEWUSER or not _joined(*pair))
+    for fd, kind in todo:
+        sc.setns(fd, kind, about="of the container")
+
+
+def _joined(fd: int, kind: int) -> bool:
+    try:
+        sc.setns(fd, kind)
+    except SyscallError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return False
+    return True
+
+
+def be_born_again(job: Job, report: Reporter) -> None:
+    """The namespaces that are the container's own belong to the user namespace we are in now, being made from here:
+    with a child that takes our place (and is our parent's child, clone(2) CLONE_PARENT). Returns in the child."""
+    assert job.user_namespace is not None
+    gone, ends = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = sc.clone3(job.user_namespace.flags | sc.CLONE_PARENT, exit_signal=0)
+    if pid:
+        report.send({"born": True}, pidfd)
+        os._exit(0)
+    os.close(ends)
+    os.read(gone, 1)  # until it has told of us: what we say comes after
+    os.close(gone)
+    die_with_parent(job)
+    sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
 def kept(job: Job) -> set[int]:
@@ -68,6 +118,10 @@ def await_start(job: Job, report: Reporter) -> None:
     listener.close()
 
 
+def set_window(terminal: int, size: Box) -> None:
+    fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("=4H", size.get("height", 0), size.get("width", 0), 0, 0))
+
+
 def open_terminal(job: Job, root: Root) -> None:
     """A terminal of the container's own devpts: programs in it can name theirs (ttyname(3)). The slave is 0, 1, 2 and
     /dev/console; the master goes to the parent."""
@@ -75,11 +129,11 @@ def open_terminal(job: Job, root: Root) -> None:
     master = sc.openat2(root.fd, "dev/pts/ptmx", flags, resolve=sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
     slave = sc.open_peer(master)
     if size := job.process.get("consoleSize"):
-        termios.tcsetwinsize(slave, (size.get("height", 0), size.get("width", 0)))
+        set_window(slave, size)
     Console(slave).execute(root)
     for number in (0, 1, 2):
         os.dup2(slave, number, inheritable=True)
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    fcntl.ioctl(0, TIOCSCTTY, 0)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))
     job.channel.sendmsg([b'{"console": true}'], [rights])
     os.close(master)
@@ -198,6 +252,16 @@ def set_label(proc: int, process: Process) -> None:
         write_proc(proc, "self/attr/exec", label)
 
 
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 1
+
+
+def loopback_up() -> None:
+    """lo of a new network namespace (netdevice(7)), as every runtime does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("=16sh22x", b"lo", _IFF_UP))
+
+
 def join_keyring(name: str, report: Reporter) -> None:
     if not name:
         return
@@ -243,7 +307,13 @@ def set_scheduling(process: Process) -> None:
         times = (wanted.get("runtime", 0), wanted.get("deadline", 0), wanted.get("period", 0))
         numbers = (wanted.get("nice", 0), wanted.get("priority", 0))
         attr = sc.pack_sched_attr(policy, sum(f for f in flags if f), *numbers, *times)
-        sc.sched_setattr(0, attr)
+        try:
+            sc.sched_setattr(0, attr)
+        except SyscallError as error:
+            if error.errno != errno.EPERM or len(os.sched_getaffinity(0)) == os.cpu_count():
+                raise
+            message = "process scheduler can't be used together with AllowedCPUs"  # runc's words
+            raise CapabilityError(f"{message}: {wanted.get('policy')} needs all of the machine's") from error
     if wanted_io := process.get("ioPriority"):
         kind = _IO_CLASSES.get(wanted_io.get("class", ""))
         if kind is None:
@@ -289,9 +359,22 @@ def own_stdio(uid: int) -> None:
                 raise
 
 
-def set_groups(additional: list[int], *, new_user_namespace: bool) -> None:
+def install_with_listener(job: Job) -> None:
+    """The filter, whose listener the parent fetches before anything is asked of the agent: but for the write(2) that
+    says which descriptor it is, no call is made before the agent has it (spec_linux refuses to ask it about write)."""
+    from runtime.security import seccomp
+
+    assert job.seccomp is not None
+    channel = job.channel.fileno()
+    listener = seccomp.install(*job.seccomp)
+    os.write(channel, b'{"listener": %d}' % listener)
+    expect(job, b"listened")
+    os.close(listener)
+
+
+def set_groups(additional: list[int], *, in_user_namespace: bool) -> None:
     try:
         os.setgroups(additional)
     except PermissionError:
-        if additional or not new_user_namespace:  # "deny" in /proc/self/setgroups of a user namespace
+        if additional or not in_user_namespace:  # "deny" in /proc/self/setgroups of a user namespace
             raise

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.errors import RuntimeFault
@@ -16,6 +18,8 @@ from runtime.security.capabilities import CapSets
 
 if TYPE_CHECKING:
     from runtime.cgroups import Cgroup
+
+MOST_TIMES: Final = 32 * 1024  # characters of `written` steps: they share a packet with other words
 
 _MAX_TEXT: Final = (
     4096  # characters of each part of an error: a program's name can be 128 KiB, a packet cannot
@@ -28,6 +32,16 @@ class Detached:
 
     listener: int  # a listening SOCK_SEQPACKET socket: to connect is to start
     lock: int  # an flock'd file, held for as long as the gate is closed: its state is the container's
+
+
+@dataclass(frozen=True, slots=True)
+class UserNamespace:
+    """One that is not entered by clone3 alone: another is joined before it, or it is itself. The container's own
+    namespaces are made in it, so that they belong to it."""
+
+    fd: int  # of one that is there, -1: it is among the new ones
+    flags: int  # CLONE_NEW* of what is made in it
+    root: tuple[int, int]  # host ids of its root
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,12 @@ class Job:
     plan: rootfs.Plan | None = None  # None: join a container that has its root already (exec)
     new_cgroup_namespace: bool = False
     new_user_namespace: bool = False  # the parent writes the mappings, we wait for them
+    new_network_namespace: bool = False
+    net_devices: bool = False  # the parent moves the machine's interfaces in, we wait for them
+    user_namespace: UserNamespace | None = None  # an existing one, that the container is born into
+    stdio_owner: int = (
+        -1
+    )  # host id of the user in a user namespace: whose our stdio is to be before we are in it
     time_offsets: str | None = None  # of a new time namespace
     affinity: tuple[frozenset[int], ...] = (
         frozenset(),
@@ -56,7 +76,9 @@ class Job:
     domainname: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     seccomp: tuple[bytes, int] | None = None  # (BPF, SECCOMP_FILTER_FLAG_*)
+    notify: bool = False  # the filter has a listener, which the parent fetches (SCMP_ACT_NOTIFY)
     personality: int = -1  # personality(2), -1 = leave it
+    memory_policy: tuple[int, frozenset[int]] | None = None  # set_mempolicy(2)
     pdeathsig: int = signal.SIGKILL
     gate: bool = True  # wait for "start" before execve
     detached: Detached | None = None
@@ -69,15 +91,32 @@ class Job:
 
 
 class Reporter:
-    """Where we are, and what is said about it."""
+    """Where we are, when we came there, and what is said about it."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, *, timed: bool = False) -> None:
         self.channel = channel
-        self.step = "begin"
         self.warnings: list[str] = []
+        self._step = "begin"
+        self._times: list[tuple[int, str]] | None = [] if timed else None
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        self.channel.send(json.dumps(message).encode())
+    @property
+    def step(self) -> str:
+        return self._step
+
+    @step.setter
+    def step(self, step: str) -> None:
+        self._step = step
+        if self._times is not None:
+            self._times.append((monotonic_ns(), step))
+
+    def taken(self) -> str:
+        """The steps since the last time it was asked, as `written`; "" where nobody wants to know."""
+        found, self._times = self._times, [] if self._times is not None else None
+        return written(found) if found else ""
+
+    def send(self, message: Mapping[str, Any], fd: int = -1) -> None:
+        rights = [] if fd < 0 else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
+        self.channel.sendmsg([json.dumps(message).encode()], rights)
 
     def failed(self, error: BaseException) -> None:
         known = isinstance(error, RuntimeFault | OSError)
@@ -90,6 +129,12 @@ class Reporter:
             "about": getattr(error, "about", "") or getattr(error, "filename", None) or "",
         }
         self.send({"error": {key: v if isinstance(v, int) else _cut(str(v)) for key, v in about.items()}})
+
+
+def written(times: list[tuple[int, str]]) -> str:
+    """Steps as they travel: a line each, when it began (nanoseconds of CLOCK_MONOTONIC) and what it is. One text: it
+    is not taken apart before somebody asks."""
+    return "".join(f"{at} {step.replace(chr(10), ' ')}\n" for at, step in times)[:MOST_TIMES]
 
 
 def _cut(text: str) -> str:

@@ -70,7 +70,30 @@ class FsMount:
         copies = self.options.copy_up
         flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly or copies else 0)
         about = f"{self.fstype} on {self.target}"
-        sc.mount(self.source, proc_path(fd), self.fstype, flags, self.options.data or None, about=about)
+        data = self.options.data or None
+        if self.fstype == "tmpfs" and not any(o.startswith("mode=") for o in self.options.data.split(",")):
+            # as the directory that it covers (runc), not the kernel's 1777
+            data = f"{data + ',' if data else ''}mode={stat.S_IMODE(os.fstat(fd).st_mode):o}"
+        try:
+            sc.mount(self.source, proc_path(fd), self.fstype, flags, data, about=about)
+        except SyscallError as error:
+            if error.errno != errno.EBUSY or self.fstype != "cgroup2":
+                raise
+            self._mount_over_its_like(fd)
+
+    def _mount_over_its_like(self, fd: int) -> None:
+        """mount(2) puts no file system on itself, as it would here: the machine's cgroup2 came along with a bound /sys.
+        Made first and attached then, it may."""
+        context = sc.fsopen(self.fstype)
+        try:
+            sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
+            tree = sc.fsmount(context, sc.FSMOUNT_CLOEXEC, self.options.attrs[0])
+        finally:
+            os.close(context)
+        try:
+            sc.attach_mount(tree, fd, about=self.describe())
+        finally:
+            os.close(tree)
 
     def _fill(self, root: Root, below: int) -> None:
         """tmpcopyup: from the directory that the mount covers."""
@@ -96,9 +119,7 @@ class FsMount:
             return root.open(self.target, flags, resolve=resolve)
         except SyscallError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                message = (
-                    f"filesystem {self.fstype!r} must be mounted on an ordinary directory: {self.target}"
-                )
+                message = f'filesystem "{self.fstype}" must be mounted on ordinary directory: {self.target}'
                 raise SpecError(message) from error
             raise
 
@@ -108,6 +129,7 @@ class IdMaps(NamedTuple):
 
     uids: list[IDMapping]
     gids: list[IDMapping]
+    own: bool = False  # the mount's, not the container's user namespace's
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,33 +144,35 @@ class BindMount:
         -1
     )  # the source's mount where it was opened before: in another user namespace it may be out of reach
 
-    def opened(self) -> BindMount:
+    def opened(self, userns: int = -1) -> BindMount:
         """The same, with its source opened now, by us."""
-        return BindMount(self.source, self.target, self.options, None, self.open())
+        return BindMount(self.source, self.target, self.options, None, self.open(userns))
 
-    def open(self) -> int:
-        """A detached mount of the source with all its attributes."""
+    def open(self, userns: int = -1) -> int:
+        """A detached mount of the source with all its attributes. `userns`: a user namespace that has its id_maps."""
         tree = self._clone(sc.OPEN_TREE_CLONE | (sc.AT_RECURSIVE if self.options.flags & sc.MS_REC else 0))
         try:
             if self.id_maps is not None:
-                self._map_ids(tree, self.id_maps)
+                self._map_ids(tree, self.id_maps, userns)
             _set_attributes(tree, self.options, about=self.target)
         except BaseException:
             os.close(tree)
             raise
         return tree
 
-    def _map_ids(self, tree: int, maps: IdMaps) -> None:
+    def _map_ids(self, tree: int, maps: IdMaps, userns: int) -> None:
         from runtime.oci import idmap
 
-        userns = idmap.namespace(*maps)
+        made = idmap.namespace(maps.uids, maps.gids) if userns < 0 or maps.own else -1
         try:
             flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if self.options.idmap == "ridmap" else 0)
             sc.mount_setattr(
-                tree, "", flags, sc.MOUNT_ATTR_IDMAP, userns_fd=userns, about=f"{self.source} (id-mapped)"
-            )
+                tree, "", flags, sc.MOUNT_ATTR_IDMAP, userns_fd=made if made >= 0 else userns,
+                about=f"{self.source} (id-mapped)",
+            )  # fmt: skip
         finally:
-            os.close(userns)
+            if made >= 0:
+                os.close(made)
 
     def describe(self) -> str:
         return f"bind {self.source} on {self.target}"
@@ -288,6 +312,7 @@ class MaskPaths:
     container's root could chmod(2) the host's device through it; reading and writing a device go on all the same."""
 
     targets: tuple[str, ...]
+    label: str = ""  # linux.mountLabel
 
     def describe(self) -> str:
         return f"mask {', '.join(self.targets)}"
@@ -304,7 +329,7 @@ class MaskPaths:
             if sources[kind] >= 0:
                 tree = _clone_mount(sources[kind])
             else:
-                tree = sources[kind] = _empty_directory() if kind == "empty" else _null_device()
+                tree = sources[kind] = _empty_directory(self.label) if kind == "empty" else _null_device()
             sc.attach_mount(tree, target, about=f"mask {path}")
             os.close(target)
             if tree not in sources.values():
@@ -339,10 +364,10 @@ def _null_device() -> int:
     return fd
 
 
-def _empty_directory() -> int:
+def _empty_directory(label: str) -> int:
     """A detached tmpfs, empty and read-only."""
     context = sc.fsopen("tmpfs")
-    for key, value in (("mode", "0755"), ("nr_inodes", "1")):
+    for key, value in (("mode", "0755"), ("nr_inodes", "1"), *((("context", label),) if label else ())):
         sc.fsconfig(context, sc.FSCONFIG_SET_STRING, key, value)
     sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
     attributes = sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV | sc.MOUNT_ATTR_NOEXEC
@@ -363,6 +388,7 @@ class DeviceNode:
     device: int = 0
     uid: int = 0
     gid: int = 0
+    asked_for: bool = False  # by config.json, and not one of the default devices
 
     def describe(self) -> str:
         return f"device {self.path} {os.major(self.device)}:{os.minor(self.device)}"
@@ -378,6 +404,10 @@ class DeviceNode:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if stat.S_IFMT(there.st_mode) == stat.S_IFMT(self.mode) and there.st_rdev == self.device:
                 return
+            if self.asked_for:  # config-linux.md, "Devices": "the runtime MUST generate an error"
+                raise SpecError(
+                    f"{self.path} is there already, and is not the device that linux.devices asks for"
+                ) from None
             os.unlink(name, dir_fd=parent)
             os.mknod(name, self.mode, self.device, dir_fd=parent)
         except PermissionError:

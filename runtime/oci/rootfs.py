@@ -50,12 +50,17 @@ class RootMount:
     upper: str = ""
     work: str = ""
     userxattr: bool = False  # in a user namespace overlayfs cannot use trusted.*
+    portable: bool = False  # see RootfsOverlay
+    tree: int = -1  # mounted before, detached: all that is left is to put it in its place
 
     def describe(self) -> str:
         return f"overlay on {self.path}" if self.lower else f"bind {self.path} as the root"
 
     def execute(self) -> Root:
         sc.mount(None, "/", None, self.propagation)
+        if self.tree >= 0:  # over "/": the one directory that any user can reach
+            sc.move_mount(self.tree, "", sc.AT_FDCWD, "/", sc.MOVE_MOUNT_F_EMPTY_PATH, about=self.describe())
+            return Root(self.tree)
         if self.propagation & sc.MS_SHARED:
             _make_parent_private(self.path)  # else the container's root would show up on the host
         fd = (
@@ -67,6 +72,29 @@ class RootMount:
         sc.mount_setattr(fd, "", sc.AT_EMPTY_PATH, propagation=sc.MS_PRIVATE, about=self.path)
         sc.move_mount(fd, "", sc.AT_FDCWD, self.path, sc.MOVE_MOUNT_F_EMPTY_PATH, about=self.describe())
         return Root(fd)
+
+    def mapped(self, userns: int, root: tuple[int, int]) -> RootMount:
+        """The same, mounted by us and seen through a user namespace's ids: its layers are id-mapped where they are (in
+        our own mount namespace), what is written belongs to the host ids."""
+        if not self.lower:
+            # as it is: whose its files are is the bundle's maker's affair (config-linux.md, "User namespace mappings")
+            tree = sc.open_tree(sc.AT_FDCWD, self.path, sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE)
+            sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, propagation=sc.MS_PRIVATE, about=self.path)
+            return self._with(tree)
+        for layer in self.lower:
+            tree = sc.open_tree(sc.AT_FDCWD, layer, sc.OPEN_TREE_CLONE)
+            about = f"{layer} (id-mapped)"
+            sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_IDMAP, userns_fd=userns, about=about)
+            sc.move_mount(tree, "", sc.AT_FDCWD, layer, sc.MOVE_MOUNT_F_EMPTY_PATH, about=about)
+            os.close(tree)
+        os.chown(self.upper, *root)
+        return self._with(self._with(-1)._overlay())
+
+    def _with(self, tree: int) -> RootMount:
+        """Mounted by the host's root: the layers' trusted.* attributes count."""
+        return RootMount(
+            self.path, self.propagation, self.lower, self.upper, self.work, False, self.portable, tree
+        )
 
     def _overlay(self) -> int:
         """fsconfig(2) with one lowerdir+ a layer (Linux 6.5): no limit on the length of all paths together."""
@@ -82,6 +110,9 @@ class RootMount:
             sc.fsconfig(context, sc.FSCONFIG_SET_FLAG, "volatile")
             if self.userxattr:
                 sc.fsconfig(context, sc.FSCONFIG_SET_FLAG, "userxattr")
+            if self.portable:
+                for key in ("redirect_dir", "metacopy", "index"):
+                    sc.fsconfig(context, sc.FSCONFIG_SET_STRING, key, "off")
             sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
             return sc.fsmount(context)
         except SyscallError as error:
@@ -99,6 +130,7 @@ class RootMount:
         fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*self.lower, self.upper, self.work)]
         *lower, upper, work = (proc_path(fd) for fd in fds)
         data = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}{',userxattr' if self.userxattr else ''}"
+        data += ",redirect_dir=off,metacopy=off,index=off" if self.portable else ""
         if len(data) >= 4096:
             raise CapabilityError(
                 f"{len(self.lower)} layers are too many for this kernel: Linux 6.5 lifts the limit"
@@ -115,7 +147,9 @@ def _make_parent_private(path: str) -> None:
     """The mount that holds `path`: the longest mount point that is a prefix of it (proc_pid_mountinfo(5))."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [line.split(" ", 5)[4].replace("\\040", " ") for line in file]
-    real = os.path.realpath(path)
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    real = os.readlink(proc_path(fd))
+    os.close(fd)
     holder = max((p for p in points if real == p or real.startswith(p.rstrip("/") + "/")), key=len)
     sc.mount(None, holder, None, sc.MS_PRIVATE)
 
@@ -173,6 +207,12 @@ class Plan:
     root: RootMount
     operations: tuple[Operation, ...]
     propagation: int = 0  # of "/" at the end, 0 = as it is
+
+    def mapped(self, userns: int, root: tuple[int, int]) -> Plan:
+        """For a container in an existing user namespace: all that comes from the host opened by us, and id-mapped where
+        asked for."""
+        opened = [op.opened(userns) if isinstance(op, BindMount) else op for op in self.operations]
+        return Plan(self.root.mapped(userns, root), tuple(opened), self.propagation)
 
     def with_open_sources(self) -> Plan:
         """For a container in another user namespace, whose init cannot reach what is closed to it: the sources of bind
@@ -237,6 +277,7 @@ def plan(
         upper=overlay.upper if overlay else "",
         work=overlay.work if overlay else "",
         userxattr="user" in namespace,
+        portable=overlay is not None and overlay.portable,
     )
     operations: list[Operation] = []
     late: list[Operation] = []
@@ -260,7 +301,7 @@ def plan(
     operations += late
     operations += [ReadonlyPath(path) for path in linux.get("readonlyPaths", [])]
     if masked := tuple(linux.get("maskedPaths", [])):
-        operations.append(MaskPaths(masked))
+        operations.append(MaskPaths(masked, linux.get("mountLabel", "")))
     if spec["root"].get("readonly"):
         operations.append(Readonly("/"))
     return Plan(root, tuple(operations), wanted)
@@ -282,8 +323,14 @@ def _mount(
         raise SpecError(f"mounts: {target}: only a bind mount can be id-mapped")
     if not fstype or fstype == "none":
         raise SpecError(f"mounts: {target}: a type is required")
+    if (label := linux.get("mountLabel")) and fstype not in _UNLABELLED:
+        options = options._replace(data=",".join(filter(None, (options.data, f'context="{label}"'))))
     late = bool(options.flags & sc.MS_RDONLY) and (fstype == "tmpfs" or os.path.normpath(target) == "/dev")
     return FsMount(target, fstype, source or fstype, options, late)
+
+
+# Their files have labels of their own, or none: the kernel takes no context for them
+_UNLABELLED: Final = ("proc", "sysfs", "mqueue")
 
 
 def _id_maps(entry: Mount, options: mounts.Options, linux: Linux) -> IdMaps | None:
@@ -291,7 +338,10 @@ def _id_maps(entry: Mount, options: mounts.Options, linux: Linux) -> IdMaps | No
     own = IdMaps(entry.get("uidMappings") or [], entry.get("gidMappings") or [])
     if not options.idmap and not own.uids and not own.gids:
         return None
-    maps = own if own.uids or own.gids else IdMaps(linux.get("uidMappings", []), linux.get("gidMappings", []))
+    if own.uids or own.gids:
+        maps = own._replace(own=True)
+    else:
+        maps = IdMaps(linux.get("uidMappings", []), linux.get("gidMappings", []))
     if not maps.uids or not maps.gids:
         raise SpecError(
             f"mounts: {entry['destination']}: an id-mapped mount needs uidMappings and gidMappings"
@@ -329,5 +379,6 @@ def _devices(wanted: list[Device]) -> list[Operation]:
         device = 0 if kind == stat.S_IFIFO else os.makedev(entry["major"], entry["minor"])
         mode = kind | (entry.get("fileMode", 0o666) & 0o7777)
         path = os.path.normpath(entry["path"])
-        nodes[path] = DeviceNode(path, mode, device, entry.get("uid", 0), entry.get("gid", 0))
+        ids = (entry.get("uid", 0), entry.get("gid", 0))
+        nodes[path] = DeviceNode(path, mode, device, *ids, asked_for=True)
     return list(nodes.values())

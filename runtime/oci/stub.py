@@ -7,7 +7,7 @@ environment, the seccomp filter), is made here and laid into the program, a stat
 - /proc/self/exe, seen from a container's own program, is that memfd, and never the host's python: an entry point
   `#!/proc/self/exe` finds nothing worth overwriting (CVE-2019-5736).
 
-Only x86_64 has the code; elsewhere the interpreter waits and executes by itself (`available`).
+x86_64 and aarch64 have the code; elsewhere the interpreter waits and executes by itself (`available`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,9 +28,14 @@ _X86_64: Final = (
     "b384889014883c348ebce48837b400075f3b9{report}48f7d848894108488b0348894110488b79184889ceb"
     "a18000000b8010000000f05bf01000000b8e70000000f05"
 )
-_CODES: Final = {"x86_64": (_X86_64, 62)}  # machine → (code, e_machine of elf.h)
+_AARCH64: Final = (
+    "93030058680240a9610a41a9631242a9651a40f9010000d41ffc3fb1a2000054691e40f9200100f973220191"
+    "f6ffff17692240f9a9ffffb509020058e00300cb200500f96a0240f92a0900f9200d40f9e10309aa020380d2"
+    "080880d2010000d4200080d2c80b80d2010000d400000000{table}00000000{report}00000000"
+)
 _NR: Final = {
     "write": 1,
+    "pause": 34,
     "execve": 59,
     "fcntl": 72,
     "prctl": 157,
@@ -38,7 +43,30 @@ _NR: Final = {
     "capset": 126,
     "seccomp": 317,
 }
-_NAMES: Final = {number: name for name, number in _NR.items()}
+# include/uapi/asm-generic/unistd.h; there is no pause(2): ppoll(2) of nothing, for ever, is one
+_NR_GENERIC: Final = {
+    "write": 64,
+    "pause": 73,
+    "execve": 221,
+    "fcntl": 25,
+    "prctl": 167,
+    "accept4": 242,
+    "capset": 91,
+    "seccomp": 277,
+}
+
+
+class _Machine(NamedTuple):
+    code: str
+    elf: int  # e_machine of elf.h
+    numbers: Mapping[str, int]
+    page: int  # the largest that its kernels have
+
+
+_MACHINES: Final = {
+    "x86_64": _Machine(_X86_64, 62, _NR, 4096),
+    "aarch64": _Machine(_AARCH64, 183, _NR_GENERIC, 65536),
+}
 
 _CODE_AT: Final = 0x400000
 _DATA_AT: Final = 0x600000
@@ -52,20 +80,22 @@ _CAP_SYS_ADMIN: Final = 21
 
 
 def available() -> bool:
-    return os.uname().machine in _CODES
+    return os.uname().machine in _MACHINES
 
 
 class Program:
     """System calls in order. Text and structures are given as bytes and become addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: str = "") -> None:
+        """For this machine, unless told otherwise."""
+        self._machine = _MACHINES[machine or os.uname().machine]
         self._data = bytearray(_REPORT.size + 8)  # the report; a word for results nobody wants
         self._calls: list[tuple[list[int], int, int]] = []
 
     def call(self, name: str, *args: int | bytes, result: int = 0, optional: bool = False) -> None:
         """`result`: the address that gets what the call returns."""
         words = [a if isinstance(a, int) else self.place(a) for a in args]
-        entry = [_NR[name], *words, *[0] * (6 - len(words))]
+        entry = [self._machine.numbers[name], *words, *[0] * (6 - len(words))]
         self._calls.append((entry, result or _DATA_AT + _REPORT.size, int(optional)))
 
     def place(self, data: bytes) -> int:
@@ -96,22 +126,25 @@ class Program:
             for entry, result, optional in self._calls
         )
         where = self.place(table)
-        code_text, machine = _CODES[os.uname().machine]
+        machine = self._machine
         code = bytes.fromhex(
-            code_text.format(table=struct.pack("=I", where).hex(), report=struct.pack("=I", _DATA_AT).hex())
+            machine.code.format(
+                table=struct.pack("=I", where).hex(), report=struct.pack("=I", _DATA_AT).hex()
+            )
         )
         header_size = 64 + 2 * 56
-        data_offset = -(-(header_size + len(code)) // 4096) * 4096
+        page = machine.page
+        data_offset = -(-(header_size + len(code)) // page) * page
         entry_point = _CODE_AT + header_size
         header = struct.pack(
             "=16sHHIQQQIHHHHHH",
-            b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 2, machine, 1, entry_point, 64, 0, 0, 64, 56, 2, 0, 0, 0,
+            b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 2, machine.elf, 1, entry_point, 64, 0, 0, 64, 56, 2, 0, 0, 0,
         )  # fmt: skip
         read_execute, read_write, size = 5, 6, header_size + len(code)
-        first = struct.pack("=IIQQQQQQ", 1, read_execute, 0, _CODE_AT, _CODE_AT, size, size, 4096)
+        first = struct.pack("=IIQQQQQQ", 1, read_execute, 0, _CODE_AT, _CODE_AT, size, size, page)
         length = len(self._data)
         second = struct.pack(
-            "=IIQQQQQQ", 1, read_write, data_offset, _DATA_AT, _DATA_AT, length, length, 4096
+            "=IIQQQQQQ", 1, read_write, data_offset, _DATA_AT, _DATA_AT, length, length, page
         )
         return (header + first + second + code).ljust(data_offset, b"\0") + bytes(self._data)
 
@@ -132,9 +165,9 @@ class Exec(NamedTuple):
         return self.caps.permitted | (1 << _CAP_SYS_ADMIN if self.seccomp and not self.filter_last else 0)
 
 
-def waiting(last: Exec, listener: int, lock: int) -> Program:
+def waiting(last: Exec, listener: int, lock: int, machine: str = "") -> Program:
     """Until somebody connects to `listener`; a failure is written to that connection. `lock` is held until execve."""
-    made = Program()
+    made = Program(machine)
     made.call("prctl", _PR_SET_DUMPABLE, 0)  # execve has opened it to ptrace
     for fd in (listener, lock):
         made.call("fcntl", fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
@@ -175,7 +208,7 @@ def _filter(made: Program, seccomp: tuple[bytes, int] | None) -> None:
         made.call("seccomp", 1, flags, made.place(struct.pack("=H6xQ", len(code) // 8, made.place(code))))
 
 
-def execute(made: Program) -> None:
+def execute(made: Program, argv: Sequence[bytes] = (b"kubelite-oci", b"init")) -> None:
     """Become it. Returns, having done nothing, where this machine does not execute a memfd."""
     try:
         fd = os.memfd_create("kubelite-oci", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
@@ -190,7 +223,7 @@ def execute(made: Program) -> None:
             fcntl.F_ADD_SEALS,
             fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
         )
-        os.execve(fd, [b"kubelite-oci", b"init"], {})
+        os.execve(fd, list(argv), {})
     except OSError:
         os.close(fd)
 
@@ -200,4 +233,5 @@ def failure(packet: bytes) -> tuple[int, str] | None:
     if len(packet) != REPORT_SIZE or packet[:8] != bytes(8):
         return None
     _, code, number = struct.unpack("=3q", packet)
-    return code, _NAMES.get(number, str(number))
+    names = {of: name for name, of in _MACHINES[os.uname().machine].numbers.items()}
+    return code, names.get(number, str(number))

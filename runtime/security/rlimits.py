@@ -6,11 +6,12 @@ has, and that is told: a container that asked for more files than the machine's 
 
 from __future__ import annotations
 
-import resource
+import errno
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runtime.errors import SpecError
+from runtime.errors import SpecError, SyscallError
+from runtime.syscalls import prlimit
 
 RLIMITS: dict[str, int] = {
     "RLIMIT_CPU": 0,
@@ -30,7 +31,7 @@ RLIMITS: dict[str, int] = {
     "RLIMIT_RTPRIO": 14,
     "RLIMIT_RTTIME": 15,
 }
-_INFINITY = (1 << 64) - 1  # the specification's unsigned; Python's resource module has -1
+_INFINITY = (1 << 64) - 1  # RLIM_INFINITY: the specification's unsigned; some write -1
 
 
 def parse(rlimits: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
@@ -55,11 +56,13 @@ def apply(rlimits: Iterable[Mapping[str, Any]], *, pid: int = 0) -> list[str]:
     warnings = []
     for name, soft, hard in parse(rlimits):
         try:
-            resource.prlimit(pid, RLIMITS[name], (soft, hard))
-        except (PermissionError, ValueError):
-            _, ceiling = resource.prlimit(pid, RLIMITS[name])
+            prlimit(pid, RLIMITS[name], (soft, hard))
+        except SyscallError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
+            _, ceiling = prlimit(pid, RLIMITS[name])
             lower = tuple(value if _order(value) <= _order(ceiling) else ceiling for value in (soft, hard))
-            resource.prlimit(pid, RLIMITS[name], (lower[0], lower[1]))
+            prlimit(pid, RLIMITS[name], (lower[0], lower[1]))
             warnings.append(
                 f"{name} is {lower[0]}:{lower[1]} instead of {soft}:{hard}: "
                 "raising it needs CAP_SYS_RESOURCE, which this runtime does not have"

@@ -8,17 +8,16 @@ costs a comparison and seccomp(2). Sources: runtime-spec config-linux.md "Seccom
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import json
 import os
+import stat
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import CapabilityError, RuntimeFault, SpecError
-from runtime.security import seccomp_default
 from runtime.syscalls import syscall
 
 if TYPE_CHECKING:
@@ -34,13 +33,13 @@ else:
         except ImportError:
             from hashlib import sha256
 
-_FORMAT = (
-    1  # raise when the same profile compiles to something else: old cache files are then not met any more
-)
+#: Raise when the same profile compiles to something else: old cache files are then not met any more.
+_FORMAT = 1
 _EPERM, _ENOSYS = 1, 38
 _SET_MODE_FILTER = 1
 _MAX_INSNS = 4096 * 8
 _REMEMBERED = 16
+_KEPT = 128  # files of a cache directory: when there are more it begins anew
 
 ACTIONS: dict[str, int] = {
     "SCMP_ACT_KILL": 0x00000000,
@@ -69,6 +68,7 @@ FLAGS: dict[str, int] = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
 NEW_LISTENER = 8
+_TSYNC_ESRCH = 16  # with TSYNC and a listener: an error by its number, for the result is a descriptor
 
 _cache_dir: str | None = None
 _memory: list[tuple[Mapping[str, Any], bytes]] = []  # few: a node's containers have a handful of profiles
@@ -77,6 +77,8 @@ _memory: list[tuple[Mapping[str, Any], bytes]] = []  # few: a node's containers 
 def default_profile(caps: frozenset[str]) -> dict[str, Any]:
     """The default profile for a container with these capabilities, on this machine and kernel, as OCI
     `linux.seccomp`."""
+    from runtime.security import seccomp_default
+
     system = os.uname()
     return seccomp_default.resolve(caps, machine=system.machine, kernel=_kernel(system.release))
 
@@ -113,7 +115,7 @@ def compile(profile: Mapping[str, Any], *, cache_dir: str | None = None) -> byte
 
 
 def _remember(profile: Mapping[str, Any], code: bytes) -> None:
-    _memory.append((copy.deepcopy(profile), code))
+    _memory.append((json.loads(json.dumps(profile)), code))
     del _memory[:-_REMEMBERED]
 
 
@@ -159,11 +161,13 @@ def _attempt(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def install_flags(profile: Mapping[str, Any]) -> int:
     """`flags` for `install`. Without the key: SPEC_ALLOW, as runc (a filter then costs no speculation defence)."""
     names = profile.get("flags")
+    listener = NEW_LISTENER if needs_listener(profile) else 0
     if names is None:
-        return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
+        return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"] | listener
     if unknown := sorted(set(names) - set(FLAGS)):
         raise SpecError(f"linux.seccomp.flags: unknown {', '.join(unknown)}")
-    return sum(FLAGS[name] for name in set(names))
+    flags = sum(FLAGS[name] for name in set(names)) | listener
+    return flags | _TSYNC_ESRCH if listener and flags & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] else flags
 
 
 def needs_listener(profile: Mapping[str, Any]) -> bool:
@@ -193,7 +197,7 @@ def install(bpf: bytes, flags: int = 0) -> int:
 
 
 def _key(profile: Mapping[str, Any]) -> str:
-    text = json.dumps([_FORMAT, os.uname().machine, _library_version(), profile], sort_keys=True)
+    text = json.dumps([_FORMAT, os.uname().machine, _library_version(), profile])
     return sha256(text.encode()).hexdigest()
 
 
@@ -201,18 +205,21 @@ def _key(profile: Mapping[str, Any]) -> str:
 def _library_version() -> str:
     """libseccomp's version without pyseccomp (whose import looks the library up with a process): "" when absent."""
     try:
-        library = ctypes.CDLL("libseccomp.so.2")
+        library = ctypes.PyDLL("libseccomp.so.2", use_errno=True)
     except OSError:
         return ""
-    library.seccomp_version.restype = ctypes.POINTER(ctypes.c_uint * 3)
-    return ".".join(map(str, library.seccomp_version().contents))
+    library.seccomp_version.restype = ctypes.c_void_p
+    return ".".join(map(str, (ctypes.c_uint * 3).from_address(library.seccomp_version())))
 
 
 def _load(cache_dir: str | None, key: str) -> bytes | None:
-    """A cache file of the right shape; anything else is compiled anew."""
+    """A cache file of the right shape, in a directory that nobody else can write to; anything else is compiled anew."""
     if cache_dir is None:
         return None
     try:
+        info = os.lstat(cache_dir)
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
+            return None
         with open(f"{cache_dir}/{key}.bpf", "rb") as file:
             code = file.read(_MAX_INSNS + 1)
     except OSError:
@@ -227,9 +234,13 @@ def _save(cache_dir: str | None, key: str, code: bytes) -> None:
     draft = f"{cache_dir}/.{key}.{os.getpid()}"
     try:
         os.makedirs(cache_dir, mode=0o700, exist_ok=True)
-        with open(draft, "wb") as file:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
             file.write(code)
         os.replace(draft, f"{cache_dir}/{key}.bpf")
+        names = os.listdir(cache_dir)
+        for name in names if len(names) > _KEPT else ():
+            os.unlink(f"{cache_dir}/{name}")
     except OSError:
         return
 

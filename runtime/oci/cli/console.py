@@ -15,14 +15,20 @@ from runtime.errors import StateError, SyscallError
 def send(path: str, master: int) -> None:
     """To who listens at `path`; the master is closed here."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.connect(path)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))
-            channel.sendmsg([b"/dev/ptmx"], [rights])
-    except OSError as error:
-        raise SyscallError(error.errno or 0, "sendmsg", f"the terminal to console socket {path}") from error
+        give(path, master, b"/dev/ptmx", "the terminal to console socket")
     finally:
         os.close(master)
+
+
+def give(path: str, fd: int, name: bytes, what: str) -> None:
+    """A descriptor to who listens at `path`, with a name as the message (as runc)."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.connect(path)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))
+            channel.sendmsg([name], [rights])
+    except OSError as error:
+        raise SyscallError(error.errno or 0, "sendmsg", f"{what} {path}") from error
 
 
 class Keeper:
@@ -32,6 +38,9 @@ class Keeper:
         self._master = -1
 
     def take(self, master: int) -> None:
+        from runtime.oci.cli import foreground
+
+        foreground.plain_lines(master)
         self._master = master
 
     def release(self) -> int:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime.errors import CapabilityError, RuntimeFault
+from runtime.errors import RuntimeFault
 from runtime.oci.cli.options import UsageError
 
 DEFAULT_ROOT: Final = "/run/kubelite-oci"
@@ -41,11 +41,10 @@ class Log:
             except OSError:
                 aloud = True
         if aloud:
-            line = (
-                _json_line(level, message)
-                if self.json and not self.file
-                else f"kubelite-oci: {level}: {message}"
-            )
+            if self.json and not self.file:
+                line = _json_line(level, message)
+            else:
+                line = _text_line(level, message) if level == "debug" else f"kubelite-oci: {level}: {message}"
             os.write(2, f"{line}\n".encode(errors="replace"))
 
 
@@ -70,7 +69,8 @@ class Context:
     root: str
     log: Log
     systemd_cgroup: bool = False
-    rootless: bool = False
+    rootless: bool = False  # make do without a cgroup where this user may make none
+    no_cgroup: bool = False
 
 
 def make(options: dict[str, Any]) -> Context:
@@ -83,13 +83,14 @@ def make(options: dict[str, Any]) -> Context:
         log.file = os.path.abspath(log.file)
     manager = options.get("cgroup-manager", "cgroupfs")
     if manager not in ("cgroupfs", "systemd", "disabled"):
-        raise UsageError(f"unknown cgroup-manager {manager!r}: cgroupfs or systemd")
+        raise UsageError(f"unknown cgroup-manager {manager!r}: cgroupfs, systemd or disabled")
     root = options.get("root") or _default_root()
     systemd = options.get("systemd-cgroup", False) or manager == "systemd"
     rootless = options.get("rootless", "auto")
     if rootless not in ("auto", "true", "false", "yes", "no"):
         raise UsageError(f"invalid value {rootless!r} for --rootless: true, false or auto")
-    return Context(os.path.abspath(root), log, systemd, rootless in ("true", "yes"))
+    unprivileged = os.geteuid() != 0 if rootless == "auto" else rootless in ("true", "yes")
+    return Context(os.path.abspath(root), log, systemd, unprivileged, manager == "disabled")
 
 
 def _default_root() -> str:
@@ -98,14 +99,26 @@ def _default_root() -> str:
     return DEFAULT_ROOT if os.geteuid() == 0 or not runtime else f"{runtime}/kubelite-oci"
 
 
-def refuse_systemd(context: Context) -> None:
-    if context.systemd_cgroup:
-        running = os.path.isdir("/run/systemd/system")
-        raise CapabilityError(
-            "the systemd cgroup manager is not supported: use the cgroupfs one (no --systemd-cgroup)"
-            if running
-            else "systemd not running on this host, cannot use systemd cgroups manager"
-        )
+def hide_arguments() -> None:
+    """Before a child of ours is seen in a pid namespace that others are in: /proc/<pid>/cmdline is for everybody, and
+    says where we keep what. The child's memory is a copy of ours, and so is that nobody may look into it
+    (PR_SET_DUMPABLE)."""
+    from runtime import syscalls as sc
+
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
+    if end > start > 0:
+        memory = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)  # ctypes' import costs milliseconds
+        try:
+            os.pwrite(memory, _TITLE[: end - start - 1].ljust(end - start, b"\0"), start)
+        finally:
+            os.close(memory)
+    if os.geteuid() == 0:  # for others /proc/self would then be root's
+        sc.prctl(sc.PR_SET_DUMPABLE, 0)
+
+
+_TITLE: Final = b"kubelite-oci"
 
 
 def cgroup_path(container_id: str, wanted: str) -> str:

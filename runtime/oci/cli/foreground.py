@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import select
 import signal
-import termios
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ def hold_signals() -> None:
 def attend(pid: int, pidfd: int, master: int = -1) -> int:
     """Wait for our child; its exit code, or 128 + signal. Closes both descriptors. Orphans of its (we are the
     subreaper) are reaped along the way."""
+    gc.freeze()  # what there is stays, and need not be looked at
+    gc.enable()  # off until here (boot.py): now it may last
     with ExitStack() as undo:
         undo.callback(os.close, pidfd)
         wakeup, _handlers = _forward_signals(pidfd, undo)
@@ -88,11 +90,23 @@ def _heard(numbers: bytes, pidfd: int, relay: _Relay | None) -> None:
                 sc.pidfd_send_signal(pidfd, number)
 
 
+def plain_lines(master: int) -> None:
+    """For a terminal that is nobody's screen, before anything is written: lines end as its program ends them."""
+    import termios
+
+    if not os.isatty(0):
+        settings = termios.tcgetattr(master)
+        settings[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, settings)
+
+
 class _Relay:
     """Our stdin and stdout, to and from a terminal's master; ours becomes raw meanwhile."""
 
     def __init__(self, master: int, undo: ExitStack) -> None:
         self.master = master
+        import termios
+
         undo.callback(os.close, master)
         os.set_blocking(master, False)
         self._tty = os.isatty(0)
@@ -103,6 +117,8 @@ class _Relay:
             self.resize()
 
     def resize(self) -> None:
+        import termios
+
         with contextlib.suppress(termios.error):
             termios.tcsetwinsize(self.master, termios.tcgetwinsize(0))
 
@@ -143,6 +159,8 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def _raw(attributes: list[Any]) -> list[Any]:
     """cfmakeraw(3), but output processing, which is the inner terminal's affair, is off as well."""
+    import termios
+
     iflag, oflag, cflag, lflag, *rest = attributes
     iflag &= ~(
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP

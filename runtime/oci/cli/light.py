@@ -2,17 +2,17 @@
 # ruff: noqa: B905, BLE001, RUF063
 """Small stand-ins for the parts of the standard library whose import costs a command more than its container.
 
-`dataclasses` brings `inspect`, `ast`, `tokenize` along, `json` and `typing` bring `re`, `socket` brings `enum`: 25 ms
-in a command that has 10 of its own. The engine uses little of each; that little is here, under the same names, for this
-process alone (`install`, first thing in the command). What is not here comes from the real module, which is imported
-after all. Differences that no command can see: dataclasses are neither frozen nor slotted, and compare by identity.
+`dataclasses` brings `inspect`, `ast`, `tokenize` along, `json` and `typing` bring `re`, `socket` brings `enum`, `os`
+all abstract base classes, `ctypes` types that nobody asked for: 30 ms in a command that has 10 of its own. The engine
+uses little of each; that little is here, under the same names, for this process alone (`install`, first thing in the
+command). What is not here comes from the real module, which is imported after all. Differences that no command can
+see: dataclasses are neither frozen nor slotted, and compare by identity.
 tests/unit/test_oci_light.py holds each against the original.
 """
 
-from __future__ import annotations
-
 import sys
-from types import ModuleType as _ModuleType
+
+_ModuleType = type(sys)
 
 _SUPPORTED = (
     (3, 11) <= sys.version_info[:2] <= (3, 13)
@@ -20,15 +20,25 @@ _SUPPORTED = (
 
 
 class _Light(_ModuleType):
-    """A module that becomes the real one when asked for more than it has."""
+    """A module that is filled when it is first used, and becomes the real one when asked for more than it has."""
 
     def __getattr__(self, name):
-        if name.startswith("__") and name.endswith("__"):
+        if name.startswith("__") and name.endswith("__") and (name, self.__name__) not in _PATHS:
             raise AttributeError(name)
-        return getattr(_real(self.__name__), name)
+        contents = _EMPTY.pop(self.__name__, None)
+        if contents is not None:
+            self.__dict__.update(contents())
+            return getattr(self, name)
+        return getattr(real(self.__name__), name)
 
 
-def _real(name):
+# Who asks for the path of a package imports a module of it: of json.decoder there is a stand-in, ctypes.util needs the
+# real package.
+_PATHS = {("__path__", "json"), ("__path__", "ctypes")}
+_EMPTY = {}
+
+
+def real(name):
     """The standard library's module. From here on all of them are: they import each other."""
     from importlib import import_module
 
@@ -37,6 +47,11 @@ def _real(name):
     for other, module in _ALIASES.items():
         if sys.modules.get(other) is module:
             del sys.modules[other]
+    for package in (
+        "ctypes",
+        "json",
+    ):  # whose module somebody may be about to import: it must be there afterwards
+        import_module(package)
     return import_module(name)
 
 
@@ -247,7 +262,7 @@ def _json():
             or not isinstance(text, str | bytes)
             or text[:1] in (b"\xef", b"\xfe", b"\xff", b"\0", "\ufeff")
         ):
-            return _real("json").loads(text, **more)
+            return real("json").loads(text, **more)
         text = text if isinstance(text, str) else text.decode("utf-8", "surrogatepass")
         text = text.strip(" \t\n\r")
         try:
@@ -258,21 +273,56 @@ def _json():
             raise ValueError(f"extra data at character {end}")
         return value
 
-    def dumps(value, **more):
+    def dumps(value, indent=None, **more):
         if more:
-            return _real("json").dumps(value, **more)
-        return "".join(encode(value, 0))
+            return real("json").dumps(value, indent=indent, **more)
+        return "".join(
+            encode(value, 0)
+            if indent is None
+            else _indented(value, encode, "\n", " " * indent if isinstance(indent, int) else indent)
+        )
 
-    import os
+    # the scanner's error comes from json.decoder, and so the module has to be a package
+    return {"loads": loads, "dumps": dumps, "load": lambda file: loads(file.read()), "__path__": []}
 
-    return {
-        "loads": loads,
-        "dumps": dumps,
-        "load": lambda file, **more: loads(file.read(), **more),
-        "__path__": [
-            os.path.dirname(os.__file__) + "/json"
-        ],  # json.decoder is where the scanner's error comes from
-    }
+
+def _indented(value, encode, margin, step):
+    inner = margin + step
+    if isinstance(value, dict) and value:
+        yield "{"
+        for number, (key, item) in enumerate(value.items()):
+            yield f"{',' if number else ''}{inner}{''.join(encode({key: 0}, 0))[1:-4]}: "
+            yield from _indented(item, encode, inner, step)
+        yield f"{margin}}}"
+    elif isinstance(value, list | tuple) and value:
+        yield "["
+        for number, item in enumerate(value):
+            yield f"{',' if number else ''}{inner}"
+            yield from _indented(item, encode, inner, step)
+        yield f"{margin}]"
+    else:
+        yield from encode(value, 0)
+
+
+def _decoder():
+    class JSONDecodeError(ValueError):
+        def __init__(self, message, text, at):
+            line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+            ValueError.__init__(self, f"{message}: line {line} column {column} (char {at})")
+
+    return {"JSONDecodeError": JSONDecodeError}
+
+
+# --- os, and the system calls that it does not have ---
+
+
+def _from_light_os(name):
+    def contents():
+        from runtime.oci.cli import light_os
+
+        return getattr(light_os, name)()
+
+    return contents
 
 
 # --- the rest ---
@@ -302,6 +352,11 @@ def _socket():
     return {**vars(kernel), "socket": Socket, "socketpair": socketpair, "__name__": "socket"}
 
 
+def _abstract():
+    names = ("Callable", "Iterable", "Iterator", "Mapping", "MutableMapping", "Sequence")
+    return dict.fromkeys(names, _Subscriptable)
+
+
 def _functools():
     import _functools as fast
 
@@ -323,10 +378,19 @@ def install() -> None:
     """Put them in place of what is not imported yet. Nothing where the Python is newer than they know."""
     if not _SUPPORTED:
         return
-    import _collections_abc
+    import _operator
     import _signal
+    import _stat
+    import _struct
 
+    _ALIASES.update(signal=_signal, operator=_operator, stat=_stat, struct=_struct)
+    for name, module in _ALIASES.items():
+        sys.modules.setdefault(name, module)
     for name, contents in (
+        ("__future__", lambda: {"annotations": None}),
+        ("os", _from_light_os("make_os")),
+        ("ctypes", _from_light_os("make_ctypes")),
+        ("collections.abc", _abstract),
         ("typing", _typing),
         ("dataclasses", lambda: {"dataclass": _dataclass, "field": _field}),
         (
@@ -334,18 +398,14 @@ def install() -> None:
             lambda: {"ExitStack": _ExitStack, "suppress": _suppress, "contextmanager": _contextmanager},
         ),
         ("json", _json),
+        ("json.decoder", _decoder),
         ("socket", _socket),
         ("functools", _functools),
         ("enum", lambda: {"StrEnum": _StrEnum}),
     ):
         if name not in sys.modules:
-            module = _Light(name)
-            module.__dict__.update(contents())
-            sys.modules[name] = module
-    _ALIASES["signal"] = _signal
-    if sys.version_info >= (3, 13):  # where `collections` itself makes it so, and never again
-        sys.modules.setdefault("collections.abc", _collections_abc)
-    else:
-        _ALIASES["collections.abc"] = _collections_abc
-    for name, module in _ALIASES.items():
-        sys.modules.setdefault(name, module)
+            sys.modules[name] = _Light(name)
+            _EMPTY[name] = contents
+    if "os.path" not in sys.modules:
+        sys.modules["os"].path = sys.modules["os.path"] = _Light("os.path")
+        _EMPTY["os.path"] = _from_light_os("make_os_path")

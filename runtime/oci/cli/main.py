@@ -13,8 +13,10 @@ from runtime.oci.cli.context import Context, Log
 
 Run = Callable[[Context, dict[str, Any], list[str]], int]
 _MODULES: Final = {
-    **dict.fromkeys(("create", "start", "run", "kill", "delete", "pause", "resume"), "lifecycle"),
-    **dict.fromkeys(("state", "list", "events", "features", "spec"), "report"),
+    **dict.fromkeys(("create", "run"), "creating"),
+    **dict.fromkeys(("start", "kill", "delete", "pause", "resume"), "lifecycle"),
+    **dict.fromkeys(("state", "list", "events"), "report"),
+    **dict.fromkeys(("features", "spec"), "about"),
     "exec": "processes",
     "ps": "processes",
     "update": "resources",
@@ -44,6 +46,9 @@ def run(argv: list[str]) -> int:
             return 0
         at = context.make(line.options)
         log = at.log
+        if line.options.get("criu"):
+            log.warning("--criu has no effect: checkpoints are not supported")
+        log.debug(" ".join((line.command, *line.arguments[:1])))
         name = f"runtime.oci.cli.{_MODULES[line.command]}"
         __import__(name)
         module = sys.modules[name]
@@ -65,7 +70,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _version() -> int:
-    from runtime.oci.cli import report, store
+    from runtime.oci.cli import store
 
-    print(f"kubelite-oci version {report.version()}\nspec: {store.OCI_VERSION}")
+    print(f"kubelite-oci version {store.VERSION}\nspec: {store.OCI_VERSION}")
     return 0

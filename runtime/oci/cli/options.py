@@ -1,8 +1,8 @@
 """The command line as runc spells it: global flags, a command, its flags, its arguments. No argparse: its import costs
 more than all of the parsing.
 
-Go's flag rules: `--name=value`, `--name value`, one or two dashes, `--switch` and `--switch=false`; flags end at the
-first argument that is none, or at `--`.
+Go's flag rules: `--name=value`, `--name value`, one or two dashes, `--switch` and `--switch=false`; flags end at
+`--`, those of exec and ps at the first argument (elsewhere runc takes them from behind arguments, too).
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ _UPDATE: Final[Flags] = {
     "kernel-memory": TEXT,
     "kernel-memory-tcp": TEXT,
     "pids-limit": NUMBER,
+    "l3-cache-schema": TEXT,
+    "mem-bw-schema": TEXT,
 }
 _ONE = "<container-id>"
 COMMANDS: Final[Mapping[str, Command]] = {
@@ -132,6 +134,7 @@ _SHORT: Final = {
     "b": "bundle", "d": "detach", "f": "format", "q": "quiet", "a": "all", "p": "process", "t": "tty", "e": "env",
     "u": "user", "g": "additional-gids", "c": "cap", "r": "resources", "h": "help", "v": "version",
 }  # fmt: skip
+_PROGRAMS_OWN: Final = ("exec", "ps")  # what follows the ID is another program's command line
 _SHORT_OF: Final = {"delete": {"f": "force"}}
 HELP: Final = "help"
 
@@ -154,10 +157,14 @@ def parse(argv: list[str]) -> Line:
     if name == HELP:
         return Line({**options, "help": True}, "", {}, rest)
     command = COMMANDS.get(name)
+    if name in ("checkpoint", "restore"):
+        raise UsageError(f"{name} is not supported: it needs CRIU")
     if command is None:
         raise UsageError(f"unknown command {name!r}: see kubelite-oci --help")
     short = {**_SHORT, **_SHORT_OF.get(name, {})}
-    flags, arguments = _flags({**command.flags, "help": SWITCH}, short, rest, f"{name}: ")
+    flags, arguments = _flags(
+        {**command.flags, "help": SWITCH}, short, rest, f"{name}: ", anywhere=name not in _PROGRAMS_OWN
+    )
     if flags.get("help"):
         return Line({**options, "help": True}, "", {}, [name])
     count = len(arguments)
@@ -173,19 +180,29 @@ def parse(argv: list[str]) -> Line:
 
 
 def _flags(
-    known: Flags, short: Mapping[str, str], argv: list[str], where: str
+    known: Flags, short: Mapping[str, str], argv: list[str], where: str, *, anywhere: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
+    """(flags, arguments). `anywhere`: known flags are taken from behind arguments too."""
     found: dict[str, Any] = {}
+    passed: list[str] = []
     at = 0
     while at < len(argv):
         word = argv[at]
         if word == "--":
-            return found, argv[at + 1 :]
+            return found, passed + argv[at + 1 :]
         if len(word) < 2 or word[0] != "-":
-            break
+            if not anywhere:
+                break
+            passed.append(word)
+            at += 1
+            continue
         name, equals, value = word.lstrip("-").partition("=")
         name = name if name in known else short.get(name, name)
         kind = known.get(name)
+        if kind is None and passed:  # `kill ID -9`: no flag, an argument
+            passed.append(word)
+            at += 1
+            continue
         if kind is None:
             raise UsageError(f"{where}flag provided but not defined: {word.partition('=')[0]}")
         at += 1
@@ -195,7 +212,7 @@ def _flags(
             value = argv[at]
             at += 1
         _set(found, name, kind, value if equals or kind is not SWITCH else "true", where)
-    return found, argv[at:]
+    return found, passed + argv[at:]
 
 
 def _set(found: dict[str, Any], name: str, kind: type, value: str, where: str) -> None:

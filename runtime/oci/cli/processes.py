@@ -11,7 +11,8 @@ from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, SpecError, StateError
 from runtime.oci import container as engine
-from runtime.oci.cli import foreground, lifecycle, store
+from runtime.oci import shape
+from runtime.oci.cli import context, creating, foreground, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.options import UsageError
 from runtime.oci.cli.store import PAUSED, STOPPED
@@ -32,6 +33,10 @@ def run(at: Context, flags: Flags, arguments: list[str]) -> int:
 
 
 def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
+    activation: dict[str, Any] = {
+        "process": {}
+    }  # before a descriptor of ours can be taken for one of the caller's
+    preserve = creating.preserved(flags, activation)
     entry = store.load(at.root, arguments[0])
     status = entry.status()
     if status in (STOPPED, store.CREATING):
@@ -42,16 +47,19 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
         made = entry.container()
         always.callback(os.close, made.pidfd)
         process = _process(made.spec["process"], flags, arguments[1:])
-        preserve = lifecycle.preserved(flags, {"process": process})
+        process["env"] = [*process.get("env", []), *activation["process"].get("env", [])]
         terminal, detach = bool(process.get("terminal")), bool(flags.get("detach"))
-        lifecycle._check_console(flags, terminal=terminal, foreground=not detach)
+        creating.check_console(flags, terminal=terminal, foreground=not detach)
         master, slave = made.open_terminal() if terminal else (-1, -1)
         if terminal:
             always.callback(os.close, slave)
+            if not flags.get("console-socket"):
+                foreground.plain_lines(master)
         if not detach and not flags.get("no-subreaper"):
             sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)
         if not detach:
             foreground.hold_signals()
+        context.hide_arguments()
         command = engine.Command(dies_with_us=not detach, preserve=preserve, ignore_paused=True)
         try:
             pending = made.begin_exec(
@@ -65,7 +73,8 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
             raise
         for warning in handle.warnings:
             at.log.warning(warning)
-        lifecycle.write_pid_file(flags.get("pid-file"), handle.pid)
+        creating.give_pidfd(flags, handle.pidfd)
+        creating.write_pid_file(flags.get("pid-file"), handle.pid)
         if terminal and (path := flags.get("console-socket")):
             from runtime.oci.cli import console
 
@@ -84,6 +93,8 @@ def _sub_cgroup(entry: store.Entry, flags: Flags) -> Any:
         return None
     if len(set(wanted)) > 1:
         raise RuntimeFault("--cgroup: one path for all controllers is what this runtime can do")
+    if not entry.cgroup_path:
+        raise StateError(f"--cgroup {wanted[0]}: the container has no cgroup")
     found = open_cgroup(f"{entry.cgroup_path}/{wanted[0]}")
     if not found.path.startswith(f"{entry.cgroup.path}/") or not found.exists():
         raise StateError(f"--cgroup {wanted[0]}: no such cgroup below the container's")
@@ -95,11 +106,9 @@ def _process(init: Any, flags: Flags, args: list[str]) -> dict[str, Any]:
     if path := flags.get("process"):
         try:
             with open(path, "rb") as file:
-                wanted: dict[str, Any] = json.loads(file.read())
+                wanted: dict[str, Any] = shape.parse(file.read(), path)
         except OSError as error:
             raise SpecError(f"{path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise SpecError(f"{path} is not JSON: {error}") from error
         if not isinstance(wanted, dict):
             raise SpecError(f"{path}: must be an object")
         return wanted
@@ -138,12 +147,12 @@ def _user(init: dict[str, Any], flags: Flags) -> dict[str, Any]:
     user = dict(init)
     if text := flags.get("user"):
         uid, _, gid = text.partition(":")
-        if not uid.isdigit() or (gid and not gid.isdigit()):
+        if not uid.isdecimal() or (gid and not gid.isdecimal()):
             raise UsageError(f"exec: --user {text!r}: numbers are wanted, UID[:GID]")
         user["uid"] = int(uid)
         user["gid"] = int(gid) if gid else user.get("gid", 0)
     groups = flags.get("additional-gids", [])
-    if any(not group.isdigit() for group in groups):
+    if any(not group.isdecimal() for group in groups):
         raise UsageError("exec: --additional-gids: numbers are wanted")
     if groups:
         user["additionalGids"] = [*user.get("additionalGids", []), *map(int, groups)]

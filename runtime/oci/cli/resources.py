@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, Final
 
 from runtime.errors import SpecError, StateError
+from runtime.oci import shape
 from runtime.oci.cli import store
 from runtime.oci.cli.context import Context
 
@@ -40,9 +40,27 @@ def update(at: Context, flags: Flags, arguments: list[str]) -> int:
     entry = store.load(at.root, arguments[0])
     if entry.status() == store.STOPPED:
         raise StateError("container not running")
-    for warning in entry.cgroup.apply(_without_devices(_wanted(flags))):
+    wanted = _without_devices(_wanted(flags))
+    for warning in entry.cgroup.apply(wanted):
         at.log.warning(warning)
+    _update_class(entry, flags)
+    if entry.unit:
+        from runtime.oci.cli import placing
+
+        placing.update(entry, wanted)
     return 0
+
+
+def _update_class(entry: store.Entry, flags: Flags) -> None:
+    changes = {"l3CacheSchema": flags.get("l3-cache-schema"), "memBwSchema": flags.get("mem-bw-schema")}
+    if not any(changes.values()):
+        return
+    from runtime.oci import intel_rdt
+
+    wanted = entry.spec().get("linux", {}).get("intelRdt")
+    if wanted is None:
+        raise StateError("the container was made without linux.intelRdt: it has no class to update")
+    intel_rdt.update(wanted, changes, entry.id, intel_rdt.root())
 
 
 def _without_devices(resources: dict[str, Any]) -> dict[str, Any]:
@@ -64,13 +82,10 @@ def _wanted(flags: Flags) -> dict[str, Any]:
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(0 if path == "-" else os.path.abspath(path), "rb") as file:
-            found = json.loads(file.read())
+            found: dict[str, Any] = shape.parse(file.read(), "stdin" if path == "-" else path)
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise SpecError(f"{'stdin' if path == '-' else path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise SpecError("linux.resources: must be an object")
+    shape.check([] if found is None else found, shape.RESOURCES, "linux.resources")
     return found
 
 

@@ -6,6 +6,7 @@
     <root>/<id>/start.sock    to connect is to start
     <root>/<id>/gate          flock'd by the init for as long as it has not executed the program
     <root>/<id>/lock          flock'd by a command that changes the container
+    <root>/@seccomp/          compiled filters by what they are of (runtime.security.seccomp); may go at any time
 
 The status is never written down: it is asked of the kernel (`status`). Whatever kills a command, the next one sees
 what is.
@@ -13,23 +14,26 @@ what is.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from runtime import syscalls as sc
-from runtime.cgroups import Cgroup, open_cgroup
-from runtime.errors import NotFoundError, StateError, SyscallError
-from runtime.oci.container import Container
-from runtime.oci.spec import Spec
+from runtime.errors import NotFoundError, SpecError, StateError, SyscallError
+from runtime.oci import shape
+
+if TYPE_CHECKING:
+    from runtime.cgroups import Cgroup
+    from runtime.oci.container import Container
+    from runtime.oci.spec import Spec
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
-OCI_VERSION: Final = "1.2.0"
+OCI_VERSION: Final = "1.3.0"
+VERSION: Final = "0.1.0"
 _ID_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+_FILTERS: Final = "@seccomp"
 
 
 @dataclass(slots=True)
@@ -41,6 +45,8 @@ class Entry:
     bundle: str = ""
     rootfs: str = ""
     cgroup_path: str = ""
+    unit: str = ""  # systemd's, and the slice it is in
+    slice: str = ""
     oci_version: str = OCI_VERSION
     annotations: dict[str, str] = field(default_factory=dict)
     pid: int = 0
@@ -51,6 +57,12 @@ class Entry:
 
     @property
     def cgroup(self) -> Cgroup:
+        if not self.cgroup_path:
+            from runtime.cgroups.nothing import NoCgroup
+
+            return NoCgroup(self.pid)
+        from runtime.cgroups import open_cgroup
+
         return open_cgroup(self.cgroup_path)
 
     def path(self, name: str) -> str:
@@ -71,10 +83,15 @@ class Entry:
         os.rename(draft, self.path(name))
 
     def spec(self) -> Spec:
-        """config.json as it was at create; it was validated then."""
-        with open(self.path("config.json"), "rb") as file:
-            spec: Spec = json.loads(file.read())
-        return spec
+        """config.json as it was at create. StateError when it is not what was validated then."""
+        from runtime.oci.spec import validate
+
+        path = self.path("config.json")
+        try:
+            with open(path, "rb") as file:
+                return validate(shape.parse(file.read(), path))
+        except (SpecError, OSError) as error:
+            raise _damaged(path, error) from error
 
     def status(self) -> str:
         if not self.pid:
@@ -104,18 +121,25 @@ class Entry:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
-    def container(self) -> Container:
-        """The engine's handle of its living init. StateError when it is dead. The caller closes its pidfd."""
+    def pidfd(self) -> int:
+        """Of its living init; the caller closes it. StateError when it is dead."""
         try:
-            pidfd = sc.pidfd_open(self.pid)
-        except SyscallError as error:
-            if error.errno != errno.ESRCH:
-                raise
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError as error:
             raise StateError("container not running") from error
         if not alive(self.pid, self.pid_start):  # looked at after opening: it cannot change any more
             os.close(pidfd)
             raise StateError("container not running")
-        return Container(self.id, self.pid, pidfd, self.cgroup, self.spec(), _seccomp=self._filter())
+        return pidfd
+
+    def container(self) -> Container:
+        """The engine's handle of its living init. StateError when it is dead. The caller closes its pidfd."""
+        from runtime.oci.container import Container
+
+        pidfd = self.pidfd()
+        return Container(
+            self.id, self.pid, pidfd, self.cgroup, self.spec(), _seccomp=self._filter(), bundle=self.bundle
+        )
 
     def _filter(self) -> tuple[bytes, int] | None:
         try:
@@ -133,9 +157,18 @@ class Entry:
         os.rmdir(self.directory)
 
 
-_SAVED: Final = (
-    "id", "bundle", "rootfs", "cgroup_path", "oci_version", "annotations", "pid", "pid_start", "created",
-)  # fmt: skip
+_SHAPE: Final = {
+    **dict.fromkeys(
+        ("id", "bundle", "rootfs", "cgroup_path", "unit", "slice", "oci_version", "created"), str
+    ),
+    "annotations": shape.Each(str),
+    "pid": shape.Range(0, (1 << 31) - 1),
+    "pid_start": shape.U64,
+}
+_SAVED: Final = tuple(_SHAPE)
+# What an older kubelite-oci did not write: a container that it made is still ours to delete
+_LATER: Final = ("unit", "slice")
+_NEEDED: Final = tuple(name for name in _SAVED if name not in _LATER)
 
 
 def check_id(container_id: str) -> str:
@@ -157,21 +190,31 @@ def make(root: str, container_id: str) -> Entry:
     return Entry(directory, container_id)
 
 
+def filters(root: str) -> str:
+    """Where compiled seccomp filters are kept. No container can have this name."""
+    return f"{root}/{_FILTERS}"
+
+
 def load(root: str, container_id: str) -> Entry:
     """NotFoundError when there is none, or nothing but an empty directory."""
     directory = f"{root}/{check_id(container_id)}"
     try:
         with open(f"{directory}/state.json", "rb") as file:
-            data: dict[str, Any] = json.loads(file.read())
+            data: Any = shape.parse(file.read(), "it")
+        shape.check([] if data is None else data, shape.Needs(_NEEDED, _SHAPE), "state.json")
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError("container does not exist") from None
-    except ValueError as error:
-        raise StateError(f"{directory}/state.json is damaged ({error}): delete --force removes it") from error
+    except SpecError as error:
+        raise _damaged(f"{directory}/state.json", error) from error
     entry = Entry(directory, container_id)
     for name in _SAVED:
-        if name in data:
-            setattr(entry, name, data[name])
+        setattr(entry, name, data.get(name) or getattr(entry, name))
+    entry.id = container_id  # the directory's name, whatever is written in it
     return entry
+
+
+def _damaged(path: str, error: BaseException) -> StateError:
+    return StateError(f"{path} is damaged ({error}): delete --force removes the container")
 
 
 def all_entries(root: str, warn: Callable[[str], None]) -> list[Entry]:
@@ -182,6 +225,8 @@ def all_entries(root: str, warn: Callable[[str], None]) -> list[Entry]:
         return []
     found = []
     for name in names:
+        if name == _FILTERS:
+            continue
         try:
             found.append(load(root, name))
         except NotFoundError:
