@@ -21,14 +21,16 @@ from typing import Any, BinaryIO, Protocol
 from runtime.errors import ImageError
 from runtime.images import manifests
 from runtime.images import reference as references
-from runtime.images.content import Image, Layer, Session, digest_of
+from runtime.images.content import Session
 from runtime.images.install import Installer, Report
+from runtime.images.listing import Image, Layer, digest_of
 from runtime.images.manifests import Descriptor, Manifest, Platform
 from runtime.images.registry import MAX_CONFIG, MAX_MANIFEST
 from runtime.images.store import CONTAINERD_NAME, REF_NAME, ImageRecord, ImageStore
 from runtime.images.streams import CHUNK, Spool, decompress
 
 _PARALLEL = 2
+_FAILED = "ErrImageLoad"
 _TAG_LIKE = re.compile(r"latest|v?[0-9][A-Za-z0-9._-]*")
 
 
@@ -94,9 +96,11 @@ async def load(
     report: Report,
     reference: str | None = None,
     platform: Platform | None = None,
+    shown: str = "",
 ) -> list[ImageRecord]:
-    """Import every image of an archive. `reference` names its image when it has just one. Raises ImageError."""
-    platform = platform or manifests.this_platform()
+    """Import every image of an archive. `reference` names its image when it has just one; `shown` is what errors call
+    it. Raises ImageError."""
+    platform, shown = platform or manifests.this_platform(), shown or path
     name = str(references.parse(reference)) if reference else ""
     try:
         with Session(store) as session, Installer(session, report, parallel=_PARALLEL) as installer:
@@ -105,10 +109,12 @@ async def load(
                 await _install(installer, loaded, report)
     except ImageError as error:
         raise ImageError(
-            f"cannot load {path}: {error}", reason=error.reason, retriable=error.retriable
+            f"cannot load {shown}: {error}",
+            reason=_FAILED if error.reason == "ErrImagePull" else error.reason,
+            retriable=error.retriable,
         ) from error
     except OSError as error:
-        raise ImageError(f"cannot load {path}: {error.strerror}") from error
+        raise ImageError(f"cannot load {shown}: {error.strerror}", reason=_FAILED) from error
     records: list[ImageRecord] = []
     for loaded in images:
         wanted = loaded.image.names or (loaded.image.config_digest,)
@@ -233,6 +239,7 @@ def _read_entry(archive: _Archive, entry: dict[str, Any], platform: Platform, na
         document = manifests.parse_json(raw, "the manifest")
         kind = manifests.media_type(document, blob.media_type)
         manifests.refuse_foreign(kind)
+        manifests.refuse_both(document)
         if kind not in manifests.INDEX_TYPES:
             break
         blob = manifests.choose(document, platform)

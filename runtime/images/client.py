@@ -18,8 +18,9 @@ from typing import Any
 from runtime.errors import ImageError
 from runtime.images import reference as references
 from runtime.images import registriesconf
-from runtime.images.pack import PackRequest
+from runtime.images.requests import PackRequest
 from runtime.images.store import ImageRecord, ImageStore, Removed
+from runtime.images.turns import Bucket, Turns
 
 Progress = Callable[[dict[str, Any]], None]
 PullSecret = dict[str, Any]  # {"source": for messages, "config": a docker config.json's content}
@@ -44,12 +45,15 @@ class ImageClient:
         root: str,
         *,
         parallel: int = 3,
+        rate: float = 0.0,
+        burst: int = 1,
         layers_parallel: int = 3,
         plain_http: Collection[str] = (),
         platform: str = "",
         auth_file: str = "",
     ) -> None:
-        """`parallel`: pulls at a time; `layers_parallel`: layers of one pull at a time; `plain_http`: registries that
+        """`parallel`: pulls at a time; `rate`: pulls that may begin a second (0 = any number), after a `burst` at once;
+        `layers_parallel`: layers of one pull at a time; `plain_http`: registries that
         are spoken to without TLS, besides this machine's own; `platform`: os/arch[/variant], else this machine's;
         `auth_file`: the node's own logins, looked at before docker's and podman's."""
         self.store = ImageStore(root, expand=_expander())
@@ -60,7 +64,7 @@ class ImageClient:
             "platform": platform,
             "auth_file": auth_file,
         }
-        self._slots = asyncio.Semaphore(parallel)
+        self.turns = Turns(parallel, Bucket(rate, burst))
         self._flights: dict[tuple[str, str], _Flight] = {}  # by canonical reference and secrets
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -93,10 +97,16 @@ class ImageClient:
                 await asyncio.wait([flight.task])
 
     async def load(
-        self, path: str, *, reference: str | None = None, progress: Progress | None = None
+        self, path: str, *, reference: str | None = None, shown: str = "", progress: Progress | None = None
     ) -> list[ImageRecord]:
-        """Import a docker-archive, an oci-archive or an OCI layout directory. `reference` renames a single image."""
-        request = {"op": "load", "path": os.path.abspath(path), "reference": reference or ""}
+        """Import a docker-archive, an oci-archive or an OCI layout directory. `reference` renames a single image;
+        `shown` is what errors call the file."""
+        request = {
+            "op": "load",
+            "path": os.path.abspath(path),
+            "reference": reference or "",
+            "shown": shown,
+        }
         return _records(await self._run(request, progress))
 
     async def pack(
@@ -138,12 +148,23 @@ class ImageClient:
         request = {"op": "prune", "in_use": sorted(in_use), "all": every, "before": before}
         return _removed(await self._run(request, None))
 
+    async def prune_cache(self, *, before: float | None = None) -> Removed:
+        """See content.prune_cache."""
+        return _removed(await self._run({"op": "prune-cache", "before": before}, None))
+
     async def push(
-        self, reference: str, target: str = "", *, progress: Progress | None = None
-    ) -> tuple[str, str]:
-        """Send an image to a registry, under another name if `target` is one: (name, digest of the manifest)."""
-        answer = await self._run({"op": "push", "reference": reference, "target": target}, progress)
-        return str(answer["reference"]), str(answer["digest"])
+        self,
+        reference: str,
+        target: str = "",
+        *,
+        compression: dict[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[str, str, int]:
+        """Send an image to a registry, under another name if `target` is one: (name, the manifest's digest and size).
+        `compression`: what `compress.Compression` takes."""
+        request = {"op": "push", "reference": reference, "target": target, "compression": compression}
+        answer = await self._run(request, progress)
+        return str(answer["reference"]), str(answer["digest"]), int(answer["size"])
 
     async def save(
         self, references: Sequence[str], path: str, *, form: str, progress: Progress | None = None
@@ -186,7 +207,7 @@ class ImageClient:
         return bool((await self._run({"op": "logout", "registry": registry}, None))["removed"])
 
     async def _pull(self, flown: tuple[str, str], secrets: Sequence[PullSecret]) -> ImageRecord:
-        async with self._slots:
+        async with self.turns.pull():
             request = {"op": "pull", "reference": flown[0], "secrets": list(secrets)}
             return _records(await self._run(request, lambda event: self._spread(flown, event)))[0]
 

@@ -11,7 +11,6 @@ Rules that make a kill -9 at any line harmless:
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -19,17 +18,14 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
+from runtime.images.listing import Image, digest_of, nameless, with_image
 from runtime.images.store import (
-    CONTAINERD_NAME,
     OCI_LAYOUT,
-    PULLED,
     REF_NAME,
-    SOURCE,
     ImageRecord,
     ImageStore,
     Removed,
@@ -37,42 +33,6 @@ from runtime.images.store import (
     read_index,
 )
 from runtime.removal import remove_tree
-
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    digest: str  # of the blob
-    size: int
-    media_type: str  # OCI's
-    diff_id: str
-    chain_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A whole image about to be installed: what the index will say of it and what must be in place first."""
-
-    manifest: bytes  # OCI manifest, as it will be stored
-    config: bytes
-    layers: tuple[Layer, ...]  # lowest first
-    names: tuple[str, ...] = ()  # canonical references; none = dangling
-    source: str = ""  # repository@digest
-    platform: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def manifest_digest(self) -> str:
-        return digest_of(self.manifest)
-
-    @property
-    def config_digest(self) -> str:
-        return digest_of(self.config)
-
-
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 class Session:
@@ -141,10 +101,14 @@ class Session:
             self.commit_blob(path, digest)
         return digest
 
+    def lease_things(self, needed: set[str]) -> None:
+        """The same for digests and `chain:<id>` of layers."""
+        self._lease(needed)
+
     def take_back(self) -> None:
         """Delete the blobs this session brought which no image and no other session needs: the disk is full."""
         with locked(self.store.root):
-            needed = referenced(self.store, lambda _digest, _error: None)
+            needed = referenced(self.store, lambda _digest, _error: None) | _cached(self.store)
             for path, alive in sessions(self.store.root):
                 if alive and path != self.directory:
                     needed |= _read_lease(os.path.join(path, "lease.json"))
@@ -170,7 +134,7 @@ class Session:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with locked(self.store.root):
             index = read_index(self.store.root)
-            index["manifests"] = _with_image(index["manifests"], image, now)
+            index["manifests"] = with_image(index["manifests"], image, now)
             write_index(self.store.root, index)
 
 
@@ -232,8 +196,7 @@ def remove_image(store: ImageStore, text: str, *, in_use: Collection[str], force
     """See ImageStore.remove. `text` may be a name (untags) or an image id (all its names)."""
     prepare(store.root)
     with Session(store) as session, locked(store.root):
-        record = store.find(text)
-        by_name = record.reference and _names_it(text, record.reference)
+        record, by_name = store.look_up(text)
         gone = [
             r for r in store.list() if r.id == record.id and (not by_name or r.reference == record.reference)
         ]
@@ -242,6 +205,8 @@ def remove_image(store: ImageStore, text: str, *, in_use: Collection[str], force
             shown = record.reference or record.id
             raise ImageError(f"{shown} is in use by a container; remove the pod first", reason="ImageInUse")
         names = {r.reference for r in gone}
+        if not force:
+            _refuse_several(text, names - {""})
         index = read_index(store.root)
         keep_data = not kept and record.id in in_use
         manifests = []
@@ -251,12 +216,22 @@ def remove_image(store: ImageStore, text: str, *, in_use: Collection[str], force
             if not (mine and named):
                 manifests.append(descriptor)
             elif keep_data:
-                manifests.append(_nameless(descriptor))
+                manifests.append(nameless(descriptor))
         index["manifests"] = manifests
         write_index(store.root, index)
         freed = _sweep(store, session)
     untagged = tuple(sorted(name for name in names if name))
     return Removed(untagged, () if kept or keep_data else (record.id,), freed)
+
+
+def _refuse_several(text: str, names: Collection[str]) -> None:
+    """As docker: an id takes its tags along, but not what other repositories call it."""
+    if len({references.parse(name).name for name in names}) > 1:
+        raise ImageError(
+            f"{text} has names in several repositories: {', '.join(sorted(names))}; name one of them, or take all of "
+            "them away with --force",
+            reason="ImageHasOtherNames",
+        )
 
 
 def remove_records(store: ImageStore, session: Session, gone: Collection[ImageRecord]) -> Removed:
@@ -275,24 +250,11 @@ def remove_records(store: ImageStore, session: Session, gone: Collection[ImageRe
     return Removed(untagged, tuple(sorted(ids)), freed)
 
 
-def name_image(manifests: list[dict[str, Any]], digest: str, name: str) -> list[dict[str, Any]]:
-    """The index's list with one more name for the image; whoever had the name loses it."""
-    mine = next((d for d in manifests if d.get("digest") == digest), None)
-    if mine is None:
-        raise ImageError(f"{digest} is no image of this store", reason="ImageNotFound")
-    kept = [
-        _nameless(d)
-        if (d.get("annotations") or {}).get(REF_NAME) == name and d.get("digest") != digest
-        else d
-        for d in manifests
-        if not (d.get("digest") == digest and (d.get("annotations") or {}).get(REF_NAME) == name)
-    ]
-    annotations = {**(mine.get("annotations") or {}), REF_NAME: name, CONTAINERD_NAME: name}
-    return _without_needless([*kept, {**mine, "annotations": annotations}])
-
-
 def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:
-    """Delete dangling images that no container uses, and data that no image needs."""
+    """Delete dangling images that no container uses, results of build steps whose layers no image has, and data that
+    nobody needs then."""
+    from runtime.images import buildcache
+
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         named = {r.id for r in store.list() if r.reference}
@@ -305,8 +267,19 @@ def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:
             if d.get("digest") not in digests or (d.get("annotations") or {}).get(REF_NAME)
         ]
         write_index(store.root, index)
+        buildcache.prune_loose(store)
         freed = _sweep(store, session)
     return Removed((), tuple(sorted(gone)), freed)
+
+
+def prune_cache(store: ImageStore, *, before: float | None = None) -> Removed:
+    """Forget results of build steps, and what cache mounts hold, used for the last time `before` (None: all)."""
+    from runtime.images import buildcache
+
+    prepare(store.root)
+    with Session(store) as session, locked(store.root):
+        freed = buildcache.prune(store, before=before)
+        return Removed((), (), freed + _sweep(store, session))
 
 
 def referenced(store: ImageStore, visit: Callable[[str, Exception], None] | None = None) -> set[str]:
@@ -352,20 +325,40 @@ def _sweep(store: ImageStore, session: Session) -> int:
     for path, alive in sessions(store.root):
         if alive:
             needed |= _read_lease(os.path.join(path, "lease.json"))
+    needed |= _cached(store)
     freed = 0
     blobs = os.path.join(store.root, "blobs", "sha256")
     for name in os.listdir(blobs):
         if f"sha256:{name}" not in needed:
             freed += os.stat(os.path.join(blobs, name)).st_size
             os.unlink(os.path.join(blobs, name))
+    return freed + _sweep_layers(store, session, needed)
+
+
+def _sweep_layers(store: ImageStore, session: Session, needed: Collection[str]) -> int:
+    """They leave their place, which reaches the disk before the first of their files goes: a power cut must not leave
+    half a layer under its name, which a later pull would believe to be whole."""
     layers = os.path.join(store.root, "layers")
+    trash = []
     for name in os.listdir(layers):
         if f"chain:sha256:{name}" not in needed:
-            trash = session.temporary("trash")
-            os.rename(os.path.join(layers, name), trash)
-            freed += tree_size(trash)
-            remove_tree(trash)
+            trash.append(session.temporary("trash"))
+            os.rename(os.path.join(layers, name), trash[-1])
+    if trash:
+        sync_directory(session.directory)
+        sync_directory(layers)
+    freed = 0
+    for path in trash:
+        freed += tree_size(path)
+        remove_tree(path)
     return freed
+
+
+def _cached(store: ImageStore) -> set[str]:
+    """What results of build steps need, which are kept as long as they are."""
+    from runtime.images import buildcache
+
+    return buildcache.needed(store)
 
 
 def tree_size(path: str) -> int:
@@ -413,54 +406,6 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _with_image(manifests: list[dict[str, Any]], image: Image, now: str) -> list[dict[str, Any]]:
-    """The index's list with the image under its names. Another image that loses its only name stays, nameless."""
-    kept: list[dict[str, Any]] = []
-    digest = image.manifest_digest
-    for descriptor in manifests:
-        name = (descriptor.get("annotations") or {}).get(REF_NAME, "")
-        same = descriptor.get("digest") == digest
-        if same and (not name or name in image.names):
-            continue
-        kept.append(_nameless(descriptor) if name and name in image.names else descriptor)
-    for name in image.names or ("",):
-        annotations = {PULLED: now}
-        if name:
-            annotations |= {REF_NAME: name, CONTAINERD_NAME: name}
-        if image.source:
-            annotations[SOURCE] = image.source
-        descriptor = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(image.manifest)}
-        if image.platform:
-            descriptor["platform"] = image.platform
-        kept.append({**descriptor, "annotations": annotations})
-    return _without_needless(kept)
-
-
-def _without_needless(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A nameless entry of an image that has a name elsewhere, or of one listed already, says nothing."""
-    named = {d.get("digest") for d in manifests if (d.get("annotations") or {}).get(REF_NAME)}
-    result: list[dict[str, Any]] = []
-    for descriptor in manifests:
-        if (descriptor.get("annotations") or {}).get(REF_NAME) or descriptor.get("digest") not in named:
-            result.append(descriptor)
-            named.add(descriptor.get("digest"))
-    return result
-
-
-def _nameless(descriptor: dict[str, Any]) -> dict[str, Any]:
-    annotations = dict(descriptor.get("annotations") or {})
-    annotations.pop(REF_NAME, None)
-    annotations.pop(CONTAINERD_NAME, None)
-    return {**descriptor, "annotations": annotations}
-
-
-def _names_it(text: str, canonical: str) -> bool:
-    try:
-        return str(references.parse(text)) == canonical
-    except ImageError:
-        return False
 
 
 def _read_lease(path: str) -> set[str]:

@@ -15,19 +15,20 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
-from runtime.images.content import INDEX_TYPE, MANIFEST_TYPE, Session, replace_file
-from runtime.images.install import disk_error
+from runtime.images.content import Session, replace_file
+from runtime.images.listing import INDEX_TYPE, MANIFEST_TYPE
 from runtime.images.reference import Reference
 from runtime.images.store import CONTAINERD_NAME, OCI_LAYOUT, REF_NAME, ImageRecord, ImageStore, read_index
 from runtime.images.streams import CHUNK, decompress
 
 DOCKER, OCI, LAYOUT = "docker-archive", "oci-archive", "oci-dir"
 FORMATS = (DOCKER, OCI, LAYOUT)
+_FAILED = "ErrImageSave"
 Report = Callable[[dict[str, Any]], None]
 _Picked = list[tuple[ImageRecord, list[str]]]  # an image, and the names to save it under
 
@@ -52,9 +53,10 @@ def save(
                 with _output(path) as file, tarfile.open(fileobj=file, mode="w|", bufsize=CHUNK) as archive:
                     write(session, picked, archive)
         except BrokenPipeError as error:
-            raise ImageError(f"whoever read {path} went away") from error
+            raise ImageError(f"whoever read {path} went away", reason=_FAILED) from error
         except OSError as error:
-            raise ImageError(f"cannot save to {path}: {disk_error(error)}") from error
+            where = f" ({error.filename})" if error.filename not in (None, path) else ""
+            raise ImageError(f"cannot save to {path}: {error.strerror}{where}", reason=_FAILED) from error
         report({"event": "saved", "path": path, "format": form})
     return [record for record, _ in picked]
 
@@ -65,18 +67,11 @@ def _pick(store: ImageStore, wanted: Sequence[str]) -> _Picked:
         raise ImageError("name at least one image to save", reason="InvalidRequest")
     picked: dict[str, tuple[ImageRecord, list[str]]] = {}
     for text in wanted:
-        record = store.find(text)
+        record, by_name = store.look_up(text)
         _, names = picked.setdefault(record.manifest_digest, (record, []))
-        if record.reference and _names(text, record.reference) and record.reference not in names:
+        if by_name and record.reference not in names:
             names.append(record.reference)
     return list(picked.values())
-
-
-def _names(text: str, canonical: str) -> bool:
-    try:
-        return str(references.parse(text)) == canonical
-    except ImageError:
-        return False
 
 
 def _check_blobs(store: ImageStore, record: ImageRecord) -> None:
@@ -106,6 +101,7 @@ def _output(path: str) -> Iterator[IO[bytes]]:
         with open(path, "wb", buffering=0) as file:
             yield file
         return
+    path = os.path.realpath(path)  # what a link leads to is written, the link stays
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -166,18 +162,38 @@ def _write_layout(store: ImageStore, picked: _Picked, path: str) -> None:
     """Into a new directory, or beside what an OCI layout has already; a name that is there is moved."""
     if os.path.isdir(path) and os.listdir(path) and not os.path.exists(f"{path}/oci-layout"):
         raise ImageError(f"{path} is not empty and no OCI layout", reason="InvalidRequest")
-    os.makedirs(f"{path}/blobs/sha256", exist_ok=True)
-    for digest in dict.fromkeys(digest for record, _ in picked for digest in _blobs(store, record)):
-        target = f"{path}/blobs/{digest.replace(':', '/')}"
-        if os.path.exists(target):
-            continue
-        temporary = f"{target}.{os.getpid()}.tmp"
-        try:
-            shutil.copyfile(store.blob_path(digest), temporary)
-            os.rename(temporary, target)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+    with ExitStack() as undo:
+        for directory in (path, f"{path}/blobs", f"{path}/blobs/sha256"):
+            if not os.path.isdir(directory):
+                os.makedirs(directory)
+                undo.callback(_rmdir, directory)
+        for digest in dict.fromkeys(digest for record, _ in picked for digest in _blobs(store, record)):
+            target = f"{path}/blobs/{digest.replace(':', '/')}"
+            if not os.path.exists(target):
+                _copy_blob(store.blob_path(digest), target)
+                undo.callback(os.unlink, target)
+        _list_images(store, picked, path)
+        undo.pop_all()
+
+
+def _rmdir(directory: str) -> None:
+    with suppress(OSError):  # somebody else has put something there
+        os.rmdir(directory)
+
+
+def _copy_blob(source: str, target: str) -> None:
+    temporary = f"{target}.{os.getpid()}.tmp"
+    try:
+        shutil.copyfile(source, temporary)
+        with open(temporary, "rb") as copied:
+            os.fsync(copied.fileno())
+        os.rename(temporary, target)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _list_images(store: ImageStore, picked: _Picked, path: str) -> None:
     index = read_index(path)
     entries = _entries(store, picked)
     names = {_ref_name(entry) for entry in entries} - {""}

@@ -9,31 +9,31 @@ and manifest, and the index last. A blob becomes visible as soon as it is verifi
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import errno
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from runtime.errors import ImageError
-from runtime.images.content import Image, Layer, Session
+from runtime.images.content import Session
+from runtime.images.disk import DiskFullError, disk_error, syncfs
 from runtime.images.layers import LayerUnpacker
+from runtime.images.listing import Image, Layer
 from runtime.images.streams import Aborted, Bomb, Pipe, Reader, Spool, SpoolReader, decompress
 from runtime.images.tarstream import ChunkSource, TarStream
 
 Report = Callable[[dict[str, Any]], None]
 Fetch = Callable[[Layer, Spool, Callable[[int], None]], Awaitable[None]]
+More = Callable[[Layer], bool]  # whether another call of Fetch would ask somebody else
 T = TypeVar("T")
 
 PARALLEL = 3  # docker's max-concurrent-downloads
 _REPORT_EVERY = 0.1  # seconds
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class Installer:
         self._spools: list[Spool] = []
         self._undo = ExitStack()
         self._unpacked: dict[str, _Unpacked] = {}  # by chain id
+        self._more: More = lambda _layer: False
 
     def __enter__(self) -> Installer:
         return self
@@ -65,8 +66,10 @@ class Installer:
         self._threads.shutdown(wait=True)
         self._undo.close()
 
-    async def install(self, image: Image, fetch: Fetch) -> None:
-        """Put the image in place. `fetch` writes one blob into the spool it is given. Raises ImageError."""
+    async def install(self, image: Image, fetch: Fetch, more: More = lambda _layer: False) -> None:
+        """Put the image in place. `fetch` writes one blob into the spool it is given, and is called again for a blob
+        that was not what it should be as long as there is `more` of it. Raises ImageError."""
+        self._more = more
         await self._install(image, fetch, named=True)
 
     async def restore(self, image: Image, fetch: Fetch) -> None:
@@ -102,7 +105,7 @@ class Installer:
         async with self._slots:
             try:
                 if not self._session.has_blob(blob.digest, blob.size):
-                    await self._stream(blob, missing[0] if missing else None, fetch)
+                    await self._get(blob, missing[0] if missing else None, fetch)
                     missing = missing[1:]
                 elif not missing:
                     self._tell(blob, "present", blob.size)
@@ -115,6 +118,18 @@ class Installer:
             except OSError as error:
                 raise _about_layer(blob, disk_error(error)) from error
         self._tell(blob, "done", blob.size)
+
+    async def _get(self, blob: Layer, layer: Layer | None, fetch: Fetch) -> None:
+        """A blob that is damaged is fetched once more from each that may have it whole."""
+        while True:
+            try:
+                return await self._stream(blob, layer, fetch)
+            except ImageError as error:
+                if not self._more(blob):
+                    raise
+                self._report(
+                    {"event": "warning", "message": f"layer {blob.digest}: {error}; asking the next"}
+                )
 
     async def _stream(self, blob: Layer, layer: Layer | None, fetch: Fetch) -> None:
         spool = Spool(self._session.temporary("blob"), blob.size)
@@ -129,8 +144,7 @@ class Installer:
             self._session.commit_blob(spool.path, blob.digest)
         except BaseException as error:
             spool.fail(error)
-            reading.cancel()
-            await asyncio.wait([reading])
+            await _ended(reading)
             raise
         finally:
             spool.close()
@@ -180,7 +194,8 @@ class Installer:
 
         def feed() -> None:
             try:
-                pipe.put_all(Bomb(compressed_size).watch(decompress(reader)))
+                with closing(decompress(reader)) as chunks:
+                    pipe.put_all(Bomb(compressed_size).watch(chunks))
             except BaseException as error:  # noqa: BLE001 - carried over to the unpacking thread
                 failure.append(error)
 
@@ -256,6 +271,16 @@ class Installer:
         )
 
 
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for one that is ending, and for nothing else: were this given up when another layer fails, that layer's
+    reason to stop would stand for the error."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # it says that it was told to stop
+
+
 class _Stoppable:
     def __init__(self, reader: Reader, stop: threading.Event) -> None:
         self._reader = reader
@@ -285,30 +310,6 @@ def _hashed(chunks: Pipe, into: Any) -> Iterator[bytes]:
         yield chunk
 
 
-class DiskFullError(ImageError):
-    """What this session brought is taken back, so that a pull which cannot succeed does not keep the disk full."""
-
-
-def disk_error(error: OSError) -> ImageError:
-    """A system call's failure as a sentence."""
-    words = os.strerror(error.errno) if error.errno else str(error)
-    where = f" ({error.filename})" if isinstance(error.filename, str) else ""
-    if error.errno in _FULL:
-        return DiskFullError("no space left on the image store's file system", retriable=True)
-    return ImageError(f"{words}{where}")
-
-
-def syncfs(path: str) -> None:
-    """syncfs(2): one call instead of an fsync for each of thousands of files."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-    finally:
-        os.close(fd)
-
-
 def _about_layer(layer: Layer, error: ImageError) -> ImageError:
     kind = DiskFullError if isinstance(error, DiskFullError) else ImageError
     return kind(f"layer {layer.digest}: {error}", reason=error.reason, retriable=error.retriable)
@@ -326,5 +327,8 @@ def _most_telling(failures: BaseExceptionGroup[BaseException]) -> BaseException:
                 flat.append(error)
 
     collect(failures)
-    image_errors = [error for error in flat if isinstance(error, ImageError)]
-    return (image_errors or flat)[0]
+    return min(flat, key=_says_little)
+
+
+def _says_little(error: BaseException) -> int:
+    return 0 if isinstance(error, ImageError) else 2 if isinstance(error, Aborted) else 1

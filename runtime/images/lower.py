@@ -82,6 +82,16 @@ class LowerView:
         raise ImageError(f'too many symbolic links in "{path.decode("utf-8", "backslashreplace")}"')
 
 
+def landing(view: LowerView, path: bytes) -> bytes:
+    """Where a path ends that symbolic links lead to nothing: what would be made by who opens it to write."""
+    for _ in range(_MAX_LINKS):
+        found = view.find(path)
+        if found is None or not stat.S_ISLNK(found.stat.st_mode):
+            return path
+        path = _redirect(found.path.split(b"/")[:-1], os.readlink(found.real), [])
+    raise ImageError(f'too many symbolic links in "{path.decode("utf-8", "backslashreplace")}"')
+
+
 def is_whiteout(st: os.stat_result) -> bool:
     """overlayfs's own form of "deleted here": a 0:0 character device (kernel docs, filesystems/overlayfs.rst)."""
     return stat.S_ISCHR(st.st_mode) and st.st_rdev == 0

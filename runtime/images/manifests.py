@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import ImageError
-from runtime.images.content import INDEX_TYPE, MANIFEST_TYPE, Image, Layer, digest_of
+from runtime.images import imageconfig
+from runtime.images.listing import INDEX_TYPE, MANIFEST_TYPE, Image, Layer, digest_of
 from runtime.images.reference import is_digest
 from runtime.images.store import chain_ids
 
@@ -108,6 +109,8 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
         document = json.loads(data)
     except ValueError as error:
         raise ImageError(f"{what} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ImageError(f"{what} is nested too deeply") from error
     if not isinstance(document, dict):
         raise ImageError(f"{what} is not a JSON object")
     return document
@@ -137,12 +140,20 @@ def refuse_foreign(kind: str) -> None:
         raise ImageError(f"it is of media type {kind or 'unknown'}, not a container image")
 
 
+def refuse_both(document: dict[str, Any]) -> None:
+    """Raise for what is a manifest to one reader and an index to the next (CVE-2021-41190)."""
+    if "manifests" in document and ("layers" in document or "config" in document):
+        raise ImageError("it lists manifests and layers: it cannot be an index and an image at once")
+
+
 def choose(index: dict[str, Any], wanted: Platform) -> Descriptor:
     """The entry of an index for the platform. Of several fitting variants the best this machine can run wins."""
     best: tuple[int, Descriptor] | None = None
     offered = []
-    for entry in index.get("manifests") or ():
-        about = entry.get("platform") or {}
+    entries = index.get("manifests") or ()
+    for entry in entries if isinstance(entries, list) else ():
+        about = entry.get("platform") if isinstance(entry, dict) else None
+        about = about if isinstance(about, dict) else {}
         found = Platform(
             str(about.get("os") or "linux"),
             str(about.get("architecture") or wanted.architecture),
@@ -230,6 +241,7 @@ def build_image(
 ) -> Image:
     """What is stored: the original manifest when it is OCI's already, else its translation."""
     about = parse_json(config, "the image's config")
+    imageconfig.check(about)
     rootfs = about.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(diff_ids, list) or not all(isinstance(d, str) and is_digest(d) for d in diff_ids):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from runtime.errors import ImageError
+from runtime.images import buildcache
 from runtime.images import reference as references
-from runtime.images.content import Session, locked, name_image, prepare, remove_records, write_index
+from runtime.images.content import Session, locked, prepare, remove_records, write_index
+from runtime.images.listing import name_image
 from runtime.images.store import ImageRecord, ImageStore, Removed, read_index
 
 
@@ -29,8 +32,8 @@ def tag(store: ImageStore, source: str, target: str) -> ImageRecord:
 
 
 def prune_unused(store: ImageStore, *, in_use: Collection[str], before: float | None = None) -> Removed:
-    """Delete every image that no container uses, named or not (docker image prune -a). `before`: only those pulled or
-    used for the last time before that, in Unix seconds."""
+    """Delete every image that no container uses, named or not (docker image prune -a), and results of build steps.
+    `before`: only those pulled or used for the last time before that, in Unix seconds."""
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         gone = [
@@ -38,7 +41,9 @@ def prune_unused(store: ImageStore, *, in_use: Collection[str], before: float | 
             for record in store.list()
             if record.id not in in_use and (before is None or last_used(store, record) < before)
         ]
-        return remove_records(store, session, gone)
+        freed = buildcache.prune(store, before=before)
+        removed = remove_records(store, session, gone)
+        return replace(removed, freed=removed.freed + freed)
 
 
 def touch(store: ImageStore, ids: Collection[str]) -> None:

@@ -20,14 +20,16 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import ImageError
 from runtime.images import elf, manifests
 from runtime.images import reference as references
-from runtime.images.content import Image, Layer, Session
+from runtime.images.content import Session
 from runtime.images.install import Installer, Report
+from runtime.images.listing import Image, Layer
+from runtime.images.requests import PackRequest
 from runtime.images.store import ImageRecord, ImageStore
 from runtime.images.streams import CHUNK, Spool
 
@@ -51,20 +53,6 @@ _FILES = {
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 _MAX_LINKS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class PackRequest:
-    """What to pack. `cmd` and `entrypoint` None: the first program is the command."""
-
-    programs: list[str]  # paths or names on PATH, put where they are on the host; or HOST:IMAGE
-    reference: str
-    files: list[str] = field(default_factory=list)  # HOST[:IMAGE], files or whole directories
-    entrypoint: list[str] | None = None
-    cmd: list[str] | None = None
-    env: list[str] = field(default_factory=list)
-    workdir: str = ""
-    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-
 from runtime.errors import ImageError
 from runtime.images import manifests, reference
-from runtime.images.access import ANONYMOUS, NOBODY, Access
-from runtime.images.content import Image, Layer, Session
+from runtime.images.access import ANONYMOUS, Access
+from runtime.images.content import Session
 from runtime.images.install import PARALLEL, Installer, Report
-from runtime.images.manifests import Descriptor, Platform
-from runtime.images.reference import Reference
-from runtime.images.registry import Registry, Resolved
+from runtime.images.listing import Image
+from runtime.images.manifests import Platform
+from runtime.images.sources import Sources
 from runtime.images.store import ImageRecord, ImageStore
-from runtime.images.streams import Spool
-from runtime.images.transport import Refused
 
 
 async def pull(
@@ -32,9 +27,9 @@ async def pull(
     wanted = reference.parse(text)
     platform = platform or manifests.this_platform()
     try:
-        async with AsyncExitStack() as stack:
-            registry, resolved = await _open(stack, wanted, platform, access, report)
-            config = await registry.fetch_config(resolved.manifest.config)
+        async with Sources(wanted, access, report) as sources:
+            resolved = await sources.resolve(platform)
+            config = await sources.fetch_config(resolved.manifest.config)
             image = manifests.build_image(
                 resolved.manifest,
                 config,
@@ -44,54 +39,14 @@ async def pull(
             )
             _check_platform(image, platform, report)
 
-            async def fetch(layer: Layer, spool: Spool, progress: Callable[[int], None]) -> None:
-                await registry.fetch_blob(
-                    Descriptor(layer.digest, layer.size, layer.media_type), spool, progress
-                )
-
             with Session(store) as session, Installer(session, report, parallel=parallel) as installer:
                 report(_resolved(str(wanted), resolved.source_digest, image, session))
-                await installer.install(image, fetch)
+                await installer.install(image, sources.fetch_blob, more=sources.more)
     except ImageError as error:
         raise ImageError(
             f"cannot pull {wanted}: {error}", reason=error.reason, retriable=error.retriable
         ) from error
     return installed(store, str(wanted))
-
-
-async def _open(
-    stack: AsyncExitStack, wanted: Reference, platform: Platform, access: Access, report: Report
-) -> tuple[Registry, Resolved]:
-    """The first of the mirrors, and the registry itself, that has the image, with the first login it takes. It stays
-    open until the stack's end."""
-    failures: list[ImageError] = []
-    endpoints = access.endpoints(wanted)
-    for endpoint in endpoints:
-        refused: list[ImageError] = []
-        for login in await access.logins(endpoint, report) or NOBODY:
-            async with AsyncExitStack() as attempt:
-                registry = await attempt.enter_async_context(Registry(endpoint, report=report, login=login))
-                try:
-                    resolved = await registry.resolve(wanted.wanted, platform)
-                except Refused as error:
-                    refused.append(error)
-                    continue
-                except ImageError as error:
-                    refused.append(error)
-                    break
-                stack.push_async_exit(attempt.pop_all())
-                return registry, resolved
-        failures += refused
-        if endpoint is not endpoints[-1]:
-            report({"event": "warning", "message": f"mirror {endpoint.registry}: {_together(refused)}"})
-    raise _together(failures)
-
-
-def _together(failures: Sequence[ImageError]) -> ImageError:
-    """What every way said; one sentence when they said the same."""
-    said = list(dict.fromkeys(map(str, failures)))
-    last = failures[-1]
-    return ImageError("; ".join(said), reason=last.reason, retriable=last.retriable)
 
 
 def installed(store: ImageStore, text: str) -> ImageRecord:

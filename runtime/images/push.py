@@ -1,11 +1,13 @@
-"""An image from the store to a registry (OCI distribution-spec, "Push"): what is there already is not sent."""
+"""An image from the store to a registry (OCI distribution-spec, "Push"): what is there already is not sent, and plain
+layers are compressed on the way."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -14,14 +16,19 @@ import httpx
 from runtime.errors import ImageError
 from runtime.images import reference as references
 from runtime.images.access import ANONYMOUS, NOBODY, Access
-from runtime.images.content import MANIFEST_TYPE, Session
+from runtime.images.compress import Compressed, Compression, compress, known, manifest_with
+from runtime.images.content import Session
+from runtime.images.disk import disk_error
 from runtime.images.install import PARALLEL
+from runtime.images.listing import MANIFEST_TYPE, digest_of
 from runtime.images.reference import Reference
 from runtime.images.registry import Registry
 from runtime.images.store import ImageRecord, ImageStore
-from runtime.images.streams import CHUNK
-from runtime.images.transport import Refused, Report, Transient, broken
+from runtime.images.streams import CHUNK, Aborted
+from runtime.images.transport import Refused, Report, Transient, broken, url_of
 
+DEFAULT = Compression()
+Tell = Callable[[str, int, int], None]  # state, bytes sent, bytes in all
 _REPORT_EVERY = 0.1  # seconds
 
 
@@ -33,9 +40,10 @@ async def push(
     report: Report,
     parallel: int = PARALLEL,
     access: Access = ANONYMOUS,
-) -> tuple[ImageRecord, str, str]:
-    """Send the image `text` under the name `target` (empty: its own). Returns it, the name and the manifest's digest.
-    Raises ImageError."""
+    compression: Compression = DEFAULT,
+) -> tuple[ImageRecord, str, Compressed]:
+    """Send the image `text` under the name `target` (empty: its own). Returns it, the name, and the digest and size of
+    the manifest that was sent. Raises ImageError."""
     record = store.find(text)
     wanted = references.parse(target or record.reference or text)
     if wanted.digest:
@@ -45,28 +53,73 @@ async def push(
     try:
         with Session(store) as session:
             session.lease_record(record)
-            await _push(store, record, wanted, report=report, parallel=parallel, access=access)
+            sending = _Sending(session, record, compression)
+            sent = await _push(sending, wanted, report=report, parallel=parallel, access=access)
     except ImageError as error:
         raise ImageError(
             f"cannot push {wanted}: {error}",
             reason="ErrImagePush" if error.reason == "ErrImagePull" else error.reason,
             retriable=error.retriable,
         ) from error
-    return record, str(wanted), record.manifest_digest
+    return record, str(wanted), sent
+
+
+class _Sending:
+    """What of the image is sent: its layers as they are or compressed, each found out once, whatever the number of
+    tries."""
+
+    def __init__(self, session: Session, record: ImageRecord, how: Compression) -> None:
+        self.session, self.store, self.record, self.how = session, session.store, record, how
+        self.stored = self.store.manifest(record)
+        self._ready: dict[
+            str, tuple[Compressed, str]
+        ] = {}  # by the layer's digest: what it has become, and where
+        self._stop = threading.Event()
+
+    def guess(self, entry: dict[str, Any]) -> Compressed | None:
+        """What is sent of a layer, where that is known without compressing it."""
+        digest = str(entry["digest"])
+        if not self.how.wants(entry):
+            return Compressed(digest, int(entry["size"]))
+        return self._ready[digest][0] if digest in self._ready else known(self.store, digest, self.how)
+
+    async def prepared(self, entry: dict[str, Any]) -> tuple[Compressed, str]:
+        """What is sent of a layer, and the file that has it."""
+        digest = str(entry["digest"])
+        if not self.how.wants(entry):
+            return Compressed(digest, int(entry["size"])), self.store.blob_path(digest)
+        if digest not in self._ready:
+            path = self.session.temporary("compressed")
+            try:
+                made = await asyncio.to_thread(compress, self.store, digest, self.how, path, self._check)
+            except asyncio.CancelledError:
+                self._stop.set()
+                raise
+            self._ready[digest] = made, path
+        return self._ready[digest]
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Aborted
+
+    def manifest(self, sent: dict[str, Compressed]) -> bytes:
+        """`sent`: by the layers' digests in the store. The very bytes of the store's where nothing has changed."""
+        if all(layer.digest == digest for digest, layer in sent.items()):
+            return _read(self.store.blob_path(self.record.manifest_digest))
+        layers = [
+            {**entry, "digest": sent[entry["digest"]].digest, "size": sent[entry["digest"]].size,
+             "mediaType": self.how.media_type() if self.how.wants(entry) else entry["mediaType"]}
+            for entry in self.stored["layers"]
+        ]  # fmt: skip
+        return manifest_with(self.stored, layers)
 
 
 async def _push(
-    store: ImageStore,
-    record: ImageRecord,
-    wanted: Reference,
-    *,
-    report: Report,
-    parallel: int,
-    access: Access,
-) -> None:
-    blobs = [(d["digest"], d["size"]) for d in store.manifest(record)["layers"]]
-    layers = [{"digest": digest, "size": size, "present": False} for digest, size in blobs]
-    total = sum(size for _, size in blobs)
+    sending: _Sending, wanted: Reference, *, report: Report, parallel: int, access: Access
+) -> Compressed:
+    record, entries = sending.record, sending.stored["layers"]
+    layers = [{"digest": d["digest"], "size": d["size"], "present": False} for d in entries]
+    total = sum(d["size"] for d in entries)
     report({"event": "resolved", "reference": str(wanted), "digest": record.manifest_digest,
             "layers": layers, "size": total})  # fmt: skip
     mounts = _mountable(record, wanted)
@@ -76,12 +129,11 @@ async def _push(
         async with Registry(
             endpoint, report=report, login=login, actions="pull,push", also=mounts
         ) as registry:
-            pusher = _Pusher(registry, store, report, mounts)
+            pusher = _Pusher(registry, sending, report, mounts)
             try:
-                await pusher.blobs([*dict(blobs).items()], parallel)
-                await pusher.blob(record.id, os.stat(store.blob_path(record.id)).st_size, quiet=True)
-                await pusher.manifest(record.manifest_digest, wanted.tag)
-                return
+                sent = await pusher.layers(entries, parallel)
+                await pusher.config(record.id)
+                return await pusher.manifest(sending.manifest(sent), wanted.tag)
             except Refused as error:
                 refused.append(error)
     raise refused[-1]
@@ -103,39 +155,60 @@ def _read(path: str) -> bytes:
 
 
 class _Pusher:
-    def __init__(self, registry: Registry, store: ImageStore, report: Report, mounts: Sequence[str]) -> None:
+    def __init__(self, registry: Registry, sending: _Sending, report: Report, mounts: Sequence[str]) -> None:
         self._registry = registry
-        self._store = store
+        self._sending = sending
         self._report = report
         self._mounts = mounts
 
-    async def blobs(self, blobs: Sequence[tuple[str, int]], parallel: int) -> None:
+    async def layers(self, entries: Sequence[dict[str, Any]], parallel: int) -> dict[str, Compressed]:
+        """Each once. What was sent, by the layers' digests in the store."""
         slots = asyncio.Semaphore(parallel)
+        sent: dict[str, Compressed] = {}
 
-        async def one(digest: str, size: int) -> None:
+        async def one(digest: str, entry: dict[str, Any]) -> None:
             async with slots:
-                await self.blob(digest, size)
+                sent[digest] = await self._layer(entry)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for digest, size in blobs:
-                    group.create_task(one(digest, size))
+                for digest, entry in {entry["digest"]: entry for entry in entries}.items():
+                    group.create_task(one(digest, entry))
         except BaseExceptionGroup as failures:
-            raise next((e for e in failures.exceptions if isinstance(e, ImageError)), failures) from None
+            found = [disk_error(e) if isinstance(e, OSError) else e for e in failures.exceptions]
+            raise next((e for e in found if isinstance(e, ImageError)), failures) from None
+        return sent
 
-    async def blob(self, digest: str, size: int, *, quiet: bool = False) -> None:
-        tell = (lambda _state, _current: None) if quiet else self._teller(digest, size)
+    async def _layer(self, entry: dict[str, Any]) -> Compressed:
+        tell = self._teller(entry["digest"])
 
-        async def attempt() -> str:
-            if await self._has(digest):
-                return "present"
-            return await self._upload(digest, size, tell)
+        async def attempt() -> tuple[str, Compressed]:
+            guess = self._sending.guess(entry)
+            if guess is not None and await self._has(guess.digest):
+                return "present", guess
+            if guess is None:
+                tell("compressing", 0, entry["size"])
+            what, path = await self._sending.prepared(entry)
+            if what != guess and await self._has(what.digest):
+                return "present", what
+            return await self._upload(what, path, tell), what
 
-        state = await self._registry.patiently(attempt)
-        tell(state, size)
+        state, what = await self._registry.patiently(attempt)
+        tell(state, what.size, what.size)
+        return what
 
-    async def manifest(self, digest: str, tag: str) -> None:
-        raw = await asyncio.to_thread(_read, self._store.blob_path(digest))
+    async def config(self, digest: str) -> None:
+        path = self._sending.store.blob_path(digest)
+        what = Compressed(digest, os.stat(path).st_size)
+
+        async def attempt() -> None:
+            if not await self._has(digest):
+                await self._upload(what, path, lambda *_: None)
+
+        await self._registry.patiently(attempt)
+
+    async def manifest(self, raw: bytes, tag: str) -> Compressed:
+        digest = digest_of(raw)
 
         async def body() -> AsyncIterator[bytes]:
             yield raw
@@ -150,20 +223,21 @@ class _Pusher:
                 raise ImageError(f"the registry keeps the manifest as {said} instead of {digest}")
 
         await self._registry.patiently(attempt)
+        return Compressed(digest, len(raw))
 
     async def _has(self, digest: str) -> bool:
         async with self._registry.request("HEAD", f"blobs/{digest}", expect=(200, 404)) as response:
             return response.status_code == 200
 
-    async def _upload(self, digest: str, size: int, tell: Any) -> str:
+    async def _upload(self, what: Compressed, path: str, tell: Tell) -> str:
         """Ask for it to be mounted from a neighbour, else send it whole in one PUT."""
         for source in self._mounts:
-            query = f"?mount={quote(digest)}&from={quote(source, safe='')}"
+            query = f"?mount={quote(what.digest)}&from={quote(source, safe='')}"
             location = await self._begin(query)
             if not location:
                 return "mounted"
         location = await self._begin("")
-        await self._put(location, digest, size, tell)
+        await self._put(location, what, path, tell)
         return "done"
 
     async def _begin(self, query: str) -> str:
@@ -176,11 +250,11 @@ class _Pusher:
             location = response.headers.get("location", "")
         if not location:
             raise ImageError("the registry does not say where to upload to")
-        return str(httpx.URL(self._registry.url("blobs/uploads/")).join(location))
+        here = httpx.URL(self._registry.url("blobs/uploads/"))
+        return str(url_of(location, here, "the registry says to upload to"))
 
-    async def _put(self, location: str, digest: str, size: int, tell: Any) -> None:
-        path = self._store.blob_path(digest)
-        url = str(httpx.URL(location).copy_merge_params({"digest": digest}))
+    async def _put(self, location: str, what: Compressed, path: str, tell: Tell) -> None:
+        url = str(httpx.URL(location).copy_merge_params({"digest": what.digest}))
 
         async def body() -> AsyncIterator[bytes]:
             sent = 0
@@ -188,20 +262,20 @@ class _Pusher:
                 while chunk := await asyncio.to_thread(file.read, CHUNK):
                     yield chunk
                     sent += len(chunk)
-                    tell("pushing", sent)
+                    tell("pushing", sent, what.size)
 
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(what.size)}
         async with self._registry.request(
             "PUT", url, headers=headers, body=body, expect=(201, 202, 204)
         ) as response:
-            stored = response.headers.get("docker-content-digest", digest)
-        if stored != digest:
-            raise Transient(broken(self._registry.base, f"it kept {stored} instead of {digest}"))
+            stored = response.headers.get("docker-content-digest", what.digest)
+        if stored != what.digest:
+            raise Transient(broken(self._registry.base, f"it kept {stored} instead of {what.digest}"))
 
-    def _teller(self, digest: str, size: int) -> Any:
+    def _teller(self, digest: str) -> Tell:
         last = 0.0
 
-        def tell(state: str, current: int) -> None:
+        def tell(state: str, current: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
             if state != "pushing" or now - last > _REPORT_EVERY:
@@ -211,7 +285,7 @@ class _Pusher:
                     "digest": digest,
                     "state": state,
                     "current": current,
-                    "total": size,
+                    "total": total,
                 }
                 self._report(event)
 

@@ -95,10 +95,14 @@ def _endpoint(location: str, insecure: bool, prefix: str, wanted: Reference) -> 
 
 def load(environ: Mapping[str, str] | None = None) -> Registries:
     """What the files say; nothing where there are none. Raises ImageError naming the file that cannot be used."""
+    return merge([_read(path) for path in files(environ) if os.path.exists(path)])
+
+
+def files(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Which they are; the first need not be there."""
     environ = os.environ if environ is None else environ
     main = environ.get("CONTAINERS_REGISTRIES_CONF") or PATH
-    paths = [main, *sorted(glob(f"{escape(main)}.d/*.conf"))]
-    return merge([_read(path) for path in paths if os.path.exists(path)])
+    return [main, *sorted(glob(f"{escape(main)}.d/*.conf"))]
 
 
 def merge(parts: Sequence[Registries]) -> Registries:

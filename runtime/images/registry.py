@@ -6,6 +6,7 @@ How requests are made, who we are and what is tried again is `transport`. A blob
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -13,13 +14,16 @@ import httpx
 
 from runtime.errors import ImageError
 from runtime.images import manifests
-from runtime.images.content import digest_of
+from runtime.images.listing import digest_of
 from runtime.images.manifests import Descriptor, Manifest, Platform
 from runtime.images.streams import CHUNK, Spool
 from runtime.images.transport import Transient, Transport, broken, read_body
 
 MAX_MANIFEST = 4 << 20  # docker's own limit
 MAX_CONFIG = 8 << 20
+
+
+_RANGE = re.compile(r"bytes (\d{1,18})-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Registry(Transport):
             if offset:
                 headers["Range"] = f"bytes={offset}-"
             async with self.request("GET", f"blobs/{blob.digest}", headers=headers) as response:
-                skip = 0 if response.status_code == 206 else offset
+                skip = offset - _begin(response, asked=offset)
                 async for chunk in _large_chunks(response):
                     data = chunk[skip:] if skip else chunk
                     skip = max(0, skip - len(chunk))
@@ -111,9 +115,23 @@ class Registry(Transport):
             raise ImageError(
                 f"the registry sent something else than {wanted}: its digest is {digest_of(raw)}"
             )
-        kind = manifests.media_type(manifests.parse_json(raw, "the manifest"), content_type)
+        document = manifests.parse_json(raw, "the manifest")
+        kind = manifests.media_type(document, content_type)
         manifests.refuse_foreign(kind)
+        manifests.refuse_both(document)
         return raw, kind
+
+
+def _begin(response: httpx.Response, *, asked: int) -> int:
+    """Where in the blob an answer begins: a range may begin earlier than was asked for, but not later (RFC 9110
+    §15.3.7), and an answer without one at the start."""
+    if response.status_code != 206:
+        return 0
+    given = _RANGE.match(response.headers.get("content-range", ""))
+    begin = int(given[1]) if given else asked
+    if begin > asked:
+        raise ImageError(f"the registry was asked for bytes from {asked} on and sent those from {begin} on")
+    return begin
 
 
 async def _large_chunks(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -15,18 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 from runtime.errors import ImageError
-from runtime.images import manifests
-from runtime.images.content import (
-    MANIFEST_TYPE,
-    Layer,
-    Session,
-    locked,
-    prepare,
-    sessions,
-    tree_size,
-    write_index,
-)
+from runtime.images import buildcache, manifests
+from runtime.images.content import Session, locked, prepare, sessions, tree_size, write_index
 from runtime.images.install import Installer, Report
+from runtime.images.listing import MANIFEST_TYPE, Layer
 from runtime.images.reference import is_digest
 from runtime.images.registry import MAX_MANIFEST
 from runtime.images.store import ImageRecord, ImageStore, read_index
@@ -160,7 +152,7 @@ async def _nothing_to_fetch(layer: Layer, _spool: Spool, _progress: Callable[[in
 
 
 def usage(store: ImageStore) -> dict[str, Any]:
-    """Bytes on disk: {"blobs": {digest: n}, "layers": {chain id: n}, "ingest": n}."""
+    """Bytes on disk: {"blobs": {digest: n}, "layers": {chain id: n}, "ingest": n, "cache": buildcache.usage()}."""
     blobs: dict[str, int] = {}
     layers: dict[str, int] = {}
     with suppress(FileNotFoundError):
@@ -169,4 +161,5 @@ def usage(store: ImageStore) -> dict[str, Any]:
                 blobs[f"sha256:{entry.name}"] = entry.stat().st_blocks * 512
         for entry in os.scandir(os.path.join(store.root, "layers")):
             layers[f"sha256:{entry.name}"] = tree_size(entry.path)
-    return {"blobs": blobs, "layers": layers, "ingest": tree_size(os.path.join(store.root, "ingest"))}
+    ingest = tree_size(os.path.join(store.root, "ingest"))
+    return {"blobs": blobs, "layers": layers, "ingest": ingest, "cache": buildcache.usage(store)}

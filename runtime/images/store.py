@@ -130,22 +130,41 @@ class ImageStore:
         return next((r for r in records if _has_digest(r, wanted)), None)
 
     def find(self, text: str) -> ImageRecord:
-        """As people name images on a command line: a name, or an image id or a unique beginning of one.
-        Raises ImageError (ImageNotFound, or AmbiguousImageId)."""
+        """As people name images on a command line, and with `look_up`'s errors."""
+        return self.look_up(text)[0]
+
+    def look_up(self, text: str) -> tuple[ImageRecord, bool]:
+        """(the image, whether `text` is its name). Names come first, as docker has it: `a` is a:latest before it is the
+        beginning of an id. Else it is an image id, a unique beginning of one, or a name with a digest.
+        Raises ImageError (ImageNotFound, or AmbiguousImageId; InvalidImageName for what can be none of these)."""
         prefix = text.removeprefix("sha256:").lower()
-        if prefix and all(c in "0123456789abcdef" for c in prefix):
-            found = {r.id: r for r in self.list() if r.id.removeprefix("sha256:").startswith(prefix)}
-            if len(found) > 1:
-                raise ImageError(
-                    f'"{text}" begins the ids of {len(found)} images; give more digits',
-                    reason="AmbiguousImageId",
-                )
-            if found:
-                return next(iter(found.values()))
-        record = None if prefix == "" else self._by_name(text)
-        if record is None:
-            raise ImageError(f"no such image: {text}; see `kubelite images`", reason="ImageNotFound")
-        return record
+        hexadecimal = bool(prefix) and all(c in "0123456789abcdef" for c in prefix)
+        wanted: references.Reference | None = None
+        if not (hexadecimal and (len(prefix) == 64 or text.startswith("sha256:"))):
+            try:
+                wanted = references.parse(self.expand(text))
+            except ImageError:
+                if not hexadecimal:
+                    raise
+        for record in self.list() if wanted is not None else ():
+            if record.reference == str(wanted):
+                return record, True
+        found = (
+            {r.id: r for r in self.list() if r.id.removeprefix("sha256:").startswith(prefix)}
+            if hexadecimal
+            else {}
+        )
+        if len(found) > 1:
+            raise ImageError(
+                f'"{text}" begins the ids of {len(found)} images; give more digits', reason="AmbiguousImageId"
+            )
+        if found:
+            return next(iter(found.values())), False
+        if wanted is not None and wanted.digest:
+            for record in self.list():
+                if _has_digest(record, wanted):
+                    return record, False
+        raise ImageError(f"no such image: {text}; see `kubelite images`", reason="ImageNotFound")
 
     def manifest(self, record: ImageRecord) -> dict[str, Any]:
         return self._json_blob(record.manifest_digest)
@@ -157,7 +176,8 @@ class ImageStore:
     def remove(self, reference: str, *, in_use: Collection[str] = (), force: bool = False) -> Removed:
         """Untag, and delete what no other image needs. `in_use`: image ids that containers run on (the caller knows):
         the last name of such an image is not taken away (ImageInUse), unless `force`, which untags but still keeps
-        its data. Blocks: takes the store's lock and deletes files."""
+        its data. By an id, an image that several repositories name is not taken away either (ImageHasOtherNames),
+        unless `force`. Blocks: takes the store's lock and deletes files."""
         from runtime.images.content import remove_image
 
         return remove_image(self, reference, in_use=in_use, force=force)
@@ -167,11 +187,6 @@ class ImageStore:
         from runtime.images.verify import check_store
 
         return check_store(self, deep=deep)
-
-    def _by_name(self, text: str) -> ImageRecord | None:
-        wanted = references.parse(self.expand(text))
-        named = (r for r in self.list() if r.reference == str(wanted))
-        return next(named, None) or next((r for r in self.list() if _has_digest(r, wanted)), None)
 
     def _read_index(self) -> tuple[ImageRecord, ...]:
         index = read_index(self.root)

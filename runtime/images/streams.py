@@ -13,7 +13,9 @@ import lzma
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
 from queue import Full, Queue
 from typing import IO, Protocol, cast
 
@@ -21,7 +23,33 @@ from runtime.errors import ImageError
 
 CHUNK = 1 << 20
 _COMPRESSED_CHUNK = 256 * 1024
-_ZSTD_WINDOW = 1 << 27  # what `zstd --long` makes; more would be memory chosen by the image
+_LARGE = 1 << 27  # bytes of a window: what `zstd --long` makes; more would be memory chosen by the image
+_USUAL = 1 << 25  # bytes: what every level of every zstd stays within but --ultra and --long
+_ZSTD_HEADER = 18  # bytes of a frame's header at most (RFC 8878 §3.1.1.1)
+
+
+class Room:
+    """Memory that the streams of this process share: who wants more than is left waits until others have ended."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        with self._changed:
+            while size > self._left:
+                self._changed.wait()
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+_windows = Room(_LARGE)  # so that a pull's memory has a bound, however many layers come at once
 
 
 class Aborted(Exception):
@@ -107,25 +135,26 @@ class SpoolReader:
         return f"sha256:{self._hash.hexdigest()}"
 
 
-def decompress(reader: Reader) -> Iterator[bytes]:
+def decompress(reader: Reader) -> Generator[bytes]:
     """The plain bytes of a gzip, zstd, bzip2, xz or plain stream, in chunks of about CHUNK at most. The content
-    decides, not what the media type claims: registries hold layers whose type is wrong."""
+    decides, not what the media type claims: registries hold layers whose type is wrong. Close it when it is not read to
+    the end: another stream may wait for its memory."""
     yield from _detected(reader)  # lazily: whoever iterates gets every error, the first read's too
 
 
 def _detected(reader: Reader) -> Iterator[bytes]:
     head = b""
-    while len(head) < 6 and (more := reader.read(_COMPRESSED_CHUNK)):
+    while len(head) < _ZSTD_HEADER and (more := reader.read(_COMPRESSED_CHUNK)):
         head += more
     source = _Prefixed(head, reader)
     if head.startswith(b"\x1f\x8b"):
         return _guarded("gzip", _gunzip(source))
     if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
-        return _guarded("zstd", _unzstd(source))
+        return _guarded("zstd", _unzstd(source, _window(head)))
     if head.startswith(b"BZh"):
         return _guarded("bzip2", _stdlib(source, bz2.BZ2Decompressor))
     if head.startswith(b"\xfd7zXZ\0"):
-        return _guarded("xz", _stdlib(source, lzma.LZMADecompressor))
+        return _guarded("xz", _unxz(source))
     return _plain(source)
 
 
@@ -169,10 +198,31 @@ def _gunzip(source: Reader) -> Iterator[bytes]:
         raise EOFError("it is cut short")
 
 
-def _unzstd(source: Reader) -> Iterator[bytes]:
+def _window(head: bytes) -> int:
+    """The window that the first frame wants; 0 when that frame says nothing of it (a skippable one, a broken one)."""
     import zstandard
 
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    try:
+        return zstandard.get_frame_parameters(head).window_size
+    except zstandard.ZstdError:
+        return 0
+
+
+def _unzstd(source: Reader, window: int) -> Iterator[bytes]:
+    most = _USUAL if 0 < window <= _USUAL else _LARGE
+    with _windows.take(most):
+        yield from _frames(source, most)
+
+
+def _unxz(source: Reader) -> Iterator[bytes]:
+    with _windows.take(_LARGE):
+        yield from _stdlib(source, partial(lzma.LZMADecompressor, memlimit=_LARGE))
+
+
+def _frames(source: Reader, most: int) -> Iterator[bytes]:
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor(max_window_size=most)
     follow = cast(IO[bytes], source)  # all it uses is read(size)
     with decompressor.stream_reader(follow, read_size=_COMPRESSED_CHUNK, read_across_frames=True) as stream:
         while chunk := stream.read(CHUNK):

@@ -161,6 +161,10 @@ class TarStream:
         if not -_MAX_TIME < entry.mtime_ns < _MAX_TIME:
             raise _bad(f'the time of "{self._name}" is out of range')
         self._begin_data(entry)
+        if entry.type == REGULAR and entry.name.endswith(
+            b"/"
+        ):  # the whole name: a header's may be cut at a slash
+            entry.type = DIRECTORY  # the old way to say so; what data it has is passed over
         if kind == b"S":
             self._gnu_sparse(entry, header)
         elif b"GNU.sparse.major" in pax or b"GNU.sparse.map" in pax or sparse_map:
@@ -313,8 +317,6 @@ def _plain_entry(header: bytes, size: int) -> Entry:
         name = prefix + b"/" + name if prefix else name
     if kind in {b"\0", b"7"}:
         kind = REGULAR
-    if kind == REGULAR and name.endswith(b"/"):
-        kind = DIRECTORY  # the old way to say so
     return Entry(
         name=name,
         type=kind,

@@ -14,6 +14,7 @@ import os
 import random
 import re
 import urllib.parse
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
@@ -35,6 +36,7 @@ _TIMEOUT = httpx.Timeout(connect=15.0, read=60.0, write=30.0, pool=None)
 _USER_AGENT = "kubelite/0.1 (httpx)"
 _MAX_REDIRECTS = 5
 _OK = frozenset((200, 206))
+_TOKEN_MAX = 1 << 20  # bytes of a token server's answer
 _READ = "kubelite.body"  # the extension of a response whose body has been read already
 
 T = TypeVar("T")
@@ -94,7 +96,7 @@ class Transport:
         self._lock = asyncio.Lock()
         self._client = httpx.AsyncClient(
             timeout=_TIMEOUT,
-            headers={"User-Agent": _USER_AGENT},
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
             # a proxy has no business with this machine itself
             trust_env=not loopback and not goes_direct(host),
             limits=httpx.Limits(max_connections=16),
@@ -209,7 +211,7 @@ class Transport:
                 return response
             location = response.headers.get("location", "")
             await response.aclose()
-            here = here.join(location)
+            here = url_of(location, here, f"{self.base} redirects to")
             if here.scheme not in {"https", "http"} or (here.scheme == "http" and not self.plain):
                 raise ImageError(f"{self.base} redirects to {here}, which is not https")
         raise ImageError(f"{self.base} redirects more than {_MAX_REDIRECTS} times")
@@ -237,7 +239,9 @@ class Transport:
     async def _token(self, parameters: Mapping[str, str]) -> str:
         """A token for what the challenge asks: with the login, or anonymously (token specification, "Requesting a
         Token"; OAuth2 with an identity token)."""
-        realm = httpx.URL(parameters.get("realm", ""))
+        realm = url_of(
+            parameters.get("realm", ""), httpx.URL(""), f"{self.base} wants its tokens fetched from"
+        )
         if realm.scheme not in {"https", "http"} or (realm.scheme == "http" and not self.plain):
             raise ImageError(
                 f"{self.base} wants its tokens fetched from {str(realm) or 'nowhere'}, which is not https"
@@ -256,11 +260,11 @@ class Transport:
                 f"{realm.host} does not accept the login of {self._who()}{_colon(await words_of(response))}"
             )
         if response.status_code != 200:
-            raise await self._refusal(response)
+            raise await self._refusal(response, f"{realm.scheme}://{realm.netloc.decode()}")
         try:
-            answer = response.json()
+            answer = json.loads(response.extensions[_READ])
             token = answer.get("token") or answer.get("access_token")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ImageError(f"{realm.host} answered with something that is not a token") from error
         if not isinstance(token, str) or not token:
             raise ImageError(f"{realm.host} gave no token")
@@ -276,14 +280,24 @@ class Transport:
                 "scope": " ".join(scopes),
                 "refresh_token": login.identity_token,
             }
-            return await self._client.post(realm, data=form)
+            return await self._small(self._client.build_request("POST", realm, data=form))
         query: dict[str, Any] = {"service": service} if service else {}
         query["scope"] = scopes
         headers = {}
         if login is not None and login.username:
             query["account"] = login.username
             headers["Authorization"] = _basic(login)
-        return await self._client.get(realm.copy_merge_params(query), headers=headers)
+        url = realm.copy_merge_params(query)
+        return await self._small(self._client.build_request("GET", url, headers=headers))
+
+    async def _small(self, request: httpx.Request) -> httpx.Response:
+        """An answer read whole, and refused when it does not end."""
+        response = await self._client.send(request, stream=True)
+        try:
+            response.extensions[_READ] = await read_body(response, _TOKEN_MAX)
+        finally:
+            await response.aclose()
+        return response
 
     def _who(self) -> str:
         login = self._login
@@ -292,10 +306,10 @@ class Transport:
         name = login.username or "its identity token"
         return f"{name} ({login.source})" if login.source else name
 
-    async def _refusal(self, response: httpx.Response) -> ImageError | Transient:
+    async def _refusal(self, response: httpx.Response, who: str = "") -> ImageError | Transient:
         status = response.status_code
         words = await words_of(response)
-        text = f"{self.base} answered {status} {response.reason_phrase}{_colon(words)}"
+        text = f"{who or self.base} answered {status} {response.reason_phrase}{_colon(words)}"
         if status in _TRANSIENT:
             error = ImageError(text, reason="RegistryUnavailable", retriable=True)
             return Transient(error, _retry_after(response), answered=True)
@@ -304,10 +318,27 @@ class Transport:
         return Refused(text) if status in _REFUSED else ImageError(text)
 
 
+def url_of(text: str, base: httpx.URL, what: str) -> httpx.URL:
+    """What a registry gives as a URL, which may be anything. `what` says what it is for."""
+    try:
+        return base.join(text)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ImageError(f"{what} {text[:200]!r}, which is no URL: {error}") from error
+
+
 async def read_body(response: httpx.Response, limit: int) -> bytes:
+    """All of it. A coding is not asked for; gzip is taken all the same, and never inflated further than to the limit:
+    httpx inflates a whole chunk at once, in as many rounds as the header names."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip", "x-gzip", ""):
+        raise ImageError(f"the registry's answer is encoded as {coding[:50]}, which it was not asked for")
+    inflating = zlib.decompressobj(31) if "gzip" in coding else None
     body = bytearray()
-    async for part in response.aiter_bytes():
-        body += part
+    async for part in response.aiter_raw():
+        try:
+            body += part if inflating is None else inflating.decompress(part, limit + 1 - len(body))
+        except zlib.error as error:
+            raise ImageError(f"the registry's answer is not the gzip that it says: {error}") from error
         if len(body) > limit:
             raise ImageError(f"the registry's answer is larger than {limit} bytes")
     return bytes(body)
@@ -321,7 +352,7 @@ async def words_of(response: httpx.Response) -> str:
     try:
         errors = json.loads(body)["errors"]
         return "; ".join(filter(None, (_one_error(error) for error in errors)))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     kind = response.headers.get("content-type", "")
     text = body.decode("utf-8", "replace").strip()

@@ -15,10 +15,12 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from runtime.errors import ImageError, RuntimeFault
-from runtime.images.install import PARALLEL, disk_error
+from runtime.images.disk import disk_error
+from runtime.images.install import PARALLEL
 from runtime.images.store import ImageRecord, ImageStore, Removed
 
 Request = dict[str, Any]
@@ -88,12 +90,14 @@ async def _load(store: ImageStore, request: Request, report: Report) -> dict[str
         report=report,
         reference=request.get("reference") or None,
         platform=parse_platform(request.get("platform", "")),
+        shown=request.get("shown", ""),
     )
     return _images(records)
 
 
 async def _pack(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.pack import PackRequest, pack
+    from runtime.images.pack import pack
+    from runtime.images.requests import PackRequest
 
     return _images([await pack(store, PackRequest(**request["pack"]), report=report)])
 
@@ -118,19 +122,27 @@ async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[s
     return _removed(await asyncio.to_thread(prune_unused, store, in_use=in_use, before=before))
 
 
+async def _prune_cache(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
+    from runtime.images.content import prune_cache
+
+    return _removed(await asyncio.to_thread(prune_cache, store, before=request.get("before")))
+
+
 async def _push(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
     from runtime.images.access import Access
+    from runtime.images.compress import Compression
     from runtime.images.push import push
 
-    record, name, digest = await push(
+    record, name, sent = await push(
         store,
         request["reference"],
         request.get("target", ""),
         report=report,
         parallel=request.get("parallel", PARALLEL),
         access=Access.from_request(request),
+        compression=Compression(**(request.get("compression") or {})),
     )
-    return {**_images([record]), "reference": name, "digest": digest}
+    return {**_images([record]), "reference": name, "digest": sent.digest, "size": sent.size}
 
 
 async def _save(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
@@ -174,6 +186,7 @@ _OPERATIONS: dict[str, Callable[[ImageStore, Request, Report], Coroutine[Any, An
     "pack": _pack,
     "remove": _remove,
     "prune": _prune,
+    "prune-cache": _prune_cache,
     "check": _check,
     "push": _push,
     "save": _save,
@@ -244,7 +257,14 @@ def _read_line() -> bytes:
     return line
 
 
+def _lean_httpx() -> None:
+    """httpx takes its own command line along, with rich and pygments, where it can be imported; a third of a worker's
+    start. It does without when it is missing."""
+    sys.modules["httpx._main"] = cast(ModuleType, None)
+
+
 def main() -> int:
+    _lean_httpx()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     os.umask(0o022)
     line = _read_line()

@@ -1,0 +1,102 @@
+"""PURE: .dockerignore (docs.docker.com/build/concepts/context, "dockerignore files").
+
+Each line is a pattern of the whole path: `*` and `?` stop at a slash, `**` does not, `[a-z]` as in Go's filepath.Match,
+`!` takes back. A pattern that fits a directory fits what is in it. The last line that fits decides.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    regex: re.Pattern[str]
+    negated: bool
+
+
+class PatternError(ValueError):
+    """A pattern that cannot be read."""
+
+
+class Ignore:
+    """What of the context is not there for the build."""
+
+    def __init__(self, patterns: Iterable[Pattern] = ()) -> None:
+        self._patterns = tuple(patterns)
+        self.exceptions = any(pattern.negated for pattern in self._patterns)
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def matches(self, path: str) -> bool:
+        """Whether `path` (relative, no leading slash) is ignored, by itself or with a directory it is in."""
+        parts = path.split("/")
+        prefixes = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        ignored = False
+        for pattern in self._patterns:
+            if pattern.negated != ignored:
+                continue  # it would change nothing
+            if any(pattern.regex.fullmatch(prefix) for prefix in prefixes):
+                ignored = not pattern.negated
+        return ignored
+
+
+def read(text: str) -> Ignore:
+    """The patterns of an ignore file. Raises PatternError."""
+    patterns = []
+    for line in text.removeprefix("\ufeff").splitlines():
+        if line.startswith("#") or not line.strip():
+            continue
+        word = line.strip()
+        negated = word.startswith("!")
+        word = word[1:].strip() if negated else word
+        clean = posixpath.normpath(word).lstrip("/") if word else ""
+        if not clean:
+            raise PatternError(f'"{line}" is no pattern')
+        if clean != ".":  # the context itself is never ignored
+            patterns.append(Pattern(compile_pattern(clean), negated))
+    return Ignore(patterns)
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Go's filepath.Match with `**`, as a regular expression for the whole path. Raises PatternError."""
+    out, at = [], 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "*":
+            if pattern[at : at + 1] != "*":
+                out.append("[^/]*")
+                continue
+            at += 1
+            if pattern[at : at + 1] == "/":
+                at += 1
+                out.append("(?:.*/)?")
+            else:
+                out.append(".*")
+        elif char == "?":
+            out.append("[^/]")
+        elif char == "\\" and at < len(pattern):
+            out.append(re.escape(pattern[at]))
+            at += 1
+        elif char == "[":
+            end = pattern.find("]", at + 1)
+            if end < 0:
+                raise PatternError(f'"{pattern}" lacks a closing "]"')
+            inside = pattern[at:end].replace("\\", "\\\\")
+            out.append(f"[{inside}]")
+            at = end + 1
+        else:
+            out.append(re.escape(char))
+    try:
+        return re.compile("".join(out), re.DOTALL)
+    except re.error as error:
+        raise PatternError(f'"{pattern}" is no pattern: {error}') from error
+
+
+def has_glob(word: str) -> bool:
+    return any(char in word for char in "*?[")
