@@ -37,9 +37,8 @@ from runtime.network.deleter import Deleter, Job
 from runtime.network.node import Node
 from runtime.network.plan import NetworkConfig, PortMapping
 
-LOCK_PATIENCE = (
-    10.0  # seconds a helper waits for the one before it, which ends within a request of its daemon's end
-)
+#: Seconds a helper waits for the one before it, which ends within a request of its daemon's end.
+LOCK_PATIENCE = 10.0
 
 
 class Helper:

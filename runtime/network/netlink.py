@@ -69,6 +69,13 @@ SO_RCVBUFFORCE = 33
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_IFINFO = struct.Struct("=4xiI4x")  # ifinfomsg: family and type, index, flags, change
+IFINFO_SIZE = _IFINFO.size
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+NLA_TYPE_MASK = 0x3FFF
+# include/uapi/linux/if_link.h
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS = 1, 3, 4, 10, 18, 20
+IFLA_INFO_KIND = 1
 
 
 class NetlinkError(NetworkError):
@@ -415,22 +422,42 @@ def links(sock: NetlinkSocket) -> list[Link]:
     query["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
     found = []
     for data in sock.dump(_encoded(query, RTM_GETLINK, NLM_F_DUMP, "list interfaces")):
-        msg = IfInfo(data)
-        msg.decode()
-        info = msg.get_attr("IFLA_LINKINFO")
+        # by hand: pyroute2 decodes all sixty attributes, at 0.3 ms an interface, and this is asked for every 20 s
+        index, flags = _IFINFO.unpack_from(data, _HEADER.size)
+        values = attributes(data[_HEADER.size + IFINFO_SIZE :])
         found.append(
             Link(
-                index=msg["index"],
-                name=msg.get_attr("IFLA_IFNAME"),
-                kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
-                master=msg.get_attr("IFLA_MASTER") or 0,
-                mtu=msg.get_attr("IFLA_MTU") or 0,
-                up=bool(msg["flags"] & IFF_UP),
-                alias=msg.get_attr("IFLA_IFALIAS") or "",
-                mac=msg.get_attr("IFLA_ADDRESS") or "",
+                index=index,
+                name=_text(values.get(IFLA_IFNAME)),
+                kind=_text(attributes(values.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)),
+                master=_number(values.get(IFLA_MASTER)),
+                mtu=_number(values.get(IFLA_MTU)),
+                up=bool(flags & IFF_UP),
+                alias=_text(values.get(IFLA_IFALIAS)),
+                mac=values.get(IFLA_ADDRESS, b"").hex(":"),
             )
         )
     return found
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes of a buffer by type (the last one, of several)."""
+    found, offset = {}, 0
+    while offset + 4 <= len(data):
+        size, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if size < 4:
+            break
+        found[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + size]
+        offset += (size + 3) & ~3
+    return found
+
+
+def _text(value: bytes | None) -> str:
+    return value.rstrip(b"\0").decode(errors="replace") if value else ""
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value[:4], sys.byteorder) if value else 0
 
 
 def addresses(sock: NetlinkSocket) -> list[Address]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from runtime import syscalls
 from runtime.errors import CapabilityError, NetworkError, NotFoundError, SpecError
-from runtime.network import netlink, nft
+from runtime.network import antispoof, netlink, nft
 from runtime.network.bridge import Bridge, disable_ipv6, uplink_mtu
 from runtime.network.hostports import HostPorts
 from runtime.network.ipam import LeaseStore, remembered_name
@@ -59,6 +59,7 @@ class Node:
         self._bridge = Bridge(self._route, config.bridge, self._name, self._subnet)
         self.warnings = self._set_up_bridge()
         self._heal()
+        self._senders = self._set_up_senders()
         self._nat = self._set_up_nat()
 
     # --- pods -------------------------------------------------------------------------------------------------------
@@ -100,6 +101,8 @@ class Node:
         return [lease.host_ifname for lease in leases]
 
     def finish_delete(self, uids: Sequence[str]) -> None:
+        if self._senders:  # not before their interfaces are gone
+            self._senders.forget([lease for uid in uids if (lease := self._leases.get(uid))])
         for uid in uids:
             self._leases.remove(uid)
 
@@ -113,7 +116,8 @@ class Node:
         if lease is None:
             raise NotFoundError(f"pod {uid} has no address from this node")
         links = {link.name: link for link in netlink.links(self._route)}
-        return self._lease_problems(lease, links, self._published()) + self._inside_problems(lease)
+        problems = self._lease_problems(lease, links, self._published())
+        return problems + self._sender_problems([lease]) + self._inside_problems(lease)
 
     def attachments(self) -> list[Attachment]:
         return [self._attachment(lease) for lease in self._leases.all()]
@@ -143,6 +147,9 @@ class Node:
             undo.callback(self._leases.remove, uid)
             undo.callback(self._ports.release, uid)
             self._ports.hold(uid, ports)
+            if self._senders:
+                undo.callback(self._senders.forget, [lease])
+                self._admit(lease)
             undo.callback(_delete_links, self._route, [lease.host_ifname])
             self._make_veth(lease, namespace)
             self._configure_inside(lease, namespace)
@@ -167,14 +174,24 @@ class Node:
         return changed
 
     def _publish(self, lease: Lease) -> None:
-        """Add the lease's ports to the NAT table; one that somebody flushed away is made anew."""
         assert self._nat is not None
+        self._add(self._nat, self._nat.publish, lease)
+
+    def _admit(self, lease: Lease) -> None:
+        """Hold the pod to its address from its first frame on."""
+        assert self._senders is not None
+        self._add(self._senders, self._senders.admit, lease)
+
+    def _add(
+        self, table: nft.NatTable | antispoof.SenderTable, add: Callable[[Lease], None], lease: Lease
+    ) -> None:
+        """The lease's elements, by `add`; a table that somebody flushed away is made anew."""
         try:
-            self._nat.publish(lease)
+            add(lease)
         except NetlinkError as error:
             if error.errno != errno.ENOENT:
                 raise
-            self._nat.rebuild([*(held for held in self._leases.all() if held.uid != lease.uid), lease])
+            table.rebuild([*(held for held in self._leases.all() if held.uid != lease.uid), lease])
 
     def _make_veth(self, lease: Lease, namespace: int) -> None:
         veth = netlink.new_veth(
@@ -248,6 +265,7 @@ class Node:
             host_ifname=lease.host_ifname,
             netns=lease.netns,
             ports=lease.ports,
+            antispoof=self._senders is not None,
             warnings=tuple(warnings),
         )
 
@@ -275,7 +293,7 @@ class Node:
             problems += [
                 f"nftables: {nft.describe(item)} is published for no pod" for item in published - wanted
             ]
-        return problems
+        return problems + self._sender_problems(self._leases.all(), others=True)
 
     def repair(self) -> list[str]:
         """Mend what audit() finds, as far as it can be without a pod's sandbox: a NAT table that somebody
@@ -284,6 +302,8 @@ class Node:
         if problems:
             self._set_up_bridge()
             self._heal()
+            if self._senders:
+                self._senders.rebuild(self._leases.all())
             if self._nat:
                 self._nat.rebuild(self._leases.all())
                 self._bridge.allow_loopback(guarded=True)
@@ -298,6 +318,8 @@ class Node:
             self._route, [link.name for link in netlink.links(self._route) if link.name.startswith(prefix)]
         )
         self._bridge.delete()
+        if self._senders:
+            self._senders.delete()
         self._ports.release_all()
         self._leases.clear()
 
@@ -316,6 +338,25 @@ class Node:
             if published is not None and nft.element(port, lease.ip) not in published:
                 problems.append(f"pod {lease.uid}: host port {port.describe()} is not in the NAT table")
         return problems
+
+    def _sender_problems(self, leases: Sequence[Lease], *, others: bool = False) -> list[str]:
+        """Pods that are not held to their addresses; with `others`, what is held for none of them."""
+        if self._senders is None:
+            return []
+        try:
+            admitted = self._senders.admitted()
+        except NetlinkError:  # somebody removed the table
+            admitted = set()
+        problems = [
+            f"pod {lease.uid}: nothing keeps {lease.host_ifname} from sending with other addresses than its own"
+            for lease in leases
+            if not admitted.issuperset(antispoof.elements(lease))
+        ]
+        known = {item for lease in leases for item in antispoof.elements(lease)}
+        leftover = sorted(admitted - known) if others else []
+        return problems + [
+            f"nftables: {antispoof.describe(item)} is admitted for no pod" for item in leftover
+        ]
 
     def _inside_problems(self, lease: Lease) -> list[str]:
         try:
@@ -365,6 +406,15 @@ class Node:
         for link in astray:  # somebody removed the bridge while nobody looked
             back = netlink.set_link(link.index, up=True, attributes=(("IFLA_MASTER", self._bridge.index),))
             self._route.request([back, netlink.set_hairpin(link.name)], ignore=(errno.ENODEV,))
+
+    def _set_up_senders(self) -> antispoof.SenderTable | None:
+        try:
+            table = antispoof.SenderTable(table_name(self._name), link_prefix(self._name))
+            table.rebuild(self._leases.all())
+        except CapabilityError as error:
+            self.warnings.append(f"nothing keeps pods from sending with each other's addresses: {error}")
+            return None
+        return table
 
     def _set_up_nat(self) -> nft.NatTable | None:
         try:

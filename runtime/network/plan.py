@@ -69,6 +69,7 @@ class Attachment:
     netns: str = ""
     ports: tuple[PortMapping, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    antispoof: bool = False  # what it sends with another address than its own is dropped
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -15,7 +15,7 @@ from typing import Any
 
 from runtime.errors import NotFoundError, RuntimeFault, StateError
 from runtime.oci import container as engine
-from runtime.shim import streams
+from runtime.shim import foreign, streams
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
 from runtime.shim.supervisor import Supervised
@@ -33,7 +33,7 @@ class _Starting:
 
     def __init__(
         self,
-        pending: engine.PendingExec,
+        pending: engine.PendingExec | foreign.Pending,
         request: ExecRequest,
         ends: streams.Ends,
         master: int,
@@ -74,6 +74,9 @@ class Execs:
         self._exited = exited
         self._starting: dict[str, _Starting] = {}
         self._running: dict[str, _Running] = {}
+        self._early: dict[
+            int, int
+        ] = {}  # ends of children that may be execs whose runtime has not told of them yet
 
     def start(
         self, found: Supervised, request: ExecRequest, owner: object, *, started: Started, failed: Failed
@@ -116,6 +119,10 @@ class Execs:
         if handle is None:
             return
         ends, exec_id = one.ends, one.request.exec_id
+        if isinstance(one.pending, foreign.Pending) and one.pending.master >= 0:
+            foreign.take(one.pending.master, ends.master, one.master)
+            if one.request.width and one.request.height:
+                streams.resize(ends.master, one.request.width, one.request.height)
         named = {
             "stdin": ends.stdin_w,
             "stdout": ends.stdout_r,
@@ -129,6 +136,8 @@ class Execs:
         one.pending.done()
         self._running[exec_id] = running
         one.started({"exec_id": exec_id, "pid": handle.pid, "fds": list(given)}, list(given.values()))
+        if (code := self._early.pop(handle.pid, None)) is not None:
+            self.reaped(handle.pid, code)
 
     def _overdue(self, one: _Starting) -> None:
         self._forget(one)
@@ -167,7 +176,8 @@ class Execs:
             if running.pid == pid:
                 del self._running[exec_id]
                 running.hang_up()
-                os.close(running.pidfd)
+                if running.pidfd >= 0:
+                    os.close(running.pidfd)
                 code = 128 - exit_code if exit_code < 0 else exit_code
                 event = {
                     "event": EVENT_EXEC_EXIT,
@@ -177,6 +187,10 @@ class Execs:
                 }
                 self._exited(running.owner, event)
                 return
+        if any(isinstance(one.pending, foreign.Pending) for one in self._starting.values()):
+            self._early[pid] = exit_code
+        else:
+            self._early.clear()
 
     def owner_left(self, owner: object) -> None:
         for one in [one for one in self._starting.values() if one.owner is owner]:

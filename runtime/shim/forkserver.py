@@ -5,6 +5,7 @@ memory nor its secrets. Speaks JSON packets on an inherited seqpacket socket:
 
     ← {"ready": {"pid": …}}                    once, when warm
     ← {"spare": {"pid": …}}                    each time another one stands by
+    ← {"warning": sentence}                      for the node's log
     → {"prepare": {"shim_cgroup": …, "oom_score_adj": …}}   optional: be there and have a spare before the first spawn
     → {"id": n, "sandbox": SandboxConfig}
     ← {"id": n, "ok": {"sandbox": SandboxRecord, "warnings": […]}} | {"id": n, "error": {…}}
@@ -28,15 +29,16 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from runtime import syscalls
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim import sandbox, shim, state
-from runtime.shim.immortal import fill_pools, immortalise, supported
+from runtime.shim.immortal import immortalise, supported
+from runtime.shim.packing import fill_gaps, learnt, pack
 from runtime.shim.protocol import MAX_PACKET, SandboxConfig
 from runtime.shim.rehearsal import rehearse
 
@@ -101,8 +103,13 @@ class Forkserver:
         self._inheritance: sandbox.Inheritance | None = None
         self._rehearsed = False
 
-    def announce(self) -> None:
-        """Tell the daemon that we are warm."""
+    def _warn(self, sentence: str) -> None:
+        self._send({"warning": sentence})
+
+    def announce(self, warnings: Sequence[str] = ()) -> None:
+        """Tell the daemon that we are warm, and what there is to be said about it."""
+        for warning in warnings:
+            self._warn(warning)
         self._send({"ready": {"pid": os.getpid()}})
 
     def serve(self) -> None:
@@ -125,7 +132,10 @@ class Forkserver:
     def _rehearse(self, cgroup: str) -> None:
         """Once, and only where it lasts: without immortal objects a shim copies the pages all the same."""
         if not self._rehearsed and supported():
-            rehearse(cgroup)
+            before = learnt()
+            rehearse(cgroup, self._warn)
+            pack(before)
+            rehearse(cgroup, self._warn)
             share()
         self._rehearsed = True
 
@@ -169,7 +179,7 @@ class Forkserver:
     def _bequeath(self, shim_cgroup: str, oom_score_adj: int) -> sandbox.Inheritance:
         self._inheritance, warnings = sandbox.bequeath(shim_cgroup, oom_score_adj, self._inheritance)
         for warning in warnings:
-            print(f"kubelite forkserver: {warning}", file=sys.stderr)  # noqa: T201
+            self._warn(warning)
         return self._inheritance
 
     def _spawn(self, number: object, config: SandboxConfig) -> None:
@@ -297,27 +307,29 @@ def _become_shim(control: socket.socket, report: int, flags: int, inherited: san
         os._exit(code)
 
 
-def warm_up() -> None:
-    """Do once what every shim or container would do again: compile the default seccomp profile, find the cgroups."""
-    from runtime.cgroups import layout
+def warm_up() -> list[str]:
+    """Do once what every shim or container would do again: compile the default seccomp profile, find the cgroups.
+    Returns sentences about what this machine lacks for it."""
+    from runtime import cgroups
     from runtime.security import seccomp
     from runtime.security.capabilities import DEFAULT_CAPS, last_cap
 
-    layout()
+    cgroups.warm()
     last_cap()
     # what most containers have, and `drop: [ALL]`
     profiles = [seccomp.default_profile(frozenset(caps)) for caps in (DEFAULT_CAPS, ())]
     try:
         seccomp.compile_apart(profiles)
     except RuntimeFault as fault:
-        print(f"kubelite forkserver: no seccomp here: {fault}", file=sys.stderr)  # noqa: T201
+        return [f"no seccomp here: {fault}"]
+    return []
 
 
 def share() -> None:
     """What there is now is the shims' too, for ever: neither they nor the collector shall write into its pages."""
     gc.collect()
     immortalise()
-    fill_pools()
+    fill_gaps()
     gc.freeze()
 
 
@@ -329,9 +341,9 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     daemon = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
-    warm_up()
+    warnings = warm_up()
     server = Forkserver(daemon)
     share()
-    server.announce()
+    server.announce(warnings)
     server.serve()
     os._exit(0)

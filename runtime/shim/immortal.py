@@ -16,9 +16,6 @@ import sys
 import sysconfig
 import types
 
-_GAPS = 32768  # bytes in the half-full pools of each size, as far as it pays
-_filling: list[list[bytes]] = []
-
 _IMMORTAL = 0xFFFFFFFF  # valid for 3.12, 3.13 (UINT_MAX) and 3.14 (any count with bit 31 set)
 
 
@@ -49,14 +46,6 @@ def immortalise() -> int:
     count = len(known)
     known.clear()
     return count
-
-
-def fill_pools() -> None:
-    """Leave no gap for a child's new objects to go into: a page here and there would be copied for each. pymalloc has
-    pools of one size up to 512 bytes; those half full at this moment are filled with blocks that are kept, and what
-    comes after begins new ones, side by side."""
-    for size in range(48, 513, 16):  # an empty bytes object has 33
-        _filling.append([bytes(size - 33) for _ in range(_GAPS // size)])
 
 
 def _reachable(roots: list[object]) -> dict[int, object]:

@@ -96,7 +96,6 @@ class LogFile:
         self.path = path
         self.lost_lines = 0  # since the last marker
         self.lost_bytes = 0
-        self.total_lost_lines = 0
         self._max_bytes = max_bytes
         self._max_files = max(max_files, 1)
         self._fd = -1
@@ -190,7 +189,6 @@ class LogFile:
     def _lose(self, lines: bytes) -> None:
         count = lines.count(b"\n")
         self.lost_lines += count
-        self.total_lost_lines += count
         self.lost_bytes += len(lines)
 
     def _usable(self) -> bool:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 VERSION = 1
+ID_RANGE = 65536  # ids in a pod's user namespace, as kubelet's
 MAX_PACKET = 256 * 1024
 
 EVENT_EXIT = "exit"  # {"event": "exit", "container": ContainerRecord}
@@ -28,8 +29,8 @@ class Op(StrEnum):
     STATE = "state"  # {} -> {"sandbox": SandboxRecord}
     SUBSCRIBE = "subscribe"  # {} -> {"sandbox": SandboxRecord}; events follow on this connection
     ANNOTATE = "annotate"  # {"annotations": {k: v}} -> {"sandbox": SandboxRecord} (older: {}): kept in it
-    CREATE = "create"  # CreateContainer -> {"container": ContainerRecord}
-    START = "start"  # {"container_id"} -> {"container": ContainerRecord}
+    CREATE = "create"  # CreateContainer -> {"container": ContainerRecord, "times": runtime.oci.job.written}
+    START = "start"  # {"container_id"} -> {"container": ContainerRecord, "times"}
     STOP = "stop"  # {"container_id", "signal": int, "grace": seconds} -> {}: signal now, SIGKILL at the end
     #                of grace, by the shim itself (it outlives the daemon); again = shrink the remaining grace only;
     #                signal 0 = only the deadline, the signal comes with another STOP and a grace of its own
@@ -41,8 +42,12 @@ class Op(StrEnum):
     EXEC = (
         "exec"  # ExecRequest -> {"exec_id", "pid"} + fds: tty: [master]; else [stdin_w, stdout_r, stderr_r]
     )
-    RESIZE = "resize"  # {"exec_id", "width", "height"} -> {}
-    ATTACH_FDS = "attach"  # {"container_id"} -> {} + fds of the container's own stdin_w (if it has one)
+    RESIZE = "resize"  # {"exec_id" (or a container's id), "width", "height"} -> {}
+    ATTACH_FDS = (
+        "attach"  # {"container_id", "once"?} -> {} + fds of the container's own stdin_w (if it has one);
+    )
+    #                        once = the shim lets go of it: its end of input is the client's to say
+    TAP = "tap"  # {"container_id"} -> {} + fds: its output from now on: tty: [both]; else [stdout, stderr]
     ROTATE = "rotate"  # {"container_id"} -> {}: rotate its log now
     SHUTDOWN = (
         "shutdown"  # {"force": bool} -> {}: refuse (StateError) while containers live unless force; remove
@@ -84,6 +89,8 @@ class SandboxConfig(_Record):
     host_network: bool = False
     host_ipc: bool = False
     host_pid: bool = False
+    share_pid: bool = False  # the containers share one process namespace, whose first process is a pause
+    id_base: int = 0  # > 0: a user namespace of the pod's own, whose root is this host id (ID_RANGE of them)
     resources: dict[str, Any] = field(default_factory=dict)  # OCI linux.resources of the pod's own cgroup
     sysctls: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(
@@ -100,6 +107,7 @@ class RootfsOverlay(_Record):
     lower: list[str]  # layer directories, topmost FIRST (overlayfs's own order)
     upper: str
     work: str
+    portable: bool = False  # the upper directory will be a layer: no redirects, no metadata without its file
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,7 @@ class CreateContainer(_Record):
     stdin: bool = False  # keep a stdin pipe open for attach
     tty: bool = False
     termination_message_path: str = ""  # host path of the file mounted into the container, "" = none
+    runtime: str = ""  # path of another OCI runtime that makes it, "" = the shim's own engine
     labels: dict[str, str] = field(
         default_factory=dict
     )  # spec hash, image, image id: given back in the record
@@ -164,6 +173,7 @@ class SandboxRecord(_Record):
     host_network: bool
     annotations: dict[str, str] = field(default_factory=dict)
     containers: list[dict[str, Any]] = field(default_factory=list)  # ContainerRecord
+    pause: int = 0  # pid of the pod's pause process (runtime.shim.pause); 0 = it has none
 
 
 @dataclass(frozen=True, slots=True)

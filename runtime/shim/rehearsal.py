@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import socket
-import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -36,15 +36,15 @@ from runtime.shim.supervisor import Supervised, Supervisor
 ROUNDS = 4  # since 3.12 byte code is specialised when it runs for the second time; some of it runs in turns
 
 
-def rehearse(cgroup: str, *, rounds: int = ROUNDS) -> None:
-    """`cgroup`: the caller's own. What fails is said on stderr, and costs the next shims their head start only."""
+def rehearse(cgroup: str, warn: Callable[[str], None], *, rounds: int = ROUNDS) -> None:
+    """`cgroup`: the caller's own. What fails is told `warn`, and costs the next shims their head start only."""
     before = signal.getsignal(signal.SIGCHLD)
     try:
         for _ in range(rounds):
             with ExitStack() as stack:
                 _play(cgroup, stack)
     except (RuntimeFault, OSError) as error:
-        print(f"kubelite forkserver: the rehearsal ended early: {error}", file=sys.stderr)  # noqa: T201
+        warn(f"the rehearsal ended early: {error}")
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, before)
@@ -61,7 +61,6 @@ def _reap_who_died_meanwhile() -> None:
 
 def _play(cgroup: str, stack: ExitStack) -> None:
     directory = _nowhere(stack)
-    _converse(cgroup, directory, stack)
     _contain(cgroup, directory, stack)
     root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     stack.callback(os.close, root.fd)
@@ -71,6 +70,7 @@ def _play(cgroup: str, stack: ExitStack) -> None:
         operation.describe()
         if isinstance(operation, DeviceNode | DevLinks | MakeDirectory):
             operation.execute(root)
+    _converse(cgroup, directory, stack)  # last: what it asks of types is then in the interpreter's cache
 
 
 def _nowhere(stack: ExitStack) -> str:

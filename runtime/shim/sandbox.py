@@ -15,12 +15,16 @@ import socket
 import struct
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runtime import syscalls
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.errors import SpecError, SyscallError
-from runtime.shim.protocol import SandboxConfig
+from runtime.shim.protocol import ID_RANGE, SandboxConfig
 from runtime.shim.state import LOG
+
+if TYPE_CHECKING:
+    from runtime.shim.pause import Pause
 
 _SIOCSIFFLAGS = 0x8914
 _LO_UP = struct.pack("16sH22x", b"lo", 1)  # struct ifreq: name, flags = IFF_UP
@@ -78,6 +82,8 @@ def bequeath(
 
 def namespaces(config: SandboxConfig) -> int:
     """The CLONE_NEW* flags of a sandbox. hostNetwork shares the host's name too."""
+    if config.id_base:
+        return 0  # they are made with the pod's user namespace, by its pause
     flags = 0 if config.host_network else syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS
     return flags if config.host_ipc else flags | syscalls.CLONE_NEWIPC
 
@@ -93,16 +99,19 @@ def become_daemon(keep: set[int], flags: int) -> None:
     if flags:
         syscalls.unshare(flags)
     if flags & syscalls.CLONE_NEWNET:
-        _loopback_up()
+        loopback_up()
 
 
-def set_up(config: SandboxConfig, inherited: Inheritance, undo: ExitStack) -> tuple[Cgroup, list[str]]:
-    """Be this pod's: log, name in ps, host name, sysctls, the pod's cgroup. Returns that and what this machine could
-    not give. Namespaces need no undo: they go with the process."""
+def set_up(
+    config: SandboxConfig, inherited: Inheritance, undo: ExitStack
+) -> tuple[Cgroup, Pause | None, list[str]]:
+    """Be this pod's: log, name in ps, host name, sysctls, the pod's pause process and cgroup. Returns those and what
+    this machine could not give. Namespaces need no undo: they go with the process."""
     log = os.open(f"{config.run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
     os.close(log)
     _set_title(config.uid, inherited.arguments)
+    held = _pause(config, undo) if config.share_pid or config.id_base else None
     if not config.host_network:
         syscalls.sethostname(config.hostname)
     for key, value in config.sysctls.items():
@@ -110,10 +119,22 @@ def set_up(config: SandboxConfig, inherited: Inheritance, undo: ExitStack) -> tu
     pod = open_cgroup(config.cgroup)
     undo.callback(pod.remove)
     pod.create()
-    return pod, pod.apply(config.resources) if config.resources else []
+    return pod, held, pod.apply(config.resources) if config.resources else []
 
 
-def _loopback_up() -> None:
+def _pause(config: SandboxConfig, undo: ExitStack) -> Pause:
+    from runtime.shim import pause  # few pods have one
+
+    maps = [{"containerID": 0, "hostID": config.id_base, "size": ID_RANGE}] if config.id_base else []
+    held = pause.start(processes=config.share_pid, id_maps=maps)
+    undo.callback(held.end)
+    if config.id_base:
+        pause.join(held)
+        loopback_up()
+    return held
+
+
+def loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         fcntl.ioctl(control, _SIOCSIFFLAGS, _LO_UP)
 

@@ -17,12 +17,12 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.cgroups import Cgroup
 from runtime.errors import RuntimeFault, StateError
 from runtime.security import seccomp
-from runtime.shim import sandbox, state
+from runtime.shim import sandbox, state, streams
 from runtime.shim.exec import Execs
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import (
@@ -37,6 +37,9 @@ from runtime.shim.protocol import (
 )
 from runtime.shim.server import Answer, Client, Server, answer_later
 from runtime.shim.supervisor import Supervised, Supervisor
+
+if TYPE_CHECKING:
+    from runtime.shim.pause import Pause
 
 SHUTDOWN_SECONDS = 10.0  # a forced shutdown waits so long for killed processes (uninterruptible ones) to die
 REWRITE_SECONDS = 1.0
@@ -58,8 +61,8 @@ def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inhe
         control.close()
         undo.callback(state.remove_run_dir, config.run_dir)
         seccomp.stay_small(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")
-        pod, warnings = sandbox.set_up(config, inherited, undo)
-        shim = Shim(config, pod, listener)
+        pod, pause, warnings = sandbox.set_up(config, inherited, undo)
+        shim = Shim(config, pod, listener, pause)
         shim.write_state()
         _tell(report, {"ok": {"sandbox": shim.record().to_json(), "warnings": warnings}})
         undo.pop_all()
@@ -97,9 +100,12 @@ def _undo_and_tell(undo: ExitStack, report: int, error: BaseException) -> None:
 class Shim:
     """Wires loop, server, supervisor and execs together and answers the operations of protocol.Op."""
 
-    def __init__(self, config: SandboxConfig, pod: Cgroup, listener: socket.socket) -> None:
+    def __init__(
+        self, config: SandboxConfig, pod: Cgroup, listener: socket.socket, pause: Pause | None = None
+    ) -> None:
         self.config = config
         self._pod = pod
+        self._pause = pause
         self._annotations = dict(config.annotations)
         self._pid = os.getpid()
         self._pid_start = state.process_start(self._pid)
@@ -123,6 +129,7 @@ class Shim:
             Op.EXEC: self._op_exec,
             Op.RESIZE: self._op_resize,
             Op.ATTACH_FDS: self._op_attach,
+            Op.TAP: self._op_tap,
             Op.ROTATE: self._op_rotate,
             Op.SHUTDOWN: self._op_shutdown,
         }
@@ -141,6 +148,7 @@ class Shim:
             hostname=self.config.hostname,
             host_network=self.config.host_network,
             annotations=self._annotations,
+            pause=self._pause.pid if self._pause is not None else 0,
             containers=[c.record().to_json() for c in self._supervisor.containers.values()],
         )
 
@@ -172,6 +180,8 @@ class Shim:
         self._server.publish({"event": EVENT_EXIT, "container": container.record().to_json()})
         if self._shutdown is not None and not self._supervisor.live:
             self._finish_shutdown()
+        elif self._pause is not None and self._pause.pid == 0:
+            self._give_up()
 
     def close(self) -> None:
         """Hang up on everybody, and listen no more."""
@@ -183,6 +193,12 @@ class Shim:
         self._supervisor.reap()
 
     def _other_child(self, pid: int, exit_code: int) -> None:
+        if self._pause is not None and pid == self._pause.pid:
+            self.complain(f"the pod's pause process has ended (exit code {exit_code}): so does the sandbox")
+            self._pause = self._pause.gone()
+            self._supervisor.kill_all()
+            self._give_up()
+            return
         self._execs.reaped(pid, exit_code)  # or an orphan of the pod: reaped is all it needed
 
     def _exec_exited(self, owner: object, event: dict[str, Any]) -> None:
@@ -219,11 +235,12 @@ class Shim:
         made = self._supervisor.create(_parse(CreateContainer, args))
         for warning in made.handle.warnings:
             self.complain(f"container {made.request.name}: {warning}")
-        return {"container": made.record().to_json(), "warnings": list(made.handle.warnings)}, []
+        warnings = list(made.handle.warnings)
+        return {"container": made.record().to_json(), "warnings": warnings, "times": made.handle.times}, []
 
     def _op_start(self, _client: Client, args: dict[str, Any]) -> Answer:
         started = self._supervisor.start(_text(args, "container_id"))
-        return {"container": started.record().to_json()}, []
+        return {"container": started.record().to_json(), "times": started.handle.times}, []
 
     def _op_stop(self, _client: Client, args: dict[str, Any]) -> Answer:
         number, grace = int(_number(args, "signal")), _number(args, "grace")
@@ -263,13 +280,29 @@ class Shim:
         )
 
     def _op_resize(self, _client: Client, args: dict[str, Any]) -> Answer:
-        self._execs.resize(_text(args, "exec_id"), int(_number(args, "width")), int(_number(args, "height")))
+        name, width, height = (
+            _text(args, "exec_id"),
+            int(_number(args, "width")),
+            int(_number(args, "height")),
+        )
+        own = self._supervisor.containers.get(name)
+        if own is None:
+            self._execs.resize(name, width, height)
+        elif own.master >= 0:
+            streams.resize(own.master, width, height)
         return {}, []
 
     def _op_attach(self, _client: Client, args: dict[str, Any]) -> Answer:
         found = self._supervisor.get(_text(args, "container_id"))
         end = found.master if found.master >= 0 else found.stdin_w
+        if end >= 0 and args.get("once") and end == found.stdin_w:
+            found.stdin_w = -1  # the end of input is when the one who has it now closes it
+            return {}, [end]
         return {}, [os.dup(end)] if end >= 0 else []
+
+    def _op_tap(self, _client: Client, args: dict[str, Any]) -> Answer:
+        found = self._supervisor.running(_text(args, "container_id"))
+        return {}, [stream.tap() for stream in found.outputs]
 
     def _op_rotate(self, _client: Client, args: dict[str, Any]) -> Answer:
         found = self._supervisor.get(_text(args, "container_id"))
@@ -282,6 +315,13 @@ class Shim:
         return {}, []
 
     # --- the end ---
+
+    def _give_up(self) -> None:
+        """Without its pause no container can be made in this sandbox: when the last one has ended we end, and the
+        daemon, which finds what we wrote, makes a new one."""
+        if not self._supervisor.live:
+            self.close()
+            self.loop.stop()
 
     def _op_shutdown(self, client: Client, args: dict[str, Any]) -> Answer | None:
         live = self._supervisor.live
@@ -301,6 +341,9 @@ class Shim:
         assert self._shutdown is not None
         client, number, timer = self._shutdown
         try:
+            if self._pause is not None and self._pause.pid:
+                self._pause.end()
+                self._pause = None
             self._supervisor.remove_cgroups()  # inner ones first: each is then one rmdir(2) a hierarchy
             self._pod.remove()
         except RuntimeFault as fault:

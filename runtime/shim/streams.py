@@ -36,6 +36,7 @@ class Stream:
         self._log = log
         self._splitter = LineSplitter(name)
         self._on_end = on_end
+        self._taps: list[int] = []
         os.set_blocking(fd, False)
         loop.watch(fd, self._readable)
 
@@ -59,9 +60,32 @@ class Stream:
         if not data:
             self.close()
             self._on_end()
-        elif self._log is not None:
-            self._log.write(self._splitter.feed(data, time.time_ns()))
+        else:
+            for tap in self._taps[:]:
+                self._give(tap, data)
+            if self._log is not None:
+                self._log.write(self._splitter.feed(data, time.time_ns()))
         return len(data)
+
+    def tap(self) -> int:
+        """A descriptor that gets all that comes from here on, until its end. Who does not read is let go of: neither
+        the container nor its log waits for him."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(write, False)
+        if self.open:
+            self._taps.append(write)
+        else:
+            os.close(write)
+        return read
+
+    def _give(self, tap: int, data: bytes) -> None:
+        try:
+            done = os.write(tap, data) == len(data)
+        except OSError:  # full, or nobody is there
+            done = False
+        if not done:
+            self._taps.remove(tap)
+            os.close(tap)
 
     def drain(self) -> None:
         """Read what is in there now, without waiting."""
@@ -79,6 +103,9 @@ class Stream:
         self._loop.unwatch(self._fd)
         os.close(self._fd)
         self._fd = -1
+        for tap in self._taps:
+            os.close(tap)
+        self._taps.clear()
         if self._log is not None:
             self._log.write(self._splitter.finish(time.time_ns()))
 

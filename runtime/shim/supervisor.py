@@ -12,7 +12,6 @@ for DRAIN_SECONDS, no longer); only then is the record `stopped` and the event s
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import time
@@ -20,9 +19,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from runtime.errors import NotFoundError, RuntimeFault, SpecError, StateError, SyscallError
+from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.shim import streams
+from runtime.oci import shape
+from runtime.shim import foreign, streams
 from runtime.shim.logs import LogFile
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContainer, RootfsOverlay
@@ -36,7 +36,7 @@ START_FAILED = 128  # exit code of a container whose program could not be execut
 class Supervised:
     """One container instance. Facts are plain attributes; `record()` is what others see of them."""
 
-    def __init__(self, request: CreateContainer, handle: engine.Container) -> None:
+    def __init__(self, request: CreateContainer, handle: engine.Container | foreign.Foreign) -> None:
         self.request = request
         self.handle = handle
         self.status = ContainerStatus.CREATED
@@ -146,6 +146,20 @@ class Supervisor:
         if request.container_id in self.containers:
             raise StateError(f"container {request.container_id} exists already", reason="AlreadyExists")
         spec = _read_spec(request.bundle)
+        try:
+            made = self._make(request, spec)
+        except StartError as fault:  # another runtime's: it says at create what cannot be executed
+            made = Supervised(
+                request, foreign.absent(request.runtime, request.container_id, request.bundle, spec)
+            )
+            self.containers[request.container_id] = made
+            self._start_failed(made, fault)
+            raise
+        self.containers[request.container_id] = made
+        self._changed(made)
+        return made
+
+    def _make(self, request: CreateContainer, spec: dict[str, Any]) -> Supervised:
         with ExitStack() as undo:
             log = _open_log(request, undo)
             ends: streams.Ends = (
@@ -162,8 +176,6 @@ class Supervisor:
         made.own_pid_namespace = _has_own_pid_namespace(spec)
         if request.termination_message_path:
             made.labels.setdefault("kubelite.io/termination-message-path", request.termination_message_path)
-        self.containers[request.container_id] = made
-        self._changed(made)
         return made
 
     def _take_ends(self, made: Supervised, ends: streams.Ends, log: LogFile | None) -> None:
@@ -327,11 +339,23 @@ class Supervisor:
         self._changed(found)
 
 
-def _engine_create(request: CreateContainer, spec: dict[str, Any], ends: streams.Ends) -> engine.Container:
+def _engine_create(
+    request: CreateContainer, spec: dict[str, Any], ends: streams.Ends
+) -> engine.Container | foreign.Foreign:
     cgroup_path = (spec.get("linux") or {}).get("cgroupsPath") or ""
     if not cgroup_path:
         raise SpecError(f"linux.cgroupsPath is missing in {request.bundle}/config.json")
     _die_together(spec)
+    if request.runtime:
+        return foreign.create(
+            spec,
+            runtime=request.runtime,
+            container_id=request.container_id,
+            bundle=request.bundle,
+            stdio=engine.Stdio(ends.stdin, ends.stdout, ends.stderr),
+            overlay=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
+            masters=(ends.master, ends.stdout_r) if request.tty else (),
+        )
     return engine.create(
         spec,  # type: ignore[arg-type]
         container_id=request.container_id,
@@ -368,11 +392,9 @@ def _open_log(request: CreateContainer, undo: ExitStack) -> LogFile | None:
 
 def _read_spec(bundle: str) -> dict[str, Any]:
     try:
-        spec = json.loads(read_bytes(f"{bundle}/config.json"))
+        spec = shape.parse(read_bytes(f"{bundle}/config.json"), f"{bundle}/config.json")
     except OSError as error:
         raise SpecError(f"{bundle}/config.json cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise SpecError(f"{bundle}/config.json is not JSON: {error}") from error
     if not isinstance(spec, dict):
         raise SpecError(f"{bundle}/config.json is not a JSON object")
     return spec

@@ -1,0 +1,406 @@
+"""Containers of a pod that another OCI runtime makes (a pod's runtimeClassName), by its command line: create, start,
+exec, kill, update, delete, with the config.json that our own engine would have got (runtime-spec runtime.md,
+"Operations"; flags as runc spells them).
+
+What the shim does for a container stays the shim's: its pipes or terminal, its log, its exit code. The command's
+container is the shim's child all the same, because the shim is the subreaper of what a command leaves behind. The
+command runs in a mount namespace of its own, where the overlay is mounted: nothing of it appears on the host.
+
+Commands are waited for, with a limit, but exec, which a container can hold up: `Pending` is looked at by the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from runtime import syscalls as sc
+from runtime.cgroups import Cgroup, layout, open_cgroup
+from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError, SyscallError
+from runtime.oci import container as engine
+from runtime.oci import ending, hooks, init_steps, prepare, rootfs, shape
+from runtime.oci import spec as oci
+from runtime.shim.protocol import RootfsOverlay
+
+SECONDS = 60.0  # one command
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_ALL_SIGNALS = frozenset(range(1, signal.NSIG)) - {32, 33}  # those are the C library's
+
+
+@dataclass(slots=True)
+class Runtime:
+    """A runtime's command for one container. What it keeps is in the container's bundle, and goes with that."""
+
+    path: str
+    bundle: str
+
+    def command(self, log: str, *args: str) -> list[str]:
+        return [
+            self.path, "--root", f"{self.bundle}/runtime", "--log", log, "--log-format", "json", *args
+        ]  # fmt: skip
+
+    def run(
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        stdio: engine.Stdio | None = None,
+        root: rootfs.RootMount | None = None,
+    ) -> None:
+        """To its end. RuntimeFault with the runtime's own words when it fails."""
+        log = f"{self.bundle}/{args[0]}.log"
+        with contextlib.ExitStack() as stack:
+            given = _memory(stdin, stack)
+            null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+            stack.callback(os.close, null)
+            pid, pidfd = spawn(self.command(log, *args), stdio or engine.Stdio(given, null, null), root)
+            stack.callback(os.close, pidfd)
+            code = _wait(pid, pidfd)
+            said = last_error(log)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(log)
+        if code != 0:
+            nothing = f"{os.path.basename(self.path)} {args[0]} ended with code {code} and said nothing"
+            raise RuntimeFault(said or nothing, reason="RuntimeError")
+
+
+@dataclass(slots=True)
+class Foreign:
+    """What `engine.Container` is for our own engine; `pid` 0 when it was never made."""
+
+    id: str
+    pid: int
+    pidfd: int
+    cgroup: Cgroup
+    spec: dict[str, Any]
+    runtime: Runtime
+    warnings: tuple[str, ...] = ()
+    times: str = ""  # of steps that are the runtime's own
+
+    def start(self) -> None:
+        try:
+            self.runtime.run("start", self.id)
+        except RuntimeFault as fault:
+            raise StartError(str(fault)) from fault
+
+    def kill(self, number: int, *, everything: bool = False) -> None:
+        """StateError when its init is gone. `everything`: all of its cgroup, which is ours to see."""
+        if self.pid == 0 or ending.wait_dead(self.pidfd):
+            raise StateError(f"container {self.id} is not running")
+        if everything and number == signal.SIGKILL:
+            self.cgroup.kill()
+            return
+        try:
+            self.runtime.run("kill", *(["--all"] if everything else []), self.id, str(number))
+        except RuntimeFault as fault:
+            raise StateError(str(fault)) from fault
+
+    def begin_exec(
+        self, process: dict[str, Any], *, stdio: engine.Stdio, console_slave: int | None = None
+    ) -> Pending:
+        wanted: Any = {
+            **prepare.inherited(self.spec["process"]),
+            **process,
+            "terminal": console_slave is not None,
+        }
+        return Pending.begin(self, dict(oci.process(wanted)), stdio)
+
+    def update(self, resources: dict[str, Any]) -> list[str]:
+        self.runtime.run(
+            "update", "--resources", "-", self.id, stdin=json.dumps(_for_here(resources)).encode()
+        )
+        return []
+
+    def delete(self) -> None:
+        """Idempotent. Its cgroup is removed even where the runtime has gone meanwhile."""
+        with contextlib.suppress(RuntimeFault, OSError):
+            self.runtime.run("delete", "--force", self.id)
+        self.cgroup.remove()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def absent(path: str, container_id: str, bundle: str, spec: dict[str, Any]) -> Foreign:
+    """For the record of one that could not be made."""
+    return Foreign(
+        container_id, 0, -1, open_cgroup(spec["linux"]["cgroupsPath"]), spec, Runtime(path, bundle)
+    )
+
+
+def create(
+    spec: dict[str, Any],
+    *,
+    runtime: str,
+    container_id: str,
+    bundle: str,
+    stdio: engine.Stdio,
+    overlay: RootfsOverlay | None,
+    masters: tuple[int, ...] = (),
+) -> Foreign:
+    """A container at its gate. `masters`: with a terminal, the descriptors that become its master.
+    StartError in the runtime's words; nothing is left then."""
+    valid = oci.validate(spec)
+    root = rootfs.plan(valid, bundle=bundle, overlay=overlay).root if overlay is not None else None
+    made = absent(runtime, container_id, bundle, spec)
+    made.warnings = _adapt(bundle, spec)
+    pid_file = f"{bundle}/pid"
+    args = ["create", "--bundle", bundle, "--pid-file", pid_file]
+    with contextlib.ExitStack() as stack:
+        console = stack.enter_context(_console(bundle)) if masters else None
+        if console is not None:
+            args += ["--console-socket", console[1]]
+            stdio = _nothing(stack)
+        try:
+            os.makedirs(f"{bundle}/runtime", mode=0o700, exist_ok=True)
+            made.runtime.run(*args, container_id, stdio=stdio, root=root)
+            made.pid = _read_pid(pid_file)
+            made.pidfd = sc.pidfd_open(made.pid)
+            if console is not None:
+                take(_receive(console[0]), *masters)
+        except (RuntimeFault, OSError) as error:
+            with contextlib.suppress(RuntimeFault):
+                made.delete()
+            name = os.path.basename(runtime)
+            raise StartError(f"OCI runtime create failed: {name}: {error}") from error
+    return made
+
+
+def _adapt(bundle: str, spec: dict[str, Any]) -> tuple[str, ...]:
+    """config.json as another runtime takes it on this machine, written where it looks for it; what was changed."""
+    warnings = []
+    linux, process = spec["linux"], spec["process"]
+    linux["resources"] = _for_here(linux.get("resources") or {})
+    score, floor = process.get("oomScoreAdj"), _own_oom_score()
+    if score is not None and score < floor and not _may_lower_oom_score():
+        process["oomScoreAdj"] = floor  # runc fails where our engine warns
+        warnings.append(f"oom_score_adj {score} was not set: lowering it needs CAP_SYS_RESOURCE")
+    with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
+        json.dump(spec, file)
+    return tuple(warnings)
+
+
+def _for_here(resources: dict[str, Any]) -> dict[str, Any]:
+    """Without `unified` where there is no cgroup v2 to write it to: runc refuses it there."""
+    return (
+        resources if not layout().v1 else {key: value for key, value in resources.items() if key != "unified"}
+    )
+
+
+def _own_oom_score() -> int:
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        return int(file.read())
+
+
+def _may_lower_oom_score() -> bool:
+    from runtime.security import capabilities
+
+    return bool(sc.capget()[0] >> capabilities.NUMBERS["CAP_SYS_RESOURCE"] & 1)
+
+
+# --- exec ---
+
+
+@dataclass(slots=True)
+class Pending:
+    """`exec --detach` on its way: what `engine.PendingExec` is for our own engine. `pid` is the command's; `channel` is
+    readable when that has ended. `master`: its terminal, the caller's when `step` has given the handle."""
+
+    pid: int
+    channel: _Watched
+    container: Foreign
+    files: str  # what the names of its files begin with
+    console: tuple[socket.socket, str] | None
+    stack: contextlib.ExitStack
+    master: int = -1
+
+    @classmethod
+    def begin(cls, container: Foreign, process: dict[str, Any], stdio: engine.Stdio) -> Pending:
+        files = f"{container.runtime.bundle}/exec-{os.urandom(6).hex()}"
+        with contextlib.ExitStack() as stack:
+            for suffix in ("json", "pid", "log"):
+                stack.callback(_unlink, f"{files}.{suffix}")
+            with open(f"{files}.json", "w", encoding="utf-8") as file:
+                json.dump(process, file)
+            args = ["exec", "--detach", "--process", f"{files}.json", "--pid-file", f"{files}.pid"]
+            console = None
+            if process["terminal"]:
+                console = stack.enter_context(_console(container.runtime.bundle))
+                args += ["--console-socket", console[1]]
+                stdio = _nothing(stack)
+            command = container.runtime.command(f"{files}.log", *args, container.id)
+            pid, pidfd = spawn(command, stdio, None)
+            return cls(pid, _Watched(pidfd), container, files, console, stack.pop_all())
+
+    def step(self) -> engine.ExecHandle | None:
+        """The handle when the command has ended well, None while it runs. Its `pidfd` is -1 when the process has ended,
+        and was reaped, already."""
+        if not ending.wait_dead(self.channel.fileno()):
+            return None
+        try:
+            pid = _read_pid(f"{self.files}.pid")
+        except (OSError, ValueError):
+            raise StartError(last_error(f"{self.files}.log") or "the runtime's exec said nothing") from None
+        if self.console is not None:
+            self.master = _receive(self.console[0])
+        try:
+            return engine.ExecHandle(pid, sc.pidfd_open(pid))
+        except SyscallError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            return engine.ExecHandle(pid, -1)
+
+    def done(self) -> None:
+        self.channel.close()
+        self.stack.close()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.channel.fileno(), signal.SIGKILL)
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # what it had begun goes too; both are reaped as any child
+            os.kill(_read_pid(f"{self.files}.pid"), signal.SIGKILL)
+        self.done()
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A descriptor as the loop wants it."""
+
+    fd: int
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+# --- what a command is made of ---
+
+
+def spawn(argv: list[str], stdio: engine.Stdio, root: rootfs.RootMount | None) -> tuple[int, int]:
+    """The pid and a pidfd of `argv`. With `root`: in a mount namespace where that is mounted. Raises NotFoundError,
+    SyscallError or what the mount said, when it cannot be executed."""
+    report, report_w = os.pipe2(os.O_CLOEXEC)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    try:
+        flags = sc.CLONE_CLEAR_SIGHAND | (sc.CLONE_NEWNS if root is not None else 0)
+        pid, pidfd = sc.clone3(flags, exit_signal=signal.SIGCHLD)
+        if pid == 0:
+            _become(argv, stdio, root, report_w)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(report_w)
+    with os.fdopen(report, "rb") as file:
+        said = file.read().decode()
+    if said:
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+        raise NotFoundError(said)
+    return pid, pidfd
+
+
+def _become(argv: list[str], stdio: engine.Stdio, root: rootfs.RootMount | None, report: int) -> NoReturn:
+    try:
+        init_steps.default_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if root is not None:
+            os.close(root.execute().fd)
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in stdio]
+        for number, fd in enumerate(high):
+            os.dup2(fd, number)
+        os.execve(argv[0], argv, _ENVIRONMENT)
+    except BaseException as error:  # noqa: BLE001 - nothing may escape into the parent's code
+        os.write(report, f"{argv[0]}: {error}".encode(errors="replace"))
+    finally:
+        os._exit(127)
+
+
+def _wait(pid: int, pidfd: int) -> int:
+    if not ending.wait_dead(pidfd, SECONDS):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def last_error(log: str) -> str:
+    """The last line of an error in a runtime's JSON log: "" when there is none."""
+    found = ""
+    with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with contextlib.suppress(RuntimeFault):
+                entry = shape.parse(line.encode(), log)
+                if isinstance(entry, dict) and entry.get("level") in ("error", "fatal"):
+                    found = str(entry.get("msg", ""))
+    return found
+
+
+def _read_pid(path: str) -> int:
+    with open(path, encoding="ascii") as file:
+        return int(file.read())
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _memory(content: bytes, stack: contextlib.ExitStack) -> int:
+    fd = hooks._memory("stdin", content)
+    stack.callback(os.close, fd)
+    return fd
+
+
+@contextlib.contextmanager
+def _console(directory: str) -> Iterator[tuple[socket.socket, str]]:
+    """A listening socket, and its path in a form that is short enough for an address, wherever the bundle is."""
+    name = f"console-{os.urandom(6).hex()}"
+    holder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            path = f"/proc/{os.getpid()}/fd/{holder}/{name}"
+            listener.bind(path)
+            listener.listen(1)
+            try:
+                yield listener, path
+            finally:
+                _unlink(f"{directory}/{name}")
+    finally:
+        os.close(holder)
+
+
+def _receive(listener: socket.socket) -> int:
+    """The master that the runtime has sent before it ended."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    if not poll.poll(0):
+        raise StateError("the runtime has sent no terminal")
+    with listener.accept()[0] as sender:
+        _, fds, _, _ = socket.recv_fds(sender, 4096, 1)
+    if not fds:
+        raise StateError("the runtime has sent no terminal")
+    return fds[0]
+
+
+def take(received: int, *fds: int) -> None:
+    """Let `fds` be the terminal's master from now on."""
+    for fd in fds:
+        os.dup2(received, fd, inheritable=False)
+    os.close(received)
+
+
+def _nothing(stack: contextlib.ExitStack) -> engine.Stdio:
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    stack.callback(os.close, null)
+    return engine.Stdio(null, null, null)

@@ -1,0 +1,144 @@
+"""A pod's pause process: the first of its shared process namespace, or the holder of its user namespace, or both.
+
+Most pods have none. One is made for `shareProcessNamespace` (somebody has to be process 1 there, to inherit orphans and
+to be reaped from) and for `hostUsers: false` (a user namespace needs a process to be made, and the pod's network, IPC
+and UTS namespaces must be made in it to be its root's).
+
+It ignores SIGCHLD, so the kernel itself reaps what is left to it, and does nothing but pause(2): a sealed program of
+a few hundred bytes (`runtime.oci.stub`), without capabilities, as user 65535, on an empty read-only root, with nothing
+open. Whoever shares its namespace finds nothing in /proc/1 to use. It dies with the shim, and everybody in its process
+namespace with it (pid_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from runtime import syscalls as sc
+from runtime.errors import StateError
+from runtime.oci import birth, idmap, stub
+
+NOBODY = 65535  # upstream's pause image runs as it, too; the last id of a pod's range
+POD_NAMESPACES = sc.CLONE_NEWNET | sc.CLONE_NEWUTS | sc.CLONE_NEWIPC
+_SECONDS = 10.0  # to become it
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A child of ours: reaped by us, ended by `end`."""
+
+    pid: int
+    pidfd: int
+
+    def end(self) -> None:
+        birth.end(self.pidfd)
+
+    def gone(self) -> Pause:
+        """What is left of it once it was reaped."""
+        os.close(self.pidfd)
+        return Pause(0, -1)
+
+
+def start(*, processes: bool, id_maps: Iterable[Mapping[str, Any]] = ()) -> Pause:
+    """Make it: in a process namespace of its own (`processes`), in a user namespace with these mappings (for users and
+    groups) and POD_NAMESPACES that belong to it. Raises SyscallError, StateError; nothing is left of what fails."""
+    maps = list(id_maps)
+    flags = sc.CLONE_NEWNS | (sc.CLONE_NEWPID if processes else 0)
+    if maps:
+        flags |= sc.CLONE_NEWUSER | POD_NAMESPACES
+    said_read, said_write = os.pipe2(os.O_CLOEXEC)
+    go_read, go_write = os.pipe2(os.O_CLOEXEC)
+    us = sc.pidfd_open(os.getpid())
+    try:
+        pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
+        if pid == 0:
+            _become(go_read, said_write, us)
+        os.close(said_write)
+        said_write = -1
+        try:
+            if maps:
+                idmap.write_maps(pid, maps, maps)
+            os.write(go_write, b"g")
+            _until_exec(said_read)
+        except BaseException:
+            birth.end(pidfd)
+            raise
+        return Pause(pid, pidfd)
+    finally:
+        for fd in (said_read, said_write, go_read, go_write, us):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _until_exec(said: int) -> None:
+    poll = select.poll()
+    poll.register(said, select.POLLIN)
+    if not poll.poll(_SECONDS * 1000):
+        raise StateError(f"the pod's pause process did not start within {_SECONDS:.0f} s")
+    text = os.read(said, 4096).decode(errors="replace")
+    if text:  # else it was closed by execve
+        raise StateError(f"the pod's pause process could not be made: {text}")
+
+
+def _become(go: int, said: int, parent: int) -> NoReturn:
+    """In the child. What it says is an error; execve closes the pipe."""
+    try:
+        os.read(go, 1)
+        _leave_everything(parent)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # stays over execve
+        sc.close_all_except({said})
+        if stub.available():
+            stub.execute(_pause(), [b"/pause"])
+        os.close(said)
+        while True:
+            signal.pause()
+    except BaseException as error:  # noqa: BLE001 - nothing may escape into the shim's code
+        os.write(said, str(error).encode()[:4000])
+    finally:
+        os._exit(1)
+
+
+def _leave_everything(parent: int) -> None:
+    sc.prctl(sc.PR_SET_DUMPABLE, 0)
+    os.setresgid(0, 0, 0)  # of its user namespace
+    os.setresuid(0, 0, 0)
+    _empty_root()
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)  # and with it every capability
+    sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+    # after the change of user, which clears it; the shim may have died before
+    sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(parent, select.POLLIN)
+    if poll.poll(0):
+        os._exit(1)
+
+
+def _empty_root() -> None:
+    """Nothing of the host may be found below /proc/1/root."""
+    sc.mount(None, "/", None, sc.MS_SLAVE | sc.MS_REC)
+    flags = sc.MS_RDONLY | sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC
+    sc.mount("tmpfs", "/sys", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
+    os.chdir("/sys")
+    sc.pivot_root(".", ".")
+    sc.umount2(".", sc.MNT_DETACH)
+    os.chdir("/")
+
+
+def _pause() -> stub.Program:
+    made = stub.Program()
+    made.call("prctl", sc.PR_SET_DUMPABLE, 0, optional=True)  # execve has opened it to ptrace
+    made.call("prctl", sc.PR_SET_NAME, b"pause\0", optional=True)
+    made.call("pause", optional=True)
+    return made
+
+
+def join(pause: Pause) -> None:
+    """Be in the pod's own namespaces, which are its user namespace's. Raises SyscallError."""
+    sc.setns(pause.pidfd, POD_NAMESPACES, about="of the pod")
