@@ -23,6 +23,7 @@ from manifests.core import (
     Secret,
     Volume,
 )
+from manifests.core_claim import PersistentVolumeClaim, default_claim
 from manifests.meta import Object, Quantity
 
 FILE_MODE = 0o644  # of files in configMap, secret, downwardAPI and projected volumes
@@ -35,6 +36,8 @@ def default_object(obj: Object) -> Object:
             return default_pod(obj)
         case Secret():
             return default_secret(obj)
+        case PersistentVolumeClaim():
+            return default_claim(obj)
         case ConfigMap():
             return default_config_map(obj)
     return obj

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from manifests.checking import check
-from manifests.core import ConfigMap, Pod, Secret
+from manifests.core import ConfigMap, PersistentVolumeClaim, Pod, Secret
 from manifests.kinds import KNOWN_KINDS, api_versions_of
 from manifests.meta import Object
 from manifests.problems import Path, Problem, did_you_mean, field_path, required
@@ -24,6 +24,7 @@ KINDS: dict[tuple[str, str], type[Object]] = {
     ("v1", "Pod"): Pod,
     ("v1", "ConfigMap"): ConfigMap,
     ("v1", "Secret"): Secret,
+    ("v1", "PersistentVolumeClaim"): PersistentVolumeClaim,
 }
 
 

@@ -91,9 +91,6 @@ class Quantity:
         """What API defaulting does to every resource amount (SetDefaults_ResourceList)."""
         return Quantity.of(Fraction(self.milli(), 1000), self.form)
 
-    def is_zero(self) -> bool:
-        return self.nanos == 0
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Quantity) and self.nanos == other.nanos
 

@@ -2,9 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 
-from manifests.core import PodSecurityContext, SecurityContext
+from manifests.core import PodSecurityContext, ResourceFieldSelector, SecurityContext
 from manifests.names import Format, dns_label, port_name, port_number, relative_path, user_id
 from manifests.problems import Path, Problem, invalid, not_supported, required
+
+_SCALES = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
+_HUGE = "hugepages-"
+#: Of what the downward API tells amounts: what a message calls it, and the divisors that it may have.
+_AMOUNTS = {
+    "cpu": ("the cpu resource", ("1m", "1")),
+    "memory": ("the memory resource", _SCALES),
+    "ephemeral-storage": ("the local ephemeral storage resource", _SCALES),
+    _HUGE: ("the hugepages resource", _SCALES),
+}
 
 
 def formatted(path: Path, value: str, check: Format) -> Iterator[Problem]:
@@ -66,3 +76,23 @@ def profiles(context: SecurityContext | PodSecurityContext, path: Path) -> Itera
             )
         elif name and alias == "seccompProfile":
             yield from formatted((*here, "localhostProfile"), name, relative_path)
+
+
+def resource_field(path: Path, found: ResourceFieldSelector) -> Iterator[Problem]:
+    """limits.cpu and its like, in an environment or a volume (K validateContainerResourceFieldSelector)."""
+    kind, _, name = found.resource.partition(".")
+    known = _HUGE if name.startswith(_HUGE) else name
+    if not found.resource:
+        yield required((*path, "resource"))
+    elif kind not in ("limits", "requests") or known not in _AMOUNTS or name == _HUGE:
+        allowed = [f"{kind}.{name}" for kind in ("limits", "requests") for name in sorted(_AMOUNTS)]
+        yield not_supported((*path, "resource"), found.resource, [a for a in allowed if _HUGE not in a])
+    elif found.divisor is not None and found.divisor.nanos:
+        words, scales = _AMOUNTS[known]
+        if str(found.divisor) not in scales:
+            said = f"only divisor's values {_enumerated(scales)} are supported with {words}"
+            yield invalid((*path, "divisor"), found.resource, said)
+
+
+def _enumerated(values: tuple[str, ...]) -> str:
+    return " and ".join(values) if len(values) == 2 else ", ".join(values)

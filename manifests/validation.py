@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator
 
 from manifests.core import ConfigMap, Pod, Secret
+from manifests.core_claim import PersistentVolumeClaim
 from manifests.meta import Object, ObjectMeta
 from manifests.names import config_key, dns_label, dns_subdomain, qualified_name
 from manifests.problems import Path, Problem, forbidden, invalid, required
 from manifests.rules import formatted
+from manifests.validation_claim import claim_problems
 from manifests.validation_pod import validate_labels, validate_pod_spec
 
 MAX_DATA = 1 << 20  # of a ConfigMap's or Secret's values together
@@ -31,6 +33,8 @@ def validate_object(obj: Object) -> list[Problem]:
             return validate_config_map(obj)
         case Secret():
             return validate_secret(obj)
+        case PersistentVolumeClaim():
+            return [*validate_meta(obj.metadata), *claim_problems(obj)]
     return list(validate_meta(obj.metadata))
 
 

@@ -39,7 +39,15 @@ from manifests.problems import (
     not_supported,
     required,
 )
-from manifests.rules import formatted, one_of, port_in_range, profiles, required_name, valid_id
+from manifests.rules import (
+    formatted,
+    one_of,
+    port_in_range,
+    profiles,
+    required_name,
+    resource_field,
+    valid_id,
+)
 from manifests.validation_probe import validate_lifecycle, validate_probes
 
 _ENV_FIELDS = (
@@ -48,7 +56,6 @@ _ENV_FIELDS = (
 )  # fmt: skip
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 _CONTAINER_RESOURCES = ("cpu", "ephemeral-storage", "memory")
-_RESOURCE_FIELDS = tuple(f"{kind}.{name}" for kind in ("limits", "requests") for name in _CONTAINER_RESOURCES)
 _HUGE = "hugepages-"
 _MAX_RULES = 20
 _MAX_EXIT_CODES = 255
@@ -197,9 +204,7 @@ def _env_source(source: EnvVarSource, path: Path) -> Iterator[Problem]:
     if source.field_ref is not None:
         yield from _env_field(source.field_ref.field_path, (*path, "fieldRef", "fieldPath"))
     if source.resource_field_ref is not None:
-        resource = source.resource_field_ref.resource
-        if not resource.partition(".")[2].startswith(_HUGE):
-            yield from one_of((*path, "resourceFieldRef", "resource"), resource, _RESOURCE_FIELDS)
+        yield from resource_field((*path, "resourceFieldRef"), source.resource_field_ref)
     for alias, reference in (
         ("configMapKeyRef", source.config_map_key_ref),
         ("secretKeyRef", source.secret_key_ref),

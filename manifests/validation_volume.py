@@ -20,9 +20,11 @@ from manifests.core import (
     Volume,
     VolumeProjection,
 )
+from manifests.meta import ObjectMeta
 from manifests.names import dns_label, file_mode, no_backsteps, projected_path
 from manifests.problems import Path, Problem, duplicate, forbidden, invalid, required
-from manifests.rules import formatted, one_of, required_name
+from manifests.rules import formatted, one_of, required_name, resource_field
+from manifests.validation_claim import claim_spec_problems
 
 _HOST_PATH_TYPES = (
     "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice",
@@ -110,6 +112,8 @@ def _downward_item(item: DownwardAPIVolumeFile, path: Path) -> Iterator[Problem]
         yield required(path, "one of fieldRef and resourceFieldRef is required")
     elif not item.resource_field_ref.container_name:
         yield required((*path, "resourceFieldRef", "containerName"))
+    else:
+        yield from resource_field((*path, "resourceFieldRef"), item.resource_field_ref)
 
 
 def _mode(mode: int | None, path: Path) -> Iterator[Problem]:
@@ -190,8 +194,17 @@ def _claim(source: PersistentVolumeClaimVolumeSource, path: Path) -> Iterator[Pr
 
 
 def _ephemeral(source: EphemeralVolumeSource, path: Path) -> Iterator[Problem]:
-    if source.volume_claim_template is None:
-        yield required((*path, "volumeClaimTemplate"))
+    """K validation.go validateEphemeralVolumeSource: of the template's metadata only labels and annotations count."""
+    template, here = source.volume_claim_template, (*path, "volumeClaimTemplate")
+    if template is None:
+        yield required(here)
+        return
+    metadata = template.metadata
+    for name in sorted(metadata.model_fields_set - {"labels", "annotations"}) if metadata is not None else ():
+        if getattr(metadata, name) not in (None, "", [], {}):
+            alias = ObjectMeta.model_fields[name].alias or name
+            yield forbidden((*here, "metadata", alias), "this field may not be used")
+    yield from claim_spec_problems(template.spec, (*here, "spec"))
 
 
 def _image(source: ImageVolumeSource, path: Path) -> Iterator[Problem]:

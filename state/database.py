@@ -21,7 +21,8 @@ from typing import Any, Self
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
-from state import schema
+from state import history, schema
+from state.history import Entry, Question, Revision, Version
 from state.records import ContainerRow, Record
 from state.reserve import Reserve
 
@@ -50,6 +51,7 @@ class Database:
         self.reserve = Reserve(path + RESERVE)
         self.connection: Connection | None = None
         self._synchronous = True  # what it commits with
+        self._missing = False  # a full disk took changes from history, and it has not been said yet
 
     @classmethod
     def open(cls, path: str) -> tuple[Self, Contents]:
@@ -83,6 +85,8 @@ class Database:
                     if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() != "ok":
                         raise _damaged()
                     schema.migrate(connection)
+                    version = int(schema.get_meta(connection, schema.RESOURCE_VERSION) or 0)
+                    history.begin(connection, version)
                     return _contents(connection)
             except BaseException:
                 self.close()
@@ -106,16 +110,22 @@ class Database:
         version: int,
         durable: bool,
         moved: Collection[str] = (),
+        entries: list[Entry] | None = None,
+        versions: list[Version] | None = None,
+        remembers: bool = False,
     ) -> None:
         """Put what is there by its key, forget what is None, and what has `moved` before it is put; all of it or
-        nothing. When the disk is full, in the space that is kept for that. Raises OSError or DatabaseError."""
+        nothing. When the disk is full, without history, in the space that is kept for that. `remembers`: `entries` has
+        all that history is to know of it. Raises OSError or DatabaseError."""
+        past = entries or [], versions or [], remembers
         while True:
             try:
-                self.write(objects, containers, version=version, durable=durable, moved=moved)
+                self.write(objects, containers, version=version, durable=durable, moved=moved, past=past)
                 break
             except (OSError, DatabaseError) as error:
                 if not (looks_full(error) and self.reserve.give()):
                     raise
+                past, self._missing = ([], [], False), True
         self.reserve.keep()
 
     def write(
@@ -126,6 +136,7 @@ class Database:
         version: int,
         durable: bool,
         moved: Collection[str],
+        past: tuple[list[Entry], list[Version], bool] = ([], [], False),
     ) -> None:
         """One attempt; after a failed one the next begins with a new connection."""
         with _driver_errors():
@@ -145,11 +156,39 @@ class Database:
                         schema.PUT_CONTAINER,
                         [_container_row(r) for r in containers.values() if r],
                     )
+                    history.put(connection, *past[:2])
+                    if past[2]:
+                        history.complete(connection, version, anew=self._missing)
                     connection.exec_driver_sql(schema.PUT_META, (schema.RESOURCE_VERSION, str(version)))
+                if past[2]:
+                    self._missing = False
             except BaseException:
                 with contextlib.suppress(DBAPIError, DatabaseError):
                     self.close()
                 raise
+
+    # -- the past ----------------------------------------------------------------------------------------------
+
+    def prune(self, *, before: float, size: int) -> None:
+        """See state.history.prune. As a commit: in the thread that writes."""
+        with _driver_errors():
+            connection = self.connection or self._connect()
+            try:
+                with connection.begin():
+                    history.prune(connection, before=before, size=size)
+            except BaseException:
+                with contextlib.suppress(DBAPIError, DatabaseError):
+                    self.close()
+                raise
+
+    def entries(self, question: Question) -> tuple[list[Entry], float]:
+        """In any thread: on a connection of its own, beside which commits go on (WAL)."""
+        with _driver_errors(), schema.open_reader(self.path).connect() as connection:
+            return history.entries(connection, question)
+
+    def revisions(self, file: str | None) -> list[Revision]:
+        with _driver_errors(), schema.open_reader(self.path).connect() as connection:
+            return history.revisions_of(connection, file)
 
 
 @contextlib.contextmanager

@@ -68,8 +68,36 @@ meta = Table(
     Column("value", Text, nullable=False),
 )
 
-#: One SQL list a version: MIGRATIONS[n] brings user_version n to n + 1. Version 1 is the tables above.
-MIGRATIONS: tuple[tuple[str, ...], ...] = ((),)
+history = Table(
+    "history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),  # Unix seconds
+    Column("kind", String, nullable=False),
+    Column("namespace", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("uid", String, nullable=False),
+    Column("what", String, nullable=False),  # see state.history.Entry
+    Column("reason", String, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("before", Text, nullable=False),  # what the change replaced, as JSON
+    Column("size", Integer, nullable=False),  # bytes, about
+    # no index: each would be one more page in every commit, for questions that people ask now and then
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("file", String, primary_key=True),  # a manifest's absolute path
+    Column("number", Integer, primary_key=True),
+    Column("at", Float, nullable=False),  # Unix seconds when it was read
+    Column("digest", String, nullable=False),  # SHA-256 of the text
+    Column("text", Text, nullable=False),
+)
+
+#: One SQL list a version: MIGRATIONS[n] brings user_version n to n + 1. Version 1 is the first three tables above,
+#: version 2 the other two: tables that are missing are made before the steps.
+MIGRATIONS: tuple[tuple[str, ...], ...] = ((), ())
 SCHEMA_VERSION = len(MIGRATIONS)
 #: The oldest schema version whose code may open a file that this one wrote; the file says it, too.
 OLDEST_READER = 1
@@ -123,6 +151,17 @@ def open_engine(path: str) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def open_reader(path: str) -> Engine:
+    """An engine for connections that only read, beside the one that writes."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY})
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA query_only=ON")
 
     return engine
 

@@ -19,101 +19,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
+from typing import TypeVar
 
+from state.batch import Batch, Write, attempt, replace_object, settle, stamped
 from state.database import Database, DatabaseError
 from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
-from state.records import Change, ChangeType, ContainerRow, Doc, Record
+from state.history import ROW, Entry, Question, Revision, Version
+from state.records import Change, ContainerRow, Doc, Record
+from state.watch import Watch
 
 __all__ = ["Change", "ContainerRow", "Doc", "Record", "Store", "Watch"]
 
+T = TypeVar("T")
+
 HISTORY = 4096  # changes kept for watchers that come back with a resourceVersion
+NOTES_WAIT = 5.0  # seconds that what is noted of the past waits for a write to go with
 
-
-@dataclass(slots=True)
-class _Write:
-    """A queued write: `decide` turns it into row changes against the batch, or raises for its own caller."""
-
-    decide: Callable[[_Batch], Record | None]
-    done: asyncio.Future[Record | None]
-    durable: bool = True
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Writes that share one commit, staged over the store's memory."""
-
-    store: Store
-    version: int
-    durable: bool = True
-    objects: dict[str, Record | None] = field(default_factory=dict)  # uid -> record, None = deleted
-    names: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
-    changes: list[Change] = field(default_factory=list)
-    containers: dict[str, ContainerRow | None] = field(default_factory=dict)
-    sync: bool = False  # all that was written before must be on the disk
-    moved: set[str] = field(default_factory=set)  # uids that were deleted, also those that have come again
-
-    def by_uid(self, uid: str) -> Record | None:
-        return self.objects[uid] if uid in self.objects else self.store.get_uid(uid)
-
-    def by_name(self, key: tuple[str, str, str]) -> Record | None:
-        uid = self.names[key] if key in self.names else self.store.uid_of(*key)
-        return self.by_uid(uid) if uid else None
-
-    def put(self, kind: ChangeType, record: Record) -> None:
-        gone = kind == "DELETED"
-        if gone:
-            self.moved.add(record.uid)
-        self.objects[record.uid] = None if gone else record
-        self.names[record.kind, record.namespace, record.name] = None if gone else record.uid
-        self.changes.append(Change(kind, record))
-
-    def next_version(self) -> int:
-        self.version += 1
-        return self.version
-
-
-class Watch:
-    """An asynchronous iterator of `Change`s; leave it by `close()` (or `async with`)."""
-
-    def __init__(self, store: Store, kind: str | None) -> None:
-        self._store = store
-        self._kind = kind
-        self._queue: asyncio.Queue[Change | None] = asyncio.Queue()
-
-    def offer(self, change: Change) -> None:
-        if self._kind is None or change.record.kind == self._kind:
-            self._queue.put_nowait(change)
-
-    def __aiter__(self) -> AsyncIterator[Change]:
-        return self
-
-    async def __anext__(self) -> Change:
-        change = await self._queue.get()
-        if change is None:
-            raise StopAsyncIteration
-        return change
-
-    async def next(self, timeout: float | None = None) -> Change | None:
-        """The next change, or None when `timeout` seconds passed (or the watch was closed)."""
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
-
-    def close(self) -> None:
-        self._store.forget_watch(self)
-        self._queue.put_nowait(None)
-
-    async def __aenter__(self) -> Watch:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
+#: What is to be kept of a change: the object as it was (None: there was none), and the change.
+Historian = Callable[[Record | None, Change], Entry | None]
 
 
 class Store:
@@ -131,9 +58,14 @@ class Store:
         self._pods: dict[str, str] = {}  # container's id -> pod's uid
         self._history: deque[Change] = deque(maxlen=HISTORY)
         self._watches: list[Watch] = []
-        self._queue: deque[_Write] = deque()
+        self._queue: deque[Write] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
+        self.historian: Historian | None = None  # what history keeps of each change; None: nothing
+        self.history_written = 0  # bytes of history, about; who bounds it sets it back
+        self._notes: list[Entry] = []
+        self._versions: dict[str, Version] = {}  # by file
+        self._notes_due: asyncio.TimerHandle | None = None
         self._unsynced = True  # the newest commits need not be on the disk yet
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
 
@@ -184,9 +116,10 @@ class Store:
     def pods_with_containers(self) -> tuple[str, ...]:
         return tuple(self._containers)
 
-    def watch(self, kind: str | None = None, since: int | None = None) -> Watch:
-        """Changes from now on, or after resourceVersion `since`. Raises Expired when those are not kept any more."""
-        watch = Watch(self, kind)
+    def watch(self, kind: str | None = None, since: int | None = None, limit: int | None = None) -> Watch:
+        """Changes from now on, or after resourceVersion `since`. Raises Expired when those are not kept any more. A
+        watcher that lets more than `limit` changes wait for it is dropped (None: it may, it is one of our own)."""
+        watch = Watch(self.forget_watch, kind, limit)
         if since is not None and since < self.resource_version:
             oldest = self._history[0].record.resource_version if self._history else self.resource_version + 1
             if since + 1 < oldest:
@@ -208,10 +141,10 @@ class Store:
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
 
-        def decide(batch: _Batch) -> Record:
+        def decide(batch: Batch) -> Record:
             if batch.by_name(key) or batch.by_uid(metadata["uid"]):
                 raise AlreadyExists(f'{kind.lower()} "{metadata["name"]}" already exists')
-            record = _stamped(Record(*key, metadata["uid"], batch.next_version(), doc))
+            record = stamped(Record(*key, metadata["uid"], batch.next_version(), doc))
             batch.put("ADDED", record)
             return record
 
@@ -225,7 +158,7 @@ class Store:
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
 
-        def decide(batch: _Batch) -> Record:
+        def decide(batch: Batch) -> Record:
             old = batch.by_name(key)
             if old is None:
                 raise NotFound(f'{kind.lower()} "{metadata["name"]}" not found')
@@ -233,7 +166,7 @@ class Store:
                 raise Conflict(
                     f'{kind.lower()} "{metadata["name"]}" was changed meanwhile (now at {old.resource_version})'
                 )
-            return _replace(batch, old, doc)
+            return replace_object(batch, old, doc)
 
         return _present(await self._submit(decide, durable=durable, delay=delay))
 
@@ -243,11 +176,11 @@ class Store:
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
 
-        def decide(batch: _Batch) -> Record:
+        def decide(batch: Batch) -> Record:
             old = batch.by_uid(metadata["uid"])
             if old is not None:
-                return _replace(batch, old, doc)
-            record = _stamped(Record(*key, metadata["uid"], batch.next_version(), doc))
+                return replace_object(batch, old, doc)
+            record = stamped(Record(*key, metadata["uid"], batch.next_version(), doc))
             batch.put("ADDED", record)
             return record
 
@@ -259,10 +192,10 @@ class Store:
         """Apply `change` (old document, not to be altered → new one, None for no change) to the object as it is at the
         moment of writing; None when it is gone."""
 
-        def decide(batch: _Batch) -> Record | None:
+        def decide(batch: Batch) -> Record | None:
             old = batch.by_uid(uid)
             doc = change(old.doc) if old else None
-            return _replace(batch, old, doc) if old and doc is not None else old
+            return replace_object(batch, old, doc) if old and doc is not None else old
 
         return await self._submit(decide, durable=durable)
 
@@ -273,11 +206,11 @@ class Store:
     async def delete(self, uid: str) -> Record | None:
         """Remove the object; its last state, or None when there was none."""
 
-        def decide(batch: _Batch) -> Record | None:
+        def decide(batch: Batch) -> Record | None:
             old = batch.by_uid(uid)
             if old is not None:
-                last = _stamped(Record(old.kind, old.namespace, old.name, uid, batch.next_version(), old.doc))
-                batch.put("DELETED", last)
+                last = stamped(Record(old.kind, old.namespace, old.name, uid, batch.next_version(), old.doc))
+                batch.put("DELETED", last, old)
             return old
 
         return await self._submit(decide)
@@ -287,7 +220,7 @@ class Store:
     ) -> None:
         """Record container instances by id; None forgets one."""
 
-        def decide(batch: _Batch) -> None:
+        def decide(batch: Batch) -> None:
             batch.containers.update(rows)
 
         await self._submit(decide, durable=durable, delay=delay)
@@ -295,7 +228,7 @@ class Store:
     async def forget_containers(self, pod_uid: str, *, durable: bool = True, delay: float = 0.0) -> None:
         """Forget every container instance of a pod, those included whose record is still on its way here."""
 
-        def decide(batch: _Batch) -> None:
+        def decide(batch: Batch) -> None:
             known = {**self._containers.get(pod_uid, {}), **batch.containers}
             for identity, row in known.items():
                 if row is not None and row.pod_uid == pod_uid:
@@ -306,29 +239,75 @@ class Store:
     async def sync(self) -> None:
         """Return when all that is written by now is on the disk, whatever its writers asked for."""
 
-        def decide(batch: _Batch) -> None:
+        def decide(batch: Batch) -> None:
             batch.sync = self._unsynced
 
         await self._submit(decide)
 
+    # -- the past -----------------------------------------------------------------------------------------------
+
+    def note(self, *what: Entry | Version) -> None:
+        """Keep in history what is no change of an object, and versions of manifests: with the next write, whatever it
+        is of, or after a while. Nobody waits for it, and a full disk may take it."""
+        for found in what:
+            if isinstance(found, Entry):
+                self._notes.append(found)
+            else:
+                self._versions[found.file] = found
+        if self._notes_due is None:
+            self._notes_due = asyncio.get_running_loop().call_later(NOTES_WAIT, self._write_notes)
+
+    async def history(self, question: Question) -> tuple[Sequence[Entry], float]:
+        """Entries, oldest first, what is on its way included; and since when all is known, Unix seconds."""
+        await self._noted()
+        return await self._ask(partial(self._database.entries, question))
+
+    async def revisions(self, file: str | None = None) -> Sequence[Revision]:
+        """The versions of a manifest file, or of all, oldest first."""
+        await self._noted()
+        return await self._ask(partial(self._database.revisions, file))
+
+    async def prune(self, *, before: float, size: int) -> None:
+        """Forget history before `before` (Unix seconds) and beyond `size` bytes. Raises StorageFailed."""
+        await self._ask(partial(self._database.prune, before=before, size=size), self._thread)
+
+    async def _noted(self) -> None:
+        if self._notes or self._versions:
+            with contextlib.suppress(StorageFailed):
+                await self._submit(_nothing, durable=False)
+
+    def _write_notes(self) -> None:
+        self._notes_due = None
+        if self._notes or self._versions:
+            self._enqueue(_nothing, durable=False, delay=0)
+
+    async def _ask(self, question: Callable[[], T], thread: ThreadPoolExecutor | None = None) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, question)
+        except (OSError, DatabaseError) as error:
+            raise StorageFailed(f"cannot read the state file {self.path}: {error}") from error
+
     async def close(self) -> None:
         """Wait for what is queued, fold the log into the file, let go."""
+        if self._notes_due is not None:
+            self._notes_due.cancel()
+            self._write_notes()
         while self._queue or self._writer is not None:
             await asyncio.wait([self._start()])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
         self._thread.shutdown(wait=True)
 
     async def _submit(
-        self, decide: Callable[[_Batch], Record | None], *, durable: bool = True, delay: float = 0.0
+        self, decide: Callable[[Batch], Record | None], *, durable: bool = True, delay: float = 0.0
     ) -> Record | None:
         # The write goes on even if its caller is cancelled: half a decision must not be undone by a timeout.
         return await asyncio.shield(self._enqueue(decide, durable=durable, delay=delay))
 
     def _enqueue(
-        self, decide: Callable[[_Batch], Record | None], *, durable: bool, delay: float
+        self, decide: Callable[[Batch], Record | None], *, durable: bool, delay: float
     ) -> asyncio.Future[Record | None]:
         loop = asyncio.get_running_loop()
-        write = _Write(decide, loop.create_future(), durable)
+        write = Write(decide, loop.create_future(), durable)
         self._queue.append(write)
         if delay and self._writer is None:
             self._later = self._later or loop.call_later(delay, self._start)
@@ -359,12 +338,14 @@ class Store:
         finally:
             self._writer = None
 
-    async def _write_together(self, writes: Sequence[_Write]) -> None:
+    async def _write_together(self, writes: Sequence[Write]) -> None:
         """Decide, commit, publish; every caller gets its answer, whatever happens."""
-        batch = _Batch(self, self.resource_version, any(w.durable for w in writes))
-        decided = [(w, _attempt(w, batch)) for w in writes]
+        batch = Batch(self, self.resource_version, any(w.durable for w in writes))
+        decided = [(w, attempt(w, batch)) for w in writes]
         error: Exception | None = None
-        if batch.changes or batch.containers or batch.sync:
+        batch.entries, self._notes = [*self._notes, *batch.entries], []
+        batch.versions, self._versions = [*batch.versions, *self._versions.values()], {}
+        if batch.changes or batch.containers or batch.sync or batch.entries or batch.versions:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, batch)
                 self._unsynced = not batch.durable
@@ -377,15 +358,23 @@ class Store:
                 error = StorageFailed(f"cannot write the state file {self.path}: {failure}")
                 error.__cause__ = failure
         for write, result in decided:
-            _settle(write.done, error if error and not isinstance(result, Exception) else result)
+            settle(write.done, error if error and not isinstance(result, Exception) else result)
 
-    def _commit(self, batch: _Batch) -> None:
+    def _commit(self, batch: Batch) -> None:
         """In the writer's thread."""
+        self.history_written += sum(ROW + len(e.before) + len(e.message) for e in batch.entries)
         self._database.commit(
-            batch.objects, batch.containers, version=batch.version, durable=batch.durable, moved=batch.moved
+            batch.objects,
+            batch.containers,
+            version=batch.version,
+            durable=batch.durable,
+            moved=batch.moved,
+            entries=batch.entries,
+            versions=batch.versions,
+            remembers=self.historian is not None,
         )
 
-    def _publish(self, batch: _Batch) -> None:
+    def _publish(self, batch: Batch) -> None:
         for uid, record in batch.objects.items():
             self._publish_object(uid, record)
         for key, found in batch.names.items():
@@ -421,51 +410,11 @@ class Store:
                 del self._containers[uid]
 
 
+def _nothing(_: Batch) -> None:
+    """A write for the sake of the notes that go with it."""
+
+
 _by_name = attrgetter("namespace", "name")
-
-
-def _attempt(write: _Write, batch: _Batch) -> Record | Exception | None:
-    try:
-        return write.decide(batch)
-    except Exception as error:  # noqa: BLE001 - whatever the decision raised belongs to the caller that asked
-        return error
-
-
-def _settle(done: asyncio.Future[Record | None], result: Record | Exception | None) -> None:
-    if done.cancelled():
-        return
-    if isinstance(result, Exception):
-        done.set_exception(result)
-        done.exception()  # a caller that was cancelled meanwhile never asks: not a lost error
-    else:
-        done.set_result(result)
-
-
-def _replace(batch: _Batch, old: Record, doc: Doc) -> Record:
-    if _same(old.doc, doc):
-        return old
-    record = _stamped(Record(old.kind, old.namespace, old.name, old.uid, batch.next_version(), doc))
-    batch.put("MODIFIED", record)
-    return record
-
-
-def _stamped(record: Record) -> Record:
-    """The record with its uid and resourceVersion written into its document."""
-    metadata = {
-        **record.doc["metadata"],
-        "uid": record.uid,
-        "resourceVersion": str(record.resource_version),
-    }
-    doc = {**record.doc, "metadata": metadata}
-    return Record(record.kind, record.namespace, record.name, record.uid, record.resource_version, doc)
-
-
-def _same(old: Doc, new: Doc) -> bool:
-    def bare(doc: Doc) -> Doc:
-        metadata = {k: v for k, v in doc["metadata"].items() if k not in ("resourceVersion", "uid")}
-        return {**doc, "metadata": metadata}
-
-    return bare(old) == bare(new)
 
 
 def _present(record: Record | None) -> Record:

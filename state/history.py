@@ -1,0 +1,190 @@
+"""What was: rows that tell of each change, and the versions of each manifest file, within the state file.
+
+Rows are written by the transaction that makes the change they tell of, never by one of their own. `before` has what the
+change replaced, not what it brought: the past is then the present with the newest changes undone, so that forgetting
+the oldest rows takes nothing from what the others say. Who writes the rows and reads them back knows what they mean;
+here they are only kept, for a time and up to a size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql import ClauseElement
+
+from state.schema import PUT_META, get_meta, history, revisions
+
+SINCE = "history_since"  # in meta: Unix seconds; nothing older is known
+UNTIL = "history_version"  # in meta: the resourceVersion up to which nothing is missing
+VERSIONS = 10  # of a manifest file (Kubernetes: revisionHistoryLimit)
+LARGEST = 1 << 20  # bytes of a manifest file that is kept
+ROW = 100  # bytes that a row takes beside its texts
+SLACK = 0.9  # what is left of the size when it was too much, so that it is not looked at again at once
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened to an object. `at`: Unix seconds; `what`: ADDED, MODIFIED, DELETED, or a word for what
+    changed nothing in the store; `before`: what the change replaced, as JSON ("" = nothing)."""
+
+    at: float
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    what: str
+    reason: str = ""
+    message: str = ""
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One version of a manifest file, as it was read at `at` (Unix seconds). Numbers count up from 1."""
+
+    file: str
+    number: int
+    at: float
+    text: str
+
+    @property
+    def digest(self) -> str:
+        return digest(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A file's text on its way to become a Revision, unless it is the newest one's already."""
+
+    file: str
+    at: float
+    text: str
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sql(statement: ClauseElement) -> str:
+    return str(statement.compile(dialect=sqlite.dialect()))
+
+
+_COLUMNS = [column for column in history.columns if column.name != "id"]
+_PUT_ENTRY = _sql(insert(history).values({column.name: bindparam(column.name) for column in _COLUMNS}))
+#: A version is a new revision when the file's newest one has another digest.
+_PUT_REVISION = """
+INSERT INTO revisions (file, number, at, digest, text)
+SELECT :file, coalesce((SELECT max(number) FROM revisions WHERE file = :file), 0) + 1, :at, :digest, :text
+WHERE :digest IS NOT (SELECT digest FROM revisions WHERE file = :file ORDER BY number DESC LIMIT 1)
+"""
+_FORGET_REVISIONS = (
+    "DELETE FROM revisions WHERE file = :file AND number <= "
+    f"(SELECT max(number) FROM revisions WHERE file = :file) - {VERSIONS}"
+)
+
+
+def put(connection: Connection, entries: list[Entry], versions: list[Version]) -> None:
+    """Within the caller's transaction."""
+    if entries:
+        connection.exec_driver_sql(_PUT_ENTRY, [_row(entry) for entry in entries])
+    for version in versions:
+        words = {"file": version.file, "at": version.at, "text": version.text, "digest": digest(version.text)}
+        if connection.exec_driver_sql(_PUT_REVISION, words).rowcount:
+            connection.exec_driver_sql(_FORGET_REVISIONS, {"file": version.file})
+
+
+def _row(entry: Entry) -> tuple[float | str | int, ...]:
+    size = ROW + len(entry.message) + len(entry.before)
+    return (
+        entry.at, entry.kind, entry.namespace, entry.name, entry.uid, entry.what, entry.reason, entry.message,
+        entry.before, size,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which entries: of a kind, namespace, name (None = all), at or after `since`, the newest `limit` of them."""
+
+    kind: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    since: float = 0.0
+    changes: bool = False  # only those that changed something in the store
+    limit: int | None = None
+
+
+def entries(connection: Connection, question: Question) -> tuple[list[Entry], float]:
+    """The entries asked for, oldest first, and since when all is known (Unix seconds)."""
+    wanted = select(*_COLUMNS[:-1]).where(history.c.at >= question.since)
+    for column, value in (
+        (history.c.kind, question.kind),
+        (history.c.namespace, question.namespace),
+        (history.c.name, question.name),
+    ):
+        if value is not None:
+            wanted = wanted.where(column == value)
+    if question.changes:
+        wanted = wanted.where(history.c.what.in_(("ADDED", "MODIFIED", "DELETED")))
+    wanted = wanted.order_by(history.c.id.desc()).limit(question.limit)
+    found = [Entry(*row) for row in connection.execute(wanted)]
+    return found[::-1], float(get_meta(connection, SINCE) or 0.0)
+
+
+def revisions_of(connection: Connection, file: str | None = None) -> list[Revision]:
+    """The versions of a file, or of all, oldest first."""
+    columns = (revisions.c.file, revisions.c.number, revisions.c.at, revisions.c.text)
+    wanted = select(*columns).order_by(revisions.c.file, revisions.c.number)
+    if file is not None:
+        wanted = wanted.where(revisions.c.file == file)
+    return [Revision(*row) for row in connection.execute(wanted)]
+
+
+def prune(connection: Connection, *, before: float, size: int) -> None:
+    """Forget what is older than `before` (Unix seconds), and the oldest of what is more than `size` bytes; each file's
+    newest version stays. Within the caller's transaction."""
+    limit = max(before, _too_much(connection, size))
+    stays = select(history.c.id).where(history.c.at >= limit).order_by(history.c.id).limit(1)
+    first = connection.scalar(stays)  # the oldest are looked at, no more: they were written in order
+    gone = delete(history) if first is None else delete(history).where(history.c.id < first)
+    if connection.execute(gone).rowcount:
+        connection.exec_driver_sql(PUT_META, (SINCE, repr(limit)))
+    newest = revisions.alias()
+    outdated = (
+        revisions.c.number
+        < select(func.max(newest.c.number)).where(newest.c.file == revisions.c.file).scalar_subquery()
+    )
+    connection.execute(delete(revisions).where(revisions.c.at < before, outdated))
+    surplus = (connection.scalar(select(func.sum(func.length(revisions.c.text)))) or 0) - size
+    if surplus > 0:
+        connection.execute(delete(revisions).where(outdated))
+
+
+def _too_much(connection: Connection, size: int) -> float:
+    """Until when rows have to go for the rest to be below `size`; 0 when they are."""
+    total = int(connection.scalar(select(func.sum(history.c.size))) or 0)
+    if total <= size:
+        return 0.0
+    surplus = total - int(size * SLACK)
+    running = func.sum(history.c.size).over(order_by=history.c.id)
+    rows = connection.execute(select(history.c.at, running).order_by(history.c.id))
+    return next((float(at) + 1e-6 for at, taken in rows if taken >= surplus), 0.0)
+
+
+def complete(connection: Connection, version: int, *, anew: bool = False) -> None:
+    """Say that no change up to this resourceVersion is missing (`anew`: but those until now). Within the caller's
+    transaction."""
+    if anew:
+        connection.exec_driver_sql(PUT_META, (SINCE, repr(time.time())))
+    connection.exec_driver_sql(PUT_META, (UNTIL, str(version)))
+
+
+def begin(connection: Connection, version: int) -> None:
+    """History begins now, in a file that has just got its tables, or where changes are missing: an older kubelite wrote
+    them, history was switched off, or a full disk took it. `version`: the file's resourceVersion."""
+    known = get_meta(connection, UNTIL)
+    if known is None or int(known) < version:
+        complete(connection, version, anew=True)

@@ -1,0 +1,67 @@
+"""A subscription to the store's changes: who falls too far behind loses it, and is told so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from state.errors import Expired
+from state.records import Change
+
+
+class Watch:
+    """An asynchronous iterator of `Change`s; leave it by `close()` (or `async with`).
+
+    One with a `limit` never holds more changes than that: the change that would be one too many ends it, what waited is
+    let go, and the next question raises Expired. Its reader lists again, as after any gap.
+    """
+
+    def __init__(self, forget: Callable[[Watch], None], kind: str | None, limit: int | None = None) -> None:
+        self._forget = forget
+        self._kind = kind
+        self._limit = limit
+        self._behind = False
+        self._queue: asyncio.Queue[Change | None] = asyncio.Queue()
+
+    def offer(self, change: Change) -> None:
+        if self._kind is not None and change.record.kind != self._kind:
+            return
+        if self._limit is not None and self._queue.qsize() >= self._limit:
+            self._behind = True
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._forget(self)
+            return
+        self._queue.put_nowait(change)
+
+    def __aiter__(self) -> AsyncIterator[Change]:
+        return self
+
+    async def __anext__(self) -> Change:
+        change = await self._take()
+        if change is None:
+            raise StopAsyncIteration
+        return change
+
+    async def next(self, timeout: float | None = None) -> Change | None:
+        """The next change, or None when `timeout` seconds passed (or the watch was closed). Raises Expired."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._take()
+        except TimeoutError:
+            return None
+
+    async def _take(self) -> Change | None:
+        if self._behind:
+            raise Expired(f"too many changes are waiting for this watch (more than {self._limit})")
+        return await self._queue.get()
+
+    def close(self) -> None:
+        self._forget(self)
+        self._queue.put_nowait(None)
+
+    async def __aenter__(self) -> Watch:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
