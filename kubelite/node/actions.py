@@ -10,6 +10,7 @@ from typing import Any
 
 from kubelite.node.cri import ImageSeen
 from kubelite.node.probes import Health
+from kubelite.node.scheduling import PLACED, Placement, Resize
 
 
 class PullPhase(StrEnum):
@@ -72,7 +73,13 @@ class Facts:
     sandbox_failure: SandboxFailure | None = None
     health: Mapping[str, Health] = field(default_factory=dict)  # by container id, of those with probes
     hooks: Mapping[tuple[str, Hook], HookPhase] = field(default_factory=dict)  # by container id
+    content: Mapping[str, str] = field(default_factory=dict)  # by container, with RESTART_ON_CHANGE: digests
     used: Mapping[str, int] = field(default_factory=dict)  # bytes in emptyDir volumes that have a limit
+    cpus: Mapping[str, str] = field(default_factory=dict)  # container → processors, by the static CPU policy
+    placement: Placement = PLACED  # whether it is this node's at all
+    resize: Resize | None = None  # why an edit of its resources waits: the pod is decided on as it was before
+    resize_error: str = ""  # why one that was carried out did not take
+    evicted: str = ""  # the node is short of something, and this pod gives it back: the sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,11 @@ class StopContainer:
     message: str  # of the Killing event; "" when that has been said
     killed_for: str = ""  # it failed, in the node's eyes: its policy decides what follows
     pre_stop: float = 0.0  # > 0: run its preStop hook, for at most so many seconds
+
+
+def volume_pull(volume: str) -> str:
+    """What the pull of a volume's image is called, where a container's is by its name (which has no slash)."""
+    return f"volume/{volume}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,7 @@ class StartContainer:
     reason: str
     crash_count: int = 0
     discard: str = ""  # id of an instance of the same attempt that never ran: forgotten first
+    cpus: str = ""  # the processors it may run on; "" = any
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,15 @@ class RemoveContainer:
     id: str
     name: str
     attempt: int
+    keep_log: bool = False  # until the next one of its name goes: it tells why the pod began anew
+
+
+@dataclass(frozen=True, slots=True)
+class PreemptPod:
+    """Have a pod of lower priority go."""
+
+    uid: str
+    pod: str  # namespace/name
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +168,7 @@ class Failed:
 class PodActions:
     """Effects first, in the order they are applied; then what the decision says to status and to people."""
 
+    preempt: tuple[PreemptPod, ...] = ()
     stop: tuple[StopContainer, ...] = ()
     pull: tuple[PullImage, ...] = ()
     kill_sandbox: str = ""  # why; "" = leave it
@@ -169,7 +192,8 @@ class PodActions:
     def effects(self) -> bool:
         """Whether there is anything to do."""
         return bool(
-            self.stop
+            self.preempt
+            or self.stop
             or self.pull
             or self.kill_sandbox
             or self.create_sandbox
@@ -183,7 +207,8 @@ class PodActions:
 
     def describe(self) -> list[str]:
         """The effects in words, in order; what `why` and `diff` show."""
-        lines = [_stop_words(stop) for stop in self.stop]
+        lines = [f"preempt pod {p.pod}" for p in self.preempt]
+        lines += [_stop_words(stop) for stop in self.stop]
         lines += [f"pull image {p.reference} for container {p.name}" for p in self.pull]
         lines += ["end the sandbox"] * bool(self.kill_sandbox)
         lines += ["create the sandbox"] * bool(self.create_sandbox)

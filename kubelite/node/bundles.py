@@ -6,8 +6,10 @@ import json
 import os
 
 from kubelite.node import pod_files
+from kubelite.node.container_details import user_text
 from kubelite.node.cri import ContainerRequest
 from kubelite.settings import Settings
+from runtime.errors import RuntimeFault
 from runtime.shim.protocol import CreateContainer, RootfsOverlay
 
 
@@ -26,7 +28,6 @@ def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> Creat
             os.chmod(path, 0o666)  # whoever the container runs as may leave its last words there
     pod_files.write_whole(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
     os.makedirs(os.path.dirname(request.log_path), mode=0o755, exist_ok=True)
-    pod_files.link_log(settings.log_dir, request.log_path, request.name, request.id)
     overlay = RootfsOverlay(list(request.image.layers), f"{bundle}/upper", f"{bundle}/work")
     labels = {
         "image": request.image_ref,
@@ -34,7 +35,10 @@ def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> Creat
         "spec_hash": request.spec_hash,
         "resources_hash": request.resources_hash,
         "crash_count": str(request.crash_count),
+        "user": user_text(request.spec.get("process", {}).get("user", {})),
     }
+    if request.content_hash:
+        labels["content_hash"] = request.content_hash
     if request.post_start:
         labels["post_start"] = "pending"
     if request.termination_message_path:
@@ -52,4 +56,19 @@ def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> Creat
         tty=request.tty,
         termination_message_path=request.termination_message_path,
         labels=labels,
+        runtime=runtime_path(request.runtime_class, settings),
     )
+
+
+def runtime_path(name: str, settings: Settings) -> str:
+    """The OCI runtime of a pod's runtimeClassName; "" is the built-in engine. RuntimeFault in kubelet's words for a
+    class that the settings do not have, or whose runtime is not there."""
+    if not name:
+        return ""
+    path = settings.runtime_classes.get(name)
+    if path is None:
+        known = ", ".join(sorted(settings.runtime_classes)) or "none"
+        raise RuntimeFault(f'RuntimeClass "{name}" not found (runtime_classes of this node: {known})')
+    if not os.access(path, os.X_OK):
+        raise RuntimeFault(f'no runtime for "{name}" is configured: {path} cannot be executed')
+    return path

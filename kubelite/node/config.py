@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from kubelite.node.capacity import (
+    cores,
+    disk_bytes,
+    huge_pages,
+    parse_thresholds,
+    reserved,
+    reserved_cpus,
+    swap_bytes,
+)
 
 if TYPE_CHECKING:
     from kubelite.settings import Settings
+
+
+NO_SWAP, LIMITED_SWAP = "NoSwap", "LimitedSwap"
+TIERED = "TieredReservation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +55,49 @@ class NodeConfig:
     cpu_milli: int = 1000
     memory_bytes: int = 1 << 30
     cgroup_v2: bool = False  # containers get a cgroup v2 mount
+    ephemeral_bytes: int = 1 << 40  # of the disk that pods write to
+    max_pods: int = 1000
+    huge_pages: Mapping[str, int] = field(default_factory=dict)  # hugepages-2Mi → bytes the kernel keeps
+    reserved: Mapping[str, int] = field(default_factory=dict)  # of all these, not for pods
+    swap_bytes: int = 0  # that the machine has
+    swap_behavior: str = NO_SWAP
+    single_process_oom_kill: bool = False  # kubelet's singleProcessOOMKill
+    memory_qos: bool = False  # memory.high, and by `memory_reservation` memory.min and low (v2)
+    memory_throttling_factor: float = 0.9
+    memory_reservation: str = "None"
+    priority_classes: Mapping[str, int] = field(default_factory=dict)  # beside Kubernetes' own
+    cpu_policy: str = "none"  # or static
+    cores: Mapping[int, int] = field(default_factory=dict)  # online processor → its core
+    reserved_cpus: frozenset[int] = frozenset()  # never given away by the static policy
     pod_pids_limit: int = 0  # 0: none, kubelet's podPidsLimit
     crash_back_off: BackOff = BackOff()
     pull_back_off: BackOff = BackOff()
+    unsafe_sysctls: tuple[str, ...] = ()  # allowed beyond the safe ones: names, and prefixes that end in *
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
+    resolv_conf: str = ""  # the file that was set; "" = none was
     host_resolv_conf: str = "/etc/resolv.conf"
+    resolved_conf: str = "/run/systemd/resolve/resolv.conf"  # systemd-resolved's, with the real servers
     host_hosts: str = "/etc/hosts"
     rlimits: tuple[
         tuple[str, int, int], ...
     ] = ()  # (RLIMIT_…, soft, hard) of every container's first process
+
+    @property
+    def capacity(self) -> dict[str, int]:
+        """What the node has: cpu in thousandths, the rest in bytes or pieces."""
+        return {
+            "cpu": self.cpu_milli,
+            "ephemeral-storage": self.ephemeral_bytes,
+            **self.huge_pages,
+            "memory": self.memory_bytes,
+            "pods": self.max_pods,
+        }
+
+    @property
+    def allocatable(self) -> dict[str, int]:
+        """What of it is for pods."""
+        return {name: max(0, amount - self.reserved.get(name, 0)) for name, amount in self.capacity.items()}
 
     @property
     def seccomp_dir(self) -> str:
@@ -65,6 +113,10 @@ class NodeConfig:
     def termination_log(self, uid: str, name: str, attempt: int) -> str:
         return f"{self.container_dir(uid, name, attempt)}/termination-log"
 
+    def claim_dir(self, namespace: str, name: str) -> str:
+        """What is kept of a PersistentVolumeClaim: `data`, its files, and `claim.json`."""
+        return f"{self.root}/claims/{namespace}/{name}"
+
     def volume_dir(self, uid: str, plugin: str, volume: str) -> str:
         """Where a volume's files live; `plugin` as kubelet names it (kubernetes.io~empty-dir, ~configmap, ~secret)."""
         return f"{self.pod_dir(uid)}/volumes/{plugin}/{volume}"
@@ -78,6 +130,15 @@ class NodeConfig:
 
 def node_config(settings: Settings) -> NodeConfig:
     """What this machine and its settings make of it."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    disk = disk_bytes(settings.root)
+    apart = reserved(
+        settings.kube_reserved,
+        settings.system_reserved,
+        parse_thresholds(settings.eviction_hard),
+        {"memory": memory, "ephemeral-storage": disk},
+    )
+    found = cores() if settings.cpu_manager_policy == "static" else {}
     return NodeConfig(
         node_name=settings.node_name,
         host_ip=host_address(),
@@ -85,11 +146,28 @@ def node_config(settings: Settings) -> NodeConfig:
         log_dir=f"{settings.log_dir}/pods",
         cgroup_parent=f"/{settings.cgroup_parent}",
         cpu_milli=1000 * (os.cpu_count() or 1),
-        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        memory_bytes=memory,
+        ephemeral_bytes=disk,
+        max_pods=settings.max_pods,
+        huge_pages=huge_pages(),
+        reserved=apart,
+        swap_bytes=swap_bytes(),
+        swap_behavior=settings.memory_swap_behavior,
+        single_process_oom_kill=settings.single_process_oom_kill,
+        memory_qos=settings.memory_qos,
+        memory_throttling_factor=settings.memory_throttling_factor,
+        memory_reservation=settings.memory_reservation_policy,
+        priority_classes=settings.priority_classes,
+        cpu_policy=settings.cpu_manager_policy,
+        cores=found,
+        reserved_cpus=reserved_cpus(found, settings.reserved_cpus, apart.get("cpu", 0)),
+        pod_pids_limit=max(0, settings.pod_pids_limit),
         cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         crash_back_off=BackOff(settings.crash_backoff_initial, settings.crash_backoff_max),
         pull_back_off=BackOff(settings.pull_backoff_initial, settings.pull_backoff_max),
+        unsafe_sysctls=tuple(filter(None, (s.strip() for s in settings.allowed_unsafe_sysctls.split(",")))),
         cluster_domain=settings.cluster_domain,
+        resolv_conf=settings.resolv_conf,
         rlimits=default_rlimits(),
     )
 

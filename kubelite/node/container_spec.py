@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubelite.node import resources
+from kubelite.node import lsm, resources
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ImageSeen, SandboxSeen
 from kubelite.node.env import expand, process_env
@@ -21,6 +21,7 @@ from manifests.core import Container, Pod, SeccompProfile, VolumeMount
 from runtime.errors import SpecError
 from runtime.security.capabilities import ALL_CAPS, adjust
 from runtime.security.paths import READONLY_PATHS
+from runtime.shim.protocol import ID_RANGE
 
 OCI_VERSION = "1.2.0"
 TERMINATION_PATH = "/dev/termination-log"
@@ -64,6 +65,9 @@ class Prepared:
     resolv_conf: str = ""
     shm: str = ""  # the pod's shared /dev/shm; "" = one of its own
     termination_log: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)  # container_limits()
+    target: int = 0  # > 0: it shares the processes of the container that has this init
+    id_base: int = 0  # > 0: host id of the root of the pod's user namespace
     masked_paths: Sequence[str] = ()
     devices: Sequence[Mapping[str, Any]] = ()  # of the host, for a privileged container
     seccomp: Mapping[str, Any] | None = None  # the default profile for these capabilities
@@ -145,6 +149,7 @@ def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeCon
         "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in config.rlimits],
         "oomScoreAdj": resources.oom_score_adj(pod, container, config.memory_bytes),
     }
+    process |= lsm.process_labels(pod, container)
     process["noNewPrivileges"] = bool(security and security.allow_privilege_escalation is False)
     return process
 
@@ -157,15 +162,18 @@ def _linux(pod: Pod, container: Container, prepared: Prepared) -> dict[str, Any]
     privileged = is_privileged(container)
     unmasked = privileged or _proc_mount(container) == "Unmasked"
     linux: dict[str, Any] = {
-        "namespaces": namespaces(pod, prepared.sandbox.pid),
+        "namespaces": namespaces(pod, prepared.sandbox, prepared.target),
         "cgroupsPath": f"{prepared.sandbox.cgroup}/{prepared.container_id}",
         "resources": {
-            **resources.container_resources(container),
+            **(prepared.limits or resources.container_resources(container)),
             "devices": device_rules(privileged=privileged),
         },
         "maskedPaths": [] if unmasked else list(prepared.masked_paths),
         "readonlyPaths": [] if unmasked else list(READONLY_PATHS),
     }
+    if prepared.id_base:
+        maps = [{"containerID": 0, "hostID": prepared.id_base, "size": ID_RANGE}]
+        linux |= {"uidMappings": maps, "gidMappings": maps}
     if privileged:
         linux["devices"] = [dict(device) for device in prepared.devices]
     wanted = {_PROPAGATION.get(m.mount_propagation or "", "") for m in container.volume_mounts}
@@ -180,11 +188,18 @@ def _proc_mount(container: Container) -> str:
     return (container.security_context.proc_mount if container.security_context else None) or "Default"
 
 
-def namespaces(pod: Pod, shim: int) -> list[dict[str, str]]:
-    """Its own mount, cgroup and process namespaces; the pod's, which are the shim's, for the rest. What the pod shares
-    with the host is in none of them."""
+def namespaces(pod: Pod, sandbox: SandboxSeen, target: int = 0) -> list[dict[str, str]]:
+    """Its own mount, cgroup and process namespaces; the pod's, which are the shim's (process and user namespace: its
+    pause's), for the rest. What the pod shares with the host is in none of them."""
+    shim = sandbox.pid
     found: list[dict[str, str]] = [{"type": "mount"}, {"type": "cgroup"}]
-    if not pod.spec.host_pid:
+    if pod.spec.host_users is False:
+        found.append({"type": "user", "path": f"/proc/{sandbox.pause}/ns/user"})
+    if target and not pod.spec.host_pid:
+        found.append({"type": "pid", "path": f"/proc/{target}/ns/pid"})
+    elif pod.spec.share_process_namespace:
+        found.append({"type": "pid", "path": f"/proc/{sandbox.pause}/ns/pid"})
+    elif not pod.spec.host_pid:
         found.append({"type": "pid"})
     if not pod.spec.host_network:
         found.append({"type": "network", "path": f"/proc/{shim}/ns/net"})
@@ -212,8 +227,11 @@ def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfi
     taken = {_clean(mount.mount_path) for mount in container.volume_mounts}
     made = [m for m in _defaults(pod, container, prepared, config) if m["destination"] not in taken]
     made += [m for m in _pod_files(container, prepared) if m["destination"] not in taken]
-    fixed = _fixed_volumes(pod)
+    fixed = fixed_volumes(pod)
     made += [_volume(mount, prepared, fixed=mount.name in fixed) for mount in container.volume_mounts]
+    if prepared.id_base:  # what comes from the host keeps the owners that it has there
+        for mount in made:
+            mount["options"] += ["idmap"] * (mount["type"] == "bind")
     return sorted(made, key=lambda mount: len([part for part in mount["destination"].split("/") if part]))
 
 
@@ -265,10 +283,17 @@ def _pod_files(container: Container, prepared: Prepared) -> list[dict[str, Any]]
     ]
 
 
-def _fixed_volumes(pod: Pod) -> frozenset[str]:
+def fixed_volumes(pod: Pod) -> frozenset[str]:
     """Volumes whose files the node writes: a container only reads them, as kubelet has it since 1.9.6."""
     return frozenset(
-        v.name for v in pod.spec.volumes if v.config_map or v.secret or v.downward_api or v.projected
+        v.name
+        for v in pod.spec.volumes
+        if v.config_map
+        or v.secret
+        or v.downward_api
+        or v.projected
+        or v.image
+        or (v.persistent_volume_claim is not None and v.persistent_volume_claim.read_only)
     )
 
 

@@ -20,6 +20,9 @@ class ContainerState(StrEnum):
     UNKNOWN = "unknown"  # its shim died or the machine rebooted: what became of it nobody saw
 
 
+ALIVE = frozenset({ContainerState.CREATED, ContainerState.RUNNING})
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSeen:
     """One instance (attempt) of a container, as its shim reports it."""
@@ -41,6 +44,9 @@ class ContainerSeen:
     message: str = ""  # termination message, or the sentence of a start error
     spec_hash: str = ""  # container_hash() of the spec it was created from
     resources_hash: str = ""  # resources_hash() last applied to its cgroup
+    content_hash: str = (
+        ""  # content_hash() of the ConfigMaps and Secrets it was started with; "" = nobody asked
+    )
     stop_deadline: float = (
         0.0  # > 0: a stop was asked for, SIGKILL follows then; kept on the record after the exit
     )
@@ -49,6 +55,7 @@ class ContainerSeen:
     bundle: str = ""
     sandbox_id: str = ""  # the sandbox it was made in; "" means the one that stands
     crash_count: int = 0  # crashes in a row before this instance, as its ContainerRequest said
+    user: str = ""  # whose its first process was at the start: uid:gid:group,group; "" = not recorded
     stop_signal: int = 0  # of the stop that was asked for; 0: not sent (its preStop hook runs first)
     post_start: str = ""  # "pending" until its postStart hook has succeeded; "" when it has none
     killed_for: str = ""  # liveness, startup, postStart: the node ended it as failed, its policy decides
@@ -67,6 +74,9 @@ class SandboxSeen:
     spec_hash: str = ""  # sandbox_hash() of the spec it was created from
     cgroup: str = ""
     resources_hash: str = ""  # resources_hash() last applied to the pod's own cgroup
+    pause: int = (
+        0  # pid of the pod's pause process, where its process and user namespaces are; 0 = it has none
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +91,12 @@ class PodSeen:
     )  # newest attempt by its log, where no record is left
 
     def latest(self, name: str) -> ContainerSeen | None:
-        """The newest instance of the container called `name`."""
+        """The newest instance of the container called `name`. There may be several of one attempt: where the daemon
+        died in a start that does not count, the next start has its number. The living one is it, else one that ran."""
         found = [c for c in self.containers if c.name == name]
-        return max(found, key=lambda c: c.attempt) if found else None
+        if not found:
+            return None
+        return max(found, key=lambda c: (c.attempt, c.state in ALIVE, c.started_at > 0, c.created_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +132,13 @@ class SandboxRequest:
     host_network: bool = False
     host_pid: bool = False
     host_ipc: bool = False
+    share_pid: bool = False
+    id_base: int = 0  # > 0: in a user namespace whose root is this host id
     host_ports: tuple[HostPort, ...] = ()
     resources: dict[str, Any] = field(default_factory=dict)
     resources_hash: str = ""
     sysctls: dict[str, str] = field(default_factory=dict)
+    runtime_class: str = ""  # the pod's runtimeClassName, "" = the built-in engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +161,8 @@ class ContainerRequest:
     tty: bool = False
     termination_message_path: str = ""
     post_start: bool = False  # it has a postStart hook
+    runtime_class: str = ""  # the pod's
+    content_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +219,9 @@ class Cri(Protocol):
         self, uid: str, container_id: str, *, resources: dict[str, Any], resources_hash: str
     ) -> None: ...
 
-    async def remove_container(self, uid: str, container_id: str) -> None:
-        """Forget a stopped instance: record, bundle, writable layer, cgroup (its log stays until the pod goes)."""
+    async def remove_container(self, uid: str, container_id: str, *, keep_log: bool = False) -> None:
+        """Forget a stopped instance: record, bundle, writable layer, cgroup, log; with `keep_log` that stays, and
+        those before it go."""
         ...
 
     async def exec(

@@ -6,18 +6,31 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.node import resources
 from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ImageSeen
 from kubelite.node.faults import ConfigError
-from manifests.core import Container, EnvFromSource, EnvVar, EnvVarSource, Pod, ResourceFieldSelector
+from manifests.core import (
+    Container,
+    EnvFromSource,
+    EnvVar,
+    EnvVarSource,
+    FileKeySelector,
+    Pod,
+    ResourceFieldSelector,
+    ResourceRequirements,
+)
 
 Find = Callable[[str, str, str], Mapping[str, Any] | None]  # (kind, namespace, name) → the document
+ReadFile = Callable[[str, str], str | None]
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_AMOUNTS = ("cpu", "memory", "ephemeral-storage")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']*)'\]")
 
 
@@ -28,6 +41,10 @@ class Sources:
     find: Find
     config: NodeConfig
     pod_ips: tuple[str, ...] = ()
+    image: Callable[[str], ImageSeen | None] | None = None  # by its name, where it is here
+    read: ReadFile | None = (
+        None  # a file of one of the pod's volumes: (volume, path) → its text, None = not there
+    )
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
@@ -93,6 +110,40 @@ def _from_object(pod: Pod, source: EnvFromSource, sources: Sources) -> dict[str,
     return {}
 
 
+def content_hash(pod: Pod, container: Container, find: Find) -> str:
+    """A digest of the content of every ConfigMap and Secret that the container has, in environment or volumes."""
+    namespace = pod.metadata.namespace or "default"
+    whole = hashlib.sha256()
+    for kind, name in sorted(_references(pod, container)):
+        found = find(kind, namespace, name) or {}
+        parts = [found.get(part) for part in ("data", "stringData", "binaryData")]
+        whole.update(json.dumps([kind, name, parts], sort_keys=True).encode())
+    return whole.hexdigest()[:16]
+
+
+def _references(pod: Pod, container: Container) -> set[tuple[str, str]]:
+    found: set[tuple[str, str | None]] = set()
+    for source in container.env_from:
+        found |= {("ConfigMap", source.config_map_ref.name)} if source.config_map_ref else set()
+        found |= {("Secret", source.secret_ref.name)} if source.secret_ref else set()
+    for variable in container.env:
+        ref = variable.value_from
+        if ref is not None and ref.config_map_key_ref is not None:
+            found.add(("ConfigMap", ref.config_map_key_ref.name))
+        if ref is not None and ref.secret_key_ref is not None:
+            found.add(("Secret", ref.secret_key_ref.name))
+    mounted = {mount.name for mount in container.volume_mounts}
+    for volume in pod.spec.volumes:
+        if volume.name not in mounted:
+            continue
+        found |= {("ConfigMap", volume.config_map.name)} if volume.config_map else set()
+        found |= {("Secret", volume.secret.secret_name)} if volume.secret else set()
+        for part in volume.projected.sources if volume.projected is not None else ():
+            found |= {("ConfigMap", part.config_map.name)} if part.config_map else set()
+            found |= {("Secret", part.secret.name)} if part.secret else set()
+    return {(kind, name) for kind, name in found if name}
+
+
 def secret_data(document: Mapping[str, Any]) -> dict[str, bytes]:
     """A Secret's data decoded, stringData over it."""
     data = {key: base64.b64decode(value) for key, value in document.get("data", {}).items()}
@@ -125,7 +176,53 @@ def _value(
         return field_value(pod, source.field_ref.field_path, sources)
     if source.resource_field_ref is not None:
         return resource_value(pod, container, source.resource_field_ref, sources.config)
+    if source.file_key_ref is not None:
+        return _file_value(source.file_key_ref, sources)
     return _key_value(pod, source, sources)
+
+
+def _file_value(ref: FileKeySelector, sources: Sources) -> str | None:
+    """fileKeyRef (KEP-3721): a variable of an env file that another container has written into an emptyDir."""
+    where = f'file "{ref.path}" of volume "{ref.volume_name}"'
+    text = sources.read(ref.volume_name, ref.path) if sources.read is not None else None
+    if text is None:
+        if ref.optional:
+            return None
+        raise ConfigError(f"env: {where} not found")
+    try:
+        found = env_file(text)
+    except ValueError as error:
+        raise ConfigError(f"env: {where}: {error}") from error
+    if ref.key not in found and not ref.optional:
+        raise ConfigError(f"env: couldn't find key {ref.key} in {where}")
+    return found.get(ref.key)
+
+
+def env_file(text: str) -> dict[str, str]:
+    """NAME='value' lines: blank lines and those of # are skipped; what is between the quotes is taken as it is, with
+    line ends; the last of a name wins. ValueError with the number of a line that is none of these."""
+    found: dict[str, str] = {}
+    lines = text.split("\n")
+    number = 0
+    while number < len(lines):
+        line, first = lines[number].strip(), number + 1
+        number += 1
+        if not line or line.startswith("#"):
+            continue
+        name, value = line.partition("=")[0].strip(), line.partition("=")[2].lstrip()
+        if not name or not value.startswith("'"):
+            raise ValueError(f"line {first} is not NAME='value'")
+        value = lines[first - 1].partition("=")[2].lstrip()[1:]
+        while "'" not in value:
+            if number == len(lines):
+                raise ValueError(f"line {first}: its quote is not closed")
+            value += "\n" + lines[number]
+            number += 1
+        value, _, rest = value.partition("'")
+        if rest.strip() and not rest.lstrip().startswith("#"):
+            raise ValueError(f"line {first}: something stands behind the closing quote")
+        found[name] = value
+    return found
 
 
 def _key_value(pod: Pod, source: EnvVarSource, sources: Sources) -> str | None:
@@ -182,14 +279,15 @@ def resource_value(pod: Pod, container: Container, ref: ResourceFieldSelector, c
         if not named:
             raise ConfigError(f"container {ref.container_name} not found")
         container = named[0]
-    asked = resources.amounts(container.resources)
-    nanos = {
-        "limits.cpu": (asked.cpu_limit or config.cpu_milli) * 10**6,
-        "requests.cpu": (asked.cpu_request or 0) * 10**6,
-        "limits.memory": (asked.memory_limit or config.memory_bytes) * 10**9,
-        "requests.memory": (asked.memory_request or 0) * 10**9,
-    }
-    if ref.resource not in nanos:
+    kind, _, name = ref.resource.partition(".")
+    if kind not in ("limits", "requests") or not (name in _AMOUNTS or name.startswith("hugepages-")):
         raise ConfigError(f"unsupported container resource: {ref.resource}")
+    given = container.resources or ResourceRequirements()
+    amount = given.limits.get(name)
+    if kind == "requests":
+        amount = given.requests.get(name, amount)  # a limit alone is the request too
+    nanos = amount.nanos if amount is not None else 0
+    if not nanos and kind == "limits" and name in _AMOUNTS:
+        nanos = config.allocatable[name] * (10**6 if name == "cpu" else 10**9)
     divisor = ref.divisor.nanos if ref.divisor is not None and ref.divisor.nanos else 10**9
-    return str(-(-nanos[ref.resource] // divisor))
+    return str(-(-nanos // divisor))

@@ -116,6 +116,7 @@ def sandbox_hash(pod: Pod) -> str:
             "hostIPC": bool(spec.host_ipc),
             "hostPorts": [] if spec.host_network else sorted(ports, key=str),
             "sysctls": security.get("sysctls"),
+            "hostUsers": False if spec.host_users is False else None,  # None: the hash of older versions
             "shareProcessNamespace": bool(spec.share_process_namespace),
             "runtimeClassName": spec.runtime_class_name,
         }
@@ -123,5 +124,17 @@ def sandbox_hash(pod: Pod) -> str:
 
 
 def resources_hash(resources: Mapping[str, Any]) -> str:
-    """Of an OCI linux.resources object without its devices, which never change in place."""
-    return digest({key: value for key, value in resources.items() if key != "devices"})
+    """Of an OCI linux.resources object without its devices, which never change in place: three parts, joined by dots,
+    of the CPU, of the memory, of the rest, so that what changed can be told (`resized`)."""
+    rest = {key: value for key, value in resources.items() if key not in ("devices", "cpu", "memory")}
+    cpu = {key: value for key, value in resources.get("cpu", {}).items() if key != "cpus"}
+    rest["cpus"] = resources.get("cpu", {}).get("cpus")  # where it runs is the node's to say: no resize
+    return ".".join(digest(part) for part in (cpu, resources.get("memory", {}), rest))
+
+
+def resized(before: str, after: str) -> tuple[str, ...]:
+    """Which of cpu and memory differ between two `resources_hash`es; none where one is of an older kind."""
+    old, new = before.split("."), after.split(".")
+    if len(old) != 3 or len(new) != 3:
+        return ()
+    return tuple(name for name, one, other in zip(("cpu", "memory"), old, new, strict=False) if one != other)

@@ -41,24 +41,37 @@ class Response:
     body: bytes = b""
 
 
-async def fetch(get: Get, timeout: float) -> Response:
-    """The last response of a chain of redirects on one host. Raises WireError with the words of Go's client."""
-    url, host = get.url, get.host
+async def fetch(get: Get, timeout: float, first: Response | None = None) -> Response:
+    """The last response of a chain of redirects on one host; `first`, where somebody has asked already. Raises
+    WireError with the words of Go's client."""
+    url = get.url
     try:
         for _ in range(MAX_REDIRECTS):
-            response = await _one(url, get, timeout)
-            if response.status not in _REDIRECTS or not response.location:
-                return response
-            target = urljoin(url, response.location)
-            if urlsplit(target).hostname != host or urlsplit(target).scheme not in ("http", "https"):
+            response = first or await _one(url, get, timeout)
+            first, target = None, redirect(response, url, get.host)
+            if not target:
                 return response
             url = target
-    except TimedOut:
-        sentence = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-        raise TimedOut(f'Get "{url}": {sentence}') from None
     except (WireError, ValueError) as error:
-        raise WireError(f'Get "{url}": {error}') from error
+        raise failed(url, error) from error
     raise WireError(f'Get "{url}": stopped after {MAX_REDIRECTS} redirects')
+
+
+def redirect(response: Response, url: str, host: str) -> str:
+    """PURE: where to ask next; "" when this is the answer. Raises ValueError for a Location that is no URL."""
+    if response.status not in _REDIRECTS or not response.location:
+        return ""
+    target = urljoin(url, response.location)
+    parts = urlsplit(target)
+    return target if parts.hostname == host and parts.scheme in ("http", "https") else ""
+
+
+def failed(url: str, error: WireError | ValueError) -> WireError:
+    """PURE: the error in the words of Go's client."""
+    if isinstance(error, TimedOut):
+        sentence = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        return TimedOut(f'Get "{url}": {sentence}')
+    return WireError(f'Get "{url}": {error}')
 
 
 async def _one(url: str, get: Get, timeout: float) -> Response:
@@ -66,11 +79,15 @@ async def _one(url: str, get: Get, timeout: float) -> Response:
     tls = parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
     exchange = wire.exchange_tls if tls else wire.exchange
+    request = request_of(url, get)
+    return parse(await exchange(parts.hostname or "", port, request, is_complete, timeout=timeout))
+
+
+def request_of(url: str, get: Get) -> bytes:
+    """PURE: the request for a URL: the one that `get` names, or where that was redirected to."""
+    parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    data = await exchange(
-        parts.hostname or "", port, _request(target, parts.netloc, get), _complete, timeout=timeout
-    )
-    return parse(data)
+    return _request(target, parts.netloc, get)
 
 
 def _request(target: str, netloc: str, get: Get) -> bytes:
@@ -85,29 +102,34 @@ def _request(target: str, netloc: str, get: Get) -> bytes:
     return "\r\n".join(line.replace("\r", "").replace("\n", "") for line in lines).encode()
 
 
-def parse(data: bytes) -> Response:
+def parse(data: bytes | bytearray) -> Response:
     """Raises WireError for what is no HTTP response."""
     if not data:
         raise WireError("EOF")
     head, _, body = data.partition(b"\r\n\r\n")
-    lines = head.decode("latin-1").split("\r\n")
-    words = lines[0].split(" ", 2)
+    line = head.partition(b"\r\n")[0].decode("latin-1")
+    words = line.split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
-        raise WireError(f'malformed HTTP response "{lines[0][:80]}"')
+        raise WireError(f'malformed HTTP response "{line[:80]}"')
     if words[1].startswith("1") and words[1] != "101":
         return parse(body)
-    return Response(int(words[1]), _header(lines, "location"), body[:MAX_BODY])
+    status = int(words[1])
+    return Response(
+        status, _header(head, b"location") if status in _REDIRECTS else "", bytes(body[:MAX_BODY])
+    )
 
 
-def _header(lines: Sequence[str], name: str) -> str:
-    for line in lines[1:]:
-        key, _, value = line.partition(":")
-        if key.strip().lower() == name:
-            return value.strip()
-    return ""
+def _header(head: bytes | bytearray, name: bytes) -> str:
+    """The value of the first header of that name (in small letters), "" when there is none."""
+    begin = head.lower().find(b"\r\n" + name + b":")
+    if begin < 0:
+        return ""
+    begin += len(name) + 3
+    end = head.find(b"\r\n", begin)
+    return head[begin : end if end >= 0 else None].decode("latin-1").strip()
 
 
-def _complete(data: bytearray) -> bool:
+def is_complete(data: bytearray) -> bool:
     """Whether enough was read to stop."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
@@ -115,11 +137,11 @@ def _complete(data: bytearray) -> bool:
     got = len(data) - end - 4
     if got >= MAX_BODY:
         return True
-    lines = bytes(data[:end]).decode("latin-1").split("\r\n")
-    words = lines[0].split(" ", 2)
-    if len(words) > 1 and (words[1] in ("204", "304") or words[1].startswith("1")):
-        return not words[1].startswith("1") or words[1] == "101"
-    if _header(lines, "transfer-encoding").lower().endswith("chunked"):
+    head = data[:end]
+    words = head.split(b" ", 2)
+    if len(words) > 1 and (bytes(words[1][:3]) in (b"204", b"304") or words[1].startswith(b"1")):
+        return not words[1].startswith(b"1") or words[1][:3] == b"101"
+    if _header(head, b"transfer-encoding").lower().endswith("chunked"):
         return data.endswith(b"\r\n0\r\n\r\n") or data.endswith(b"\r\n\r\n0\r\n\r\n")
-    length = _header(lines, "content-length")
+    length = _header(head, b"content-length")
     return length.isdigit() and got >= int(length)

@@ -11,15 +11,13 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from kubelite.node import pod_files
-from kubelite.node.bundles import prepare
+from kubelite.node.bundles import prepare, runtime_path
 from kubelite.node.commands import Commands, exec_process
 from kubelite.node.cri import (
     ContainerRequest,
@@ -30,16 +28,20 @@ from kubelite.node.cri import (
     SandboxRequest,
     SandboxSeen,
 )
+from kubelite.node.living import LivingShim, both
 from kubelite.node.mounts import unmount_below
 from kubelite.node.seen import ImagesSeen, container_seen, image_seen, lost_rows, rows_of, sandbox_seen
+from kubelite.node.shrinking import check_memory
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
+from runtime.identity import new_id
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 from runtime.network.plan import Attachment, PortMapping
-from runtime.shim.client import Forkserver, ShimClient, ShimGone, read_state, reap_dead, shim_alive
+from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
+from runtime.shim.forkserver_client import Forkserver
 from runtime.shim.protocol import (
     EVENT_EXEC_EXIT,
     EVENT_EXIT,
@@ -55,15 +57,6 @@ log = logging.getLogger(__name__)
 
 RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then the shim alone has it
 DYING = 3.0  # seconds that a shim which hung up may take to be gone, before that is said
-
-
-@dataclass(slots=True)
-class _Shim:
-    """A living shim and our connection to it."""
-
-    record: SandboxRecord
-    client: ShimClient
-    ended: set[str] = field(default_factory=set)  # containers whose exit was heard of
 
 
 class LocalCri:
@@ -89,7 +82,7 @@ class LocalCri:
         self._forkserver = forkserver
         self._network = network
         self._tracer = tracer
-        self._shims: dict[str, _Shim] = {}
+        self._shims: dict[str, LivingShim] = {}
         self._messages: dict[str, str] = {}  # container id -> termination message, read once
         self._recording: set[asyncio.Task[None]] = set()
         self._commands = Commands()
@@ -122,6 +115,7 @@ class LocalCri:
             elif isinstance(result, BaseException):
                 raise result
         living = {uid: shim.record for uid, shim in self._shims.items()}
+        pod_files.link_logs(self._settings.log_dir, living.values())
         strays = [a.uid for a in await self._network.list() if a.uid not in living]
         await asyncio.gather(*(self._network.delete(uid) for uid in strays))
         return living
@@ -184,7 +178,7 @@ class LocalCri:
             self._messages[record.id] = pod_files.termination_message(path)
         return self._messages.get(record.id, "")
 
-    async def _shim(self, uid: str) -> _Shim | None:
+    async def _shim(self, uid: str) -> LivingShim | None:
         """The pod's living shim, connected; a dead one is buried on the way."""
         shim = self._shims.get(uid)
         if shim is not None and not shim.client.closed:
@@ -208,13 +202,13 @@ class LocalCri:
                 raise StateError(f"the shim of pod {uid} neither answers nor ends", retriable=True)
             await asyncio.sleep(0.01)
 
-    async def _connect(self, uid: str, run_dir: str) -> _Shim:
+    async def _connect(self, uid: str, run_dir: str) -> LivingShim:
         client = await ShimClient.connect(
             run_dir,
             on_event=lambda event: self._on_event(uid, event),
             on_close=lambda: self._on_close(uid),
         )
-        shim = _Shim(await client.subscribe(), client)
+        shim = LivingShim(await client.subscribe(), client)
         other = self._shims.get(uid)
         if other is not None and not other.client.closed:  # the API looked at the same time
             client.close()
@@ -257,9 +251,12 @@ class LocalCri:
 
     async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
         uid = request.uid
+        runtime_path(
+            request.runtime_class, self._settings
+        )  # a class that is not there is found before anything is
         config = SandboxConfig(
             uid=uid,
-            sandbox_id=secrets.token_hex(32),
+            sandbox_id=new_id(),
             run_dir=self.run_dir(uid),
             cgroup=request.cgroup,
             shim_cgroup=f"/{self._settings.cgroup_parent}/shims",
@@ -267,6 +264,8 @@ class LocalCri:
             host_network=request.host_network,
             host_ipc=request.host_ipc,
             host_pid=request.host_pid,
+            share_pid=request.share_pid,
+            id_base=request.id_base,
             resources=request.resources,
             sysctls=request.sysctls,
             annotations={
@@ -282,7 +281,7 @@ class LocalCri:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self._abandon, uid)
             with self._tracer.step(uid, "network"):
-                shim, address = await _both(
+                shim, address = await both(
                     self._connect(uid, config.run_dir), self._attach(request, record.pid)
                 )
             if address is not None:
@@ -311,6 +310,7 @@ class LocalCri:
         if shim is None:
             raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
         group = open_cgroup(shim.record.cgroup)
+        check_memory(group, resources, of="pod")
         for warning in await asyncio.to_thread(group.apply, resources):
             self.warn(uid, warning)
         await shim.client.annotate({"resources_hash": resources_hash})
@@ -364,9 +364,13 @@ class LocalCri:
             create = prepare(request, self.bundle(uid, request.name, request.attempt), self._settings)
         try:
             with self._tracer.step(uid, "create", container=request.name):
-                await shim.client.create(create)
+                times = await shim.client.create(create)
+            self._tracer.inner(uid, request.name, times)
+            # the log is there: whoever follows the link never finds it leading nowhere
+            pod_files.link_log(self._settings.log_dir, request.log_path, request.name, request.id)
             with self._tracer.step(uid, "start", container=request.name):
-                record = await shim.client.start(request.id)
+                record, times = await shim.client.start(request.id)
+            self._tracer.inner(uid, request.name, times)
         except StartError:
             await self._record_current(uid, shim, request.id)
             raise
@@ -398,9 +402,12 @@ class LocalCri:
         client = await self._client(uid)
         if client is None:
             raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
+        for found in map(ContainerRecord.from_json, (await client.state()).containers):
+            if found.id == container_id and found.cgroup:
+                check_memory(open_cgroup(found.cgroup), resources, of="container")
         await client.update(container_id, resources=resources, labels={"resources_hash": resources_hash})
 
-    async def remove_container(self, uid: str, container_id: str) -> None:
+    async def remove_container(self, uid: str, container_id: str, *, keep_log: bool = False) -> None:
         client = await self._client(uid)
         known = {row.id: ContainerRecord.from_json(row.doc) for row in self._store.containers(uid)}
         if client is not None:
@@ -411,8 +418,11 @@ class LocalCri:
         found = known.pop(container_id, None)
         if found is not None:
             pod_files.unlink_log(self._settings.log_dir, found.log_path, found.name, found.id)
-            if found.log_path and all(other.log_path != found.log_path for other in known.values()):
-                await asyncio.to_thread(pod_files.remove_log, found.log_path)
+            used = {other.log_path for other in known.values()}
+            gone = pod_files.earlier_logs(found.log_path) if keep_log else [found.log_path]
+            for path in gone:
+                if path and path not in used:
+                    await asyncio.to_thread(pod_files.remove_log, path)
         # also when it is not seen yet: its record may be on its way
         self._in_background(
             self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
@@ -474,7 +484,7 @@ class LocalCri:
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    async def _record_current(self, uid: str, shim: _Shim, container_id: str) -> None:
+    async def _record_current(self, uid: str, shim: LivingShim, container_id: str) -> None:
         with contextlib.suppress(ShimGone):
             record = await shim.client.state()
             found = [ContainerRecord.from_json(c) for c in record.containers if c["id"] == container_id]
@@ -485,16 +495,3 @@ class LocalCri:
         if rows:
             # the pod's status, which is durable, follows; a power cut before it is one before all of this
             await self._store.put_containers(rows, durable=False, delay=delay)
-
-
-async def _both(
-    connect: Awaitable[_Shim], attach: Awaitable[Attachment | None]
-) -> tuple[_Shim, Attachment | None]:
-    """Both at once; when one fails the other is awaited before the error goes on, so that the undo sees all of it."""
-    results = await asyncio.gather(connect, attach, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    shim, attachment = results
-    assert isinstance(shim, _Shim) and not isinstance(attachment, BaseException)
-    return shim, attachment

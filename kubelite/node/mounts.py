@@ -20,6 +20,7 @@ from runtime import syscalls
 from runtime.errors import SyscallError
 
 _DATA = "..data"
+MAX_ENV_FILE = 64 << 10  # bytes (KEP-3721)
 UMOUNT_NOFOLLOW = 8
 MNT_DETACH = 2
 
@@ -30,7 +31,13 @@ def set_up(plan: VolumePlan) -> None:
         if plan.kind is Kind.HOST:
             _host_path(plan)
         elif plan.kind is Kind.FILES:
+            if plan.secret:
+                _in_memory(plan.path)
             write_files(plan)
+        elif plan.kind is Kind.CLAIM:
+            _claim(plan)
+        elif plan.kind is Kind.IMAGE:
+            _image(plan)
         else:
             _empty_dir(plan)
     except OSError as error:
@@ -42,6 +49,10 @@ def _empty_dir(plan: VolumePlan) -> None:
     fresh = not os.path.isdir(plan.path)
     if fresh:
         os.mkdir(plan.path)
+    if plan.kind is Kind.HUGE_PAGES and not _is_mounted(plan.path):
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+        syscalls.mount("nodev", plan.path, "hugetlbfs", flags, f"pagesize={plan.size},mode=0777")
+        fresh = True
     if plan.kind is Kind.MEMORY and not _is_mounted(plan.path):
         mode = "1777" if plan.name == "shm" else "0777"
         size = f",size={plan.size}" if plan.size else ""
@@ -50,9 +61,101 @@ def _empty_dir(plan: VolumePlan) -> None:
         fresh = True
     if fresh:
         os.chmod(plan.path, 0o1777 if plan.name == "shm" else 0o777)  # whatever the umask took
-        if plan.fs_group is not None:
-            os.chown(plan.path, -1, plan.fs_group)
-            os.chmod(plan.path, 0o2777)
+    if plan.fs_group is not None:
+        give_to_group(plan.path, plan.fs_group, whole_tree=plan.whole_tree, fresh=fresh)
+
+
+# -- fsGroup ----------------------------------------------------------------------------------------------------
+
+
+def give_to_group(path: str, group: int, *, whole_tree: bool, fresh: bool, done: str = "") -> None:
+    """fsGroup (K pkg/volume/volume_linux.go): everything in the volume is the group's, who may do what its owner may;
+    what is made in a directory is the group's too. Without `whole_tree` (OnRootMismatch) a root that is right already
+    is believed. Once for a pod: a file beside the volume says that it was done."""
+    done = done or f"{path}.fsgroup"
+    if not fresh and _read(done) == str(group):
+        return
+    root = os.stat(path, follow_symlinks=False)
+    right = root.st_gid == group and root.st_mode & 0o2070 == 0o2070
+    if fresh or whole_tree or not right:
+        for _, directories, names, fd in os.fwalk(path, topdown=False, follow_symlinks=False):
+            for name in (*directories, *names):
+                _give(name, group, fd)
+        _give(path, group, None)  # last: a walk that is broken off begins again
+    with open(done, "w", encoding="ascii") as file:
+        file.write(str(group))
+
+
+def _give(name: str, group: int, fd: int | None) -> None:
+    with contextlib.suppress(FileNotFoundError):  # whoever shares the volume may remove it meanwhile
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        os.chown(name, -1, group, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISLNK(found.st_mode):
+            return
+        more = 0o2770 if stat.S_ISDIR(found.st_mode) else 0o660
+        opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:  # by descriptor: a name may have become a link to anywhere
+            os.chmod(f"/proc/self/fd/{opened}", stat.S_IMODE(os.fstat(opened).st_mode) | more)
+        finally:
+            os.close(opened)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+# -- mounts of our own -------------------------------------------------------------------------------------------
+
+
+def _in_memory(path: str) -> None:
+    """Secrets are on a tmpfs. One that an older version has written to the disk is left to its containers."""
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    if not _is_mounted(path) and not os.path.lexists(f"{path}/{_DATA}"):
+        syscalls.mount(
+            "tmpfs", path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, "mode=0755"
+        )
+
+
+def _claim(plan: VolumePlan) -> None:
+    """The claim's directory is there since it was bound; whose it is, is said once for each pod that has it."""
+    if not os.path.isdir(plan.path):
+        raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : {plan.path} is gone')
+    if plan.fs_group is not None:
+        done = f"{plan.done}/{plan.name}.fsgroup"
+        give_to_group(plan.path, plan.fs_group, whole_tree=plan.whole_tree, fresh=False, done=done)
+
+
+def _image(plan: VolumePlan) -> None:
+    """An image's layers as a file system that nobody writes to, and nothing is executed from (as kubelet asks for)."""
+    os.makedirs(plan.path, mode=0o755, exist_ok=True)
+    if _is_mounted(plan.path):
+        return
+    nothing = f"{os.path.dirname(plan.path)}/.nothing"  # overlayfs wants two layers at least
+    os.makedirs(nothing, mode=0o755, exist_ok=True)
+    context = syscalls.fsopen("overlay")
+    try:
+        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "source", "overlay")
+        for layer in (*plan.layers, nothing):
+            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir+", layer)
+        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
+        attributes = (
+            syscalls.MOUNT_ATTR_RDONLY
+            | syscalls.MOUNT_ATTR_NOSUID
+            | syscalls.MOUNT_ATTR_NODEV
+            | syscalls.MOUNT_ATTR_NOEXEC
+        )
+        tree = syscalls.fsmount(context, attr_flags=attributes)
+    finally:
+        os.close(context)
+    try:
+        flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH
+        syscalls.move_mount(tree, "", syscalls.AT_FDCWD, plan.path, flags, about=plan.path)
+    finally:
+        os.close(tree)
 
 
 def _is_mounted(path: str) -> bool:
@@ -237,6 +340,32 @@ def _beneath(base: int, path: str) -> int:
         if error.errno == errno.ENOENT:
             raise FileNotFoundError(error.errno, os.strerror(errno.ENOENT), path) from error
         raise _sub_path_error(path, error) from error
+
+
+def read_beneath(volume: str, path: str) -> str | None:
+    """A small text file inside a volume; None when it is not there. ConfigError for what is none, or leads out."""
+    try:
+        base = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        flags = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
+        fd = syscalls.openat2(
+            base, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, resolve=flags
+        )
+    except SyscallError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise _sub_path_error(path, error) from error
+    finally:
+        os.close(base)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigError(f'"{path}" is not a regular file')
+        content = file.read(MAX_ENV_FILE + 1)
+    if len(content) > MAX_ENV_FILE:
+        raise ConfigError(f'"{path}" is larger than {MAX_ENV_FILE} bytes')
+    return content.decode(errors="replace")
 
 
 def _sub_path_error(path: str, error: OSError) -> ConfigError:

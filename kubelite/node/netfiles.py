@@ -91,6 +91,29 @@ def resolv_conf(pod: Pod, config: NodeConfig, host_file: str) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
+def reachable_resolv_conf(host_file: str, resolved_file: str) -> str:
+    """What a pod's resolv.conf is made from: the host's own, unless that names servers on the loopback alone, which in
+    a pod is another one. systemd-resolved's stub (127.0.0.53, as Ubuntu has it) is such a server; the file with the
+    servers behind it (systemd-resolved.service(8)) then stands in, as in docker and in kubeadm's set-up."""
+    behind = _parse(resolved_file)[0]
+    return resolved_file if _only_loopback(_parse(host_file)[0]) and behind else host_file
+
+
+def unreachable_servers(pod: Pod, text: str) -> str:
+    """Why no name will be found in the pod whose resolv.conf this is; "" when one may."""
+    servers = _parse(text)[0]
+    if pod.spec.host_network or not _only_loopback(servers):
+        return ""
+    return (
+        f"the node's resolv.conf names no server but {', '.join(servers)}, which is the pod's own loopback in the pod: "
+        "set dnsConfig.nameservers, or resolv_conf in the node's settings to a file with other servers"
+    )
+
+
+def _only_loopback(servers: list[str]) -> bool:
+    return bool(servers) and all(server.startswith("127.") or server == "::1" for server in servers)
+
+
 def _parse(text: str) -> tuple[list[str], list[str], list[str]]:
     """resolv.conf(5): the nameservers, the last search (or domain), all options."""
     servers: list[str] = []

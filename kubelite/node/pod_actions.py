@@ -6,6 +6,7 @@ order C2, termination C3, images C10 of the pod semantics; edits in place are ku
 
     decide ─┬─ deleted?               _delete: mains, then sidecars, then the sandbox, then every trace
             ├─ over (phase, deadline)? _wind_down: stop what still runs, give the sandbox back
+            ├─ not this node's?       it waits, Pending; pods of lower priority may go for it
             ├─ no sandbox?            _from_nothing: which containers run again, then a sandbox for them
             ├─ wrong sandbox?         _replace_sandbox: stop all, then as from nothing
             └─ else                   _in_sandbox: strays, init containers in order, then the others
@@ -13,10 +14,7 @@ order C2, termination C3, images C10 of the pod semantics; edits in place are ku
 
 from __future__ import annotations
 
-import signal
-from typing import Any
-
-from kubelite.node import hashes, resources
+from kubelite.node import hashes, limits
 from kubelite.node.actions import (
     Facts,
     Failed,
@@ -24,72 +22,25 @@ from kubelite.node.actions import (
     HookPhase,
     PodActions,
     PostStart,
-    PullImage,
-    PullPhase,
-    PullSeen,
+    PreemptPod,
     RemoveContainer,
-    StartContainer,
-    StopContainer,
     UpdateContainer,
     Waiting,
-    signal_number,
 )
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
-from kubelite.node.pod_view import View, in_sandbox, is_alive, never_ran, views
-from kubelite.node.probes import Health, Kind, health, kill_grace, kill_message
-from kubelite.node.times import go_duration, unix
-from kubelite.node.unsupported import blocked_containers
+from kubelite.node.ephemeral import target_of
+from kubelite.node.pod_rules import grace_period, health_of, restart_policy
+from kubelite.node.pod_view import View, in_sandbox, is_alive
+from kubelite.node.probes import Kind, kill_grace, kill_message
+from kubelite.node.restarting import RestartingAll
+from kubelite.node.starting import Starting
+from kubelite.node.sysctls import SYSCTL_FORBIDDEN, forbidden
+from kubelite.node.times import unix
 from kubelite.node.usage import excess
 from manifests.core import Container, Pod
-from runtime.errors import ImageError
-from runtime.images import reference as references
 
-CRASH_RESET = 600.0  # an instance that ran longer than this starts the count anew
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
-MIN_GRACE = 2.0
-RETRY = 10.0
-LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try
-
-
-def restart_policy(pod: Pod, container: Container) -> str:
-    """Always, OnFailure or Never, for one container: its own rule, else the pod's; a pod's Always means OnFailure for
-    its init containers."""
-    if container.restart_policy:
-        return container.restart_policy
-    policy = pod.spec.restart_policy or "Always"
-    if policy == "Always" and any(c.name == container.name for c in pod.spec.init_containers):
-        return "OnFailure"
-    return policy
-
-
-def should_restart(pod: Pod, container: Container, exit_code: int) -> bool:
-    """Whether a container that ended with this code runs again: the first of its own rules that fits, else its policy
-    (K podutil ContainerShouldRestart)."""
-    for rule in container.restart_policy_rules:
-        codes = rule.exit_codes if rule.action == "Restart" else None
-        if codes is not None and (exit_code in codes.values) is (codes.operator == "In"):
-            return True
-    policy = restart_policy(pod, container)
-    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
-
-
-def grace_period(pod: Pod) -> float:
-    """Seconds between the stop signal and SIGKILL; at least one (C3)."""
-    grace = pod.spec.termination_grace_period_seconds
-    if pod.metadata.deletion_timestamp and pod.metadata.deletion_grace_period_seconds is not None:
-        grace = pod.metadata.deletion_grace_period_seconds
-    return float(max(1, 30 if grace is None else grace))
-
-
-def pod_ref(pod: Pod) -> str:
-    """kubelet's format.Pod: name_namespace(uid)."""
-    return f"{pod.metadata.name}_{pod.metadata.namespace or 'default'}({pod.metadata.uid})"
-
-
-def health_of(facts: Facts, container: Container, instance: ContainerSeen) -> Health:
-    """What the probes of a running instance say; before the first try what is assumed."""
-    return facts.health.get(instance.id) or health(container, {})
 
 
 def compute_pod_actions(pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> PodActions:
@@ -97,33 +48,20 @@ def compute_pod_actions(pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfi
     return Decision(pod, seen, facts, config).decide()
 
 
-class Decision:
+class Decision(RestartingAll, Starting):
     """One decision in the making: a method for each question, gathering the answer; it lives for one call."""
-
-    def __init__(self, pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> None:
-        self.pod, self.seen, self.facts, self.config = pod, seen, facts, config
-        self.now = facts.now
-        self.views = views(pod, seen)
-        self.inits, self.mains = pod.spec.init_containers, pod.spec.containers
-        self.sidecars = {c.name for c in self.inits if restart_policy(pod, c) == "Always"}
-        self.blocked = blocked_containers(pod)
-        self.stop: list[StopContainer] = []
-        self.pull: list[PullImage] = []
-        self.start: list[StartContainer] = []
-        self.post_start: list[PostStart] = []
-        self.update: list[UpdateContainer] = []
-        self.remove: list[RemoveContainer] = []
-        self.waiting: dict[str, Waiting] = {}
-        self.finished: set[str] = set()
-        self.reasons: list[str] = []
-        self.wakes: list[float] = []
-        self.rest: dict[str, Any] = {}
 
     def decide(self) -> PodActions:
         if self.pod.metadata.deletion_timestamp:
             self._delete()
         elif (over := self._over()) is not None:
             self._wind_down(over)
+        elif self.facts.placement.reason:
+            self.reasons.append(f"the pod is not placed on this node: {self.facts.placement.message}")
+            if going := self.facts.placement.victims:
+                self.reasons.append("pods of lower priority go for it")
+                pods = tuple(PreemptPod(claim.uid, f"{claim.namespace}/{claim.name}") for claim in going)
+                self.rest["preempt"] = pods
         elif self.seen.sandbox is None or not self.seen.sandbox.ready:
             self._from_nothing()
         elif self.seen.sandbox.spec_hash != hashes.sandbox_hash(self.pod):
@@ -146,9 +84,6 @@ class Decision:
 
     # -- the end of a pod ---------------------------------------------------------------------------------------
 
-    def _alive(self) -> list[ContainerSeen]:
-        return [c for c in self.seen.containers if is_alive(c) and in_sandbox(self.seen, c)]
-
     def _delete(self) -> None:
         """C3: mains together, then sidecars one by one from the last, then the sandbox, then every trace."""
         self.finished.update(self.views)
@@ -164,7 +99,7 @@ class Decision:
         self.rest["finish"] = True
 
     def _over(self) -> Failed | None:
-        """A pod whose end is recorded, or whose time is up, as (reason, message)."""
+        """A pod whose end is recorded, or whose time is up, the node is short of what it uses, as (reason, message)."""
         status = self.pod.status
         if status.phase in ("Succeeded", "Failed"):
             return Failed(status.reason or "", status.message or "")
@@ -173,6 +108,15 @@ class Decision:
             if self.now >= began + limit:
                 return Failed("DeadlineExceeded", DEADLINE_MESSAGE)
             self.wakes.append(began + limit)
+        began_here = self.seen.sandbox is not None or any(view.attempts for view in self.views.values())
+        if not began_here and (
+            sentence := forbidden(self.pod, self.config.unsafe_sysctls)
+        ):  # at admission only
+            return Failed(SYSCTL_FORBIDDEN, sentence)
+        if (place := self.facts.placement).rejected:
+            return Failed(place.reason, place.message)
+        if self.facts.evicted:
+            return Failed("Evicted", self.facts.evicted)
         if self.facts.used and (sentence := excess(self.pod, self.facts.used)):
             return Failed("Evicted", sentence)
         return None
@@ -190,73 +134,6 @@ class Decision:
         self.rest["done"] = True
         if recorded and self.seen.sandbox is not None:
             self.rest["kill_sandbox"] = "the pod has ended"
-
-    def _stop_in_order(self, alive: list[ContainerSeen], grace: float, message: str = "") -> None:
-        mains = [c for c in alive if c.name not in self.sidecars]
-        for container in mains:
-            self._stop(container, grace, message)
-        if mains:
-            return
-        order = [c.name for c in self.inits]
-        last = max(alive, key=lambda c: order.index(c.name) if c.name in order else -1)
-        self._stop(last, max(grace - self._spent(), MIN_GRACE), message)
-
-    def _spent(self) -> float:
-        """Seconds of the grace period that the containers stopped before took."""
-        stopped = [c for c in self.seen.containers if c.stop_deadline and c.finished_at]
-        ends = [c.finished_at for c in stopped]
-        begins = [c.stop_deadline - grace_period(self.pod) for c in stopped]
-        return max(0.0, max(ends) - min(begins)) if stopped else 0.0
-
-    def _stop(self, container: ContainerSeen, grace: float, message: str = "", killed_for: str = "") -> None:
-        """Ask for a stop unless one that ends no later is under way; its preStop hook comes first."""
-        number = self._stop_signal(container)
-        if container.state is ContainerState.CREATED:
-            number, grace = int(signal.SIGKILL), 0.0
-        elif self._has_pre_stop(container) and not container.stop_signal:
-            self._pre_stop(container, grace, message, killed_for)
-            return
-        elif container.stop_deadline > 0 and container.stop_deadline <= self.now + grace + 0.5:
-            self.wakes.append(max(container.stop_deadline, self.now) + 1.0)
-            return
-        text = message or f"Stopping container {container.name}"
-        self.stop.append(StopContainer(container.id, container.name, number, grace, text, killed_for))
-        self.wakes.append(self.now + grace + 1.0)
-
-    def _spec_of(self, container: ContainerSeen) -> Container | None:
-        return next((c for c in [*self.inits, *self.mains] if c.name == container.name), None)
-
-    def _has_pre_stop(self, container: ContainerSeen) -> bool:
-        spec = self._spec_of(container)
-        return spec is not None and spec.lifecycle is not None and spec.lifecycle.pre_stop is not None
-
-    def _pre_stop(self, container: ContainerSeen, grace: float, message: str, killed_for: str) -> None:
-        """The hook eats the grace; the signal gets what it leaves, and two seconds at least (C3). Until the signal the
-        shim's deadline stands those two seconds behind the grace: nobody is killed before he was told."""
-        phase = self.facts.hooks.get((container.id, Hook.PRE_STOP))
-        left = container.stop_deadline - MIN_GRACE - self.now if container.stop_deadline else grace
-        begun = container.stop_deadline > 0
-        if begun and phase in (HookPhase.DONE, HookPhase.FAILED):
-            number, rest = self._stop_signal(container), max(min(left, grace), MIN_GRACE)
-            self.stop.append(StopContainer(container.id, container.name, number, rest, "", killed_for))
-            self.wakes.append(self.now + rest + 1.0)
-            return
-        if not begun or phase is None or left > grace + 0.5:
-            left = max(min(left, grace), 0.1)
-            text = "" if begun else message or f"Stopping container {container.name}"
-            hook = StopContainer(
-                container.id, container.name, 0, left + MIN_GRACE, text, killed_for, pre_stop=left
-            )
-            self.stop.append(hook)
-        self.wakes.append(self.now + max(left, 0.0) + MIN_GRACE + 1.0)
-
-    def _stop_signal(self, container: ContainerSeen) -> int:
-        """spec stopSignal > image STOPSIGNAL > SIGTERM."""
-        spec = self._spec_of(container)
-        if spec is not None and spec.lifecycle is not None and spec.lifecycle.stop_signal:
-            return signal_number(spec.lifecycle.stop_signal)
-        image = self.facts.images.get(container.image)
-        return signal_number(image.config.get("StopSignal") if image is not None else None)
 
     # -- the sandbox --------------------------------------------------------------------------------------------
 
@@ -300,19 +177,6 @@ class Decision:
             *(self.views[c.name] for c in self.inits if c.name not in self.sidecars),
         ]
 
-    def _should_run(self, container: Container) -> bool:
-        view = self.views[container.name]
-        if view.attempts == 0 or view.again or view.ended is None:
-            return True
-        return should_restart(self.pod, container, view.ended.exit_code)
-
-    def _due(self, at: float) -> bool:
-        """Whether the time set for another try has come. One further away than any wait lasts was set before the clock
-        was set back."""
-        config = self.config
-        longest = max(config.crash_back_off.maximum, config.pull_back_off.maximum, LONGEST_RETRY)
-        return self.now >= at or at > self.now + longest
-
     def _may_create(self) -> bool:
         failure = self.facts.sandbox_failure
         if failure and failure.spec_hash == hashes.sandbox_hash(self.pod) and not self._due(failure.retry_at):
@@ -336,11 +200,16 @@ class Decision:
     # -- in the sandbox -----------------------------------------------------------------------------------------
 
     def _in_sandbox(self, sandbox: SandboxSeen) -> None:
-        wanted = hashes.resources_hash(resources.pod_resources(self.pod, self.config))
+        wanted = hashes.resources_hash(limits.pod_limits(self.pod, self.config))
         if sandbox.resources_hash and sandbox.resources_hash != wanted:
             self.rest["update_sandbox"] = True
             self.reasons.append("the pod's limits changed")
         self._strays()
+        if (trigger := self._restarts_all()) is not None:
+            self._restart_all(trigger)
+            return
+        for container in self.ephemerals:
+            self._ephemeral(container)
         begun = any(self.views[c.name].current is not None for c in self.mains)
         if begun and not self._any_main_left():
             self._end_sidecars()
@@ -351,12 +220,30 @@ class Decision:
                 self._main(container)
         self._dead_instances()
 
+    def _ephemeral(self, container: Container) -> None:
+        """It runs once, whatever the others do; with a target, in the processes of that one, which has to run."""
+        view = self.views[container.name]
+        if view.attempts:
+            if not view.alive:
+                self.finished.add(container.name)
+            elif view.current is not None and view.current.state is ContainerState.CREATED:
+                self._stop(view.current, 0.0)
+            return
+        target = target_of(self.pod, container.name)
+        if target and not self.views[target].running:
+            self._wait(container.name, Waiting("ContainerCreating", f"its target {target} does not run"))
+            return
+        self._want(container, fresh=True)
+
     def _strays(self) -> None:
-        """Instances of containers that the pod no longer has."""
+        """Instances of containers that the pod no longer has, and what lives beside its own container's newest."""
         for container in self.seen.containers:
             if container.name in self.views:
-                continue
-            if is_alive(container) and in_sandbox(self.seen, container):
+                current = self.views[container.name].current
+                if self._is_live(container) and current is not None and container.id != current.id:
+                    self.reasons.append(f"container {container.name} runs twice: the older one is stopped")
+                    self._stop(container, grace_period(self.pod))
+            elif self._is_live(container):
                 self.reasons.append(f"container {container.name} is no longer in the pod")
                 self._stop(container, grace_period(self.pod))
             else:
@@ -482,12 +369,23 @@ class Decision:
             self._stop(current, grace_period(self.pod), message)
         elif current.stop_deadline > 0:
             self._stop(current, grace_period(self.pod), killed_for=current.killed_for)
+        elif self._content_changed(container, current):
+            self.reasons.append(
+                f"the ConfigMaps or Secrets of container {container.name} changed: it is restarted"
+            )
+            message = f"Container {container.name} configuration changed, will be restarted"
+            self._stop(current, grace_period(self.pod), message)
         elif current.post_start == "pending":
             self._post_start(container, current)
         elif (failed := health_of(self.facts, container, current).failed) is not None:
             self._kill_unhealthy(container, current, failed)
         else:
             self._limits(container, current)
+
+    def _content_changed(self, container: Container, current: ContainerSeen) -> bool:
+        """Asked for by annotation: one that was started before that was set is left."""
+        wanted = self.facts.content.get(container.name, "")
+        return bool(wanted and current.content_hash and wanted != current.content_hash)
 
     def _post_start(self, container: Container, current: ContainerSeen) -> None:
         self._default_waiting(container)
@@ -506,124 +404,21 @@ class Decision:
         self._stop(current, grace, kill_message(container.name, failed, restarts=restarts), failed)
 
     def _limits(self, container: Container, current: ContainerSeen) -> None:
-        limits = resources.container_resources(container)
-        wanted = hashes.resources_hash(limits)
-        if current.resources_hash != wanted:
+        """In place, unless the container's resizePolicy asks for a restart at a change of what changed."""
+        name, wanted = container.name, self._limits_of(container)
+        mark = hashes.resources_hash(wanted)
+        if current.resources_hash == mark:
+            return
+        changed = hashes.resized(current.resources_hash, mark)
+        rules = {rule.resource_name: rule.restart_policy for rule in container.resize_policy}
+        if restart := next((r for r in changed if rules.get(r) == "RestartContainer"), ""):
             self.reasons.append(
-                f"the limits of container {container.name} changed: they are updated in place"
+                f"the {restart} of container {name} changed, whose resizePolicy is to restart it"
             )
-            self.update.append(UpdateContainer(current.id, container.name, limits, wanted))
-
-    # -- starting -----------------------------------------------------------------------------------------------
-
-    def _default_waiting(self, container: Container) -> None:
-        reason = "PodInitializing" if self.inits else "ContainerCreating"
-        self.waiting.setdefault(container.name, Waiting(reason))
-
-    def _want(self, container: Container, *, init: bool = False, fresh: bool = False) -> None:
-        """Start it, or say what it waits for: a field that does not work, its back-off, a failed start, its image."""
-        name, view = container.name, self.views[container.name]
-        self._default_waiting(container)
-        if name in self.blocked:
-            self._wait(name, Waiting("CreateContainerConfigError", self.blocked[name]))
+            self._stop(current, grace_period(self.pod), f"Container {name} resize requires restart")
             return
-        crashes, ready_at, wait = self._back_off(container, view, fresh=fresh)
-        if self.now < ready_at:
-            message = (
-                f"back-off {go_duration(wait)} restarting failed container={name} pod={pod_ref(self.pod)}"
-            )
-            self._wait(name, Waiting("CrashLoopBackOff", message), ready_at)
-            return
-        failure = self.facts.start_failures.get(name)
-        if (
-            failure
-            and not self._due(failure.retry_at)
-            and failure.spec_hash == hashes.container_hash(self.pod, container)
-        ):
-            self._wait(name, Waiting(failure.reason, failure.message), failure.retry_at)
-            return
-        if self._image_ready(container, view.attempts):
-            newest = self.seen.latest(name)
-            discard = newest.id if newest is not None and never_ran(newest) else ""
-            why = self._why(container, view)
-            self.reasons.append(f"container {name} is started: {why}")
-            self.start.append(StartContainer(name, view.attempts, init, why, crashes, discard))
-
-    def _wait(self, name: str, waiting: Waiting, until: float | None = None) -> None:
-        self.waiting[name] = waiting
-        self.reasons.append(f"container {name} waits: {waiting.reason}: {waiting.message}".rstrip(": "))
-        if until is not None:
-            self.wakes.append(until)
-
-    def _why(self, container: Container, view: View) -> str:
-        if view.attempts == 0:
-            return "it has not run yet"
-        if view.current is None:
-            return "its sandbox is new"
-        if view.again or view.ended is None:
-            return "it was stopped to be made anew"
-        return f"it ended with exit code {view.ended.exit_code}, restartPolicy {restart_policy(self.pod, container)}"
-
-    def _back_off(self, container: Container, view: View, *, fresh: bool) -> tuple[int, float, float]:
-        """(crashes in a row before the next instance, when it may start, the wait): C2, from recorded facts alone."""
-        newest, ended = view.current, view.ended
-        if fresh or newest is None or ended is None or view.again or self._edited(container, newest):
-            return 0, 0.0, 0.0
-        crashes = newest.crash_count
-        if ended.started_at and ended.finished_at - ended.started_at > CRASH_RESET:
-            crashes = 0
-        wait = self.config.crash_back_off.wait(crashes)
-        known = (
-            0 < ended.finished_at <= self.now + 1.0
-        )  # an end in the future (the clock was set back) bounds no wait
-        return crashes + 1, ended.finished_at + wait if wait and known else 0.0, wait
-
-    def _edited(self, container: Container, instance: ContainerSeen) -> bool:
-        limits = hashes.resources_hash(resources.container_resources(container))
-        return instance.spec_hash != hashes.container_hash(self.pod, container) or (
-            instance.resources_hash != limits
-        )
-
-    def _image_ready(self, container: Container, attempt: int) -> bool:
-        """Whether the start can go ahead; else a pull is under way or asked for, or the wait is said (C10)."""
-        reference = container.image or ""
-        here = self.facts.images.get(reference) is not None
-        pull = self.facts.pulls.get((container.name, attempt))
-        policy = container.image_pull_policy or "IfNotPresent"
-        if policy == "Never" and not here and (wrong := _not_a_name(reference)):
-            message = f'Failed to apply default image tag "{reference}": {wrong}'
-            self._wait(container.name, Waiting("InvalidImageName", message), self.now + RETRY)
-            return False
-        if policy == "Never" and not here:
-            message = f'Container image "{reference}" is not present with pull policy of Never'
-            self._wait(container.name, Waiting("ErrImageNeverPull", message), self.now + RETRY)
-            return False
-        if here and (policy != "Always" or (pull is not None and pull.phase is PullPhase.PULLED)):
-            return True
-        if pull is None or pull.phase is PullPhase.PULLED or self._pull_again(pull):
-            self.reasons.append(
-                f"container {container.name} waits for its image {reference} (policy {policy})"
-            )
-            self.pull.append(PullImage(container.name, attempt, reference))
-        elif pull.phase is PullPhase.PULLING:
-            self.reasons.append(f"container {container.name} waits for its image {reference} to be pulled")
-        else:
-            self._wait_for_pull(container, pull)
-        return False
-
-    def _pull_again(self, pull: PullSeen) -> bool:
-        return pull.phase is PullPhase.FAILED and self._due(pull.retry_at)
-
-    def _wait_for_pull(self, container: Container, pull: PullSeen) -> None:
-        """The failure itself for a second, then that it is waited for, as kubelet's next look shows it."""
-        if self.now < pull.failed_at + 1.0:
-            self._wait(container.name, Waiting(pull.reason, pull.error), pull.failed_at + 1.0)
-            return
-        if pull.reason == "InvalidImageName":
-            self._wait(container.name, Waiting(pull.reason, pull.error), pull.retry_at)
-            return
-        message = f'Back-off pulling image "{container.image}": {pull.reason}: {pull.error}'
-        self._wait(container.name, Waiting("ImagePullBackOff", message), pull.retry_at)
+        self.reasons.append(f"the limits of container {name} changed: they are updated in place")
+        self.update.append(UpdateContainer(current.id, name, wanted, mark))
 
     # -- cleaning up --------------------------------------------------------------------------------------------
 
@@ -633,7 +428,7 @@ class Decision:
         for name in self.views:
             dead = sorted(
                 (c for c in self.seen.containers if c.name == name and not self._is_live(c)),
-                key=lambda c: c.attempt,
+                key=lambda c: (c.attempt, c.created_at),
             )
             for container in dead[:-1]:
                 if container.id not in discarded:
@@ -641,12 +436,3 @@ class Decision:
 
     def _is_live(self, container: ContainerSeen) -> bool:
         return is_alive(container) and in_sandbox(self.seen, container)
-
-
-def _not_a_name(reference: str) -> str:
-    """Why this is no image's name; "" when it is one."""
-    try:
-        references.parse(reference)
-    except ImageError as error:
-        return str(error)
-    return ""

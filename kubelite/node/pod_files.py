@@ -10,8 +10,12 @@ import glob
 import logging
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from runtime.removal import remove_tree
+
+if TYPE_CHECKING:
+    from runtime.shim.protocol import SandboxRecord
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,16 @@ def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
     os.makedirs(os.path.dirname(link), exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.symlink(log_path, link)
+
+
+def link_logs(log_dir: str, sandboxes: Iterable[SandboxRecord]) -> None:
+    """The links that a daemon had not come to when it was killed."""
+    for container in (c for sandbox in sandboxes for c in sandbox.containers):
+        try:
+            if os.path.exists(container["log_path"]):
+                link_log(log_dir, container["log_path"], container["name"], container["id"])
+        except OSError as error:  # the next start tries again; the log itself is kept
+            log.error("no link to the log %s: %s", container["log_path"], error)
 
 
 def unlink_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
@@ -105,6 +119,18 @@ def remove_links(directory: str, target: str) -> None:
 def _leads_to(link: str, target: str) -> bool:
     found = os.readlink(link) if os.path.islink(link) else ""
     return found == target or found.startswith(f"{target}/")
+
+
+def earlier_logs(path: str) -> list[str]:
+    """The logs of a container's instances before the one that wrote `path` (<directory>/<attempt>.log)."""
+    directory, name = os.path.split(path)
+    number = name.removesuffix(".log")
+    if not number.isdigit():
+        return []
+    with contextlib.suppress(OSError):
+        found = [entry.removesuffix(".log") for entry in os.listdir(directory) if entry.endswith(".log")]
+        return [f"{directory}/{n}.log" for n in found if n.isdigit() and int(n) < int(number)]
+    return []
 
 
 def remove_log(path: str) -> None:

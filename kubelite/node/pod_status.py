@@ -11,8 +11,11 @@ from collections.abc import Iterable
 from kubelite.node import resources
 from kubelite.node.actions import Facts, PodActions
 from kubelite.node.config import NodeConfig
+from kubelite.node.container_details import mounts_of, signal_name, stop_signal, user_of
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
-from kubelite.node.pod_actions import health_of, restart_policy
+from kubelite.node.ephemeral import ephemeral_containers
+from kubelite.node.ledger import RESIZE_PENDING
+from kubelite.node.pod_rules import health_of, restart_policy
 from kubelite.node.pod_view import (
     LOST_EXIT_CODE,
     LOST_MESSAGE,
@@ -24,6 +27,8 @@ from kubelite.node.pod_view import (
     views,
 )
 from kubelite.node.probes import Health
+from kubelite.node.scheduling import Placement
+from kubelite.node.sysctls import SYSCTL_FORBIDDEN
 from kubelite.node.times import rfc3339
 from manifests.core import (
     Container,
@@ -36,19 +41,38 @@ from manifests.core import (
     PodCondition,
     PodIP,
     PodStatus,
+    ResourceRequirements,
 )
 from manifests.core import ContainerState as State
 
+RESIZING = "PodResizeInProgress"
 TERMINAL = ("Succeeded", "Failed")
+OWN_CONDITIONS = frozenset(
+    {"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"}
+)
+REJECTED = (
+    "OutOf",
+    "UnexpectedAdmissionError",
+    SYSCTL_FORBIDDEN,
+)  # the reasons of kubelet's admission begin so
 
 
 def compute_pod_status(
     pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts, config: NodeConfig
 ) -> PodStatus:
     """The status to be written. `actions` is the decision about `seen`; `pod.status` is the previous status."""
+    if (place := facts.placement).reason and not place.rejected and not pod.metadata.deletion_timestamp:
+        return _not_placed(pod, place, facts.now, config.node_name)
+    if actions.failed is not None and actions.failed.reason == SYSCTL_FORBIDDEN:
+        place = Placement(SYSCTL_FORBIDDEN, actions.failed.message, rejected=True)
+    if place.rejected or (pod.status.reason or "").startswith(REJECTED):
+        return _rejected(pod, place, facts.now)
     report = _Report(pod, seen, actions, facts)
     inits = [report.container(c, init=True) for c in pod.spec.init_containers]
     mains = sorted((report.container(c) for c in pod.spec.containers), key=lambda status: status.name)
+    extra = [report.container(c) for c in ephemeral_containers(pod)]
+    for status in extra:
+        status.ready, status.started = False, None  # it is nobody's backend
     old = pod.status
     phase = old.phase if old.phase in TERMINAL else _phase(pod, actions, inits, mains)
     over = actions.failed
@@ -60,12 +84,44 @@ def compute_pod_status(
         conditions=_conditions(pod, report, inits, mains, phase=str(phase), has_address=bool(ips)),
         init_container_statuses=inits,
         container_statuses=mains,
+        ephemeral_container_statuses=extra,
         host_ip=config.host_ip or None,
         host_ips=[HostIP(ip=config.host_ip)] if config.host_ip else [],
         pod_ip=ips[0] if ips else None,
         pod_ips=[PodIP(ip=ip) for ip in ips],
-        qos_class=resources.qos_class(pod),
+        qos_class=resources.qos_of_cgroup(seen.sandbox.cgroup if seen.sandbox else "")
+        or resources.qos_class(pod),
         start_time=old.start_time or rfc3339(facts.now),
+        observed_generation=pod.metadata.generation,
+        allocated_resources=dict(pod.spec.resources.requests) if pod.spec.resources is not None else {},
+        resources=pod.spec.resources,
+    )
+
+
+def _not_placed(pod: Pod, place: Placement, now: float, node: str) -> PodStatus:
+    """As the scheduler leaves a pod that no node takes: Pending, and one condition that says why."""
+    condition = _dated(_condition("PodScheduled", False, place.reason, place.message), pod, now)
+    foreign = [c for c in pod.status.conditions if c.type not in OWN_CONDITIONS]
+    return PodStatus(
+        phase="Pending",
+        conditions=[condition, *foreign],
+        nominated_node_name=node if place.nominated else None,
+        qos_class=resources.qos_class(pod),
+        observed_generation=pod.metadata.generation,
+    )
+
+
+def _rejected(pod: Pod, place: Placement, now: float) -> PodStatus:
+    """As kubelet leaves a pod that it does not admit: Failed, with nothing of it made (K kubelet.go rejectPod)."""
+    if pod.status.phase in TERMINAL:
+        return pod.status
+    return PodStatus(
+        phase="Failed",
+        reason=place.reason,
+        message=place.message,
+        conditions=[_dated(_condition("PodScheduled", True), pod, now)],
+        qos_class=resources.qos_class(pod),
+        start_time=rfc3339(now),
         observed_generation=pod.metadata.generation,
     )
 
@@ -108,10 +164,44 @@ class _Report:
             restart_count=max(view.attempts - 1, 0),
             state=state,
         )
+        if container.resources is not None and instance is not None:
+            self._resources(container, instance, status, old)
+        self._details(container, instance, status, old if made else None)
         last = self._last_state(view, state, instance, old)
         if last is not None:
             status.last_state = State(terminated=last)
         return status
+
+    def _details(
+        self,
+        container: Container,
+        instance: ContainerSeen | None,
+        status: ContainerStatus,
+        old: ContainerStatus | None,
+    ) -> None:
+        """How the newest instance was made; what is on record where that is known no more."""
+        if instance is not None:
+            status.user = user_of(instance)
+            status.stop_signal = signal_name(stop_signal(container, instance, self.facts))
+            status.volume_mounts = list(mounts_of(self.pod, container, self.facts))
+        elif old is not None:
+            status.user, status.stop_signal = old.user, old.stop_signal
+            status.volume_mounts = old.volume_mounts
+
+    def _resources(
+        self,
+        container: Container,
+        instance: ContainerSeen,
+        status: ContainerStatus,
+        old: ContainerStatus | None,
+    ) -> None:
+        """What was allocated, and what its cgroup has: the manifest's, unless a change of it is yet to be written."""
+        given = container.resources
+        assert given is not None
+        status.allocated_resources = dict(given.requests)
+        pending = any(update.id == instance.id for update in self.actions.update)
+        kept = old.resources if pending and old is not None else None
+        status.resources = kept or ResourceRequirements(limits=given.limits, requests=given.requests)
 
     def _instance(self, name: str) -> ContainerSeen | None:
         """The newest instance that counts."""
@@ -198,6 +288,7 @@ def terminated_of(container: ContainerSeen) -> ContainerStateTerminated:
         reason = "OOMKilled"
     return ContainerStateTerminated(
         exit_code=container.exit_code,
+        signal=container.signal or None,
         reason=reason,
         message=container.message or None,
         started_at=rfc3339(container.started_at),
@@ -284,7 +375,15 @@ def _conditions(
         containers,
         _condition("PodScheduled", True),
     ]
-    own = {condition.type for condition in made}
+    if report.facts.evicted and report.actions.failed is not None:  # K eviction_manager.go
+        evicted = _condition("DisruptionTarget", True, "TerminationByKubelet", report.facts.evicted)
+        made.append(evicted)
+    if report.actions.update or report.actions.update_sandbox:  # not written yet
+        error = report.facts.resize_error
+        made.append(_condition(RESIZING, True, "Error" if error else "", error))
+    if (waits := report.facts.resize) is not None:
+        made.append(_condition(RESIZE_PENDING, True, waits.reason, waits.message))
+    own = {RESIZE_PENDING, RESIZING, *(condition.type for condition in made)}
     foreign = [condition for condition in pod.status.conditions if condition.type not in own]
     return [*(_dated(condition, pod, report.facts.now) for condition in made), *foreign]
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.cri import ALIVE, ContainerSeen, ContainerState, PodSeen
+from kubelite.node.ephemeral import ephemeral_containers
 from kubelite.node.times import unix
 from manifests.core import Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
 
@@ -52,7 +53,7 @@ class View:
 
 
 def is_alive(container: ContainerSeen) -> bool:
-    return container.state in (ContainerState.RUNNING, ContainerState.CREATED)
+    return container.state in ALIVE
 
 
 def never_ran(container: ContainerSeen) -> bool:
@@ -78,15 +79,19 @@ def in_sandbox(seen: PodSeen, container: ContainerSeen) -> bool:
 
 
 def statuses(status: PodStatus) -> Iterable[ContainerStatus]:
-    return [*status.init_container_statuses, *status.container_statuses]
+    return [
+        *status.init_container_statuses,
+        *status.container_statuses,
+        *status.ephemeral_container_statuses,
+    ]
 
 
 def views(pod: Pod, seen: PodSeen) -> Mapping[str, View]:
-    """A view of every container and init container of the pod, by name."""
+    """A view of every container of the pod, by name."""
     recorded = {status.name: status for status in statuses(pod.status)}
     return {
         c.name: _view(c, seen, recorded.get(c.name))
-        for c in [*pod.spec.init_containers, *pod.spec.containers]
+        for c in [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
     }
 
 

@@ -10,26 +10,34 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubelite.node import why
-from kubelite.node.actions import Facts, PodActions, SandboxFailure, StartFailure
+from kubelite.node.actions import Facts, PodActions, PreemptPod, SandboxFailure, StartFailure, volume_pull
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerState, Cri, PodSeen
+from kubelite.node.env import content_hash
+from kubelite.node.ephemeral import ephemeral_containers
 from kubelite.node.hooks import Hooks
-from kubelite.node.pod_actions import compute_pod_actions, pod_ref
+from kubelite.node.ledger import as_allocated
+from kubelite.node.placing import Placing
+from kubelite.node.pod_actions import compute_pod_actions
+from kubelite.node.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
 from kubelite.node.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.pod_view import statuses
+from kubelite.node.priority import priority
 from kubelite.node.prober import Prober
 from kubelite.node.probes import Health
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, Recorder
+from kubelite.node.scheduling import Resize
 from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.termination import with_messages
 from kubelite.node.unsupported import unsupported_fields
 from kubelite.node.usage import Usage
+from kubelite.objects import OF_THE_NODE, reference
 from manifests.core import ContainerStatus, Pod, PodStatus
 from manifests.problems import InvalidObject
 from runtime.errors import RuntimeFault
@@ -41,6 +49,16 @@ SOON = 1.0  # seconds until a decision that did not take is looked at again
 MAX_RETRY = 30.0
 LASTED = 600.0  # a sandbox that stood this long and is lost is made anew at once
 _FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreating", "PodInitializing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision that leads to something, in words. `at`: Unix seconds."""
+
+    at: float
+    pod: Pod
+    what: str
+    because: str
 
 
 @dataclass(slots=True)
@@ -56,6 +74,12 @@ class _Memory:
     sandbox_since: float = 0.0  # when the one that should stand was made; 0 = none should
     sync_failures: int = 0
     said: set[str] = field(default_factory=set)  # warnings about fields, once for each generation
+    resize: Resize | None = None  # why an edit of its resources waits
+    resize_error: str = ""  # why new limits did not take
+    evicted: str = ""  # why the node wants back what it uses
+    settled: tuple[Pod, PodSeen, Facts] | None = (
+        None  # what the last look was made from, if time changes nothing
+    )
     look: why.Look | None = None
     change: why.Look | None = None  # the last one that led to anything
 
@@ -73,6 +97,8 @@ class PodWorker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.wake: Callable[[str], None] = lambda _uid: None
+        self.decided: Callable[[Decided], None] = lambda _decided: None
+        self.provide: Callable[[Pod], Awaitable[None]] = _nothing  # the claims of its ephemeral volumes
         self.config = config
         self._store = store
         self._cri = cri
@@ -84,6 +110,7 @@ class PodWorker:
         self._usage = Usage(config, clock=clock, wake=self._woken)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
         self._pods: dict[str, _Memory] = {}
+        self.placing = Placing(store, config, parse=self._parsed, wake=self._woken)
 
     async def close(self) -> None:
         """Give up the pulls, hooks and probes under way."""
@@ -140,18 +167,51 @@ class PodWorker:
             return min(0.5 * 2.0 ** min(memory.sync_failures, 10), MAX_RETRY)
 
     async def _look(self, uid: str, pod: Pod, memory: _Memory, events: PodEvents) -> float | None:
-        before = pod.status
+        tainted = self.placing.tainted(pod, self._clock())
+        if tainted is not None and tainted.at <= self._clock():
+            events.pod(WARNING, "TaintManagerEviction", f"Marking for deletion Pod {tainted.pod}")
+            await self._store.modify(uid, tainted.marked(self._clock()))
+            return 0.0
+        memory.resize = self.placing.resize_of(pod)
+        if memory.resize is not None:  # as long as there is no room for the edit, it is as it was
+            pod = as_allocated(pod)
         seen = with_messages(pod, await self._cri.observe(uid))
         facts = self._facts(pod, seen, memory)
+        if memory.look is not None and memory.settled == (pod, seen, _timeless(facts)):
+            memory.look = why.Look(facts.now, seen, memory.look.actions)
+            memory.sync_failures = 0
+            self._refresh_files(pod, seen)
+            next_look = None
+        else:
+            memory.settled = None
+            next_look = await self._act(uid, pod, seen, facts, memory=memory, events=events)
+        if tainted is None or next_look == 0.0:
+            return next_look
+        left = max(0.0, tainted.at - self._clock())
+        return left if next_look is None else min(left, next_look)
+
+    def _refresh_files(self, pod: Pod, seen: PodSeen) -> None:
+        if seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
+            refresh_files(self._node, pod, seen.sandbox)
+
+    async def _act(
+        self, uid: str, pod: Pod, seen: PodSeen, facts: Facts, *, memory: _Memory, events: PodEvents
+    ) -> float | None:
+        """Decide, do, look again, report. Seconds until the next look."""
+        before = pod.status
         actions = compute_pod_actions(pod, seen, facts, self.config)
         memory.look = why.Look(facts.now, seen, actions)
-        if actions.effects:
-            memory.change = memory.look
         after = actions
         if actions.effects:
-            log.info("%s", "; ".join(actions.describe()), extra={"uid": uid, "pod": pod_ref(pod)})
+            again = memory.resize_error and memory.change is not None and memory.change.actions == actions
+            memory.change = memory.look
+            if not again:  # new limits that do not take are tried each second, and said once
+                words = "; ".join(actions.describe())
+                log.info("%s", words, extra={"uid": uid, "pod": pod_ref(pod)})
+                self.decided(Decided(facts.now, pod, words, "; ".join(actions.reasons)))
             if actions.kill_sandbox or actions.remove or actions.finish:
                 pod = await self._write_status(pod, seen, actions, facts)  # before it is forgotten
+            await self._make_room(pod, actions)
             results = await sync_pod(self._node, pod, seen, actions, events)
             if results.finished:
                 self._forget(uid)
@@ -162,13 +222,13 @@ class PodWorker:
             facts = self._facts(pod, seen, memory)
             after = compute_pod_actions(pod, seen, facts, self.config)
             memory.look = why.Look(facts.now, seen, after)
-        elif seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
-            refresh_files(self._node, pod, seen.sandbox)
+        else:
+            self._refresh_files(pod, seen)
         memory.sync_failures = 0
         self._say_waiting(before, after, facts, events)
         if actions.failed is not None and before.phase not in TERMINAL and "failed" not in memory.said:
             memory.said.add("failed")
-            kind = WARNING if actions.failed.reason == "Evicted" else NORMAL
+            kind = NORMAL if actions.failed.reason == "DeadlineExceeded" else WARNING
             events.pod(kind, actions.failed.reason, actions.failed.message)
         pod = await self._write_status(pod, seen, after, facts)
         self._say_unsupported(pod, memory, events)
@@ -178,7 +238,31 @@ class PodWorker:
             return 0.0  # what is on record now counts too
         if pod.status.phase in TERMINAL and before.phase not in TERMINAL:
             return 0.0
-        return None if after.next_look is None else max(0.0, after.next_look - self._clock())
+        if after.next_look is not None:
+            return max(0.0, after.next_look - self._clock())
+        if pod.status is before and memory.resize is None and not memory.starts:
+            memory.settled = pod, seen, _timeless(facts)
+        return None
+
+    async def _make_room(self, pod: Pod, actions: PodActions) -> None:
+        """What a start needs of other objects: those that go for it, the claims that are its own."""
+        for going in actions.preempt:
+            await self._preempt(pod, going)
+        if actions.start:
+            await self.provide(pod)
+
+    async def _preempt(self, pod: Pod, going: PreemptPod) -> None:
+        """K preemption.go prepareCandidate."""
+        log.info("it goes for a pod of higher priority", extra={"uid": going.uid, "pod": going.pod})
+        record = await self.placing.preempt(pod, going.uid, self._clock())
+        if record is not None:
+            words = f"Preempted by pod {pod.metadata.uid} on node {self.config.node_name}"
+            name = f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}"
+            sentence = f"{words}: {name} has priority {priority(pod)}"
+            self._recorder.event(reference(record.doc), NORMAL, "Preempted", sentence)
+
+    def _parsed(self, record: Record) -> Pod:
+        return self._parse(record, self._pods.setdefault(record.uid, _Memory()))
 
     def _parse(self, record: Record, memory: _Memory) -> Pod:
         if memory.pod is None or memory.version != record.resource_version:
@@ -186,12 +270,17 @@ class PodWorker:
             if memory.pod is not None and memory.pod.metadata.generation != pod.metadata.generation:
                 memory.said.clear()
             memory.pod, memory.version = pod, record.resource_version
+            self.placing.changed(pod)
         return memory.pod
 
     def _facts(
         self, pod: Pod, seen: PodSeen, memory: _Memory, health: Mapping[str, Health] | None = None
     ) -> Facts:
-        wanted = {c.name: c.image or "" for c in [*pod.spec.init_containers, *pod.spec.containers]}
+        every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
+        wanted = {c.name: c.image or "" for c in every}
+        wanted |= {
+            volume_pull(v.name): v.image.reference or "" for v in pod.spec.volumes if v.image is not None
+        }
         references = {
             *wanted.values(),
             *(c.image for c in seen.containers if c.state is ContainerState.RUNNING),
@@ -205,8 +294,21 @@ class PodWorker:
             sandbox_failure=memory.sandbox,
             health=self.prober.follow(pod, seen) if health is None else health,
             hooks=self._node.hooks.states(pod.metadata.uid or "", seen),
+            placement=self.placing.of(pod, seen, keep=health is None),
+            cpus=self.placing.cpus_of(pod),
+            resize=memory.resize,
+            resize_error=memory.resize_error,
+            evicted=memory.evicted,
+            content=self._content(pod),
             used={} if health is not None or pod.status.phase in TERMINAL else self._usage.of(pod),
         )
+
+    def _content(self, pod: Pod) -> dict[str, str]:
+        """What a change of restarts containers, where the pod asks for that."""
+        if pod.metadata.annotations.get(RESTART_ON_CHANGE) != "true":
+            return {}
+        every = [*pod.spec.init_containers, *pod.spec.containers]
+        return {container.name: content_hash(pod, container, self._find) for container in every}
 
     def _notice_loss(self, pod: Pod, seen: PodSeen, memory: _Memory) -> None:
         """A sandbox that ended by itself soon after it was made is not made again at full speed."""
@@ -219,7 +321,7 @@ class PodWorker:
         lasted = now - memory.sandbox_since >= LASTED
         memory.sandbox_since = 0.0
         memory.sandbox_failures = 0 if lasted else memory.sandbox_failures + 1
-        wait = self.config.crash_back_off.wait(memory.sandbox_failures - 1)
+        wait = crash_back_off(pod, self.config.crash_back_off).wait(memory.sandbox_failures - 1)
         memory.sandbox = sandbox_failure(pod, "the last one ended by itself", now + wait)
 
     def _remember(self, pod: Pod, actions: PodActions, results: Results, memory: _Memory) -> None:
@@ -227,6 +329,7 @@ class PodWorker:
             memory.starts.pop(name, None)
             if failure is not None:
                 memory.starts[name] = failure
+        memory.resize_error = results.resize_error
         if actions.kill_sandbox:
             memory.sandbox_since = 0.0
         if results.made_sandbox is not None:
@@ -243,6 +346,7 @@ class PodWorker:
         self.prober.forget(uid)
         self._node.hooks.forget(uid)
         self._usage.forget(uid)
+        self.placing.gone(uid)
         self._node.net_files.pop(uid, None)
 
     # -- the report ---------------------------------------------------------------------------------------------
@@ -252,6 +356,8 @@ class PodWorker:
         status = compute_pod_status(pod, seen, actions, facts, self.config)
         if status == pod.status:
             return pod
+        if status.phase in TERMINAL:
+            self.placing.gone(pod.metadata.uid or "")
         if status.phase != pod.status.phase:
             log.info("phase %s", status.phase, extra={"uid": pod.metadata.uid, "pod": pod_ref(pod)})
         uid, written = pod.metadata.uid or "", status.to_json()
@@ -260,14 +366,26 @@ class PodWorker:
         def change(doc: dict[str, Any]) -> dict[str, Any]:
             known = doc["metadata"].get("resourceVersion") == str(memory.version)
             memory.written = written if known else None
-            return {**doc, "status": written}
+            others = [
+                c for c in (doc.get("status") or {}).get("conditions") or () if c["type"] not in OF_THE_NODE
+            ]
+            ours = written.get("conditions") or []
+            if others == [c for c in ours if c["type"] not in OF_THE_NODE]:
+                return {**doc, "status": written}
+            memory.written = None  # somebody has said something meanwhile
+            kept = [*(c for c in ours if c["type"] in OF_THE_NODE), *others]
+            return {**doc, "status": {**written, "conditions": kept}}
 
         # of a pod that is being deleted it is for those who watch: after a power cut its deletion begins again
         durable = not pod.metadata.deletion_timestamp
         record = await self._store.modify(uid, change, durable=durable)
         pod = pod.model_copy(update={"status": PodStatus.parse(written)})
         if record is not None and record.doc.get("status") is written and memory.written is not None:
-            memory.pod, memory.version = pod, record.resource_version
+            own = memory.pod or pod  # whose spec is the manifest's, whatever it is decided on as
+            memory.pod, memory.version = (
+                own.model_copy(update={"status": pod.status}),
+                record.resource_version,
+            )
         return pod
 
     def is_news(self, record: Record) -> bool:
@@ -280,7 +398,19 @@ class PodWorker:
         return False
 
     def _say_waiting(self, before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
-        """Events for what containers have begun to wait for, once for each wait."""
+        """Events for what the pod or its containers have begun to wait for, once for each wait."""
+        place = facts.placement
+        if (
+            place.reason
+            and not place.rejected
+            and place.message not in {c.message for c in before.conditions}
+        ):
+            events.pod(WARNING, "FailedScheduling", place.message)
+        if facts.resize is not None and facts.resize.message not in {c.message for c in before.conditions}:
+            events.pod(WARNING, f"Resize{facts.resize.reason}", facts.resize.message)
+        error = facts.resize_error if actions.update or actions.update_sandbox else ""
+        if error and error not in {c.message for c in before.conditions}:
+            events.pod(WARNING, "ResizeError", f"Pod resize error: {error}")
         recorded = {status.name: status for status in statuses(before)}
         for name, waiting in actions.waiting.items():
             if name in actions.finished or _waited(recorded.get(name)) == (waiting.reason, waiting.message):
@@ -317,6 +447,11 @@ class PodWorker:
             return None
         return why.words(memory.look, memory.change, pod)
 
+    def evict(self, uid: str, message: str) -> None:
+        """The node is short of what this pod uses: it ends as Failed, Evicted."""
+        self._pods.setdefault(uid, _Memory()).evicted = message
+        self.wake(uid)
+
     async def preview(self, doc: Mapping[str, Any]) -> PodActions:
         """What would be done if the pod were as `doc` says, with its present status."""
         pod = Pod.parse(dict(doc))
@@ -327,6 +462,15 @@ class PodWorker:
         return compute_pod_actions(pod, seen, facts, self.config)
 
 
+def _timeless(facts: Facts) -> Facts:
+    """All but the time, and apart from what is kept on."""
+    return dataclasses.replace(facts, now=0.0, start_failures=dict(facts.start_failures))
+
+
 def _waited(status: ContainerStatus | None) -> tuple[str, str] | None:
     waiting = status.state.waiting if status is not None and status.state is not None else None
     return (waiting.reason or "", waiting.message or "") if waiting is not None else None
+
+
+async def _nothing(_pod: Pod) -> None:
+    pass

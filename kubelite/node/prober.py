@@ -1,23 +1,28 @@
 """Effects: probes tried on time, by the daemon itself; what they say is read from `health` (decided in probes.py).
 
-Every running instance that has probes is followed from the look that first sees it. A try is a timer's callback and
-one short task; http, tcp and grpc open a connection from the node to the pod's address, exec asks the pod's shim.
+Every running instance that has probes is followed from the look that first sees it. Http, tcp and grpc open a
+connection from the node to the pod's address, exec asks the pod's shim. Most tries are plain http or tcp to an address:
+such a one is a few callbacks on the loop, over what was prepared once; anything else is a short task. Tries fall due
+together, `TICK` by `TICK`. One that lasts until the next is due is followed by that at once, as by kubelet's tickers.
 Nothing is kept: a new daemon starts from what the pod's status says of this very instance.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
+import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from kubelite.node import grpc_health, probes, wire
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerSeen, ContainerState, Cri, PodSeen
-from kubelite.node.http_get import Get, Response, fetch
+from kubelite.node.http_get import Get, Response, failed, fetch, is_complete, parse, redirect, request_of
 from kubelite.node.pod_view import in_sandbox, statuses
 from kubelite.node.probes import Health, Kind, Outcome, Result, Tally
 from kubelite.node.recorder import WARNING, PodEvents, Recorder
@@ -27,6 +32,20 @@ from runtime.errors import RuntimeFault
 log = logging.getLogger(__name__)
 TRIES = 3  # of one probe that could not be made (K prober.go maxProbeRetries)
 EAGER = 1.0  # seconds between the extra tries of what is not ready yet
+TICK = 0.05  # seconds: what is due within one is tried at its end, in one turn of the loop
+SUCCEEDED = Result(Outcome.SUCCESS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """What a try by http or tcp to an address is made of: the same each time."""
+
+    ip: str
+    port: int
+    request: bytes  # of tcp: nothing
+    complete: Callable[[bytearray], bool]
+    done: Callable[[bytearray, wire.WireError | None], None]
+    get: Get | None
 
 
 @dataclass(slots=True)
@@ -38,7 +57,11 @@ class _Watch:
     tally: Tally = field(default_factory=Tally)
     timer: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
+    exchange: wire.Exchange | None = None
+    plain: _Plain | None = None
     tried_at: float = 0.0
+    began: float = 0.0  # the same by time.perf_counter
+    owed: bool = False  # the next was due before this one had ended
 
     @property
     def settled(self) -> bool:
@@ -52,7 +75,9 @@ class _Watch:
             self.timer.cancel()
         if self.task is not None:
             self.task.cancel()
-        self.timer = self.task = None
+        if self.exchange is not None:
+            self.exchange.close()
+        self.timer = self.task = self.exchange = None
 
 
 @dataclass(slots=True)
@@ -65,10 +90,13 @@ class _Followed:
     host: str
     events: PodEvents
     watches: dict[Kind, _Watch] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)  # as of the last `weigh`
 
-    @property
-    def health(self) -> Health:
-        return probes.health(self.container, {kind: watch.tally for kind, watch in self.watches.items()})
+    def weigh(self) -> None:
+        """To be called when a tally counts for something else, or the probes are others."""
+        self.health = probes.health(
+            self.container, {kind: watch.tally for kind, watch in self.watches.items()}
+        )
 
     def stop(self) -> None:
         for watch in self.watches.values():
@@ -93,7 +121,11 @@ class Prober:
         self._clock = clock
         self._wake = wake
         self._pods: dict[str, dict[str, _Followed]] = {}  # uid → container id → what is followed
-        self.counts: Counter[tuple[str, str, Kind, Outcome]] = Counter()  # (uid, container, kind, outcome)
+        self._limits: list[
+            tuple[float, int, wire.Exchange]
+        ] = []  # a heap of when exchanges expire; ended ones too
+        self._order = itertools.count()
+        self._limiter: asyncio.TimerHandle | None = None  # for the first of them
         #: Told of each try: pod, container, kind, outcome, seconds it took.
         self.tried: Callable[[Pod, str, Kind, Outcome, float], None] = lambda *_: None
 
@@ -128,13 +160,13 @@ class Prober:
     def forget(self, uid: str) -> None:
         for one in self._pods.pop(uid, {}).values():
             one.stop()
-        for key in [key for key in self.counts if key[0] == uid]:
-            del self.counts[key]
 
     async def close(self) -> None:
         tasks = [w.task for pod in self._pods.values() for one in pod.values() for w in one.watches.values()]
         for uid in list(self._pods):
             self.forget(uid)
+        if self._limiter is not None:
+            self._limiter.cancel()
         await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
 
     def _follow(
@@ -148,6 +180,9 @@ class Prober:
             recorded = next((s for s in statuses(pod.status) if s.name == container.name), None)
             tallies = probes.remembered(recorded, instance.id)
         else:
+            if known.container is not container or known.host != host:
+                for each in known.watches.values():
+                    each.plain = None
             known.pod, known.container, known.seen, known.host = pod, container, instance, host
             tallies = {}
         # a container on its way out is only asked whether it still serves (C3)
@@ -157,6 +192,7 @@ class Prober:
             known.watches[kind].stop()
             if not ending:
                 del known.watches[kind]
+        asked = None
         for kind, probe in wanted.items():
             watch = known.watches.get(kind)
             if watch is None:
@@ -164,10 +200,13 @@ class Prober:
                 known.watches[kind] = watch
                 self._plan(known, watch)
             elif watch.probe != probe:  # edited in place: its next try is by the new rules
-                watch.probe = probe
+                watch.probe, watch.plain = probe, None
                 self._plan(known, watch)
-            elif kind is Kind.READINESS and self._eager(known, watch):
-                self._begin(known, watch)
+            elif kind is Kind.READINESS:
+                asked = watch
+        known.weigh()
+        if asked is not None and self._eager(known, asked):
+            self._begin(known, asked)
 
     # -- when ---------------------------------------------------------------------------------------------------
 
@@ -184,10 +223,13 @@ class Prober:
     def _due(self, one: _Followed, watch: _Watch) -> None:
         watch.timer = None
         if watch.kind is Kind.STARTUP or one.health.started:
+            watch.owed = watch.task is not None or watch.exchange is not None
             self._begin(one, watch)
         loop, period = asyncio.get_running_loop(), float(watch.probe.period_seconds or 10)
-        wait = probes.slot(one.seen.started_at, watch.probe, self._clock() + 0.001) - self._clock()
-        watch.timer = loop.call_later(wait if wait > period / 10 else wait + period, self._due, one, watch)
+        now = self._clock()
+        wait = probes.slot(one.seen.started_at, watch.probe, now + 0.001) - now
+        at = loop.time() + (wait if wait > period / 10 else wait + period)
+        watch.timer = loop.call_at(math.ceil(at / TICK) * TICK, self._due, one, watch)
 
     def _eager(self, one: _Followed, watch: _Watch) -> bool:
         """What is not ready is asked between its times too, whenever there was reason to look at the pod."""
@@ -196,32 +238,118 @@ class Prober:
         return watch.tally.good is not True and begun and one.health.started and now - watch.tried_at >= EAGER
 
     def _begin(self, one: _Followed, watch: _Watch) -> None:
-        if watch.task is None:  # else the last try still waits for its timeout
-            watch.tried_at = self._clock()
-            watch.task = asyncio.get_running_loop().create_task(self._try(one, watch))
+        if watch.task is not None or watch.exchange is not None:  # the last try still waits for its timeout
+            return
+        watch.tried_at, watch.began = self._clock(), time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            plain = watch.plain = watch.plain or self._prepared(one, watch)
+            if plain is not None:
+                watch.exchange = exchange = wire.Exchange(
+                    plain.ip, plain.port, plain.request, complete=plain.complete, done=plain.done
+                )
+                self._limit(exchange, loop.time() + float(watch.probe.timeout_seconds or 1))
+                exchange.begin()
+                return
+        except (RuntimeFault, OSError, ValueError):
+            pass  # the task says in words what it is, and whether it counts
+        watch.task = loop.create_task(self._try(one, watch))
 
     # -- a try --------------------------------------------------------------------------------------------------
 
-    async def _try(self, one: _Followed, watch: _Watch) -> None:
-        result, began = Result(Outcome.UNKNOWN), time.perf_counter()
+    def _prepared(self, one: _Followed, watch: _Watch) -> _Plain | None:
+        """None for what is not plain. Raises ConfigError for a port that there is not, ValueError for no URL."""
+        http, tcp = watch.probe.http_get, watch.probe.tcp_socket
+        done = partial(self._ended, one, watch)
+        if http is not None and watch.probe.exec is None:
+            get = http_get(one.container, http, one.host)
+            if get.scheme == "http" and wire.is_address(get.host):
+                return _Plain(get.host, get.port, request_of(get.url, get), is_complete, done, get)
+        elif tcp is not None and watch.probe.exec is None:
+            host, port = tcp.host or one.host, probes.port_number(one.container, tcp.port)
+            if wire.is_address(host):
+                return _Plain(host, port, b"", _at_once, done, None)
+        return None
+
+    def _limit(self, exchange: wire.Exchange, at: float) -> None:
+        """One timer for all of them, at the first: hardly any expires."""
+        while self._limits and self._limits[0][2].ended:
+            heapq.heappop(self._limits)
+        heapq.heappush(self._limits, (at, next(self._order), exchange))
+        if self._limiter is None or at < self._limiter.when():
+            if self._limiter is not None:
+                self._limiter.cancel()
+            self._limiter = asyncio.get_running_loop().call_at(at, self._expire)
+
+    def _expire(self) -> None:
+        loop, limits = asyncio.get_running_loop(), self._limits
+        now = loop.time() + 0.001
+        while limits and (limits[0][2].ended or limits[0][0] <= now):
+            heapq.heappop(limits)[2].expire()
+        if self._limiter is not None:
+            self._limiter.cancel()
+        self._limiter = loop.call_at(limits[0][0], self._expire) if limits else None
+
+    def _ended(self, one: _Followed, watch: _Watch, data: bytearray, error: wire.WireError | None) -> None:
+        """A plain try is over."""
+        plain, watch.exchange = watch.plain, None
+        if plain is None:  # edited meanwhile: it says nothing of what is asked now
+            self._finish(one, watch, None)
+            return
+        try:
+            if error is not None:
+                raise error
+            result = SUCCEEDED
+            if plain.get is not None:
+                response = parse(data)
+                if not 200 <= response.status < 300:
+                    if redirect(response, plain.get.url, plain.get.host):
+                        watch.task = asyncio.get_running_loop().create_task(self._try(one, watch, response))
+                        return
+                    result = http_result(response)
+        except (wire.WireError, ValueError) as reason:
+            if plain.get is not None:
+                reason = failed(plain.get.url, reason)
+            result = Result(Outcome.FAILURE, str(reason))
+        self._finish(one, watch, result)
+
+    async def _try(self, one: _Followed, watch: _Watch, first: Response | None = None) -> None:
+        result = Result(Outcome.UNKNOWN)
         for _ in range(TRIES):
-            result = await self._attempt(one, watch.probe)
+            result = await self._attempt(one, watch.probe, first)
             if result.outcome is not Outcome.UNKNOWN:
                 break
         watch.task = None
+        self._finish(one, watch, result)
+
+    def _finish(self, one: _Followed, watch: _Watch, result: Result | None) -> None:
+        """Count what a try gave; None = nothing."""
         uid, name = one.pod.metadata.uid or "", one.container.name
-        if one.seen.id not in self._pods.get(uid, {}):
+        if one.seen.id not in self._pods.get(uid, ()):
             return
-        self.counts[uid, name, watch.kind, result.outcome] += 1
-        self.tried(one.pod, name, watch.kind, result.outcome, time.perf_counter() - began)
-        self._say(one, watch.kind, result)
+        if result is not None:
+            self.tried(one.pod, name, watch.kind, result.outcome, time.perf_counter() - watch.began)
+            if result.outcome is not Outcome.SUCCESS:
+                self._say(one, watch.kind, result)
+            self._count(one, watch, result.outcome)
+        if watch.owed and watch.timer is not None:  # not one that was stopped
+            watch.owed = False
+            self._begin(one, watch)
+
+    def _count(self, one: _Followed, watch: _Watch, outcome: Outcome) -> None:
+        tally = probes.fold(watch.tally, outcome, watch.probe)
+        news = tally.good is not watch.tally.good
+        watch.tally = tally
+        if not news:
+            return
         before = one.health
-        watch.tally = probes.fold(watch.tally, result.outcome, watch.probe)
+        one.weigh()
         if watch.settled:
             watch.stop()
         if one.health != before:
             if one.health.started and not before.started:
                 self._started(one)
+            uid, name = one.pod.metadata.uid or "", one.container.name
             log.info("%s probe: %s", watch.kind, one.health, extra={"uid": uid, "container": name})
             self._wake(uid)
 
@@ -243,13 +371,14 @@ class Prober:
             sentence = f"{title} probe errored and resulted in unknown state: {result.text}"
             one.events.container(name, WARNING, "Unhealthy", sentence)
 
-    async def _attempt(self, one: _Followed, probe: Probe) -> Result:
+    async def _attempt(self, one: _Followed, probe: Probe, first: Response | None) -> Result:
         timeout = float(probe.timeout_seconds or 1)
         try:
             if probe.exec is not None:
                 return await self._exec(one, probe.exec.command, timeout)
             if probe.http_get is not None:
-                return await self._http(one, probe.http_get, timeout)
+                get = http_get(one.container, probe.http_get, one.host)
+                return http_result(await fetch(get, timeout, first))
             if probe.tcp_socket is not None:
                 port = probes.port_number(one.container, probe.tcp_socket.port)
                 await wire.connect(probe.tcp_socket.host or one.host, port, timeout)
@@ -272,9 +401,9 @@ class Prober:
             return Result(Outcome.FAILURE, sentence)
         return Result(Outcome.FAILURE if done.exit_code else Outcome.SUCCESS, done.output)
 
-    async def _http(self, one: _Followed, action: HTTPGetAction, timeout: float) -> Result:
-        response = await fetch(http_get(one.container, action, one.host), timeout)
-        return http_result(response)
+
+def _at_once(_data: bytearray) -> bool:
+    return True
 
 
 def http_get(container: Container, action: HTTPGetAction, host: str, agent: str = "kube-probe/1.36") -> Get:

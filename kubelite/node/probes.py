@@ -51,6 +51,8 @@ def fold(tally: Tally, outcome: Outcome, probe: Probe) -> Tally:
     if outcome is Outcome.UNKNOWN:
         return tally
     good = outcome is not Outcome.FAILURE
+    if good is tally.last and good is tally.good:
+        return tally  # it counts already: one more changes nothing
     run = tally.run + 1 if good is tally.last else 1
     needed = (probe.success_threshold or 1) if good else (probe.failure_threshold or 3)
     return Tally(good if run >= needed else tally.good, good, run)

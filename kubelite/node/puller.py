@@ -67,7 +67,7 @@ class Puller:
                 if pull.task is not None:
                     pull.task.cancel()
         if _is_a_name(wanted.reference):
-            events.container(wanted.name, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
+            _say(events, wanted, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
         secrets = pull_secrets.collect(pod, self._find)
         if secrets.problems:
             missing = ", ".join(secrets.problems)
@@ -104,11 +104,11 @@ class Puller:
             pull.seen = PullSeen(PullPhase.FAILED, reason, str(error), now, now + wait)
             if reason == "InvalidImageName":
                 message = f'Failed to apply default image tag "{wanted.reference}": {error}'
-                events.container(wanted.name, WARNING, "InspectFailed", message)
+                _say(events, wanted, WARNING, "InspectFailed", message)
             else:
                 message = f'Failed to pull image "{wanted.reference}": {error}'
-                events.container(wanted.name, WARNING, "Failed", message)
-            events.container(wanted.name, WARNING, "Failed", f"Error: {reason}")
+                _say(events, wanted, WARNING, "Failed", message)
+            _say(events, wanted, WARNING, "Failed", f"Error: {reason}")
         else:
             self._failures.pop(key, None)
             pull.seen = PullSeen(PullPhase.PULLED)
@@ -117,7 +117,7 @@ class Puller:
                 f'Successfully pulled image "{wanted.reference}" in {took} ({took} including waiting). '
                 f"Image size: {image.size} bytes."
             )
-            events.container(wanted.name, NORMAL, "Pulled", message)
+            _say(events, wanted, NORMAL, "Pulled", message)
         pull.task = None
         self._wake(uid)
 
@@ -136,6 +136,14 @@ class Puller:
         for uid in list(self._pulls):
             self.forget(uid)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _say(events: PodEvents, wanted: PullImage, kind: str, reason: str, message: str) -> None:
+    """Of a container's image at the container, of a volume's at the pod."""
+    if "/" in wanted.name:
+        events.pod(kind, reason, message)
+    else:
+        events.container(wanted.name, kind, reason, message)
 
 
 def _is_a_name(reference: str) -> bool:

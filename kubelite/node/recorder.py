@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from kubelite.node.pod_actions import pod_ref
+from kubelite.node.ephemeral import ephemeral_containers
+from kubelite.node.pod_rules import pod_ref
 from manifests.core import Container, Pod
 
 NORMAL, WARNING = "Normal", "Warning"
@@ -41,4 +42,5 @@ class PodEvents:
 
 
 def find_container(pod: Pod, name: str) -> Container | None:
-    return next((c for c in [*pod.spec.init_containers, *pod.spec.containers] if c.name == name), None)
+    every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
+    return next((c for c in every if c.name == name), None)

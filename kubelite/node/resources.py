@@ -6,7 +6,7 @@ room turns shares into the v2 weight, by one formula at every level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kubelite.node.config import NodeConfig
@@ -72,6 +72,12 @@ def qos_class(pod: Pod) -> str:
     return GUARANTEED if guaranteed else BURSTABLE
 
 
+def qos_of_cgroup(path: str) -> str:
+    """The class that a pod's cgroup was made for; "" where the path does not tell. A pod keeps it while its sandbox
+    stands, whatever its limits are by now: a cgroup cannot be moved (and the API has the class immutable)."""
+    return next((qos for qos in (BURSTABLE, BEST_EFFORT) if f"/{qos.lower()}/pod" in path), "")
+
+
 def oom_score_adj(pod: Pod, container: Container, memory_capacity: int) -> int:
     """-997 Guaranteed, 1000 BestEffort, else 1000 less the share of the node's memory that was asked for, in 3..999
     (K qos/policy.go); a sidecar is never a likelier victim than the containers it serves."""
@@ -123,10 +129,23 @@ def container_resources(container: Container) -> dict[str, Any]:
 
 def pod_amounts(pod: Pod) -> Amounts:
     """What the pod as a whole asks for: the larger of its containers together and of any one init container (with the
-    sidecars started before it). A limit counts only when every container has one (K cm/helpers_linux.go)."""
+    sidecars started before it). A limit counts only when every container has one; its overhead comes
+    on top (K cm/helpers_linux.go)."""
     own = amounts(pod.spec.resources)
     sums = Amounts(*(_pod_amount(pod, index) for index in range(4)))
-    return Amounts(*(mine if mine is not None else total for mine, total in zip(own, sums, strict=True)))
+    asked = Amounts(*(mine if mine is not None else total for mine, total in zip(own, sums, strict=True)))
+    return _with_overhead(asked, pod.spec.overhead) if pod.spec.overhead else asked
+
+
+def _with_overhead(asked: Amounts, overhead: Mapping[str, Quantity]) -> Amounts:
+    """A request that was not made is that of the overhead; a limit that was not set stays away."""
+    cpu, memory = (in_units(n, overhead[n]) if n in overhead else 0 for n in ("cpu", "memory"))
+    return Amounts(
+        (asked.cpu_request or 0) + cpu or None,
+        asked.cpu_limit + cpu if asked.cpu_limit else asked.cpu_limit,
+        (asked.memory_request or 0) + memory or None,
+        asked.memory_limit + memory if asked.memory_limit else asked.memory_limit,
+    )
 
 
 def _pod_amount(pod: Pod, index: int) -> int | None:
@@ -147,6 +166,45 @@ def _pod_amount(pod: Pod, index: int) -> int | None:
 
 def _sum(values: Iterable[int | None]) -> int:
     return sum(value or 0 for value in values)
+
+
+def pod_requests(pod: Pod) -> dict[str, int]:
+    """What the pod asks of its node, by resource: the larger of its containers together and of any one init container
+    with the sidecars before it, the pod's own requests in place of these, and its overhead (K resourcehelper
+    PodRequests). cpu in thousandths, everything else in bytes or pieces."""
+    sidecars: dict[str, int] = {}
+    largest: dict[str, int] = {}
+    for container in pod.spec.init_containers:
+        asked = _requests(container.resources)
+        if is_sidecar(pod, container):
+            _add(sidecars, asked)
+            asked = {}
+        for name in {**sidecars, **asked}:
+            largest[name] = max(largest.get(name, 0), sidecars.get(name, 0) + asked.get(name, 0))
+    together = dict(sidecars)
+    for container in pod.spec.containers:
+        _add(together, _requests(container.resources))
+    total = {name: max(together.get(name, 0), largest.get(name, 0)) for name in {**largest, **together}}
+    total.update(_requests(pod.spec.resources))
+    _add(total, {name: in_units(name, value) for name, value in pod.spec.overhead.items()})
+    return {name: value for name, value in total.items() if value}
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
+
+
+def _requests(resources: Any) -> dict[str, int]:
+    """A limit without a request is the request too."""
+    if resources is None:
+        return {}
+    return {name: in_units(name, value) for name, value in {**resources.limits, **resources.requests}.items()}
+
+
+def in_units(name: str, quantity: Quantity) -> int:
+    """cpu in thousandths, the rest whole."""
+    return quantity.milli() if name == "cpu" else quantity.value()
 
 
 def pod_resources(pod: Pod, config: NodeConfig) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def container_seen(
         message=record.message or (message(record) if state is ContainerState.EXITED else ""),
         spec_hash=labels.get("spec_hash", ""),
         resources_hash=labels.get("resources_hash", ""),
+        content_hash=labels.get("content_hash", ""),
         stop_deadline=record.stop_deadline,
         log_path=record.log_path,
         cgroup=record.cgroup,
@@ -54,6 +55,7 @@ def container_seen(
         sandbox_id=sandbox,
         crash_count=int(labels.get("crash_count") or 0),
         stop_signal=record.stop_signal,
+        user=labels.get("user", ""),
         post_start=labels.get("post_start", ""),
         killed_for=labels.get("killed_for", ""),
     )
@@ -78,6 +80,7 @@ def sandbox_seen(record: SandboxRecord) -> SandboxSeen:
         spec_hash=record.annotations.get("spec_hash", ""),
         cgroup=record.cgroup,
         resources_hash=record.annotations.get("resources_hash", ""),
+        pause=record.pause,
     )
 
 
@@ -102,7 +105,7 @@ class ImagesSeen:
         self._records: tuple[ImageRecord, ...] = ()
 
     def get(self, reference: str) -> ImageSeen | None:
-        """None too for what is no image's name: pulling it says so (InvalidImageName)."""
+        """None too for what is no image's name (pulling it says so, InvalidImageName) and for what is being removed."""
         records = self._client.store.list()
         if records is not self._records:
             self._records, self._found = records, {}
@@ -110,7 +113,8 @@ class ImagesSeen:
             with contextlib.suppress(ImageError):
                 record = self._client.store.get(reference)
                 self._found[reference] = image_seen(record) if record else None
-        return self._found.get(reference)
+        found = self._found.get(reference)
+        return None if found is not None and self._client.turns.is_going(found.id) else found
 
 
 def lost_rows(rows: Iterable[ContainerRow], now: float) -> dict[str, ContainerRow | None]:

@@ -8,34 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 import os
-import secrets
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from kubelite.node import container_spec, env, hashes, mounts, netfiles, resources, users, volumes
+from kubelite.node import (
+    container_spec,
+    env,
+    hashes,
+    limits,
+    mounts,
+    netfiles,
+    resources,
+    userns,
+    users,
+    volumes,
+)
 from kubelite.node.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
+from kubelite.node.ephemeral import target_of
 from kubelite.node.faults import ConfigError, CreateError, MountError
 from kubelite.node.hooks import HookRun, Hooks, handler_of
+from kubelite.node.netfiles_disk import dns_trouble, write_net_files
+from kubelite.node.pod_rules import RESTART_ON_CHANGE
+from kubelite.node.pod_status import RESIZING
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, find_container
 from manifests.core import Container, Pod
 from runtime.errors import NotFoundError, RuntimeFault, StartError
+from runtime.identity import new_id
 from runtime.security.paths import masked_paths
 from runtime.security.seccomp import default_profile
 
 log = logging.getLogger(__name__)
 RETRY_START = 10.0  # seconds until a start that failed for its configuration is tried again
 RETRY_MOUNT = 2.0
-NET_FILES = "net-files.json"  # digests of hosts, hostname and resolv.conf as they were last written
 
 
 @dataclass(slots=True)
@@ -46,6 +58,7 @@ class Results:
     sandbox: str = ""  # the sentence of its failure
     made_sandbox: SandboxSeen | None = None
     finished: bool = False
+    resize_error: str = ""  # the sentence of why new limits could not be written
 
 
 @dataclass(slots=True)
@@ -75,11 +88,12 @@ async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, eve
     if actions.create_sandbox:
         sandbox = results.made_sandbox = await _create_sandbox(node, pod, actions, results, events)
     if actions.update_sandbox:
-        limits = resources.pod_resources(pod, node.config)
-        await node.cri.update_sandbox(uid, resources=limits, resources_hash=hashes.resources_hash(limits))
+        await _resize_sandbox(node, pod, results)
     if actions.start and sandbox is not None:
         starts = [
-            _start(_Starting(node, pod, container, start, sandbox, events), results)
+            _start(
+                _Starting(node, pod, container, start, sandbox, events, _target(pod, start, seen)), results
+            )
             for start in actions.start
             if (container := find_container(pod, start.name)) is not None
         ]
@@ -88,7 +102,10 @@ async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, eve
         if (container := find_container(pod, hook.name)) is not None:
             ip = sandbox.ip if sandbox is not None else ""
             node.hooks.begin(HookRun(pod, container, hook.id, Hook.POST_START, ip, events))
-    await _tidy(node, uid, actions)
+    await _resize(node, pod, actions, results, events)
+    for removal in actions.remove:
+        with contextlib.suppress(NotFoundError):
+            await node.cri.remove_container(uid, removal.id, keep_log=removal.keep_log)
     if actions.finish:
         node.puller.forget(uid)
         node.net_files.pop(uid, None)
@@ -112,22 +129,57 @@ async def _stop(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events
             node.hooks.begin(HookRun(pod, container, stop.id, Hook.PRE_STOP, ip, events, stop.pre_stop))
 
 
-async def _tidy(node: Node, uid: str, actions: PodActions) -> None:
-    for update in actions.update:
-        await node.cri.update_container(
-            uid, update.id, resources=dict(update.resources), resources_hash=update.resources_hash
+async def _resize_sandbox(node: Node, pod: Pod, results: Results) -> None:
+    """New limits for the pod's own cgroup. When they do not take, they are tried again; the pod goes on."""
+    wanted = limits.pod_limits(pod, node.config)
+    try:
+        await node.cri.update_sandbox(
+            pod.metadata.uid or "", resources=wanted, resources_hash=hashes.resources_hash(wanted)
         )
-    for removal in actions.remove:
-        with contextlib.suppress(NotFoundError):
-            await node.cri.remove_container(uid, removal.id)
+    except NotFoundError:
+        raise
+    except RuntimeFault as error:
+        results.resize_error = f"pod: {error}"
+
+
+async def _resize(node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents) -> None:
+    """New limits for containers that run. One that does not take (memory that is in use) is tried again;
+    the others, and the pod, go on (K kuberuntime_manager.go doPodResizeAction)."""
+    uid, done = pod.metadata.uid or "", []
+    if actions.update and not any(c.type == RESIZING for c in pod.status.conditions):  # not when tried again
+        names = [update.name for update in actions.update]
+        events.pod(NORMAL, "ResizeStarted", f"Pod resize started: {_resized(pod, names)}")
+    for update in actions.update:
+        try:
+            await node.cri.update_container(
+                uid, update.id, resources=dict(update.resources), resources_hash=update.resources_hash
+            )
+            done.append(update.name)
+        except NotFoundError:
+            raise
+        except RuntimeFault as error:
+            results.resize_error = results.resize_error or f"container {update.name}: {error}"
+    if done:
+        events.pod(NORMAL, "ResizeCompleted", f"Pod resize completed: {_resized(pod, done)}")
+
+
+def _resized(pod: Pod, names: list[str]) -> str:
+    """What kubelet's events say of a resize: the containers with what they have now."""
+    found = [c for name in names if (c := find_container(pod, name)) is not None]
+    containers = [
+        {"name": c.name, "resources": c.resources.to_json() if c.resources is not None else {}} for c in found
+    ]
+    return json.dumps(
+        {"containers": containers, "generation": pod.metadata.generation}, separators=(",", ":")
+    )
 
 
 # -- the sandbox ------------------------------------------------------------------------------------------------
 
 
-def sandbox_request(pod: Pod, config: NodeConfig) -> SandboxRequest:
-    """PURE: what the pod's sandbox is made from."""
-    spec, limits = pod.spec, resources.pod_resources(pod, config)
+def sandbox_request(pod: Pod, config: NodeConfig, id_base: int = 0) -> SandboxRequest:
+    """PURE: what the pod's sandbox is made from. `id_base`: the pod's root on the host, with `hostUsers: false`."""
+    spec, wanted = pod.spec, limits.pod_limits(pod, config)
     ports = () if spec.host_network else tuple(host_ports(pod))
     security = spec.security_context
     return SandboxRequest(
@@ -140,10 +192,13 @@ def sandbox_request(pod: Pod, config: NodeConfig) -> SandboxRequest:
         host_network=bool(spec.host_network),
         host_pid=bool(spec.host_pid),
         host_ipc=bool(spec.host_ipc),
+        share_pid=bool(spec.share_process_namespace),
+        id_base=id_base,
         host_ports=ports,
-        resources=limits,
-        resources_hash=hashes.resources_hash(limits),
+        resources=wanted,
+        resources_hash=hashes.resources_hash(wanted),
         sysctls={sysctl.name: sysctl.value for sysctl in security.sysctls} if security is not None else {},
+        runtime_class=spec.runtime_class_name or "",
     )
 
 
@@ -161,9 +216,18 @@ async def _create_sandbox(
     node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents
 ) -> SandboxSeen | None:
     """Start it; what the containers need of the image meanwhile is looked up while the shim comes up."""
-    work = asyncio.ensure_future(node.cri.run_sandbox(sandbox_request(pod, node.config)))
+    try:
+        own_users = pod.spec.host_users is False and not pod.spec.host_network
+        id_base = userns.claim(node.config, pod.metadata.uid or "") if own_users else 0
+    except (CreateError, OSError) as error:
+        results.sandbox = str(error)
+        events.pod(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+        return None
+    work = asyncio.ensure_future(node.cri.run_sandbox(sandbox_request(pod, node.config, id_base)))
     await asyncio.sleep(0)  # the request is on its way before anything else is done
     _warm(node, pod, actions)
+    if trouble := dns_trouble(pod, node.config):
+        events.pod(WARNING, "DNSConfigForming", trouble)
     try:
         return await work
     except asyncio.CancelledError:
@@ -179,7 +243,7 @@ def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
     """Fill the caches that a start reads: the image's users, the seccomp profile, the masked paths, the files that need
     no address. Errors come again, and are reported, when the start itself asks."""
     with contextlib.suppress(OSError):
-        write_net_files(node, pod, None)
+        write_net_files(pod, node.config, None, node.net_files)
     for start in actions.start:
         container = find_container(pod, start.name)
         image = node.cri.image(container.image or "") if container is not None else None
@@ -219,6 +283,13 @@ def default_masked_paths() -> tuple[str, ...]:
     return tuple(masked_paths())
 
 
+def _target(pod: Pod, start: StartContainer, seen: PodSeen) -> int:
+    """The init of the container that an ephemeral one is to look at; 0 = it has processes of its own."""
+    name = target_of(pod, start.name)
+    found = seen.latest(name) if name else None
+    return found.pid if found is not None else 0
+
+
 # -- a container ------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +303,7 @@ class _Starting:
     start: StartContainer
     sandbox: SandboxSeen
     events: PodEvents
+    target: int = 0  # pid of the container whose processes it shares
 
     @property
     def uid(self) -> str:
@@ -294,7 +366,7 @@ def _request(one: _Starting) -> ContainerRequest:
         image_ref=container.image or "",
         spec=container_spec.container_spec(pod, container, prepared, config),
         spec_hash=hashes.container_hash(pod, container),
-        resources_hash=hashes.resources_hash(resources.container_resources(container)),
+        resources_hash=hashes.resources_hash(prepared.limits),
         log_path=config.log_path(namespace, pod_name, one.uid, container.name, one.start.attempt),
         crash_count=one.start.crash_count,
         files=((prepared.termination_log, ""),),
@@ -302,15 +374,21 @@ def _request(one: _Starting) -> ContainerRequest:
         tty=bool(container.tty),
         termination_message_path=prepared.termination_log,
         post_start=handler_of(container, Hook.POST_START) is not None,
+        runtime_class=pod.spec.runtime_class_name or "",
+        content_hash=env.content_hash(pod, container, one.node.find)
+        if pod.metadata.annotations.get(RESTART_ON_CHANGE) == "true"
+        else "",
     )
 
 
 def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
     config, pod, container = one.node.config, one.pod, one.container
     ips = tuple(pod_ips(pod, one.sandbox, config))
-    sources = env.Sources(one.node.find, config, ips)
+    sources = env.Sources(
+        one.node.find, config, ips, one.node.cri.image, lambda *of: _env_file(pod, config, *of)
+    )
     variables = env.container_env(pod, container, sources)
-    write_net_files(one.node, pod, ips)
+    write_net_files(pod, config, ips, one.node.net_files)
     shm = volumes.shm_plan(pod, config)
     if shm is not None:
         mounts.set_up(shm)
@@ -318,7 +396,7 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
     return container_spec.Prepared(
         image=image,
         sandbox=one.sandbox,
-        container_id=secrets.token_hex(32),
+        container_id=new_id(),
         user=users.resolve_user(pod, container, image.config.get("User") or "", image.layers),
         env=variables,
         volumes=_volumes(one, sources, variables),
@@ -326,10 +404,23 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
         hostname="" if pod.spec.host_network else f"{directory}/hostname",
         resolv_conf=f"{directory}/resolv.conf",
         shm=shm.path if shm is not None else "",
+        limits=limits.container_limits(pod, container, config, one.start.cpus),
         termination_log=config.termination_log(one.uid, container.name, one.start.attempt),
         masked_paths=default_masked_paths(),
+        target=one.target,
+        id_base=userns.claimed(config, one.uid) if pod.spec.host_users is False else 0,
         devices=mounts.host_devices() if container_spec.is_privileged(container) else (),
         seccomp=seccomp_profile(pod, container, config),
+    )
+
+
+def _env_file(pod: Pod, config: NodeConfig, volume: str, path: str) -> str | None:
+    """The text of a file in an emptyDir, never one outside of it."""
+    found = next((v for v in pod.spec.volumes if v.name == volume), None)
+    if found is None or found.empty_dir is None:
+        raise ConfigError(f'env: fileKeyRef: volume "{volume}" is no emptyDir of the pod')
+    return mounts.read_beneath(
+        config.volume_dir(pod.metadata.uid or "", "kubernetes.io~empty-dir", volume), path
     )
 
 
@@ -362,73 +453,12 @@ def _volumes(
     return found
 
 
-# -- the pod's own files ----------------------------------------------------------------------------------------
-
-
-def write_net_files(node: Node, pod: Pod, ips: tuple[str, ...] | None) -> None:
-    """Write hostname, resolv.conf and hosts (`ips` None: not yet) where they differ from what was written last. In
-    place, never by rename: running containers have these very files mounted."""
-    config, uid = node.config, pod.metadata.uid or ""
-    wanted = {
-        "hostname": netfiles.hostname_file(pod),
-        "resolv.conf": netfiles.resolv_conf(pod, config, _read(config.host_resolv_conf)),
-    }
-    if ips is not None:
-        host_hosts = _read(config.host_hosts) if pod.spec.host_network else ""
-        wanted["etc-hosts"] = netfiles.hosts_file(pod, ips, config, host_hosts)
-    directory = config.pod_dir(uid)
-    record = f"{directory}/{NET_FILES}"
-    written = node.net_files.get(uid)
-    if written is None:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
-        written = node.net_files[uid] = _recorded(record)
-    changed = False
-    for name, content in wanted.items():
-        digest = hashlib.sha256(content.encode()).hexdigest()
-        if written.get(name) != digest:
-            _rewrite(f"{directory}/{name}", content)
-            written[name], changed = digest, True
-    if changed and ips is not None:
-        _rewrite(record, json.dumps(written))
-
-
-def _recorded(path: str) -> dict[str, str]:
-    """What was written by an earlier daemon: what a container made of its files since then is its own business."""
-    try:
-        found = json.loads(_read(path) or "{}")
-    except ValueError:
-        return {}
-    return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _rewrite(path: str, content: str) -> None:
-    wanted = content.encode()
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with open(fd, "r+b") as file:
-        # no more than needed to tell: a container may have written any bytes into it, and made it a terabyte long
-        if file.read(len(wanted) + 1) != wanted:
-            # written before it is cut: a full disk leaves the old text, not an empty file
-            file.seek(0)
-            file.write(wanted)
-            file.flush()
-            file.truncate()
-        os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
-
-
 def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:
     """What changes in a running pod's files without a restart: host aliases, DNS, the content of configMap, secret and
     downwardAPI volumes. A source that is gone leaves the last content."""
     ips = tuple(pod_ips(pod, sandbox, node.config))
     if os.path.isdir(node.config.pod_dir(pod.metadata.uid or "")):
-        write_net_files(node, pod, ips)
+        write_net_files(pod, node.config, ips, node.net_files)
     sources = env.Sources(node.find, node.config, ips)
     for volume in pod.spec.volumes:
         if not (volume.config_map or volume.secret or volume.downward_api or volume.projected):

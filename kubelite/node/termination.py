@@ -9,6 +9,7 @@ import os
 from dataclasses import replace
 
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.ephemeral import ephemeral_containers
 from kubelite.node.recorder import find_container
 from manifests.core import Pod
 
@@ -20,7 +21,7 @@ def with_messages(pod: Pod, seen: PodSeen) -> PodSeen:
     """What is seen, with messages taken from logs where the manifest asks for that."""
     if not any(
         c.termination_message_policy == "FallbackToLogsOnError"
-        for c in [*pod.spec.init_containers, *pod.spec.containers]
+        for c in [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
     ):
         return seen
     return replace(seen, containers=tuple(_with_message(pod, container) for container in seen.containers))

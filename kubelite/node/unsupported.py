@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kubelite.node import lsm
 from kubelite.node.memo import once_a_spec
-from manifests.core import Container, EnvVar, Pod, Volume, VolumeProjection
+from kubelite.node.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
+from kubelite.node.priority import PRIORITY_CLASSES
+from manifests.core import Container, Pod, Volume, VolumeProjection
 
 
 class Unsupported(NamedTuple):
@@ -20,16 +23,23 @@ class Unsupported(NamedTuple):
     blocks: bool  # the containers it is about cannot start
 
 
-WORKING_VOLUMES = frozenset({"emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected"})
+WORKING_VOLUMES = frozenset(
+    {
+        "emptyDir",
+        "hostPath",
+        "configMap",
+        "secret",
+        "downwardAPI",
+        "projected",
+        "image",
+        "persistentVolumeClaim",
+        "ephemeral",
+    }
+)
+NO_TOKEN = "no token is mounted: this node has no API server that would take one"
 _SPEC_FIELDS = {  # fields of PodSpec that change nothing here, and what that means
-    "affinity": "there is one node: pods are not placed by affinity",
-    "ephemeralContainers": "ephemeral containers are not run",
-    "overhead": "is not added to the pod's limits",
-    "preemptionPolicy": "there is no preemption",
     "resourceClaims": "dynamic resource allocation is not available",
-    "schedulingGates": "the pod is run at once",
     "schedulingGroup": "pods are run one by one",
-    "topologySpreadConstraints": "there is one node",
 }
 
 
@@ -39,7 +49,7 @@ def unsupported_fields(pod: Pod) -> list[Unsupported]:
     return [
         *_of_spec(pod),
         *_of_security(pod),
-        *(found for index, volume in enumerate(pod.spec.volumes) for found in _of_volume(index, volume)),
+        *(found for index, volume in enumerate(pod.spec.volumes) for found in _of_volume(pod, index, volume)),
         *(found for path, container in _containers(pod) for found in _of_container(path, container)),
     ]
 
@@ -79,12 +89,21 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
     for name, sentence in _SPEC_FIELDS.items():
         if given.get(name):
             yield Unsupported(f"spec.{name}", sentence, False)
-    if pod.spec.share_process_namespace:
-        yield Unsupported("spec.shareProcessNamespace", "each container has its own process namespace", True)
-    if pod.spec.host_users is False:
-        yield Unsupported("spec.hostUsers", "user namespaces are not available", True)
-    if pod.spec.runtime_class_name:
-        yield Unsupported("spec.runtimeClassName", "only the built-in runtime is available", True)
+    if pod.spec.host_users is False and pod.spec.host_network:
+        yield Unsupported("spec.hostUsers", "a user namespace cannot have the host's network", True)
+    if pod.spec.host_users is False and pod.spec.runtime_class_name:
+        yield Unsupported("spec.runtimeClassName", "other runtimes make no pods in user namespaces", True)
+    if pod.spec.automount_service_account_token:
+        yield Unsupported("spec.automountServiceAccountToken", NO_TOKEN, False)
+    for key in (BACK_OFF_INITIAL, BACK_OFF_MAX):
+        if key in pod.metadata.annotations and back_off_annotation(pod, key) is None:
+            yield Unsupported(f"metadata.annotations[{key}]", "is not a duration such as 30s or 2m", False)
+    if pod.spec.priority_class_name and pod.spec.priority is None:  # else admission has written it down
+        sentence = (
+            f"no PriorityClass with name {pod.spec.priority_class_name} was found: see priority_classes"
+        )
+        if pod.spec.priority_class_name not in PRIORITY_CLASSES:
+            yield Unsupported("spec.priorityClassName", sentence, False)
     if pod.spec.os is not None and pod.spec.os.name != "linux":
         yield Unsupported("spec.os.name", "only linux pods run here", True)
 
@@ -99,44 +118,50 @@ def _of_security(pod: Pod) -> Iterator[Unsupported]:
 
 def _of_profiles(path: str, security: Any) -> Iterator[Unsupported]:
     profile = security.app_armor_profile
-    if profile is not None and profile.type == "Localhost":
-        yield Unsupported(f"{path}.appArmorProfile", "AppArmor profiles are not applied", True)
+    if profile is not None and profile.type == "Localhost" and not lsm.apparmor():
+        yield Unsupported(f"{path}.appArmorProfile", "AppArmor is not enabled on the host", True)
+    if profile is not None and profile.type == "RuntimeDefault" and lsm.apparmor():
+        sentence = "this node has no AppArmor profile of its own: the container is not confined by one"
+        yield Unsupported(f"{path}.appArmorProfile", sentence, False)
     if security.se_linux_options is not None:
-        yield Unsupported(f"{path}.seLinuxOptions", "SELinux labels are not applied", False)
+        on = "the label is the process's: volumes keep the labels that they have"
+        off = "SELinux is not enabled on the host"
+        yield Unsupported(f"{path}.seLinuxOptions", on if lsm.selinux() else off, False)
     if security.windows_options is not None:
-        yield Unsupported(f"{path}.windowsOptions", "has no meaning on Linux", False)
+        yield Unsupported(f"{path}.windowsOptions", "only linux containers run here", True)
 
 
-def _of_volume(index: int, volume: Volume) -> Iterator[Unsupported]:
+def _of_volume(pod: Pod, index: int, volume: Volume) -> Iterator[Unsupported]:
     sources = [name for name in volume.to_json() if name != "name"]
     for source in sources:
         path = f"spec.volumes[{index}].{source}"
         if source not in WORKING_VOLUMES:
             yield Unsupported(path, "volumes of this kind are not available", True)
+    if volume.image is not None and pod.spec.host_users is False:
+        sentence = "the files of an image cannot be mapped to the users of a pod with hostUsers: false"
+        yield Unsupported(f"spec.volumes[{index}].image", sentence, True)
     if volume.projected is not None:
         for position, projection in enumerate(volume.projected.sources):
             yield from _of_projection(f"spec.volumes[{index}].projected.sources[{position}]", projection)
 
 
 def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsupported]:
-    for source in projection.to_json():
-        if source not in ("configMap", "secret", "downwardAPI"):
-            yield Unsupported(f"{path}.{source}", "there is no issuer for it on this node", True)
+    if projection.service_account_token is not None:
+        yield Unsupported(f"{path}.serviceAccountToken", NO_TOKEN, False)
+    if (bundle := projection.cluster_trust_bundle) is not None:
+        sentence = "there are no ClusterTrustBundles on this node"
+        yield Unsupported(f"{path}.clusterTrustBundle", sentence, not bundle.optional)
+    if projection.pod_certificate is not None:
+        yield Unsupported(f"{path}.podCertificate", "there is no signer of certificates on this node", True)
 
 
 def _of_container(path: str, container: Container) -> Iterator[Unsupported]:
-    for index, rule in enumerate(container.restart_policy_rules):
-        if rule.action != "Restart":
-            where = f"{path}.restartPolicyRules[{index}].action"
-            yield Unsupported(where, "the only action that is followed is Restart", False)
     if container.volume_devices:
         yield Unsupported(f"{path}.volumeDevices", "block devices are not available", True)
     if container.resources is not None:
         yield from _of_resources(path, container)
     if container.security_context is not None:
         yield from _of_profiles(f"{path}.securityContext", container.security_context)
-    for index, env in enumerate(container.env):
-        yield from _of_env(f"{path}.env[{index}]", env)
 
 
 def _of_resources(path: str, container: Container) -> Iterator[Unsupported]:
@@ -145,10 +170,7 @@ def _of_resources(path: str, container: Container) -> Iterator[Unsupported]:
         yield Unsupported(f"{path}.resources.claims", "dynamic resource allocation is not available", True)
     for kind, amounts in (("limits", container.resources.limits), ("requests", container.resources.requests)):
         for name in amounts:
-            if name not in ("cpu", "memory"):
-                yield Unsupported(f"{path}.resources.{kind}.{name}", "only cpu and memory are limited", False)
-
-
-def _of_env(path: str, env: EnvVar) -> Iterator[Unsupported]:
-    if env.value_from is not None and env.value_from.file_key_ref is not None:
-        yield Unsupported(f"{path}.valueFrom.fileKeyRef", "values are not read from files", True)
+            if "/" in name:
+                yield Unsupported(
+                    f"{path}.resources.{kind}.{name}", "no plugin of this node offers it", False
+                )

@@ -13,6 +13,7 @@ from enum import StrEnum
 from kubelite.node import env, resources
 from kubelite.node.config import NodeConfig
 from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.pod_claims import claim_name, not_owner, owner_of
 from manifests.core import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
@@ -24,6 +25,7 @@ from manifests.core import (
     Volume,
     VolumeProjection,
 )
+from manifests.meta import Quantity
 
 DEFAULT_MODE = 0o644
 SHM_BYTES = 64 << 20
@@ -32,8 +34,11 @@ SHM_BYTES = 64 << 20
 class Kind(StrEnum):
     DIRECTORY = "directory"  # emptyDir on disk
     MEMORY = "memory"  # emptyDir on a tmpfs
+    HUGE_PAGES = "huge pages"  # emptyDir on a hugetlbfs
     HOST = "host"  # hostPath
     FILES = "files"  # a payload, swapped in whole
+    CLAIM = "claim"  # the directory of a PersistentVolumeClaim
+    IMAGE = "image"  # the files of an image, read-only
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,15 @@ class VolumePlan:
     kind: Kind
     path: str  # on the host
     host_type: str = ""  # hostPath's type
-    size: int = 0  # bytes of a tmpfs, 0 = no limit of its own
+    size: int = 0  # bytes of a tmpfs, 0 = no limit of its own; of a hugetlbfs, the size of its pages
     files: Mapping[str, File] = field(default_factory=dict)
     fs_group: int | None = None
+    whole_tree: bool = (
+        True  # fsGroupChangePolicy Always: fs_group is given to all that is in it, whatever its root says
+    )
+    done: str = ""  # where it is kept that fs_group was given; "" = beside the volume
+    secret: bool = False  # its files are never on the disk
+    layers: tuple[str, ...] = ()  # of an image, topmost first
 
 
 def plan_volumes(pod: Pod, names: Iterable[str], sources: env.Sources) -> tuple[VolumePlan, ...]:
@@ -67,8 +78,11 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
     if volume.empty_dir is not None or len(volume.model_fields_set) == 1:
         path = config.volume_dir(uid, "kubernetes.io~empty-dir", name)
         empty = volume.empty_dir
+        if empty is not None and (empty.medium or "").startswith("HugePages"):
+            size = _page_size(pod, name, empty.medium or "")
+            return VolumePlan(name, Kind.HUGE_PAGES, path, size=size, fs_group=group)
         if empty is None or empty.medium != "Memory":
-            return VolumePlan(name, Kind.DIRECTORY, path, fs_group=group)
+            return VolumePlan(name, Kind.DIRECTORY, path, fs_group=group, whole_tree=_whole_tree(pod))
         size = empty.size_limit.value() if empty.size_limit is not None else _pod_memory(pod)
         return VolumePlan(name, Kind.MEMORY, path, size=size, fs_group=group)
     for plugin, source in (
@@ -79,8 +93,47 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
     ):
         if source is not None:
             path = config.volume_dir(uid, plugin, name)
-            return VolumePlan(name, Kind.FILES, path, files=payload(pod, volume, sources), fs_group=group)
+            files = payload(pod, volume, sources)
+            return VolumePlan(name, Kind.FILES, path, files=files, fs_group=group, secret=has_secrets(volume))
+    if claim_name(pod, volume):
+        path = _claim(pod, volume, sources)
+        whole = _whole_tree(pod)
+        return VolumePlan(name, Kind.CLAIM, path, fs_group=group, whole_tree=whole, done=config.pod_dir(uid))
+    if volume.image is not None:
+        reference = volume.image.reference or ""
+        found = sources.image(reference) if sources.image is not None else None
+        if found is None:
+            raise MountError(f'MountVolume.SetUp failed for volume "{name}" : image {reference} is gone')
+        return VolumePlan(
+            name, Kind.IMAGE, config.volume_dir(uid, "kubernetes.io~image", name), layers=found.layers
+        )
     raise ConfigError(f'volume "{name}": volumes of this kind are not available on this node')
+
+
+def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> str:
+    """The directory of a claim that is bound, and, for an ephemeral volume, the pod's own."""
+    namespace, name = pod.metadata.namespace or "default", claim_name(pod, volume)
+    found = sources.find("PersistentVolumeClaim", namespace, name)
+    why = ""
+    if found is None:
+        why = f'persistentvolumeclaim "{name}" not found'
+    elif volume.ephemeral is not None and owner_of(found) != pod.metadata.uid:
+        why = not_owner(pod, name)
+    elif (found.get("status") or {}).get("phase") != "Bound":
+        why = f'persistentvolumeclaim "{name}" is not bound'
+    if why:
+        raise MountError(f'MountVolume.SetUp failed for volume "{volume.name}" : {why}')
+    return f"{sources.config.claim_dir(namespace, name)}/data"
+
+
+def has_secrets(volume: Volume) -> bool:
+    sources = volume.projected.sources if volume.projected is not None else []
+    return volume.secret is not None or any(source.secret is not None for source in sources)
+
+
+def _whole_tree(pod: Pod) -> bool:
+    security = pod.spec.security_context
+    return security is None or security.fs_group_change_policy != "OnRootMismatch"
 
 
 def shm_plan(pod: Pod, config: NodeConfig) -> VolumePlan | None:
@@ -88,6 +141,19 @@ def shm_plan(pod: Pod, config: NodeConfig) -> VolumePlan | None:
     if pod.spec.host_ipc or len(pod.spec.containers) + len(pod.spec.init_containers) < 2:
         return None
     return VolumePlan("shm", Kind.MEMORY, f"{config.pod_dir(pod.metadata.uid or '')}/shm", size=SHM_BYTES)
+
+
+def _page_size(pod: Pod, volume: str, medium: str) -> int:
+    """Bytes of the pages of `HugePages-<size>`; `HugePages` alone are those that the pod asks for (K emptydir
+    getPageSizeMountOption). Raises MountError where that is none, or several."""
+    _, _, given = medium.partition("-")
+    prefix = "hugepages-"
+    asked = {name.removeprefix(prefix) for name in resources.pod_requests(pod) if name.startswith(prefix)}
+    found = {given} if given else asked
+    if len(found) != 1 or not found <= asked:
+        words = f"medium {medium}: the pod asks for huge pages of {', '.join(sorted(asked)) or 'no size'}"
+        raise MountError(f'MountVolume.SetUp failed for volume "{volume}" : {words}')
+    return Quantity(found.pop()).value()
 
 
 def _pod_memory(pod: Pod) -> int:
@@ -122,6 +188,10 @@ def _projected(
         return _secret(pod, projection.secret.name, projection.secret, mode, sources)
     if projection.downward_api is not None:
         return _downward(pod, projection.downward_api.items, mode, sources)
+    if projection.service_account_token is not None:
+        return {}  # nobody would take it: said in an event
+    if projection.cluster_trust_bundle is not None and projection.cluster_trust_bundle.optional:
+        return {}
     raise ConfigError("a projected source of this kind is not available on this node")
 
 

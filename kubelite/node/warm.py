@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kubelite.node import container_spec, env, hashes, netfiles, resources, users
+from kubelite.node import container_spec, env, hashes, limits, netfiles, users
 from kubelite.node.actions import Facts
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen, SandboxSeen
@@ -70,7 +70,7 @@ def warm_up(config: NodeConfig) -> None:
         )
         json.dumps(container_spec.container_spec(pod, container, prepared, config))
         containers.append(_running(container.name, hashes.container_hash(pod, container), sandbox.id))
-        hashes.resources_hash(resources.container_resources(container))
+        hashes.resources_hash(limits.container_limits(pod, container, config))
     seen = PodSeen("warm-up", sandbox, tuple(containers))
     actions = compute_pod_actions(pod, seen, facts, config)
     PodStatus.parse(compute_pod_status(pod, seen, actions, facts, config).to_json())

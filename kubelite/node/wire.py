@@ -39,11 +39,22 @@ async def exchange(
     host: str, port: int, request: bytes, complete: Callable[[bytearray], bool], *, timeout: float
 ) -> bytes:
     """Send `request`, read until `complete` says so or the other end closes. Raises WireError."""
-    ip = host if _is_address(host) else await _resolve(host, timeout)
-    exchange = _Exchange(ip, port, request, complete)
-    timer = asyncio.get_running_loop().call_later(timeout, exchange.expired)
+    ip = host if is_address(host) else await _resolve(host, timeout)
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bytearray] = loop.create_future()
+
+    def done(data: bytearray, error: WireError | None) -> None:
+        if not answer.done():
+            if error is None:
+                answer.set_result(data)
+            else:
+                answer.set_exception(error)
+
+    exchange = Exchange(ip, port, request, complete=complete, done=done)
+    timer = loop.call_later(timeout, exchange.expire)
+    exchange.begin()
     try:
-        return bytes(await exchange.begin())
+        return bytes(await answer)
     finally:
         timer.cancel()
         exchange.close()
@@ -89,7 +100,8 @@ def _words(where: str, number: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Not a name that has to be looked up."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
@@ -111,65 +123,106 @@ async def _resolve(host: str, timeout: float) -> str:
     return str(found[0][4][0])
 
 
-class _Exchange:
-    """One connection's life on the event loop's own callbacks: connect, send, receive."""
+class Exchange:
+    """One connection's life on the event loop's own callbacks: connect, send, receive, close. `ip` is an address.
 
-    def __init__(self, ip: str, port: int, request: bytes, complete: Callable[[bytearray], bool]) -> None:
+    `done(data, error)` is called once: with what was read, or with why nothing was. It may be called before `begin`
+    returns; after `close` it is not called any more. Somebody else keeps the time and calls `expire`."""
+
+    __slots__ = (
+        *("_complete", "_connected", "_data", "_done", "_fd", "_loop"),
+        *("_socket", "_unsent", "_where", "_writing"),
+    )
+
+    def __init__(
+        self,
+        ip: str,
+        port: int,
+        request: bytes,
+        *,
+        complete: Callable[[bytearray], bool],
+        done: Callable[[bytearray, WireError | None], None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._where = address(ip, port)
-        self._address = (ip, port)
-        self._unsent = memoryview(request)
+        self._where = (ip, port)
+        self._unsent = request
         self._complete = complete
+        self._done = done
         self._data = bytearray()
-        self._connected = False
-        self._done: asyncio.Future[bytearray] = self._loop.create_future()
+        self._connected = self._writing = False
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._fd = self._socket.fileno()
-        self._writing = self._reading = False
+        # the C type: the class that wraps it costs as much again for each connection
+        self._socket = socket.SocketType(
+            family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        self._fd = -1  # while the loop watches it
 
-    def begin(self) -> asyncio.Future[bytearray]:
-        number = self._socket.connect_ex(self._address)
-        if number not in (0, errno.EINPROGRESS):
-            self._fail(number)
+    @property
+    def ended(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def begin(self) -> None:
+        """On this machine a connection stands, or is refused, when connect(2) returns, which says EINPROGRESS all the
+        same: so the request is sent at once, and only where that cannot be yet is anything waited for."""
+        number = self._socket.connect_ex(self._where)
+        if number in (0, errno.EINPROGRESS):
+            self._send()
         else:
-            self._writing = True
-            self._loop.add_writer(self._fd, self._writable)
-        return self._done
+            self._fail(number)
 
-    def expired(self) -> None:
-        if not self._done.done():
-            what = f"read tcp {self._where}" if self._connected else f"dial tcp {self._where}"
-            self._done.set_exception(TimedOut(f"{what}: i/o timeout"))
+    def expire(self) -> None:
+        """Its time is up."""
+        if not self.ended:
+            where = address(*self._where)
+            what = f"read tcp {where}" if self._connected else f"dial tcp {where}"
+            self._end(TimedOut(f"{what}: i/o timeout"))
 
     def close(self) -> None:
-        if self._writing:
-            self._loop.remove_writer(self._fd)
-        if self._reading:
-            self._loop.remove_reader(self._fd)
+        if self._fd >= 0:
+            (self._loop.remove_writer if self._writing else self._loop.remove_reader)(self._fd)
+            self._fd = -1
         self._socket.close()
 
-    def _writable(self) -> None:
-        if not self._connected:
-            number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number:
-                self._fail(number)
+    def _watch(self, *, writing: bool) -> None:
+        if self._fd >= 0:
+            if writing:
                 return
-            self._connected = True
+            self._loop.remove_writer(self._fd)
+        self._fd, self._writing = self._socket.fileno(), writing
+        if writing:
+            self._loop.add_writer(self._fd, self._send)
+        else:
+            self._loop.add_reader(self._fd, self._readable)
+
+    def _send(self) -> None:
         try:
+            if not self._unsent and not self._connected:  # nothing to say: whether there is somebody
+                self._connected = self._stands()
             while self._unsent:
                 self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_NOSIGNAL) :]
+                self._connected = True
         except BlockingIOError:
+            self._watch(writing=True)
             return
         except OSError as error:
             self._fail(error.errno or 0)
             return
         if self._complete(self._data):
-            self._finish()
-            return
-        self._loop.remove_writer(self._fd)
-        self._writing, self._reading = False, True
-        self._loop.add_reader(self._fd, self._readable)
+            self._end(None)
+        else:
+            self._watch(writing=False)
+
+    def _stands(self) -> bool:
+        """Raises OSError: BlockingIOError for a connection that is still being made."""
+        if number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(number, os.strerror(number))
+        try:
+            self._socket.getpeername()
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                raise BlockingIOError(errno.EAGAIN, "not connected yet") from None
+            raise
+        return True
 
     def _readable(self) -> None:
         try:
@@ -181,12 +234,12 @@ class _Exchange:
             return
         self._data += chunk
         if not chunk or self._complete(self._data):
-            self._finish()
-
-    def _finish(self) -> None:
-        if not self._done.done():
-            self._done.set_result(self._data)
+            self._end(None)
 
     def _fail(self, number: int) -> None:
-        if not self._done.done():
-            self._done.set_exception(WireError(_words(self._where, number)))
+        self._end(WireError(_words(address(*self._where), number)))
+
+    def _end(self, error: WireError | None) -> None:
+        self.close()
+        data, self._data = self._data, bytearray()  # whoever still keeps the time keeps nothing else
+        self._done(data, error)

@@ -1,0 +1,172 @@
+"""What the machine has, what is set apart for others, and the thresholds below which pods are evicted, as settings say.
+
+Reservations are written as kubelet's --kube-reserved (`cpu=100m,memory=200Mi`), thresholds as its --eviction-hard
+(`memory.available<100Mi,nodefs.available<10%`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from manifests.meta import Quantity
+
+SIGNALS = (
+    "memory.available",
+    "nodefs.available",
+    "nodefs.inodesFree",
+    "imagefs.available",
+    "imagefs.inodesFree",
+    "pid.available",
+)
+RESERVABLE = ("cpu", "memory", "ephemeral-storage", "pid")
+_HUGEPAGES = "/sys/kernel/mm/hugepages"
+
+
+class Threshold(NamedTuple):
+    """A signal's lower bound: an amount, or a share of the whole (0..1) where `amount` is None."""
+
+    signal: str
+    amount: int | None = None
+    share: float = 0.0
+
+    def value(self, capacity: int) -> int:
+        return self.amount if self.amount is not None else int(capacity * self.share)
+
+
+def parse_reserved(text: str) -> dict[str, int]:
+    """cpu in thousandths, the rest in bytes or pieces. Raises ValueError with the sentence."""
+    found: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, amount = part.partition("=")
+        if not equals or name not in RESERVABLE:
+            raise ValueError(f"must be RESOURCE=AMOUNT with one of {', '.join(RESERVABLE)}, not {part!r}")
+        try:
+            quantity = Quantity(amount)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        found[name] = quantity.milli() if name == "cpu" else quantity.value()
+        if found[name] < 0:
+            raise ValueError(f"{name}: must not be negative")
+    return found
+
+
+def parse_thresholds(text: str) -> tuple[Threshold, ...]:
+    """`none` and "" are no thresholds. Raises ValueError with the sentence."""
+    if text.strip() in ("", "none"):
+        return ()
+    found: list[Threshold] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        signal, less, bound = part.partition("<")
+        if not less or signal not in SIGNALS:
+            raise ValueError(f"must be SIGNAL<AMOUNT with one of {', '.join(SIGNALS)}, not {part!r}")
+        if any(signal == other.signal for other in found):
+            raise ValueError(f"{signal} is given twice")
+        found.append(_threshold(signal, bound))
+    return tuple(found)
+
+
+def _threshold(signal: str, bound: str) -> Threshold:
+    if bound.endswith("%"):
+        try:
+            share = float(bound.removesuffix("%")) / 100
+        except ValueError:
+            raise ValueError(f"{signal}: {bound!r} is not a percentage") from None
+        if not 0 <= share <= 1:
+            raise ValueError(f"{signal}: {bound} must be between 0% and 100%")
+        return Threshold(signal, None, share)
+    try:
+        amount = Quantity(bound).value()
+    except ValueError as error:
+        raise ValueError(f"{signal}: {error}") from error
+    if amount < 0:
+        raise ValueError(f"{signal}: {bound} must not be negative")
+    return Threshold(signal, amount)
+
+
+def reserved(
+    kube: str, system: str, thresholds: tuple[Threshold, ...], capacity: Mapping[str, int]
+) -> dict[str, int]:
+    """PURE: what of the capacity is not for pods: both reservations, and what would be evicted for (K cm
+    node_container_manager GetNodeAllocatableReservation)."""
+    total = {"pid": 0}
+    for part in (parse_reserved(kube), parse_reserved(system)):
+        for name, amount in part.items():
+            total[name] = total.get(name, 0) + amount
+    for threshold in thresholds:
+        kept = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(threshold.signal)
+        if kept is not None:
+            total[kept] = total.get(kept, 0) + threshold.value(capacity.get(kept, 0))
+    del total["pid"]  # nothing asks for process ids: it is told to no pod
+    return total
+
+
+def huge_pages() -> dict[str, int]:
+    """Bytes of each size that the kernel keeps: hugepages-2Mi → …"""
+    found: dict[str, int] = {}
+    try:
+        sizes = os.listdir(_HUGEPAGES)
+    except OSError:
+        return {}
+    for name in sizes:
+        kilobytes = int(name.removeprefix("hugepages-").removesuffix("kB"))
+        with open(f"{_HUGEPAGES}/{name}/nr_hugepages", encoding="ascii") as file:
+            found[huge_page_resource(kilobytes * 1024)] = int(file.read()) * kilobytes * 1024
+    return found
+
+
+def huge_page_resource(size: int) -> str:
+    """hugepages-2Mi, hugepages-1Gi: the resource of a page size in bytes."""
+    return f"hugepages-{size >> 30}Gi" if size >= 1 << 30 else f"hugepages-{size >> 20}Mi"
+
+
+def disk_bytes(path: str) -> int:
+    """The size of the file system that `path` is on, of the first of its parents that exists."""
+    while not os.path.exists(path) and path != "/":
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return found.f_blocks * found.f_frsize
+
+
+def swap_bytes() -> int:
+    """All that the machine can swap to."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith("SwapTotal:")), 0)
+
+
+# -- processors ---------------------------------------------------------------------------------------------------
+
+
+def parse_cpus(text: str) -> frozenset[int]:
+    """0-2,5 → {0, 1, 2, 5}. Raises ValueError."""
+    found: set[int] = set()
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"{part!r} is not a processor or a range of them")
+        found.update(range(int(first), int(last if dash else first) + 1))
+    return frozenset(found)
+
+
+def cores() -> dict[int, int]:
+    """Every online processor, and the core that it is a thread of (a number of ours)."""
+    with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
+        online = parse_cpus(file.read().strip())
+    found: dict[int, int] = {}
+    for cpu in sorted(online):
+        topology = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        try:
+            with open(topology, encoding="ascii") as file:
+                found[cpu] = min(parse_cpus(file.read().strip()))
+        except OSError:  # a machine that does not say: each is a core
+            found[cpu] = cpu
+    return found
+
+
+def reserved_cpus(online: Iterable[int], given: str, milli: int) -> frozenset[int]:
+    """The lowest processors, as many as the reservation needs, unless they are named."""
+    if given:
+        return parse_cpus(given) & frozenset(online)
+    return frozenset(sorted(online)[: math.ceil(milli / 1000)])

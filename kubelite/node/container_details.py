@@ -1,0 +1,75 @@
+"""PURE: what a container's status tells of how its newest instance was made (C5): whose it is, what is mounted in it,
+how it is stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from kubelite.node.actions import Facts, signal_number
+from kubelite.node.container_spec import fixed_volumes
+from kubelite.node.cri import ContainerSeen
+from manifests.core import Container, Pod
+from manifests.core_status import (
+    ContainerUser,
+    ImageVolumeStatus,
+    LinuxContainerUser,
+    VolumeMountStatus,
+    VolumeStatus,
+)
+
+
+def user_text(user: dict[str, object]) -> str:
+    """The `process.user` of a config.json as an instance's record keeps it: uid:gid:group,group. The primary group is
+    among the groups, as containerd has it."""
+    gid, groups = user.get("gid", 0), user.get("additionalGids") or ()
+    assert isinstance(groups, list | tuple)
+    every = sorted({int(gid), *(int(group) for group in groups)})  # type: ignore[call-overload]
+    return f"{user.get('uid', 0)}:{gid}:{','.join(map(str, every))}"
+
+
+def user_of(instance: ContainerSeen) -> ContainerUser | None:
+    """Who its first process was at the start; None where an older kubelite started it."""
+    uid, colon, rest = instance.user.partition(":")
+    gid, _, groups = rest.partition(":")
+    if not colon:
+        return None
+    found = [int(group) for group in groups.split(",") if group]
+    return ContainerUser(linux=LinuxContainerUser(uid=int(uid), gid=int(gid), supplemental_groups=found))
+
+
+def stop_signal(container: Container | None, instance: ContainerSeen, facts: Facts) -> int:
+    """The number of the one that a stop sends: spec stopSignal > image STOPSIGNAL > SIGTERM."""
+    if container is not None and container.lifecycle is not None and container.lifecycle.stop_signal:
+        return signal_number(container.lifecycle.stop_signal)
+    image = facts.images.get(instance.image)
+    return signal_number(image.config.get("StopSignal") if image is not None else None)
+
+
+def signal_name(number: int) -> str:
+    """As core/v1 Signal has it: SIGTERM, SIGRTMIN+3, SIGRTMAX-2."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    low, high = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
+    return f"SIGRTMIN+{number - low}" if number - low <= 15 else f"SIGRTMAX-{high - number}"
+
+
+def mounts_of(pod: Pod, container: Container, facts: Facts) -> Iterator[VolumeMountStatus]:
+    """Its volumeMounts as they were made (K kubelet_pods.go): of a read-only one, whether what is mounted below it is
+    read-only too; of an image's, which image."""
+    volumes = {volume.name: volume for volume in pod.spec.volumes}
+    fixed = fixed_volumes(pod)
+    for mount in container.volume_mounts:
+        status = VolumeMountStatus(name=mount.name, mount_path=mount.mount_path)
+        if mount.read_only or mount.name in fixed:
+            status.read_only = True
+            wanted = mount.recursive_read_only in ("Enabled", "IfPossible") and mount.read_only
+            status.recursive_read_only = "Enabled" if wanted else "Disabled"
+        volume = volumes.get(mount.name)
+        image = facts.images.get(volume.image.reference or "") if volume and volume.image else None
+        if image is not None:
+            reference = image.repo_digests[0] if image.repo_digests else image.id
+            status.volume_status = VolumeStatus(image=ImageVolumeStatus(image_ref=reference))
+        yield status

@@ -1,0 +1,97 @@
+"""PURE: one decision in the making: what it is made from, what it has come to so far, and the questions that its
+stopping half (`stopping`), its starting half (`starting`) and the whole (`pod_actions`) all ask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubelite.node import hashes, limits
+from kubelite.node.actions import (
+    Facts,
+    PostStart,
+    PullImage,
+    RemoveContainer,
+    StartContainer,
+    StopContainer,
+    UpdateContainer,
+    Waiting,
+)
+from kubelite.node.config import NodeConfig
+from kubelite.node.cri import ContainerSeen, PodSeen
+from kubelite.node.ephemeral import ephemeral_containers
+from kubelite.node.pod_rules import crash_back_off, restart_policy, should_restart
+from kubelite.node.pod_view import in_sandbox, is_alive, views
+from kubelite.node.unsupported import blocked_containers
+from manifests.core import Container, Pod
+
+LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try
+
+
+class Draft:
+    """It lives for one call of `compute_pod_actions`."""
+
+    def __init__(self, pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> None:
+        self.pod, self.seen, self.facts, self.config = pod, seen, facts, config
+        self.now = facts.now
+        self.views = views(pod, seen)
+        self.inits, self.mains = pod.spec.init_containers, pod.spec.containers
+        self.ephemerals = ephemeral_containers(pod)
+        self.sidecars = {c.name for c in self.inits if restart_policy(pod, c) == "Always"}
+        self.blocked = blocked_containers(pod)
+        self.stop: list[StopContainer] = []
+        self.pull: list[PullImage] = []
+        self.start: list[StartContainer] = []
+        self.post_start: list[PostStart] = []
+        self.update: list[UpdateContainer] = []
+        self.remove: list[RemoveContainer] = []
+        self.waiting: dict[str, Waiting] = {}
+        self.finished: set[str] = set()
+        self.reasons: list[str] = []
+        self.wakes: list[float] = []
+        self.rest: dict[str, Any] = {}
+
+    def _alive(self) -> list[ContainerSeen]:
+        return [c for c in self.seen.containers if is_alive(c) and in_sandbox(self.seen, c)]
+
+    def _spec_of(self, container: ContainerSeen) -> Container | None:
+        return next(
+            (c for c in [*self.inits, *self.mains, *self.ephemerals] if c.name == container.name), None
+        )
+
+    def _should_run(self, container: Container) -> bool:
+        view = self.views[container.name]
+        if view.attempts == 0 or view.again or view.ended is None:
+            return True
+        return should_restart(self.pod, container, view.ended.exit_code)
+
+    def _due(self, at: float) -> bool:
+        """Whether the time set for another try has come. One further away than any wait lasts was set before the clock
+        was set back."""
+        config = self.config
+        longest = max(
+            crash_back_off(self.pod, config.crash_back_off).maximum,
+            config.pull_back_off.maximum,
+            LONGEST_RETRY,
+        )
+        return self.now >= at or at > self.now + longest
+
+    def _edited(self, container: Container, instance: ContainerSeen) -> bool:
+        return instance.spec_hash != hashes.container_hash(self.pod, container) or (
+            instance.resources_hash != hashes.resources_hash(self._limits_of(container))
+        )
+
+    def _limits_of(self, container: Container) -> dict[str, Any]:
+        return limits.container_limits(
+            self.pod, container, self.config, self.facts.cpus.get(container.name, "")
+        )
+
+    def _default_waiting(self, container: Container) -> None:
+        reason = "PodInitializing" if self.inits else "ContainerCreating"
+        self.waiting.setdefault(container.name, Waiting(reason))
+
+    def _wait(self, name: str, waiting: Waiting, until: float | None = None) -> None:
+        self.waiting[name] = waiting
+        self.reasons.append(f"container {name} waits: {waiting.reason}: {waiting.message}".rstrip(": "))
+        if until is not None:
+            self.wakes.append(until)

@@ -1,0 +1,136 @@
+"""PURE: the whole of a container's and a pod's OCI linux.resources: CPU and memory (see `resources`), and what a node's
+machine and settings add to them (C6): huge pages, MemoryQoS, swap, the processors a container may run on.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubelite.node import resources
+from kubelite.node.config import LIMITED_SWAP, TIERED, NodeConfig
+from kubelite.node.resources import BEST_EFFORT, BURSTABLE, GUARANTEED, Amounts, amounts, qos_class
+from manifests.core import Container, Pod
+
+HUGE = "hugepages-"
+
+
+def container_limits(pod: Pod, container: Container, config: NodeConfig, cpus: str = "") -> dict[str, Any]:
+    """`cpus`: the processors that the node's CPU policy gives it; "" = any."""
+    made = resources.container_resources(container)
+    if cpus:
+        made["cpu"]["cpus"] = cpus
+    asked = amounts(container.resources)
+    wanted = container.resources.limits if container.resources is not None else {}
+    _add(made, config, {name: amount.value() for name, amount in wanted.items() if name.startswith(HUGE)})
+    unified = {**_swap(pod, asked, config), **_memory_qos(pod, asked, config)}
+    if config.cgroup_v2 and config.single_process_oom_kill:
+        unified["memory.oom.group"] = "0"  # else the engine's caller has a container die together
+    if unified:
+        made["unified"] = unified
+    return made
+
+
+def pod_limits(pod: Pod, config: NodeConfig) -> dict[str, Any]:
+    """Of the pod's own cgroup."""
+    made = resources.pod_resources(pod, config)
+    requests = resources.pod_requests(pod)
+    _add(made, config, {name: amount for name, amount in requests.items() if name.startswith(HUGE)})
+    reserved = _reserved(pod, resources.pod_amounts(pod).memory_request or 0, config)
+    if reserved:
+        made["unified"] = reserved
+    return made
+
+
+def _add(made: dict[str, Any], config: NodeConfig, wanted: Mapping[str, int]) -> None:
+    """A limit for each size of which the kernel keeps pages: none where none were asked for (K
+    GetHugepageLimitsFromResources). Where it keeps none, none can be used."""
+    kept = [name for name, amount in config.huge_pages.items() if amount]
+    if kept:
+        made["hugepageLimits"] = [
+            {"pageSize": _page_size(name), "limit": wanted.get(name, 0)} for name in sorted(kept)
+        ]
+
+
+def _page_size(resource: str) -> str:
+    """hugepages-2Mi → 2MB, as the kernel names its files (hugetlb.2MB.max)."""
+    return resource.removeprefix(HUGE).replace("Mi", "MB").replace("Gi", "GB")
+
+
+# -- swap ---------------------------------------------------------------------------------------------------------
+
+
+def _swap(pod: Pod, asked: Amounts, config: NodeConfig) -> dict[str, str]:
+    """memory.swap.max where the machine has swap: none (kubelet's NoSwap) or, by LimitedSwap, a Burstable container's
+    part of it by the memory that it asked for (K kuberuntime_container_linux.go configureContainerSwapResources)."""
+    if not (config.cgroup_v2 and config.swap_bytes):
+        return {}
+    request = asked.memory_request or 0
+    limited = config.swap_behavior == LIMITED_SWAP and qos_class(pod) == BURSTABLE
+    if not limited or not request or request == asked.memory_limit:
+        return {"memory.swap.max": "0"}
+    share = request * config.swap_bytes // max(config.memory_bytes, 1)
+    return {"memory.swap.max": str(share // mmap.PAGESIZE * mmap.PAGESIZE)}
+
+
+# -- MemoryQoS ----------------------------------------------------------------------------------------------------
+
+
+def _memory_qos(pod: Pod, asked: Amounts, config: NodeConfig) -> dict[str, str]:
+    """memory.high: where reclaim begins, before the limit ends in an OOM kill (KEP-2570); not where request and limit
+    are one. memory.min or low: what was asked for is kept, as the policy says."""
+    if not (config.memory_qos and config.cgroup_v2):
+        return {}
+    request, limit = asked.memory_request or 0, asked.memory_limit
+    found = _reserved(pod, request, config)
+    if request == limit:
+        return found
+    top = limit or config.allocatable["memory"]
+    high = int(request + config.memory_throttling_factor * (top - request)) // mmap.PAGESIZE * mmap.PAGESIZE
+    return {**found, "memory.high": str(high)} if high > request else found
+
+
+def _reserved(pod: Pod, request: int, config: NodeConfig) -> dict[str, str]:
+    if not (config.memory_qos and config.cgroup_v2 and config.memory_reservation == TIERED and request):
+        return {}
+    file = {GUARANTEED: "memory.min", BURSTABLE: "memory.low"}.get(qos_class(pod))
+    return {file: str(request)} if file else {}
+
+
+# -- the tiers ----------------------------------------------------------------------------------------------------
+
+
+def tier_limits(
+    pods: Iterable[tuple[str, Mapping[str, int]]], config: NodeConfig
+) -> dict[str, dict[str, Any]]:
+    """Of the QoS cgroups, by tier ("" is the node's own), from each pod's class and requests: Burstable gets what its
+    pods ask for together, BestEffort the least there is, or what those ask for that were given limits since (K
+    cm/qos_container_manager_linux.go); with MemoryQoS, a pod's protection holds only as far as its parents' does."""
+    sums: dict[str, dict[str, int]] = {}
+    for qos, requests in pods:
+        one = sums.setdefault(qos, {})
+        for name in ("cpu", "memory"):
+            one[name] = one.get(name, 0) + requests.get(name, 0)
+    burstable, guaranteed = sums.get(BURSTABLE, {}), sums.get(GUARANTEED, {})
+    made: dict[str, dict[str, Any]] = {
+        "burstable": {"cpu": {"shares": resources.cpu_shares(burstable.get("cpu", 0))}},
+        "besteffort": {"cpu": {"shares": resources.cpu_shares(sums.get(BEST_EFFORT, {}).get("cpu", 0))}},
+    }
+    if config.memory_qos and config.cgroup_v2 and config.memory_reservation == TIERED:
+        low = str(burstable.get("memory", 0))
+        made["burstable"]["unified"] = {"memory.low": low}
+        made[""] = {"unified": {"memory.min": str(guaranteed.get("memory", 0)), "memory.low": low}}
+    return made
+
+
+def node_limits(config: NodeConfig, *, evicted_below: int) -> dict[str, Any]:
+    """Of the node's own cgroup where something is set apart from the pods: no more than the rest, up to where pods are
+    evicted (kubelet's enforceNodeAllocatable=pods). `evicted_below`: bytes of memory.available."""
+    made: dict[str, Any] = {}
+    apart = {name: amount for name, amount in config.reserved.items() if amount}
+    if apart.get("cpu"):
+        made["cpu"] = {"shares": resources.cpu_shares(config.allocatable["cpu"])}
+    if apart.get("memory", 0) > evicted_below:
+        made["memory"] = {"limit": config.allocatable["memory"] + evicted_below}
+    return made

@@ -1,0 +1,33 @@
+"""A living shim, and its becoming one: connected to and attached to the network at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+from runtime.network.plan import Attachment
+from runtime.shim.client import ShimClient
+from runtime.shim.protocol import SandboxRecord
+
+
+@dataclass(slots=True)
+class LivingShim:
+    """A living shim and our connection to it."""
+
+    record: SandboxRecord
+    client: ShimClient
+    ended: set[str] = field(default_factory=set)  # containers whose exit was heard of
+
+
+async def both(
+    connect: Awaitable[LivingShim], attach: Awaitable[Attachment | None]
+) -> tuple[LivingShim, Attachment | None]:
+    """Both at once; when one fails the other is awaited before the error goes on, so that the undo sees all of it."""
+    results = await asyncio.gather(connect, attach, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    shim, attachment = results
+    assert isinstance(shim, LivingShim) and not isinstance(attachment, BaseException)
+    return shim, attachment

@@ -1,0 +1,90 @@
+"""A pod's hostname, resolv.conf and hosts on the disk, as `netfiles` says them, from the host's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+
+from kubelite.node import netfiles
+from kubelite.node.config import NodeConfig
+from manifests.core import Pod
+
+NET_FILES = "net-files.json"  # digests of hosts, hostname and resolv.conf as they were last written
+
+
+def write_net_files(
+    pod: Pod, config: NodeConfig, ips: tuple[str, ...] | None, cache: dict[str, dict[str, str]]
+) -> None:
+    """Write hostname, resolv.conf and hosts (`ips` None: not yet) where they differ from what was written last. In
+    place, never by rename: running containers have these very files mounted. `cache`: by uid, what was written."""
+    uid = pod.metadata.uid or ""
+    wanted = {
+        "hostname": netfiles.hostname_file(pod),
+        "resolv.conf": netfiles.resolv_conf(pod, config, _host_resolv_conf(pod, config)),
+    }
+    if ips is not None:
+        host_hosts = _read(config.host_hosts) if pod.spec.host_network else ""
+        wanted["etc-hosts"] = netfiles.hosts_file(pod, ips, config, host_hosts)
+    directory = config.pod_dir(uid)
+    record = f"{directory}/{NET_FILES}"
+    written = cache.get(uid)
+    if written is None:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+        written = cache[uid] = _recorded(record)
+    changed = False
+    for name, content in wanted.items():
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        if written.get(name) != digest:
+            _rewrite(f"{directory}/{name}", content)
+            written[name], changed = digest, True
+    if changed and ips is not None:
+        _rewrite(record, json.dumps(written))
+
+
+def dns_trouble(pod: Pod, config: NodeConfig) -> str:
+    """Why programs in the pod will find no name; "" when they may."""
+    if config.resolv_conf and not os.access(config.resolv_conf, os.R_OK):
+        return f"{config.resolv_conf}, which resolv_conf in the node's settings names, cannot be read"
+    return netfiles.unreachable_servers(
+        pod, netfiles.resolv_conf(pod, config, _host_resolv_conf(pod, config))
+    )
+
+
+def _host_resolv_conf(pod: Pod, config: NodeConfig) -> str:
+    if config.resolv_conf:
+        return _read(config.resolv_conf)
+    own = _read(config.host_resolv_conf)
+    return own if pod.spec.host_network else netfiles.reachable_resolv_conf(own, _read(config.resolved_conf))
+
+
+def _recorded(path: str) -> dict[str, str]:
+    """What was written by an earlier daemon: what a container made of its files since then is its own business."""
+    try:
+        found = json.loads(_read(path) or "{}")
+    except ValueError:
+        return {}
+    return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _rewrite(path: str, content: str) -> None:
+    wanted = content.encode()
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with open(fd, "r+b") as file:
+        # no more than needed to tell: a container may have written any bytes into it, and made it a terabyte long
+        if file.read(len(wanted) + 1) != wanted:
+            # written before it is cut: a full disk leaves the old text, not an empty file
+            file.seek(0)
+            file.write(wanted)
+            file.flush()
+            file.truncate()
+        os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)

@@ -1,0 +1,148 @@
+"""This node as the pods' placing sees it: the labels and taints it was given, those it gives itself, its room.
+
+What people say of the node (`kubelite node label`, `kubectl taint node`) is an object in the store, kind Node; what is
+the node's own to say (its name, its machine, its pressure) is put over that each time it is asked for.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubelite.node.config import NodeConfig
+from kubelite.node.scheduling import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
+from kubelite.node.times import rfc3339, unix
+
+Doc = dict[str, Any]
+
+HOSTNAME = "kubernetes.io/hostname"
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: Conditions of the node that keep new pods away while they last (K TaintNodesByCondition).
+PRESSURE_TAINTS = {
+    "MemoryPressure": "node.kubernetes.io/memory-pressure",
+    "DiskPressure": "node.kubernetes.io/disk-pressure",
+    "PIDPressure": "node.kubernetes.io/pid-pressure",
+}
+
+
+def architecture() -> str:
+    """The machine, as Go names it."""
+    return _MACHINES.get(platform.machine(), platform.machine())
+
+
+def own_labels(node_name: str) -> dict[str, str]:
+    """PURE but for the machine's name: what a node is labelled with by itself."""
+    machine = architecture()
+    return {
+        "beta.kubernetes.io/arch": machine,
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": machine,
+        HOSTNAME: node_name,
+        "kubernetes.io/os": "linux",
+    }
+
+
+def node_facts(
+    config: NodeConfig, doc: Mapping[str, Any], pressure: frozenset[str] = frozenset()
+) -> NodeFacts:
+    """PURE: the node's settings, the object people change, its conditions (MemoryPressure, …)."""
+    spec, metadata = doc.get("spec") or {}, doc.get("metadata") or {}
+    taints = [
+        Taint(t["key"], t.get("value") or "", t["effect"], unix(t.get("timeAdded")))
+        for t in spec.get("taints") or ()
+    ]
+    taints += [Taint(PRESSURE_TAINTS[kind], "", NO_SCHEDULE) for kind in sorted(pressure)]
+    return NodeFacts(
+        name=config.node_name,
+        labels={**(metadata.get("labels") or {}), **own_labels(config.node_name)},
+        taints=tuple(taints),
+        unschedulable=bool(spec.get("unschedulable")),
+        allocatable=config.allocatable,
+    )
+
+
+class NodeState:
+    """The facts, made anew when the object or the pressure has changed. `find` reads the node's object."""
+
+    def __init__(self, config: NodeConfig, find: Callable[[], tuple[int, Mapping[str, Any]] | None]) -> None:
+        self._config = config
+        self._find = find
+        self._kept: tuple[int, frozenset[str], NodeFacts] | None = None
+        self.pressure: frozenset[str] = frozenset()
+
+    def facts(self) -> NodeFacts:
+        version, doc = self._find() or (0, {})
+        kept = self._kept
+        if kept is None or kept[0] != version or kept[1] != self.pressure:
+            self._kept = kept = (version, self.pressure, node_facts(self._config, doc, self.pressure))
+        return kept[2]
+
+
+# -- what people may say of it ------------------------------------------------------------------------------------
+
+
+class NotForPeople(Exception):
+    """A patch of a field that is the node's own; the sentence names it."""
+
+
+def patched(doc: Doc, patch: Mapping[str, Any], *, now: float | None = None) -> Doc:
+    """PURE: the node's object after a merge patch (RFC 7386) of what may be said of a node: labels, annotations, taints
+    and whether it is unschedulable. Raises NotForPeople."""
+    metadata, spec = patch.get("metadata") or {}, patch.get("spec") or {}
+    _only(patch, ("apiVersion", "kind", "metadata", "spec", "status"), "")
+    _only(metadata, ("name", "uid", "resourceVersion", "labels", "annotations"), "metadata.")
+    _only(spec, ("taints", "unschedulable", "$setElementOrder/taints"), "spec.")
+    if patch.get("status"):
+        raise NotForPeople("status is the node's own")
+    old = doc.get("metadata") or {}
+    made: Doc = {"metadata": dict(old), "spec": dict(doc.get("spec") or {})}
+    for kind in ("labels", "annotations"):
+        if kind in metadata:
+            made["metadata"][kind] = _merged(old.get(kind) or {}, metadata[kind] or {})
+    if "taints" in spec:
+        made["spec"]["taints"] = _taints(spec["taints"] or [], time.time() if now is None else now)
+    if "unschedulable" in spec:
+        made["spec"]["unschedulable"] = bool(spec["unschedulable"])
+    return made
+
+
+def _only(given: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:
+    for name in given:
+        if name not in known:
+            raise NotForPeople(
+                f"{path}{name} is the node's own: only labels, annotations, taints and "
+                "unschedulable can be changed"
+            )
+
+
+def _merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in {**old, **patch}.items() if value is not None}
+
+
+def _taints(wanted: list[Any], now: float) -> list[Doc]:
+    """With the time that a NoExecute taint was added: tolerationSeconds count from there."""
+    made = []
+    for taint in wanted:
+        if not isinstance(taint, Mapping) or not taint.get("key"):
+            raise NotForPeople("spec.taints: each taint needs a key and an effect")
+        if taint.get("effect") not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
+            raise NotForPeople(
+                f"spec.taints: effect {taint.get('effect')!r} must be NoSchedule, PreferNoSchedule or NoExecute"
+            )
+        one = {name: taint[name] for name in ("key", "value", "effect", "timeAdded") if taint.get(name)}
+        if one["effect"] == "NoExecute":
+            one.setdefault("timeAdded", rfc3339(now))
+        made.append(one)
+    return made
+
+
+def shown_taints(facts: NodeFacts, doc: Mapping[str, Any]) -> list[Doc]:
+    """PURE: spec.taints as the API shows them: those given, those of conditions, that of a cordon."""
+    given = list((doc.get("spec") or {}).get("taints") or ())
+    known = {(t["key"], t["effect"]) for t in given}
+    more = [{"key": t.key, "effect": t.effect} for t in facts.taints if (t.key, t.effect) not in known]
+    if facts.unschedulable:
+        more.append({"key": UNSCHEDULABLE_TAINT, "effect": NO_SCHEDULE})
+    return [*given, *more]

@@ -1,0 +1,84 @@
+"""PURE: the PersistentVolumeClaims that a pod's volumes mean: those it names, and those of its generic ephemeral
+volumes, which are its own: `<pod>-<volume>`, made from a template, gone with the pod (K controller/volume/ephemeral).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from manifests.core import Pod, Volume
+from manifests.core_claim import PersistentVolumeClaim, default_claim
+
+KIND = "PersistentVolumeClaim"
+Json = dict[str, Any]
+
+
+def claim_name(pod: Pod, volume: Volume) -> str:
+    """The claim of a volume; "" for volumes that are none."""
+    if volume.persistent_volume_claim is not None:
+        return volume.persistent_volume_claim.claim_name
+    return f"{pod.metadata.name}-{volume.name}" if volume.ephemeral is not None else ""
+
+
+def claim_name_in(pod: str, volume: Mapping[str, Any]) -> str:
+    """`claim_name` of a volume as documents have it; `pod`: the pod's name."""
+    if (claim := volume.get("persistentVolumeClaim")) is not None:
+        return str(claim.get("claimName") or "")
+    return f"{pod}-{volume['name']}" if volume.get("ephemeral") is not None else ""
+
+
+def claim_names(pod: Pod) -> tuple[str, ...]:
+    """Every claim that the pod mounts, its own among them."""
+    return tuple(name for volume in pod.spec.volumes if (name := claim_name(pod, volume)))
+
+
+def own_claims(pod: Pod) -> list[Json]:
+    """The claims of its ephemeral volumes as they are to be, without uid and status."""
+    return [_own(pod, volume) for volume in pod.spec.volumes if volume.ephemeral is not None]
+
+
+def _own(pod: Pod, volume: Volume) -> Json:
+    assert volume.ephemeral is not None
+    template = volume.ephemeral.volume_claim_template
+    given = template.metadata if template is not None else None
+    claim = PersistentVolumeClaim() if template is None else PersistentVolumeClaim(spec=template.spec)
+    doc = default_claim(claim).to_json()
+    metadata: Json = {"name": claim_name(pod, volume), "namespace": pod.metadata.namespace or "default"}
+    if given is not None and given.labels:
+        metadata["labels"] = dict(given.labels)
+    if given is not None and given.annotations:
+        metadata["annotations"] = dict(given.annotations)
+    metadata["ownerReferences"] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "name": pod.metadata.name,
+            "uid": pod.metadata.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+    return {"apiVersion": "v1", "kind": KIND, "metadata": metadata, "spec": doc.get("spec") or {}}
+
+
+def owner_of(claim: Mapping[str, Any]) -> str:
+    """The uid of the pod that a claim was made for; "" where it is nobody's."""
+    owners = claim["metadata"].get("ownerReferences") or ()
+    return next((o["uid"] for o in owners if o.get("kind") == "Pod" and o.get("controller")), "")
+
+
+def not_owner(pod: Pod, name: str) -> str:
+    """K component-helpers/storage/ephemeral VolumeIsForPod."""
+    namespace = pod.metadata.namespace or "default"
+    return (
+        f"PVC {namespace}/{name} was not created for pod {namespace}/{pod.metadata.name} (pod is not owner)"
+    )
+
+
+def followed(claim: Json, wanted: Json) -> Json | None:
+    """An own claim after an edit of the pod's template; None: nothing changes."""
+    spec = {**claim["spec"], **wanted["spec"]}
+    kept = {k: v for k, v in claim["metadata"].items() if k not in ("labels", "annotations")}
+    changed = {**claim, "metadata": {**kept, **wanted["metadata"]}, "spec": spec}
+    return None if changed == claim else changed

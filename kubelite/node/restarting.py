@@ -1,0 +1,60 @@
+"""PURE: every container of a pod from the beginning, in the sandbox that stands, when one of them ends with a code that
+its own rules have for that (restartPolicyRules, action RestartAllContainers)."""
+
+from __future__ import annotations
+
+import signal
+
+from kubelite.node.actions import RemoveContainer, StopContainer, Waiting
+from kubelite.node.cri import ContainerSeen, ContainerState
+from kubelite.node.pod_rules import crash_back_off, pod_ref, rule_for
+from kubelite.node.starting import CRASH_RESET
+from kubelite.node.stopping import Stopping
+from kubelite.node.times import go_duration
+
+
+class RestartingAll(Stopping):
+    """The questions and answers of that."""
+
+    def _restarts_all(self) -> ContainerSeen | None:
+        """The instance whose end orders, by its own rule, that every container of the pod begins anew (KEP-5532)."""
+        for container in [*self.inits, *self.mains]:
+            newest = self.views[container.name].current
+            if newest is None or newest.state is not ContainerState.EXITED:
+                continue
+            if newest.stop_deadline and not newest.killed_for:  # it was asked to end
+                continue
+            if rule_for(container, newest.exit_code) == "RestartAllContainers":
+                return newest
+        return None
+
+    def _restart_all(self, trigger: ContainerSeen) -> None:
+        """The sandbox stays. Everything in it is killed at once, without hooks or grace, and forgotten; what is then
+        recorded as waiting runs again, init containers first. Each time it takes longer, as with any crash."""
+        name = trigger.name
+        lasted = trigger.finished_at - trigger.started_at > CRASH_RESET
+        back_off = crash_back_off(self.pod, self.config.crash_back_off)
+        due = trigger.finished_at + back_off.wait(0 if lasted else trigger.attempt)
+        for container in [*self.inits, *self.mains]:
+            if self.now >= due or container.name == name:
+                self._default_waiting(container)
+        if self.now < due and trigger.finished_at <= self.now + 1.0:
+            wait = f"back-off {go_duration(back_off.wait(trigger.attempt))} restarting all containers"
+            self._wait(name, Waiting("CrashLoopBackOff", f"{wait} of pod={pod_ref(self.pod)}"), due)
+            return
+        self.reasons.append(
+            f"container {name} ended with exit code {trigger.exit_code}: all are restarted, by its rule"
+        )
+        alive = self._alive()
+        for one in alive:
+            if not one.stop_deadline or one.stop_deadline > self.now:
+                message = f"Container {one.name} is killed: the pod restarts all of its containers"
+                self.stop.append(StopContainer(one.id, one.name, int(signal.SIGKILL), 0.0, message))
+        if alive:
+            self.wakes.append(self.now + 1.0)
+            return
+        ephemeral = {c.name for c in self.ephemerals}
+        for one in self.seen.containers:
+            if one.name not in ephemeral:
+                newest = one.attempt == self.views[one.name].attempts - 1 if one.name in self.views else False
+                self.remove.append(RemoveContainer(one.id, one.name, one.attempt, keep_log=newest))

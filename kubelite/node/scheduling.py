@@ -1,0 +1,394 @@
+"""PURE: would a scheduler put this pod on this node? The filters of kube-scheduler's default profile, in its order and
+its words, for a cluster of one node (K pkg/scheduler/framework/plugins), with kubelet's own admission for room (C8).
+
+    gates → unschedulable → name → taints → node affinity → ports → resources → volumes → topology spread → pod affinity
+
+The first that says no is what the pod is told, as on a cluster. It waits (Pending, PodScheduled=False) until the node
+or the other pods change; for want of room alone it is refused for good, as kubelet does (Failed, OutOfcpu), if there
+will be none when pods that are ending, and those of higher priority, have gone. A pod that has been placed stays,
+whatever it would be told today (IgnoredDuringExecution): only a NoExecute taint makes it go, or a pod of higher
+priority that has no place beside it (preemption).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from kubelite.node.ledger import Claim, Ledger, Port
+from kubelite.node.preemption import lower, victims
+from manifests.core import (
+    NodeSelectorRequirement,
+    NodeSelectorTerm,
+    Pod,
+    PodAffinityTerm,
+    Toleration,
+)
+from manifests.meta import LabelSelectorRequirement
+
+NO_SCHEDULE, PREFER_NO_SCHEDULE, NO_EXECUTE = "NoSchedule", "PreferNoSchedule", "NoExecute"
+UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
+MEMORY_PRESSURE_TAINT = "node.kubernetes.io/memory-pressure"
+UNSCHEDULABLE, GATED = "Unschedulable", "SchedulingGated"
+GATED_MESSAGE = "Scheduling is blocked due to non-empty scheduling gates"
+IN_USE = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+_UNHELPFUL = "Preemption is not helpful for scheduling"
+_NO_VICTIMS = "No preemption victims found for incoming pod"
+
+
+class Taint(NamedTuple):
+    key: str
+    value: str = ""
+    effect: str = NO_SCHEDULE
+    added: float = 0.0  # Unix seconds: tolerationSeconds count from here
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """This node, as far as placing pods goes. Amounts: cpu in thousandths, the rest in bytes or pieces."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    allocatable: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What was found. `reason` "": the pod is this node's. Else it waits or, when `rejected`, never runs here.
+    `victims` are to go for it; while it waits for them to be gone it is `nominated`: what they leave is kept for it."""
+
+    reason: str = ""
+    message: str = ""
+    rejected: bool = False
+    victims: tuple[Claim, ...] = ()
+    nominated: bool = False
+
+
+PLACED = Placement()
+
+
+class Resize(NamedTuple):
+    """Why an edit of a pod's resources is not carried out: Deferred or Infeasible, and the numbers."""
+
+    reason: str
+    message: str
+
+
+class _No(NamedTuple):
+    """What one filter says: the words, whether other pods' leaving could change it, and more for people. Where it says
+    no for want of room, `out` is kubelet's refusal."""
+
+    words: str
+    helpless: bool = True  # the scheduler's UnschedulableAndUnresolvable
+    more: str = ""
+    out: Placement | None = None
+
+
+def place(
+    pod: Pod,
+    claim: Claim,
+    node: NodeFacts,
+    ledger: Ledger,
+    *,
+    alone: Collection[str] = (),
+    nominated: bool = False,
+) -> Placement:
+    """Whether `pod`, which asks for `claim`, runs on `node` beside what the ledger holds. `alone`: the claims it mounts
+    that are ReadWriteOncePod; `nominated`: pods were made to go for it before."""
+    if pod.spec.scheduling_gates:
+        return Placement(GATED, GATED_MESSAGE)
+    if (no := _misfit(pod, node)) is not None:
+        return _unschedulable(no)
+
+    def refused(beside: Ledger) -> _No | None:
+        return (
+            _ports(claim, beside)
+            or _short(claim, node, beside)
+            or _volumes(claim, alone, beside)
+            or _spread(pod, node, beside)
+            or _pod_affinity(pod, claim, node, beside)
+        )
+
+    no = refused(ledger)
+    if no is None:
+        return PLACED
+    if no.helpless:
+        return _unschedulable(no)
+    staying = ledger.where(lambda other: not other.ending)
+    if refused(staying) is None:
+        more = no.more or " There will be room when pods that are ending have gone."
+        return replace(_unschedulable(no._replace(more=more)), nominated=nominated)
+    return _preempting(pod, claim, no, staying, refused)
+
+
+def _preempting(
+    pod: Pod, claim: Claim, no: _No, staying: Ledger, refused: Callable[[Ledger], _No | None]
+) -> Placement:
+    """The pod has no place beside those that stay: who goes for it, or how it is told that nobody does."""
+    if pod.spec.preemption_policy == "Never":
+        sentence = "not eligible due to preemptionPolicy=Never."
+    elif found := victims(claim, staying, lambda beside: refused(beside) is None):
+        words = f"0/1 nodes are available: 1 {no.words}."
+        return Placement(UNSCHEDULABLE, words, victims=found, nominated=True)
+    else:
+        gone = {other.uid for other in lower(claim, staying)}
+        still = refused(staying.where(lambda other: other.uid not in gone)) if gone else None
+        sentence = f"0/1 nodes are available: 1 {still.words if still is not None else _NO_VICTIMS}."
+    if (
+        no.out is not None
+        and refused(staying.where(lambda other: other.priority <= claim.priority)) is not None
+    ):
+        return no.out
+    more = no.more or (" Pods of higher priority have the room." if no.out is not None else "")
+    return Placement(UNSCHEDULABLE, f"0/1 nodes are available: 1 {no.words}. preemption: {sentence}{more}")
+
+
+def _unschedulable(no: _No) -> Placement:
+    why = _UNHELPFUL if no.helpless else _NO_VICTIMS
+    words = f"0/1 nodes are available: 1 {no.words}. preemption: 0/1 nodes are available: 1 {why}.{no.more}"
+    return Placement(UNSCHEDULABLE, words)
+
+
+# -- the node itself ----------------------------------------------------------------------------------------------
+
+
+def _misfit(pod: Pod, node: NodeFacts) -> _No | None:
+    tolerations = pod.spec.tolerations
+    if node.unschedulable and not tolerated(Taint(UNSCHEDULABLE_TAINT), tolerations):
+        return _No("node(s) were unschedulable")
+    if pod.spec.node_name and pod.spec.node_name != node.name:
+        return _No("node(s) didn't match the requested node name")
+    for taint in node.taints:
+        if taint.effect != PREFER_NO_SCHEDULE and not tolerated(taint, tolerations):
+            return _No("node(s) had untolerated taint(s)", more=f" The taint is {taint_text(taint)}.")
+    if not matches_node(pod, node):
+        return _No("node(s) didn't match Pod's node affinity/selector")
+    return None
+
+
+def taint_text(taint: Taint) -> str:
+    """As kubectl describe writes it: key=value:Effect."""
+    return f"{taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
+
+
+def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
+    return any(tolerates(toleration, taint) for toleration in tolerations)
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """K api/core/v1 Toleration.ToleratesTaint: an empty effect is every effect, an empty key with Exists every key."""
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    match toleration.operator or "Equal":
+        case "Exists":
+            return True
+        case "Equal":
+            return bool(toleration.key) and (toleration.value or "") == taint.value
+        case "Gt" | "Lt" as operator:
+            given, wanted = _number(taint.value), _number(toleration.value or "")
+            if given is None or wanted is None:
+                return False
+            return given > wanted if operator == "Gt" else given < wanted
+        case _:
+            return False
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.removeprefix("-").isdigit() else None
+
+
+def evicted_at(pod: Pod, taints: Iterable[Taint]) -> tuple[float, Taint] | None:
+    """When a running pod must go for a NoExecute taint, and for which: at once where nothing tolerates it, after the
+    shortest tolerationSeconds that do, never (None) where one tolerates it for good (K tainteviction)."""
+    ends: list[tuple[float, Taint]] = []
+    for taint in taints:
+        if taint.effect != NO_EXECUTE:
+            continue
+        found = [t for t in pod.spec.tolerations if tolerates(t, taint)]
+        if not found:
+            ends.append((taint.added, taint))
+        elif limits := [t.toleration_seconds for t in found if t.toleration_seconds is not None]:
+            ends.append((taint.added + max(0, min(limits)), taint))
+    return min(ends, key=lambda end: end[0], default=None)
+
+
+def matches_node(pod: Pod, node: NodeFacts) -> bool:
+    """nodeSelector, and one term at least of the required node affinity."""
+    if any(node.labels.get(key) != value for key, value in pod.spec.node_selector.items()):
+        return False
+    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity is not None else None
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity is not None else None
+    if required is None:
+        return True
+    return any(_term(term, node) for term in required.node_selector_terms)
+
+
+def _term(term: NodeSelectorTerm, node: NodeFacts) -> bool:
+    """A term that is empty selects nothing (K nodeaffinity)."""
+    if not term.match_expressions and not term.match_fields:
+        return False
+    fields = {"metadata.name": node.name}
+    return all(_requirement(r, node.labels) for r in term.match_expressions) and all(
+        _requirement(r, fields) for r in term.match_fields
+    )
+
+
+def _requirement(requirement: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    return LabelSelectorRequirement(
+        key=requirement.key, operator=requirement.operator, values=requirement.values
+    ).matches(labels)
+
+
+# -- room ---------------------------------------------------------------------------------------------------------
+
+
+def _ports(claim: Claim, ledger: Ledger) -> _No | None:
+    for port in claim.ports:
+        holder = ledger.holder(port, but=claim.uid)
+        if holder is not None:
+            taken = f" hostPort {port_text(port)} is taken by pod {holder.namespace}/{holder.name}."
+            return _No("node(s) didn't have free ports for the requested pod ports", False, taken)
+    return None
+
+
+def port_text(port: Port) -> str:
+    return f"{port.ip + ':' if port.ip else ''}{port.number}/{port.protocol}"
+
+
+def _short(claim: Claim, node: NodeFacts, ledger: Ledger) -> _No | None:
+    """What there is too little of. Resources in kubelet's order, then by name (K noderesources fitsRequest)."""
+    names = ["pods", "cpu", "memory", "ephemeral-storage"]
+    names += sorted(set(claim.requests) - set(names))
+    for name in names:
+        wanted = 1 if name == "pods" else claim.requests.get(name, 0)
+        if not wanted:
+            continue
+        room = node.allocatable.get(name)
+        if (
+            room is None and "/" in name
+        ):  # kubelet does not count what no plugin of the node offers; an event says so
+            continue
+        if room is None:
+            return _No(f"Insufficient {name}", False)
+        used = ledger.used(name, but=claim.uid)
+        if used + wanted <= room:
+            continue
+        numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
+        sentence = f"Pod was rejected: Node didn't have enough resource: {name}, {numbers}"
+        words = "Too many pods" if name == "pods" else f"Insufficient {name}"
+        return _No(words, False, out=Placement(f"OutOf{name}", sentence, rejected=True))
+    return None
+
+
+def _volumes(claim: Claim, alone: Collection[str], ledger: Ledger) -> _No | None:
+    """One pod at a time has a claim that is ReadWriteOncePod (K volumerestrictions satisfyReadWriteOncePod)."""
+    for name in claim.volumes:
+        if name in alone and (holder := ledger.user(claim, name)) is not None:
+            used = f" PersistentVolumeClaim {name} is used by pod {holder.namespace}/{holder.name}."
+            return _No(IN_USE, False, used)
+    return None
+
+
+def resize(claim: Claim, node: NodeFacts, ledger: Ledger) -> Resize | None:
+    """Whether a placed pod can have what an edit of it asks for in place of what it holds; None: it can. Infeasible is
+    more than the node has at all, Deferred more than the others leave (K allocation canResizePod)."""
+    held = ledger.get(claim.uid)
+    for name, wanted in sorted(claim.requests.items()):
+        if held is None or wanted <= held.requests.get(name, 0):
+            continue
+        room, used = node.allocatable.get(name), ledger.used(name, but=claim.uid)
+        if room is None or used + wanted <= room:
+            continue
+        if wanted > room:
+            numbers = f"requested: {wanted}, capacity: {room}"
+            return Resize("Infeasible", f"Node didn't have enough capacity: {name}, {numbers}")
+        numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
+        return Resize("Deferred", f"Node didn't have enough resource: {name}, {numbers}")
+    return None
+
+
+# -- the other pods -----------------------------------------------------------------------------------------------
+
+
+def _spread(pod: Pod, node: NodeFacts, ledger: Ledger) -> _No | None:
+    """With one node there is one domain of each key that the node has: the skew is that of this domain against itself,
+    or against none where minDomains wants more (K podtopologyspread filtering.go)."""
+    words = "node(s) didn't match pod topology spread constraints"
+    namespace, labels = pod.metadata.namespace or "default", pod.metadata.labels
+    for constraint in pod.spec.topology_spread_constraints:
+        if constraint.when_unsatisfiable != "DoNotSchedule":
+            continue
+        if constraint.topology_key not in node.labels:
+            return _No(f"{words} (missing required label)")
+        if (constraint.min_domains or 1) <= 1:
+            continue
+        keys = [_same_label(key, labels) for key in constraint.match_label_keys if key in labels]
+        selector = constraint.label_selector
+
+        def counts(of: Mapping[str, str]) -> bool:
+            return selector is not None and selector.matches(of) and all(r.matches(of) for r in keys)  # noqa: B023 - used at once
+
+        found = sum(
+            c.namespace == namespace and not c.ending and counts(c.labels) for c in ledger.others(pod)
+        )
+        if found + counts(labels) > constraint.max_skew:
+            return _No(words, False)
+    return None
+
+
+def _same_label(key: str, labels: Mapping[str, str], operator: str = "In") -> LabelSelectorRequirement:
+    return LabelSelectorRequirement(key=key, operator=operator, values=[labels[key]])
+
+
+def _pod_affinity(pod: Pod, claim: Claim, node: NodeFacts, ledger: Ledger) -> _No | None:
+    affinity = pod.spec.affinity
+    terms: Sequence[PodAffinityTerm] = ()
+    if affinity is not None and affinity.pod_affinity is not None:
+        terms = affinity.pod_affinity.required_during_scheduling_ignored_during_execution
+    if terms and not _attracted(pod, claim, terms, node, ledger):
+        return _No("node(s) didn't match pod affinity rules")
+    for term in claim.repels:
+        if term.topology_key in node.labels and any(
+            selects(term, claim, other) for other in ledger.others(pod)
+        ):
+            return _No("node(s) didn't match pod anti-affinity rules", False)
+    for other in ledger.repelling():
+        if other.uid != claim.uid and any(
+            term.topology_key in node.labels and selects(term, other, claim) for term in other.repels
+        ):
+            return _No("node(s) didn't satisfy existing pods anti-affinity rules", False)
+    return None
+
+
+def _attracted(
+    pod: Pod, claim: Claim, terms: Sequence[PodAffinityTerm], node: NodeFacts, ledger: Ledger
+) -> bool:
+    """Each term finds a pod here; the first of a group, which only itself matches, may begin."""
+    if any(term.topology_key not in node.labels for term in terms):
+        return False
+    candidates = (*ledger.others(pod), claim)  # the first of a group that only itself belongs to may begin
+    return any(all(selects(term, claim, other) for term in terms) for other in candidates)
+
+
+def selects(term: PodAffinityTerm, owner: Claim, other: Claim) -> bool:
+    """Whether a pod's term means another pod. Namespaces have no labels of their own here but their name
+    (kubernetes.io/metadata.name), as the API server gives each."""
+    named = other.namespace in term.namespaces
+    selected = term.namespace_selector is not None and term.namespace_selector.matches(
+        {"kubernetes.io/metadata.name": other.namespace}
+    )
+    everywhere = bool(term.namespaces) or term.namespace_selector is not None
+    if not (named or selected or (not everywhere and other.namespace == owner.namespace)):
+        return False
+    if term.label_selector is None or not term.label_selector.matches(other.labels):
+        return False
+    same = [_same_label(key, owner.labels) for key in term.match_label_keys if key in owner.labels]
+    unlike = [
+        _same_label(key, owner.labels, "NotIn") for key in term.mismatch_label_keys if key in owner.labels
+    ]
+    return all(requirement.matches(other.labels) for requirement in [*same, *unlike])

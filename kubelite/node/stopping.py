@@ -1,0 +1,78 @@
+"""PURE: how what runs is stopped: in which order, by which signal, after which hook, within what is left of the grace
+(C3 of the pod semantics).
+"""
+
+from __future__ import annotations
+
+import signal
+
+from kubelite.node.actions import Hook, HookPhase, StopContainer
+from kubelite.node.container_details import stop_signal
+from kubelite.node.cri import ContainerSeen, ContainerState
+from kubelite.node.draft import Draft
+from kubelite.node.pod_rules import grace_period
+
+MIN_GRACE = 2.0  # seconds that a signal gets at least, whatever hooks and other containers have used up
+
+
+class Stopping(Draft):
+    """The half of a decision that ends containers."""
+
+    def _stop_in_order(self, alive: list[ContainerSeen], grace: float, message: str = "") -> None:
+        mains = [c for c in alive if c.name not in self.sidecars]
+        for container in mains:
+            self._stop(container, grace, message)
+        if mains:
+            return
+        order = [c.name for c in self.inits]
+        last = max(alive, key=lambda c: order.index(c.name) if c.name in order else -1)
+        self._stop(last, max(grace - self._spent(), MIN_GRACE), message)
+
+    def _spent(self) -> float:
+        """Seconds of the grace period that the containers stopped before took."""
+        stopped = [c for c in self.seen.containers if c.stop_deadline and c.finished_at]
+        ends = [c.finished_at for c in stopped]
+        begins = [c.stop_deadline - grace_period(self.pod) for c in stopped]
+        return max(0.0, max(ends) - min(begins)) if stopped else 0.0
+
+    def _stop(self, container: ContainerSeen, grace: float, message: str = "", killed_for: str = "") -> None:
+        """Ask for a stop unless one that ends no later is under way; its preStop hook comes first."""
+        number = self._stop_signal(container)
+        if container.state is ContainerState.CREATED:
+            number, grace = int(signal.SIGKILL), 0.0
+        elif self._has_pre_stop(container) and not container.stop_signal:
+            self._pre_stop(container, grace, message, killed_for)
+            return
+        elif container.stop_deadline > 0 and container.stop_deadline <= self.now + grace + 0.5:
+            self.wakes.append(max(container.stop_deadline, self.now) + 1.0)
+            return
+        text = message or f"Stopping container {container.name}"
+        self.stop.append(StopContainer(container.id, container.name, number, grace, text, killed_for))
+        self.wakes.append(self.now + grace + 1.0)
+
+    def _has_pre_stop(self, container: ContainerSeen) -> bool:
+        spec = self._spec_of(container)
+        return spec is not None and spec.lifecycle is not None and spec.lifecycle.pre_stop is not None
+
+    def _pre_stop(self, container: ContainerSeen, grace: float, message: str, killed_for: str) -> None:
+        """The hook eats the grace; the signal gets what it leaves, and two seconds at least (C3). Until the signal the
+        shim's deadline stands those two seconds behind the grace: nobody is killed before he was told."""
+        phase = self.facts.hooks.get((container.id, Hook.PRE_STOP))
+        left = container.stop_deadline - MIN_GRACE - self.now if container.stop_deadline else grace
+        begun = container.stop_deadline > 0
+        if begun and phase in (HookPhase.DONE, HookPhase.FAILED):
+            number, rest = self._stop_signal(container), max(min(left, grace), MIN_GRACE)
+            self.stop.append(StopContainer(container.id, container.name, number, rest, "", killed_for))
+            self.wakes.append(self.now + rest + 1.0)
+            return
+        if not begun or phase is None or left > grace + 0.5:
+            left = max(min(left, grace), 0.1)
+            text = "" if begun else message or f"Stopping container {container.name}"
+            hook = StopContainer(
+                container.id, container.name, 0, left + MIN_GRACE, text, killed_for, pre_stop=left
+            )
+            self.stop.append(hook)
+        self.wakes.append(self.now + max(left, 0.0) + MIN_GRACE + 1.0)
+
+    def _stop_signal(self, container: ContainerSeen) -> int:
+        return stop_signal(self._spec_of(container), container, self.facts)
