@@ -4,12 +4,13 @@ this node has. Source of the names: kubernetes pkg/kubelet/metrics/metrics.go.""
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from kubelite.telemetry.exposition import Page, counter, gauge, labels, number
 from kubelite.telemetry.meters import Histogram
+from kubelite.version import version
 from runtime.cgroups.layout import Mode, layout
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def write_agent(page: Page, agent: Agent) -> None:
         "static is true if the pod is not from the apiserver."
     )
     _by(page, "kubelet_active_pods", text, "static", {"true": active, "false": 0})
+    living = [pod.doc for pod in pods if pod.uid in sandboxes]
+    _volumes(page, {"desired_state_of_world": [pod.doc for pod in pods], "actual_state_of_world": living})
     page.one(gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create."), 0)
     page.one(
         gauge("kubelet_cgroup_version", "cgroup version on the hosts."), 2 if layout().mode is Mode.V2 else 1
@@ -61,14 +64,45 @@ def write_agent(page: Page, agent: Agent) -> None:
     page.one(
         gauge("kubernetes_build_info", "A metric with a constant '1' value labeled by version."),
         1,
-        git_version=f"v{version('kubelite')}",
+        git_version=f"v{version()}",
         platform=f"linux/{platform.machine()}",
     )
     _own(page, agent)
 
 
+#: A volume's field → kubelet's plugin for it (kubernetes pkg/volume). Claims are directories of the node's own disk.
+_PLUGINS = {
+    "emptyDir": "empty-dir",
+    "hostPath": "host-path",
+    "configMap": "configmap",
+    "secret": "secret",
+    "downwardAPI": "downward-api",
+    "projected": "projected",
+    "image": "image",
+    "persistentVolumeClaim": "local-volume",
+    "ephemeral": "local-volume",
+}
+
+
+def _volumes(page: Page, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """Volumes of the pods there are to be, and of those that stand."""
+    found = Counter(
+        (_PLUGINS[field], state)
+        for state, pods in states.items()
+        for pod in pods
+        for volume in pod["spec"].get("volumes") or ()
+        for field in _PLUGINS.keys() & volume.keys()
+    )
+    name = "volume_manager_total_volumes"
+    lines = (
+        f'{name}{{plugin_name="kubernetes.io/{plugin}",state="{state}"}} {count}\n'
+        for (plugin, state), count in sorted(found.items())
+    )
+    page.family(gauge(name, "Number of volumes in Volume Manager"), "".join(lines))
+
+
 def _own(page: Page, agent: Agent) -> None:
-    page.one(gauge("kubelite_build_info", "The version that runs."), 1, version=version("kubelite"))
+    page.one(gauge("kubelite_build_info", "The version that runs."), 1, version=version())
     ready, _ = agent.ready()
     page.one(gauge("kubelite_ready", "Whether the node can do its work."), int(ready))
     page.one(gauge("kubelite_start_time_seconds", "Unix time the daemon started."), agent.started_at)

@@ -4,8 +4,10 @@ Samples carry no timestamps (google/cadvisor#2526: they break staleness)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from operator import is_
 
 from kubelite.telemetry.diskusage import Usage
 from kubelite.telemetry.exposition import Family, Page, counter, gauge, number
@@ -20,16 +22,74 @@ from kubelite.telemetry.families import (
     NETWORK,
     SEEN,
     ULIMITS,
+    Row,
     blkio_lines,
     device_lines,
     row,
 )
 from kubelite.telemetry.machine import Disk, FileSystem, Root, machine
 from kubelite.telemetry.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.targets import Target
+from kubelite.version import version
 from runtime.cgroups.stats import Stats
 
 Health = Callable[[Sample], int]
-_Rows = tuple[Stats, list[tuple[str, ...] | None], Limits]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A cgroup's text: as long as these very statistics, limits and labels are what was read, and the processes are as
+    many, it is the same."""
+
+    stats: Stats
+    limits: Limits
+    target: Target
+    open: tuple[int, int]  # processes and their descriptors
+    groups: list[Row]
+    failures: str  # lines
+    numbers: tuple[str | None, ...]  # the values of LIMITS
+
+    @classmethod
+    def of(cls, sample: Sample, before: _Rows | None) -> _Rows:
+        """`before`: the cgroup's text of last time."""
+        olds = [(before.stats, old) for old in before.groups] if before is not None else [None] * len(GROUPS)
+        groups = [row(group, sample, old) for group, old in zip(GROUPS, olds, strict=True)]
+        opened = (len(sample.pids), sample.descriptors)
+        if before is not None and before.limits is sample.limits and before.open == opened:
+            texts = before.numbers
+        else:
+            numbers = (read(sample) for _, read in LIMITS)
+            texts = tuple(None if value is None else number(value) for value in numbers)
+        return cls(sample.stats, sample.limits, sample.target, opened, groups, _failures(sample), texts)
+
+    def holds(self, sample: Sample) -> bool:
+        same = self.stats is sample.stats and self.limits is sample.limits and self.target is sample.target
+        return same and self.open == (len(sample.pids), sample.descriptors)
+
+    def differences(self, before: _Rows) -> Iterator[Family]:
+        """The families of which this says something else."""
+        for group, old, new in zip(GROUPS, before.groups, self.groups, strict=True):
+            if old != new:
+                for place, column in enumerate(group.columns):
+                    if old is None or new is None or old[place] != new[place]:
+                        yield column.family
+        if self.failures != before.failures:
+            yield FAILURES
+        for (family, _), was, now in zip(LIMITS, before.numbers, self.numbers, strict=True):
+            if was != now:
+                yield family
+        if self.stats.io != before.stats.io:
+            yield from (*(family for family, _ in DEVICES), BLKIO)
+
+
+def _failures(sample: Sample) -> str:
+    memory, head = sample.stats.memory, sample.target.head
+    return "".join(
+        f'{FAILURES.name}{head},failure_type="{kind}",scope="{scope}"}} {value}\n'
+        for scope in ("container", "hierarchy")
+        for kind, value in (("pgfault", memory.pgfault), ("pgmajfault", memory.pgmajfault))
+    )
+
 
 _FS: tuple[tuple[Family, Callable[[FileSystem], int]], ...] = (
     (
@@ -55,32 +115,35 @@ _ROOT = '{container="",id="/",image="",name="",namespace="",pod=""'
 
 
 class ContainerPage:
-    """Writes snapshots. Keeps each cgroup's text of last time: what has not changed is not formatted again."""
+    """Writes snapshots. Keeps each cgroup's text of last time, and for each family the number of the last change: what
+    has not changed is not formatted again, and where the page has it packed, not joined and packed either."""
 
     def __init__(self, usage: Callable[[str], Usage | None], health: Health) -> None:
         self._usage = usage
         self._health = health
         self._rows: dict[str, _Rows] = {}
+        self._order: list[Target] = []
+        self._epoch = 0  # counts changes of the order: of every family
+        self._changes: dict[str, int] = {}  # family → how often its samples changed
+        self._said: dict[str, object] = {}  # family → its values of last time, where no row has them
 
     def write(self, page: Page, snapshot: Snapshot) -> None:
         samples = snapshot.all
         root = _root_samples(snapshot.root)
-        rows = self._fresh_rows(samples)
+        self._note(samples)
+        rows = self._rows
+        mine = [(s.target.head, rows[s.target.cgroup]) for s in samples]
         for index, group in enumerate(GROUPS):
-            mine = [
-                (s.target.head, found)
-                for s in samples
-                if (found := rows[s.target.cgroup][1][index]) is not None
-            ]
             for place, column in enumerate(group.columns):
-                name, tail = column.family.name, column.tail
-                lines = [f"{name}{head}{tail}{texts[place]}\n" for head, texts in mine]
-                page.family(column.family, "".join(lines) + root.pop(name, ""))
-        self._write_failures(page, samples, root)
+                family = column.family
+                lines = partial(_column, mine, index, place, family.name, column.tail)
+                self._kept(page, family, lines, root.pop(family.name, ""))
+        failures = [found.failures for _, found in mine]
+        self._kept(page, FAILURES, partial("".join, failures), root.pop(FAILURES.name, ""))
         self._write_limits(page, samples, snapshot.now, root)
-        _write_devices(page, samples, root)
+        self._write_devices(page, samples, root)
         self._write_layers(page, snapshot)
-        _write_networks(page, snapshot)
+        self._write_networks(page, snapshot)
         page.one(
             gauge(
                 "container_scrape_error",
@@ -90,88 +153,122 @@ class ContainerPage:
         )
         write_machine(page, snapshot.root)
 
-    def _fresh_rows(self, samples: Iterable[Sample]) -> Mapping[str, _Rows]:
+    def _kept(self, page: Page, family: Family, lines: Callable[[], str], fresh: str = "") -> None:
+        page.kept(family, (self._epoch, self._changes.get(family.name, 0)), lines, fresh)
+
+    def _changed(self, *families: Family) -> None:
+        for family in families:
+            self._changes[family.name] = self._changes.get(family.name, 0) + 1
+
+    def _say(self, values: object, *families: Family) -> None:
+        """The values of families that no row has: whether they are others than last time."""
+        name = families[0].name
+        if self._said.get(name) != values:
+            self._said[name] = values
+            self._changed(*families)
+
+    def _note(self, samples: tuple[Sample, ...]) -> None:
+        """Make the rows of what is new, and count what changed."""
+        order = [s.target for s in samples]
+        if len(order) != len(self._order) or not all(map(is_, order, self._order)):
+            self._order = order
+            self._epoch += 1
         kept, self._rows = self._rows, {}
         for sample in samples:
             known = kept.get(sample.target.cgroup)
-            if known is None or known[0] is not sample.stats or known[2] is not sample.limits:
-                texts = [row(g, sample.stats) if g.applies(sample) else None for g in GROUPS]
-                known = (sample.stats, texts, sample.limits)
+            if known is None or not known.holds(sample):
+                before = known if known is not None and known.target is sample.target else None
+                known = _Rows.of(sample, before)
+                if before is not None:
+                    self._changed(*known.differences(before))
             self._rows[sample.target.cgroup] = known
-        return self._rows
-
-    def _write_failures(self, page: Page, samples: tuple[Sample, ...], root: dict[str, str]) -> None:
-        lines = []
-        for sample in samples:
-            memory, head = sample.stats.memory, sample.target.head
-            for scope in ("container", "hierarchy"):
-                for kind, value in (("pgfault", memory.pgfault), ("pgmajfault", memory.pgmajfault)):
-                    lines.append(f'{FAILURES.name}{head},failure_type="{kind}",scope="{scope}"}} {value}\n')
-        page.family(FAILURES, "".join(lines) + root.pop(FAILURES.name, ""))
 
     def _write_limits(
         self, page: Page, samples: tuple[Sample, ...], now: float, root: dict[str, str]
     ) -> None:
-        for family, read in LIMITS:
-            found = [(s.target.head, value) for s in samples if (value := read(s)) is not None]
-            text = "".join([f"{family.name}{head}{CLOSE}{number(value)}\n" for head, value in found])
-            page.family(family, text + root.pop(family.name, ""))
+        kept = [(s.target.head, self._rows[s.target.cgroup].numbers) for s in samples]
+        for place, (family, _) in enumerate(LIMITS):
+            self._kept(page, family, partial(_limit, kept, place, family.name), root.pop(family.name, ""))
         containers = [s for s in samples if s.target.container]
-        limited = [(s.target.head, s.limits.open_files) for s in containers]
         tail = ',ulimit="max_open_files"} '
-        page.column(
-            ULIMITS,
-            [head for head, value in limited if value is not None],
-            tail,
-            [str(value) for _, value in limited if value is not None],
-        )
-        page.column(
-            HEALTH, [s.target.head for s in containers], CLOSE, [str(self._health(s)) for s in containers]
-        )
+        limited = [
+            (s.target.head, str(s.limits.open_files)) for s in containers if s.limits.open_files is not None
+        ]
+        self._say(limited, ULIMITS)
+        self._kept(page, ULIMITS, lambda: _lines(ULIMITS.name, limited, tail))
+        healthy = [(s.target.head, str(self._health(s))) for s in containers]
+        self._say(healthy, HEALTH)
+        self._kept(page, HEALTH, lambda: _lines(HEALTH.name, healthy, CLOSE))
         heads = [s.target.head for s in samples] + [_ROOT]
         page.column(SEEN, heads, CLOSE, [str(int(now))] * len(heads))
 
+    def _write_devices(self, page: Page, samples: tuple[Sample, ...], root: dict[str, str]) -> None:
+        busy = [s for s in samples if s.stats.io]
+        for family, read in DEVICES:
+            lines = partial(device_lines, family, busy, read)
+            self._kept(page, family, lines, root.pop(family.name, ""))
+        costly = [s for s in busy if any(d.cost_usage_us or d.cost_wait_us for d in s.stats.io)]
+        for family, read in COSTS:
+            page.family(family, device_lines(family, costly, read))
+        self._kept(page, BLKIO, partial(blkio_lines, busy))
+        for family in DISK_FAMILIES:
+            page.family(family, root.pop(family.name, ""))
+
     def _write_layers(self, page: Page, snapshot: Snapshot) -> None:
         """Writable layers as they were last measured, and the node's own file systems."""
-        texts: dict[str, list[str]] = {family.name: [] for family, _ in _FS}
-        sockets: list[str] = []
-        for sample in snapshot.containers:
-            usage = self._usage(sample.target.upper)
-            if usage is None:
-                continue
-            head = sample.target.head
-            place = usage.file_system
-            values = (place.size, usage.bytes, place.inodes, place.inodes_free)
-            for (family, _), value in zip(_FS, values, strict=True):
-                texts[family.name].append(f'{family.name}{head},device="{place.device}"}} {value}\n')
-            if usage.sockets is not None:
-                sockets.append(f"{SOCKETS.name}{head}{CLOSE}{usage.sockets}\n")
-        for place in snapshot.root.file_systems:
-            for family, read in _FS:
-                texts[family.name].append(f'{family.name}{_ROOT},device="{place.device}"}} {read(place)}\n')
-        for family, _ in _FS:
-            page.family(family, "".join(texts[family.name]))
-        page.family(SOCKETS, "".join(sockets))
+        found = [
+            (s.target.head, usage)
+            for s in snapshot.containers
+            if (usage := self._usage(s.target.upper)) is not None
+        ]
+        self._say(found, *(family for family, _ in _FS), SOCKETS)
+        for place, (family, read) in enumerate(_FS):
+            own = [
+                f'{family.name}{_ROOT},device="{system.device}"}} {read(system)}\n'
+                for system in snapshot.root.file_systems
+            ]
+            self._kept(page, family, partial(_layer, found, place, family.name), "".join(own))
+        counted = [(head, str(usage.sockets)) for head, usage in found if usage.sockets is not None]
+        self._kept(page, SOCKETS, lambda: _lines(SOCKETS.name, counted, CLOSE))
+
+    def _write_networks(self, page: Page, snapshot: Snapshot) -> None:
+        rows = [(s.target.head, name, v) for s, found in snapshot.networks for name, v in found.items()]
+        for family, column in NETWORK:
+            own = [
+                f'{family.name}{_ROOT},interface="{name}"{CLOSE}{values[column]}\n'
+                for name, values in snapshot.root.networks.items()
+            ]
+            self._say([(head, name, values[column]) for head, name, values in rows], family)
+            self._kept(page, family, partial(_interfaces, rows, column, family.name), "".join(own))
 
 
-def _write_devices(page: Page, samples: tuple[Sample, ...], root: dict[str, str]) -> None:
-    busy = [s for s in samples if s.stats.io]
-    for family, read in DEVICES:
-        page.family(family, "".join(device_lines(family, busy, read)) + root.pop(family.name, ""))
-    costly = [s for s in busy if any(d.cost_usage_us or d.cost_wait_us for d in s.stats.io)]
-    for family, read in COSTS:
-        page.family(family, "".join(device_lines(family, costly, read)))
-    page.family(BLKIO, "".join(blkio_lines(busy)))
-    for family in DISK_FAMILIES:
-        page.family(family, root.pop(family.name, ""))
+def _column(mine: list[tuple[str, _Rows]], group: int, place: int, name: str, tail: str) -> str:
+    found = [(head, texts) for head, rows in mine if (texts := rows.groups[group]) is not None]
+    return "".join([f"{name}{head}{tail}{texts[place]}\n" for head, texts in found])
 
 
-def _write_networks(page: Page, snapshot: Snapshot) -> None:
-    rows = [(s.target.head, name, v) for s, found in snapshot.networks for name, v in found.items()]
-    rows += [(_ROOT, name, values) for name, values in snapshot.root.networks.items()]
-    heads = [f'{head},interface="{name}"' for head, name, _ in rows]
-    for family, column in NETWORK:
-        page.column(family, heads, CLOSE, [str(values[column]) for _, _, values in rows])
+def _limit(kept: list[tuple[str, tuple[str | None, ...]]], place: int, name: str) -> str:
+    found = [(head, value) for head, values in kept if (value := values[place]) is not None]
+    return _lines(name, found, CLOSE)
+
+
+def _lines(name: str, found: Iterable[tuple[str, str]], tail: str) -> str:
+    return "".join([f"{name}{head}{tail}{value}\n" for head, value in found])
+
+
+def _layer(found: list[tuple[str, Usage]], place: int, name: str) -> str:
+    lines = []
+    for head, usage in found:
+        system = usage.file_system
+        value = (system.size, usage.bytes, system.inodes, system.inodes_free)[place]
+        lines.append(f'{name}{head},device="{system.device}"}} {value}\n')
+    return "".join(lines)
+
+
+def _interfaces(rows: list[tuple[str, str, tuple[int, ...]]], column: int, name: str) -> str:
+    return "".join(
+        [f'{name}{head},interface="{which}"{CLOSE}{values[column]}\n' for head, which, values in rows]
+    )
 
 
 #: What only whole disks have: (family, number of a line of diskstats)
@@ -305,5 +402,5 @@ def write_machine(page: Page, root: Root) -> None:
         osVersion=here.os_image,
         dockerVersion="",
         cadvisorVersion="",
-        cadvisorRevision=f"kubelite-{version('kubelite')}",
+        cadvisorRevision=f"kubelite-{version()}",
     )

@@ -8,14 +8,19 @@ samples of a family are joined, not formatted, by C code.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
+from queue import Queue
+from threading import Thread
 from typing import Literal
+
+from kubelite.telemetry.packed import Packer, Piece, Shelf
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+AHEAD = 16  # families that may wait to be compressed: the whole text is never there at once
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -60,17 +65,64 @@ def number(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-class Page:
-    """Takes families one after the other and gives their text to `sink`, piece by piece."""
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Text to be packed by itself; the piece that comes of it goes `into` this."""
 
-    def __init__(self, sink: Callable[[bytes], object], *, openmetrics: bool = False) -> None:
+    text: bytes
+    into: list[Piece]
+
+
+Part = bytes | Keep | Piece
+
+
+class Page:
+    """Takes families one after the other and gives their text to `sink`, part by part. With a `shelf` (of a page that
+    is compressed) what has not changed since another page is not written again."""
+
+    def __init__(
+        self, sink: Callable[[Part], object], *, openmetrics: bool = False, shelf: Shelf | None = None
+    ) -> None:
         self.openmetrics = openmetrics
         self._sink = sink
+        self._shelf = shelf
+        self._section: list[Piece] | None = None
 
     def family(self, family: Family, samples: str) -> None:
         """A whole family: `samples` are its lines, each with its newline. Without any, nothing is written."""
         if samples:
-            self._sink((self._head(family) + samples).encode())
+            self.raw((self._head(family) + samples).encode())
+
+    def kept(self, family: Family, version: object, lines: Callable[[], str], fresh: str = "") -> None:
+        """A whole family whose `lines` are what they were when its `version` was the same; `fresh` is further ones."""
+        if self._shelf is None:
+            self.family(family, fresh + lines())
+            return
+        parts: list[Part] = []
+        if (known := self._shelf.find(family.name, version)) is not None:
+            parts += known
+        else:
+            text, known = lines().encode(), self._shelf.place(family.name, version)
+            parts += [Keep(text, known)] if text else []
+        if fresh or parts:
+            self._sink((self._head(family) + fresh).encode())
+        for part in parts:
+            self._sink(part)
+
+    def section(self, name: str, version: object, write: Callable[[Page], None]) -> None:
+        """Families that say together what they said when their `version` was the same. Nothing of them may be `kept`
+        by itself."""
+        if self._shelf is None:
+            write(self)
+            return
+        key = (name, self.openmetrics)
+        if (known := self._shelf.find(key, version)) is not None:
+            for piece in known:
+                self._sink(piece)
+            return
+        self._section = self._shelf.place(key, version)
+        write(self)
+        self._section = None
 
     def column(self, family: Family, heads: Iterable[str], tail: str, values: Iterable[str]) -> None:
         """One sample for each of `heads` (`{a="1"`, the brace open) with the value of the same place; `tail` closes
@@ -85,11 +137,11 @@ class Page:
 
     def raw(self, text: bytes) -> None:
         """Families in the page's own format, written elsewhere."""
-        self._sink(text)
+        self._sink(text if self._section is None else Keep(text, self._section))
 
     def end(self) -> None:
         if self.openmetrics:
-            self._sink(b"# EOF\n")
+            self.raw(b"# EOF\n")
 
     def _head(self, family: Family) -> str:
         name, kind, text = family.name, str(family.kind), family.help
@@ -118,20 +170,59 @@ def prefers_openmetrics(accept: str) -> bool:
     return 0 < best["application/openmetrics-text"] >= best["text/plain"]
 
 
-def render(write: Callable[[Page], None], *, openmetrics: bool, compressed: bool) -> bytes:
-    """The page that `write` writes. Compressed as it is written, so that the whole text is never there at once."""
+def render(
+    write: Callable[[Page], None], *, openmetrics: bool, compressed: bool, shelf: Shelf | None = None
+) -> bytes:
+    """The page that `write` writes. Compressed as it is written, so that the whole text is never there at once, and
+    only as far as the `shelf` has not got it."""
     if not compressed:
         parts: list[bytes] = []
-        _write(write, parts.append, openmetrics)
+        _write(write, Page(parts.append, openmetrics=openmetrics))  # type: ignore[arg-type]  # without a shelf: bytes
         return b"".join(parts)
-    packer = zlib.compressobj(1, zlib.DEFLATED, 31)  # 31: with gzip's own header
-    packed: list[bytes] = []
-    _write(write, lambda text: packed.append(packer.compress(text)), openmetrics)
-    packed.append(packer.flush())
-    return b"".join(packed)
+    shelf = shelf if shelf is not None else Shelf()
+    try:
+        return _compressed(write, openmetrics, shelf)
+    except BaseException:
+        shelf.clear()  # some of its pieces were never packed
+        raise
 
 
-def _write(write: Callable[[Page], None], sink: Callable[[bytes], object], openmetrics: bool) -> None:
-    page = Page(sink, openmetrics=openmetrics)
+def _compressed(write: Callable[[Page], None], openmetrics: bool, shelf: Shelf) -> bytes:
+    """zlib lets go of the interpreter's lock: another thread packs what is written while more is written."""
+    packer = Packer()
+    parts: Queue[Part | None] = Queue(AHEAD)
+    failed: list[BaseException] = []
+
+    def pack() -> None:
+        while (part := parts.get()) is not None:
+            if failed:
+                continue  # whoever writes must not wait for ever
+            try:
+                _pack(packer, part)
+            except BaseException as error:  # noqa: BLE001 - raised again where the page is made
+                failed.append(error)
+
+    thread = Thread(target=pack, name="pack-metrics", daemon=True)
+    thread.start()
+    try:
+        _write(write, Page(parts.put, openmetrics=openmetrics, shelf=shelf))
+    finally:
+        parts.put(None)
+        thread.join()
+    if failed:
+        raise failed[0]
+    return packer.end()
+
+
+def _pack(packer: Packer, part: Part) -> None:
+    if isinstance(part, Piece):
+        packer.again(part)
+    elif isinstance(part, Keep):
+        part.into.append(packer.piece(part.text))
+    else:
+        packer.text(part)
+
+
+def _write(write: Callable[[Page], None], page: Page) -> None:
     write(page)
     page.end()

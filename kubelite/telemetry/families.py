@@ -7,7 +7,7 @@ series are there for a cgroup or none. Left out on purpose: per-CPU series, cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kubelite.telemetry.exposition import Family, counter, gauge, number
@@ -30,9 +30,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Families with the cgroups they are there for."""
+    """Families with the cgroups they are there for, and what their numbers are read off."""
 
     applies: Callable[[Sample], object]
+    part: Callable[[Stats], object]
     columns: tuple[Column, ...]
 
 
@@ -44,10 +45,13 @@ def _g(name: str, text: str, read: Callable[[Stats], float]) -> Column:
     return Column(gauge(name, text), read)
 
 
+Row = tuple[str, ...] | None
+
 FAILURES = counter("container_memory_failures_total", "Cumulative count of memory allocation failures.")
 
-_BASE = Group(
+_CPU = Group(
     lambda _: True,
+    lambda s: s.cpu,
     (
         _c(
             "container_cpu_usage_seconds_total",
@@ -65,6 +69,13 @@ _BASE = Group(
             "Cumulative system cpu time consumed in seconds.",
             lambda s: s.cpu.system_ns / 1e9,
         ),
+    ),
+)
+
+_MEMORY = Group(
+    lambda _: True,
+    lambda s: s.memory,
+    (
         _g(
             "container_memory_usage_bytes",
             "Current memory usage in bytes, including all memory regardless of when it was accessed",
@@ -124,6 +135,13 @@ _BASE = Group(
             "Memory limit for the container.",
             lambda s: s.memory.limit,
         ),
+    ),
+)
+
+_PIDS = Group(
+    lambda _: True,
+    lambda s: s.pids,
+    (
         _g("container_threads", "Number of threads running inside the container", lambda s: s.pids.current),
         _g(
             "container_threads_max",
@@ -135,6 +153,7 @@ _BASE = Group(
 
 _V2_MEMORY = Group(
     lambda _: layout().mode is Mode.V2,
+    lambda s: s.memory,
     (
         _c(
             "container_memory_events_high_total",
@@ -161,6 +180,7 @@ _V2_MEMORY = Group(
 
 _REFAULTS = Group(
     lambda _: True,
+    lambda s: s.memory,
     (
         _c(
             "container_memory_workingset_refault_anon_total",
@@ -177,6 +197,7 @@ _REFAULTS = Group(
 
 _QUOTA = Group(
     lambda sample: sample.limits.spec.cpu_quota,  # only where there is one, as cAdvisor has it
+    lambda s: s.cpu,
     (
         _c(
             "container_cpu_cfs_periods_total",
@@ -218,6 +239,7 @@ def _pressure(resource: str, cause: str) -> Group:
     name = f"container_pressure_{resource}"
     return Group(
         lambda sample: getattr(sample.stats.pressure, resource),
+        lambda stats: getattr(stats.pressure, resource),
         (
             _c(f"{name}_waiting_seconds_total", waiting, lambda s: found(s).some_us / 1e6),
             _c(f"{name}_stalled_seconds_total", stalled, lambda s: found(s).full_us / 1e6),
@@ -226,7 +248,9 @@ def _pressure(resource: str, cause: str) -> Group:
 
 
 GROUPS: tuple[Group, ...] = (
-    _BASE,
+    _CPU,
+    _MEMORY,
+    _PIDS,
     _V2_MEMORY,
     _REFAULTS,
     _QUOTA,
@@ -314,23 +338,32 @@ NETWORK: tuple[tuple[Family, int], ...] = tuple(
 )
 
 
-def row(group: Group, stats: Stats) -> tuple[str, ...]:
-    """A cgroup's values of a group, as they are written."""
-    return tuple(number(column.read(stats)) for column in group.columns)
+def row(group: Group, sample: Sample, before: tuple[Stats, Row] | None = None) -> Row:
+    """A cgroup's values of a group, as they are written; None where they are not there. `before`: those of other
+    numbers, which are not formatted again when what they are read off is the same."""
+    if not group.applies(sample):
+        return None
+    stats = sample.stats
+    if before is not None and before[1] is not None and group.part(before[0]) == group.part(stats):
+        return before[1]
+    return tuple([number(column.read(stats)) for column in group.columns])
 
 
-def device_lines(
-    family: Family, samples: Iterable[Sample], read: Callable[[IoStats], float]
-) -> Iterator[str]:
-    for sample in samples:
-        for device in sample.stats.io:
-            name = device_name(device.major, device.minor)
-            yield f'{family.name}{sample.target.head},device="{name}"}} {number(read(device))}\n'
+def device_lines(family: Family, samples: Iterable[Sample], read: Callable[[IoStats], float]) -> str:
+    return "".join(
+        [
+            f'{family.name}{sample.target.head},device="{device_name(device.major, device.minor)}"}} '
+            f"{number(read(device))}\n"
+            for sample in samples
+            for device in sample.stats.io
+        ]
+    )
 
 
-def blkio_lines(samples: Iterable[Sample]) -> Iterator[str]:
+def blkio_lines(samples: Iterable[Sample]) -> str:
     """Every operation that this kind of cgroup tells apart."""
     v1 = layout().mode is not Mode.V2
+    lines = []
     for sample in samples:
         for d in sample.stats.io:
             place = f'device="{device_name(d.major, d.minor)}",major="{d.major}",minor="{d.minor}"'
@@ -340,4 +373,5 @@ def blkio_lines(samples: Iterable[Sample]) -> Iterator[str]:
                 more = {"Discard": d.dbytes, "Sync": d.sync_bytes, "Async": d.async_bytes, "Total": total}
                 operations |= more
             for operation, value in operations.items():
-                yield f'{BLKIO.name}{sample.target.head},{place},operation="{operation}"}} {value}\n'
+                lines.append(f'{BLKIO.name}{sample.target.head},{place},operation="{operation}"}} {value}\n')
+    return "".join(lines)

@@ -14,8 +14,9 @@ from typing import Any
 from kubelite.node.resources import PERIOD, cpu_quota, cpu_shares
 from kubelite.telemetry.machine import device_name
 from manifests.meta import Quantity
-from runtime.cgroups import Cgroup, cpu_weight, open_cgroup
+from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
+from runtime.cgroups.resources_v2 import weight as cpu_weight
 from runtime.security.capabilities import names
 
 Json = dict[str, Any]

@@ -125,6 +125,16 @@ def _specs(t: Table, pods: list[Doc], _node: str) -> None:
     account = t.gauge("kube_pod_service_account", "The service account for a pod.")
     runtime = t.gauge("kube_pod_runtimeclass_name_info", "The runtimeclass associated with the pod.")
     selectors = t.gauge("kube_pod_nodeselectors", "Describes the Pod nodeSelectors.")
+    overheads = {
+        "cpu": t.gauge(
+            "kube_pod_overhead_cpu_cores",
+            "The pod overhead in regards to cpu cores associated with running a pod.",
+        ),
+        "memory": t.gauge(
+            "kube_pod_overhead_memory_bytes",
+            "The pod overhead in regards to memory associated with running a pod.",
+        ),
+    }
     for doc in pods:
         spec, head = doc["spec"], head_of(doc)
         t.add(policy, head + label("type", spec.get("restartPolicy", "Always")), 1)
@@ -132,6 +142,9 @@ def _specs(t: Table, pods: list[Doc], _node: str) -> None:
         t.add(account, head + label("service_account", spec.get("serviceAccountName") or "default"), 1)
         if spec.get("runtimeClassName"):
             t.add(runtime, head + label("runtimeclass_name", spec["runtimeClassName"]), 1)
+        for name, family in overheads.items():
+            if (value := (spec.get("overhead") or {}).get(name)) is not None:
+                t.add(family, head, amount(name, value))
         if wanted := {key_name(k): v for k, v in sorted((spec.get("nodeSelector") or {}).items())}:
             pairs = "".join(label(f"nodeselector_{name}", value) for name, value in wanted.items())
             t.add(selectors, head + pairs, 1)

@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+SELDOM = 60.0  # seconds
+
+
 class Logfmt(logging.Formatter):
     """Fields given as `extra=` follow the message; an exception's trace follows on further lines."""
 
@@ -56,6 +59,28 @@ def _quoted(text: str) -> str:
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
+class Seldom(logging.Filter):
+    """Each warning once in SELDOM seconds, with how many were left out: whoever reaches a port can have a server warn
+    of his wrong requests, thousands of times a second. Errors are ours, and all said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, tuple[float, int]] = {}  # sentence -> when it was said last, and left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        sentence = str(record.msg)  # without its arguments: those may be the peer's
+        said, left_out = self._said.get(sentence, (-SELDOM, 0))
+        if 0 <= record.created - said < SELDOM:
+            self._said[sentence] = (said, left_out + 1)
+            return False
+        self._said[sentence] = (record.created, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} more since)", ()
+        return True
+
+
 def set_up(level: str = "INFO", form: str = "text") -> None:
     """Send every logger's lines to standard error; libraries only from warnings on."""
     # what no line shows is not looked for (Python's logging howto, "Optimization")
@@ -73,3 +98,4 @@ def set_up(level: str = "INFO", form: str = "text") -> None:
         root.warning("KUBELITE_LOG_FORMAT: there is no format %s (%s)", form, ", ".join(FORMATS))
     for name in ("uvicorn", "httpx", "httpcore", "asyncio", "pyroute2", "watchfiles", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").filters[:] = [Seldom()]

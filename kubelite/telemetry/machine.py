@@ -92,7 +92,7 @@ def read_root() -> Root:
         int(threads),
         disks(),
         file_systems(),
-        {n: v for n, v in interfaces(read_or("/proc/self/net/dev")).items() if not n.startswith(_SKIPPED)},
+        interfaces(read_or("/proc/self/net/dev"), _SKIPPED),
         {name: text for name in ("cpu", "memory", "io") if (text := read_or(f"/proc/pressure/{name}"))},
     )
 
@@ -113,13 +113,13 @@ def vmstat() -> dict[str, int]:
     return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
-def interfaces(text: str) -> dict[str, tuple[int, ...]]:
-    """Interface → the 16 counters of net/dev (proc_pid_net(5)), without lo."""
+def interfaces(text: str, without: tuple[str, ...] = ("lo",)) -> dict[str, tuple[int, ...]]:
+    """Interface → the 16 counters of net/dev (proc_pid_net(5)), but of those whose names begin with one of these."""
     found: dict[str, tuple[int, ...]] = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")
         name = name.strip()
-        if name != "lo":
+        if not name.startswith(without):
             found[name] = tuple(map(int, numbers.split()))
     return found
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kubelite.telemetry.exposition import Family, Page, counter, histogram, number
+from kubelite.telemetry.exposition import Family, Page, counter, escape, histogram, number
 from kubelite.telemetry.probemeter import ProbeMeter
 from kubelite.telemetry.trace import Step
 
@@ -54,17 +54,18 @@ START = (
     ),
 )
 OPERATIONS = tuple(round(0.005 * 2.5**n, 6) for n in range(14))
+LAGS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 PULLS = (1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600)
-MOST = (
-    64  # label sets of a family; what would be more is not counted: none of ours has a manifest's words in it
-)
+#: Label sets of a family; what would be more is not counted: none of ours has a manifest's words in it.
+MOST = 64
 
 
 class Counts:
     """A counter by labels (text without braces)."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self.family = counter(name, text)
+    def __init__(self, name: str, text: str, *, empty: bool = True) -> None:
+        """`empty`: before anything is counted it is a series without labels, of zero."""
+        self.family, self._empty = counter(name, text), empty
         self._values: dict[str, float] = {}
 
     def add(self, labels: str = "", amount: float = 1) -> None:
@@ -73,37 +74,46 @@ class Counts:
         self._values[labels] = self._values.get(labels, 0) + amount
 
     def write(self, page: Page) -> None:
-        values = list(self._values.items()) or [("", 0.0)]  # one step: the loop goes on counting
+        values = (
+            list(self._values.items()) or [("", 0.0)] * self._empty
+        )  # one step: the loop goes on counting
         lines = [f"{self.family.name}{_braced(k)} {number(v)}\n" for k, v in values]
         page.family(self.family, "".join(lines))
 
 
 class Histogram:
-    """Buckets by labels."""
+    """Buckets by labels. Each may have an exemplar, its newest (OpenMetrics 1.0, exemplars: 128 characters of labels at
+    most; the text format has none)."""
 
     def __init__(self, name: str, text: str, bounds: tuple[float, ...] = DEFAULT) -> None:
         self.family: Family = histogram(name, text)
         self._bounds = bounds
         self._values: dict[str, tuple[list[int], list[float]]] = {}
+        self._exemplars: dict[tuple[str, int], str] = {}
 
-    def observe(self, value: float, labels: str = "") -> None:
+    def observe(self, value: float, labels: str = "", *, exemplar: str = "", at: float = 0.0) -> None:
+        """`exemplar`: labels without braces of what was observed; `at`: when, Unix seconds."""
         found = self._values.get(labels)
         if found is None:
             if len(self._values) >= MOST:
                 return
             found = self._values[labels] = ([0] * (len(self._bounds) + 1), [0.0])
-        found[0][bisect_left(self._bounds, value)] += 1
+        place = bisect_left(self._bounds, value)
+        found[0][place] += 1
         found[1][0] += value
+        if exemplar:
+            self._exemplars[labels, place] = f" # {{{exemplar}}} {number(value)} {at:.3f}"
 
     def write(self, page: Page) -> None:
         name, lines = self.family.name, []
         for labels, (counts, total) in list(self._values.items()):
             running = 0
             before = f"{labels}," if labels else ""
-            for bound, count in zip((*self._bounds, None), counts, strict=True):
+            for place, (bound, count) in enumerate(zip((*self._bounds, None), counts, strict=True)):
                 running += count
+                exemplar = self._exemplars.get((labels, place), "") if page.openmetrics else ""
                 le = "+Inf" if bound is None else repr(float(bound)) if page.openmetrics else number(bound)
-                lines.append(f'{name}_bucket{{{before}le="{le}"}} {running}\n')
+                lines.append(f'{name}_bucket{{{before}le="{le}"}} {running}{exemplar}\n')
             lines.append(f"{name}_sum{_braced(labels)} {number(total[0])}\n")
             lines.append(f"{name}_count{_braced(labels)} {running}\n")
         page.family(self.family, "".join(lines))
@@ -131,7 +141,14 @@ class Meters:
         self._first_seen: dict[str, float] = {}  # pods whose start is under way
         self._known: set[str] = set()  # pods that a worker has looked at
         self.last_relist = 0.0
+        self.trace_of: Callable[[str], str] = lambda _uid: ""  # the id of the trace of a pod's first start
         self.probes = ProbeMeter()
+        self._pods()
+        self._runtime()
+        self._node()
+
+    def _pods(self) -> None:
+        """How long pods take to start, and their workers to work."""
         self.start = Histogram(
             "kubelet_pod_start_duration_seconds",
             "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
@@ -159,6 +176,9 @@ class Meters:
             "Interval in seconds between relisting in PLEG.",
             (*DEFAULT, 20, 30, 60),
         )
+
+    def _runtime(self) -> None:
+        """What is asked of the engine."""
         self.operations = Counts(
             "kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type."
         )
@@ -187,8 +207,19 @@ class Meters:
         self.started_errors = Counts(
             "kubelet_started_containers_errors_total", "Cumulative number of errors when starting containers"
         )
+
+    def _node(self) -> None:
+        """What concerns all pods."""
+        self.loop_lag = Histogram(
+            "kubelite_event_loop_lag_seconds",
+            "How much later than asked the daemon's event loop came round, looked at once a second.",
+            LAGS,
+        )
         self.pulls = Histogram(
             "kubelet_image_pull_duration_seconds", "Duration in seconds to pull an image.", PULLS
+        )
+        self.evictions = Counts(
+            "kubelet_evictions", "Cumulative number of pod evictions by eviction signal", empty=False
         )
 
     def write(self, page: Page) -> None:
@@ -235,10 +266,12 @@ class Meters:
         if since is None or phase in (None, "Pending"):
             return
         del self._first_seen[uid]
-        took = self._clock() - since
-        self.start.observe(took)
+        now, trace = self._clock(), self.trace_of(uid)
+        took = now - since
+        exemplar = f'trace_id="{trace}",pod_uid="{escape(uid)}"' if trace and len(uid) < 64 else ""
+        self.start.observe(took, exemplar=exemplar, at=now)
         if not doc["spec"].get("initContainers"):
-            self.start_sli.observe(took)
+            self.start_sli.observe(took, exemplar=exemplar, at=now)
 
     def pod_gone(self, uid: str) -> None:
         self._first_seen.pop(uid, None)

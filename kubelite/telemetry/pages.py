@@ -10,9 +10,11 @@ import asyncio
 import resource
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.exposition import generate_latest as text_of
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
 
@@ -24,14 +26,20 @@ from kubelite.telemetry.agentpage import write_agent
 from kubelite.telemetry.cadvisor import ContainerPage
 from kubelite.telemetry.exposition import Page
 from kubelite.telemetry.kubestate import write_node, write_objects
+from kubelite.telemetry.kubestate_claims import write_claims
 from kubelite.telemetry.kubestate_pods import write_pods
+from kubelite.telemetry.ownprocess import write_process
+from kubelite.telemetry.packed import Shelf
 from kubelite.telemetry.sampler import Sample, Sampler, Snapshot
 from kubelite.telemetry.summary import summary, write_resource
 from kubelite.telemetry.targets import Finder
+from kubelite.telemetry.volumestats import write_volumes
 from kubelite.telemetry.webpage import Recent
 
 if TYPE_CHECKING:
     from kubelite.agent import Agent
+
+T = TypeVar("T")
 
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
@@ -42,11 +50,13 @@ class Pages:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._one_at_a_time = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._sampler = Sampler(Finder(agent).find, descriptors=raise_descriptor_limit())
         self._containers = ContainerPage(agent.disk_usage.get, self._health)
+        self._shelf = Shelf()
         self.recent = Recent()
         self._own = CollectorRegistry(auto_describe=False)
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        for collector in (PlatformCollector, GCCollector):
             collector(registry=self._own)
         self._pages: dict[str, Callable[[Page], None]] = {
             "": self._all,
@@ -64,21 +74,32 @@ class Pages:
     async def render(self, name: str, *, openmetrics: bool, compressed: bool) -> bytes:
         write = self._pages[name]
         async with self._one_at_a_time:
-            body = await asyncio.to_thread(
-                exposition.render, write, openmetrics=openmetrics, compressed=compressed
+            body = await self._in_thread(
+                partial(
+                    exposition.render,
+                    write,
+                    openmetrics=openmetrics,
+                    compressed=compressed,
+                    shelf=self._shelf,
+                )
             )
         self._agent.disk_usage.ask()
         return body
 
     async def snapshot(self) -> Snapshot:
         async with self._one_at_a_time:
-            found = await asyncio.to_thread(self._sample)
+            found = await self._in_thread(self._sample)
         self._agent.disk_usage.ask()
         return found
 
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Always the same one: in each of a pool's threads malloc would come to keep what a page takes."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     async def summary(self) -> dict[str, Any]:
         agent = self._agent
-        return summary(await self.snapshot(), agent.node_name, agent.started_at, agent.disk_usage.get)
+        snapshot, usage = await self.snapshot(), agent.disk_usage.get
+        return summary(snapshot, agent.node_name, agent.started_at, usage, agent.volumes())
 
     async def index(self) -> str:
         """The web page of the node."""
@@ -97,15 +118,22 @@ class Pages:
         if record is None:
             return None
         await self.snapshot()
-        return webpage.pod_page(record.doc, self._agent.tracer.steps(record.uid), self.recent)
+        steps = [
+            {**step, "step": webpage.bare(step["step"])} for step in self._agent.tracer.steps(record.uid)
+        ]
+        return webpage.pod_page(
+            record.doc, steps, self.recent, logs=bool(self._agent.settings.web_token_file)
+        )
 
     def close(self) -> None:
+        self._thread.shutdown()
         self._sampler.close()
 
     # -- pages ----------------------------------------------------------------------------------------------------
 
     def _all(self, page: Page) -> None:
-        for write in (self._cadvisor, self._state, self._probes, self._node):
+        # what needs no look at the kernel comes first: it is packed meanwhile
+        for write in (self._state, self._probes, self._cadvisor, self._node):
             write(page)
 
     def _sample(self) -> Snapshot:
@@ -121,15 +149,26 @@ class Pages:
 
     def _state(self, page: Page) -> None:
         agent, store = self._agent, self._agent.store
-        write_pods(page, [record.doc for record in store.list("Pod")], agent.node_name)
+        # a record's document is another object once anything of it has changed
+        pods, claims = (
+            [record.doc for record in store.list(kind)] for kind in ("Pod", "PersistentVolumeClaim")
+        )
+        page.section("pods", pods, lambda page: write_pods(page, pods, agent.node_name))
+        page.section("claims", (pods, claims), lambda page: write_claims(page, claims, pods))
         write_node(page, agent.node())
+        page.section("objects", store.resource_version, self._objects)
+
+    def _objects(self, page: Page) -> None:
+        store = self._agent.store
         kinds = ([record.doc for record in store.list(kind)] for kind in ("ConfigMap", "Secret"))
-        namespaces = read_list(cast(NodeApi, agent), RESOURCES["namespaces"], None)
+        namespaces = read_list(cast(NodeApi, self._agent), RESOURCES["namespaces"], None)
         write_objects(page, namespaces, *kinds)
 
     def _node(self, page: Page) -> None:
         write_agent(page, self._agent)
         self._agent.meters.write(page)
+        write_volumes(page, self._agent.volumes(), self._agent.disk_usage.get)
+        write_process(page)
         if page.openmetrics:
             text: bytes = openmetrics_of(self._own)  # type: ignore[no-untyped-call]
             page.raw(text.removesuffix(b"# EOF\n"))

@@ -1,36 +1,39 @@
 """One look at everything that is measured: `Sampler.sample() → Snapshot`. Pages, `top` and the summary all show one.
 
-Between two looks nothing is kept but open descriptors (a reading with them costs a third) and what hardly changes:
-labels, limits. Nothing here walks a directory: the size of writable layers and the sockets come from a measure in the
-background (diskusage.py). What is gone by the time it is looked at is left out.
+Between two looks open descriptors are kept (a reading with them costs a third), what hardly changes (labels, limits),
+and what cannot have changed: of a cgroup in which nothing ran (runtime/cgroups/reader.py) few files are read. Nothing
+here walks a directory: the size of writable layers and the sockets come from a measure in the background
+(diskusage.py). What is gone by the time it is looked at is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kubelite.telemetry.machine import Root, interfaces, read_root
 from kubelite.telemetry.targets import Sandbox, Target, Targets
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
+from runtime.cgroups.reader import STALLS, Reader
 from runtime.cgroups.spec import Spec, read_spec
-from runtime.cgroups.stats import Reader, Stats
+from runtime.cgroups.stats import Stats, parse_pressure
 from runtime.errors import NotFoundError, RuntimeFault
 
 FD_BUDGET = 0.85  # share of the descriptor limit that may be kept here; what is beyond is opened each time
 NO_LIMITS = Spec()
-SPEC_AGE = 60.0  # seconds that limits are believed when nothing says that they changed
+SPEC_AGE = 300.0  # seconds that limits are believed at most when nothing says that they changed
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What changes only when somebody changes it."""
 
-    read_at: float
     spec: Spec = NO_LIMITS
     open_files: int | None = None  # the init's soft RLIMIT_NOFILE; -1 is unlimited
 
@@ -60,7 +63,13 @@ class Snapshot:
 
     @property
     def all(self) -> tuple[Sample, ...]:
-        return (*self.groups, *self.pods, *self.containers)
+        """A pod's containers follow it, and pods are in the order of their uids, which count: what neighbours have in
+        common is then near enough for gzip to see."""
+        pods = sorted(self.pods, key=lambda pod: pod.target.uid)
+        mine: dict[str, list[Sample]] = {pod.target.uid: [pod] for pod in pods}
+        for container in self.containers:
+            mine.setdefault(container.target.uid, []).append(container)
+        return (*self.groups, *(sample for samples in mine.values() for sample in samples))
 
 
 @dataclass(slots=True)
@@ -69,8 +78,27 @@ class _Kept:
 
     group: Cgroup
     reader: Reader | None = None
-    limits: Limits = field(default_factory=lambda: Limits(0.0))
+    limits: Limits = Limits()
+    believed: float = 0.0  # monotonic seconds until which the limits are
     hash: str = ""
+    sample: Sample | None = None
+
+
+@dataclass(slots=True)
+class _Network:
+    """A sandbox's net/dev: its descriptor, what it said, and what that means."""
+
+    descriptor: int
+    text: bytes = b""
+    found: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Stalled:
+    """The machine's own total of a resource, and when (monotonic seconds) it was last seen to have moved."""
+
+    total: int
+    at: float
 
 
 class Sampler:
@@ -81,41 +109,71 @@ class Sampler:
         self._errors = 0
         self._left = max(256, int(descriptors * FD_BUDGET))
         self._kept: dict[str, _Kept] = {}
-        self._net: dict[str, int] = {}  # sandbox id → descriptor of its net/dev
+        self._net: dict[str, _Network] = {}  # sandbox id →
+        self._stalled: dict[str, _Stalled] = {}  # file of STALLS →
 
     def sample(self) -> Snapshot:
-        targets, now = self._find(), time.time()
+        targets = self._find()
         self._forget(targets)
         self._errors = 0
-        containers = self._samples(targets.containers, now)
-        pods = self._samples(targets.pods, now)
+        now, root = time.monotonic(), read_root()
+        stalled = self._stalls(root, now)
+        before = {path: kept.sample for path, kept in self._kept.items()}
+        pods = self._samples(targets.pods, now, stalled)
+        still = {pod.target.uid for pod in pods if before.get(pod.target.cgroup) is pod}
+        containers = self._samples(targets.containers, now, stalled, still & _alone(targets.containers))
         return Snapshot(
-            now,
+            time.time(),
             containers,
             _with_processes(pods, containers),
-            self._samples(targets.groups, now),
+            self._samples(targets.groups, now, stalled),
             tuple((s, found) for s in targets.sandboxes if (found := self._network(s))),
-            read_root(),
+            root,
             self._errors,
         )
 
     def close(self) -> None:
         for path in list(self._kept):
             self._drop(path)
-        for descriptor in self._net.values():
-            os.close(descriptor)
+        for network in self._net.values():
+            os.close(network.descriptor)
         self._net.clear()
 
-    def _samples(self, targets: Iterable[Target], now: float) -> tuple[Sample, ...]:
-        found = (self._sample(target, now) for target in targets)
+    def _stalls(self, root: Root, now: float) -> dict[str, float]:
+        """When a task was last held up anywhere, by the file that tells it of a cgroup."""
+        found = {}
+        for name in STALLS:
+            pressure = parse_pressure(root.pressure.get(name.partition(".")[0], ""))
+            if pressure is None:
+                continue
+            known = self._stalled.get(name)
+            if known is None or known.total != pressure.some_us:
+                known = self._stalled[name] = _Stalled(pressure.some_us, now)
+            found[name] = known.at
+        return found
+
+    def _samples(
+        self,
+        targets: Iterable[Target],
+        now: float,
+        stalled: Mapping[str, float],
+        still: Collection[str] = (),
+    ) -> tuple[Sample, ...]:
+        """`still`: uids of pods whose every number is what it was; so is that of the only container such a pod has."""
+        found = (self._sample(target, now, stalled, still) for target in targets)
         return tuple(sample for sample in found if sample is not None)
 
-    def _sample(self, target: Target, now: float) -> Sample | None:
+    def _sample(
+        self, target: Target, now: float, stalled: Mapping[str, float], still: Collection[str]
+    ) -> Sample | None:
         kept = self._kept.get(target.cgroup)
         if kept is None:
             kept = self._kept[target.cgroup] = _Kept(open_cgroup(target.cgroup))
+        due = now >= kept.believed or kept.hash != target.resources_hash
+        if target.uid in still and not due and kept.sample is not None and kept.sample.target is target:
+            return kept.sample
         try:
-            stats = self._read(kept)
+            stats, awake = self._read(kept, now, stalled, limits=due)
         except NotFoundError:
             self._drop(target.cgroup)
             return None
@@ -123,44 +181,56 @@ class Sampler:
             self._errors += 1
             self._drop(target.cgroup)
             return None
-        if now - kept.limits.read_at > SPEC_AGE or kept.hash != target.resources_hash:
-            kept.limits, kept.hash = _limits(kept.group, target, now), target.resources_hash
-        if not target.container:
-            return Sample(target, stats, kept.limits)
-        pids = tuple(kept.group.pids(recursive=False))
-        return Sample(target, stats, kept.limits, pids, sum(map(_open_files, pids)))
+        if due:
+            # not all at the same time again
+            kept.believed, kept.hash = now + SPEC_AGE * random.uniform(0.5, 1.0), target.resources_hash
+            kept.limits = _limits(kept.group, target, kept.limits)
+        last = kept.sample
+        if last is None or due or awake or last.stats is not stats or last.target is not target:
+            pids: tuple[int, ...] = ()
+            if target.container:
+                pids = tuple(kept.group.pids(recursive=False))
+            last = kept.sample = Sample(target, stats, kept.limits, pids, sum(map(_open_files, pids)))
+        return last
 
-    def _read(self, kept: _Kept) -> Stats:
+    def _read(
+        self, kept: _Kept, now: float, stalled: Mapping[str, float], *, limits: bool
+    ) -> tuple[Stats, bool]:
+        """The numbers, and whether something may have run since the last look."""
         if kept.reader is None:
             reader = kept.group.reader()
             if self._left < reader.descriptors:
                 with reader:
-                    return reader.read()
+                    return reader.read(), True
             kept.reader = reader
             self._left -= reader.descriptors
-        return kept.reader.read()
+        return kept.reader.read(now, limits=limits, stalled=stalled), kept.reader.awake
 
     def _network(self, sandbox: Sandbox) -> Mapping[str, tuple[int, ...]]:
         """Counters of the sandbox's interfaces, through a descriptor that is kept: it is the namespace's, and stays
         readable when the process is gone, so it goes with the pod."""
-        descriptor = self._net.get(sandbox.sandbox_id)
+        known = self._net.get(sandbox.sandbox_id)
         try:
-            if descriptor is None:
+            if known is None:
                 path = f"/proc/{sandbox.pid}/net/dev"
                 if self._left < 1:
                     return interfaces(read_or(path))
-                self._net[sandbox.sandbox_id] = descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                known = _Network(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                self._net[sandbox.sandbox_id] = known
                 self._left -= 1
-            return interfaces(os.pread(descriptor, 65536, 0).decode("ascii", "replace"))
+            text = os.pread(known.descriptor, 65536, 0)
         except OSError:
             return {}
+        if text != known.text:
+            known.text, known.found = text, interfaces(text.decode("ascii", "replace"))
+        return known.found
 
     def _forget(self, targets: Targets) -> None:
         wanted = {t.cgroup for group in (targets.containers, targets.pods, targets.groups) for t in group}
         for path in self._kept.keys() - wanted:
             self._drop(path)
         for identity in self._net.keys() - {s.sandbox_id for s in targets.sandboxes}:
-            os.close(self._net.pop(identity))
+            os.close(self._net.pop(identity).descriptor)
             self._left += 1
 
     def _drop(self, path: str) -> None:
@@ -168,6 +238,11 @@ class Sampler:
         if kept is not None and kept.reader is not None:
             self._left += kept.reader.descriptors
             kept.reader.close()
+
+
+def _alone(containers: Iterable[Target]) -> set[str]:
+    """The pods that have one container."""
+    return {uid for uid, count in Counter(c.uid for c in containers).items() if count == 1}
 
 
 def _with_processes(pods: tuple[Sample, ...], containers: tuple[Sample, ...]) -> tuple[Sample, ...]:
@@ -186,8 +261,10 @@ def _with_processes(pods: tuple[Sample, ...], containers: tuple[Sample, ...]) ->
     )
 
 
-def _limits(group: Cgroup, target: Target, now: float) -> Limits:
-    return Limits(now, read_spec(group), _soft_limit(target.pid) if target.pid else None)
+def _limits(group: Cgroup, target: Target, before: Limits) -> Limits:
+    """The very same object when they are what they were."""
+    found = Limits(read_spec(group), _soft_limit(target.pid) if target.pid else None)
+    return before if found == before else found
 
 
 def _soft_limit(pid: int) -> int | None:

@@ -1,78 +1,123 @@
 """What Prometheus and load balancers ask: /metrics with its parts, /stats/summary, /healthz and /readyz on the node's
-TCP port. All of it is numbers to be read; the API itself is on the unix socket only."""
+TCP port. All of it is numbers to be read; the API itself is on the unix socket only. Logs take a token (access.py)."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from kubelite.api.errors import ApiError
+from kubelite.api.logfiles import LogQuery
+from kubelite.api.logs import open_log, pick_container
+from kubelite.api.node import NodeApi
 from kubelite.api.server import serving
+from kubelite.telemetry import access
 from kubelite.telemetry.exposition import OPENMETRICS, TEXT, prefers_openmetrics
+from kubelite.telemetry.guard import Guarded, OwnNames, is_loopback
 from kubelite.telemetry.webpage import HEADERS
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from kubelite.agent import Agent
 
+logger = logging.getLogger(__name__)
 
-def create_app(agent: Agent) -> Starlette:
-    pages = agent.pages()
+TAIL = 1000  # lines of a log
 
-    async def scrape(request: Request) -> Response:
+
+class _Site:
+    """What each path answers."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._pages = agent.pages()
+
+    async def scrape(self, request: Request) -> Response:
         name = request.path_params.get("page", "")
-        if name not in pages.names:
-            return PlainTextResponse(f"no page called {name}; there are: {', '.join(pages.names[1:])}\n", 404)
+        if name not in self._pages.names:
+            return PlainTextResponse(
+                f"no page called {name}; there are: {', '.join(self._pages.names[1:])}\n", 404
+            )
         openmetrics = prefers_openmetrics(request.headers.get("accept", ""))
         compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
-        body = await pages.render(name, openmetrics=openmetrics, compressed=compressed)
+        body = await self._pages.render(name, openmetrics=openmetrics, compressed=compressed)
         headers = {"content-type": OPENMETRICS if openmetrics else TEXT, "vary": "accept, accept-encoding"}
         if compressed:
             headers["content-encoding"] = "gzip"
         return Response(body, headers=headers)
 
-    async def summary(_: Request) -> Response:
-        return JSONResponse(await pages.summary())
+    async def summary(self, _: Request) -> Response:
+        return JSONResponse(await self._pages.summary())
 
-    async def index(_: Request) -> Response:
-        return HTMLResponse(await pages.index(), headers=HEADERS)
+    async def index(self, _: Request) -> Response:
+        return HTMLResponse(await self._pages.index(), headers=HEADERS)
 
-    async def pod(request: Request) -> Response:
-        found = await pages.pod(request.path_params["namespace"], request.path_params["name"])
+    async def pod(self, request: Request) -> Response:
+        found = await self._pages.pod(request.path_params["namespace"], request.path_params["name"])
         if found is None:
             return PlainTextResponse("there is no such pod\n", 404)
         return HTMLResponse(found, headers=HEADERS)
 
-    async def discovery(request: Request) -> Response:
+    async def log(self, request: Request) -> Response:
+        """The end of a container's log, to those who have the token."""
+        try:
+            access.check(self._agent.settings.web_token_file, request.headers.get("authorization", ""))
+        except access.Denied as denied:
+            if denied.__cause__ is not None:
+                logger.warning("%s", denied.__cause__)
+            headers = access.CHALLENGE if denied.code == 401 else None
+            return PlainTextResponse(f"{denied}\n", denied.code, headers)
+        where = request.path_params
+        record = self._agent.store.get("Pod", where["namespace"], where["name"])
+        if record is None:
+            return PlainTextResponse("there is no such pod\n", 404)
+        try:
+            container = pick_container(record.doc, where["container"])
+            text = open_log(
+                cast(NodeApi, self._agent), record.doc, container, LogQuery(tail=TAIL), previous=False
+            )
+            body = b"".join([chunk async for chunk in text])
+        except ApiError as error:
+            return PlainTextResponse(f"{error}\n", error.code)
+        return PlainTextResponse(body, headers=HEADERS)
+
+    async def discovery(self, request: Request) -> Response:
         """Prometheus' HTTP service discovery: this node, by the address it was asked at, with its name."""
         target = request.headers.get("host", "")
-        labels = {"__meta_kubelite_node": agent.node_name}
+        labels = {"__meta_kubelite_node": self._agent.node_name}
         return JSONResponse([{"targets": [target], "labels": labels}] if target else [])
 
-    async def healthz(_: Request) -> Response:
+    async def healthz(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def readyz(_: Request) -> Response:
-        ready, why = agent.ready()
+    async def readyz(self, _: Request) -> Response:
+        ready, why = self._agent.ready()
         return PlainTextResponse("ok\n" if ready else f"{why}\n", 200 if ready else 503)
 
+
+def create_app(agent: Agent) -> Starlette:
+    site = _Site(agent)
     return Starlette(
         routes=[
-            Route("/", index),
-            Route("/pods/{namespace}/{name}", pod),
-            Route("/metrics", scrape),
-            Route("/metrics/{page}", scrape),
-            Route("/stats/summary", summary),
-            Route("/sd", discovery),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/livez", healthz),
+            Route("/", site.index),
+            Route("/pods/{namespace}/{name}", site.pod),
+            Route("/pods/{namespace}/{name}/log/{container}", site.log),
+            Route("/metrics", site.scrape),
+            Route("/metrics/{page}", site.scrape),
+            Route("/stats/summary", site.summary),
+            Route("/sd", site.discovery),
+            Route("/healthz", site.healthz),
+            Route("/readyz", site.readyz),
+            Route("/livez", site.healthz),
         ]
     )
 
@@ -99,5 +144,8 @@ async def serve_metrics(agent: Agent, host: str, port: int) -> AsyncIterator[int
             f"cannot listen on {host}:{port} for metrics: {error.strerror} (set --listen to another, or none)"
         )
         raise RuntimeFault(words, reason="AddressInUse") from error
-    async with serving(create_app(agent), [listener]):
+    app: ASGIApp = create_app(agent)
+    if is_loopback(host):
+        app = OwnNames(app, {agent.node_name, socket.gethostname(), *agent.settings.web_hosts.split(",")})
+    async with serving(app, [listener], http=Guarded):
         yield int(listener.getsockname()[1])

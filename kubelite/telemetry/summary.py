@@ -6,13 +6,14 @@ Sources: kubernetes pkg/kubelet/metrics/collectors/resource_metrics.go and pkg/k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from kubelite.telemetry.diskusage import Usage
 from kubelite.telemetry.exposition import Family, Page, counter, gauge, labels, number
 from kubelite.telemetry.sampler import Sample, Snapshot
+from kubelite.telemetry.volumestats import Volume, summary_of
 
 Json = dict[str, Any]
 _Read = Callable[[Sample], float]
@@ -84,22 +85,38 @@ def _samples(page: Page, family: Family, samples: Iterable[Sample], read: _Read)
     page.family(family, "".join(lines))
 
 
-def summary(snapshot: Snapshot, node: str, started_at: float, usage: Callable[[str], Usage | None]) -> Json:
+def summary(
+    snapshot: Snapshot,
+    node: str,
+    started_at: float,
+    usage: Callable[[str], Usage | None],
+    volumes: Iterable[Volume] = (),
+) -> Json:
     """The Summary API's document."""
-    at = _time(snapshot.now)
+    of_pods: dict[str, list[Volume]] = {}
+    for volume in volumes:
+        of_pods.setdefault(volume.uid, []).append(volume)
     networks = {s.target.uid: found for s, found in snapshot.networks}
     containers: dict[str, list[Sample]] = {}
     for sample in snapshot.containers:
         containers.setdefault(sample.target.uid, []).append(sample)
+    at, pods = _time(snapshot.now), []
+    for pod in snapshot.pods:
+        uid = pod.target.uid
+        found = _pod(at, pod, containers.get(uid, []), of_pods.get(uid, ()), usage)
+        if uid in networks:
+            found["network"] = _network(at, networks[uid])
+        pods.append(found)
+    return {"node": {"nodeName": node, "startTime": _time(started_at), **_node(at, snapshot)}, "pods": pods}
+
+
+def _node(at: str, snapshot: Snapshot) -> Json:
     root = snapshot.root
-    total = root.memory.get("MemTotal", 0)
     document: Json = {
-        "nodeName": node,
-        "startTime": _time(started_at),
         "cpu": {"time": at, "usageCoreNanoSeconds": int(root.cpu * 1e9)},
         "memory": {
             "time": at,
-            "availableBytes": max(0, total - root.working_set),
+            "availableBytes": max(0, root.memory.get("MemTotal", 0) - root.working_set),
             "usageBytes": root.usage,
             "workingSetBytes": root.working_set,
             "rssBytes": root.memory.get("AnonPages", 0),
@@ -119,27 +136,34 @@ def summary(snapshot: Snapshot, node: str, started_at: float, usage: Callable[[s
             "inodes": place.inodes,
             "inodesUsed": place.inodes - place.inodes_free,
         }
-    pods = []
-    for pod in snapshot.pods:
-        t = pod.target
-        mine = containers.get(t.uid, [])
-        found: Json = {
-            "podRef": {"name": t.pod, "namespace": t.namespace, "uid": t.uid},
-            "startTime": _time(t.started_at),
-            "containers": [_container(at, sample, usage) for sample in mine],
-            "cpu": _cpu(at, pod),
-            "memory": _memory(at, pod),
-            "swap": {"time": at, "swapUsageBytes": pod.stats.memory.swap},
-            "process_stats": {"process_count": len(pod.pids)},
-        }
-        if t.uid in networks:
-            found["network"] = _network(at, networks[t.uid])
-        used = [u for sample in mine if (u := usage(sample.target.upper))]
-        if used:
-            size = sum(u.bytes for u in used)
-            found["ephemeral-storage"] = _filesystem(at, used[0], size, sum(u.inodes for u in used))
-        pods.append(found)
-    return {"node": document, "pods": pods}
+    return document
+
+
+def _pod(
+    at: str,
+    pod: Sample,
+    containers: Sequence[Sample],
+    volumes: Iterable[Volume],
+    usage: Callable[[str], Usage | None],
+) -> Json:
+    t = pod.target
+    found: Json = {
+        "podRef": {"name": t.pod, "namespace": t.namespace, "uid": t.uid},
+        "startTime": _time(t.started_at),
+        "containers": [_container(at, sample, usage) for sample in containers],
+        "cpu": _cpu(at, pod),
+        "memory": _memory(at, pod),
+        "swap": {"time": at, "swapUsageBytes": pod.stats.memory.swap},
+        "process_stats": {"process_count": len(pod.pids)},
+    }
+    used = [u for sample in containers if (u := usage(sample.target.upper))]
+    if used:
+        size = sum(u.bytes for u in used)
+        found["ephemeral-storage"] = _filesystem(at, used[0], size, sum(u.inodes for u in used))
+    filled = [summary_of(at, v, u) for v in volumes if (u := usage(v.path))]
+    if filled:
+        found["volume"] = filled
+    return found
 
 
 def _container(at: str, sample: Sample, usage: Callable[[str], Usage | None]) -> Json:

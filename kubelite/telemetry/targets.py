@@ -65,8 +65,6 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """`pods` before `containers` in their cgroups, not here: containers matter more when descriptors are few."""
-
     containers: tuple[Target, ...]
     pods: tuple[Target, ...]
     groups: tuple[Target, ...]  # the parents: /kubelite, /kubelite/burstable, /kubelite/besteffort

@@ -1,6 +1,7 @@
 """The start trace: how a pod got from its manifest to its first instruction, step by step, with times.
 
-Kept in memory for the newest pods only (`KEEP`); `kubelite trace POD` shows it. A step costs two clock reads.
+Kept in memory for the newest pods only (`KEEP`); `kubelite trace POD` shows it. A step costs two clock reads. What a
+container's init does is stamped there and comes as one text with its shim's answers; it is taken apart when asked for.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 KEEP = 1000  # pods
 STEPS = 200  # steps kept of one pod, the newest
+PAUSE = 2.0  # seconds
+INNER = 20  # texts of inits kept of one pod, the newest; two a container's start
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +30,17 @@ class Step:
     container: str = ""
     detail: str = ""
     error: str = ""
+    call: str = ""  # the kernel's primitive, of a step within the container's init
 
 
 class Tracer:
     """Steps by pod uid."""
 
     def __init__(self, observe: Callable[[str, Step], None] = lambda _uid, _step: None) -> None:
+        self.started: Callable[[str], None] = lambda _uid: None  # told of each container that has started
         self._observe = observe  # told of each step that took time, when it has ended
         self._steps: OrderedDict[str, list[Step]] = OrderedDict()
+        self._inner: dict[str, list[tuple[str, str, float]]] = {}  # container, its text, its clock's zero
 
     def mark(
         self, uid: str, step: str, *, at: float | None = None, container: str = "", detail: str = ""
@@ -57,11 +64,27 @@ class Tracer:
 
     def steps(self, uid: str) -> list[dict[str, Any]]:
         """The pod's steps in order of time, as JSON objects without empty fields."""
-        found = sorted(self._steps.get(uid, ()), key=lambda s: s.at)
+        found = [*self._steps.get(uid, ())]
+        for container, text, zero in self._inner.get(uid, ()):
+            found += inner_steps(container, text, zero)
+        found.sort(key=lambda s: s.at)
         return [{k: v for k, v in asdict(s).items() if v not in ("", 0.0)} for s in found]
+
+    def begin(self, uid: str) -> float | None:
+        """When the oldest step that is kept of the pod began, Unix seconds."""
+        return min((step.at for step in self._steps.get(uid, ())), default=None)
+
+    def inner(self, uid: str, container: str, text: str) -> None:
+        """Keep what a shim said of the steps of its engine and of the container's init (runtime.oci.job.written)."""
+        if text:
+            kept = self._inner.setdefault(uid, [])
+            kept.append((container, text, time.time() - time.monotonic()))
+            del kept[:-INNER]
+            self.started(uid)
 
     def forget(self, uid: str) -> None:
         self._steps.pop(uid, None)
+        self._inner.pop(uid, None)
 
     def _add(self, uid: str, step: Step) -> None:
         steps = self._steps.setdefault(uid, [])
@@ -69,4 +92,74 @@ class Tracer:
         steps.append(step)
         del steps[:-STEPS]
         while len(self._steps) > KEEP:
-            self._steps.popitem(last=False)
+            self._inner.pop(self._steps.popitem(last=False)[0], None)
+
+
+def spans(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """PURE: for each step, when the start that it belongs to began and ended, Unix seconds. A pod's trace has its later
+    starts and edits too; after `PAUSE` seconds in which nothing went on, another one begins."""
+    found: list[tuple[float, float]] = []
+    begin, end = 0, 0.0
+    for place, step in enumerate(steps):
+        if place > begin and step["at"] > end + PAUSE:
+            found += [(steps[begin]["at"], end)] * (place - begin)
+            begin, end = place, 0.0
+        end = max(end, step["at"] + step.get("took", 0.0))
+    return found + [(steps[begin]["at"], end)] * (len(steps) - begin) if steps else []
+
+
+#: The engine's and the init's steps (runtime.oci.container, runtime.oci.init) → what they ask of the kernel.
+CALLS = {
+    "config.json": "openat",
+    "cgroup made": "mkdir, write",
+    "clone3": "clone3",
+    "parent": "prctl(PR_SET_PDEATHSIG)",
+    "stdio": "dup3, close_range",
+    "cgroup": "write cgroup.procs",
+    "session": "setsid",
+    "namespaces": "setns, unshare",
+    "keyring": "keyctl",
+    "rootfs": "fsopen, fsmount, move_mount",
+    "terminal": "openat2",
+    "hooks": "execve",
+    "hostname": "sethostname",
+    "sysctl": "openat2, write",
+    "pivot_root": "pivot_root, umount2",
+    "rlimits": "prlimit64",
+    "personality": "personality",
+    "scheduler": "sched_setattr, ioprio_set",
+    "descriptors": "close_range",
+    "cwd": "openat2, fchdir",
+    "user": "setgroups, setresgid, setresuid",
+    "capabilities": "capset, execve",
+    "no_new_privs": "prctl(PR_SET_NO_NEW_PRIVS)",
+    "exec": "access",
+    "gate": "recvfrom",
+    "start": "sendto",
+    "seccomp": "seccomp, capset, execve",  # nothing is stamped after the filter: it may forbid to ask for the time
+}
+_OPERATIONS = {
+    "mount": "fsopen, fsmount, move_mount",
+    "bind": "open_tree, move_mount",
+    "make": "mount_setattr",
+    "mask": "open_tree, move_mount",
+    "device": "mknodat",
+    "links": "symlinkat",
+}
+
+
+def inner_steps(container: str, text: str, zero: float) -> list[Step]:
+    """PURE: each stamp until the next one. `zero`: Unix seconds when the monotonic clock was 0. A line without a name
+    is the end; the same step twice in a row is one."""
+    stamps = [
+        (int(at), name) for at, _, name in (line.partition(" ") for line in text.splitlines()) if at.isdigit()
+    ]
+    found = []
+    for (at, name), (until, _) in pairwise(stamps):
+        if name:
+            kind, _, what = name.partition(": ")
+            call = _OPERATIONS.get(what.partition(" ")[0], "") if what else CALLS.get(name, "")
+            if name == "capabilities" and until != stamps[-1][0]:
+                call = "capset"  # only the last one goes on to execve
+            found.append(Step(zero + at / 1e9, what or kind, (until - at) / 1e9, container, call=call))
+    return found

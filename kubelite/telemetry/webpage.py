@@ -1,9 +1,9 @@
 """The node as a web page, to be read only: pods at `/`, one pod with its start at `/pods/<namespace>/<name>`.
 
 Plain HTML with SVG drawn here: no script, nothing from elsewhere, and a policy that forbids both. It shows what the
-metrics show and no more: the port is open to whoever reaches it, so no logs, no environment, no messages that a
-container could have written. Lines are drawn through what was measured when somebody asked (`Recent`): looking at the
-page is asking.
+metrics show and no more: the port is open to whoever reaches it, so no environment, no paths, no messages that a
+container could have written; logs are a page of their own, behind a token (access.py). Lines are drawn through what was
+measured when somebody asked (`Recent`): looking at the page is asking.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from kubelite.telemetry.sampler import Snapshot
+from kubelite.telemetry.trace import spans
 
 Json = dict[str, Any]
 
@@ -78,24 +79,28 @@ def sparkline(values: Sequence[float], *, width: int = 120, height: int = 22) ->
 
 
 def waterfall(steps: Sequence[Json]) -> str:
-    """A start trace, drawn: a row a step."""
+    """A start trace, drawn: a row a step, each start in its own measure."""
     if not steps:
         return "<p>Nothing is recorded of its start: an earlier daemon started it.</p>"
-    start = min(s["at"] for s in steps)
-    whole = max(max(s["at"] + s.get("took", 0.0) for s in steps) - start, 1e-6)
-    rows = []
-    for place, step in enumerate(steps):
+    rows, first = [], steps[0]["at"]
+    for place, (step, (start, end)) in enumerate(zip(steps, spans(steps), strict=True)):
+        whole = max(end - start, 1e-6)
         y, left = place * 20, 250 + (step["at"] - start) / whole * 420
         width = max(2.0, step.get("took", 0.0) / whole * 420)
         name = escape(" ".join(w for w in (step.get("container", ""), step["step"]) if w))
         took = (
-            f"{step['took'] * 1000:.2f} ms" if step.get("took") else f"+{(step['at'] - start) * 1000:.2f} ms"
+            f"{step['took'] * 1000:.2f} ms" if step.get("took") else f"+{(step['at'] - first) * 1000:.2f} ms"
         )
         rows.append(
             f'<text x="0" y="{y + 14}">{name}</text><rect class="b" x="{left:.1f}" y="{y + 4}" '
             f'width="{width:.1f}" height="12"/><text x="{left + width + 6:.1f}" y="{y + 14}">{took}</text>'
         )
     return f'<div class="wide"><svg width="790" height="{len(steps) * 20 + 4}" role="img">{"".join(rows)}</svg></div>'
+
+
+def bare(step: str) -> str:
+    """A step's name without the paths in it: which directories of the host a pod has is nobody's business here."""
+    return step.partition(" /")[0].removesuffix(" on")
 
 
 def page(title: str, body: str, *, refresh: int = 5) -> str:
@@ -161,8 +166,8 @@ def index(
     return page(f"{node} - kubelite", body)
 
 
-def pod_page(doc: Json, steps: Sequence[Json], recent: Recent) -> str:
-    """One pod: its containers, use and start."""
+def pod_page(doc: Json, steps: Sequence[Json], recent: Recent, *, logs: bool = False) -> str:
+    """One pod: its containers, use and start. `logs`: whether there is a token that shows them."""
     meta, status = doc["metadata"], doc.get("status", {})
     title = f"{meta.get('namespace', '')}/{meta['name']}"
     rows = []
@@ -179,6 +184,9 @@ def pod_page(doc: Json, steps: Sequence[Json], recent: Recent) -> str:
                 str(found.get("restartCount", 0)),
             ]
         )
+        if logs:
+            rows[-1].insert(4, f'<a href="/pods/{escape(title)}/log/{escape(found["name"])}">log</a>')
+    columns = ("Container", "Image", "State", "Ready", *(("Log",) if logs else ()), "Restarts")
     cores, memory = recent.cores(meta["uid"]), recent.memory(meta["uid"])
     use = ""
     if memory:
@@ -193,7 +201,7 @@ def pod_page(doc: Json, steps: Sequence[Json], recent: Recent) -> str:
         )
     body = (
         f'<p><a href="/">all pods</a></p><h1>Pod {escape(title)}: {escape(status.get("phase", "Pending"))}</h1>'
-        + table(("Container", "Image", "State", "Ready", "Restarts"), rows, numbers=1)
+        + table(columns, rows, numbers=1)
         + f"<h2>Use</h2>{use}<h2>Its start</h2>{waterfall(steps)}"
     )
     return page(f"{title} - kubelite", body)

@@ -1,0 +1,217 @@
+"""Starts as OpenTelemetry traces, sent to a collector by OTLP over HTTP with JSON, where the node is told of one.
+
+Sources: OTLP specification 1.x (opentelemetry.io/docs/specs/otlp: OTLP/HTTP, JSON encoding), the trace data model, and
+the semantic conventions for Kubernetes resources. A trace is one start of a pod's container: its root is the time from
+the manifest (or the decision) to the process's first instruction, its spans are the start trace's steps.
+
+Nothing waits for the collector: what it does not take within `MOST` starts is dropped, and that is said once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kubelite.version import version
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+MOST = 1000  # starts that wait to be sent
+BATCH = 50  # starts in one request
+SETTLE = 1.0  # seconds after a start until it is sent: the steps of its other containers go along
+TIMEOUT = 10.0  # seconds for the collector's answer
+PAUSE, LONGEST = 5.0, 300.0  # seconds until it is tried again: the first time, at most
+_INTERNAL, _ERROR = 1, 2  # SpanKind, StatusCode
+
+
+def trace_id(uid: str, begin: float) -> str:
+    """PURE: of the start of the pod whose first step was at `begin`, Unix seconds."""
+    return hashlib.sha256(f"{uid} {begin!r}".encode()).hexdigest()[:32]
+
+
+def spans(pod: Json, steps: Sequence[Json]) -> list[Json]:
+    """PURE: the steps of one start as OTLP spans of one trace, the root first. `pod`: namespace, name and uid. Ids come
+    from what the start is, so that one that is sent twice is one."""
+    begin = min(step["at"] for step in steps)
+    end = max(step["at"] + step.get("took", 0.0) for step in steps)
+    trace = trace_id(pod["uid"], begin)
+    name = f"start {pod['namespace']}/{pod['name']}"
+    root = _span(trace, "root", "", name=name, begin=begin, end=end, words={})
+    found = [root]
+    outer: dict[str, tuple[float, float, str]] = {}  # container → the span that the init's steps are in
+    for place, step in enumerate(steps):
+        container, took = step.get("container", ""), step.get("took", 0.0)
+        parent = root["spanId"]
+        if step.get("call") and container in outer and step["at"] < outer[container][1] + 1e-3:
+            parent = outer[container][2]
+        words = {
+            "k8s.container.name": container,
+            "kubelite.detail": step.get("detail", ""),
+            "kubelite.syscall": step.get("call", ""),
+        }
+        name, begin = step["step"], step["at"]
+        span = _span(trace, f"{place} {name}", parent, name=name, begin=begin, end=begin + took, words=words)
+        if step.get("error"):
+            span["status"] = {"code": _ERROR, "message": step["error"]}
+        if container and not step.get("call"):
+            outer[container] = (step["at"], step["at"] + took, span["spanId"])
+        found.append(span)
+    return found
+
+
+def _span(
+    trace: str, key: str, parent: str, *, name: str, begin: float, end: float, words: dict[str, str]
+) -> Json:
+    span: Json = {
+        "traceId": trace,
+        "spanId": hashlib.sha256(f"{trace} {key}".encode()).hexdigest()[:16],
+        "name": name,
+        "kind": _INTERNAL,
+        "startTimeUnixNano": str(round(begin * 1e9)),
+        "endTimeUnixNano": str(round(end * 1e9)),
+        "attributes": attributes(words),
+    }
+    return {**span, "parentSpanId": parent} if parent else span
+
+
+def attributes(words: dict[str, str]) -> list[Json]:
+    return [{"key": key, "value": {"stringValue": value}} for key, value in words.items() if value]
+
+
+def request(node: str, starts: Sequence[tuple[Json, Sequence[Json]]]) -> Json:
+    """PURE: an ExportTraceServiceRequest: one resource for each pod."""
+    scope = {"name": "kubelite", "version": version()}
+    return {
+        "resourceSpans": [
+            {
+                "resource": {
+                    "attributes": attributes(
+                        {
+                            "service.name": "kubelite",
+                            "k8s.node.name": node,
+                            "k8s.namespace.name": pod["namespace"],
+                            "k8s.pod.name": pod["name"],
+                            "k8s.pod.uid": pod["uid"],
+                        }
+                    )
+                },
+                "scopeSpans": [{"scope": scope, "spans": spans(pod, steps)}],
+            }
+            for pod, steps in starts
+        ]
+    }
+
+
+class Exporter:
+    """`started(uid)` when a container has started; `run()` sends until cancelled. `look(uid)` gives the pod (namespace,
+    name, uid) and its steps, or None when it is gone."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        node: str,
+        look: Callable[[str], tuple[Json, list[Json]] | None],
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._node = node
+        self._look = look
+        self._headers = headers or {}
+        self._due: dict[str, float] = {}  # uid → the loop's time when it is to be sent
+        self._sent: dict[str, float] = {}  # uid → Unix seconds of the newest step that was sent
+        self._waiting: deque[tuple[Json, list[Json]]] = deque()
+        self._wake = asyncio.Event()
+        self.dropped = 0
+
+    def started(self, uid: str) -> None:
+        self._due[uid] = asyncio.get_running_loop().time() + SETTLE
+        self._wake.set()
+
+    def forget(self, uid: str) -> None:
+        """The pod is gone: what is known of its start goes out with the next request."""
+        if uid in self._due:
+            self._take(uid)
+        self._sent.pop(uid, None)
+
+    def _take(self, uid: str) -> None:
+        del self._due[uid]
+        found = self._look(uid)
+        if found is None:
+            return
+        pod, steps = found
+        since = self._sent.get(uid, 0.0)
+        new = [step for step in steps if step["at"] > since]
+        if not new:
+            return
+        self._sent[uid] = max(step["at"] for step in new)
+        if len(self._waiting) >= MOST:
+            self._waiting.popleft()
+            self._say_dropped()
+        self._waiting.append((pod, new))
+
+    def _say_dropped(self) -> None:
+        self.dropped += 1
+        if self.dropped == 1:
+            log.warning("traces are dropped: %s does not take them", self.endpoint)
+
+    async def run(self) -> None:
+        import httpx  # only where a collector is named
+
+        pause = PAUSE
+        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
+            while True:
+                await self._ready()
+                batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+                error = await self._send(client, batch)
+                if error is None:
+                    for _ in batch:
+                        self._waiting.popleft()
+                    pause = PAUSE
+                    continue
+                if pause == PAUSE:
+                    log.warning("traces are not sent, it will be tried again: %s: %s", self.endpoint, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST)
+
+    async def _ready(self) -> None:
+        """Wait until there is something to send."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            for uid in [uid for uid, due in self._due.items() if due <= now]:
+                self._take(uid)
+            if self._waiting:
+                return
+            self._wake.clear()
+            left = min(self._due.values(), default=None)
+            try:
+                async with asyncio.timeout(None if left is None else left - now):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _send(self, client: Any, batch: list[tuple[Json, list[Json]]]) -> str | None:
+        """None when it was taken, or refused for good (it would be refused again); else why not."""
+        import httpx
+
+        headers = {**self._headers, "Content-Type": "application/json"}
+        body = json.dumps(request(self._node, batch), separators=(",", ":")).encode()
+        try:
+            answer = await client.post(self.endpoint, content=body, headers=headers)
+        except (httpx.HTTPError, OSError) as error:
+            return str(error) or type(error).__name__
+        if answer.is_success:
+            return None
+        words = f"HTTP {answer.status_code} {answer.text[:200].strip()}".strip()
+        if answer.status_code in (429, 502, 503, 504):  # what OTLP/HTTP calls retryable
+            return words
+        log.warning("traces are refused: %s: %s", self.endpoint, words)
+        return None

@@ -1,0 +1,134 @@
+"""kubelet_volume_stats_*: how full the volumes of pods are: claims, as kubelet has them, each once however many pods
+mount it; and emptyDir volumes, under the name that the claim of a generic ephemeral volume would have,
+`<pod>-<volume>` (kubernetes.io/docs, Ephemeral Volumes, "PersistentVolumeClaim naming").
+
+What is used is measured in the background with the writable layers (diskusage.py). The capacity is the claim's, or the
+volume's sizeLimit, or what its file system has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kubelite.telemetry.diskusage import Usage
+from kubelite.telemetry.exposition import Page, gauge, labels
+
+if TYPE_CHECKING:
+    from kubelite.node.config import NodeConfig
+    from state.store import Store
+
+Json = dict[str, Any]
+PLUGIN = "kubernetes.io~empty-dir"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of a pod that runs, an emptyDir where `persistent` is "", else of the claim of this name. `limit`:
+    bytes, 0 for none."""
+
+    namespace: str
+    pod: str
+    uid: str
+    name: str
+    path: str
+    limit: int
+    persistent: str = ""
+
+    @property
+    def claim(self) -> str:
+        return self.persistent or f"{self.pod}-{self.name}"
+
+
+Places = Callable[[str, str], tuple[str, str] | None]
+
+
+def volumes_of(
+    doc: Mapping[str, Any], directory: Callable[[str, str, str], str], claim: Places = lambda _ns, _name: None
+) -> list[Volume]:
+    """PURE: `directory`: (uid, plugin, name) → where a volume is (NodeConfig.volume_dir). `claim`: (namespace, name) →
+    where a claim that is bound has its files, and its capacity, a quantity."""
+    from kubelite.node.pod_claims import claim_name_in
+    from manifests.meta import Quantity
+
+    meta, found = doc["metadata"], []
+    for volume in doc["spec"].get("volumes") or ():
+        if name := claim_name_in(meta["name"], volume):
+            if (place := claim(meta["namespace"], name)) is not None:
+                path, size = place[0], Quantity(place[1]).value()
+                who = (meta["namespace"], meta["name"], meta["uid"], volume["name"])
+                found.append(Volume(*who, path, size, name))
+            continue
+        empty = volume.get("emptyDir")
+        if empty is None or str(empty.get("medium") or "").startswith("HugePages"):
+            continue
+        limit = Quantity(str(empty["sizeLimit"])).value() if empty.get("sizeLimit") else 0
+        path = directory(meta["uid"], PLUGIN, volume["name"])
+        found.append(Volume(meta["namespace"], meta["name"], meta["uid"], volume["name"], path, limit))
+    return found
+
+
+def claim_finder(store: Store, config: NodeConfig) -> Places:
+    """Of the claims that are bound."""
+    from kubelite.node.pod_claims import KIND
+
+    def find(namespace: str, name: str) -> tuple[str, str] | None:
+        found = store.get(KIND, namespace, name)
+        status = (found.doc.get("status") or {}) if found is not None else {}
+        if status.get("phase") != "Bound":
+            return None
+        size = str((status.get("capacity") or {}).get("storage") or "0")
+        return f"{config.claim_dir(namespace, name)}/data", size
+
+    return find
+
+
+def numbers(volume: Volume, usage: Usage) -> tuple[int, int, int, int, int, int]:
+    """PURE: capacity, available and used bytes; inodes there are, free and used."""
+    place = usage.file_system
+    capacity = min(volume.limit, place.size) if volume.limit else place.size
+    available = max(0, min(capacity - usage.bytes, place.available)) if volume.limit else place.available
+    return capacity, available, usage.bytes, place.inodes, place.inodes_free, usage.inodes
+
+
+FAMILIES = (
+    gauge("kubelet_volume_stats_capacity_bytes", "Capacity in bytes of the volume"),
+    gauge("kubelet_volume_stats_available_bytes", "Number of available bytes in the volume"),
+    gauge("kubelet_volume_stats_used_bytes", "Number of used bytes in the volume"),
+    gauge("kubelet_volume_stats_inodes", "Maximum number of inodes in the volume"),
+    gauge("kubelet_volume_stats_inodes_free", "Number of free inodes in the volume"),
+    gauge("kubelet_volume_stats_inodes_used", "Number of used inodes in the volume"),
+)
+
+
+def write_volumes(page: Page, volumes: Iterable[Volume], usage: Callable[[str], Usage | None]) -> None:
+    mine: dict[tuple[str, str], Volume] = {}
+    for volume in sorted(
+        volumes, key=lambda one: not one.persistent
+    ):  # a claim before an emptyDir of its name
+        mine.setdefault((volume.namespace, volume.claim), volume)
+    found = [(volume, numbers(volume, used)) for volume in mine.values() if (used := usage(volume.path))]
+    heads = [
+        "{" + labels({"namespace": volume.namespace, "persistentvolumeclaim": volume.claim})
+        for volume, _ in found
+    ]
+    for place, family in enumerate(FAMILIES):
+        page.column(family, heads, "} ", [str(values[place]) for _, values in found])
+
+
+def summary_of(at: str, volume: Volume, usage: Usage) -> Json:
+    """A VolumeStats of the Summary API."""
+    capacity, available, used, inodes, free, inodes_used = numbers(volume, usage)
+    reference = {"pvcRef": {"name": volume.claim, "namespace": volume.namespace}} if volume.persistent else {}
+    return {
+        "name": volume.name,
+        **reference,
+        "time": at,
+        "capacityBytes": capacity,
+        "availableBytes": available,
+        "usedBytes": used,
+        "inodes": inodes,
+        "inodesFree": free,
+        "inodesUsed": inodes_used,
+    }
