@@ -1,5 +1,5 @@
 """`python -m kubelite` is `kubelite`."""
 
-from kubelite.cli.main import main
+from kubelite.cli.start import main
 
 main()

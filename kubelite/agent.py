@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from kubelite.api.node import (
@@ -24,12 +23,16 @@ from kubelite.api.node import (
 )
 from kubelite.diffing import diff_documents
 from kubelite.doctor import examine
-from kubelite.manifest_plan import ManifestState
+from kubelite.manifest_plan import KINDS, ManifestState
 from kubelite.node.commands import exec_process
 from kubelite.node.local_cri import LocalCri
+from kubelite.node.node_facts import patched
+from kubelite.node.placing import NODE
 from kubelite.node.pod_worker import PodWorker
+from kubelite.node_builds import LEASE_PREFIX, NodeBuilds
 from kubelite.node_images import NodeImages, image_json
-from kubelite.objects import mark_deleting, rfc3339
+from kubelite.node_past import NodePast
+from kubelite.objects import mark_deleting, reference, rfc3339
 from kubelite.settings import Settings
 from kubelite.sources import Sources
 from kubelite.telemetry.advice import advice
@@ -38,16 +41,18 @@ from kubelite.telemetry.events import EventRecorder
 from kubelite.telemetry.meters import Meters
 from kubelite.telemetry.trace import Tracer
 from kubelite.workqueue import WorkQueue
-from runtime.errors import NotFoundError, StateError
+from runtime.errors import ImageError, NotFoundError, StateError
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 from runtime.shim.client import ExecSession as ShimExec
 from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
+from state.errors import AlreadyExists
 from state.store import Record, Store
 
 if TYPE_CHECKING:
     from kubelite.telemetry.pages import Pages
+    from kubelite.telemetry.volumestats import Volume
 
 
 @dataclass(slots=True)
@@ -66,7 +71,9 @@ class Agent:
     started_at: float
     queue: WorkQueue[str]
     disk_usage: DiskUsage
+    past: NodePast
     meters: Meters = field(default_factory=Meters)
+    pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
     _pages: Pages | None = None
 
     @property
@@ -80,44 +87,46 @@ class Agent:
     # -- the node -----------------------------------------------------------------------------------------------
 
     def node(self) -> Json:
-        cpus, memory = os.cpu_count() or 1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        amounts = {"cpu": str(cpus), "memory": f"{memory // 1024}Ki", "pods": "1000"}
+        from kubelite.node_document import AgentState, node_document
+
         ready, why = self.ready()
-        return {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {
+        state = AgentState(self.started_at, self.settings.pod_cidr, "" if ready else why, self.pressure_since)
+        record = self.store.get(NODE, "", self.node_name)
+        facts = self.worker.placing.node.facts()
+        return node_document(self.worker.config, facts, record.doc if record is not None else {}, state)
+
+    async def patch_node(self, patch: Json) -> Json:
+        """What people may say of the node; kept in the store. Raises NotForPeople."""
+        record = self.store.get(NODE, "", self.node_name)
+        if record is None:
+            identity = {
                 "name": self.node_name,
-                "uid": self.node_name,
-                "creationTimestamp": rfc3339(self.started_at),
-                "labels": {"kubernetes.io/hostname": self.node_name, "kubernetes.io/os": "linux"},
-            },
-            "spec": {"podCIDR": self.settings.pod_cidr, "podCIDRs": [self.settings.pod_cidr]},
-            "status": {
-                "capacity": amounts,
-                "allocatable": amounts,
-                "addresses": [{"type": "Hostname", "address": self.node_name}],
-                "conditions": [
-                    {
-                        "type": "Ready",
-                        "status": "True" if ready else "False",
-                        "reason": "KubeliteReady" if ready else "KubeliteNotReady",
-                        "message": why or "kubelite is posting ready status",
-                        "lastTransitionTime": rfc3339(self.started_at),
-                    }
-                ],
-                "nodeInfo": {
-                    "kernelVersion": platform.release(),
-                    "osImage": _os_name(),
-                    "containerRuntimeVersion": f"kubelite://{version('kubelite')}",
-                    "kubeletVersion": f"v{version('kubelite')}",
-                    "operatingSystem": "linux",
-                    "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
-                        platform.machine(), platform.machine()
-                    ),
-                },
-            },
+                "uid": f"node:{self.node_name}",
+            }  # no pod's, whatever its name
+            with contextlib.suppress(AlreadyExists):
+                await self.store.create(NODE, patched({"metadata": identity}, patch))
+        else:
+            await self.store.modify(record.uid, lambda doc: patched(doc, patch))
+        self.worker.placing.node_changed()
+        return self.node()
+
+    def pod_event(self, uid: str, reason: str, message: str, *, container: str = "") -> None:
+        """A Warning event about a pod, or one of its containers."""
+        record = self.store.get_uid(uid)
+        if record is not None:
+            path = f"spec.containers{{{container}}}" if container else ""
+            self.events.event(reference(record.doc, field_path=path), "Warning", reason, message)
+
+    def node_event(self, reason: str, message: str) -> None:
+        """A Warning event about the node."""
+        about = {
+            "kind": "Node",
+            "apiVersion": "v1",
+            "namespace": "",
+            "name": self.node_name,
+            "uid": self.node_name,
         }
+        self.events.event(about, "Warning", reason, message)
 
     def pages(self) -> Pages:
         """What is measured, as pages; made when somebody first asks."""
@@ -126,6 +135,15 @@ class Agent:
 
             self._pages = Pages(self)
         return self._pages
+
+    def volumes(self) -> list[Volume]:
+        """The emptyDir volumes and the claims of pods that run."""
+        from kubelite.telemetry.volumestats import claim_finder, volumes_of
+
+        living = map(self.store.get_uid, self.cri.living())
+        directory = self.worker.config.volume_dir
+        claim = claim_finder(self.store, self.worker.config)
+        return [v for pod in living if pod is not None for v in volumes_of(pod.doc, directory, claim)]
 
     def ready(self) -> tuple[bool, str]:
         if not self.sources.ready.is_set():
@@ -143,8 +161,7 @@ class Agent:
         return [_manifest_file(state, self.store) for state in self.sources.states()]
 
     async def rescan(self) -> None:
-        await self.sources.scan(settle=0)
-        await self.store.sync()  # whoever asked is told that it is done
+        await self.sources.rescan()
 
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
         return await diff_documents(text, file=file, store=self.store, worker=self.worker)
@@ -156,7 +173,16 @@ class Agent:
         found = self.worker.why(record.uid, f"{namespace}/{name}") if record else None
         if record is None or found is None:
             return None
-        return cast(Why, {**found, "advice": advice(record.doc)})
+        await self.events.flush()
+        about = (event.doc for event in self.store.list("Event", namespace))
+        mine = [event for event in about if event["involvedObject"].get("uid") == record.uid]
+        return cast(Why, {**found, "advice": advice(record.doc, mine, self._is_here)})
+
+    def _is_here(self, image: str) -> bool:
+        try:
+            return self.images_client.store.get(image) is not None
+        except ImageError:  # no image's name: said elsewhere
+            return False
 
     async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
         record = self.store.get("Pod", namespace, name)
@@ -195,6 +221,26 @@ class Agent:
             stdin=stdin,
         )
         return await Session.open(self.cri.run_dir(uid), request)
+
+    async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
+        from kubelite.attach import Attached  # when somebody first asks
+
+        uid = pod["metadata"]["uid"]
+        seen = (await self.cri.observe(uid)).latest(container)
+        if seen is None or seen.state != "running":
+            raise StateError(f"container {container} of pod {pod['metadata']['name']} is not running")
+        parts = ("containers", "initContainers", "ephemeralContainers")
+        spec = next(c for part in parts for c in pod["spec"].get(part) or () if c["name"] == container)
+        wishes = {"once": bool(spec.get("stdinOnce")), "tty": bool(spec.get("tty"))}
+        return await Attached.open(self.cri.run_dir(uid), seen.id, stdin=stdin, **wishes)
+
+    async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
+        from kubelite.node.ephemeral import changed
+
+        return await self.store.modify(uid, lambda doc: changed(doc, wanted))
+
+    async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
+        return await self.store.modify(uid, change)
 
     async def trace(self, namespace: str, name: str) -> Json | None:
         record = self.store.get("Pod", namespace, name)
@@ -247,6 +293,15 @@ class Agent:
             inspection.add_kernel(containers, record.doc["spec"], sandbox["pid"])
         return {"sandbox": sandbox, "containers": containers}
 
+    async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
+        record = self.store.get("Pod", namespace, name)
+        seen = (await self.cri.observe(record.uid)).latest(container) if record else None
+        if seen is None or seen.state != "running":
+            return None
+        from kubelite.telemetry.processes import processes
+
+        return await asyncio.to_thread(processes, seen.cgroup)
+
     async def usage(self) -> Json:
         from kubelite.telemetry.usage import usage
 
@@ -276,8 +331,8 @@ class Agent:
     async def logout(self, registry: str) -> bool:
         return await self.images_client.logout(registry)
 
-    async def load(self, path: str, progress: Progress) -> list[Json]:
-        records = await self.images_client.load(path, progress=progress)
+    async def load(self, path: str, progress: Progress, *, shown: str = "") -> list[Json]:
+        records = await self.images_client.load(path, shown=shown, progress=progress)
         self._look_at_all()
         return [image_json(record) for record in records]
 
@@ -296,6 +351,10 @@ class Agent:
     def images_api(self) -> NodeImages:
         return NodeImages(self.settings.root, self.store, self.cri, self.images_client)
 
+    @property
+    def builds_api(self) -> NodeBuilds:
+        return NodeBuilds(self.settings, self.network, self.images_client)
+
     def _look_at_all(self) -> None:
         for record in self.store.list("Pod"):
             self.queue.add(record.uid)
@@ -304,7 +363,7 @@ class Agent:
 
     async def doctor(self, *, deep: bool = False) -> list[Json]:
         network = await self.network.audit()
-        leases = [a.uid for a in await self.network.list()]
+        leases = [a.uid for a in await self.network.list() if not a.uid.startswith(LEASE_PREFIX)]
         images = await asyncio.to_thread(self.images_client.store.check, deep=deep)
         findings = examine(
             self.settings,
@@ -416,7 +475,7 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
     if state.objects is None:  # broken since the daemon started: what the store has of it stays
         keys = [
             (r.kind, r.namespace, r.name)
-            for kind in ("ConfigMap", "Secret", "Pod")
+            for kind in KINDS
             for r in store.list(kind)
             if r.metadata.get("annotations", {}).get("kubelite.io/source") == state.file
         ]
@@ -435,9 +494,3 @@ def _json_file(path: str) -> Json:
     with open(path, encoding="utf-8") as file:
         found: Json = json.load(file)
     return found
-
-
-def _os_name() -> str:
-    with contextlib.suppress(OSError):
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
-    return "Linux"

@@ -23,7 +23,8 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
     entries: list[DiffEntry] = []
     for document in loaded.documents:
         name = f"{document.kind.lower()}/{document.namespace}/{document.name}"
-        wanted: dict[str, Any] = bound(document.obj.to_json(), worker.config.node_name)
+        config = worker.config
+        wanted: dict[str, Any] = bound(document.obj.to_json(), config.node_name, config.priority_classes)
         record = store.get(document.kind, document.namespace, document.name)
         if record is None:
             new = created(wanted, file, uid="00000000-0000-0000-0000-000000000000", now=0)

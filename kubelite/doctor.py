@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kubelite.settings import Settings
+from runtime.build import leftovers
 from runtime.cgroups import open_cgroup
 from runtime.cgroups.layout import layout
 from runtime.shim.client import read_state, shim_alive
@@ -119,7 +120,11 @@ def _check_cgroups(
         if uid not in pods or uid not in shims:
             pids = open_cgroup(path).pids()
             error("cgroups", f"cgroup {path} belongs to no pod (processes: {pids or 'none'})")
-    known = helpers | {record.pid for record in shims.values() if record}
+    for path in leftovers.found(parent, f"{settings.root}/images"):
+        pids = open_cgroup(path).pids()
+        words = f"cgroup {path} is of a build that was killed (processes: {pids or 'none'})"
+        error("cgroups", words, "the next `kubelite build` removes it, and so does kubelite's next start")
+    known = helpers | {pid for record in shims.values() if record for pid in (record.pid, record.pause)}
     group = open_cgroup(f"{parent}/shims")
     for pid in group.pids() if group.exists() else ():
         if pid not in known:
@@ -139,16 +144,21 @@ def _pod_cgroups(parent: str) -> set[str]:
     return found
 
 
+_OF_THE_NODE = tuple(  # volumes that are mounts of the node itself
+    f"volumes/kubernetes.io~{plugin}/" for plugin in ("empty-dir", "image", "projected", "secret")
+)
+
+
 def _check_mounts(settings: Settings, pods: dict[str, Any], error: _Error) -> None:
     """Containers' file systems are mounted in their own namespaces: this one shows none of them, only the file systems
-    in memory that the containers of a pod share (see node/mounts.py)."""
+    in memory, and the images, that the containers of a pod share (see node/mounts.py)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place = line.split()[4]
             if not place.startswith((f"{settings.root}/pods/", f"{settings.run_dir}/shims/")):
                 continue
             uid, _, rest = place.removeprefix(f"{settings.root}/pods/").partition("/")
-            shared = rest == "shm" or rest.startswith("volumes/kubernetes.io~empty-dir/")
+            shared = rest == "shm" or rest.startswith(_OF_THE_NODE)
             if uid not in pods or not shared:
                 error("mounts", f"{place} is mounted on the node itself", f"umount {place}")
 

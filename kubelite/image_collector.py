@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-from kubelite.node.image_gc import Disk, ImageGcPolicy, ImageUse, plan_image_gc
+from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from kubelite.node_images import NodeImages
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images.names import last_used, pulled_at, touch
@@ -48,7 +48,11 @@ class ImageCollector:
         await asyncio.to_thread(touch, store, used)
         now = time.time()
         plan = plan_image_gc(self._policy, self._disk(), self._uses(used), now=now, uptime=now - self._began)
-        freed = 0
+        freed = await self._forget_builds(plan, now)
+        if plan.to_free and freed:  # what builds had left may have been enough
+            plan = plan_image_gc(
+                self._policy, self._disk(), self._uses(used), now=now, uptime=now - self._began
+            )
         for identity in plan.old:
             freed += await self._remove(identity, "nobody has used it for long")
         found = 0
@@ -63,6 +67,20 @@ class ImageCollector:
                 f"but only found {found} bytes eligible to free.",
             )
         return freed + found
+
+    async def free_all(self) -> int:
+        """The disk is short: every image that is not in use goes, whatever its age; the bytes that came free."""
+        used = await self._images.in_use()
+        unused = [image.id for image in self._uses(used) if not (image.in_use or image.pinned)]
+        return sum([await self._remove(identity, "the disk is short") for identity in unused])
+
+    async def _forget_builds(self, plan: GcPlan, now: float) -> int:
+        """Results of build steps can be made again: they go before any image, by the same ages."""
+        ages = [self._policy.minimum_age] if plan.to_free else []
+        ages += [self._policy.maximum_age] if self._policy.maximum_age > 0 else []
+        if not ages or now - self._began <= min(ages):
+            return 0
+        return (await self._images.client.prune_cache(before=now - min(ages))).freed
 
     def _disk(self) -> Disk:
         found = os.statvfs(self._images.client.store.root)
@@ -84,14 +102,13 @@ class ImageCollector:
         return list(uses.values())
 
     async def _remove(self, identity: str, why: str) -> int:
-        """Asks again who uses it: a pod may have come meanwhile."""
-        used = await self._images.in_use()
-        if identity in used:
-            return 0
+        """The bytes that came free; 0 when a pod has come meanwhile that uses it."""
         try:
-            removed = await self._images.client.remove(identity, in_use=tuple(used))
+            removed = await self._images.remove_unused(identity)
         except ImageError as error:
             log.warning("image is not removed: %s", error, extra={"image": identity})
+            return 0
+        if removed is None:
             return 0
         names = ", ".join(removed.untagged) or identity
         log.info("removed image %s, %d bytes: %s", names, removed.freed, why)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
+from kubelite.node.priority import PRIORITY_CLASSES
 from kubelite.objects import SOURCE, rfc3339
 from state.store import Record
 
-KINDS = ("ConfigMap", "Secret", "Pod")  # in the order they are applied
+KINDS = ("ConfigMap", "Secret", "PersistentVolumeClaim", "Pod")  # in the order they are applied
 
 #: Metadata that only the node itself writes. A manifest may carry it (`kubectl get -o yaml`), it means nothing there.
 OF_THE_NODE = frozenset(
@@ -97,6 +99,12 @@ def plan(files: Iterable[ManifestState], recorded: Iterable[Record], lost: Itera
             duplicates[file] = (*duplicates.get(file, ()), problem)
         elif record is None:
             create.append((key, documents[file][key], file))
+        elif record.metadata.get("ownerReferences") and not source_of(record):  # no file's
+            pod = record.metadata["ownerReferences"][0]["name"]
+            problem = Problem(
+                f"{key[0]} {key[1]}/{key[2]} is pod {pod}'s own", field="metadata.name", kind="duplicate"
+            )
+            duplicates[file] = (*duplicates.get(file, ()), problem)
         elif not record.deleting and (wanted := merged(record.doc, documents[file][key], file)) is not None:
             if _ended(record) and wanted.get("spec") != record.doc.get("spec"):
                 renew.append(key)
@@ -154,6 +162,11 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
         if kept in old["metadata"]:
             metadata[kept] = old["metadata"][kept]
     doc = {**new, "metadata": metadata}
+    if doc["kind"] == "PersistentVolumeClaim":  # what its being bound has put there
+        of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
+        doc["spec"] = {**of_the_node, **doc["spec"]}
+    if added := old.get("spec", {}).get("ephemeralContainers"):  # no manifest has those
+        doc["spec"] = {**doc["spec"], "ephemeralContainers": added}
     if "status" in old:
         doc["status"] = old["status"]
     if doc == old:
@@ -163,12 +176,17 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     return doc
 
 
-def bound(doc: Doc, node_name: str) -> Doc:
-    """A manifest's object without what is the node's to say; a pod is this node's, as a scheduler would have it."""
+def bound(doc: Doc, node_name: str, priorities: Mapping[str, int] = MappingProxyType({})) -> Doc:
+    """A manifest's object without what is the node's to say; a pod is this node's, as a scheduler would have it, and
+    its priority is that of its class, as admission has it (K plugin/pkg/admission/priority)."""
     metadata = {key: value for key, value in doc["metadata"].items() if key not in OF_THE_NODE}
     doc = {**doc, "metadata": metadata}
     if doc["kind"] == "Pod" and node_name:
-        return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}
+        spec = {"nodeName": node_name, **doc["spec"]}
+        value = {**PRIORITY_CLASSES, **priorities}.get(spec.get("priorityClassName", ""))
+        if value is not None:
+            spec.setdefault("priority", value)
+        return {**doc, "spec": spec}
     return doc
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import IO
 
 from kubelite.api.node import Json, Progress
 from kubelite.node.local_cri import LocalCri
@@ -29,15 +32,17 @@ class NodeImages:
     client: ImageClient
 
     async def in_use(self) -> set[str]:
-        """Ids of images that containers have, that a pod is about to use, and that are mounted."""
+        """Ids of images that containers have, that a pod is about to use, and that are mounted. Nobody has had a turn
+        between the last look and the answer: a removal that is begun at once (`Turns.removal`) surprises no start."""
         used = set(mounted_images())
         for record in self.store.list("Pod"):
             used |= {c.image_id for c in (await self.cri.observe(record.uid)).containers}
-            for reference in references_of(record.doc):
-                found = self.cri.image(reference)
-                if found is not None:
-                    used.add(found.id)
-        return used
+        return used | self._named()
+
+    def _named(self) -> set[str]:
+        """Images that pods name; also of those that came while containers were looked at."""
+        names = {reference for record in self.store.list("Pod") for reference in references_of(record.doc)}
+        return {found.id for found in map(self.cri.image, names) if found is not None}
 
     def images(self) -> list[Json]:
         return [image_json(record) for record in self.client.store.list()]
@@ -88,20 +93,52 @@ class NodeImages:
             steps.append({"created": "", "createdBy": "", "comment": "", "emptyLayer": False, "size": size})
         return steps[::-1]
 
+    def spool(self) -> IO[bytes]:
+        """See `kubelite.api.node.ImagesApi`."""
+        root = self.client.store.root
+        return tempfile.TemporaryFile(dir=root if os.path.isdir(root) else os.path.dirname(root))
+
     async def remove(self, reference: str, *, force: bool) -> Json:
-        used = set(mounted_images())
-        for record in self.store.list("Pod"):
-            used |= {c.image_id for c in (await self.cri.observe(record.uid)).containers}
-        return removed_json(await self.client.remove(reference, in_use=tuple(used), force=force))
+        """Take a name away, or with an id or the last name the image. Raises ImageError (ImageInUse, …)."""
+        used = await self.in_use()
+        with self.client.turns.removal(self._going(reference) - used):
+            removed = await self.client.remove(reference, in_use=tuple(used), force=force)
+        return removed_json(removed)
+
+    async def remove_unused(self, identity: str) -> Removed | None:
+        """Remove an image with all its names; None when somebody has come to use it."""
+        used = await self.in_use()
+        if identity in used:
+            return None
+        with self.client.turns.removal([identity]):
+            return await self.client.remove(identity, in_use=tuple(used), force=True)  # with all of its names
 
     async def prune(self, *, every: bool, older: float) -> Json:
         """`older`: only those not used for so many seconds."""
         before = time.time() - older if older else None
-        return removed_json(await self.client.prune(in_use=await self.in_use(), every=every, before=before))
+        used = await self.in_use()
+        store, named = self.client.store, {r.id for r in self.client.store.list() if r.reference}
+        going = {
+            record.id
+            for record in store.list()
+            if (before is None or last_used(store, record) < before if every else record.id not in named)
+        }
+        with self.client.turns.removal(going - used):
+            return removed_json(await self.client.prune(in_use=used, every=every, before=before))
 
-    async def push(self, reference: str, target: str, progress: Progress) -> list[Json]:
-        name, digest = await self.client.push(reference, target, progress=progress)
-        size = os.stat(self.client.store.blob_path(digest)).st_size
+    def _going(self, reference: str) -> set[str]:
+        """The image that would be gone without this name; of one that has more names only the name goes."""
+        with contextlib.suppress(ImageError):
+            record, by_name = self.client.store.look_up(reference)
+            names = {r.reference for r in self.client.store.list() if r.id == record.id}
+            if len(names) == 1 or not by_name:
+                return {record.id}
+        return set()
+
+    async def push(self, reference: str, target: str, compression: Json, progress: Progress) -> list[Json]:
+        name, digest, size = await self.client.push(
+            reference, target, compression=compression, progress=progress
+        )
         return [{"reference": name, "digest": digest, "size": size}]
 
     async def save(self, references: list[str], path: str, form: str, progress: Progress) -> list[Json]:
@@ -128,14 +165,24 @@ class NodeImages:
         records = {r.id: r for r in self.client.store.list()}
         needed = {thing for r in records.values() if r.id in used for thing in _things(r)}
         sizes = {**usage["blobs"], **{f"layer:{k}": v for k, v in usage["layers"].items()}}
+        known = {thing for r in records.values() for thing in _things(r)}
+        built = {thing.replace("chain:", "layer:") for thing in usage["cache"]["needed"]} - known
         images = {
             "type": "Images",
             "total": len(records),
             "active": len([r for r in records if r in used]),
-            "size": sum(sizes.values()) + usage["ingest"],
-            "reclaimable": sum(size for thing, size in sizes.items() if thing not in needed),
+            "size": sum(size for thing, size in sizes.items() if thing not in built) + usage["ingest"],
+            "reclaimable": sum(size for thing, size in sizes.items() if thing not in needed | built),
         }
-        return [images, *await asyncio.to_thread(self._pods_usage, set(self.cri.living()))]
+        cache_size = sum(sizes.get(thing, 0) for thing in built) + sum(usage["cache"]["mounts"])
+        cache = {
+            "type": "Build Cache",
+            "total": usage["cache"]["records"] + len(usage["cache"]["mounts"]),
+            "active": 0,
+            "size": cache_size,
+            "reclaimable": cache_size,
+        }
+        return [images, *await asyncio.to_thread(self._pods_usage, set(self.cri.living())), cache]
 
     def _pods_usage(self, living: set[str]) -> list[Json]:
         containers: Json = {"type": "Containers", "total": 0, "active": 0, "size": 0, "reclaimable": 0}
@@ -155,12 +202,11 @@ class NodeImages:
 
 def references_of(pod: Json) -> set[str]:
     spec = pod.get("spec") or {}
-    return {
-        str(c["image"])
-        for key in ("initContainers", "containers")
-        for c in spec.get(key) or ()
-        if c.get("image")
-    }
+    parts = [
+        c for key in ("initContainers", "containers", "ephemeralContainers") for c in spec.get(key) or ()
+    ]
+    volumes = [v["image"].get("reference") for v in spec.get("volumes") or () if v.get("image")]
+    return {str(name) for name in [*(c.get("image") for c in parts), *volumes] if name}
 
 
 def _things(record: ImageRecord) -> Iterable[str]:

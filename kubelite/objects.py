@@ -9,6 +9,20 @@ Doc = dict[str, Any]
 
 SOURCE = "kubelite.io/source"  # annotation: the manifest file an object comes from
 
+#: Conditions of a pod that the node writes; all others are somebody else's.
+OF_THE_NODE = frozenset(
+    {
+        "ContainersReady",
+        "DisruptionTarget",
+        "Initialized",
+        "PodReadyToStartContainers",
+        "PodResizeInProgress",
+        "PodResizePending",
+        "PodScheduled",
+        "Ready",
+    }
+)
+
 
 def rfc3339(seconds: float) -> str:
     """Unix seconds as metav1.Time writes them: UTC, whole seconds, `Z`."""

@@ -5,9 +5,11 @@ What a directory means is decided by `manifest_plan.plan`, a pure function from 
 
 - `.yaml`, `.yml`, `.json`, in sub-directories too; dotfiles, `~`, `.bak`, `.swp` and the like are never read.
 - A file that does not parse or validate changes nothing: its last good version stays, also over a restart.
-- A directory that vanishes, or comes back as another and empty one (an unmounted file system), removes nothing.
+- A directory that vanishes, or comes back as another and empty one (an unmounted file system), removes nothing; nor
+  does a sub-directory that was a mounted file system and is empty now.
 - A file or document that goes removes its objects, once it has been gone for `SETTLE` seconds: editors that write anew
-  or rename leave a file missing or empty for a moment.
+  or rename leave a file missing or empty for a moment. A file that was seen to be unlinked, which only programs do that
+  make it anew at once (git, install), for `SETTLE_UNLINKED`.
 - A file that somebody still has open for writing is not read until it is closed (a lease is refused while a writer is
   there: fcntl(2), F_SETLEASE), so half a manifest is never taken for a whole one.
 - Two documents with one name: the one that runs stays, else the first by file name; the other is an error.
@@ -16,19 +18,25 @@ What a directory means is decided by `manifest_plan.plan`, a pure function from 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
-import fcntl
 import logging
 import os
 import signal
-import stat
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from watchfiles import awatch
-
+from kubelite.manifest_files import (
+    MAX_BYTES,
+    Listing,
+    being_written,
+    below,
+    identity_of,
+    list_manifests,
+    no_file,
+    readable_name,
+)
 from kubelite.manifest_plan import (
     KINDS,
     Doc,
@@ -45,21 +53,16 @@ from kubelite.manifest_plan import (
 from kubelite.objects import mark_deleting
 from kubelite.treewatch import TreeWatch
 from manifests.loader import load_text
+from runtime.identity import new_uid
 from state.errors import AlreadyExists, StoreError
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".yaml", ".yml", ".json")
-MAX_BYTES = 10 * 1024 * 1024
 SETTLE = 0.1  # seconds a document must have been gone before that counts
+SETTLE_UNLINKED = 0.03  # the same where its file was unlinked
 WRITER_POLL = 0.02  # seconds between looks at a file that is being written
 WRITER_PATIENCE = 5.0  # seconds after which it is read all the same
-
-
-def readable_name(name: str) -> bool:
-    """Whether a file of this name is a manifest. (kubelet reads all but dotfiles: a backup can win over the file.)"""
-    return not name.startswith((".", "#")) and name.endswith(SUFFIXES)
 
 
 class Sources:
@@ -71,6 +74,7 @@ class Sources:
         store: Store,
         *,
         node_name: str = "",
+        priorities: Mapping[str, int] | None = None,  # of PriorityClasses by name
         relist: float = 20.0,
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
@@ -82,19 +86,24 @@ class Sources:
         self.ready = asyncio.Event()  # set once the directory was read a first time
         self._store = store
         self._node_name = node_name
+        self._priorities = priorities or {}
         self._relist = relist
         self._uid_for = uid_for
         self._report = report
         self._applied = applied  # called with a pod's uid once what its file says of it is in the store
+        #: Called with a file and its text when that is understood.
+        self.keep: Callable[[str, str], None] = lambda _file, _text: None
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
         self._missing: dict[
             Key, float
         ] = {}  # document gone from the files -> monotonic time it was first missed
+        self._unlinked: set[str] = set()  # files seen to be unlinked that have not come back
         self._settling = False  # some of them not long enough yet to be believed
         self._writers: dict[str, float] = {}  # file being written -> monotonic time it was first seen so
-        self._lost: set[str] = set()  # sub-directories that cannot be read
+        self._lost: frozenset[str] = frozenset()  # sub-directories that are not to be believed
+        self._mounts: frozenset[str] = frozenset()  # sub-directories that are mounted file systems
         self._identity: tuple[int, int] | None = None
         self._lock = asyncio.Lock()
         # a lease that is broken at the very moment it is held sends SIGIO, whose default is to end the process
@@ -104,8 +113,9 @@ class Sources:
 
     def states(self) -> list[ManifestState]:
         """Every file, sorted by name, with duplicates among its problems."""
+        also = self._duplicates
         return [
-            replace(state, problems=(*state.problems, *self._duplicates.get(state.file, ())))
+            replace(state, problems=(*state.problems, *also[state.file])) if state.file in also else state
             for state in sorted(self._files.values(), key=lambda s: s.file)
         ]
 
@@ -145,27 +155,33 @@ class Sources:
     async def scan(self, *, settle: float = SETTLE) -> None:
         """Look at the directory and bring the store to what it says. `settle` 0 believes a missing document at once."""
         async with self._lock:
-            found = _list(self.directory)
-            if isinstance(found, OSError):
+            try:
+                found = list_manifests(self.directory)
+            except OSError as error:
                 self._fail(
-                    f"the manifests directory {self.directory} cannot be read: {os.strerror(found.errno or 0)}"
+                    f"the manifests directory {self.directory} cannot be read: {os.strerror(error.errno or 0)}"
                 )
                 return
-            identity, listed, lost = found
-            if not listed and identity != self._identity and await self._replaced(identity):
+            if not found.files and found.identity != self._identity and await self._replaced(found.identity):
                 self._fail(
                     f"the manifests directory {self.directory} is another one than before and empty (not mounted?); "
                     "nothing is removed until a manifest is in it"
                 )
                 return
-            await self._remember(identity)
-            await self._read(listed, lost)
+            lost = self._lost_of(found)
+            await self._remember(found.identity, found.mounts | (lost & self._mounts))
+            await self._read(found.files, lost)
             await self._apply(settle)
             self._unfail()
             if (
                 not self._settling
             ):  # else a pod whose manifest went while the daemon was away would be started first
                 self.ready.set()
+
+    async def rescan(self) -> None:
+        """Look now, and return when the store has what the directory says on the disk: somebody asked for it."""
+        await self.scan(settle=0)
+        await self._store.sync()
 
     def _fail(self, words: str) -> None:
         if words != self.error:
@@ -184,26 +200,41 @@ class Sources:
         has_objects = any(source_of(r).startswith(self.directory + "/") for r in self._recorded())
         return known is not None and known != identity and has_objects
 
-    async def _remember(self, identity: tuple[int, int]) -> None:
-        if identity == self._identity:
+    def _lost_of(self, found: Listing) -> frozenset[str]:
+        """Directories of which nothing is to be believed: they cannot be read, or were file systems and are mounted no
+        more. Said once."""
+        if self._identity is None and (record := self._store.get("ManifestDirectory", "", self.directory)):
+            self._mounts = frozenset(record.doc.get("mounts", ()))
+        unmounted = (self._mounts - found.mounts) & found.empty
+        for directory in sorted((found.unreadable | unmounted) - self._lost):
+            why = (
+                "is empty and no longer a mounted file system" if directory in unmounted else "cannot be read"
+            )
+            log.error("the directory %s %s: what runs from it goes on running", directory, why)
+        return found.unreadable | unmounted
+
+    async def _remember(self, identity: tuple[int, int], mounts: frozenset[str]) -> None:
+        if (identity, mounts) == (self._identity, self._mounts):
             return
         doc = {
             "metadata": {"name": self.directory, "uid": f"directory:{self.directory}"},
             "identity": list(identity),
+            "mounts": sorted(mounts),
         }
         try:
             await self._store.create("ManifestDirectory", doc)
         except AlreadyExists:
             await self._store.update("ManifestDirectory", doc)
-        self._identity = identity
+        self._identity, self._mounts = identity, mounts
 
     def _recorded(self) -> list[Record]:
         return [record for kind in KINDS for record in self._store.list(kind)]
 
-    async def _read(self, listed: Mapping[str, tuple[int, ...]], lost: set[str]) -> None:
-        """Parse what changed. `lost`: directories that could not be read; what is below them stays as it was."""
+    async def _read(self, listed: Mapping[str, tuple[int, ...]], lost: frozenset[str]) -> None:
+        """Parse what changed. `lost`: directories not to be believed; what is below them stays as it was."""
         self._lost = lost
-        for file in [f for f in self._files if f not in listed and not _below(f, lost)]:
+        self._unlinked.difference_update(listed)
+        for file in [f for f in self._files if f not in listed and not below(f, lost)]:
             del self._files[file]
         self._writers = {file: since for file, since in self._writers.items() if file in listed}
         for file, signature in sorted(listed.items()):
@@ -224,6 +255,9 @@ class Sources:
         self, file: str, signature: tuple[int, ...], known: ManifestState | None
     ) -> ManifestState | None:
         """The file's new state, or None when it must be looked at again (somebody is still writing it)."""
+        if why := no_file(signature):
+            problem = Problem(f"cannot be read: it {why}", kind="unreadable")
+            return failed(file, signature, known, (problem,), "Unreadable")
         try:
             text = self._text(file)
         except (OSError, UnicodeDecodeError) as error:
@@ -240,15 +274,17 @@ class Sources:
             return failed(file, signature, known, problems, "Invalid")
         objects: dict[Key, Doc] = {}
         for document in loaded.documents:
-            doc = bound(document.obj.to_json(), self._node_name)
+            doc = bound(document.obj.to_json(), self._node_name, self._priorities)
             objects[document.kind, document.namespace, document.name] = doc
         status = "Loaded" if objects or problems else "Empty"
+        if objects:
+            self.keep(file, text)
         return ManifestState(file, signature, objects, problems, status, self._clock())
 
     def _text(self, file: str) -> str | None:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            if _being_written(descriptor):
+            if being_written(descriptor):
                 began = self._writers.setdefault(file, time.monotonic())
                 if time.monotonic() - began < WRITER_PATIENCE:
                     self._look_again(WRITER_POLL)
@@ -269,7 +305,7 @@ class Sources:
         jobs: list[Awaitable[object]] = []
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
-            new = created(doc, file, uid=uid or str(uuid.uuid4()), now=now)
+            new = created(doc, file, uid=uid or new_uid(), now=now)
             # need not be durable: until the pod's first status, which is, it can as well be made anew from its manifest
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
         jobs.extend(self._put(self._update(key, file), file) for key, _, file in wanted.update)
@@ -302,12 +338,20 @@ class Sources:
         jobs: list[Awaitable[object]] = []
         self._settling = False
         for key, since in self._missing.items():
-            if moment - since < settle:
+            left = self._settle_time(key, settle) - (moment - since)
+            if left > 0:
                 self._settling = True
-                self._look_again(settle - (moment - since) + 0.001)
+                self._look_again(left + 0.001)
                 continue
             jobs.append(self._end(key, now))
+        if not self._settling:
+            self._unlinked.clear()
         return jobs
+
+    def _settle_time(self, key: Key, settle: float) -> float:
+        record = self._store.get(*key)
+        unlinked = record is not None and source_of(record) in self._unlinked
+        return min(settle, SETTLE_UNLINKED) if unlinked else settle
 
     def _end(self, key: Key, now: float) -> Awaitable[object]:
         uid = self._store.uid_of(*key) or ""
@@ -326,33 +370,26 @@ class Sources:
         self._again = loop.call_at(due, self._wake.set)
 
     async def _watch(self) -> None:
-        """Wake `run` at file system events. watchfiles is the watcher in charge, at an easy pace (each of its steps
-        wakes a thread, so the millisecond steps that a quick start wants would cost 17 ms of CPU a pod): it sees what
-        inotify does not (WATCHFILES_FORCE_POLLING for file systems that other machines write to), and that the
-        directory itself went. The word for local files comes from `TreeWatch`, which costs nothing meanwhile."""
+        """Wake `run` at file system events. The word for local files comes from `TreeWatch`, which costs nothing
+        meanwhile; watchfiles, which wakes a thread at each of its steps, is loaded only for what inotify does not see
+        (WATCHFILES_FORCE_POLLING, for file systems that other machines write to) or has no room for. That the
+        directory itself is another one is looked at each second."""
         while True:
-            before = _identity(self.directory)
+            before = identity_of(self.directory)
             if before is None:
                 await asyncio.sleep(1.0)
                 self._wake.set()
                 continue
             quick = self._quick_watch()
-            polling = bool(os.environ.get("WATCHFILES_FORCE_POLLING"))
             self._wake.set()  # what changed before the watch was there
             try:
-                async for changes in awatch(
-                    self.directory,
-                    step=500,
-                    debounce=1000,
-                    rust_timeout=1000,
-                    yield_on_timeout=True,
-                    recursive=True,
-                    watch_filter=None,
-                ):
-                    if changes and (quick is None or polling):
-                        self._wake.set()
-                    if _identity(self.directory) != before or (quick is not None and quick.gone.is_set()):
-                        break
+                if quick is not None and not os.environ.get("WATCHFILES_FORCE_POLLING"):
+                    while not quick.gone.is_set() and identity_of(self.directory) == before:
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(1.0):
+                                await quick.gone.wait()
+                else:
+                    await self._watch_slowly(before, quick)
             except (OSError, RuntimeError) as error:
                 log.warning("watching %s failed, looking once a second: %s", self.directory, error)
                 await asyncio.sleep(1.0)
@@ -361,75 +398,32 @@ class Sources:
                     quick.close()
             self._wake.set()
 
+    async def _watch_slowly(self, before: tuple[int, int], quick: TreeWatch | None) -> None:
+        """Until the directory is another one."""
+        from watchfiles import awatch
+
+        changed = awatch(
+            self.directory,
+            step=500,
+            debounce=1000,
+            rust_timeout=1000,
+            yield_on_timeout=True,
+            watch_filter=None,
+        )
+        async for changes in changed:
+            if changes:
+                self._wake.set()
+            if identity_of(self.directory) != before or (quick is not None and quick.gone.is_set()):
+                break
+
     def _quick_watch(self) -> TreeWatch | None:
         """None when the user's inotify limits are used up: changes are then seen a second later."""
         try:
-            return TreeWatch(self.directory, readable_name, self._wake.set)
+            return TreeWatch(self.directory, readable_name, self._wake.set, self._unlinked.add)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 log.warning("%s is watched slowly: %s", self.directory, error)
             return None
-
-
-def _list(directory: str) -> tuple[tuple[int, int], dict[str, tuple[int, ...]], set[str]] | OSError:
-    """The directory's identity, its manifest files with what tells a changed one, and sub-directories that fail."""
-    files: dict[str, tuple[int, ...]] = {}
-    lost: set[str] = set()
-    try:
-        top = os.stat(directory)
-        _walk(directory, files, lost, top=True)
-    except OSError as error:
-        return error
-    return (top.st_dev, top.st_ino), files, lost
-
-
-def _walk(directory: str, files: dict[str, tuple[int, ...]], lost: set[str], *, top: bool = False) -> None:
-    try:
-        entries = sorted(os.scandir(directory), key=lambda e: e.name)
-    except OSError:
-        if top:
-            raise
-        lost.add(directory)
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            _walk(entry.path, files, lost)
-        elif readable_name(entry.name):
-            if (path := os.fsencode(entry.path).decode(errors="replace")) != entry.path:
-                files[path] = ()  # a name that nothing can be recorded under: reported when it is read
-                continue
-            try:
-                found = entry.stat()
-            except OSError:
-                files[entry.path] = ()  # a dangling link: reported when it is read
-                continue
-            if stat.S_ISREG(found.st_mode):
-                files[entry.path] = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _below(file: str, directories: set[str]) -> bool:
-    return any(file.startswith(directory + "/") for directory in directories)
-
-
-def _identity(directory: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(directory)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _being_written(descriptor: int) -> bool:
-    """Whether anybody has the file open for writing: a read lease is then refused with EAGAIN. File systems without
-    leases say something else, and are believed to be quiet."""
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
 
 
 def _words(error: OSError) -> str:

@@ -1,6 +1,7 @@
 """A directory and all below it watched by inotify(7) on the event loop: nothing runs while nothing changes.
 
-Only what could matter wakes anybody: names that the caller wants, and directories. What cannot be told apart (a queue
+Only what could matter wakes anybody: names that the caller wants, directories, and links that are swapped behind them
+(`..data`). What cannot be told apart (a queue
 that overflowed, a directory that moved) counts as a change; whoever is woken looks at everything anyway.
 """
 
@@ -32,14 +33,22 @@ _READ = 64 * 1024
 
 class TreeWatch:
     """Watches from its making until `close()`. `on_change()` is called after changes to files whose name `wanted`
-    takes and to directories; `gone` is set once the top itself was removed, moved or unmounted: make a new watch.
+    takes and to directories, `on_unlink(path)` before it for each such file that was unlinked (to be renamed away, as
+    editors do it, is not that); `gone` is set once the top itself was removed, moved or unmounted: make a new watch.
 
     OSError when the top cannot be watched (ENOENT; ENOSPC, EMFILE: the user's limits in /proc/sys/fs/inotify)."""
 
-    def __init__(self, top: str, wanted: Callable[[str], bool], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        top: str,
+        wanted: Callable[[str], bool],
+        on_change: Callable[[], None],
+        on_unlink: Callable[[str], None] = lambda _path: None,
+    ) -> None:
         self.gone = asyncio.Event()
         self._wanted = wanted
         self._on_change = on_change
+        self._on_unlink = on_unlink
         self._paths: dict[int, str] = {}  # watch descriptor → directory
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -100,7 +109,10 @@ class TreeWatch:
             self._paths.pop(wd, None)
             return True
         if not mask & _IN_ISDIR:
-            return self._wanted(name)
+            if mask & _IN_DELETE and self._wanted(name) and (parent := self._paths.get(wd)):
+                self._on_unlink(f"{parent}/{name}")
+            # a volume of a ConfigMap (or what writes as its writer does): all its files change with the link `..data`
+            return self._wanted(name) or (name.startswith("..") and bool(mask & _IN_MOVED))
         if name.startswith("."):
             return False
         if mask & (_IN_CREATE | _IN_MOVED) and (parent := self._paths.get(wd)):

@@ -68,6 +68,7 @@ async def relist(agent: Agent, queue: WorkQueue[str]) -> None:
             for sentence in await agent.network.repair():
                 log.warning("network mended: %s", sentence)
             await agent.events.expire()
+            await agent.past.prune(seconds=agent.settings.history_time, size=agent.settings.history_size)
         except (RuntimeFault, StoreError, OSError) as error:  # a full disk, say: the next round may go better
             log.error("the node is not in order: %s", error)
 
@@ -80,3 +81,8 @@ def writable_layers(cri: LocalCri) -> dict[str, str]:
         for container in record.containers
         if container["status"] == "running"
     }
+
+
+def measured_directories(agent: Agent) -> dict[str, str]:
+    """What is measured in the background: writable layers with their cgroups, volumes with none."""
+    return {**writable_layers(agent.cri), **dict.fromkeys((volume.path for volume in agent.volumes()), "")}

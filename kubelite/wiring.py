@@ -17,26 +17,36 @@ from typing import TypeAlias
 from kubelite.agent import Agent
 from kubelite.api.app import create_app
 from kubelite.api.server import serve_unix
+from kubelite.claims import Claims
+from kubelite.evictor import Evictor
 from kubelite.image_collector import ImageCollector
 from kubelite.manifest_plan import ManifestState
-from kubelite.node.config import node_config
+from kubelite.node.capacity import parse_thresholds
+from kubelite.node.config import NodeConfig, node_config
 from kubelite.node.image_gc import ImageGcPolicy
 from kubelite.node.local_cri import LocalCri
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node.warm import warm_up
+from kubelite.node_past import NodePast
 from kubelite.objects import reference
+from kubelite.oom_watch import OomWatch
+from kubelite.past import decision_entry, entry_of
 from kubelite.settings import Settings
 from kubelite.sources import Sources
 from kubelite.telemetry.diskusage import DiskUsage
 from kubelite.telemetry.events import EventRecorder
+from kubelite.telemetry.looplag import LoopLag
 from kubelite.telemetry.meters import Meters
+from kubelite.telemetry.otlp import trace_id
 from kubelite.telemetry.server import serve_metrics
 from kubelite.telemetry.trace import Tracer
-from kubelite.upkeep import bury_orphans, relist, writable_layers
+from kubelite.tiers import Tiers
+from kubelite.upkeep import bury_orphans, measured_directories, relist
 from kubelite.workqueue import WorkQueue
+from runtime.build import leftovers
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
-from runtime.shim.client import Forkserver
+from runtime.shim.forkserver_client import Forkserver
 from runtime.shim.protocol import SandboxRecord
 from state.store import Store
 
@@ -52,30 +62,24 @@ Launch: TypeAlias = "asyncio.Future[tuple[Forkserver | BaseException, NetworkCli
 async def running(settings: Settings, launch: Launch, started: float) -> AsyncIterator[Agent]:
     """The node, from its state file to its API, as long as the block lasts. `started`: Unix seconds."""
     async with contextlib.AsyncExitStack() as stack:
-        store = Store.open(f"{settings.root}/state.db")
+        store = _open_store(settings)
         stack.push_async_callback(store.close)
-        if store.set_aside:
-            log.error(
-                "the state file was damaged and is set aside; starting anew from manifests and what runs",
-                extra={"kept": store.set_aside},
-            )
         events = EventRecorder(store, settings.node_name)
         stack.push_async_callback(events.flush)
         meters = Meters()
         tracer = Tracer(meters.step)
+        meters.trace_of = lambda uid: trace_id(uid, begin) if (begin := tracer.begin(uid)) is not None else ""
         config = node_config(settings)
         warm_up(config)
         forkserver, network = _launched(await launch)
-        images = ImageClient(
-            f"{settings.root}/images",
-            parallel=1 if settings.serialize_image_pulls else settings.max_parallel_pulls,
-            auth_file=f"{settings.root}/auth.json",
-        )
+        images = _image_client(settings)
         stack.push_async_callback(images.close)
         cri = LocalCri(settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer)
         stack.push_async_callback(cri.close)
         living = await cri.adopt()
         log.info("adopted %d pods", len(living))
+        for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
+            log.info("removed cgroup %s of a build that was killed", path)
         unclaimed = _unclaimed(store, living)
         worker = PodWorker(store, cri, events, config)
         worker.prober.tried = meters.probes.tried
@@ -86,49 +90,88 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         cri.on_change = queue.add
         cri.warn = lambda uid, message: _say_degraded(store, events, uid, message)
 
-        def applied(uid: str, state: ManifestState) -> None:
-            unclaimed.pop(uid, None)
-            _trace_manifest(tracer, uid, state, started=started)
-
         first = store.get("ManifestDirectory", "", settings.manifests) is None
-        sources = Sources(
-            settings.manifests,
-            store,
-            node_name=settings.node_name,
-            relist=settings.relist_seconds,
-            uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
-            report=lambda state: _say_problems(events, state),
-            applied=applied,
-        )
-        disk_usage = DiskUsage(lambda: writable_layers(cri))
+        sources = _sources(settings, store, events, tracer, unclaimed, started=started)
+        past = NodePast(store, settings.manifests, sources.rescan)
+        if settings.history_time and settings.history_size:
+            store.historian, sources.keep = entry_of, past.keep
+            worker.decided = lambda decided: store.note(decision_entry(decided))
+        disk_usage = DiskUsage(lambda: measured_directories(agent))
         agent = Agent(
-            settings,
-            store,
-            cri,
-            worker,
-            sources,
-            network,
-            images,
-            events,
-            tracer,
-            started,
-            queue,
-            disk_usage,
-            meters,
-        )
+            settings, store, cri, worker, sources, network, images,
+            events, tracer, started, queue, disk_usage, past, meters,
+        )  # fmt: skip
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
         _background(stack, sources.run(), "sources")
         await sources.ready.wait()  # no pod is started from what its manifest said before the daemon was away
-        _background(stack, _dispatch(agent), "dispatch")
-        for kind in ("ConfigMap", "Secret"):
-            _background(stack, _dispatch_content(store, worker, kind), f"dispatch-{kind}")
+        _standing_jobs(agent, config, stack)
         _background(stack, bury_orphans(agent, unclaimed, first=first), "orphans")
-        _background(stack, relist(agent, queue), "relist")
-        _background(stack, disk_usage.run(), "disk-usage")
-        _background(stack, _collector(agent).run(), "image-gc")
         await _start_servers(agent, stack)
         yield agent
+
+
+def _sources(
+    settings: Settings,
+    store: Store,
+    events: EventRecorder,
+    tracer: Tracer,
+    unclaimed: dict[str, tuple[str, str]],
+    *,
+    started: float,
+) -> Sources:
+    """`unclaimed`: uid → namespace and name of pods that run and are in no record: their manifests get them back."""
+
+    def applied(uid: str, state: ManifestState) -> None:
+        unclaimed.pop(uid, None)
+        _trace_manifest(tracer, uid, state, started=started)
+
+    return Sources(
+        settings.manifests,
+        store,
+        node_name=settings.node_name,
+        priorities=settings.priority_classes,
+        relist=settings.relist_seconds,
+        uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
+        report=lambda state: _say_problems(events, state),
+        applied=applied,
+    )
+
+
+def _open_store(settings: Settings) -> Store:
+    store = Store.open(f"{settings.root}/state.db")
+    if store.set_aside:
+        log.error(
+            "the state file was damaged and is set aside; starting anew from manifests and what runs",
+            extra={"kept": store.set_aside},
+        )
+    return store
+
+
+def _image_client(settings: Settings) -> ImageClient:
+    return ImageClient(
+        f"{settings.root}/images",
+        parallel=1 if settings.serialize_image_pulls else settings.max_parallel_pulls,
+        rate=settings.registry_pull_qps,
+        burst=settings.registry_burst,
+        auth_file=f"{settings.root}/auth.json",
+    )
+
+
+def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExitStack) -> None:
+    """What goes on for as long as the node does."""
+    store, settings = agent.store, agent.settings
+    claims = Claims(store, config, agent.events, settings.volume_reclaim_policy)
+    agent.worker.provide = claims.provide
+    _background(stack, _dispatch(agent), "dispatch")
+    _background(stack, claims.run(), "claims")
+    for kind in ("ConfigMap", "Secret", "PersistentVolumeClaim"):
+        _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
+    _background(stack, relist(agent, agent.queue), "relist")
+    _keep_room(agent, stack)
+    lag = LoopLag(agent.meters.loop_lag.observe)
+    lag.start()
+    stack.callback(lag.close)
 
 
 def _launched(
@@ -142,8 +185,28 @@ def _launched(
     return forkserver, network
 
 
+def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
+    """Watch what the machine has left, and who paid for it when there was nothing."""
+    oom = OomWatch(agent)
+    oom.start()
+    stack.callback(oom.close)
+    _background(stack, agent.disk_usage.run(), "disk-usage")
+    collector = _collector(agent)
+    _background(stack, collector.run(), "image-gc")
+    thresholds, config = parse_thresholds(agent.settings.eviction_hard), agent.worker.config
+    below = sum(t.value(config.memory_bytes) for t in thresholds if t.signal == "memory.available")
+    tiers = Tiers(config, agent.worker.placing.claims, evicted_below=below)
+    agent.worker.placing.on_claims = tiers.changed
+    tiers.changed()  # what was placed before now
+    _background(stack, tiers.run(), "tiers")
+    if thresholds:
+        _background(stack, Evictor(agent, collector, thresholds).run(), "eviction")
+
+
 async def _start_servers(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
     settings = agent.settings
+    if settings.otlp_endpoint:
+        _export_traces(agent, stack)
     _background(stack, serve_unix(create_app(agent), settings.socket), "api")
     if settings.listen:
         host, _, port = settings.listen.rpartition(":")
@@ -202,6 +265,21 @@ def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: 
             tracer.mark(uid, "manifest changed", at=state.changed_at, detail=name)
         tracer.mark(uid, "manifest read", at=state.loaded_at, detail=name)
     tracer.mark(uid, "recorded")
+
+
+def _export_traces(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
+    from kubelite.telemetry.otlp import Exporter
+
+    def look(uid: str) -> tuple[dict[str, str], list[dict[str, object]]] | None:
+        record = agent.store.get_uid(uid)
+        if record is None:
+            return None
+        pod = {"namespace": record.namespace, "name": record.name, "uid": uid}
+        return pod, agent.tracer.steps(uid)
+
+    exporter = Exporter(agent.settings.otlp_endpoint, agent.node_name, look)
+    agent.tracer.started = exporter.started
+    _background(stack, exporter.run(), "otlp")
 
 
 def _collector(agent: Agent) -> ImageCollector:

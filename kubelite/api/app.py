@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kubelite.api import images, kube, own
+from kubelite.api import build, conditions, ephemeral, images, kube, own, past
 from kubelite.api.errors import ApiError, from_exception, status
 from kubelite.api.node import NodeApi
 from runtime.errors import RuntimeFault
@@ -29,7 +29,15 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 def create_app(node: NodeApi) -> Starlette:
     """The whole API over this node."""
     app = Starlette(
-        routes=[*images.routes(), *own.routes(), *kube.routes()],
+        routes=[
+            *build.routes(),
+            *conditions.routes(),
+            *ephemeral.routes(),
+            *images.routes(),
+            *own.routes(),
+            *past.routes(),
+            *kube.routes(),
+        ],
         exception_handlers={
             ApiError: _on_error,
             RuntimeFault: _on_error,

@@ -24,8 +24,11 @@ async def history(request: Request) -> Response:
 async def push(request: Request) -> Response:
     wanted = await json_body(request)
     reference, target = _text(wanted, "reference"), _text(wanted, "target", optional=True)
-    images = node_of(request).images_api
-    return progress_stream(lambda progress: images.push(reference, target, progress))
+    form, level = wanted.get("compressionFormat") or "gzip", wanted.get("compressionLevel") or 0
+    if not isinstance(form, str) or not isinstance(level, int):
+        raise bad_request("compressionFormat is a name, compressionLevel a number")
+    images, how = node_of(request).images_api, {"form": form, "level": level}
+    return progress_stream(lambda progress: images.push(reference, target, how, progress))
 
 
 async def save(request: Request) -> Response:

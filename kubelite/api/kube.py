@@ -36,6 +36,7 @@ from kubelite.api.resources import (
 from kubelite.api.selectors import Selector, matches_fields, parse_fields
 from kubelite.api.stream import Stream
 from kubelite.api.watch import WatchRequest, open_watch
+from kubelite.node.node_facts import NotForPeople
 from runtime.errors import RuntimeFault, StartError
 
 Json = dict[str, Any]
@@ -63,7 +64,7 @@ def _flag(connection: HTTPConnection, name: str) -> bool:
     return connection.query_params.get(name) in _TRUE
 
 
-def _number(request: Request, name: str, *, least: int = 0) -> int | None:
+def number_of(request: Request, name: str, *, least: int = 0) -> int | None:
     text = request.query_params.get(name)
     if text is None or text == "":
         return None
@@ -113,11 +114,32 @@ async def list_or_watch(request: Request) -> Response:
     selects = _selector(request, resource)
     await _settled(node, resource)
     version = node.store.resource_version
-    items = [doc for doc in read_list(node, resource, namespace) if selects(doc)]
+    at = _moment(request, resource)
+    found = read_list(node, resource, namespace) if at is None else await _then(node, namespace, at)
+    items = [doc for doc in found if selects(doc)]
     as_table = table_version(request.headers.get("accept", ""))
     if as_table is None:
         return JSONResponse(list_document(resource, items, version))
-    return JSONResponse(_table(request, resource, items, version, as_table))
+    return JSONResponse(_table(request, resource, items, version, as_table, now=at))
+
+
+def _moment(request: Request, resource: Resource) -> float | None:
+    """Our own query parameter `at`, an RFC 3339 time: the pods as they were then. Raises BadRequest."""
+    text = request.query_params.get("at", "")
+    if not text:
+        return None
+    if resource.kind != "Pod":
+        raise bad_request(f"only pods have a past that is kept, not {resource.plural}")
+    found = parse_time(text)
+    if found is None:
+        raise bad_request(f"at {text!r} is not an RFC 3339 time")
+    return found
+
+
+async def _then(node: NodeApi, namespace: str | None, at: float) -> list[Json]:
+    docs = await node.past.pods_at(at)
+    pods = RESOURCES["pods"]
+    return [complete(pods, doc) for doc in docs if namespace in (None, doc["metadata"].get("namespace", ""))]
 
 
 async def _settled(node: NodeApi, resource: Resource) -> None:
@@ -126,12 +148,20 @@ async def _settled(node: NodeApi, resource: Resource) -> None:
         await node.events_settled()
 
 
-def _table(request: Request, resource: Resource, items: list[Json], version: int, api_version: str) -> Json:
+def _table(
+    request: Request,
+    resource: Resource,
+    items: list[Json],
+    version: int,
+    api_version: str,
+    *,
+    now: float | None = None,
+) -> Json:
     include = request.query_params.get("includeObject", "Metadata")
     return table(
         resource.kind,
         items,
-        now=time.time(),
+        now=time.time() if now is None else now,
         resource_version=version,
         include=include,
         api_version=api_version,
@@ -143,9 +173,9 @@ def _watch(
 ) -> Response:
     if not resource.stored:
         raise ApiError("MethodNotAllowed", f"{resource.plural} cannot be watched: this node makes them up")
-    since = _number(request, "resourceVersion")
+    since = number_of(request, "resourceVersion")
     initial = _flag(request, "sendInitialEvents") or not since
-    timeout = _number(request, "timeoutSeconds")
+    timeout = number_of(request, "timeoutSeconds")
     as_table = table_version(request.headers.get("accept", ""))
 
     def render(doc: Json) -> Json:
@@ -174,14 +204,19 @@ async def get_one(request: Request) -> Response:
     if _flag(request, "watch"):
         return _watch(request, node, resource, namespace or None, name=name)
     await _settled(node, resource)
-    doc = read_one(node, resource, namespace, name)
+    at = _moment(request, resource)
+    if at is None:
+        doc = read_one(node, resource, namespace, name)
+    else:
+        then = await _then(node, namespace, at)
+        doc = next((found for found in then if found["metadata"]["name"] == name), None)
     if doc is None:
         raise not_found(resource.plural, name)
     as_table = table_version(request.headers.get("accept", ""))
     if as_table is None:
         return JSONResponse(doc)
     version = int(doc["metadata"].get("resourceVersion") or node.store.resource_version)
-    return JSONResponse(_table(request, resource, [doc], version, as_table))
+    return JSONResponse(_table(request, resource, [doc], version, as_table, now=at))
 
 
 def _pod(connection: HTTPConnection) -> Json:
@@ -200,7 +235,7 @@ async def pod_log(request: Request) -> Response:
     pod = _pod(request)
     container = pick_container(pod, request.query_params.get("container", ""))
     since = None
-    if (seconds := _number(request, "sinceSeconds", least=1)) is not None:
+    if (seconds := number_of(request, "sinceSeconds", least=1)) is not None:
         since = time.time() - seconds
     if since_time := request.query_params.get("sinceTime"):
         if seconds is not None:
@@ -210,10 +245,10 @@ async def pod_log(request: Request) -> Response:
             raise bad_request(f"sinceTime {since_time!r} is not an RFC 3339 time")
     query = LogQuery(
         follow=_flag(request, "follow"),
-        tail=_number(request, "tailLines"),
+        tail=number_of(request, "tailLines"),
         since=since,
         timestamps=_flag(request, "timestamps"),
-        limit=_number(request, "limitBytes", least=1),
+        limit=number_of(request, "limitBytes", least=1),
     )
     log = open_log(node_of(request), pod, container, query, previous=_flag(request, "previous"))
     return Stream(log, media_type="text/plain")
@@ -302,7 +337,7 @@ async def _delete_options(request: Request) -> Json:
         raise bad_request(f"the body is not a DeleteOptions document: {error}") from error
     if not isinstance(options, dict):
         raise bad_request("the body is not a DeleteOptions document")
-    if (grace := _number(request, "gracePeriodSeconds")) is not None:
+    if (grace := number_of(request, "gracePeriodSeconds")) is not None:
         options["gracePeriodSeconds"] = grace
     grace = options.get("gracePeriodSeconds")
     if grace is not None and (not isinstance(grace, int) or grace < 0):
@@ -318,15 +353,41 @@ async def write_refused(request: Request) -> Response:
     )
 
 
+async def patch_node(request: Request) -> Response:
+    """`kubectl label|annotate|taint|cordon`: what may be said of the node. Both patch kinds mean the same here: lists
+    that may be patched are replaced whole, as their type says (atomic)."""
+    node, name = node_of(request), request.path_params["name"]
+    if name != node.node_name:
+        raise not_found("nodes", name)
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if kind not in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
+        raise ApiError(
+            "UnsupportedMediaType", f"a node is changed by a merge patch, not by {kind or 'nothing'}"
+        )
+    try:
+        patch = json.loads(await request.body())
+    except ValueError as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(patch, dict):
+        raise bad_request("the body is not a JSON object")
+    if request.query_params.get("dryRun"):
+        return JSONResponse(node.node())
+    try:
+        return JSONResponse(await node.patch_node(patch))
+    except NotForPeople as error:
+        raise ApiError("Forbidden", f'nodes "{name}" is forbidden: {error}') from error
+
+
 def version_document() -> Json:
     """/version: the Kubernetes release whose shapes are served, with our own after a plus."""
     import platform
-    from importlib.metadata import version
+
+    from kubelite.version import version
 
     return {
         "major": "1",
         "minor": "32",
-        "gitVersion": f"v1.32.0+kubelite-{version('kubelite')}",
+        "gitVersion": f"v1.32.0+kubelite-{version()}",
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
@@ -364,6 +425,7 @@ def routes() -> list[BaseRoute]:
         Route(one, write_refused, methods=write),
         Route("/api/v1/{resource}", list_or_watch),
         Route("/api/v1/{resource}", write_refused, methods=[*write, "DELETE"]),
+        Route("/api/v1/nodes/{name}", patch_node, methods=["PATCH"]),
         Route("/api/v1/{resource}/{name}", get_one),
         Route("/api/v1/{resource}/{name}", delete_one, methods=["DELETE"]),
         Route("/api/v1/{resource}/{name}", write_refused, methods=write),

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NotRequired, Protocol, TypedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import IO, Any, Literal, NotRequired, Protocol, TypedDict
 
 Json = dict[str, Any]
 Progress = Callable[[Json], None]
@@ -43,7 +43,8 @@ class WatchLike(Protocol):
     """A subscription to changes; always left by `close()`."""
 
     async def next(self, timeout: float | None = None) -> ChangeLike | None:
-        """The next change, or None when `timeout` seconds passed or the watch was closed."""
+        """The next change, or None when `timeout` seconds passed or the watch was closed. An error whose `reason` is
+        "Expired" when too many wait to be fetched."""
         ...
 
     def close(self) -> None: ...
@@ -59,7 +60,9 @@ class StoreView(Protocol):
     def resource_version(self) -> int: ...
     def get(self, kind: str, namespace: str, name: str) -> RecordLike | None: ...
     def list(self, kind: str, namespace: str | None = None) -> Sequence[RecordLike]: ...
-    def watch(self, kind: str | None = None, since: int | None = None) -> WatchLike: ...
+    def watch(
+        self, kind: str | None = None, since: int | None = None, limit: int | None = None
+    ) -> WatchLike: ...
 
 
 class ManifestProblem(TypedDict):
@@ -134,7 +137,14 @@ class ImagesApi(Protocol):
 
     def inspect(self, text: str) -> Json: ...
     def history(self, text: str) -> list[Json]: ...
-    async def push(self, reference: str, target: str, progress: Progress) -> list[Json]: ...
+    def spool(self) -> IO[bytes]:
+        """A file without a name on the image store's file system, for an archive that comes over the wire: whatever
+        ends the daemon frees its room."""
+        ...
+
+    async def push(
+        self, reference: str, target: str, compression: Json, progress: Progress
+    ) -> list[Json]: ...
     async def save(self, references: list[str], path: str, form: str, progress: Progress) -> list[Json]: ...
     async def tag(self, reference: str, target: str) -> Json: ...
     async def prune(self, *, every: bool, older: float) -> Json:
@@ -144,6 +154,48 @@ class ImagesApi(Protocol):
     async def repair(self, *, deep: bool) -> list[str]: ...
     async def disk_usage(self) -> list[Json]:
         """[{"type", "total", "active", "size", "reclaimable"}], bytes."""
+        ...
+
+
+class RevisionLike(Protocol):
+    """A version of a manifest file (state.history.Revision): `at` in Unix seconds."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def text(self) -> str: ...
+
+
+class PastApi(Protocol):
+    """What was. Raises ApiError: NotFound, Expired for what is not known any more."""
+
+    async def history(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
+        """{"pod", "since": known since, "entries": [{"time", "uid", "what", "reason", "message"}]}, oldest first."""
+        ...
+
+    async def pods_at(self, at: float) -> list[Json]:
+        """Every pod as it was at `at` (Unix seconds)."""
+        ...
+
+    async def revisions(self, ref: Json) -> tuple[str, Sequence[RevisionLike]]:
+        """The manifest file with an object (or {"file"}) and its versions, oldest first."""
+        ...
+
+    async def roll_back(self, ref: Json, *, number: int | None, dry_run: bool) -> Json:
+        """Write a version back: {"file", "from", "to", "revision", "diff"}."""
+
+
+class BuildsApi(Protocol):
+    """What a build asks of the node it runs on."""
+
+    def about(self) -> Json:
+        """{"images": the store's directory, "cgroupParent"}"""
+        ...
+
+    def attach(self, pid: int) -> AsyncGenerator[Json, None]:
+        """{"address"} once the process's network namespace is in the pods' network; until it is closed."""
         ...
 
 
@@ -161,6 +213,11 @@ class NodeApi(Protocol):
 
     def node(self) -> Json:
         """The one v1 Node: metadata, status.{addresses, capacity, allocatable, nodeInfo, conditions}."""
+        ...
+
+    async def patch_node(self, patch: Json) -> Json:
+        """Change its labels, annotations, taints, unschedulable by a merge patch; the new document. Raises NotForPeople
+        for anything else."""
         ...
 
     def ready(self) -> tuple[bool, str]:
@@ -181,6 +238,9 @@ class NodeApi(Protocol):
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
         """What applying these documents would do, before it does; text is already validated."""
         ...
+
+    @property
+    def past(self) -> PastApi: ...
 
     # pods
     async def why(self, namespace: str, name: str) -> Why | None: ...
@@ -209,6 +269,18 @@ class NodeApi(Protocol):
         program cannot be executed."""
         ...
 
+    async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
+        """A running container's own output from now on, and its stdin. StateError when it does not run or has none."""
+        ...
+
+    async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
+        """The pod with these ephemeral containers, which only get more. InvalidObject; None = no such pod."""
+        ...
+
+    async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
+        """The pod's document as `change` makes it; None = no such pod."""
+        ...
+
     async def trace(self, namespace: str, name: str) -> Json | None:
         """The start of a pod step by step: {"pod", "uid", "steps": [{"at": unix seconds, "step", "container"?,
         "detail"?, "took"?: seconds}]}."""
@@ -216,6 +288,10 @@ class NodeApi(Protocol):
 
     async def inspect(self, ref: str) -> Json | None:
         """Everything known of a container id (prefix), "namespace/pod" or pod, or image reference."""
+        ...
+
+    async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
+        """What runs in a container now (kubelite.telemetry.processes); None when it does not run."""
         ...
 
     def stats(self) -> Json: ...
@@ -237,7 +313,10 @@ class NodeApi(Protocol):
         """Forget it ("" = every one); False when there was none."""
         ...
 
-    async def load(self, path: str, progress: Progress) -> list[Json]: ...
+    async def load(self, path: str, progress: Progress, *, shown: str = "") -> list[Json]:
+        """`shown`: what errors call the archive."""
+        ...
+
     async def pack(self, request: Json) -> Json:
         """{"programs": [path or name], "reference", "files": ["HOST[:IMAGE]"], "entrypoint"?, "cmd"?, "env": [],
         "workdir", "user"}: what `runtime.images.client.ImageClient.pack` takes."""
@@ -245,6 +324,9 @@ class NodeApi(Protocol):
 
     @property
     def images_api(self) -> ImagesApi: ...
+
+    @property
+    def builds_api(self) -> BuildsApi: ...
 
     async def remove_image(self, reference: str, *, force: bool = False) -> Json | None:
         """{"untagged": […], "deleted": […], "freed": bytes}; ImageError ImageInUse while a container uses it."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from typing import IO, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -18,9 +17,12 @@ from kubelite.api.errors import ApiError, bad_request, from_exception, not_found
 from kubelite.api.kube import node_of
 from kubelite.api.node import NodeApi, Progress
 from kubelite.api.stream import Stream
+from runtime.images.disk import disk_error
 
 Json = dict[str, Any]
 
+#: Events that wait for a client who does not read; further ones are left out, the answer never is.
+PROGRESS = 4096
 MAX_MANIFEST = 10 << 20  # bytes: as much as the directory's source reads of a file
 
 
@@ -64,6 +66,14 @@ async def stats(request: Request) -> Response:
 
 async def usage(request: Request) -> Response:
     return JSONResponse(await node_of(request).usage())
+
+
+async def processes(request: Request) -> Response:
+    namespace, pod, container = (request.path_params[key] for key in ("namespace", "pod", "container"))
+    found = await node_of(request).processes(namespace, pod, container)
+    if found is None:
+        raise ApiError("NotFound", f'container "{container}" of pod "{pod}" does not run')
+    return JSONResponse({"processes": found})
 
 
 async def healthz(_: Request) -> Response:
@@ -200,19 +210,32 @@ async def load_image(request: Request) -> Response:
         if not isinstance(path, str) or not os.path.isabs(path):
             raise bad_request('load needs {"path": an absolute path}')
         return progress_stream(lambda progress: node.load(path, progress))
-    spool = tempfile.NamedTemporaryFile(prefix="kubelite-load-", suffix=".tar")  # noqa: SIM115 - closed below
+    spool = node.images_api.spool()
     try:
-        async for chunk in request.stream():
-            spool.write(chunk)
-        spool.flush()
+        await _spooled(request, spool)
     except BaseException:
         spool.close()
         raise
 
     async def load(progress: Progress) -> list[Json]:
-        return await node.load(spool.name, progress)
+        return await node.load(f"/proc/{os.getpid()}/fd/{spool.fileno()}", progress, shown="standard input")
 
     return progress_stream(load, on_close=spool.close)
+
+
+async def _spooled(request: Request, spool: IO[bytes]) -> None:
+    """The body as a file. What has no room is read to its end all the same: only then does its sender read why."""
+    full: OSError | None = None
+    async for chunk in request.stream():
+        try:
+            if full is None:
+                spool.write(chunk)
+                spool.flush()
+        except OSError as error:
+            os.ftruncate(spool.fileno(), 0)
+            full = error
+    if full is not None:
+        raise ApiError("ErrImageLoad", f"cannot load standard input: {disk_error(full)}") from full
 
 
 async def pack_image(request: Request) -> Response:
@@ -249,12 +272,14 @@ async def _progress_lines(work: Callable[[Progress], Awaitable[list[Json]]]) -> 
     A client that leaves ends the work."""
     queue: asyncio.Queue[Json | None] = asyncio.Queue()
 
+    def tell(event: Json) -> None:
+        # the images come with the answer: the work's own last word would be a second one
+        if event.get("event") != "done" and queue.qsize() < PROGRESS:
+            queue.put_nowait(event)
+
     async def run() -> Json:
         try:
-            # the images come with the answer: the work's own last word would be a second one
-            found = await work(
-                lambda event: None if event.get("event") == "done" else queue.put_nowait(event)
-            )
+            found = await work(tell)
             return {"event": "done", "images": found}
         except Exception as error:  # noqa: BLE001 - told to the client as the stream's last line
             return {"event": "error", "status": status(from_exception(error))}
@@ -287,6 +312,7 @@ def routes() -> list[BaseRoute]:
         Route(f"{own}/doctor", doctor),
         Route(f"{own}/stats", stats),
         Route(f"{own}/usage", usage),
+        Route(f"{own}/processes/{{namespace}}/{{pod}}/{{container}}", processes),
         Route(f"{own}/apply", apply_manifest, methods=["POST"]),
         Route(f"{own}/remove", remove_manifest, methods=["POST"]),
         Route(f"{own}/diff", diff, methods=["POST"]),

@@ -54,6 +54,17 @@ EVENT_COLUMNS = (
 )
 CONFIG_MAP_COLUMNS = (_NAME, Column("Data", "integer"), _AGE)
 SECRET_COLUMNS = (_NAME, Column("Type"), Column("Data", "integer"), _AGE)
+CLAIM_COLUMNS = (
+    _NAME,
+    Column("Status"),
+    Column("Volume"),
+    Column("Capacity"),
+    Column("Access Modes"),
+    Column("StorageClass"),
+    Column("VolumeAttributesClass"),
+    _AGE,
+    Column("VolumeMode", priority=1),
+)
 NAMESPACE_COLUMNS = (_NAME, Column("Status"), _AGE)
 NODE_COLUMNS = (
     _NAME,
@@ -254,6 +265,27 @@ def config_map_cells(doc: Json, now: float) -> Cells:
     return [doc["metadata"]["name"], size, since(doc["metadata"].get("creationTimestamp"), now)]
 
 
+def claim_cells(doc: Json, now: float) -> Cells:
+    spec, status = doc.get("spec") or {}, doc.get("status") or {}
+    short = {
+        "ReadWriteOnce": "RWO",
+        "ReadOnlyMany": "ROX",
+        "ReadWriteMany": "RWX",
+        "ReadWriteOncePod": "RWOP",
+    }
+    return [
+        doc["metadata"]["name"],
+        status.get("phase", ""),
+        spec.get("volumeName", ""),
+        (status.get("capacity") or {}).get("storage", ""),
+        ",".join(short.get(mode, mode) for mode in status.get("accessModes") or ()),
+        spec.get("storageClassName", ""),
+        spec.get("volumeAttributesClassName") or "<unset>",
+        since(doc["metadata"].get("creationTimestamp"), now),
+        spec.get("volumeMode") or "<unset>",
+    ]
+
+
 def secret_cells(doc: Json, now: float) -> Cells:
     metadata = doc["metadata"]
     age = since(metadata.get("creationTimestamp"), now)
@@ -274,7 +306,8 @@ def node_cells(doc: Json, now: float) -> Cells:
     roles = sorted(k.removeprefix(prefix) for k in metadata.get("labels") or {} if k.startswith(prefix))
     return [
         metadata["name"],
-        "Ready" if _condition(status, "Ready") else "NotReady",
+        ("Ready" if _condition(status, "Ready") else "NotReady")
+        + ",SchedulingDisabled" * bool((doc.get("spec") or {}).get("unschedulable")),
         ",".join(roles) or NONE,
         since(metadata.get("creationTimestamp"), now),
         info.get("kubeletVersion", ""),
@@ -290,6 +323,7 @@ _PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] 
     "Pod": (POD_COLUMNS, pod_cells),
     "Event": (EVENT_COLUMNS, event_cells),
     "ConfigMap": (CONFIG_MAP_COLUMNS, config_map_cells),
+    "PersistentVolumeClaim": (CLAIM_COLUMNS, claim_cells),
     "Secret": (SECRET_COLUMNS, secret_cells),
     "Namespace": (NAMESPACE_COLUMNS, namespace_cells),
     "Node": (NODE_COLUMNS, node_cells),

@@ -32,12 +32,20 @@ RESOURCES = {
         Resource("configmaps", "ConfigMap", True, ("cm",)),
         Resource("events", "Event", True, ("ev",)),
         Resource("namespaces", "Namespace", False, ("ns",)),
-        Resource("nodes", "Node", False, ("no",)),
+        Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
+        Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
         Resource("pods", "Pod", True, ("po",), ("delete", "get", "list", "watch")),
         Resource("secrets", "Secret", True),
     )
 }
-_SUBRESOURCES = (("pods/log", "get"), ("pods/exec", "get"), ("pods/status", "get"))
+_SUBRESOURCES = (
+    ("pods/attach", "get"),
+    ("pods/ephemeralcontainers", "get"),
+    ("pods/exec", "get"),
+    ("pods/log", "get"),
+    ("pods/status", "get"),
+)
+_STREAMED = {"pods/attach": "PodAttachOptions", "pods/exec": "PodExecOptions"}
 
 
 def api_resource_list() -> Json:
@@ -54,8 +62,10 @@ def api_resource_list() -> Json:
         for r in RESOURCES.values()
     ]
     for name, verb in _SUBRESOURCES:
-        kind = "PodExecOptions" if name.endswith("exec") else "Pod"
-        verbs = [verb, "create"] if name.endswith("exec") else [verb]
+        kind = _STREAMED.get(name, "Pod")
+        verbs = [verb, "create"] if name in _STREAMED else [verb]
+        verbs += ["patch", "update"] * (name == "pods/ephemeralcontainers")
+        verbs += ["patch"] * (name == "pods/status")
         entries.append({"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs})
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": entries}
 

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Generator
 from email.utils import formatdate
+from typing import Literal
 
 import uvicorn
 import uvicorn.server as uvicorn_server
@@ -66,10 +67,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, sockets: list[socket.socket]) -> AsyncIterator[None]:
-    """Serve the application on these sockets while the block runs; they are closed at its end."""
+async def serving(
+    app: ASGIApp, sockets: list[socket.socket], *, http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+) -> AsyncIterator[None]:
+    """Serve the application on these sockets while the block runs; they are closed at its end. `http`: what a
+    connection is, in place of uvicorn's own."""
     config = uvicorn.Config(
         app,
+        http=http,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -1,7 +1,8 @@
 """Watches: the store's changes as metav1.WatchEvent lines, whole objects or Table rows.
 
 A selector turns a change into a move in or out of what the client sees: in is ADDED, out is DELETED
-(kubernetes apiserver pkg/storage/cacher watchCache: the same rule).
+(kubernetes apiserver pkg/storage/cacher watchCache: the same rule). A client that does not read its changes is told
+"410 Gone" and left, as an apiserver does, so that what waits for it is bounded.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kubelite.api.errors import from_exception, status
 from kubelite.api.node import ChangeLike, NodeApi, WatchLike
 from kubelite.api.resources import Resource, complete
 from kubelite.api.stream import Stream
+from state.errors import StoreError
 
 Json = dict[str, Any]
+
+LIMIT = 4096  # changes that may wait for one client
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class WatchRequest:
 def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
     """Subscribe now (an Expired error comes from here, before an answer has begun) and return the answer."""
     now = node.store.resource_version
-    watch = node.store.watch(request.resource.kind, request.since)
+    watch = node.store.watch(request.resource.kind, request.since, LIMIT)
     initial = [
         complete(request.resource, record.doc)
         for record in node.store.list(request.resource.kind, request.namespace)
@@ -56,7 +61,13 @@ async def _events(
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             return
-        change = await watch.next(left)
+        try:
+            change = await watch.next(left)
+        except (
+            StoreError
+        ) as error:  # fallen behind: the client lists again, as after a resourceVersion too old
+            yield _line("ERROR", status(from_exception(error)))
+            return
         if change is None:
             return
         event = _event(change, request, known, replayed=change.record.resource_version <= start)

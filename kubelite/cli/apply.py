@@ -36,19 +36,28 @@ _recursive_option = click.option("-R", "--recursive", is_flag=True, help="Sub-di
 @_files_option
 @_recursive_option
 @namespace_option
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--dry-run",
+    type=click.Choice(["none", "client", "server"]),
+    default="none",
+    is_flag=False,
+    flag_value="server",
+    metavar="[=client|server|none]",
+    help="Only say what would be done: the daemon looks, whichever is named.",
+)
 @socket_option
 @click.pass_context
 def apply(
-    ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None, dry_run: bool
+    ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None, dry_run: str
 ) -> None:
     """Validate manifests and put them into the manifests directory.
 
     An object that already stands in a file there is replaced in that file; a new one goes into a file of the same
     name as the one given. A manifest with an error changes nothing.
     """
-    server, suffix = client(ctx), " (dry run)" if dry_run else ""
-    query = {"namespace": namespace or ""} | ({"dryRun": "true"} if dry_run else {})
+    dry = dry_run != "none"
+    server, suffix = client(ctx), " (dry run)" if dry else ""
+    query = {"namespace": namespace or ""} | ({"dryRun": "true"} if dry else {})
     failed = False
     for file, text in _read(files, recursive, "apply"):
         try:

@@ -23,6 +23,7 @@ from kubelite.cli.options import client, socket_option
 Json = dict[str, Any]
 
 HIDDEN = "(not in the bundle)"
+PAST = 500  # entries of a pod's history, the newest
 #: Keys whose text a person could have put a password in, wherever they are.
 _PRIVATE = frozenset({"command", "args", "data", "stringData", "binaryData", "httpHeaders"})
 #: Objects whose message a program in a container wrote.
@@ -46,7 +47,7 @@ _HOST = (
 @socket_option
 @click.pass_context
 def support_bundle(ctx: click.Context, file: str | None) -> None:
-    """Gather what is needed to help into an archive: state, events, traces, doctor's findings, the machine."""
+    """Gather what is needed to help into an archive: state, events, history, traces, doctor's findings, the machine."""
     server = client(ctx)
     contents, errors = gather(server)
     if errors:
@@ -54,7 +55,10 @@ def support_bundle(ctx: click.Context, file: str | None) -> None:
     try:
         node = json.loads(contents["nodes.json"])["items"][0]["metadata"]["name"]
     except (KeyError, ValueError, IndexError):
-        raise CliError("\n".join(errors) or "error: the daemon says nothing of its node") from None
+        reasons = dict.fromkeys(
+            sentence.partition(": ")[2] for sentence in errors
+        )  # the same of every file, mostly
+        raise CliError("\n".join(reasons) or "error: the daemon says nothing of its node") from None
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = file or f"kubelite-{node}-{stamp}.tar.gz"
     try:
@@ -71,9 +75,9 @@ def gather(server: Client) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {"machine.txt": _machine()}
     errors: list[str] = []
 
-    def ask(name: str, path: str) -> Any:
+    def ask(name: str, path: str, query: Json | None = None) -> Any:
         try:
-            answer = redact(server.get(path))
+            answer = redact(server.get(path, query=query))
         except CliError as error:
             errors.append(f"{name}: {error}")
             return None
@@ -93,6 +97,7 @@ def gather(server: Client) -> tuple[dict[str, str], list[str]]:
     for pod in (ask("pods.json", "/api/v1/pods") or {}).get("items", ()):
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         ask(f"traces/{namespace}_{name}.json", f"/kubelite/v1/trace/{namespace}/{name}")
+        ask(f"history/{namespace}_{name}.json", f"/kubelite/v1/history/{namespace}/{name}", {"limit": PAST})
     return found, errors
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
-from urllib.parse import quote, urlencode
 
 from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.http import Answer, ask, target
 
 Json = dict[str, Any]
 
@@ -40,16 +40,6 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
     return connection
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("kubelite")
-        self._path = path
-        self._limit = timeout
-
-    def connect(self) -> None:
-        self.sock = connect(self._path, timeout=self._limit)
-
-
 class Client:
     """Requests to one daemon. Every failure is a CliError."""
 
@@ -65,22 +55,45 @@ class Client:
         query: Json | None = None,
         body: bytes | IO[bytes] | None = None,
         headers: dict[str, str] | None = None,
-    ) -> http.client.HTTPResponse:
+    ) -> Answer:
         """The answer with its body still to be read. Raises ServerError for a failure."""
-        connection = _UnixConnection(self.path, self._timeout)
-        target = quote(path) + (f"?{urlencode(query, doseq=True)}" if query else "")
+        return self._open(method, path, query=query, body=body, headers=headers)[0]
+
+    def stream(self, path: str, *, query: Json | None = None) -> tuple[Answer, Callable[[], None]]:
+        """An answer that goes on, and what ends its reading from another thread."""
+        response, connection = self._open("GET", path, query=query)
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        return response, hang_up
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Json | None = None,
+        body: bytes | IO[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[Answer, socket.socket]:
+        connection = connect(self.path, timeout=self._timeout)
         try:
-            # With "close" the socket belongs to the answer and goes with its last byte.
-            connection.request(method, target, body=body, headers={"Connection": "close", **(headers or {})})
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._lost(error) from error
-        for value in response.headers.get_all("Warning") or ():
-            for text in _WARNING.findall(value):
+            response = ask(connection, method, target(path, query), body=body, headers=headers or {})
+            for text in (
+                text
+                for name, value in response.headers
+                if name == "warning"
+                for text in _WARNING.findall(value)
+            ):
                 print("Warning: " + re.sub(r"\\(.)", r"\1", text), file=sys.stderr)
-        if response.status >= 400:
-            raise ServerError(_status(response.status, response.read()))
-        return response
+            if response.status >= 400:
+                raise ServerError(_status(response, response.read()))
+        except OSError as error:
+            connection.close()
+            raise self._lost(error) from error
+        return response, connection
 
     def json(
         self,
@@ -94,7 +107,7 @@ class Client:
         response = self.open(method, path, query=query, body=body, headers=headers)
         try:
             return json.loads(response.read())
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError) as error:
             raise self._lost(error) from error
 
     def get(self, path: str, *, query: Json | None = None, table: bool = False) -> Any:
@@ -103,20 +116,20 @@ class Client:
     def post(self, path: str, document: Json) -> Any:
         return self.json("POST", path, body=json.dumps(document).encode(), headers=JSON_BODY)
 
-    def lines(self, response: http.client.HTTPResponse) -> Iterator[Any]:
+    def lines(self, response: Answer) -> Iterator[Any]:
         """A streamed answer's JSON documents, each as soon as it is there."""
         try:
             while line := response.readline():
                 yield json.loads(line)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError) as error:
             raise self._lost(error) from error
 
-    def chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    def chunks(self, response: Answer) -> Iterator[bytes]:
         """A streamed answer's bytes, each piece as soon as it is there."""
         try:
             while chunk := response.read1(65536):
                 yield chunk
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> CliError:
@@ -128,11 +141,11 @@ class Client:
 JSON_BODY = {"Content-Type": "application/json"}
 
 
-def _status(code: int, body: bytes) -> Json:
+def _status(answer: Answer, body: bytes) -> Json:
     try:
         document = json.loads(body)
         if isinstance(document, dict) and document.get("message"):
             return document
     except ValueError:
         pass
-    return {"message": body.decode(errors="replace").strip() or http.client.responses.get(code, str(code))}
+    return {"message": body.decode(errors="replace").strip() or answer.reason or str(answer.status)}

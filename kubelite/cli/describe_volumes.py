@@ -87,6 +87,29 @@ def _claim(source: Json) -> list[str]:
     ]
 
 
+def _ephemeral(source: Json) -> list[str]:
+    """The template, of which kubectl leaves out what only a claim that exists has."""
+    template = source.get("volumeClaimTemplate") or {}
+    metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
+    words = (
+        "EphemeralVolume (an inline specification for a volume that gets created and deleted with the pod)"
+    )
+    return [
+        _type(words),
+        f"    StorageClass:\t{spec.get('storageClassName', '')}",
+        f"    Volume:\t{spec.get('volumeName', '')}",
+        f"    Labels:\t{_pairs(metadata.get('labels'), '=')}",
+        f"    Annotations:\t{_pairs(metadata.get('annotations'), ': ')}",
+        "    Capacity:\t",
+        "    Access Modes:\t",
+        f"    VolumeMode:\t{spec.get('volumeMode', 'Filesystem')}",
+    ]
+
+
+def _pairs(given: Json | None, sign: str) -> str:
+    return ", ".join(f"{key}{sign}{value}" for key, value in sorted((given or {}).items())) or "<none>"
+
+
 def _optional(source: Json) -> str:
     return str(bool(source.get("optional"))).lower()
 
@@ -99,4 +122,5 @@ _WRITERS: dict[str, Callable[[Json], list[str]]] = {
     "downwardAPI": _downward,
     "projected": _projected,
     "persistentVolumeClaim": _claim,
+    "ephemeral": _ephemeral,
 }

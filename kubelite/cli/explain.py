@@ -14,6 +14,7 @@ from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.names import pod_name, wanted
 from kubelite.cli.options import all_namespaces_option, client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output import TablePrinter, print_json
+from kubelite.telemetry.trace import spans
 
 Json = dict[str, Any]
 
@@ -33,14 +34,15 @@ def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None)
     if output == "json":
         print_json(answer)
         return
-    print(f"Pod {answer['pod']}, last looked at {answer['observedAt']}")
+    print("\n".join(why_lines(answer)))
+
+
+def why_lines(answer: Json) -> list[str]:
+    lines = [f"Pod {answer['pod']}, last looked at {answer['observedAt']}"]
     for title, key in _WHY:
         if answer.get(key):
-            print(f"{title}:")
-            for sentence in answer[key]:
-                print(f"  - {sentence}")
-    if answer.get("next"):
-        print(f"Next: {answer['next']}")
+            lines += [f"{title}:", *(f"  - {sentence}" for sentence in answer[key])]
+    return [*lines, f"Next: {answer['next']}"] if answer.get("next") else lines
 
 
 @click.command()
@@ -128,7 +130,7 @@ def _print_events(printer: TablePrinter, found: list[Json], all_namespaces: bool
     "--output",
     type=click.Choice(["wide", "json", "chrome"]),
     metavar="wide|json|chrome",
-    help="wide: drawn as a waterfall; chrome: for ui.perfetto.dev or chrome://tracing.",
+    help="wide: drawn as a waterfall, with each step of the container's init; chrome: for ui.perfetto.dev or chrome://tracing.",
 )
 @socket_option
 @click.pass_context
@@ -148,19 +150,23 @@ def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | Non
             file=sys.stderr,
         )
         return
-    start, end = tracing.span(steps)
+    first, places = steps[0]["at"], spans(steps)
+    wide = output == "wide"
+    if not wide:  # what the init does step by step is for who wants it all
+        places = [place for step, place in zip(steps, places, strict=True) if not step.get("call")]
+        steps = [step for step in steps if not step.get("call")]
     rows = [
         [
-            f"+{(step['at'] - start) * 1000:.2f} ms",
+            f"+{(step['at'] - first) * 1000:.2f} ms",
             f"{step['took'] * 1000:.2f} ms" if step.get("took") is not None else "",
             step.get("container", ""),
-            step["step"],
-            *([tracing.bar(step, start, end)] if output == "wide" else []),
+            f"  {tracing.short(step['step'])}" if step.get("call") else step["step"],
+            *([tracing.bar(step, *place), step.get("call", "")] if wide else []),
             step.get("error") or step.get("detail", ""),
         ]
-        for step in steps
+        for step, place in zip(steps, places, strict=True)
     ]
-    columns = ("At", "Took", "Container", "Step", *(["Waterfall"] if output == "wide" else []), "Detail")
+    columns = ("At", "Took", "Container", "Step", *(["Waterfall", "Kernel"] if wide else []), "Detail")
     TablePrinter().print(columns, rows)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from kubelite.cli.client import TABLE, Client
 from kubelite.cli.errors import CliError, Exit, ServerError
-from kubelite.cli.names import TYPES, Type, Wanted, path_of, wanted
+from kubelite.cli.names import PODS, TYPES, Type, Wanted, moment, path_of, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
@@ -22,6 +24,21 @@ from kubelite.cli.output import TablePrinter, list_of, print_json, print_yaml
 Json = dict[str, Any]
 
 FORMATS = ("wide", "json", "yaml", "name")
+TEMPLATES = ("jsonpath", "custom-columns")  # each with =TEXT behind it
+_FORMATS_SHOWN = "wide|json|yaml|name|jsonpath=…|custom-columns=…"
+
+
+def _known_format(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """One of FORMATS, or one of TEMPLATES with its text."""
+    word, given, _ = (value or "").partition("=")
+    if value is None or word in TEMPLATES or (word in FORMATS and not given):
+        return value or ""
+    raise click.BadParameter(f"{value!r} is not one of {_FORMATS_SHOWN.replace('|', ', ')}", ctx, param)
+
+
+def _complete_format(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    words = (*FORMATS, *(f"{word}=" for word in TEMPLATES))
+    return [word for word in words if word.startswith(incomplete)]
 
 
 def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
@@ -38,12 +55,19 @@ def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[s
 @namespace_option
 @all_namespaces_option
 @click.option(
-    "-o", "--output", type=click.Choice(FORMATS), metavar="wide|json|yaml|name", help="Form of the output."
+    "-o",
+    "--output",
+    metavar=_FORMATS_SHOWN,
+    callback=_known_format,
+    shell_complete=_complete_format,
+    help="Form of the output.",
 )
+@click.option("--sort-by", default="", metavar="JSONPATH", help="In the order of this: .metadata.name")
 @selector_option
 @click.option("--field-selector", default="", metavar="SELECTOR", help="Fields: status.phase=Running")
 @click.option("-w", "--watch", is_flag=True, help="Go on and show every change.")
 @click.option("--watch-only", is_flag=True, help="Show changes only, not what there is.")
+@click.option("--at", default="", metavar="WHEN", help='Pods as they were: "10m ago", or an RFC 3339 time.')
 @click.option("--no-headers", is_flag=True, help="Leave the header line out.")
 @click.option("--show-labels", is_flag=True, help="Labels as the last column.")
 @socket_option
@@ -56,6 +80,9 @@ def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
     kubelite get pods -A -o wide       all, with addresses
     kubelite get pod web -o yaml       one, whole
     kubelite get pods -l app=web -w    those with a label, and every change
+    kubelite get pods --at "10m ago"   as they were then
+    kubelite get events --sort-by=.lastTimestamp
+    kubelite get pod web -o jsonpath='{.status.podIP}'
     kubelite get manifests             the files, and what is wrong in them
     """
     queries = wanted(what)
@@ -71,7 +98,7 @@ def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
 class _Getter:
     def __init__(self, server: Client, options: Json, *, several: bool) -> None:
         self.server = server
-        self.output = options["output"] or ""
+        self.output: str = options["output"]
         self.options = options
         self.several = several
         self.namespace = None if options["all_namespaces"] else options["namespace"] or "default"
@@ -82,8 +109,14 @@ class _Getter:
         self.empty = False
         self.asked = False
 
+        self.printed_by = _by_template(self.output)
+        self.sorted_by = _by_value(options["sort_by"])
+        self.at = {"at": moment(options["at"], time.time())} if options["at"] else {}
+
     def get(self, query: Wanted) -> None:
         self.asked = True
+        if self.at and (query.type is not PODS or self.options["watch"] or self.options["watch_only"]):
+            raise CliError("error: --at is for pods, and not with --watch: what was does not change", code=2)
         if self.options["watch"] or self.options["watch_only"]:
             self._watch(query)
         elif self.output in ("", "wide"):
@@ -94,10 +127,9 @@ class _Getter:
     def finish(self) -> None:
         if not self.asked:  # only manifests were, which print themselves
             return
-        if self.output == "json" and (self.objects or not self.failed):
-            print_json(self.objects[0] if self.single and len(self.objects) == 1 else list_of(self.objects))
-        if self.output == "yaml" and (self.objects or not self.failed):
-            print_yaml(self.objects[0] if self.single and len(self.objects) == 1 else list_of(self.objects))
+        if self.objects or not self.failed:
+            one = self.single and len(self.objects) == 1
+            self._print_whole(self.objects[0] if one else list_of(self.objects))
         if self.empty and not self.printed and not self.failed:
             where = f" in {self.namespace} namespace" if self.namespace is not None else ""
             print(f"No resources found{where}.", file=sys.stderr) if where else print(
@@ -106,8 +138,16 @@ class _Getter:
         if self.failed:
             raise Exit(1)
 
+    def _print_whole(self, document: Json) -> None:
+        if self.output == "json":
+            print_json(document)
+        elif self.output == "yaml":
+            print_yaml(document)
+        elif self.printed_by is not None:
+            self.printed_by(document, not self.options["no_headers"])
+
     def _selection(self) -> Json:
-        query = {}
+        query = dict(self.at)
         if self.options["selector"]:
             query["labelSelector"] = self.options["selector"]
         if self.options["field_selector"]:
@@ -118,13 +158,17 @@ class _Getter:
         """One answer for all, or one for each name; names that are not found are said and remembered."""
         if not query.names:
             path = path_of(query.type, self.namespace)
-            return [self.server.get(path, query=self._selection(), table=table)]
+            whole = {"includeObject": "Object"} if table and self.sorted_by else {}
+            return [self.server.get(path, query={**self._selection(), **whole}, table=table)]
         if self.namespace is None and query.type.namespaced:
             raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
         found = []
+        one = {**self.at, **({"includeObject": "Object"} if table and self.sorted_by else {})}
         for name in query.names:
             try:
-                found.append(self.server.get(path_of(query.type, self.namespace, name), table=table))
+                found.append(
+                    self.server.get(path_of(query.type, self.namespace, name), query=one, table=table)
+                )
             except ServerError as error:
                 if error.reason != "NotFound":
                     raise
@@ -138,6 +182,9 @@ class _Getter:
         if not rows:
             self.empty = True
             return
+        if self.sorted_by is not None:
+            by = self.sorted_by
+            rows.sort(key=lambda row: by(row["object"]))
         if self.printed:
             print()
         self.printed = True
@@ -172,6 +219,8 @@ class _Getter:
     def _objects(self, query: Wanted) -> None:
         answers = self._fetch(query, table=False)
         found = answers if query.names else answers[0]["items"]
+        if self.sorted_by is not None:
+            found = sorted(found, key=self.sorted_by)
         if self.output == "name":
             for doc in found:
                 print(f"{query.type.singular}/{doc['metadata']['name']}")
@@ -184,6 +233,8 @@ class _Getter:
             raise CliError(
                 "error: you may watch one type of resource, or one object of it, at a time", code=2
             )
+        if self.sorted_by is not None:
+            raise CliError("error: --sort-by goes not with --watch: changes come in their own order", code=2)
         path, selection = path_of(query.type, self.namespace), self._selection()
         if query.names:
             if not self.options["watch_only"]:
@@ -211,9 +262,41 @@ class _Getter:
                 print_json(doc)
             elif self.output == "yaml":
                 print_yaml(doc, first=not self.printed)
+            elif self.printed_by is not None:
+                self.printed_by(doc, not self.options["no_headers"] and not self.printed)
+                sys.stdout.flush()
             else:
                 print(f"{kind.singular}/{doc['metadata']['name']}", flush=True)
             self.printed = True
+
+
+def _by_value(expression: str) -> Callable[[Json], tuple[Any, ...]] | None:
+    if not expression:
+        return None
+    from kubelite.cli.jsonpath import sort_key
+
+    return sort_key(expression)
+
+
+def _by_template(output: str) -> Callable[[Json, bool], None] | None:
+    """What prints a document, or a list of them, by `jsonpath=` or `custom-columns=`; the flag: with headers."""
+    form, _, text = output.partition("=")
+    if form not in TEMPLATES:
+        return None
+    from kubelite.cli.jsonpath import columns, template
+
+    if form == "jsonpath":
+        if not text:
+            raise CliError("error: template format specified but no template given", code=2)
+        render = template(text)
+        return lambda document, _headers: print(render(document), end="")
+    shown = columns(text)
+
+    def table(document: Json, headers: bool) -> None:
+        lines = [[cell(doc) for _, cell in shown] for doc in document.get("items", [document])]
+        TablePrinter(headers=headers).print([header for header, _ in shown], lines)
+
+    return table
 
 
 def _get_manifests(server: Client, query: Wanted, options: Json) -> None:
@@ -224,10 +307,13 @@ def _get_manifests(server: Client, query: Wanted, options: Json) -> None:
     files = [
         f for f in answer["files"] if not query.names or _named(f["file"], query.names, answer["directory"])
     ]
+    document = {"directory": answer["directory"], "files": files}
     if options["output"] == "json":
-        return print_json({"directory": answer["directory"], "files": files})
+        return print_json(document)
     if options["output"] == "yaml":
-        return print_yaml({"directory": answer["directory"], "files": files})
+        return print_yaml(document)
+    if (by := _by_template(options["output"])) is not None:
+        return by({**document, "items": files}, not options["no_headers"])
     if options["output"] == "name":
         for entry in files:
             print(entry["file"])

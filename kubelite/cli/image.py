@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kubelite.cli import image_keep
+from kubelite.cli.build import build
 from kubelite.cli.images import images, load, pull, size
 from kubelite.cli.options import client, socket_option
 
@@ -20,6 +21,7 @@ def image() -> None:
 
 
 for _name, _command in {
+    "build": build,
     "ls": images,
     "pull": pull,
     "load": load,

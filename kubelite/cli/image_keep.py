@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from kubelite.cli.client import JSON_BODY, Client
-from kubelite.cli.errors import CliError
+from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.images import encode, show, size
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output import TablePrinter, print_json
@@ -27,14 +27,26 @@ _json_option = click.option("-o", "--output", type=click.Choice(["json"]), metav
 @click.command()
 @click.argument("image")
 @click.argument("destination", required=False, default="")
+@click.option(
+    "--compression-format",
+    "form",
+    type=click.Choice(["gzip", "zstd", "none"]),
+    default="gzip",
+    show_default=True,
+    help="Of layers that are plain here; others go as they are.",
+)
+@click.option(
+    "--compression-level", "level", type=int, default=0, metavar="N", help="[default: the format's]"
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Progress as JSON lines.")
 @socket_option
 @click.pass_context
-def push(ctx: click.Context, image: str, destination: str, quiet: bool, output: str | None) -> None:
+def push(ctx: click.Context, /, **given: Any) -> None:
     """Send IMAGE to a registry: the one in its name, or in DESTINATION's."""
-    server = client(ctx)
-    body = encode({"reference": image, "target": destination})
+    server, quiet, output = client(ctx), given["quiet"], given["output"]
+    how = {"compressionFormat": given["form"], "compressionLevel": given["level"]}
+    body = encode({"reference": given["image"], "target": given["destination"], **how})
     response = server.open("POST", f"{_IMAGES}/push", body=body, headers=JSON_BODY)
     (sent,) = show(server.lines(response), quiet=quiet, output=output)
     if output is None:
@@ -100,8 +112,11 @@ def _save_to_stdout(server: Client, images: tuple[str, ...], form: str) -> None:
         finally:
             ended.set()
             thread.join()
-        if failure:
-            raise failure[0]
+        error = failure[0] if failure else None
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise CliError(f"error: cannot write the archive to stdout: {error.strerror}") from error
+        if error is not None:
+            raise error
 
 
 def _follow(reader: int, ended: threading.Event) -> Iterator[bytes]:
@@ -141,15 +156,31 @@ def tag(ctx: click.Context, image: str, name: str) -> None:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-f", "--force", is_flag=True, help="Take the name away even while containers use the image.")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Names of an image that containers use, and all names of one that is given by its id.",
+)
 @socket_option
 @click.pass_context
 def rmi(ctx: click.Context, images: tuple[str, ...], force: bool) -> None:
     """Remove images that no container uses; a name of an image that has others is only untagged."""
-    server = client(ctx)
-    for reference in images:
-        query = {"force": "true"} if force else None
-        _print_removed(server.json("DELETE", f"{_IMAGES}/{reference}", query=query))
+    server, query = client(ctx), {"force": "true"} if force else None
+    fine = True
+    for reference in images:  # one that cannot be removed holds the others up as little as with docker
+        try:
+            _print_removed(server.json("DELETE", f"{_IMAGES}/{reference}", query=query))
+        except ServerError as error:
+            _tell(error)
+            fine = fine and force and error.reason == "ImageNotFound"
+    if not fine:
+        raise Exit(1)
+
+
+def _tell(error: CliError) -> None:
+    sys.stdout.flush()
+    print(error, file=sys.stderr)
 
 
 def _print_removed(answer: Json) -> None:
@@ -164,8 +195,16 @@ def _print_removed(answer: Json) -> None:
 @click.pass_context
 def inspect(ctx: click.Context, images: tuple[str, ...]) -> None:
     """Show all that is known of images, as docker does, as JSON."""
-    server = client(ctx)
-    print_json([server.get(f"{_IMAGES}/inspect/{image}") for image in images])
+    server, found, fine = client(ctx), [], True
+    for image in images:
+        try:
+            found.append(server.get(f"{_IMAGES}/inspect/{image}"))
+        except ServerError as error:
+            _tell(error)
+            fine = False
+    print_json(found)
+    if not fine:
+        raise Exit(1)
 
 
 @click.command()

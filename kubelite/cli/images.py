@@ -107,14 +107,19 @@ def pull(ctx: click.Context, reference: str, quiet: bool, output: str | None) ->
 
 
 @click.command()
-@click.argument("file", metavar="FILE|DIR|-")
+@click.argument("file", metavar="FILE|DIR|-", required=False)
+@click.option("-i", "--input", "given", metavar="FILE", help="The same, as docker has it.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @_json_option
 @socket_option
 @click.pass_context
-def load(ctx: click.Context, file: str, quiet: bool, output: str | None) -> None:
+def load(ctx: click.Context, file: str | None, given: str | None, quiet: bool, output: str | None) -> None:
     """Load images from an archive (docker save, skopeo, OCI; compressed too), an OCI layout directory, or stdin."""
-    server = client(ctx)
+    if bool(file) == bool(given):
+        raise CliError(
+            "error: load needs one archive: a file, an OCI layout's directory, or - for stdin", code=2
+        )
+    server, file = client(ctx), str(file or given)
     if file == "-":
         headers = {"Content-Type": "application/x-tar"}
         response = server.open("POST", "/kubelite/v1/images/load", body=sys.stdin.buffer, headers=headers)

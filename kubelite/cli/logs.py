@@ -75,7 +75,11 @@ def _query(options: Json) -> Json:
 
 def _names(pod: Json) -> list[str]:
     spec = pod["spec"]
-    return [c["name"] for part in ("initContainers", "containers") for c in spec.get(part) or ()]
+    return [
+        c["name"]
+        for part in ("initContainers", "containers", "ephemeralContainers")
+        for c in spec.get(part) or ()
+    ]
 
 
 def default_container(pod: Json) -> str:
@@ -115,13 +119,14 @@ class _Printer:
                 out.write(b"".join(self._prefix + line + b"\n" for line in lines))
                 out.flush()
         if left:
-            out.write(self._prefix + left)
-            out.flush()
+            with _lock:
+                out.write(self._prefix + left)
+                out.flush()
 
     def keep(self) -> None:
         try:
             self.run()
-        except (CliError, BrokenPipeError) as error:
+        except (CliError, OSError) as error:  # a reader that is gone, a disk that is full
             self.error = error
 
 

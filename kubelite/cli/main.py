@@ -7,6 +7,7 @@ start; a command's module is imported when that command is called.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -19,21 +20,31 @@ DEFAULT_SOCKET = "/run/kubelite/kubelite.sock"
 
 # name -> (module, attribute, one line of help); the help stands here so that `kubelite --help` loads no module
 COMMANDS = {
-    "get": ("get", "get", "Show pods, events, configmaps, secrets, namespaces, nodes, manifests"),
+    "get": (
+        "get",
+        "get",
+        "Show pods, events, configmaps, secrets, claims (pvc), namespaces, nodes, manifests",
+    ),
     "describe": ("describe", "describe", "Show everything about a pod, its events at the end"),
     "logs": ("logs", "logs", "Print a container's log; -f follows over restarts and rotation"),
     "exec": ("execute", "execute", "Run a command in a container"),
+    "attach": ("debug", "attach", "Follow a running container's output, and feed its stdin"),
+    "debug": ("debug", "debug", "Add a container to a running pod, to look at it"),
     "apply": ("apply", "apply", "Put manifests into the manifests directory"),
     "delete": ("apply", "delete", "Take manifests out of the directory, or end a pod"),
     "diff": ("apply", "diff", "Say what applying a manifest would do, before it does"),
     "why": ("explain", "why", "Say what was last seen of a pod, what was decided, and why"),
     "events": ("explain", "events", "Show what happened, in order"),
+    "history": ("past", "history", "Show what became of a pod: status changes, events, decisions"),
+    "rollout": ("past", "rollout", "Show the versions of a manifest and go back to one"),
     "trace": ("explain", "trace", "Show the start of a pod step by step, with times"),
     "inspect": ("explain", "inspect", "Show all that is known of a container, pod or image as JSON"),
     "top": ("top", "top", "Show what pods, containers and the node use now"),
+    "ui": ("ui", "ui", "Look at pods, containers and processes, live, in the whole terminal"),
     "stats": ("top", "stats", "Show what containers use, live"),
     "support-bundle": ("bundle", "support_bundle", "Gather what is needed to help into an archive"),
     "doctor": ("explain", "doctor", "Check the node: what is left over, missing or wrong"),
+    "build": ("build", "build", "Build an image from a Containerfile (Dockerfile)"),
     "images": ("images", "images", "List the images on this node"),
     "pull": ("images", "pull", "Get an image from its registry"),
     "login": ("login", "login", "Log in to a registry"),
@@ -49,6 +60,7 @@ COMMANDS = {
         "Work with images: inspect, history, prune, mount, pack and all of the above",
     ),
     "df": ("image_keep", "df", "Show what takes the disk's space"),
+    "node": ("node", "node", "Give this node labels and taints, or keep new pods away (cordon)"),
     "serve": ("serve", "serve", "Run the node"),
     "reset": ("reset", "reset", "End the node: daemon, pods, network"),
     "version": ("explain", "version", "Print the version"),
@@ -81,10 +93,33 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            from kubelite.cli.names import nearest
+            from kubelite.cli.elsewhere import unknown_command
 
-            raise click.UsageError(f'unknown command "{args[0]}"{nearest(args[0], COMMANDS)}', ctx)
-        return super().resolve_command(ctx, args)
+            raise click.UsageError(unknown_command(args[0], COMMANDS), ctx)
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, plain_flags(command, rest) if command is not None else rest
+
+
+def plain_flags(command: click.Command, arguments: list[str]) -> list[str]:
+    """The arguments with what kubectl's users write of a flag (`--watch=true`, `--wait=false`) as click reads it."""
+    flags = {
+        word: option
+        for option in command.params
+        if isinstance(option, click.Option) and option.is_flag
+        for word in option.opts
+    }
+    read: list[str] = []
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            return read + arguments[at:]
+        word, _, value = argument.partition("=")
+        if word not in flags or value not in ("true", "false"):
+            read.append(argument)
+        elif value == "true":
+            read.append(word)
+        else:
+            read += flags[word].secondary_opts[:1]  # a flag that has no opposite is off where it is not said
+    return read
 
 
 @click.group(
@@ -108,7 +143,24 @@ def main() -> None:
     """The console script: run, and turn every end into an exit code."""
     if sys.argv[1:] == ["--version"]:
         sys.argv[1:] = ["version", "--client"]
+    _standard_streams()
     sys.exit(run())
+
+
+def _standard_streams() -> None:
+    """What is closed leads nowhere (as in any Go program), so that no connection gets its number; and what a terminal's
+    locale has no sign for is a question mark."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="replace")
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -121,7 +173,15 @@ def run(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as left:
         return left.exit_code
     except click.UsageError as error:
+        if error.format_message().startswith(
+            "Usage: "
+        ):  # a group without a command: click 8.2 raises its help
+            return _say(error.format_message(), 2)
         path = error.ctx.command_path if error.ctx else "kubelite"
+        if isinstance(error, click.NoSuchOption) and path in ("kubelite exec", "kubelite debug"):
+            return _say(
+                f"error: {_sentence(error)}; the command's own stand behind --: {path} POD -- COMMAND", 2
+            )
         return _say(f"error: {_sentence(error)}\nSee `{path} --help`.", 2)
     except click.ClickException as error:
         return _say(f"error: {error.format_message()}", error.exit_code)
@@ -129,12 +189,22 @@ def run(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return _reader_gone()
+    except OSError as error:
+        return _no_room(error)
 
 
 def _reader_gone() -> int:
     """Whoever read us (head, less) has gone: keep the interpreter's own flush at exit from complaining."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 141
+
+
+def _no_room(error: OSError) -> int:
+    """A file that cannot be had or written; without a name it is what we print to (a full disk)."""
+    if error.filename is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still unwritten would fail again at exit
+    where = error.filename if error.filename is not None else "cannot write the output"
+    return _say(f"error: {where}: {error.strerror or error}", 1)
 
 
 def _code(result: Any) -> int:

@@ -21,12 +21,14 @@ TYPES = (
     Type("events", "event", True, ("ev",)),
     Type("configmaps", "configmap", True, ("cm",)),
     Type("secrets", "secret", True),
+    Type("persistentvolumeclaims", "persistentvolumeclaim", True, ("pvc",)),
     Type("namespaces", "namespace", False, ("ns",)),
     Type("nodes", "node", False, ("no",)),
     Type("manifests", "manifest", False),
 )
-_BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)}
 PODS = TYPES[0]
+# kubectl's category "all" is what runs and what makes it: here, the pods
+_BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)} | {"all": PODS}
 
 
 class Wanted(NamedTuple):
@@ -45,8 +47,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def resource_type(word: str) -> Type:
     found = _BY_WORD.get(word.lower())
     if found is None:
+        names = [t.plural for t in TYPES]
         raise CliError(
-            f'error: kubelite doesn\'t have a resource type "{word}"{nearest(word, [t.plural for t in TYPES])}'
+            f'error: kubelite doesn\'t have a resource type "{word}", it has {", ".join(names)}{nearest(word, names)}'
         )
     return found
 
@@ -98,6 +101,25 @@ def duration(text: str) -> float:
     if not text or _PART.sub("", text):
         raise CliError(f'error: invalid duration "{text}": say it like 30s, 5m or 1h30m', code=2)
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def moment(text: str, now: float) -> str:
+    """`10m ago`, `10m` or an RFC 3339 time, as RFC 3339. Raises CliError."""
+    from kubelite.api.durations import parse_time
+    from kubelite.objects import rfc3339_micro
+
+    words = text.strip()
+    found: float | None
+    if "T" in words and "-" in words:
+        found = parse_time(words)
+    else:
+        try:
+            found = now - duration(words.removesuffix("ago").replace(" ", ""))
+        except CliError:
+            found = None
+    if found is None:
+        raise CliError(f'error: "{text}" is no time: say it like 2026-05-01T12:00:00Z or "10m ago"', code=2)
+    return rfc3339_micro(found)
 
 
 def path_of(kind: Type, namespace: str | None, name: str = "") -> str:

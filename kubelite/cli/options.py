@@ -50,7 +50,11 @@ def complete_containers(ctx: click.Context, _: click.Parameter, incomplete: str)
         container["name"]
         for doc in _pods(ctx)
         if doc["metadata"]["name"] == pod.rpartition("/")[2]
-        for container in doc["spec"].get("containers", []) + doc["spec"].get("initContainers", [])
+        for container in (
+            doc["spec"].get("containers", [])
+            + doc["spec"].get("initContainers", [])
+            + doc["spec"].get("ephemeralContainers", [])
+        )
         if container["name"].startswith(incomplete)
     ]
 

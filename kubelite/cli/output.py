@@ -42,7 +42,10 @@ class TablePrinter:
 def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
     first, newline, _ = text.partition("\n")
-    return first.rstrip("\r") + "..." if newline else text
+    text = first.rstrip("\r") + "..." if newline else text
+    return text.replace("\x1b", "^[").replace(
+        "\r", "\\r"
+    )  # as kubectl: what others wrote does not steer the terminal
 
 
 def print_json(document: Any) -> None:

@@ -74,7 +74,16 @@ def _sorted(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+#: kubectl's other words for the same
+_ALIASES = {"pod": "pods", "po": "pods", "container": "containers", "nodes": "node", "no": "node"}
+
+
+class _Top(click.Group):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
+
+
+@click.group(cls=_Top, context_settings={"help_option_names": ["-h", "--help"]})
 def top() -> None:
     """Show what pods, containers and the node use now: CPU over the last second, memory as eviction counts it."""
 
@@ -122,13 +131,6 @@ def top_node(ctx: click.Context, /, **options: Any) -> None:
         columns += _WIDE[1:]
         row += _wide(found)[1:]
     TablePrinter(headers=not options["no_headers"]).print(columns, [row])
-
-
-top.add_command(top_pods, "pod")
-top.add_command(top_pods, "po")
-top.add_command(top_node, "nodes")
-top.add_command(top_node, "no")
-top.add_command(top_containers, "container")
 
 
 def _two_looks(server: Client, interval: float) -> tuple[Json, Json]:
@@ -185,7 +187,7 @@ def _chosen(server: Client, what: str, pod: str | None, options: Json) -> list[J
         items = server.get("/api/v1/pods", query={"labelSelector": options["selector"]})["items"]
         uids = {item["metadata"]["uid"] for item in items}
         found = [one for one in found if one["uid"] in uids]
-    return found
+    return sorted(found, key=lambda one: (one["namespace"], one["pod"], one.get("container", "")))
 
 
 def _wide(one: Json) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 Json = dict[str, Any]
 
 WIDTH = 40  # characters of the waterfall
+NAME = 48  # of a step's name, beside it
 
 
 def chrome(answer: Json) -> Json:
@@ -26,7 +27,7 @@ def chrome(answer: Json) -> Json:
         for name, tid in rows.items()
     ]
     for step in steps:
-        words = {key: step[key] for key in ("detail", "error") if step.get(key)}
+        words = {key: step[key] for key in ("call", "detail", "error") if step.get(key)}
         event = {
             "pid": 1,
             "tid": rows[step.get("container", "")],
@@ -48,6 +49,15 @@ def bar(step: Json, start: float, end: float) -> str:
     return " " * left + ("█" * min(length, WIDTH - left) if step.get("took") else "▏")
 
 
-def span(steps: list[Json]) -> tuple[float, float]:
-    """From the first step's beginning to the last one's end."""
-    return min(s["at"] for s in steps), max(s["at"] + s.get("took", 0.0) for s in steps)
+def short(step: str) -> str:
+    """A step's name as it fits beside its waterfall: of many paths the first, of a long one the end."""
+    if len(step) <= NAME:
+        return step
+    first, *more = step.split(", ")
+    if more:
+        return f"{first} and {len(more)} more"
+    words = (
+        f"…/{w.rpartition('/')[2]}" if w.startswith("/") and len(w) > NAME // 2 else w
+        for w in step.split(" ")
+    )
+    return " ".join(words)

@@ -1,0 +1,316 @@
+"""PersistentVolumeClaims on this node's own disk: a directory for each claim, bound as soon as the claim is there.
+
+    <root>/claims/<namespace>/<name>/data         what pods mount
+    <root>/claims/<namespace>/<name>/claim.json   whose it is, and what becomes of it
+
+A claim that goes leaves its directory (Retain: the claim's name gets it again), or takes it along once no pod has it
+(Delete), by its annotation `kubelite.io/reclaim-policy`, else the node's setting. Its size is a project quota where the
+file system keeps them (ext4, xfs, mounted with prjquota); elsewhere an event says that nothing holds it.
+
+The claim of a pod's ephemeral volume is made when the pod first starts something (`provide`) and goes with its pod, the
+directory in any case. claim.json has the owner's uid: what a dead daemon left of a pod that is gone is nobody else's.
+A directory is removed under another name (`.gone-…`), so that half of one is never taken for a claim's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kubelite.node.config import NodeConfig
+from kubelite.node.pod_claims import KIND, followed, own_claims, owner_of
+from kubelite.objects import reference, rfc3339
+from kubelite.quota import set_quota
+from kubelite.telemetry.events import EventRecorder
+from manifests.core import Pod
+from manifests.meta import Quantity
+from runtime.errors import RuntimeFault, StateError
+from state.errors import AlreadyExists, StoreError
+from state.store import Record, Store
+
+log = logging.getLogger(__name__)
+RECLAIM = "kubelite.io/reclaim-policy"
+CLASS = "kubelite"
+AGAIN = 60.0  # seconds: what failed is tried again, whatever happens
+FIRST_PROJECT = 1 << 20  # project ids of claims; people number theirs from below
+GONE = ".gone-"  # begins the name of a directory that is being removed; no claim's name begins with a dot
+
+Json = dict[str, Any]
+
+
+def refused(doc: Mapping[str, Any]) -> str:
+    """PURE: why a claim cannot be bound here; "" when it can."""
+    spec = doc.get("spec") or {}
+    if spec.get("volumeMode") == "Block":
+        return "spec.volumeMode: block devices are not available on this node"
+    for field in ("selector", "dataSource", "dataSourceRef"):
+        if spec.get(field):
+            return f"spec.{field}: volumes are made empty here, one for each claim"
+    if spec.get("volumeName") and spec["volumeName"] != volume_name(doc):
+        return f"spec.volumeName: there is no PersistentVolume {spec['volumeName']}"
+    return ""
+
+
+def volume_name(doc: Mapping[str, Any]) -> str:
+    return f"pvc-{doc['metadata'].get('uid', '')}"
+
+
+def policy_of(doc: Mapping[str, Any], default: str) -> str:
+    """PURE: Retain or Delete; what is a pod's own goes with it."""
+    if owner_of(doc):
+        return "Delete"
+    wanted = (doc["metadata"].get("annotations") or {}).get(RECLAIM, "")
+    return wanted if wanted in ("Retain", "Delete") else default
+
+
+def bound(doc: Json) -> Json:
+    """PURE: the claim as it is once it has its directory."""
+    spec = doc["spec"]
+    wanted = (spec.get("resources") or {}).get("requests") or {}
+    status = {
+        "phase": "Bound",
+        "accessModes": list(spec.get("accessModes") or ()),
+        "capacity": {"storage": wanted.get("storage", "0")},
+    }
+    name = {"storageClassName": CLASS, "volumeName": volume_name(doc)}
+    return {**doc, "spec": {**name, **spec, "volumeName": volume_name(doc)}, "status": status}
+
+
+class Claims:
+    """Binds claims, and takes away what nobody has any more. Looks at everything at each change: there are few."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: NodeConfig,
+        events: EventRecorder,
+        policy: str,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._config, self._events, self._policy = store, config, events, policy
+        self._clock = clock
+        self._said: set[tuple[str, str]] = set()
+        self._lock = asyncio.Lock()  # one look, or one pod's claims, at a time
+
+    async def run(self) -> None:
+        async with self._store.watch(KIND) as claims, self._store.watch("Pod") as pods:
+            await self.look()
+            waiting = {
+                asyncio.ensure_future(anext(claims)): claims,
+                asyncio.ensure_future(_end_of_one(pods)): pods,
+            }
+            try:
+                while True:
+                    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=AGAIN)
+                    for task in done:
+                        source = waiting.pop(task)
+                        task.result()
+                        again = anext(claims) if source is claims else _end_of_one(pods)
+                        waiting[asyncio.ensure_future(again)] = source
+                    await self.look()
+            finally:
+                for task in waiting:
+                    task.cancel()
+
+    async def look(self) -> None:
+        """Bind what is not, and sweep."""
+        if not self._store.list(KIND) and not _names(f"{self._config.root}/claims"):
+            return
+        async with self._lock:
+            await self._orphans()
+            for record in self._store.list(KIND):
+                await self._try_to_bind(record)
+            gone = self._set_aside()
+        for directory in gone:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def provide(self, pod: Pod) -> None:
+        """The claims of the pod's ephemeral volumes, as its templates say now, and bound. One of that name that is not
+        the pod's is left alone. Raises StoreError."""
+        wanted = own_claims(pod)
+        if not wanted:
+            return
+        async with self._lock:
+            for claim in wanted:
+                await self._provide(pod, claim)
+
+    async def _provide(self, pod: Pod, wanted: Json) -> None:
+        metadata = wanted["metadata"]
+        key = (KIND, metadata["namespace"], metadata["name"])
+        record = self._store.get(*key)
+        if record is not None and not self._lives(record) and not self._mounted(record):
+            await self._store.delete(record.uid)  # left by the pod of this name that was there before
+            record = None
+        if record is None:
+            own = {"uid": str(uuid.uuid4()), "creationTimestamp": rfc3339(self._clock())}
+            try:
+                record = await self._store.create(KIND, {**wanted, "metadata": {**metadata, **own}})
+            except AlreadyExists:
+                record = self._store.get(*key)
+        if record is None or owner_of(record.doc) != pod.metadata.uid:
+            return  # the start that needs it says so
+        record = await self._store.modify(record.uid, lambda doc: followed(doc, wanted))
+        if record is not None:
+            await self._try_to_bind(record)
+
+    def _lives(self, record: Record) -> bool:
+        """Whether a claim is nobody's in particular, or its pod is there."""
+        owner = owner_of(record.doc)
+        return not owner or self._store.get_uid(owner) is not None
+
+    def _mounted(self, record: Record) -> bool:
+        """Whether a pod names the claim (by name: what is a pod's own goes with that pod)."""
+        return any((record.namespace, record.name) in _claims_of(r.doc) for r in self._store.list("Pod"))
+
+    async def _orphans(self) -> None:
+        """Claims whose pod is gone go too, but not while another pod has them."""
+        for record in self._store.list(KIND):
+            if not self._lives(record) and not self._mounted(record):
+                await self._store.delete(record.uid)
+
+    def _set_aside(self) -> list[str]:
+        """Rename the directories that are to be removed; those that a dead daemon had renamed are among them."""
+        used = {key for record in self._store.list("Pod") for key in _claims_of(record.doc)}
+        kept = {(record.namespace, record.name) for record in self._store.list(KIND)}
+        for key, about in list(self._found()):
+            if key not in used and key not in kept and about.get("policy") == "Delete":
+                self._aside(*key)
+                log.info("the directory of claim %s/%s is removed", *key)
+        root = f"{self._config.root}/claims"
+        return [
+            f"{root}/{namespace}/{name}"
+            for namespace in _names(root)
+            for name in _names(f"{root}/{namespace}")
+            if name.startswith(GONE)
+        ]
+
+    def _aside(self, namespace: str, name: str) -> None:
+        directory = self._config.claim_dir(namespace, name)
+        os.rename(directory, f"{os.path.dirname(directory)}/{GONE}{uuid.uuid4()}")
+
+    async def _try_to_bind(self, record: Record) -> None:
+        try:
+            await self._bind(record)
+        except (OSError, RuntimeFault, StoreError) as error:
+            self._say(record, "Warning", "ProvisioningFailed", f"failed to provision volume: {error}")
+
+    async def _bind(self, record: Record) -> None:
+        if sentence := refused(record.doc):
+            self._say(record, "Warning", "ProvisioningFailed", sentence)
+            return
+        directory, owner = self._config.claim_dir(record.namespace, record.name), owner_of(record.doc)
+        size = Quantity(
+            (record.doc["spec"].get("resources") or {}).get("requests", {}).get("storage", "0")
+        ).value()
+        policy = policy_of(record.doc, self._policy)
+        about = _read(f"{directory}/claim.json")
+        if os.path.isdir(directory) and about.get("owner", "") != owner:
+            if about.get("owner"):  # of a pod that is gone: no other pod sees what is in it
+                self._aside(record.namespace, record.name)
+                about = {}
+            elif owner and os.path.isdir(
+                f"{directory}/data"
+            ):  # what a claim of this name left behind to be had again is not for an ephemeral volume
+                raise StateError(f"{directory} was left by another claim: move it away, or remove it")
+        wanted = {"policy": policy, "size": size, "project": about.get("project") or self._free_project()}
+        if owner:
+            wanted["owner"] = owner
+        if about != wanted or not os.path.isdir(f"{directory}/data"):
+            why = await asyncio.to_thread(provision, directory, wanted)  # it waits for the disk
+            if why:
+                name = record.doc["spec"]["resources"]["requests"]["storage"]
+                message = f"nothing holds the volume to {name}: {why}"
+                self._say(record, "Warning", "SizeNotEnforced", message)
+        if bound(record.doc) != record.doc:
+            await self._store.modify(record.uid, bound)
+
+    def _free_project(self) -> int:
+        taken = {about.get("project") for _, about in self._found()}
+        return next(number for number in range(FIRST_PROJECT, FIRST_PROJECT * 2) if number not in taken)
+
+    def _found(self) -> Iterator[tuple[tuple[str, str], Json]]:
+        """What there is on the disk, of claims that stand and of those that are gone."""
+        root = f"{self._config.root}/claims"
+        for namespace in _names(root):
+            for name in _names(f"{root}/{namespace}"):
+                if name.startswith(GONE):
+                    continue
+                yield (namespace, name), _read(f"{root}/{namespace}/{name}/claim.json")
+
+    def _say(self, record: Record, kind: str, reason: str, message: str) -> None:
+        if (record.uid, message) not in self._said:
+            self._said.add((record.uid, message))
+            self._events.event(reference(record.doc), kind, reason, message)
+
+
+async def _end_of_one(pods: Any) -> None:
+    """Until a pod is gone."""
+    async for change in pods:
+        if change.type == "DELETED":
+            return
+
+
+def _claims_of(pod: Json) -> list[tuple[str, str]]:
+    namespace = pod["metadata"].get("namespace", "default")
+    volumes = (pod.get("spec") or {}).get("volumes") or ()
+    return [
+        (namespace, v["persistentVolumeClaim"]["claimName"])
+        for v in volumes
+        if v.get("persistentVolumeClaim")
+    ]
+
+
+def provision(directory: str, about: Json) -> str:
+    """Make the claim's directory, or bring it up to date; why nothing holds it to its size ("" where something does).
+    Raises OSError."""
+    data = f"{directory}/data"
+    os.makedirs(directory, mode=0o750, exist_ok=True)
+    if not os.path.isdir(data):
+        if "owner" in about:  # whose it is, before there is anything of it
+            _write(directory, {"policy": "Delete", "owner": about["owner"]})
+        os.makedirs(new := f"{directory}/.data.new", exist_ok=True)
+        os.chmod(new, 0o777)  # as local provisioners have it: whoever the pod runs as
+        os.rename(new, data)
+    why = set_quota(data, about["project"], about["size"])
+    _write(directory, about)
+    return why
+
+
+def _write(directory: str, about: Json) -> None:
+    """On the disk before there is anything it speaks of: a power cut that left no claim.json, or an empty one, would
+    make the directory nobody's, which no ephemeral volume takes and no policy removes."""
+    temporary = f"{directory}/.claim.json.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(about, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, f"{directory}/claim.json")
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _read(path: str) -> Json:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

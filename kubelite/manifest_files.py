@@ -1,0 +1,131 @@
+"""The manifests directory as it lies on the disk: which files are manifests, what can be believed of directories."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SUFFIXES = (".yaml", ".yml", ".json")
+MAX_BYTES = 10 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One look. Sub-directories are given by their paths."""
+
+    identity: tuple[int, int]  # of the top: device and inode
+    files: dict[str, tuple[int, ...]]  # manifest -> what differs when it was changed
+    unreadable: frozenset[str]
+    mounts: frozenset[str]  # on another file system than the directory they are in
+    empty: frozenset[str]  # nothing at all is in them
+
+
+_KINDS = {
+    stat.S_IFIFO: "is a pipe, not a file",
+    stat.S_IFSOCK: "is a socket, not a file",
+    stat.S_IFCHR: "is a device, not a file",
+    stat.S_IFBLK: "is a device, not a file",
+    stat.S_IFDIR: "links to a directory, which is not entered",
+}
+
+
+def readable_name(name: str) -> bool:
+    """Whether a file of this name is a manifest. (kubelet reads all but dotfiles: a backup can win over the file.)"""
+    return not name.startswith((".", "#")) and name.endswith(SUFFIXES)
+
+
+def list_manifests(directory: str) -> Listing:
+    """OSError when the top cannot be read."""
+    top = os.stat(directory)
+    walk = _Walk()
+    walk.enter(directory, top.st_dev, top=True)
+    return Listing(
+        (top.st_dev, top.st_ino),
+        walk.files,
+        frozenset(walk.unreadable),
+        frozenset(walk.mounts),
+        frozenset(walk.empty),
+    )
+
+
+class _Walk:
+    def __init__(self) -> None:
+        self.files: dict[str, tuple[int, ...]] = {}
+        self.unreadable: set[str] = set()
+        self.mounts: set[str] = set()
+        self.empty: set[str] = set()
+
+    def enter(self, directory: str, device: int, *, top: bool = False) -> None:
+        try:
+            entries = sorted(os.scandir(directory), key=lambda e: e.name)
+        except OSError:
+            if top:
+                raise
+            self.unreadable.add(directory)
+            return
+        if not entries:
+            self.empty.add(directory)
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                self._directory(entry, device)
+            elif readable_name(entry.name):
+                self._file(entry)
+
+    def _directory(self, entry: os.DirEntry[str], device: int) -> None:
+        try:
+            own = entry.stat(follow_symlinks=False).st_dev
+        except OSError:
+            self.unreadable.add(entry.path)
+            return
+        if own != device:
+            self.mounts.add(entry.path)
+        self.enter(entry.path, own)
+
+    def _file(self, entry: os.DirEntry[str]) -> None:
+        if (path := os.fsencode(entry.path).decode(errors="replace")) != entry.path:
+            self.files[path] = ()  # a name that nothing can be recorded under: reported when it is read
+            return
+        try:
+            found = entry.stat()
+        except OSError:
+            self.files[entry.path] = ()  # a dangling link: reported when it is read
+            return
+        masked = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)  # /dev/null: an empty file
+        if stat.S_ISREG(found.st_mode) or masked:
+            self.files[entry.path] = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        else:
+            self.files[entry.path] = (stat.S_IFMT(found.st_mode),)  # never opened: reported when it is read
+
+
+def no_file(signature: tuple[int, ...]) -> str:
+    """What a listed path is that is no regular file, in words; "" when it is one, or nothing is known of it."""
+    return _KINDS.get(signature[0], "is no regular file") if len(signature) == 1 else ""
+
+
+def below(file: str, directories: Iterable[str]) -> bool:
+    return any(file.startswith(directory + "/") for directory in directories)
+
+
+def identity_of(directory: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def being_written(descriptor: int) -> bool:
+    """Whether anybody has the file open for writing: a read lease is then refused with EAGAIN. File systems without
+    leases say something else, and are believed to be quiet."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

@@ -1,0 +1,45 @@
+"""What the node gives a build that runs on it (`kubelite build`): where its images are, a place in the pods' network.
+
+The build itself is the command's own process; here is only what must not be done twice on a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from kubelite.api.node import Json
+from kubelite.settings import Settings
+from runtime.errors import StateError
+from runtime.images.client import ImageClient
+from runtime.network.client import NetworkClient
+
+LEASE_PREFIX = "build-"  # of the uid that a build's network lease is kept under
+
+
+@dataclass(slots=True)
+class NodeBuilds:
+    settings: Settings
+    network: NetworkClient
+    images: ImageClient
+
+    def about(self) -> Json:
+        return {
+            "images": self.images.store.root,
+            "cgroupParent": f"/{self.settings.cgroup_parent}",
+        }
+
+    async def attach(self, pid: int) -> AsyncGenerator[Json, None]:
+        """Attach the process's network namespace; it stays attached until the generator is closed."""
+        if os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net"):
+            raise StateError(f"process {pid} has no network namespace of its own")
+        uid = f"{LEASE_PREFIX}{secrets.token_hex(8)}"
+        try:
+            found = await self.network.add(uid, f"/proc/{pid}/ns/net")
+            yield {"address": found.ip}
+            await asyncio.Event().wait()  # until whoever asked goes away
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self.network.delete(uid)))

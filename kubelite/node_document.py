@@ -1,0 +1,132 @@
+"""The v1 Node document: what the API shows of this machine. PURE, from the node's facts and the state of the agent."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubelite.node.config import NodeConfig
+from kubelite.node.node_facts import architecture, shown_taints
+from kubelite.node.scheduling import NodeFacts
+from kubelite.objects import rfc3339
+from kubelite.version import version
+
+Json = dict[str, Any]
+
+#: condition → (reason, message) when it is so, and when it is not, in kubelet's words (K nodestatus/setters.go).
+_PRESSURE = {
+    "MemoryPressure": (
+        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ),
+    "DiskPressure": (
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ),
+    "PIDPressure": (
+        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What the document says of the agent."""
+
+    started_at: float
+    pod_cidr: str
+    not_ready: str = ""  # why; "" = it is
+    pressure_since: Mapping[str, float] | None = None  # condition → Unix seconds it last changed
+
+
+def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any], agent: AgentState) -> Json:
+    """`stored`: the object people change, {} when nobody has."""
+    kept = stored.get("metadata") or {}
+    metadata: Json = {
+        "name": config.node_name,
+        "uid": config.node_name,
+        "creationTimestamp": rfc3339(agent.started_at),
+        "labels": dict(sorted(facts.labels.items())),
+    }
+    if kept.get("annotations"):
+        metadata["annotations"] = dict(kept["annotations"])
+    if kept.get("resourceVersion"):
+        metadata["resourceVersion"] = kept["resourceVersion"]
+    spec: Json = {"podCIDR": agent.pod_cidr, "podCIDRs": [agent.pod_cidr]}
+    if taints := shown_taints(facts, stored):
+        spec["taints"] = taints
+    if facts.unschedulable:
+        spec["unschedulable"] = True
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": metadata,
+        "spec": spec,
+        "status": {
+            "capacity": amounts(config.capacity),
+            "allocatable": amounts(config.allocatable),
+            "addresses": [{"type": "Hostname", "address": config.node_name}],
+            "conditions": _conditions(facts, agent),
+            "nodeInfo": _node_info(),
+        },
+    }
+
+
+def amounts(found: Mapping[str, int]) -> dict[str, str]:
+    """As kubelet writes them: cores (or thousandths), Ki of memory, bytes of disk."""
+    return {name: _amount(name, value) for name, value in sorted(found.items())}
+
+
+def _amount(name: str, value: int) -> str:
+    if name == "cpu":
+        return f"{value}m" if value % 1000 else str(value // 1000)
+    if name == "memory" or name.startswith("hugepages-"):
+        return f"{value // 1024}Ki" if value else "0"
+    return str(value)
+
+
+def _conditions(facts: NodeFacts, agent: AgentState) -> list[Json]:
+    from kubelite.node.node_facts import PRESSURE_TAINTS
+
+    tainted = {taint.key for taint in facts.taints}
+    since, started = agent.pressure_since or {}, agent.started_at
+    made = []
+    for kind, (pressed, free) in _PRESSURE.items():
+        present = PRESSURE_TAINTS[kind] in tainted
+        made.append(_condition(kind, present, *(pressed if present else free), since.get(kind, started)))
+    ready = not agent.not_ready
+    words = agent.not_ready or "kubelite is posting ready status"
+    made.append(_condition("Ready", ready, "KubeliteReady" if ready else "KubeliteNotReady", words, started))
+    return made
+
+
+def _condition(kind: str, value: bool, reason: str, message: str, since: float) -> Json:
+    return {
+        "type": kind,
+        "status": "True" if value else "False",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": rfc3339(since),
+    }
+
+
+def _node_info() -> Json:
+    return {
+        "kernelVersion": platform.release(),
+        "osImage": _os_name(),
+        "containerRuntimeVersion": f"kubelite://{version()}",
+        "kubeletVersion": f"v{version()}",
+        "operatingSystem": "linux",
+        "architecture": architecture(),
+    }
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", os.uname().sysname)
+    except OSError:
+        return os.uname().sysname

@@ -1,0 +1,159 @@
+"""The node's past as the API asks for it: a pod's history, pods of a moment, versions of manifests, the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from kubelite import rollout
+from kubelite.api import apply
+from kubelite.api.errors import ApiError, bad_request, not_found
+from kubelite.objects import SOURCE, rfc3339, rfc3339_micro
+from kubelite.past import pods_at
+from state.history import LARGEST, Question, Revision, Version
+from state.store import Store
+
+Json = dict[str, Any]
+
+MICROSECOND = 1e-6  # how exact times are told
+PRUNE = 3600.0  # seconds between looks at what is too old
+
+
+class NodePast:
+    """Answers from the store's history; writes manifests only in `roll_back`."""
+
+    def __init__(self, store: Store, directory: str, rescan: Callable[[], Awaitable[None]]) -> None:
+        self._store = store
+        self._directory = directory
+        self._rescan = rescan
+        self._pruned = 0.0  # when, on the monotonic clock
+
+    async def history(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
+        """What happened to the pods of this name, oldest first. Raises ApiError NotFound."""
+        question = Question(kind="Pod", namespace=namespace, name=name, since=since, limit=limit)
+        entries, known = await self._store.history(question)
+        if not entries and self._store.get("Pod", namespace, name) is None:
+            raise not_found("pods", name)
+        return {
+            "pod": f"{namespace}/{name}",
+            "since": rfc3339(known),
+            "entries": [
+                {
+                    "time": rfc3339_micro(entry.at),
+                    "uid": entry.uid,
+                    "what": entry.what,
+                    "reason": entry.reason,
+                    "message": entry.message,
+                }
+                for entry in entries
+            ],
+        }
+
+    async def pods_at(self, at: float) -> list[Json]:
+        """Every pod as it was. Raises ApiError for a moment that is not known any more, or not yet."""
+        if at > time.time():
+            raise bad_request(f"{rfc3339(at)} is still to come")
+        now = [record.doc for record in self._store.list("Pod")]
+        entries, known = await self._store.history(Question(kind="Pod", since=at, changes=True))
+        if at < known:
+            raise ApiError("Expired", f"history goes back to {rfc3339(known)}, not to {rfc3339(at)}")
+        # what happened at that very moment had happened
+        return pods_at(now, [entry for entry in entries if entry.at > at + MICROSECOND / 2])
+
+    async def revisions(self, ref: Json) -> tuple[str, Sequence[Revision]]:
+        """The manifest file that is meant ({"file"} or {"kind", "namespace", "name"}) and its versions, oldest first.
+        Raises ApiError NotFound."""
+        if ref.get("file"):
+            file = self._inside(str(ref["file"]))
+            found = await self._store.revisions(file)
+            if not found and not os.path.exists(file):
+                raise ApiError("NotFound", f"{file} is not in history")
+            return file, found
+        key = apply.Key(str(ref.get("kind")), str(ref.get("namespace")), str(ref.get("name")))
+        record = self._store.get(*key)
+        if record is not None:
+            file = (record.metadata.get("annotations") or {}).get(SOURCE, "")
+            if not file:
+                raise ApiError("NotFound", f"{key} comes from no manifest")
+            return file, await self._store.revisions(file)
+        return _last_with(key, await self._store.revisions())
+
+    def _inside(self, file: str) -> str:
+        path = os.path.abspath(os.path.join(self._directory, file))
+        if not path.startswith(self._directory + "/"):
+            raise bad_request(f"{file} is not in the manifests directory {self._directory}")
+        return path
+
+    async def roll_back(self, ref: Json, *, number: int | None, dry_run: bool) -> Json:
+        """Write an older version of a manifest back: {"file", "from", "to", "revision", "diff"}. Raises ApiError."""
+        await self._rescan()
+        file, found = await self.revisions(ref)
+        text = _text(file)
+        try:
+            chosen = rollout.choose(file, found, text, number=number, valid=lambda r: not _errors(r))
+        except rollout.NothingToUndo as error:
+            large = text is not None and len(text.encode()) > LARGEST
+            raise ApiError(
+                "Conflict", f"{error}{f' (no version is kept of more than {LARGEST} bytes)' if large else ''}"
+            ) from None
+        if wrong := _errors(chosen):
+            raise ApiError("Invalid", "\n".join(wrong))
+        answer: Json = {
+            "file": file,
+            "from": found[-1].number if text is not None and found[-1].text == text else 0,
+            "to": chosen.number,
+            "diff": rollout.difference(file, text, chosen),
+        }
+        if dry_run or text == chosen.text:
+            return {**answer, "revision": chosen.number}
+        if text is not None:  # a broken edit, say: it is not to be lost
+            self.keep(file, text)
+            await self._store.revisions(file)
+        keys = [key for chunk in apply.split(chosen.text, whole=file.endswith(".json")) for key in chunk.keys]
+        outcomes = tuple(apply.Outcome(key, "configured", file) for key in keys)
+        apply.execute(apply.Plan({file: chosen.text}, outcomes))
+        await self._rescan()
+        revisions = await self._store.revisions(file)
+        return {**answer, "revision": revisions[-1].number}
+
+    def keep(self, file: str, text: str) -> None:
+        """A manifest was read: keep it, if it is new."""
+        if len(text) <= LARGEST:
+            self._store.note(Version(file, time.time(), text))
+
+    async def prune(self, *, seconds: float, size: int) -> None:
+        """Keep history within its bounds: looked at once an hour, and when much was written. Raises StoreError."""
+        now = time.monotonic()
+        if self._pruned and now - self._pruned < PRUNE and self._store.history_written < size // 20:
+            return
+        self._pruned, self._store.history_written = now, 0
+        await self._store.prune(before=time.time() - seconds, size=size)
+
+
+def _text(file: str) -> str | None:
+    with contextlib.suppress(OSError, UnicodeDecodeError), open(file, encoding="utf-8") as stream:
+        return stream.read()
+    return None
+
+
+def _errors(revision: Revision) -> list[str]:
+    from manifests.loader import load_text
+
+    loaded = load_text(revision.text, file=revision.file)
+    return [str(error) for error in loaded.errors if error.kind != "unsupported"]
+
+
+def _last_with(key: apply.Key, revisions: Sequence[Revision]) -> tuple[str, Sequence[Revision]]:
+    """The file whose newest version had an object that is gone."""
+    newest = {revision.file: revision for revision in revisions}
+    for revision in sorted(newest.values(), key=lambda r: -r.at):
+        if key.name not in revision.text:
+            continue
+        with contextlib.suppress(ApiError):
+            chunks = apply.split(revision.text, whole=revision.file.endswith(".json"))
+            if any(key in chunk.keys for chunk in chunks):
+                return revision.file, [r for r in revisions if r.file == revision.file]
+    raise ApiError("NotFound", f'no manifest in history has {key.kind.lower()} "{key.name}"')

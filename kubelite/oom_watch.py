@@ -1,0 +1,115 @@
+"""Who was killed for want of memory, and whose limit it was: the kernel's own word, as events of the pod.
+
+The exit code and the cgroup's counters say that there was an OOM kill (C5); that it was a worker and not the server,
+that the pod's limit was hit and not the container's, only the kernel's log says. It is followed from now on, costs
+nothing while nothing is logged, and is done without where /dev/kmsg cannot be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kubelite.agent import Agent
+
+log = logging.getLogger(__name__)
+
+KMSG = "/dev/kmsg"
+RECORD = 8192  # bytes: more than any record of the kernel's log
+# mm/oom_kill.c dump_oom_victim: oom-kill:constraint=…,oom_memcg=/a/b,task_memcg=/a/b/c,task=name,pid=1,uid=0
+_KILL = re.compile(
+    r"oom-kill:constraint=(?P<constraint>\w+),.*?(?:oom_memcg=(?P<limit>[^,]*),)?task_memcg=(?P<group>[^,]*),"
+    r"task=(?P<task>.*),pid=(?P<pid>\d+),uid=\d+"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OomKill:
+    """One kill: the process, its cgroup, and the cgroup whose limit was reached ("" is the machine's memory)."""
+
+    task: str
+    pid: int
+    group: str
+    limit: str = ""
+
+
+def parse(record: str) -> OomKill | None:
+    """PURE: a record of /dev/kmsg, None when it is about something else."""
+    found = _KILL.search(record)
+    if found is None:
+        return None
+    return OomKill(found["task"], int(found["pid"]), found["group"], found["limit"] or "")
+
+
+def whose(limit: str, pod: str) -> str:
+    """PURE: the words for the cgroup whose limit it was, seen from the pod whose cgroup is `pod`."""
+    if not limit:
+        return "the node itself has no memory left"
+    if limit == pod:
+        return "the pod's memory limit was reached"
+    if limit.startswith(f"{pod}/"):
+        return "the container's memory limit was reached"
+    return f"the memory limit of {limit}, which all pods share, was reached"
+
+
+class OomWatch:
+    """`start()`, then `close()`; both do nothing where the kernel's log is not to be had."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._file = -1
+
+    def start(self) -> None:
+        try:
+            self._file = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.lseek(self._file, 0, os.SEEK_END)
+        except OSError as error:
+            self.close()
+            log.warning("OOM kills are not told apart: %s: %s", KMSG, os.strerror(error.errno or 0))
+            return
+        asyncio.get_running_loop().add_reader(self._file, self._readable)
+
+    def close(self) -> None:
+        if self._file < 0:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop may be over
+            asyncio.get_running_loop().remove_reader(self._file)
+        os.close(self._file)
+        self._file = -1
+
+    def _readable(self) -> None:
+        """Every record that is there; one read is one record. EPIPE: some were overwritten before they were read."""
+        while True:
+            try:
+                record = os.read(self._file, RECORD)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                continue
+            except OSError as error:
+                log.warning("%s can no longer be read: %s", KMSG, error)
+                self.close()
+                return
+            if b"oom-kill:" in record and (kill := parse(record.decode(errors="replace"))) is not None:
+                self._tell(kill)
+
+    def _tell(self, kill: OomKill) -> None:
+        for uid, record in self._agent.cri.living().items():
+            if kill.group != record.cgroup and not kill.group.startswith(f"{record.cgroup}/"):
+                continue
+            name = next((c["name"] for c in record.containers if c["id"] in kill.group), "")
+            words = (
+                f"Process {kill.task} (pid {kill.pid}) of container {name or 'unknown'} was killed: "
+                f"{whose(kill.limit, record.cgroup)}"
+            )
+            self._agent.pod_event(uid, "OOMKilling", words, container=name)
+            break
+        if not kill.limit:  # kubelet's oom watcher
+            words = f"System OOM encountered, victim process: {kill.task}, pid: {kill.pid}"
+            self._agent.node_event("SystemOOM", words)

@@ -1,0 +1,72 @@
+"""The QoS cgroups kept as the pods in them want: a job that wakes when what the pods hold has changed (C6).
+
+kubelet looks at this once a minute; here a second passes after a change, so that a hundred pods that come together are
+one write. Nothing is written that is written already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kubelite.node.config import NodeConfig
+from kubelite.node.ledger import Claim
+from kubelite.node.limits import node_limits, tier_limits
+from runtime.cgroups import open_cgroup
+from runtime.errors import RuntimeFault
+
+log = logging.getLogger(__name__)
+DELAY = 1.0  # seconds from a change to the write
+
+
+class Tiers:
+    """`run()` until cancelled. `evicted_below`: bytes of memory.available below which pods are evicted."""
+
+    def __init__(
+        self, config: NodeConfig, claims: Callable[[], Sequence[Claim]], *, evicted_below: int
+    ) -> None:
+        self._config = config
+        self._claims = claims
+        self._changed = asyncio.Event()
+        self._written: dict[str, dict[str, Any]] = {}
+        self._node = node_limits(config, evicted_below=evicted_below)
+
+    def changed(self) -> None:
+        self._changed.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(DELAY)
+            self._changed.clear()
+            for tier, limits in self._wanted().items():
+                if self._written.get(tier) != limits:
+                    await self._write(tier, limits)
+
+    def _wanted(self) -> dict[str, dict[str, Any]]:
+        """Only of tiers that hold a pod: no empty cgroup is made."""
+        claims = self._claims()
+        if not claims:
+            return {}
+        wanted = tier_limits(((claim.qos, claim.requests) for claim in claims), self._config)
+        wanted[""] = {**wanted.get("", {}), **self._node}
+        here = {"", *(claim.qos.lower() for claim in claims)}
+        return {tier: limits for tier, limits in wanted.items() if tier in here and limits}
+
+    async def _write(self, tier: str, limits: dict[str, Any]) -> None:
+        path = f"{self._config.cgroup_parent.rstrip('/')}/{tier}".rstrip("/")
+        group = open_cgroup(path)
+
+        def write() -> list[str]:
+            group.create()
+            return group.apply(limits)
+
+        try:
+            for warning in await asyncio.to_thread(write):
+                log.warning("%s: %s", path, warning)
+        except RuntimeFault as error:  # its last pod may have gone, and the cgroup with it
+            log.warning("the limits of %s were not written: %s", path, error)
+            return
+        self._written[tier] = limits
