@@ -2,18 +2,27 @@
 
 `KUBELITE_ALLOWED_SKIPS` holds the reasons that are expected on this machine, as regular expressions separated by `;`
 (empty: none). CI sets it; without it every skip is fine.
+
+`KUBELITE_TEST_ALONE`: nobody else makes containers on this machine meanwhile, so whatever is new on it when all is over
+was left by a test, and fails the run (leftovers.py).
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 
 import pytest
 
+from tests import leftovers
+
 # taken out of the environment: kubelite itself refuses settings that it does not know
 ALLOWED = os.environ.pop("KUBELITE_ALLOWED_SKIPS", None)
+ALONE = bool(os.environ.pop("KUBELITE_TEST_ALONE", ""))
 _unexpected: list[str] = []
+_left: list[str] = []
+_before: list[frozenset[str]] = []  # one, where it is looked at
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -33,12 +42,27 @@ def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
         _unexpected.append(f"{report.nodeid}: {reason}")
 
 
+def _base() -> str:
+    return f"/pytest-of-{getpass.getuser()}/"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if ALONE and not hasattr(
+        session.config, "workerinput"
+    ):  # the workers' remains are looked for when they have ended
+        _before.append(leftovers.look(_base()))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _unexpected:
+    if _before and session.testscollected:
+        _left.extend(leftovers.left(_before[0], _base()))
+    if _unexpected or _left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in _unexpected:
         terminalreporter.write_line(f"skip that is not expected here: {line}", red=True)
+    for line in _left:
+        terminalreporter.write_line(f"left by the tests: {line}", red=True)

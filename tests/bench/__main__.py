@@ -18,20 +18,22 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from tests.bench import builds, pulls
 from tests.bench.account import sweep
 from tests.bench.engines import Bare, Crun, KubeliteOci, Library, Runc
 from tests.bench.measure import FAILURES, Bout, Plan
 from tests.bench.node_peer import MEMORY, PREFIX, Kubelite, pack
-from tests.bench.peers import Bench, Docker, Peer, Podman, PodmanRunc
+from tests.bench.peers import Bench, Buildah, Docker, Peer, Podman, PodmanRunc, SkopeoUmoci
 from tests.bench.record import record
 from tests.bench.rows import ROWS, Found, table
 from tests.e2e.node import IMAGE
 
 HERE = Path(__file__).parent
 PEERS: tuple[type[Peer], ...] = (
-    *(Kubelite, Podman, PodmanRunc, Docker),
+    *(Kubelite, Podman, PodmanRunc, Docker, SkopeoUmoci, Buildah),
     *(Library, KubeliteOci, Crun, Runc, Bare),
 )
 
@@ -140,6 +142,19 @@ def directory() -> Iterator[Path]:
 def compete(base: Path, plan: Plan, kinds: list[type[Peer]], found: Found) -> None:
     """Everything that is installed, built, started, measured and ended."""
     bench = build(base)
+    if plan.wants(*pulls.ROWS):
+        if lacking := pulls.missing():
+            found.left_out.append(f"pulls: {lacking} is not installed")
+            plan = replace(plan, rows=plan.rows - pulls.ROWS)
+        else:
+            progress("making the images that are pulled")
+            bench = replace(bench, registry=pulls.prepare(base))
+    if plan.wants("build"):
+        if lacking := builds.missing():
+            found.left_out.append(f"builds: {lacking} is not installed")
+            plan = replace(plan, rows=plan.rows - {"build"})
+        else:
+            bench = replace(bench, context=builds.prepare(base))
     with contextlib.ExitStack() as stack:
         peers: list[Peer] = []
         for kind in kinds:

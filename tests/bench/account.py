@@ -33,17 +33,21 @@ class Account:
             (root / self.cgroup).mkdir()
 
     def add_tree(self, pid: int) -> None:
-        """Move a process and its children."""
+        """Move a process and its children, to be counted and, as what is in a cage, to have a share of its own in the
+        processors where others want them too."""
         leaf = self._counting / self.cgroup
         if UNIFIED:  # a cgroup with processes gives no controllers to others
             leaf /= "work"
             leaf.mkdir(exist_ok=True)
+        share = ROOT / "cpu" / self.cgroup
         todo = [pid]
         while todo:
             one = todo.pop()
             with contextlib.suppress(OSError):
                 todo.extend(int(c) for c in Path(f"/proc/{one}/task/{one}/children").read_text().split())
                 (leaf / "cgroup.procs").write_text(str(one))
+                if share.exists():
+                    (share / "cgroup.procs").write_text(str(one))
 
     def used_ms(self) -> float:
         """Milliseconds of CPU that whatever runs, or ran, in it has had."""

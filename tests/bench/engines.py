@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.account import Account, containers
+from tests.bench.account import Account, containers, pss_kib
 from tests.bench.caged import Cage, Refused
 from tests.bench.peers import Bench, CagedPeer, Peer, Span
 
@@ -33,6 +33,9 @@ class Engine(CagedPeer):
         self.bundle.mkdir()
         self.out = self.bundle / "out"
         write_bundle(self.bundle, self.bench.rootfs, "/container")
+        self.once = self.base / "once"
+        self.once.mkdir()
+        write_bundle(self.once, self.bench.rootfs, "/once", "--once")
         self._command = [*self.command, "--root", "/run/engine"]
 
     def run_bundle(self, name: str) -> int:
@@ -42,6 +45,25 @@ class Engine(CagedPeer):
 
     def delete(self, name: str) -> None:
         self.cage.run([*self._command, "delete", "--force", name])
+
+    def life(self, name: str) -> dict[str, float]:
+        """How long each command takes (ms), and what is left of it after create (MB), by the rows' keys."""
+        found = {}
+
+        def timed(key: str, *words: str) -> None:
+            out = self.out if key == "create" else None  # what the container says comes later, into the same
+            done = self.cage.run([*self._command, key, *words], out=out)
+            found[key] = (done.ended - done.began) / 1e6
+
+        timed("run", "--bundle", str(self.once), f"{name}-once")
+        before = self.account.processes()
+        timed("create", "--bundle", str(self.bundle), name)
+        found["rest"] = sum(map(pss_kib, self.account.processes() - before)) / 1024
+        timed("start", name)
+        first_instruction(self.out)
+        timed("exec", name, "/stamp", "--once")
+        timed("delete", "--force", name)
+        return found
 
 
 class Crun(Engine):
@@ -165,7 +187,7 @@ def wait_ended(pidfd: int, patience: float = 60.0) -> int:
     return time.time_ns()
 
 
-def write_bundle(bundle: Path, rootfs: Path, cgroup: str) -> dict[str, Any]:
+def write_bundle(bundle: Path, rootfs: Path, cgroup: str, *args: str) -> dict[str, Any]:
     """runc's own example with our program: all namespaces, its mounts, its masked paths, a cgroup."""
     if shutil.which("runc"):
         subprocess.run(["runc", "spec"], cwd=bundle, check=True)
@@ -173,7 +195,7 @@ def write_bundle(bundle: Path, rootfs: Path, cgroup: str) -> dict[str, Any]:
         subprocess.run(["crun", "spec"], cwd=bundle, check=True)
     spec: dict[str, Any] = json.loads((bundle / "config.json").read_text())
     spec["root"] = {"path": str(rootfs), "readonly": True}
-    spec["process"].update(terminal=False, args=["/stamp"])
+    spec["process"].update(terminal=False, args=["/stamp", *args])
     spec["linux"]["cgroupsPath"] = cgroup
     (bundle / "config.json").write_text(json.dumps(spec))
     return spec

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tests.bench import builds, pulls
 from tests.bench.account import containers
 from tests.bench.caged import Refused
 from tests.bench.engines import Bare, Engine, Library, wait_ended
@@ -52,7 +53,12 @@ class Bout:
         self._turns("one pod", self._one, plan.rounds, "first", "cpu", "ended", "gone")
         self._turns("edit and restart", self._change, plan.rounds, "edited", "restart")
         self._turns("engines alone", self._engine, plan.rounds * 2, "engine")
+        life = ("run", "create", "start", "exec", "delete", "rest")
+        self._turns("OCI commands", self._commands, plan.rounds * 2, *life)
         self._turns("adoption", self._adopt, plan.batches, "adopted", warm=0)
+        self._turns("pulls", self._pull, plan.batches, "pull", "layers", "pullcpu", "pullmem", warm=0)
+        self._turns("builds", self._build, plan.rounds, "build")
+        self._turns(f"{plan.many} probed", self._probed, 1, "probes", "late", warm=0)
         keys = ("hundred", "removed", "memory", "further", "idle", "scrape", "list")
         self._turns(f"{plan.many} at once", self._many, plan.batches, *keys, warm=0)
 
@@ -132,6 +138,29 @@ class Bout:
         peer.delete(name)
         self._add(turn, "engine", peer, took / 1e6)
 
+    def _commands(self, peer: Peer, turn: int) -> None:
+        if not isinstance(peer, Engine):
+            raise CannotDo
+        for key, value in peer.life(f"life{turn + 1}").items():
+            self._add(turn, key, peer, value)
+
+    def _pull(self, peer: Peer, turn: int) -> None:
+        for key, reference in (("pull", pulls.LARGE), ("layers", pulls.LAYERS)):
+            os.sync()  # what others have written is not this one's to wait for
+            used = peer.account.used_ms()
+            with pulls.peak(peer.account) as megabytes:
+                took = peer.pull(reference, f"{key}{turn}")
+            if reference == pulls.LARGE:
+                self._add(turn, "pullcpu", peer, (peer.account.used_ms() - used) / 1e3)
+            self._add(turn, key, peer, took.ms / 1e3)
+            self._add(turn, "pullmem", peer, megabytes[0])
+
+    def _build(self, peer: Peer, turn: int) -> None:
+        """The first one, which warms up, fills the cache; those that count are of sources left alone for a while."""
+        if turn >= 0 and peer.bench.context is not None:
+            builds.settle(peer.bench.context)
+        self._add(turn, "build", peer, peer.build().ms)
+
     def _adopt(self, peer: Peer, turn: int) -> None:
         if not isinstance(peer, Kubelite):
             raise CannotDo
@@ -145,6 +174,24 @@ class Bout:
         if sorted(containers()) != before:
             raise Refused("containers were not left alone by the restart")
         peer.remove(names)
+
+    def _probed(self, peer: Peer, turn: int) -> None:
+        """What asking each of many containers once a second costs, over the same pods' idleness and all."""
+        if not isinstance(peer, Kubelite):
+            raise CannotDo
+        names = [f"probed{turn}-{number}" for number in range(self.plan.many)]
+        with peer.answering() as port:
+            peer.start(names, probed=port)
+            peer.wait_stamps(names)
+            time.sleep(SETTLED + 2)
+            gap = f"http://127.0.0.1:{port}/gap"
+            peer.node.get(gap)
+            used, began = peer.account.used_ms(), time.monotonic()
+            time.sleep(peer.idle_seconds * self.plan.idle)
+            share = (peer.account.used_ms() - used) / (time.monotonic() - began) / 10
+            self._add(turn, "probes", peer, share)
+            self._add(turn, "late", peer, float(peer.node.get(gap)))
+            peer.remove(names)
 
     def _many(self, peer: Peer, turn: int) -> None:
         if isinstance(peer, Engine | Library):

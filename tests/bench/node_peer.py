@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -9,15 +10,18 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.bench import builds, pulls
 from tests.bench.account import Account
 from tests.bench.caged import Refused
 from tests.bench.peers import Bench, Peer, Span, pod_manifest
-from tests.e2e.node import Node
+from tests.e2e.node import KUBELITE, REPO, Node
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where a machine keeps /run: in memory
 
@@ -45,6 +49,7 @@ class Kubelite(Peer):
         self.node.run_dir.parent.mkdir()
         self._memory = tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)
         self.node.run_dir.symlink_to(self._memory)
+        self._registry: subprocess.Popen[bytes] | None = None
         self._account = Account("kubelite", (self.node.cgroup_parent,))
         try:
             self.node.prepare()
@@ -63,12 +68,44 @@ class Kubelite(Peer):
         assert self.node.daemon is not None
         self._account.add_tree(self.node.daemon.pid)
 
-    def start(self, names: list[str]) -> int:
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[int]:
+        """A server on the node's loopback that says yes, on nobody's account; its port. At /gap it tells the longest
+        time, in seconds, between two requests of one path, and begins anew."""
+        source = (
+            "import http.server as h, time\n"
+            "last, gaps = {}, {}\n"
+            "class Yes(h.BaseHTTPRequestHandler):\n"
+            "    def do_GET(self):\n"
+            "        now, path = time.monotonic(), self.path\n"
+            "        if path != '/gap':\n"
+            "            gaps[path] = max(gaps.get(path, 0.0), now - last.get(path, now))\n"
+            "            last[path] = now\n"
+            "        self.send_response(200)\n"
+            "        self.end_headers()\n"
+            "        if path == '/gap':\n"
+            "            self.wfile.write(str(max(gaps.values(), default=0.0)).encode())\n"
+            "            gaps.clear()\n"
+            "    def log_message(self, *_): pass\n"
+            "h.ThreadingHTTPServer.request_queue_size = 1024\n"  # else a burst is refused, and counted as late
+            "s = h.ThreadingHTTPServer(('127.0.0.1', 0), Yes)\n"
+            "print(s.server_port, flush=True)\n"
+            "s.serve_forever()\n"
+        )
+        command = self.node.in_netns(sys.executable, "-c", source)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                yield int(server.stdout.readline())
+            finally:
+                server.kill()
+
+    def start(self, names: list[str], *, probed: int = 0) -> int:
         """All files are written first, beside the directory, so that they drop into it at once."""
         ready = self.base / "ready"
         ready.mkdir(exist_ok=True)
         for name in names:
-            (ready / f"{name}.yaml").write_text(pod_manifest(name, self.stamps))
+            (ready / f"{name}.yaml").write_text(pod_manifest(name, self.stamps, probed=probed))
         began = time.time_ns()
         for name in names:
             (ready / f"{name}.yaml").rename(self.node.manifests / f"{name}.yaml")
@@ -145,6 +182,50 @@ class Kubelite(Peer):
             raise Refused(f"the daemon did not adopt all {len(names)} pods")
         return (ended - began) / 1e6
 
+    def pull(self, reference: str, place: str) -> Span:
+        """The store that was is set aside, as a whole; the daemon makes a new one."""
+        if self._registry is None:
+            self._registry = self._serve()
+        (self.node.root / "images").rename(self.base / place)
+        try:
+            return self._pull(reference)
+        finally:
+            (self.node.root / "images").rename(self.base / f"{place}-pulled")
+            (self.base / place).rename(self.node.root / "images")
+
+    def _pull(self, reference: str) -> Span:
+        said = self.base / "pull.log"
+        with said.open("wb") as log:
+            began = time.time_ns()
+            command = subprocess.Popen(
+                [*KUBELITE, "pull", "-q", reference],
+                cwd=REPO,
+                env=self.node.environ(),
+                stdout=log,
+                stderr=log,
+            )
+            self._account.add_tree(command.pid)
+            code = command.wait(180)
+            ended = time.time_ns()
+        if code:
+            raise Refused(f"kubelite pull: {said.read_text(errors='replace')}")
+        return Span(began, ended)
+
+    def _serve(self) -> subprocess.Popen[bytes]:
+        """The registry, on the node's loopback and on its account, as in the others' cages."""
+        with (self.base / "registry.log").open("wb") as log:
+            command = self.node.in_netns("docker-registry", "serve", str(self.bench.registry))
+            found = subprocess.Popen(command, stdout=log, stderr=log)
+        self._account.add_tree(found.pid)
+        asking = self.node.in_netns("curl", "-sfo", "/dev/null", f"http://{pulls.HOST}/v2/")
+        pulls.wait_for(asking, "docker-registry")
+        return found
+
+    def build(self) -> Span:
+        began = time.time_ns()
+        self.node.cli("build", "-q", "-t", builds.NAME, str(self.bench.context), timeout=120)
+        return Span(began, time.time_ns())
+
     def wait_ready(self, count: int) -> int:
         return self._all_ready(count, time.monotonic() + 120, between=0.3)
 
@@ -172,6 +253,9 @@ class Kubelite(Peer):
         return found
 
     def close(self) -> None:
+        if self._registry is not None:
+            self._registry.kill()
+            self._registry.wait()
         try:
             if self.node.holder is not None:
                 self.node.destroy()

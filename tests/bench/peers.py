@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import builds, pulls
 from tests.bench.account import Account
 from tests.bench.caged import Cage, Refused
 from tests.e2e.node import IMAGE
@@ -32,6 +33,8 @@ class Bench:
     archive: Path  # the same as a tar
     store: Path  # the same as kubelite's image store
     bare: Path  # bare.c, compiled
+    registry: Path | None = None  # the config of one with the images that are pulled
+    context: Path | None = None  # of the image that is built
 
     def stamps(self, peer: str) -> Path:
         path = self.base / f"stamps-{peer}"
@@ -77,6 +80,10 @@ class Peer:
         """End them by SIGTERM and wait until nothing of them is left."""
         raise CannotDo
 
+    def build(self) -> Span:
+        """Build `bench.context`, by what it has done before; an image of its own is there at the end."""
+        raise CannotDo
+
     def edit(self, name: str) -> int:
         """Give a pod's container another command; returns when the order was given."""
         raise CannotDo
@@ -94,6 +101,10 @@ class Peer:
 
     def adopt_ms(self, names: list[str]) -> float:
         """Kill the daemon and start it: from that start until it minds all of `names` and calls them ready."""
+        raise CannotDo
+
+    def pull(self, reference: str, place: str) -> Span:
+        """Get an image from the registry and unpack it, into a store that is empty; `place` names it."""
         raise CannotDo
 
     def memory_kib(self) -> int:
@@ -124,7 +135,10 @@ class Peer:
         return found
 
 
-def pod_manifest(name: str, stamps: Path, *, edited: bool = False) -> str:
+def pod_manifest(name: str, stamps: Path, *, edited: bool = False, probed: int = 0) -> str:
+    """`probed`: a port of the node's own loopback that is asked each second whether the container lives."""
+    port = f"httpGet: {{host: 127.0.0.1, port: {probed}, path: /{name}}}, periodSeconds: 1"
+    probe = f"    livenessProbe: {{{port}}}\n" if probed else ""
     command = f"[/stamp, {name}, edited]" if edited else f"[/stamp, {name}]"
     return f"""apiVersion: v1
 kind: Pod
@@ -136,7 +150,7 @@ spec:
     image: {IMAGE}
     imagePullPolicy: Never
     command: {command}
-    volumeMounts: [{{name: data, mountPath: /data}}, {{name: bench, mountPath: /bench}}]
+{probe}    volumeMounts: [{{name: data, mountPath: /data}}, {{name: bench, mountPath: /bench}}]
   volumes:
   - {{name: data, emptyDir: {{}}}}
   - {{name: bench, hostPath: {{path: {stamps}, type: Directory}}}}
@@ -162,6 +176,16 @@ class CagedPeer(Peer):
 
     def prepare(self) -> None:
         """Before the first order."""
+
+    def serve(self) -> None:
+        """The registry, on the cage's loopback."""
+        if not hasattr(self, "_served"):
+            self._served = True
+            self.cage.spawn(
+                ["docker-registry", "serve", str(self.bench.registry)], out=self.base / "registry.log"
+            )
+            wait = "for _ in $(seq 400); do curl -sfo /dev/null http://$0/v2/ && exit 0; sleep 0.05; done; exit 1"
+            self.cage.run(["sh", "-c", wait, pulls.HOST])
 
     def close(self) -> None:
         if hasattr(self, "cage"):
@@ -211,10 +235,51 @@ class Podman(CagedPeer):
         done = self.cage.run([*self._podman, "pod", "ps"])
         return (done.ended - done.began) / 1e6
 
+    def pull(self, reference: str, place: str) -> Span:
+        self.serve()
+        podman = [word.replace(f"{self.base}/root", f"{self.base}/{place}") for word in self._podman]
+        podman = [word.replace("/run/podman", f"/run/{place}") for word in podman]
+        done = self.cage.run([*podman, "pull", "-q", "--tls-verify=false", reference])
+        return Span(done.began, done.ended)
+
 
 class PodmanRunc(Podman):
     name = "podman (runc)"
     engine = "runc"
+
+    def pull(self, reference: str, place: str) -> Span:
+        raise CannotDo  # it is the same as with crun
+
+
+class SkopeoUmoci(CagedPeer):
+    """`skopeo copy` into an OCI layout, then `umoci unpack`: nothing but a pull."""
+
+    name = "skopeo + umoci"
+    program = "umoci"
+    many = False
+
+    def pull(self, reference: str, place: str) -> Span:
+        self.serve()
+        layout = f"{self.base}/{place}"
+        copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:x"]
+        done = self.cage.run(copy, ["umoci", "unpack", "--image", f"{layout}:x", f"{layout}-bundle"])
+        return Span(done.began, done.ended)
+
+
+class Buildah(CagedPeer):
+    """`buildah bud --layers`: nothing but a build."""
+
+    name = "buildah"
+    program = "buildah"
+    many = False
+
+    def build(self) -> Span:
+        places = ("--root", f"{self.base}/root", "--runroot", "/run/buildah", "--storage-driver", "overlay")
+        # its own wishes may be more than this machine gives
+        how = ("--isolation", "chroot", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+        context = str(self.bench.context)
+        done = self.cage.run(["buildah", *places, "bud", "-q", "--layers", *how, "-t", builds.NAME, context])
+        return Span(done.began, done.ended)
 
 
 class Docker(CagedPeer):
@@ -248,6 +313,47 @@ class Docker(CagedPeer):
                     raise Refused(f"dockerd does not start: {words}") from error
             time.sleep(0.2)
         self.cage.run([*self._docker, "import", str(self.bench.archive), IMAGE])
+
+    def pull(self, reference: str, place: str) -> Span:
+        """By a daemon of its own: its store is empty. It has a bridge of its own too: with `--bridge none` a dockerd
+        removes docker0, which is the other's."""
+        self.serve()
+        bridge = (
+            "ip link show pulls || { ip link add pulls type bridge && ip addr add 172.31.0.1/24 dev pulls; }"
+        )
+        self.cage.run(["sh", "-c", bridge])
+        socket = f"unix:///run/{place}.sock"
+        places = [
+            "--data-root",
+            f"{self.base}/{place}",
+            "--exec-root",
+            f"/run/{place}",
+            "--pidfile",
+            f"/run/{place}.pid",
+        ]
+        log = self.base / f"{place}.log"
+        self.cage.spawn(["dockerd", *places, "-H", socket, "--bridge", "pulls", "--iptables=false"], out=log)
+        wait = 'for _ in $(seq 600); do docker -H "$0" version >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1'
+        self.cage.run(["sh", "-c", wait, socket])
+        done = self.cage.run(["docker", "-H", socket, "pull", "-q", reference])
+        self.cage.run(["sh", "-c", 'kill $(cat "$0")', f"/run/{place}.pid"])
+        return Span(done.began, done.ended)
+
+    def build(self) -> Span:
+        """Without buildkit, whose client Debian's docker-cli does not bring."""
+        done = self.cage.run(
+            [
+                "env",
+                "DOCKER_BUILDKIT=0",
+                *self._docker,
+                "build",
+                "-q",
+                "-t",
+                builds.NAME,
+                str(self.bench.context),
+            ]
+        )
+        return Span(done.began, done.ended)
 
     def _run(self, name: str) -> list[str]:
         volumes = ["--volume", "/data", "--volume", f"{self.stamps}:/bench"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 Samples = Mapping[str, list[float]]  # peer → what was measured
 OURS, BARE = "kubelite", "bare C"
-ENGINE = "kubelite engine"
+ENGINE, COMMAND = "kubelite engine", "kubelite-oci"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Row:
     reach: str = ""
     reached: Callable[[Mapping[str, float]], bool] | None = None
     digits: int = 1
+    base: str = OURS  # whom the ratios are to
 
 
 def _below(limit: float, peer: str = OURS) -> Callable[[Mapping[str, float]], bool]:
@@ -30,6 +31,20 @@ def _below(limit: float, peer: str = OURS) -> Callable[[Mapping[str, float]], bo
 def _first(medians: Mapping[str, float]) -> bool:
     others = [value for name, value in medians.items() if name not in (OURS, BARE)]
     return medians[OURS] < 30 and (not others or min(others) >= 6 * medians[OURS])
+
+
+def _fastest(medians: Mapping[str, float]) -> bool:
+    others = [value for name, value in medians.items() if name != OURS]
+    return min(others, default=0.0) > medians[OURS]
+
+
+def _half(medians: Mapping[str, float]) -> bool:
+    others = [value for name, value in medians.items() if name != OURS]
+    return min(others, default=0.0) > 2 * medians[OURS]
+
+
+def _ahead_of_runc(medians: Mapping[str, float]) -> bool:
+    return medians[COMMAND] < medians["runc"]
 
 
 def _engine(medians: Mapping[str, float]) -> bool:
@@ -55,9 +70,22 @@ ROWS = (
     Row("memory", "memory of everything of theirs, {many} pods (PSS)", "MB", "< 200", _below(200.0)),
     Row("further", "memory for each further pod (PSS)", "MB", "< 1", _below(1.0), 2),
     Row("idle", "idle CPU, {many} pods", "% of a core", "< 0.8", _below(0.8), 2),
+    Row("probes", "CPU, {many} pods with an http probe a second", "% of a core", "< 5", _below(5.0), 2),
+    Row("late", "longest time between two probes of one of them", "s", "< 2", _below(2.0), 2),
     Row("scrape", "scrape of container metrics, {many} pods", "ms", "< 50", _below(50.0)),
     Row("list", "`get pods`, whole process, {many} pods", "ms", "< 150", _below(150.0)),
-    Row("engine", "engine alone, bundle → first instruction", "ms", "< 3 × bare C", _engine, 2),
+    Row("pull", "pull and unpack, an image of 400 MB in 5 layers", "s", "fastest", _fastest, 2),
+    Row("layers", "pull and unpack, an image of 200 MB in 30 layers", "s", "fastest", _fastest, 2),
+    Row("pullcpu", "CPU time of pulling and unpacking the 400 MB, all processes", "s", "least", _fastest, 2),
+    Row("pullmem", "memory of a pull's largest process, at its peak", "MB", "< 200", _below(200.0), 0),
+    Row("build", "build with a warm cache, 7 steps, 200 files", "ms", "½ of the next best", _half, 0),
+    Row("engine", "engine alone, bundle → first instruction", "ms", "< 3 × bare C", _engine, 2, ENGINE),
+    Row("run", "OCI command, `run` of what ends at once", "ms", "< runc", _ahead_of_runc, 2, COMMAND),
+    Row("create", "OCI command, `create`", "ms", "", None, 2, COMMAND),
+    Row("start", "OCI command, `start`", "ms", "", None, 2, COMMAND),
+    Row("exec", "OCI command, `exec` of what ends at once", "ms", "", None, 2, COMMAND),
+    Row("delete", "OCI command, `delete --force` of what runs", "ms", "", None, 2, COMMAND),
+    Row("rest", "memory that is left of it after `create` (PSS)", "MB", "", None, 2, COMMAND),
 )
 
 
@@ -86,7 +114,7 @@ def table(found: Found, peers: list[str], *, many: int, some: int) -> str:
             continue
         lines.append("")
         lines.append(_heading(row, samples, many=many, some=some))
-        shown = [name for name in peers if name in samples or (name in nodes and row.key != "engine")]
+        shown = [name for name in peers if name in samples or (name in nodes and row.base == OURS)]
         lines.extend(_line(row, samples, name) for name in shown)
     lines.extend(["", *(f"left out: {reason}" for reason in found.left_out)])
     return "\n".join(lines).rstrip() + "\n"
@@ -113,8 +141,7 @@ def _line(row: Row, samples: Samples, name: str) -> str:
         return f"  {name:<32}{'–':>9}"
     median = statistics.median(values)
     spread = f"({min(values):.{row.digits}f}–{max(values):.{row.digits}f})"
-    base = ENGINE if row.key == "engine" else OURS
-    ratios = [_ratio(median, samples.get(other)) for other in (base, BARE)]
+    ratios = [_ratio(median, samples.get(other)) for other in (row.base, BARE)]
     return f"  {name:<32}{median:>9.{row.digits}f}  {spread:<21}{ratios[0]:>11}{ratios[1]:>10}".rstrip()
 
 

@@ -1,8 +1,9 @@
 /* The program every runtime in the table starts: says when its first instruction ran, then waits for SIGTERM.
- * stamp [NAME]: to standard output and, with a NAME, as one more line of /bench/NAME, a directory that all peers mount. */
+ * stamp --once: says nothing and ends. stamp [NAME]: to standard output and, with a NAME, as one more line of /bench/NAME, a directory that all peers mount. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,6 +13,8 @@ int main(int argc, char **argv)
 {
 	struct timespec now;
 	char line[64], path[256];
+	if (argc > 1 && !strcmp(argv[1], "--once"))
+		return 0;
 	clock_gettime(CLOCK_REALTIME, &now);
 	signal(SIGTERM, quit);
 	int length = snprintf(line, sizeof line, "first %lld\n", now.tv_sec * 1000000000LL + now.tv_nsec);

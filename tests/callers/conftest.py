@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.patience import remove_cgroup, until
 
 RUNTIME = str(Path(sys.executable).with_name("kubelite-oci"))
 SECONDS = 60
@@ -57,22 +58,18 @@ class Caller:
 
     command: list[str]
     environment: dict[str, str]
+    directory: Path | None = (
+        None  # where it is run: conmon leaves a file there when something ran out of memory
+    )
 
     def __call__(self, *args: str, code: int | None = 0, input_: str | None = None) -> Done:
         done = subprocess.run(
             [*self.command, *args], capture_output=True, text=True, timeout=SECONDS, check=False,
-            env={**os.environ, **self.environment}, input=input_ or "",
+            env={**os.environ, **self.environment}, input=input_ or "", cwd=self.directory,
         )  # fmt: skip
         found = Done(done.returncode, done.stdout.strip(), done.stderr.strip())
         assert code is None or found.code == code, f"{args}: {found}"
         return found
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +144,7 @@ def podman(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
         "CONTAINERS_CONF": f"{base}/containers.conf",
         "CONTAINERS_STORAGE_CONF": f"{base}/storage.conf",
     }
-    made = Caller(command, environment)
+    made = Caller(command, environment, base)
     made("import", str(image), IMAGE)
     yield made
     made("rm", "--all", "--force", "--time", "0", code=None)
@@ -180,13 +177,7 @@ def docker(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
         yield made
         for container in made("ps", "--all", "--quiet", code=None).out.split():
             made("rm", "--force", container, code=None)
-    _remove_cgroup(f"klt-{base.name}")
-
-
-def _remove_cgroup(name: str) -> None:
-    for top in ("/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())):
-        with contextlib.suppress(OSError):
-            os.rmdir(f"{top}/{name}")
+    remove_cgroup(f"klt-{base.name}")
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +199,7 @@ def ctr(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calle
         for container in made("containers", "list", "--quiet", code=None).out.split():
             made("tasks", "rm", "--force", container, code=None)
             made("containers", "rm", container, code=None)
-    _remove_cgroup(f"klt-{base.name}")
+    remove_cgroup(f"klt-{base.name}")
 
 
 def _oci_archive(image: Path, base: Path) -> Path:
@@ -234,3 +225,12 @@ def _oci_archive(image: Path, base: Path) -> Path:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def memory_limit(pid: int) -> int:
+    """Bytes that the cgroup of a process may use, by either version of cgroups."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+    if "memory" in paths:
+        return int(Path(f"/sys/fs/cgroup/memory{paths['memory']}/memory.limit_in_bytes").read_text())
+    return int(Path(f"/sys/fs/cgroup{paths['']}/memory.max").read_text())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import shlex
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.callers.conftest import IMAGE, RUNTIME, Caller, until
+from tests.callers.conftest import IMAGE, RUNTIME, Caller, need
+from tests.patience import until
 
 
 @pytest.fixture
@@ -73,3 +76,26 @@ def test_kill_all(ctr: Caller, name: str) -> None:
 
 def test_a_limit_and_a_user(ctr: Caller, name: str) -> None:
     assert run(ctr, "--rm", "--memory-limit", "33554432", "--user", "1000", IMAGE, name, "id", "-u") == "1000"
+
+
+def test_a_terminal(ctr: Caller, name: str) -> None:
+    """ctr wants a terminal of its own for --tty: script(1) gives it one."""
+    need("script")
+    words = [
+        *ctr.command,
+        "run",
+        "--rm",
+        "--tty",
+        "--snapshotter",
+        "native",
+        "--runc-binary",
+        RUNTIME,
+        IMAGE,
+        name,
+        "tty",
+    ]
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", shlex.join(words), "/dev/null"],
+        capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert "/dev/pts/0" in done.stdout, done

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.callers.conftest import IMAGE, Caller, until
+from tests.callers.conftest import IMAGE, Caller, memory_limit
+from tests.patience import until
 
 
 @pytest.fixture
@@ -92,14 +93,7 @@ def test_pause_top_stats(docker: Caller, sleeper: str) -> None:
 def test_update_changes_a_limit(docker: Caller, sleeper: str) -> None:
     docker("update", "--memory", "64m", "--memory-swap", "64m", sleeper)
     pid = docker("inspect", "--format", "{{.State.Pid}}", sleeper).out
-    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
-    v1, v2 = (
-        Path(f"/sys/fs/cgroup/memory{paths.get('memory', '')}"),
-        Path(f"/sys/fs/cgroup{paths.get('', '')}"),
-    )
-    limit = v1 / "memory.limit_in_bytes" if "memory" in paths else v2 / "memory.max"
-    assert limit.read_text().strip() == str(64 << 20)
+    assert memory_limit(int(pid)) == 64 << 20
 
 
 def test_stop_kill_restart(docker: Caller, name: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.callers.conftest import IMAGE, Caller, until
+from tests.callers.conftest import IMAGE, Caller, memory_limit
+from tests.patience import until
 
 
 @pytest.fixture
@@ -103,14 +104,7 @@ def test_stats_top_and_ps(podman: Caller, sleeper: str) -> None:
 def test_update_changes_a_limit(podman: Caller, sleeper: str) -> None:
     podman("update", "--memory", "64m", sleeper)
     pid = podman("inspect", "--format", "{{.State.Pid}}", sleeper).out
-    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
-    v1, v2 = (
-        Path(f"/sys/fs/cgroup/memory{paths.get('memory', '')}"),
-        Path(f"/sys/fs/cgroup{paths.get('', '')}"),
-    )
-    limit = v1 / "memory.limit_in_bytes" if "memory" in paths else v2 / "memory.max"
-    assert limit.read_text().strip() == str(64 << 20)
+    assert memory_limit(int(pid)) == 64 << 20
 
 
 def test_stop_kill_restart(podman: Caller, name: str) -> None:
@@ -179,3 +173,38 @@ def test_host_pid_namespace_and_stop(podman: Caller, name: str) -> None:
            "sh", "-c", "sleep 4321 & sleep 4321 & wait")  # fmt: skip
     podman("stop", "--time", "1", name)
     assert "4321" not in podman("top", name, code=None).out
+
+
+KUBE = """
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec:
+  hostNetwork: true
+  containers:
+    - {name: one, image: localhost/klt:latest, imagePullPolicy: Never, command: [sh, -c, "echo one; sleep 100"]}
+    - {name: two, image: localhost/klt:latest, imagePullPolicy: Never, command: [sleep, "100"]}
+"""
+
+
+def test_kube_play(podman: Caller, name: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(KUBE.replace("NAME", name))
+    done = podman("kube", "play", str(manifest), code=None)
+    if done.code and ("pause" in done.err or "catatonit" in done.err):
+        pytest.skip("needs podman's pause image (catatonit)")
+    assert done.code == 0, done
+    try:
+        until(lambda: podman("logs", f"{name}-one").out == "one", "the first one's log")
+        assert podman("inspect", "--format", "{{.State.Status}}", f"{name}-two").out == "running"
+        assert "kubelite-oci" in podman("inspect", "--format", "{{.OCIRuntime}}", f"{name}-one").out
+    finally:
+        podman("kube", "down", "--force", str(manifest), code=None)
+    assert f"{name}-one" not in podman("ps", "--all", "--format", "{{.Names}}").out
+
+
+def test_cap_add_is_what_the_program_has(podman: Caller) -> None:
+    out = run(
+        podman, "--cap-drop", "all", "--cap-add", "NET_RAW,KILL", IMAGE, "grep", "CapEff", "/proc/self/status"
+    )
+    assert int(out.split()[1], 16) == 1 << 13 | 1 << 5

@@ -16,7 +16,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.e2e.node import Node
@@ -189,16 +188,10 @@ def interfaces(node: Node) -> list[str]:
     return [link["ifname"] for link in json.loads(done.stdout or "[]")] if done.returncode == 0 else []
 
 
-def cgroup_tops(node: Node) -> list[Path]:
-    """The node's own cgroup in each hierarchy."""
-    root = Path("/sys/fs/cgroup")
-    return [*root.glob(node.cgroup_parent), *root.glob(f"*/{node.cgroup_parent}")]
-
-
 def cgroups(node: Node) -> set[str]:
     """The uids that have a cgroup, in any hierarchy."""
     found: set[str] = set()
-    for top in cgroup_tops(node):
+    for top in node.cgroup_tops():
         found.update(path.name[3:] for path in (*top.glob("pod*"), *top.glob("*/pod*")))
     return found
 

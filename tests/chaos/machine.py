@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import shutil
 import signal
 import struct
@@ -130,9 +129,7 @@ class Machine(Node):
             place = line.split()[4]
             if place.startswith(f"{self.root}/"):
                 subprocess.run(["umount", place], check=True)
-        for top in lens.cgroup_tops(self):
-            for directory, _, _ in os.walk(top, topdown=False):
-                os.rmdir(directory)
+        self.remove_cgroups()
         if not run_dir_stays:
             shutil.rmtree(self.run_dir)
         self.prepare()

@@ -1,4 +1,4 @@
-"""Programs whose writes are recorded: `python -m tests.chaos.power_writer store|migration|manifests|images DIRECTORY`.
+"""Programs whose writes are recorded: `python -m tests.chaos.power_writer store|migration|manifests|images|…`.
 
 After each step a mark says what there is now, and whether a power cut may still take it back.
 """
@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from kubelite.api import apply
+from kubelite.claims import FIRST_PROJECT, provision
 from runtime.images.client import ImageClient
 from state import schema
 from state.errors import AlreadyExists, NotFound
 from state.store import ContainerRow, Store
 from tests.chaos import newer
 from tests.chaos.powercut import mark
+from tests.chaos.small_images import tar_of
+from tests.kernel.little_registry import little_registry
 
 STEPS = 60
-LARGE = (
-    400_000  # bytes of a document now and then, so that SQLite's log is folded into the file more than once
-)
+#: Bytes of a document now and then, so that SQLite's log is folded into the file more than once.
+LARGE = 400_000
 
 
 def content(store: Store) -> dict[str, str]:
@@ -147,6 +149,38 @@ async def write_images(directory: Path, archive: str) -> None:
     await client.close()
 
 
+async def write_pulls(directory: Path) -> None:
+    """Two images that share a layer come from a registry, one is pulled again when its tag has moved; what nobody names
+    any more is collected, then all of it."""
+    client = ImageClient(str(directory / "images"))
+    base = {"etc/motd": b"hello" * 4000, "bin/tool": b"#!" * 50_000}
+    shared, own = tar_of(base, links={"bin/other": "bin/tool"}), tar_of({"srv/data": bytes(range(256)) * 500})
+    with little_registry() as registry:
+        registry.add("1", [shared, own])
+        registry.add("2", [shared, tar_of({"etc/motd": b"two"})])
+        one, two = (f"{registry.host}/app:{tag}" for tag in "12")
+        await client.pull(one)
+        mark({"names": [one]})
+        await client.pull(two)
+        mark({"names": [one, two]})
+        registry.add("1", [shared, tar_of({"srv/data": b"newer" * 20_000})])
+        await client.pull(one)
+        mark({"names": ["", one, two]})
+        await client.prune()
+        mark({"names": [one, two]})
+        await client.prune(every=True)
+        mark({"names": []})
+    await client.close()
+
+
+def write_claim(root: Path) -> None:
+    """An ephemeral volume's claim is made, and its policy changes."""
+    about = {"policy": "Delete", "size": 1 << 20, "project": FIRST_PROJECT, "owner": "the-pod"}
+    for policy in ("Delete", "Retain"):
+        provision(str(root / "default" / "data"), {**about, "policy": policy})
+        mark(policy)
+
+
 def main() -> None:
     what, *arguments, directory = sys.argv[1:]
     match what:
@@ -158,6 +192,10 @@ def main() -> None:
             write_manifests(Path(directory))
         case "images":
             asyncio.run(write_images(Path(directory), arguments[0]))
+        case "pulls":
+            asyncio.run(write_pulls(Path(directory)))
+        case "claim":
+            write_claim(Path(directory))
         case _:
             raise SystemExit(json.dumps({"unknown": what}))
 

@@ -37,7 +37,7 @@ def test_a_clock_that_is_set(tmp_path: Path, images: Path, step: float) -> None:
         machine.wait_status("b", "Running")
         stubborn = container(script="trap '' TERM; echo ready; while :; do sleep 0.1; done")
         machine.apply("stubborn.yaml", pod("stubborn", stubborn, terminationGracePeriodSeconds=1))
-        machine.wait(lambda: "ready" in machine.cli("logs", "stubborn", check=False).out, "it to run")
+        machine.wait(lambda: "ready" in machine.logs("stubborn"), "it to run")
         (machine.manifests / "stubborn.yaml").unlink()
         machine.step_clock(-step)
         machine.wait_gone("stubborn", timeout=8)

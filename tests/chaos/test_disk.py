@@ -81,7 +81,7 @@ def test_a_pod_that_fills_the_disk_by_itself(small: Machine) -> None:
     small.apply("a.yaml", pods.manifest("a"))
     small.wait_status("a", "Running")
     small.apply("hog.yaml", pod("hog", hog))
-    small.wait(lambda: "full" in small.cli("logs", "hog", check=False).out, "the disk to be full")
+    small.wait(lambda: "full" in small.logs("hog"), "the disk to be full")
     before = _instances(small, "a")
     (small.manifests / "hog.yaml").unlink()
     small.wait_gone("hog", timeout=30)

@@ -75,7 +75,7 @@ def test_a_fork_bomb_inside_a_pids_limit(machine: Machine) -> None:
         machine.apply("bomb.yaml", pod("bomb", bomb))
         machine.wait_status("bomb", "Running")
         uid = machine.pod("bomb")["metadata"]["uid"]
-        limits = [at for top in lens.cgroup_tops(machine) for at in top.glob(f"*/pod{uid}/pids.max")]
+        limits = [at for top in machine.cgroup_tops() for at in top.glob(f"*/pod{uid}/pids.max")]
         assert limits, "no pids controller"
         for limit in limits:
             limit.write_text("60")
@@ -119,7 +119,7 @@ def test_a_container_that_stops_its_own_processes(machine: Machine) -> None:
             script="trap '' TERM; sleep 1000 & kill -STOP $!; echo stopped; kill -STOP 1; wait"
         )
         machine.apply("frozen.yaml", pod("frozen", frozen, terminationGracePeriodSeconds=1))
-        machine.wait(lambda: "stopped" in machine.cli("logs", "frozen", check=False).out, "it to run")
+        machine.wait(lambda: "stopped" in machine.logs("frozen"), "it to run")
         (machine.manifests / "frozen.yaml").unlink()
         machine.wait_gone("frozen", timeout=15)  # without a grace of its own it would be half a minute
 

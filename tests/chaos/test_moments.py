@@ -11,7 +11,7 @@ import pytest
 from tests.chaos import lens, pods
 from tests.chaos.machine import Machine
 
-ROUNDS = 6
+ROUNDS = 4
 AT_ONCE = 4
 
 
@@ -125,7 +125,7 @@ def test_kill_9_of_a_helper_while_the_daemon_starts(machine: Machine) -> None:
     machine.apply("p.yaml", pods.manifest("p"))
     _wait_settled(machine, ["p"], 0)
     before = lens.instances(machine)
-    for turn in range(8):
+    for turn in range(5):
         machine.kill(signal.SIGKILL)
         machine.start(wait=False)
         until = time.monotonic() + 10.0

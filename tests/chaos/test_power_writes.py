@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import io
 import json
 import os
 import random
 import shutil
 import sqlite3
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +21,14 @@ from typing import Any
 import pytest
 
 from runtime.images.content import Session, prepare
-from runtime.images.manifests import this_platform
 from runtime.images.store import ImageStore
+from runtime.images.verify import hash_file
 from state import schema
 from state.store import Store
 from tests.chaos import newer
 from tests.chaos.power_writer import content
 from tests.chaos.powercut import Disk, Entry, Loss, recorded
+from tests.chaos.small_images import docker_archive, tree_of
 
 SAMPLES = 220  # crashes looked at, of each record; every sync and every mark has one on either side
 
@@ -130,12 +128,33 @@ def test_manifests_after_a_crash_at_any_write_of_apply(place: Path) -> None:
             ), f"{what}: { ({k: len(v) for k, v in found.items()}) }"
 
 
+def test_a_claims_directory_is_never_nobodys(place: Path) -> None:
+    below, entries = recorded(place, "tests.chaos.power_writer", "claim")
+    for seed in range(20):
+        for done, marks, what in _crashes(below, entries, place / "crashed", seed):
+            directory = place / "crashed" / "default" / "data"
+            if (directory / "data").is_dir():  # without it, the claim is bound anew
+                about = json.loads((directory / "claim.json").read_text())
+                assert about["owner"] == "the-pod", what
+                assert about["policy"] in marks[max(0, done - 1) : done + 1], what
+
+
 def test_images_after_a_crash_at_any_write(place: Path) -> None:
     """An image that is listed is whole, whenever the power failed, and the next writer clears up."""
     below, entries = recorded(
-        place, "tests.chaos.power_writer", "images", str(_archive(place / "archive.tar"))
+        place, "tests.chaos.power_writer", "images", str(docker_archive(place / "archive.tar"))
     )
+    _check_images(place, below, entries)
+
+
+def test_images_after_a_crash_at_any_write_of_pulls_and_collections(place: Path) -> None:
+    below, entries = recorded(place, "tests.chaos.power_writer", "pulls")
+    _check_images(place, below, entries)
+
+
+def _check_images(place: Path, below: Path, entries: list[Entry]) -> None:
     whole = _layers(below, entries, place / "whole")
+    assert whole
     for done, marks, what in _crashes(below, entries, place / "crashed", 1):
         root = place / "crashed" / "images"
         store = ImageStore(str(root))
@@ -146,9 +165,10 @@ def test_images_after_a_crash_at_any_write(place: Path) -> None:
         found = sorted(record.reference for record in store.list())
         states = [[], *(sorted(mark["names"]) for mark in marks)]
         assert found in states[done : done + 2], what
-        for record in store.list():
-            for layer in record.layers:
-                assert _tree(Path(layer)) == whole[Path(layer).name], (what, layer)
+        for layer in (root / "layers").iterdir():  # named or not: a later pull believes that it is whole
+            assert tree_of(layer) == whole[layer.name], (what, layer)
+        for blob in (root / "blobs/sha256").iterdir():
+            assert hash_file(str(blob)) == f"sha256:{blob.name}", (what, blob)
 
 
 def _layers(below: Path, entries: list[Entry], into: Path) -> dict[str, dict[str, bytes]]:
@@ -160,52 +180,5 @@ def _layers(below: Path, entries: list[Entry], into: Path) -> dict[str, dict[str
             disk.apply(entry)
             continue
         disk.crash(Loss.NOTHING, random.Random(0), into)
-        found |= {path.name: _tree(path) for path in (into / "images" / "layers").iterdir()}
+        found |= {path.name: tree_of(path) for path in (into / "images" / "layers").iterdir()}
     return found
-
-
-def _tree(root: Path) -> dict[str, bytes]:
-    """Path → what is there."""
-    found = {}
-    for path in root.rglob("*"):
-        name = str(path.relative_to(root))
-        if path.is_symlink():
-            found[name] = b"-> " + os.fsencode(os.readlink(path))
-        else:
-            found[name] = b"/" if path.is_dir() else path.read_bytes()
-    return found
-
-
-def _archive(path: Path) -> Path:
-    """What `docker save` makes: two layers, files, a hard link and one that replaces another."""
-    layers = [
-        _tar({"etc/motd": b"hello" * 4000, "bin/tool": b"#!" * 50_000}, links={"bin/other": "bin/tool"}),
-        _tar({"etc/motd": b"bye", "srv/data": bytes(range(256)) * 500}),
-    ]
-    config = {
-        "architecture": this_platform().architecture,
-        "os": "linux",
-        "rootfs": {
-            "type": "layers",
-            "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers],
-        },
-        "config": {"Cmd": ["/bin/tool"]},
-    }
-    manifest = [{"Config": "config.json", "RepoTags": ["localhost/loaded:1"], "Layers": ["0.tar", "1.tar"]}]
-    files = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
-    path.write_bytes(_tar(files | {f"{n}.tar": layer for n, layer in enumerate(layers)}))
-    return path
-
-
-def _tar(files: dict[str, bytes], *, links: dict[str, str] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-        for name, target in (links or {}).items():
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.LNKTYPE, target
-            archive.addfile(member)
-    return buffer.getvalue()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,24 @@ def test_release_agent(bundle: Bundle) -> None:
     assert done.out == ""
 
 
+def test_cgroups_without_a_namespace_of_their_own_are_not_writable(bundle: Bundle) -> None:
+    """CVE-2023-25809: without a cgroup namespace a user namespace showed the host's /sys/fs/cgroup, writable."""
+    for directory in bundle.path.parents:
+        if not directory.stat().st_mode & 0o001:
+            directory.chmod(0o711)
+    bundle.namespaces(user="", cgroup=None)
+    for key in ("uidMappings", "gidMappings"):
+        bundle.linux[key] = [{"containerID": 0, "hostID": 100_000, "size": 65536}]
+    bundle.mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
+    script = (
+        "for f in $(busybox find /sys/fs/cgroup -name cgroup.procs -o -name release_agent -o -name notify_on_release);"
+        " do echo 1 > $f && echo wrote $f; done 2>/dev/null; echo on"
+    )
+    done = bundle.sh(script)
+    assert "wrote" not in done.out
+    assert done.out.split() == ["on"] or bundle.runtime.name == "runc"
+
+
 def test_exec_gives_no_inheritable_capabilities(runtime: Runtime, bundle: Bundle) -> None:
     """CVE-2022-29162."""
     bundle.start("sleep", "60")
@@ -156,3 +176,163 @@ def test_the_state_is_not_for_others(runtime: Runtime, bundle: Bundle) -> None:
     assert json.loads(runtime("state", bundle.id, check=True).out)["id"] == bundle.id
     mode = os.stat(runtime.root / bundle.id).st_mode
     assert mode & 0o066 == 0
+
+
+# --- what a container can see and use while others come in, and of what is shared by all ---
+
+SPY = (
+    "while :; do for p in /proc/[1-9]*; do [ $p = /proc/1 ] || [ $p = /proc/$$ ] || {"
+    " cat $p/cmdline; echo; cat $p/environ; echo; ls -l $p/fd; } 2>/dev/null; done; done > /tmp/seen"
+)
+SECRET = "klt-a-secret-of-the-hosts"
+
+
+def test_who_comes_in_shows_nothing_of_where_it_comes_from(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
+    """CVE-2016-9962 and its kind: descriptors, environment and arguments of the process that joins, seen by root of the
+    container without CAP_SYS_PTRACE."""
+    (bundle.rootfs / "bin/cat").unlink()
+    (bundle.rootfs / "bin/cat").symlink_to("busybox")
+    bundle.process["env"] += ["ARGUMENT=x"]
+    process = tmp_path / f"{SECRET}.json"
+    process.write_text(json.dumps({**bundle.process, "args": ["true"], "env": ["PATH=/bin", "FRIEND=1"]}))
+    bundle.start("sh", "-c", SPY)
+    seen = bundle.rootfs / "tmp/seen"
+    for _ in range(20):
+        runtime(
+            "exec", "--process", str(process), bundle.id, env={**os.environ, "SECRET": SECRET}, check=True
+        )
+    runtime("kill", bundle.id, "KILL")
+    runtime.until(bundle.id, "stopped")
+    text = seen.read_text(errors="replace")
+    assert text, "it has looked"
+    assert SECRET not in text
+    assert str(runtime.root) not in text
+
+
+def with_python(bundle: Bundle, code: str) -> Bundle:
+    """A program that can say what no shell can: the host's interpreter, read-only."""
+    for place in ("/usr", "/lib", "/lib64"):
+        if os.path.isdir(place):
+            bundle.mount(place, "bind", "rbind", "ro", source=os.path.realpath(place))
+    bundle.process["args"] = ["/usr/bin/python3", "-ISc", code]
+    return bundle
+
+
+TIOCSTI = """
+import fcntl, termios, os
+for fd in (0, 1, 2):
+    try:
+        for letter in b"echo escaped\\n":
+            fcntl.ioctl(fd, termios.TIOCSTI, bytes([letter]))
+        os.write(2, b"pushed\\n")
+    except OSError as error:
+        os.write(2, f"{error.strerror}\\n".encode())
+"""
+
+
+def test_no_input_is_pushed_into_the_callers_terminal(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
+    """TIOCSTI, on a terminal that is the caller's and that the container got as its stdin."""
+    master, slave = os.openpty()
+    try:
+        with_python(bundle, TIOCSTI)
+        done = bundle.run(*bundle.process["args"], stdin=slave)
+        assert done.code == 0, done
+        assert "pushed" not in done.err
+        os.set_blocking(slave, False)
+        with pytest.raises(BlockingIOError):
+            os.read(slave, 100)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+ADD_KEY, KEYCTL, SESSION = 248, 250, -3
+KEYS = f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+found = libc.syscall({KEYCTL}, 10, {SESSION}, b"user", b"{SECRET}", 0)
+print("found" if found >= 0 else "none")
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86_64")
+def test_the_callers_keys_are_not_the_containers(runtime: Runtime, bundle: Bundle) -> None:
+    """The session keyring is inherited unless a new one is joined (session-keyring(7))."""
+    with_python(bundle, KEYS)
+    outside = (
+        "import ctypes, os, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        f"assert libc.syscall({KEYCTL}, 1, b'klt', 0, 0, 0) > 0\n"  # KEYCTL_JOIN_SESSION_KEYRING
+        f"assert libc.syscall({ADD_KEY}, b'user', b'{SECRET}', b'x', 1, {SESSION}) > 0\n"
+        f"exec({KEYS!r}, {{}})\n"
+        "sys.stdout.flush()\nos.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    bundle.write()
+    command = runtime.command("run", "--bundle", str(bundle.path), bundle.id)
+    done = subprocess.run(
+        [sys.executable, "-c", outside, *command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.split() == ["found", "none"], done
+
+
+def test_a_full_dev_shm_is_the_containers_own_trouble(bundle: Bundle) -> None:
+    done = bundle.sh(
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=80 2>&1; wc -c < /dev/shm/x; echo on", check=True
+    )
+    assert "No space left on device" in done.out
+    assert done.out.split()[-2:] == [str(64 << 20), "on"]
+
+
+def test_more_processes_than_allowed_are_refused(bundle: Bundle) -> None:
+    bundle.linux["resources"]["pids"] = {"limit": 20}
+    done = bundle.sh("for i in $(seq 40); do sleep 5 & done; echo on", timeout=60)
+    assert "fork" in done.err
+
+
+def test_proc_and_sys_are_not_for_writing(bundle: Bundle) -> None:
+    """What of /proc and /sys reaches the whole machine is read-only or not there."""
+    bundle.linux["readonlyPaths"] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+    bundle.linux["maskedPaths"] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
+    places = (
+        "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sysrq-trigger",
+        "/proc/irq/default_smp_affinity", "/sys/kernel/uevent_helper", "/sys/power/state",
+    )  # fmt: skip
+    script = "".join(
+        f"[ ! -e {place} ] || {{ echo x > {place}; }} 2>/dev/null && echo {place};" for place in places
+    )
+    done = bundle.sh(
+        script.replace("[ ! -e", "[ -e").replace("] ||", "] &&") + " head -c 1 /proc/kcore | wc -c"
+    )
+    assert done.out.split() == ["0"], "nothing was written, and kcore is empty"
+
+
+@pytest.mark.parametrize("program", ["true", "nowhere"])
+def test_nothing_of_the_containers_is_loaded(bundle: Bundle, program: str) -> None:
+    """CVE-2019-14271: a helper that is in the container already, and then needs a library for a user's name, an
+    encoding, an error: here whatever our own interpreter could look for is in the container, where it looks."""
+    asked = [sys.executable, "-I", "-c", "import sys; print(*sys.path, sep='\\n')"]
+    places = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    home = str(Path(interpreter(bundle.runtime)).parent)
+    for place in {home, *places, str(Path(__file__).parents[2])}:
+        for name in (
+            "encodings",
+            "encodings/cp1252",
+            "importlib",
+            "os",
+            "pwd",
+            "socket",
+            "traceback",
+            "runtime",
+        ):
+            trap = bundle.rootfs / place.lstrip("/") / name
+            trap.mkdir(parents=True, exist_ok=True)
+            (trap / "__init__.py").write_text("open('/escaped', 'w')\n")
+    bundle.process["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [5]}
+    bundle.process["env"] = ["PATH=/bin", "LANG=de_DE.ISO-8859-15"]
+    done = bundle.run(program, env={"PATH": os.environ["PATH"], "LC_ALL": "de_DE.ISO-8859-15"})
+    assert (done.code == 0) == (program == "true"), done.err
+    assert not (bundle.rootfs / "escaped").exists()

@@ -95,3 +95,15 @@ def test_failed_poststop_does_not_keep_it(runtime: Runtime, bundle: Bundle) -> N
     bundle.create("true")
     runtime("delete", "--force", bundle.id, check=True)
     assert runtime("state", bundle.id).code != 0
+
+
+def test_hooks_without_an_environment_inherit_one(bundle: Bundle, tmp_path: Path) -> None:
+    """The runtime's own; a startContainer hook the container's (as runc and crun: the specification does not say)."""
+    bundle.config["hooks"] = {
+        "createRuntime": [hook(f"env > {tmp_path}/env")],
+        "startContainer": [hook("env > /tmp/env")],
+    }
+    bundle.process["env"] += ["OF=the container"]
+    assert bundle.run("true", env={**os.environ, "OF": "the runtime"}).code == 0
+    assert "OF=the runtime" in (tmp_path / "env").read_text()
+    assert "OF=the container" in (bundle.rootfs / "tmp/env").read_text()

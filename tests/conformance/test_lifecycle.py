@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import Bundle, Runtime, alive, killed_at_the_end, until
+from tests.conformance.conftest import Bundle, Runtime, alive, killed_at_the_end
+from tests.patience import until
 
 
 def test_state_after_each_operation(runtime: Runtime, bundle: Bundle) -> None:
@@ -306,3 +307,15 @@ def test_the_waiting_init_is_small(runtime: Runtime, bundle: Bundle) -> None:
     status = Path(f"/proc/{runtime.state(bundle.id)['pid']}/status").read_text(encoding="ascii")
     held = {line.split(":")[0]: line.split() for line in status.splitlines()}
     assert int(held["VmRSS"][1]) <= 64  # kB
+
+
+def test_kill_with_0_asks_whether_there_is_anybody(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    assert runtime("kill", bundle.id, "0").code == 0
+    assert runtime.status(bundle.id) == "running"
+
+
+def test_flags_behind_the_id(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    assert runtime("update", bundle.id, "--pids-limit", "77").code == 0
+    assert runtime("delete", bundle.id, "--force").code == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.cgroups import Mode, layout
 from tests.conformance.conftest import Bundle, Runtime, cgroup_file
 
 
@@ -176,7 +177,16 @@ def test_statistics(runtime: Runtime, bundle: Bundle) -> None:
     event = json.loads(runtime("events", "--stats", bundle.id, check=True).out)
     assert (event["type"], event["id"]) == ("stats", bundle.id)
     assert event["data"]["pids"]["current"] == 1
-    assert event["data"]["memory"]["usage"]["usage"] > 0
+    memory, cpu = event["data"]["memory"], event["data"]["cpu"]["usage"]
+    assert memory["usage"]["usage"] > 0
+    assert memory["raw"]["pgfault"] > 0
+    if layout().mode is not Mode.V2:
+        counters = {"usage", "max", "limit", "failcnt"}
+        assert set(memory["kernel"]) == counters
+        if Path(layout().v1["memory"], "memory.memsw.usage_in_bytes").exists():
+            assert set(memory["swap"]) == counters
+        assert len(cpu["percpu"]) == len(cpu["percpu_user"]) == len(cpu["percpu_kernel"]) == os.cpu_count()
+        assert event["data"]["cpuset"]["cpus"]
 
 
 def test_the_cgroup_is_gone_after_delete(runtime: Runtime, bundle: Bundle) -> None:
@@ -213,7 +223,31 @@ def test_unknown_keys_are_ignored(bundle: Bundle) -> None:
     bundle.run("true", check=True)
 
 
+def test_device_where_something_else_is(bundle: Bundle) -> None:
+    (bundle.rootfs / "node").write_text("a file of the image")
+    bundle.linux["devices"] = [{"type": "c", "path": "/node", "major": 1, "minor": 3}]
+    done = bundle.run("true")
+    assert done.code != 0
+    assert "/node" in done.err
+    assert (bundle.rootfs / "node").read_text() == "a file of the image"
+
+
+def test_no_pivot_of_a_private_root(bundle: Bundle) -> None:
+    bundle.linux["rootfsPropagation"] = "private"
+    bundle.write("true")
+    done = bundle.runtime("run", "--no-pivot", "--bundle", str(bundle.path), bundle.id)
+    assert done.code != 0
+    assert "not safe without pivot_root" in done.err
+
+
 def test_no_pivot(bundle: Bundle) -> None:
     bundle.write("cat", "/etc/passwd")
     done = bundle.runtime("run", "--no-pivot", "--bundle", str(bundle.path), bundle.id)
     assert (done.code, "/home/web" in done.out) == (0, True)
+
+
+def test_a_tmpfs_without_a_mode_has_that_of_what_it_covers(bundle: Bundle) -> None:
+    (bundle.rootfs / "closed").mkdir(mode=0o710)
+    (bundle.rootfs / "closed").chmod(0o710)
+    bundle.mount("/closed", "tmpfs", "nosuid", source="tmpfs")
+    assert bundle.run("stat", "-c", "%a", "/closed").out.split() == ["710"]

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.conftest import Bundle, Runtime, until
+from tests.conformance.conftest import Bundle, Runtime
+from tests.patience import until
 
 
 def fields(text: str) -> dict[str, str]:
@@ -177,6 +178,22 @@ def test_preserved_descriptors(bundle: Bundle, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "through\n")
 
 
+@pytest.mark.parametrize("way", ["--preserve-fds", "LISTEN_FDS"])
+def test_an_exec_hands_on_no_descriptor_of_the_runtimes(
+    runtime: Runtime, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The caller has no descriptor 3, and says that it is the container's: what has that number meanwhile is not."""
+    if runtime.name == "runc":
+        pytest.skip("runc 1.1 looks when it has opened descriptors of its own")
+    bundle.start("sleep", "60")
+    if way == "LISTEN_FDS":
+        monkeypatch.setenv("LISTEN_FDS", "1")
+    flags = ("--preserve-fds", "1") if way == "--preserve-fds" else ()
+    done = runtime("exec", *flags, bundle.id, "ls", "-l", "/proc/self/fd")
+    assert done.code == 255
+    assert "unable to preserve fd 3" in done.err
+
+
 @contextlib.contextmanager
 def console_socket(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -224,6 +241,24 @@ def test_exec_with_a_terminal(runtime: Runtime, bundle: Bundle, tmp_path: Path) 
         master = receive(listener)
     assert read_terminal(master).strip().startswith("/dev/pts/")
     os.close(master)
+
+
+def test_pidfd_through_a_socket(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    with console_socket(tmp_path / "p") as listener:
+        bundle.create("sleep", "60", flags=("--pidfd-socket", str(tmp_path / "p")))
+        pidfd = receive(listener)
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    assert fields(text)["Pid"] == str(runtime.state(bundle.id)["pid"])
+    with console_socket(tmp_path / "e") as listener:
+        runtime("start", bundle.id, check=True)
+        runtime(
+            "exec", "--detach", "--pidfd-socket", str(tmp_path / "e"), bundle.id, "sleep", "61", check=True
+        )
+        other = receive(listener)
+    pid = int(fields(Path(f"/proc/self/fdinfo/{other}").read_text())["Pid"])
+    assert pid in json.loads(runtime("ps", "--format", "json", bundle.id, check=True).out)
+    os.close(pidfd)
+    os.close(other)
 
 
 def test_terminal_without_a_console_socket(bundle: Bundle) -> None:

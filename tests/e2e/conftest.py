@@ -47,6 +47,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_image(tmp_path_factory.mktemp("pack"))
 
 
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Node]:
+    """One that the tests of a module share."""
+    with running_node(tmp_path_factory.mktemp("builder"), images) as found:
+        yield found
+
+
 @pytest.fixture
 def node(tmp_path: Path, images: Path) -> Iterator[Node]:
     """A node of the test's own."""

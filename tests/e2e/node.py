@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import secrets
@@ -17,12 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import patience
+from tests.e2e import api
+
 REPO = Path(__file__).resolve().parents[2]
 KUBELITE = (sys.executable, "-m", "kubelite")
 IMAGE = "localhost/kubelite/busybox:latest"
-# A guest under User Mode Linux takes several times as long for the same: this many times as long is then waited.
-PATIENCE = float(os.environ.get("KUBELITE_TEST_PATIENCE", "1"))
-TIMEOUT = 20.0
+PATIENCE = patience.PATIENCE  # times this long is waited (see there)
+TIMEOUT = 30.0
+
+
+class NoSuchPod(AssertionError):
+    """There is none of this name; inside `Node.wait`: not yet."""
 
 
 @dataclass(slots=True)
@@ -85,6 +92,7 @@ class Node:
             "POD_CIDR": "10.77.0.0/24",
             "CGROUP_PARENT": self.cgroup_parent,
             "NODE_NAME": self.name,
+            "EVICTION_HARD": "none",  # how full the machine's disk is, is nothing to a test
             "CONFIG": self.base / "config.yaml",
             **self.settings,
         }
@@ -133,7 +141,7 @@ class Node:
         assert self.daemon is not None
         if self.daemon.poll() is not None:
             raise AssertionError(f"the daemon ended with {self.daemon.returncode}:\n{self.tail()}")
-        return self.cli("get", "pods", "-A", check=False).code == 0
+        return self.ask("/api/v1/pods")[0] == 200
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Signal the daemon and wait for its end."""
@@ -174,11 +182,22 @@ class Node:
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.base) in line:
                 found.append(f"mount {line.split()[4]}")
-        for pattern in (self.cgroup_parent, f"*/{self.cgroup_parent}"):  # deeper ones are others'
-            found.extend(f"cgroup {directory}" for directory in Path("/sys/fs/cgroup").glob(pattern))
+        found.extend(f"cgroup {directory}" for directory in self.cgroup_tops())
         found.extend(f"directory {path}" for path in (self.run_dir / "shims").glob("*"))
         found.extend(f"directory {path}" for path in (self.root / "pods").glob("*"))
         return found
+
+    def cgroup_tops(self) -> list[Path]:
+        """The node's own cgroup in each hierarchy."""
+        return patience.cgroup_places(self.cgroup_parent)
+
+    def remove_cgroups(self) -> None:
+        """As a reboot does. What was killed there may still be on its way out, or had just left a child."""
+        for procs in (path for top in self.cgroup_tops() for path in top.rglob("cgroup.procs")):
+            for pid in procs.read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        patience.remove_cgroup(self.cgroup_parent)
 
     def tail(self, lines: int = 30) -> str:
         return (
@@ -215,27 +234,50 @@ class Node:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.cli(*arguments, "-o", "json").out)
 
+    def ask(self, target: str, *, table: bool = False) -> tuple[int, bytes]:
+        """Status and body of a GET of the API; (0, why) where no daemon answers."""
+        try:
+            return api.get(self.environ()["KUBELITE_SOCKET"], target, timeout=TIMEOUT * PATIENCE, table=table)
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error).encode()
+
     def pod(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        found: dict[str, Any] = self.json("get", "pod", name, "-n", namespace)
+        code, body = self.ask(api.PODS.format(namespace=namespace, name=name))
+        said = f"pod {name}: {code} {body.decode(errors='replace')}\n-- daemon:\n{self.tail()}"
+        if code == 404:
+            raise NoSuchPod(said)
+        assert code == 200, said
+        found: dict[str, Any] = json.loads(body)
+        found.setdefault("status", {})
         return found
 
     def container(self, name: str, container: str = "main") -> dict[str, Any]:
         """The pod's container status; empty before there is one."""
-        status = self.pod(name).get("status", {})
+        status = self.pod(name)["status"]
         every = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
         return next((c for c in every if c["name"] == container), {})
 
     def status_of(self, name: str) -> str:
-        """The STATUS column."""
-        rows = self.cli("get", "pod", name, "--no-headers", check=False).out.split()
-        return rows[2] if len(rows) > 2 else ""
+        """The STATUS column; empty where there is no such pod, or no daemon to ask."""
+        code, body = self.ask(api.PODS.format(namespace="default", name=name), table=True)
+        return api.cell(body, 2) if code == 200 else ""
+
+    def logs(self, name: str) -> str:
+        """What the pod's only container has said so far; empty before there is anything to read."""
+        code, body = self.ask(api.PODS.format(namespace="default", name=name) + "/log")
+        return body.decode(errors="replace") if code == 200 else ""
 
     def pid(self, name: str, container: str = "main") -> int:
-        """The host pid of a pod's running container."""
-        found = json.loads(self.cli("inspect", f"default/{name}").out)
-        running = [c for c in found["containers"] if c["name"] == container and c["state"] == "running"]
-        assert len(running) == 1, found["containers"]
-        return int(running[0]["pid"])
+        """The host pid of a pod's running container. Waits for it: a status says Running until it is written anew."""
+        found: list[dict[str, Any]] = []
+
+        def runs() -> bool:
+            every = json.loads(self.cli("inspect", f"default/{name}").out)["containers"]
+            found[:] = [c for c in every if c["name"] == container]
+            return [c["state"] for c in found].count("running") == 1
+
+        self.wait(runs, f"one {container} of {name} to run")
+        return next(int(c["pid"]) for c in found if c["state"] == "running")
 
     def apply(self, file: str, text: str) -> Path:
         """Put a manifest into the directory, whole."""
@@ -251,10 +293,14 @@ class Node:
         until = time.monotonic() + timeout
         last: object = None
         while time.monotonic() < until:
-            last = condition()
-            if last:
-                return
-            time.sleep(0.02)
+            try:
+                last = condition()
+            except NoSuchPod as none:
+                last = none
+            else:
+                if last:
+                    return
+            time.sleep(0.03)
         raise AssertionError(f"waited {timeout} s for {what}; got {last!r}\n-- daemon:\n{self.tail()}")
 
     def wait_status(self, name: str, *wanted: str, timeout: float = TIMEOUT) -> None:
@@ -271,10 +317,13 @@ class Node:
             raise AssertionError(f"{error}\nstatuses: {list(dict.fromkeys(seen))}\n{described}") from None
 
     def wait_gone(self, name: str, timeout: float = TIMEOUT) -> None:
-        self.wait(lambda: self.cli("get", "pod", name, check=False).code == 1, f"pod {name} to go", timeout)
+        path = api.PODS.format(namespace="default", name=name)
+        self.wait(lambda: self.ask(path)[0] == 404, f"pod {name} to go", timeout)
 
     def events(self, reason: str = "") -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.json("get", "events", "-A")["items"]
+        code, body = self.ask("/api/v1/events")
+        assert code == 200, f"events: {code} {body.decode(errors='replace')}\n-- daemon:\n{self.tail()}"
+        items: list[dict[str, Any]] = json.loads(body)["items"]
         return [e for e in items if reason in ("", e["reason"])]
 
     def get(self, url: str) -> str:
@@ -304,10 +353,12 @@ def running_node(base: Path, images: Path | None, **settings: str) -> Iterator[N
     try:
         node.start()
         yield node
-        assert node.doctor() == []
+        found = node.doctor()
+        assert not found, found
     finally:
         node.destroy()
-    assert node.leftovers() == []
+    left = node.leftovers()
+    assert not left, left
 
 
 def pack_image(directory: Path) -> Path:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from tests.e2e.node import PATIENCE, REPO
 
-TIMEOUT = 15.0 * PATIENCE
+TIMEOUT = 30.0 * PATIENCE
 # the child takes the terminal itself: a test's process has threads, and must not run Python between fork and exec
 _TAKE = (
     "import fcntl, os, sys, termios\n"
@@ -57,6 +57,10 @@ class Terminal:
         while self._read(until):
             pass
         return self.process.wait(TIMEOUT)
+
+    def read(self, seconds: float) -> bool:
+        """What is shown within `seconds`; False for nothing."""
+        return self._read(time.monotonic() + seconds)
 
     def _read(self, until: float) -> bool:
         left = until - time.monotonic()

@@ -60,7 +60,8 @@ def sentence(done: Finished, code: int, *words: str) -> None:
     assert "Traceback" not in done.err
 
 
-def test_get_in_every_form(node: Node) -> None:
+def some_of_each(node: Node) -> None:
+    """Three pods in two namespaces that run, settings, and a manifest that is wrong."""
     node.apply("web.yaml", pod("web", container("a"), container("b"), labels={"app": "web"}))
     node.apply("db.yaml", pod("db", labels={"app": "db"}))
     node.apply("far.yaml", pod("far", namespace="prod"))
@@ -82,6 +83,9 @@ def test_get_in_every_form(node: Node) -> None:
         node.wait_status(name, "Running")
     node.wait(lambda: "Running" in node.cli("get", "po", "-n", "prod").out, "the one in prod")
 
+
+def test_get_in_every_form(node: Node) -> None:
+    some_of_each(node)
     rows = [line.split() for line in node.cli("get", "pods").out.splitlines()]
     assert rows[0] == ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]
     assert [row[:4] for row in rows[1:]] == [["db", "1/1", "Running", "0"], ["web", "2/2", "Running", "0"]]

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.e2e.manifests import SLEEP, container, pod
@@ -36,6 +37,7 @@ def cgroup_file(pid: int, v1: str, v2: str) -> str:
     return Path(f"/sys/fs/cgroup{path}/{v2}").read_text().strip()
 
 
+@pytest.mark.either_cgroup
 def test_termination_messages(node: Node) -> None:
     fallback = {"terminationMessagePolicy": "FallbackToLogsOnError"}
     containers = [
@@ -61,6 +63,7 @@ def test_termination_messages(node: Node) -> None:
     assert "Message:      last words" in node.cli("describe", "pod", "m").out
 
 
+@pytest.mark.either_cgroup
 def test_environment(node: Node) -> None:
     node.apply("c.yaml", manifest("ConfigMap", "settings", data={"color": "blue", "SIZE": "7"}))
     node.apply("s.yaml", manifest("Secret", "keys", stringData={"token": "s3cret"}))
@@ -106,6 +109,7 @@ def test_environment(node: Node) -> None:
     node.wait_status("missing", "Running", timeout=5)
 
 
+@pytest.mark.either_cgroup
 def test_configmap_secret_and_downward_volumes(node: Node) -> None:
     node.apply("c.yaml", manifest("ConfigMap", "settings", data={"a.conf": "one\n", "b.conf": "b\n"}))
     node.apply("s.yaml", manifest("Secret", "keys", stringData={"token": "s3cret"}))
@@ -150,6 +154,7 @@ def test_configmap_secret_and_downward_volumes(node: Node) -> None:
     node.wait_status("w", "Running", timeout=5)
 
 
+@pytest.mark.either_cgroup
 def test_host_namespaces_and_ids(node: Node) -> None:
     node.apply("host.yaml", pod("host", hostPID=True, hostIPC=True))
     security = {"supplementalGroups": [3000, 4000], "fsGroup": 5000, "runAsUser": 1000, "runAsGroup": 1001}
@@ -172,6 +177,7 @@ def test_host_namespaces_and_ids(node: Node) -> None:
     assert run(node, "ids", "echo x > /data/f && stat -c '%u %g' /data/f") == "1000 5000\n"
 
 
+@pytest.mark.either_cgroup
 def test_names_and_dns(node: Node) -> None:
     dns = {
         "nameservers": ["192.0.2.53"],
@@ -248,6 +254,7 @@ def test_resources_and_quality_of_service(node: Node) -> None:
     assert scores["g"] in (-997, own), "as low as this machine lets it be"
 
 
+@pytest.mark.either_cgroup
 def test_log_files_rotate_and_lines_keep_their_shape(tmp_path: Path, images: Path) -> None:
     with running_node(tmp_path, images, log_max_size="20000", log_max_files="3") as node:
         script = (
@@ -273,6 +280,7 @@ def test_log_files_rotate_and_lines_keep_their_shape(tmp_path: Path, images: Pat
         assert inspected["containers"][0]["id"] in link.name
 
 
+@pytest.mark.either_cgroup
 def test_restart_rules_strict_groups_seccomp_files_and_read_only_trees(node: Node) -> None:
     profile = {
         "defaultAction": "SCMP_ACT_ALLOW",

@@ -22,7 +22,7 @@ def test_directories_nested_deeper_than_anybody_recurses_go_with_their_pod(node:
     deep = container(script=DEEP + SLEEP, volumeMounts=mounts)
     node.apply("deep.yaml", pod("deep", deep, volumes=[{"name": "data", "emptyDir": {}}]))
     node.wait_status("deep", "Running")
-    node.wait(lambda: "nested" in node.cli("logs", "deep").out, "the directories are there")
+    node.wait(lambda: "nested" in node.logs("deep"), "the directories are there")
     uid = node.pod("deep")["metadata"]["uid"]
     (node.manifests / "deep.yaml").unlink()
     node.wait_gone("deep")
@@ -32,7 +32,7 @@ def test_directories_nested_deeper_than_anybody_recurses_go_with_their_pod(node:
 def test_what_a_container_writes_into_its_etc_hosts_stops_no_daemon(node: Node) -> None:
     node.apply("hosts.yaml", pod("hosts", container(script=HOSTS + SLEEP)))
     node.wait_status("hosts", "Running")
-    node.wait(lambda: "written" in node.cli("logs", "hosts").out, "the file is written")
+    node.wait(lambda: "written" in node.logs("hosts"), "the file is written")
     pid = node.pid("hosts")
     node.restart(signal.SIGKILL)
     node.wait_status("hosts", "Running")

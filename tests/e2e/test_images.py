@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
+from runtime.images.content import tree_size
 from tests.e2e.manifests import pod
-from tests.e2e.node import Node
+from tests.e2e.node import IMAGE, KUBELITE, REPO, Node
 from tests.e2e.registry import APP, HOST, WAIT, Registry, base_layer, needs_tools
 from tests.kernel import images_support as support
 
@@ -223,6 +225,83 @@ def test_images_by_hand(registry: Registry) -> None:
     (node.base / "bad.tar").write_bytes(b"no archive" * 100)
     bad = node.cli("load", str(node.base / "bad.tar"), check=False)
     assert bad.code == 1 and "bad.tar" in bad.err and len(bad.err.splitlines()) == 1
+    piped = node.cli("load", "-", stdin=b"no archive" * 100, check=False)
+    words = "Error from server (ErrImageLoad): cannot load standard input: it is not a tar archive"
+    assert piped.code == 1 and piped.err.startswith(words), piped
+
+
+def test_a_pull_draws_bars_on_a_terminal(registry: Registry) -> None:
+    """One a layer: what it has, in the end all of it."""
+    node = registry.node
+    here, there = pty.openpty()
+    with os.fdopen(here, "rb", buffering=0) as screen:
+        command = [*KUBELITE, "pull", APP]
+        environment = {**node.environ(), "TERM": "xterm", "COLUMNS": "100"}
+        with subprocess.Popen(
+            command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=there
+        ) as pull:
+            os.close(there)
+            drawn = b"".join(iter(lambda: _read(screen), b"")).decode()
+            assert pull.stdout is not None and pull.stdout.read()
+        assert pull.returncode == 0, drawn
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    assert re.search(r"[0-9a-f]{12} done +━+ +1\.1/1\.1 MB", text), text
+    assert drawn.endswith("\x1b[1A\x1b[2K\x1b[1A\x1b[2K"), "they are wiped away in the end"
+
+
+def _read(screen: IO[bytes]) -> bytes:
+    try:
+        return screen.read(4096)
+    except OSError:  # EIO: whoever wrote there has gone
+        return b""
+
+
+def test_several_at_once_as_docker_does(node: Node) -> None:
+    """What cannot be removed or shown is told, and the others are: exit code 1."""
+    node.cli("tag", IMAGE, "one:1")
+    gone = node.cli("rmi", "nowhere:1", "one:1", "nowhere:2", check=False)
+    assert (gone.code, gone.out) == (1, "Untagged: docker.io/library/one:1\n")
+    assert re.findall(r"no such image: (\S+);", gone.err) == ["nowhere:1", "nowhere:2"]
+    forced = node.cli("rmi", "--force", "nowhere:1")
+    assert "no such image: nowhere:1" in forced.err
+    seen = node.cli("image", "inspect", "nowhere:1", IMAGE, check=False)
+    assert seen.code == 1 and [about["RepoTags"] for about in json.loads(seen.out)] == [[IMAGE]]
+    assert len(seen.err.splitlines()) == 1
+    with open("/dev/full", "wb") as full:
+        command = [*KUBELITE, "save", IMAGE]
+        saved = subprocess.run(
+            command,
+            cwd=REPO,
+            env=node.environ(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert saved.returncode == 1
+    assert saved.stderr == b"error: cannot write the archive to stdout: No space left on device\n"
+    assert list((node.root / "images/ingest").iterdir()) == []
+
+
+def test_a_second_container_copies_nothing(node: Node) -> None:
+    """Its root is the same layers as the first one's, by the kernel's word; what is written are mount points."""
+    layer = next((node.root / "images/layers").iterdir())
+    assert (layer / "bin/busybox").stat().st_size > 500_000
+    before = tree_size(str(node.root / "images"))
+    pids = []
+    for name in ("one", "two"):
+        node.apply(f"{name}.yaml", pod(name))
+        node.wait_status(name, "Running")
+        pids.append(node.pid(name))
+        (root,) = [line for line in Path(f"/proc/{pids[-1]}/mountinfo").read_text().splitlines()
+                   if line.split()[4] == "/"]  # fmt: skip
+        assert re.search(rf"lowerdir\+?={layer}[,:]", root), root
+        (upper,) = (node.root / "pods").glob(f"{node.pod(name)['metadata']['uid']}/containers/*/*/upper")
+        written = [path for path in upper.rglob("*") if path.is_file() and path.stat().st_size]
+        assert written == [] and tree_size(str(upper)) < 100_000
+    found = [os.stat(f"/proc/{pid}/root/bin/busybox") for pid in pids]
+    assert found[0].st_ino == found[1].st_ino == (layer / "bin/busybox").stat().st_ino
+    assert tree_size(str(node.root / "images")) == before
 
 
 def test_kill_9_of_the_daemon_while_an_image_comes(registry: Registry) -> None:

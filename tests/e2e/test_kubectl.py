@@ -11,12 +11,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from manifests.core import Pod
+from manifests.loader import load_file
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import Finished, Node
 from tests.e2e.terminal import on_terminal
+from tests.unit.test_manifests_corpus import CORPUS, without_empties
 
 PORT = 8001
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
@@ -60,6 +64,15 @@ def ageless(text: str) -> str:
     text = re.sub(r"\b(\d+m)?\d+s\b", "AGE", text)
     text = re.sub(r"(\d+/(?:TCP|UDP)) \([\w-]+\)", r"\1", text)  # kubectl after 1.32 names ports too
     return re.sub(r" {2,}", "  ", text)
+
+
+def one_by_one(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON documents that stand behind each other."""
+    position = 0
+    while text[position:].strip():
+        position += len(text[position:]) - len(text[position:].lstrip())
+        found, position = json.JSONDecoder().raw_decode(text, position)
+        yield found
 
 
 def prepare(node: Node) -> None:
@@ -133,13 +146,18 @@ def difference(kubectl: Kubectl, arguments: tuple[str, ...]) -> str:
         answer = kubectl(*arguments)
         if arguments[0] == "events":  # kubectl's own table writes the kind as it is
             answer.out = answer.out.replace("Pod/", "pod/")
-        answer.out = ageless(answer.out)
+        answer.out = comparable(answer.out)
         return answer
+
+    def comparable(text: str) -> str:
+        if "--all-containers" in arguments:  # kubectl keeps its sources in a map: their order is chance
+            text = "".join(sorted(text.splitlines(keepends=True)))
+        return ageless(text)
 
     theirs = asked()
     while True:
         ours = kubectl.node.cli(*arguments, check=False)
-        ours.out = ageless(ours.out)
+        ours.out = comparable(ours.out)
         if ours == theirs:
             return ""
         before, theirs = theirs, asked()
@@ -211,3 +229,98 @@ def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
     assert [line.split()[0] for line in kubectl("api-resources", "--no-headers").out.splitlines()][
         -1
     ] == "secrets"
+
+
+def test_what_is_said_of_the_node(node: Node, kubectl: Kubectl) -> None:
+    name = node.name
+    assert kubectl("label", "node", name, "disk=ssd").out == f"node/{name} labeled\n"
+    assert "already has a value (ssd)" in kubectl("label", "node", name, "disk=hdd").err
+    assert kubectl("annotate", "node", name, "note=mine").out == f"node/{name} annotated\n"
+    tainted = kubectl("taint", "node", name, "team=blue:NoSchedule", "--validate=false")
+    assert tainted.out == f"node/{name} tainted\n", tainted.err
+    assert kubectl("cordon", name).out == f"node/{name} cordoned\n"
+    found = json.loads(kubectl("get", "node", name, "-o", "json").out)
+    assert found["metadata"]["labels"]["disk"] == "ssd" and found["metadata"]["annotations"] == {
+        "note": "mine"
+    }
+    assert found["spec"]["unschedulable"] is True
+    assert [t["key"] for t in found["spec"]["taints"]] == ["team", "node.kubernetes.io/unschedulable"]
+    assert kubectl("uncordon", name).out == f"node/{name} uncordoned\n"
+    assert kubectl("taint", "node", name, "team-").out == f"node/{name} untainted\n"
+    refused = kubectl("patch", "node", name, "-p", '{"spec":{"podCIDR":"10.0.0.0/8"}}')
+    assert refused.code == 1 and "spec.podCIDR is the node's own" in refused.err
+
+
+def test_what_we_print_is_what_kubectl_reads(node: Node, kubectl: Kubectl) -> None:
+    """`get -o yaml` through kubectl's own types and out again: nothing lost, nothing renamed, no other form."""
+    rich = container(
+        resources={"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi", "ephemeral-storage": "1Gi"}},
+        livenessProbe={"exec": {"command": ["true"]}, "periodSeconds": 5},
+        lifecycle={"preStop": {"sleep": {"seconds": 1}}},
+        env=[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        ports=[{"containerPort": 80, "name": "web"}],
+        securityContext={"capabilities": {"drop": ["ALL"]}, "runAsUser": 1000},
+        volumeMounts=[{"name": "v", "mountPath": "/v"}],
+    )
+    spec: dict[str, Any] = {
+        "affinity": {
+            "podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "labelSelector": {"matchLabels": {"app": "none"}},
+                        "topologyKey": "kubernetes.io/hostname",
+                    }
+                ]
+            }
+        },
+        "tolerations": [{"operator": "Exists", "tolerationSeconds": 5, "effect": "NoExecute"}],
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "10Mi"}}],
+        "initContainers": [container("first", "true")],
+    }
+    crashed = pod("crashed", container(script="exit 3"), restartPolicy="Never")
+    waiting = pod("waiting", nodeSelector={"nowhere": "true"})
+    node.apply("pods.yaml", "---\n".join([pod("rich", rich, labels={"a": "b"}, **spec), crashed, waiting]))
+    node.wait_status("rich", "Running")
+    node.wait_status("crashed", "Error")
+    for name in ("rich", "crashed", "waiting"):
+        printed = node.base / f"{name}.yaml"
+        printed.write_text(node.cli("get", "pod", name, "-o", "yaml").out)
+        ours = json.loads(node.cli("get", "pod", name, "-o", "json").out)
+        done = kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", str(printed))
+        assert done.code == 0, done.err
+        theirs = json.loads(done.out)
+        if name == "rich":
+            (main,) = ours["status"]["containerStatuses"]
+            assert main["user"]["linux"]["uid"] == 1000 and main["stopSignal"] == "SIGTERM"
+            assert main["volumeMounts"] == [{"name": "v", "mountPath": "/v"}]
+        assert theirs["spec"] == ours["spec"]
+        assert theirs["metadata"] == ours["metadata"]
+        told = {**theirs["status"], "conditions": None, "containerStatuses": None}
+        assert told == {**ours["status"], "conditions": None, "containerStatuses": None}
+        for kind in ("conditions", "containerStatuses"):
+            assert len(theirs["status"].get(kind, [])) == len(ours["status"].get(kind, []))
+
+
+def test_kubectl_reads_every_field_of_real_manifests_as_we_do(node: Node, kubectl: Kubectl) -> None:
+    """Each Pod that the reader takes of those that nobody here wrote, through kubectl's types and out again."""
+    ours: dict[str, dict[str, Any]] = {}
+    for name in (CORPUS / "one-node.tsv").read_text().split("\n"):
+        file, _, fate = name.partition("\t")
+        found = load_file(CORPUS / file).documents if fate == "loaded" else []
+        for document in found:
+            if isinstance(document.obj, Pod):
+                doc = document.obj.to_json()
+                doc["metadata"]["name"] = f"p{len(ours)}"
+                ours[doc["metadata"]["name"]] = doc
+    assert len(ours) > 100
+    printed = node.base / "all.json"
+    printed.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(ours.values())}))
+    done = kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", str(printed))
+    assert done.code == 0, done.err
+    wrong = []
+    for theirs in one_by_one(done.out):
+        doc = ours[theirs["metadata"]["name"]]
+        wrong += [(doc["metadata"]["name"], doc["spec"], theirs["spec"])] * (
+            without_empties(doc["spec"]) != without_empties(theirs["spec"])
+        )
+    assert not wrong

@@ -85,6 +85,7 @@ def test_a_container_is_measured(node: Node) -> None:
     )
 
 
+@pytest.mark.either_cgroup
 def test_network_counts_what_was_sent(node: Node) -> None:
     node.apply("net.yaml", pod("net"))
     node.wait_status("net", "Running")
@@ -105,6 +106,7 @@ def test_series_of_a_removed_pod_are_gone_at_once(node: Node) -> None:
     assert samples(node.get(METRICS), "container_memory_usage_bytes", pod="p") == []
 
 
+@pytest.mark.either_cgroup
 def test_health(node: Node) -> None:
     assert node.get("http://127.0.0.1:10255/healthz") == "ok\n"
     assert node.get("http://127.0.0.1:10255/readyz") == "ok\n"
@@ -114,6 +116,7 @@ def test_health(node: Node) -> None:
     node.wait(lambda: node.get("http://127.0.0.1:10255/readyz") == "ok\n", "it to be ready again")
 
 
+@pytest.mark.either_cgroup
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (prometheus)")
 def test_promtool_finds_nothing_wrong(node: Node) -> None:
     node.apply("p.yaml", pod("p"))

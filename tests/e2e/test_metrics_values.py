@@ -107,6 +107,71 @@ def test_cpu_memory_and_processes_are_the_kernels(node: Node) -> None:
         assert all(f"{name}=" in pairs for name in ("container", "id", "image", "name", "namespace", "pod"))
 
 
+def test_throttling_and_pressure_are_the_kernels(node: Node) -> None:
+    """A process that wants ten times its quota: what the page says lies between two readings around it."""
+    limits = {"limits": {"cpu": "100m", "memory": "64Mi"}}
+    node.apply("slow.yaml", pod("slow", container(script=BUSY, resources=limits)))
+    node.wait_status("slow", "Running")
+    group = cgroup_of(node, "slow")
+    row = {"pod": "slow", "container": "main"}
+
+    def throttled() -> tuple[int, int, float]:
+        text = file_of(group, ("cpu", "cpu.stat"), "cpu.stat")
+        v2 = layout().mode is Mode.V2
+        took = keyed(text, "throttled_usec") / 1e6 if v2 else keyed(text, "throttled_time") / 1e9
+        return keyed(text, "nr_periods"), keyed(text, "nr_throttled"), took
+
+    def pressure() -> dict[str, tuple[float, float]]:
+        """Resource → seconds that some, and that all, waited; none where the kernel counts none."""
+        found = {}
+        for name in ("cpu", "memory", "io"):
+            try:
+                lines = Path(f"{layout().unified}{group}/{name}.pressure").read_text().splitlines()
+            except OSError:
+                continue
+            totals = {line.split()[0]: int(line.rpartition("total=")[2]) / 1e6 for line in lines}
+            found[name] = (totals.get("some", 0.0), totals.get("full", 0.0))
+        return found
+
+    node.wait(lambda: throttled()[1] >= 5, "the quota to be used up")
+    before, stalls = throttled(), pressure()
+    page = node.get(METRICS)
+    after, later = throttled(), pressure()
+    for place, name in enumerate(("periods", "throttled_periods", "throttled_seconds")):
+        assert before[place] <= one(page, f"container_cpu_cfs_{name}_total", **row) <= after[place]
+    for name, (some, full) in stalls.items():
+        waiting = one(page, f"container_pressure_{name}_waiting_seconds_total", **row)
+        stalled = one(page, f"container_pressure_{name}_stalled_seconds_total", **row)
+        assert some <= waiting <= later[name][0]
+        assert full <= stalled <= later[name][1]
+    shown = samples(page, "container_pressure_cpu_waiting_seconds_total", **row)
+    assert bool(shown) == ("cpu" in stalls), "there where the kernel counts it, and only there"
+    assert not shown or shown[0] > 0
+
+
+@pytest.mark.either_cgroup
+def test_sockets_are_counted(node: Node) -> None:
+    script = "nc -ll -p 7001 -e true & nc -ll -p 7002 -e true & sleep 1000"
+    node.apply("ears.yaml", pod("ears", container(script=script)))
+    node.wait_status("ears", "Running")
+
+    def open_sockets() -> int:
+        found = 0
+        for pid in open_cgroup(cgroup_of(node, "ears")).pids():
+            links = (os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir())
+            found += sum(link.startswith("socket:") for link in links)
+        return found
+
+    node.wait(lambda: open_sockets() == 2, "both to listen")
+    row = {"pod": "ears", "container": "main"}
+    node.wait(
+        lambda: samples(node.get(METRICS), "container_sockets", **row) == [2.0],
+        "the sockets to be measured",
+        timeout=80,
+    )
+
+
+@pytest.mark.either_cgroup
 def test_bytes_sent_are_counted(node: Node) -> None:
     node.apply("net.yaml", pod("net"))
     node.wait_status("net", "Running")
@@ -129,7 +194,7 @@ def test_bytes_sent_are_counted(node: Node) -> None:
 def test_bytes_written_are_counted(node: Node) -> None:
     script = "dd if=/dev/zero of=/big bs=64k count=64 conv=fsync 2>/dev/null; echo done; " + "sleep 1000"
     node.apply("disk.yaml", pod("disk", container(script=script)))
-    node.wait(lambda: "done" in node.cli("logs", "disk", check=False).out, "the file to be written")
+    node.wait(lambda: "done" in node.logs("disk"), "the file to be written")
     group = cgroup_of(node, "disk")
     text = file_of(group, ("blkio", "blkio.throttle.io_service_bytes_recursive"), "io.stat")
     page = node.get(METRICS)
@@ -154,6 +219,79 @@ def test_bytes_written_are_counted(node: Node) -> None:
         "the layer to be measured",
         timeout=40,
     )
+
+
+@pytest.mark.either_cgroup
+def test_volumes_are_as_full_as_they_are(node: Node) -> None:
+    """A write of known size on disk, within its limit, and one in memory."""
+    volumes = [
+        {"name": "disk", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "ram", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+    ]
+    mounts = [{"name": v["name"], "mountPath": f"/{v['name']}"} for v in volumes]
+    fill = "for d in disk ram; do dd if=/dev/urandom of=/$d/file bs=1M count=8 2>/dev/null; done; sync; touch /ready"
+    script = f"trap 'exit 0' TERM; {fill}; while :; do sleep 0.1; done"
+    node.apply("v.yaml", pod("v", container(script=script, volumeMounts=mounts), volumes=volumes))
+    node.wait(
+        lambda: node.cli("exec", "v", "--", "test", "-e", "/ready", check=False).code == 0, "the writes"
+    )
+
+    def used(volume: str) -> list[float]:
+        found = samples(
+            node.get(METRICS), "kubelet_volume_stats_used_bytes", persistentvolumeclaim=f"v-{volume}"
+        )
+        return [value for value in found if value >= 8 << 20]
+
+    node.wait(lambda: used("disk") and used("ram"), "what was written to be measured", timeout=80)
+    assert used("disk") == [pytest.approx(8 << 20, rel=0.02)]
+    assert used("ram") == [pytest.approx(8 << 20, rel=0.02)]
+    page = node.get(METRICS)
+    for volume, limit in (("disk", 64 << 20), ("ram", 16 << 20)):
+        claim = {"namespace": "default", "persistentvolumeclaim": f"v-{volume}"}
+        assert one(page, "kubelet_volume_stats_capacity_bytes", **claim) == limit
+        available = one(page, "kubelet_volume_stats_available_bytes", **claim)
+        assert available == pytest.approx(limit - (8 << 20), rel=0.02)
+    (found,) = json.loads(node.get(f"{BASE}/stats/summary"))["pods"]
+    assert {v["name"]: v["usedBytes"] for v in found["volume"]} == {
+        "disk": pytest.approx(8 << 20, rel=0.02), "ram": pytest.approx(8 << 20, rel=0.02),
+    }  # fmt: skip
+    node.cli("delete", "-f", str(node.manifests / "v.yaml"))
+    node.wait_gone("v")
+    assert samples(node.get(METRICS), "kubelet_volume_stats_used_bytes") == []
+
+
+@pytest.mark.either_cgroup
+def test_a_claim_is_as_full_as_it_is(node: Node) -> None:
+    node.apply(
+        "data.yaml",
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\n"
+        "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}\n",
+    )
+    mount = [{"name": "d", "mountPath": "/d"}]
+    volume = [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]
+    fill = "dd if=/dev/urandom of=/d/file bs=1M count=8 2>/dev/null; sync; exec sleep 1000"
+    node.apply("w.yaml", pod("w", container(script=fill, volumeMounts=mount), volumes=volume))
+    node.apply("r.yaml", pod("r", container(volumeMounts=mount), volumes=volume))
+    node.wait_status("r", "Running")
+    row = {"namespace": "default", "persistentvolumeclaim": "data"}
+    node.wait(
+        lambda: (
+            samples(node.get(METRICS), "kubelet_volume_stats_used_bytes", **row)
+            == [pytest.approx(8 << 20, rel=0.02)]
+        ),
+        "the claim to be measured, once for both pods",
+        timeout=80,
+    )
+    page = node.get(METRICS)
+    assert one(page, "kubelet_volume_stats_capacity_bytes", **row) == 64 << 20
+    assert one(page, "kube_persistentvolumeclaim_status_phase", **row, phase="Bound") == 1
+    assert one(page, "kube_persistentvolumeclaim_resource_requests_storage_bytes", **row) == 64 << 20
+    for state in ("desired", "actual"):
+        where = {"plugin_name": "kubernetes.io/local-volume", "state": f"{state}_state_of_world"}
+        assert one(page, "volume_manager_total_volumes", **where) == 2, "what two pods mount"
+    assert one(page, "kube_pod_spec_volumes_persistentvolumeclaims_info", **row, pod="r", volume="d") == 1
+    found = json.loads(node.get(f"{BASE}/stats/summary"))["pods"]
+    assert {v["pvcRef"]["name"] for one in found for v in one["volume"]} == {"data"}
 
 
 def test_an_oom_kill_is_counted(node: Node) -> None:
@@ -203,6 +341,7 @@ def test_containers_that_die_meanwhile_break_nothing(node: Node) -> None:
         assert one(page, "container_scrape_error") == 0
 
 
+@pytest.mark.either_cgroup
 def test_the_pages(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(resources={"limits": {"memory": "32Mi"}})))
     node.wait_status("p", "Running")
@@ -250,6 +389,7 @@ def test_nothing_is_measured_until_somebody_asks(node: Node) -> None:
     node.wait(lambda: one(node.get(f"{BASE}/metrics/agent"), stamp) > 0, "a measure after the question")
 
 
+@pytest.mark.either_cgroup
 @pytest.mark.parametrize(
     "family", ["kubelet_pod_start_duration_seconds_count", "kubelet_started_containers_total"]
 )
@@ -280,45 +420,7 @@ def test_top_is_what_the_kernel_says(node: Node) -> None:
     assert "busy" in node.cli("stats", "--no-stream").out
 
 
-def test_a_start_as_a_trace_for_perfetto(node: Node) -> None:
-    node.apply("p.yaml", pod("p"))
-    node.wait_status("p", "Running")
-    document = json.loads(node.cli("trace", "p", "-o", "chrome").out)
-    names = [e["name"] for e in document["traceEvents"] if e["ph"] == "X"]
-    assert {"shim", "network", "create", "start"} <= set(names)
-    assert all(e["dur"] > 0 and e["ts"] > 0 for e in document["traceEvents"] if e["ph"] == "X")
-
-
-def test_inspect_shows_the_kernels_side(node: Node) -> None:
-    limits = {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
-    node.apply("two.yaml", pod("two", container("a", resources=limits), container("b")))
-    node.wait_status("two", "Running")
-    found = json.loads(node.cli("inspect", "default/two").out)
-    by_name = {c["name"]: c for c in found["containers"]}
-    kernel = by_name["a"]["kernel"]
-    shown = {entry["limit"]: entry for entry in kernel["limits"]}
-    for entry in kernel["limits"]:
-        assert Path(entry["file"]).read_text().strip() == entry["value"]
-    assert shown["memory limit"]["value"] == str(64 << 20)
-    assert shown["memory limit"]["from"] == "limits.memory 64Mi = 67108864 bytes"
-    assert shown["cpu limit"]["value"].split()[0] == "50000"
-    assert "50000 µs" in shown["cpu limit"]["from"]
-    assert "b" in kernel["namespaces"]["net"]["sharedWith"]
-    assert "the pod's shim" in kernel["namespaces"]["net"]["sharedWith"]
-    assert kernel["namespaces"]["mnt"]["sharedWith"] == []
-    assert kernel["seccomp"] == "filter"
-    assert any(m["target"] == "/" and m["type"] == "overlay" for m in kernel["mounts"])
-    veth, pid = found["sandbox"]["veth"], by_name["a"]["pid"]
-    inside = subprocess.run(
-        ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "eth0"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout  # 2: eth0@if7: …
-    assert inside.startswith(f"{veth['container']['ifindex']}: eth0@if{veth['host']['ifindex']}:")
-    assert veth["host"]["bridge"] == node.bridge
-
-
+@pytest.mark.either_cgroup
 def test_the_web_page(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(env=[{"name": "PASSWORD", "value": "hunter2"}])))
     node.wait_status("p", "Running")
@@ -338,6 +440,7 @@ def test_the_web_page(node: Node) -> None:
         assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "405"
 
 
+@pytest.mark.either_cgroup
 def test_probes_are_counted(node: Node) -> None:
     probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
     bad = {"exec": {"command": ["false"]}, "periodSeconds": 1}

@@ -122,6 +122,9 @@ def test_prometheus_reads_all_of_it_and_the_dashboards_show_it(node: Node, tmp_p
             node.wait(partial(query, node, words), f"{panel} to show something: {words}", timeout=60)
 
         selectors(node)
+        with contextlib.suppress(AssertionError):
+            node.wait(lambda: otherwise(node) == [], "public boards to be answered")
+        assert otherwise(node) == []
         rules = [rule for group in api(node, "/api/v1/rules")["groups"] for rule in group["rules"]]
         assert len(rules) > 15
         assert [rule for rule in rules if rule["health"] == "err"] == []
@@ -134,6 +137,18 @@ def test_prometheus_reads_all_of_it_and_the_dashboards_show_it(node: Node, tmp_p
         (node.manifests / "late.yaml").unlink()
         node.wait_gone("late")
         node.wait(lambda: not query(node, 'container_memory_rss{pod="late"}'), "the series to end")
+
+
+def public_queries(node: Node) -> list[tuple[str, str, str]]:
+    """(board, "data" or "empty (why)", expression) of what boards elsewhere ask."""
+    text = (Path(__file__).parent / "public_queries.tsv").read_text().replace("NODE", node.name)
+    rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
+    return [(board, answer, expression) for board, answer, expression in rows]
+
+
+def otherwise(node: Node) -> list[tuple[str, str, str]]:
+    """Those of them that are not answered as they say."""
+    return [row for row in public_queries(node) if bool(query(node, row[2])) is not (row[1] == "data")]
 
 
 def selectors(node: Node) -> None:

@@ -14,11 +14,16 @@ from typing import Any
 
 import pytest
 
-from runtime.cgroups import layout, open_cgroup
+from runtime import cgroups
+from runtime import syscalls as sc
+from runtime.cgroups import Cgroup, layout, open_cgroup
+from runtime.errors import SyscallError
 from runtime.oci import container as engine
+from runtime.oci import idmap
 from runtime.oci.container import Container, ExecHandle, Stdio
 from runtime.oci.spec import Spec
 from runtime.shim.protocol import RootfsOverlay
+from tests.kernel.cgroup_kit import leftovers
 
 BUSYBOX = "/usr/bin/busybox"
 # fmt: off
@@ -59,6 +64,20 @@ def make_rootfs(root: Path) -> Path:
     (root / "etc/group").write_text("root:x:0:\nweb:x:1000:\n")
     (root / "etc/motd").write_text("from the image\n")
     return root
+
+
+def cannot_map_ids(path: Path) -> bool:
+    """Whether the file system of this directory refuses an id-mapped mount (hostfs, for one)."""
+    userns = idmap.namespace(*[[{"containerID": 0, "hostID": 65536, "size": 1}]] * 2)
+    tree = sc.open_tree(sc.AT_FDCWD, str(path), sc.OPEN_TREE_CLONE)
+    try:
+        sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_IDMAP, userns_fd=userns)
+    except SyscallError:
+        return True
+    finally:
+        os.close(tree)
+        os.close(userns)
+    return False
 
 
 @pytest.fixture
@@ -284,3 +303,32 @@ def oci(
     # the leak check runs after cgroup_name's own cleaning; what delete() has left shows here
     left = open_cgroup(cgroup_name)
     assert left.pids() == [] if left.exists() else True
+
+
+# --- a cgroup of the test's own (cgroup_kit.py) ---
+
+
+@pytest.fixture(scope="module")
+def machine() -> cgroups.Layout:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    return cgroups.layout()
+
+
+@pytest.fixture
+def parent(machine: cgroups.Layout, request: pytest.FixtureRequest) -> Iterator[Cgroup]:
+    """A cgroup of this test's own; whatever a test leaves in it is killed, and it must be gone afterwards."""
+    group = open_cgroup(f"/kubelite-test-{os.getpid()}/{abs(hash(request.node.name)) % 10**8}", machine)
+    top = open_cgroup(os.path.dirname(group.path), machine)
+    try:
+        yield group
+    finally:
+        top.remove(5.0)
+        assert leftovers(machine, top.path) == []
+
+
+@pytest.fixture
+def group(parent: Cgroup, machine: cgroups.Layout) -> Cgroup:
+    made = open_cgroup(f"{parent.path}/c1", machine)
+    made.create()
+    return made

@@ -1,8 +1,10 @@
-"""Pull one image in a process of its own: STORE REFERENCE. Says `pulled`, or why not."""
+"""Pull one image in a process of its own: STORE REFERENCE. Says `pulled` and the most memory, in KiB, that a worker
+had; or why not."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 
 from runtime.errors import ImageError
@@ -13,7 +15,7 @@ async def main(store: str, reference: str) -> None:
     client = ImageClient(store)
     try:
         await client.pull(reference)
-        print("pulled")
+        print("pulled", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     except ImageError as error:
         print(error)
     finally:

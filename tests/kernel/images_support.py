@@ -42,9 +42,11 @@ def run(*command: str, **environment: str) -> str:
 
 
 @contextlib.contextmanager
-def registry(directory: Path, settings: str = "", tls: tuple[Path, Path] | None = None) -> Iterator[str]:
-    """Debian's docker-registry on a free port of loopback, with more lines of its config, and with certificate and key
-    by TLS; yields host:port."""
+def registry(
+    directory: Path, settings: str = "", tls: tuple[Path, Path] | None = None, data: Path | None = None
+) -> Iterator[str]:
+    """Debian's docker-registry on a free port of loopback, with more lines of its config, with certificate and key by
+    TLS, with what another one has stored; yields host:port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,7 +55,7 @@ def registry(directory: Path, settings: str = "", tls: tuple[Path, Path] | None 
     config = directory / "config.yml"
     config.write_text(
         "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage:\n  filesystem: {{rootdirectory: {directory}/data}}\n"
+        f"storage:\n  filesystem: {{rootdirectory: {data or directory / 'data'}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'{secure}}}\n{settings}"
     )
     with open(directory / "log", "wb") as log:

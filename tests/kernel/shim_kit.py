@@ -10,27 +10,23 @@ import shutil
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runtime.cgroups import layout, open_cgroup
-from runtime.shim.client import Forkserver, ShimClient, read_state, shim_alive
+from runtime.shim.client import ShimClient, read_state, shim_alive
+from runtime.shim.forkserver_client import Forkserver
 from runtime.shim.protocol import ContainerRecord, CreateContainer, ExecRequest, SandboxConfig, SandboxRecord
+from tests.patience import SECONDS
+from tests.patience import until_async as until
 
 BUSYBOX = "/usr/bin/busybox"
 APPLETS = (
     "sh sleep echo cat true false kill yes dd head seq stty tty id ls ps hostname ifconfig setsid printf"
 )
-
-
-async def until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Wait for `what()` to be true; its value."""
-    end = time.monotonic() + seconds
-    while not (value := what()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
-        await asyncio.sleep(0.005)
-    return value
 
 
 class Pod:
@@ -123,14 +119,14 @@ class Pod:
         """Start it and wait for its end."""
         return await self.ended(await self.start(*args, **options))
 
-    async def ended(self, container_id: str, seconds: float = 20.0) -> ContainerRecord:
+    async def ended(self, container_id: str, seconds: float = SECONDS) -> ContainerRecord:
         """The record in the exit event."""
 
         def found() -> ContainerRecord | None:
             exits = [e["container"] for e in self.events if e["event"] == "exit"]
             return next((ContainerRecord.from_json(c) for c in exits if c["id"] == container_id), None)
 
-        record: ContainerRecord = await until(found, seconds)
+        record: ContainerRecord = await until(found, f"the end of {container_id}", seconds)
         return record
 
     async def exec(self, container_id: str, *args: str, **options: Any) -> Any:
@@ -253,3 +249,12 @@ class Node:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         open_cgroup(f"/{self.tag}").remove()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path)
+    try:
+        yield made
+    finally:
+        made.sweep()

@@ -16,14 +16,15 @@ import pytest
 
 from kubelite import daemon
 from kubelite.api import logfiles
-from kubelite.node import sync_pod, termination
+from kubelite.node import netfiles_disk, termination
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
 from runtime.images import content
 from runtime.oci import init_steps, program
 from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine
-from tests.kernel.shim_kit import Node, until
+from tests.kernel.shim_kit import Node
+from tests.patience import until_async as until
 
 pytestmark = pytest.mark.kernel
 
@@ -84,11 +85,11 @@ def test_nor_through_what_hides_a_path(oci: Engine, null_mode: int) -> None:
 def test_the_daemon_reads_no_more_of_etc_hosts_than_it_wrote(tmp_path: Path) -> None:
     """A container may write any bytes into its /etc/hosts and make it as long as a sparse file gets."""
     path = tmp_path / "etc-hosts"
-    sync_pod._rewrite(str(path), "127.0.0.1 localhost\n")
+    netfiles_disk._rewrite(str(path), "127.0.0.1 localhost\n")
     with open(path, "r+b") as file:
         file.write(b"\xff\xfe")
         file.truncate(1 << 40)
-    sync_pod._rewrite(str(path), "127.0.0.1 localhost\n")
+    netfiles_disk._rewrite(str(path), "127.0.0.1 localhost\n")
     assert path.read_text() == "127.0.0.1 localhost\n"
 
 

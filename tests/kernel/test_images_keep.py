@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images import names
 from runtime.images.client import ImageClient
-from runtime.images.content import digest_of
-from runtime.images.store import ImageRecord, ImageStore
+from runtime.images.listing import digest_of
+from runtime.images.store import ImageRecord, ImageStore, Removed
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, registry, run, snapshot, tar, write_layout
+from tests.patience import remove_cgroup
 
 pytestmark = [
     pytest.mark.kernel,
@@ -142,6 +144,30 @@ class TestSave:
         names_ = [e["annotations"]["org.opencontainers.image.ref.name"] for e in index["manifests"]]
         assert names_ == ["old", NAME]
 
+    def test_a_link_to_the_file_stays_one(self, tmp_path: Path, store: ImageStore) -> None:
+        (tmp_path / "real.tar").write_bytes(b"old")
+        (tmp_path / "link.tar").symlink_to("real.tar")
+        do(store.root, "save", [NAME], str(tmp_path / "link.tar"), form="docker-archive")
+        assert (tmp_path / "link.tar").is_symlink() and tarfile.is_tarfile(tmp_path / "real.tar")
+
+    def test_a_full_disk_elsewhere_is_said_and_nothing_is_left(
+        self, tmp_path: Path, store: ImageStore
+    ) -> None:
+        small = tmp_path / "small"
+        small.mkdir()
+        syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=8k")
+        try:
+            for form in ("docker-archive", "oci-archive", "oci-dir"):
+                where = small / ("d" if form == "oci-dir" else "x.tar")
+                with pytest.raises(
+                    ImageError, match=rf"cannot save to {where}: No space left on device"
+                ) as caught:
+                    do(store.root, "save", [NAME], str(where), form=form)
+                assert caught.value.reason == "ErrImageSave"
+                assert list(small.iterdir()) == []
+        finally:
+            syscalls.umount2(str(small))
+
     def test_what_cannot_be_saved_leaves_nothing(self, tmp_path: Path, store: ImageStore) -> None:
         record = store.find(NAME)
         for reference, path, form, words in (
@@ -179,7 +205,7 @@ class TestPush:
         record = store.find(NAME)
         events: list[dict[str, Any]] = []
         target = f"{host}/pushed/app:7"
-        name, digest = do(store.root, "push", NAME, target, progress=events.append)
+        name, digest, _ = do(store.root, "push", NAME, target, progress=events.append)
         assert (name, digest) == (target, record.manifest_digest)
         states = [e["state"] for e in events if e["event"] == "layer"]
         assert states.count("done") == 2 and events[0]["event"] == "resolved"
@@ -191,6 +217,67 @@ class TestPush:
         del events[:]
         do(store.root, "push", NAME, f"{host}/pushed/app:8", progress=events.append)
         assert [e["state"] for e in events if e["event"] == "layer"] == ["present", "present"]
+
+    @pytest.mark.parametrize(
+        ("how", "kind"), [({}, "+gzip"), ({"form": "zstd", "level": 9}, "+zstd"), ({"form": "none"}, "")]
+    )
+    def test_plain_layers_are_compressed(
+        self, tmp_path: Path, layout: Path, host: str, how: dict[str, Any], kind: str
+    ) -> None:
+        do(tmp_path / "plain", "load", str(layout))
+        store = ImageStore(str(tmp_path / "plain"))
+        record = store.find(NAME)
+        events: list[dict[str, Any]] = []
+        target = f"{host}/compressed/app{kind.replace('+', '-')}:1"
+        _, digest, size = do(store.root, "push", NAME, target, compression=how, progress=events.append)
+        raw = run(
+            "skopeo",
+            "inspect",
+            "--raw",
+            "--tls-verify=false",
+            f"docker://{target}@{digest}".replace(":1@", "@"),
+        )
+        manifest = json.loads(raw)
+        assert len(raw.encode()) == size
+        assert [entry["mediaType"].partition("v1.tar")[2] for entry in manifest["layers"]] == [kind, kind]
+        smaller = manifest["layers"][0]["size"] < 20_000
+        assert smaller == bool(kind) and (digest == record.manifest_digest) == (not kind)
+        pulled = do(tmp_path / "second", "pull", target)
+        assert (pulled.id, trees(pulled)) == (record.id, trees(record))
+        for _ in range(2):  # known by its note, then found out anew: the same
+            del events[:]
+            again = do(store.root, "push", NAME, target, compression=how, progress=events.append)
+            assert again[1:] == (digest, size)
+            assert [e["state"] for e in events if e["event"] == "layer"][-1] == "present"
+            for note in (tmp_path / "plain/cache-compressed").glob("*"):
+                note.write_text("torn")
+
+    def test_a_full_disk_while_it_compresses(self, tmp_path: Path, host: str) -> None:
+        """Said, nothing left, nothing of the image lost; sent as it is it needs no room."""
+        layout, small = tmp_path / "large", tmp_path / "small"
+        write_layout(layout, [tar((member("random"), os.urandom(3 << 20)))], NAME)
+        small.mkdir()
+        syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=8m")
+        try:
+            do(small / "store", "load", str(layout))
+            store = ImageStore(str(small / "store"))
+            with pytest.raises(ImageError, match="no space left on the image store's file system"):
+                do(store.root, "push", NAME, f"{host}/full:1")
+            assert os.listdir(f"{store.root}/ingest") == [] and store.check(deep=True) == []
+            do(store.root, "push", NAME, f"{host}/full:1", compression={"form": "none"})
+        finally:
+            syscalls.umount2(str(small))
+
+    def test_a_damaged_layer_is_not_sent(self, tmp_path: Path, layout: Path, host: str) -> None:
+        do(tmp_path / "plain", "load", str(layout))
+        store = ImageStore(str(tmp_path / "plain"))
+        blob = Path(store.blob_path(store.find(NAME).layer_digests[0]))
+        data = bytearray(blob.read_bytes())
+        data[600] ^= 1
+        blob.write_bytes(data)
+        with pytest.raises(ImageError, match=r"layer sha256:\w+ is damaged; see `kubelite doctor`"):
+            do(store.root, "push", NAME, f"{host}/damaged/app:1")
+        assert not list((tmp_path / "plain/ingest").iterdir())
 
     def test_layers_of_a_neighbour_are_mounted(self, tmp_path: Path, store: ImageStore, host: str) -> None:
         do(store.root, "push", NAME, f"{host}/first/app:1")
@@ -208,6 +295,30 @@ class TestPush:
                   "--storage-driver", "vfs")  # fmt: skip
         identity = run(*podman, "pull", "-q", "--tls-verify=false", f"{host}/podman/app:1", **environment)
         assert f"sha256:{identity}" == store.find(NAME).id
+
+    @pytest.mark.skipif(
+        bool(support.need("podman", "runc", "conmon", "busybox")),
+        reason="needs podman, runc, conmon, busybox",
+    )
+    def test_podman_runs_what_we_pack_and_push(self, tmp_path: Path, host: str) -> None:
+        do(tmp_path / "store", "pack", ["busybox"], "localhost/packed:1")
+        do(tmp_path / "store", "push", "localhost/packed:1", f"{host}/packed:1")
+        environment = support.buildah_environment(tmp_path / "podman")
+        parent = f"kubelite-test-{os.getpid()}"
+        try:
+            said = run(
+                *("podman", "--root", str(tmp_path / "graph"), "--runroot", str(tmp_path / "run")),
+                *("--tmpdir", str(tmp_path / "tmp"), "--storage-driver", "vfs"),
+                *("--cgroup-manager", "cgroupfs", "--runtime", "runc"),
+                *("run", "--rm", "--cgroup-parent", f"/{parent}", "--log-driver", "none"),
+                *("--network", "none", "--tls-verify=false", f"{host}/packed:1"),
+                *("sh", "-c", "echo from $0; stat -c %a /bin/busybox"),
+                **environment,
+            )
+        finally:
+            # conmon may outlive podman's command by a moment: its cgroup is busy until it has ended.
+            remove_cgroup(parent)
+        assert said.splitlines() == ["from sh", "755"]
 
     def test_with_a_login(self, tmp_path: Path, store: ImageStore) -> None:
         with (
@@ -234,6 +345,12 @@ class TestPush:
             assert asked == [["repository:a/b:pull,push"]], "one token for the whole push"
 
     def test_what_cannot_be_pushed(self, store: ImageStore) -> None:
+        for how, words in (
+            ({"form": "xz"}, 'no compression "xz"'),
+            ({"level": 12}, "gzip has levels 1 to 9, not 12"),
+        ):
+            with pytest.raises(ImageError, match=words):
+                do(store.root, "push", NAME, "localhost:1/x", compression=how)
         for source, target, words in (
             ("nowhere:1", "", "no such image"),
             (NAME, f"localhost:1/x@sha256:{'1' * 64}", "a digest is not a name to push to"),
@@ -265,6 +382,41 @@ class TestNames:
             with pytest.raises(ImageError):
                 do(store.root, "tag", source, target)
         assert store.check(deep=True) == []
+
+    def test_a_name_comes_before_the_beginning_of_an_id(self, store: ImageStore) -> None:
+        """`a` is a:latest, as docker has it, whatever an id begins with."""
+        record = store.find(NAME)
+        digit = record.id[7]
+        name = f"docker.io/library/{digit}:latest"
+        assert store.look_up(digit) == (record, False)
+        do(store.root, "tag", NAME, digit)
+        assert store.look_up(digit)[0].reference == name and store.look_up(digit)[1]
+        assert do(store.root, "remove", digit) == Removed((name,), (), 0)
+        for nothing in ("0" * 64, "sha256:" + "0" * 64, "sha256:" + "0" * 12):
+            with pytest.raises(ImageError, match="no such image") as caught:
+                store.find(nothing)
+            assert caught.value.reason == "ImageNotFound"
+
+    def test_an_id_does_not_take_what_several_repositories_name(self, store: ImageStore) -> None:
+        record = store.find(NAME)
+        do(store.root, "tag", NAME, f"{NAME.rpartition(':')[0]}:more")
+        do(store.root, "tag", NAME, "other:1")
+        with pytest.raises(
+            ImageError, match=r"several repositories: .*docker.io/library/other:1.*--force"
+        ) as caught:
+            do(store.root, "remove", record.id[7:19])
+        assert caught.value.reason == "ImageHasOtherNames"
+        assert do(store.root, "remove", "other:1").deleted == ()
+        removed = do(store.root, "remove", record.id[7:19])
+        assert len(removed.untagged) == 2 and removed.deleted == (record.id,), (
+            "tags of one repository go along"
+        )
+
+    def test_an_id_takes_every_name_by_force(self, store: ImageStore) -> None:
+        record = store.find(NAME)
+        do(store.root, "tag", NAME, "other:1")
+        removed = do(store.root, "remove", record.id, force=True)
+        assert len(removed.untagged) == 2 and removed.deleted == (record.id,) and store.list() == ()
 
     def test_prune(self, tmp_path: Path, store: ImageStore) -> None:
         for number in range(3):

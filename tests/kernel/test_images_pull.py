@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from runtime import syscalls
 from runtime.errors import ImageError
@@ -20,6 +22,7 @@ from runtime.images.client import ImageClient
 from runtime.images.store import ImageStore
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, push, registry, run, snapshot, tar, write_layout
+from tests.kernel.little_registry import little_registry
 
 _MISSING = support.need("docker-registry", "skopeo")
 pytestmark = [
@@ -124,12 +127,18 @@ def test_the_store_is_a_layout_that_skopeo_and_umoci_read(tmp_path: Path, host: 
     about = json.loads(run("skopeo", "inspect", f"oci:{tmp_path}/store:{record.reference}"))
     assert about["Env"] == ["A=b"] and about["Layers"] == list(record.layer_digests)
     run("skopeo", "copy", "-q", f"oci:{tmp_path}/store:{record.reference}", f"oci:{tmp_path}/copy:x")
+    before = snapshot(tmp_path / "store/blobs")
     if support.need("umoci"):
         pytest.skip("needs umoci to compare with")
-    run("umoci", "unpack", "--image", f"{tmp_path}/copy:x", str(tmp_path / "bundle"))
+    assert run("umoci", "ls", "--layout", f"{tmp_path}/store") == record.reference
+    run("umoci", "unpack", "--image", f"{tmp_path}/store:{record.reference}", str(tmp_path / "bundle"))
     names = {str(p.relative_to(tmp_path / "bundle/rootfs")) for p in (tmp_path / "bundle/rootfs").rglob("*")}
     assert {"etc/conf.d/new", "etc/conf.d/third", "bin/link-below"} <= names
     assert not names & {"etc/gone", "etc/conf.d/old"}
+    assert (
+        snapshot(tmp_path / "store/blobs") == before
+        and ImageStore(f"{tmp_path}/store").check(deep=True) == []
+    )
 
 
 def test_layers_that_are_here_are_not_fetched(tmp_path: Path, host: str, layered: Path) -> None:
@@ -291,6 +300,72 @@ def test_pulls_of_one_image_are_one_and_cancelling_leaves_nothing(
         assert os.listdir(f"{store.root}/ingest") == [] and store.check(deep=True) == []
 
     asyncio.run(go())
+
+
+def test_the_layer_that_fails_is_named_whatever_the_others_do(tmp_path: Path) -> None:
+    """One is missing on the registry while others are still read: theirs is not the reason."""
+    with little_registry() as server:
+        server.add("1", (tar((member(f"f{n}"), os.urandom(4_000_000))) for n in range(3)))
+        manifest = json.loads(server.content["/v2/app/manifests/1"][1])
+        missing = manifest["layers"][1]["digest"]
+        del server.content[f"/v2/app/blobs/{missing}"]
+        for turn in range(6):
+            error = problem(tmp_path / f"store-{turn}", f"{server.host}/app:1")
+            assert missing in str(error) and "404 Not Found" in str(error) and error.reason == "ErrImagePull"
+            assert os.listdir(tmp_path / f"store-{turn}/ingest") == []
+
+
+def test_a_disk_that_fills_up_during_a_pull(tmp_path: Path) -> None:
+    """It is said, what the pull took is free again, what was there before stays; with room the same pull succeeds."""
+    small = tmp_path / "small"
+    small.mkdir()
+    syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=12m")
+    store = ImageStore(str(small / "store"))
+    try:
+        with little_registry() as server:
+            server.add("small", [tar((member("small"), b"x" * 100_000))])
+            server.add("large", [tar((member(f"large-{n}"), os.urandom(3_000_000))) for n in range(3)])
+            before, _ = pull(small / "store", f"{server.host}/app:small")
+            free = os.statvfs(small).f_bfree
+            error = problem(small / "store", f"{server.host}/app:large")
+            assert "no space left on the image store's file system" in str(error) and error.retriable
+            assert [record.id for record in store.list()] == [before.id]
+            assert os.listdir(f"{store.root}/ingest") == [] and os.statvfs(small).f_bfree >= free - 8
+            assert store.check(deep=True) == []
+            syscalls.mount("tmpfs", str(small), "tmpfs", syscalls.MS_REMOUNT, "size=48m")
+            assert pull(small / "store", f"{server.host}/app:large")[0].unpacked
+            assert_clean(small / "store")
+    finally:
+        syscalls.umount2(str(small))
+
+
+@pytest.mark.skipif(
+    "User Mode Linux" in Path("/proc/cpuinfo").read_text(),
+    reason="needs hundreds of MB in one process, which this kernel ends by SIGSEGV",
+)
+def test_memory_has_a_bound_whatever_the_image(tmp_path: Path) -> None:
+    """Large layers beside each other, each with the largest window that zstd may ask for, and one of gzip."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, compression_level=1)
+
+    def long(layer: bytes) -> bytes:
+        stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        return stream.compress(layer) + stream.flush()
+
+    zeros = bytes((140 << 20) + 1024)
+    small = tmp_path / "memory"
+    small.mkdir()
+    syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=1g")  # what is unpacked need not reach a disk
+    try:
+        with little_registry() as server:
+            heads = [member(f"zeros-{n}", size=140 << 20).tobuf() for n in range(4)]
+            server.add("zstd", (head + zeros for head in heads[:3]), long)
+            server.add("gzip", [heads[3] + zeros])
+            for tag in ("zstd", "gzip"):
+                command = (sys.executable, "-m", "tests.kernel.images_pull_one", f"{small}/store")
+                said = run(*command, f"{server.host}/app:{tag}").split()
+                assert said[0] == "pulled" and 20_000 < int(said[1]) < 200 << 10, said
+    finally:
+        syscalls.umount2(str(small))
 
 
 def test_buildah_and_umoci_images(tmp_path: Path, host: str) -> None:

@@ -330,7 +330,7 @@ def test_adds_do_not_wait_for_deletes_but_for_their_own(world: Lab) -> None:
             ),  # a port that is just being freed
             noted("again", node.add("pod-3", pods[9].path)),
         )
-        assert order[0] == "add", order
+        assert order[: order.index("add")] in ([], ["delete 0"]), order  # its port had to be freed first
         assert order.index("again") > order.index("delete 3")
         assert sorted(a.uid for a in await node.list()) == ["new", "pod-3"]
         assert await node.check("new") == [] and await node.check("pod-3") == [] and await node.audit() == []

@@ -221,7 +221,7 @@ def test_flushed_rules_are_found_and_mended(world: Lab) -> None:
         with Server(pod, 80):
             world.host.sh("nft", "flush", "ruleset")
             assert ask(world.internet, HOST, 8080, timeout=NEVER) is None
-            assert await node.repair() == ["pod pod: host port TCP 0.0.0.0:8080 is not in the NAT table"]
+            assert "pod pod: host port TCP 0.0.0.0:8080 is not in the NAT table" in await node.repair()
             assert ask(world.internet, HOST, 8080) == INTERNET
             world.host.sh("nft", "flush", "ruleset")
             await node.add("other", other.path, [PortMapping(8081, 80)])  # notices by itself

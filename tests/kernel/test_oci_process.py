@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runtime.errors import SpecError, StartError
+from runtime.errors import CapabilityError, SpecError, StartError
 from runtime.oci.container import Stdio
 from runtime.security import capabilities, seccomp
 from tests.kernel.conftest import Engine, mount
@@ -240,11 +241,28 @@ def test_joins_namespaces_by_path(oci: Engine) -> None:
     assert "sleep 60" in oci.exec(first, "ps").out
 
 
-def test_a_path_that_is_no_namespace(oci: Engine) -> None:
+def test_deadline_scheduling_beside_chosen_processors(oci: Engine) -> None:
+    """sched_setattr(2) refuses it with EPERM: the one thing that it does not mean is a privilege."""
+    if os.cpu_count() == 1:
+        pytest.skip("needs a second processor")
     spec = oci.spec("true")
-    spec["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network", "path": "/etc/passwd"}]
-    with pytest.raises(SpecError, match="is not a namespace"):
+    spec["linux"]["resources"] = {"cpu": {"cpus": "0"}}
+    spec["process"]["scheduler"] = {
+        "policy": "SCHED_DEADLINE", "runtime": 42000, "deadline": 1000000, "period": 1000000,
+    }  # fmt: skip
+    with pytest.raises(CapabilityError, match="process scheduler can't be used together with AllowedCPUs"):
         oci.create(spec)
+
+
+@pytest.mark.parametrize("kind", ["network", "user"])
+def test_a_path_that_is_no_namespace(oci: Engine, tmp_path: Path, kind: str) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in ("/etc/passwd", str(fifo)):  # open(2) of a FIFO would wait for who writes to it
+        spec = oci.spec("true")
+        spec["linux"]["namespaces"] = [{"type": "mount"}, {"type": kind, "path": path}]
+        with pytest.raises(SpecError, match="is not a namespace"):
+            oci.create(spec)
 
 
 def test_cgroup_is_joined_and_is_the_root_of_its_view(oci: Engine) -> None:

@@ -90,3 +90,32 @@ def test_the_engine_opens_a_sub_path_below_its_volume_only(pod_dir: Path) -> Non
         with pytest.raises(SyscallError) as error:
             opened(name)
         assert error.value.errno == errno.EXDEV
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_group_is_given_what_is_there_already(tmp_path: Path, whole: bool) -> None:
+    volume, outside = tmp_path / "v", tmp_path / "outside"
+    (volume / "in").mkdir(parents=True)
+    outside.write_text("x")
+    outside.chmod(0o600)
+    (volume / "in/file").write_text("x")
+    (volume / "in/file").chmod(0o600)
+    (volume / "link").symlink_to(outside)
+    mounts.give_to_group(str(volume), 4321, whole_tree=whole, fresh=False)
+    assert [
+        (p.stat().st_gid, p.stat().st_mode & 0o7777) for p in (volume, volume / "in", volume / "in/file")
+    ] == [
+        (4321, 0o2775),
+        (4321, 0o2775),
+        (4321, 0o660),
+    ]
+    assert (volume / "link").lstat().st_gid == 4321
+    assert (outside.stat().st_gid, outside.stat().st_mode & 0o777) == (0, 0o600)
+    (volume / "in/file").chmod(0o600)
+    (tmp_path / "v.fsgroup").unlink()  # another pod
+    mounts.give_to_group(str(volume), 4321, whole_tree=whole, fresh=False)
+    walked = (volume / "in/file").stat().st_mode & 0o777 == 0o660
+    assert walked is whole, "OnRootMismatch believes a root that is right"
+    (volume / "in/file").chmod(0o600)
+    mounts.give_to_group(str(volume), 4321, whole_tree=True, fresh=False)
+    assert (volume / "in/file").stat().st_mode & 0o777 == 0o600, "once for a pod"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,22 +20,16 @@ from runtime.cgroups import layout
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import ContainerRecord, SandboxConfig
-from tests.kernel.shim_kit import BUSYBOX, Node, Pod, until
+from tests.kernel.shim_kit import BUSYBOX, Node, Pod, node
+from tests.patience import until_async as until
+
+__all__ = ["node"]
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (busybox-static)"),
 ]
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    made = Node(tmp_path)
-    try:
-        yield made
-    finally:
-        made.sweep()
 
 
 def children(pid: int) -> list[int]:
@@ -292,7 +286,8 @@ def test_a_shims_cgroup_that_a_killed_forkserver_left_half_made_is_finished(node
 
 DAEMON = textwrap.dedent("""
     import asyncio, json, sys
-    from runtime.shim.client import Forkserver, ShimClient
+    from runtime.shim.client import ShimClient
+    from runtime.shim.forkserver_client import Forkserver
     from runtime.shim.protocol import CreateContainer, SandboxConfig
 
     async def main():
@@ -330,9 +325,9 @@ def test_daemon_killed_anywhere(node: Node, delay: float) -> None:
             daemon.wait()
         await until(lambda: not os.path.exists(f"/proc/{forkserver}"))
         await asyncio.sleep(0.1)  # a half-made shim notices and undoes itself
+        await until(lambda: read_state(config.run_dir) is not None or not os.path.exists(config.run_dir))
         record = read_state(config.run_dir)
         if record is None:
-            assert not os.path.exists(config.run_dir)
             return
         assert shim_alive(record)
         pod = Pod(node, config, record)

@@ -24,6 +24,9 @@ from runtime.cgroups import open_cgroup
 from runtime.shim import forkserver
 from runtime.shim.rehearsal import rehearse
 
+def complain(sentence):
+    print(sentence, file=sys.stderr)
+
 def standing():
     return [sorted(os.listdir("/proc/self/fd")), os.readlink("/proc/self/ns/mnt"), os.getcwd(),
             str(signal.getsignal(signal.SIGCHLD))]
@@ -32,7 +35,7 @@ def own():  # KiB that a fork has to itself after it has answered a shim's quest
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        rehearse(sys.argv[1], rounds=1)
+        rehearse(sys.argv[1], complain, rounds=1)
         lines = open("/proc/self/smaps_rollup").read().split("\\n")
         found = sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
         os.write(writing, str(found).encode())
@@ -45,7 +48,7 @@ signal.signal(signal.SIGCHLD, lambda *_: None)
 forkserver.warm_up()
 forkserver.share()
 cold, before = own(), standing()
-rehearse(sys.argv[1])
+rehearse(sys.argv[1], complain)
 after = standing()
 forkserver.share()
 print(json.dumps({"before": before, "after": after, "cold": cold, "warm": own()}))

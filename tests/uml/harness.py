@@ -11,6 +11,8 @@ user may read: run it as root.
 Three channels, each a pipe handed to the guest as a console: con0 is the kernel's log (shown when something goes
 wrong, or with --verbose), con1 the command's output, con2 what `guest.py` reports ("ready SECONDS", "exit CODE").
 
+Processors with AMX have more registers than this UML knows how to keep: xstate.c, compiled and preloaded, helps it.
+
 Exit codes of its own: 124 the time is up, 125 the guest died, 77 no User Mode Linux here (says what to install).
 """
 
@@ -30,6 +32,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,8 @@ NOTHING_SELECTED = 5
 # 6.12: a fork ended by SIGKILL while it copies memory leaves XA_ZERO_ENTRY (0x406) in the maple tree, and
 # flush_tlb_mm (arch/um/kernel/tlb.c) takes it for a vma. Nothing of ours can do that to a sound kernel.
 KNOWN_PANIC = "Kernel mode fault at addr 0x40e"
-RETRIES = 2
+PANIC_WORDS = "panic of a fork that was killed midway, a bug of this kernel"
+RETRIES = 5  # on a busy machine one guest in two of those that kill the most dies so
 GRACE = 10.0  # seconds the guest gets beyond the command's own limit, to say that the time is up
 KERNEL = "linux.uml"
 _HERE = Path(__file__).resolve().parent
@@ -87,6 +91,7 @@ class Boot:
                 "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
                 "TMPDIR": memory_place(mem),
                 "HOME": workdir,
+                **preloaded(workdir),
             },
             start_new_session=True,
         )
@@ -129,6 +134,20 @@ class Boot:
         self._selector.close()
 
 
+def has_tiles() -> bool:
+    """Whether the processors have AMX: UML does not run there without help (xstate.c)."""
+    return re.search(r"^flags\b.*\bamx_tile\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE) is not None
+
+
+def preloaded(workdir: str) -> dict[str, str]:
+    """The environment that brings this help, compiled into `workdir`."""
+    if not has_tiles():
+        return {}
+    library = f"{workdir}/xstate.so"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, str(_HERE / "xstate.c")], check=True)
+    return {"LD_PRELOAD": library}
+
+
 def memory_place(mem: str) -> str:
     """Where the guest's memory is a (deleted, sparse) file: /dev/shm when it has the room, else /tmp."""
     size = int(mem[:-1]) << {"K": 10, "M": 20, "G": 30}[mem[-1].upper()]
@@ -139,20 +158,25 @@ def memory_place(mem: str) -> str:
     return "/dev/shm" if space.f_bavail * space.f_frsize > size else tempfile.gettempdir()
 
 
-def run(command: list[str], *, mem: str, timeout: float, env: dict[str, str], verbose: bool) -> int:
+def run(
+    command: list[str],
+    *,
+    mem: str,
+    timeout: float,
+    env: dict[str, str],
+    verbose: bool,
+    retries: int = RETRIES,
+) -> int:
     """One guest, one command; its exit code. A guest that dies of the kernel's own known bug is booted again."""
-    for attempt in range(1 + RETRIES):
+    for attempt in range(1 + retries):
         code, log = boot_once(command, mem=mem, timeout=timeout, env=env)
         known = code == GUEST_DIED and KNOWN_PANIC in log
         if verbose or (code in (GUEST_DIED, TIMED_OUT) and not known):
             sys.stderr.write(log)
         if not known:
             break
-        again = "once more" if attempt < RETRIES else "too often, giving up"
-        print(
-            f"{KERNEL}: panic of a fork that was killed midway, a bug of this kernel: {again}",
-            file=sys.stderr,
-        )
+        again = "once more" if attempt < retries else "too often, giving up"
+        print(f"{KERNEL}: {PANIC_WORDS}: {again}", file=sys.stderr)
     meaning = {
         TIMED_OUT: f"time is up after {timeout:g} s",
         GUEST_DIED: "the guest ended without an exit code; its log is above",
@@ -177,30 +201,49 @@ def boot_once(command: list[str], *, mem: str, timeout: float, env: dict[str, st
     return code, (boot.log + boot.status).decode(errors="replace")
 
 
-def run_each(paths: list[str], arguments: list[str], command: list[str], jobs: int) -> int:
-    """The command once for each path, each in a guest of its own, `jobs` at a time; what it said is shown when it has
-    ended. The first failure's code. pytest's 5, "no test was selected", is none."""
+def shares(paths: list[str], most: int) -> list[list[str]]:
+    """The paths in shares of up to `most`, those of one directory together: they have fixtures in common."""
+    found: list[list[str]] = []
+    for _, group in groupby(paths, os.path.dirname):
+        of_one = list(group)
+        count = -(-len(of_one) // most)
+        found += [of_one[start::count] for start in range(count)]
+    return found
+
+
+def run_each(paths: list[str], arguments: list[str], command: list[str], jobs: int, most: int) -> int:
+    """The command once for each share of up to `most` paths, each in a guest of its own, `jobs` at a time; what it said
+    is shown when it has ended. The first failure's code. pytest's 5, "no test was selected", is none. A share whose
+    guest dies of the kernel's own bug is run again path by path."""
     started = time.monotonic()
+    guests = shares(paths, most)
     running: set[subprocess.Popen[bytes]] = set()
 
-    def one(path: str) -> tuple[str, int, str]:
-        ours = [sys.executable, str(Path(__file__).resolve()), *arguments, "--", *command, path]
+    def one(share: list[str]) -> list[tuple[str, int, str]]:
+        once = ["--retries", "0"] if len(share) > 1 else []
+        found = guest(share, once)
+        if once and found[1] == GUEST_DIED and PANIC_WORDS in found[2]:
+            return [guest([path], []) for path in share]
+        return [found]
+
+    def guest(share: list[str], more: list[str]) -> tuple[str, int, str]:
+        ours = [sys.executable, str(Path(__file__).resolve()), *arguments, *more, "--", *command, *share]
         with subprocess.Popen(ours, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             running.add(process)
             said = process.communicate()[0].decode(errors="replace")
             running.discard(process)
-        return path, process.returncode, said
+        return " ".join(share), process.returncode, said
 
     failed: dict[str, int] = {}
     counts: Counter[str] = Counter()
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            for result in as_completed([pool.submit(one, path) for path in paths]):
-                path, code, said = result.result()
-                print(f"== {path}\n{said}", end="", flush=True)
-                counts.update(outcomes(said))
-                if code not in (0, NOTHING_SELECTED):
-                    failed[path] = code
+            for result in as_completed([pool.submit(one, share) for share in guests]):
+                for path, code, said in result.result():
+                    print(f"== {path}\n{said}", end="", flush=True)
+                    counts.update(outcomes(said))
+                    if code not in (0, NOTHING_SELECTED):
+                        failed[path] = code
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(running):
@@ -209,7 +252,10 @@ def run_each(paths: list[str], arguments: list[str], command: list[str], jobs: i
     if failed:
         print(f"{KERNEL}: failed: {' '.join(failed)}")
     total = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
-    print(f"== {len(paths)} guests: {total or 'nothing'} in {time.monotonic() - started:.2f}s ==", flush=True)
+    print(
+        f"== {len(paths)} paths in {len(guests)} guests: {total or 'nothing'} in {time.monotonic() - started:.2f}s ==",
+        flush=True,
+    )
     return next(iter(failed.values()), 0)
 
 
@@ -239,10 +285,16 @@ def main() -> int:
         "--each", nargs="+", metavar="PATH", help="the command once with each, in a new guest"
     )
     parser.add_argument(
+        "--share", type=int, default=1, metavar="N", help="with --each: paths a guest (%(default)s)"
+    )
+    parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="with --each: guests at a time (%(default)s)"
     )
     parser.add_argument(
         "--skips", metavar="FILE", help="the skips that are expected, as KUBELITE_ALLOWED_SKIPS"
+    )
+    parser.add_argument(
+        "--retries", type=int, default=RETRIES, help="after the kernel's known panic (%(default)s)"
     )
     parser.add_argument("--verbose", action="store_true", help="show the guest kernel's log too")
     parser.add_argument("command", nargs="+", help="what to run, after --")
@@ -250,20 +302,27 @@ def main() -> int:
     if shutil.which(KERNEL) is None:
         print("no User Mode Linux on this machine: apt install user-mode-linux kmod", file=sys.stderr)
         return NOT_HERE
+    if has_tiles() and shutil.which("cc") is None:
+        print(
+            "on processors with AMX User Mode Linux needs a C compiler: apt install gcc libc6-dev",
+            file=sys.stderr,
+        )
+        return NOT_HERE
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the guest is ended too
     how: dict[str, Any] = {
         "mem": options.mem,
         "timeout": options.timeout,
         "env": dict(entry.split("=", 1) for entry in options.env),
         "verbose": options.verbose,
+        "retries": options.retries,
     }
     if options.skips:
         how["env"]["KUBELITE_ALLOWED_SKIPS"] = reasons(options.skips)
     if options.each:
-        arguments = ["--mem", options.mem, "--timeout", f"{options.timeout:g}"]
+        arguments = ["--mem", options.mem, "--timeout", f"{options.timeout * options.share:g}"]
         arguments += [f"--env={key}={value}" for key, value in how["env"].items()]
         arguments += ["--verbose"] if options.verbose else []
-        return run_each(options.each, arguments, options.command, options.jobs)
+        return run_each(options.each, arguments, options.command, options.jobs, options.share)
     return run(options.command, **how)
 
 

@@ -8,14 +8,20 @@ import pty
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 from collections.abc import Callable
 from datetime import UTC, datetime
 from fcntl import ioctl
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from kubelite.api.node import DiffEntry, ManifestFile, Progress, Why
+from kubelite.node.node_facts import patched
+from kubelite.node_past import NodePast
+from kubelite.past import entry_of
+from kubelite.telemetry.processes import process
 from manifests.loader import load_file
 from runtime.errors import ImageError, StartError
 from state.store import Record, Store
@@ -154,7 +160,8 @@ class FakeSession:
 class FakeNode:
     """See NodeApi."""
 
-    images_api: Any = None  # whole nodes only
+    images_api: Any = SimpleNamespace(spool=tempfile.TemporaryFile)  # the rest: whole nodes only
+    builds_api: Any = None
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -162,16 +169,24 @@ class FakeNode:
         self.node_name = "here"
         self.manifests_dir = str(root / "manifests")
         Path(self.manifests_dir).mkdir(exist_ok=True)
+        self.store.historian = entry_of
+        self.past = NodePast(self.store, self.manifests_dir, self.rescan)
         self.deleted: list[tuple[str, str, int | None]] = []
         self.findings: list[Json] = []
         self.events_to_come: list[Json] = []  # recorded, not yet written
         self.packed: list[Json] = []
         self.sessions: list[FakeSession] = []
+        self.said: Json = {}  # of the node, by patches
+
+    async def patch_node(self, patch: Json) -> Json:
+        self.said = patched(self.said, patch)
+        return self.node()
 
     def node(self) -> Json:
+        labels = self.said.get("metadata", {}).get("labels", {})
         return {
-            "metadata": {"name": "here", "uid": "node-uid", "creationTimestamp": NOW, "labels": {}},
-            "spec": {},
+            "metadata": {"name": "here", "uid": "node-uid", "creationTimestamp": NOW, "labels": labels},
+            "spec": self.said.get("spec", {}),
             "status": {
                 "addresses": [
                     {"type": "InternalIP", "address": "192.0.2.1"},
@@ -220,7 +235,10 @@ class FakeNode:
         for path in sorted(Path(self.manifests_dir).rglob("*.yaml")):
             if path.name.startswith("."):
                 continue
-            for document in load_file(path).documents:
+            loaded = load_file(path)
+            if loaded.documents and not loaded.errors:
+                self.past.keep(str(path), path.read_text())
+            for document in loaded.documents:
                 doc = document.obj.to_json()
                 doc["metadata"] = {
                     **doc["metadata"],
@@ -285,6 +303,27 @@ class FakeNode:
         self.sessions.append(session)
         return session
 
+    async def attach(self, pod: Json, container: str, *, stdin: bool) -> FakeSession:
+        session = FakeSession([container], tty=False, width=0, height=0)
+        if not stdin:
+            session.close_stdin()
+        self.sessions.append(session)
+        return session
+
+    async def set_ephemeral(self, uid: str, wanted: list[Json]) -> Any:
+        found = next((r for r in self.store.list("Pod") if r.uid == uid), None)
+        if found is not None:
+            found.doc["spec"]["ephemeralContainers"] = wanted
+        return found
+
+    async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> Any:
+        found = next((r for r in self.store.list("Pod") if r.uid == uid), None)
+        if found is not None:
+            changed = change(found.doc)
+            found.doc.clear()
+            found.doc.update(changed)
+        return found
+
     async def trace(self, namespace: str, name: str) -> Json | None:
         if self.store.get("Pod", namespace, name) is None:
             return None
@@ -296,6 +335,12 @@ class FakeNode:
 
     async def inspect(self, ref: str) -> Json | None:
         return {"id": ref, "state": "running"} if ref.startswith("abc") else None
+
+    async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
+        """This very process, in place of a container's."""
+        if self.store.get("Pod", namespace, name) is None:
+            return None
+        return [process(os.getpid())]
 
     def stats(self) -> Json:
         return {"pods": []}
@@ -360,7 +405,7 @@ class FakeNode:
         )
         return {"id": "sha256:" + "1" * 64, "reference": f"docker.io/library/{reference}:latest", "size": 100}
 
-    async def load(self, path: str, progress: Progress) -> list[Json]:
+    async def load(self, path: str, progress: Progress, *, shown: str = "") -> list[Json]:
         return [
             {
                 "id": "sha256:" + "3" * 64,
@@ -388,10 +433,3 @@ class FakeNode:
 
     async def doctor(self, *, deep: bool = False) -> list[Json]:
         return self.findings
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait for a condition, failing after `seconds`."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)

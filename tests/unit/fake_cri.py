@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kubelite.node.container_details import user_text
 from kubelite.node.cri import (
     ContainerRequest,
     ContainerSeen,
@@ -39,6 +40,7 @@ class FakeCri:
         self.containers: dict[str, list[ContainerSeen]] = {}
         self.images: dict[str, ImageSeen] = {}
         self.calls: list[tuple[str, str]] = []  # (call, uid/container name)
+        self.updates: dict[str, dict[str, Any]] = {}  # container id → resources as last updated
         self.requests: list[ContainerRequest] = []
         self.sandbox_requests: list[SandboxRequest] = []
         self.stubborn: set[str] = set()  # container names that ignore their stop signal
@@ -180,6 +182,7 @@ class FakeCri:
             log_path=request.log_path,
             sandbox_id=sandbox.id,
             crash_count=request.crash_count,
+            user=user_text(request.spec.get("process", {}).get("user", {})),
             post_start="pending" if request.post_start else "",
         )
         self._put(uid, made)
@@ -216,9 +219,10 @@ class FakeCri:
     ) -> None:
         c = self._find(uid, container_id)
         self.calls.append(("update_container", c.name))
+        self.updates[container_id] = resources
         self._put(uid, replace(c, resources_hash=resources_hash))
 
-    async def remove_container(self, uid: str, container_id: str) -> None:
+    async def remove_container(self, uid: str, container_id: str, *, keep_log: bool = False) -> None:
         c = self._find(uid, container_id)
         self.calls.append(("remove_container", c.name))
         if c in self.alive(uid):

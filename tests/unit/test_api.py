@@ -18,7 +18,8 @@ from kubelite.api.kube import table_version
 from kubelite.api.selectors import matches_fields, parse_fields
 from kubelite.api.server import listen_unix, serving
 from runtime.errors import StateError
-from tests.unit.api_fake import FakeNode, event_doc, pod_doc, until
+from tests.patience import until_async as until
+from tests.unit.api_fake import FakeNode, event_doc, pod_doc
 
 Json = dict[str, Any]
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
@@ -355,6 +356,30 @@ def test_watch_of_a_forgotten_version_is_gone(tmp_path: Path, monkeypatch: pytes
             node.store._history.clear()
             async with watching(socket, "/api/v1/pods?watch=1&resourceVersion=1") as stream:
                 assert stream.status == 410
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_does_not_read_its_watch_is_sent_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubelite.api.watch.LIMIT", 50)
+
+    async def scenario() -> None:
+        async with served(tmp_path) as (node, socket), watching(socket, "/api/v1/pods?watch=1") as stream:
+            await until(lambda: bool(node.store._watches))
+            doc = pod_doc("web")
+            doc["metadata"]["annotations"] = {"padding": "x" * 100_000}
+            await node.store.create("Pod", doc)
+            for number in range(200):  # 20 MB: more than all the buffers on the way hold
+                doc["status"] = {"message": str(number)}
+                await node.store.update("Pod", doc)
+            await until(lambda: not node.store._watches)
+            kinds = [(event := await stream.event())["type"]]
+            while event["type"] != "ERROR":
+                kinds.append((event := await stream.event())["type"])
+            assert event["object"]["code"] == 410 and event["object"]["reason"] == "Expired"
+            assert 1 < len(kinds) < 150
 
     asyncio.run(scenario())
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.api_fake import event_doc, pod_doc
 from tests.unit.api_server import Served
-from tests.unit.test_cli import kubelite
+from tests.unit.cli_kit import kubelite
 
 Json = dict[str, Any]
 pytestmark = pytest.mark.skipif(

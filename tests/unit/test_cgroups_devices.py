@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from runtime.cgroups import devices
 from runtime.cgroups.devices import DEFAULT_RULES, Access, Node
-from runtime.errors import SpecError
+from runtime.cgroups.layout import Layout, Mode
+from runtime.cgroups.v1 import V1Cgroup
+from runtime.errors import CapabilityError, SpecError
+from runtime.oci.prepare import limited
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 ALLOW_ALL = {"allow": True, "access": "rwm"}
@@ -149,3 +152,15 @@ def test_v1_a_used_cgroup_is_changed_entry_by_entry() -> None:
 
 def test_v1_everything_allowed_needs_nothing_when_fresh() -> None:
     assert devices.v1_writes(FRESH, devices.resolve([ALLOW_ALL])) == []
+
+
+def test_nothing_to_restrict_is_no_failure_to_restrict() -> None:
+    """A container that may use every device is made where none can be kept from it; another only by who says so."""
+    everything = Layout(Mode.V1, None, {"pids": "/nowhere"}, frozenset())
+    group = V1Cgroup("/x", everything)
+    assert group.apply({"devices": [{"allow": True, "access": "rwm"}]}) == []
+    restricted = {"devices": [{"allow": False, "access": "rwm"}]}
+    (said,) = limited(group, restricted, strict=False)
+    assert said.startswith(devices.UNRESTRICTED)
+    with pytest.raises(CapabilityError, match=r"linux\.resources\.devices: device access is not restricted"):
+        limited(group, restricted, strict=True)

@@ -47,6 +47,26 @@ OTHER = "22 1 254:0 / / rw,noatime - ext4 /dev/vda rw\n"
         # what is mounted read-only cannot hold a container
         (V2 + MEMORY.replace(" rw,relatime ", " ro,relatime "), "/sys/fs/cgroup", {}, Mode.V2),
         (V2.replace("/sys/fs/cgroup", "/mnt/a\\040b"), "/mnt/a b", {}, Mode.V2),
+        # mounted twice on one place: the upper one is what a path finds
+        (V2 + V2.replace("30 23", "50 30"), "/sys/fs/cgroup", {}, Mode.V2),
+        # covered by a tmpfs, and a hierarchy of its own on that
+        (
+            V2 + "50 30 0:50 / /sys/fs/cgroup rw - tmpfs none rw\n" + MEMORY.replace("35 31", "51 50"),
+            None,
+            {"memory": "/sys/fs/cgroup/memory"},
+            Mode.V1,
+        ),
+        # a file system over the directory above hides it too; the one mounted elsewhere counts
+        (
+            OTHER
+            + "31 22 0:29 / /sys/fs/cgroup rw - tmpfs none rw\n"
+            + MEMORY
+            + "60 22 0:60 / /sys rw - sysfs none rw\n"
+            + V2.replace("30 23", "61 60"),
+            "/sys/fs/cgroup",
+            {},
+            Mode.V2,
+        ),
     ],
 )
 def test_mount_table(table: str, unified: str | None, v1: dict[str, str], mode: Mode) -> None:

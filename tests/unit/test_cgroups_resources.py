@@ -80,8 +80,8 @@ def flat(plan: Plan) -> list[tuple[str, str]]:
         ),
         (
             {"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]},
-            [("hugetlb.2MB.limit_in_bytes", "4194304")],
-            [("hugetlb.2MB.max", "4194304")],
+            [("hugetlb.2MB.limit_in_bytes", "4194304"), ("hugetlb.2MB.rsvd.limit_in_bytes", "4194304")],
+            [("hugetlb.2MB.max", "4194304"), ("hugetlb.2MB.rsvd.max", "4194304")],
         ),
         (
             {"rdma": {"mlx5_0": {"hcaHandles": 2}}},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from runtime.cgroups import files, stats
+from runtime.cgroups import reader as readers
+from runtime.cgroups.reader import SETTLE, Reader
 from runtime.errors import NotFoundError
 
 V2 = {
@@ -100,7 +104,7 @@ def test_reader_keeps_descriptors_and_skips_what_is_not_there(tmp_path: Path) ->
     for name, text in V2.items():
         (tmp_path / name).write_text(text)
     paths: dict[str, str | None] = {name: str(tmp_path / name) for name in (*V2, "io.pressure")}
-    with stats.Reader("/x", {**paths, "other": None}, stats.parse_v2) as reader:
+    with Reader("/x", {**paths, "other": None}, readers.V2) as reader:
         first = reader.read()
         (tmp_path / "memory.current").write_text("9500\n")
         assert (first.memory.usage, reader.read().memory.usage) == (9000, 9500)
@@ -108,4 +112,121 @@ def test_reader_keeps_descriptors_and_skips_what_is_not_there(tmp_path: Path) ->
 
 def test_reader_of_no_cgroup(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        stats.Reader("/x", {"cpu.stat": str(tmp_path / "cpu.stat")}, stats.parse_v2)
+        Reader("/x", {"cpu.stat": str(tmp_path / "cpu.stat")}, readers.V2)
+
+
+class Kernel:
+    """A cgroup's files, to be changed under a reader."""
+
+    def __init__(self, place: Path, texts: dict[str, str]) -> None:
+        self._place = place
+        self.paths: dict[str, str | None] = {name: str(place / name) for name in texts}
+        for name, text in texts.items():
+            self.write(name, text)
+
+    def write(self, name: str, text: str) -> None:
+        (self._place / name).write_text(text)
+
+
+def test_what_only_its_own_tasks_change_is_left_alone_when_none_ran(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, {**V2, "memory.pressure": "some total=1\n"})
+    with Reader("/x", kernel.paths, readers.V2) as reader:
+        first = reader.read(100.0)
+        kernel.write("memory.peak", "10001\n")
+        assert (
+            reader.read(100.0 + SETTLE - 0.1).memory.max_usage == 10001
+        )  # what it did may not be counted yet
+        assert reader.awake
+        assert reader.read(100.0 + SETTLE).memory.max_usage == 10001
+        kernel.write("memory.peak", "10002\n")
+        kept = reader.read(1000.0)
+        assert (kept.memory.max_usage, reader.awake) == (10001, False)
+        kernel.write("memory.stat", V2["memory.stat"].replace("inactive_file 2000", "inactive_file 1000"))
+        assert (
+            reader.read(1001.0).memory.working_set == first.memory.working_set + 1000
+        )  # reclaim is not its doing
+        assert reader.read(1002.0) is reader.read(1003.0)
+        kernel.write("cpu.stat", V2["cpu.stat"].replace("usage_usec 2500", "usage_usec 2501"))
+        assert (reader.read(1004.0).memory.max_usage, reader.awake) == (10002, True)
+
+
+def test_a_long_pause_is_no_rest(tmp_path: Path) -> None:
+    """The last look at a cgroup that ran was before all of it was counted: it is looked at once more."""
+    kernel = Kernel(tmp_path, V2)
+    with Reader("/x", kernel.paths, readers.V2) as reader:
+        reader.read(100.0)
+        kernel.write("cpu.pressure", "some total=44\n")
+        assert reader.read(130.0).pressure.cpu == stats.Pressure(44, 0)
+        kernel.write("cpu.pressure", "some total=55\n")
+        assert reader.read(160.0).pressure.cpu == stats.Pressure(44, 0)
+
+
+def test_stalls_are_read_when_the_machine_had_some(tmp_path: Path) -> None:
+    """One that waits for a disk uses no processor time: the machine's own total tells."""
+    kernel = Kernel(tmp_path, {**V2, "io.pressure": "some total=1\n"})
+    with Reader("/x", kernel.paths, readers.V2) as reader:
+
+        def seen(now: float, stalled: dict[str, float]) -> int:
+            found = reader.read(now, stalled=stalled).pressure.io
+            assert found is not None
+            return found.some_us
+
+        assert seen(100.0, {"io.pressure": 100.0}) == 1
+        kernel.write("io.pressure", "some total=2\n")
+        assert seen(200.0, {"io.pressure": 100.0}) == 2  # moved before, and not read since it was all counted
+        kernel.write("io.pressure", "some total=3\n")
+        assert seen(300.0, {"io.pressure": 100.0}) == 2
+        assert seen(301.0, {"io.pressure": 301.0}) == 3
+        kernel.write("io.pressure", "some total=4\n")
+        assert seen(400.0, {}) == 4  # a machine that does not tell
+
+
+def test_limits_are_read_when_asked_for(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, V2)
+    with Reader("/x", kernel.paths, readers.V2) as reader:
+        assert reader.read(100.0).pids.limit == 10
+        kernel.write("pids.max", "20\n")
+        assert reader.read(101.0).pids.limit == 10
+        assert reader.read(102.0, limits=True).pids.limit == 20
+        kernel.write("pids.max", "30\n")
+        assert reader.read().pids.limit == 30  # without a time, everything
+
+
+def test_a_cgroup_without_a_clock_is_always_read(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, {name: text for name, text in V1.items() if not name.startswith("cpu")})
+    with Reader("/x", kernel.paths, readers.V1) as reader:
+        reader.read(100.0)
+        kernel.write("memory.failcnt", "7\n")
+        assert reader.read(500.0).memory.failcnt == 7
+
+
+@pytest.mark.parametrize(("parse", "every"), [(stats.parse_v1, V1), (stats.parse_v2, V2)])
+def test_what_did_not_change_is_not_parsed_again(parse: readers.Parse, every: dict[str, str]) -> None:
+    before = parse(texts(every), None, ())
+    for name in every:
+        again = parse(texts(every), before, {name})
+        assert again == before
+        same = [a is b for a, b in zip(astuple(again), astuple(before), strict=True)]
+        assert same.count(False) == 1, name
+
+
+def astuple(found: stats.Stats) -> tuple[object, ...]:
+    return found.cpu, found.memory, found.pids, found.io, found.pressure
+
+
+def test_pressure_that_is_switched_off_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psi=0 at boot leaves the files there, and each reading of them fails (kernel/sched/psi.c)."""
+    kernel = Kernel(tmp_path, {**V2, "memory.pressure": "", "io.pressure": ""})
+    off = {os.stat(path).st_ino for name, path in kernel.paths.items() if path and name.endswith(".pressure")}
+    real = os.pread
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino in off:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(fd, size, offset)
+
+    with Reader("/x", kernel.paths, readers.V2) as reader:
+        before = reader.descriptors
+        monkeypatch.setattr(os, "pread", pread)
+        assert reader.read().pressure == stats.PressureStats()
+        assert (reader.read(5.0).pids.current, reader.descriptors) == (3, before - 3)

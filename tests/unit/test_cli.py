@@ -2,93 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.unit.api_fake import TAKE_TERMINAL, event_doc, pod_doc
+from tests.unit.api_fake import pod_doc
 from tests.unit.api_server import Served
+from tests.unit.cli_kit import KUBELITE, WEB, environment, kubelite, line_of, ok, server, started
 
-KUBELITE = [sys.executable, "-c", "from kubelite.cli.main import main; main()"]
-WEB = """\
-apiVersion: v1
-kind: Pod
-metadata:
-  name: nginx
-spec:
-  containers:
-  - name: a
-    image: nginx:1
-"""
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    with Served.at(tmp_path) as served:
-        for name in ("web", "db"):
-            served.run(served.node.store.create("Pod", pod_doc(name)))
-        served.run(served.node.store.create("Pod", pod_doc("api", namespace="prod")))
-        event = event_doc("e1", "web", "Started", "Started container app")
-        served.run(served.node.store.create("Event", event))
-        yield served
-
-
-def environment(server: Served) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KUBELITE_")}
-    return {**kept, "KUBELITE_SOCKET": server.socket, "PYTHONWARNINGS": "error"}
-
-
-def kubelite(
-    server: Served, *arguments: str, stdin: bytes | str | None = None
-) -> subprocess.CompletedProcess[str]:
-    data = stdin.encode() if isinstance(stdin, str) else stdin
-    done = subprocess.run(
-        [*KUBELITE, *arguments],
-        env=environment(server),
-        input=data or b"",
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-    )
-
-
-def ok(server: Served, *arguments: str, stdin: bytes | str | None = None) -> str:
-    done = kubelite(server, *arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@contextlib.contextmanager
-def started(server: Served, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*KUBELITE, *arguments],
-        env=environment(server),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def line_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
+__all__ = ["server"]
 
 
 # -- get -----------------------------------------------------------------------------------------------------
@@ -330,134 +259,6 @@ def test_default_container_is_said(server: Served) -> None:
     assert ok(server, "logs", "two", "--all-containers") == "of app\nof side\n"
 
 
-# -- exec ----------------------------------------------------------------------------------------------------
-
-
-def test_exec_streams_and_exit_code(server: Served) -> None:
-    done = kubelite(server, "exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
-    assert (done.returncode, done.stdout) == (7, "out\n")
-    assert done.stderr == "err\ncommand terminated with exit code 7\n"
-    assert kubelite(server, "exec", "-q", "web", "--", "false").stderr == ""
-    assert kubelite(server, "exec", "web", "--", "sh", "-c", "kill -9 $$").returncode == 137
-    missing = kubelite(server, "exec", "web", "--", "nix")
-    assert missing.returncode == 127
-    assert missing.stderr.splitlines()[0] == 'exec: "nix": executable file not found in $PATH'
-    assert kubelite(server, "exec", "nix", "--", "true").returncode == 1
-    assert ok(server, "exec", "web", "-c", "app", "--", "echo", "-n", "-c x") == "-c x"
-    assert (
-        ok(server, "exec", "web", "-i", "--", "cat", stdin="flags may stand behind")
-        == "flags may stand behind"
-    )
-
-
-def test_exec_is_binary_safe_and_closes_stdin(server: Served) -> None:
-    data = os.urandom(3 << 20)
-    done = subprocess.run(
-        [*KUBELITE, "exec", "-i", "web", "--", "cat"],
-        env=environment(server),
-        input=data,
-        capture_output=True,
-        timeout=20,
-        check=True,
-    )
-    assert done.stdout == data
-    # without -i nothing of our stdin is read: cat sees its end at once
-    assert ok(server, "exec", "web", "--", "cat", stdin="not read") == ""
-    # a command that does not read its input does not hold us up
-    assert ok(server, "exec", "-i", "web", "--", "true", stdin=b"x" * (4 << 20)) == ""
-
-
-def test_exec_process_ends_with_its_client(server: Served) -> None:
-    with started(server, "exec", "web", "--", "sh", "-c", "echo up; exec sleep 60") as process:
-        assert line_of(process) == "up\n"
-        (session,) = server.node.sessions
-        assert session._process.poll() is None
-    deadline = time.monotonic() + 5
-    while session._process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert session._process.poll() == -signal.SIGKILL
-
-
-class Terminal:
-    """kubelite on a pty, as in somebody's terminal."""
-
-    def __init__(self, server: Served, *arguments: str) -> None:
-        self.master, slave = os.openpty()
-        command = [sys.executable, "-c", TAKE_TERMINAL, *KUBELITE, *arguments]
-        self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=environment(server)
-        )
-        os.close(slave)
-        self.seen = b""
-
-    def size(self, rows: int, columns: int) -> None:
-        import fcntl
-        import struct
-        import termios
-
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def expect(self, text: bytes, seconds: float = 10.0) -> None:
-        import select
-
-        deadline = time.monotonic() + seconds
-        while text not in self.seen:
-            assert time.monotonic() < deadline, self.seen
-            if select.select([self.master], [], [], 0.1)[0]:
-                try:
-                    self.seen += os.read(self.master, 4096)
-                except OSError:  # EIO: the other end has gone
-                    assert text in self.seen, self.seen
-        self.seen = self.seen.partition(text)[2]
-
-    def sees(self, text: bytes) -> bool:
-        """Whether it has come, without waiting for it."""
-        import select
-
-        while select.select([self.master], [], [], 0)[0]:
-            try:
-                self.seen += os.read(self.master, 4096)
-            except OSError:  # EIO: the command has gone, and the terminal's other end with it
-                break
-        return text in self.seen
-
-    def type(self, text: bytes) -> None:
-        os.write(self.master, text)
-
-    def wait(self) -> int:
-        code = self.process.wait(10)
-        os.close(self.master)
-        return code
-
-
-def test_exec_on_a_terminal(server: Served) -> None:
-    script = "trap 'echo got it; exit 9' INT; stty size; echo ready; while :; do read -r x && stty size; done"
-    terminal = Terminal(server, "exec", "-it", "web", "--", "sh", "-c", script)
-    terminal.expect(b"ready\r\n")
-    terminal.size(31, 97)
-    for _ in range(600):  # the new size travels beside the keys, not before them
-        terminal.type(b"\n")
-        time.sleep(0.05)
-        if terminal.sees(b"31 97"):
-            break
-    else:
-        raise AssertionError(terminal.seen)
-    # raw: Ctrl-C is the command's. A line ends a `read` that began just after the signal: the trap waits for its end
-    terminal.type(b"\x03")
-    for _ in range(100):
-        terminal.type(b"\n")
-        time.sleep(0.05)
-        if terminal.sees(b"got it"):
-            break
-    assert terminal.wait() == 9
-
-
-def test_tty_without_a_terminal_goes_on_without(server: Served) -> None:
-    done = kubelite(server, "exec", "-it", "web", "--", "tty", stdin="x")
-    assert done.stderr.startswith("Unable to use a TTY - input is not a terminal or the right kind of file\n")
-    assert "not a tty" in done.stdout
-
-
 # -- the rest ------------------------------------------------------------------------------------------------
 
 
@@ -515,3 +316,74 @@ def test_version_help_and_completion(server: Served) -> None:
         KUBELITE, env={**environment(server), **words}, capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines() == ["plain,db", "plain,web"]
+
+
+# -- the past --------------------------------------------------------------------------------------------------
+
+
+def test_history_and_pods_of_a_moment(server: Served) -> None:
+    time.sleep(0.01)
+    moment = datetime.now(UTC).isoformat()
+    changed = pod_doc("web")
+    changed["status"]["phase"] = "Failed"
+    server.run(server.node.store.update("Pod", changed))
+    server.run(server.node.store.delete("uid-default-db"))
+    lines = ok(server, "history", "web").splitlines()
+    assert lines[0].split() == ["TIME", "WHAT", "REASON", "MESSAGE"]
+    assert [line.split()[1] for line in lines[1:]] == ["Made", "Normal", "Status"]
+    assert "Started container app" in lines[2] and "phase Running → Failed" in lines[3]
+    gone = json.loads(ok(server, "history", "db", "-o", "json"))
+    assert [entry["what"] for entry in gone["entries"]] == ["ADDED", "DELETED"]
+    assert "Nothing is known of default/web" in kubelite(server, "history", "web", "--since", "0s").stderr
+    assert len(ok(server, "history", "web", "--limit", "1").splitlines()) == 2
+    missing = kubelite(server, "history", "nix")
+    assert missing.returncode == 1 and 'pods "nix" not found' in missing.stderr
+
+    then = [line.split()[:3] for line in ok(server, "get", "pods", "--at", moment).splitlines()[1:]]
+    assert then == [["db", "1/1", "Running"], ["web", "1/1", "Running"]]
+    assert "Failed" in ok(server, "get", "pods", "--at", "0s ago")
+    one = json.loads(ok(server, "get", "pod", "db", "--at", moment, "-o", "json"))
+    assert one["metadata"]["name"] == "db"
+    for words, sentence in (
+        (("get", "pods", "--at", "1d ago"), "history goes back to"),
+        (("get", "pods", "--at", "soon"), '"soon" is no time'),
+        (("get", "pods", "--at", "2999-01-01T00:00:00Z"), "is still to come"),
+        (("get", "events", "--at", "0s"), "--at is for pods"),
+        (("get", "pods", "-w", "--at", "0s"), "--at is for pods"),
+    ):
+        done = kubelite(server, *words)
+        assert done.returncode != 0 and sentence in done.stderr, (words, done)
+
+
+def test_rollout_undo_and_the_undo_of_it(server: Served) -> None:
+    path = Path(server.node.manifests_dir) / "nginx.yaml"
+    second = WEB.replace("nginx:1", "nginx:2")
+    for text in (WEB, second):
+        ok(server, "apply", "-f", "-", stdin=text.replace("apiVersion", "# mine\napiVersion"))
+        target = next(Path(server.node.manifests_dir).glob("*.yaml"))
+    path = target
+    for wanted in ("nginx:1", "nginx:2", "nginx:1"):
+        assert "rolled back" in ok(server, "rollout", "undo", "pod/nginx")
+        assert wanted in path.read_text() and "# mine" in path.read_text()
+        server.run(server.node.rescan())
+    listed = ok(server, "rollout", "history", "nginx").splitlines()
+    assert listed[0] == str(path) and [line.split()[0] for line in listed[2:]] == ["1", "2", "3", "4", "5"]
+    assert "nginx:2" in ok(server, "rollout", "history", path.name, "--revision", "2")
+    shown = ok(server, "rollout", "undo", path.name, "--to-revision", "4", "--dry-run")
+    assert "+    image: nginx:2" in shown and "nginx:1" in path.read_text()
+    # a broken edit, and a file that somebody removed
+    path.write_text("broken: [")
+    assert "rolled back to revision 5" in ok(server, "rollout", "undo", path.name)
+    path.unlink()
+    server.run(server.node.rescan())
+    assert "rolled back" in ok(server, "rollout", "undo", "pod/nginx")
+    assert "nginx:1" in path.read_text()
+    for words, sentence in (
+        (("undo", "pod/nginx", "--to-revision", "99"), "there is no revision 99"),
+        (("undo", "pod/never"), 'no manifest in history has pod "never"'),
+        (("undo", "../../etc/passwd.yaml"), "not in the manifests directory"),
+        (("history", "nodes/here"), "come from no manifest"),
+        (("undo", "pod/web"), "comes from no manifest"),
+    ):
+        done = kubelite(server, "rollout", *words)
+        assert done.returncode != 0 and sentence in done.stderr, (words, done)

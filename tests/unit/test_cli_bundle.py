@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kubelite.cli.bundle import HIDDEN, redact
 from tests.unit.api_server import Served
-from tests.unit.test_cli import kubelite, ok, server
+from tests.unit.cli_kit import kubelite, ok, server
 
 __all__ = ["server"]
 
@@ -62,6 +62,11 @@ def test_a_bundle(server: Served, tmp_path: Path) -> None:
         pods = archive.extractfile("kubelite/pods.json")
         assert pods is not None
         assert json.loads(pods.read())["items"]
+        past = archive.extractfile("kubelite/history/default_web.json")
+        assert past is not None
+        found = json.loads(past.read())
+        assert found["pod"] == "default/web"
+        assert {entry["what"] for entry in found["entries"]} >= {"ADDED"}
     for name in ("doctor.json", "events.json", "machine.txt", "traces/default_web.json"):
         assert f"kubelite/{name}" in names
     assert not any("secret" in name or "configmap" in name for name in names)

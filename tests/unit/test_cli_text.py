@@ -79,6 +79,11 @@ def test_events_stand_at_the_end_in_order() -> None:
     assert event_age(first, NOW) == "5s (x3 over 10m)" and event_age(second, NOW) == "10s"
 
 
+def test_a_table_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    TablePrinter().print(("A", "B"), [["\x1b[2Jx", "a\rb"]])
+    assert capsys.readouterr().out == "A        B\n^[[2Jx   a\\rb\n"
+
+
 def test_table_cells(capsys: pytest.CaptureFixture[str]) -> None:
     printer = TablePrinter()
     printer.print(("A", "Message"), [["x", "two\nlines"], [None, "z"]])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubelite.cli.rates import percent, rates, size_text
-from kubelite.cli.tracing import WIDTH, bar, chrome, span
+from kubelite.cli.tracing import WIDTH, bar, chrome, short
+from kubelite.telemetry.trace import CALLS, inner_steps, spans
+from runtime.oci import init
 from tests.unit.api_server import Served
-from tests.unit.test_cli import kubelite, ok, server
+from tests.unit.cli_kit import kubelite, ok, server
 
 __all__ = ["server"]
 NOW = ("--interval", "0.05")  # the fake's clock goes on by a second with each look
@@ -112,13 +116,56 @@ def test_a_trace_for_perfetto() -> None:
 
 
 def test_a_waterfall() -> None:
-    start, end = span(TRACE["steps"])  # type: ignore[arg-type]
+    steps: Any = TRACE["steps"]
+    start, end = spans(steps)[0]
+    assert spans(steps) == [(start, end)] * 3
     assert start == 100.0
     assert end == pytest.approx(100.010)
-    bars = [bar(step, start, end) for step in TRACE["steps"]]  # type: ignore[arg-type]
+    bars = [bar(step, *place) for step, place in zip(steps, spans(steps), strict=True)]
     assert bars[0].strip() == "▏"
     assert bars[1].index("█") < bars[2].index("█")
     assert all(len(b) <= WIDTH for b in bars)
+
+
+def test_a_later_start_has_a_measure_of_its_own() -> None:
+    steps: Any = TRACE["steps"]
+    later = [{"at": 110.0, "step": "manifest read"}, {"at": 110.5, "step": "start", "took": 1.0}]
+    assert spans([*steps, *later]) == [*spans(steps), (110.0, 111.5), (110.0, 111.5)]
+    assert spans([]) == []
+
+
+def test_names_of_steps_fit_beside_the_waterfall() -> None:
+    assert short("mount proc on /proc") == "mount proc on /proc"
+    assert (
+        short("mask " + ", ".join(f"/proc/{'x' * place}" for place in range(12))) == "mask /proc/ and 11 more"
+    )
+    long = f"/var/lib/kubelite/pods/{'0' * 36}/etc-hosts"
+    assert short(f"bind {long} on /etc/hosts") == "bind …/etc-hosts on /etc/hosts"
+
+
+def test_steps_of_an_init_are_taken_apart() -> None:
+    text = (
+        "1000000000 clone3\n1001000000 rootfs\n1003000000 rootfs: mount proc on /proc\n"
+        "1004000000 capabilities\n1004500000 gate\n1006000000 \n"
+    )
+    steps = inner_steps("app", text, 500.0)
+    assert [(s.step, round(s.took * 1e6), s.call) for s in steps] == [
+        ("clone3", 1000, "clone3"),
+        ("rootfs", 2000, "fsopen, fsmount, move_mount"),
+        ("mount proc on /proc", 1000, "fsopen, fsmount, move_mount"),
+        ("capabilities", 500, "capset"),
+        ("gate", 1500, "recvfrom"),
+    ]
+    assert steps[0].at == 501.0 and {s.container for s in steps} == {"app"}
+    assert inner_steps("app", "cut off", 0.0) == inner_steps("app", "", 0.0) == []
+    assert inner_steps("app", "5 start\n7 seccomp\n9 \n", 0.0)[-1].call == "seccomp, capset, execve"
+
+
+def test_every_step_of_the_init_has_its_call() -> None:
+    """A step that is new there is told of here, too."""
+    source = Path(init.__file__).read_text()
+    named = set(re.findall(r'report\.step = "(\w+)"', source)) | {"seccomp", "capabilities"}
+    assert named <= CALLS.keys()
 
 
 def test_trace_commands(server: Served, tmp_path: Path) -> None:

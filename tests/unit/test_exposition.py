@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import math
+import threading
 from collections.abc import Iterable
 
 import prometheus_client.openmetrics.parser as openmetrics_parser
-from prometheus_client import Metric
+import pytest
+from prometheus_client import Metric, ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from kubelite.telemetry.exposition import (
@@ -20,6 +22,7 @@ from kubelite.telemetry.exposition import (
     render,
 )
 from kubelite.telemetry.meters import Counts, Histogram, Meters
+from kubelite.telemetry.ownprocess import write_process
 from kubelite.telemetry.probemeter import ProbeMeter
 from kubelite.telemetry.server import accepts_gzip
 from kubelite.telemetry.trace import Tracer
@@ -111,6 +114,33 @@ def test_a_histogram_counts_upwards() -> None:
         assert math.isclose(next(s.value for s in family.samples if s.name == "h_seconds_sum"), 7.65)
 
 
+def test_the_newest_of_a_bucket_is_its_exemplar() -> None:
+    times = Histogram("h_seconds", "Times.", (0.1, 1))
+    times.observe(0.5, exemplar='trace_id="a"', at=1.0)
+    times.observe(0.6, exemplar='trace_id="b"', at=2.5)
+    times.observe(0.7)
+    (family,) = parse_openmetrics(page(times.write, openmetrics=True))
+    found = {s.labels["le"]: s.exemplar for s in family.samples if s.name == "h_seconds_bucket"}
+    assert found["0.1"] is found["+Inf"] is None
+    newest = found["1.0"]
+    assert newest is not None
+    assert newest.timestamp is not None
+    assert (newest.labels, newest.value, float(newest.timestamp)) == ({"trace_id": "b"}, 0.6, 2.5)
+    assert "#" not in page(times.write).replace("# HELP", "").replace("# TYPE", ""), (
+        "the text format has none"
+    )
+
+
+def test_a_start_names_its_trace() -> None:
+    meters, uid = Meters(clock=lambda: 10.0), "a-uid"
+    meters.trace_of = {uid: "f" * 32}.__getitem__
+    meters.pod_seen(uid)
+    meters.pod_changed(uid, {"spec": {}, "status": {"phase": "Running"}})
+    text = page(meters.start.write, openmetrics=True)
+    assert f'le="0.005"}} 1 # {{trace_id="{"f" * 32}",pod_uid="a-uid"}} 0 10.000\n' in text
+    assert text.count(" # {") == 1
+
+
 def test_label_sets_are_bounded() -> None:
     counts = Counts("c_total", "Counts.")
     for place in range(1000):
@@ -176,3 +206,27 @@ def test_probes() -> None:
     assert 'namespace="default",le="0.025"} 3\n' in text
     meter.forget("u")
     assert page(meter.write) == ""
+
+
+def test_the_daemon_itself() -> None:
+    """As prometheus-client's own collector says it, at nearly the same time."""
+    text = render(write_process, openmetrics=False, compressed=False).decode()
+    ours = {family.name: family.samples[0].value for family in parse_text(text)}
+    theirs = {family.name: family.samples[0].value for family in ProcessCollector(registry=None).collect()}
+    assert ours.keys() == theirs.keys()
+    assert ours["process_max_fds"] == theirs["process_max_fds"]
+    assert ours["process_start_time_seconds"] == pytest.approx(theirs["process_start_time_seconds"], abs=0.02)
+    assert abs(ours["process_open_fds"] - theirs["process_open_fds"]) <= 2
+    for name in ("process_resident_memory_bytes", "process_virtual_memory_bytes", "process_cpu_seconds"):
+        assert ours[name] == pytest.approx(theirs[name], rel=0.1, abs=0.1)
+
+
+def test_what_fails_while_it_is_written_leaves_no_thread() -> None:
+    def broken(page: Page) -> None:
+        page.one(gauge("a", "b"), 1)
+        raise OSError("gone")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="gone"):
+        render(broken, openmetrics=False, compressed=True)
+    assert threading.active_count() == before

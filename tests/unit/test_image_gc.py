@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubelite.durations import parse_duration
+from kubelite.image_collector import ImageCollector
 from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
+from runtime.images.store import ImageRecord, Removed
 
 NOW = 100_000.0
 FULL = Disk(1000, 50)  # 95 per cent used
@@ -101,3 +108,35 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(("policy", "first"), [(ImageGcPolicy(high=0, low=0, minimum_age=5.0), True),
+                                               (ImageGcPolicy(high=100, minimum_age=5.0), False),
+                                               (ImageGcPolicy(high=100, maximum_age=50.0), True)])  # fmt: skip
+async def test_what_builds_left_goes_before_images(
+    tmp_path: Path, policy: ImageGcPolicy, first: bool
+) -> None:
+    record = ImageRecord("sha256:image", "a:1", ("a@sha256:0",), 1, "", ())
+    gone: list[str] = []
+
+    class Client:
+        store = SimpleNamespace(
+            root=str(tmp_path), list=lambda: (record,), blob_path=lambda _: str(tmp_path / "blob")
+        )
+
+        async def prune_cache(self, *, before: float) -> Removed:
+            age = policy.maximum_age or policy.minimum_age
+            assert abs(time.time() - age - before) < 30
+            gone.append("builds")
+            return Removed(freed=1)
+
+    async def nobody() -> set[str]:
+        return set()
+
+    async def remove_unused(identity: str) -> Removed:
+        gone.append(identity)
+        return Removed(freed=1)
+
+    images: Any = SimpleNamespace(client=Client(), in_use=nobody, remove_unused=remove_unused)
+    await ImageCollector(images, policy, lambda *_: None, began=0.0).once()
+    assert gone[:1] == (["builds"] if first else [])

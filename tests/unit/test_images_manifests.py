@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from runtime.errors import ImageError
-from runtime.images import manifests
-from runtime.images.content import INDEX_TYPE, MANIFEST_TYPE, digest_of
+from runtime.images import imageconfig, manifests
+from runtime.images.listing import INDEX_TYPE, MANIFEST_TYPE, digest_of
 from runtime.images.manifests import Platform, build_image, choose, media_type, parse_platform, read_manifest
 from runtime.images.store import chain_ids
 
@@ -157,3 +157,55 @@ def test_chain_ids_are_the_specifications() -> None:
     ab = digest_of(f"{a} {b}".encode())
     assert chain_ids([a, b, c]) == [a, ab, digest_of(f"{ab} {c}".encode())]
     assert chain_ids([]) == []
+
+
+DEEP = b'{"a":' * 100_000
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(ImageError, match="the manifest is nested too deeply"):
+        manifests.parse_json(DEEP, "the manifest")
+
+
+def test_what_is_an_index_and_an_image_at_once_is_refused() -> None:
+    """CVE-2021-41190: the digest is one, what runs depends on who reads."""
+    with pytest.raises(ImageError, match="an index and an image at once"):
+        manifests.refuse_both({"manifests": [], "layers": []})
+    manifests.refuse_both({"manifests": []})
+    manifests.refuse_both({"layers": [], "config": {}})
+
+
+def test_an_index_of_odd_entries_has_nothing() -> None:
+    for entries in ("text", {"a": 1}, ["text", 5, None, {"platform": "linux"}]):
+        with pytest.raises(ImageError, match=r"there is no image|an index entry is not a descriptor"):
+            manifests.choose({"manifests": entries}, Platform("linux", "amd64"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"created": 5}, "created is not a string"),
+        ({"architecture": ["amd64"]}, "architecture is not a string"),
+        ({"config": "text"}, "config is not an object"),
+        ({"config": {"Env": 5}}, r"config\.Env is not a list of strings"),
+        ({"config": {"Cmd": "sh"}}, r"config\.Cmd is not a list of strings"),
+        ({"config": {"Entrypoint": [1]}}, r"config\.Entrypoint is not a list of strings"),
+        ({"config": {"User": 7}}, r"config\.User is not a string"),
+        ({"config": {"Volumes": ["/v"]}}, r"config\.Volumes is not an object"),
+        ({"config": {"Labels": {"a": 1}}}, r"config\.Labels is not an object of strings"),
+        ({"history": 5}, "history is not a list"),
+        ({"history": ["step"]}, "entry 1 of history is not an object"),
+        ({"history": [{}, {"created_by": ["x"]}]}, "entry 2 of history: created_by is not a string"),
+        ({"history": [{"empty_layer": "yes"}]}, "empty_layer is not true or false"),
+        ({"history": [{}] * 20_000}, "history has 20000 entries"),
+    ],
+)
+def test_a_config_of_wrong_types_is_refused_by_field(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        imageconfig.check(fields)
+
+
+def test_null_is_as_good_as_absent_in_a_config() -> None:
+    nothing = dict.fromkeys(("Env", "Cmd", "Labels", "Volumes", "User"))
+    imageconfig.check({"created": None, "history": None, "config": nothing})
+    imageconfig.check({"config": None})

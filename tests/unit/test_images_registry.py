@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gzip
 import json
 import threading
 import urllib.parse
@@ -19,7 +20,7 @@ from runtime.errors import ImageError
 from runtime.images import reference, registry, transport
 from runtime.images.access import Access
 from runtime.images.auth import Login
-from runtime.images.content import MANIFEST_TYPE, digest_of
+from runtime.images.listing import MANIFEST_TYPE, digest_of
 from runtime.images.manifests import CONFIG_TYPE, LAYER_TYPE, Descriptor, Platform
 from runtime.images.reference import Endpoint
 from runtime.images.registry import Registry
@@ -335,6 +336,91 @@ def test_a_redirect_does_not_get_the_token(server: Server, tmp_path: Path) -> No
         assert fetch(server, tmp_path) == BLOB
         assert server.seen[2][1]["Authorization"] == "Bearer secret-token"
         assert "Authorization" not in other.seen[0][1]
+
+
+def test_a_realm_that_is_no_url(server: Server) -> None:
+    server.script = [status(401, b"", {"WWW-Authenticate": 'Bearer realm="http://a:port/"'})]
+    with pytest.raises(ImageError, match=r"wants its tokens fetched from 'http://a:port/', which is no URL"):
+        resolve(server)
+
+
+def test_a_token_without_end_is_refused(server: Server) -> None:
+    server.script = [challenge, status(200, b"x" * (3 << 20))]
+    with pytest.raises(ImageError, match="larger than 1048576 bytes"):
+        resolve(server)
+
+
+def test_a_token_server_that_asks_in_turn_is_not_followed(server: Server) -> None:
+    """Its own challenge leads back to it: the loop is not entered."""
+    for again in (challenge, status(302, b"", {"Location": "/token"})):
+        server.script, server.seen[:] = [challenge, again], []
+        with pytest.raises(ImageError, match=rf"http://{server.host} answered (401|302)"):
+            resolve(server)
+        assert len(server.seen) == 2
+
+
+def test_redirects_to_ever_new_places_end(server: Server) -> None:
+    def onwards(handler: Handler) -> None:
+        handler.send(307, b"", {"Location": f"{handler.path}x"})
+
+    server.script = [onwards] * 20
+    with pytest.raises(ImageError, match="redirects more than 5 times"):
+        resolve(server)
+    assert len(server.seen) == 6
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_an_encoded_answer_does_not_grow_without_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    """A kilobyte that becomes a gigabyte, for httpx at once and for every coding the header names."""
+    monkeypatch.setattr(registry, "MAX_MANIFEST", 1 << 20)
+    bomb = gzip.compress(bytes(64 << 20))
+    bomb = bomb if rounds == 1 else gzip.compress(bomb)
+    server.script = [status(200, bomb, {"Content-Encoding": ", ".join(["gzip"] * rounds)})]
+    with pytest.raises(ImageError, match="larger than 1048576" if rounds == 1 else "encoded as gzip, gzip"):
+        resolve(server)
+    assert all(headers["Accept-Encoding"] == "identity" for _, headers in server.seen)
+
+
+def test_gzip_is_taken_though_nobody_asked(server: Server) -> None:
+    packed = {"Content-Encoding": "gzip", "Content-Type": MANIFEST_TYPE}
+    server.script = [status(200, gzip.compress(MANIFEST), packed)]
+    assert resolve(server)[0].raw == MANIFEST
+    server.script = [status(200, b"no gzip at all", packed)]
+    with pytest.raises(ImageError, match="not the gzip that it says"):
+        resolve(server)
+
+
+@pytest.mark.parametrize(("shift", "words"), [(-100_000, ""), (10, "sent those from")])
+def test_a_range_that_is_another(server: Server, tmp_path: Path, shift: int, words: str) -> None:
+    """One that begins earlier is cut, one that begins later leaves a gap."""
+    seen: list[int] = []
+
+    def other(handler: Handler) -> None:
+        start = int(handler.headers["Range"][6:-1]) + shift
+        seen.append(start)
+        handler.send(206, BLOB[start:], {"Content-Range": f"bytes {start}-{len(BLOB) - 1}/{len(BLOB)}"})
+
+    server.script = [lambda handler: handler.send(200, BLOB, cut=2_000_000), other]
+    with pytest.raises(ImageError, match=words) if words else contextlib.nullcontext():
+        assert fetch(server, tmp_path) == BLOB
+    assert seen
+
+
+@pytest.mark.parametrize("lie", [-10, 10])
+def test_a_length_that_lies_ends(server: Server, lie: int) -> None:
+    def send(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(MANIFEST) + lie))
+        handler.send_header("Content-Type", MANIFEST_TYPE)
+        handler.end_headers()
+        handler.wfile.write(MANIFEST)
+        handler.close_connection = True
+
+    server.script = [send] * 20
+    with pytest.raises(ImageError, match=r"cannot reach|not JSON"):
+        resolve(server)
 
 
 def test_circular_redirects_end(server: Server) -> None:

@@ -161,6 +161,29 @@ def test_every_format_of_the_standard_library(form: int, piece: int) -> None:
     assert found[-1][0].link.decode() == info.linkname
 
 
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_long_name_that_the_header_cuts_at_a_slash_is_a_files(form: int) -> None:
+    name = "d" * 99 + "/file"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+        for each in (name, "next"):
+            info = tarfile.TarInfo(each)
+            info.size = 5
+            archive.addfile(info, io.BytesIO(b"12345"))
+    found = [(entry.name, entry.type, content) for entry, content in entries(out.getvalue())]
+    assert found == [(name.encode(), b"0", b"12345"), (b"next", b"0", b"12345")]
+
+
+def test_a_regular_file_whose_name_ends_in_a_slash_is_a_directory() -> None:
+    """As Unix V7's tar wrote them; data that one has is passed over."""
+    info = tarfile.TarInfo("old/")
+    info.size = 3
+    data = info.tobuf(tarfile.USTAR_FORMAT) + b"xyz" + bytes(509)
+    after = tarfile.TarInfo("after").tobuf(tarfile.USTAR_FORMAT)
+    found = [(entry.name, entry.type) for entry in TarStream(ChunkSource([data + after + bytes(1024)]))]
+    assert found == [(b"old/", b"5"), (b"after", b"0")]
+
+
 def test_large_numbers_of_gnu_tar() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -192,3 +215,46 @@ def test_everything_after_the_end_is_still_read() -> None:
 
     assert list(TarStream(ChunkSource(chunks()))) == []  # type: ignore[arg-type]
     assert seen == [1024, 8, 4]
+
+
+class TestMemory:
+    """Windows that the images choose, not we."""
+
+    def test_more_than_we_give_is_refused(self) -> None:
+        for window_log, fits in ((27, True), (28, False)):
+            data = long_zeros(window_log)
+            if fits:
+                assert sum(map(len, decompress(io.BytesIO(data)))) == 1 << 20
+            else:
+                with pytest.raises(ImageError, match="too much memory"):
+                    list(decompress(io.BytesIO(data)))
+        large = lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
+        with pytest.raises(ImageError, match=r"xz stream: Memory usage limit"):
+            list(decompress(io.BytesIO(large)))
+
+    def test_large_ones_take_turns(self) -> None:
+        """Usual ones go beside each other; one with a large window begins when the others have ended."""
+        first = decompress(io.BytesIO(zstandard.compress(DATA)))
+        second = decompress(io.BytesIO(zstandard.compress(DATA)))
+        next(first), next(second)
+        began, thread = threading.Event(), None
+
+        def read() -> None:
+            chunks = decompress(io.BytesIO(long_zeros(27)))
+            next(chunks)
+            began.set()
+            chunks.close()
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        first.close()
+        assert not began.wait(0.05), "one is still read"
+        second.close()
+        assert began.wait(20)
+        thread.join()
+
+
+def long_zeros(window_log: int) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log, compression_level=1)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return stream.compress(bytes(1 << 20)) + stream.flush()

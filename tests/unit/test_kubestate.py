@@ -7,6 +7,7 @@ from typing import Any
 
 from kubelite.telemetry.exposition import Page, render
 from kubelite.telemetry.kubestate import write_node, write_objects
+from kubelite.telemetry.kubestate_claims import write_claims
 from kubelite.telemetry.kubestate_pods import write_pods
 
 AT = "2026-01-02T03:04:05Z"
@@ -199,3 +200,59 @@ def test_secrets_show_nothing_of_what_is_in_them() -> None:
     assert 'kube_secret_metadata_resource_version{namespace="d",secret="s"} 7' in found
     assert 'kube_namespace_status_phase{namespace="d",phase="Active"} 1' in found
     assert not any("password" in line or "aHVudGVyMg" in line for line in found)
+
+
+def test_claims_and_what_pods_mount_of_them() -> None:
+    claim = {
+        "metadata": {"name": "data", "namespace": "shop", "creationTimestamp": AT, "labels": {"a": "b"}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "kubelite",
+            "volumeName": "pvc-1",
+        },
+        "status": {"phase": "Bound"},
+    }
+    new = {"metadata": {"name": "new", "namespace": "shop"}, "spec": {}}
+    mounting = pod()
+    mounting["spec"]["volumes"] = [
+        {"name": "d", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
+        {"name": "scratch", "ephemeral": {}},
+        {"name": "e", "emptyDir": {}},
+    ]
+    text = render(
+        lambda page: write_claims(page, [claim, new], [mounting]), openmetrics=False, compressed=False
+    )
+    info = "kube_persistentvolumeclaim_info"
+    lines = {line for line in text.decode().splitlines() if not line.startswith("#")}
+    head = 'namespace="shop",persistentvolumeclaim="data"'
+    other = 'namespace="shop",persistentvolumeclaim="new"'
+    where = f"kube_pod_spec_volumes_persistentvolumeclaims_info{{{POD},volume="
+    assert lines == {
+        f'{info}{{{head},storageclass="kubelite",volumename="pvc-1",volumemode="Filesystem"}} 1',
+        f'{info}{{{other},storageclass="",volumename="",volumemode="Filesystem"}} 1',
+        f'kube_persistentvolumeclaim_labels{{{head},label_a="b"}} 1',
+        f"kube_persistentvolumeclaim_labels{{{other}}} 1",
+        f'kube_persistentvolumeclaim_access_mode{{{head},access_mode="ReadWriteOnce"}} 1',
+        f'kube_persistentvolumeclaim_status_phase{{{head},phase="Lost"}} 0',
+        f'kube_persistentvolumeclaim_status_phase{{{head},phase="Bound"}} 1',
+        f'kube_persistentvolumeclaim_status_phase{{{head},phase="Pending"}} 0',
+        f'kube_persistentvolumeclaim_status_phase{{{other},phase="Lost"}} 0',
+        f'kube_persistentvolumeclaim_status_phase{{{other},phase="Bound"}} 0',
+        f'kube_persistentvolumeclaim_status_phase{{{other},phase="Pending"}} 1',
+        f"kube_persistentvolumeclaim_resource_requests_storage_bytes{{{head}}} {1 << 30}",
+        f"kube_persistentvolumeclaim_created{{{head}}} {UNIX}",
+        f'{where}"d",persistentvolumeclaim="data"}} 1',
+        f'{where}"scratch",persistentvolumeclaim="web-scratch",ephemeral="true"}} 1',
+        f'kube_pod_spec_volumes_persistentvolumeclaims_readonly{{{POD},volume="d",persistentvolumeclaim="data"}} 1',
+    }
+
+
+def test_overhead() -> None:
+    doc = pod()
+    assert not any("overhead" in line for line in page_of(doc))
+    doc["spec"]["overhead"] = {"cpu": "250m", "memory": "120Mi", "ephemeral-storage": "1Gi"}
+    found = page_of(doc)
+    assert f"kube_pod_overhead_cpu_cores{{{POD}}} 0.25" in found
+    assert f"kube_pod_overhead_memory_bytes{{{POD}}} {120 << 20}" in found
+    assert sum("overhead" in line for line in found) == 2

@@ -21,6 +21,7 @@ from runtime.errors import RuntimeFault
 from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXIT, ContainerRecord, CreateContainer, SandboxRecord
 from state.store import Store
+from tests.patience import until_async as until
 
 UID = "u1"
 
@@ -41,15 +42,16 @@ class Shim:
 
     subscribe = state
 
-    async def create(self, request: CreateContainer) -> None:
+    async def create(self, request: CreateContainer) -> str:
         self._put(request.container_id, "created", message_path=request.termination_message_path)
+        return ""
 
-    async def start(self, identity: str) -> ContainerRecord:
+    async def start(self, identity: str) -> tuple[ContainerRecord, str]:
         record = self._put(identity, "running", started_at=2.0)
         waiting = self.while_starting(identity)
         if waiting is not None:
             await waiting
-        return record
+        return record, ""
 
     async def kill(self, identity: str, _signal: int, *, all: bool) -> None:
         self.killed.append(identity)
@@ -167,7 +169,7 @@ async def test_nothing_is_remembered_of_a_pod_that_is_gone(
 ) -> None:
     await cri.start_container(request(tmp_path))
     shim.exit("c1")
-    await asyncio.sleep(local_cri.RECORD_DELAY * 2)
+    await until(lambda: [row.state for row in store.containers(UID)] == ["stopped"])
     await cri.observe(UID)
     assert cri._messages
     shim.containers.clear()
@@ -275,7 +277,7 @@ async def test_a_shim_that_hung_up_and_is_not_gone_yet_is_no_missing_sandbox(
     assert len(buried) == 1
 
 
-async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container(
+async def test_nothing_leads_to_a_log_that_is_not_there_yet(
     cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dies(_request: CreateContainer) -> None:
@@ -284,6 +286,24 @@ async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container
     monkeypatch.setattr(shim, "create", dies)
     with pytest.raises(RuntimeFault):
         await cri.start_container(request(tmp_path))
+    assert not os.path.exists(tmp_path / "containers")
+
+
+async def _dies_at_its_start(cri: LocalCri, shim: Shim, wanted: ContainerRequest) -> None:
+    """Its log was made, and it was never recorded."""
+
+    async def dies(_identity: str) -> None:
+        raise RuntimeFault("the daemon was killed here")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeFault):
+        patch.setattr(shim, "start", dies)
+        await cri.start_container(wanted)
+
+
+async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container(
+    cri: LocalCri, shim: Shim, tmp_path: Path
+) -> None:
+    await _dies_at_its_start(cri, shim, request(tmp_path))
     other = tmp_path / "containers" / "web_default_a-other.log"
     other.symlink_to("/log/pods/default_web_u2/a/0.log")
     assert len(os.listdir(tmp_path / "containers")) == 2
@@ -293,17 +313,10 @@ async def test_a_link_to_a_log_goes_with_a_pod_that_never_recorded_its_container
 
 
 async def test_a_link_to_a_log_goes_with_the_instance_that_a_killed_daemon_never_recorded(
-    cri: LocalCri, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cri: LocalCri, shim: Shim, tmp_path: Path
 ) -> None:
     """Its successor has the same number, and so the same log: removed with that one, it would leave a link behind."""
-
-    async def dies(_request: CreateContainer) -> None:
-        raise RuntimeFault("the daemon was killed here")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shim, "create", dies)
-        with pytest.raises(RuntimeFault):
-            await cri.start_container(request(tmp_path, "c1"))
+    await _dies_at_its_start(cri, shim, request(tmp_path, "c1"))
     await cri.start_container(request(tmp_path, "c2"))
     assert os.listdir(tmp_path / "containers") == ["web_default_a-c2.log"]
 
@@ -322,3 +335,9 @@ async def test_a_log_goes_with_its_container_unless_another_writes_it(
     assert path.exists(), "it was made anew under the same number"
     await cri.remove_container(UID, "c2")
     assert [name for name in sorted(os.listdir(tmp_path)) if ".log" in name] == ["1.log"]
+    for name in ("0.log", "2.log", "3.log", "10.log", "note.log"):
+        (tmp_path / name).touch()
+    shim._put("c3", "stopped")
+    shim.containers["c3"] = replace(shim.containers["c3"], log_path=str(tmp_path / "3.log"))
+    await cri.remove_container(UID, "c3", keep_log=True)  # this one is read by `logs -p`; those before it go
+    assert sorted(p.name for p in tmp_path.glob("*.log")) == ["10.log", "3.log", "note.log"]

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from kubelite.telemetry.logs import JsonLines, Logfmt
+from kubelite.telemetry.logs import SELDOM, JsonLines, Logfmt, Seldom
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -39,3 +39,22 @@ def test_an_exception_stays_on_its_line() -> None:
     except OSError:
         made.exc_info = sys.exc_info()
     assert "OSError: no" in json.loads(JsonLines().format(made))["exception"]
+
+
+def test_what_a_peer_can_have_said_is_said_once_a_minute() -> None:
+    seldom = Seldom()
+
+    def said(
+        at: float, sentence: str = "Invalid HTTP request received.", level: int = logging.WARNING
+    ) -> str:
+        made = logging.makeLogRecord({"msg": sentence, "args": (), "levelno": level, "created": at})
+        return made.getMessage() if seldom.filter(made) else ""
+
+    assert said(1000.0) == "Invalid HTTP request received."
+    assert [said(1000.0 + n / 1000) for n in range(5000)] == [""] * 5000
+    assert said(1001.0, "Unsupported upgrade request.") == "Unsupported upgrade request."
+    assert said(1000.0 + SELDOM) == "Invalid HTTP request received. (and 5000 more since)"
+    assert said(1001.0 + SELDOM) == ""
+    assert said(900.0) == "Invalid HTTP request received. (and 1 more since)"  # the clock was set back
+    failed = "Exception in ASGI application"
+    assert [said(2000.0, failed, logging.ERROR) for _ in "abc"] == [failed] * 3

@@ -75,6 +75,16 @@ def test_every_document_of_a_kind_we_run_is_loaded_or_has_an_error() -> None:
             assert len(loaded.documents) == (0 if loaded.errors else 1), name
 
 
+def test_what_one_node_can_have_is_taken_or_refused_as_recorded() -> None:
+    """Every manifest that makes sense on one node: loaded, refused with an error, or of kinds that are not run."""
+    for line in (CORPUS / "one-node.tsv").read_text().splitlines():
+        name, wanted = line.split("\t")
+        loaded = load_file(CORPUS / name, file=name)
+        refused = [error for error in loaded.errors if error.kind is not ErrorKind.UNSUPPORTED]
+        found = "refused" if refused else "loaded" if loaded.documents else "other kinds"
+        assert found == wanted, (name, [str(error) for error in loaded.errors])
+
+
 def without_empties(value: Any, key: str = "") -> Any:
     """Drop nulls, empty lists and maps; amounts in canonical form: what the API does not keep apart."""
     if isinstance(value, dict):

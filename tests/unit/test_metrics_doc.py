@@ -6,16 +6,26 @@ import os
 import re
 from pathlib import Path
 
-from kubelite.telemetry import agentpage, cadvisor, families, kubestate, kubestate_pods, meters, probemeter
+from kubelite.telemetry import (
+    agentpage,
+    cadvisor,
+    families,
+    kubestate,
+    kubestate_claims,
+    kubestate_pods,
+    meters,
+    probemeter,
+    volumestats,
+)
 
 DOC = Path(__file__).parents[2] / "docs" / "metrics.md"
 MARK = "<!-- families: kept by tests/unit/test_metrics_doc.py -->\n"
 MODULES = (
     ("container_", (families, cadvisor)),
     ("machine_", (cadvisor,)),
-    ("kubelet_", (agentpage, meters)),
+    ("kubelet_", (agentpage, meters, volumestats)),
     ("prober_", (probemeter,)),
-    ("kubelite_", (agentpage,)),
+    ("kubelite_", (agentpage, meters)),
 )
 
 
@@ -34,6 +44,8 @@ def listing() -> str:
     kubestate_pods._tolerations(page, [])
     for word in ("kube_pod_container", "kube_pod_init_container"):
         kubestate_pods._containers(page, word, [], "n")
+    kubestate_claims._claims(page, [])
+    kubestate_claims._mounts(page, [])
     for kind in ("configmap", "secret"):
         kubestate._named(page, kind, [])
     names = set(page._families)

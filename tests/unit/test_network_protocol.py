@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from runtime import errors
-from runtime.network import netlink, nft
+from runtime.network import netlink, nft, nft_messages
 from runtime.network.client import _revived
 from runtime.network.helper import _grouped, describe
 from runtime.network.netlink import NetlinkError
@@ -61,12 +61,16 @@ def test_a_published_port_is_one_element_of_whole_registers() -> None:
 
 
 def test_attributes_are_read_as_they_are_written() -> None:
-    data = nft.number(1, 7) + nft.text(2, "name") + nft.nested(3, nft.number(1, -100))
-    parts = nft.attributes(data)
+    data = (
+        nft_messages.number(1, 7)
+        + nft_messages.text(2, "name")
+        + nft_messages.nested(3, nft_messages.number(1, -100))
+    )
+    parts = netlink.attributes(data)
     assert parts[1] == b"\0\0\0\x07" and parts[2] == b"name\0"
-    assert struct.unpack(">i", nft.attributes(parts[3])[1]) == (-100,)
+    assert struct.unpack(">i", netlink.attributes(parts[3])[1]) == (-100,)
     assert len(data) % 4 == 0
-    assert nft.attributes(b"\x02\0\x01\0") == {}  # a length that can not be: no endless loop
+    assert netlink.attributes(b"\x02\0\x01\0") == {}  # a length that can not be: no endless loop
 
 
 def test_each_chain_hooks_where_it_must() -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import CapabilityError, RuntimeFault, SpecError
+from runtime.errors import RuntimeFault, SpecError
 from runtime.oci import spec as oci
+from runtime.oci import spec_linux
 
 GOOD: dict[str, Any] = {
     "ociVersion": "1.2.0",
@@ -43,6 +44,9 @@ GOOD: dict[str, Any] = {
     "annotations": {"a": "b"},
     "somethingNew": {"of": "a later version"},
 }
+
+
+LOG = {"defaultAction": "SCMP_ACT_LOG"}
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -116,6 +120,19 @@ def test_errors_name_the_field(path: str, value: Any, field: str) -> None:
     assert str(caught.value).startswith(f"{field}: ")
 
 
+def test_mappings_of_a_user_namespace() -> None:
+    """A new one needs them, and 0 among them; one that is joined has its own."""
+    kinds: Any = {"namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/1/ns/user"}]}
+    assert spec_linux.namespaces(kinds) == {"mount", "user"}
+    kinds["namespaces"][1]["path"] = ""
+    entry = {"containerID": 1000, "hostID": 100000, "size": 1}
+    for mappings, text in (([], "is required"), ([entry], "must map 0")):
+        with pytest.raises(SpecError, match=f"linux.uidMappings: {text}"):
+            spec_linux.namespaces({**kinds, "uidMappings": mappings, "gidMappings": mappings})
+    both = [entry, {"containerID": 0, "hostID": 0, "size": 1}]
+    assert spec_linux.namespaces({**kinds, "uidMappings": both, "gidMappings": both})
+
+
 def test_doubled_rlimit() -> None:
     twice = GOOD["process"]["rlimits"] * 2
     with pytest.raises(SpecError, match=r"process\.rlimits\[1\]\.type: RLIMIT_NOFILE is given twice"):
@@ -125,14 +142,59 @@ def test_doubled_rlimit() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("linux/mountLabel", "system_u:object_r:x"),
-        ("linux/namespaces/3", {"type": "user", "path": "/proc/1/ns/user"}),
-        ("linux/intelRdt", {"closID": "x"}),
+        ("linux/personality", {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}),
+        ("linux/intelRdt", {"memBwSchema": "L3:0=f"}),
+        ("linux/intelRdt", {"closID": "../x"}),
+        ("linux/intelRdt", {"enableCMT": True}),
+        ("linux/memoryPolicy", {"mode": "MPOL_SOMEWHERE"}),
+        ("linux/memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0-x"}),
+        ("linux/memoryPolicy", {"mode": "MPOL_BIND", "flags": ["MPOL_F_ODD"]}),
+        ("linux/netDevices", {"": {}}),
+        ("linux/netDevices", {"eth0": {"name": "a name of blanks"}}),
+        ("linux/netDevices", {"eth%d": {}}),
+        ("linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}),
+        ("linux/seccomp", {"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/s"}),
+        ("linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+        (
+            "linux/seccomp",
+            {
+                "defaultAction": "SCMP_ACT_LOG",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+            },
+        ),
+        (
+            "linux/seccomp",
+            {
+                "defaultAction": "SCMP_ACT_LOG",
+                "listenerPath": "/s",
+                "syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}],
+            },
+        ),
+        (
+            "linux/seccomp",
+            {
+                "defaultAction": "SCMP_ACT_LOG",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ALLOW", "errnoRet": 2}],
+            },
+        ),
     ],
 )
 def test_what_is_not_carried_out_is_refused(path: str, value: Any) -> None:
-    with pytest.raises(CapabilityError):
+    with pytest.raises(SpecError, match=path.replace("/", r"\.")):
         oci.validate(changed(path, value))
+
+
+def test_what_is_another_platforms_is_said() -> None:
+    assert oci.without_effect(GOOD) == []
+    spec = changed("process/user", {"username": "ContainerUser"})
+    said = oci.without_effect({**spec, "windows": {"layerFolders": ["x"]}})
+    assert [sentence.split(" ")[0] for sentence in said] == ["windows", "process.user.username"]
+
+
+def test_memory_policy_is_what_the_kernel_takes() -> None:
+    policy = {"mode": "MPOL_INTERLEAVE", "nodes": "0-2,5", "flags": ["MPOL_F_STATIC_NODES"]}
+    assert spec_linux.memory_policy({"memoryPolicy": policy}) == (3 | 1 << 15, frozenset({0, 1, 2, 5}))
+    assert spec_linux.memory_policy({}) is None
 
 
 @pytest.mark.parametrize(("key", "kind"), [("hostname", "uts"), ("linux", "network"), ("linux", "ipc")])
@@ -153,7 +215,7 @@ def test_the_machine_is_not_renamed_or_tuned(key: str, kind: str) -> None:
     ],
 )
 def test_sysctl_names(name: str, path: str) -> None:
-    assert oci.sysctl_path(name) == path
+    assert spec_linux.sysctl_path(name) == path
 
 
 def test_load(tmp_path: Path) -> None:

@@ -1,38 +1,21 @@
-"""What a pod's containers find in their files: users, environment, network files, volumes, sub-paths."""
+"""What a pod's containers find in their files: users, environment, network files; their last words."""
 
 from __future__ import annotations
 
-import base64
-import os
-import stat
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubelite.node import env, mounts, netfiles, volumes
+from kubelite.node import env, netfiles, netfiles_disk
 from kubelite.node.config import NodeConfig
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
-from kubelite.node.faults import ConfigError, CreateError, MountError
+from kubelite.node.faults import ConfigError, CreateError
 from kubelite.node.termination import log_tail, with_messages
 from kubelite.node.users import ResolvedUser, read_in_layers, resolve_user
-from kubelite.node.volumes import File, Kind, VolumePlan
-from tests.unit.pod_worlds import CONFIG, UID, container, make_pod
-
-STORE: dict[tuple[str, str], Mapping[str, Any]] = {
-    ("ConfigMap", "cm"): {
-        "data": {"a": "1", "b": "2"},
-        "binaryData": {"raw": base64.b64encode(b"\xff").decode()},
-    },
-    ("Secret", "s"): {"data": {"key": base64.b64encode(b"hidden").decode()}},
-}
-
-
-def sources(config: NodeConfig = CONFIG) -> env.Sources:
-    return env.Sources(lambda kind, _ns, name: STORE.get((kind, name)), config, ("10.88.0.2",))
-
+from tests.unit.pod_sources import sources
+from tests.unit.pod_worlds import CONFIG, container, make_pod
 
 # -- environment ------------------------------------------------------------------------------------------------
 
@@ -285,149 +268,49 @@ def test_without_a_cluster_dns_cluster_first_is_the_hosts() -> None:
     assert "nameserver 192.0.2.53" in netfiles.resolv_conf(make_pod("a"), CONFIG, HOST)
 
 
-# -- volumes ----------------------------------------------------------------------------------------------------
-
-
-def plan(volume: dict[str, Any], **pod: Any) -> VolumePlan:
-    whole = make_pod("a", volumes=[{"name": "v", **volume}], **pod)
-    return volumes.plan_volume(whole, whole.spec.volumes[0], sources())
-
-
-def test_what_volumes_are() -> None:
-    base = f"/var/lib/kubelite/pods/{UID}/volumes"
-    assert plan({"emptyDir": {}}) == VolumePlan("v", Kind.DIRECTORY, f"{base}/kubernetes.io~empty-dir/v")
-    memory = plan({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
-    assert (memory.kind, memory.size) == (Kind.MEMORY, 1 << 20)
-    assert plan({"hostPath": {"path": "/x", "type": "File"}}) == VolumePlan("v", Kind.HOST, "/x", "File")
-    everything = plan({"configMap": {"name": "cm", "defaultMode": 0o400}}).files
-    assert everything == {"a": File(b"1", 0o400), "b": File(b"2", 0o400), "raw": File(b"\xff", 0o400)}
-    picked = plan({"secret": {"secretName": "s", "items": [{"key": "key", "path": "d/k", "mode": 0o600}]}})
-    assert picked.files == {"d/k": File(b"hidden", 0o600)}
-    both = plan({"projected": {"sources": [{"configMap": {"name": "cm"}}, {"secret": {"name": "s"}}]}})
-    assert set(both.files) == {"a", "b", "raw", "key"}
+STUB, BEHIND = (
+    "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n",
+    "nameserver 192.0.2.53\nsearch lan\n",
+)
 
 
 @pytest.mark.parametrize(
-    ("volume", "message"),
+    ("host", "resolved", "expected"),
     [
+        (STUB, BEHIND, BEHIND),
+        (STUB, "", STUB),
+        (STUB, "search lan\n", STUB),
         (
-            {"configMap": {"name": "none"}},
-            'MountVolume.SetUp failed for volume "v" : configmap "none" not found',
+            "nameserver 127.0.0.53\nnameserver 192.0.2.1\n",
+            BEHIND,
+            "nameserver 127.0.0.53\nnameserver 192.0.2.1\n",
         ),
-        ({"configMap": {"name": "cm", "items": [{"key": "z", "path": "z"}]}}, "non-existent config key: z"),
-        ({"configMap": {"name": "cm", "items": [{"key": "a", "path": "../z"}]}}, "invalid path"),
+        ("nameserver ::1\n", BEHIND, BEHIND),
+        ("", BEHIND, ""),
+        (HOST, BEHIND, HOST),
     ],
 )
-def test_volumes_that_cannot_be(volume: dict[str, Any], message: str) -> None:
-    with pytest.raises(MountError, match=message):
-        plan(volume)
+def test_a_stub_on_the_loopback_is_replaced_by_the_servers_behind_it(
+    host: str, resolved: str, expected: str
+) -> None:
+    assert netfiles.reachable_resolv_conf(host, resolved) == expected
 
 
-def test_files_are_swapped_in_whole(tmp_path: Path) -> None:
-    path = tmp_path / "v"
-    first = VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"1", 0o640), "d/b": File(b"2", 0o644)})
-    assert mounts.write_files(first)
-    assert not mounts.write_files(first), "nothing changed"
-    assert (path / "a").read_bytes() == b"1"
-    assert (path / "d/b").read_bytes() == b"2"
-    assert stat.S_IMODE((path / "a").stat().st_mode) == 0o640
-    private = VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"1", 0o400), "d/b": File(b"2", 0o644)})
-    assert mounts.write_files(private), "the mode changed"
-    assert stat.S_IMODE((path / "a").stat().st_mode) == 0o400
-    grouped = replace(private, fs_group=os.getgid())
-    assert mounts.write_files(grouped) and not mounts.write_files(grouped)
-    assert stat.S_IMODE((path / "a").stat().st_mode) == 0o440
-    old = os.readlink(path / "..data")
-    assert mounts.write_files(VolumePlan("v", Kind.FILES, str(path), files={"a": File(b"3", 0o644)}))
-    assert (path / "a").read_bytes() == b"3"
-    assert not (path / "d").exists()
-    assert not (path / old).exists()
-
-
-def test_an_empty_dir_is_everybodys(tmp_path: Path) -> None:
-    made = VolumePlan("v", Kind.DIRECTORY, str(tmp_path / "pod/volumes/v"), fs_group=os.getgid())
-    mounts.set_up(made)
-    found = Path(made.path).stat()
-    assert stat.S_IMODE(found.st_mode) == 0o2777
-    (tmp_path / "pod/volumes/v/kept").write_text("x")
-    mounts.set_up(made)
-    assert (tmp_path / "pod/volumes/v/kept").exists()
-
-
-@pytest.mark.parametrize(
-    ("kind", "there", "message"),
-    [
-        ("", None, ""),
-        ("", "file", ""),
-        ("DirectoryOrCreate", None, ""),
-        ("FileOrCreate", None, ""),
-        ("Directory", None, "is not a directory"),
-        ("Directory", "file", "is not a directory"),
-        ("DirectoryOrCreate", "file", "exists"),
-        ("File", "directory", "is not a file"),
-        ("Socket", "file", "is not a socket file"),
-        ("CharDevice", "file", "is not a character device"),
-        ("BlockDevice", "directory", "is not a block device"),
-    ],
-)
-def test_host_path_types(tmp_path: Path, kind: str, there: str | None, message: str) -> None:
-    path = tmp_path / "x"
-    if there == "file":
-        path.write_text("")
-    elif there == "directory":
-        path.mkdir()
-    wanted = VolumePlan("v", Kind.HOST, str(path), kind)
-    if message:
-        with pytest.raises(MountError, match=message):
-            mounts.set_up(wanted)
-    else:
-        mounts.set_up(wanted)
-        assert path.is_file() if kind == "FileOrCreate" or there == "file" else path.is_dir()
-
-
-# -- sub-paths --------------------------------------------------------------------------------------------------
-
-
-def held(volume: Path, sub_path: str) -> str:
-    fd = mounts.open_sub_path(str(volume), sub_path)
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
-
-
-def test_a_sub_path_is_made_inside_its_volume(tmp_path: Path) -> None:
-    assert held(tmp_path, "a/b") == str(tmp_path / "a/b")
-    assert (tmp_path / "a/b").is_dir()
-    (tmp_path / "file").write_text("")
-    assert held(tmp_path, "file") == str(tmp_path / "file")
-    (tmp_path / "link").symlink_to("a")
-    assert held(tmp_path, "link/b") == str(tmp_path / "a/b")
-
-
-@pytest.mark.parametrize("target", ["/etc", "../outside", "a/../../outside"])
-def test_a_sub_path_never_leads_out_of_its_volume(tmp_path: Path, target: str) -> None:
-    volume = tmp_path / "volume"
-    (volume / "a").mkdir(parents=True)
-    (tmp_path / "outside").mkdir()
-    (volume / "link").symlink_to(target)
-    for path in ("link", "link/passwd", "link/new"):
-        with pytest.raises(ConfigError, match="leads out of its volume"):
-            mounts.open_sub_path(str(volume), path)
-    assert list((tmp_path / "outside").iterdir()) == []
-    with pytest.raises(ConfigError, match="must be relative"):
-        mounts.open_sub_path(str(volume), "../outside")
-
-
-def test_what_was_opened_stays_what_is_mounted(tmp_path: Path) -> None:
-    """The name is replaced by a link to elsewhere after the check: the descriptor does not follow."""
-    fd = mounts.open_sub_path(str(tmp_path), "data")
-    try:
-        (tmp_path / "data").rename(tmp_path / "moved")
-        (tmp_path / "data").symlink_to("/etc")
-        assert os.path.samefile(f"/proc/self/fd/{fd}", tmp_path / "moved")
-    finally:
-        os.close(fd)
+def test_the_node_reads_the_file_that_a_pod_can_use(tmp_path: Path) -> None:
+    own, behind, chosen = tmp_path / "own", tmp_path / "behind", tmp_path / "chosen"
+    own.write_text(STUB)
+    config = replace(CONFIG, host_resolv_conf=str(own), resolved_conf=str(behind))
+    assert "names no server but 127.0.0.53" in netfiles_disk.dns_trouble(make_pod("a"), config)
+    assert not netfiles_disk.dns_trouble(make_pod("a", hostNetwork=True), config)
+    assert not netfiles_disk.dns_trouble(
+        make_pod("a", dnsPolicy="None", dnsConfig={"nameservers": ["192.0.2.9"]}), config
+    )
+    behind.write_text(BEHIND)
+    assert not netfiles_disk.dns_trouble(make_pod("a"), config)
+    config = replace(config, resolv_conf=str(chosen))
+    assert "cannot be read" in netfiles_disk.dns_trouble(make_pod("a"), config)
+    chosen.write_text("nameserver 127.0.0.1\n")
+    assert "names no server but 127.0.0.1" in netfiles_disk.dns_trouble(make_pod("a"), config)
 
 
 # -- last words -------------------------------------------------------------------------------------------------
@@ -451,3 +334,13 @@ def test_the_end_of_the_log_is_the_message_when_asked_for(tmp_path: Path) -> Non
     ]
     found = [c.message[:3] for c in with_messages(pod, PodSeen("u", None, tuple(ended))).containers]
     assert found == ["xxx", "", "own", ""]
+
+
+def test_a_hostname_of_its_own_wins_over_the_pods_names() -> None:
+    pod = make_pod("a", hostname="box", subdomain="inner", hostnameOverride="own.example")
+    assert netfiles.pod_hostname(pod) == "own.example"
+    assert netfiles.pod_fqdn(pod, "cluster.local") == ""
+    long = make_pod("a", hostnameOverride="a" * 62 + ".b")
+    assert netfiles.pod_hostname(long) == "a" * 62, "cut to what the kernel takes, and not at a dot"
+    fqdn = make_pod("a", hostname="box", subdomain="inner", setHostnameAsFQDN=True)
+    assert netfiles.uts_hostname(fqdn, CONFIG) == "box.inner.default.svc.cluster.local"

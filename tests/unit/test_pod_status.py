@@ -13,7 +13,7 @@ from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.pod_status import compute_pod_status
 from kubelite.node.probes import Health
 from manifests.core import Pod, PodStatus
-from tests.unit.pod_worlds import CONFIG, UID, container, deleted, make_pod
+from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.test_pod_actions import CREATED, EXITED, NOW, RUNNING, UNKNOWN, instance, sandbox
 
 IMAGE = ImageSeen("sha256:abc", "docker.io/library/app:1", ("docker.io/library/app@sha256:dd",))
@@ -273,3 +273,31 @@ def test_a_sidecar_that_has_not_started_keeps_the_pod_pending() -> None:
     started = report(pod, instance(pod, "s"), instance(pod, "a"), health={"s-0": Health()})
     assert started["phase"] == "Running"
     assert conditions(started)["Ready"] == ("True", "")
+
+
+def test_a_pod_keeps_the_class_of_its_cgroup() -> None:
+    pod = make_pod(container("a", resources={"requests": {"cpu": "100m"}}))
+    for cgroup, qos in (("/kubelite/besteffort/pod1", "BestEffort"), ("", "Burstable")):
+        seen = PodSeen(UID, sandbox(pod, cgroup=cgroup), (instance(pod, "a"),))
+        facts = Facts(now=NOW)
+        actions = compute_pod_actions(pod, seen, facts, CONFIG)
+        assert compute_pod_status(pod, seen, actions, facts, CONFIG).qos_class == qos
+
+
+def test_resources_of_a_container_and_of_one_that_is_being_resized() -> None:
+    one = {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}
+    world = World(make_pod(container("app", resources=one), "bare"))
+    world.settle()
+    app, bare = world.pod.status.container_statuses
+    assert app.to_json()["resources"] == one
+    assert app.to_json()["allocatedResources"] == {"cpu": "100m"}
+    assert bare.resources is None and not bare.allocated_resources
+    two = {"requests": {"cpu": "200m"}, "limits": {"memory": "64Mi"}}
+    world.pod = edited(world.pod, {"containers": [container("app", resources=two), container("bare")]})
+    decided = world.decide()
+    assert decided.update
+    world.write_status(decided)
+    app = world.pod.status.container_statuses[0]
+    assert (app.to_json()["resources"], app.to_json()["allocatedResources"]) == (one, {"cpu": "200m"})
+    world.settle()
+    assert world.pod.status.container_statuses[0].to_json()["resources"] == two

@@ -3,115 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerState, ExecResult, ImageSeen
-from kubelite.node.pod_worker import PodWorker
-from kubelite.node.warm import warm_up
+from kubelite.node.cri import ContainerState, ImageSeen
 from runtime.errors import ImageError, NetworkError, RuntimeFault, StartError
-from state.store import Store
-from tests.unit.fake_cri import FakeCri
 from tests.unit.pod_worlds import UID, container
-
-
-class Events:
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, str]] = []
-
-    def event(self, reference: dict[str, Any], type_: str, reason: str, message: str) -> None:
-        about = reference.get("fieldPath", "").partition("{")[2].rstrip("}") or reference["kind"]
-        self.seen.append((about, reason, message))
-
-    @property
-    def reasons(self) -> list[str]:
-        return [reason for _, reason, _ in self.seen]
-
-    def messages(self, reason: str) -> list[str]:
-        return [message for _, found, message in self.seen if found == reason]
-
-
-class Node:
-    """A worker, its fake node and its store, with time under the test's hand."""
-
-    def __init__(self, root: Path) -> None:
-        self.fake = FakeCri()
-        self.fake.add_image("app:1")
-        self.events = Events()
-        self.store = Store.open(str(root / "state.db"))
-        self.config = NodeConfig(
-            "node-1", "192.0.2.1", str(root), str(root / "logs"), memory_bytes=8 << 30, cpu_milli=4000
-        )
-        self.worker = PodWorker(self.store, self.fake, self.events, self.config, clock=lambda: self.fake.now)
-
-    async def put(self, *containers: dict[str, Any], **spec: Any) -> None:
-        spec = {"restartPolicy": "Always", "containers": list(containers) or [container("app")], **spec}
-        metadata = {"name": "web", "namespace": "default", "uid": UID, "generation": 1}
-        doc = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-        if self.store.get_uid(UID) is None:
-            await self.store.create("Pod", doc)
-        else:
-            await self.edit(lambda old: {**old, "spec": spec})
-
-    async def edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        await self.store.modify(UID, change)
-
-    async def delete(self, grace: int = 30) -> None:
-        stamp = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}
-        await self.edit(lambda old: {**old, "metadata": {**old["metadata"], **stamp}})
-
-    async def settle(self, limit: int = 20) -> float | None:
-        """Look until there is nothing to do at once; the seconds to the next look."""
-        for _ in range(limit):
-            before = self.store.resource_version
-            delay = await self.worker.reconcile(UID)
-            await asyncio.sleep(0)
-            if delay != 0 and self.store.resource_version == before:
-                return delay
-        raise AssertionError(f"it never settles: {self.worker.why(UID, 'web')}")
-
-    @property
-    def status(self) -> dict[str, Any]:
-        record = self.store.get_uid(UID)
-        assert record is not None
-        found: dict[str, Any] = record.doc.get("status", {})
-        return found
-
-    def state(self, name: str = "app") -> dict[str, Any]:
-        found = [*self.status.get("initContainerStatuses", []), *self.status["containerStatuses"]]
-        return next(status for status in found if status["name"] == name)
-
-
-@pytest.fixture
-def mounted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where a file system would have been mounted: these tests need no root and leave the mount table alone."""
-    points: list[str] = []
-    monkeypatch.setattr("runtime.syscalls.mount", lambda _source, target, *_: points.append(str(target)))
-    return points
-
-
-@pytest.fixture
-def run(tmp_path: Path, mounted: list[str]) -> Iterator[Callable[[Callable[[Node], Awaitable[None]]], None]]:
-    def go(story: Callable[[Node], Awaitable[None]]) -> None:
-        async def main() -> None:
-            node = Node(tmp_path)
-            try:
-                await story(node)
-            finally:
-                await node.worker.close()
-                await node.store.close()
-
-        asyncio.run(main())
-
-    yield go
-
-
-Run = Callable[[Callable[[Node], Awaitable[None]]], None]
+from tests.unit.worker_kit import Node, Run
 
 
 def test_a_new_pod_runs_after_one_look_and_is_reported_after_the_start(run: Run) -> None:
@@ -128,6 +29,32 @@ def test_a_new_pod_runs_after_one_look_and_is_reported_after_the_start(run: Run)
         assert node.events.messages("Started") == ["Container started"] * 2
         assert await node.settle() is None
         assert len(node.fake.calls) == 3
+
+    run(story)
+
+
+def test_a_settled_pod_is_not_decided_on_again_until_a_fact_is_another(run: Run) -> None:
+    async def story(node: Node) -> None:
+        await node.put()
+        assert await node.settle() is None
+        assert await node.worker.reconcile(UID) is None
+        (memory,) = node.worker._pods.values()
+        settled = memory.settled
+        assert settled is not None
+        node.fake.now += 3600
+        assert await node.worker.reconcile(UID) is None
+        assert memory.settled is settled
+        assert memory.look is not None
+        assert memory.look.at == node.fake.now, "looked at it was"
+        (instance,) = node.fake.containers[UID]
+        node.fake.containers[UID] = [
+            replace(instance, state=ContainerState.EXITED, exit_code=1)
+        ]  # and nobody said so
+        await node.worker.reconcile(UID)
+        assert node.state()["restartCount"] == 1
+        await node.settle()
+        await node.worker.reconcile(UID)
+        assert memory.settled is not None
 
     run(story)
 
@@ -413,274 +340,5 @@ def test_a_sandbox_that_cannot_be_made_is_tried_again_later(run: Run) -> None:
         node.fake.advance(delay)
         await node.settle()
         assert node.status["phase"] == "Running"
-
-    run(story)
-
-
-def test_edits_restart_no_more_than_they_must(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put(container("app"), container("side"))
-        await node.settle()
-        node.fake.calls.clear()
-        await node.put(container("app", args=["other"]), container("side"))
-        await node.settle()
-        assert [c for c in node.fake.calls if c[0] in ("stop_container", "start_container")] == [
-            ("stop_container", "app"),
-            ("start_container", "app"),
-        ]
-        assert "Container app definition changed, will be restarted" in node.events.messages("Killing")
-        assert node.state()["restartCount"] == 1
-        assert not node.events.messages("BackOff")
-        node.fake.calls.clear()
-        limits = {"limits": {"memory": "64Mi"}}
-        await node.put(container("app", args=["other"], resources=limits), container("side"))
-        await node.settle()
-        assert node.fake.calls == [("update_container", "app")]
-        node.fake.calls.clear()
-        await node.put(
-            container("app", args=["other"], resources=limits, livenessProbe={"exec": {"command": ["true"]}}),
-            container("side"),
-            terminationGracePeriodSeconds=3,
-            hostAliases=[{"ip": "192.0.2.9", "hostnames": ["db"]}],
-        )
-        await node.settle()
-        assert node.fake.calls == []
-        assert "192.0.2.9\tdb" in Path(node.config.pod_dir(UID), "etc-hosts").read_text()
-        await node.put(
-            container("app", args=["other"], resources=limits), container("side"), hostname="other"
-        )
-        await node.settle()
-        names = [call for call, _ in node.fake.calls]
-        assert names.index("stop_sandbox") < names.index("run_sandbox")
-        assert names.count("start_container") == 2
-        assert "SandboxChanged" in node.events.reasons
-
-    run(story)
-
-
-def test_a_lost_sandbox_is_made_anew_but_not_at_full_speed(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put()
-        await node.settle()
-        made = 1
-        waits: list[float] = []
-        for _ in range(4):
-            node.fake.lose_sandbox(UID)
-            delay = await node.settle()
-            waits.append(delay or 0.0)
-            if delay:
-                node.fake.advance(delay)
-                await node.settle()
-            made += 1
-            assert node.fake.calls.count(("run_sandbox", UID)) == made
-        assert waits == [0.0, pytest.approx(10.0), pytest.approx(20.0), pytest.approx(40.0)]
-        assert node.state()["restartCount"] == 4
-
-    run(story)
-
-
-def test_the_daemon_killed_between_create_and_start_counts_no_restart(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put()
-        await node.settle()
-        from dataclasses import replace
-
-        [made] = node.fake.containers[UID]
-        node.fake.containers[UID] = [replace(made, state=ContainerState.CREATED, started_at=0.0)]
-        fresh = PodWorker(node.store, node.fake, node.events, node.config, clock=lambda: node.fake.now)
-        node.worker = fresh
-        await node.settle()
-        assert node.state()["restartCount"] == 0
-        assert node.state()["state"]["running"]
-
-    run(story)
-
-
-def test_init_containers_run_in_order_before_the_others(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put(container("app"), initContainers=[container("a"), container("b")])
-        await node.settle()
-        assert [c.name for c in node.fake.alive(UID)] == ["a"]
-        assert node.status["phase"] == "Pending"
-        assert node.state()["state"]["waiting"]["reason"] == "PodInitializing"
-        initialized = next(c for c in node.status["conditions"] if c["type"] == "Initialized")
-        assert initialized["message"] == "containers with incomplete status: [a b]"
-        node.fake.exit(UID, "a", 0)
-        await node.settle()
-        assert [c.name for c in node.fake.alive(UID)] == ["b"]
-        node.fake.exit(UID, "b", 0)
-        await node.settle()
-        assert [c.name for c in node.fake.alive(UID)] == ["app"]
-        assert node.status["phase"] == "Running"
-
-    run(story)
-
-
-def test_no_field_is_silent(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put(
-            container("app", resources={"limits": {"example.com/gpu": "1"}}),
-            container("stuck", volumeMounts=[{"name": "claim", "mountPath": "/data"}]),
-            volumes=[{"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}],
-        )
-        await node.settle()
-        assert [m.partition(":")[0] for m in node.events.messages("Unsupported")] == [
-            "spec.volumes[0].persistentVolumeClaim",
-            "spec.containers[0].resources.limits.example.com/gpu",
-        ]
-        waiting = node.state("stuck")["state"]["waiting"]
-        assert waiting["reason"] == "CreateContainerConfigError"
-        assert "spec.volumes[0].persistentVolumeClaim" in waiting["message"]
-        assert node.state("app")["ready"]
-
-    run(story)
-
-
-def test_host_path_is_checked_in_kubelets_words(run: Run, tmp_path: Path) -> None:
-    async def story(node: Node) -> None:
-        path = str(tmp_path / "missing")
-        await node.put(
-            container("app", volumeMounts=[{"name": "v", "mountPath": "/v"}]),
-            volumes=[{"name": "v", "hostPath": {"path": path, "type": "Directory"}}],
-        )
-        delay = await node.settle()
-        assert node.events.messages("FailedMount")[0] == (
-            f'MountVolume.SetUp failed for volume "v" : hostPath type check failed: {path} is not a directory'
-        )
-        assert node.state()["state"]["waiting"]["reason"] == "ContainerCreating"
-        os.mkdir(path)
-        node.fake.advance(delay or 0)
-        await node.settle()
-        mounts = {m["destination"]: m for m in node.fake.requests[-1].spec["mounts"]}
-        assert mounts["/v"]["source"] == path
-
-    run(story)
-
-
-def test_config_map_volume_follows_its_source(run: Run) -> None:
-    async def story(node: Node) -> None:
-        doc = {"metadata": {"name": "cm", "namespace": "default", "uid": "cm-1"}, "data": {"a.txt": "one"}}
-        await node.store.create("ConfigMap", doc)
-        await node.put(
-            container("app", volumeMounts=[{"name": "v", "mountPath": "/v"}]),
-            volumes=[{"name": "v", "configMap": {"name": "cm"}}],
-        )
-        await node.settle()
-        file = Path(node.config.volume_dir(UID, "kubernetes.io~configmap", "v"), "a.txt")
-        assert file.read_text() == "one"
-        await node.store.update("ConfigMap", {**doc, "data": {"a.txt": "two", "b.txt": "new"}})
-        await node.settle()
-        assert file.read_text() == "two"
-        assert file.with_name("b.txt").read_text() == "new"
-        assert node.fake.calls.count(("start_container", "app")) == 1
-
-    run(story)
-
-
-def test_why_says_what_was_seen_decided_and_for_which_reason(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put()
-        await node.settle()
-        node.fake.exit(UID, "app", 1)
-        await node.settle()
-        node.fake.exit(UID, "app", 7)
-        await node.settle()
-        found = node.worker.why(UID, "default/web")
-        assert found is not None
-        assert found["decided"] == ["nothing to do"]
-        assert any(
-            line.startswith("last change at ") and "remove attempt 0" in line for line in found["reasons"]
-        )
-        assert any("ended" in line and "exit code 7" in line for line in found["observed"])
-        assert any("CrashLoopBackOff" in line for line in found["reasons"])
-        assert found["next"].startswith("looked at again at ")
-
-    run(story)
-
-
-def test_preview_changes_nothing(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put()
-        await node.settle()
-        record = node.store.get_uid(UID)
-        assert record is not None
-        calls = list(node.fake.calls)
-        spec = {**record.doc["spec"], "hostname": "other"}
-        actions = await node.worker.preview({**record.doc, "spec": spec})
-        assert actions.describe() == ["stop container app (signal 15, 30s grace)"]
-        assert node.fake.calls == calls
-
-    run(story)
-
-
-def test_a_host_network_pod_has_the_hosts_address(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put(hostNetwork=True)
-        await node.settle()
-        assert node.status["podIP"] == "192.0.2.1"
-        kinds = {entry["type"] for entry in node.fake.requests[0].spec["linux"]["namespaces"]}
-        assert kinds == {"mount", "cgroup", "pid", "ipc"}
-
-    run(story)
-
-
-def test_warming_up_touches_nothing(tmp_path: Path) -> None:
-    config = NodeConfig("node-1", "192.0.2.1", str(tmp_path), str(tmp_path / "logs"))
-    warm_up(config)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_deadline_that_passed_is_said_once(run: Run) -> None:
-    async def story(node: Node) -> None:
-        await node.put(container("app"), activeDeadlineSeconds=30)
-        await node.settle()
-        node.fake.advance(31)
-        await node.settle()
-        assert (node.status["phase"], node.status["reason"]) == ("Failed", "DeadlineExceeded")
-        sentence = "Pod was active on the node longer than the specified deadline"
-        assert node.events.messages("DeadlineExceeded") == [sentence]
-
-    run(story)
-
-
-def test_hooks_run_through_the_worker(run: Run) -> None:
-    hooks = {"postStart": {"exec": {"command": ["up"]}}, "preStop": {"exec": {"command": ["down"]}}}
-
-    async def story(node: Node) -> None:
-        await node.put(container("app", lifecycle=hooks), container("next"))
-        await node.worker.reconcile(UID)
-        assert node.state()["state"]["waiting"]["reason"] == "ContainerCreating"
-        for _ in range(10):
-            await node.worker.reconcile(UID)
-            await asyncio.sleep(0)
-        assert [who for call, who in node.fake.calls if call == "exec"] == ["app up"]
-        assert [who for call, who in node.fake.calls if call == "start_container"] == ["app", "next"]
-        assert node.status["phase"] == "Running"
-        await node.delete()
-        for _ in range(10):
-            await node.worker.reconcile(UID)
-            await asyncio.sleep(0)
-        assert [who for call, who in node.fake.calls if call == "exec"] == ["app up", "app down"]
-        assert node.store.get_uid(UID) is None
-        assert sorted(node.events.messages("Killing")) == [
-            "Stopping container app",
-            "Stopping container next",
-        ]
-
-    run(story)
-
-
-def test_a_hook_that_fails_is_said_and_ends_the_container(run: Run) -> None:
-    async def story(node: Node) -> None:
-        node.fake.exec_result = ExecResult(1, "secret")
-        await node.put(
-            container("app", lifecycle={"postStart": {"exec": {"command": ["up"]}}}), restartPolicy="Never"
-        )
-        for _ in range(10):
-            await node.worker.reconcile(UID)
-            await asyncio.sleep(0)
-        assert node.status["phase"] == "Failed"
-        assert node.events.messages("FailedPostStartHook") == ["PostStartHook failed"]
-        assert node.events.messages("Killing") == ["FailedPostStartHook"]
 
     run(story)

@@ -9,7 +9,7 @@ import pytest
 
 from kubelite.node.actions import Hook, HookPhase
 from kubelite.node.cri import ContainerState
-from kubelite.node.pod_actions import restart_policy
+from kubelite.node.pod_rules import restart_policy
 from kubelite.node.probes import Kind, Tally
 from tests.unit.fake_cri import FakeCri
 from tests.unit.pod_worlds import UID, World, container, deleted, edited, make_pod

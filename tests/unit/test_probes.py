@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.node.faults import ConfigError
-from kubelite.node.http_get import Get, Response, _complete, _request, parse
+from kubelite.node.http_get import Get, Response, _request, is_complete, parse
 from kubelite.node.prober import http_get, http_result
 from kubelite.node.probes import (
     Health,
@@ -176,7 +176,7 @@ def test_the_request() -> None:
     ],
 )
 def test_what_is_read(data: bytes, done: bool) -> None:
-    assert _complete(bytearray(data)) is done
+    assert is_complete(bytearray(data)) is done
 
 
 def test_responses() -> None:

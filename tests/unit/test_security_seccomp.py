@@ -208,6 +208,38 @@ def test_cache_on_disk_is_used_and_mistrusted(tmp_path: Path, monkeypatch: pytes
     assert seccomp.compile(profile, cache_dir=str(cache)) == code
 
 
+@pytest.mark.parametrize("trap", ["open to others", "a link", "somebody's"])
+def test_cache_that_others_can_write_to_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    cache = tmp_path / "seccomp"
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["dup"], "action": "SCMP_ACT_TRAP"}]}
+    monkeypatch.setattr(seccomp, "_memory", [])
+    code = seccomp.compile(profile, cache_dir=str(cache))
+    (file,) = cache.iterdir()
+    file.write_bytes(b"\0" * 16)
+    if trap == "open to others":
+        cache.chmod(0o755)
+    elif trap == "a link":
+        cache.rename(tmp_path / "real")
+        cache.symlink_to(tmp_path / "real")
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: cache.stat().st_uid + 1)
+    monkeypatch.setattr(seccomp, "_memory", [])
+    assert seccomp.compile(profile, cache_dir=str(cache)) == code
+
+
+def test_cache_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "seccomp"
+    cache.mkdir(mode=0o700)
+    for number in range(seccomp._KEPT):
+        (cache / f"{number}.bpf").write_bytes(b"\0" * 8)
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["dup"], "action": "SCMP_ACT_TRAP"}]}
+    monkeypatch.setattr(seccomp, "_memory", [])
+    seccomp.compile(profile, cache_dir=str(cache))
+    assert not list(cache.iterdir())
+
+
 def test_compiled_by_a_child_it_is_the_same() -> None:
     profiles = [
         {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [name], "action": "SCMP_ACT_TRAP"}]}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kubelite.node.bundles import runtime_path
 from kubelite.settings import Settings, SettingsError
+from runtime.errors import RuntimeFault
 
 
 def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
@@ -30,12 +32,14 @@ def test_kubelets_names_are_read(tmp_path: Path) -> None:
     file.write_text(
         "imageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\nimageMinimumGCAge: 1m30s\n"
         "imageMaximumGCAge: 24h\npodCIDR: 10.2.0.0/16\nmaxParallelImagePulls: 7\nserializeImagePulls: true\n"
+        "registryPullQPS: 2\nregistryBurst: 4\n"
     )
     settings = Settings.load({"config": str(file)}, {})
     assert (settings.image_gc_high_threshold_percent, settings.image_gc_low_threshold_percent) == (70, 60)
     assert (settings.image_minimum_gc_age, settings.image_maximum_gc_age) == (90.0, 86400.0)
     assert settings.pod_cidr == "10.2.0.0/16"
     assert settings.max_parallel_pulls == 7 and settings.serialize_image_pulls
+    assert (settings.registry_pull_qps, settings.registry_burst) == (2.0, 4)
 
 
 def test_defaults_stand_alone() -> None:
@@ -54,6 +58,8 @@ def test_defaults_stand_alone() -> None:
         ({"relist_seconds": "nan"}, {}, "relist-seconds: "),
         ({"crash_backoff_max": "-1"}, {}, "crash-backoff-max: "),
         ({"max_parallel_pulls": "0"}, {}, "max-parallel-pulls: "),
+        ({"registry_pull_qps": "-1"}, {}, "registry-pull-qps: "),
+        ({"registry_burst": "0"}, {}, "registry-burst: "),
         ({"image_minimum_gc_age": "1d"}, {}, 'image-minimum-gc-age: "1d" is not a duration'),
         ({"image_gc_low_threshold_percent": "90"}, {}, "must be below image-gc-high-threshold-percent"),
         ({"image_gc_high_threshold_percent": "101"}, {}, "image-gc-high-threshold-percent: "),
@@ -74,3 +80,45 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     file.write_text("a: [")
     with pytest.raises(SettingsError, match=str(file)):
         Settings.load({"config": str(file)}, {})
+
+
+def test_reservations_and_thresholds_as_text_or_as_a_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("kubeReserved:\n  cpu: 100m\n  memory: 1Gi\nevictionHard:\n  memory.available: 5%\n")
+    found = Settings.load({"config": str(file)}, {})
+    assert found.kube_reserved == "cpu=100m,memory=1Gi" and found.eviction_hard == "memory.available<5%"
+    for setting, value in (("kube_reserved", "gpu=1"), ("eviction_hard", "disk<1"), ("reserved_cpus", "x")):
+        with pytest.raises(SettingsError, match=setting.replace("_", "-")):
+            Settings.load({setting: value}, {})
+
+
+def test_runtime_classes_are_names_and_paths(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("runtimeClasses:\n  runc: /usr/sbin/runc\n")
+    assert Settings.load({"config": str(config)}, {}).runtime_classes == {"runc": "/usr/sbin/runc"}
+    written = {
+        "KUBELITE_RUNTIME_CLASSES": "runc=/usr/sbin/runc, crun=/usr/bin/crun",
+        "KUBELITE_CONFIG": str(config),
+    }
+    assert Settings.load({}, written).runtime_classes == {"runc": "/usr/sbin/runc", "crun": "/usr/bin/crun"}
+    for bad in ("runc", "runc=runc", "Run_c=/x"):
+        with pytest.raises(SettingsError, match="runtime-classes"):
+            Settings.load({}, {**written, "KUBELITE_RUNTIME_CLASSES": bad})
+
+
+def test_priority_classes_are_names_and_numbers() -> None:
+    written = {"KUBELITE_PRIORITY_CLASSES": "high=1000,low=-10"}
+    assert Settings.load({}, written).priority_classes == {"high": 1000, "low": -10}
+    for bad in ("high", "high=much", "system-mine=1", "high=1000000001", "Hi_gh=1"):
+        with pytest.raises(SettingsError, match="priority-classes"):
+            Settings.load({}, {"KUBELITE_PRIORITY_CLASSES": bad})
+
+
+def test_a_class_that_is_not_there_is_told_in_kubelets_words(tmp_path: Path) -> None:
+    settings = Settings(runtime_classes={"runc": "/bin/true", "gone": str(tmp_path / "gone")})
+    assert runtime_path("", settings) == ""
+    assert runtime_path("runc", settings) == "/bin/true"
+    with pytest.raises(RuntimeFault, match=r'^RuntimeClass "x" not found .*gone, runc'):
+        runtime_path("x", settings)
+    with pytest.raises(RuntimeFault, match=r'^no runtime for "gone" is configured: .* cannot be executed'):
+        runtime_path("gone", settings)

@@ -6,74 +6,21 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kubelite import manifest_files
+from kubelite.manifest_files import readable_name
 from kubelite.objects import SOURCE, mark_deleting
-from kubelite.sources import Sources, readable_name
-from state.store import Record, Store
+from kubelite.sources import Sources
+from state.store import Store
+from tests.patience import until_async as until
+from tests.unit.sources_kit import BROKEN, CONFIG, directory, image, names, pod, sources, store, web
 
-POD = """
-apiVersion: v1
-kind: Pod
-metadata:
-  name: {name}
-spec:
-  containers:
-  - name: main
-    image: {image}
-"""
-CONFIG = """
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  name: {name}
-data:
-  key: value
-"""
-BROKEN = (
-    "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    imagee: x\n"
-)
-
-
-def pod(name: str = "web", image: str = "busybox") -> str:
-    return POD.format(name=name, image=image)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "manifests"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store.open(str(tmp_path / "state.db"))
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-def sources(directory: Path, store: Store) -> Sources:
-    return Sources(str(directory), store)
-
-
-def names(store: Store) -> list[str]:
-    return [r.name for r in store.list("Pod") if not r.deleting]
-
-
-def web(store: Store) -> Record:
-    record = store.get("Pod", "default", "web")
-    assert record is not None
-    return record
-
-
-def image(store: Store) -> str:
-    found: str = web(store).doc["spec"]["containers"][0]["image"]
-    return found
+__all__ = ["directory", "sources", "store"]
 
 
 @pytest.mark.parametrize(
@@ -328,6 +275,42 @@ async def test_a_file_being_written_at_the_start_ends_no_pod(directory: Path, st
     assert names(store) == ["web"] and after.complete
 
 
+async def test_a_sub_directory_that_is_unmounted_ends_no_pod(
+    directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while the daemon looks on nor while it is away; once a manifest is in it, it is believed again."""
+    (directory / "sub").mkdir()
+    (directory / "sub" / "web.yaml").write_text(pod())
+    sources, enter = Sources(str(directory), store), manifest_files._Walk.enter
+    mounted = True
+
+    def elsewhere(walk: manifest_files._Walk, path: str, device: int, *, top: bool = False) -> None:
+        enter(walk, path, device + mounted, top=top)
+
+    monkeypatch.setattr(manifest_files._Walk, "enter", elsewhere)
+    await sources.scan(settle=0)
+    mounted = False
+    (directory / "sub" / "web.yaml").unlink()
+    for looking in (sources, Sources(str(directory), store), Sources(str(directory), store)):
+        await looking.scan(settle=0)
+        await looking.scan(settle=0)
+        assert names(store) == ["web"] and not looking.complete
+    (directory / "sub" / "other.yaml").write_text(pod("other"))
+    await looking.scan(settle=0)
+    assert names(store) == ["other"] and looking.complete
+
+
+async def test_a_sub_directory_that_is_emptied_ends_its_pods(
+    directory: Path, store: Store, sources: Sources
+) -> None:
+    (directory / "sub").mkdir()
+    (directory / "sub" / "web.yaml").write_text(pod())
+    await sources.scan(settle=0)
+    (directory / "sub" / "web.yaml").unlink()
+    await sources.scan(settle=0)
+    assert names(store) == [] and sources.complete
+
+
 async def test_a_directory_that_cannot_be_read_at_the_start_ends_no_pod(
     directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +325,7 @@ async def test_a_directory_that_cannot_be_read_at_the_start_ends_no_pod(
         return scandir(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("kubelite.sources.os.scandir", stale)
+        patched.setattr("kubelite.manifest_files.os.scandir", stale)
         await after.scan(settle=0)
         assert names(store) == ["web"] and not after.complete
     await after.scan(settle=0)
@@ -410,7 +393,6 @@ async def test_unreadable_files_are_named(
     (directory / "bad.yaml").write_bytes(content)
     (directory / "web.yaml").write_text(pod())
     (directory / "dangling.yaml").symlink_to("nowhere")
-    os.mkfifo(directory / "pipe.yaml")
     await sources.scan()
     assert names(store) == ["web"]
     assert {Path(s.file).name: s.status for s in sources.states()} == {
@@ -420,126 +402,32 @@ async def test_unreadable_files_are_named(
     }
 
 
-@pytest.fixture
-async def watching(sources: Sources) -> AsyncIterator[Sources]:
-    task = asyncio.create_task(sources.run())
-    await asyncio.wait_for(sources.ready.wait(), 5)
-    await asyncio.sleep(0.05)
-    yield sources
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-async def test_watching_sees_create_edit_rename_remove(
-    directory: Path, store: Store, watching: Sources
+async def test_what_is_no_file_is_named_and_never_opened(
+    directory: Path, store: Store, sources: Sources
 ) -> None:
+    """One that takes a manifest's place ends no pod; a link to /dev/null does, as an empty file."""
     (directory / "web.yaml").write_text(pod())
-    await until(lambda: names(store) == ["web"])
-    new = directory / ".web.yaml.new"
-    new.write_text(pod(image="renamed"))
-    new.rename(directory / "web.yaml")
-    await until(lambda: image(store) == "renamed")
-    (directory / "sub").mkdir()
-    (directory / "sub" / "x.yaml").write_text(pod("below"))
-    await until(lambda: "below" in names(store))
+    await sources.scan()
     (directory / "web.yaml").unlink()
-    await until(lambda: names(store) == ["below"])
-
-
-async def test_watching_sees_all_depths_and_nothing_hidden(
-    directory: Path, store: Store, watching: Sources
-) -> None:
-    deep = directory / "a" / "b"
-    deep.mkdir(parents=True)
-    await asyncio.sleep(0.05)
-    (deep / "x.yaml").write_text(pod("deep"))
-    await until(lambda: names(store) == ["deep"])
-    (directory / "a").rename(directory / "c")
-    (directory / "c" / "b" / "y.yaml").write_text(pod("moved"))
-    await until(lambda: "moved" in names(store))
-    scans: list[None] = []
-    watching.scan = lambda: _note(scans)  # type: ignore[method-assign, assignment, misc]
-    (directory / ".hidden").mkdir()
-    (directory / ".x.yaml").write_text(pod())
-    (deep.parent.parent / "notes.txt").write_text("")
-    await asyncio.sleep(0.2)  # longer than SETTLE, which the rename set going
-    scans.clear()
-    (directory / ".x.yaml").write_text(pod("again"))
-    await asyncio.sleep(0.05)
-    assert not scans
-    (directory / "z.yaml").write_text(pod())
-    await until(lambda: scans)
-
-
-async def _note(scans: list[None]) -> None:
-    scans.append(None)
-
-
-async def test_a_lost_event_queue_is_made_good(
-    directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    os.mkfifo(directory / "web.yaml")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / "sock.yaml"))
+    (directory / "full.yaml").symlink_to("/dev/full")
     (directory / "sub").mkdir()
-    await asyncio.sleep(0.05)
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    with (directory / "web.yaml").open("w") as file:
-        for _ in range(limit // 2 + 100):  # a write and a change of mode cannot be merged into one event
-            file.write(" ")
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-    (directory / "sub" / "new").mkdir()
-    await asyncio.sleep(0.1)
-    (directory / "sub" / "new" / "x.yaml").write_text(pod("late"))
-    await until(lambda: "late" in names(store))
-
-
-async def test_an_editor_that_truncates_or_renames_ends_no_pod(
-    directory: Path, store: Store, watching: Sources
-) -> None:
-    file = directory / "web.yaml"
-    file.write_text(pod())
-    await until(lambda: names(store) == ["web"])
-    uid = web(store).uid
-    for turn in range(5):
-        file.rename(directory / "web.yaml~")
-        await asyncio.sleep(0.03)
-        file.write_text("")
-        await asyncio.sleep(0.03)
-        file.write_text(pod(image=f"v{turn}"))
-        await asyncio.sleep(0.03)
-        assert not web(store).deleting
-    await until(lambda: image(store) == "v4")
-    assert web(store).uid == uid
-
-
-async def test_a_storm_of_writes_settles_on_the_last(
-    directory: Path, store: Store, watching: Sources
-) -> None:
-    for turn in range(200):
-        (directory / "web.yaml").write_text(pod(image=f"v{turn}"))
-        if turn % 20 == 0:
-            await asyncio.sleep(0.01)
-    await until(lambda: names(store) == ["web"] and image(store) == "v199")
-
-
-async def test_a_directory_that_comes_back_is_watched_again(
-    directory: Path, store: Store, watching: Sources
-) -> None:
-    (directory / "web.yaml").write_text(pod())
-    await until(lambda: names(store) == ["web"])
-    moved = directory.with_suffix(".moved")
-    directory.rename(moved)
-    await until(lambda: watching.error)
-    moved.rename(directory)
-    await until(lambda: not watching.error)
-    (directory / "web.yaml").write_text(pod(image="after"))
-    await until(lambda: image(store) == "after")
-    assert names(store) == ["web"]
+    (directory / "way.yaml").symlink_to("sub")
+    os.mkfifo(directory / "notes")  # no manifest's name
+    await sources.scan(settle=0)
+    assert {Path(s.file).name: s.problems[0].message for s in sources.states()} == {
+        "web.yaml": "cannot be read: it is a pipe, not a file",
+        "sock.yaml": "cannot be read: it is a socket, not a file",
+        "full.yaml": "cannot be read: it is a device, not a file",
+        "way.yaml": "cannot be read: it links to a directory, which is not entered",
+    }
+    assert names(store) == ["web"] and not web(store).deleting
+    (directory / "web.yaml").unlink()
+    (directory / "web.yaml").symlink_to("/dev/null")
+    await sources.scan(settle=0)
+    assert web(store).deleting
 
 
 @pytest.fixture(autouse=True)

@@ -120,6 +120,23 @@ async def test_watch_from_now_and_from_a_version(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_watcher_that_does_not_read_is_dropped(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state.db"))
+    slow, own = store.watch("Pod", limit=2), store.watch("Pod")
+    for number in range(2):
+        await store.create("Pod", pod(f"p{number}"))
+    assert (await slow.next(1)).record.name == "p0"  # type: ignore[union-attr]
+    for number in range(2, 5):
+        await store.create("Pod", pod(f"p{number}"))
+    with pytest.raises(Expired, match="too many changes"):
+        await slow.next(1)
+    assert [(await own.next(1)).record.name for _ in range(5)] == [f"p{number}" for number in range(5)]  # type: ignore[union-attr]
+    own.close()
+    assert not store._watches, "nothing is kept for it any more"
+    slow.close()
+    await store.close()
+
+
 class store_history_cut:
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -1,0 +1,125 @@
+"""`make scrapes`: what /metrics costs with 50, 100, 250 and 500 containers, and what an hour of scrapes leaves.
+
+python -m tests.bench.scrapes [--containers 500] [--each 5] [--hour 3600] [--json FILE]
+
+Pods of `--each` containers that sleep, and are looked at when they have come to rest (what is busy costs more:
+docs/performance.md). A scrape is one GET with gzip over loopback, on a connection that is kept, as
+Prometheus does it; its time is from the request's first byte to the answer's last. "CPU ms" is what the daemon worked
+for it, gzip included: on a busy machine the one that counts. The hour is its number of scrapes, one after the other;
+what the daemon weighs (PSS) is said after each tenth of them: after the first all that is kept between scrapes is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from runtime.cgroups.reader import SETTLE
+from tests.bench.account import pss_kib
+from tests.e2e.manifests import container, pod
+from tests.e2e.node import Node, pack_image, running_node
+
+STAGES = (50, 100, 250, 500)
+_SCRAPE = """
+import gzip, http.client, json, sys, time
+connection, took, size = http.client.HTTPConnection("127.0.0.1", 10255), [], 0
+for _ in range(int(sys.argv[1])):
+    began = time.perf_counter()
+    connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+    body = connection.getresponse().read()
+    took.append((time.perf_counter() - began) * 1e3)
+text = gzip.decompress(body)
+print(json.dumps({"ms": took, "gzip": len(body), "text": len(text), "samples": sum(
+    1 for line in text.splitlines() if not line.startswith(b"#"))}))
+"""
+
+
+def scrape(node: Node, times: int) -> dict[str, Any]:
+    done = subprocess.run(
+        node.in_netns(sys.executable, "-c", _SCRAPE, str(times)), capture_output=True, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def grow(node: Node, before: int, wanted: int, each: int) -> None:
+    for number in range(before // each, wanted // each):
+        names = [container(f"c{i}", "exec sleep 100000") for i in range(each)]
+        node.apply(f"load{number}.yaml", pod(f"load{number}", *names, terminationGracePeriodSeconds=0))
+
+    def all_run() -> bool:
+        lines = node.cli("get", "pods", "--no-headers", check=False).out.splitlines()
+        return sum(" Running " in f"{line} " for line in lines) >= wanted // each
+
+    node.wait(all_run, f"{wanted} containers", timeout=600)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make scrapes", description=__doc__)
+    parser.add_argument("--containers", type=int, default=STAGES[-1], help="at the last stage (default 500)")
+    parser.add_argument("--each", type=int, default=5, help="containers of a pod (default 5)")
+    parser.add_argument("--hour", type=int, default=3600, help="scrapes at the end (default 3600)")
+    parser.add_argument("--json", default="", help="also write the values to this file")
+    options = parser.parse_args()
+    stages = [*(stage for stage in STAGES if stage < options.containers), options.containers]
+    found: dict[str, Any] = {}
+    columns = ("samples", "ms", "CPU ms", "for 100", "text MB", "gzip MB", "daemon MB")
+    print(f"{'containers':>10}" + "".join(f"{column:>10}" for column in columns))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        base = Path(directory)
+        with running_node(base / "node", pack_image(base / "image"), pod_cidr="10.77.0.0/16") as node:
+            before = 0
+            for stage in stages:
+                grow(node, before, stage, options.each)
+                before = stage
+                for _ in range(2):  # the second look is the first at pods that have come to rest
+                    scrape(node, 3)
+                    time.sleep(SETTLE + 1)
+                daemon = int((node.run_dir / "kubelite.pid").read_text())
+                used = cpu_ms(daemon)
+                at = scrape(node, 20)
+                cpu = (cpu_ms(daemon) - used) / 20
+                ms = statistics.median(at.pop("ms"))
+                weight = pss_kib(daemon) / 1024
+                found[str(stage)] = {**at, "ms": ms, "cpu": cpu, "daemon": weight}
+                print(
+                    f"{stage:>10}{at['samples']:>10}{ms:>10.1f}{cpu:>10.1f}{cpu / stage * 100:>10.1f}"
+                    f"{at['text'] / 1e6:>10.2f}{at['gzip'] / 1e6:>10.2f}{weight:>10.1f}",
+                    flush=True,
+                )
+            hour(node, options.hour, found)
+            for file in node.manifests.glob("*.yaml"):
+                file.unlink()
+            node.wait(lambda: not node.cli("get", "pods", "-o", "name").out, "all to go", timeout=600)
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+def cpu_ms(pid: int) -> float:
+    """User and system time of a process, milliseconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def hour(node: Node, scrapes: int, found: dict[str, Any]) -> None:
+    daemon = int((node.run_dir / "kubelite.pid").read_text())
+    weights = []
+    for _ in range(10):
+        scrape(node, max(1, scrapes // 10))
+        weights.append(round(pss_kib(daemon) / 1024, 1))
+    found["hour"] = weights
+    print(f"{scrapes} scrapes, the daemon's MB after each tenth: {' '.join(map(str, weights))}")
+    print(f"growth from the first tenth to the last: {weights[-1] - weights[0]:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+"""A pod and its node: labels, taints, room, host ports and pressure, on a whole node and by kubectl's own words."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.manifests import container, pod
+from tests.e2e.node import Node, running_node
+
+
+def scheduled(node: Node, name: str) -> dict[str, Any]:
+    conditions = node.pod(name)["status"].get("conditions", [])
+    return next((c for c in conditions if c["type"] == "PodScheduled"), {})
+
+
+@pytest.mark.either_cgroup
+def test_a_pod_waits_for_its_node_to_be_as_it_wants(node: Node) -> None:
+    node.apply("pods.yaml", "---\n".join([
+        pod("picky", nodeSelector={"disk": "ssd"}),
+        pod("gated", schedulingGates=[{"name": "example.com/later"}]),
+    ]))  # fmt: skip
+    node.wait(lambda: scheduled(node, "picky"), "the pod to be told")
+    status = node.pod("picky")["status"]
+    assert status["phase"] == "Pending" and "containerStatuses" not in status and "startTime" not in status
+    assert scheduled(node, "picky")["reason"] == "Unschedulable"
+    words = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. "
+    assert scheduled(node, "picky")["message"].startswith(words)
+    told = [e["message"] for e in node.events("FailedScheduling") if e["involvedObject"]["name"] == "picky"]
+    assert [message.startswith(words) for message in told] == [True]
+    assert node.status_of("picky") == "Pending" and node.status_of("gated") == "SchedulingGated"
+    assert "didn't match" in node.cli("why", "picky").out
+
+    assert node.cli("node", "label", "disk=ssd").out == f"node/{node.name} labeled\n"
+    node.wait_status("picky", "Running")
+    node.cli("node", "label", "disk-")
+    node.kill()  # what was said of the node is kept, and who was placed stays
+    node.start()
+    labels = node.json("get", "nodes")["items"][0]["metadata"]["labels"]
+    assert "disk" not in labels and labels["kubernetes.io/hostname"] == node.name
+    assert node.status_of("picky") == "Running"
+    refused = node.cli("node", "label", "kubernetes.io/os=plan9", check=False)
+    assert refused.code == 1 and "--overwrite is false" in refused.err
+
+
+@pytest.mark.either_cgroup
+def test_a_taint_keeps_new_pods_away_and_drives_others_out(node: Node) -> None:
+    tolerant = [{"key": "fire", "operator": "Exists"}]
+    node.apply("pods.yaml", "---\n".join([pod("calm", tolerations=tolerant), pod("timid")]))
+    node.wait_status("calm", "Running")
+    node.wait_status("timid", "Running")
+    before = node.pod("timid")["metadata"]["uid"]
+    assert node.cli("node", "taint", "fire=high:NoExecute").out == f"node/{node.name} tainted\n"
+    node.wait(lambda: node.pod("timid")["metadata"]["uid"] != before, "the pod to be driven away")
+    node.wait_status("timid", "Pending")  # its manifest still stands: a new one waits
+    assert "untolerated taint(s)" in scheduled(node, "timid")["message"]
+    assert [e["involvedObject"]["name"] for e in node.events("TaintManagerEviction")] == ["timid"]
+    assert node.status_of("calm") == "Running"
+    node.cli("node", "taint", "fire:NoExecute-")
+    node.wait_status("timid", "Running")
+    node.cli("node", "cordon")
+    node.apply("late.yaml", pod("late"))
+    node.wait(
+        lambda: "were unschedulable" in scheduled(node, "late").get("message", ""), "the cordon to hold"
+    )
+    assert "SchedulingDisabled" in node.cli("get", "nodes").out
+    node.cli("node", "uncordon")
+    node.wait_status("late", "Running")
+
+
+@pytest.mark.either_cgroup
+def test_a_full_node_refuses_and_a_taken_port_is_named(tmp_path: Path, images: Path) -> None:
+    with running_node(tmp_path, images, max_pods="2", system_reserved="memory=512Mi") as node:
+        allocatable = node.json("get", "nodes")["items"][0]["status"]["allocatable"]
+        capacity = node.json("get", "nodes")["items"][0]["status"]["capacity"]
+        assert int(capacity["memory"][:-2]) - int(allocatable["memory"][:-2]) == 512 * 1024
+        much = container(resources={"requests": {"cpu": "4096"}})
+        node.apply("greedy.yaml", pod("greedy", much))
+        node.wait_status("greedy", "OutOfcpu")
+        status = node.pod("greedy")["status"]
+        assert status["phase"] == "Failed" and "requested: 4096000, used: 0, capacity: " in status["message"]
+        assert node.events("OutOfcpu")[0]["message"] == status["message"]
+
+        ports = [{"containerPort": 80, "hostPort": 18080}]
+        node.apply("a.yaml", pod("a", container(ports=ports)))
+        node.wait_status("a", "Running")
+        node.apply("b.yaml", pod("b", container(ports=ports)))
+        node.wait(lambda: scheduled(node, "b").get("status") == "False", "the port to be refused")
+        message = scheduled(node, "b")["message"]
+        assert "node(s) didn't have free ports for the requested pod ports" in message
+        assert message.endswith("hostPort 18080/TCP is taken by pod default/a.")
+        (node.manifests / "a.yaml").unlink()
+        node.wait_status("b", "Running")
+        node.apply("c.yaml", pod("c"))
+        node.wait_status("c", "Running")
+        node.apply("d.yaml", pod("d"))
+        node.wait_status("d", "OutOfpods")
+        node.restart()
+        assert node.pod("greedy")["status"] == status
+
+
+@pytest.mark.either_cgroup
+def test_a_full_node_makes_room_for_a_pod_of_higher_priority(tmp_path: Path, images: Path) -> None:
+    """The one that goes is ended gracefully, waits, and comes back; a claim for one pod is had by one at a time."""
+    with running_node(tmp_path, images, max_pods="1", priority_classes="high=1000") as node:
+        node.apply("low.yaml", pod("low"))
+        node.wait_status("low", "Running")
+        before = node.pod("low")["metadata"]["uid"]
+        node.apply("high.yaml", pod("high", priorityClassName="high"))
+        node.wait_status("high", "Running")
+        assert node.pod("high")["spec"]["priority"] == 1000
+        node.wait(lambda: scheduled(node, "low").get("status") == "False", "the other to wait")
+        low = node.pod("low")
+        assert low["metadata"]["uid"] != before and low["status"]["phase"] == "Pending"
+        assert scheduled(node, "low")["message"].startswith("0/1 nodes are available: 1 Too many pods. ")
+        (event,) = node.events("Preempted")
+        assert event["involvedObject"]["uid"] == before
+        assert event["message"].endswith(": default/high has priority 1000")
+        (node.manifests / "high.yaml").unlink()
+        node.wait_status("low", "Running")
+
+
+ONE_POD = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOncePod]
+  resources: {requests: {storage: 1Mi}}
+"""
+
+
+@pytest.mark.either_cgroup
+def test_a_claim_for_one_pod_keeps_the_second_waiting(node: Node) -> None:
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
+    mounting = container(volumeMounts=[{"name": "v", "mountPath": "/data"}])
+    node.apply("a.yaml", f"{ONE_POD}---\n{pod('a', mounting, volumes=volumes)}")
+    node.wait_status("a", "Running")
+    node.apply("b.yaml", pod("b", mounting, volumes=volumes))
+    words = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+    node.wait(lambda: words in scheduled(node, "b").get("message", ""), "the second to be told")
+    assert node.status_of("b") == "Pending"
+    node.apply("a.yaml", ONE_POD)
+    node.wait_status("b", "Running")
+
+
+def test_pressure_evicts_and_keeps_away_until_it_ends(tmp_path: Path, images: Path) -> None:
+    """The node is told that it is short of memory by a threshold above what any machine has."""
+    quick = {"eviction_monitoring_period": "0.2", "eviction_pressure_transition_period": "1s"}
+    with running_node(tmp_path, images, **quick) as node:
+        node.apply("pods.yaml", "---\n".join([pod("cheap"), pod("dear", priority=1000)]))
+        node.wait_status("cheap", "Running")
+        node.wait_status("dear", "Running")
+        node.settings["EVICTION_HARD"] = "memory.available<100%"
+        node.restart()
+        node.wait(lambda: node.pod("cheap")["status"].get("reason") == "Evicted", "the cheap one to go")
+        status = node.pod("cheap")["status"]
+        assert status["phase"] == "Failed"
+        assert status["message"].startswith("The node was low on resource: memory. Threshold quantity: ")
+        reasons = {c["type"]: c.get("reason") for c in status["conditions"]}
+        assert reasons["DisruptionTarget"] == "TerminationByKubelet"
+        node.apply("late.yaml", pod("late"))
+        node.wait(
+            lambda: "untolerated taint" in scheduled(node, "late").get("message", ""), "it to be kept away"
+        )
+        found = node.json("get", "nodes")["items"][0]
+        conditions = {c["type"]: c["reason"] for c in found["status"]["conditions"]}
+        assert conditions["MemoryPressure"] == "KubeletHasInsufficientMemory"
+        assert "node.kubernetes.io/memory-pressure" in [t["key"] for t in found["spec"]["taints"]]
+        node.settings["EVICTION_HARD"] = "none"
+        node.restart()
+        node.wait_status("late", "Running")
+        assert node.pod("cheap")["status"]["reason"] == "Evicted"
+
+
+def test_a_container_that_outgrows_its_share_of_the_disk_is_evicted(node: Node) -> None:
+    script = "dd if=/dev/zero of=/big bs=1M count=3 2>/dev/null; exec sleep 1000"
+    limited = container(script=script, resources={"limits": {"ephemeral-storage": "1Mi"}})
+    node.apply("big.yaml", pod("big", limited, container("other")))
+    node.wait(lambda: node.pod("big")["status"].get("reason") == "Evicted", "it to be evicted", timeout=40)
+    assert node.pod("big")["status"]["message"] == (
+        'Container main exceeded its local ephemeral storage limit "1Mi". '
+    )
+
+
+def shares(node: Node, tier: str) -> str:
+    """cpu.shares of a tier on v1, cpu.weight on v2."""
+    for place in ("cpu,cpuacct", "cpu", ""):
+        group = Path("/sys/fs/cgroup") / place / node.cgroup_parent / tier
+        for file in ("cpu.shares", "cpu.weight"):
+            if (group / file).exists():
+                return (group / file).read_text().strip()
+    return ""
+
+
+def allowed(node: Node, name: str) -> str:
+    status = Path(f"/proc/{node.pid(name)}/status").read_text()
+    return next(line.split()[1] for line in status.splitlines() if line.startswith("Cpus_allowed_list"))
+
+
+def test_qos_tiers_and_processors_of_ones_own(tmp_path: Path, images: Path) -> None:
+    """The static CPU policy with one processor set apart, on however many the machine has; a restart moves nobody."""
+    online = os.cpu_count() or 1
+    if online < 2:
+        pytest.skip("needs a second processor")
+    settings = {"cpu_manager_policy": "static", "reserved_cpus": "0", "pod_pids_limit": "40"}
+    with running_node(tmp_path, images, **settings) as node:
+        own = container(resources={"limits": {"cpu": "1", "memory": "32Mi"}})
+        some = container(resources={"requests": {"cpu": "250m"}})
+        node.apply("pods.yaml", "---\n".join([pod("own", own), pod("some", some), pod("none")]))
+        for name in ("own", "some", "none"):
+            node.wait_status(name, "Running")
+        assert allowed(node, "own") == "1"
+        rest = "0" if online == 2 else f"0,2-{online - 1}" if online > 3 else "0,2"
+        node.wait(
+            lambda: allowed(node, "some") == allowed(node, "none") == rest, "the others to have the rest"
+        )
+        node.wait(lambda: shares(node, "burstable") in ("256", "35"), "the tier to weigh what is asked")
+        node.wait(lambda: shares(node, "besteffort") in ("2", "1"), "the least weight there is")
+        found = [*Path("/sys/fs/cgroup").glob(f"pids/{node.cgroup_parent}/besteffort/pod*/pids.max")]
+        found += Path("/sys/fs/cgroup").glob(f"{node.cgroup_parent}/besteffort/pod*/pids.max")
+        assert [file.read_text().strip() for file in found] == ["40"]
+        node.kill()
+        node.start()
+        assert allowed(node, "own") == "1" and node.status_of("own") == "Running"
+        (node.manifests / "pods.yaml").write_text("---\n".join([pod("some", some), pod("none")]))
+        node.wait_gone("own")
+        everything = f"0-{online - 1}"
+        node.wait(lambda: allowed(node, "some") == everything, "the processor to be given back")
+
+
+def test_memory_qos(tmp_path: Path, images: Path) -> None:
+    """memory.high and memory.low of a container, of its pod and of its tier."""
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        pytest.skip("needs cgroup v2: this machine has v1 controllers")
+    settings = {"memory_qos": "true", "memory_reservation_policy": "TieredReservation"}
+    with running_node(tmp_path, images, **settings) as node:
+        amounts = {"requests": {"memory": "16Mi"}, "limits": {"memory": "32Mi"}}
+        node.apply("web.yaml", pod("web", container(resources=amounts)))
+        node.wait_status("web", "Running")
+        group = Path(f"/proc/{node.pid('web')}/cgroup").read_text().partition("::")[2].strip()
+        container_dir = Path(f"/sys/fs/cgroup{group}")
+
+        def amount(place: Path, file: str) -> str:
+            return (place / file).read_text().strip()
+
+        high = (16 << 20) + int(0.9 * (16 << 20)) // 4096 * 4096
+        assert abs(int(amount(container_dir, "memory.high")) - high) <= 4096
+        assert (
+            amount(container_dir, "memory.low") == amount(container_dir.parent, "memory.low") == str(16 << 20)
+        )
+        tier = container_dir.parent.parent
+        node.wait(
+            lambda: amount(tier, "memory.low") == str(16 << 20), "the tier to protect what its pods asked for"
+        )
+
+
+def test_who_was_killed_and_whose_limit_it_was(node: Node) -> None:
+    """A child of the container's program outgrows the container; then the pod, whose own limit is lower."""
+    eat = "head -c 64m /dev/zero | tail > /dev/null; echo survived; exec sleep 1000"
+    limited = {"limits": {"memory": "16Mi"}}
+    roomy = container("other", resources={"limits": {"memory": "256Mi"}})  # so that the pod's limit is far
+    node.apply("own.yaml", pod("own", container(script=eat, resources=limited), roomy))
+    whole = {"limits": {"memory": "24Mi"}}
+    node.apply("whole.yaml", pod("whole", container(script=eat), container("other"), resources=whole))
+
+    def told(name: str) -> str:
+        found = [e["message"] for e in node.events("OOMKilling") if e["involvedObject"]["name"] == name]
+        return found[0] if found else ""
+
+    node.wait(lambda: told("own"), "the kernel's word on the first")
+    assert re.fullmatch(
+        r"Process tail \(pid \d+\) of container main was killed: the container's memory limit was reached",
+        told("own"),
+    )
+    node.wait(lambda: told("whole"), "the kernel's word on the second")
+    assert told("whole").endswith("of container main was killed: the pod's memory limit was reached")

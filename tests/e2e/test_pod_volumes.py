@@ -1,0 +1,186 @@
+"""Volumes that are more than a directory: images, secrets in memory, claims, and whose the files are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.manifests import container, pod
+from tests.e2e.node import IMAGE, Node
+from tests.e2e.test_fields import manifest, run
+
+
+def test_an_image_is_a_volume(node: Node) -> None:
+    volumes: list[dict[str, Any]] = [
+        {"name": "tools", "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}},
+        {"name": "lost", "image": {"reference": "localhost/no:such", "pullPolicy": "Never"}},
+    ]
+    mounts = [
+        {"name": "tools", "mountPath": "/tools"},
+        {"name": "tools", "mountPath": "/b", "subPath": "bin"},
+    ]
+    node.apply("i.yaml", pod("i", container(volumeMounts=mounts), volumes=volumes[:1]))
+    node.apply(
+        "l.yaml", pod("l", container(volumeMounts=[{"name": "lost", "mountPath": "/l"}]), volumes=volumes[1:])
+    )
+    node.wait_status("i", "Running")
+    assert "busybox" in run(node, "i", "ls /tools/bin").split()
+    assert "busybox" in run(node, "i", "ls /b").split()
+    said = run(node, "i", "touch /tools/x 2>&1; /tools/bin/busybox true 2>&1; true")
+    assert "Read-only" in said
+    assert "ermission denied" in said, "nothing is executed from it"
+    node.wait_status("l", "ErrImageNeverPull")
+    in_use = node.cli("rmi", IMAGE, check=False)
+    assert in_use.code == 1
+    node.restart(9)
+    node.wait(lambda: node.container("i").get("ready"), "the daemon to have looked")
+    (node.manifests / "i.yaml").unlink()
+    node.wait_gone("i")
+
+
+def claim(name: str, **annotations: str) -> str:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    found = yaml.safe_load(manifest("PersistentVolumeClaim", name, spec=spec))
+    found["metadata"]["annotations"] = {
+        f"kubelite.io/{k.replace('_', '-')}": v for k, v in annotations.items()
+    }
+    return yaml.safe_dump(found)
+
+
+def test_claims_outlive_pods_and_by_policy_themselves(node: Node) -> None:
+    volumes: list[dict[str, Any]] = [
+        {"name": name, "persistentVolumeClaim": {"claimName": name}} for name in ("keep", "drop")
+    ]
+    volumes.append({"name": "ro", "persistentVolumeClaim": {"claimName": "keep", "readOnly": True}})
+    mounts = [{"name": v["name"], "mountPath": f"/{v['name']}"} for v in volumes]
+    text = pod("p", container(volumeMounts=mounts), volumes=volumes, securityContext={"fsGroup": 77})
+    node.apply("p.yaml", text)
+    node.wait_status("p", "ContainerCreating")
+    node.wait(
+        lambda: any("not found" in e["message"] for e in node.events("FailedMount")), "what it waits for"
+    )
+    node.apply("keep.yaml", claim("keep"))
+    node.apply("drop.yaml", claim("drop", reclaim_policy="Delete"))
+    node.wait_status("p", "Running")
+    row = node.cli("get", "pvc", "keep", "--no-headers").out.split()
+    assert row[:2] == ["keep", "Bound"]
+    assert row[3:6] == ["1Mi", "RWO", "kubelite"]
+    assert node.events("SizeNotEnforced"), (
+        "no file system here holds sizes; where one does, there is no such event"
+    )
+    assert run(node, "p", "echo a > /keep/f; echo b > /drop/f; cat /ro/f; touch /ro/x 2>&1; true").startswith(
+        "a\n"
+    )
+    assert run(node, "p", "stat -c %g /keep /keep/f").split() == ["77", "77"]
+    (node.manifests / "p.yaml").unlink()
+    node.wait_gone("p")
+    node.restart(9)
+    node.apply("p.yaml", text)
+    node.wait_status("p", "Running")
+    assert run(node, "p", "cat /keep/f /drop/f") == "a\nb\n"
+    (node.manifests / "keep.yaml").unlink()
+    (node.manifests / "drop.yaml").unlink()
+    node.wait(
+        lambda: node.cli("get", "pvc", "--no-headers").out.strip() in ("", "No resources found"),
+        "the claims to go",
+    )
+    assert run(node, "p", "cat /drop/f") == "b\n", "not while a pod has it"
+    (node.manifests / "p.yaml").unlink()
+    node.wait_gone("p")
+    node.wait(lambda: not (node.root / "claims/default/drop").exists(), "the one to be deleted")
+    assert (node.root / "claims/default/keep/data/f").read_text() == "a\n"
+    block = yaml.safe_load(claim("block"))
+    block["spec"]["volumeMode"] = "Block"
+    node.apply("block.yaml", yaml.safe_dump(block))
+    node.wait(
+        lambda: any("volumeMode" in e["message"] for e in node.events("ProvisioningFailed")), "the refusal"
+    )
+
+
+def test_secrets_are_in_memory_and_fs_group_owns_what_is_there(node: Node) -> None:
+    node.apply("s.yaml", manifest("Secret", "keys", stringData={"token": "s3cret-on-no-disk"}))
+    volumes: list[dict[str, Any]] = [
+        {"name": "s", "secret": {"secretName": "keys"}},
+        {"name": "p", "projected": {"sources": [{"secret": {"name": "keys"}}]}},
+        {"name": "d", "emptyDir": {}},
+    ]
+    mounts = [{"name": v["name"], "mountPath": f"/{v['name']}"} for v in volumes]
+    text = pod("s", container(volumeMounts=mounts), volumes=volumes)
+    node.apply("p.yaml", text)
+    node.wait_status("s", "Running")
+    assert run(node, "s", "cat /s/token /p/token; grep -c ' /[sp] tmpfs' /proc/mounts").endswith("disk2\n")
+    uid = node.pod("s")["metadata"]["uid"]
+    run(node, "s", "mkdir -p /d/in; echo x > /d/in/f; chmod 600 /d/in/f; ln -s /etc/hosts /d/link")
+    node.apply(
+        "p.yaml", pod("s", container(volumeMounts=mounts), volumes=volumes, securityContext={"fsGroup": 4321})
+    )
+    node.wait(lambda: node.container("s").get("restartCount") == 1, "the restart that a new group costs")
+    node.wait_status("s", "Running")
+    found = run(node, "s", "stat -c '%g %a' /d /d/in /d/in/f").split("\n")
+    assert found[:3] == ["4321 2777", "4321 2775", "4321 660"]
+    assert (node.root / f"pods/{uid}/volumes/kubernetes.io~empty-dir/d/link").lstat().st_gid == 4321
+    assert Path("/etc/hosts").stat().st_gid != 4321
+    node.apply("s.yaml", manifest("Secret", "keys", stringData={"token": "new"}))
+    node.wait(lambda: run(node, "s", "cat /s/token") == "new", "the new content")
+    node.restart(9)
+    node.wait(lambda: node.container("s").get("ready"), "the daemon to have looked")
+    assert run(node, "s", "cat /s/token") == "new"
+    on_disk = [
+        name for root, _, names in os.walk(node.root / "pods") for name in names
+        if os.stat(f"{root}/{name}", follow_symlinks=False).st_dev == os.stat(node.root).st_dev and name == "token"
+    ]  # fmt: skip
+    assert not on_disk
+
+
+def test_ephemeral_volumes_begin_and_end_with_their_pod(node: Node) -> None:
+    """Kept over restarts of container, sandbox and daemon; gone with the pod, and nothing of it in the next one."""
+    template = {"metadata": {"labels": {"kind": "scratch"}}, "spec": yaml.safe_load(claim("x"))["spec"]}
+    volumes: list[dict[str, Any]] = [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]
+    mounts = [{"name": "scratch", "mountPath": "/s"}]
+    text = pod("e", container(volumeMounts=mounts), volumes=volumes, securityContext={"fsGroup": 77})
+    node.apply("e.yaml", text)
+    node.wait_status("e", "Running")
+    assert not node.events("FailedMount"), "the claim is there before the container is started"
+    assert run(node, "e", "stat -c '%g' /s; echo kept > /s/f") == "77\n"
+    found = node.json("get", "pvc", "e-scratch")
+    assert found["status"]["phase"] == "Bound"
+    assert found["metadata"]["ownerReferences"][0]["uid"] == node.pod("e")["metadata"]["uid"]
+    assert "EphemeralVolume (an inline" in node.cli("describe", "pod", "e").out
+    shim = sandbox_pid(node, "e")
+    node.kill(9)
+    os.kill(shim, 9)
+    node.start()
+    node.wait(lambda: node.container("e").get("restartCount") == 1, "the new sandbox")
+    node.wait_status("e", "Running")
+    assert run(node, "e", "cat /s/f") == "kept\n"
+    old = node.pod("e")["metadata"]["uid"]
+    node.cli("delete", "pod", "e", "--no-wait")
+    node.kill(9)  # somewhere in the middle of its end
+    node.start()
+    node.wait(lambda: node.pod("e")["metadata"]["uid"] != old, "the pod that its manifest makes anew")
+    node.wait_status("e", "Running")
+    assert run(node, "e", "ls -a /s").split() == [".", ".."]
+    node.apply("z.yaml", claim("z-scratch"))
+    node.apply("y.yaml", pod("z", container(volumeMounts=mounts), volumes=volumes))
+    node.wait(
+        lambda: any("not created for pod" in e["message"] for e in node.events("FailedMount")), "a refusal"
+    )
+    (node.manifests / "z.yaml").unlink()
+    node.wait(
+        lambda: any("is not bound" in e["message"] for e in node.events("FailedMount")), "what was kept"
+    )
+    node.apply("y.yaml", pod("z", container()))
+    node.wait_status("z", "Running")
+    for name in ("e.yaml", "y.yaml"):
+        (node.manifests / name).unlink()
+    node.wait_gone("e")
+    node.wait(lambda: not (node.root / "claims/default/e-scratch").exists(), "its directory to go")
+    assert node.cli("get", "pvc", "e-scratch", check=False).code == 1
+
+
+def sandbox_pid(node: Node, name: str) -> int:
+    return int(json.loads(node.cli("inspect", f"default/{name}").out)["sandbox"]["pid"])

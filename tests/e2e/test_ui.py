@@ -1,0 +1,77 @@
+"""`kubelite ui` on a terminal of 80×24, over a whole node: what a person sees there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pyte
+
+from tests.e2e.manifests import SLEEP, container, pod
+from tests.e2e.node import KUBELITE, Node
+from tests.e2e.terminal import TIMEOUT, Terminal, on_terminal
+
+
+class Seen:
+    """The terminal's screen as it looks."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.screen = pyte.Screen(80, 24)
+        self.stream = pyte.Stream(self.screen)
+
+    def wait(self, condition: Callable[[str], object], what: str) -> str:
+        until = time.monotonic() + TIMEOUT
+        while True:
+            self.terminal.read(0.1)
+            self.stream.feed(self.terminal.seen)
+            self.terminal.seen = ""
+            text = "\n".join(self.screen.display)
+            if condition(text):
+                return text
+            if time.monotonic() > until:
+                raise AssertionError(f"waited for {what}; the screen shows\n{text}")
+
+
+def test_pods_containers_processes_log_shell_and_the_way_out(node: Node) -> None:
+    busy = "trap 'exit 0' TERM; echo here I am; while :; do :; done"
+    node.apply("web.yaml", pod("web", container(script=busy), container("side", script=SLEEP)))
+    node.apply("bad.yaml", pod("bad", container(image="localhost/nothing:here")))
+    node.wait_status("web", "Running")
+    with on_terminal([*KUBELITE, "ui"], {**node.environ(), "TERM": "xterm-256color"}) as terminal:
+        seen = Seen(terminal)
+        first = seen.wait(
+            lambda s: "web" in s and "ErrImageNeverPull" in s and "█" in s, "pods and their use"
+        )
+        assert "2 pods" in first and "/ Filter" in first and "? Keys" in first
+        assert all(len(line.rstrip()) <= 80 for line in first.splitlines())
+        terminal.type("/web\r")
+        seen.wait(lambda s: "bad" not in s, "the filter")
+        terminal.type("\r")
+        seen.wait(lambda s: "side" in s and "CONTAINER" in s, "containers")
+        terminal.type("l")
+        seen.wait(lambda s: "here I am" in s, "the log")
+        terminal.type("\x1b")
+        seen.wait(lambda s: "CONTAINER" in s, "containers again")
+        terminal.type("\r")
+        processes = seen.wait(lambda s: "COMMAND" in s and "sh -c" in s, "processes")
+        assert "  1 " in processes.replace("\n", " ") or " 1 " in processes
+        terminal.type("\x1b")
+        seen.wait(lambda s: "CONTAINER" in s, "containers again")
+        terminal.type("x")
+        seen.wait(lambda s: "exit ends it" in s, "a shell")
+        terminal.type("echo $((6 * 7)) $(hostname)\r")
+        seen.wait(lambda s: "42 web" in s, "the shell's answer")
+        terminal.type("exit\r")
+        seen.wait(lambda s: "CONTAINER" in s and "side" in s, "the screen again")
+        terminal.type("q")
+        assert terminal.wait() == 0
+
+
+def test_without_a_terminal_or_a_daemon_it_says_so(node: Node) -> None:
+    done = node.cli("ui", check=False)
+    assert done.code == 1 and "needs a terminal" in done.err
+    node.stop()
+    done = node.cli("ui", check=False)
+    assert done.code == 1 and "kubelite is not running" in done.err
+    node.start()

@@ -1,0 +1,113 @@
+"""The web page as a browser shows it, and what the TCP port gives to nobody without the token."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.manifests import container, pod
+from tests.e2e.node import PATIENCE, Node, running_node
+
+BASE = "http://127.0.0.1:10255"
+TOKEN = "0123456789abcdef0123"
+BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium"))), "")
+
+IN_A_GUEST = "User Mode Linux" in Path("/proc/cpuinfo").read_text()  # single-stepped, with little memory
+
+
+def answer(node: Node, path: str, *options: str) -> tuple[int, str]:
+    command = node.in_netns("curl", "-sS", "-w", "\n%{http_code}", *options, BASE + path)
+    body, _, code = subprocess.run(command, capture_output=True, check=True, text=True).stdout.rpartition(
+        "\n"
+    )
+    return int(code), body
+
+
+def browse(node: Node, path: str, picture: Path) -> tuple[str, str]:
+    """(the document as the browser has it, what it complained of). Nothing but the node's own address resolves."""
+    command = node.in_netns(
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
+        f"--user-data-dir={picture.parent}/profile", "--window-size=1100,900", "--timeout=4000",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--screenshot={picture}", "--dump-dom",
+        BASE + path,
+    )  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE, check=True)
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+def colours(picture: Path) -> int:
+    """How many different pixels there are in a PNG of 8 bits a channel, without undoing its filters: more than a few
+    where something is drawn."""
+    data = picture.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    place, packed = 8, b""
+    while place < len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        packed += data[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
+        place += length + 12
+    raw = zlib.decompress(packed)
+    return len({raw[i : i + 4] for i in range(0, len(raw) - 4, 4)})
+
+
+@pytest.mark.skipif(not BROWSER or IN_A_GUEST, reason="needs chromium, on a machine that can run it")
+def test_in_a_browser(node: Node, tmp_path: Path) -> None:
+    busy = "trap 'exit 0' TERM; while :; do :; done"
+    node.apply("web.yaml", pod("web", container(script=busy)))
+    node.apply("bad.yaml", pod("bad", container(image="localhost/nothing:here")))
+    node.wait_status("web", "Running")
+    node.wait(lambda: "<polyline" in answer(node, "/")[1], "lines")
+    document, complaints = browse(node, "/", tmp_path / "index.png")
+    assert complaints == "", "nothing is forbidden by its own policy, nothing is missing"
+    assert re.search(
+        r'<a href="/pods/default/web">web</a>.*<span class="ok">Running</span>.*<polyline', document
+    )
+    assert '<span class="bad">ErrImageNeverPull</span>' in document
+    assert colours(tmp_path / "index.png") > 50
+    document, complaints = browse(node, "/pods/default/web", tmp_path / "pod.png")
+    assert complaints == "" and "pivot_root" in document and document.count("<rect") > 30
+    assert colours(tmp_path / "pod.png") > 50
+    assert "<script" not in document + answer(node, "/")[1], "without JavaScript it is the same"
+
+
+def test_logs_take_the_token_and_nothing_else_shows_them(tmp_path: Path, images: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    with running_node(tmp_path / "node", images, web_token_file=str(token)) as node:
+        secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n"
+        node.apply("secret.yaml", secret)
+        says = "trap 'exit 0' TERM; echo said in confidence; while :; do sleep 0.1; done"
+        hidden = [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "password"}}}]
+        node.apply("web.yaml", pod("web", container(script=says, env=hidden)))
+        node.wait_status("web", "Running")
+        node.wait(lambda: "said" in node.logs("web"), "the log")
+        log = "/pods/default/web/log/main"
+        assert answer(node, log)[0] == 401
+        assert answer(node, log, "-H", "Authorization: Bearer wrong")[0] == 401
+        assert answer(node, log, "-H", f"Authorization: Bearer {TOKEN}") == (200, "said in confidence\n")
+        assert answer(node, log, "-u", f"me:{TOKEN}") == (200, "said in confidence\n")
+        assert answer(node, "/pods/default/web/log/none", "-u", f"me:{TOKEN}")[0] == 400
+        assert answer(node, "/pods/default/none/log/main", "-u", f"me:{TOKEN}")[0] == 404
+        assert 'href="/pods/default/web/log/main"' in answer(node, "/pods/default/web")[1]
+        rebound = ("-H", "Host: evil.example:10255", "-u", f"me:{TOKEN}")
+        for page in ("/", "/metrics", "/stats/summary", log):
+            assert answer(node, page, *rebound)[0] == 421, "a stranger's name for the loopback address"
+        assert answer(node, "/", "-H", f"Host: {node.name}:10255")[0] == 200
+        token.write_text("another secret, of length")
+        assert answer(node, log, "-u", f"me:{TOKEN}")[0] == 401
+        pages = ("", "pods/default/web", "metrics", "metrics/state", "metrics/agent", "stats/summary", "sd")
+        for page in pages:
+            code, body = answer(node, f"/{page}")
+            assert code == 200
+            for word in ("confidence", "hunter2", "aHVudGVyMg", str(node.root)):
+                assert word not in body, (page, word)
+        for path in ("/api/v1/pods", "/kubelite/v1/usage", "/api/v1/namespaces/default/secrets"):
+            assert answer(node, path)[0] == 404, "the API is not on TCP"
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            for path in ("/", "/metrics", "/pods/default/web", log):
+                assert answer(node, path, "-X", method)[0] == 405

@@ -1,0 +1,60 @@
+"""Everything that is decided of a config.json before there is a process, in this process: thousands a second."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from runtime.cgroups import devices, open_cgroup, resources_v1, resources_v2
+from runtime.errors import RuntimeFault
+from runtime.oci import hooks, idmap, prepare
+from runtime.oci.cli import context, creating
+from runtime.security import rlimits
+
+CONTAINER = "container"  # as far as can be decided, it becomes one
+
+
+class Unclean(AssertionError):
+    """Neither a container nor one clean error."""
+
+
+def decide(path: Path) -> str:
+    """CONTAINER, or the sentence that refuses it. Raises Unclean."""
+    try:
+        _decide(str(path), str(path.parent))
+    except RuntimeFault as fault:
+        sentence = str(fault)
+        if not sentence or "\n" in sentence:
+            raise Unclean(f"the error is no sentence of one line: {sentence!r}") from fault
+        return sentence
+    except Exception as error:
+        raise Unclean(f"{type(error).__name__}: {error}") from error
+    return CONTAINER
+
+
+def _decide(path: str, bundle: str) -> None:
+    """In the order of `create`."""
+    _, spec = creating._read_spec(path)
+    loose: Any = spec
+    process, linux = spec["process"], spec.get("linux", {})
+    creating.check_console({}, terminal=bool(process.get("terminal")), foreground=False)
+    os.path.join(bundle, spec["root"]["path"])
+    cgroup = context.cgroup_path("fuzz", linux.get("cgroupsPath", ""))
+    prepare.plan(spec, bundle, None, cgroup, None)
+    hooks.parse(loose.get("hooks") or {})
+    prepare.hook_state(spec, "fuzz", bundle, "creating")
+    prepare.caps(process, in_user_namespace=False)
+    prepare.filter_of(linux)
+    open_cgroup(cgroup)
+    resources = linux.get("resources", {})
+    for plan in (resources_v1.plan, resources_v2.plan):
+        try:
+            plan(resources)
+        except RuntimeFault:
+            continue  # of this kind of cgroup alone
+    devices.resolve(resources.get("devices") or [])
+    prepare.from_spec(spec)
+    rlimits.parse(process.get("rlimits", []))
+    for entry in (linux.get("uidMappings", []), linux.get("gidMappings", [])):
+        idmap.lines(entry)

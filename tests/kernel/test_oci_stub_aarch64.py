@@ -1,0 +1,69 @@
+"""The stub of another machine, run by qemu-user: its code, its system call numbers, its ELF file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime.oci import stub
+from runtime.security.capabilities import CapSets
+
+QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+pytestmark = [pytest.mark.kernel, pytest.mark.skipif(QEMU is None, reason="needs qemu-user")]
+_EXECVE = 221
+
+
+def run(made: stub.Program, path: Path, *fds: int) -> subprocess.Popen[str]:
+    path.write_bytes(made.image())
+    path.chmod(0o755)
+    assert QEMU is not None
+    return subprocess.Popen([QEMU, str(path)], stdout=subprocess.PIPE, text=True, pass_fds=fds)
+
+
+def test_calls_in_order_until_execve(tmp_path: Path) -> None:
+    made = stub.Program("aarch64")
+    made.call("write", 1, b"first\n", 6)
+    made.call("write", 999, b"x", 1, optional=True)
+    made.call("execve", b"/bin/echo\0", made.vector([b"echo", b"then"]), made.vector([]))
+    child = run(made, tmp_path / "stub")
+    assert child.communicate(timeout=30)[0] == "first\nthen\n"
+    assert child.returncode == 0
+
+
+def test_what_fails_is_reported(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    made = stub.Program("aarch64")
+    made.report_to(write)
+    made.call("execve", b"/no/such/program\0", made.vector([b"x"]), made.vector([]))
+    child = run(made, tmp_path / "stub", write)
+    os.close(write)
+    assert child.wait(30) == 1
+    assert struct.unpack("=3q", os.read(read, 100)) == (0, 2, _EXECVE)
+    os.close(read)
+
+
+def test_waits_for_a_connection_and_reports_to_it(tmp_path: Path) -> None:
+    nothing = CapSets(0, 0, 0, 0, 0)
+    for program, report in ((b"/bin/true", b""), (b"/no/such", struct.pack("=3q", 0, 2, _EXECVE))):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(tmp_path / program.decode().replace("/", "-")))
+        listener.listen()
+        lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+        last = stub.Exec(program, [program], {b"A": b"1"}, nothing, None, filter_last=True)
+        made = stub.waiting(last, listener.fileno(), lock, "aarch64")
+        child = run(made, tmp_path / "stub", listener.fileno(), lock)
+        os.close(lock)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.3)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gate:
+            gate.settimeout(30)
+            gate.connect(listener.getsockname())
+            assert gate.recv(100) == report
+        assert child.wait(30) == int(bool(report))
+        listener.close()

@@ -1,0 +1,54 @@
+"""What callers of the command hand it: descriptors, numbers that are none, file names that are traps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import SpecError, StateError, SyscallError
+from runtime.oci import spec_linux
+from runtime.oci.cli import creating, lifecycle, processes
+from runtime.oci.cli.options import UsageError
+
+
+@pytest.mark.parametrize("text", ["²", "", "-", "+9", "SIG_DFL", "SIGRTMIN+²", "65", "9 "])
+def test_what_is_no_signal_is_one_error(text: str) -> None:
+    with pytest.raises(StateError, match="unknown signal"):
+        lifecycle.parse_signal(text)
+
+
+@pytest.mark.parametrize("flags", [{"user": "²"}, {"user": "1:²"}, {"additional-gids": ["²"]}])
+def test_what_is_no_user_is_one_error(flags: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="numbers are wanted"):
+        processes._user({}, flags)
+
+
+@pytest.mark.parametrize("text", ["²", "0-²", "٣", "1-", "-1", "a"])
+def test_what_is_no_list_of_numbers_is_one_error(text: str) -> None:
+    with pytest.raises(SpecError, match="is no list of numbers"):
+        spec_linux.number_set(text, "linux.resources.cpu.cpus")
+
+
+def test_what_is_no_count_of_descriptors_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "²")
+    spec: dict[str, Any] = {"process": {}}
+    assert creating.preserved({}, spec) == 0
+    assert spec == {"process": {}}
+
+
+def test_a_pid_file_goes_through_no_link(tmp_path: Path) -> None:
+    """Its draft has a name that can be known, in a directory that may be others' too."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f".pid.{os.getpid()}").symlink_to(victim)
+    with pytest.raises(SyscallError, match="pid file"):
+        creating.write_pid_file(str(tmp_path / "pid"), 7)
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "pid").exists()
+    (tmp_path / f".pid.{os.getpid()}").unlink()
+    (tmp_path / "pid").symlink_to(victim)
+    creating.write_pid_file(str(tmp_path / "pid"), 7)
+    assert (victim.read_text(), (tmp_path / "pid").read_text()) == ("precious", "7")

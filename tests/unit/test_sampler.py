@@ -1,0 +1,117 @@
+"""Which cgroups a look at the node reads, over files that stand for the kernel's."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kubelite.telemetry import sampler as samplers
+from kubelite.telemetry.sampler import Sample, Sampler
+from kubelite.telemetry.targets import Target, Targets
+from runtime.cgroups.reader import V2, Reader
+
+QUIET = {
+    "cpu.stat": "usage_usec 10\n",
+    "memory.current": "1000\n",
+    "memory.stat": "inactive_file 100\n",
+    "memory.peak": "1000\n",
+    "pids.current": "1\n",
+    "io.pressure": "some total=5\n",
+    "memory.max": "max\n",
+}
+
+
+@dataclass
+class Group:
+    place: Path
+
+    def reader(self) -> Reader:
+        return Reader(str(self.place), {name: str(self.place / name) for name in QUIET}, V2)
+
+    def pids(self, recursive: bool = True) -> list[int]:
+        assert not recursive
+        return []
+
+    def directory(self, _controller: str) -> str:
+        return str(self.place)
+
+
+class Node:
+    """Pods by their containers' names, each a directory."""
+
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, **pods: str) -> None:
+        self.base, self.now = base, 1000.0
+        places = [base / pod for pod in pods] + [base / pod / c for pod, names in pods.items() for c in names]
+        for place in places:
+            place.mkdir()
+            for name, text in QUIET.items():
+                (place / name).write_text(text)
+        monkeypatch.setattr(samplers, "open_cgroup", lambda path: Group(Path(path)))
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        targets = Targets(
+            tuple(Target(str(base / p / c), "ns", p, p, c) for p, names in pods.items() for c in names),
+            tuple(Target(str(base / p), "ns", p, p) for p in pods),
+            (),
+            (),
+        )
+        self.sampler = Sampler(lambda: targets, descriptors=10_000)
+
+    def write(self, place: str, name: str, text: str) -> None:
+        (self.base / place / name).write_text(text)
+
+    def look(self) -> dict[str, Sample]:
+        self.now += 10.0
+        found = self.sampler.sample()
+        return {s.target.cgroup.removeprefix(f"{self.base}/"): s for s in (*found.pods, *found.containers)}
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    made = Node(tmp_path, monkeypatch, one="a", two="ab")
+    made.look()
+    made.look()
+    return made
+
+
+def test_what_did_not_change_is_the_same_object(node: Node) -> None:
+    first, second = node.look(), node.look()
+    assert [second[place] is first[place] for place in ("one/a", "two/a", "two/b")] == [True] * 3
+
+
+def test_the_only_container_of_a_pod_that_did_nothing_did_nothing(node: Node) -> None:
+    node.write("one/a", "memory.stat", "inactive_file 300\n")  # which the kernel would count in the pod, too
+    node.write(
+        "two/a", "memory.stat", "inactive_file 300\n"
+    )  # and here another may have lost what this one got
+    seen = node.look()
+    assert (seen["one/a"].stats.memory.working_set, seen["two/a"].stats.memory.working_set) == (900, 700)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("cpu.stat", "usage_usec 11\n"), ("memory.stat", "inactive_file 300\n")]
+)
+def test_it_is_read_when_anything_of_its_pod_moved(node: Node, name: str, text: str) -> None:
+    for place in ("one", "one/a"):
+        node.write(place, name, text)
+    node.write("one/a", "memory.stat", "inactive_file 300\n")
+    assert node.look()["one/a"].stats.memory.working_set == 700
+
+
+def test_it_is_read_until_all_that_it_did_is_counted(node: Node) -> None:
+    for place in ("one", "one/a"):
+        node.write(place, "cpu.stat", "usage_usec 11\n")
+    node.look()
+    for place in ("one", "one/a"):
+        node.write(place, "memory.peak", "2000\n")
+    seen = node.look()
+    assert [seen[place].stats.memory.max_usage for place in ("one", "one/a")] == [2000, 2000]
+
+
+def test_limits_that_somebody_wrote_are_seen_in_the_end(node: Node) -> None:
+    for place in ("one", "one/a"):
+        node.write(place, "memory.max", "5000\n")
+    node.now += samplers.SPEC_AGE
+    assert node.look()["one/a"].stats.memory.limit == 5000

@@ -1,0 +1,342 @@
+"""Placing a pod on this node: a row for each filter of the scheduler and each of kubelet's refusals, in their words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kubelite.node.ledger import Claim, Ledger, Port, claim_of
+from kubelite.node.scheduling import (
+    PLACED,
+    NodeFacts,
+    Taint,
+    evicted_at,
+    matches_node,
+    place,
+    taint_text,
+    tolerates,
+)
+from manifests.core import Pod, Toleration
+
+NODE = NodeFacts(
+    "here",
+    labels={"kubernetes.io/hostname": "here", "disk": "ssd", "cores": "8"},
+    allocatable={
+        "cpu": 4000,
+        "memory": 8 << 30,
+        "ephemeral-storage": 100 << 30,
+        "pods": 10,
+        "hugepages-2Mi": 0,
+    },
+)
+HELPLESS = ". preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+NO_VICTIMS = ". preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+
+
+def pod(name: str = "web", *, labels: dict[str, str] | None = None, **spec: Any) -> Pod:
+    meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "labels": labels or {"app": name}}
+    return Pod.parse({"metadata": meta, "spec": {"containers": [{"name": "c", "image": "i"}], **spec}})
+
+
+def asking(name: str = "web", **requests: str) -> Pod:
+    named = {key.replace("_", "-"): value for key, value in requests.items()}
+    return pod(name, containers=[{"name": "c", "image": "i", "resources": {"requests": named}}])
+
+
+def with_port(name: str, number: int, **port: Any) -> Pod:
+    ports = [{"containerPort": 80, "hostPort": number, **port}]
+    return pod(name, containers=[{"name": "c", "image": "i", "ports": ports}])
+
+
+def ledger(*pods: Pod) -> Ledger:
+    made = Ledger()
+    for one in pods:
+        made.enter(claim_of(one))
+    return made
+
+
+def said(one: Pod, node: NodeFacts = NODE, *others: Pod) -> str:
+    found = place(one, claim_of(one), node, ledger(*others))
+    assert not found.rejected
+    return found.message.removeprefix("0/1 nodes are available: 1 ")
+
+
+def node_terms(*expressions: dict[str, Any]) -> dict[str, Any]:
+    terms = [{"matchExpressions": [e]} for e in expressions]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {"nodeAffinity": required}
+
+
+def term(app: str, key: str = "kubernetes.io/hostname", **more: Any) -> dict[str, Any]:
+    return {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key, **more}
+
+
+def near(*terms: dict[str, Any], kind: str = "podAffinity") -> dict[str, Any]:
+    return {kind: {"requiredDuringSchedulingIgnoredDuringExecution": list(terms)}}
+
+
+SELECTOR = f"node(s) didn't match Pod's node affinity/selector{HELPLESS}"
+SPREAD = "node(s) didn't match pod topology spread constraints"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({}, ""),
+        ({"nodeSelector": {"disk": "ssd"}}, ""),
+        ({"nodeSelector": {"disk": "hdd"}}, SELECTOR),
+        ({"nodeName": "there"}, f"node(s) didn't match the requested node name{HELPLESS}"),
+        ({"nodeName": "here"}, ""),
+        ({"affinity": node_terms({"key": "disk", "operator": "In", "values": ["hdd", "ssd"]})}, ""),
+        ({"affinity": node_terms({"key": "disk", "operator": "NotIn", "values": ["ssd"]})}, SELECTOR),
+        ({"affinity": node_terms({"key": "gpu", "operator": "Exists"})}, SELECTOR),
+        ({"affinity": node_terms({"key": "gpu", "operator": "DoesNotExist"})}, ""),
+        ({"affinity": node_terms({"key": "cores", "operator": "Gt", "values": ["4"]})}, ""),
+        ({"affinity": node_terms({"key": "cores", "operator": "Lt", "values": ["4"]})}, SELECTOR),
+        (  # terms are alternatives
+            {
+                "affinity": node_terms(
+                    {"key": "gpu", "operator": "Exists"}, {"key": "disk", "operator": "Exists"}
+                )
+            },
+            "",
+        ),
+        ({"affinity": near(term("db"))}, f"node(s) didn't match pod affinity rules{HELPLESS}"),
+        ({"affinity": near(term("web"))}, ""),  # the first of its own group
+        ({"affinity": near(term("web", "zone"))}, f"node(s) didn't match pod affinity rules{HELPLESS}"),
+        ({"affinity": near(term("db"), kind="podAntiAffinity")}, ""),
+        (
+            {
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+                ]
+            },
+            f"{SPREAD} (missing required label){HELPLESS}",
+        ),
+        (
+            {
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+                ]
+            },
+            "",
+        ),
+        ({"schedulingGates": [{"name": "later"}]}, "Scheduling is blocked due to non-empty scheduling gates"),
+    ],
+)
+def test_the_schedulers_words(spec: dict[str, Any], words: str) -> None:
+    assert said(pod(**spec)) == words
+
+
+def test_preferences_never_keep_a_pod_away() -> None:
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    wish = {"weight": 1, "preference": {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}}
+    other = {"weight": 1, "podAffinityTerm": term("db")}
+    affinity = {"nodeAffinity": {preferred: [wish]}, "podAffinity": {preferred: [other]}}
+    assert said(pod(affinity=affinity)) == ""
+
+
+def test_a_term_by_the_nodes_name() -> None:
+    fields = [{"key": "metadata.name", "operator": "In", "values": ["there"]}]
+    required = {"nodeSelectorTerms": [{"matchFields": fields}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    assert not matches_node(pod(affinity=affinity), NODE)
+    assert matches_node(pod(affinity=affinity), replace(NODE, name="there"))
+
+
+def test_pods_that_attract_and_repel() -> None:
+    db, other = pod("db"), pod("other")
+    wants = pod(affinity=near(term("db")))
+    assert said(wants, NODE, db) == ""
+    assert said(wants, NODE, other) == f"node(s) didn't match pod affinity rules{HELPLESS}"
+    hates = pod(affinity=near(term("db"), kind="podAntiAffinity"))
+    assert said(hates, NODE, db) == f"node(s) didn't match pod anti-affinity rules{NO_VICTIMS}"
+    assert said(hates, NODE, other) == ""
+    assert said(db, NODE, hates) == f"node(s) didn't satisfy existing pods anti-affinity rules{NO_VICTIMS}"
+    elsewhere = pod(affinity=near(term("db", namespaces=["prod"]), kind="podAntiAffinity"))
+    assert said(elsewhere, NODE, db) == ""
+    named = term("db", namespaceSelector={"matchLabels": {"kubernetes.io/metadata.name": "default"}})
+    assert said(pod(affinity=near(named)), NODE, db) == ""
+    keyed = near(term("db", matchLabelKeys=["version"]), kind="podAntiAffinity")
+    labels = {"app": "web", "version": "2"}
+    assert said(pod(labels=labels, affinity=keyed), NODE, db) == ""
+    assert (
+        said(pod(labels=labels, affinity=keyed), NODE, pod("db", labels={"app": "db", "version": "2"})) != ""
+    )
+
+
+def test_domains_that_are_missing_count_as_empty() -> None:
+    constraint = {
+        "maxSkew": 1,
+        "minDomains": 2,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }
+    first, second = (
+        pod(name, labels={"app": "web"}, topologySpreadConstraints=[constraint]) for name in ("a", "b")
+    )
+    assert said(first) == ""
+    assert said(second, NODE, first) == f"{SPREAD}{NO_VICTIMS}"
+
+
+@pytest.mark.parametrize(
+    ("toleration", "taint", "tolerated"),
+    [
+        ({"operator": "Exists"}, Taint("a", "b", "NoExecute"), True),
+        ({"key": "a", "operator": "Exists"}, Taint("a", "b"), True),
+        ({"key": "a", "operator": "Exists", "effect": "NoExecute"}, Taint("a", "b"), False),
+        ({"key": "a", "value": "b"}, Taint("a", "b"), True),
+        ({"key": "a", "value": "c"}, Taint("a", "b"), False),
+        ({"key": "x", "value": "b"}, Taint("a", "b"), False),
+        ({"key": "a", "operator": "Gt", "value": "5"}, Taint("a", "9"), True),
+        ({"key": "a", "operator": "Lt", "value": "5"}, Taint("a", "9"), False),
+        ({"key": "a", "operator": "Gt", "value": "5"}, Taint("a", "many"), False),
+    ],
+)
+def test_tolerations(toleration: dict[str, Any], taint: Taint, *, tolerated: bool) -> None:
+    assert tolerates(Toleration.parse(toleration), taint) is tolerated
+
+
+def test_taints_keep_pods_away() -> None:
+    tainted = replace(NODE, taints=(Taint("team", "blue"),))
+    words = f"node(s) had untolerated taint(s){HELPLESS} The taint is team=blue:NoSchedule."
+    assert said(pod(), tainted) == words
+    assert said(pod(tolerations=[{"key": "team", "operator": "Exists"}]), tainted) == ""
+    assert said(pod(), replace(NODE, taints=(Taint("team", "blue", "PreferNoSchedule"),))) == ""
+    cordoned = replace(NODE, unschedulable=True)
+    assert said(pod(), cordoned) == f"node(s) were unschedulable{HELPLESS}"
+    everything = [{"operator": "Exists"}]
+    assert said(pod(tolerations=everything), cordoned) == ""
+    assert taint_text(Taint("a", "", "NoExecute")) == "a:NoExecute"
+
+
+def test_who_is_driven_away_and_when() -> None:
+    taint = Taint("fire", "", "NoExecute", added=100.0)
+    patient = {"key": "fire", "operator": "Exists", "effect": "NoExecute"}
+    assert evicted_at(pod(), [taint]) == (100.0, taint)
+    assert evicted_at(pod(), [Taint("fire", "", "NoSchedule")]) is None
+    assert evicted_at(pod(tolerations=[patient]), [taint]) is None
+    assert evicted_at(pod(tolerations=[{**patient, "tolerationSeconds": 30}]), [taint]) == (130.0, taint)
+    both = [{**patient, "tolerationSeconds": 30}, {**patient, "tolerationSeconds": 5}]
+    assert evicted_at(pod(tolerations=both), [taint]) == (105.0, taint)
+
+
+# -- room ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("requests", "reason", "numbers"),
+    [
+        ({"cpu": "3"}, "OutOfcpu", "cpu, requested: 3000, used: 2000, capacity: 4000"),
+        (
+            {"memory": "7Gi"},
+            "OutOfmemory",
+            f"memory, requested: {7 << 30}, used: {2 << 30}, capacity: {8 << 30}",
+        ),
+        (
+            {"ephemeral_storage": "101Gi"},
+            "OutOfephemeral-storage",
+            f"ephemeral-storage, requested: {101 << 30}, used: 0, capacity: {100 << 30}",
+        ),
+        (
+            {"hugepages_2Mi": "2Mi"},
+            "OutOfhugepages-2Mi",
+            f"hugepages-2Mi, requested: {2 << 20}, used: 0, capacity: 0",
+        ),
+    ],
+)
+def test_a_full_node_refuses_with_numbers(requests: dict[str, str], reason: str, numbers: str) -> None:
+    one, other = asking(**requests), asking("db", cpu="2", memory="2Gi")
+    found = place(one, claim_of(one), NODE, ledger(other))
+    assert (found.reason, found.rejected) == (reason, True)
+    assert found.message == f"Pod was rejected: Node didn't have enough resource: {numbers}"
+
+
+def test_too_many_pods() -> None:
+    others = [pod(f"p{n}") for n in range(10)]
+    found = place(pod(), claim_of(pod()), NODE, ledger(*others))
+    assert (
+        found.message.endswith("pods, requested: 1, used: 10, capacity: 10") and found.reason == "OutOfpods"
+    )
+
+
+def test_what_fits_and_what_nobody_counts() -> None:
+    other = asking("db", cpu="2", memory="2Gi")
+    for one in (asking(cpu="2", memory="6Gi"), pod(), asking(**{"example.com/gpu": "1"})):
+        assert place(one, claim_of(one), NODE, ledger(other)) == PLACED
+    missing = asking(hugepages_1Gi="1Gi")
+    assert said(missing) == f"Insufficient hugepages-1Gi{NO_VICTIMS}"
+
+
+def test_a_pod_waits_for_those_that_are_going() -> None:
+    """What replaces a pod is not refused for the room that the old one has until it has ended."""
+    one, other = asking(cpu="3"), asking("db", cpu="2")
+    leaving = replace(claim_of(other), ending=True)
+    book = Ledger()
+    book.enter(leaving)
+    found = place(one, claim_of(one), NODE, book)
+    assert not found.rejected and "Insufficient cpu" in found.message
+    assert found.message.endswith("There will be room when pods that are ending have gone.")
+    assert book.strike(leaving.uid) and place(one, claim_of(one), NODE, book) == PLACED
+
+
+def test_requests_of_a_whole_pod() -> None:
+    def c(name: str, cpu: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "image": "i", "resources": {"requests": {"cpu": cpu}}, **more}
+
+    inits = [c("side", "1", restartPolicy="Always"), c("big", "3")]
+    assert claim_of(pod(containers=[c("a", "1"), c("b", "1")], initContainers=inits)).requests == {
+        "cpu": 4000
+    }
+    overhead = pod(containers=[c("a", "1")], overhead={"cpu": "250m", "memory": "10Mi"})
+    assert claim_of(overhead).requests == {"cpu": 1250, "memory": 10 << 20}
+    whole = pod(containers=[c("a", "1")], resources={"requests": {"cpu": "2"}})
+    assert claim_of(whole).requests == {"cpu": 2000}
+    limited = pod(containers=[{"name": "a", "image": "i", "resources": {"limits": {"memory": "1Gi"}}}])
+    assert claim_of(limited).requests == {"memory": 1 << 30}
+
+
+# -- ports --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "conflict"),
+    [
+        ({}, {}, True),
+        ({"protocol": "UDP"}, {}, False),
+        ({"hostIP": "127.0.0.1"}, {}, True),
+        ({"hostIP": "127.0.0.1"}, {"hostIP": "0.0.0.0"}, True),
+        ({"hostIP": "127.0.0.1"}, {"hostIP": "127.0.0.2"}, False),
+        ({"hostIP": "127.0.0.1"}, {"hostIP": "127.0.0.1"}, True),
+    ],
+)
+def test_ports_of_the_host(mine: dict[str, Any], theirs: dict[str, Any], *, conflict: bool) -> None:
+    one, other = with_port("web", 8080, **mine), with_port("db", 8080, **theirs)
+    words = said(one, NODE, other)
+    assert ("node(s) didn't have free ports for the requested pod ports" in words) is conflict
+    assert ("is taken by pod default/db" in words) is conflict
+
+
+def test_a_host_network_pod_has_its_container_ports() -> None:
+    one = pod(hostNetwork=True, containers=[{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}])
+    assert claim_of(one).ports == (Port(80),)
+
+
+def test_the_ledger_adds_up_again_after_anything() -> None:
+    book, one = Ledger(), claim_of(with_port("web", 80))
+    book.enter(replace(one, requests={"cpu": 5}))
+    book.enter(replace(one, requests={"cpu": 7}, ending=True))
+    assert book.used("cpu") == book.used("cpu", ending=True) == 7
+    assert book.used("cpu", but=one.uid) == book.used("pods", but=one.uid) == 0
+    assert book.holder(Port(80)) is not None and book.holder(Port(80), but=one.uid) is None
+    assert book.strike(one.uid) and not book.strike(one.uid)
+    assert (book.used("cpu"), book.used("pods"), book.holder(Port(80))) == (0, 0, None)
+
+
+def test_an_empty_claim_is_a_pod_all_the_same() -> None:
+    book = Ledger()
+    book.enter(Claim("u", "default", "web"))
+    assert book.used("pods") == 1
