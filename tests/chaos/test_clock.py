@@ -40,6 +40,6 @@ def test_a_clock_that_is_set(tmp_path: Path, images: Path, step: float) -> None:
         machine.wait(lambda: "ready" in machine.logs("stubborn"), "it to run")
         (machine.manifests / "stubborn.yaml").unlink()
         machine.step_clock(-step)
-        machine.wait_gone("stubborn", timeout=8)
+        machine.wait_gone("stubborn", timeout=20)
         (machine.manifests / "b.yaml").unlink()
-        machine.wait_gone("b", timeout=8)
+        machine.wait_gone("b", timeout=20)

@@ -106,7 +106,7 @@ def test_environment(node: Node) -> None:
     node.wait_status("missing", "CreateContainerConfigError")
     assert 'configmap "later" not found' in node.cli("describe", "pod", "missing").out
     node.apply("later.yaml", manifest("ConfigMap", "later", data={"k": "v"}))
-    node.wait_status("missing", "Running", timeout=5)
+    node.wait_status("missing", "Running", timeout=15)
 
 
 @pytest.mark.either_cgroup
@@ -151,7 +151,7 @@ def test_configmap_secret_and_downward_volumes(node: Node) -> None:
     failed = node.events("FailedMount")
     assert failed[0]["message"] == 'MountVolume.SetUp failed for volume "waits" : configmap "later" not found'
     node.apply("later.yaml", manifest("ConfigMap", "later", data={"k": "v"}))
-    node.wait_status("w", "Running", timeout=5)
+    node.wait_status("w", "Running", timeout=15)
 
 
 @pytest.mark.either_cgroup

@@ -72,7 +72,7 @@ def test_a_pulled_image_runs_as_it_says(registry: Registry) -> None:
     kept = node.base / "kept.log"
     os.link(log, kept)
     path.unlink()
-    node.wait_gone("app", timeout=10)
+    node.wait_gone("app", timeout=20)
     assert "stopped by USR1" in kept.read_text(), "STOPSIGNAL ends it, long before the grace period"
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_pulled_says_why_and_comes_right_by_itself(registry: Regi
         f"docker-archive:{archive}:{HOST}/app:loaded",
     )
     node.cli("load", str(archive))
-    node.wait_status("loaded", "Running", timeout=3)  # nobody waits for the registry when the image is here
+    node.wait_status("loaded", "Running", timeout=8)  # nobody waits for the registry when the image is here
 
     forward = subprocess.Popen(node.in_netns("docker-registry", "serve", str(second_registry(registry))))
     try:

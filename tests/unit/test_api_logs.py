@@ -216,7 +216,7 @@ def test_follow_over_restart_and_rotation_until_the_pod_goes(tmp_path: Path) -> 
         with log.open("a") as file:
             file.write(lines("two"))
         assert await waits == "two\n"
-        assert time.monotonic() - began < 0.1  # woken, not polled
+        assert time.monotonic() - began < 2  # woken, not looked for every five seconds
 
         log.rename(f"{log}.20261124-143301")
         log.write_text(lines("three"))
