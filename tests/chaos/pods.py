@@ -6,6 +6,7 @@ sandbox; the product's own count has to agree.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
+from tests.patience import until
 
 _BEGIN = "exec 2>/dev/null; echo $CHAOS_GENERATION >> /data/starts-$CHAOS_CONTAINER; mkfifo /f || exit 9; exec 3<>/f; "
 #: Counts aloud for ever, a line every CHAOS_PACE seconds, with no process besides its own.
@@ -65,6 +67,14 @@ def starts(node: Node, uid: str, name: str) -> int:
         return len((volume(node, uid) / f"starts-{name}").read_text().splitlines())
     except FileNotFoundError:
         return 0
+
+
+def begun(node: Node, uid: str, name: str, least: int = 1) -> int:
+    """The same of a container that is said to run for the `least`th time: its execve(2) is done then, and its program's
+    first line may be still to come."""
+    with contextlib.suppress(AssertionError):  # then it is the caller's that fails, with fewer
+        until(lambda: starts(node, uid, name) >= least)
+    return starts(node, uid, name)
 
 
 def together(*manifests: str) -> str:

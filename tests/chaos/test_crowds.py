@@ -90,7 +90,8 @@ def test_a_manifest_rewritten_100_times_a_second(machine: Machine) -> None:
         assert _generations(machine) == [generation]
     assert len(uids) == 1, "it was one pod all the time"
     uid = uids.pop()
-    assert pods.starts(machine, uid, "main") == machine.container("p")["restartCount"] + 1
+    expected = machine.container("p")["restartCount"] + 1
+    assert pods.begun(machine, uid, "main", expected) == expected
     assert [one for one in lens.instances(machine) if one.pod == "other"] == other
 
 

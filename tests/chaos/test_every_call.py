@@ -75,10 +75,7 @@ def _check(machine: Machine, name: str, what: str, *, at_most: int = 0) -> None:
     for status in (*doc["status"]["initContainerStatuses"], *doc["status"]["containerStatuses"]):
         container, count = status["name"], status["restartCount"]
         assert count <= at_most, (what, doc["status"])
-        assert pods.starts(machine, uid, container) in (count, count + 1), what
-        if not at_most:  # runs, says the status: execve(2) is done, the program's own first line may not be
-            machine.wait(lambda one=container: pods.starts(machine, uid, one) > 0, what)  # type: ignore[misc]
-            assert pods.starts(machine, uid, container) == 1, what
+        assert pods.begun(machine, uid, container) in ((count, count + 1) if at_most else (1,)), what
         for attempt, lines in lens.log_lines(machine, name, uid, container).items():
             assert attempt <= count and lens.out_of_order(lines) == "", (what, attempt, lines)
 

@@ -36,7 +36,7 @@ def _check_once(machine: Machine, names: list[str]) -> None:
         uid = doc["metadata"]["uid"]
         for status in doc["status"]["containerStatuses"]:
             assert status["restartCount"] == 0, (name, doc["status"])
-            assert pods.starts(machine, uid, status["name"]) == 1, name
+            assert pods.begun(machine, uid, status["name"]) == 1, name
             logs = lens.log_lines(machine, name, uid, status["name"])
             assert list(logs) == [0] and lens.out_of_order(logs[0]) == "", (name, logs)
     assert sorted(lens.pods(machine)) == sorted(names)
@@ -90,7 +90,7 @@ def test_kill_9_of_shims_while_they_create(machine: Machine) -> None:
         uid = machine.pod(name)["metadata"]["uid"]
         count = machine.container(name)["restartCount"]
         assert count <= 1
-        assert pods.starts(machine, uid, "main") in (1, count + 1), "an instance that began is counted"
+        assert pods.begun(machine, uid, "main") in (1, count + 1), "an instance that began is counted"
         (machine.manifests / f"{name}.yaml").unlink()
         machine.wait(lambda: _nothing_left(machine), f"nothing to be left (turn {turn})")
     assert killed >= 6

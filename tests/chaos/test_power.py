@@ -50,7 +50,7 @@ def test_the_power_fails(machine: Machine, run_dir_stays: bool) -> None:
     assert after["always"]["metadata"]["uid"] == before["always"]
     for name, container in (("always", "main"), ("pair", "main"), ("pair", "side")):
         _restarted_once(machine, name, container)
-        assert pods.starts(machine, before[name], container) == 2, "its volume is on the disk"
+        assert pods.begun(machine, before[name], container, 2) == 2, "its volume is on the disk"
     assert machine.status_of("never") == "Completed"
     assert pods.starts(machine, before["never"], "main") == 1
     # K: a pod that is never to run again, and whose end nobody saw
