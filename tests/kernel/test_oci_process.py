@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from runtime.errors import CapabilityError, SpecError, StartError
 from runtime.oci.container import Stdio
 from runtime.security import capabilities, seccomp
 from tests.kernel.conftest import Engine, mount
+from tests.patience import until
 
 pytestmark = pytest.mark.kernel
 
@@ -269,11 +269,7 @@ def test_cgroup_is_joined_and_is_the_root_of_its_view(oci: Engine) -> None:
     container = oci.start(oci.spec("sh", "-c", "cat /proc/self/cgroup; exec sleep 60"))
     with open(f"/proc/{container.pid}/cgroup", encoding="ascii") as file:
         assert all(line.rstrip("\n").endswith(f"{oci.cgroup}/c0") for line in file)
-    for _ in range(200):  # until `cat` has ended
-        if container.cgroup.pids() == [container.pid]:
-            break
-        time.sleep(0.01)
-    assert container.cgroup.pids() == [container.pid]
+    until(lambda: container.cgroup.pids() == [container.pid], "`cat` has ended")
     assert all(
         line.endswith(":/") for line in oci.exec(container, "cat", "/proc/self/cgroup").out.splitlines()
     )

@@ -137,7 +137,7 @@ def run(job: dict[str, Any]) -> int:
         "LANG": "C.UTF-8",
         "TERM": "dumb",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTEST_ADDOPTS": "-p no:cacheprovider",
+        "PYTEST_ADDOPTS": "-o cache_dir=/tmp/.pytest_cache",
         **job["env"],
     }
     console = raw_console("/dev/tty1")
