@@ -4,7 +4,8 @@ Hooks"; the points and what a failure means: runtime.md, "Lifecycle").
     prestart, createRuntime    the runtime's namespaces; mounts are made, the root is not pivoted yet
     createContainer            the container's namespaces, paths still the runtime's
     startContainer             the container's namespaces and root, before its program is executed
-    poststart, poststop        the runtime's namespaces; a failure is a warning
+    poststart                  the runtime's namespaces; a failure ends the container
+    poststop                   the runtime's namespaces; a failure is a warning
 
 Each gets the container's state as JSON on its stdin and what is in its `env`, nothing else. Where it has no `env` at
 all it gets ours, a startContainer hook that of the container's program (as runc and crun; the specification is silent).
@@ -78,7 +79,7 @@ def run_all(
 
 
 def warn_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> list[str]:
-    """All of them, whatever becomes of each: gives the failures as sentences (poststart, poststop)."""
+    """All of them, whatever becomes of each: gives the failures as sentences (poststop)."""
     warnings = []
     for number, hook in enumerate(hooks):
         try:

@@ -67,6 +67,13 @@ FLAGS: dict[str, int] = {
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
+# AUDIT_ARCH_* (linux/audit.h) of what libseccomp 2.6 learned and pyseccomp has no names for
+_NEWER_ARCHITECTURES: dict[str, int] = {
+    "LOONGARCH64": 0xC0000102,
+    "M68K": 0x00000004,
+    "SH": 0x4000002A,
+    "SHEB": 0x0000002A,
+}
 NEW_LISTENER = 8
 _TSYNC_ESRCH = 16  # with TSYNC and a listener: an error by its number, for the result is a descriptor
 
@@ -182,7 +189,8 @@ def architectures() -> list[str]:
         import pyseccomp
     except (ImportError, RuntimeError):
         return []
-    return [f"SCMP_ARCH_{name}" for name in vars(pyseccomp.Arch) if name.isupper() and name != "NATIVE"]
+    known = [name for name in vars(pyseccomp.Arch) if name.isupper() and name != "NATIVE"]
+    return [f"SCMP_ARCH_{name}" for name in (*known, *_NEWER_ARCHITECTURES)]
 
 
 def install(bpf: bytes, flags: int = 0) -> int:
@@ -197,12 +205,12 @@ def install(bpf: bytes, flags: int = 0) -> int:
 
 
 def _key(profile: Mapping[str, Any]) -> str:
-    text = json.dumps([_FORMAT, os.uname().machine, _library_version(), profile])
+    text = json.dumps([_FORMAT, os.uname().machine, library_version(), profile])
     return sha256(text.encode()).hexdigest()
 
 
 @cache
-def _library_version() -> str:
+def library_version() -> str:
     """libseccomp's version without pyseccomp (whose import looks the library up with a process): "" when absent."""
     try:
         library = ctypes.PyDLL("libseccomp.so.2", use_errno=True)
@@ -291,7 +299,8 @@ def _add_architectures(made: pyseccomp.SyscallFilter, names: Iterable[str]) -> l
 
     found = [pyseccomp.system_arch()]
     for name in names:
-        token = getattr(pyseccomp.Arch, name.removeprefix("SCMP_ARCH_"), None)
+        short = name.removeprefix("SCMP_ARCH_")
+        token = getattr(pyseccomp.Arch, short, None) or _NEWER_ARCHITECTURES.get(short)
         if token is None:
             raise SpecError(f"linux.seccomp.architectures: unknown {name!r}")
         if token in found:

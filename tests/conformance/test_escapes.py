@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import Bundle, Runtime
+from tests.conformance.conftest import Bundle, Runtime, left_below
 
 
 def fingerprint(path: str) -> str:
@@ -80,6 +80,38 @@ def test_proc_that_is_a_link(runtime: Runtime, bundle: Bundle) -> None:
     (bundle.rootfs / "proc").symlink_to("tmp")
     assert bundle.create("true", check=False).code != 0
     assert not any(runtime.root.iterdir())
+
+
+@pytest.mark.parametrize("target", ["tmp/fake", "/tmp/fake", "nowhere", "../proc/tmp", "/"])
+def test_cve_2023_28642_proc_is_a_link(runtime: Runtime, bundle: Bundle, target: str) -> None:
+    """Through a link the labels of AppArmor and SELinux, and all that is masked, would be of somewhere else."""
+    (bundle.rootfs / "proc").rmdir()
+    (bundle.rootfs / "proc").symlink_to(target)
+    (bundle.rootfs / "tmp/fake").mkdir()
+    bundle.mount("/tmp/fake", "tmpfs")
+    bundle.config["mounts"].insert(0, bundle.config["mounts"].pop())  # it is there when proc is mounted
+    done = bundle.create("true", check=False)
+    assert done.code != 0
+    assert "/proc" in done.err
+    assert left_below(runtime.root) == []
+
+
+def test_cve_2023_28642_a_false_proc(runtime: Runtime, bundle: Bundle) -> None:
+    """A /proc that the image made up: what the runtime writes to its own goes to the kernel's, and a label that the
+    kernel cannot give is no label."""
+    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] != "/proc"]
+    below = bundle.rootfs / "proc/self"
+    for name in ("oom_score_adj", "attr/exec", "attr/apparmor/exec", "attr/keycreate"):
+        (below / name).parent.mkdir(parents=True, exist_ok=True)
+        (below / name).write_text("false")
+    bundle.process["oomScoreAdj"] = 900
+    pid = bundle.start("sleep", "60")
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii") == "900\n"
+    assert {file.read_text() for file in below.rglob("*") if file.is_file()} == {"false"}
+    runtime("delete", "--force", bundle.id, check=True)
+    bundle.process["apparmorProfile"] = "klt-there-is-no-such"
+    assert bundle.create("true", check=False).code != 0
+    assert {file.read_text() for file in below.rglob("*") if file.is_file()} == {"false"}
 
 
 def test_a_mount_over_proc(bundle: Bundle, tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ def test_names_of_signals(runtime: Runtime, bundle: Bundle, name: str) -> None:
 
 def test_a_signal_that_is_none(runtime: Runtime, bundle: Bundle) -> None:
     pid = bundle.start("sleep", "60")
-    assert runtime("kill", bundle.id, "NOPE").code != 0
+    done = runtime("kill", bundle.id, "NOPE")
+    assert done.code != 0
+    assert "unknown signal" in done.err
     assert alive(pid)
 
 
@@ -172,6 +174,15 @@ def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime.status(bundle.id) == "running"
     until(lambda: (bundle.rootfs / "n").read_text() != seen)
     assert alive(pid)
+
+
+def test_pause_of_what_is_paused(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.start("sleep", "60")
+    runtime("pause", bundle.id, check=True)
+    done = runtime("pause", bundle.id)
+    assert done.code != 0
+    assert "paused" in done.err or "container not running" in done.err
+    assert runtime.status(bundle.id) == "paused"
 
 
 def test_resume_of_what_is_not_paused(runtime: Runtime, bundle: Bundle) -> None:
@@ -286,6 +297,13 @@ def test_features(runtime: Runtime) -> None:
     assert said["ociVersionMin"].startswith("1.")
     assert {"pid", "mount", "user", "cgroup"} <= set(said["linux"]["namespaces"])
     assert "ro" in said["mountOptions"]
+    assert "SCMP_ARCH_X86_64" in said["linux"]["seccomp"]["archs"]
+    assert said["annotations"]["io.github.seccomp.libseccomp.version"].startswith("2.")
+    if runtime.name == "kubelite-oci":  # runc 1.1 and crun 1.21 know the document of 1.1
+        filters = said["linux"]["seccomp"]
+        assert set(filters["supportedFlags"]) <= set(filters["knownFlags"])
+        # what a caller that passes others' annotations on is to leave out
+        assert "org.systemd.property." in said["potentiallyUnsafeConfigAnnotations"]
 
 
 def test_spec_makes_a_bundle(runtime: Runtime, tmp_path: Path) -> None:

@@ -177,6 +177,9 @@ def test_statistics(runtime: Runtime, bundle: Bundle) -> None:
     event = json.loads(runtime("events", "--stats", bundle.id, check=True).out)
     assert (event["type"], event["id"]) == ("stats", bundle.id)
     assert event["data"]["pids"]["current"] == 1
+    assert set(event["data"]) >= {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb"}
+    assert event["data"]["intel_rdt"] == {}
+    assert event["data"]["network_interfaces"] is None
     memory, cpu = event["data"]["memory"], event["data"]["cpu"]["usage"]
     assert memory["usage"]["usage"] > 0
     assert memory["raw"]["pgfault"] > 0

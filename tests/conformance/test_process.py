@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,29 @@ def test_pidfd_through_a_socket(runtime: Runtime, bundle: Bundle, tmp_path: Path
     assert pid in json.loads(runtime("ps", "--format", "json", bundle.id, check=True).out)
     os.close(pidfd)
     os.close(other)
+
+
+IN_THE_BACKGROUND = """
+import os, pty, sys
+code = os.waitstatus_to_exitcode(pty.spawn(["sh", "-c", 'timeout 60 "$@"; echo "code $?"', "sh", *sys.argv[1:]]))
+sys.exit(code)
+"""
+
+
+def test_terminal_of_a_caller_in_the_background(runtime: Runtime, bundle: Bundle) -> None:
+    """timeout(1) makes a process group of its own, which is in the background of its terminal: settings and output go
+    through all the same, and input is for those in the foreground."""
+    if runtime.name == "runc":
+        pytest.skip("others repeat a system call for ever: its own affair")
+    bundle.process["terminal"] = True
+    bundle.write("sh", "-c", "tty; stty size >/dev/null; echo hello")
+    command = runtime.command("run", "--bundle", str(bundle.path), bundle.id)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THE_BACKGROUND, *command],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert "hello" in done.stdout
+    assert "code 0" in done.stdout
 
 
 def test_terminal_without_a_console_socket(bundle: Bundle) -> None:

@@ -20,6 +20,11 @@ def test_what_is_no_signal_is_one_error(text: str) -> None:
         lifecycle.parse_signal(text)
 
 
+def test_a_signal_that_is_none_in_runcs_words() -> None:
+    with pytest.raises(StateError, match=r'^unknown signal "FOO"$'):
+        lifecycle.parse_signal("FOO")
+
+
 @pytest.mark.parametrize("flags", [{"user": "²"}, {"user": "1:²"}, {"additional-gids": ["²"]}])
 def test_what_is_no_user_is_one_error(flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="numbers are wanted"):

@@ -51,11 +51,7 @@ FIELDS: Final[list[tuple[str, str, str]]] = [
     ("hooks.createRuntime[]", "path, args, env, timeout", DONE),
     ("hooks.createContainer[]", "path, args, env, timeout", DONE),
     ("hooks.startContainer[]", "path, args, env, timeout", DONE),
-    (
-        "hooks.poststart[]",
-        "path, args, env, timeout",
-        "done; a failure is a warning (runc kills the container)",
-    ),
+    ("hooks.poststart[]", "path, args, env, timeout", "done; a failure ends the container"),
     ("hooks.poststop[]", "path, args, env, timeout", "done; a failure is a warning"),
     ("linux.namespaces[]", "type, path", "all eight, new or joined; a mount namespace by path is refused"),
     (

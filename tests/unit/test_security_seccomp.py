@@ -156,6 +156,24 @@ def test_unknown_names_are_skipped_and_unknown_actions_are_not() -> None:
 
 
 @needs_x86
+def test_architectures_that_pyseccomp_has_no_name_for() -> None:
+    """libseccomp 2.6 filters loongarch64 (AUDIT_ARCH_LOONGARCH64 of linux/audit.h); another byte order it cannot."""
+    assert "SCMP_ARCH_LOONGARCH64" in seccomp.architectures()
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_LOONGARCH64"],
+        "syscalls": [{"names": ["mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}],
+    }
+    if seccomp.library_version() < "2.6":
+        with pytest.raises(SpecError, match="SCMP_ARCH_LOONGARCH64 cannot be filtered here"):
+            seccomp.compile(profile)
+        return
+    assert verdict(seccomp.compile(profile), 34, arch=0xC0000102) == 0x0005000D
+    with pytest.raises(SpecError, match="SCMP_ARCH_M68K cannot be filtered here"):
+        seccomp.compile({**profile, "architectures": ["SCMP_ARCH_M68K"]})
+
+
+@needs_x86
 @pytest.mark.parametrize(
     ("op", "value", "two", "argument", "matches"),
     [

@@ -43,8 +43,12 @@ def features(_at: Context, _flags: Flags, _arguments: list[str]) -> int:
         "hooks": list(hooks.KINDS),
         "mountOptions": sorted(mounts.known()),
         "linux": linux,
-        "annotations": {"io.kubelite.oci.version": store.VERSION},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "annotations": {
+            "io.github.seccomp.libseccomp.version": seccomp.library_version(),
+            "io.kubelite.oci.version": store.VERSION,
+        },
+        # By prefix: properties of the container's own unit, whatever systemd lets them do (systemd.annotated)
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     }
     print(json.dumps(said, indent=4))
     return 0

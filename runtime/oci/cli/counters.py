@@ -5,10 +5,12 @@ runc's types.Stats (cgroups v1's words; on v2 what has a counterpart there). Not
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 from runtime.cgroups import Cgroup
-from runtime.cgroups.files import read_or
+from runtime.cgroups.files import keyed, read_or
 from runtime.oci.spec_linux import number_set
 
 _PARTS: Final = {
@@ -63,6 +65,81 @@ def of_cpuset(cgroup: Cgroup) -> dict[str, Any]:
     }
     numbers = {name: _number(f"{where}/cpuset.{name}") for name in _CPUSET}
     return {**found, **{name: number for name, number in numbers.items() if number is not None}}
+
+
+def of_huge_pages(cgroup: Cgroup) -> dict[str, Any]:
+    """By the size of a page (`2MB`): bytes that are reserved, where the kernel counts them, else used."""
+    where = cgroup.directory("hugetlb")
+    try:
+        names = os.listdir(where) if where else []
+    except FileNotFoundError:
+        names = []
+    found = {}
+    for size in sorted({name.split(".")[1] for name in names if name.startswith("hugetlb.")}):
+        kind = f"{where}/hugetlb.{size}.rsvd"
+        if not any(os.path.exists(f"{kind}.{file}") for file in ("usage_in_bytes", "current")):
+            kind = f"{where}/hugetlb.{size}"
+        if (current := _number(f"{kind}.current")) is not None:
+            failed = keyed(read_or(f"{where}/hugetlb.{size}.events")).get("max", 0)
+            found[size] = {"usage": current, "failcnt": failed}
+        else:
+            parts = {"usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
+            found[size] = {name: _number(f"{kind}.{file}") or 0 for name, file in parts.items()}
+    return found
+
+
+def of_pressure(cgroup: Cgroup, controller: str, resource: str) -> dict[str, Any]:
+    """`psi`, of v2, where the kernel counts it (accounting/psi.rst): averages in percent, `total` in microseconds."""
+    where = cgroup.directory(controller)
+    found: dict[str, dict[str, float | int]] = {}
+    for line in read_or(f"{where}/{resource}.pressure").splitlines() if where else []:
+        kind, *pairs = line.split()
+        values = dict(pair.split("=", 1) for pair in pairs)
+        found[kind] = {key: int(text) if key == "total" else float(text) for key, text in values.items()}
+    return {"psi": found} if found else {}
+
+
+_CLASS: Final = {
+    "l3_cache": ("L3", ("cbm_mask", "min_cbm_bits", "num_closids")),
+    "mem_bw": ("MB", ("bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids")),
+}
+_MONITORED: Final = {"mbm_stats": ("mbm_total_bytes", "mbm_local_bytes"), "cmt_stats": ("llc_occupancy",)}
+
+
+def of_class(wanted: Mapping[str, Any], container_id: str, root: str) -> dict[str, Any]:
+    """Of linux.intelRdt: what the hardware has, what everybody's class says and the container's, and what is monitored,
+    by NUMA node. `root`: where resctrl is mounted."""
+    group = f"{root}/{wanted.get('closID') or container_id}"
+    found: dict[str, Any] = {}
+    for name, (resource, files) in _CLASS.items():
+        info = f"{root}/info/{resource}"
+        if not os.path.isdir(info):
+            continue
+        texts = {file: read_or(f"{info}/{file}").strip() for file in files}
+        found[f"{name}_info"] = {
+            file: text if file == "cbm_mask" else int(text or 0) for file, text in texts.items()
+        }
+        found[f"{name}_schema_root"] = _schema(root, resource)
+        found[f"{name}_schema"] = _schema(group, resource)
+    features = read_or(f"{root}/info/L3_MON/mon_features").split()
+    monitor = f"{group}/mon_groups/{container_id}" if wanted.get("enableMonitoring") else group
+    nodes = _nodes(f"{monitor}/mon_data")
+    for name, files in _MONITORED.items():
+        if known := [file for file in files if file in features]:
+            found[name] = [{file: _number(f"{node}/{file}") or 0 for file in known} for node in nodes]
+    return found
+
+
+def _schema(group: str, resource: str) -> str:
+    lines = (line.strip() for line in read_or(f"{group}/schemata").splitlines())
+    return next((line for line in lines if line.startswith(f"{resource}:")), "")
+
+
+def _nodes(directory: str) -> list[str]:
+    try:
+        return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if name.startswith("mon_L3_")]
+    except FileNotFoundError:
+        return []
 
 
 def _number(path: str) -> int | None:

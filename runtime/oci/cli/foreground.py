@@ -14,8 +14,10 @@ from typing import Any, Final
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
 
-# What is ours to answer, or means something else to us than to it (runc: SIGCHLD, SIGURG of Go's scheduler)
-_NOT_FORWARDED: Final = frozenset(
+# What is ours to answer, or means something else to us than to it (runc: SIGCHLD, SIGURG of Go's scheduler). The
+# terminal's word that we are in its background is about our own reading.
+_JOB_CONTROL: Final = frozenset({signal.SIGTTIN, signal.SIGTTOU})
+_NOT_FORWARDED: Final = _JOB_CONTROL | frozenset(
     {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG}
 )
 _FORWARDED: Final = frozenset(range(1, 32)) - _NOT_FORWARDED
@@ -44,7 +46,7 @@ def attend(pid: int, pidfd: int, master: int = -1) -> int:
         while True:
             for fd, _ in poll.poll():
                 if fd == wakeup:
-                    _heard(os.read(wakeup, 64), pidfd, relay)
+                    _heard(os.read(wakeup, 64), pidfd, relay, poll)
                 elif relay is not None and fd != pidfd:
                     relay.move(fd, poll)
             _reap_orphans(pid)
@@ -72,7 +74,7 @@ def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
     undo.callback(os.close, read)
     undo.callback(os.close, write)
     for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and number not in (32, 33):
+        if number not in (signal.SIGKILL, signal.SIGSTOP, *_JOB_CONTROL) and number not in (32, 33):
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, lambda *_: None)
     previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -81,8 +83,10 @@ def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
     return read, pidfd
 
 
-def _heard(numbers: bytes, pidfd: int, relay: _Relay | None) -> None:
+def _heard(numbers: bytes, pidfd: int, relay: _Relay | None, poll: select.poll) -> None:
     for number in numbers:
+        if number == signal.SIGCONT and relay is not None:
+            relay.resume(poll)
         if number == signal.SIGWINCH and relay is not None:
             relay.resize()
         elif number not in _NOT_FORWARDED:
@@ -109,9 +113,11 @@ class _Relay:
 
         undo.callback(os.close, master)
         os.set_blocking(master, False)
-        self._tty = os.isatty(0)
+        self._tty, self._background = os.isatty(0), False
         if self._tty:
             before = termios.tcgetattr(0)
+            # In its background (`timeout` puts us there) the settings are still ours to change, and a read is EIO
+            signal.pthread_sigmask(signal.SIG_BLOCK, _JOB_CONTROL)
             undo.callback(termios.tcsetattr, 0, termios.TCSANOW, before)
             termios.tcsetattr(0, termios.TCSANOW, _raw(before))
             self.resize()
@@ -126,6 +132,12 @@ class _Relay:
         poll.register(0, select.POLLIN)
         poll.register(self.master, select.POLLIN)
 
+    def resume(self, poll: select.poll) -> None:
+        """What was typed while we were in the background was for somebody else; now we may be in the foreground."""
+        if self._background:
+            self._background = False
+            poll.register(0, select.POLLIN)
+
     def move(self, fd: int, poll: select.poll) -> None:
         source, sink = (0, self.master) if fd == 0 else (self.master, 1)
         try:
@@ -133,9 +145,9 @@ class _Relay:
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno != errno.EIO:  # the slave's last descriptor is closed
+            if error.errno != errno.EIO:  # the slave's last descriptor is closed, or we are in the background
                 raise
-            data = b""
+            data, self._background = b"", self._background or (fd == 0 and self._tty)
         if not data:
             poll.unregister(fd)
             return

@@ -10,13 +10,16 @@ import contextlib
 import os
 import socket
 from signal import SIGKILL
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from runtime.errors import CapabilityError, NotFoundError, RuntimeFault, StateError
+from runtime.errors import CapabilityError, NotFoundError, RuntimeFault, StartError, StateError
 from runtime.oci import ending
 from runtime.oci.cli import context, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import CREATED, PAUSED, RUNNING, STOPPED, Entry
+
+if TYPE_CHECKING:
+    from runtime.oci.hooks import Hook
 
 Flags = dict[str, Any]
 _START_SECONDS: Final = 60.0
@@ -31,7 +34,11 @@ def start(at: Context, _flags: Flags, arguments: list[str]) -> int:
     lock = entry.lock()
     try:
         _start(entry)
-        after_start(at, entry)
+        try:
+            after_start(at, entry)
+        except StartError:
+            remove(at, entry, force=True)
+            raise
     finally:
         os.close(lock)
     return 0
@@ -72,26 +79,40 @@ def _raise_start_error(entry: Entry, said: bytes) -> None:
 
 
 def after_start(at: Context, entry: Entry) -> None:
-    """poststart: a failure is a warning (runtime.md, Lifecycle, 9; as crun: runc kills the container)."""
-    if not os.path.exists(entry.path("config.json")):
-        return
-    _run_late_hooks(at, entry, "poststart", "running", pid=entry.pid)
+    """poststart. StartError from the first that fails, which is the last that runs: the caller then stops and destroys
+    the container (runtime.md, Lifecycle, 9, 12 and 13, as of 1.3; before it was a warning)."""
+    from_create = _late_hooks(at, entry, "poststart", "running", pid=entry.pid)
+    if from_create is not None:
+        from runtime.oci import hooks
+
+        hooks.run_all("poststart", *from_create)
 
 
-def _run_late_hooks(at: Context, entry: Entry, kind: str, status: str, pid: int = 0) -> None:
+def _after_stop(at: Context, entry: Entry) -> None:
+    """poststop: a failure is a warning, and the others run all the same (Lifecycle, 13)."""
+    from_create = _late_hooks(at, entry, "poststop", "stopped")
+    if from_create is not None:
+        from runtime.oci import hooks
+
+        for warning in hooks.warn_all("poststop", *from_create):
+            at.log.warning(warning)
+
+
+def _late_hooks(
+    at: Context, entry: Entry, kind: str, status: str, pid: int = 0
+) -> tuple[tuple[Hook, ...], dict[str, Any]] | None:
+    """The hooks of this kind and the state they get; None where config.json has none."""
     if b'"' + kind.encode() + b'"' not in _read_or(entry.path("config.json")):
-        return  # nearly always: not even parsed
+        return None  # nearly always: not even parsed
     from runtime.oci import hooks, prepare
 
     try:
         spec = entry.spec()
     except StateError as error:
         at.log.warning(f"no {kind} hooks were run: {error}")
-        return
+        return None
     steps = hooks.parse(spec.get("hooks") or {}).get(kind, ())
-    state = prepare.hook_state(spec, entry.id, entry.bundle, status, pid)
-    for warning in hooks.warn_all(kind, steps, state):
-        at.log.warning(warning)
+    return steps, prepare.hook_state(spec, entry.id, entry.bundle, status, pid)
 
 
 def _read_or(path: str) -> bytes:
@@ -155,16 +176,20 @@ def parse_signal(text: str) -> int:
         number = int(found) + (int(f"{plus}{offset}") if offset.isdecimal() else 0)
         if 0 < number <= 64 and (not plus or (base in ("SIGRTMIN", "SIGRTMAX") and offset.isdecimal())):
             return number
-    raise StateError(f"unknown signal {text!r}")
+    raise StateError(f"unknown signal {_quoted(text)}")
+
+
+def _quoted(text: str) -> str:
+    """As Go's %q, which callers of runc look for."""
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
 
 
 def pause(at: Context, _flags: Flags, arguments: list[str]) -> int:
     entry = store.load(at.root, arguments[0])
-    status = entry.status()
-    if status == PAUSED:
-        raise StateError("container already paused")
-    if status not in (RUNNING, CREATED):
-        raise StateError(f"container not running or created: {status}")
+    if entry.status() not in (RUNNING, CREATED):  # nor one that is paused already (runc, in these words)
+        raise StateError("container not running")
     entry.cgroup.freeze()
     return 0
 
@@ -215,7 +240,7 @@ def remove(at: Context, entry: Entry, *, force: bool) -> None:
             placing.stop(entry)
         except RuntimeFault as error:  # it is empty, and collected by systemd in the end
             at.log.warning(f"unit {entry.unit}: {error}")
-    _run_late_hooks(at, entry, "poststop", "stopped")
+    _after_stop(at, entry)
     with contextlib.suppress(FileNotFoundError):  # deleted by another at the same moment
         entry.remove()
 
