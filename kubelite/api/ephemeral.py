@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from kubelite.api import exec as exec_bridge
-from kubelite.api.errors import ApiError, bad_request, from_exception, not_found, status
+from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube import _flag, _pod, _size, node_of
 from kubelite.api.logs import container_status, pick_container
 from kubelite.api.resources import RESOURCES, complete
@@ -107,8 +107,7 @@ async def pod_attach(ws: WebSocket) -> None:
         if session.tty:
             await session.resize(_size(ws, "width"), _size(ws, "height"))
     except (ApiError, RuntimeFault) as error:
-        failure = from_exception(error)
-        await ws.send_denial_response(JSONResponse(status(failure), failure.code))
+        await exec_bridge.deny(ws, error)
     else:
         await ws.accept(subprotocol=protocol)
         await exec_bridge.serve(ws, session, protocol)

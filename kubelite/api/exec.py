@@ -14,6 +14,7 @@ import os
 from collections.abc import Awaitable
 from typing import Any
 
+from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kubelite.api.errors import from_exception, status
@@ -66,6 +67,12 @@ async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await session.close(kill=not ended.done() or ended.cancelled())
+
+
+async def deny(ws: WebSocket, error: Exception) -> None:
+    """What was asked for cannot be: an ordinary answer with a Status, in place of a WebSocket."""
+    failure = from_exception(error)
+    await ws.send_denial_response(JSONResponse(status(failure), failure.code))
 
 
 async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:

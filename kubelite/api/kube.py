@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 
 from kubelite.api import exec as exec_bridge
 from kubelite.api.durations import parse_time
-from kubelite.api.errors import ApiError, bad_request, from_exception, not_found, status
+from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.logfiles import LogQuery
 from kubelite.api.logs import container_status, open_log, pick_container
 from kubelite.api.node import NodeApi
@@ -274,8 +274,7 @@ async def pod_exec(ws: WebSocket) -> None:
         await ws.accept(subprotocol=protocol)
         await exec_bridge.refuse(ws, str(error), tty=_flag(ws, "tty"))
     except (ApiError, RuntimeFault) as error:
-        failure = from_exception(error)
-        await ws.send_denial_response(JSONResponse(status(failure), failure.code))
+        await exec_bridge.deny(ws, error)
     else:
         await ws.accept(subprotocol=protocol)
         await exec_bridge.serve(ws, session, protocol)

@@ -13,11 +13,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from runtime.images import tarstream
 from runtime.images.layers import OPAQUE_MARKER, WHITEOUT_PREFIX
 from runtime.images.lower import LowerView, is_opaque, is_whiteout
+from runtime.images.tarstream import Entry
 
 _BLOCK = 512
 _RECORD = 10240  # GNU tar's default; every reader takes it
@@ -33,22 +34,6 @@ _KINDS = {
     stat.S_IFBLK: tarstream.BLOCK_DEVICE,
     stat.S_IFIFO: tarstream.FIFO,
 }
-
-
-@dataclass(slots=True)
-class Member:
-    """One tar header's worth. Names are bytes, without a leading slash."""
-
-    name: bytes
-    kind: bytes
-    mode: int = 0
-    uid: int = 0
-    gid: int = 0
-    size: int = 0
-    mtime_ns: int = 0
-    link: bytes = b""
-    device: int = 0
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +52,11 @@ class TarWriter:
         self.size = 0
         self.entries = 0
 
-    def add(self, member: Member) -> None:
+    def add(self, member: Entry) -> None:
         """The header; a regular file's `size` bytes follow by `data`."""
         records = _pax_records(member)
         if records:
-            self.put(_header(Member(b"PaxHeaders/x", b"x", 0o644, size=len(records))))
+            self.put(_header(Entry(b"PaxHeaders/x", b"x", 0o644, size=len(records))))
             self.put(records + bytes(-len(records) % _BLOCK))
         self.put(_header(member))
         self.entries += 1
@@ -161,7 +146,7 @@ class _Walk:
         self._clamp(real, st)
         self._add(path + b"/", real, os.lstat(real))
         if self._change and is_opaque(real) and self._hides_something(path):
-            self._writer.add(Member(path + b"/" + OPAQUE_MARKER, tarstream.REGULAR, 0o644))
+            self._writer.add(Entry(path + b"/" + OPAQUE_MARKER, tarstream.REGULAR, 0o644))
 
     def _hides_something(self, path: bytes) -> bool:
         """overlayfs also marks directories opaque which hide nothing, to look for less."""
@@ -172,7 +157,7 @@ class _Walk:
         if is_whiteout(st):
             parent, _, name = path.rpartition(b"/")
             hidden = WHITEOUT_PREFIX + name
-            self._writer.add(Member(parent + b"/" + hidden if parent else hidden, tarstream.REGULAR, 0o644))
+            self._writer.add(Entry(parent + b"/" + hidden if parent else hidden, tarstream.REGULAR, 0o644))
             return
         if stat.S_ISSOCK(st.st_mode):
             return  # no tar has them; they mean nothing without their server
@@ -189,18 +174,18 @@ class _Walk:
     def _add(self, name: bytes, real: bytes, st: os.stat_result) -> None:
         mtime = st.st_mtime_ns if self._limit is None else min(st.st_mtime_ns, self._limit)
         kind = _KINDS[stat.S_IFMT(st.st_mode)]
-        member = Member(name, kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, 0, mtime)
+        member = Entry(name, kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, 0, mtime)
         if kind != tarstream.DIRECTORY and st.st_nlink > 1:
             first = self._links.setdefault((st.st_dev, st.st_ino), name)
             if first != name:
-                member.kind, member.link = tarstream.HARD_LINK, first
+                member.type, member.link = tarstream.HARD_LINK, first
                 self._writer.add(member)
                 return
         member.xattrs = _xattrs(real)
         if kind == tarstream.SYMLINK:
             member.link = os.readlink(real)
         elif kind in (tarstream.CHAR, tarstream.BLOCK_DEVICE):
-            member.device = st.st_rdev
+            member.major, member.minor = os.major(st.st_rdev), os.minor(st.st_rdev)
         if kind != tarstream.REGULAR:
             self._writer.add(member)
             return
@@ -228,10 +213,9 @@ def _xattrs(real: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def _header(member: Member) -> bytes:
+def _header(member: Entry) -> bytes:
     """POSIX.1-2001 ustar. What does not fit stands in the pax records before it."""
     name, prefix = _split_name(member.name)
-    device = (os.major(member.device), os.minor(member.device)) if member.device else (0, 0)
     fields = (
         name.ljust(100, b"\0"),
         b"%07o\0" % member.mode,
@@ -240,12 +224,12 @@ def _header(member: Member) -> bytes:
         b"%011o\0" % (member.size if member.size <= _SIZE_MAX else 0),
         b"%011o\0" % max(member.mtime_ns // 1_000_000_000, 0),
         b"        ",
-        member.kind,
+        member.type,
         member.link[:100].ljust(100, b"\0"),
         b"ustar\x0000",
         bytes(64),
-        b"%07o\0" % device[0],
-        b"%07o\0" % device[1],
+        b"%07o\0" % member.major,
+        b"%07o\0" % member.minor,
         prefix.ljust(155, b"\0"),
         bytes(12),
     )
@@ -268,7 +252,7 @@ def _fits(name: bytes) -> bool:
     return (prefix + b"/" + split if prefix else split) == name
 
 
-def _pax_records(member: Member) -> bytes:
+def _pax_records(member: Entry) -> bytes:
     records: list[tuple[bytes, bytes]] = []
     if not (_fits(member.name) and member.name.isascii()):
         records.append((b"path", member.name))

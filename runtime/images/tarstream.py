@@ -32,7 +32,8 @@ Write = Callable[[memoryview], None]
 
 @dataclass(slots=True)
 class Entry:
-    """One member. `size` is what its data takes in the archive, `real_size` the file's own (larger when sparse)."""
+    """One member, read or to be written. `size` is what its data takes in the archive, `real_size` the file's own,
+    larger when it is sparse."""
 
     name: bytes
     type: bytes

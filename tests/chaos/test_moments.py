@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos import lens, pods
 from tests.chaos.machine import Machine
+from tests.patience import SECONDS
 
 ROUNDS = 4
 AT_ONCE = 4
@@ -80,7 +81,7 @@ def test_kill_9_of_shims_while_they_create(machine: Machine) -> None:
     for turn in range(10):
         name = f"p{turn}"
         machine.apply(f"{name}.yaml", pods.manifest(name))
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + SECONDS
         while not (found := lens.shims(machine)):
             assert time.monotonic() < until, "no shim"
         time.sleep(rng.uniform(0.0, 0.02))
@@ -128,7 +129,7 @@ def test_kill_9_of_a_helper_while_the_daemon_starts(machine: Machine) -> None:
     for turn in range(5):
         machine.kill(signal.SIGKILL)
         machine.start(wait=False)
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + SECONDS
         while not (found := lens.children(machine)):
             assert time.monotonic() < until, "no helper"
         time.sleep(rng.uniform(0.0, 0.15))

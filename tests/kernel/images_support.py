@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.patience import SECONDS
+
 BUSYBOX = "/usr/bin/busybox"
 
 
@@ -162,20 +164,27 @@ class _TokenHandler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def token_server(directory: Path, lifetime: int = 300) -> Iterator[TokenServer]:
-    server = TokenServer(directory, lifetime)
+def serving(server: http.server.HTTPServer) -> Iterator[None]:
+    """It answers, from a thread of its own, as long as the block lasts."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
+@contextlib.contextmanager
+def token_server(directory: Path, lifetime: int = 300) -> Iterator[TokenServer]:
+    server = TokenServer(directory, lifetime)
+    with serving(server):
+        yield server
+
+
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SECONDS
     while True:
         try:
             urllib.request.urlopen(url, timeout=1).close()

@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import http.server
 import json
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from runtime.images.manifests import this_platform
+from tests.kernel.images_support import serving
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -83,11 +83,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def little_registry() -> Iterator[LittleRegistry]:
     server = LittleRegistry()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -229,7 +229,7 @@ class Node:
 
     def assert_clean(self) -> None:
         """Nothing is left: process, cgroup, run directory, mount."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + SECONDS
         while self.processes() and time.monotonic() < end:
             time.sleep(0.01)
         assert self.processes() == []

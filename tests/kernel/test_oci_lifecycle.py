@@ -123,10 +123,7 @@ def test_death_of_the_parent_ends_the_container(oci: Engine) -> None:
         assert alive(pid)
         os.kill(shim, signal.SIGKILL)
         os.waitpid(shim, 0)
-        deadline = time.monotonic() + 5
-        while alive(pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda pid=pid: not alive(pid), "its death")  # type: ignore[misc]
         open_cgroup(oci.cgroup).remove()
 
 
@@ -161,10 +158,8 @@ def test_user_namespace_with_mappings(oci: Engine) -> None:
     container = oci.start(spec)
     assert oci.exec(container, "id", "-u").out == "0\n"
     assert os.stat(f"/proc/{container.pid}").st_uid == 100000
-    deadline = time.monotonic() + 20
-    while not Path(f"/proc/{container.pid}/cmdline").read_bytes().startswith(b"sleep"):  # it has said all
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    cmdline = Path(f"/proc/{container.pid}/cmdline")
+    until(lambda: cmdline.read_bytes().startswith(b"sleep"), "it to have said all")
     container.kill(9)
     lines = oci.wait(container).out.splitlines()
     assert lines[0] == "0"

@@ -13,6 +13,7 @@ import pytest
 from runtime.oci import container as engine
 from runtime.shim import pause
 from tests.kernel.conftest import Engine, cannot_map_ids, mount
+from tests.patience import SECONDS
 
 BASE = 40 * 65536
 MAPS: list[Any] = [{"containerID": 0, "hostID": BASE, "size": 65536}]
@@ -112,7 +113,7 @@ def test_a_pause_has_nothing_that_who_shares_its_namespace_could_use(
 ) -> None:
     held = pause.start(processes=True)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + SECONDS
         while "Name:\tpause\n" not in (status := Path(f"/proc/{held.pid}/status").read_text()):
             assert time.monotonic() < until, status  # it gives itself its name once it is executed
         assert "CapPrm:\t0000000000000000" in status

@@ -21,6 +21,7 @@ from runtime.errors import RuntimeFault, StateError
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import ContainerRecord, SandboxConfig
 from tests.kernel.shim_kit import BUSYBOX, Node, Pod, node
+from tests.patience import SECONDS
 from tests.patience import until_async as until
 
 __all__ = ["node"]
@@ -95,7 +96,7 @@ def test_shim_killed_in_the_middle_of_its_birth(node: Node, delay: float, spare:
             (born,) = await until(lambda: [c for c in children(node.forkserver.pid) if c not in others])
         spawning = asyncio.ensure_future(node.forkserver.spawn(config))
         await asyncio.sleep(0)
-        end = time.monotonic() + 5
+        end = time.monotonic() + SECONDS
         while not spare and not (found := children(node.forkserver.pid)):
             assert time.monotonic() < end
         born = born if spare else found[0]

@@ -1,14 +1,27 @@
-"""A node for a story: what tests of the pod worker are told on."""
+"""A store, and a node for a story: what tests of the pod worker are told on."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from state.store import Store
 from tests.unit.worker_kit import Node
+
+# How long an example takes says something of the machine, nothing of the code.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store.open(str(tmp_path / "state.db"))
+    yield store
+    await store.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -42,13 +41,6 @@ def directory(tmp_path: Path) -> Path:
     path = tmp_path / "manifests"
     path.mkdir()
     return path
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store.open(str(tmp_path / "state.db"))
-    yield store
-    await store.close()
 
 
 @pytest.fixture

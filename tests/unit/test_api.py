@@ -18,6 +18,7 @@ from kubelite.api.kube import table_version
 from kubelite.api.selectors import matches_fields, parse_fields
 from kubelite.api.server import listen_unix, serving
 from runtime.errors import StateError
+from tests.patience import SECONDS
 from tests.patience import until_async as until
 from tests.unit.api_fake import FakeNode, event_doc, pod_doc
 
@@ -277,7 +278,7 @@ class Stream:
         self.status = 0
 
     async def event(self) -> Json:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while True:
                 line = await self.reader.readline()
                 if line.startswith(b"{"):
@@ -394,7 +395,7 @@ def test_watch_ends_after_its_time_and_marks_the_beginning(tmp_path: Path) -> No
                 bookmark = await stream.event()
                 assert bookmark["type"] == "BOOKMARK"
                 assert "k8s.io/initial-events-end" in bookmark["object"]["metadata"]["annotations"]
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(SECONDS):
                     while await stream.reader.readline() != b"0\r\n":  # the last chunk
                         assert not stream.reader.at_eof()
 

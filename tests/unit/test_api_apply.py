@@ -198,7 +198,7 @@ def _contents(files: dict[str, str]) -> dict[str, str]:
     st.booleans(),
     st.sets(st.sampled_from("abcde")),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_directory_says_what_was_there_and_what_was_applied(
     standing: dict[str, int], places: list[int], applied: dict[str, int], separator: bool, gone: set[str]
 ) -> None:

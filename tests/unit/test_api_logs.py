@@ -18,6 +18,7 @@ from kubelite.api import logfiles
 from kubelite.api.errors import ApiError
 from kubelite.api.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.logs import goes_on, open_log, pick_attempt, pick_container
+from tests.patience import SECONDS
 from tests.unit.api_fake import FakeNode, pod_doc
 
 Json = dict[str, Any]
@@ -193,7 +194,7 @@ def test_init_containers_are_not_started_again_after_success() -> None:
 
 
 async def _next(stream: AsyncGenerator[bytes, None]) -> str:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(SECONDS):
         return (await anext(stream)).decode()
 
 
@@ -269,7 +270,7 @@ _STEPS = st.lists(
 
 
 @given(_STEPS, st.integers(1, 50))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_is_written_and_renamed_is_read_once_and_in_order(
     steps: list[tuple[str, str, bool]], chunk: int
 ) -> None:

@@ -11,11 +11,12 @@ import pytest
 from runtime.build import config, graph, ignore, keys, lexer
 from runtime.build.config import State
 from runtime.build.copying import CopyError, parse_mode
-from runtime.build.diff import Member, TarWriter
+from runtime.build.diff import TarWriter
 from runtime.build.errors import BuildError
 from runtime.build.graph import Graph
 from runtime.build.output import Output
 from runtime.build.output import parse as parse_output
+from runtime.images.tarstream import Entry
 
 PLATFORM = {"TARGETPLATFORM": "linux/amd64", "TARGETARCH": "amd64"}
 
@@ -225,17 +226,17 @@ def test_chmod_that_is_none() -> None:
 @pytest.mark.parametrize(
     "member",
     [
-        Member(b"a", b"0", 0o4755, 1, 2, 3, 1_700_000_000_123_456_789),
-        Member(b"d/" * 60 + b"name", b"0", 0o644),
-        Member(b"x" * 200, b"2", 0o777, link=b"y" * 300),
-        Member("ünï".encode(), b"5", 0o1777, 3_000_000, 4_000_000_000),
-        Member(b"cap", b"0", xattrs={b"security.capability": b"\x00\n=\xff" * 30}),
-        Member(b"dev", b"3", 0o600, device=(5 << 8) | 7),
-        Member(b"old", b"0", mtime_ns=-1_500_000_000),
-        Member(b"z" * 100, b"0", mtime_ns=1_500_000_000),
+        Entry(b"a", b"0", 0o4755, 1, 2, 3, 1_700_000_000_123_456_789),
+        Entry(b"d/" * 60 + b"name", b"0", 0o644),
+        Entry(b"x" * 200, b"2", 0o777, link=b"y" * 300),
+        Entry("ünï".encode(), b"5", 0o1777, 3_000_000, 4_000_000_000),
+        Entry(b"cap", b"0", xattrs={b"security.capability": b"\x00\n=\xff" * 30}),
+        Entry(b"dev", b"3", 0o600, major=5, minor=7),
+        Entry(b"old", b"0", mtime_ns=-1_500_000_000),
+        Entry(b"z" * 100, b"0", mtime_ns=1_500_000_000),
     ],
 )
-def test_headers_are_read_back(member: Member) -> None:
+def test_headers_are_read_back(member: Entry) -> None:
     out = io.BytesIO()
     writer = TarWriter(out.write)
     writer.add(member)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+from tests.patience import SECONDS
 from tests.unit.api_server import Served
 from tests.unit.cli_kit import KUBELITE, Terminal, environment, kubelite, line_of, ok, server, started
 
@@ -52,7 +53,7 @@ def test_exec_process_ends_with_its_client(server: Served) -> None:
         assert line_of(process) == "up\n"
         (session,) = server.node.sessions
         assert session._process.poll() is None
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + SECONDS
     while session._process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert session._process.poll() == -signal.SIGKILL

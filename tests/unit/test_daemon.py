@@ -18,6 +18,7 @@ from kubelite.settings import Settings
 from kubelite.telemetry.meters import Meters
 from runtime.errors import RuntimeFault
 from state.errors import StorageFailed
+from tests.patience import SECONDS
 
 
 def test_a_signal_ends_a_start_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +84,7 @@ async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
     agent = Agent(tmp_path)
     agent.fail = [StorageFailed("full"), RuntimeFault("no nft")]
     task = asyncio.create_task(upkeep.relist(agent, SimpleNamespace(add=lambda _uid: None)))  # type: ignore[arg-type]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         while "expire" not in agent.done:
             assert not task.done()
             await asyncio.sleep(0.01)
@@ -97,7 +98,7 @@ async def test_orphans_that_cannot_be_buried_are_tried_again(
     agent = Agent(tmp_path)
     agent.living, agent.fail = {"u1"}, [StorageFailed("full")]
     unclaimed = {"u1": ("default", "web")}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         await upkeep.bury_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
     assert agent.done == ["stop u1", "remove u1"]
     assert unclaimed == {}, "nobody may claim what is being buried"

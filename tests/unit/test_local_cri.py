@@ -94,13 +94,6 @@ async def nothing(*_: Any) -> list[Any]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store.open(str(tmp_path / "state.db"))
-    yield store
-    await store.close()
-
-
-@pytest.fixture
 async def cri(tmp_path: Path, store: Store) -> AsyncIterator[LocalCri]:
     settings = Settings.load({"root": str(tmp_path), "run_dir": str(tmp_path), "log_dir": str(tmp_path)}, {})
     network: Any = SimpleNamespace(list=nothing, delete=nothing)

@@ -113,7 +113,7 @@ def test_clear_leaves_no_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [] and leases.all() == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["add", "del", "restart"]), st.integers(0, 9)), max_size=60))
 def test_no_two_pods_ever_share_an_address(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

@@ -17,10 +17,11 @@ from kubelite.manifest_files import readable_name
 from kubelite.objects import SOURCE, mark_deleting
 from kubelite.sources import Sources
 from state.store import Store
+from tests.patience import SECONDS
 from tests.patience import until_async as until
-from tests.unit.sources_kit import BROKEN, CONFIG, directory, image, names, pod, sources, store, web
+from tests.unit.sources_kit import BROKEN, CONFIG, directory, image, names, pod, sources, web
 
-__all__ = ["directory", "sources", "store"]
+__all__ = ["directory", "sources"]
 
 
 @pytest.mark.parametrize(
@@ -337,7 +338,7 @@ async def test_a_file_whose_name_is_no_text_holds_up_no_other(
 ) -> None:
     Path(os.fsdecode(os.fsencode(directory) + b"/caf\xe9.yaml")).write_text(pod("cafe"))
     (directory / "web.yaml").write_text(pod())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         await sources.scan()
     assert names(store) == ["web"]
     assert sources.states()[0].problems[0].message == "cannot be read: its name is not UTF-8"

@@ -12,9 +12,9 @@ import pytest
 from kubelite.sources import Sources
 from state.store import Store
 from tests.patience import until_async as until
-from tests.unit.sources_kit import directory, image, names, pod, sources, store, web
+from tests.unit.sources_kit import directory, image, names, pod, sources, web
 
-__all__ = ["directory", "sources", "store"]
+__all__ = ["directory", "sources"]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import pytest
 
 from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
 from state.store import ContainerRow, Store
+from tests.patience import SECONDS
+from tests.unit.store_kit import commits_of
 
 
 def pod(name: str, uid: str = "", **spec: Any) -> dict[str, Any]:
@@ -86,18 +88,10 @@ async def test_one_commit_passes_names_and_uids_on(tmp_path: Path) -> None:
 
 async def test_a_burst_shares_commits_and_keeps_order(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
-    commits = 0
-    original = store._commit
-
-    def counted(batch: Any) -> None:
-        nonlocal commits
-        commits += 1
-        original(batch)
-
-    store._commit = counted  # type: ignore[method-assign]
+    commits = commits_of(store)
     results = await asyncio.gather(*(store.create("Pod", pod(f"p{i}")) for i in range(200)))
     assert [r.resource_version for r in results] == list(range(1, 201))
-    assert commits <= 3
+    assert len(commits) <= 3
     clash = await asyncio.gather(
         *(store.create("Pod", pod("same", uid=f"u{i}")) for i in range(5)), return_exceptions=True
     )
@@ -248,7 +242,7 @@ async def test_what_cannot_be_stored_at_all_is_its_callers_trouble_alone(tmp_pat
     """A name that is no UTF-8 (os.fsdecode of a file's name)."""
     store = Store.open(str(tmp_path / "state.db"))
     bad = store.create("Event", pod("a\udcff", "uid-bad"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         results = await asyncio.gather(
             store.create("Pod", pod("a")), bad, store.create("Pod", pod("b")), return_exceptions=True
         )
@@ -327,6 +321,7 @@ def test_an_unusable_place_is_one_clear_error(tmp_path: Path) -> None:
 KILLED = """
 import asyncio, os, signal, sys
 from state.store import Store
+from tests.patience import SECONDS
 async def main():
     store = Store.open(sys.argv[1])
     for i in range(10_000):

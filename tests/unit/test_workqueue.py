@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from kubelite.workqueue import WorkQueue
+from tests.patience import SECONDS
 
 
 async def test_many_adds_are_one_look_and_an_add_meanwhile_is_another() -> None:
@@ -79,7 +80,7 @@ async def test_a_failure_comes_back_and_success_ends_it() -> None:
 
     queue = WorkQueue(work)
     queue.add("a")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(SECONDS):
         await third.wait()
     await queue.idle()
     assert queue.scheduled == 0
@@ -101,7 +102,7 @@ async def test_the_earlier_appointment_wins() -> None:
     queue.add_after("a", 30)
     queue.add_after("a", 0.01)
     queue.add_after("a", 20)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(SECONDS):
         await looked.wait()
     assert queue.scheduled == 0
     await queue.close()
