@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.patience import SECONDS
 
-# Of the machine's own, which come and go by themselves.
-_OTHERS = ("/tmp/pytest-of-", "/tmp/.")
+# Of others, which come and go by themselves.
+_OTHERS = ("/tmp/pytest-of-", "/tmp/.", "/dev/shm/libpod_")  # the last is podman's, which keeps it
 _IPROUTE = "mount /run/netns"  # made by the first `ip netns add`, for all that follow
 
 
