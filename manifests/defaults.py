@@ -84,12 +84,10 @@ def every_container(spec: PodSpec) -> Iterator[Container | EphemeralContainer]:
 
 
 def default_pull_policy(image: str | None) -> str:
-    """Always for :latest or no tag at all, IfNotPresent for another tag or a digest."""
-    name = (image or "").rpartition("/")[2]
-    if "@" in name:
-        return "IfNotPresent"
+    """Always for :latest, or neither tag nor digest; else IfNotPresent (K SetDefaults_Container, ParseImageName)."""
+    name, _, digest = (image or "").rpartition("/")[2].partition("@")
     _, _, tag = name.partition(":")
-    return "Always" if tag in ("", "latest") else "IfNotPresent"
+    return "Always" if tag == "latest" or not (tag or digest) else "IfNotPresent"
 
 
 def _pod_spec(spec: PodSpec) -> None:

@@ -268,10 +268,10 @@ _TERM = re.compile(
 def parse_selector(text: str) -> LabelSelector:
     """kubectl's -l: `a=b,c!=d,e in (x,y),f notin (z),g,!h`. Empty selects everything. ValueError when malformed."""
     requirements: list[LabelSelectorRequirement] = []
-    position = 0
-    while position < len(text.rstrip()):
+    position, end = 0, len(text.rstrip())
+    while position < end:
         match = _TERM.match(text, position)
-        if match is None or match.end() == position:
+        if match is None or match.end() == position or (match.end() == end and text[end - 1] == ","):
             raise ValueError(f'invalid label selector "{text}": unable to parse "{text[position:].strip()}"')
         requirements.append(_requirement(match))
         position = match.end()
@@ -288,7 +288,8 @@ def _requirement(match: re.Match[str]) -> LabelSelectorRequirement:
         return LabelSelectorRequirement(key=found["absent"], operator="DoesNotExist")
     if found["op"]:
         operator = {"!=": "NotIn", "<": "Lt", ">": "Gt"}.get(found["op"], "In")
-        if operator in ("Lt", "Gt"):
-            int(found["right"])
+        if operator in ("Lt", "Gt") and not re.fullmatch(r"-?\d+", found["right"], re.ASCII):
+            words = f"{found['left']}{found['op']}{found['right']}"
+            raise ValueError(f'invalid label selector "{words}": {found["op"]} compares with an integer')
         return LabelSelectorRequirement(key=found["left"], operator=operator, values=[found["right"]])
     return LabelSelectorRequirement(key=found["present"], operator="Exists")

@@ -124,11 +124,10 @@ def _dns(spec: PodSpec, path: Path) -> Iterator[Problem]:
         )
         yield invalid((*path, "searches"), "", sentence)
     for index, search in enumerate(config.searches):
-        if search != ".":
-            name = search.removesuffix(".").replace(
-                "_", "x"
-            )  # allowed in each label (RelaxedDNSSearchValidation)
-            yield from formatted((*path, "searches", index), name, dns_subdomain)
+        # an underscore is allowed in each label (RelaxedDNSSearchValidation)
+        name = search.removesuffix(".").replace("_", "x")
+        for sentence in dns_subdomain(name) if search != "." else ():
+            yield invalid((*path, "searches", index), search, sentence)
     for index, option in enumerate(config.options):
         if not option.name:
             yield required((*path, "options", index), "must not be empty")

@@ -197,7 +197,8 @@ def test_selectors(selector: str, matches: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "selector", ["a=b=c", "a in b", "a in (b", "=b", "a,,b", "!", "a!b", "n>x", "a b", ",a", "(a)"]
+    "selector",
+    ["a=b=c", "a in b", "a in (b", "=b", "a,,b", "!", "a!b", "n>x", "a b", ",a", "(a)", "a=b,", "a, "],
 )
 def test_malformed_selectors(selector: str) -> None:
     with pytest.raises(ValueError):

@@ -50,6 +50,10 @@ V = "spec.volumes[0]"
             'spec.dnsConfig.nameservers: Invalid value: "1.1.1.1, 1.1.1.1, 1.1.1.1, 1.1.1.1": must not',
         ),
         (
+            {"dnsConfig": {"searches": ["Foo_bar"]}},
+            'spec.dnsConfig.searches[0]: Invalid value: "Foo_bar": a lower',
+        ),
+        (
             {"terminationGracePeriodSeconds": -1},
             "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
         ),
