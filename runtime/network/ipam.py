@@ -66,9 +66,9 @@ class LeaseStore:
 
     def begin(self, lease: Lease) -> None:
         """Keep a lease whose pod does not stand yet. A torn file does no harm: nothing was made by it so far."""
-        self._leases[lease.uid] = replace(lease, ready=False)
         with open(self._path(lease.uid, ready=False), "w") as file:
             json.dump(lease.to_json(), file)
+        self._leases[lease.uid] = replace(lease, ready=False)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(lease.uid, ready=True))
 
@@ -82,7 +82,8 @@ class LeaseStore:
     def unfinish(self, lease: Lease) -> None:
         """The pod is taken off: its ports are nobody's any more, its address still is its own."""
         if lease.ready:
-            os.rename(self._path(lease.uid, ready=True), self._path(lease.uid, ready=False))
+            with contextlib.suppress(FileNotFoundError):  # somebody removed it: the pod can go all the same
+                os.rename(self._path(lease.uid, ready=True), self._path(lease.uid, ready=False))
         self._leases[lease.uid] = replace(lease, ports=(), ready=False)
 
     def change(self, lease: Lease) -> None:

@@ -203,8 +203,8 @@ class NetlinkSocket:
         data = self._socket.recv(1 << 18, flags)
         offset = 0
         while offset + _HEADER.size <= len(data):
-            size, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-            yield kind, flags, sequence, data[offset + _HEADER.size : offset + size]
+            size, kind, message_flags, sequence, _ = _HEADER.unpack_from(data, offset)
+            yield kind, message_flags, sequence, data[offset + _HEADER.size : offset + size]
             offset += (size + 3) & ~3
 
 

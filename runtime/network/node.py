@@ -165,12 +165,17 @@ class Node:
             return lease
         if conflict := port_conflict(lease.uid, ports, self._leases.all()):
             raise conflict
-        self._ports.hold(lease.uid, ports)
         changed = replace(lease, ports=ports)
-        if self._nat:
-            self._nat.withdraw([lease])
-            self._publish(changed)
-        self._leases.change(changed)
+        with contextlib.ExitStack() as undo:
+            self._ports.hold(lease.uid, ports)
+            undo.callback(self._ports.hold, lease.uid, lease.ports)
+            if self._nat:
+                undo.callback(self._publish, lease)
+                self._nat.withdraw([lease])
+                undo.callback(self._nat.withdraw, [changed])
+                self._publish(changed)
+            self._leases.change(changed)
+            undo.pop_all()
         return changed
 
     def _publish(self, lease: Lease) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from runtime.errors import NetworkError, SpecError
@@ -98,8 +98,11 @@ class Lease:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Lease:
+        """Fields that this version does not know are left out: a newer one's pods keep their addresses. Raises KeyError
+        or TypeError for what is no lease."""
+        known = {field.name for field in fields(cls)}
         ports = tuple(PortMapping(**port) for port in data["ports"])
-        return cls(**{**data, "ports": ports})
+        return cls(**{**{key: value for key, value in data.items() if key in known}, "ports": ports})
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,6 +236,29 @@ def test_flushed_rules_are_found_and_mended(world: Lab) -> None:
     world.with_node(scenario)
 
 
+def test_a_change_of_ports_that_fails_changes_nothing(world: Lab) -> None:
+    pod, other = world.namespace(), world.namespace()
+
+    async def scenario(node: NetworkClient) -> None:
+        await node.add("pod", pod.path, [PortMapping(8080, 80)])
+        in_the_way = Path(node.config.state_dir) / "leases" / "pod.json.tmp"  # as a full disk would be
+        in_the_way.mkdir()
+        with Server(pod, 80):
+            with pytest.raises(NetworkError, match="Is a directory"):
+                await node.add("pod", pod.path, [PortMapping(8081, 80)])
+            assert ask(world.internet, HOST, 8080) == INTERNET
+            assert ask(world.internet, HOST, 8081, timeout=NEVER) is None
+            assert await node.audit() == []
+            await node.add("other", other.path, [PortMapping(8081, 80)])  # nothing of ours holds it
+            in_the_way.rmdir()
+            await node.delete("other")
+            await node.add("pod", pod.path, [PortMapping(8081, 80)])
+            assert ask(world.internet, HOST, 8081) == INTERNET
+        assert await node.audit() == []
+
+    world.with_node(scenario)
+
+
 def test_many_ports_of_one_pod(world: Lab) -> None:
     pod = world.namespace()
 

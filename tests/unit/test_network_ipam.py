@@ -74,6 +74,35 @@ def test_a_last_address_from_another_network_does_not_matter(tmp_path: Path) -> 
     assert take(store(tmp_path), "b").ip in {f"10.1.0.{n}" for n in range(2, 7)}
 
 
+def test_a_lease_that_could_not_be_written_is_nobodys(tmp_path: Path) -> None:
+    leases = store(tmp_path)
+    in_the_way = tmp_path / "leases" / "a.part"
+    in_the_way.mkdir()
+    with pytest.raises(IsADirectoryError):
+        take(leases, "a")
+    assert leases.get("a") is None
+    in_the_way.rmdir()
+    assert take(leases, "b").ip == "10.1.0.2", "its address was given to nobody"
+
+
+def test_a_lease_whose_file_somebody_removed_can_go(tmp_path: Path) -> None:
+    leases = store(tmp_path)
+    lease = leases.finish(take(leases, "a"))
+    (tmp_path / "leases" / "a.json").unlink()
+    leases.unfinish(lease)
+    leases.remove("a")
+    assert leases.all() == []
+
+
+def test_a_lease_with_fields_of_a_newer_version_is_a_lease(tmp_path: Path) -> None:
+    first = store(tmp_path)
+    made = first.finish(take(first, "a"))
+    path = tmp_path / "leases" / "a.json"
+    path.write_text(path.read_text().replace("{", '{"mtu": 1400, ', 1))
+    later = store(tmp_path)
+    assert later.get("a") == made and later.warnings == []
+
+
 @pytest.mark.parametrize("uid", ["", "../up", "a/b", ".hidden", "x" * 201])
 def test_a_uid_that_could_leave_the_directory_is_refused(tmp_path: Path, uid: str) -> None:
     with pytest.raises(SpecError, match="can not name a lease"):
