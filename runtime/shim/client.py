@@ -126,10 +126,12 @@ class ShimClient:
         if self.closed:
             raise ShimGone(f"the connection to the shim in {self.run_dir} is closed")
         number, future = self._calls.new()
+        answer: tuple[dict[str, Any], list[int]] | None = None
         try:
             self._channel.send({**args, "id": number, "op": str(op)})
             async with asyncio.timeout(timeout):
-                return await future
+                answer = await future
+            return answer
         except TimeoutError:
             raise RuntimeFault(
                 f"the shim in {self.run_dir} did not answer {op} within {timeout:g} seconds",
@@ -138,7 +140,8 @@ class ShimClient:
             ) from None
         finally:
             self._calls.forget(number)
-            if future.done() and not future.cancelled() and future.exception() is None and _cancelling():
+            # It had come when its time was over, or its caller was cancelled, in the same round of the loop.
+            if answer is None and future.done() and not future.cancelled() and future.exception() is None:
                 close_fds(future.result()[1])
 
     async def call(self, op: Op | str, *, timeout: float | None = 30.0, **args: Any) -> dict[str, Any]:
@@ -222,11 +225,6 @@ class ShimClient:
     async def shutdown(self, *, force: bool = False) -> None:
         """The pod's cgroup and run directory are gone when this returns; the shim's process is as good as."""
         await self.call(Op.SHUTDOWN, force=force)
-
-
-def _cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def reap_dead(run_dir: str) -> SandboxRecord | None:

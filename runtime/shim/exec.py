@@ -111,10 +111,10 @@ class Execs:
     def _step(self, one: _Starting) -> None:
         try:
             handle = one.pending.step()
-        except RuntimeFault as fault:
+        except (RuntimeFault, OSError) as error:  # an OSError of ours (no descriptor left) ends it, too
             self._forget(one)
             one.pending.abandon()
-            one.failed(fault)
+            one.failed(error if isinstance(error, RuntimeFault) else RuntimeFault(f"exec: {error}"))
             return
         if handle is None:
             return

@@ -166,8 +166,8 @@ def create(
             made.pidfd = sc.pidfd_open(made.pid)
             if console is not None:
                 take(_receive(console[0]), *masters)
-        except (RuntimeFault, OSError) as error:
-            with contextlib.suppress(RuntimeFault):
+        except (RuntimeFault, OSError, ValueError) as error:  # a pid file with no number in it, too
+            with contextlib.suppress(RuntimeFault, OSError):
                 made.delete()
             name = os.path.basename(runtime)
             raise StartError(f"OCI runtime create failed: {name}: {error}") from error
@@ -269,6 +269,9 @@ class Pending:
             OSError, ValueError
         ):  # what it had begun goes too; both are reaped as any child
             os.kill(_read_pid(f"{self.files}.pid"), signal.SIGKILL)
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
         self.done()
 
 
@@ -294,16 +297,16 @@ def spawn(argv: list[str], stdio: engine.Stdio, root: rootfs.RootMount | None) -
     """The pid and a pidfd of `argv`. With `root`: in a mount namespace where that is mounted. Raises NotFoundError,
     SyscallError or what the mount said, when it cannot be executed."""
     report, report_w = os.pipe2(os.O_CLOEXEC)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
-    try:
-        flags = sc.CLONE_CLEAR_SIGHAND | (sc.CLONE_NEWNS if root is not None else 0)
-        pid, pidfd = sc.clone3(flags, exit_signal=signal.SIGCHLD)
-        if pid == 0:
-            _become(argv, stdio, root, report_w)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(report_w)
     with os.fdopen(report, "rb") as file:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        try:
+            flags = sc.CLONE_CLEAR_SIGHAND | (sc.CLONE_NEWNS if root is not None else 0)
+            pid, pidfd = sc.clone3(flags, exit_signal=signal.SIGCHLD)
+            if pid == 0:
+                _become(argv, stdio, root, report_w)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.close(report_w)
         said = file.read().decode()
     if said:
         os.waitpid(pid, 0)

@@ -15,7 +15,9 @@ works again is preceded by one line saying how many were lost and why.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 
 LINE_MAX = 16 * 1024  # bytes of text in one CRI line (containerd's max_container_log_line_size)
@@ -110,8 +112,12 @@ class LogFile:
     def _open(self) -> None:
         # A pod with /var/log in its hands may put a link there, or a pipe: neither is written to, or waited for.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._fd = os.open(self.path, flags, 0o640)
-        self._size = os.fstat(self._fd).st_size
+        fd = os.open(self.path, flags, 0o640)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):  # a pipe that somebody reads, say
+            os.close(fd)
+            raise OSError(errno.ENXIO, "it is no regular file", self.path)
+        self._fd, self._size = fd, found.st_size
 
     def close(self) -> None:
         """Says what was lost, if the disk lets it, and closes. Fine twice; later writes are lost."""

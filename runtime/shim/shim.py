@@ -35,7 +35,7 @@ from runtime.shim.protocol import (
     SandboxConfig,
     SandboxRecord,
 )
-from runtime.shim.server import Answer, Client, Server, answer_later
+from runtime.shim.server import Answer, Client, Server, answer_later, close_fds
 from runtime.shim.supervisor import Supervised, Supervisor
 
 if TYPE_CHECKING:
@@ -302,7 +302,14 @@ class Shim:
 
     def _op_tap(self, _client: Client, args: dict[str, Any]) -> Answer:
         found = self._supervisor.running(_text(args, "container_id"))
-        return {}, [stream.tap() for stream in found.outputs]
+        taps: list[int] = []
+        try:
+            for stream in found.outputs:
+                taps.append(stream.tap())
+        except OSError:  # no descriptor left: nobody gets one of the two
+            close_fds(taps)
+            raise
+        return {}, taps
 
     def _op_rotate(self, _client: Client, args: dict[str, Any]) -> Answer:
         found = self._supervisor.get(_text(args, "container_id"))

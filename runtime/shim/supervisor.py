@@ -11,6 +11,7 @@ for DRAIN_SECONDS, no longer); only then is the record `stopped` and the event s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -184,9 +185,8 @@ class Supervisor:
         made.master = ends.release(ends.master)
         for fd, name in ((ends.stdout_r, "stdout"), (ends.stderr_r, "stderr")):
             if fd >= 0:
-                stream = streams.Stream(
-                    self._loop, ends.release(fd), name, log, lambda: self._output_ended(made)
-                )
+                stream = streams.Stream(self._loop, fd, name, log, lambda: self._output_ended(made))
+                ends.release(fd)
                 made.outputs.append(stream)
 
     def start(self, container_id: str) -> Supervised:
@@ -307,7 +307,8 @@ class Supervisor:
         found.oom_killed = grew and found.exit_code == 128 + signal.SIGKILL
         found.cancel_timers()
         if not found.own_pid_namespace:
-            found.handle.cgroup.kill()
+            with contextlib.suppress(RuntimeFault):  # who cannot be killed now is when the cgroup is removed
+                found.handle.cgroup.kill()
         for stream in found.outputs:
             stream.drain()
         if not any(stream.open for stream in found.outputs):

@@ -254,3 +254,16 @@ def test_a_log_that_cannot_be_reopened_counts_and_recovers(
     log.close()
     text = (tmp_path / "0.log").read_bytes()
     assert b"4 log lines" in text and b"Too many open files" in text and text.endswith(numbered(4, 1))
+
+
+def test_a_pipe_in_the_logs_place_is_not_written_to_though_somebody_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        with pytest.raises(OSError, match="no regular file"):
+            LogFile(str(path), max_bytes=0, max_files=1)
+        assert len(os.listdir("/proc/self/fd")) == before, "and is not kept open"
+    finally:
+        os.close(reader)
