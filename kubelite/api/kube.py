@@ -171,8 +171,6 @@ def _table(
 def _watch(
     request: Request, node: NodeApi, resource: Resource, namespace: str | None, *, name: str = ""
 ) -> Response:
-    if not resource.stored:
-        raise ApiError("MethodNotAllowed", f"{resource.plural} cannot be watched: this node makes them up")
     since = number_of(request, "resourceVersion")
     initial = _flag(request, "sendInitialEvents") or not since
     timeout = number_of(request, "timeoutSeconds")

@@ -7,6 +7,7 @@ A selector turns a change into a move in or out of what the client sees: in is A
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -15,13 +16,14 @@ from typing import Any
 
 from kubelite.api.errors import from_exception, status
 from kubelite.api.node import ChangeLike, NodeApi, WatchLike
-from kubelite.api.resources import Resource, complete
+from kubelite.api.resources import Resource, complete, read_list
 from kubelite.api.stream import Stream
 from state.errors import StoreError
 
 Json = dict[str, Any]
 
 LIMIT = 4096  # changes that may wait for one client
+LOOK_SECONDS = 1.0  # between two looks at what the node makes up
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class WatchRequest:
 
 def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
     """Subscribe now (an Expired error comes from here, before an answer has begun) and return the answer."""
+    if not request.resource.stored:
+        return Stream(_made_up(node, request), media_type="application/json")
     now = node.store.resource_version
     watch = node.store.watch(request.resource.kind, request.since, LIMIT)
     initial = [
@@ -73,6 +77,35 @@ async def _events(
         event = _event(change, request, known, replayed=change.record.resource_version <= start)
         if event is not None:
             yield event
+
+
+async def _made_up(node: NodeApi, request: WatchRequest) -> AsyncGenerator[bytes, None]:
+    """Of what the store does not have (nodes, namespaces): looked at again while somebody watches. It has no versions
+    to go on from: unless nothing at all has changed since the client's, it is told what there is once more."""
+
+    def look() -> dict[str, Json]:
+        docs = (doc for doc in read_list(node, request.resource, None) if request.selects(doc))
+        return {doc["metadata"]["name"]: doc for doc in docs}
+
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+    seen = request.since is not None
+    known = look() if request.since == node.store.resource_version else {}
+    begun = seen or not request.bookmark
+    while True:
+        now = look()
+        for name, doc in now.items():
+            if doc != known.get(name):
+                yield _line("MODIFIED" if seen or name in known else "ADDED", request.render(doc))
+        for name in known.keys() - now.keys():
+            yield _line("DELETED", request.render(known[name]))
+        if not begun:
+            begun = True
+            yield _line("BOOKMARK", _bookmark(request.resource, node.store.resource_version))
+        known, seen = now, False
+        left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
+        if left <= 0:
+            return
+        await asyncio.sleep(left)
 
 
 def _event(change: ChangeLike, request: WatchRequest, known: set[Any], *, replayed: bool) -> bytes | None:

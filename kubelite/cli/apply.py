@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -12,29 +13,27 @@ import click
 
 from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError, Exit, ServerError
-from kubelite.cli.names import PODS, Type, duration, path_of, wanted
-from kubelite.cli.options import client, complete_pods, namespace_option, selector_option, socket_option
+from kubelite.cli.names import PODS, Type, path_of, wanted
+from kubelite.cli.options import (
+    client,
+    complete_pods,
+    files_option,
+    namespace_option,
+    recursive_option,
+    selector_option,
+    socket_option,
+)
+from kubelite.cli.waiting import WEEK, states, until_of
 
 Json = dict[str, Any]
 
 SUFFIXES = (".yaml", ".yml", ".json")
 YAML_BODY = {"Content-Type": "application/yaml"}
 
-_files_option = click.option(
-    "-f",
-    "--filename",
-    "files",
-    multiple=True,
-    metavar="FILE|DIR|-",
-    help="Manifests; - is stdin.",
-    type=click.Path(),
-)
-_recursive_option = click.option("-R", "--recursive", is_flag=True, help="Sub-directories of DIR too.")
-
 
 @click.command()
-@_files_option
-@_recursive_option
+@files_option
+@recursive_option
 @namespace_option
 @click.option(
     "--dry-run",
@@ -59,7 +58,7 @@ def apply(
     server, suffix = client(ctx), " (dry run)" if dry else ""
     query = {"namespace": namespace or ""} | ({"dryRun": "true"} if dry else {})
     failed = False
-    for file, text in _read(files, recursive, "apply"):
+    for file, text in read_manifests(files, recursive, "apply"):
         try:
             answer = server.json(
                 "POST", "/kubelite/v1/apply", query={**query, "file": file}, body=text, headers=YAML_BODY
@@ -76,8 +75,8 @@ def apply(
 
 @click.command()
 @click.argument("what", nargs=-1, metavar="[pod NAME... | pod/NAME...]", shell_complete=complete_pods)
-@_files_option
-@_recursive_option
+@files_option
+@recursive_option
 @namespace_option
 @selector_option
 @click.option("--all", "everything", is_flag=True, help="Every pod of the namespace.")
@@ -100,7 +99,7 @@ def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...],
     server = client(ctx)
     deleter = _Deleter(server, options)
     if files:
-        deleter.files(_read(files, options["recursive"], "delete"))
+        deleter.files(read_manifests(files, options["recursive"], "delete"))
     else:
         deleter.pods(what)
     deleter.wait()
@@ -190,29 +189,22 @@ class _Deleter:
         """Until none of them is left; a pod of the same name with another uid is another pod."""
         if not self.options["wait"]:
             return
-        limit = self.options["timeout"]
-        deadline = time.monotonic() + duration(limit) if limit else None
+        now = time.monotonic()
+        # kubectl's: nothing, and 0, is as long as it takes
+        until = until_of(self.options["timeout"] or "0", now)
         for namespace, name, uid in self.waiting:
-            self._gone(namespace, name, uid, deadline)
+            self._gone(namespace, name, uid, until if until > now else now + WEEK)
 
-    def _gone(self, namespace: str, name: str, uid: str, deadline: float | None) -> None:
-        path = path_of(PODS, namespace)
-        selection = {"fieldSelector": f"metadata.name={name}"}
-        now = self.server.get(path, query=selection)
-        if not any(doc["metadata"]["uid"] == uid for doc in now["items"]):
-            return
-        query: Json = {**selection, "watch": "true", "resourceVersion": now["metadata"]["resourceVersion"]}
-        if deadline is not None:
-            query["timeoutSeconds"] = max(int(deadline - time.monotonic()), 1)
-        for event in self.server.lines(self.server.open("GET", path, query=query)):
-            if event["type"] == "DELETED" and event["object"]["metadata"]["uid"] == uid:
+    def _gone(self, namespace: str, name: str, uid: str, until: float) -> None:
+        with contextlib.closing(states(self.server, PODS, namespace, name, until)) as every:
+            if any(doc is None or doc["metadata"]["uid"] != uid for doc in every):
                 return
         raise CliError(f"error: timed out waiting for pod {name} to be gone")
 
 
 @click.command()
-@_files_option
-@_recursive_option
+@files_option
+@recursive_option
 @namespace_option
 @socket_option
 @click.pass_context
@@ -223,7 +215,7 @@ def diff(ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace:
     """
     server, differs = client(ctx), False
     try:
-        for file, text in _read(files, recursive, "diff"):
+        for file, text in read_manifests(files, recursive, "diff"):
             query = {"file": file, "namespace": namespace or ""}
             answer = server.json("POST", "/kubelite/v1/diff", query=query, body=text, headers=YAML_BODY)
             for entry in answer["objects"]:
@@ -247,7 +239,7 @@ def _print_diff(entry: Json) -> bool:
     return True
 
 
-def _read(files: tuple[str, ...], recursive: bool, verb: str) -> Iterator[tuple[str, bytes]]:
+def read_manifests(files: tuple[str, ...], recursive: bool, verb: str) -> Iterator[tuple[str, bytes]]:
     """(name as given, text) of every file meant."""
     if not files:
         raise click.UsageError(f"say which manifests to {verb}: -f FILE, -f DIR, or -f - for stdin")

@@ -41,11 +41,12 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
 
 
 class Client:
-    """Requests to one daemon. Every failure is a CliError."""
+    """Requests to one daemon. Every failure is a CliError; warnings in an answer go to standard error."""
 
-    def __init__(self, path: str, *, timeout: float | None = None) -> None:
+    def __init__(self, path: str, *, timeout: float | None = None, warnings: bool = True) -> None:
         self.path = path
         self._timeout = timeout
+        self._warnings = warnings
 
     def open(
         self,
@@ -84,7 +85,7 @@ class Client:
             for text in (
                 text
                 for name, value in response.headers
-                if name == "warning"
+                if name == "warning" and self._warnings
                 for text in _WARNING.findall(value)
             ):
                 print("Warning: " + re.sub(r"\\(.)", r"\1", text), file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from kubelite.cli.names import nearest
 
 _FILES = "edit the manifest's file (`kubelite get manifests` lists them) or `kubelite apply -f FILE`"
-_RESTART = "`kubelite delete pod NAME`: its manifest makes it anew; without -f nothing ends for good"
+_RESTART = "`kubelite rollout restart POD` makes it anew; `kubelite delete -f FILE` ends it for good"
 _NODE = "`kubelite node label|taint|cordon|uncordon`"
 _NONE = "there are pods, no sets of them: each pod has a manifest of its own"
 
@@ -38,7 +38,7 @@ ELSEWHERE = {
     "expose": f"{_NONE}; a container's ports[].hostPort opens it to others",
     "ps": "`kubelite get pods -A`, `kubelite top containers -A`",
     "start": _RESTART,
-    "stop": "`kubelite delete -f FILE` ends a pod for good, `kubelite delete pod NAME` begins it again",
+    "stop": _RESTART,
     "restart": _RESTART,
     "kill": _RESTART,
     "rm": "`kubelite delete -f FILE`; images: `kubelite rmi IMAGE`",

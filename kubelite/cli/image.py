@@ -9,13 +9,14 @@ import click
 
 from kubelite.cli import image_keep
 from kubelite.cli.build import build
+from kubelite.cli.groups import Group
 from kubelite.cli.images import images, load, pull, size
 from kubelite.cli.options import client, socket_option
 
 Json = dict[str, Any]
 
 
-@click.group()
+@click.group(cls=Group)
 def image() -> None:
     """Work with images."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.groups import plain_flags
 
 DEFAULT_SOCKET = "/run/kubelite/kubelite.sock"
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "logs": ("logs", "logs", "Print a container's log; -f follows over restarts and rotation"),
     "exec": ("execute", "execute", "Run a command in a container"),
     "attach": ("debug", "attach", "Follow a running container's output, and feed its stdin"),
+    "wait": ("waiting", "wait", "Wait until pods are Ready, gone, or as a JSONPath says"),
     "debug": ("debug", "debug", "Add a container to a running pod, to look at it"),
     "apply": ("apply", "apply", "Put manifests into the manifests directory"),
     "delete": ("apply", "delete", "Take manifests out of the directory, or end a pod"),
@@ -36,7 +38,11 @@ COMMANDS = {
     "why": ("explain", "why", "Say what was last seen of a pod, what was decided, and why"),
     "events": ("explain", "events", "Show what happened, in order"),
     "history": ("past", "history", "Show what became of a pod: status changes, events, decisions"),
-    "rollout": ("past", "rollout", "Show the versions of a manifest and go back to one"),
+    "rollout": (
+        "rollout",
+        "rollout",
+        "Restart a manifest's pods, wait for them; its versions, and the way back to one",
+    ),
     "trace": ("explain", "trace", "Show the start of a pod step by step, with times"),
     "inspect": ("explain", "inspect", "Show all that is known of a container, pod or image as JSON"),
     "top": ("top", "top", "Show what pods, containers and the node use now"),
@@ -98,28 +104,6 @@ class LazyGroup(click.Group):
             raise click.UsageError(unknown_command(args[0], COMMANDS), ctx)
         name, command, rest = super().resolve_command(ctx, args)
         return name, command, plain_flags(command, rest) if command is not None else rest
-
-
-def plain_flags(command: click.Command, arguments: list[str]) -> list[str]:
-    """The arguments with what kubectl's users write of a flag (`--watch=true`, `--wait=false`) as click reads it."""
-    flags = {
-        word: option
-        for option in command.params
-        if isinstance(option, click.Option) and option.is_flag
-        for word in option.opts
-    }
-    read: list[str] = []
-    for at, argument in enumerate(arguments):
-        if argument == "--":
-            return read + arguments[at:]
-        word, _, value = argument.partition("=")
-        if word not in flags or value not in ("true", "false"):
-            read.append(argument)
-        elif value == "true":
-            read.append(word)
-        else:
-            read += flags[word].secondary_opts[:1]  # a flag that has no opposite is off where it is not said
-    return read
 
 
 @click.group(

@@ -9,6 +9,7 @@ import click
 
 from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Group
 from kubelite.cli.options import client, socket_option
 
 Json = dict[str, Any]
@@ -17,7 +18,7 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Change what has another value already.")
 
 
-@click.group()
+@click.group(cls=Group)
 def node() -> None:
     """Say something of this node: labels that pods select it by, taints that keep pods away."""
 

@@ -33,6 +33,16 @@ all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, hel
 selector_option = click.option(
     "-l", "--selector", default="", metavar="SELECTOR", help="Labels: a=b,c!=d,e in (x,y)"
 )
+files_option = click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    metavar="FILE|DIR|-",
+    help="Manifests; - is stdin.",
+    type=click.Path(),
+)
+recursive_option = click.option("-R", "--recursive", is_flag=True, help="Sub-directories of DIR too.")
 
 
 def client(ctx: click.Context) -> Client:

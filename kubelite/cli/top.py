@@ -11,6 +11,7 @@ import click
 
 from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.groups import Group
 from kubelite.cli.names import pod_name
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -78,7 +79,7 @@ def _sorted(command: Callable[..., None]) -> Callable[..., None]:
 _ALIASES = {"pod": "pods", "po": "pods", "container": "containers", "nodes": "node", "no": "node"}
 
 
-class _Top(click.Group):
+class _Top(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
 

@@ -96,7 +96,7 @@ def test_manifests_and_what_is_wrong_in_them(server: Served) -> None:
         (["get"], 2, "which type of resource"),
         (["get", "pods", "--namespce", "x"], 2, "--namespace"),
         (["get", "pods", "-o", "yml"], 2, "yaml"),
-        (["logs"], 2, "missing argument"),
+        (["logs"], 2, "say which POD"),
         (["logs", "nix"], 1, 'Error from server (NotFound): pods "nix" not found'),
         (["exec", "web"], 2, "COMMAND"),
         (["delete"], 2, "say what to delete"),

@@ -1,0 +1,54 @@
+"""Commands that have subcommands: how their words are read, and what is said of a word that is none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class Group(click.Group):
+    """Subcommands take kubectl's way of writing flags; an unknown one is answered with those there are, or with what
+    does the same (`instead`: a subcommand that people know from elsewhere → what to do here)."""
+
+    def __init__(self, *arguments: Any, instead: dict[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.instead = instead or {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0] if args and not ctx.resilient_parsing else "-"
+        if not word.startswith("-") and self.get_command(ctx, word) is None:
+            raise click.UsageError(self._unknown(word, self.list_commands(ctx), ctx.command_path), ctx)
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, plain_flags(command, rest) if command is not None else rest
+
+    def _unknown(self, word: str, known: list[str], path: str) -> str:
+        from kubelite.cli.names import nearest
+
+        if word in self.instead:
+            return f'there is no "{path} {word}": {self.instead[word]}'
+        return f'unknown command "{word}", {path} has {", ".join(known)}{nearest(word, known)}'
+
+
+def plain_flags(command: click.Command, arguments: list[str]) -> list[str]:
+    """The arguments with what kubectl's users write of a flag (`--watch=true`, `--wait=false`) as click reads it."""
+    flags = {
+        word: option
+        for option in command.params
+        if isinstance(option, click.Option) and option.is_flag
+        for word in option.opts
+    }
+    read: list[str] = []
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            return read + arguments[at:]
+        word, _, value = argument.partition("=")
+        if word not in flags or value not in ("true", "false"):
+            read.append(argument)
+        elif value == "true":
+            read.append(word)
+        else:
+            read += flags[word].secondary_opts[:1]  # a flag that has no opposite is off where it is not said
+    return read
