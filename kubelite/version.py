@@ -7,6 +7,7 @@ from functools import cache
 
 @cache
 def version() -> str:
+    """Of the kubelite that is installed, as its package says."""
     from importlib.metadata import version as installed
 
     return installed("kubelite")

@@ -31,6 +31,7 @@ _POD_LEVEL = ("cpu", "memory")  # and hugepages-*: resources a pod can have as a
 
 
 def default_object(obj: Object) -> Object:
+    """A copy with its kind's defaults; of a kind that has none, the object itself."""
     match obj:
         case Pod():
             return default_pod(obj)
@@ -44,6 +45,7 @@ def default_object(obj: Object) -> Object:
 
 
 def default_pod(pod: Pod) -> Pod:
+    """A copy with everything filled in: containers, ports, volumes, resources, the pod's own fields. Idempotent."""
     pod = pod.model_copy(deep=True)
     pod.metadata.namespace = pod.metadata.namespace or "default"
     spec = pod.spec
@@ -71,6 +73,7 @@ def default_secret(secret: Secret) -> Secret:
 
 
 def default_config_map(config_map: ConfigMap) -> ConfigMap:
+    """A copy with a namespace, which is all that a ConfigMap lacks."""
     config_map = config_map.model_copy(deep=True)
     config_map.metadata.namespace = config_map.metadata.namespace or "default"
     return config_map

@@ -106,6 +106,7 @@ def load_file(path: str | os.PathLike[str], *, file: str | None = None) -> Loade
 
 
 def load_text(text: str, *, file: str) -> Loaded:
+    """Load what a file says. `file` is the name that errors carry; no error is raised, all are in the answer."""
     if len(text) > MAX_FILE:
         return _failed(file, f"larger than {MAX_FILE >> 20} MiB: not read")
     documents: dict[tuple[str, str, str], Document] = {}

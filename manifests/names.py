@@ -116,8 +116,9 @@ def port_number(value: int) -> list[str]:
 
 
 def ip_address(value: str) -> list[str]:
+    """Either family's; a zone (`%eth0`) means nothing to another machine, and is none of it."""
     try:
-        ipaddress.ip_address(value)
+        ipaddress.ip_address(value.replace("%", "/"))  # no zones
     except ValueError:
         return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
     return []

@@ -226,6 +226,7 @@ def _children(model: "type[BaseModel]") -> Iterator[tuple[str, "type[BaseModel]"
 
 
 def models_in(annotation: Any) -> Iterator["type[BaseModel]"]:
+    """The model classes in an annotation: the one it is, or those of its list, map, union or Optional."""
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         yield annotation
         return

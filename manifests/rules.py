@@ -46,6 +46,7 @@ def port_in_range(path: Path, value: int) -> Iterator[Problem]:
 
 
 def port_or_name(path: Path, value: int | str) -> Iterator[Problem]:
+    """A port by its number, or by the name that a container gave it."""
     if isinstance(value, int):
         yield from port_in_range(path, value)
     else:

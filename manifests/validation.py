@@ -26,6 +26,7 @@ _UID = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
 def validate_object(obj: Object) -> list[Problem]:
+    """Everything that is wrong with a defaulted object, by the rules of its kind; [] when nothing is."""
     match obj:
         case Pod():
             return validate_pod(obj)
@@ -51,6 +52,7 @@ def validate_secret(secret: Secret) -> list[Problem]:
 
 
 def validate_meta(meta: ObjectMeta) -> Iterator[Problem]:
+    """Name, namespace, labels, annotations, owners (K ValidateObjectMetaAccessor), and a uid that can be a path."""
     path: Path = ("metadata",)
     if meta.name:
         yield from formatted((*path, "name"), meta.name, dns_subdomain)

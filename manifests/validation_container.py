@@ -75,6 +75,7 @@ class Within:
 
 
 def validate_container(container: Container, path: Path, pod: Within) -> Iterator[Problem]:
+    """Of a container or an init container (K validateContainerCommon, and what its kind adds)."""
     yield from required_name((*path, "name"), container.name)
     if not container.image:
         yield required((*path, "image"))
@@ -306,6 +307,8 @@ def _mount_options(mount: VolumeMount, path: Path, container: Container) -> Iter
 def validate_resources(
     resources: ResourceRequirements, path: Path, *, pod_level: bool = False
 ) -> Iterator[Problem]:
+    """Limits and requests, each by itself and against each other (K ValidateResourceRequirements; `pod_level`: those of
+    the pod as a whole, which knows fewer)."""
     for alias, amounts in (("limits", resources.limits), ("requests", resources.requests)):
         for name, amount in amounts.items():
             if alias == "requests" and resources.limits.get(name) == amount:

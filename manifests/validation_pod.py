@@ -30,6 +30,7 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def validate_pod_spec(pod: Pod, path: Path) -> Iterator[Problem]:
+    """All of the spec, containers and volumes included (K ValidatePodSpec). `path`: where it stands in the object."""
     spec = pod.spec
     yield from validate_volumes(spec.volumes, (*path, "volumes"))
     yield from _containers(pod, path)
@@ -202,6 +203,7 @@ def _scheduling(spec: PodSpec, path: Path) -> Iterator[Problem]:
 
 
 def validate_labels(labels: dict[str, str], path: Path) -> Iterator[Problem]:
+    """Keys and values of labels, or of what selects by them (K ValidateLabels)."""
     for key, value in labels.items():
         for sentence in qualified_name(key):
             yield Problem((*path, key), f'Invalid value: "{key}": {sentence}')
@@ -315,6 +317,7 @@ def _pod_term(term: PodAffinityTerm, path: Path) -> Iterator[Problem]:
 
 
 def validate_selector(selector: LabelSelector, path: Path) -> Iterator[Problem]:
+    """A label selector's labels and expressions (K ValidateLabelSelector)."""
     yield from validate_labels(selector.match_labels, (*path, "matchLabels"))
     for index, requirement in enumerate(selector.match_expressions):
         yield from _requirement(requirement, (*path, "matchExpressions", index))

@@ -53,6 +53,7 @@ _SIGNALS = frozenset(
 
 
 def validate_probes(container: Container, path: Path) -> Iterator[Problem]:
+    """A container's three probes (K validateLivenessProbe, validateStartupProbe, validateReadinessProbe)."""
     if container.liveness_probe is not None:
         yield from _probe(container.liveness_probe, (*path, "livenessProbe"), once=True)
     if container.startup_probe is not None:
@@ -111,6 +112,7 @@ def _http_get(action: HTTPGetAction, path: Path) -> Iterator[Problem]:
 
 
 def validate_lifecycle(lifecycle: Lifecycle, path: Path, spec: PodSpec) -> Iterator[Problem]:
+    """A container's hooks and its stop signal (K validateLifecycle)."""
     for alias, hook in (("postStart", lifecycle.post_start), ("preStop", lifecycle.pre_stop)):
         if hook is not None:
             yield from _hook(hook, (*path, alias), spec)

@@ -40,6 +40,7 @@ _MIN_TOKEN_SECONDS = 600
 
 
 def validate_volumes(volumes: Sequence[Volume], path: Path) -> Iterator[Problem]:
+    """Names, and the one source that each has (K ValidateVolumes)."""
     seen: set[str] = set()
     for index, volume in enumerate(volumes):
         here = (*path, index)

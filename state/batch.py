@@ -63,6 +63,7 @@ class Batch:
 
 
 def attempt(write: Write, batch: Batch) -> Record | Exception | None:
+    """What a write decides against this batch, or what it raised: one that fails takes no other along."""
     try:
         return write.decide(batch)
     except Exception as error:  # noqa: BLE001 - whatever the decision raised belongs to the caller that asked
@@ -70,6 +71,7 @@ def attempt(write: Write, batch: Batch) -> Record | Exception | None:
 
 
 def settle(done: asyncio.Future[Record | None], result: Record | Exception | None) -> None:
+    """Tell the caller of a write how it went; fine when nobody waits any more."""
     if done.cancelled():
         return
     if isinstance(result, Exception):
@@ -80,6 +82,7 @@ def settle(done: asyncio.Future[Record | None], result: Record | Exception | Non
 
 
 def replace_object(batch: Batch, old: Record, doc: Doc) -> Record:
+    """Put a new version of an object into the batch; the old record when nothing changes."""
     if same(old.doc, doc):
         return old
     record = stamped(Record(old.kind, old.namespace, old.name, old.uid, batch.next_version(), doc))
@@ -99,6 +102,8 @@ def stamped(record: Record) -> Record:
 
 
 def same(old: Doc, new: Doc) -> bool:
+    """Whether two documents say the same, whatever their resourceVersion and uid."""
+
     def bare(doc: Doc) -> Doc:
         metadata = {k: v for k, v in doc["metadata"].items() if k not in ("resourceVersion", "uid")}
         return {**doc, "metadata": metadata}

@@ -62,6 +62,7 @@ class Accounts:
 
 
 def read(root: int) -> Accounts:
+    """Those of the image whose root is open as `root`. A line that is none is left out."""
     users, groups = [], []
     for fields in _lines(read_file(root, "etc/passwd")):
         if len(fields) > 5 and fields[2].isdigit() and fields[3].isdigit():

@@ -215,6 +215,7 @@ def _text(state: State, what: Text, expand: Callable[[str], str]) -> State:
 
 
 def check_signal(text: str) -> None:
+    """ValueError for what is no signal of Linux: 1 to 64, a name with or without SIG, SIGRTMIN+n, SIGRTMAX-n."""
     if text.isdigit():
         if not 0 < int(text) <= 64:
             raise ValueError(f"{text} is no signal")

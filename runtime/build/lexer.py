@@ -208,6 +208,8 @@ def words(text: str, escape: str) -> list[str]:
 
 
 def unquote(word: str, escape: str) -> str:
+    """The word as a shell reads it: without quotes, and without the escape signs that quote the next sign. `escape` is
+    the file's (`# escape=`)."""
     out, at, quote = [], 0, ""
     while at < len(word):
         char = word[at]
@@ -241,6 +243,8 @@ def _opened(raw: Raw, escape: str) -> list[Heredoc]:
 
 
 def heredoc_word(word: str, escape: str) -> Heredoc | None:
+    """`<<EOF`, `<<-EOF`, `<<"EOF"`, with a descriptor before it or none: what begins there, still empty. None for
+    another word."""
     match = _HEREDOC.match(word)
     if match is None or len(words(match[3], escape)) != 1:
         return None

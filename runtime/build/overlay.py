@@ -70,6 +70,7 @@ def _before_6_5(layers: Sequence[str], upper: str, work: str, scratch: str) -> i
 
 @contextmanager
 def opened(lower: Sequence[str], *, upper: str = "", work: str = "", scratch: str = "") -> Iterator[int]:
+    """`mount_overlay` for a while: its descriptor, closed at the end, which unmounts it. Raises what that raises."""
     fd = mount_overlay(lower, upper=upper, work=work, scratch=scratch)
     try:
         yield fd

@@ -79,6 +79,8 @@ def _end(signature: str, at: int) -> int:
 
 
 def pack(signature: str, values: list[Any] | tuple[Any, ...]) -> bytes:
+    """The values in D-Bus's form, one for each type of the signature (D-Bus specification, "Marshaling"). ValueError
+    when there are more or fewer."""
     out = bytearray()
     for kind, value in zip(split(signature), values, strict=True):
         _pack(out, kind, value)

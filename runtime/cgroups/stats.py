@@ -145,6 +145,7 @@ def _pids(texts: Mapping[str, str]) -> PidsStats:
 
 
 def cpu_v2(stat: Mapping[str, int]) -> CpuStats:
+    """Of the numbers of v2's cpu.stat, which counts microseconds; a number that is not there is 0."""
     get = stat.get
     return CpuStats(
         usage_ns=get("usage_usec", 0) * 1000,
@@ -292,6 +293,7 @@ def io_v1(service_bytes: str, serviced: str) -> tuple[IoStats, ...]:
 
 
 def pressure(texts: Mapping[str, str]) -> PressureStats:
+    """Of the texts of `cpu.pressure`, `memory.pressure` and `io.pressure`, each of which must be there, if empty."""
     return PressureStats(
         *(parse_pressure(texts[f"{resource}.pressure"]) for resource in ("cpu", "memory", "io"))
     )

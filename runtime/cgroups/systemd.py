@@ -87,6 +87,8 @@ def start_properties(
     *,
     v2: bool,
 ) -> list[Property]:
+    """What StartTransientUnit is told of a container's scope, as runc tells it. `resources`: OCI's; `annotations` with
+    `org.systemd.property.` are properties of the caller's own. Raises SpecError for one of those that is none."""
     accounts = ("Memory", "CPU", "Tasks", "IO" if v2 else "BlockIO")
     return [
         ("Description", ("s", f"libcontainer container {container_id}")),

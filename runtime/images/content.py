@@ -401,6 +401,7 @@ def replace_file(path: str, data: bytes, *, sync: bool = True) -> None:
 
 
 def sync_directory(path: str) -> None:
+    """fsync(2) of a directory: the names in it, made, renamed or removed, are on the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -95,6 +95,7 @@ def _without_needless(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def nameless(descriptor: dict[str, Any]) -> dict[str, Any]:
+    """The descriptor without its names: of an image that only its id still tells."""
     annotations = dict(descriptor.get("annotations") or {})
     annotations.pop(REF_NAME, None)
     annotations.pop(CONTAINERD_NAME, None)

@@ -98,6 +98,7 @@ def is_whiteout(st: os.stat_result) -> bool:
 
 
 def is_opaque(directory: bytes) -> bool:
+    """Whether the directory hides what lies below it (overlayfs.rst, "whiteouts and opaque directories")."""
     try:
         return os.getxattr(directory, OPAQUE, follow_symlinks=False) == b"y"
     except OSError as error:

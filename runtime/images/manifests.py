@@ -105,6 +105,7 @@ def parse_platform(text: str) -> Platform:
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
+    """A registry's or an archive's JSON object. ImageError, which calls it `what`, for anything else."""
     try:
         document = json.loads(data)
     except ValueError as error:

@@ -106,6 +106,8 @@ def files(environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def merge(parts: Sequence[Registries]) -> Registries:
+    """Several files as one: of each prefix and each alias the last says what it is; an empty alias takes it away
+    (containers-registries.conf.d(5))."""
     tables: dict[str, RegistryTable] = {}
     aliases: dict[str, str] = {}
     for part in parts:

@@ -91,6 +91,7 @@ def _check_strays(store: ImageStore) -> list[str]:
 
 
 def hash_file(path: str) -> str:
+    """The file's digest, `sha256:…`. Raises OSError."""
     hashing = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):

@@ -264,6 +264,7 @@ def _lean_httpx() -> None:
 
 
 def main() -> int:
+    """One worker: its request is a line on stdin. The exit code; 2 when nobody asked anything."""
     _lean_httpx()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     os.umask(0o022)

@@ -298,6 +298,7 @@ def new_bridge(name: str, *, mac: str, mtu: int) -> Request:
 
 @lru_cache
 def set_link(index: int, *, up: bool = False, attributes: tuple[tuple[str, Any], ...] = ()) -> Request:
+    """Change an interface by its index: up (never down), and attributes, as rtnetlink calls them."""
     msg = IfInfo()
     msg["index"] = index
     if up:
@@ -307,6 +308,7 @@ def set_link(index: int, *, up: bool = False, attributes: tuple[tuple[str, Any],
 
 
 def set_alias(name: str, alias: str) -> Request:
+    """The interface's alias (`ip link set … alias`), which says whose it is."""
     msg = IfInfo()
     msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)]
     return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"mark interface {name}")
@@ -333,12 +335,14 @@ def _hairpin_template() -> Request:
 
 
 def set_group(name: str, group: int) -> Request:
+    """Put the interface into a group, by which several are deleted together."""
     msg = IfInfo()
     msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_GROUP", group)]
     return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"mark interface {name}")
 
 
 def delete_link(name: str) -> Request:
+    """Remove the interface, and with a veth its other end. ENODEV when it is gone."""
     msg = IfInfo()
     msg["attrs"] = [("IFLA_IFNAME", name)]
     return _encoded(msg, RTM_DELLINK, NLM_F_ACK, f"delete interface {name}")
@@ -365,6 +369,7 @@ def _address_template(index: int, prefix: int, broadcast: str) -> Request:
 
 
 def delete_address(index: int, *, ip: str, prefix: int) -> Request:
+    """Take an address from an interface. EADDRNOTAVAIL when it does not have it."""
     msg = IfAddr()
     msg["family"], msg["prefixlen"], msg["index"] = socket.AF_INET, prefix, index
     msg["attrs"] = [("IFA_LOCAL", ip)]
@@ -373,6 +378,7 @@ def delete_address(index: int, *, ip: str, prefix: int) -> Request:
 
 @lru_cache
 def new_default_route(index: int, gateway: str) -> Request:
+    """The way to everywhere by the gateway, in the main table. EEXIST when there is one."""
     msg = Route()
     msg["family"], msg["table"], msg["proto"], msg["type"] = (
         socket.AF_INET,

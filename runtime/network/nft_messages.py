@@ -86,6 +86,7 @@ def compare(operator: int, value: bytes) -> bytes:
 
 
 def bitwise_and(mask: bytes) -> bytes:
+    """NFT_REG_1 & mask, back into the register."""
     zero = bytes(len(mask))
     parts = (number(1, NFT_REG_1), number(2, NFT_REG_1), number(3, len(mask)))
     return expression("bitwise", *parts, nested(4, attribute(1, mask)), nested(5, attribute(1, zero)))
@@ -111,6 +112,7 @@ def bracket(kind: int) -> Request:
 
 
 def concatenated(types: tuple[int, ...]) -> int:
+    """The number of a type made of several, the first in its highest bits (libnftables' concat_type_alloc)."""
     result = 0
     for part in types:
         result = result << 6 | part

@@ -146,6 +146,7 @@ def cgroup_of(pid: int) -> str:
 
 
 def channel_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Both ends of the socket between a container's init and its maker, closed with the stack."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stack.callback(ours.close)
     stack.callback(theirs.close)
@@ -153,6 +154,7 @@ def channel_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
 
 
 def own_pidfd(stack: ExitStack) -> int:
+    """A descriptor of this process, by which a child sees that it has died, closed with the stack."""
     fd = sc.pidfd_open(os.getpid())
     stack.callback(os.close, fd)
     return fd

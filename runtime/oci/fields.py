@@ -16,6 +16,7 @@ def fail(field: str, message: str) -> NoReturn:
 
 
 def object_(holder: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """holder[key], {} when it is not there or null. SpecError that names the field (`where` + key) for another kind."""
     value = holder.get(key)
     if value is None:
         return {}
@@ -25,6 +26,7 @@ def object_(holder: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
 
 
 def array(holder: Mapping[str, Any], key: str, where: str, of: type) -> list[Any]:
+    """holder[key] as a list of `of`, [] when it is not there or null. SpecError that names the field, or the item."""
     value = holder.get(key)
     if value is None:
         return []
@@ -44,6 +46,7 @@ _NAMES: Final[dict[type, str]] = {str: "a string", int: "an integer", dict: "an 
 
 
 def string(holder: Mapping[str, Any], key: str, where: str, *, default: str = "") -> str:
+    """holder[key], `default` when it is not there or null. SpecError that names the field; a NUL in it is one, too."""
     value = holder.get(key)
     if value is None:
         return default
@@ -54,6 +57,8 @@ def string(holder: Mapping[str, Any], key: str, where: str, *, default: str = ""
 
 
 def integer(holder: Mapping[str, Any], key: str, where: str, low: int, high: int, *, default: int = 0) -> int:
+    """holder[key], `default` when it is not there or null; from `low` to `high`, both included. SpecError that names
+    the field."""
     value = holder.get(key)
     if value is None:
         return default
@@ -65,6 +70,7 @@ def integer(holder: Mapping[str, Any], key: str, where: str, low: int, high: int
 
 
 def boolean(holder: Mapping[str, Any], key: str, where: str) -> bool:
+    """holder[key], False when it is not there or null. SpecError that names the field."""
     value = holder.get(key)
     if value is not None and not isinstance(value, bool):
         fail(f"{where}{key}", f"must be true or false, not {type(value).__name__}")

@@ -32,6 +32,7 @@ _TIOCSWINSZ: Final = 0x5414 if os.uname().machine != "ppc64le" else 0x80087467
 
 
 def die_with_parent(job: Job) -> None:
+    """Have the kernel kill us when the process that made us dies (PR_SET_PDEATHSIG(2const)); if it has, end now."""
     if not job.pdeathsig:
         return
     sc.prctl(sc.PR_SET_PDEATHSIG, job.pdeathsig)
@@ -141,6 +142,7 @@ def open_terminal(job: Job, root: Root) -> None:
 
 
 def default_signals() -> None:
+    """No signal ignored or blocked: what the caller ignores would be ignored over execve (signal(7))."""
     for number in range(1, _signal.NSIG):
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
@@ -172,6 +174,7 @@ def place_stdio(job: Job) -> None:
 
 
 def is_null(fd: int) -> bool:
+    """Whether the descriptor is the null device; False for one that is not open."""
     try:
         info = os.fstat(fd)
     except OSError:
@@ -200,6 +203,7 @@ def reopen_null(proc: int) -> None:
 
 
 def open_proc() -> int:
+    """The machine's own /proc, to be written to later by the descriptor: by then another may stand at its path."""
     fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if sc.fstatfs_type(fd) != sc.PROC_SUPER_MAGIC:
         raise CapabilityError("/proc of this machine is not procfs: mount it before containers are started")
@@ -220,6 +224,7 @@ def write_proc(proc: int, path: str, value: str) -> None:
 
 
 def set_oom_score(proc: int, process: Process, report: Reporter) -> None:
+    """process.oomScoreAdj; where lowering is not allowed, as low as it may be, with a warning."""
     wanted = process.get("oomScoreAdj")
     if wanted is None:
         return
@@ -263,6 +268,7 @@ def loopback_up() -> None:
 
 
 def join_keyring(name: str, report: Reporter) -> None:
+    """A session keyring of the container's own (keyrings(7)): it never sees its maker's. Warns where it gets none."""
     if not name:
         return
     try:
@@ -373,6 +379,7 @@ def install_with_listener(job: Job) -> None:
 
 
 def set_groups(additional: list[int], *, in_user_namespace: bool) -> None:
+    """Exactly these. Where a user namespace forbids it and none are asked for, what was inherited stays."""
     try:
         os.setgroups(additional)
     except PermissionError:

@@ -37,6 +37,7 @@ def tell(
 
 
 def process_state(profile: Mapping[str, Any], state: Mapping[str, Any], pid: int) -> dict[str, Any]:
+    """What a seccomp agent is told with the descriptor (runtime-spec config-linux.md, "containerProcessState")."""
     said: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
     if metadata := profile.get("listenerMetadata"):
         said["metadata"] = metadata

@@ -129,6 +129,8 @@ def inherited(process: Process) -> dict[str, Any]:
 def plan(
     spec: Spec, bundle: str, overlay: RootfsOverlay | None, cgroup_path: str, console: int | None
 ) -> rootfs.Plan:
+    """The operations that make the root file system. Cgroup mounts need to know where the container's cgroups are.
+    Raises SpecError."""
     needs_cgroups = any(entry.get("type") in ("cgroup", "cgroup2") for entry in spec.get("mounts", []))
     if not needs_cgroups:
         return rootfs.plan(spec, bundle=bundle, overlay=overlay, console=console)

@@ -31,6 +31,8 @@ _IPC_SYSCTLS: Final = frozenset(f"kernel.{name}" for name in (
 
 
 def validate(linux: Mapping[str, Any], types: frozenset[str]) -> None:
+    """linux.*, but for its namespaces and mappings. `types`: the namespaces that the container makes or joins. Raises
+    SpecError that names the field."""
     propagation = string(linux, "rootfsPropagation", "linux.")
     if propagation not in PROPAGATIONS:
         fail("linux.rootfsPropagation", f"{propagation!r} is none of {', '.join(PROPAGATIONS[1:])}")
@@ -279,6 +281,7 @@ def _mappings(linux: Mapping[str, Any], *, needed: bool) -> None:
 
 
 def mapping_entries(entries: list[dict[str, Any]], where: str) -> None:
+    """uidMappings or gidMappings: whole, and of ids that there can be. SpecError that names the field."""
     for index, entry in enumerate(entries):
         for name in ("containerID", "hostID", "size"):
             if entry.get(name) is None:

@@ -46,6 +46,10 @@ V = "spec.volumes[0]"
             'spec.dnsConfig.nameservers[0]: Invalid value: "a": must be a valid IP address',
         ),
         (
+            {"dnsConfig": {"nameservers": ["fe80::1%eth0"]}},
+            'spec.dnsConfig.nameservers[0]: Invalid value: "fe80::1%eth0": must be a valid IP address',
+        ),
+        (
             {"dnsConfig": {"nameservers": ["1.1.1.1"] * 4}},
             'spec.dnsConfig.nameservers: Invalid value: "1.1.1.1, 1.1.1.1, 1.1.1.1, 1.1.1.1": must not',
         ),

@@ -57,6 +57,7 @@ def of_processors(cgroup: Cgroup) -> dict[str, Any]:
 
 
 def of_cpuset(cgroup: Cgroup) -> dict[str, Any]:
+    """The cpuset of `events`, in runc's names; {} where the controller is not there."""
     where = cgroup.directory("cpuset")
     if where is None:
         return {}

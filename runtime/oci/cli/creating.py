@@ -29,6 +29,7 @@ Flags = dict[str, Any]
 
 
 def create(at: Context, flags: Flags, arguments: list[str]) -> int:
+    """`create ID`: a container that waits at its gate for `start`. Raises RuntimeFault."""
     with ExitStack() as always:
         made, entry = _create(at, flags, arguments[0], always, detached=True)
         made.detach()

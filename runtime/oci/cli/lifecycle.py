@@ -30,6 +30,7 @@ _DEAD_SECONDS: Final = 10.0  # how long what was killed is waited for
 
 
 def start(at: Context, _flags: Flags, arguments: list[str]) -> int:
+    """`start ID`: opens the gate, and returns when execve has succeeded. Raises RuntimeFault."""
     entry = store.load(at.root, arguments[0])
     lock = entry.lock()
     try:
@@ -137,6 +138,7 @@ def short_path(entry: Entry, name: str) -> Any:
 
 
 def kill(at: Context, flags: Flags, arguments: list[str]) -> int:
+    """`kill ID [SIGNAL]`: to its first process, or to all of them (`--all`). StateError when it does not run."""
     entry = store.load(at.root, arguments[0])
     number = parse_signal(arguments[1] if len(arguments) > 1 else "SIGTERM")
     if flags.get("all"):
@@ -187,6 +189,7 @@ def _quoted(text: str) -> str:
 
 
 def pause(at: Context, _flags: Flags, arguments: list[str]) -> int:
+    """`pause ID`: freezes its cgroup. StateError when it is frozen already, or has ended."""
     entry = store.load(at.root, arguments[0])
     if entry.status() not in (RUNNING, CREATED):  # nor one that is paused already (runc, in these words)
         raise StateError("container not running")
@@ -195,6 +198,7 @@ def pause(at: Context, _flags: Flags, arguments: list[str]) -> int:
 
 
 def resume(at: Context, _flags: Flags, arguments: list[str]) -> int:
+    """`resume ID`: thaws its cgroup. StateError when it is not frozen."""
     entry = store.load(at.root, arguments[0])
     if entry.status() != PAUSED:
         raise StateError("container not paused")
@@ -206,6 +210,7 @@ def resume(at: Context, _flags: Flags, arguments: list[str]) -> int:
 
 
 def delete(at: Context, flags: Flags, arguments: list[str]) -> int:
+    """`delete ID`: what has ended (`--force`: whatever it is, and whatever a damaged record left) is removed."""
     force = bool(flags.get("force"))
     try:
         entry = store.load(at.root, arguments[0])
@@ -224,6 +229,8 @@ def delete(at: Context, flags: Flags, arguments: list[str]) -> int:
 
 
 def remove(at: Context, entry: Entry, *, force: bool) -> None:
+    """What `delete` does with a container whose record can be read: its process, cgroup and unit go, its hooks run, the
+    record goes last. StateError for one that still runs, unless forced."""
     status = entry.status()
     # A container that is only created is deleted too: runc and crun do, whatever runtime.md ("Delete") says
     if status not in (STOPPED, CREATED) and not force:

@@ -36,6 +36,7 @@ def main() -> None:
 
 
 def run(argv: list[str]) -> int:
+    """One command; its exit code. Everything that goes wrong has been said, and is in the log."""
     log = Log()
     try:
         line = options.parse(argv)

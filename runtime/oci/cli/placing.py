@@ -63,6 +63,7 @@ def starter(scope: Scope, container_id: str, spec: Spec) -> Callable[[int], Call
 
 
 def stop(entry: Entry) -> None:
+    """Stop the container's scope. Raises RuntimeFault."""
     from runtime.cgroups import systemd
 
     systemd.stop(_scope_of(entry))

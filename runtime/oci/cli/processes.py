@@ -23,6 +23,7 @@ EXEC_FAILED: Final = 255  # our own failure, apart from the program's codes (as 
 
 
 def run(at: Context, flags: Flags, arguments: list[str]) -> int:
+    """`exec ID PROGRAM`: the program's exit code, or 255 when it could not be run (runc's)."""
     try:
         return _exec(at, flags, arguments)
     except UsageError:

@@ -37,6 +37,7 @@ def _described(entry: Entry) -> dict[str, Any]:
 
 
 def state(at: Context, _flags: Flags, arguments: list[str]) -> int:
+    """`state ID`: the container's state as JSON (runtime-spec runtime.md, "State"), with its annotations."""
     entry = store.load(at.root, arguments[0])
     described = _described(entry)
     if entry.annotations:
@@ -46,6 +47,7 @@ def state(at: Context, _flags: Flags, arguments: list[str]) -> int:
 
 
 def list_(at: Context, flags: Flags, _arguments: list[str]) -> int:
+    """`list`: every container of this root, as a table, JSON or bare ids. One whose record is damaged is warned of."""
     entries = store.all_entries(at.root, at.log.warning)
     style = flags.get("format", "table")
     if flags.get("quiet"):

@@ -37,6 +37,7 @@ _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1
 
 
 def update(at: Context, flags: Flags, arguments: list[str]) -> int:
+    """`update ID`: new limits, of flags or of a file, for what runs. What is not given stays. Raises RuntimeFault."""
     entry = store.load(at.root, arguments[0])
     if entry.status() == store.STOPPED:
         raise StateError("container not running")

@@ -172,6 +172,7 @@ _NEEDED: Final = tuple(name for name in _SAVED if name not in _LATER)
 
 
 def check_id(container_id: str) -> str:
+    """The id, when it can name a directory (runc's rule). StateError in runc's words."""
     if not container_id or container_id in (".", "..") or not _ID_CHARACTERS.issuperset(container_id):
         raise StateError("invalid container ID format")
     return container_id
