@@ -169,7 +169,9 @@ class _Waiter:
     def __init__(self, server: Client, options: Json) -> None:
         self.server, self.options = server, options
         self.namespace = None if options["all_namespaces"] else options["namespace"] or "default"
-        self.until = until_of(options["timeout"], time.monotonic())
+        now = time.monotonic()
+        self.until = until_of(options["timeout"], now)
+        self.once = self.until <= now
         self.word = options["condition"].lower()
         self.met = (
             (lambda _doc: True) if self.word in ("create", "delete") else condition_of(options["condition"])
@@ -206,7 +208,8 @@ class _Waiter:
                         return
                 elif doc is not None and self.met(doc):
                     return
-        raise CliError(f"error: timed out waiting for the condition on {target.type.plural}/{target.name}")
+        words = "condition not met for" if self.once else "timed out waiting for the condition on"
+        raise CliError(f"error: {words} {target.type.plural}/{target.name}")
 
     def _targets(self, what: Sequence[str]) -> list[Target]:
         """What is meant, as it is now; who is not there is said, unless that is what is waited for."""

@@ -150,6 +150,7 @@ SAME = (
     ("wait", "--for=jsonpath={.spec.containers[*].name}=web", "pod/web"),
     ("wait", "--for=delete", "pod/nix"),
     ("wait", "--for=delete", "pod/web", "--timeout=1s"),
+    ("wait", "--for=delete", "pod/web", "--timeout=0"),
     ("wait", "--for=create", "pod/web"),
     ("wait", "--for=Ready", "pod/web"),
     ("wait", "pod/web"),

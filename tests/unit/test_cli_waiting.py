@@ -101,9 +101,9 @@ def test_the_pods_of_a_manifest_are_waited_for(server: Served, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--for=condition=Ready=False", "pod/web", "--timeout=0"), "timed out waiting for the condition on pods/web"),
-        (("--for=delete", "pod/web", "--timeout=0s"), "error: timed out waiting for the condition on pods/web"),
-        (("--for=create", "pod/nix", "--timeout=0s"), "error: timed out waiting for the condition on pods/nix"),
+        (("--for=condition=Ready=False", "pod/web", "--timeout=0"), "error: condition not met for pods/web"),
+        (("--for=delete", "pod/web", "--timeout=0s"), "error: condition not met for pods/web"),
+        (("--for=create", "pod/nix", "--timeout=0s"), "error: condition not met for pods/nix"),
         (("--for=condition=Ready", "pod/nix"), 'Error from server (NotFound): pods "nix" not found'),
         (("--for=condition=Ready", "pods", "-l", "a=b"), "error: no matching resources found"),
         (("--for=condition=Ready", "pods"), "error: resource(s) were provided, but no name was specified"),
