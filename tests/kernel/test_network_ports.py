@@ -14,6 +14,7 @@ from runtime.errors import NetworkError, SpecError
 from runtime.network.client import NetworkClient
 from runtime.network.plan import PortMapping
 from tests.kernel.netlab import HOST, INTERNET, NEVER, Lab, Server, ask, lab
+from tests.patience import SECONDS
 
 pytestmark = pytest.mark.kernel
 
@@ -167,7 +168,7 @@ def test_udp_senders_that_never_pause_reach_the_new_pod(world: Lab) -> None:
 
     async def scenario(node: NetworkClient) -> None:
         with world.internet.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
-            sender.settimeout(1)
+            sender.settimeout(SECONDS)
 
             def exchange() -> str | None:
                 try:
