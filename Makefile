@@ -83,9 +83,9 @@ bench: setup     ## (root) every speed beside every peer that is installed, in t
 load: setup      ## (root) one node with 50, 100, 250 and 500 pods: does time and memory a pod stay the same? PODS=… JSON=…
 	$(BIN)/python -m tests.bench.load $(if $(PODS),--pods $(PODS)) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)
 
-scrapes: setup   ## (root) what /metrics costs with 50 to 500 containers, and what an hour of scrapes leaves; CONTAINERS=… EACH=… HOUR=… JSON=…
+scrapes: setup   ## (root) what /metrics costs with 50 to 500 containers, and what an hour of scrapes leaves; CONTAINERS=… EACH=… BUSY=1 HOUR=… JSON=…
 	$(BIN)/python -m tests.bench.scrapes $(if $(CONTAINERS),--containers $(CONTAINERS)) $(if $(EACH),--each $(EACH)) \
-		$(if $(HOUR),--hour $(HOUR)) $(if $(JSON),--json $(JSON))
+		$(if $(BUSY),--busy) $(if $(HOUR),--hour $(HOUR)) $(if $(JSON),--json $(JSON))
 
 format: setup
 	$(BIN)/ruff check --fix .

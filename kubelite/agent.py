@@ -74,6 +74,7 @@ class Agent:
     past: NodePast
     meters: Meters = field(default_factory=Meters)
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
+    startup_took: float = 0.0  # seconds
     _pages: Pages | None = None
 
     @property

@@ -75,6 +75,7 @@ class Evictor:
         self._thresholds = thresholds
         self._clock = clock
         self.pressure = Pressure()
+        self._looked = 0.0  # when it was last seen what the machine has left
         self._going = (
             ""  # the pod that was evicted last: the next one waits until it has given back what it had
         )
@@ -99,7 +100,8 @@ class Evictor:
     def _look(self) -> tuple[Met, ...]:
         settings = self._agent.settings
         found = met(self._thresholds, observe(settings.root, self._agent.images_client.store.root))
-        now, before = self._clock(), self.pressure.conditions
+        self._looked = now = self._clock()
+        before = self.pressure.conditions
         period = settings.eviction_pressure_transition_period
         self.pressure = pressure(self.pressure, found, now=now, period=period)
         if (conditions := self.pressure.conditions) != before:
@@ -124,7 +126,9 @@ class Evictor:
                 log.warning("evicting a pod: %s", words, extra={"uid": uid})
                 self._going = uid
                 self._agent.worker.evict(uid, words)
-                self._agent.meters.evictions.add(f'eviction_signal="{one.threshold.signal}"')
+                signal = f'eviction_signal="{one.threshold.signal}"'
+                self._agent.meters.evictions.add(signal)
+                self._agent.meters.stats_age.observe(self._clock() - self._looked, signal)
                 return
             self._agent.node_event("EvictionThresholdMet", f"Attempting to reclaim {one.resource}")
 

@@ -23,9 +23,18 @@ class ImageCollector:
     """`run()` until cancelled; `once()` is one look."""
 
     def __init__(
-        self, images: NodeImages, policy: ImageGcPolicy, say: Say, *, period: float = PERIOD, began: float
+        self,
+        images: NodeImages,
+        policy: ImageGcPolicy,
+        say: Say,
+        collected: Callable[[str], None],
+        *,
+        period: float = PERIOD,
+        began: float,
     ) -> None:
+        """`collected`: told of each image that went, why: "age" or "space"."""
         self._images = images
+        self._collected = collected
         self._policy = policy
         self._say = say
         self._period = period
@@ -54,12 +63,12 @@ class ImageCollector:
                 self._policy, self._disk(), self._uses(used), now=now, uptime=now - self._began
             )
         for identity in plan.old:
-            freed += await self._remove(identity, "nobody has used it for long")
+            freed += await self._remove(identity, "age", "nobody has used it for long")
         found = 0
         for identity in plan.order:
             if found >= plan.to_free:
                 break
-            found += await self._remove(identity, "the disk is filling up")
+            found += await self._remove(identity, "space", "the disk is filling up")
         if found < plan.to_free:
             self._say(
                 "FreeDiskSpaceFailed",
@@ -72,7 +81,7 @@ class ImageCollector:
         """The disk is short: every image that is not in use goes, whatever its age; the bytes that came free."""
         used = await self._images.in_use()
         unused = [image.id for image in self._uses(used) if not (image.in_use or image.pinned)]
-        return sum([await self._remove(identity, "the disk is short") for identity in unused])
+        return sum([await self._remove(identity, "space", "the disk is short") for identity in unused])
 
     async def _forget_builds(self, plan: GcPlan, now: float) -> int:
         """Results of build steps can be made again: they go before any image, by the same ages."""
@@ -101,7 +110,7 @@ class ImageCollector:
             )
         return list(uses.values())
 
-    async def _remove(self, identity: str, why: str) -> int:
+    async def _remove(self, identity: str, reason: str, why: str) -> int:
         """The bytes that came free; 0 when a pod has come meanwhile that uses it."""
         try:
             removed = await self._images.remove_unused(identity)
@@ -110,6 +119,7 @@ class ImageCollector:
             return 0
         if removed is None:
             return 0
+        self._collected(reason)
         names = ", ".join(removed.untagged) or identity
         log.info("removed image %s, %d bytes: %s", names, removed.freed, why)
         return removed.freed

@@ -14,6 +14,7 @@ from typing import Any
 from kubelite.node.config import NodeConfig
 from kubelite.node.ledger import Claim
 from kubelite.node.limits import node_limits, tier_limits
+from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
 
@@ -25,8 +26,14 @@ class Tiers:
     """`run()` until cancelled. `evicted_below`: bytes of memory.available below which pods are evicted."""
 
     def __init__(
-        self, config: NodeConfig, claims: Callable[[], Sequence[Claim]], *, evicted_below: int
+        self,
+        config: NodeConfig,
+        claims: Callable[[], Sequence[Claim]],
+        tracer: Tracer,
+        *,
+        evicted_below: int,
     ) -> None:
+        self._tracer = tracer
         self._config = config
         self._claims = claims
         self._changed = asyncio.Event()
@@ -64,7 +71,9 @@ class Tiers:
             return group.apply(limits)
 
         try:
-            for warning in await asyncio.to_thread(write):
+            with self._tracer.count("cgroup update"):
+                warnings = await asyncio.to_thread(write)
+            for warning in warnings:
                 log.warning("%s: %s", path, warning)
         except RuntimeFault as error:  # its last pod may have gone, and the cgroup with it
             log.warning("the limits of %s were not written: %s", path, error)

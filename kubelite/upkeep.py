@@ -8,6 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from kubelite.telemetry.volumestats import logs_of
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
@@ -37,6 +38,8 @@ async def bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, f
             if agent.store.get_uid(uid) is not None:
                 continue
             log.warning("ending what is left of a pod that is not known", extra={"uid": uid})
+            if uid in agent.cri.living():
+                agent.meters.orphans.add()
             try:
                 await agent.cri.stop_sandbox(uid)
                 await agent.cri.remove_pod(uid)
@@ -84,5 +87,7 @@ def writable_layers(cri: LocalCri) -> dict[str, str]:
 
 
 def measured_directories(agent: Agent) -> dict[str, str]:
-    """What is measured in the background: writable layers with their cgroups, volumes with none."""
-    return {**writable_layers(agent.cri), **dict.fromkeys((volume.path for volume in agent.volumes()), "")}
+    """What is measured in the background: writable layers with their cgroups, volumes and logs with none."""
+    places = [volume.path for volume in agent.volumes()]
+    places += [log.path for log in logs_of(agent.cri.living(), agent.store)]
+    return {**writable_layers(agent.cri), **dict.fromkeys(places, "")}

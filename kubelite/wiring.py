@@ -36,7 +36,7 @@ from kubelite.sources import Sources
 from kubelite.telemetry.diskusage import DiskUsage
 from kubelite.telemetry.events import EventRecorder
 from kubelite.telemetry.looplag import LoopLag
-from kubelite.telemetry.meters import Meters
+from kubelite.telemetry.meters import Meters, container_type
 from kubelite.telemetry.otlp import trace_id
 from kubelite.telemetry.server import serve_metrics
 from kubelite.telemetry.trace import Tracer
@@ -81,8 +81,11 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
             log.info("removed cgroup %s of a build that was killed", path)
         unclaimed = _unclaimed(store, living)
-        worker = PodWorker(store, cri, events, config)
+        worker = PodWorker(store, cri, events, config, noted=meters)
         worker.prober.tried = meters.probes.tried
+        meters.kind_of = lambda uid, name: (
+            container_type(record.doc, name) if (record := store.get_uid(uid)) is not None else "container"
+        )
         queue: WorkQueue[str] = WorkQueue(meters.timed(worker.reconcile))
         worker.wake = queue.add
         stack.push_async_callback(worker.close)
@@ -108,6 +111,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         _standing_jobs(agent, config, stack)
         _background(stack, bury_orphans(agent, unclaimed, first=first), "orphans")
         await _start_servers(agent, stack)
+        agent.startup_took = time.time() - started
         yield agent
 
 
@@ -195,7 +199,7 @@ def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
     _background(stack, collector.run(), "image-gc")
     thresholds, config = parse_thresholds(agent.settings.eviction_hard), agent.worker.config
     below = sum(t.value(config.memory_bytes) for t in thresholds if t.signal == "memory.available")
-    tiers = Tiers(config, agent.worker.placing.claims, evicted_below=below)
+    tiers = Tiers(config, agent.worker.placing.claims, agent.tracer, evicted_below=below)
     agent.worker.placing.on_claims = tiers.changed
     tiers.changed()  # what was placed before now
     _background(stack, tiers.run(), "tiers")
@@ -297,6 +301,7 @@ def _collector(agent: Agent) -> ImageCollector:
         agent.images_api,
         policy,
         lambda reason, message: agent.events.event(node_reference, "Warning", reason, message),
+        lambda reason: agent.meters.collected.add(f'reason="{reason}"'),
         period=settings.image_gc_period,
         began=agent.started_at,
     )

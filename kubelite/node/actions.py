@@ -146,6 +146,7 @@ class PreemptPod:
 
     uid: str
     pod: str  # namespace/name
+    short_of: str = ""  # the resource that it goes for
 
 
 @dataclass(frozen=True, slots=True)

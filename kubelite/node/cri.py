@@ -235,6 +235,6 @@ class Cri(Protocol):
         """The image under this reference if it is here; no network, no waiting."""
         ...
 
-    async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
         """`secrets`: docker configs to log in with, see `pull_secrets`."""
         ...

@@ -278,6 +278,7 @@ class LocalCri:
         )
         with self._tracer.step(uid, "shim"):
             record = await self._forkserver.spawn(config)
+        self._tracer.counted("cgroup create", record.cgroup_took)
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self._abandon, uid)
             with self._tracer.step(uid, "network"):
@@ -311,8 +312,9 @@ class LocalCri:
             raise NotFoundError(f"the sandbox of pod {uid} is gone", retriable=True)
         group = open_cgroup(shim.record.cgroup)
         check_memory(group, resources, of="pod")
-        for warning in await asyncio.to_thread(group.apply, resources):
-            self.warn(uid, warning)
+        with self._tracer.count("cgroup update"):
+            for warning in await asyncio.to_thread(group.apply, resources):
+                self.warn(uid, warning)
         await shim.client.annotate({"resources_hash": resources_hash})
 
     async def stop_sandbox(self, uid: str) -> None:
@@ -326,8 +328,8 @@ class LocalCri:
                 if kept:
                     last = await shim.client.state()
                     await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
-            with contextlib.suppress(ShimGone):
-                await shim.client.shutdown(force=True)
+            with contextlib.suppress(ShimGone), self._tracer.count("stop sandbox"):
+                self._tracer.counted("cgroup destroy", await shim.client.shutdown(force=True))
             shim.client.close()
             self._shims.pop(uid, None)
         if os.path.isdir(self.run_dir(uid)):
@@ -337,8 +339,7 @@ class LocalCri:
 
     async def _mark_lost(self, uid: str) -> None:
         """Instances that ran in a sandbox that is gone have ended, one way or another."""
-        rows = lost_rows(self._store.containers(uid), time.time())
-        if rows:
+        if rows := lost_rows(self._store.containers(uid), time.time()):
             await self._store.put_containers(rows, durable=False)
 
     async def remove_pod(self, uid: str) -> None:
@@ -386,12 +387,12 @@ class LocalCri:
     async def stop_container(
         self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
     ) -> None:
-        client = await self._client(uid)
-        if client is not None:
+        if (client := await self._client(uid)) is not None:
             with contextlib.suppress(NotFoundError):
                 if killed_for:  # first: its end must never be taken for one that was only asked for
                     await client.update(container_id, labels={"killed_for": killed_for})
-                await client.stop(container_id, signal=signal, grace=grace)
+                with self._tracer.count("stop"):
+                    await client.stop(container_id, signal=signal, grace=grace)
 
     async def label_container(self, uid: str, container_id: str, labels: dict[str, str]) -> None:
         await (await self.client(uid)).update(container_id, labels=labels)
@@ -405,7 +406,8 @@ class LocalCri:
         for found in map(ContainerRecord.from_json, (await client.state()).containers):
             if found.id == container_id and found.cgroup:
                 check_memory(open_cgroup(found.cgroup), resources, of="container")
-        await client.update(container_id, resources=resources, labels={"resources_hash": resources_hash})
+        with self._tracer.count("update"):
+            await client.update(container_id, resources=resources, labels={"resources_hash": resources_hash})
 
     async def remove_container(self, uid: str, container_id: str, *, keep_log: bool = False) -> None:
         client = await self._client(uid)
@@ -414,15 +416,13 @@ class LocalCri:
             here = [ContainerRecord.from_json(c) for c in (await client.state()).containers]
             known |= {c.id: c for c in here}
             if any(c.id == container_id for c in here):
-                await client.delete(container_id)
+                with self._tracer.count("remove"):
+                    await client.delete(container_id)
         found = known.pop(container_id, None)
         if found is not None:
             pod_files.unlink_log(self._settings.log_dir, found.log_path, found.name, found.id)
             used = {other.log_path for other in known.values()}
-            gone = pod_files.earlier_logs(found.log_path) if keep_log else [found.log_path]
-            for path in gone:
-                if path and path not in used:
-                    await asyncio.to_thread(pod_files.remove_log, path)
+            await asyncio.to_thread(pod_files.forget_log, found.log_path, used, earlier=keep_log)
         # also when it is not seen yet: its record may be on its way
         self._in_background(
             self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
@@ -454,16 +454,19 @@ class LocalCri:
         return found
 
     async def _client(self, uid: str) -> ShimClient | None:
-        shim = await self._shim(uid)
-        return shim.client if shim else None
+        return shim.client if (shim := await self._shim(uid)) else None
 
     # -- images -------------------------------------------------------------------------------------------------
 
     def image(self, reference: str) -> ImageSeen | None:
         return self._images.get(reference)
 
-    async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
-        return image_seen(await self.images.pull(reference, secrets=secrets))
+    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+        began = time.perf_counter()
+        with self._tracer.step(uid, "pull", detail=reference):
+            found = image_seen(await self.images.pull(reference, secrets=secrets))
+        self._tracer.counted("pulled", time.perf_counter() - began, detail=str(found.size))
+        return found
 
     # -- the record in the store --------------------------------------------------------------------------------
 

@@ -60,8 +60,10 @@ class Decision(RestartingAll, Starting):
             self.reasons.append(f"the pod is not placed on this node: {self.facts.placement.message}")
             if going := self.facts.placement.victims:
                 self.reasons.append("pods of lower priority go for it")
-                pods = tuple(PreemptPod(claim.uid, f"{claim.namespace}/{claim.name}") for claim in going)
-                self.rest["preempt"] = pods
+                want = self.facts.placement.short_of
+                self.rest["preempt"] = tuple(
+                    PreemptPod(claim.uid, f"{claim.namespace}/{claim.name}", want) for claim in going
+                )
         elif self.seen.sandbox is None or not self.seen.sandbox.ready:
             self._from_nothing()
         elif self.seen.sandbox.spec_hash != hashes.sandbox_hash(self.pod):

@@ -9,7 +9,7 @@ import contextlib
 import glob
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from runtime.removal import remove_tree
@@ -119,6 +119,13 @@ def remove_links(directory: str, target: str) -> None:
 def _leads_to(link: str, target: str) -> bool:
     found = os.readlink(link) if os.path.islink(link) else ""
     return found == target or found.startswith(f"{target}/")
+
+
+def forget_log(path: str, used: Collection[str], *, earlier: bool) -> None:
+    """Remove a container's log, or only those before it (`earlier`), but what is in use."""
+    for gone in earlier_logs(path) if earlier else [path]:
+        if gone and gone not in used:
+            remove_log(gone)
 
 
 def earlier_logs(path: str) -> list[str]:

@@ -22,6 +22,7 @@ from kubelite.node.env import content_hash
 from kubelite.node.ephemeral import ephemeral_containers
 from kubelite.node.hooks import Hooks
 from kubelite.node.ledger import as_allocated
+from kubelite.node.noted import Noted
 from kubelite.node.placing import Placing
 from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
@@ -94,8 +95,10 @@ class PodWorker:
         recorder: Recorder,
         config: NodeConfig,
         *,
+        noted: Noted | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        noted = self._noted = noted or Noted()
         self.wake: Callable[[str], None] = lambda _uid: None
         self.decided: Callable[[Decided], None] = lambda _decided: None
         self.provide: Callable[[Pod], Awaitable[None]] = _nothing  # the claims of its ephemeral volumes
@@ -106,7 +109,7 @@ class PodWorker:
         self._clock = clock
         puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=self._woken)
         hooks = Hooks(cri, config, wake=self._woken)
-        self._node = Node(cri, config, puller, hooks, self._find, clock)
+        self._node = Node(cri, config, puller, hooks, self._find, clock, noted)
         self._usage = Usage(config, clock=clock, wake=self._woken)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
         self._pods: dict[str, _Memory] = {}
@@ -256,6 +259,7 @@ class PodWorker:
         log.info("it goes for a pod of higher priority", extra={"uid": going.uid, "pod": going.pod})
         record = await self.placing.preempt(pod, going.uid, self._clock())
         if record is not None:
+            self._noted.preempted(going.short_of)
             words = f"Preempted by pod {pod.metadata.uid} on node {self.config.node_name}"
             name = f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}"
             sentence = f"{words}: {name} has priority {priority(pod)}"
@@ -378,7 +382,9 @@ class PodWorker:
 
         # of a pod that is being deleted it is for those who watch: after a power cut its deletion begins again
         durable = not pod.metadata.deletion_timestamp
+        began = time.perf_counter()
         record = await self._store.modify(uid, change, durable=durable)
+        self._noted.status_written(time.perf_counter() - began)
         pod = pod.model_copy(update={"status": PodStatus.parse(written)})
         if record is not None and record.doc.get("status") is written and memory.written is not None:
             own = memory.pod or pod  # whose spec is the manifest's, whatever it is decided on as

@@ -92,7 +92,7 @@ class Puller:
     ) -> None:
         began, key = self._clock(), (uid, wanted.reference)
         try:
-            image = await self._cri.pull(wanted.reference, secrets)
+            image = await self._cri.pull(uid, wanted.reference, secrets)
         except Exception as error:  # whatever it is: the pod must not wait for a pull that is over
             self._failures[key] = self._failures.get(key, 0) + 1
             now = self._clock()

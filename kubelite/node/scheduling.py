@@ -65,6 +65,7 @@ class Placement:
     rejected: bool = False
     victims: tuple[Claim, ...] = ()
     nominated: bool = False
+    short_of: str = ""  # the resource that victims go for; "" where it is none (a host port)
 
 
 PLACED = Placement()
@@ -132,7 +133,7 @@ def _preempting(
         sentence = "not eligible due to preemptionPolicy=Never."
     elif found := victims(claim, staying, lambda beside: refused(beside) is None):
         words = f"0/1 nodes are available: 1 {no.words}."
-        return Placement(UNSCHEDULABLE, words, victims=found, nominated=True)
+        return Placement(UNSCHEDULABLE, words, victims=found, nominated=True, short_of=_resource(no.words))
     else:
         gone = {other.uid for other in lower(claim, staying)}
         still = refused(staying.where(lambda other: other.uid not in gone)) if gone else None
@@ -144,6 +145,11 @@ def _preempting(
         return no.out
     more = no.more or (" Pods of higher priority have the room." if no.out is not None else "")
     return Placement(UNSCHEDULABLE, f"0/1 nodes are available: 1 {no.words}. preemption: {sentence}{more}")
+
+
+def _resource(words: str) -> str:
+    """What a filter's words name: see `_room`."""
+    return "pods" if words == "Too many pods" else words.partition("Insufficient ")[2]
 
 
 def _unschedulable(no: _No) -> Placement:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,6 +36,7 @@ from kubelite.node.ephemeral import target_of
 from kubelite.node.faults import ConfigError, CreateError, MountError
 from kubelite.node.hooks import HookRun, Hooks, handler_of
 from kubelite.node.netfiles_disk import dns_trouble, write_net_files
+from kubelite.node.noted import Noted
 from kubelite.node.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.pod_status import RESIZING
 from kubelite.node.puller import Puller
@@ -71,6 +73,7 @@ class Node:
     hooks: Hooks
     find: env.Find
     clock: Callable[[], float]
+    noted: Noted
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
 
@@ -435,8 +438,9 @@ def _volumes(
     """Mount path → what of the host is mounted there, with the volumes made."""
     wanted = [mount.name for mount in one.container.volume_mounts]
     plans = {plan.name: plan for plan in volumes.plan_volumes(one.pod, wanted, sources)}
-    for plan in plans.values():
-        mounts.set_up(plan)
+    for volume in one.pod.spec.volumes:
+        if volume.name in plans:
+            _set_up(one.node, volumes.plugin(volume), plans[volume.name])
     found: dict[str, container_spec.Source] = {}
     for mount in one.container.volume_mounts:
         if mount.name not in plans:
@@ -451,6 +455,15 @@ def _volumes(
             os.close(mounts.open_sub_path(path, sub_path))
         found[mount.mount_path] = container_spec.Source(path, sub_path)
     return found
+
+
+def _set_up(node: Node, plugin: str, plan: volumes.VolumePlan) -> None:
+    began, done = time.perf_counter(), False
+    try:
+        mounts.set_up(plan)
+        done = True
+    finally:
+        node.noted.mounted(plugin, time.perf_counter() - began, done)
 
 
 def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:

@@ -64,6 +64,26 @@ class VolumePlan:
     layers: tuple[str, ...] = ()  # of an image, topmost first
 
 
+#: A volume's field → kubelet's plugin for it (K pkg/volume). Claims are directories of the node's own disk.
+PLUGINS = {
+    "emptyDir": "empty-dir",
+    "hostPath": "host-path",
+    "configMap": "configmap",
+    "secret": "secret",
+    "downwardAPI": "downward-api",
+    "projected": "projected",
+    "image": "image",
+    "persistentVolumeClaim": "local-volume",
+    "ephemeral": "local-volume",
+}
+
+
+def plugin(volume: Volume) -> str:
+    """kubelet's name of what makes this volume; one without a field is an emptyDir."""
+    named = PLUGINS.keys() & volume.to_json().keys()
+    return PLUGINS[named.pop()] if named else PLUGINS["emptyDir"]
+
+
 def plan_volumes(pod: Pod, names: Iterable[str], sources: env.Sources) -> tuple[VolumePlan, ...]:
     """The volumes of these names. Raises MountError for content that is missing."""
     wanted = set(names)

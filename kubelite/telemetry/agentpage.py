@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kubelite.node.volumes import PLUGINS
 from kubelite.telemetry.exposition import Page, counter, gauge, labels, number
 from kubelite.telemetry.meters import Histogram
 from kubelite.version import version
@@ -50,6 +51,18 @@ def write_agent(page: Page, agent: Agent) -> None:
     _by(page, "kubelet_active_pods", text, "static", {"true": active, "false": 0})
     living = [pod.doc for pod in pods if pod.uid in sandboxes]
     _volumes(page, {"desired_state_of_world": [pod.doc for pod in pods], "actual_state_of_world": living})
+    _working(page, [pod.doc for pod in pods], sum(uid not in {pod.uid for pod in pods} for uid in sandboxes))
+    page.one(
+        gauge(
+            "kubelet_managed_ephemeral_containers",
+            "Current number of ephemeral containers in pods managed by this kubelet.",
+        ),
+        sum(len(pod.doc["spec"].get("ephemeralContainers") or ()) for pod in pods),
+    )
+    page.one(
+        gauge("kubelet_node_startup_duration_seconds", "Duration in seconds of node startup in total."),
+        agent.startup_took,
+    )
     page.one(gauge("kubelet_mirror_pods", "The number of mirror pods the kubelet will try to create."), 0)
     page.one(
         gauge("kubelet_cgroup_version", "cgroup version on the hosts."), 2 if layout().mode is Mode.V2 else 1
@@ -70,28 +83,35 @@ def write_agent(page: Page, agent: Agent) -> None:
     _own(page, agent)
 
 
-#: A volume's field → kubelet's plugin for it (kubernetes pkg/volume). Claims are directories of the node's own disk.
-_PLUGINS = {
-    "emptyDir": "empty-dir",
-    "hostPath": "host-path",
-    "configMap": "configmap",
-    "secret": "secret",
-    "downwardAPI": "downward-api",
-    "projected": "projected",
-    "image": "image",
-    "persistentVolumeClaim": "local-volume",
-    "ephemeral": "local-volume",
-}
+def _working(page: Page, pods: list[Mapping[str, Any]], strays: int) -> None:
+    """A pod that is going is one whose manifest is gone. `strays`: pods that run and are on no record."""
+    counts = Counter({("sync", "desired"): 0, ("terminating", "runtime_only"): strays})
+    for doc in pods:
+        if doc["metadata"].get("deletionTimestamp"):
+            counts["terminating", "orphan"] += 1
+        else:
+            over = doc.get("status", {}).get("phase") in ("Succeeded", "Failed")
+            counts["terminated" if over else "sync", "desired"] += 1
+    name = "kubelet_working_pods"
+    text = (
+        "Number of pods the kubelet is actually running, broken down by lifecycle phase, whether the pod is desired, "
+        "orphaned, or runtime only (also orphaned), and whether the pod is static."
+    )
+    lines = (
+        f'{name}{{config="{config}",lifecycle="{phase}",static="true"}} {count}\n'
+        for (phase, config), count in counts.items()
+    )
+    page.family(gauge(name, text), "".join(lines))
 
 
 def _volumes(page: Page, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
     """Volumes of the pods there are to be, and of those that stand."""
     found = Counter(
-        (_PLUGINS[field], state)
+        (PLUGINS[field], state)
         for state, pods in states.items()
         for pod in pods
         for volume in pod["spec"].get("volumes") or ()
-        for field in _PLUGINS.keys() & volume.keys()
+        for field in PLUGINS.keys() & volume.keys()
     )
     name = "volume_manager_total_volumes"
     lines = (

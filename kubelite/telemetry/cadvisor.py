@@ -4,91 +4,30 @@ Samples carry no timestamps (google/cadvisor#2526: they break staleness)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
-from operator import is_
 
+from kubelite.telemetry.columns import CLOSE, Shown
 from kubelite.telemetry.diskusage import Usage
 from kubelite.telemetry.exposition import Family, Page, counter, gauge, number
 from kubelite.telemetry.families import (
     BLKIO,
-    CLOSE,
     COSTS,
     DEVICES,
     FAILURES,
+    FAULTS,
     GROUPS,
-    LIMITS,
     NETWORK,
     SEEN,
-    ULIMITS,
-    Row,
     blkio_lines,
     device_lines,
-    row,
+    fault_lines,
 )
 from kubelite.telemetry.machine import Disk, FileSystem, Root, machine
-from kubelite.telemetry.sampler import Limits, Sample, Snapshot
-from kubelite.telemetry.targets import Target
+from kubelite.telemetry.sampler import Sample, Snapshot
 from kubelite.version import version
-from runtime.cgroups.stats import Stats
 
 Health = Callable[[Sample], int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """A cgroup's text: as long as these very statistics, limits and labels are what was read, and the processes are as
-    many, it is the same."""
-
-    stats: Stats
-    limits: Limits
-    target: Target
-    open: tuple[int, int]  # processes and their descriptors
-    groups: list[Row]
-    failures: str  # lines
-    numbers: tuple[str | None, ...]  # the values of LIMITS
-
-    @classmethod
-    def of(cls, sample: Sample, before: _Rows | None) -> _Rows:
-        """`before`: the cgroup's text of last time."""
-        olds = [(before.stats, old) for old in before.groups] if before is not None else [None] * len(GROUPS)
-        groups = [row(group, sample, old) for group, old in zip(GROUPS, olds, strict=True)]
-        opened = (len(sample.pids), sample.descriptors)
-        if before is not None and before.limits is sample.limits and before.open == opened:
-            texts = before.numbers
-        else:
-            numbers = (read(sample) for _, read in LIMITS)
-            texts = tuple(None if value is None else number(value) for value in numbers)
-        return cls(sample.stats, sample.limits, sample.target, opened, groups, _failures(sample), texts)
-
-    def holds(self, sample: Sample) -> bool:
-        same = self.stats is sample.stats and self.limits is sample.limits and self.target is sample.target
-        return same and self.open == (len(sample.pids), sample.descriptors)
-
-    def differences(self, before: _Rows) -> Iterator[Family]:
-        """The families of which this says something else."""
-        for group, old, new in zip(GROUPS, before.groups, self.groups, strict=True):
-            if old != new:
-                for place, column in enumerate(group.columns):
-                    if old is None or new is None or old[place] != new[place]:
-                        yield column.family
-        if self.failures != before.failures:
-            yield FAILURES
-        for (family, _), was, now in zip(LIMITS, before.numbers, self.numbers, strict=True):
-            if was != now:
-                yield family
-        if self.stats.io != before.stats.io:
-            yield from (*(family for family, _ in DEVICES), BLKIO)
-
-
-def _failures(sample: Sample) -> str:
-    memory, head = sample.stats.memory, sample.target.head
-    return "".join(
-        f'{FAILURES.name}{head},failure_type="{kind}",scope="{scope}"}} {value}\n'
-        for scope in ("container", "hierarchy")
-        for kind, value in (("pgfault", memory.pgfault), ("pgmajfault", memory.pgmajfault))
-    )
 
 
 _FS: tuple[tuple[Family, Callable[[FileSystem], int]], ...] = (
@@ -115,32 +54,34 @@ _ROOT = '{container="",id="/",image="",name="",namespace="",pod=""'
 
 
 class ContainerPage:
-    """Writes snapshots. Keeps each cgroup's text of last time, and for each family the number of the last change: what
-    has not changed is not formatted again, and where the page has it packed, not joined and packed either."""
+    """Writes snapshots. Keeps the numbers of last time, and for each family how often its lines changed: what has not
+    changed is not formatted again, and where the page has it packed, not joined and packed either."""
 
     def __init__(self, usage: Callable[[str], Usage | None], health: Health) -> None:
         self._usage = usage
         self._health = health
-        self._rows: dict[str, _Rows] = {}
-        self._order: list[Target] = []
-        self._epoch = 0  # counts changes of the order: of every family
-        self._changes: dict[str, int] = {}  # family → how often its samples changed
-        self._said: dict[str, object] = {}  # family → its values of last time, where no row has them
+        self._groups = [Shown(group) for group in GROUPS]
+        self._faults = Shown(FAULTS)
+        self._changes: dict[str, int] = {}  # family that is in no group → how often its samples changed
+        self._said: dict[str, object] = {}  # and its values of last time
 
     def write(self, page: Page, snapshot: Snapshot) -> None:
         samples = snapshot.all
         root = _root_samples(snapshot.root)
-        self._note(samples)
-        rows = self._rows
-        mine = [(s.target.head, rows[s.target.cgroup]) for s in samples]
-        for index, group in enumerate(GROUPS):
-            for place, column in enumerate(group.columns):
+        for shown in self._groups:
+            shown.look(samples)
+            for place, column in enumerate(shown.group.columns):
                 family = column.family
-                lines = partial(_column, mine, index, place, family.name, column.tail)
-                self._kept(page, family, lines, root.pop(family.name, ""))
-        failures = [found.failures for _, found in mine]
-        self._kept(page, FAILURES, partial("".join, failures), root.pop(FAILURES.name, ""))
-        self._write_limits(page, samples, snapshot.now, root)
+                fresh = root.pop(family.name, "")
+                page.kept(family, shown.versions[place], partial(shown.lines, place), fresh)
+        self._faults.look(samples)
+        page.kept(
+            FAILURES,
+            tuple(self._faults.versions),
+            partial(fault_lines, self._faults),
+            root.pop(FAILURES.name, ""),
+        )
+        self._write_seen(page, samples, snapshot.now)
         self._write_devices(page, samples, root)
         self._write_layers(page, snapshot)
         self._write_networks(page, snapshot)
@@ -154,49 +95,17 @@ class ContainerPage:
         write_machine(page, snapshot.root)
 
     def _kept(self, page: Page, family: Family, lines: Callable[[], str], fresh: str = "") -> None:
-        page.kept(family, (self._epoch, self._changes.get(family.name, 0)), lines, fresh)
-
-    def _changed(self, *families: Family) -> None:
-        for family in families:
-            self._changes[family.name] = self._changes.get(family.name, 0) + 1
+        page.kept(family, self._changes.get(family.name, 0), lines, fresh)
 
     def _say(self, values: object, *families: Family) -> None:
-        """The values of families that no row has: whether they are others than last time."""
-        name = families[0].name
-        if self._said.get(name) != values:
-            self._said[name] = values
-            self._changed(*families)
+        """The values of families that are in no group: whether they are others than last time."""
+        if self._said.get(families[0].name) != values:
+            self._said[families[0].name] = values
+            for family in families:
+                self._changes[family.name] = self._changes.get(family.name, 0) + 1
 
-    def _note(self, samples: tuple[Sample, ...]) -> None:
-        """Make the rows of what is new, and count what changed."""
-        order = [s.target for s in samples]
-        if len(order) != len(self._order) or not all(map(is_, order, self._order)):
-            self._order = order
-            self._epoch += 1
-        kept, self._rows = self._rows, {}
-        for sample in samples:
-            known = kept.get(sample.target.cgroup)
-            if known is None or not known.holds(sample):
-                before = known if known is not None and known.target is sample.target else None
-                known = _Rows.of(sample, before)
-                if before is not None:
-                    self._changed(*known.differences(before))
-            self._rows[sample.target.cgroup] = known
-
-    def _write_limits(
-        self, page: Page, samples: tuple[Sample, ...], now: float, root: dict[str, str]
-    ) -> None:
-        kept = [(s.target.head, self._rows[s.target.cgroup].numbers) for s in samples]
-        for place, (family, _) in enumerate(LIMITS):
-            self._kept(page, family, partial(_limit, kept, place, family.name), root.pop(family.name, ""))
-        containers = [s for s in samples if s.target.container]
-        tail = ',ulimit="max_open_files"} '
-        limited = [
-            (s.target.head, str(s.limits.open_files)) for s in containers if s.limits.open_files is not None
-        ]
-        self._say(limited, ULIMITS)
-        self._kept(page, ULIMITS, lambda: _lines(ULIMITS.name, limited, tail))
-        healthy = [(s.target.head, str(self._health(s))) for s in containers]
+    def _write_seen(self, page: Page, samples: tuple[Sample, ...], now: float) -> None:
+        healthy = [(s.target.head, str(self._health(s))) for s in samples if s.target.container]
         self._say(healthy, HEALTH)
         self._kept(page, HEALTH, lambda: _lines(HEALTH.name, healthy, CLOSE))
         heads = [s.target.head for s in samples] + [_ROOT]
@@ -204,6 +113,7 @@ class ContainerPage:
 
     def _write_devices(self, page: Page, samples: tuple[Sample, ...], root: dict[str, str]) -> None:
         busy = [s for s in samples if s.stats.io]
+        self._say([(s.target.head, s.stats.io) for s in busy], *(family for family, _ in DEVICES), BLKIO)
         for family, read in DEVICES:
             lines = partial(device_lines, family, busy, read)
             self._kept(page, family, lines, root.pop(family.name, ""))
@@ -240,16 +150,6 @@ class ContainerPage:
             ]
             self._say([(head, name, values[column]) for head, name, values in rows], family)
             self._kept(page, family, partial(_interfaces, rows, column, family.name), "".join(own))
-
-
-def _column(mine: list[tuple[str, _Rows]], group: int, place: int, name: str, tail: str) -> str:
-    found = [(head, texts) for head, rows in mine if (texts := rows.groups[group]) is not None]
-    return "".join([f"{name}{head}{tail}{texts[place]}\n" for head, texts in found])
-
-
-def _limit(kept: list[tuple[str, tuple[str | None, ...]]], place: int, name: str) -> str:
-    found = [(head, value) for head, values in kept if (value := values[place]) is not None]
-    return _lines(name, found, CLOSE)
 
 
 def _lines(name: str, found: Iterable[tuple[str, str]], tail: str) -> str:

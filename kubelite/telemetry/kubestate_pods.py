@@ -97,12 +97,22 @@ _SINCE = {
 }
 
 
+#: The same of a condition that is False.
+_NOT_SINCE = {
+    "PodScheduled": (
+        "kube_pod_status_unscheduled_time",
+        "Unix timestamp when pod moved into unscheduled status",
+    )
+}
+
+
 def _times(t: Table, pods: list[Doc], _node: str) -> None:
     created = t.gauge("kube_pod_created", "Unix creation timestamp")
     started = t.gauge("kube_pod_start_time", "Start time in unix timestamp for a pod.")
     done = t.gauge("kube_pod_completion_time", "Completion time in unix timestamp for a pod.")
     deleting = t.gauge("kube_pod_deletion_timestamp", "Unix deletion timestamp")
-    since = {kind: t.gauge(*words) for kind, words in _SINCE.items()}
+    since = {(kind, "True"): t.gauge(*words) for kind, words in _SINCE.items()}
+    since |= {(kind, "False"): t.gauge(*words) for kind, words in _NOT_SINCE.items()}
     for doc in pods:
         meta, status, head = doc["metadata"], doc.get("status", {}), head_of(doc)
         moments = [
@@ -112,8 +122,8 @@ def _times(t: Table, pods: list[Doc], _node: str) -> None:
             (done, _completion(status)),
         ]
         for condition in status.get("conditions", ()):
-            if condition["type"] in since and condition["status"] == "True":
-                moments.append((since[condition["type"]], unix(condition.get("lastTransitionTime"))))
+            if (family := since.get((condition["type"], condition["status"]))) is not None:
+                moments.append((family, unix(condition.get("lastTransitionTime"))))
         for family, at in moments:
             if at is not None:
                 t.add(family, head, at)
@@ -161,6 +171,7 @@ def _statuses(t: Table, pods: list[Doc], _node: str) -> None:
     )
     qos = t.gauge("kube_pod_status_qos_class", "The pods current qosClass.")
     reason = t.gauge("kube_pod_status_reason", "The pod status reasons")
+    disruption = t.gauge("kube_pod_status_disruption_reason", "The pod status disruption reason.")
     for doc in pods:
         status, head = doc.get("status", {}), head_of(doc)
         for value in PHASES:
@@ -174,6 +185,8 @@ def _statuses(t: Table, pods: list[Doc], _node: str) -> None:
             t.add(unschedulable, head, 1)
         for value in QOS if status.get("qosClass") else ():
             t.add(qos, f'{head},qos_class="{value}"', float(status["qosClass"] == value))
+        if conditions.get("DisruptionTarget", {}).get("status") == "True":
+            t.add(disruption, head + label("reason", conditions["DisruptionTarget"].get("reason", "")), 1)
         if status.get("reason"):
             t.add(reason, head + label("reason", status["reason"]), 1)
 

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kubelite.node.noted import Noted
 from kubelite.telemetry.exposition import Family, Page, counter, escape, histogram, number
 from kubelite.telemetry.probemeter import ProbeMeter
 from kubelite.telemetry.trace import Step
@@ -54,10 +55,23 @@ START = (
     ),
 )
 OPERATIONS = tuple(round(0.005 * 2.5**n, 6) for n in range(14))
+CGROUPS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *DEFAULT)
+STORAGE = (0.0001, 0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600)
 LAGS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 PULLS = (1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600)
 #: Label sets of a family; what would be more is not counted: none of ours has a manifest's words in it.
 MOST = 64
+
+
+def container_type(doc: dict[str, Any], name: str) -> str:
+    """PURE: what kubelet calls a pod's container."""
+    for field, kind in (
+        ("initContainers", "init_container"),
+        ("ephemeralContainers", "ephemeral_container"),
+    ):
+        if any(c["name"] == name for c in doc["spec"].get(field) or ()):
+            return kind
+    return "container"
 
 
 class Counts:
@@ -126,14 +140,33 @@ def _braced(labels: str) -> str:
 #: Step of the trace → kubelet's name of the operation.
 _OPERATIONS = {
     "shim": "run_podsandbox",
+    "stop sandbox": "stop_podsandbox",
     "create": "create_container",
     "start": "start_container",
-    "pull": "pull_image",
+    "update": "update_container",
     "stop": "stop_container",
+    "remove": "remove_container",
+    "pull": "pull_image",
 }
+_MIB = 1 << 20
+#: Bytes from which on an image is called so (kubelet's imageSizeBuckets), biggest first.
+_SIZES = (
+    (100 << 30, "GT100GB"),
+    (60 << 30, "60GB-100GB"),
+    (40 << 30, "40GB-60GB"),
+    (30 << 30, "30GB-40GB"),
+    (20 << 30, "20GB-30GB"),
+    (10 << 30, "10GB-20GB"),
+    (5 << 30, "5GB-10GB"),
+    (1 << 30, "1GB-5GB"),
+    (500 * _MIB, "500MB-1GB"),
+    (100 * _MIB, "100MB-500MB"),
+    (10 * _MIB, "10MB-100MB"),
+    (0, "0-10MB"),
+)
 
 
-class Meters:
+class Meters(Noted):
     """All of them. One thread writes (the loop), another may read at the same time and see a sample more or less."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -141,7 +174,9 @@ class Meters:
         self._first_seen: dict[str, float] = {}  # pods whose start is under way
         self._known: set[str] = set()  # pods that a worker has looked at
         self.last_relist = 0.0
+        self._pulling: dict[str, float] = {}  # seconds that such a pod's images took
         self.trace_of: Callable[[str], str] = lambda _uid: ""  # the id of the trace of a pod's first start
+        self.kind_of: Callable[[str, str], str] = lambda _uid, _name: "container"  # what a pod's container is
         self.probes = ProbeMeter()
         self._pods()
         self._runtime()
@@ -159,6 +194,19 @@ class Meters:
             "Duration in seconds to start a pod, excluding time to pull images and run init containers, measured "
             "from pod creation timestamp to when all its containers are reported as started and observed via watch",
             START,
+        )
+        self.start_total = Histogram(
+            "kubelet_pod_start_total_duration_seconds",
+            "Duration in seconds to start a pod since creation, including time to pull images and run init containers, "
+            "measured from pod creation timestamp to when all its containers are reported as started and observed via "
+            "watch",
+            START,
+        )
+        self.status = Histogram(
+            "kubelet_pod_status_sync_duration_seconds",
+            "Duration in seconds to sync a pod status update. Measures time from detection of a change to pod status "
+            "until the API is successfully updated for that pod.",
+            (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 20, 30, 45, 60),
         )
         self.work = Histogram(
             "kubelet_pod_worker_duration_seconds",
@@ -218,6 +266,29 @@ class Meters:
         self.pulls = Histogram(
             "kubelet_image_pull_duration_seconds", "Duration in seconds to pull an image.", PULLS
         )
+        self.cgroups = Histogram(
+            "kubelet_cgroup_manager_duration_seconds",
+            "Duration in seconds for cgroup manager operations. Broken down by method.",
+            CGROUPS,
+        )
+        self.storage = Histogram("storage_operation_duration_seconds", "Storage operation duration", STORAGE)
+        self.preemptions = Counts(
+            "kubelet_preemptions", "Cumulative number of pod preemptions by preemption resource", empty=False
+        )
+        self.orphans = Counts(
+            "kubelet_orphaned_runtime_pods_total",
+            "Number of pods that have been detected in the container runtime without being already known to the pod "
+            "worker.",
+        )
+        self.collected = Counts(
+            "kubelet_image_garbage_collected_total",
+            "Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
+            empty=False,
+        )
+        self.stats_age = Histogram(
+            "kubelet_eviction_stats_age_seconds",
+            "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
+        )
         self.evictions = Counts(
             "kubelet_evictions", "Cumulative number of pod evictions by eviction signal", empty=False
         )
@@ -229,8 +300,14 @@ class Meters:
 
     # -- what is told ---------------------------------------------------------------------------------------------
 
-    def step(self, _uid: str, step: Step) -> None:
-        """A step of a start trace has ended."""
+    def step(self, uid: str, step: Step) -> None:
+        """A step of a start trace, or one that is only counted, has ended."""
+        if step.step.startswith("cgroup "):
+            if step.took:  # else by a shim that does not tell
+                self.cgroups.observe(step.took, f'operation_type="{step.step.partition(" ")[2]}"')
+        elif step.step == "pulled":
+            size = next(word for least, word in _SIZES if int(step.detail) >= least)
+            self.pulls.observe(step.took, f'image_size_in_bytes="{size}"')
         operation = _OPERATIONS.get(step.step)
         if operation is None:
             return
@@ -242,11 +319,12 @@ class Meters:
         if step.step == "shim":
             self._sandbox(step)
         elif step.step == "start":
-            self.started.add('container_type="container"')
+            kind = f'container_type="{self.kind_of(uid, step.container)}"'
+            self.started.add(kind)
             if step.error:
-                self.started_errors.add('container_type="container",code="StartError"')
-        elif step.step == "pull":
-            self.pulls.observe(step.took)
+                self.started_errors.add(f'{kind},code="StartError"')
+        elif step.step == "pull" and uid in self._first_seen:
+            self._pulling[uid] = self._pulling.get(uid, 0.0) + step.took
 
     def _sandbox(self, step: Step) -> None:
         self.sandbox_time.observe(step.took, 'runtime_handler=""')
@@ -267,16 +345,31 @@ class Meters:
             return
         del self._first_seen[uid]
         now, trace = self._clock(), self.trace_of(uid)
-        took = now - since
+        took, pulled = now - since, self._pulling.pop(uid, 0.0)
         exemplar = f'trace_id="{trace}",pod_uid="{escape(uid)}"' if trace and len(uid) < 64 else ""
-        self.start.observe(took, exemplar=exemplar, at=now)
+        for whole in (self.start, self.start_total):  # nobody creates a pod here before it is seen
+            whole.observe(took, exemplar=exemplar, at=now)
         if not doc["spec"].get("initContainers"):
-            self.start_sli.observe(took, exemplar=exemplar, at=now)
+            self.start_sli.observe(max(0.0, took - pulled), exemplar=exemplar, at=now)
 
     def pod_gone(self, uid: str) -> None:
         self._first_seen.pop(uid, None)
+        self._pulling.pop(uid, None)
         self._known.discard(uid)
         self.probes.forget(uid)
+
+    def mounted(self, plugin: str, took: float, done: bool) -> None:
+        result = "success" if done else "fail-unknown"
+        self.storage.observe(
+            took,
+            f'migrated="false",operation_name="volume_mount",status="{result}",volume_plugin="kubernetes.io/{plugin}"',
+        )
+
+    def preempted(self, short_of: str) -> None:
+        self.preemptions.add(f'preemption_signal="{escape(short_of)}"')
+
+    def status_written(self, took: float) -> None:
+        self.status.observe(took)
 
     def relisted(self, took: float) -> None:
         now = self._clock()

@@ -33,7 +33,7 @@ from kubelite.telemetry.packed import Shelf
 from kubelite.telemetry.sampler import Sample, Sampler, Snapshot
 from kubelite.telemetry.summary import summary, write_resource
 from kubelite.telemetry.targets import Finder
-from kubelite.telemetry.volumestats import write_volumes
+from kubelite.telemetry.volumestats import logs_of, write_logs, write_volumes
 from kubelite.telemetry.webpage import Recent
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ class Pages:
         write_agent(page, self._agent)
         self._agent.meters.write(page)
         write_volumes(page, self._agent.volumes(), self._agent.disk_usage.get)
+        write_logs(page, logs_of(self._agent.cri.living(), self._agent.store), self._agent.disk_usage.get)
         write_process(page)
         if page.openmetrics:
             text: bytes = openmetrics_of(self._own)  # type: ignore[no-untyped-call]

@@ -20,9 +20,10 @@ from kubelite.telemetry.machine import Root, interfaces, read_root
 from kubelite.telemetry.targets import Sandbox, Target, Targets
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
-from runtime.cgroups.reader import STALLS, Reader
+from runtime.cgroups.reader import TOTALS, Reader
 from runtime.cgroups.spec import Spec, read_spec
-from runtime.cgroups.stats import Stats, parse_pressure
+from runtime.cgroups.stats import Stats
+from runtime.cgroups.texts import pressure
 from runtime.errors import NotFoundError, RuntimeFault
 
 FD_BUDGET = 0.85  # share of the descriptor limit that may be kept here; what is beyond is opened each time
@@ -47,6 +48,10 @@ class Sample:
     limits: Limits
     pids: tuple[int, ...] = ()
     descriptors: int = 0
+
+    @property
+    def processes(self) -> int:
+        return len(self.pids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +99,10 @@ class _Network:
 
 
 @dataclass(slots=True)
-class _Stalled:
-    """The machine's own total of a resource, and when (monotonic seconds) it was last seen to have moved."""
+class _Total:
+    """What the machine counts of all cgroups together, and when (monotonic seconds) it was last seen to have moved."""
 
-    total: int
+    value: int
     at: float
 
 
@@ -110,23 +115,23 @@ class Sampler:
         self._left = max(256, int(descriptors * FD_BUDGET))
         self._kept: dict[str, _Kept] = {}
         self._net: dict[str, _Network] = {}  # sandbox id →
-        self._stalled: dict[str, _Stalled] = {}  # file of STALLS →
+        self._totals: dict[str, _Total] = {}  # file of TOTALS →
 
     def sample(self) -> Snapshot:
         targets = self._find()
         self._forget(targets)
         self._errors = 0
         now, root = time.monotonic(), read_root()
-        stalled = self._stalls(root, now)
+        moved = self._moved(root, now)
         before = {path: kept.sample for path, kept in self._kept.items()}
-        pods = self._samples(targets.pods, now, stalled)
+        pods = self._samples(targets.pods, now, moved)
         still = {pod.target.uid for pod in pods if before.get(pod.target.cgroup) is pod}
-        containers = self._samples(targets.containers, now, stalled, still & _alone(targets.containers))
+        containers = self._samples(targets.containers, now, moved, still & _alone(targets.containers))
         return Snapshot(
             time.time(),
             containers,
             _with_processes(pods, containers),
-            self._samples(targets.groups, now, stalled),
+            self._samples(targets.groups, now, moved),
             tuple((s, found) for s in targets.sandboxes if (found := self._network(s))),
             root,
             self._errors,
@@ -139,16 +144,16 @@ class Sampler:
             os.close(network.descriptor)
         self._net.clear()
 
-    def _stalls(self, root: Root, now: float) -> dict[str, float]:
-        """When a task was last held up anywhere, by the file that tells it of a cgroup."""
+    def _moved(self, root: Root, now: float) -> dict[str, float]:
+        """When a task was last held up or killed anywhere, by the file that tells it of a cgroup."""
         found = {}
-        for name in STALLS:
-            pressure = parse_pressure(root.pressure.get(name.partition(".")[0], ""))
-            if pressure is None:
+        for name in TOTALS:
+            total = _total(root, name)
+            if total is None:
                 continue
-            known = self._stalled.get(name)
-            if known is None or known.total != pressure.some_us:
-                known = self._stalled[name] = _Stalled(pressure.some_us, now)
+            known = self._totals.get(name)
+            if known is None or known.value != total:
+                known = self._totals[name] = _Total(total, now)
             found[name] = known.at
         return found
 
@@ -156,15 +161,15 @@ class Sampler:
         self,
         targets: Iterable[Target],
         now: float,
-        stalled: Mapping[str, float],
+        moved: Mapping[str, float],
         still: Collection[str] = (),
     ) -> tuple[Sample, ...]:
         """`still`: uids of pods whose every number is what it was; so is that of the only container such a pod has."""
-        found = (self._sample(target, now, stalled, still) for target in targets)
+        found = (self._sample(target, now, moved, still) for target in targets)
         return tuple(sample for sample in found if sample is not None)
 
     def _sample(
-        self, target: Target, now: float, stalled: Mapping[str, float], still: Collection[str]
+        self, target: Target, now: float, moved: Mapping[str, float], still: Collection[str]
     ) -> Sample | None:
         kept = self._kept.get(target.cgroup)
         if kept is None:
@@ -173,7 +178,7 @@ class Sampler:
         if target.uid in still and not due and kept.sample is not None and kept.sample.target is target:
             return kept.sample
         try:
-            stats, awake = self._read(kept, now, stalled, limits=due)
+            stats, awake = self._read(kept, now, moved, limits=due)
         except NotFoundError:
             self._drop(target.cgroup)
             return None
@@ -194,7 +199,7 @@ class Sampler:
         return last
 
     def _read(
-        self, kept: _Kept, now: float, stalled: Mapping[str, float], *, limits: bool
+        self, kept: _Kept, now: float, moved: Mapping[str, float], *, limits: bool
     ) -> tuple[Stats, bool]:
         """The numbers, and whether something may have run since the last look."""
         if kept.reader is None:
@@ -204,7 +209,7 @@ class Sampler:
                     return reader.read(), True
             kept.reader = reader
             self._left -= reader.descriptors
-        return kept.reader.read(now, limits=limits, stalled=stalled), kept.reader.awake
+        return kept.reader.read(now, limits=limits, moved=moved), kept.reader.awake
 
     def _network(self, sandbox: Sandbox) -> Mapping[str, tuple[int, ...]]:
         """Counters of the sandbox's interfaces, through a descriptor that is kept: it is the namespace's, and stays
@@ -238,6 +243,14 @@ class Sampler:
         if kept is not None and kept.reader is not None:
             self._left += kept.reader.descriptors
             kept.reader.close()
+
+
+def _total(root: Root, name: str) -> int | None:
+    """The machine's number of what a file of TOTALS counts; None where it does not tell."""
+    if name == "memory.oom_control":
+        return root.vm.get("oom_kill")
+    found = pressure(root.pressure.get(name.removesuffix(".pressure"), "").encode())
+    return found.some_us if found is not None else None
 
 
 def _alone(containers: Iterable[Target]) -> set[str]:

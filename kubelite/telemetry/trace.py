@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -51,16 +51,23 @@ class Tracer:
     @contextlib.contextmanager
     def step(self, uid: str, step: str, *, container: str = "", detail: str = "") -> Iterator[None]:
         """Note a step that takes time; an error that leaves it is noted too and goes on."""
-        at, began, error = time.time(), time.perf_counter(), ""
-        try:
+
+        def done(one: Step) -> None:
+            self._add(uid, one)
+            self._observe(uid, one)
+
+        with _timed(Step(time.time(), step, 0.0, container, detail), done):
             yield
-        except BaseException as failure:
-            error = str(failure) or type(failure).__name__
-            raise
-        finally:
-            done = Step(at, step, time.perf_counter() - began, container, detail, error)
-            self._add(uid, done)
-            self._observe(uid, done)
+
+    @contextlib.contextmanager
+    def count(self, step: str) -> Iterator[None]:
+        """Have a step that is no part of a start counted (meters.py): it is in no pod's trace."""
+        with _timed(Step(0.0, step), lambda done: self._observe("", done)):
+            yield
+
+    def counted(self, step: str, took: float, detail: str = "") -> None:
+        """The same of one that somebody else did."""
+        self._observe("", Step(0.0, step, took, detail=detail))
 
     def steps(self, uid: str) -> list[dict[str, Any]]:
         """The pod's steps in order of time, as JSON objects without empty fields."""
@@ -93,6 +100,19 @@ class Tracer:
         del steps[:-STEPS]
         while len(self._steps) > KEEP:
             self._inner.pop(self._steps.popitem(last=False)[0], None)
+
+
+@contextlib.contextmanager
+def _timed(step: Step, done: Callable[[Step], None]) -> Iterator[None]:
+    """Tell how long the block took, and the sentence of the error that left it."""
+    began, error = time.perf_counter(), ""
+    try:
+        yield
+    except BaseException as failure:
+        error = str(failure) or type(failure).__name__
+        raise
+    finally:
+        done(replace(step, took=time.perf_counter() - began, error=error))
 
 
 def spans(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:

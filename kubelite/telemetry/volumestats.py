@@ -8,6 +8,7 @@ volume's sizeLimit, or what its file system has.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from kubelite.telemetry.exposition import Page, gauge, labels
 
 if TYPE_CHECKING:
     from kubelite.node.config import NodeConfig
+    from runtime.shim.protocol import SandboxRecord
     from state.store import Store
 
 Json = dict[str, Any]
@@ -39,6 +41,39 @@ class Volume:
     @property
     def claim(self) -> str:
         return self.persistent or f"{self.pod}-{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Where the logs of a pod's container are, all its instances'."""
+
+    namespace: str
+    pod: str
+    uid: str
+    container: str
+    path: str
+
+
+def logs_of(living: Mapping[str, SandboxRecord], store: Store) -> list[Logs]:
+    """Of the containers that run."""
+    found: dict[str, Logs] = {}
+    for uid, sandbox in living.items():
+        if (pod := store.get_uid(uid)) is None:
+            continue
+        for container in sandbox.containers:
+            if container["status"] == "running" and container["log_path"]:
+                path = os.path.dirname(container["log_path"])
+                found[path] = Logs(pod.namespace, pod.name, uid, container["name"], path)
+    return list(found.values())
+
+
+def write_logs(page: Page, logs: Iterable[Logs], usage: Callable[[str], Usage | None]) -> None:
+    found = [(log, used) for log in logs if (used := usage(log.path))]
+    heads = [
+        "{" + labels({"uid": log.uid, "namespace": log.namespace, "pod": log.pod, "container": log.container})
+        for log, _ in found
+    ]
+    page.column(LOGS, heads, "} ", [str(used.bytes) for _, used in found])
 
 
 Places = Callable[[str, str], tuple[str, str] | None]
@@ -92,6 +127,9 @@ def numbers(volume: Volume, usage: Usage) -> tuple[int, int, int, int, int, int]
     return capacity, available, usage.bytes, place.inodes, place.inodes_free, usage.inodes
 
 
+LOGS = gauge(
+    "kubelet_container_log_filesystem_used_bytes", "Bytes used by the container's logs on the filesystem."
+)
 FAMILIES = (
     gauge("kubelet_volume_stats_capacity_bytes", "Capacity in bytes of the volume"),
     gauge("kubelet_volume_stats_available_bytes", "Number of available bytes in the volume"),

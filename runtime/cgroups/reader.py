@@ -12,47 +12,69 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Protocol, Self
 
-from runtime.cgroups import files
-from runtime.cgroups.stats import Stats, parse_v1, parse_v2
+from runtime.cgroups import files, texts
+from runtime.cgroups.stats import Stats, Values, stats_v1, stats_v2
 from runtime.errors import NotFoundError, SyscallError
 
-_SIZE = 16384
+#: Bytes that are asked for at first: what fits where small objects lie, so that no reading goes through malloc.
+_SMALL = 448
 #: Seconds after the last sign of life until all that it did has been counted: PSI's totals are brought up to date every
 #: 2 s (kernel/sched/psi.c, PSI_FREQ), the time of a task that still runs at each tick.
 SETTLE = 3.0
-STALLS = ("memory.pressure", "io.pressure")  # one that waits for these uses no processor time meanwhile
+#: Files of which the machine has a total: one that waits for memory or a disk, or is killed for want of memory, uses no
+#: processor time meanwhile, but is counted there.
+TOTALS = ("memory.pressure", "io.pressure", "memory.oom_control")
 
-Parse = Callable[[Mapping[str, str], Stats | None, Iterable[str]], Stats]
+
+class Join(Protocol):
+    """stats_v1, stats_v2."""
+
+    def __call__(self, values: Values, before: Stats | None = ..., changed: Iterable[str] = ...) -> Stats: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When which files are read: `clocks` and `signs` first, what is not named at all only when these moved."""
+    """What takes the files apart, what their values come to, and when which are read: `clocks` and `signs` first, what
+    is not named at all only when these moved."""
 
-    parse: Parse
+    apart: Mapping[str, Callable[[bytes], Any]]
+    join: Join
     clocks: frozenset[str]  # processor time; the first that is there is enough
     signs: frozenset[str]
     always: frozenset[str]
     limits: frozenset[str]  # change when somebody writes them: opened when asked for, no descriptor is kept
+    needs: Mapping[str, str]  # file → the limit without which it never moves
+    follows: Mapping[str, str]  # file → the one that moves whenever it does
 
 
 V1 = Plan(
-    parse_v1,
+    texts.V1,
+    stats_v1,
     frozenset({"unified.cpu.stat", "cpuacct.usage"}),
     frozenset({"memory.usage_in_bytes"}),
     frozenset({"memory.stat"}),
-    frozenset({"memory.limit_in_bytes", "pids.max"}),
+    frozenset({"memory.limit_in_bytes", "pids.max", "cpu.cfs_quota_us"}),
+    {
+        "cpu.stat": "cpu.cfs_quota_us",
+        "memory.failcnt": "memory.limit_in_bytes",
+        "memory.memsw.failcnt": "memory.limit_in_bytes",  # which is never above the limit with swap
+    },
+    # block/blk-throttle.c, blk_throtl_bio: an I/O is counted with its bytes, or once more when it is split
+    {"blkio.throttle.io_service_bytes_recursive": "blkio.throttle.io_serviced_recursive"},
 )
 V2 = Plan(
-    parse_v2,
+    texts.V2,
+    stats_v2,
     frozenset({"cpu.stat"}),
     frozenset({"memory.current"}),
     frozenset({"memory.stat", "memory.swap.current", "io.stat"}),
     frozenset({"memory.max", "pids.max"}),
+    {},
+    {},
 )
 
 
@@ -75,9 +97,12 @@ class Reader:
         self._plan = plan
         self._limits = {name: path for name in plan.limits if (path := paths.get(name))}
         self._signs, self._always, self._rest = _Files(), _Files(), _Files()
-        self._stalls = {name: _Files() for name in STALLS}
+        self._totals = {name: _Files() for name in TOTALS}
+        self._needing: dict[str, _Files] = {}  # limit → what it is needed for
+        self._following: dict[str, _Files] = {}  # file → what moves with it
         self._ran = float("-inf")  # when a sign was last seen to have moved
         self._raw: dict[str, bytes] = {}
+        self._values: dict[str, Any] = {}
         self._found: Stats | None = None
         self.awake = True  # whether the last look read everything
         for name, path in paths.items():
@@ -93,8 +118,12 @@ class Reader:
             place = self._signs
         elif name in plan.always:
             place = self._always
+        elif name in plan.needs:
+            place = self._needing.setdefault(plan.needs[name], _Files())
+        elif name in plan.follows:
+            place = self._following.setdefault(plan.follows[name], _Files())
         else:
-            place = self._stalls.get(name, self._rest)
+            place = self._totals.get(name, self._rest)
         try:
             place.fds.append((name, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
         except FileNotFoundError:
@@ -104,40 +133,48 @@ class Reader:
             raise SyscallError(error.errno or 0, "open", path) from error
 
     def read(
-        self, now: float | None = None, *, limits: bool = False, stalled: Mapping[str, float] | None = None
+        self, now: float | None = None, *, limits: bool = False, moved: Mapping[str, float] | None = None
     ) -> Stats:
         """The very same object as last time when nothing has changed. Without `now` (monotonic seconds) everything is
         read. With it, what only the cgroup's own tasks change is read when they ran less than `SETTLE` before the last
-        such reading, limits when `limits` says so, and a file of `STALLS` unless the machine's own total last moved at
-        `stalled` of its name: no task stalls without being counted there. Raises NotFoundError once the cgroup is
-        removed."""
+        such reading, limits when `limits` says so, and a file of `TOTALS` unless the machine's own total last moved at
+        `moved` of its name. Raises NotFoundError once the cgroup is removed."""
         changed: set[str] = set()
+        whole = now is None or self._found is None
         self._look(self._signs, changed)
         if changed and now is not None:
             self._ran = now
-        self.awake = now is None or not self._clocked or self._rest.at < self._ran + SETTLE
+        self.awake = whole or not self._clocked or self._rest.at < self._ran + SETTLE
+        if limits or whole:
+            self._look_at_limits(changed)  # first: they say what cannot move
         self._look(self._always, changed)
         if self.awake:
-            self._look(self._rest, changed)
+            self._look_at_rest(changed, whole=whole)
             self._rest.at = now if now is not None else self._rest.at
-        for name, place in self._stalls.items():
-            if now is None or stalled is None or place.at < stalled.get(name, now) + SETTLE:
+        for name, place in self._totals.items():
+            if now is None or moved is None or place.at < moved.get(name, now) + SETTLE:
                 self._look(place, changed)
                 place.at = now if now is not None else place.at
-        if limits or now is None or self._found is None:
-            self._look_at_limits(changed)
         if changed or self._found is None:
-            self._found = self._plan.parse(_Texts(self._raw), self._found, changed)
+            self._found = self._plan.join(self._values, self._found, changed)
         return self._found
+
+    def _look_at_rest(self, changed: set[str], *, whole: bool) -> None:
+        self._look(self._rest, changed)
+        for limit, place in self._needing.items():
+            if whole or self._values.get(limit):
+                self._look(place, changed)
+        for name, place in self._following.items():
+            if whole or name in changed:
+                self._look(place, changed)
 
     def _look(self, place: _Files, changed: set[str]) -> None:
         raw, pread, name = self._raw, os.pread, ""
         try:
             for name, fd in place.fds:
-                text = pread(fd, _SIZE, 0)
+                text = pread(fd, _sizes.get(name, _SMALL), 0)
                 if raw.get(name) != text:
-                    raw[name] = text
-                    changed.add(name)
+                    self._take(name, text if len(text) < _SMALL else _whole(name, fd, text), changed)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 raise NotFoundError(f"cgroup {self._about} is gone") from error
@@ -146,6 +183,11 @@ class Reader:
                 raise SyscallError(error.errno or 0, "pread", what) from error
             self._leave_out(place, name)  # PSI switched off at boot: as if the file were not there
             self._look(place, changed)
+
+    def _take(self, name: str, text: bytes, changed: set[str]) -> None:
+        self._raw[name] = text
+        self._values[name] = self._plan.apart.get(name, texts.number)(text)
+        changed.add(name)
 
     @staticmethod
     def _leave_out(place: _Files, name: str) -> None:
@@ -157,8 +199,7 @@ class Reader:
         for name, path in self._limits.items():
             text = files.read_or(path).encode()
             if self._raw.get(name) != text:
-                self._raw[name] = text
-                changed.add(name)
+                self._take(name, text, changed)
 
     @property
     def descriptors(self) -> int:
@@ -166,7 +207,8 @@ class Reader:
         return sum(len(place.fds) for place in self._places())
 
     def _places(self) -> Iterable[_Files]:
-        return (self._signs, self._always, self._rest, *self._stalls.values())
+        more = (self._totals, self._needing, self._following)
+        return (self._signs, self._always, self._rest, *(place for each in more for place in each.values()))
 
     def close(self) -> None:
         for place in self._places():
@@ -181,17 +223,13 @@ class Reader:
         self.close()
 
 
-class _Texts(Mapping[str, str]):
-    """Files' bytes as text; "" where there is none."""
+#: Files that were longer than `_SMALL`, with the bytes to ask for.
+_sizes: dict[str, int] = {}
 
-    def __init__(self, raw: Mapping[str, bytes]) -> None:
-        self._raw = raw
 
-    def __getitem__(self, name: str) -> str:
-        return self._raw.get(name, b"").decode("ascii", "replace")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._raw)
-
-    def __len__(self) -> int:
-        return len(self._raw)
+def _whole(name: str, fd: int, text: bytes) -> bytes:
+    """A long file's text, of which `text` is the beginning or all."""
+    while len(text) >= _sizes.get(name, _SMALL):
+        _sizes[name] = 2 * len(text)
+        text = os.pread(fd, _sizes[name], 0)
+    return text

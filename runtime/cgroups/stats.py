@@ -1,4 +1,4 @@
-"""What a cgroup has used: the numbers, and the parsers of the files that say them (reader.py reads those)."""
+"""What a cgroup has used: the numbers, and how they come of what its files say (texts.py; reader.py reads those)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,27 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from runtime.cgroups import files
+from runtime.cgroups import texts
+from runtime.cgroups.texts import IoStats, Pressure
+
+__all__ = [
+    "CpuStats",
+    "IoStats",
+    "MemoryStats",
+    "PidsStats",
+    "Pressure",
+    "PressureStats",
+    "Stats",
+    "stats_v1",
+    "stats_v2",
+]
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
-class CpuStats:
+class CpuStats(NamedTuple):
     usage_ns: int = 0
     user_ns: int = 0
     system_ns: int = 0
@@ -25,8 +37,7 @@ class CpuStats:
     burst_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStats:
+class MemoryStats(NamedTuple):
     """Bytes, with descendants. `limit` 0 is no limit. Zero too is what this kind of cgroup does not count."""
 
     usage: int = 0
@@ -54,42 +65,12 @@ class MemoryStats:
     events_max: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PidsStats:
+class PidsStats(NamedTuple):
     current: int = 0
     limit: int = 0  # 0: none
 
 
-@dataclass(frozen=True, slots=True)
-class IoStats:
-    """One block device."""
-
-    major: int
-    minor: int
-    rbytes: int = 0
-    wbytes: int = 0
-    rios: int = 0
-    wios: int = 0
-    dbytes: int = 0
-    dios: int = 0
-    sync_bytes: int = 0  # v1 alone splits by it
-    async_bytes: int = 0
-    cost_usage_us: int = 0  # v2's io.cost controller, where it is on
-    cost_wait_us: int = 0
-    cost_indebt_us: int = 0
-    cost_indelay_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """Total stall times of one resource (admin-guide: accounting/psi.rst)."""
-
-    some_us: int = 0
-    full_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PressureStats:
+class PressureStats(NamedTuple):
     """None: this kernel counts no PSI, or not for cgroups."""
 
     cpu: Pressure | None = None
@@ -106,28 +87,38 @@ class Stats:
     pressure: PressureStats
 
 
-def parse_v2(texts: Mapping[str, str], before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
-    """From cgroup v2 files, keyed by their names ("" where there is none). What was found `before` stays where none of
-    its files is in `changed`."""
-    return _parse(_V2, texts, before, changed)
+Values = Mapping[str, Any]  # file → what it says, taken apart; none for one that is not there
 
 
-def parse_v1(texts: Mapping[str, str], before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
+def stats_v2(values: Values, before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
+    """From cgroup v2 files. `changed`: the files that say something else than when `before` was made, which is given
+    back where they come to the same."""
+    return _stats(_V2, values, before, changed)
+
+
+def stats_v1(values: Values, before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
     """The same from v1 files; `unified.cpu.stat` and the PSI files come from a hybrid's cgroup2 side."""
-    return _parse(_V1, texts, before, changed)
+    return _stats(_V1, values, before, changed)
 
 
-def _parse(
-    parsers: Mapping[str, Callable[[Mapping[str, str]], Any]],
-    texts: Mapping[str, str],
+def _stats(
+    makers: Mapping[str, Callable[[Values], Any]],
+    values: Values,
     before: Stats | None,
     changed: Iterable[str],
 ) -> Stats:
-    """`parsers`: what makes each field of Stats."""
-    new = parsers.keys() if before is None else set(map(_part, changed))
-    return Stats(
-        **{part: parse(texts) if part in new else getattr(before, part) for part, parse in parsers.items()}
-    )
+    """`makers`: what makes each field of Stats, in their order."""
+    if before is None:
+        return Stats(*[make(values) for make in makers.values()])
+    new = set(map(_part, changed))
+    parts, same = [], True
+    for part, make in makers.items():
+        found = old = getattr(before, part)
+        if part in new and (found := make(values)) == old:
+            found = old
+        same = same and found is old
+        parts.append(found)
+    return before if same else Stats(*parts)
 
 
 _PARTS = {"unified": "cpu", "cpuacct": "cpu", "blkio": "io"}
@@ -140,184 +131,116 @@ def _part(name: str) -> str:
     return "pressure" if name.endswith(".pressure") else _PARTS.get(first, first)
 
 
-def _pids(texts: Mapping[str, str]) -> PidsStats:
-    return PidsStats(files.number(texts["pids.current"]), files.number(texts["pids.max"]))
+def _pids(values: Values) -> PidsStats:
+    return PidsStats(values.get("pids.current", 0), values.get("pids.max", 0))
 
 
-def cpu_v2(stat: Mapping[str, int]) -> CpuStats:
-    """Of the numbers of v2's cpu.stat, which counts microseconds; a number that is not there is 0."""
-    get = stat.get
+def _cpu_v2(values: Values) -> CpuStats:
+    usage, user, system, periods, throttled, time, bursts, burst = values.get("cpu.stat", texts.CPU.nothing)
     return CpuStats(
-        usage_ns=get("usage_usec", 0) * 1000,
-        user_ns=get("user_usec", 0) * 1000,
-        system_ns=get("system_usec", 0) * 1000,
-        periods=get("nr_periods", 0),
-        throttled_periods=get("nr_throttled", 0),
-        throttled_ns=get("throttled_usec", 0) * 1000,
-        burst_periods=get("nr_bursts", 0),
-        burst_ns=get("burst_usec", 0) * 1000,
+        usage * 1000, user * 1000, system * 1000, periods, throttled, time * 1000, bursts, burst * 1000
     )
 
 
-def _cpu_v1(texts: Mapping[str, str]) -> CpuStats:
+def _cpu_v1(values: Values) -> CpuStats:
     """cpuacct.stat counts in ticks of 10 ms; the cgroup2 side of a hybrid has microseconds, in one file less."""
-    throttle = files.keyed(texts["cpu.stat"])
-    if texts["unified.cpu.stat"]:
-        fine = cpu_v2(files.keyed(texts["unified.cpu.stat"]))
-        usage, user, system = fine.usage_ns, fine.user_ns, fine.system_ns
+    throttle = values.get("cpu.stat", texts.CPU_V1.nothing)
+    if fine := values.get("unified.cpu.stat"):
+        usage, user, system = fine[0] * 1000, fine[1] * 1000, fine[2] * 1000
     else:
-        ticks = files.keyed(texts["cpuacct.stat"])
-        usage = files.number(texts["cpuacct.usage"])
-        user, system = ticks.get("user", 0) * _TICK, ticks.get("system", 0) * _TICK
-    return CpuStats(
-        usage,
-        user,
-        system,
-        throttle.get("nr_periods", 0),
-        throttle.get("nr_throttled", 0),
-        throttle.get("throttled_time", 0),
-        throttle.get("nr_bursts", 0),
-        throttle.get("burst_time", 0),
+        user, system = values.get("cpuacct.stat", texts.TICKS.nothing)
+        usage, user, system = values.get("cpuacct.usage", 0), user * _TICK, system * _TICK
+    return CpuStats(usage, user, system, *throttle)
+
+
+def _memory_v2(values: Values) -> MemoryStats:
+    anon, file, mapped, kernel, active, inactive, dirty, writeback, *counts = values.get(
+        "memory.stat", texts.MEMORY.nothing
     )
-
-
-def _memory_v2(texts: Mapping[str, str]) -> MemoryStats:
-    get, events = _getter(texts["memory.stat"]), files.keyed(texts["memory.events"])
+    pgfault, pgmajfault, pgscan, pgsteal, refault_anon, refault_file = counts
+    high, most, kills = values.get("memory.events", texts.EVENTS.nothing)
     # The root has no memory.current; what is charged to it is about anon + file.
-    usage = files.number(texts["memory.current"]) or get("anon") + get("file")
+    usage = values.get("memory.current", 0) or anon + file
     return MemoryStats(
         usage=usage,
-        working_set=max(0, usage - get("inactive_file")),
-        rss=get("anon"),
-        cache=get("file"),
-        swap=files.number(texts["memory.swap.current"]),
-        mapped_file=get("file_mapped"),
-        kernel=get("kernel"),
-        active_file=get("active_file"),
-        inactive_file=get("inactive_file"),
-        file_dirty=get("file_dirty"),
-        file_writeback=get("file_writeback"),
-        limit=files.number(texts["memory.max"]),
-        max_usage=files.number(texts["memory.peak"]),
-        failcnt=events.get("max", 0),
-        oom_kills=events.get("oom_kill", 0),
-        pgfault=get("pgfault"),
-        pgmajfault=get("pgmajfault"),
-        pgscan=get("pgscan"),
-        pgsteal=get("pgsteal"),
-        workingset_refault_anon=get("workingset_refault_anon"),
-        workingset_refault_file=get("workingset_refault_file"),
-        events_high=events.get("high", 0),
-        events_max=events.get("max", 0),
+        working_set=max(0, usage - inactive),
+        rss=anon,
+        cache=file,
+        swap=values.get("memory.swap.current", 0),
+        mapped_file=mapped,
+        kernel=kernel,
+        active_file=active,
+        inactive_file=inactive,
+        file_dirty=dirty,
+        file_writeback=writeback,
+        limit=values.get("memory.max", 0),
+        max_usage=values.get("memory.peak", 0),
+        failcnt=most,
+        oom_kills=kills,
+        pgfault=pgfault,
+        pgmajfault=pgmajfault,
+        pgscan=pgscan,
+        pgsteal=pgsteal,
+        workingset_refault_anon=refault_anon,
+        workingset_refault_file=refault_file,
+        events_high=high,
+        events_max=most,
     )
 
 
-def _memory_v1(texts: Mapping[str, str]) -> MemoryStats:
-    """The total_* keys include descendants, as usage_in_bytes does."""
-    get = _getter(texts["memory.stat"])
-    usage = files.number(texts["memory.usage_in_bytes"])
+def _memory_v1(values: Values) -> MemoryStats:
+    rss, cached, swap, mapped, active, inactive, dirty, writeback, *counts = values.get(
+        "memory.stat", texts.MEMORY_V1.nothing
+    )
+    pgfault, pgmajfault, refault_anon, refault_file = counts
+    usage = values.get("memory.usage_in_bytes", 0)
     return MemoryStats(
         usage=usage,
-        working_set=max(0, usage - get("total_inactive_file")),
-        rss=get("total_rss"),
-        cache=get("total_cache"),
-        swap=get("total_swap"),
-        mapped_file=get("total_mapped_file"),
-        kernel=files.number(texts["memory.kmem.usage_in_bytes"]),
-        active_file=get("total_active_file"),
-        inactive_file=get("total_inactive_file"),
-        file_dirty=get("total_dirty"),
-        file_writeback=get("total_writeback"),
-        limit=files.number(texts["memory.limit_in_bytes"]),
-        max_usage=files.number(texts["memory.max_usage_in_bytes"]),
+        working_set=max(0, usage - inactive),
+        rss=rss,
+        cache=cached,
+        swap=swap,
+        mapped_file=mapped,
+        kernel=values.get("memory.kmem.usage_in_bytes", 0),
+        active_file=active,
+        inactive_file=inactive,
+        file_dirty=dirty,
+        file_writeback=writeback,
+        limit=values.get("memory.limit_in_bytes", 0),
+        max_usage=values.get("memory.max_usage_in_bytes", 0),
         # with memory+swap no higher than memory, it is that limit which is hit
-        failcnt=files.number(texts["memory.failcnt"]) + files.number(texts["memory.memsw.failcnt"]),
-        oom_kills=files.keyed(texts["memory.oom_control"]).get("oom_kill", 0),
-        pgfault=get("total_pgfault"),
-        pgmajfault=get("total_pgmajfault"),
-        workingset_refault_anon=get("total_workingset_refault_anon"),
-        workingset_refault_file=get("total_workingset_refault_file"),
+        failcnt=values.get("memory.failcnt", 0) + values.get("memory.memsw.failcnt", 0),
+        oom_kills=values.get("memory.oom_control", texts.KILLS.nothing)[0],
+        pgfault=pgfault,
+        pgmajfault=pgmajfault,
+        workingset_refault_anon=refault_anon,
+        workingset_refault_file=refault_file,
     )
 
 
-def _getter(text: str) -> Callable[[str], int]:
-    """`key value` lines of which few are wanted; a key that is not there is 0."""
-    words = text.split()
-    found = dict(zip(words[::2], words[1::2], strict=False))
-    return lambda key: int(found.get(key, 0))
-
-
-def io_v2(text: str) -> tuple[IoStats, ...]:
-    """io.stat: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0` and perhaps cost.*; a line without numbers is
-    a device that never did anything."""
-    found = []
-    for line in text.splitlines():
-        device, *pairs = line.split()
-        major, _, minor = device.partition(":")
-        values = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        if not major.isdigit() or not values:
-            continue
-        numbers = {
-            key: int(values.get(key, 0)) for key in ("rbytes", "wbytes", "rios", "wios", "dbytes", "dios")
-        }
-        cost = {
-            f"cost_{key}_us": int(values[f"cost.{key}"])
-            for key in ("usage", "wait", "indebt", "indelay")
-            if f"cost.{key}" in values
-        }
-        found.append(IoStats(int(major), int(minor), **numbers, **cost))
-    return tuple(found)
-
-
-_V1_KINDS = {
-    "Read": ("rbytes", "rios"),
-    "Write": ("wbytes", "wios"),
-    "Discard": ("dbytes", "dios"),
-    "Sync": ("sync_bytes", ""),
-    "Async": ("async_bytes", ""),
-}
-
-
-def io_v1(service_bytes: str, serviced: str) -> tuple[IoStats, ...]:
-    """blkio.throttle.io_*: `8:0 Read 4096` lines and a `Total`."""
-    devices: dict[tuple[int, int], dict[str, int]] = {}
-    for at, text in enumerate((service_bytes, serviced)):
-        for line in text.splitlines():
-            words = line.split()
-            if len(words) != 3 or words[1] not in _V1_KINDS:
-                continue
-            major, _, minor = words[0].partition(":")
-            if name := _V1_KINDS[words[1]][at]:
-                devices.setdefault((int(major), int(minor)), {})[name] = int(words[2])
-    return tuple(IoStats(*device, **numbers) for device, numbers in sorted(devices.items()))
-
-
-def pressure(texts: Mapping[str, str]) -> PressureStats:
-    """Of the texts of `cpu.pressure`, `memory.pressure` and `io.pressure`, each of which must be there, if empty."""
-    return PressureStats(
-        *(parse_pressure(texts[f"{resource}.pressure"]) for resource in ("cpu", "memory", "io"))
+def _io_v1(values: Values) -> tuple[IoStats, ...]:
+    return texts.io_v1(
+        values.get("blkio.throttle.io_service_bytes_recursive", ()),
+        values.get("blkio.throttle.io_serviced_recursive", ()),
     )
 
 
-def parse_pressure(text: str) -> Pressure | None:
-    """`some avg10=0.00 avg60=0.00 avg300=0.00 total=12` and the same with `full`."""
-    totals = {line.split(" ", 1)[0]: int(line.rpartition("total=")[2]) for line in text.splitlines() if line}
-    return Pressure(totals.get("some", 0), totals.get("full", 0)) if totals else None
+def _pressure(values: Values) -> PressureStats:
+    get = values.get
+    return PressureStats(get("cpu.pressure"), get("memory.pressure"), get("io.pressure"))
 
 
-_V2 = {
-    "cpu": lambda texts: cpu_v2(files.keyed(texts["cpu.stat"])),
+_V2: Mapping[str, Callable[[Values], Any]] = {
+    "cpu": _cpu_v2,
     "memory": _memory_v2,
     "pids": _pids,
-    "io": lambda texts: io_v2(texts["io.stat"]),
-    "pressure": pressure,
+    "io": lambda values: values.get("io.stat", ()),
+    "pressure": _pressure,
 }
-_V1 = {
+_V1: Mapping[str, Callable[[Values], Any]] = {
     "cpu": _cpu_v1,
     "memory": _memory_v1,
     "pids": _pids,
-    "io": lambda texts: io_v1(
-        texts["blkio.throttle.io_service_bytes_recursive"], texts["blkio.throttle.io_serviced_recursive"]
-    ),
-    "pressure": pressure,
+    "io": _io_v1,
+    "pressure": _pressure,
 }

@@ -27,6 +27,7 @@ _STAT_FILES = {
     "cpuacct.usage": "cpuacct",
     "cpuacct.stat": "cpuacct",
     "cpu.stat": "cpu",
+    "cpu.cfs_quota_us": "cpu",
     "memory.usage_in_bytes": "memory",
     "memory.stat": "memory",
     "memory.limit_in_bytes": "memory",
@@ -236,7 +237,7 @@ class V1Cgroup:
         return sum(_oom_kills(place) for place in files.tree(memory))
 
     def stat_paths(self) -> dict[str, str | None]:
-        """File name → path, what `stats.parse_v1` reads."""
+        """File name → path, what `stats.stats_v1` is made of."""
         return {
             name: f"{place}/{name}" if (place := self._dirs.get(controller)) else None
             for name, controller in _STAT_FILES.items()

@@ -174,6 +174,7 @@ class SandboxRecord(_Record):
     annotations: dict[str, str] = field(default_factory=dict)
     containers: list[dict[str, Any]] = field(default_factory=list)  # ContainerRecord
     pause: int = 0  # pid of the pod's pause process (runtime.shim.pause); 0 = it has none
+    cgroup_took: float = 0.0  # seconds that the making of its cgroup took
 
 
 @dataclass(frozen=True, slots=True)

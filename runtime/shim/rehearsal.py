@@ -30,6 +30,7 @@ from runtime.security import paths, seccomp
 from runtime.security.capabilities import DEFAULT_CAPS
 from runtime.shim.loop import Loop
 from runtime.shim.protocol import CreateContainer, Op, RootfsOverlay, SandboxConfig, SandboxRecord
+from runtime.shim.sandbox import Place
 from runtime.shim.shim import Shim
 from runtime.shim.supervisor import Supervised, Supervisor
 
@@ -90,7 +91,7 @@ def _converse(cgroup: str, directory: str, stack: ExitStack) -> None:
     listener.listen(1)
     config = SandboxConfig("uid", "id", directory, cgroup, cgroup, "host", resources={"cpu": {"shares": 2}})
     config = SandboxConfig.from_json(json.loads(json.dumps(config.to_json())))
-    shim = Shim(config, open_cgroup(cgroup), listener)
+    shim = Shim(config, Place(open_cgroup(cgroup), None, [], 0.0), listener)
     stack.callback(shim.loop.close)
     stack.callback(shim.close)
     shim.write_state()

@@ -13,9 +13,10 @@ import os
 import signal
 import socket
 import struct
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import syscalls
 from runtime.cgroups import Cgroup, open_cgroup
@@ -102,11 +103,18 @@ def become_daemon(keep: set[int], flags: int) -> None:
         loopback_up()
 
 
-def set_up(
-    config: SandboxConfig, inherited: Inheritance, undo: ExitStack
-) -> tuple[Cgroup, Pause | None, list[str]]:
-    """Be this pod's: log, name in ps, host name, sysctls, the pod's pause process and cgroup. Returns those and what
-    this machine could not give. Namespaces need no undo: they go with the process."""
+class Place(NamedTuple):
+    """Where a pod's containers come to be."""
+
+    pod: Cgroup
+    pause: Pause | None
+    warnings: list[str]  # what this machine could not give
+    cgroup_took: float  # seconds
+
+
+def set_up(config: SandboxConfig, inherited: Inheritance, undo: ExitStack) -> Place:
+    """Be this pod's: log, name in ps, host name, sysctls, the pod's pause process and cgroup. Namespaces need no undo:
+    they go with the process."""
     log = os.open(f"{config.run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
     os.close(log)
@@ -116,10 +124,11 @@ def set_up(
         syscalls.sethostname(config.hostname)
     for key, value in config.sysctls.items():
         _write_sysctl(key, value, config)
-    pod = open_cgroup(config.cgroup)
+    began, pod = time.perf_counter(), open_cgroup(config.cgroup)
     undo.callback(pod.remove)
     pod.create()
-    return pod, held, pod.apply(config.resources) if config.resources else []
+    warnings = pod.apply(config.resources) if config.resources else []
+    return Place(pod, held, warnings, time.perf_counter() - began)
 
 
 def _pause(config: SandboxConfig, undo: ExitStack) -> Pause:

@@ -17,9 +17,8 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from runtime.cgroups import Cgroup
 from runtime.errors import RuntimeFault, StateError
 from runtime.security import seccomp
 from runtime.shim import sandbox, state, streams
@@ -37,9 +36,6 @@ from runtime.shim.protocol import (
 )
 from runtime.shim.server import Answer, Client, Server, answer_later, close_fds
 from runtime.shim.supervisor import Supervised, Supervisor
-
-if TYPE_CHECKING:
-    from runtime.shim.pause import Pause
 
 SHUTDOWN_SECONDS = 10.0  # a forced shutdown waits so long for killed processes (uninterruptible ones) to die
 REWRITE_SECONDS = 1.0
@@ -61,15 +57,15 @@ def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inhe
         control.close()
         undo.callback(state.remove_run_dir, config.run_dir)
         seccomp.stay_small(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")
-        pod, pause, warnings = sandbox.set_up(config, inherited, undo)
-        shim = Shim(config, pod, listener, pause)
+        place = sandbox.set_up(config, inherited, undo)
+        shim = Shim(config, place, listener)
         shim.write_state()
-        _tell(report, {"ok": {"sandbox": shim.record().to_json(), "warnings": warnings}})
+        _tell(report, {"ok": {"sandbox": shim.record().to_json(), "warnings": place.warnings}})
         undo.pop_all()
     except BaseException as error:  # noqa: BLE001  whatever it was: undo, then tell
         _undo_and_tell(undo, report, error)
         return 1
-    for warning in warnings:
+    for warning in place.warnings:
         shim.complain(warning)
     shim.loop.run()
     return 0
@@ -100,12 +96,9 @@ def _undo_and_tell(undo: ExitStack, report: int, error: BaseException) -> None:
 class Shim:
     """Wires loop, server, supervisor and execs together and answers the operations of protocol.Op."""
 
-    def __init__(
-        self, config: SandboxConfig, pod: Cgroup, listener: socket.socket, pause: Pause | None = None
-    ) -> None:
+    def __init__(self, config: SandboxConfig, place: sandbox.Place, listener: socket.socket) -> None:
         self.config = config
-        self._pod = pod
-        self._pause = pause
+        self._pod, self._pause, self._cgroup_took = place.pod, place.pause, place.cgroup_took
         self._annotations = dict(config.annotations)
         self._pid = os.getpid()
         self._pid_start = state.process_start(self._pid)
@@ -149,6 +142,7 @@ class Shim:
             host_network=self.config.host_network,
             annotations=self._annotations,
             pause=self._pause.pid if self._pause is not None else 0,
+            cgroup_took=self._cgroup_took,
             containers=[c.record().to_json() for c in self._supervisor.containers.values()],
         )
 
@@ -351,15 +345,17 @@ class Shim:
             if self._pause is not None and self._pause.pid:
                 self._pause.end()
                 self._pause = None
+            began = time.perf_counter()
             self._supervisor.remove_cgroups()  # inner ones first: each is then one rmdir(2) a hierarchy
             self._pod.remove()
+            took = time.perf_counter() - began
         except RuntimeFault as fault:
             self._shutdown = None
             timer.cancel()
             answer_later(client, number, None, fault)
             return
         state.remove_run_dir(self.config.run_dir)
-        answer_later(client, number, {})
+        answer_later(client, number, {"cgroup_took": took})
         self.close()
         self.loop.stop()
 

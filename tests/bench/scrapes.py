@@ -1,9 +1,10 @@
 """`make scrapes`: what /metrics costs with 50, 100, 250 and 500 containers, and what an hour of scrapes leaves.
 
-python -m tests.bench.scrapes [--containers 500] [--each 5] [--hour 3600] [--json FILE]
+python -m tests.bench.scrapes [--containers 500] [--each 5] [--busy] [--hour 3600] [--json FILE]
 
-Pods of `--each` containers that sleep, and are looked at when they have come to rest (what is busy costs more:
-docs/performance.md). A scrape is one GET with gzip over loopback, on a connection that is kept, as
+Pods of `--each` containers that sleep, and are looked at when they have come to rest; with `--busy` each wakes once a
+second and takes some memory, and a second passes between two scrapes: every cgroup is read whole, a third of the
+families change. A scrape is one GET with gzip over loopback, on a connection that is kept, as
 Prometheus does it; its time is from the request's first byte to the answer's last. "CPU ms" is what the daemon worked
 for it, gzip included: on a busy machine the one that counts. The hour is its number of scrapes, one after the other;
 what the daemon weighs (PSS) is said after each tenth of them: after the first all that is kept between scrapes is made.
@@ -32,6 +33,7 @@ _SCRAPE = """
 import gzip, http.client, json, sys, time
 connection, took, size = http.client.HTTPConnection("127.0.0.1", 10255), [], 0
 for _ in range(int(sys.argv[1])):
+    time.sleep(float(sys.argv[2]))
     began = time.perf_counter()
     connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
     body = connection.getresponse().read()
@@ -42,17 +44,23 @@ print(json.dumps({"ms": took, "gzip": len(body), "text": len(text), "samples": s
 """
 
 
-def scrape(node: Node, times: int) -> dict[str, Any]:
-    done = subprocess.run(
-        node.in_netns(sys.executable, "-c", _SCRAPE, str(times)), capture_output=True, text=True, check=True
-    )
+def scrape(node: Node, times: int, pause: float = 0.0) -> dict[str, Any]:
+    """`pause`: seconds before each."""
+    command = node.in_netns(sys.executable, "-c", _SCRAPE, str(times), str(pause))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def grow(node: Node, before: int, wanted: int, each: int) -> None:
+IDLE = "exec sleep 100000"
+BUSY = (
+    "mkfifo /pipe; exec 9<>/pipe; while :; do read -t 1 -r _ <&9; x=$x................................; done"
+)
+
+
+def grow(node: Node, before: int, wanted: int, each: int, script: str) -> None:
     for number in range(before // each, wanted // each):
-        names = [container(f"c{i}", "exec sleep 100000") for i in range(each)]
+        names = [container(f"c{i}", script) for i in range(each)]
         node.apply(f"load{number}.yaml", pod(f"load{number}", *names, terminationGracePeriodSeconds=0))
 
     def all_run() -> bool:
@@ -66,6 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make scrapes", description=__doc__)
     parser.add_argument("--containers", type=int, default=STAGES[-1], help="at the last stage (default 500)")
     parser.add_argument("--each", type=int, default=5, help="containers of a pod (default 5)")
+    parser.add_argument("--busy", action="store_true", help="containers that are never at rest")
     parser.add_argument("--hour", type=int, default=3600, help="scrapes at the end (default 3600)")
     parser.add_argument("--json", default="", help="also write the values to this file")
     options = parser.parse_args()
@@ -78,14 +87,14 @@ def main() -> int:
         with running_node(base / "node", pack_image(base / "image"), pod_cidr="10.77.0.0/16") as node:
             before = 0
             for stage in stages:
-                grow(node, before, stage, options.each)
+                grow(node, before, stage, options.each, BUSY if options.busy else IDLE)
                 before = stage
                 for _ in range(2):  # the second look is the first at pods that have come to rest
                     scrape(node, 3)
                     time.sleep(SETTLE + 1)
                 daemon = int((node.run_dir / "kubelite.pid").read_text())
                 used = cpu_ms(daemon)
-                at = scrape(node, 20)
+                at = scrape(node, 20, 1.0 if options.busy else 0.0)
                 cpu = (cpu_ms(daemon) - used) / 20
                 ms = statistics.median(at.pop("ms"))
                 weight = pss_kib(daemon) / 1024

@@ -243,7 +243,7 @@ class FakeCri:
     def image(self, reference: str) -> ImageSeen | None:
         return self.images.get(reference)
 
-    async def pull(self, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
         self.calls.append(("pull", reference))
         if self.pull_error is not None:
             raise self.pull_error

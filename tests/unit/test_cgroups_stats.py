@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import defaultdict
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runtime.cgroups import files, stats
+from runtime.cgroups import files, stats, texts
 from runtime.cgroups import reader as readers
 from runtime.cgroups.reader import SETTLE, Reader
 from runtime.errors import NotFoundError
@@ -49,12 +51,20 @@ V1 = {
 }
 
 
-def texts(of: dict[str, str]) -> defaultdict[str, str]:
-    return defaultdict(str, of)
+def apart(how: Mapping[str, Callable[[bytes], Any]], of: dict[str, str]) -> dict[str, Any]:
+    return {name: how.get(name, texts.number)(text.encode()) for name, text in of.items()}
+
+
+def v1(of: dict[str, str]) -> stats.Stats:
+    return stats.stats_v1(apart(texts.V1, of))
+
+
+def v2(of: dict[str, str]) -> stats.Stats:
+    return stats.stats_v2(apart(texts.V2, of))
 
 
 def test_v2() -> None:
-    seen = stats.parse_v2(texts(V2))
+    seen = v2(V2)
     assert seen.cpu == stats.CpuStats(2_500_000, 1_500_000, 1_000_000, 9, 3, 77_000, 1, 5_000)
     memory = seen.memory
     assert (memory.usage, memory.working_set, memory.rss, memory.cache) == (9000, 7000, 4000, 3000)
@@ -67,7 +77,7 @@ def test_v2() -> None:
 
 
 def test_v1() -> None:
-    seen = stats.parse_v1(texts(V1))
+    seen = v1(V1)
     assert seen.cpu == stats.CpuStats(2_500_000, 20_000_000, 10_000_000, 9, 3, 77)
     memory = seen.memory
     assert (memory.usage, memory.working_set, memory.rss, memory.cache) == (9000, 7000, 4000, 3000)
@@ -78,19 +88,19 @@ def test_v1() -> None:
 
 
 def test_hybrid_takes_the_finer_clock() -> None:
-    seen = stats.parse_v1(texts({**V1, "unified.cpu.stat": V2["cpu.stat"]}))
+    seen = v1({**V1, "unified.cpu.stat": V2["cpu.stat"]})
     assert (seen.cpu.usage_ns, seen.cpu.user_ns, seen.cpu.system_ns) == (2_500_000, 1_500_000, 1_000_000)
     assert (seen.cpu.periods, seen.cpu.throttled_ns) == (9, 77)
 
 
 def test_working_set_is_never_negative() -> None:
-    seen = stats.parse_v2(texts({"memory.current": "10", "memory.stat": "inactive_file 20"}))
+    seen = v2({"memory.current": "10", "memory.stat": "inactive_file 20"})
     assert seen.memory.working_set == 0
 
 
 def test_nothing_at_all_is_zero() -> None:
-    assert stats.parse_v2(texts({})).memory == stats.MemoryStats()
-    assert stats.parse_v1(texts({})).cpu == stats.CpuStats()
+    assert v2({}).memory == stats.MemoryStats()
+    assert v1({}).cpu == stats.CpuStats()
 
 
 @pytest.mark.parametrize(
@@ -166,8 +176,8 @@ def test_stalls_are_read_when_the_machine_had_some(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, {**V2, "io.pressure": "some total=1\n"})
     with Reader("/x", kernel.paths, readers.V2) as reader:
 
-        def seen(now: float, stalled: dict[str, float]) -> int:
-            found = reader.read(now, stalled=stalled).pressure.io
+        def seen(now: float, moved: dict[str, float]) -> int:
+            found = reader.read(now, moved=moved).pressure.io
             assert found is not None
             return found.some_us
 
@@ -192,20 +202,73 @@ def test_limits_are_read_when_asked_for(tmp_path: Path) -> None:
         assert reader.read().pids.limit == 30  # without a time, everything
 
 
+def test_what_only_a_limit_can_move_is_read_where_there_is_one(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, {**V1, "cpu.cfs_quota_us": "-1\n", "memory.memsw.failcnt": "0\n"})
+    throttled = "nr_periods 99\nnr_throttled 3\nthrottled_time 77\n"
+    with Reader("/x", kernel.paths, readers.V1) as reader:
+        assert (reader.read(100.0).cpu.periods, reader.read(100.1).memory.failcnt) == (9, 6)
+        kernel.write("cpu.stat", throttled)
+        kernel.write("memory.memsw.failcnt", "8\n")
+        kernel.write("cpuacct.usage", "2500001\n")
+        still = reader.read(101.0)
+        assert (still.cpu.periods, still.memory.failcnt) == (9, 6)
+        kernel.write("cpu.cfs_quota_us", "50000\n")
+        kernel.write("memory.limit_in_bytes", "4096\n")
+        limited = reader.read(102.0, limits=True)
+        assert (limited.cpu.periods, limited.memory.failcnt) == (99, 14)
+
+
+def test_bytes_are_read_when_an_operation_was_counted(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, V1)
+    served = "blkio.throttle.io_service_bytes_recursive"
+    with Reader("/x", kernel.paths, readers.V1) as reader:
+        reader.read(100.0)
+        kernel.write(served, V1[served].replace("Read 1", "Read 10"))
+        assert reader.read(101.0).io[0].rbytes == 1
+        operations = "blkio.throttle.io_serviced_recursive"
+        kernel.write(operations, V1[operations].replace("Read 3", "Read 30"))
+        assert reader.read(102.0).io[0][2:6] == (10, 2, 30, 4)
+
+
+def test_kills_are_read_when_the_machine_had_one(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, V1)
+    with Reader("/x", kernel.paths, readers.V1) as reader:
+        assert reader.read(100.0, moved={"memory.oom_control": 50.0}).memory.oom_kills == 2
+        kernel.write("memory.oom_control", "oom_kill 3\n")
+        kernel.write("cpuacct.usage", "2500001\n")
+        assert reader.read(200.0, moved={"memory.oom_control": 50.0}).memory.oom_kills == 2
+        assert reader.read(201.0, moved={"memory.oom_control": 201.0}).memory.oom_kills == 3
+
+
+def test_long_files_are_read_whole(tmp_path: Path) -> None:
+    long = "".join(f"key{number} {number}\n" for number in range(2000)) + V2["memory.stat"]
+    kernel = Kernel(tmp_path, {**V2, "memory.stat": long})
+    with Reader("/x", kernel.paths, readers.V2) as reader:
+        first = reader.read(100.0)
+        assert first.memory.workingset_refault_file == 6
+        assert reader.read(101.0) is first
+        kernel.write("memory.stat", long.replace("workingset_refault_file 6", "workingset_refault_file 66"))
+        assert reader.read(102.0).memory.workingset_refault_file == 66
+
+
 def test_a_cgroup_without_a_clock_is_always_read(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, {name: text for name, text in V1.items() if not name.startswith("cpu")})
     with Reader("/x", kernel.paths, readers.V1) as reader:
         reader.read(100.0)
-        kernel.write("memory.failcnt", "7\n")
-        assert reader.read(500.0).memory.failcnt == 7
+        kernel.write("memory.max_usage_in_bytes", "10007\n")
+        assert reader.read(500.0).memory.max_usage == 10007
 
 
-@pytest.mark.parametrize(("parse", "every"), [(stats.parse_v1, V1), (stats.parse_v2, V2)])
-def test_what_did_not_change_is_not_parsed_again(parse: readers.Parse, every: dict[str, str]) -> None:
-    before = parse(texts(every), None, ())
-    for name in every:
-        again = parse(texts(every), before, {name})
-        assert again == before
+@pytest.mark.parametrize(
+    ("plan", "every"), [(readers.V1, V1), (readers.V2, {**V2, "memory.pressure": "some total=1\n"})]
+)
+def test_what_did_not_change_is_not_made_again(plan: readers.Plan, every: dict[str, str]) -> None:
+    values = apart(plan.apart, every)
+    before = plan.join(values)
+    for name, text in every.items():
+        assert plan.join(values, before, {name}) is before, name  # other bytes that come to the same
+        other = "77\n" if text == "max\n" else re.sub(r"[1-9]\d*", "77", text)
+        again = plan.join(apart(plan.apart, {**every, name: other}), before, {name})
         same = [a is b for a, b in zip(astuple(again), astuple(before), strict=True)]
         assert same.count(False) == 1, name
 

@@ -62,8 +62,8 @@ class World:
         cgroup, sample = self.rng.choice(list(self.samples.items()))
         stats, number = sample.stats, self.rng.randrange(3)
         changes = [
-            replace(stats, cpu=replace(stats.cpu, usage_ns=stats.cpu.usage_ns + number)),
-            replace(stats, memory=replace(stats.memory, usage=number, pgfault=number)),
+            replace(stats, cpu=stats.cpu._replace(usage_ns=stats.cpu.usage_ns + number)),
+            replace(stats, memory=stats.memory._replace(usage=number, pgfault=number)),
             replace(stats, io=tuple(IoStats(254, disk, rbytes=number) for disk in range(number))),
             replace(stats, pressure=PressureStats(Pressure(number, 0) if number else None)),
         ]

@@ -138,5 +138,5 @@ async def test_what_builds_left_goes_before_images(
         return Removed(freed=1)
 
     images: Any = SimpleNamespace(client=Client(), in_use=nobody, remove_unused=remove_unused)
-    await ImageCollector(images, policy, lambda *_: None, began=0.0).once()
+    await ImageCollector(images, policy, lambda *_: None, lambda _: None, began=0.0).once()
     assert gone[:1] == (["builds"] if first else [])

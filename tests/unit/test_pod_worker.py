@@ -258,7 +258,7 @@ def test_a_pull_that_breaks_is_a_pull_that_failed(
     run: Run, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(node: Node) -> None:
-        async def pull(_reference: str, _secrets: object) -> ImageSeen:
+        async def pull(_uid: str, _reference: str, _secrets: object) -> ImageSeen:
             raise error
 
         monkeypatch.setattr(node.fake, "pull", pull)
