@@ -483,7 +483,7 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
     return {
         "file": state.file,
         "status": state.status,
-        "objects": [f"{kind.lower()}/{namespace}/{name}" for kind, namespace, name in keys],
+        "objects": ["/".join(part for part in (key[0].lower(), *key[1:]) if part) for key in keys],
         "errors": problems,
         "loadedAt": rfc3339(state.loaded_at) if state.loaded_at else "",
     }

@@ -11,6 +11,9 @@ from typing import Any
 from kubelite.api.node import DiffEntry
 from kubelite.manifest_plan import bound, created, merged, source_of
 from kubelite.node.pod_worker import PodWorker
+from kubelite.node.priority import KIND as PRIORITY_CLASS
+from kubelite.node.priority import admitted, classes_of
+from kubelite.objects import object_name
 from manifests.loader import load_text
 from state.store import Store
 
@@ -21,14 +24,17 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
     """An entry for each document of the (already validated) text, in its order."""
     loaded = load_text(text, file=file)
     entries: list[DiffEntry] = []
+    config = worker.config
+    recorded = [record.doc for record in store.list(PRIORITY_CLASS) if source_of(record)]
+    said = [document.obj.to_json() for document in loaded.documents if document.kind == PRIORITY_CLASS]
+    classes = classes_of([*recorded, *said], config.priority_classes)
     for document in loaded.documents:
-        name = f"{document.kind.lower()}/{document.namespace}/{document.name}"
-        config = worker.config
-        wanted: dict[str, Any] = bound(document.obj.to_json(), config.node_name, config.priority_classes)
+        name = "/".join(part for part in (document.kind.lower(), document.namespace, document.name) if part)
+        wanted: dict[str, Any] = admitted(bound(document.obj.to_json(), config.node_name), classes)
         record = store.get(document.kind, document.namespace, document.name)
         if record is None:
             new = created(wanted, file, uid="00000000-0000-0000-0000-000000000000", now=0)
-            words = [f"{document.kind} {document.namespace}/{document.name} is created"]
+            words = [f"{object_name(*document.key)} is created"]
             if document.kind == "Pod":
                 words.extend((await worker.preview(new)).describe())
             entries.append({"object": name, "change": "create", "words": words})

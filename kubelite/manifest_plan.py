@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-from kubelite.node.priority import PRIORITY_CLASSES
-from kubelite.objects import SOURCE, rfc3339
+from kubelite.node.priority import KIND as PRIORITY_CLASS
+from kubelite.node.priority import Classes, admitted, apart, classes_of, rank_kept
+from kubelite.objects import SOURCE, object_name, rfc3339
 from state.store import Record
 
-KINDS = ("ConfigMap", "Secret", "PersistentVolumeClaim", "Pod")  # in the order they are applied
+#: In the order they are applied.
+KINDS = ("PriorityClass", "ConfigMap", "Secret", "PersistentVolumeClaim", "Pod")
 
 #: Metadata that only the node itself writes. A manifest may carry it (`kubectl get -o yaml`), it means nothing there.
 OF_THE_NODE = frozenset(
@@ -70,11 +71,19 @@ class Plan:
     remove: tuple[Key, ...] = ()
     replace: tuple[Key, ...] = ()  # pods that have ended and were edited: a new one takes their place
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    classes: Classes = field(default_factory=lambda: classes_of((), {}))  # by which pods have their priority
 
 
-def plan(files: Iterable[ManifestState], recorded: Iterable[Record], lost: Iterable[str] = ()) -> Plan:
+def plan(
+    files: Iterable[ManifestState],
+    recorded: Iterable[Record],
+    lost: Iterable[str] = (),
+    *,
+    priorities: Mapping[str, int] | None = None,
+) -> Plan:
     """The changes that make the store say what the files say. A file without any good version (broken since the
-    daemon started) keeps what the store has of it, and so does a directory that cannot be read (`lost`)."""
+    daemon started) keeps what the store has of it, and so does a directory that cannot be read (`lost`).
+    `priorities`: the PriorityClasses of the node's settings."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
     unreadable = tuple(f"{directory}/" for directory in lost)
     files = sorted(files, key=lambda f: f.file)
@@ -87,39 +96,57 @@ def plan(files: Iterable[ManifestState], recorded: Iterable[Record], lost: Itera
     documents = {state.file: state.objects or {} for state in files}
     duplicates = _duplicates(claims, owners)
     uids = {r.uid: key for key, r in known.items()}
-    create, update, renew = [], [], []
-    for key, file in owners.items():
-        record = known.get(key)
-        uid = documents[file][key]["metadata"].get("uid") if key[0] == "Pod" else None
-        if record is None and uid and uids.setdefault(uid, key) != key:
-            kind, namespace, name = uids[uid]
-            problem = Problem(
-                f"{kind} {namespace}/{name} has this uid", field="metadata.uid", kind="duplicate"
-            )
-            duplicates[file] = (*duplicates.get(file, ()), problem)
-        elif record is None:
-            create.append((key, documents[file][key], file))
-        elif record.metadata.get("ownerReferences") and not source_of(record):  # no file's
-            pod = record.metadata["ownerReferences"][0]["name"]
-            problem = Problem(
-                f"{key[0]} {key[1]}/{key[2]} is pod {pod}'s own", field="metadata.name", kind="duplicate"
-            )
-            duplicates[file] = (*duplicates.get(file, ()), problem)
-        elif not record.deleting and (wanted := merged(record.doc, documents[file][key], file)) is not None:
-            if _ended(record) and wanted.get("spec") != record.doc.get("spec"):
-                renew.append(key)
-            else:
-                update.append((key, wanted, file))
     gone = [
         key
         for key, record in known.items()
         if key not in owners and (source := source_of(record)) and not record.deleting
         if source not in keep and not source.startswith(unreadable)
     ]
+    classes = _classes(owners, documents, known, gone, priorities or {})
+    create, update, renew = [], [], []
+    for key, file in owners.items():
+        record, doc = known.get(key), admitted(documents[file][key], classes)
+        uid = doc["metadata"].get("uid") if key[0] == "Pod" else None
+        if record is None and uid and uids.setdefault(uid, key) != key:
+            words = f"{object_name(*uids[uid])} has this uid"
+            problem = Problem(words, field="metadata.uid", kind="duplicate")
+            duplicates[file] = (*duplicates.get(file, ()), problem)
+        elif record is None:
+            create.append((key, doc, file))
+        elif record.metadata.get("ownerReferences") and not source_of(record):  # no file's
+            pod = record.metadata["ownerReferences"][0]["name"]
+            problem = Problem(
+                f"{key[0]} {key[1]}/{key[2]} is pod {pod}'s own", field="metadata.name", kind="duplicate"
+            )
+            duplicates[file] = (*duplicates.get(file, ()), problem)
+        elif not record.deleting and (wanted := merged(record.doc, doc, file)) is not None:
+            if not _ended(record) or wanted.get("spec") == record.doc.get("spec"):
+                update.append((key, wanted, file))
+            elif apart(wanted["spec"]) != apart(
+                record.doc["spec"]
+            ):  # an edit of its class is none of the pod
+                renew.append(key)
     rank = {kind: place for place, kind in enumerate(KINDS)}
     create.sort(key=lambda entry: rank[entry[0][0]])
     update.sort(key=lambda entry: rank[entry[0][0]])
-    return Plan(tuple(create), tuple(update), tuple(gone), tuple(renew), duplicates)
+    return Plan(tuple(create), tuple(update), tuple(gone), tuple(renew), duplicates, classes)
+
+
+def _classes(
+    owners: Mapping[Key, str],
+    documents: Mapping[str, Mapping[Key, Doc]],
+    known: Mapping[Key, Record],
+    gone: Iterable[Key],
+    priorities: Mapping[str, int],
+) -> Classes:
+    """The PriorityClasses as they will be: what the files say, and what stays of what they said."""
+    left = {
+        key: record.doc for key, record in known.items() if key[0] == PRIORITY_CLASS and source_of(record)
+    }
+    for key in gone:
+        left.pop(key, None)
+    said = {key: documents[file][key] for key, file in owners.items() if key[0] == PRIORITY_CLASS}
+    return classes_of({**left, **said}.values(), priorities)
 
 
 def _ended(record: Record) -> bool:
@@ -139,11 +166,11 @@ def _owner(files: list[str], record: Record | None) -> str:
 
 def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> dict[str, tuple[Problem, ...]]:
     found: dict[str, tuple[Problem, ...]] = {}
-    for (kind, namespace, name), files in claims.items():
-        owner = owners[kind, namespace, name]
+    for key, files in claims.items():
+        owner = owners[key]
         for file in files:
             if file != owner:
-                words = f"{kind} {namespace}/{name} is already defined in {owner}, which stays in force"
+                words = f"{object_name(*key)} is already defined in {owner}, which stays in force"
                 found[file] = (*found.get(file, ()), Problem(words, field="metadata.name", kind="duplicate"))
     return found
 
@@ -165,6 +192,8 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     if doc["kind"] == "PersistentVolumeClaim":  # what its being bound has put there
         of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
         doc["spec"] = {**of_the_node, **doc["spec"]}
+    if doc["kind"] == "Pod":
+        doc["spec"] = rank_kept(old.get("spec", {}), doc["spec"])
     if added := old.get("spec", {}).get("ephemeralContainers"):  # no manifest has those
         doc["spec"] = {**doc["spec"], "ephemeralContainers": added}
     if "status" in old:
@@ -176,17 +205,12 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     return doc
 
 
-def bound(doc: Doc, node_name: str, priorities: Mapping[str, int] = MappingProxyType({})) -> Doc:
-    """A manifest's object without what is the node's to say; a pod is this node's, as a scheduler would have it, and
-    its priority is that of its class, as admission has it (K plugin/pkg/admission/priority)."""
+def bound(doc: Doc, node_name: str) -> Doc:
+    """A manifest's object without what is the node's to say; a pod is this node's, as a scheduler would have it."""
     metadata = {key: value for key, value in doc["metadata"].items() if key not in OF_THE_NODE}
     doc = {**doc, "metadata": metadata}
     if doc["kind"] == "Pod" and node_name:
-        spec = {"nodeName": node_name, **doc["spec"]}
-        value = {**PRIORITY_CLASSES, **priorities}.get(spec.get("priorityClassName", ""))
-        if value is not None:
-            spec.setdefault("priority", value)
-        return {**doc, "spec": spec}
+        return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}
     return doc
 
 

@@ -24,6 +24,11 @@ OF_THE_NODE = frozenset(
 )
 
 
+def object_name(kind: str, namespace: str, name: str) -> str:
+    """`Pod default/web`, `PriorityClass high`: how messages name an object."""
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
+
 def rfc3339(seconds: float) -> str:
     """Unix seconds as metav1.Time writes them: UTC, whole seconds, `Z`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -50,6 +50,7 @@ from kubelite.manifest_plan import (
     plan,
     source_of,
 )
+from kubelite.node.priority import Classes, admitted
 from kubelite.objects import mark_deleting
 from kubelite.treewatch import TreeWatch
 from manifests.loader import load_text
@@ -274,7 +275,7 @@ class Sources:
             return failed(file, signature, known, problems, "Invalid")
         objects: dict[Key, Doc] = {}
         for document in loaded.documents:
-            doc = bound(document.obj.to_json(), self._node_name, self._priorities)
+            doc = bound(document.obj.to_json(), self._node_name)
             objects[document.kind, document.namespace, document.name] = doc
         status = "Loaded" if objects or problems else "Empty"
         if objects:
@@ -299,7 +300,7 @@ class Sources:
             os.close(descriptor)
 
     async def _apply(self, settle: float) -> None:
-        wanted = plan(self._files.values(), self._recorded(), self._lost)
+        wanted = plan(self._files.values(), self._recorded(), self._lost, priorities=self._priorities)
         self._duplicates = wanted.duplicates
         now = self._clock()
         jobs: list[Awaitable[object]] = []
@@ -308,7 +309,9 @@ class Sources:
             new = created(doc, file, uid=uid or new_uid(), now=now)
             # need not be durable: until the pod's first status, which is, it can as well be made anew from its manifest
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
-        jobs.extend(self._put(self._update(key, file), file) for key, _, file in wanted.update)
+        jobs.extend(
+            self._put(self._update(key, file, wanted.classes), file) for key, _, file in wanted.update
+        )
         jobs.extend(self._end(key, now) for key in wanted.replace)
         jobs.extend(self._removals(wanted.remove, settle, now))
         for result in await asyncio.gather(*jobs, return_exceptions=True):
@@ -317,10 +320,10 @@ class Sources:
             elif isinstance(result, BaseException):
                 raise result
 
-    def _update(self, key: Key, file: str) -> Awaitable[Record | None]:
+    def _update(self, key: Key, file: str, classes: Classes) -> Awaitable[Record | None]:
         """Bring the object to what its file says as it is when it is written: a deletion, or a status, that came since
         the plan was made stays."""
-        wanted = (self._files[file].objects or {})[key]
+        wanted = admitted((self._files[file].objects or {})[key], classes)
 
         def change(doc: Doc) -> Doc | None:
             return None if doc["metadata"].get("deletionTimestamp") else merged(doc, wanted, file)

@@ -31,6 +31,7 @@ from kubelite.node_past import NodePast
 from kubelite.objects import reference
 from kubelite.oom_watch import OomWatch
 from kubelite.past import decision_entry, entry_of
+from kubelite.priority_classes import keep_classes
 from kubelite.settings import Settings
 from kubelite.sources import Sources
 from kubelite.telemetry.diskusage import DiskUsage
@@ -94,6 +95,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         cri.warn = lambda uid, message: _say_degraded(store, events, uid, message)
 
         first = store.get("ManifestDirectory", "", settings.manifests) is None
+        await keep_classes(store, settings.priority_classes)
         sources = _sources(settings, store, events, tracer, unclaimed, started=started)
         past = NodePast(store, settings.manifests, sources.rescan)
         if settings.history_time and settings.history_size:

@@ -24,6 +24,7 @@ from manifests.core import (
     Volume,
 )
 from manifests.core_claim import PersistentVolumeClaim, default_claim
+from manifests.core_priority import PriorityClass, default_priority_class
 from manifests.meta import Object, Quantity
 
 FILE_MODE = 0o644  # of files in configMap, secret, downwardAPI and projected volumes
@@ -41,6 +42,8 @@ def default_object(obj: Object) -> Object:
             return default_claim(obj)
         case ConfigMap():
             return default_config_map(obj)
+        case PriorityClass():
+            return default_priority_class(obj)
     return obj
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from manifests.checking import check
 from manifests.core import ConfigMap, PersistentVolumeClaim, Pod, Secret
+from manifests.core_priority import PriorityClass
 from manifests.kinds import KNOWN_KINDS, api_versions_of
 from manifests.meta import Object
 from manifests.problems import Path, Problem, did_you_mean, field_path, required
@@ -25,6 +26,7 @@ KINDS: dict[tuple[str, str], type[Object]] = {
     ("v1", "ConfigMap"): ConfigMap,
     ("v1", "Secret"): Secret,
     ("v1", "PersistentVolumeClaim"): PersistentVolumeClaim,
+    ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
 }
 
 
@@ -53,7 +55,8 @@ class ManifestError:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One valid object. `obj` has its defaults; `line` is where it starts in the file."""
+    """One valid object. `obj` has its defaults; `line` is where it starts in the file; `namespace` is "" for a kind
+    that is in none."""
 
     kind: str
     api_version: str
@@ -163,7 +166,7 @@ def _load_object(source: _Source) -> Document | list[ManifestError]:
     return Document(
         obj.kind,
         obj.api_version,
-        meta.namespace or "default",
+        (meta.namespace or "default") if obj.namespaced else "",
         meta.name or "",
         obj,
         line=line,
@@ -230,4 +233,7 @@ def _title(data: Any) -> str:
     meta = data.get("metadata")
     meta = meta if isinstance(meta, dict) else {}
     name = meta.get("name") or meta.get("generateName") or "?"
+    found = KINDS.get((str(data.get("apiVersion")), data["kind"]))
+    if found is not None and not found.namespaced:
+        return f"{data['kind']} {name}"
     return f"{data['kind']} {meta.get('namespace') or 'default'}/{name}"

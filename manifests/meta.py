@@ -11,7 +11,7 @@ import re
 import time as _time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -246,6 +246,7 @@ class ObjectReference(Model):
 class Object(Model):
     """A top-level object. Each kind sets `api_version` and `kind`; they are always written."""
 
+    namespaced: ClassVar[bool] = True
     api_version: str
     kind: str
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)

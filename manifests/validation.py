@@ -12,12 +12,14 @@ from collections.abc import Iterator
 
 from manifests.core import ConfigMap, Pod, Secret
 from manifests.core_claim import PersistentVolumeClaim
+from manifests.core_priority import PriorityClass
 from manifests.meta import Object, ObjectMeta
 from manifests.names import config_key, dns_label, dns_subdomain, qualified_name
 from manifests.problems import Path, Problem, forbidden, invalid, required
 from manifests.rules import formatted
 from manifests.validation_claim import claim_problems
 from manifests.validation_pod import validate_labels, validate_pod_spec
+from manifests.validation_priority import priority_class_problems
 
 MAX_DATA = 1 << 20  # of a ConfigMap's or Secret's values together
 MAX_ANNOTATIONS = 256 << 10
@@ -36,6 +38,8 @@ def validate_object(obj: Object) -> list[Problem]:
             return validate_secret(obj)
         case PersistentVolumeClaim():
             return [*validate_meta(obj.metadata), *claim_problems(obj)]
+        case PriorityClass():
+            return [*validate_meta(obj.metadata, namespaced=False), *priority_class_problems(obj)]
     return list(validate_meta(obj.metadata))
 
 
@@ -51,7 +55,7 @@ def validate_secret(secret: Secret) -> list[Problem]:
     return [*validate_meta(secret.metadata), *_secret_data(secret)]
 
 
-def validate_meta(meta: ObjectMeta) -> Iterator[Problem]:
+def validate_meta(meta: ObjectMeta, *, namespaced: bool = True) -> Iterator[Problem]:
     """Name, namespace, labels, annotations, owners (K ValidateObjectMetaAccessor), and a uid that can be a path."""
     path: Path = ("metadata",)
     if meta.name:
@@ -61,7 +65,9 @@ def validate_meta(meta: ObjectMeta) -> Iterator[Problem]:
         yield from formatted((*path, "generateName"), meta.generate_name.removesuffix("-"), dns_subdomain)
     else:
         yield required((*path, "name"), "name or generateName is required")
-    if meta.namespace:
+    if meta.namespace and not namespaced:
+        yield forbidden((*path, "namespace"), "not allowed on this type")
+    elif meta.namespace:
         yield from formatted((*path, "namespace"), meta.namespace, dns_label)
     if meta.uid and not _UID.fullmatch(meta.uid):
         yield invalid((*path, "uid"), meta.uid, "must be letters, digits, '-' and '.', at most 63 of them")

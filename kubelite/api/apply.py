@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from kubelite.api.errors import ApiError, bad_request
+from kubelite.api.resources import RESOURCES
 
 Json = dict[str, Any]
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_IN_NO_NAMESPACE = frozenset(r.kind for r in RESOURCES.values() if not r.namespaced)
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _METADATA = re.compile(r"^metadata:[ \t]*(?:#.*)?\n(?P<indent>[ \t]+)(?=\S)", re.MULTILINE)
 
@@ -93,14 +95,13 @@ def _keys(content: Any) -> Iterable[Key]:
         return
     metadata = content.get("metadata")
     if isinstance(metadata, dict) and metadata.get("name"):
-        yield Key(
-            str(content.get("kind")), str(metadata.get("namespace") or "default"), str(metadata["name"])
-        )
+        kind, namespace = str(content.get("kind")), str(metadata.get("namespace") or "default")
+        yield Key(kind, "" if kind in _IN_NO_NAMESPACE else namespace, str(metadata["name"]))
 
 
 def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
     """The document with this namespace, written in if it names none. Raises BadRequest if it names another."""
-    if not namespace or not isinstance(chunk.content, dict) or not chunk.keys:
+    if not namespace or not isinstance(chunk.content, dict) or not chunk.keys or not chunk.keys[0].namespace:
         return chunk
     named = (chunk.content.get("metadata") or {}).get("namespace")
     if named == namespace:
@@ -236,7 +237,7 @@ def target_path(directory: str, file: str, applied: Sequence[Chunk], *, taken: I
     base = os.path.basename(file).lstrip(".")
     stem, suffix = os.path.splitext(base)
     kind, namespace, name = applied[0].keys[0]
-    where = "" if namespace == "default" else f"{namespace}-"
+    where = "" if namespace in ("", "default") else f"{namespace}-"
     if file in ("", "-") or not stem:
         return os.path.join(directory, f"{where}{kind.lower()}-{name}.yaml")
     if suffix == ".json" and len(applied) == 1 and not applied[0].text.startswith("---"):

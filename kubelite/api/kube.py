@@ -1,4 +1,4 @@
-"""The Kubernetes half of the API: discovery, get, list, watch, log, exec, delete under /api.
+"""The Kubernetes half of the API: discovery, get, list, watch, log, exec, delete under /api and /apis.
 
 Shapes and sentences are the apiserver's, so that kubectl works against it. Objects are written through the manifests
 directory alone; POST, PUT and PATCH say so.
@@ -25,10 +25,12 @@ from kubelite.api.printers import table
 from kubelite.api.resources import (
     RESOURCES,
     Resource,
+    api_group,
     api_group_list,
     api_resource_list,
     api_versions,
     complete,
+    find_resource,
     list_document,
     read_list,
     read_one,
@@ -51,11 +53,10 @@ def node_of(connection: HTTPConnection) -> NodeApi:
 
 
 def _resource(request: Request) -> Resource:
-    plural = request.path_params["resource"]
-    found = RESOURCES.get(plural)
-    if found is None:
-        raise ApiError("NotFound", "the server could not find the requested resource")
-    if not found.namespaced and "namespace" in request.path_params:
+    given = request.path_params
+    version = f"{given['group']}/{given['version']}" if "group" in given else "v1"
+    found = find_resource(version, given["resource"])
+    if found is None or (not found.namespaced and "namespace" in given):
         raise ApiError("NotFound", "the server could not find the requested resource")
     return found
 
@@ -394,6 +395,18 @@ def version_document() -> Json:
     }
 
 
+async def get_group(request: Request) -> Response:
+    """/apis/<group>, and /apis/<group>/<version>."""
+    found = api_group(request.path_params["group"])
+    if found is not None and (version := request.path_params.get("version")):
+        name = f"{found['name']}/{version}"
+        served = any(one["groupVersion"] == name for one in found["versions"])
+        found = api_resource_list(name) if served else None
+    if found is None:
+        raise ApiError("NotFound", "the server could not find the requested resource")
+    return JSONResponse(found)
+
+
 def _document(build: Any) -> Any:
     async def answer(_: Request) -> Response:
         return JSONResponse(build())
@@ -405,10 +418,18 @@ def routes() -> list[BaseRoute]:
     one = "/api/v1/namespaces/{namespace}/{resource}/{name}"
     pod = "/api/v1/namespaces/{namespace}/pods/{name}"
     write = ["POST", "PUT", "PATCH"]
+    group = "/apis/{group}/{version}"
     return [
         Route("/api", _document(api_versions)),
         Route("/api/v1", _document(api_resource_list)),
         Route("/apis", _document(api_group_list)),
+        Route("/apis/{group}", get_group),
+        Route(group, get_group),
+        Route(f"{group}/{{resource}}", list_or_watch),
+        Route(f"{group}/{{resource}}", write_refused, methods=[*write, "DELETE"]),
+        Route(f"{group}/{{resource}}/{{name}}", get_one),
+        Route(f"{group}/{{resource}}/{{name}}", delete_one, methods=["DELETE"]),
+        Route(f"{group}/{{resource}}/{{name}}", write_refused, methods=write),
         Route("/version", _document(version_document)),
         Route("/openapi/v3", _document(lambda: {"paths": {}})),
         Route(f"{pod}/log", pod_log),

@@ -65,6 +65,13 @@ CLAIM_COLUMNS = (
     _AGE,
     Column("VolumeMode", priority=1),
 )
+PRIORITY_CLASS_COLUMNS = (
+    _NAME,
+    Column("Value"),
+    Column("Global-Default", "boolean"),
+    _AGE,
+    Column("PreemptionPolicy"),
+)
 NAMESPACE_COLUMNS = (_NAME, Column("Status"), _AGE)
 NODE_COLUMNS = (
     _NAME,
@@ -286,6 +293,16 @@ def claim_cells(doc: Json, now: float) -> Cells:
     ]
 
 
+def priority_class_cells(doc: Json, now: float) -> Cells:
+    return [
+        doc["metadata"]["name"],
+        doc.get("value", 0),
+        str(bool(doc.get("globalDefault"))).lower(),
+        since(doc["metadata"].get("creationTimestamp"), now),
+        doc.get("preemptionPolicy") or NONE,
+    ]
+
+
 def secret_cells(doc: Json, now: float) -> Cells:
     metadata = doc["metadata"]
     age = since(metadata.get("creationTimestamp"), now)
@@ -324,6 +341,7 @@ _PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] 
     "Event": (EVENT_COLUMNS, event_cells),
     "ConfigMap": (CONFIG_MAP_COLUMNS, config_map_cells),
     "PersistentVolumeClaim": (CLAIM_COLUMNS, claim_cells),
+    "PriorityClass": (PRIORITY_CLASS_COLUMNS, priority_class_cells),
     "Secret": (SECRET_COLUMNS, secret_cells),
     "Namespace": (NAMESPACE_COLUMNS, namespace_cells),
     "Node": (NODE_COLUMNS, node_cells),

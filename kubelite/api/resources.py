@@ -1,4 +1,4 @@
-"""The kinds served under /api/v1: their names, discovery documents, and how they are read from the node.
+"""The kinds served under /api/v1 and /apis: their names, discovery documents, and how they are read from the node.
 
 Namespaces are what the stored objects live in (and `default`); there is exactly one node.
 """
@@ -19,11 +19,12 @@ class Resource(NamedTuple):
     namespaced: bool
     short: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ("get", "list", "watch")
+    group_version: str = "v1"
 
     @property
     def stored(self) -> bool:
         """Whether the store has it; the others are made up on reading."""
-        return self.namespaced
+        return self.kind not in ("Namespace", "Node")
 
 
 RESOURCES = {
@@ -35,6 +36,7 @@ RESOURCES = {
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
         Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
         Resource("pods", "Pod", True, ("po",), ("delete", "get", "list", "watch")),
+        Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),
         Resource("secrets", "Secret", True),
     )
 }
@@ -48,8 +50,13 @@ _SUBRESOURCES = (
 _STREAMED = {"pods/attach": "PodAttachOptions", "pods/exec": "PodExecOptions"}
 
 
-def api_resource_list() -> Json:
-    """Discovery of /api/v1."""
+def find_resource(group_version: str, plural: str) -> Resource | None:
+    found = RESOURCES.get(plural)
+    return found if found is not None and found.group_version == group_version else None
+
+
+def api_resource_list(group_version: str = "v1") -> Json:
+    """Discovery of /api/v1, or of a group's version."""
     entries = [
         {
             "name": r.plural,
@@ -60,14 +67,16 @@ def api_resource_list() -> Json:
             "shortNames": list(r.short),
         }
         for r in RESOURCES.values()
+        if r.group_version == group_version
     ]
-    for name, verb in _SUBRESOURCES:
+    for name, verb in _SUBRESOURCES if group_version == "v1" else ():
         kind = _STREAMED.get(name, "Pod")
         verbs = [verb, "create"] if name in _STREAMED else [verb]
         verbs += ["patch", "update"] * (name == "pods/ephemeralcontainers")
         verbs += ["patch"] * (name == "pods/status")
         entries.append({"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs})
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": entries}
+    head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version}
+    return {**head, "resources": entries}
 
 
 def api_versions() -> Json:
@@ -75,12 +84,25 @@ def api_versions() -> Json:
 
 
 def api_group_list() -> Json:
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": []}
+    named = sorted({r.group_version for r in RESOURCES.values()} - {"v1"})
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(version) for version in named]}
+
+
+def api_group(name: str) -> Json | None:
+    """Discovery of one group; None where there is none of that name."""
+    found = next((group for group in api_group_list()["groups"] if group["name"] == name), None)
+    return {"kind": "APIGroup", "apiVersion": "v1", **found} if found is not None else None
+
+
+def _group(group_version: str) -> Json:
+    name, _, version = group_version.partition("/")
+    served = {"groupVersion": group_version, "version": version}
+    return {"name": name, "versions": [served], "preferredVersion": served}
 
 
 def complete(resource: Resource, doc: Json) -> Json:
     """The document with apiVersion and kind in front, whatever its writer left out."""
-    return {"apiVersion": "v1", "kind": resource.kind, **doc}
+    return {"apiVersion": resource.group_version, "kind": resource.kind, **doc}
 
 
 def read_list(node: NodeApi, resource: Resource, namespace: str | None) -> list[Json]:
@@ -104,7 +126,7 @@ def _namespaces(node: NodeApi) -> list[Json]:
     started = str(node.node()["metadata"].get("creationTimestamp", ""))
     born = {"default": started}
     for resource in RESOURCES.values():
-        if not resource.stored:
+        if not resource.stored or not resource.namespaced:
             continue
         for record in node.store.list(resource.kind):
             made = str(record.doc["metadata"].get("creationTimestamp") or started)
@@ -128,7 +150,7 @@ def _namespaces(node: NodeApi) -> list[Json]:
 def list_document(resource: Resource, items: Sequence[Json], resource_version: int) -> Json:
     return {
         "kind": f"{resource.kind}List",
-        "apiVersion": "v1",
+        "apiVersion": resource.group_version,
         "metadata": {"resourceVersion": str(resource_version)},
         "items": list(items),
     }

@@ -129,7 +129,7 @@ def _event(change: ChangeLike, request: WatchRequest, known: set[Any], *, replay
 def _bookmark(resource: Resource, version: int) -> Json:
     annotations = {"k8s.io/initial-events-end": "true"}
     metadata = {"resourceVersion": str(version), "creationTimestamp": None, "annotations": annotations}
-    return {"kind": resource.kind, "apiVersion": "v1", "metadata": metadata}
+    return {"kind": resource.kind, "apiVersion": resource.group_version, "metadata": metadata}
 
 
 def _line(kind: str, document: Json) -> bytes:

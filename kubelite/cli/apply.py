@@ -134,10 +134,8 @@ class _Deleter:
         if entry["result"] == "missing":
             self._missing(f'{entry["kind"].lower()}s "{entry["name"]}" not found')
             return
-        print(
-            f'{entry["kind"].lower()} "{entry["name"]}" deleted from {entry["namespace"]} namespace',
-            flush=True,
-        )
+        where = f" from {entry['namespace']} namespace" if entry["namespace"] else ""
+        print(f'{entry["kind"].lower()} "{entry["name"]}" deleted{where}', flush=True)
         if entry["kind"] == "Pod" and uid:
             self.waiting.append((entry["namespace"], entry["name"], uid))
 

@@ -14,6 +14,7 @@ class Type(NamedTuple):
     singular: str
     namespaced: bool
     short: tuple[str, ...] = ()
+    api: str = "/api/v1"
 
 
 TYPES = (
@@ -22,6 +23,7 @@ TYPES = (
     Type("configmaps", "configmap", True, ("cm",)),
     Type("secrets", "secret", True),
     Type("persistentvolumeclaims", "persistentvolumeclaim", True, ("pvc",)),
+    Type("priorityclasses", "priorityclass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
     Type("namespaces", "namespace", False, ("ns",)),
     Type("nodes", "node", False, ("no",)),
     Type("manifests", "manifest", False),
@@ -125,4 +127,4 @@ def moment(text: str, now: float) -> str:
 def path_of(kind: Type, namespace: str | None, name: str = "") -> str:
     """The API path of a type (in a namespace, or everywhere for None), or of one object."""
     where = f"/namespaces/{namespace}" if kind.namespaced and namespace is not None else ""
-    return f"/api/v1{where}/{kind.plural}" + (f"/{name}" if name else "")
+    return f"{kind.api}{where}/{kind.plural}" + (f"/{name}" if name else "")

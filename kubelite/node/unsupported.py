@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from kubelite.node import lsm
 from kubelite.node.memo import once_a_spec
 from kubelite.node.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
-from kubelite.node.priority import PRIORITY_CLASSES
 from manifests.core import Container, Pod, Volume, VolumeProjection
+from manifests.core_priority import SYSTEM_CLASSES
 
 
 class Unsupported(NamedTuple):
@@ -98,12 +98,11 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
     for key in (BACK_OFF_INITIAL, BACK_OFF_MAX):
         if key in pod.metadata.annotations and back_off_annotation(pod, key) is None:
             yield Unsupported(f"metadata.annotations[{key}]", "is not a duration such as 30s or 2m", False)
-    if pod.spec.priority_class_name and pod.spec.priority is None:  # else admission has written it down
-        sentence = (
-            f"no PriorityClass with name {pod.spec.priority_class_name} was found: see priority_classes"
-        )
-        if pod.spec.priority_class_name not in PRIORITY_CLASSES:
-            yield Unsupported("spec.priorityClassName", sentence, False)
+    name = pod.spec.priority_class_name
+    if (
+        name and pod.spec.priority is None and name not in SYSTEM_CLASSES
+    ):  # else its class has written it down
+        yield Unsupported("spec.priorityClassName", f"no PriorityClass with name {name} was found", False)
     if pod.spec.os is not None and pod.spec.os.name != "linux":
         yield Unsupported("spec.os.name", "only linux pods run here", True)
 

@@ -80,7 +80,16 @@ def test_events_are_those_recorded_so_far(http: Http, node: FakeNode) -> None:
 
 def test_discovery(http: Http) -> None:
     assert http.get("/api").json()["versions"] == ["v1"]
-    assert http.get("/apis").json()["groups"] == []
+    groups = {group["name"]: group for group in http.get("/apis").json()["groups"]}
+    for name, group in groups.items():
+        assert http.get(f"/apis/{name}").json() == {"kind": "APIGroup", "apiVersion": "v1", **group}
+        version = group["preferredVersion"]["groupVersion"]
+        served = http.get(f"/apis/{version}").json()
+        assert served["groupVersion"] == version and served["resources"]
+    kinds = [r["kind"] for r in http.get("/apis/scheduling.k8s.io/v1").json()["resources"]]
+    assert kinds == ["PriorityClass"]
+    assert http.get("/apis/example.com").status_code == 404
+    assert http.get("/apis/scheduling.k8s.io/v2").status_code == 404
     resources = {r["name"]: r for r in http.get("/api/v1").json()["resources"]}
     assert resources["pods"]["shortNames"] == ["po"] and "delete" in resources["pods"]["verbs"]
     assert {
@@ -103,6 +112,21 @@ def test_lists(http: Http) -> None:
     assert names(http.get("/api/v1/namespaces/nix/pods").json()) == []
     assert names(http.get("/api/v1/namespaces").json()) == ["default", "prod"]
     assert names(http.get("/api/v1/nodes").json()) == ["here"]
+
+
+def test_what_is_in_no_namespace_is_served_in_its_group(http: Http, node: FakeNode) -> None:
+    doc = {"metadata": {"name": "high", "uid": "pc-1"}, "value": 1000, "globalDefault": True}
+    http.runner.run(node.store.create("PriorityClass", doc))
+    path = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    listed = http.get(path).json()
+    assert (listed["kind"], listed["apiVersion"]) == ("PriorityClassList", "scheduling.k8s.io/v1")
+    assert names(listed) == ["high"] and listed["items"][0]["kind"] == "PriorityClass"
+    assert http.get(f"{path}/high").json()["apiVersion"] == "scheduling.k8s.io/v1"
+    assert http.get("/api/v1/priorityclasses").status_code == 404
+    assert http.get("/apis/scheduling.k8s.io/v1/pods").status_code == 404
+    assert http.get(path, headers=TABLE).json()["rows"][0]["cells"][:3] == ["high", 1000, "true"]
+    assert names(http.get("/api/v1/namespaces").json()) == ["default", "prod"]
+    assert http.request("DELETE", f"{path}/high").status_code == 405
 
 
 def test_selectors(http: Http) -> None:

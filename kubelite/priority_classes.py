@@ -1,0 +1,27 @@
+"""The PriorityClasses that no manifest has: Kubernetes' own and the settings', kept among the objects for who asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from kubelite.manifest_plan import source_of
+from kubelite.node.priority import KIND, always_there
+from kubelite.objects import rfc3339
+from runtime.identity import new_uid
+from state.store import Store
+
+
+async def keep_classes(store: Store, settings: Mapping[str, int]) -> None:
+    """Bring the store to what the settings say; what a manifest says of a class stays. Raises StoreError."""
+    wanted = {doc["metadata"]["name"]: doc for doc in always_there(settings)}
+    recorded = {record.name: record for record in store.list(KIND)}
+    for name, record in recorded.items():
+        if name not in wanted and not source_of(record):
+            await store.delete(record.uid)
+    for name, doc in wanted.items():
+        if (found := recorded.get(name)) is None:
+            own = {"name": name, "uid": new_uid(), "creationTimestamp": rfc3339(time.time())}
+            await store.create(KIND, {**doc, "metadata": own}, durable=False)
+        elif not source_of(found) and found.doc.get("value") != doc["value"]:
+            await store.update(KIND, {**doc, "metadata": found.metadata})
