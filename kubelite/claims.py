@@ -1,7 +1,8 @@
-"""PersistentVolumeClaims on this node's own disk: a directory for each claim, bound as soon as the claim is there.
+"""PersistentVolumeClaims: a volume of the manifests, by the rules of node/persistent_volumes.py, or else a directory on
+on this node's own disk, as soon as the claim is there.
 
     <root>/claims/<namespace>/<name>/data         what pods mount
-    <root>/claims/<namespace>/<name>/claim.json   whose it is, and what becomes of it
+    <root>/claims/<namespace>/<name>/claim.json   whose it is, and what becomes of it; or which volume the claim has
 
 A claim that goes leaves its directory (Retain: the claim's name gets it again), or takes it along once no pod has it
 (Delete), by its annotation `kubelite.io/reclaim-policy`, else the node's setting. Its size is a project quota where the
@@ -15,6 +16,7 @@ A directory is removed under another name (`.gone-…`), so that half of one is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -25,8 +27,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kubelite.node.config import NodeConfig
-from kubelite.node.pod_claims import KIND, followed, own_claims, owner_of
+from kubelite.node.persistent_volumes import CLASS_KIND, Doc, Shelf, bind, class_of
+from kubelite.node.persistent_volumes import KIND as VOLUME
+from kubelite.node.pod_claims import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.objects import reference, rfc3339
+from kubelite.persistent_volumes import Volumes
 from kubelite.quota import set_quota
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
@@ -37,29 +42,11 @@ from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 RECLAIM = "kubelite.io/reclaim-policy"
-CLASS = "kubelite"
 AGAIN = 60.0  # seconds: what failed is tried again, whatever happens
 FIRST_PROJECT = 1 << 20  # project ids of claims; people number theirs from below
 GONE = ".gone-"  # begins the name of a directory that is being removed; no claim's name begins with a dot
 
 Json = dict[str, Any]
-
-
-def refused(doc: Mapping[str, Any]) -> str:
-    """PURE: why a claim cannot be bound here; "" when it can."""
-    spec = doc.get("spec") or {}
-    if spec.get("volumeMode") == "Block":
-        return "spec.volumeMode: block devices are not available on this node"
-    for field in ("selector", "dataSource", "dataSourceRef"):
-        if spec.get(field):
-            return f"spec.{field}: volumes are made empty here, one for each claim"
-    if spec.get("volumeName") and spec["volumeName"] != volume_name(doc):
-        return f"spec.volumeName: there is no PersistentVolume {spec['volumeName']}"
-    return ""
-
-
-def volume_name(doc: Mapping[str, Any]) -> str:
-    return f"pvc-{doc['metadata'].get('uid', '')}"
 
 
 def policy_of(doc: Mapping[str, Any], default: str) -> str:
@@ -70,7 +57,7 @@ def policy_of(doc: Mapping[str, Any], default: str) -> str:
     return wanted if wanted in ("Retain", "Delete") else default
 
 
-def bound(doc: Json) -> Json:
+def bound(doc: Json, classes: Mapping[str, Doc]) -> Json:
     """PURE: the claim as it is once it has its directory."""
     spec = doc["spec"]
     wanted = (spec.get("resources") or {}).get("requests") or {}
@@ -79,8 +66,13 @@ def bound(doc: Json) -> Json:
         "accessModes": list(spec.get("accessModes") or ()),
         "capacity": {"storage": wanted.get("storage", "0")},
     }
-    name = {"storageClassName": CLASS, "volumeName": volume_name(doc)}
-    return {**doc, "spec": {**name, **spec, "volumeName": volume_name(doc)}, "status": status}
+    named = {"storageClassName": class_of(doc, classes), **spec, "volumeName": own_volume(doc)}
+    return {**doc, "spec": named, "status": status}
+
+
+def without(doc: Json, phase: str) -> Json:
+    """PURE: the claim as long as it has no volume (any more)."""
+    return {**doc, "status": {"phase": phase}}
 
 
 class Claims:
@@ -91,30 +83,39 @@ class Claims:
         store: Store,
         config: NodeConfig,
         events: EventRecorder,
+        volumes: Volumes,
         policy: str,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._config, self._events, self._policy = store, config, events, policy
+        self._volumes = volumes
+        self._shelf: Shelf | None = None  # as it is, while the lock is held
         self._clock = clock
         self._said: set[tuple[str, str]] = set()
         self._lock = asyncio.Lock()  # one look, or one pod's claims, at a time
 
     async def run(self) -> None:
-        async with self._store.watch(KIND) as claims, self._store.watch("Pod") as pods:
+        await self._volumes.keep_class(self._policy)
+        async with contextlib.AsyncExitStack() as stack:
+            kinds = (KIND, VOLUME, CLASS_KIND, "Pod")
+            watches = {kind: await stack.enter_async_context(self._store.watch(kind)) for kind in kinds}
+
+            def news(kind: str) -> asyncio.Future[object]:
+                watch = watches[kind]
+                return asyncio.ensure_future(_end_of_one(watch) if kind == "Pod" else anext(watch))
+
             await self.look()
-            waiting = {
-                asyncio.ensure_future(anext(claims)): claims,
-                asyncio.ensure_future(_end_of_one(pods)): pods,
-            }
+            waiting = {news(kind): kind for kind in kinds}
             try:
                 while True:
                     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=AGAIN)
                     for task in done:
-                        source = waiting.pop(task)
+                        kind = waiting.pop(task)
                         task.result()
-                        again = anext(claims) if source is claims else _end_of_one(pods)
-                        waiting[asyncio.ensure_future(again)] = source
+                        while kind != "Pod" and await watches[kind].next(0) is not None:
+                            pass  # one look is enough for all that has changed
+                        waiting[news(kind)] = kind
                     await self.look()
             finally:
                 for task in waiting:
@@ -122,25 +123,34 @@ class Claims:
 
     async def look(self) -> None:
         """Bind what is not, and sweep."""
-        if not self._store.list(KIND) and not _names(f"{self._config.root}/claims"):
+        none = not self._store.list(KIND) and not self._store.list(VOLUME)
+        if none and not _names(f"{self._config.root}/claims"):
             return
         async with self._lock:
             await self._orphans()
+            self._shelf = None
             for record in self._store.list(KIND):
                 await self._try_to_bind(record)
             gone = self._set_aside()
+            left = {key: about for key, about in self._found() if "volume" not in about}
+            await self._volumes.settle(self._used(), left)
         for directory in gone:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def provide(self, pod: Pod) -> None:
-        """The claims of the pod's ephemeral volumes, as its templates say now, and bound. One of that name that is not
-        the pod's is left alone. Raises StoreError."""
-        wanted = own_claims(pod)
-        if not wanted:
+        """The claims of the pod's ephemeral volumes, as its templates say now, and those that it names, bound. One of
+        that name that is not the pod's is left alone. Raises StoreError."""
+        names = claim_names(pod)
+        if not names:
             return
         async with self._lock:
-            for claim in wanted:
+            self._shelf = None
+            for claim in own_claims(pod):
                 await self._provide(pod, claim)
+            for name in names:
+                record = self._store.get(KIND, pod.metadata.namespace or "default", name)
+                if record is not None and (record.doc.get("status") or {}).get("phase") != "Bound":
+                    await self._try_to_bind(record)
 
     async def _provide(self, pod: Pod, wanted: Json) -> None:
         metadata = wanted["metadata"]
@@ -168,7 +178,10 @@ class Claims:
 
     def _mounted(self, record: Record) -> bool:
         """Whether a pod names the claim (by name: what is a pod's own goes with that pod)."""
-        return any((record.namespace, record.name) in _claims_of(r.doc) for r in self._store.list("Pod"))
+        return (record.namespace, record.name) in self._used()
+
+    def _used(self) -> set[tuple[str, str]]:
+        return {key for record in self._store.list("Pod") for key in _claims_of(record.doc)}
 
     async def _orphans(self) -> None:
         """Claims whose pod is gone go too, but not while another pod has them."""
@@ -178,10 +191,12 @@ class Claims:
 
     def _set_aside(self) -> list[str]:
         """Rename the directories that are to be removed; those that a dead daemon had renamed are among them."""
-        used = {key for record in self._store.list("Pod") for key in _claims_of(record.doc)}
+        used = self._used()
         kept = {(record.namespace, record.name) for record in self._store.list(KIND)}
+        volumes = {record.name for record in self._store.list(VOLUME)}
         for key, about in list(self._found()):
-            if key not in used and key not in kept and about.get("policy") == "Delete":
+            forgotten = "volume" in about and about["volume"] not in volumes
+            if key not in used and key not in kept and (about.get("policy") == "Delete" or forgotten):
                 self._aside(*key)
                 log.info("the directory of claim %s/%s is removed", *key)
         root = f"{self._config.root}/claims"
@@ -203,14 +218,34 @@ class Claims:
             self._say(record, "Warning", "ProvisioningFailed", f"failed to provision volume: {error}")
 
     async def _bind(self, record: Record) -> None:
-        if sentence := refused(record.doc):
-            self._say(record, "Warning", "ProvisioningFailed", sentence)
-            return
-        directory, owner = self._config.claim_dir(record.namespace, record.name), owner_of(record.doc)
+        directory = self._config.claim_dir(record.namespace, record.name)
+        remembered = str(_read(f"{directory}/claim.json").get("volume", ""))
+        shelf = self._shelf = self._shelf or self._volumes.shelf()
+
+        def used() -> bool:
+            return bool(owner_of(record.doc)) or self._mounted(record)
+
+        verdict = bind(record.doc, shelf, used=used, remembered=remembered)
+        if verdict.reason:
+            self._say(record, verdict.type, verdict.reason, verdict.message)
+        if verdict.phase != "Bound":
+            await self._store.modify(record.uid, lambda doc: without(doc, verdict.phase))
+        elif verdict.volume:
+            if remembered != verdict.volume:
+                await asyncio.to_thread(remember, directory, verdict.volume)
+            await self._volumes.hold(verdict.volume, record)
+            self._shelf = None
+        else:
+            await self._make(record, directory, shelf.classes)
+
+    async def _make(self, record: Record, directory: str, classes: Mapping[str, Doc]) -> None:
+        """A directory of its own for the claim."""
+        owner = owner_of(record.doc)
         size = Quantity(
             (record.doc["spec"].get("resources") or {}).get("requests", {}).get("storage", "0")
         ).value()
-        policy = policy_of(record.doc, self._policy)
+        by_class = (classes.get(class_of(record.doc, classes)) or {}).get("reclaimPolicy")
+        policy = policy_of(record.doc, by_class if by_class in ("Retain", "Delete") else self._policy)
         about = _read(f"{directory}/claim.json")
         if os.path.isdir(directory) and about.get("owner", "") != owner:
             if about.get("owner"):  # of a pod that is gone: no other pod sees what is in it
@@ -229,8 +264,10 @@ class Claims:
                 name = record.doc["spec"]["resources"]["requests"]["storage"]
                 message = f"nothing holds the volume to {name}: {why}"
                 self._say(record, "Warning", "SizeNotEnforced", message)
-        if bound(record.doc) != record.doc:
-            await self._store.modify(record.uid, bound)
+        if bound(record.doc, classes) != record.doc:
+            found = await self._store.modify(record.uid, lambda doc: bound(doc, classes))
+            record = found or record
+        await self._volumes.made(record, f"{directory}/data", policy)
 
     def _free_project(self) -> int:
         taken = {about.get("project") for _, about in self._found()}
@@ -282,6 +319,14 @@ def provision(directory: str, about: Json) -> str:
     why = set_quota(data, about["project"], about["size"])
     _write(directory, about)
     return why
+
+
+def remember(directory: str, volume: str) -> None:
+    """Which volume a claim has, where it outlives the state file: two claims that could have either of two volumes get
+    no other one when that is made anew. Raises OSError."""
+    about = _read(f"{directory}/claim.json")
+    os.makedirs(directory, mode=0o750, exist_ok=True)
+    _write(directory, {**about, "volume": volume})
 
 
 def _write(directory: str, about: Json) -> None:

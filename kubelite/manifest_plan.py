@@ -12,7 +12,15 @@ from kubelite.objects import SOURCE, object_name, rfc3339
 from state.store import Record
 
 #: In the order they are applied.
-KINDS = ("PriorityClass", "ConfigMap", "Secret", "PersistentVolumeClaim", "Pod")
+KINDS = (
+    "PriorityClass",
+    "StorageClass",
+    "ConfigMap",
+    "Secret",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+)
 
 #: Metadata that only the node itself writes. A manifest may carry it (`kubectl get -o yaml`), it means nothing there.
 OF_THE_NODE = frozenset(
@@ -192,6 +200,8 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     if doc["kind"] == "PersistentVolumeClaim":  # what its being bound has put there
         of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
         doc["spec"] = {**of_the_node, **doc["spec"]}
+    if doc["kind"] == "PersistentVolume" and (claim := _claim_ref(old["spec"], doc["spec"])):
+        doc["spec"] = {**doc["spec"], "claimRef": claim}
     if doc["kind"] == "Pod":
         doc["spec"] = rank_kept(old.get("spec", {}), doc["spec"])
     if added := old.get("spec", {}).get("ephemeralContainers"):  # no manifest has those
@@ -203,6 +213,14 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     if doc.get("spec") != old.get("spec"):
         metadata["generation"] = int(old["metadata"].get("generation", 1)) + 1
     return doc
+
+
+def _claim_ref(old: Doc, new: Doc) -> Doc | None:
+    """Whose a PersistentVolume is, which its being bound has put there, unless its manifest names another claim."""
+    had, wanted = old.get("claimRef"), new.get("claimRef")
+    if not had or (wanted and any(wanted.get(k) != had.get(k) for k in ("namespace", "name"))):
+        return wanted
+    return {**had, **(wanted or {})}
 
 
 def bound(doc: Doc, node_name: str) -> Doc:

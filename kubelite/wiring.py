@@ -31,6 +31,7 @@ from kubelite.node_past import NodePast
 from kubelite.objects import reference
 from kubelite.oom_watch import OomWatch
 from kubelite.past import decision_entry, entry_of
+from kubelite.persistent_volumes import Volumes
 from kubelite.priority_classes import keep_classes
 from kubelite.settings import Settings
 from kubelite.sources import Sources
@@ -167,11 +168,12 @@ def _image_client(settings: Settings) -> ImageClient:
 def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExitStack) -> None:
     """What goes on for as long as the node does."""
     store, settings = agent.store, agent.settings
-    claims = Claims(store, config, agent.events, settings.volume_reclaim_policy)
+    volumes = Volumes(store, config, agent.events, agent.worker.placing.node)
+    claims = Claims(store, config, agent.events, volumes, settings.volume_reclaim_policy)
     agent.worker.provide = claims.provide
     _background(stack, _dispatch(agent), "dispatch")
     _background(stack, claims.run(), "claims")
-    for kind in ("ConfigMap", "Secret", "PersistentVolumeClaim"):
+    for kind in ("ConfigMap", "Secret", "PersistentVolumeClaim"):  # a change of a volume changes its claim
         _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
     _background(stack, relist(agent, agent.queue), "relist")
     _keep_room(agent, stack)

@@ -24,6 +24,12 @@ from manifests.core import (
     Volume,
 )
 from manifests.core_claim import PersistentVolumeClaim, default_claim
+from manifests.core_persistent_volume import (
+    PersistentVolume,
+    StorageClass,
+    default_storage_class,
+    default_volume,
+)
 from manifests.core_priority import PriorityClass, default_priority_class
 from manifests.meta import Object, Quantity
 
@@ -42,6 +48,10 @@ def default_object(obj: Object) -> Object:
             return default_claim(obj)
         case ConfigMap():
             return default_config_map(obj)
+        case PersistentVolume():
+            return default_volume(obj)
+        case StorageClass():
+            return default_storage_class(obj)
         case PriorityClass():
             return default_priority_class(obj)
     return obj

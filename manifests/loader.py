@@ -13,6 +13,7 @@ from typing import Any
 
 from manifests.checking import check
 from manifests.core import ConfigMap, PersistentVolumeClaim, Pod, Secret
+from manifests.core_persistent_volume import PersistentVolume, StorageClass
 from manifests.core_priority import PriorityClass
 from manifests.kinds import KNOWN_KINDS, api_versions_of
 from manifests.meta import Object
@@ -26,6 +27,8 @@ KINDS: dict[tuple[str, str], type[Object]] = {
     ("v1", "ConfigMap"): ConfigMap,
     ("v1", "Secret"): Secret,
     ("v1", "PersistentVolumeClaim"): PersistentVolumeClaim,
+    ("v1", "PersistentVolume"): PersistentVolume,
+    ("storage.k8s.io/v1", "StorageClass"): StorageClass,
     ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
 }
 

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 
 from manifests.core import ConfigMap, Pod, Secret
 from manifests.core_claim import PersistentVolumeClaim
+from manifests.core_persistent_volume import PersistentVolume, StorageClass
 from manifests.core_priority import PriorityClass
 from manifests.meta import Object, ObjectMeta
 from manifests.names import config_key, dns_label, dns_subdomain, qualified_name
 from manifests.problems import Path, Problem, forbidden, invalid, required
 from manifests.rules import formatted
 from manifests.validation_claim import claim_problems
+from manifests.validation_persistent_volume import persistent_volume_problems, storage_class_problems
 from manifests.validation_pod import validate_labels, validate_pod_spec
 from manifests.validation_priority import priority_class_problems
 
@@ -38,6 +40,10 @@ def validate_object(obj: Object) -> list[Problem]:
             return validate_secret(obj)
         case PersistentVolumeClaim():
             return [*validate_meta(obj.metadata), *claim_problems(obj)]
+        case PersistentVolume():
+            return [*validate_meta(obj.metadata, namespaced=False), *persistent_volume_problems(obj)]
+        case StorageClass():
+            return [*validate_meta(obj.metadata, namespaced=False), *storage_class_problems(obj)]
         case PriorityClass():
             return [*validate_meta(obj.metadata, namespaced=False), *priority_class_problems(obj)]
     return list(validate_meta(obj.metadata))

@@ -251,7 +251,7 @@ def _affinity(affinity: Affinity, path: Path) -> Iterator[Problem]:
         here = (*path, "nodeAffinity")
         if node.required_during_scheduling_ignored_during_execution is not None:
             selector = node.required_during_scheduling_ignored_during_execution
-            yield from _node_selector(selector, (*here, wanted))
+            yield from validate_node_selector(selector, (*here, wanted))
         for index, term in enumerate(node.preferred_during_scheduling_ignored_during_execution):
             yield from _weight(term.weight, (*here, preferred, index, "weight"))
             yield from _node_term(term.preference, (*here, preferred, index, "preference"))
@@ -275,7 +275,7 @@ def _weight(weight: int, path: Path) -> Iterator[Problem]:
         yield invalid(path, weight, "must be in the range 1-100")
 
 
-def _node_selector(selector: NodeSelector, path: Path) -> Iterator[Problem]:
+def validate_node_selector(selector: NodeSelector, path: Path) -> Iterator[Problem]:
     if not selector.node_selector_terms:
         yield required((*path, "nodeSelectorTerms"), "must have at least one node selector term")
     for index, term in enumerate(selector.node_selector_terms):

@@ -64,6 +64,11 @@ def _volume(volume: Volume, path: Path) -> Iterator[Problem]:
             yield from check(source, (*path, Volume.model_fields[attribute].alias or attribute))
 
 
+def volume_source(source: HostPathVolumeSource | NFSVolumeSource, path: Path) -> Iterator[Problem]:
+    """What a PersistentVolume's source must be, where a pod's volume can have the same."""
+    yield from _host_path(source, path) if isinstance(source, HostPathVolumeSource) else _nfs(source, path)
+
+
 def _host_path(source: HostPathVolumeSource, path: Path) -> Iterator[Problem]:
     if not source.path:
         yield required((*path, "path"))

@@ -65,6 +65,27 @@ CLAIM_COLUMNS = (
     _AGE,
     Column("VolumeMode", priority=1),
 )
+VOLUME_COLUMNS = (
+    _NAME,
+    Column("Capacity"),
+    Column("Access Modes"),
+    Column("Reclaim Policy"),
+    Column("Status"),
+    Column("Claim"),
+    Column("StorageClass"),
+    Column("VolumeAttributesClass"),
+    Column("Reason"),
+    _AGE,
+    Column("VolumeMode", priority=1),
+)
+STORAGE_CLASS_COLUMNS = (
+    _NAME,
+    Column("Provisioner"),
+    Column("ReclaimPolicy"),
+    Column("VolumeBindingMode"),
+    Column("AllowVolumeExpansion"),
+    _AGE,
+)
 PRIORITY_CLASS_COLUMNS = (
     _NAME,
     Column("Value"),
@@ -272,20 +293,57 @@ def config_map_cells(doc: Json, now: float) -> Cells:
     return [doc["metadata"]["name"], size, since(doc["metadata"].get("creationTimestamp"), now)]
 
 
+_SHORT_MODES = {
+    "ReadWriteOnce": "RWO",
+    "ReadOnlyMany": "ROX",
+    "ReadWriteMany": "RWX",
+    "ReadWriteOncePod": "RWOP",
+}
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+
+
+def _modes(modes: Iterable[str] | None) -> str:
+    return ",".join(_SHORT_MODES.get(mode, mode) for mode in modes or ())
+
+
+def volume_cells(doc: Json, now: float) -> Cells:
+    spec, status, claim = doc.get("spec") or {}, doc.get("status") or {}, doc["spec"].get("claimRef") or {}
+    return [
+        doc["metadata"]["name"],
+        (spec.get("capacity") or {}).get("storage", ""),
+        _modes(spec.get("accessModes")),
+        spec.get("persistentVolumeReclaimPolicy", ""),
+        status.get("phase", ""),
+        f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
+        spec.get("storageClassName", ""),
+        spec.get("volumeAttributesClassName") or "<unset>",
+        status.get("reason", ""),
+        since(doc["metadata"].get("creationTimestamp"), now),
+        spec.get("volumeMode") or "<unset>",
+    ]
+
+
+def storage_class_cells(doc: Json, now: float) -> Cells:
+    metadata = doc["metadata"]
+    default = (metadata.get("annotations") or {}).get(DEFAULT_CLASS) == "true"
+    return [
+        metadata["name"] + " (default)" * default,
+        doc.get("provisioner", ""),
+        doc.get("reclaimPolicy") or "Delete",
+        doc.get("volumeBindingMode") or "Immediate",
+        str(bool(doc.get("allowVolumeExpansion"))).lower(),
+        since(metadata.get("creationTimestamp"), now),
+    ]
+
+
 def claim_cells(doc: Json, now: float) -> Cells:
     spec, status = doc.get("spec") or {}, doc.get("status") or {}
-    short = {
-        "ReadWriteOnce": "RWO",
-        "ReadOnlyMany": "ROX",
-        "ReadWriteMany": "RWX",
-        "ReadWriteOncePod": "RWOP",
-    }
     return [
         doc["metadata"]["name"],
         status.get("phase", ""),
         spec.get("volumeName", ""),
         (status.get("capacity") or {}).get("storage", ""),
-        ",".join(short.get(mode, mode) for mode in status.get("accessModes") or ()),
+        _modes(status.get("accessModes")),
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName") or "<unset>",
         since(doc["metadata"].get("creationTimestamp"), now),
@@ -341,6 +399,8 @@ _PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] 
     "Event": (EVENT_COLUMNS, event_cells),
     "ConfigMap": (CONFIG_MAP_COLUMNS, config_map_cells),
     "PersistentVolumeClaim": (CLAIM_COLUMNS, claim_cells),
+    "PersistentVolume": (VOLUME_COLUMNS, volume_cells),
+    "StorageClass": (STORAGE_CLASS_COLUMNS, storage_class_cells),
     "PriorityClass": (PRIORITY_CLASS_COLUMNS, priority_class_cells),
     "Secret": (SECRET_COLUMNS, secret_cells),
     "Namespace": (NAMESPACE_COLUMNS, namespace_cells),

@@ -35,9 +35,11 @@ RESOURCES = {
         Resource("namespaces", "Namespace", False, ("ns",)),
         Resource("nodes", "Node", False, ("no",), ("get", "list", "patch", "watch")),
         Resource("persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",)),
+        Resource("persistentvolumes", "PersistentVolume", False, ("pv",)),
         Resource("pods", "Pod", True, ("po",), ("delete", "get", "list", "watch")),
         Resource("priorityclasses", "PriorityClass", False, ("pc",), group_version="scheduling.k8s.io/v1"),
         Resource("secrets", "Secret", True),
+        Resource("storageclasses", "StorageClass", False, ("sc",), group_version="storage.k8s.io/v1"),
     )
 }
 _SUBRESOURCES = (

@@ -23,6 +23,8 @@ TYPES = (
     Type("configmaps", "configmap", True, ("cm",)),
     Type("secrets", "secret", True),
     Type("persistentvolumeclaims", "persistentvolumeclaim", True, ("pvc",)),
+    Type("persistentvolumes", "persistentvolume", False, ("pv",)),
+    Type("storageclasses", "storageclass", False, ("sc",), "/apis/storage.k8s.io/v1"),
     Type("priorityclasses", "priorityclass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
     Type("namespaces", "namespace", False, ("ns",)),
     Type("nodes", "node", False, ("no",)),

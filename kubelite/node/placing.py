@@ -18,6 +18,7 @@ from kubelite.node.cpu_policy import CpuBook, Machine, NotEnough
 from kubelite.node.cri import PodSeen
 from kubelite.node.ledger import Claim, Ledger, as_allocated, claim_of, resize_pending
 from kubelite.node.node_facts import NodeState
+from kubelite.node.persistent_volumes import unbound
 from kubelite.node.pod_claims import KIND
 from kubelite.node.scheduling import (
     MEMORY_PRESSURE_TAINT,
@@ -210,7 +211,16 @@ class Placing:
         beside = Ledger([*ledger, *kept]) if kept else ledger
         alone = {name for name in claim.volumes if self._of_one_pod(claim.namespace, name)}
         nominated = claim.uid in self._nominated
-        return place(pod, claim, self._facts_for(pod), beside, alone=alone, nominated=nominated)
+        facts = self._facts_for(pod)
+        waits = unbound(pod, self._find, facts) if claim.volumes else None
+        return place(pod, claim, facts, beside, alone=alone, nominated=nominated, unbound=waits)
+
+    def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        record = self._store.get(kind, namespace, name)
+        return record.doc if record is not None else None
+
+    def placed(self, uid: str) -> bool:
+        return uid in self._open()
 
     def _of_one_pod(self, namespace: str, name: str) -> bool:
         """Whether a PersistentVolumeClaim is ReadWriteOncePod."""

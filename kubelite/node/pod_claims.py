@@ -62,6 +62,11 @@ def _own(pod: Pod, volume: Volume) -> Json:
     return {"apiVersion": "v1", "kind": KIND, "metadata": metadata, "spec": doc.get("spec") or {}}
 
 
+def own_volume(claim: Mapping[str, Any]) -> str:
+    """The name of the volume that is made for a claim."""
+    return f"pvc-{claim['metadata'].get('uid', '')}"
+
+
 def owner_of(claim: Mapping[str, Any]) -> str:
     """The uid of the pod that a claim was made for; "" where it is nobody's."""
     owners = claim["metadata"].get("ownerReferences") or ()

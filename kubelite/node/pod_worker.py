@@ -25,6 +25,7 @@ from kubelite.node.ledger import as_allocated
 from kubelite.node.noted import Noted
 from kubelite.node.placing import Placing
 from kubelite.node.pod_actions import compute_pod_actions
+from kubelite.node.pod_claims import claim_names
 from kubelite.node.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
 from kubelite.node.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.pod_view import statuses
@@ -101,7 +102,7 @@ class PodWorker:
         noted = self._noted = noted or Noted()
         self.wake: Callable[[str], None] = lambda _uid: None
         self.decided: Callable[[Decided], None] = lambda _decided: None
-        self.provide: Callable[[Pod], Awaitable[None]] = _nothing  # the claims of its ephemeral volumes
+        self.provide: Callable[[Pod], Awaitable[None]] = _nothing  # its claims, bound
         self.config = config
         self._store = store
         self._cri = cri
@@ -179,6 +180,8 @@ class PodWorker:
         if memory.resize is not None:  # as long as there is no room for the edit, it is as it was
             pod = as_allocated(pod)
         seen = with_messages(pod, await self._cri.observe(uid))
+        if claim_names(pod) and not self.placing.placed(uid):
+            await self.provide(pod)  # it is placed by what its claims are bound to
         facts = self._facts(pod, seen, memory)
         if memory.look is not None and memory.settled == (pod, seen, _timeless(facts)):
             memory.look = why.Look(facts.now, seen, memory.look.actions)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from kubelite.node.ledger import Claim, Ledger, Port
 from kubelite.node.preemption import lower, victims
 from manifests.core import (
+    NodeSelector,
     NodeSelectorRequirement,
     NodeSelectorTerm,
     Pod,
@@ -71,6 +72,14 @@ class Placement:
 PLACED = Placement()
 
 
+class Unbound(NamedTuple):
+    """Why a pod's claims keep it from being placed, in the scheduler's words. `here`: it is about this node; else about
+    the pod, wherever it would be."""
+
+    words: str
+    here: bool = False
+
+
 class Resize(NamedTuple):
     """Why an edit of a pod's resources is not carried out: Deferred or Infeasible, and the numbers."""
 
@@ -86,6 +95,7 @@ class _No(NamedTuple):
     helpless: bool = True  # the scheduler's UnschedulableAndUnresolvable
     more: str = ""
     out: Placement | None = None
+    of_nodes: bool = True  # the words are counted by nodes
 
 
 def place(
@@ -96,13 +106,18 @@ def place(
     *,
     alone: Collection[str] = (),
     nominated: bool = False,
+    unbound: Unbound | None = None,
 ) -> Placement:
     """Whether `pod`, which asks for `claim`, runs on `node` beside what the ledger holds. `alone`: the claims it mounts
-    that are ReadWriteOncePod; `nominated`: pods were made to go for it before."""
+    that are ReadWriteOncePod; `nominated`: pods were made to go for it before; `unbound`: what its claims wait for."""
     if pod.spec.scheduling_gates:
         return Placement(GATED, GATED_MESSAGE)
+    if unbound is not None and not unbound.here:  # the scheduler's PreFilter: no node is looked at
+        return _unschedulable(_No(unbound.words, of_nodes=False))
     if (no := _misfit(pod, node)) is not None:
         return _unschedulable(no)
+    if unbound is not None:
+        return _unschedulable(_No(unbound.words))
 
     def refused(beside: Ledger) -> _No | None:
         return (
@@ -154,7 +169,8 @@ def _resource(words: str) -> str:
 
 def _unschedulable(no: _No) -> Placement:
     why = _UNHELPFUL if no.helpless else _NO_VICTIMS
-    words = f"0/1 nodes are available: 1 {no.words}. preemption: 0/1 nodes are available: 1 {why}.{no.more}"
+    said = f"{'1 ' * no.of_nodes}{no.words}"
+    words = f"0/1 nodes are available: {said}. preemption: 0/1 nodes are available: 1 {why}.{no.more}"
     return Placement(UNSCHEDULABLE, words)
 
 
@@ -231,7 +247,11 @@ def matches_node(pod: Pod, node: NodeFacts) -> bool:
     required = affinity.required_during_scheduling_ignored_during_execution if affinity is not None else None
     if required is None:
         return True
-    return any(_term(term, node) for term in required.node_selector_terms)
+    return matches_terms(required, node)
+
+
+def matches_terms(selector: NodeSelector, node: NodeFacts) -> bool:
+    return any(_term(term, node) for term in selector.node_selector_terms)
 
 
 def _term(term: NodeSelectorTerm, node: NodeFacts) -> bool:

@@ -98,11 +98,9 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
     for key in (BACK_OFF_INITIAL, BACK_OFF_MAX):
         if key in pod.metadata.annotations and back_off_annotation(pod, key) is None:
             yield Unsupported(f"metadata.annotations[{key}]", "is not a duration such as 30s or 2m", False)
-    name = pod.spec.priority_class_name
-    if (
-        name and pod.spec.priority is None and name not in SYSTEM_CLASSES
-    ):  # else its class has written it down
-        yield Unsupported("spec.priorityClassName", f"no PriorityClass with name {name} was found", False)
+    rank = pod.spec.priority_class_name
+    if rank and pod.spec.priority is None and rank not in SYSTEM_CLASSES:  # else its class has written it
+        yield Unsupported("spec.priorityClassName", f"no PriorityClass with name {rank} was found", False)
     if pod.spec.os is not None and pod.spec.os.name != "linux":
         yield Unsupported("spec.os.name", "only linux pods run here", True)
 

@@ -7,13 +7,13 @@ configMap, secret, downwardAPI and projected volumes is a payload: relative path
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from kubelite.node import env, resources
 from kubelite.node.config import NodeConfig
 from kubelite.node.faults import ConfigError, MountError
-from kubelite.node.pod_claims import claim_name, not_owner, owner_of
+from kubelite.node.pod_claims import claim_name, not_owner, own_volume, owner_of
 from manifests.core import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
@@ -116,9 +116,7 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
             files = payload(pod, volume, sources)
             return VolumePlan(name, Kind.FILES, path, files=files, fs_group=group, secret=has_secrets(volume))
     if claim_name(pod, volume):
-        path = _claim(pod, volume, sources)
-        whole = _whole_tree(pod)
-        return VolumePlan(name, Kind.CLAIM, path, fs_group=group, whole_tree=whole, done=config.pod_dir(uid))
+        return _claim(pod, volume, sources)
     if volume.image is not None:
         reference = volume.image.reference or ""
         found = sources.image(reference) if sources.image is not None else None
@@ -130,8 +128,9 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
     raise ConfigError(f'volume "{name}": volumes of this kind are not available on this node')
 
 
-def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> str:
-    """The directory of a claim that is bound, and, for an ephemeral volume, the pod's own."""
+def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
+    """What a claim that is bound, and, for an ephemeral volume, the pod's own, has: its directory, or a volume of the
+    manifests."""
     namespace, name = pod.metadata.namespace or "default", claim_name(pod, volume)
     found = sources.find("PersistentVolumeClaim", namespace, name)
     why = ""
@@ -141,9 +140,33 @@ def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> str:
         why = not_owner(pod, name)
     elif (found.get("status") or {}).get("phase") != "Bound":
         why = f'persistentvolumeclaim "{name}" is not bound'
-    if why:
+    if why or found is None:
         raise MountError(f'MountVolume.SetUp failed for volume "{volume.name}" : {why}')
-    return f"{sources.config.claim_dir(namespace, name)}/data"
+    config, security = sources.config, pod.spec.security_context
+    plan = VolumePlan(
+        volume.name,
+        Kind.CLAIM,
+        f"{config.claim_dir(namespace, name)}/data",
+        fs_group=security.fs_group if security is not None else None,
+        whole_tree=_whole_tree(pod),
+        done=config.pod_dir(pod.metadata.uid or ""),
+    )
+    held = found["spec"].get("volumeName") or ""
+    return plan if held == own_volume(found) else _by_hand(plan, held, sources)
+
+
+def _by_hand(plan: VolumePlan, held: str, sources: env.Sources) -> VolumePlan:
+    """A PersistentVolume of the manifests. As for kubelet fsGroup is not for a hostPath."""
+    found = sources.find("PersistentVolume", "", held)
+    if found is None:
+        why = f'persistentvolume "{held}" not found'
+        raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : {why}')
+    spec = found["spec"]
+    if (host := spec.get("hostPath")) is not None:
+        return VolumePlan(plan.name, Kind.HOST, host["path"], host.get("type") or "")
+    if (local := spec.get("local")) is not None:
+        return replace(plan, path=local["path"])
+    raise ConfigError(f'persistentvolume "{held}": volumes of this kind are not available on this node')
 
 
 def has_secrets(volume: Volume) -> bool:

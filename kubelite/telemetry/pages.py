@@ -28,6 +28,7 @@ from kubelite.telemetry.exposition import Page
 from kubelite.telemetry.kubestate import write_node, write_objects
 from kubelite.telemetry.kubestate_claims import write_claims
 from kubelite.telemetry.kubestate_pods import write_pods
+from kubelite.telemetry.kubestate_volumes import write_persistent_volumes
 from kubelite.telemetry.ownprocess import write_process
 from kubelite.telemetry.packed import Shelf
 from kubelite.telemetry.sampler import Sample, Sampler, Snapshot
@@ -163,6 +164,8 @@ class Pages:
         kinds = ([record.doc for record in store.list(kind)] for kind in ("ConfigMap", "Secret"))
         namespaces = read_list(cast(NodeApi, self._agent), RESOURCES["namespaces"], None)
         write_objects(page, namespaces, *kinds)
+        kept = ([record.doc for record in store.list(kind)] for kind in ("PersistentVolume", "StorageClass"))
+        write_persistent_volumes(page, *kept)
 
     def _node(self, page: Page) -> None:
         write_agent(page, self._agent)

@@ -106,15 +106,22 @@ def volumes_of(
 
 def claim_finder(store: Store, config: NodeConfig) -> Places:
     """Of the claims that are bound."""
-    from kubelite.node.pod_claims import KIND
+    from kubelite.node.pod_claims import KIND, own_volume
 
     def find(namespace: str, name: str) -> tuple[str, str] | None:
         found = store.get(KIND, namespace, name)
         status = (found.doc.get("status") or {}) if found is not None else {}
-        if status.get("phase") != "Bound":
+        if found is None or status.get("phase") != "Bound":
             return None
         size = str((status.get("capacity") or {}).get("storage") or "0")
-        return f"{config.claim_dir(namespace, name)}/data", size
+        held = found.doc["spec"].get("volumeName") or ""
+        if held == own_volume(found.doc):
+            return f"{config.claim_dir(namespace, name)}/data", size
+        volume = store.get("PersistentVolume", "", held)
+        spec = volume.doc["spec"] if volume is not None else {}
+        return (
+            (spec["local"]["path"], size) if spec.get("local") else None
+        )  # as kubelet: nothing of a hostPath
 
     return find
 

@@ -59,9 +59,10 @@ def test_claims_outlive_pods_and_by_policy_themselves(node: Node) -> None:
     mounts = [{"name": v["name"], "mountPath": f"/{v['name']}"} for v in volumes]
     text = pod("p", container(volumeMounts=mounts), volumes=volumes, securityContext={"fsGroup": 77})
     node.apply("p.yaml", text)
-    node.wait_status("p", "ContainerCreating")
+    node.wait_status("p", "Pending")
     node.wait(
-        lambda: any("not found" in e["message"] for e in node.events("FailedMount")), "what it waits for"
+        lambda: any("not found" in e["message"] for e in node.events("FailedScheduling")),
+        "what it waits for",
     )
     node.apply("keep.yaml", claim("keep"))
     node.apply("drop.yaml", claim("drop", reclaim_policy="Delete"))
@@ -93,12 +94,58 @@ def test_claims_outlive_pods_and_by_policy_themselves(node: Node) -> None:
     node.wait_gone("p")
     node.wait(lambda: not (node.root / "claims/default/drop").exists(), "the one to be deleted")
     assert (node.root / "claims/default/keep/data/f").read_text() == "a\n"
-    block = yaml.safe_load(claim("block"))
-    block["spec"]["volumeMode"] = "Block"
-    node.apply("block.yaml", yaml.safe_dump(block))
+    copied = yaml.safe_load(claim("copied"))
+    copied["spec"]["dataSource"] = {"kind": "PersistentVolumeClaim", "name": "keep"}
+    node.apply("copied.yaml", yaml.safe_dump(copied))
     node.wait(
-        lambda: any("volumeMode" in e["message"] for e in node.events("ProvisioningFailed")), "the refusal"
+        lambda: any("dataSource" in e["message"] for e in node.events("ProvisioningFailed")), "the refusal"
     )
+
+
+def persistent_volume(name: str, path: Path, **spec: Any) -> str:
+    wanted = {
+        "capacity": {"storage": "1Mi"},
+        "accessModes": ["ReadWriteOncePod"],
+        "storageClassName": "manual",
+        "hostPath": {"path": str(path)},
+        **spec,
+    }
+    return yaml.safe_dump(
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": wanted}
+    )
+
+
+def test_a_volume_by_hand_is_one_pods_and_outlives_its_claim(node: Node, tmp_path: Path) -> None:
+    """Pods, then their ReadWriteOncePod claim, then its volume: each waits for the next, and one pod has it."""
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
+    one = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    node.apply("a.yaml", pod("a", one, volumes=volumes))
+    node.apply("b.yaml", pod("b", one, volumes=volumes))
+    node.wait(lambda: len(node.events("FailedScheduling")) >= 2, "both to be told that there is no claim")
+    wants = yaml.safe_load(claim("data"))
+    wants["spec"] |= {"accessModes": ["ReadWriteOncePod"], "storageClassName": ""}
+    node.apply("claim.yaml", yaml.safe_dump(wants))
+    node.wait(lambda: node.events("FailedBinding"), "the claim to be told that there is no volume")
+    assert node.status_of("a") == node.status_of("b") == "Pending"
+    (tmp_path / "disk").mkdir()
+    node.apply("v.yaml", persistent_volume("disk", tmp_path / "disk", storageClassName=""))
+    node.wait(lambda: "Running" in (node.status_of("a"), node.status_of("b")), "one of them to run")
+    first, second = ("a", "b") if node.status_of("a") == "Running" else ("b", "a")
+    row = node.cli("get", "pv", "disk", "--no-headers").out.split()
+    assert row[:6] == ["disk", "1Mi", "RWOP", "Retain", "Bound", "default/data"]
+    run(node, first, "echo kept > /v/f")
+    assert (tmp_path / "disk/f").read_text() == "kept\n"
+    assert node.status_of(second) == "Pending"
+    node.restart(9)
+    node.wait(lambda: node.container(first).get("ready"), "the daemon to have looked")
+    assert node.status_of(second) == "Pending"
+    (node.manifests / f"{first}.yaml").unlink()
+    node.wait_status(second, "Running")
+    assert run(node, second, "cat /v/f") == "kept\n"
+    (node.manifests / f"{second}.yaml").unlink()
+    (node.manifests / "claim.yaml").unlink()
+    node.wait(lambda: "Released" in node.cli("get", "pv").out, "the volume to be released")
+    assert (tmp_path / "disk/f").read_text() == "kept\n"
 
 
 def test_secrets_are_in_memory_and_fs_group_owns_what_is_there(node: Node) -> None:

@@ -88,6 +88,8 @@ def test_discovery(http: Http) -> None:
         assert served["groupVersion"] == version and served["resources"]
     kinds = [r["kind"] for r in http.get("/apis/scheduling.k8s.io/v1").json()["resources"]]
     assert kinds == ["PriorityClass"]
+    kinds = [r["kind"] for r in http.get("/apis/storage.k8s.io/v1").json()["resources"]]
+    assert kinds == ["StorageClass"]
     assert http.get("/apis/example.com").status_code == 404
     assert http.get("/apis/scheduling.k8s.io/v2").status_code == 404
     resources = {r["name"]: r for r in http.get("/api/v1").json()["resources"]}

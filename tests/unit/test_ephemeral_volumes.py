@@ -15,7 +15,9 @@ from kubelite.manifest_plan import ManifestState, created, plan
 from kubelite.node import env, volumes
 from kubelite.node.config import NodeConfig
 from kubelite.node.faults import MountError
+from kubelite.node.node_facts import NodeState
 from kubelite.node.pod_claims import claim_names, followed, own_claims
+from kubelite.persistent_volumes import Volumes
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from manifests.loader import load_text
@@ -49,7 +51,9 @@ class Disk:
 
     def again(self) -> None:
         self.store = Store.open(str(self.root / "state.db"))
-        self.claims = Claims(self.store, self.config, EventRecorder(self.store, "node-1"), "Retain")
+        events = EventRecorder(self.store, "node-1")
+        held = Volumes(self.store, self.config, events, NodeState(self.config, lambda: None))
+        self.claims = Claims(self.store, self.config, events, held, "Retain")
 
     @property
     def directory(self) -> Path:

@@ -9,6 +9,7 @@ from kubelite.telemetry.exposition import Page, render
 from kubelite.telemetry.kubestate import write_node, write_objects
 from kubelite.telemetry.kubestate_claims import write_claims
 from kubelite.telemetry.kubestate_pods import write_pods
+from kubelite.telemetry.kubestate_volumes import write_persistent_volumes
 
 AT = "2026-01-02T03:04:05Z"
 UNIX = 1767323045
@@ -246,6 +247,38 @@ def test_claims_and_what_pods_mount_of_them() -> None:
         f'{where}"scratch",persistentvolumeclaim="web-scratch",ephemeral="true"}} 1',
         f'kube_pod_spec_volumes_persistentvolumeclaims_readonly{{{POD},volume="d",persistentvolumeclaim="data"}} 1',
     }
+
+
+def test_volumes_and_classes() -> None:
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "storageClassName": "manual",
+        "persistentVolumeReclaimPolicy": "Retain",
+        "local": {"path": "/srv/a"},
+        "claimRef": {"namespace": "shop", "name": "data"},
+    }
+    volume = {"metadata": {"name": "a", "creationTimestamp": AT}, "spec": spec, "status": {"phase": "Bound"}}
+    free = {"metadata": {"name": "b"}, "spec": {"hostPath": {"path": "/srv/b"}}}
+    kind = {"metadata": {"name": "manual"}, "provisioner": "kubernetes.io/no-provisioner"}
+    text = render(
+        lambda page: write_persistent_volumes(page, [volume, free], [kind]),
+        openmetrics=False,
+        compressed=False,
+    )
+    lines = {line for line in text.decode().splitlines() if not line.startswith("#")}
+    assert {
+        'kube_persistentvolume_claim_ref{persistentvolume="a",name="data",claim_namespace="shop"} 1',
+        'kube_persistentvolume_status_phase{persistentvolume="a",phase="Bound"} 1',
+        'kube_persistentvolume_status_phase{persistentvolume="a",phase="Failed"} 0',
+        f'kube_persistentvolume_capacity_bytes{{persistentvolume="a"}} {1 << 30}',
+        f'kube_persistentvolume_created{{persistentvolume="a"}} {UNIX}',
+        'kube_persistentvolume_volume_mode{persistentvolume="b",volumemode="Filesystem"} 1',
+        'kube_storageclass_info{storageclass="manual",provisioner="kubernetes.io/no-provisioner",'
+        'reclaim_policy="Delete",volume_binding_mode="Immediate"} 1',
+    } <= lines
+    assert not any("claim_ref" in line and '"b"' in line for line in lines)
+    (found,) = (line for line in lines if line.startswith('kube_persistentvolume_info{persistentvolume="a"'))
+    assert 'storageclass="manual"' in found and 'local_path="/srv/a"' in found and 'ebs_volume_id=""' in found
 
 
 def test_overhead() -> None:

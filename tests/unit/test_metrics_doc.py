@@ -13,6 +13,7 @@ from kubelite.telemetry import (
     kubestate,
     kubestate_claims,
     kubestate_pods,
+    kubestate_volumes,
     meters,
     probemeter,
     volumestats,
@@ -46,6 +47,8 @@ def listing() -> str:
         kubestate_pods._containers(page, word, [], "n")
     kubestate_claims._claims(page, [])
     kubestate_claims._mounts(page, [])
+    kubestate_volumes._volumes(page, [])
+    kubestate_volumes._classes(page, [])
     for kind in ("configmap", "secret"):
         kubestate._named(page, kind, [])
     names = set(page._families)

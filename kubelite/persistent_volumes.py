@@ -1,0 +1,192 @@
+"""PersistentVolumes as objects: whose each is, what its phase is, and what becomes of one that was released. Which
+volume a claim gets is decided in node/persistent_volumes.py; claims.py, which holds the lock, calls this.
+
+Those of the manifests are bound, and given back, here. Those that claims.py makes have an object too, for who asks; it
+stays (Released) as long as there is the directory that a claim has left (Retain).
+
+A volume by hand is never written to but by its policy: `Recycle` empties a hostPath, `Delete` removes one below /tmp,
+as Kubernetes does, and of any other kind says that it cannot (Failed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from kubelite.manifest_plan import source_of
+from kubelite.node.config import NodeConfig
+from kubelite.node.node_facts import NodeState
+from kubelite.node.persistent_volumes import (
+    CLASS_KIND,
+    KIND,
+    PROVISIONED_BY,
+    Shelf,
+    bound_claim,
+    built_in_class,
+    by_name,
+    claimed_volume,
+    in_phase,
+    made_volume,
+    phase_of,
+)
+from kubelite.node.pod_claims import KIND as CLAIM
+from kubelite.node.pod_claims import own_volume
+from kubelite.objects import reference, rfc3339
+from kubelite.telemetry.events import EventRecorder
+from runtime.identity import new_uid
+from state.store import Record, Store
+
+log = logging.getLogger(__name__)
+Json = dict[str, Any]
+Key = tuple[str, str]  # namespace and name of a claim
+
+
+class Volumes:
+    """`node`: the facts by which nodeAffinity is matched."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: NodeConfig,
+        events: EventRecorder,
+        node: NodeState,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._config, self._events, self._node, self._clock = store, config, events, node, clock
+
+    def shelf(self) -> Shelf:
+        volumes = (record.doc for record in self._store.list(KIND) if source_of(record))
+        classes = by_name(record.doc for record in self._store.list(CLASS_KIND))
+        return Shelf(self._node.facts(), by_name(volumes), classes)
+
+    async def keep_class(self, policy: str) -> None:
+        """The class of the node's own volumes, kept among the objects. A manifest of that name stands."""
+        wanted = built_in_class(policy)
+        record = self._store.get(CLASS_KIND, "", wanted["metadata"]["name"])
+        if record is None:
+            own = {"uid": new_uid(), "creationTimestamp": rfc3339(self._clock())}
+            doc = {**wanted, "metadata": {**wanted["metadata"], **own}}
+            await self._store.create(CLASS_KIND, doc, durable=False)
+        elif not source_of(record) and record.doc.get("reclaimPolicy") != policy:
+            await self._store.update(CLASS_KIND, {**wanted, "metadata": record.metadata})
+
+    async def hold(self, name: str, claim: Record) -> None:
+        """Bind the two: the volume first, so that a claim that says Bound has one. Raises StoreError."""
+        record = self._store.get(KIND, "", name)
+        if record is None:
+            return
+        wanted = claimed_volume(record.doc, claim.doc)
+        if wanted != record.doc:
+            await self._store.update(KIND, {**wanted, "status": record.doc.get("status", {})})
+        classes = by_name(one.doc for one in self._store.list(CLASS_KIND))
+        doc = bound_claim(claim.doc, wanted, classes)
+        if doc != claim.doc:
+            await self._store.modify(claim.uid, lambda old: bound_claim(old, wanted, classes))
+
+    async def made(self, claim: Record, path: str, policy: str) -> None:
+        """The object of the volume that was made for a claim, as the claim is now. Raises StoreError."""
+        wanted = made_volume(claim.doc, path, policy)
+        name = own_volume(claim.doc)
+        record = self._store.get(KIND, "", name)
+        if record is None:
+            for other in self._store.list(KIND):  # of a claim of this name that was there before
+                ref = other.doc["spec"].get("claimRef") or {}
+                if _is_made(other) and _key(ref) == (claim.namespace, claim.name):
+                    await self._store.delete(other.uid)
+            own = {"uid": new_uid(), "creationTimestamp": rfc3339(self._clock())}
+            doc = {**wanted, "metadata": {**wanted["metadata"], **own}}
+            status = {"phase": "Bound", "lastPhaseTransitionTime": own["creationTimestamp"]}
+            await self._store.create(KIND, {**doc, "status": status}, durable=False)
+        elif record.doc["spec"] != wanted["spec"]:
+            await self._store.update(KIND, {**record.doc, "spec": wanted["spec"]})
+
+    async def settle(self, used: Iterable[Key], left: Mapping[Key, Any]) -> None:
+        """Bring every volume's phase up to date. `used`: the claims that pods mount; `left`: those that have something
+        on the disk. Raises StoreError."""
+        mounted = set(used)
+        for record in self._store.list(KIND):
+            key = _key(record.doc["spec"].get("claimRef") or {})
+            claim = self._store.get(CLAIM, *key) if key[1] else None
+            if _is_made(record) and claim is None and key not in left:
+                await self._store.delete(record.uid)
+                continue
+            phase = phase_of(record.doc, claim.doc if claim is not None else None)
+            if phase == "Released" and not _is_made(record):
+                await self._released(record, gone=key not in mounted)
+            else:
+                await self._to(record, phase)
+
+    async def _to(self, record: Record, phase: str, *, reason: str = "", message: str = "") -> None:
+        at = rfc3339(self._clock())
+        if in_phase(record.doc, phase, at, reason=reason, message=message) is not None:
+            await self._store.modify(
+                record.uid, lambda doc: in_phase(doc, phase, at, reason=reason, message=message)
+            )
+
+    async def _released(self, record: Record, *, gone: bool) -> None:
+        """`gone`: no pod has it mounted any more."""
+        spec, before = record.doc["spec"], (record.doc.get("status") or {}).get("phase")
+        policy = spec.get("persistentVolumeReclaimPolicy", "Retain")
+        if policy == "Retain" or not gone:
+            await self._to(record, "Released")
+        elif before != "Failed":
+            why = await self._reclaim(record, policy)
+            if why:
+                reason = "VolumeFailedDelete" if policy == "Delete" else "VolumeFailedRecycle"
+                self._events.event(reference(record.doc), "Warning", reason, why)
+                await self._to(record, "Failed", reason=reason, message=why)
+                return
+            kept = {key: value for key, value in spec.items() if key != "claimRef"}
+            found = await self._store.modify(record.uid, lambda doc: {**doc, "spec": kept})
+            if found is not None:
+                await self._to(found, "Available")
+            if policy == "Recycle":
+                self._events.event(reference(record.doc), "Normal", "VolumeRecycled", "Volume recycled")
+
+    async def _reclaim(self, record: Record, policy: str) -> str:
+        """Carry out Delete or Recycle; why that cannot be, "" when it was."""
+        path = (record.doc["spec"].get("hostPath") or {}).get("path", "")
+        verb = "deletable" if policy == "Delete" else "recyclable"
+        if not path:
+            doing = "deleter" if policy == "Delete" else "recycler"
+            return f'error getting {doing} volume plugin for volume "{record.name}": no {verb} volume plugin matched'
+        if policy == "Delete" and not os.path.normpath(path).startswith("/tmp/"):
+            return f"host_path deleter only supports /tmp/.+ but received provided {path}"
+        try:
+            await asyncio.to_thread(_empty, path, remove=policy == "Delete")
+        except OSError as error:
+            return f"{error.filename or path}: {os.strerror(error.errno or 0)}"
+        log.info("volume %s: %s is %s", record.name, path, "removed" if policy == "Delete" else "emptied")
+        return ""
+
+
+def _empty(path: str, *, remove: bool) -> None:
+    """Everything in a directory, and with `remove` itself; what is not there is done. Raises OSError."""
+    if os.path.islink(path):
+        raise OSError(20, "it is a symbolic link", path)
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return
+    for name in names:
+        one = f"{path}/{name}"
+        if os.path.isdir(one) and not os.path.islink(one):
+            shutil.rmtree(one)
+        else:
+            os.unlink(one)
+    if remove:
+        os.rmdir(path)
+
+
+def _is_made(record: Record) -> bool:
+    return PROVISIONED_BY in (record.metadata.get("annotations") or {}) and not source_of(record)
+
+
+def _key(ref: Mapping[str, Any]) -> Key:
+    return str(ref.get("namespace") or ""), str(ref.get("name") or "")
