@@ -1,5 +1,5 @@
 """PersistentVolumeClaims: a volume of the manifests, by the rules of node/persistent_volumes.py, or else a directory on
-on this node's own disk, as soon as the claim is there.
+this node's own disk, as soon as the claim is there.
 
     <root>/claims/<namespace>/<name>/data         what pods mount
     <root>/claims/<namespace>/<name>/claim.json   whose it is, and what becomes of it; or which volume the claim has

@@ -58,6 +58,7 @@ class ContainerSeen:
     user: str = ""  # whose its first process was at the start: uid:gid:group,group; "" = not recorded
     stop_signal: int = 0  # of the stop that was asked for; 0: not sent (its preStop hook runs first)
     post_start: str = ""  # "pending" until its postStart hook has succeeded; "" when it has none
+    post_start_error: str = ""  # why its postStart hook failed
     killed_for: str = ""  # liveness, startup, postStart: the node ended it as failed, its policy decides
 
 

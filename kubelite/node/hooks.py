@@ -8,6 +8,8 @@ postStart hook succeeded is kept with the instance; a preStop hook has the grace
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from runtime.errors import NotFoundError, RuntimeFault
 
 log = logging.getLogger(__name__)
 AGENT = "kube-lifecycle/1.36"
+MAX_ERROR = 1024  # characters that are kept of why a hook failed
 LONG = 3600.0  # seconds a GET may take: a hook has no timeout of its own
 _EVENTS = {
     Hook.POST_START: ("FailedPostStartHook", "PostStartHook failed"),
@@ -113,11 +116,26 @@ class Hooks:
             name, said = run.container.name, str(error) or "its time was up"
             log.warning("%s hook of %s: %s", run.hook, name, said, extra={"uid": run.uid})
             run.events.container(name, WARNING, *_EVENTS[run.hook])  # without output: it may hold secrets
+            if run.hook is Hook.POST_START:
+                await self._keep_error(run, said)
         self._tasks.pop(run.key, None)
         self._limits.pop(run.key, None)
         if run.uid in self._phases:
             self._phases[run.uid][run.key] = phase
             self._wake(run.uid)
+
+    async def _keep_error(self, run: HookRun, said: str) -> None:
+        """With the instance, for the status that it leaves (K lifecycle/handlers.go)."""
+        handler, metadata = handler_of(run.container, run.hook), run.pod.metadata
+        who = f'for Container "{run.container.name}" in Pod "{metadata.name}_{metadata.namespace}({run.uid})"'
+        what = "Sleep lifecycle hook"
+        if handler is not None and handler.exec is not None:
+            what = f"Exec lifecycle hook ([{' '.join(handler.exec.command)}])"
+        elif handler is not None and handler.http_get is not None:
+            what = f"HTTP lifecycle hook ({handler.http_get.path})"
+        text = f"{what} {who} failed - error: {said}"[:MAX_ERROR]
+        with contextlib.suppress(RuntimeFault):  # it is gone
+            await self._cri.label_container(run.uid, run.container_id, {"post_start_error": text})
 
     async def _act(self, run: HookRun) -> None:
         handler = handler_of(run.container, run.hook)
@@ -127,7 +145,8 @@ class Hooks:
             command = list(handler.exec.command)
             done = await self._cri.exec(run.uid, run.container_id, command, timeout=None)
             if done.exit_code:
-                raise HookFailed(f"the command ended with {done.exit_code}: {done.output}")
+                said = f"command '{' '.join(command)}' exited with {done.exit_code}: "
+                raise HookFailed(f"{said}, message: {json.dumps(done.output, ensure_ascii=False)}")
         elif handler.http_get is not None:
             host = self._config.host_ip if run.pod.spec.host_network else run.ip
             await fetch(http_get(run.container, handler.http_get, host, AGENT), LONG)  # any answer will do

@@ -57,6 +57,7 @@ def container_seen(
         stop_signal=record.stop_signal,
         user=labels.get("user", ""),
         post_start=labels.get("post_start", ""),
+        post_start_error=labels.get("post_start_error", ""),
         killed_for=labels.get("killed_for", ""),
     )
 

@@ -5,7 +5,7 @@ here, its back-off (C2), a start that failed, its image (C10).
 from __future__ import annotations
 
 from kubelite.node import hashes
-from kubelite.node.actions import PullImage, PullPhase, PullSeen, StartContainer, Waiting, volume_pull
+from kubelite.node.actions import Hook, PullImage, PullPhase, PullSeen, StartContainer, Waiting, volume_pull
 from kubelite.node.draft import Draft
 from kubelite.node.pod_rules import crash_back_off, pod_ref, restart_policy
 from kubelite.node.pod_view import View, never_ran
@@ -16,6 +16,7 @@ from runtime.images import reference as references
 
 CRASH_RESET = 600.0  # an instance that ran longer than this starts the count anew
 RETRY = 10.0
+TOLD = 1.0  # seconds for which a failure itself is shown, before what is waited for
 
 
 class Starting(Draft):
@@ -29,6 +30,9 @@ class Starting(Draft):
             self._wait(name, Waiting("CreateContainerConfigError", self.blocked[name]))
             return
         crashes, ready_at, wait = self._back_off(container, view, fresh=fresh)
+        if self.now < ready_at and (failed := _just_failed(view, self.now)) is not None:
+            self._wait(name, failed, min(view.ended.finished_at + TOLD, ready_at) if view.ended else ready_at)
+            return
         if self.now < ready_at:
             message = (
                 f"back-off {go_duration(wait)} restarting failed container={name} pod={pod_ref(self.pod)}"
@@ -122,14 +126,28 @@ class Starting(Draft):
 
     def _wait_for_pull(self, container: Container, reference: str, pull: PullSeen) -> None:
         """The failure itself for a second, then that it is waited for, as kubelet's next look shows it."""
-        if self.now < pull.failed_at + 1.0:
-            self._wait(container.name, Waiting(pull.reason, pull.error), pull.failed_at + 1.0)
+        if self.now < pull.failed_at + TOLD:
+            self._wait(container.name, Waiting(pull.reason, pull.error), pull.failed_at + TOLD)
             return
         if pull.reason == "InvalidImageName":
             self._wait(container.name, Waiting(pull.reason, pull.error), pull.retry_at)
             return
         message = f'Back-off pulling image "{reference}": {pull.reason}: {pull.error}'
         self._wait(container.name, Waiting("ImagePullBackOff", message), pull.retry_at)
+
+
+def _just_failed(view: View, now: float) -> Waiting | None:
+    """What kubelet says of a start that failed until its next look, which then tells of the back-off."""
+    newest, ended = view.current, view.ended
+    if newest is None or ended is None or not ended.finished_at <= now < ended.finished_at + TOLD:
+        return None
+    if newest.reason == "StartError":
+        return Waiting("RunContainerError", newest.message)
+    return (
+        Waiting("PostStartHookError", newest.post_start_error)
+        if newest.killed_for == Hook.POST_START
+        else None
+    )
 
 
 def _not_a_name(reference: str) -> str:

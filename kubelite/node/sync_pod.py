@@ -42,7 +42,7 @@ from kubelite.node.pod_status import RESIZING
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, find_container
 from manifests.core import Container, Pod
-from runtime.errors import NotFoundError, RuntimeFault, StartError
+from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.identity import new_id
 from runtime.security.paths import masked_paths
 from runtime.security.seccomp import default_profile
@@ -316,11 +316,13 @@ class _Starting:
 async def _start(one: _Starting, results: Results) -> None:
     """Prepare, create, start; a failure is a fact, not an exception."""
     name, reason, message, wait = one.container.name, "", "", RETRY_START
+    failed = "CreateContainerError"
     try:
         if one.start.discard:
             await one.node.cri.remove_container(one.uid, one.start.discard)
         request = _request(one)
         _announce(one)
+        failed = "RunContainerError"
         await one.node.cri.start_container(request)
     except MountError as error:
         reason = "PodInitializing" if one.pod.spec.init_containers else "ContainerCreating"
@@ -330,7 +332,9 @@ async def _start(one: _Starting, results: Results) -> None:
         one.events.container(name, NORMAL, "Created", "Container created")
         one.events.container(name, WARNING, "Failed", f"Error: {error}")
     except RuntimeFault as error:
-        reason = error.reason if isinstance(error, ConfigError) else "CreateContainerError"
+        if isinstance(error, NotFoundError | StateError):  # its sandbox is gone, or going
+            failed = "CreateContainerError"
+        reason = error.reason if isinstance(error, ConfigError) else failed
         message, wait = str(error), 1.0 if error.retriable else RETRY_START
         one.events.container(name, WARNING, "Failed", f"Error: {error}")
     except OSError as error:

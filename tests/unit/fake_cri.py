@@ -212,7 +212,9 @@ class FakeCri:
     async def label_container(self, uid: str, container_id: str, labels: dict[str, str]) -> None:
         c = self._find(uid, container_id)
         self.calls.append(("label_container", c.name))
-        self._put(uid, replace(c, post_start=labels["post_start"]))
+        done = labels.get("post_start", c.post_start)
+        why = labels.get("post_start_error", c.post_start_error)
+        self._put(uid, replace(c, post_start=done, post_start_error=why))
 
     async def update_container(
         self, uid: str, container_id: str, *, resources: dict[str, Any], resources_hash: str

@@ -227,8 +227,50 @@ def test_what_lives_beside_the_newest_instance_is_stopped(state: ContainerState)
 
 def test_a_start_error_is_a_crash() -> None:
     pod = make_pod("a")
-    dead = instance(pod, "a", EXITED, started_at=0.0, exit_code=128, reason="StartError", crash_count=1)
+    dead = instance(
+        pod,
+        "a",
+        EXITED,
+        started_at=0.0,
+        finished_at=NOW - 2,
+        exit_code=128,
+        reason="StartError",
+        crash_count=1,
+    )
     assert waits(decide(pod, dead)) == {"a": "CrashLoopBackOff"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "message"),
+    [
+        (
+            {"reason": "StartError", "message": "no such file", "exit_code": 128},
+            "RunContainerError",
+            "no such file",
+        ),
+        (
+            {
+                "killed_for": "postStart",
+                "post_start_error": "it said no",
+                "exit_code": 137,
+                "stop_deadline": NOW,
+            },
+            "PostStartHookError",
+            "it said no",
+        ),
+    ],
+)
+def test_a_start_that_failed_is_told_before_its_back_off(
+    fields: dict[str, Any], reason: str, message: str
+) -> None:
+    pod = make_pod("a")
+    dead = instance(pod, "a", EXITED, started_at=NOW - 1, finished_at=NOW - 0.5, crash_count=1, **fields)
+    actions = decide(pod, dead)
+    waiting = actions.waiting["a"]
+    assert (waiting.reason, waiting.message) == (reason, message)
+    assert actions.next_look == NOW + 0.5
+    later = replace(dead, finished_at=NOW - 1.5)
+    assert waits(decide(pod, later)) == {"a": "CrashLoopBackOff"}
 
 
 def test_a_failed_start_waits_until_its_time_or_an_edit() -> None:

@@ -289,7 +289,7 @@ def test_what_cannot_be_created_waits_with_its_reason(run: Run) -> None:
         node.fake.fail_start["app"] = RuntimeFault("no room")
         await node.put()
         delay = await node.settle()
-        assert node.state()["state"]["waiting"] == {"reason": "CreateContainerError", "message": "no room"}
+        assert node.state()["state"]["waiting"] == {"reason": "RunContainerError", "message": "no room"}
         assert delay == pytest.approx(10.0)
         del node.fake.fail_start["app"]
         node.fake.containers.clear()

@@ -283,6 +283,9 @@ def test_a_hook_that_fails_is_said_and_ends_the_container(run: Run) -> None:
         assert node.status["phase"] == "Failed"
         assert node.events.messages("FailedPostStartHook") == ["PostStartHook failed"]
         assert node.events.messages("Killing") == ["FailedPostStartHook"]
+        kept = node.fake.containers[UID][0].post_start_error
+        said = "failed - error: command 'up' exited with 1: , message: \"secret\""
+        assert kept == f'Exec lifecycle hook ([up]) for Container "app" in Pod "web_default({UID})" {said}'
 
     run(story)
 
