@@ -118,8 +118,8 @@ class Agent:
             path = f"spec.containers{{{container}}}" if container else ""
             self.events.event(reference(record.doc, field_path=path), "Warning", reason, message)
 
-    def node_event(self, reason: str, message: str) -> None:
-        """A Warning event about the node."""
+    def node_event(self, reason: str, message: str, *, warning: bool = True) -> None:
+        """An event about the node."""
         about = {
             "kind": "Node",
             "apiVersion": "v1",
@@ -127,7 +127,7 @@ class Agent:
             "name": self.node_name,
             "uid": self.node_name,
         }
-        self.events.event(about, "Warning", reason, message)
+        self.events.event(about, "Warning" if warning else "Normal", reason, message)
 
     def pages(self) -> Pages:
         """What is measured, as pages; made when somebody first asks."""
@@ -151,6 +151,8 @@ class Agent:
             return False, "the manifests directory has not been read yet"
         if self.sources.error:
             return False, self.sources.error
+        if self.worker.shutting_down:
+            return False, "node is shutting down"
         return True, ""
 
     async def events_settled(self) -> None:

@@ -152,6 +152,8 @@ class Settings(BaseModel):
     eviction_hard: _Thresholds = EVICTION_HARD  # below these, pods are evicted; none: never
     eviction_pressure_transition_period: _Duration = 300.0  # seconds a pressure is said to last at least
     eviction_monitoring_period: _Seconds = 10.0  # seconds between two looks
+    shutdown_grace_period: _Duration = 0.0  # seconds that pods have when the machine shuts down; 0: none
+    shutdown_grace_period_critical_pods: _Duration = 0.0  # of these, the last are critical pods'
     # a pod's runtimeClassName → the path of an OCI runtime's command (runc's command line)
     runtime_classes: Annotated[dict[str, str], BeforeValidator(_classes)] = Field(default_factory=dict)
     # a pod's priorityClassName → its priority, beside system-node-critical and system-cluster-critical
@@ -229,6 +231,13 @@ class Settings(BaseModel):
             raise ValueError("must have neither a login nor a query nor a fragment")
         path = found.path if found.path.strip("/") else "/v1/traces"
         return f"{found.scheme}://{found.netloc}{path}"
+
+    @field_validator("shutdown_grace_period_critical_pods")
+    @classmethod
+    def _of_the_whole(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("shutdown_grace_period", value):
+            raise ValueError("is a part of shutdown_grace_period: it must not be longer")
+        return value
 
     @field_validator("bridge")
     @classmethod

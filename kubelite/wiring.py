@@ -34,6 +34,7 @@ from kubelite.past import decision_entry, entry_of
 from kubelite.persistent_volumes import Volumes
 from kubelite.priority_classes import keep_classes
 from kubelite.settings import Settings
+from kubelite.shutdown import Shutdown, begin_again
 from kubelite.sources import Sources
 from kubelite.telemetry.diskusage import DiskUsage
 from kubelite.telemetry.events import EventRecorder
@@ -111,6 +112,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             log.warning("network: %s", sentence)
         _background(stack, sources.run(), "sources")
         await sources.ready.wait()  # no pod is started from what its manifest said before the daemon was away
+        await begin_again(agent)
         _standing_jobs(agent, config, stack)
         _background(stack, bury_orphans(agent, unclaimed, first=first), "orphans")
         await _start_servers(agent, stack)
@@ -176,6 +178,8 @@ def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExit
     for kind in ("ConfigMap", "Secret", "PersistentVolumeClaim"):  # a change of a volume changes its claim
         _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
     _background(stack, relist(agent, agent.queue), "relist")
+    if settings.shutdown_grace_period > 0:
+        _background(stack, Shutdown(agent).run(), "shutdown")
     _keep_room(agent, stack)
     lag = LoopLag(agent.meters.loop_lag.observe)
     lag.start()

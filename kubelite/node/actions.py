@@ -80,6 +80,7 @@ class Facts:
     resize: Resize | None = None  # why an edit of its resources waits: the pod is decided on as it was before
     resize_error: str = ""  # why one that was carried out did not take
     evicted: str = ""  # the node is short of something, and this pod gives it back: the sentence
+    shutdown: float | None = None  # the machine ends: seconds that the pod has
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ order C2, termination C3, images C10 of the pod semantics; edits in place are ku
 
 from __future__ import annotations
 
-from kubelite.node import hashes, limits
+from kubelite.node import hashes, limits, shutdown
 from kubelite.node.actions import (
     Facts,
     Failed,
@@ -119,6 +119,8 @@ class Decision(RestartingAll, Starting):
             return Failed(place.reason, place.message)
         if self.facts.evicted:
             return Failed("Evicted", self.facts.evicted)
+        if self.facts.shutdown is not None:
+            return Failed(shutdown.REASON, shutdown.MESSAGE)
         if self.facts.used and (sentence := excess(self.pod, self.facts.used)):
             return Failed("Evicted", sentence)
         return None
@@ -131,7 +133,10 @@ class Decision(RestartingAll, Starting):
         alive = self._alive()
         self.reasons.append(f"the pod has ended ({self.pod.status.phase if recorded else over.reason})")
         if alive:  # what outgrew the node is not given the time to grow on (K eviction_manager.go)
-            self._stop_in_order(alive, 1.0 if over.reason == "Evicted" else grace_period(self.pod))
+            grace = 1.0 if over.reason == "Evicted" else grace_period(self.pod)
+            if self.facts.shutdown is not None:
+                grace = min(grace, max(self.facts.shutdown, 1.0))
+            self._stop_in_order(alive, grace)
             return
         self.rest["done"] = True
         if recorded and self.seen.sandbox is not None:

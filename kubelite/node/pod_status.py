@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kubelite.node import resources
+from kubelite.node import resources, shutdown
 from kubelite.node.actions import Facts, PodActions
 from kubelite.node.config import NodeConfig
 from kubelite.node.container_details import mounts_of, signal_name, stop_signal, user_of
@@ -375,9 +375,9 @@ def _conditions(
         containers,
         _condition("PodScheduled", True),
     ]
-    if report.facts.evicted and report.actions.failed is not None:  # K eviction_manager.go
-        evicted = _condition("DisruptionTarget", True, "TerminationByKubelet", report.facts.evicted)
-        made.append(evicted)
+    gone_for = report.facts.evicted or (shutdown.MESSAGE if report.facts.shutdown is not None else "")
+    if gone_for and report.actions.failed is not None:  # K eviction_manager.go, nodeshutdown_manager.go
+        made.append(_condition("DisruptionTarget", True, "TerminationByKubelet", gone_for))
     if report.actions.update or report.actions.update_sandbox:  # not written yet
         error = report.facts.resize_error
         made.append(_condition(RESIZING, True, "Error" if error else "", error))

@@ -34,7 +34,8 @@ from kubelite.node.prober import Prober
 from kubelite.node.probes import Health
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, Recorder
-from kubelite.node.scheduling import Resize
+from kubelite.node.scheduling import Placement, Resize
+from kubelite.node.shutdown import REJECTED, REJECTED_MESSAGE
 from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.termination import with_messages
 from kubelite.node.unsupported import unsupported_fields
@@ -79,6 +80,7 @@ class _Memory:
     resize: Resize | None = None  # why an edit of its resources waits
     resize_error: str = ""  # why new limits did not take
     evicted: str = ""  # why the node wants back what it uses
+    shutdown: float | None = None  # seconds that it has before the machine ends
     settled: tuple[Pod, PodSeen, Facts] | None = (
         None  # what the last look was made from, if time changes nothing
     )
@@ -104,6 +106,7 @@ class PodWorker:
         self.decided: Callable[[Decided], None] = lambda _decided: None
         self.provide: Callable[[Pod], Awaitable[None]] = _nothing  # its claims, bound
         self.config = config
+        self.shutting_down = False  # the machine is
         self._store = store
         self._cri = cri
         self._recorder = recorder
@@ -301,14 +304,21 @@ class PodWorker:
             sandbox_failure=memory.sandbox,
             health=self.prober.follow(pod, seen) if health is None else health,
             hooks=self._node.hooks.states(pod.metadata.uid or "", seen),
-            placement=self.placing.of(pod, seen, keep=health is None),
+            placement=self._placement(pod, seen, keep=health is None),
             cpus=self.placing.cpus_of(pod),
             resize=memory.resize,
             resize_error=memory.resize_error,
             evicted=memory.evicted,
+            shutdown=memory.shutdown if self.shutting_down else None,
             content=self._content(pod),
             used={} if health is not None or pod.status.phase in TERMINAL else self._usage.of(pod),
         )
+
+    def _placement(self, pod: Pod, seen: PodSeen, *, keep: bool) -> Placement:
+        """Nothing new begins while the machine ends."""
+        if self.shutting_down and not self.placing.placed(pod.metadata.uid or ""):
+            return Placement(REJECTED, REJECTED_MESSAGE, rejected=True)
+        return self.placing.of(pod, seen, keep=keep)
 
     def _content(self, pod: Pod) -> dict[str, str]:
         """What a change of restarts containers, where the pod asks for that."""
@@ -459,6 +469,11 @@ class PodWorker:
     def evict(self, uid: str, message: str) -> None:
         """The node is short of what this pod uses: it ends as Failed, Evicted."""
         self._pods.setdefault(uid, _Memory()).evicted = message
+        self.wake(uid)
+
+    def end_for_shutdown(self, uid: str, seconds: float) -> None:
+        """The machine ends: so does this pod, within so many seconds, as Failed, Terminated."""
+        self._pods.setdefault(uid, _Memory()).shutdown = seconds
         self.wake(uid)
 
     async def preview(self, doc: Mapping[str, Any]) -> PodActions:

@@ -185,10 +185,15 @@ def socket_address(address: str) -> str | bytes:
 
 
 class Bus:
-    """A connection; close() it. `direct`: to the service itself, not to a bus (there is no name to be had)."""
+    """A connection; close() it. `direct`: to the service itself, not to a bus (there is no name to be had).
+    `descriptors`: those that come with answers (type h) are kept in `received`, and are the caller's to close."""
 
-    def __init__(self, address: str, *, direct: bool = False, seconds: float = 30.0) -> None:
+    def __init__(
+        self, address: str, *, direct: bool = False, descriptors: bool = False, seconds: float = 30.0
+    ) -> None:
         self.direct = direct
+        self.received: list[int] = []
+        self._descriptors = descriptors
         self._serial = 0
         self._waiting: list[Message] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -208,6 +213,10 @@ class Bus:
 
     def close(self) -> None:
         self._socket.close()
+
+    def fileno(self) -> int:
+        """To wait at for a signal: `take` reads what has come."""
+        return self._socket.fileno()
 
     def call(
         self, destination: str, path: str, interface: str, member: str, signature: str = "", *args: Any
@@ -234,17 +243,27 @@ class Bus:
             if said.kind == _SIGNAL and said.member == member:
                 return said.body
 
+    def take(self) -> Message:
+        """The next message, of those that have come too. SyscallError when the other side is gone."""
+        return self._waiting.pop(0) if self._waiting else self._receive()
+
+    @property
+    def waits(self) -> bool:
+        """Whether `take` has one without reading."""
+        return bool(self._waiting)
+
     def _authenticate(self) -> None:
         identity = str(os.geteuid()).encode().hex().encode()
         # BEGIN at once, as sd-bus has it: systemd's own socket does not look at a message that comes along with it
-        self._socket.sendall(b"\0AUTH EXTERNAL " + identity + b"\r\nBEGIN\r\n")
+        wishes = b"NEGOTIATE_UNIX_FD\r\n" * self._descriptors
+        self._socket.sendall(b"\0AUTH EXTERNAL " + identity + b"\r\n" + wishes + b"BEGIN\r\n")
         said = b""
-        while not said.endswith(b"\r\n"):
-            more = self._socket.recv(1024)
+        while said.count(b"\r\n") <= self._descriptors:
+            more = self._socket.recv(1)  # what comes behind it may bring a descriptor along
             if not more:
                 raise ConnectionResetError(104, os.strerror(104))
             said += more
-        if not said.startswith(b"OK "):
+        if not said.startswith(b"OK ") or (self._descriptors and b"AGREE_UNIX_FD" not in said):
             raise BusError("org.freedesktop.DBus.Error.AuthFailed", said.decode(errors="replace").strip())
 
     def _receive(self) -> Message:
@@ -268,7 +287,11 @@ class Bus:
         parts = []
         while size:
             try:
-                part = self._socket.recv(min(size, 65536))
+                if self._descriptors:
+                    part, found, _, _ = socket.recv_fds(self._socket, min(size, 65536), 16)
+                    self.received += found
+                else:
+                    part = self._socket.recv(min(size, 65536))
             except OSError as error:
                 raise SyscallError(error.errno or 110, "recv", "D-Bus") from error
             if not part:

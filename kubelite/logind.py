@@ -1,0 +1,90 @@
+"""What systemd-logind says of the machine's end (org.freedesktop.login1): a delay lock that holds a shutdown up, and
+the signal that one has begun. https://systemd.io/INHIBITOR_LOCKS
+
+Calls wait for their answers: a thread's work. `take` is for when the socket has something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from runtime.cgroups.dbus import SYSTEM_BUS, Bus
+from runtime.errors import RuntimeFault
+
+_NAME, _OBJECT = "org.freedesktop.login1", "/org/freedesktop/login1"
+_MANAGER, _PROPERTIES = "org.freedesktop.login1.Manager", "org.freedesktop.DBus.Properties"
+_BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+_SYSTEMD = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+SIGNAL = "PrepareForShutdown"
+OVERRIDE = "/etc/systemd/logind.conf.d/99-kubelite.conf"
+SIGHUP = 1
+
+
+class Logind:
+    """A connection; close() it. Raises RuntimeFault where there is no logind, or it goes."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS
+        self._bus = Bus(address, descriptors=True)
+        self._lock = -1
+        try:
+            rule = f"type='signal',interface='{_MANAGER}',member='{SIGNAL}',path='{_OBJECT}'"
+            self._bus.call(*_BUS, "AddMatch", "s", rule)
+        except BaseException:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._bus.fileno()
+
+    def close(self) -> None:
+        self.release()
+        self._bus.close()
+
+    def longest_delay(self) -> float:
+        """Seconds that a delay lock holds a shutdown up at most (InhibitDelayMaxSec)."""
+        return float(self._property("InhibitDelayMaxUSec")) / 1e6
+
+    def shutting_down(self) -> bool:
+        return bool(self._property("PreparingForShutdown"))
+
+    def _property(self, name: str) -> int:
+        ((_, value),) = self._bus.call(_NAME, _OBJECT, _PROPERTIES, "Get", "ss", _MANAGER, name)
+        return int(value)
+
+    def ask_for_delay(self, seconds: float) -> None:
+        """Have logind hold a shutdown up for so long, as kubelet does: by a file of settings, read anew."""
+        text = f"# kubelite: shutdown_grace_period\n[Login]\nInhibitDelayMaxSec={seconds:.0f}\n"
+        try:
+            os.makedirs(os.path.dirname(OVERRIDE), exist_ok=True)
+            with open(OVERRIDE, "w", encoding="ascii") as file:
+                file.write(text)
+        except OSError as error:
+            raise RuntimeFault(f"{OVERRIDE}: {os.strerror(error.errno or 0)}") from error
+        self._bus.call(*_SYSTEMD, "KillUnit", "ssi", "systemd-logind.service", "all", SIGHUP)
+
+    def hold(self) -> None:
+        """Take the lock. As long as it is held, a shutdown waits (no longer than logind allows)."""
+        self.release()
+        why = ("shutdown", "kubelite", "pods are ended before the machine is", "delay")
+        self._bus.call(_NAME, _OBJECT, _MANAGER, "Inhibit", "ssss", *why)
+        if not self._bus.received:
+            raise RuntimeFault("logind gave no lock")
+        self._lock = self._bus.received.pop()
+
+    def release(self) -> None:
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+        self._lock = -1
+
+    def take(self) -> list[bool]:
+        """What the messages that have come say: a shutdown begins (True), or one was given up (False)."""
+        found = []
+        while True:
+            said = self._bus.take()
+            if said.member == SIGNAL and said.interface == _MANAGER and said.body:
+                found.append(bool(said.body[0]))
+            if not self._bus.waits:
+                return found

@@ -1,0 +1,39 @@
+"""PURE: in which order pods end before the machine does, and how long each has (K pkg/kubelet/nodeshutdown)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kubelite.node.priority import priority
+from manifests.core import Pod
+
+CRITICAL = 2_000_000_000  # priorities from here on are ended last
+REASON, MESSAGE = "Terminated", "Pod was terminated in response to imminent node shutdown."
+REJECTED, REJECTED_MESSAGE = "NodeShutdown", "Pod was rejected as the node is shutting down."
+ENDS_BY_SHUTDOWN = (REASON, REJECTED)
+
+
+class Group(NamedTuple):
+    """Pods from this priority on, and the seconds that all of them have."""
+
+    priority: int
+    seconds: float
+    pods: tuple[Pod, ...] = ()
+
+
+def groups_of(seconds: float, critical: float) -> tuple[Group, ...]:
+    """The settings' two: of `seconds`, the last `critical` are those of critical pods. None: pods are not ended."""
+    if seconds <= 0:
+        return ()
+    return (Group(0, seconds - critical), Group(CRITICAL, critical))
+
+
+def in_groups(groups: tuple[Group, ...], pods: Iterable[Pod]) -> list[Group]:
+    """Who ends with whom, first to go first; groups without pods are left out."""
+    members: dict[int, list[Pod]] = {group.priority: [] for group in groups}
+    for pod in pods:
+        own = max((p for p in members if p <= priority(pod)), default=min(members))
+        members[own].append(pod)
+    found = (group._replace(pods=tuple(members[group.priority])) for group in groups)
+    return [group for group in found if group.pods]

@@ -1,0 +1,153 @@
+"""The machine's end, waited for and held up until the pods have ended: those of lower priority first, each group within
+its time (K pkg/kubelet/nodeshutdown). Off unless `shutdown_grace_period` is set, as in kubelet.
+
+A pod that was ended so is Failed, Terminated; when the node is back, or the shutdown is given up, it is made anew from
+its manifest, unless its restartPolicy is Never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from kubelite.logind import Logind
+from kubelite.node.shutdown import ENDS_BY_SHUTDOWN, Group, groups_of, in_groups
+from kubelite.objects import mark_deleting
+from runtime.errors import RuntimeFault
+from state.errors import StoreError
+
+if TYPE_CHECKING:
+    from kubelite.agent import Agent
+
+log = logging.getLogger(__name__)
+AGAIN = 5.0  # seconds until a connection that broke is tried again
+POLL = 0.1  # seconds between looks at pods that are ending
+
+
+class Shutdown:
+    """`run()` until cancelled."""
+
+    def __init__(self, agent: Agent) -> None:
+        settings = agent.settings
+        self._agent = agent
+        self._groups = groups_of(settings.shutdown_grace_period, settings.shutdown_grace_period_critical_pods)
+        self._said = ""
+
+    async def run(self) -> None:
+        while self._groups:
+            try:
+                logind, sentence = await asyncio.to_thread(self._connect)
+            except (RuntimeFault, OSError) as error:
+                self._trouble(f"a shutdown of the machine cannot be held up: {error}")
+                await asyncio.sleep(AGAIN)
+                continue
+            self._trouble(sentence)
+            try:
+                await self._watch(logind)
+            except (RuntimeFault, OSError) as error:
+                self._trouble(f"logind is gone: {error}")
+            finally:
+                logind.close()
+            await asyncio.sleep(AGAIN)
+
+    def _trouble(self, sentence: str) -> None:
+        if sentence and sentence != self._said:
+            log.warning("%s", sentence)
+            self._agent.node_event("NodeShutdownManager", sentence)
+        self._said = sentence
+
+    def _connect(self) -> tuple[Logind, str]:
+        """In a thread: logind with our lock on it, and what is wrong with that. Raises RuntimeFault."""
+        wanted, sentence = sum(group.seconds for group in self._groups), ""
+        with contextlib.ExitStack() as undo:
+            logind = Logind()
+            undo.callback(logind.close)
+            if logind.longest_delay() < wanted:
+                logind.ask_for_delay(wanted)
+                if (now := logind.longest_delay()) < wanted:
+                    most = f"{now:.0f} s at most (InhibitDelayMaxSec), not for {wanted:.0f} s"
+                    sentence = f"logind holds a shutdown up for {most}"
+            logind.hold()
+            undo.pop_all()
+        return logind, sentence
+
+    async def _watch(self, logind: Logind) -> None:
+        ended: asyncio.Task[None] | None = None
+        if logind.shutting_down():
+            ended = asyncio.create_task(self._end(logind))
+        try:
+            while True:
+                await _readable(logind.fileno())
+                for begins in logind.take():
+                    if ended is not None:
+                        ended.cancel()
+                        ended = None
+                    if begins:
+                        ended = asyncio.create_task(self._end(logind))
+                    else:
+                        await self._given_up(logind)
+        finally:
+            if ended is not None:
+                ended.cancel()
+
+    async def _end(self, logind: Logind) -> None:
+        agent = self._agent
+        log.warning("the machine shuts down: its pods are ended")
+        agent.node_event("NodeShutdown", "Shutdown manager detected shutdown event", warning=False)
+        agent.worker.shutting_down = True
+        active = [p for p in agent.worker.placing.pods() if p.status.phase not in ("Succeeded", "Failed")]
+        try:
+            for group in in_groups(self._groups, active):
+                await self._end_group(group)
+            await agent.store.sync()  # how they ended is on the disk before the machine goes
+        finally:
+            logind.release()
+        log.warning("the pods have ended: the machine may go")
+
+    async def _end_group(self, group: Group) -> None:
+        uids = {pod.metadata.uid or "" for pod in group.pods}
+        log.info("%d pods of priority %d and above have %.0f s", len(uids), group.priority, group.seconds)
+        for uid in uids:
+            self._agent.worker.end_for_shutdown(uid, group.seconds)
+        deadline = time.monotonic() + group.seconds
+        while time.monotonic() < deadline and uids & set(self._agent.cri.living()):
+            await asyncio.sleep(POLL)
+
+    async def _given_up(self, logind: Logind) -> None:
+        log.warning("the shutdown was given up: the pods begin again")
+        self._agent.node_event(
+            "NodeShutdown", "Shutdown manager detected shutdown cancellation", warning=False
+        )
+        self._agent.worker.shutting_down = False
+        await asyncio.to_thread(logind.hold)
+        await begin_again(self._agent)
+
+
+async def begin_again(agent: Agent) -> None:
+    """Pods that a shutdown ended are made anew from their manifests."""
+    for record in agent.store.list("Pod"):
+        if ended_by_shutdown(record.doc):
+            with contextlib.suppress(StoreError):
+                await agent.store.modify(record.uid, lambda doc: mark_deleting(doc, now=time.time(), grace=0))
+
+
+def ended_by_shutdown(doc: dict[str, Any]) -> bool:
+    """PURE."""
+    status = doc.get("status") or {}
+    ended = status.get("phase") == "Failed" and status.get("reason") in ENDS_BY_SHUTDOWN
+    return ended and (doc.get("spec") or {}).get("restartPolicy") != "Never"
+
+
+async def _readable(descriptor: int) -> None:
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    copy = os.dup(descriptor)  # one that is not closed under the loop
+    loop.add_reader(copy, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(copy)
+        os.close(copy)
