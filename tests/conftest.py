@@ -14,8 +14,13 @@ import os
 import re
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import leftovers
+
+# how fast a loaded machine makes examples says nothing of them
+settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded")
 
 # taken out of the environment: kubelite itself refuses settings that it does not know
 ALLOWED = os.environ.pop("KUBELITE_ALLOWED_SKIPS", None)
