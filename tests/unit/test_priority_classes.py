@@ -12,9 +12,9 @@ from kubelite.priority_classes import keep_classes
 from kubelite.sources import Sources
 from manifests.loader import load_text
 from state.store import Store
-from tests.unit.sources_kit import directory, pod, sources, store, web
+from tests.unit.sources_kit import directory, pod, sources, web
 
-__all__ = ["directory", "sources", "store"]
+__all__ = ["directory", "sources"]
 
 HIGH = """apiVersion: scheduling.k8s.io/v1
 kind: PriorityClass
