@@ -3,6 +3,7 @@
 PYTHON ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
+OCI    := $(VENV)/lib/kubelite-oci/modules
 PREFIX ?= /usr/local
 export PYTHONDONTWRITEBYTECODE ?=
 
@@ -15,11 +16,15 @@ COMPILE = @$(BIN)/python -m compileall -qq kubelite manifests runtime state test
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-setup: $(VENV)/.ready  ## a virtual environment with kubelite in it, nothing else
+setup: $(VENV)/.ready $(OCI)  ## a virtual environment with kubelite in it, nothing else
 
 $(VENV)/.ready: pyproject.toml deploy/setup deploy/venv
 	@PYTHON=$(PYTHON) deploy/setup $(VENV)
 	@touch $@
+
+# kubelite-oci has its modules in one file, which it does not believe once a source has changed: it starts slower then.
+$(OCI): deploy/oci-command $(wildcard $(addprefix runtime/,*.py oci/*.py oci/cli/*.py cgroups/*.py security/*.py)) | $(VENV)/.ready
+	@deploy/oci-command $(VENV)
 
 run: setup       ## (root) start a node on manifests/examples and show its pods
 	@deploy/run $(BIN)/kubelite manifests/examples

@@ -9,8 +9,8 @@
     recv  ◄── {"error": …} ────────────────  it did not: step, class, errno and sentence
 
 A parent that ends after create (`Job.detached`) says "detach" when it has heard "ready"; from there whoever connects to
-the listening socket is the one who starts, and who hears of a failure. The last steps are then done by a stub
-(stub.py), and the interpreter is gone while the gate is closed.
+the listening socket is the one who starts, and who hears of a failure. The last steps of what a command starts are done
+by a stub (stub.py): the interpreter is gone while the gate is closed, and its going is not waited for.
 
 The child is a copy of an interpreter that knows nothing of having been cloned: it flushes nothing, runs no exit
 handlers, and whatever is raised becomes one packet and os._exit.
@@ -241,15 +241,18 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
         report.step = "seccomp"
         steps.install_with_listener(job)
     filter_ = None if job.notify else job.seccomp
+    argv = [os.fsencode(arg) for arg in process["args"]]
+    last = stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed)
     report.step = "gate"
     if job.gate:
         report.send({"ready": True, "warnings": report.warnings, "steps": report.taken()})
+        if with_stub and job.detached is None:  # while the parent writes down who we are
+            steps.become_stub(job, last)
         steps.expect(job, b"start" if job.detached is None else b"detach")
     elif report.warnings:
         report.send({"warnings": report.warnings})
-    argv = [os.fsencode(arg) for arg in process["args"]]
-    if with_stub:
-        steps.become_stub(job, stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed))
+    if with_stub and (job.detached is not None or not job.gate):
+        steps.become_stub(job, last)
     if job.detached is not None:
         steps.await_start(job, report)
     report.step = "hooks"

@@ -102,7 +102,7 @@ def become_stub(job: Job, last: stub.Exec) -> None:
         made = stub.waiting(last, job.detached.listener, job.detached.lock)
         handed = [job.detached.listener, job.detached.lock]
     else:
-        made = stub.at_once(last, job.channel.fileno())
+        made = stub.at_once(last, job.channel.fileno(), word=job.gate)
         handed = [job.channel.fileno()]
     for fd in handed:
         os.set_inheritable(fd, True)

@@ -21,20 +21,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from runtime.security.capabilities import CapSets
 
-# for entry in list: rax = syscall(entry.nr, entry.args); error? entry.optional or die : *entry.result = rax
+# for entry in list: rax = syscall(entry.nr, entry.args); rax - (entry.verdict >> 1) is an error?
+#     entry.verdict & 1 or die : *entry.result = rax
 # die: errno and the number of the call into a report, write(report.fd, report, 24); exit_group(1)
 _X86_64: Final = (
-    "bb{table}488b03488b7b08488b7310488b53184c8b53204c8b43284c8b4b300f05483d01f0ffff730d488b4"
-    "b384889014883c348ebce48837b400075f3b9{report}48f7d848894108488b0348894110488b79184889ceb"
-    "a18000000b8010000000f05bf01000000b8e70000000f05"
+    "bb{table}488b03488b7b08488b7310488b53184c8b53204c8b43284c8b4b300f05"
+    "488b4b4048d1e94889c24829ca4881fa01f0ffff730d488b4b384889014883c348ebc0f643400175f4"
+    "b9{report}48f7d848894108488b0348894110488b79184889ceba18000000b8010000000f05bf01000000b8e70000000f05"
 )
 _AARCH64: Final = (
-    "93030058680240a9610a41a9631242a9651a40f9010000d41ffc3fb1a2000054691e40f9200100f973220191"
-    "f6ffff17692240f9a9ffffb509020058e00300cb200500f96a0240f92a0900f9200d40f9e10309aa020380d2"
+    "d3030058680240a9610a41a9631242a9651a40f9010000d4"
+    "692240f9090449cb3ffd3fb1a2000054691e40f9200100f973220191f4ffff17692240f9a9ff0737"
+    "09020058e00300cb200500f96a0240f92a0900f9200d40f9e10309aa020380d2"
     "080880d2010000d4200080d2c80b80d2010000d400000000{table}00000000{report}00000000"
 )
+OPTIONAL, MORE_THAN_ZERO = 1, 2  # verdict: an error is none; zero is one
 _NR: Final = {
     "write": 1,
+    "recvfrom": 45,
     "pause": 34,
     "execve": 59,
     "fcntl": 72,
@@ -46,6 +50,7 @@ _NR: Final = {
 # include/uapi/asm-generic/unistd.h; there is no pause(2): ppoll(2) of nothing, for ever, is one
 _NR_GENERIC: Final = {
     "write": 64,
+    "recvfrom": 207,
     "pause": 73,
     "execve": 221,
     "fcntl": 25,
@@ -73,6 +78,7 @@ _DATA_AT: Final = 0x600000
 _MFD_EXEC: Final = 0x10  # Linux 6.3; without it a machine may forbid execution (vm.memfd_noexec)
 _REPORT: Final = struct.Struct("=4q")  # 0, errno, number of the call, descriptor to write to
 REPORT_SIZE: Final = 24
+_WORD: Final = 8  # bytes: more than "start"
 
 _PR_SET_DUMPABLE, _PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 4, 47, 2, 4
 _SOCK_CLOEXEC: Final = 0o2000000
@@ -92,11 +98,11 @@ class Program:
         self._data = bytearray(_REPORT.size + 8)  # the report; a word for results nobody wants
         self._calls: list[tuple[list[int], int, int]] = []
 
-    def call(self, name: str, *args: int | bytes, result: int = 0, optional: bool = False) -> None:
+    def call(self, name: str, *args: int | bytes, result: int = 0, verdict: int = 0) -> None:
         """`result`: the address that gets what the call returns."""
         words = [a if isinstance(a, int) else self.place(a) for a in args]
         entry = [self._machine.numbers[name], *words, *[0] * (6 - len(words))]
-        self._calls.append((entry, result or _DATA_AT + _REPORT.size, int(optional)))
+        self._calls.append((entry, result or _DATA_AT + _REPORT.size, verdict))
 
     def place(self, data: bytes) -> int:
         """Lay `data` into the program; its address."""
@@ -122,8 +128,8 @@ class Program:
         """The ELF file: one segment of code, one of data."""
         table = b"".join(
             struct.pack("=7Q", *(word & 0xFFFFFFFFFFFFFFFF for word in entry))
-            + struct.pack("=2Q", result, optional)
-            for entry, result, optional in self._calls
+            + struct.pack("=2Q", result, verdict)
+            for entry, result, verdict in self._calls
         )
         where = self.place(table)
         machine = self._machine
@@ -176,12 +182,14 @@ def waiting(last: Exec, listener: int, lock: int, machine: str = "") -> Program:
     return made
 
 
-def at_once(last: Exec, channel: int) -> Program:
-    """No gate; a failure is written to `channel`."""
-    made = Program()
+def at_once(last: Exec, channel: int, machine: str = "", *, word: bool = False) -> Program:
+    """A failure is written to `channel`. `word`: not before a word has come over it; with its end ours has come."""
+    made = Program(machine)
     made.call("prctl", _PR_SET_DUMPABLE, 0)
     made.report_to(channel)
     made.call("fcntl", channel, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    if word:
+        made.call("recvfrom", channel, bytes(_WORD), _WORD, verdict=MORE_THAN_ZERO)
     _finish(made, last)
     return made
 
@@ -189,7 +197,7 @@ def at_once(last: Exec, channel: int) -> Program:
 def _finish(made: Program, last: Exec) -> None:
     if not last.filter_last:
         _filter(made, last.seccomp)
-    made.call("prctl", _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, optional=True)
+    made.call("prctl", _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, verdict=OPTIONAL)
     sets = (last.caps.effective, last.caps.permitted, last.caps.inheritable)
     words = struct.pack("=6I", *(s & 0xFFFFFFFF for s in sets), *(s >> 32 for s in sets))
     made.call("capset", struct.pack("=Ii", 0x20080522, 0), words)

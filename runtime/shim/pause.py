@@ -133,9 +133,9 @@ def _empty_root() -> None:
 
 def _pause() -> stub.Program:
     made = stub.Program()
-    made.call("prctl", sc.PR_SET_DUMPABLE, 0, optional=True)  # execve has opened it to ptrace
-    made.call("prctl", sc.PR_SET_NAME, b"pause\0", optional=True)
-    made.call("pause", optional=True)
+    made.call("prctl", sc.PR_SET_DUMPABLE, 0, verdict=stub.OPTIONAL)  # execve has opened it to ptrace
+    made.call("prctl", sc.PR_SET_NAME, b"pause\0", verdict=stub.OPTIONAL)
+    made.call("pause", verdict=stub.OPTIONAL)
     return made
 
 

@@ -29,7 +29,7 @@ def run(made: stub.Program, path: Path, *fds: int) -> subprocess.Popen[str]:
 def test_calls_in_order_until_execve(tmp_path: Path) -> None:
     made = stub.Program("aarch64")
     made.call("write", 1, b"first\n", 6)
-    made.call("write", 999, b"x", 1, optional=True)
+    made.call("write", 999, b"x", 1, verdict=stub.OPTIONAL)
     made.call("execve", b"/bin/echo\0", made.vector([b"echo", b"then"]), made.vector([]))
     child = run(made, tmp_path / "stub")
     assert child.communicate(timeout=30)[0] == "first\nthen\n"
@@ -67,3 +67,19 @@ def test_waits_for_a_connection_and_reports_to_it(tmp_path: Path) -> None:
             assert gate.recv(100) == report
         assert child.wait(30) == int(bool(report))
         listener.close()
+
+
+@pytest.mark.parametrize("word", [b"start", b""])
+def test_waits_for_a_word_and_not_for_the_end_of_it(tmp_path: Path, word: bytes) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    nothing = CapSets(0, 0, 0, 0, 0)
+    last = stub.Exec(b"/bin/echo", [b"echo", b"started"], {}, nothing, None, filter_last=True)
+    made = stub.at_once(last, theirs.fileno(), "aarch64", word=True)
+    child = run(made, tmp_path / "stub", theirs.fileno())
+    theirs.close()
+    with ours:
+        if word:
+            ours.send(word)
+            assert ours.recv(100) == b""  # closed by execve
+    assert child.communicate(timeout=30)[0] == ("started\n" if word else "")
+    assert (child.returncode == 0) == bool(word)

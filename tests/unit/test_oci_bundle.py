@@ -160,6 +160,30 @@ def test_its_interpreter_knows_utf_8_alone_until_asked(command: Path) -> None:
     assert with_its_python(command, f"print(({text}))") == f"{eval(text)}\n"
 
 
+def test_its_utf_8_is_the_standard_librarys(command: Path) -> None:
+    """Piece by piece, by stream and by name; `codecs` is read by whoever asks for it, and by nobody else."""
+    code = (
+        "import sys; print('codecs' in sys.modules)\n"
+        "import codecs, io\n"
+        "found = codecs.lookup('utf-8')\n"
+        "raw = 'aä€𐍈\\n'.encode()\n"
+        "decoder, encoder = found.incrementaldecoder(), codecs.getincrementalencoder('utf-8')('replace')\n"
+        "print([decoder.decode(raw[i:i + 1]) for i in range(len(raw))], decoder.getstate())\n"
+        "print(encoder.encode('ä\\udc80'))\n"
+        "decoder.decode(raw[:2]); state = decoder.getstate(); decoder.reset(); decoder.setstate(state)\n"
+        "print(state, decoder.decode(raw[2:], True), found.decode(raw), found.encode('ä'), found.name)\n"
+        "try: codecs.getincrementaldecoder('utf-8')().decode(raw[:2], True)\n"
+        "except UnicodeDecodeError as error: print(error)\n"
+        "print(codecs.getreader('utf-8')(io.BytesIO(raw)).read(), found[2](io.BytesIO(raw)).readlines())\n"
+        "for writer in (codecs.getwriter('utf-8'), found[3]):\n"
+        " into = io.BytesIO(); writer(into).write('ä'); print(into.getvalue())\n"
+        "text = io.TextIOWrapper(io.BytesIO(raw * 9), encoding='utf-8'); text.readline()\n"
+        "at = text.tell(); line = text.readline(); text.seek(at); print(at, line == text.readline())\n"
+    )
+    whole = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert with_its_python(command, code).splitlines() == ["False", *whole.stdout.splitlines()[1:]]
+
+
 def test_its_interpreter_finds_the_other_encodings(command: Path) -> None:
     code = (
         "import codecs, encodings.idna\n"
@@ -197,3 +221,21 @@ def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['good']\n"
+
+
+@pytest.mark.parametrize("source", ["errors", "oci/init", "oci/cli/boot", "cgroups/v1", "security/seccomp"])
+def test_make_writes_it_anew_for_a_changed_source(tmp_path: Path, source: str) -> None:
+    """Else a checkout that was pulled has a command that starts as if there were no such file."""
+    home = tmp_path / "lib/kubelite-oci"
+    home.mkdir(parents=True)
+    (tmp_path / ".ready").touch()
+    (home / "modules").touch()
+    command = ["make", "--dry-run", "setup", f"VENV={tmp_path}"]
+    bare = {
+        key: value for key, value in os.environ.items() if not key.startswith("MAKE")
+    }  # of the one that tests
+    for more, todo in (([], False), ([f"--what-if=runtime/{source}.py"], True)):
+        done = subprocess.run(
+            [*command, *more], cwd=REPO, env=bare, capture_output=True, text=True, check=True
+        )
+        assert (f"deploy/oci-command {tmp_path}" in done.stdout) == todo

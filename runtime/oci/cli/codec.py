@@ -6,39 +6,82 @@ bundle.py lays this text where the interpreter looks first. It is imported befor
 import nothing but what is frozen into the interpreter.
 """
 
-import codecs
 import sys
+from _codecs import register, unregister, utf_8_decode, utf_8_encode
 
 # a package, for whoever imports encodings.idna
 __path__ = __spec__.submodule_search_locations = [f"{directory}/encodings" for directory in sys.path]
 __package__ = __name__
 
 
-class _Encoder(codecs.IncrementalEncoder):
+class _Encoder:
+    """codecs.IncrementalEncoder, without the module `codecs`: it is a sixteenth of an interpreter's start."""
+
+    def __init__(self, errors="strict"):
+        self.errors = errors
+
     def encode(self, input, final=False):
-        return codecs.utf_8_encode(input, self.errors)[0]
+        return utf_8_encode(input, self.errors)[0]
+
+    def reset(self):
+        pass
+
+    def getstate(self):
+        return 0
+
+    def setstate(self, state):
+        pass
 
 
-class _Decoder(codecs.BufferedIncrementalDecoder):
-    _buffer_decode = codecs.utf_8_decode
+class _Decoder:
+    """codecs.BufferedIncrementalDecoder: what has come of a character waits for the rest of it."""
+
+    def __init__(self, errors="strict"):
+        self.errors = errors
+        self.buffer = b""
+
+    def decode(self, input, final=False):
+        data = self.buffer + input
+        text, used = utf_8_decode(data, self.errors, final)
+        self.buffer = data[used:]
+        return text
+
+    def reset(self):
+        self.buffer = b""
+
+    def getstate(self):
+        return self.buffer, 0
+
+    def setstate(self, state):
+        self.buffer = state[0]
 
 
-class _Writer(codecs.StreamWriter):
-    encode = codecs.utf_8_encode
+class _Info(tuple):
+    """codecs.CodecInfo of UTF-8."""
+
+    name = "utf-8"
+    incrementalencoder, incrementaldecoder = _Encoder, _Decoder
+    _is_text_encoding = True
+    encode, decode = property(lambda self: self[0]), property(lambda self: self[1])
+    streamreader, streamwriter = property(lambda self: _stream(2)), property(lambda self: _stream(3))
 
 
-class _Reader(codecs.StreamReader):
-    decode = codecs.utf_8_decode
+def _stream(which):
+    """The standard library's: nothing of ours reads or writes by them."""
+    import codecs
+
+    if which == 2:
+        return type("StreamReader", (codecs.StreamReader,), {"decode": utf_8_decode})
+    return type("StreamWriter", (codecs.StreamWriter,), {"encode": utf_8_encode})
 
 
-_UTF_8 = codecs.CodecInfo(
-    name="utf-8",
-    encode=codecs.utf_8_encode,
-    decode=lambda input, errors="strict": codecs.utf_8_decode(input, errors, True),
-    incrementalencoder=_Encoder,
-    incrementaldecoder=_Decoder,
-    streamreader=_Reader,
-    streamwriter=_Writer,
+_UTF_8 = _Info(
+    (
+        utf_8_encode,
+        lambda input, errors="strict": utf_8_decode(input, errors, True),
+        lambda stream, errors="strict": _stream(2)(stream, errors),
+        lambda stream, errors="strict": _stream(3)(stream, errors),
+    )
 )
 
 
@@ -48,7 +91,7 @@ def _search(name):
         return _UTF_8
     if not sys.meta_path:  # init.py: nothing is imported where the files are a container's (CVE-2019-14271)
         return None
-    codecs.unregister(_search)
+    unregister(_search)
     return _whole().search_function(name)
 
 
@@ -65,4 +108,4 @@ def _whole():
     raise LookupError("this interpreter has no standard library")
 
 
-codecs.register(_search)
+register(_search)

@@ -1,0 +1,52 @@
+"""The stub of this machine, by itself: what it waits for, and what it takes for the end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime.oci import stub
+from runtime.security.capabilities import CapSets
+
+pytestmark = pytest.mark.kernel
+NOTHING = CapSets(0, 0, 0, 0, 0)
+
+
+def waiting(path: Path, program: bytes) -> tuple[subprocess.Popen[str], socket.socket]:
+    """One that is to execute `program`, and our end of its channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        last = stub.Exec(program, [program, b"started"], {}, NOTHING, None, filter_last=True)
+        path.write_bytes(stub.at_once(last, theirs.fileno(), word=True).image())
+        path.chmod(0o755)
+        child = subprocess.Popen([path], stdout=subprocess.PIPE, text=True, pass_fds=[theirs.fileno()])
+    ours.settimeout(30)
+    return child, ours
+
+
+def test_executes_after_a_word_and_closes_the_channel(tmp_path: Path) -> None:
+    child, channel = waiting(tmp_path / "stub", b"/bin/echo")
+    with channel:
+        channel.send(b"start")
+        assert channel.recv(100) == b""
+    assert child.communicate(timeout=30)[0] == "started\n"
+    assert child.returncode == 0
+
+
+def test_executes_nothing_when_who_would_say_it_is_gone(tmp_path: Path) -> None:
+    child, channel = waiting(tmp_path / "stub", b"/bin/echo")
+    channel.close()
+    assert child.communicate(timeout=30)[0] == ""
+    assert child.returncode != 0
+
+
+def test_tells_what_it_could_not_execute(tmp_path: Path) -> None:
+    child, channel = waiting(tmp_path / "stub", b"/no/such")
+    with channel:
+        channel.send(b"start")
+        assert stub.failure(channel.recv(100)) == (2, "execve")
+    assert child.communicate(timeout=30)[0] == ""
+    assert child.returncode == 1
