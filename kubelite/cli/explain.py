@@ -208,6 +208,43 @@ def doctor(ctx: click.Context, output: str | None, deep: bool, repair: bool) -> 
         raise Exit(1)
 
 
+@click.command("api-resources")
+@click.option("-o", "--output", type=click.Choice(["name", "wide"]), metavar="name|wide")
+@click.option(
+    "--namespaced", type=bool, metavar="true|false", help="Only those in namespaces, or only the others."
+)
+@click.option("--no-headers", is_flag=True, help="Leave the header line out.")
+@socket_option
+@click.pass_context
+def api_resources(ctx: click.Context, output: str | None, namespaced: bool | None, no_headers: bool) -> None:
+    """List the types of the API that this node serves (also to kubectl)."""
+    found = [
+        entry
+        for entry in client(ctx).get("/api/v1")["resources"]
+        if "/" not in entry["name"] and namespaced in (None, entry["namespaced"])
+    ]
+    if output == "name":
+        for entry in found:
+            print(entry["name"])
+        return
+    rows = [
+        [
+            *(
+                entry["name"],
+                ",".join(entry["shortNames"]),
+                "v1",
+                str(entry["namespaced"]).lower(),
+                entry["kind"],
+            ),
+            *([",".join(entry["verbs"]), ""] if output == "wide" else ()),
+        ]
+        for entry in found
+    ]
+    wide = ("Verbs", "Categories") if output == "wide" else ()
+    columns = ("Name", "ShortNames", "APIVersion", "Namespaced", "Kind", *wide)
+    TablePrinter(headers=not no_headers).print(columns, rows)
+
+
 @click.command()
 @click.option("--client", "client_only", is_flag=True, help="Only our own version; asks no daemon.")
 @click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")

@@ -73,7 +73,7 @@ def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[s
 @socket_option
 @click.pass_context
 def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
-    """Show pods, events, configmaps, secrets, namespaces, nodes or manifests.
+    """Show pods, events, configmaps, secrets, claims (pvc), namespaces, nodes or manifests.
 
     \b
     kubelite get pods                  those of the default namespace

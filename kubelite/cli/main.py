@@ -30,6 +30,8 @@ COMMANDS = {
     "logs": ("logs", "logs", "Print a container's log; -f follows over restarts and rotation"),
     "exec": ("execute", "execute", "Run a command in a container"),
     "attach": ("debug", "attach", "Follow a running container's output, and feed its stdin"),
+    "cp": ("cp", "copy", "Copy files into a container or out of it"),
+    "port-forward": ("portforward", "port_forward", "Let ports of this machine lead to ports of a pod"),
     "wait": ("waiting", "wait", "Wait until pods are Ready, gone, or as a JSONPath says"),
     "debug": ("debug", "debug", "Add a container to a running pod, to look at it"),
     "apply": ("apply", "apply", "Put manifests into the manifests directory"),
@@ -69,6 +71,7 @@ COMMANDS = {
     "node": ("node", "node", "Give this node labels and taints, or keep new pods away (cordon)"),
     "serve": ("serve", "serve", "Run the node"),
     "reset": ("reset", "reset", "End the node: daemon, pods, network"),
+    "api-resources": ("explain", "api_resources", "List the types that `get` knows, as the API has them"),
     "version": ("explain", "version", "Print the version"),
     "completion": ("explain", "completion", "Print the shell's completion script: bash, zsh or fish"),
 }

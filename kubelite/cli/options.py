@@ -87,5 +87,10 @@ def _pods(ctx: click.Context) -> list[dict[str, Any]]:
 
 
 container_option = click.option(
-    "-c", "--container", default="", metavar="NAME", shell_complete=complete_containers
+    "-c",
+    "--container",
+    default="",
+    metavar="NAME",
+    shell_complete=complete_containers,
+    help="Which container [default: the first, or the one that the pod's annotation names]",
 )

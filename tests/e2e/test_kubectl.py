@@ -154,6 +154,8 @@ SAME = (
     ("wait", "--for=create", "pod/web"),
     ("wait", "--for=Ready", "pod/web"),
     ("wait", "pod/web"),
+    ("api-resources",),
+    ("api-resources", "-o", "name", "--namespaced=false"),
     ("logs", "-l", "app=web", "--prefix"),
     ("logs", "-l", "app=none"),
     ("logs", "-l", "app=web", "--all-containers", "--tail=1"),

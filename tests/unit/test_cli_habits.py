@@ -22,8 +22,12 @@ def test_what_is_elsewhere_is_not_here() -> None:
 
 
 def test_commands_of_kubectl_and_docker_say_what_does_the_same(server: Served) -> None:
-    done = kubelite(server, "cp", "web:/etc/hosts", "x")
-    assert done.returncode == 2 and "tar x -C DIR" in done.stderr and "unknown" not in done.stderr
+    done = kubelite(server, "restart", "web")
+    assert (
+        done.returncode == 2
+        and "`kubelite rollout restart POD`" in done.stderr
+        and "unknown" not in done.stderr
+    )
     done = kubelite(server, "exec", "web", "ls", "-l")
     assert done.returncode == 2 and "kubelite exec POD -- COMMAND" in done.stderr
     assert kubelite(server, "edit", "pod", "web").stderr.startswith(

@@ -1,0 +1,164 @@
+"""`kubelite cp`: files between this machine and a container, through the container's own tar, as kubectl cp does it.
+
+The tar in the container is a `kubelite exec` of its own, at the other end of a pipe. Names that come out of a container
+are its word: nothing is written outside the destination, whatever they say (tarfile's "data" filter, PEP 706).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import click
+
+from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.names import PODS, path_of, pod_name
+from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
+
+Json = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """One end of a copy; `pod` is empty for this machine's."""
+
+    pod: str
+    namespace: str
+    path: str
+
+
+def place_of(text: str, namespace: str) -> Place:
+    """`[[NAMESPACE/]POD:]PATH`; what begins with `/` or `.` is a path here, whatever colons it has. Raises CliError."""
+    pod, colon, path = text.partition(":")
+    if not colon or text[:1] in ("/", "."):
+        return Place("", "", text)
+    parts = pod.split("/")
+    if not all(parts) or len(parts) > 2:
+        raise CliError("error: filespec must match the canonical format: [[namespace/]pod:]file/path", code=2)
+    if not path:
+        raise CliError("error: filepath can not be empty", code=2)
+    return Place(pod_name(parts[-1]), parts[0] if len(parts) == 2 else namespace, path)
+
+
+@click.command("cp")
+@click.argument("source", metavar="SOURCE", shell_complete=complete_pods)
+@click.argument("destination", metavar="DESTINATION", shell_complete=complete_pods)
+@namespace_option
+@container_option
+@click.option("--no-preserve", is_flag=True, help="Files in the container are its user's, with its umask.")
+@socket_option
+@click.pass_context
+def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -> None:
+    """Copy a file or a directory into a container or out of it: PATH here, [NAMESPACE/]POD:PATH there.
+
+    The container needs a `tar` program. What comes out belongs to whoever calls.
+
+    \b
+    kubelite cp index.html web:/www/
+    kubelite cp web:/etc/hosts hosts
+    kubelite cp -c app ./conf prod/api:/etc/api
+    """
+    namespace = options["namespace"] or "default"
+    from_, to = place_of(source, namespace), place_of(destination, namespace)
+    if from_.pod and to.pod:
+        raise CliError("error: one of src or dest must be a local file specification", code=2)
+    if not from_.pod and not to.pod:
+        raise CliError("error: one of src or dest must be a remote file specification", code=2)
+    server, there = client(ctx), from_ if from_.pod else to
+    server.get(path_of(PODS, there.namespace, there.pod))  # no pod: said once, and before anything is begun
+    execute = [sys.executable, "-m", "kubelite", "--socket", server.path, "exec", "-q", "-n", there.namespace]
+    execute += ["-c", options["container"]] if options["container"] else []
+    if from_.pod:
+        _out(execute, from_, to.path)
+    else:
+        _in(execute, from_.path, to, keep=not options["no_preserve"])
+
+
+def _in(execute: list[str], source: str, to: Place, *, keep: bool) -> None:
+    if not os.path.lexists(source):
+        raise CliError(f"error: {source} doesn't exist in local filesystem")
+    directory, name = posixpath.split(to.path.rstrip("/") or "/")
+    asked = subprocess.run(
+        [*execute, to.pod, "--", "test", "-d", to.path], stderr=subprocess.DEVNULL, check=False
+    )
+    if asked.returncode == 0:  # into it
+        directory, name = to.path, os.path.basename(os.path.abspath(source))
+    flags = [] if keep else ["--no-same-permissions", "--no-same-owner"]
+    command = [*execute, "-i", to.pod, "--", "tar", "-xmf", "-", *flags, "-C", directory or "."]
+    with (
+        _running(command, stdin=subprocess.PIPE) as pipe,
+        contextlib.suppress(BrokenPipeError),  # it ended early: its code tells
+        tarfile.open(fileobj=pipe, mode="w|", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        archive.add(source, arcname=name or ".")
+
+
+def _out(execute: list[str], from_: Place, destination: str) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise CliError(
+            "error: what comes out of a container is unpacked safely by Python 3.11.4 and newer alone"
+        )
+    directory, name = posixpath.split(posixpath.normpath(from_.path))
+    into = os.path.isdir(destination)
+    target = os.path.join(destination, name) if into and name else destination
+    if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
+        raise CliError(f"error: there is no directory {os.path.dirname(target)}")
+    command = [*execute, from_.pod, "--", "tar", "-cf", "-", "-C", directory or ".", "--", name or "."]
+    with (
+        _running(command, stdout=subprocess.PIPE) as pipe,
+        contextlib.suppress(tarfile.ReadError),  # nothing came: its code tells
+        tarfile.open(fileobj=pipe, mode="r|") as archive,
+    ):
+        for member in archive:
+            _unpack(archive, member, name or ".", target)
+
+
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, target: str) -> None:
+    """At the target what stood at the name. Symbolic links are left out, as by kubectl cp: one could lead elsewhere
+    what comes after it."""
+    inside = _below(member.name, name)
+    link = _below(member.linkname, name) if member.islnk() else ""
+    if member.issym():
+        print(f"warning: skipping symlink: {member.name} -> {member.linkname}", file=sys.stderr)
+    elif inside is None or link is None:
+        print(f"warning: {member.name} is not below {name}: left out", file=sys.stderr)
+    elif not inside and member.isdir():
+        os.makedirs(target, exist_ok=True)
+    else:
+        place, path = (inside, target) if inside else os.path.split(os.path.abspath(target))[::-1]
+        try:
+            archive.extract(member.replace(name=place, linkname=link), path=path, filter="data")
+        except tarfile.FilterError as error:
+            print(f"warning: {member.name} was left out: {error}", file=sys.stderr)
+
+
+def _below(member: str, name: str) -> str | None:
+    """The member's path below what was asked for, "" for that itself; None when it is elsewhere."""
+    path = posixpath.normpath(member)
+    if path == name:
+        return ""
+    if name == ".":
+        return path
+    return path.removeprefix(f"{name}/") if path.startswith(f"{name}/") else None
+
+
+@contextlib.contextmanager
+def _running(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
+    """The command's pipe. Raises Exit when it ends badly: what was wrong, it has said."""
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        pipe: IO[bytes] = process.stdin if "stdin" in pipes else process.stdout
+        try:
+            yield pipe
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+            code = process.wait()
+    if code:
+        if code in (126, 127):
+            print("error: the container has no tar program", file=sys.stderr)
+        raise Exit(1)
