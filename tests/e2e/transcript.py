@@ -26,7 +26,7 @@ IDENTITIES = {
     "mac": r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b",
     "address": r"\b10\.88\.(?!0\.[01]\b)\d+\.\d+\b",
     "interface": r"\bkl[0-9a-f]{13}\b",
-    "inode": r"(?<=\[)402653\d{4}(?=\])",
+    "inode": r"(?<=\[)4\d{9}(?=\])",  # 0xF0000000 and up: the more namespaces a machine has, the higher
 }
 #: Any of the form.
 FREE = {
