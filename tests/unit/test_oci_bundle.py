@@ -26,18 +26,22 @@ SHORT = {
 
 @pytest.fixture
 def command(tmp_path: Path) -> Path:
+    return made_in(tmp_path)
+
+
+def made_in(directory: Path) -> Path:
     """A copy of the engine, with a bundle and a launcher of its own."""
     for room in ("oci", "cgroups", "security"):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPO / "runtime" / room, tmp_path / "runtime" / room, ignore=ignored)
+        shutil.copytree(REPO / "runtime" / room, directory / "runtime" / room, ignore=ignored)
     for name in ("__init__", "errors", "syscalls"):
-        shutil.copy(REPO / "runtime" / f"{name}.py", tmp_path / "runtime")
-    made = tmp_path / "kubelite-oci"
-    arguments = [f"{tmp_path}/home", str(made), str(tmp_path)]
+        shutil.copy(REPO / "runtime" / f"{name}.py", directory / "runtime")
+    made = directory / "kubelite-oci"
+    arguments = [f"{directory}/home", str(made), str(directory)]
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); from runtime.oci.cli import bundle; bundle.main()"
     )
-    subprocess.run([sys.executable, "-I", "-c", code, str(tmp_path), *arguments], check=True)
+    subprocess.run([sys.executable, "-I", "-c", code, str(directory), *arguments], check=True)
     return made
 
 
@@ -67,6 +71,13 @@ def test_it_has_every_module() -> None:
     )
     assert not [name for name in every if name.startswith("runtime.shim")]
     assert sorted(bundle.names()) == sorted(every)
+
+
+def test_a_checkout_at_a_long_path_has_a_bundle_too(tmp_path: Path) -> None:
+    """The sources' paths are in its index."""
+    directory = tmp_path / ("x" * 100) / ("y" * 100)
+    directory.mkdir(parents=True)
+    assert "runtime.oci.cli.lifecycle" in imported(made_in(directory), "start", "x")
 
 
 @pytest.mark.parametrize("words", [("start", "x"), ("kill", "x"), ("delete", "x"), ("state", "x"), ("list",)])

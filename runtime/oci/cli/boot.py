@@ -20,7 +20,7 @@ from _frozen_importlib_external import ExtensionFileLoader
 from posix import O_CLOEXEC, O_RDONLY, close, fstat, preadv, stat
 from posix import open as open_
 
-BASE = 1 << 14
+BASE = 1 << 16  # bytes; a path of 300 characters to each of a hundred sources is half of that
 LIGHT = "runtime.oci.cli.light"
 _Module = type(sys)
 
