@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from kubelite.api.lastwords import last_words
 from kubelite.api.node import (
     DiffEntry,
     ExecSession,
@@ -21,6 +22,7 @@ from kubelite.api.node import (
     RecordLike,
     Why,
 )
+from kubelite.api.printers import pod_cells
 from kubelite.diffing import diff_documents
 from kubelite.doctor import examine
 from kubelite.manifest_plan import KINDS, ManifestState
@@ -100,10 +102,8 @@ class Agent:
         """What people may say of the node; kept in the store. Raises NotForPeople."""
         record = self.store.get(NODE, "", self.node_name)
         if record is None:
-            identity = {
-                "name": self.node_name,
-                "uid": f"node:{self.node_name}",
-            }  # no pod's, whatever its name
+            # the uid is no pod's, whatever its name
+            identity = {"name": self.node_name, "uid": f"node:{self.node_name}"}
             with contextlib.suppress(AlreadyExists):
                 await self.store.create(NODE, patched({"metadata": identity}, patch))
         else:
@@ -120,13 +120,8 @@ class Agent:
 
     def node_event(self, reason: str, message: str, *, warning: bool = True) -> None:
         """An event about the node."""
-        about = {
-            "kind": "Node",
-            "apiVersion": "v1",
-            "namespace": "",
-            "name": self.node_name,
-            "uid": self.node_name,
-        }
+        about = {"kind": "Node", "apiVersion": "v1", "namespace": ""}
+        about |= {"name": self.node_name, "uid": self.node_name}
         self.events.event(about, "Warning" if warning else "Normal", reason, message)
 
     def pages(self) -> Pages:
@@ -179,7 +174,12 @@ class Agent:
         await self.events.flush()
         about = (event.doc for event in self.store.list("Event", namespace))
         mine = [event for event in about if event["involvedObject"].get("uid") == record.uid]
-        return cast(Why, {**found, "advice": advice(record.doc, mine, self._is_here)})
+        more = {
+            "status": record.doc["status"].get("reason") or str(pod_cells(record.doc, time.time())[2]),
+            "lastWords": await last_words(cast(Any, self), record.doc),
+            "advice": advice(record.doc, mine, self._is_here),
+        }
+        return cast(Why, {**found, **more})
 
     def _is_here(self, image: str) -> bool:
         try:

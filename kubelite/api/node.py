@@ -86,12 +86,14 @@ class Why(TypedDict):
     """The last observation, decision and reason of one pod, in words."""
 
     pod: str  # namespace/name
+    status: NotRequired[str]  # as `get pods` shows it
     observedAt: str  # RFC 3339
     observed: list[str]  # sentences: what was seen of sandbox and containers
     decided: list[str]  # sentences: what was decided, "nothing to do" included
     reasons: list[str]  # sentences: why
     next: NotRequired[str]  # when it is looked at again and what for, "" = on the next change
     actions: NotRequired[Json]  # the PodActions whole
+    lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that ended badly
     advice: NotRequired[list[str]]  # sentences: what to do next, none for a pod that is well
 
 

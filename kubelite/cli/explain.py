@@ -10,7 +10,7 @@ import click
 
 from kubelite.cli import tracing
 from kubelite.cli.client import Client
-from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.names import pod_name, wanted
 from kubelite.cli.options import all_namespaces_option, client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output import TablePrinter, print_json
@@ -19,7 +19,13 @@ from kubelite.telemetry.trace import spans
 Json = dict[str, Any]
 
 
-_WHY = (("Seen", "observed"), ("Decided", "decided"), ("Because", "reasons"), ("Try", "advice"))
+_WHY = (
+    ("Seen", "observed"),
+    ("Decided", "decided"),
+    ("Because", "reasons"),
+    ("Last words", "lastWords"),
+    ("Try", "advice"),
+)
 
 
 @click.command()
@@ -30,15 +36,31 @@ _WHY = (("Seen", "observed"), ("Decided", "decided"), ("Because", "reasons"), ("
 @click.pass_context
 def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
     """Say what was last seen of POD, what was decided, and why."""
-    answer = client(ctx).get(f"/kubelite/v1/why/{namespace or 'default'}/{pod_name(pod)}")
+    server = client(ctx)
+    try:
+        answer = server.get(f"/kubelite/v1/why/{namespace or 'default'}/{pod_name(pod)}")
+    except ServerError as error:
+        if error.reason != "NotFound" or not (broken := _broken(server)):
+            raise
+        more = ["It may be in a manifest that has errors:", *(f"  - {sentence}" for sentence in broken)]
+        raise CliError("\n".join([str(error), *more])) from error
     if output == "json":
         print_json(answer)
         return
     print("\n".join(why_lines(answer)))
 
 
+def _broken(server: Client) -> list[str]:
+    """What is wrong with manifests, a sentence each."""
+    from kubelite.cli.get import problem_line
+
+    files = server.get("/kubelite/v1/manifests")["files"]
+    return [problem_line(file["file"], problem) for file in files for problem in file["errors"]]
+
+
 def why_lines(answer: Json) -> list[str]:
-    lines = [f"Pod {answer['pod']}, last looked at {answer['observedAt']}"]
+    status = f" is {answer['status']}" if answer.get("status") else ""
+    lines = [f"Pod {answer['pod']}{status}, last looked at {answer['observedAt']}"]
     for title, key in _WHY:
         if answer.get(key):
             lines += [f"{title}:", *(f"  - {sentence}" for sentence in answer[key])]

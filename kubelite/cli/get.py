@@ -299,6 +299,12 @@ def _by_template(output: str) -> Callable[[Json, bool], None] | None:
     return table
 
 
+def problem_line(file: str, problem: Json) -> str:
+    """A problem of a manifest as people and editors read it: file:line: field: what is wrong."""
+    where = f"{file}:{problem['line']}" if problem["line"] else file
+    return ": ".join(word for word in (where, problem["field"], problem["message"]) if word)
+
+
 def _get_manifests(server: Client, query: Wanted, options: Json) -> None:
     """The files of the watched directory: what is in them, and every error."""
     import os
@@ -338,12 +344,7 @@ def _get_manifests(server: Client, query: Wanted, options: Json) -> None:
     if problems:
         print()
     for file, problem in problems:
-        where = f"{file}:{problem['line']}" if problem["line"] else file
-        print(
-            f"{where}: {problem['field']}: {problem['message']}"
-            if problem["field"]
-            else f"{where}: {problem['message']}"
-        )
+        print(problem_line(file, problem))
     return None
 
 

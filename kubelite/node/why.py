@@ -64,7 +64,7 @@ def _container(seen: ContainerSeen) -> str:
         return f"{what} is created but not started"
     if seen.state is ContainerState.UNKNOWN:
         return f"{what} was lost with its sandbox"
-    how = " (out of memory)" if seen.oom_killed else f" ({seen.message})" if seen.message else ""
+    how = " (out of memory)" if seen.oom_killed else f" ({seen.message.strip()})" if seen.message else ""
     return f"{what} ended at {rfc3339(seen.finished_at)} with exit code {seen.exit_code}{how}"
 
 

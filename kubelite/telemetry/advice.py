@@ -3,8 +3,9 @@ command or the field that helps (the reasons of kubelet's status, spec C5)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
@@ -27,7 +28,7 @@ CONTAINER = {
     "CrashLoopBackOff": "it keeps ending: kubelite logs {pod} -c {container} --previous",
     "OOMKilled": "it needed more memory than resources.limits.memory allows: raise it, or see kubelite top pods "
     "--containers",
-    "Error": "it ended with an error: kubelite logs {pod} -c {container} --previous",
+    "Error": "it ended with an error: kubelite logs {pod} -c {container}",
     "ContainerStatusUnknown": "nobody saw how it ended (the machine or its shim went down); nothing to do if it runs "
     "again",
     "SignatureValidationFailed": "the image's signature is not accepted: check spec.containers[].image",
@@ -82,13 +83,62 @@ EVENT = {
     "Unhealthy": "a probe fails ({message}): kubelite logs {pod}, and the probe's path, port or command",
     "NetworkDegraded": "its network is not whole ({message}): kubelite doctor",
 }
+#: Reason → part of its message → what to do, where the message says more than the reason.
+REFINED = {
+    "CreateContainerConfigError": {
+        "not found": "{message}: add it, the container starts by itself",
+        "find key": "{message}: add it, the container starts by itself",
+        "runAsNonRoot": "{message}: set securityContext.runAsUser to another than 0, or take runAsNonRoot out",
+    },
+    "Evicted": {
+        "EmptyDir volume": "it was evicted ({message}): have it write less, or raise the volume's sizeLimit",
+        "ephemeral": "it was evicted ({message}): have it write less, or raise resources.limits.ephemeral-storage",
+    },
+    "Unschedulable": {
+        "affinity/selector": "spec.nodeSelector or affinity asks for labels that this node has not: kubelite get node "
+        "--show-labels; give it one: kubelite node label KEY=VALUE",
+        "free ports": "its host port is taken ({message}): choose another, or remove that pod",
+        "Insufficient": "it asks for more than is free ({message}): lower resources.requests, or remove other pods; "
+        "kubelite get node -o yaml shows what there is",
+        "taint": "the node has a taint that it does not tolerate ({message}): add it to spec.tolerations, or kubelite "
+        "node taint KEY-",
+    },
+    "FailedCreatePodSandBox": {
+        "RuntimeClass": "{message}: name it in the setting runtime_classes, or take spec.runtimeClassName out",
+    },
+}
+#: What the event Killing says of a container that keeps ending → what to do. `message`: what the check said.
+KILLED = {
+    "failed liveness probe": "it is restarted because its liveness probe fails ({message}): mend the probe's path, "
+    "port or command, or give it more time (failureThreshold)",
+    "failed startup probe": "it is restarted because its startup probe does not succeed in time ({message}): mend the "
+    "probe's path, port or command, or give it more time (failureThreshold)",
+    "FailedPostStartHook": "it is restarted because lifecycle.postStart fails ({message}): mend its command or its "
+    "address",
+}
+#: An init container that runs, in a pod whose other containers wait for it.
+INIT = (
+    "the other containers start when init container {container} has ended; what it does: kubelite logs {pod} -c "
+    "{container}"
+)
 #: A pull that fails, of an image that is here.
 HERE = (
     "{image} is in the store already, but imagePullPolicy is Always (as it is for :latest and for no tag): set it to "
     "IfNotPresent"
 )
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
-_NORMAL = frozenset({"ContainerCreating", "PodInitializing", "Completed"})
+_NORMAL = frozenset({"", "ContainerCreating", "PodInitializing", "Completed"})
+_PLAIN = ("Error",)  # the end of one that keeps ending
+
+
+class _Wrong(NamedTuple):
+    """What is wrong with a container: a reason of its status, what that says, and when what ended had started."""
+
+    container: str
+    image: str
+    reason: str
+    message: str = ""
+    since: str = ""
 
 
 def advice(
@@ -100,40 +150,94 @@ def advice(
     words = {"pod": doc["metadata"]["name"]}
     if (namespace := doc["metadata"].get("namespace", "default")) != "default":
         words["pod"] += f" -n {namespace}"
-    found = [POD[status["reason"]]] if status.get("reason") in POD else []
-    conditions = {one["type"]: one for one in status.get("conditions") or ()}
-    scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") == "False" and scheduled.get("reason") in SCHEDULING:
-        text = scheduled.get("message", "").rstrip(".")
-        found.append(SCHEDULING[scheduled["reason"]].format(message=text))
-    for one in conditions.values():
-        text = CONDITION.get(f"{one['type']}={one.get('status')}/{one.get('reason', '')}", "")
-        found += [text.format(message=str(one.get("message", "")).rstrip("."))] if text else []
-    for container, image, reason in _reasons(doc):
-        text = CONTAINER.get(reason, f"{reason}: kubelite describe pod {{pod}}")
-        if reason in _PULLS and is_here(image):
-            text = HERE
-        found.append(f"{container}: " + text.format(container=container, image=image, **words))
-    ready = conditions.get("Ready", {}).get("status") == "True"
+    newest = sorted(
+        events, key=lambda e: (str(e.get("lastTimestamp")), str(e["metadata"]["name"])), reverse=True
+    )
+    found = [*_of_the_pod(status), *_of_conditions(status)]
+    for wrong in _wrongs(doc):
+        if wrong.reason in _PLAIN and status.get("reason") in POD:
+            continue  # it was made to end
+        text = _of_container(wrong, newest, is_here)
+        found.append(f"{wrong.container}: " + text.format(**wrong._asdict(), **words))
+    ready = any(c["type"] == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     if not found and not ready and status.get("phase") not in ("Succeeded", "Failed"):
-        found = [EVENT[e["reason"]].format(message=_short(e), **words) for e in _newest_warning(events)]
+        found = _of_events(newest, words) or [INIT.format(container=c, **words) for c in _awaited(doc)]
     return list(dict.fromkeys(found))
 
 
-def _newest_warning(events: Iterable[Json]) -> list[Json]:
-    """The newest Warning that there are words for, as a list of one or none."""
-    warnings = [e for e in events if e.get("type") == "Warning" and e.get("reason") in EVENT]
-    warnings.sort(key=lambda e: (str(e.get("lastTimestamp")), str(e["metadata"]["name"])))
-    return warnings[-1:]
+def _of_the_pod(status: Json) -> list[str]:
+    reason, message = status.get("reason", ""), str(status.get("message", "")).strip().rstrip(".")
+    if reason not in POD:
+        return []
+    text = _refined(reason, message)
+    if text:
+        return [text.format(message=message)]
+    return [f"{POD[reason]} ({message})" if message else POD[reason]]
+
+
+def _of_conditions(status: Json) -> Iterator[str]:
+    for one in status.get("conditions") or ():
+        message = str(one.get("message", "")).rstrip(".")
+        key = f"{one['type']}={one.get('status')}/{one.get('reason', '')}"
+        if key.startswith("PodScheduled=False/") and one.get("reason") in SCHEDULING:
+            message = _UNHELPFUL.sub("", message).strip().rstrip(".")
+            text = _refined(one["reason"], message) or SCHEDULING[one["reason"]]
+            yield text.format(message=message)
+        elif key in CONDITION:
+            yield CONDITION[key].format(message=message)
+
+
+#: What the scheduler's sentence says for clusters.
+_UNHELPFUL = re.compile(r"^0/1 nodes are available: 1 | preemption: 0/1 nodes are available: 1 [^.]*\.?")
+
+
+def _refined(reason: str, message: str) -> str:
+    """The sentence for this message of a reason, "" where there is no other than the reason's."""
+    return next((text for part, text in REFINED.get(reason, {}).items() if part in message), "")
+
+
+def _of_container(wrong: _Wrong, newest: list[Json], is_here: Callable[[str], bool]) -> str:
+    if wrong.reason in _PULLS and is_here(wrong.image):
+        return HERE
+    if wrong.reason == "CrashLoopBackOff" and (killed := _killed(wrong, newest)):
+        return killed
+    text = _refined(wrong.reason, wrong.message) or CONTAINER.get(wrong.reason)
+    return text or f"{wrong.reason}: kubelite describe pod {{pod}}"
+
+
+def _killed(wrong: _Wrong, newest: list[Json]) -> str:
+    """Why the node ended the instance that ended last; "" when it ended by itself."""
+    mine = [e for e in newest if f"{{{wrong.container}}}" in e.get("involvedObject", {}).get("fieldPath", "")]
+    last = next((e for e in mine if e.get("reason") == "Killing"), {})
+    if str(last.get("lastTimestamp", "")) < wrong.since:
+        return ""
+    text = next((text for part, text in KILLED.items() if part in str(last.get("message", ""))), "")
+    said = next((_short(e) for e in mine if e.get("reason") in ("Unhealthy", "FailedPostStartHook")), "")
+    return text.replace("{message}", _braced(said))
+
+
+def _braced(text: str) -> str:
+    """For str.format to leave as it is."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _of_events(newest: list[Json], words: dict[str, str]) -> list[str]:
+    """The newest Warning that there are words for: one or none."""
+    for event in newest:
+        reason, message = event.get("reason", ""), _short(event)
+        if event.get("type") == "Warning" and reason in EVENT:
+            message = message.removeprefix("Failed to create pod sandbox: ")
+            return [(_refined(reason, message) or EVENT[reason]).format(message=message, **words)]
+    return []
 
 
 def _short(event: Json) -> str:
     """Its first line."""
-    return str(event.get("message", "")).strip().partition("\n")[0].rstrip(".")
+    return str(event.get("message", "")).strip().partition("\n")[0].rstrip(".: ")
 
 
-def _reasons(doc: Json) -> Iterator[tuple[str, str, str]]:
-    """(container, image, reason) of all that is wrong now; for one that waits to start again, also why it ended."""
+def _wrongs(doc: Json) -> Iterator[_Wrong]:
+    """All that is wrong now; for one that waits to start again, why it ended, where that says more."""
     status, spec = doc.get("status", {}), doc.get("spec", {})
     images = {
         c["name"]: c.get("image", "")
@@ -142,13 +246,24 @@ def _reasons(doc: Json) -> Iterator[tuple[str, str, str]]:
     }
     for key in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
         for found in status.get(key) or ():
-            state, last = found.get("state") or {}, found.get("lastState") or {}
-            waiting = state.get("waiting", {}).get("reason", "")
-            ended = state.get("terminated") or (
-                last.get("terminated") if waiting == "CrashLoopBackOff" else None
-            )
+            who, state = (found["name"], images.get(found["name"], "")), found.get("state") or {}
+            waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+            if loops := waiting.get("reason") == "CrashLoopBackOff":
+                ended = (found.get("lastState") or {}).get("terminated") or {}
             if key == "ephemeralContainerStatuses":  # how somebody's shell ended keeps the pod from nothing
-                ended = None
-            for reason in (waiting, (ended or {}).get("reason", "")):
-                if reason and reason not in _NORMAL and (waiting, reason) != ("CrashLoopBackOff", "Error"):
-                    yield found["name"], images.get(found["name"], ""), reason
+                ended = {}
+            told = ended.get("reason", "") not in (*_NORMAL, *(_PLAIN if loops else ()))
+            if waiting.get("reason") and waiting["reason"] not in _NORMAL and not (loops and told):
+                yield _Wrong(*who, waiting["reason"], waiting.get("message", ""), ended.get("startedAt", ""))
+            if told:
+                yield _Wrong(*who, ended["reason"], ended.get("message", ""))
+
+
+def _awaited(doc: Json) -> Iterator[str]:
+    """Init containers that run and are no sidecars: the others wait for their end."""
+    sidecars = {
+        c["name"] for c in doc["spec"].get("initContainers") or () if c.get("restartPolicy") == "Always"
+    }
+    for found in doc.get("status", {}).get("initContainerStatuses") or ():
+        if "running" in (found.get("state") or {}) and found["name"] not in sidecars:
+            yield found["name"]

@@ -122,7 +122,7 @@ def test_get_in_every_form(node: Node) -> None:
     assert json.loads(node.cli("inspect", identity[:12]).out)["id"] == identity
     steps = node.cli("trace", "db").out.splitlines()
     assert steps[0].split()[0] == "AT" and "manifest" in steps[1]
-    assert node.cli("why", "web").out.startswith("Pod default/web, last looked at ")
+    assert node.cli("why", "web").out.startswith("Pod default/web is Running, last looked at ")
     assert node.cli("doctor").out == "All is well.\n"
     versions = node.cli("version").out.splitlines()
     assert versions[0].split()[-1] == versions[1].split()[-1]

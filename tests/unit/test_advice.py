@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from kubelite.telemetry.advice import CONDITION, CONTAINER, EVENT, POD, SCHEDULING, advice
+from kubelite.telemetry.advice import (
+    CONDITION,
+    CONTAINER,
+    EVENT,
+    INIT,
+    KILLED,
+    POD,
+    REFINED,
+    SCHEDULING,
+    advice,
+)
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pods.md"
 
@@ -136,10 +146,11 @@ def test_a_debugging_container_that_waits() -> None:
     assert advice(doc) == []
 
 
-def test_a_crash_loop_says_why_it_ended_too() -> None:
-    found = advice(pod({"waiting": {"reason": "CrashLoopBackOff"}}, {"terminated": {"reason": "OOMKilled"}}))
-    assert found[0] == "app: it keeps ending: kubelite logs web -c app --previous"
-    assert "resources.limits.memory" in found[1]
+def test_a_crash_loop_says_why_it_ended() -> None:
+    (found,) = advice(
+        pod({"waiting": {"reason": "CrashLoopBackOff"}}, {"terminated": {"reason": "OOMKilled"}})
+    )
+    assert "resources.limits.memory" in found
 
 
 def test_another_namespace_is_in_the_command() -> None:
@@ -200,7 +211,7 @@ SENTENCES = {
     "CrashLoopBackOff": "app: it keeps ending: kubelite logs web -c app --previous",
     "OOMKilled": "app: it needed more memory than resources.limits.memory allows: raise it, or see kubelite top pods "
     "--containers",
-    "Error": "app: it ended with an error: kubelite logs web -c app --previous",
+    "Error": "app: it ended with an error: kubelite logs web -c app",
     "StartError": "app: its program could not be executed: check command, args and that the file is in nginx:1 and may "
     "be executed",
     "ContainerStatusUnknown": "app: nobody saw how it ended (the machine or its shim went down); nothing to do if it "
@@ -216,12 +227,12 @@ def test_the_sentence_of_each_failure(reason: str) -> None:
 
 
 def test_a_pod_that_waits_to_be_placed() -> None:
-    message = "0/1 nodes are available: 1 Insufficient cpu."
+    message = "0/1 nodes are available: 1 node(s) had what nobody foresaw. preemption: 0/1 nodes are available: 1 No."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     doc = {"metadata": {"name": "web"}, "spec": {}, "status": {"phase": "Pending", "conditions": [condition]}}
     assert advice(doc) == [
-        "no room or no match: 0/1 nodes are available: 1 Insufficient cpu; kubelite get node -o yaml shows labels, "
-        "taints and what is free"
+        "no room or no match: node(s) had what nobody foresaw; kubelite get node -o yaml shows labels, taints and "
+        "what is free"
     ]
     condition["reason"] = "SchedulingGated"
     assert advice(doc) == [SCHEDULING["SchedulingGated"]]
@@ -231,8 +242,7 @@ def test_a_pod_that_waits_to_be_placed() -> None:
     ("reason", "message", "sentence"),
     [
         ("FailedCreatePodSandBox", "Failed to create pod sandbox: no address is free.",
-         "its network or namespaces could not be made (Failed to create pod sandbox: no address is free): kubelite "
-         "doctor"),
+         "its network or namespaces could not be made (no address is free): kubelite doctor"),
         ("FailedMount", "hostPath type check failed: /x is not a directory",
          "a volume is missing or cannot be set up (hostPath type check failed: /x is not a directory): mend "
          "spec.volumes, it goes on by itself"),
@@ -253,6 +263,163 @@ def test_what_only_an_event_tells(reason: str, message: str, sentence: str) -> N
     assert advice(doc, events) == [sentence]
     doc["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
     assert advice(doc, events) == [], "it is well now"
+
+
+#: Reason, its message → the very sentence, where the message says more than the reason.
+OF_MESSAGES = [
+    (
+        "CreateContainerConfigError",
+        'configmap "settings" not found',
+        'app: configmap "settings" not found: add it, the container starts by itself',
+    ),
+    (
+        "CreateContainerConfigError",
+        "couldn't find key p in Secret d/s",
+        "app: couldn't find key p in Secret d/s: add it, the container starts by itself",
+    ),
+    (
+        "CreateContainerConfigError",
+        "container has runAsNonRoot and image will run as root",
+        "app: container has runAsNonRoot and image will run as root: set "
+        "securityContext.runAsUser to another than 0, or take runAsNonRoot out",
+    ),
+    (
+        "Evicted",
+        'Usage of EmptyDir volume "c" exceeds the limit "1Mi". ',
+        'it was evicted (Usage of EmptyDir volume "c" exceeds the limit "1Mi"): have it write '
+        "less, or raise the volume's sizeLimit",
+    ),
+    (
+        "Evicted",
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi",
+        "it was evicted (Pod ephemeral local storage usage exceeds the total limit of containers "
+        "1Mi): have it write less, or raise resources.limits.ephemeral-storage",
+    ),
+    (
+        "OutOfcpu",
+        "Node didn't have enough resource: cpu.",
+        "the pods' CPU requests are more than the node has: lower resources.requests.cpu (Node "
+        "didn't have enough resource: cpu)",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No.",
+        "it asks for more than is free (Insufficient cpu): lower resources.requests, or remove "
+        "other pods; kubelite get node -o yaml shows what there is",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+        "spec.nodeSelector or affinity asks for labels that this node has not: kubelite get node "
+        "--show-labels; give it one: kubelite node label KEY=VALUE",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. "
+        "preemption: 0/1 nodes are available: 1 No. hostPort 80/TCP is taken by pod d/w.",
+        "its host port is taken (node(s) didn't have free ports for the requested pod ports. "
+        "hostPort 80/TCP is taken by pod d/w): choose another, or remove that pod",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 node(s) had untolerated taint(s).",
+        "the node has a taint that it does not tolerate (node(s) had untolerated taint(s)): add "
+        "it to spec.tolerations, or kubelite node taint KEY-",
+    ),
+    (
+        "FailedCreatePodSandBox",
+        'Failed to create pod sandbox: RuntimeClass "g" not found',
+        'RuntimeClass "g" not found: name it in the setting runtime_classes, or take '
+        "spec.runtimeClassName out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "message", "sentence"), OF_MESSAGES)
+def test_the_sentence_of_each_message(reason: str, message: str, sentence: str) -> None:
+    told: dict[str, Any] = {"reason": reason, "message": message}
+    doc, events = pod({"running": {}}, phase="Pending"), []
+    if reason in CONTAINER:
+        doc = pod({"waiting": told})
+    elif reason in POD:
+        doc["status"] |= told
+    elif reason in EVENT:
+        doc, events = pod(WAITING, phase="Pending"), [event(reason, message)]
+    else:
+        doc["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", **told}]
+    assert advice(doc, events) == [sentence]
+
+
+def test_no_message_is_left_without_a_sentence() -> None:
+    for reason, parts in REFINED.items():
+        for part in parts:
+            assert any(part in message for known, message, _ in OF_MESSAGES if known == reason), (
+                reason,
+                part,
+            )
+
+
+@pytest.mark.parametrize(
+    ("killing", "reason", "said", "sentence"),
+    [
+        (
+            "Container app failed liveness probe, will be restarted",
+            "Unhealthy",
+            "Liveness probe failed: ",
+            "app: it is restarted because its liveness probe fails (Liveness probe failed): mend the "
+            "probe's path, port or command, or give it more time (failureThreshold)",
+        ),
+        (
+            "Container app failed startup probe, will be restarted",
+            "Unhealthy",
+            "Startup probe failed: {no}",
+            "app: it is restarted because its startup probe does not succeed in time (Startup probe "
+            "failed: {no}): mend the probe's path, port or command, or give it more time "
+            "(failureThreshold)",
+        ),
+        (
+            "FailedPostStartHook",
+            "FailedPostStartHook",
+            "PostStartHook failed",
+            "app: it is restarted because lifecycle.postStart fails (PostStartHook failed): mend its "
+            "command or its address",
+        ),
+        (
+            "Stopping container app",
+            "Unhealthy",
+            "Readiness probe failed: no",
+            "app: it keeps ending: kubelite logs web -c app --previous",
+        ),
+    ],
+)
+def test_one_that_the_node_ends_again_and_again(killing: str, reason: str, said: str, sentence: str) -> None:
+    ended = {"terminated": {"reason": "Completed", "startedAt": "2026-01-01T00:00:00Z"}}
+    doc = pod({"waiting": {"reason": "CrashLoopBackOff"}}, ended)
+    where = {"involvedObject": {"fieldPath": "spec.containers{app}"}}
+    events = [
+        {**event(reason, said, "2026-01-01T00:00:01Z"), **where},
+        {**event("Killing", killing, "2026-01-01T00:00:02Z", "Normal"), **where},
+    ]
+    assert advice(doc, events) == [sentence]
+    ended["terminated"]["startedAt"] = "2026-01-01T00:00:03Z"  # the one that ended last ended by itself
+    assert advice(doc, events) == ["app: it keeps ending: kubelite logs web -c app --previous"]
+
+
+def test_how_containers_of_an_evicted_pod_ended_is_no_news() -> None:
+    doc = pod({"terminated": {"reason": "Error", "exitCode": 137}}, reason="DeadlineExceeded")
+    assert advice(doc) == [OF_A_POD["DeadlineExceeded"]]
+    doc["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
+    assert len(advice(doc)) == 2
+
+
+def test_a_pod_that_waits_for_its_init_container() -> None:
+    doc = pod({"waiting": {"reason": "PodInitializing"}}, phase="Pending")
+    doc["spec"]["initContainers"] = [{"name": "proxy", "restartPolicy": "Always"}, {"name": "wait"}]
+    running: list[Any] = [{"name": name, "state": {"running": {}}} for name in ("proxy", "wait")]
+    doc["status"]["initContainerStatuses"] = running
+    assert advice(doc) == [
+        "the other containers start when init container wait has ended; what it does: kubelite logs web -c wait"
+    ]
 
 
 #: Reason of an event with the message "why" → the very sentence.
@@ -296,6 +463,9 @@ def table() -> str:
         **SCHEDULING,
         **{key.partition("/")[2]: t for key, t in CONDITION.items()},
         **EVENT,
+        **{f"{reason}: …{part}…": t for reason, parts in REFINED.items() for part, t in parts.items()},
+        **{f"CrashLoopBackOff: {part}": t for part, t in KILLED.items()},
+        "PodInitializing": INIT,
     }
     lines = [f"| `{reason}` | {text.replace('|', '/')} |" for reason, text in rows.items()]
     return "\n".join(["| reason | what `why` says to do |", "|---|---|", *lines]) + "\n"
