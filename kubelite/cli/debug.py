@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
 LOOK_SECONDS = 0.1
+SETTLED = 10.0  # seconds until a status has what a shim knew before
 _SPECS, _STATUSES = ("containers", "initContainers", "ephemeralContainers"), (
     "containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses",
 )  # fmt: skip
@@ -66,9 +67,9 @@ def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: 
         try:
             return _attach(server, path, document, made, stdin=options["stdin"], quiet=options["quiet"])
         except ServerError:
-            document = server.get(path)
-            if "terminated" not in _state(document, made):
+            if (ended := _once_ended(server, path, made)) is None:
                 raise
+            document = ended
     return _was_faster(server, path, document, made, quiet=options["quiet"])
 
 
@@ -106,6 +107,18 @@ def _container(name: str, command: tuple[str, ...], options: Json) -> Json:
         "targetContainerName": options["target"],
     }
     return {key: value for key, value in wanted.items() if value}
+
+
+def _once_ended(server: Client, path: str, name: str) -> Json | None:
+    """The pod when its status says that the container has ended, None when it does not come to that. One that nobody
+    can attach to any more is a moment ahead of its status."""
+    until = time.monotonic() + SETTLED
+    while time.monotonic() < until:
+        document: Json = server.get(path)
+        if "terminated" in _state(document, name):
+            return document
+        time.sleep(LOOK_SECONDS)
+    return None
 
 
 def _was_faster(server: Client, path: str, document: Json, name: str, *, quiet: bool) -> int:

@@ -16,13 +16,18 @@ _MINIMUM = 6
 class TablePrinter:
     """Aligned columns. Widths are remembered, so that the rows of a watch stay under their header."""
 
-    def __init__(self, *, headers: bool = True) -> None:
-        self._headers = headers
+    def __init__(self, *, headers: bool = True, padding: int = _PADDING) -> None:
+        self._headers, self._padding = headers, padding
         self._widths: list[int] = []
         self._shown: tuple[str, ...] = ()
 
     def print(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Print the rows, after the header when it has not been printed yet."""
+        sys.stdout.write("".join(f"{line}\n" for line in self.lines(columns, rows)))
+        sys.stdout.flush()
+
+    def lines(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+        """What `print` prints, without the ends of the lines."""
         lines = [[_cell(value) for value in row] for row in rows]
         header = tuple(column.upper() for column in columns)
         if self._headers and header != self._shown:
@@ -32,11 +37,9 @@ class TablePrinter:
             self._widths = [0] * len(header)
         for line in lines:
             self._widths = [max(w, len(cell)) for w, cell in zip(self._widths, line, strict=True)]
-        pads = [max(width + _PADDING, _MINIMUM) for width in self._widths]
-        for line in lines:
-            padded = [cell.ljust(pad) for cell, pad in zip(line[:-1], pads, strict=False)]
-            sys.stdout.write("".join(padded) + line[-1] + "\n")
-        sys.stdout.flush()
+        pads = [max(width + self._padding, _MINIMUM) for width in self._widths]
+        padded = ([cell.ljust(pad) for cell, pad in zip(line[:-1], pads, strict=False)] for line in lines)
+        return ["".join(cells) + line[-1] for cells, line in zip(padded, lines, strict=True)]
 
 
 def _cell(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -227,28 +228,37 @@ def stats(ctx: click.Context, /, pods: tuple[str, ...], **options: Any) -> None:
         except KeyboardInterrupt:
             raise Exit(130) from None
         now = server.get("/kubelite/v1/usage")
-        if screen:
-            sys.stdout.write("\x1b[H\x1b[2J")
-        _print_stats(before, now, wanted, options)
+        lines = _stats_lines(before, now, wanted, options)
+        sys.stdout.write(_screenful(lines) if screen else "".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
         if options["no_stream"]:
             return
         before = now
 
 
-def _print_stats(before: Json, now: Json, wanted: set[str], options: Json) -> None:
+def _screenful(lines: list[str]) -> str:
+    """What a terminal has room for, written over what stands there."""
+    size = shutil.get_terminal_size()
+    if len(lines) >= size.lines > 1:
+        lines = [*lines[: size.lines - 2], f"… and {len(lines) - size.lines + 2} more"]
+    return "\x1b[H" + "".join(f"{line[: size.columns]}\x1b[K\n" for line in lines) + "\x1b[J"
+
+
+def _stats_lines(before: Json, now: Json, wanted: set[str], options: Json) -> list[str]:
     known = {one["id"]: one for one in before["containers"]}
     networks = {one["uid"]: one for one in now["pods"]}
     rows = []
-    for one in now["containers"]:
+    every = options["all_namespaces"]
+    for one in sorted(now["containers"], key=lambda one: (one["namespace"], one["pod"], one["container"])):
         if one["id"] not in known or (wanted and one["pod"] not in wanted):
             continue
-        if not options["all_namespaces"] and one["namespace"] != (options["namespace"] or "default"):
+        if not every and one["namespace"] != (options["namespace"] or "default"):
             continue
         rate = rates(known[one["id"]], one, now["now"] - before["now"])
         limit, network = one["memoryLimit"], networks.get(one["uid"], {})
         rows.append(
             [
-                one["namespace"],
+                *([one["namespace"]] if every else []),
                 one["pod"],
                 one["container"],
                 f"{rate['cpu'] / 10:.1f}%",
@@ -259,15 +269,5 @@ def _print_stats(before: Json, now: Json, wanted: set[str], options: Json) -> No
                 str(one["threads"]),
             ]
         )
-    columns = (
-        "Namespace",
-        "Pod",
-        "Container",
-        "CPU %",
-        "Mem usage / limit",
-        "Mem %",
-        "Net I/O",
-        "Block I/O",
-        "PIDs",
-    )
-    TablePrinter().print(columns, rows)
+    columns = ("Pod", "Container", "CPU %", "Mem usage / limit", "Mem %", "Net I/O", "Block I/O", "PIDs")
+    return TablePrinter(padding=2).lines(("Namespace", *columns) if every else columns, rows)

@@ -14,8 +14,12 @@ NAME = 48  # of a step's name, beside it
 
 
 def chrome(answer: Json) -> Json:
-    """One process for the pod, a thread for the pod's own steps and one for each container."""
+    """One process for the pod, a thread for the pod's own steps and one for each container. Times are whole
+    microseconds from the first step on, which `otherData` has in Unix seconds: as such they would be so big that a
+    float rounds them, and where a step seems to end after the next one has begun, Perfetto drops it.
+    """
     steps = answer["steps"]
+    zero = min((step["at"] for step in steps), default=0.0)
     rows = {"": 0}
     for step in steps:
         rows.setdefault(step.get("container", ""), len(rows))
@@ -26,19 +30,21 @@ def chrome(answer: Json) -> Json:
         {"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": name or "pod"}}
         for name, tid in rows.items()
     ]
+    last: dict[int, Json] = {}  # thread → the step before
     for step in steps:
         words = {key: step[key] for key in ("call", "detail", "error") if step.get(key)}
-        event = {
-            "pid": 1,
-            "tid": rows[step.get("container", "")],
-            "name": step["step"],
-            "cat": "start",
-            "ts": step["at"] * 1e6,
-            "args": words,
-        }
-        took = step.get("took")
-        events.append({**event, "ph": "X", "dur": took * 1e6} if took else {**event, "ph": "i", "s": "t"})
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"uid": answer.get("uid", "")}}
+        begin, tid = round((step["at"] - zero) * 1e6), rows[step.get("container", "")]
+        event = {"pid": 1, "tid": tid, "name": step["step"], "cat": "start", "ts": begin, "args": words}
+        before = last.get(tid)
+        if before is not None and before["ts"] + before["dur"] == begin + 1:
+            before["dur"] = max(0, before["dur"] - 1)
+        if took := step.get("took"):
+            last[tid] = event = {**event, "ph": "X", "dur": round((step["at"] + took - zero) * 1e6) - begin}
+        else:
+            event |= {"ph": "i", "s": "t"}
+        events.append(event)
+    about = {"uid": answer.get("uid", ""), "start": zero}
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
 
 
 def bar(step: Json, start: float, end: float) -> str:

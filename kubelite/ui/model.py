@@ -121,18 +121,23 @@ def pod_rows(table: Json, samples: Samples, *, width: int) -> list[Row]:
 
 
 def container_rows(pod: Json, samples: Samples, now: float, *, width: int) -> list[Row]:
-    """Name, state, restarts, age, CPU, its line, memory, image; init containers first."""
+    """Name, state, restarts, age, CPU, its line, memory, the image's own name; init containers first, those for
+    debugging last."""
     status = pod.get("status") or {}
     rows = []
-    for specs, found in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
+    for specs, found, kind in (
+        ("initContainers", "initContainerStatuses", " (init)"),
+        ("containers", "containerStatuses", ""),
+        ("ephemeralContainers", "ephemeralContainerStatuses", " (debug)"),
+    ):
         known = {one["name"]: one for one in status.get(found) or ()}
         for spec in pod["spec"].get(specs) or ():
             one = known.get(spec["name"], {})
             state, since, trouble = _state(one)
             usage = samples.cells(samples.of_container(pod["metadata"]["uid"], spec["name"]), width)
             age = human_duration(now - since) if since is not None else ""
-            name = spec["name"] + (" (init)" if specs == "initContainers" else "")
-            cells = (name, state, str(one.get("restartCount", 0)), age, *usage, spec.get("image", ""))
+            image = str(spec.get("image", "")).rpartition("/")[2]
+            cells = (spec["name"] + kind, state, str(one.get("restartCount", 0)), age, *usage, image)
             rows.append(Row(spec["name"], cells, trouble))
     return rows
 

@@ -274,7 +274,7 @@ class Pods(OfPods):
 
 class Containers(OfPods):
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("CONTAINER", 20), Column("STATE", 18), Column("RST", 4), Column("AGE", 7), Column("CPU", 7),
+        Column("CONTAINER", 16), Column("STATE", 18), Column("RST", 4), Column("AGE", 7), Column("CPU", 7),
         Column("", LINE + 1), Column("MEM", 6), Column("IMAGE", 0),
     )  # fmt: skip
 
@@ -311,7 +311,8 @@ class Processes(TableScreen):
 
     def title_of(self) -> str:
         namespace, pod, container = self.where
-        return f"pod {namespace}/{pod}  container {container}  {len(self.found)} processes"
+        count = f"{len(self.found)} process{'' if len(self.found) == 1 else 'es'}"
+        return f"pod {namespace}/{pod}  container {container}  {count}"
 
     def fetch(self) -> list[Row]:
         found = self.ui.client.get("/kubelite/v1/processes/" + "/".join(self.where))["processes"]
@@ -321,6 +322,7 @@ class Processes(TableScreen):
 
 
 class Events(TableScreen):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "open", "Whole")]
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column("AGE", 7), Column("TYPE", 9), Column("REASON", 18), Column("MESSAGE", 0),
     )  # fmt: skip
@@ -339,6 +341,11 @@ class Events(TableScreen):
         rows = model.event_rows(items, time.time())
         return [Row(row.key, (*row.cells[:3], row.cells[4]), row.trouble) for row in rows]
 
+    def action_open(self) -> None:
+        """The whole message: a line of the table seldom has room for it."""
+        if row := next((row for row in self.shown if row.key == self.selected()), None):
+            self.app.push_screen(Words(f"{row.cells[2]} of pod {self.namespace}/{self.pod}", row.cells[3]))
+
 
 class Log(Viewed):
     """A container's log, followed. A container that starts again is followed again."""
@@ -349,6 +356,7 @@ class Log(Viewed):
         super().__init__()
         self.where = (namespace, pod, container)
         self._left = threading.Event()
+        self._said = ""  # the last trouble
         self._hang_up: Callable[[], None] = lambda: None
 
     def title_of(self) -> str:
@@ -357,7 +365,7 @@ class Log(Viewed):
 
     def compose(self) -> ComposeResult:
         yield Static(classes="title")
-        yield RichLog(max_lines=KEPT, wrap=True, markup=False, highlight=False)
+        yield RichLog(max_lines=KEPT, min_width=1, wrap=True, markup=False, highlight=False)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -384,6 +392,8 @@ class Log(Viewed):
                 response, self._hang_up = self.ui.endless.stream(path, query={**query, "follow": "true"})
                 if self._left.is_set():  # while it was asked for: nobody was there yet to hang up
                     self._hang_up()
+                self._said = ""
+                self.app.call_from_thread(self.say, self.title_of())
                 lines = model.Lines()
                 for chunk in self.ui.endless.chunks(response):
                     if self._left.is_set():
@@ -394,9 +404,16 @@ class Log(Viewed):
             except CliError as error:
                 if self._left.is_set():
                     return
-                self.app.call_from_thread(self.say, f"{self.title_of()}: {error}", trouble=True)
+                self.app.call_from_thread(self._trouble, str(error))
             query = {**query, "tailLines": 0}
             self._left.wait(1.0)
+
+    def _trouble(self, words: str) -> None:
+        """Say it where there is room, once."""
+        self.say(self.title_of(), trouble=True)
+        if words != self._said:
+            self._said = words
+            self._add([words])
 
     def _add(self, lines: list[str]) -> None:
         with contextlib.suppress(NoMatches):  # the screen is on its way out
@@ -405,24 +422,38 @@ class Log(Viewed):
                 log.write(Text.from_ansi(line))
 
 
-class Reason(Viewed):
-    """What `kubelite why` says."""
+class Words(Viewed):
+    """A text, to be read."""
 
-    def __init__(self, namespace: str, pod: str) -> None:
+    def __init__(self, title: str, text: str = "") -> None:
         super().__init__()
-        self.namespace, self.pod = namespace, pod
+        self._title, self._text = title, text
 
     def title_of(self) -> str:
-        return f"why {self.namespace}/{self.pod} is as it is"
+        return self._title
 
     def compose(self) -> ComposeResult:
         yield Static(classes="title")
-        yield RichLog(wrap=True, markup=False, highlight=False, auto_scroll=False)
+        yield RichLog(min_width=1, wrap=True, markup=False, highlight=False, auto_scroll=False)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         self.say(self.title_of())
-        self.query_one(RichLog).focus()
+        log = self.query_one(RichLog)
+        log.focus()
+        if self._text:
+            log.write(self._text)
+
+
+class Reason(Words):
+    """What `kubelite why` says."""
+
+    def __init__(self, namespace: str, pod: str) -> None:
+        super().__init__(f"why {namespace}/{pod} is as it is")
+        self.namespace, self.pod = namespace, pod
+
+    def on_mount(self) -> None:
+        super().on_mount()
         self.ask()
 
     @work(thread=True)
@@ -438,17 +469,18 @@ class Reason(Viewed):
 
 
 HELP = """\
-Enter     open: a pod's containers, a container's processes
+Enter     a pod's containers, a container's processes
 Esc ←     back; drop the filter
 ↑ ↓ PgUp PgDn Home End   move
 /         filter: rows that have all of these words
 l         log of the container, followed; space holds it
 e         events of the pod
 w         why the pod is as it is, and what to do next
-x         a shell in the container (kubelite exec -it … -- sh)
+x         a shell in the container (kubelite exec -it)
 q Ctrl-C  quit
-Red rows are not as they should be. The line beside CPU is its
-last seconds; a full block is its highest, or a tenth of a core.
+Red rows are not as they should be. The line beside CPU is
+its last seconds; a full block is its highest, or a tenth
+of a core.
 """
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
+import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubelite.cli.rates import percent, rates, size_text
+from kubelite.cli.top import _screenful
 from kubelite.cli.tracing import WIDTH, bar, chrome, short
 from kubelite.telemetry.trace import CALLS, inner_steps, spans
 from runtime.oci import init
@@ -74,10 +79,28 @@ def test_json_and_nothing(server: Served) -> None:
 
 def test_stats_once(server: Served) -> None:
     header, row = ok(server, "stats", "--no-stream", "--interval", "0.1").splitlines()
-    assert header.split()[:3] == ["NAMESPACE", "POD", "CONTAINER"]
-    assert row.split()[:3] == ["default", "web", "app"]
+    assert header.split()[:2] == ["POD", "CONTAINER"]
+    assert row.split()[:2] == ["web", "app"]
     assert "25.0%" in row
     assert "64Mi / 128Mi" in row
+
+
+def test_stats_of_every_namespace(server: Served) -> None:
+    header, row = ok(server, "stats", "-A", "--no-stream", "--interval", "0.1").splitlines()
+    assert header.split()[:3] == ["NAMESPACE", "POD", "CONTAINER"]
+    assert row.split()[:3] == ["default", "web", "app"]
+
+
+def test_a_screenful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written over what stands there; what the terminal has no room for is counted."""
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((6, 4)))
+    assert _screenful(["one", "two and more"]) == "\x1b[Hone\x1b[K\ntwo an\x1b[K\n\x1b[J"
+    assert _screenful(["a", "b", "c", "d"]).splitlines() == [
+        "\x1b[Ha\x1b[K",
+        "b\x1b[K",
+        "… and \x1b[K",
+        "\x1b[J",
+    ]
 
 
 def test_a_counter_that_went_back_is_no_rate() -> None:
@@ -113,6 +136,18 @@ def test_a_trace_for_perfetto() -> None:
     assert steps[2]["dur"] == pytest.approx(5000)
     assert steps[2]["args"] == {"error": "no such file"}
     assert steps[1]["ts"] - steps[0]["ts"] == pytest.approx(1000, abs=1)
+
+
+def test_steps_that_follow_each_other_do_not_overlap() -> None:
+    """Unix seconds are too big for a float to have their microseconds' parts."""
+    rng, at, steps = random.Random(1), 1795893248.059279, []
+    for number in range(2000):
+        took = rng.choice((4e-7, 0.9e-6, 1.5e-6, 0.000123456, 0.5))
+        steps.append({"at": at, "step": str(number), "took": took, "container": "app"})
+        at += took
+    found = [e for e in chrome({"pod": "d/w", "steps": steps})["traceEvents"] if e["ph"] == "X"]
+    assert all(isinstance(e["ts"], int) and isinstance(e["dur"], int) and e["dur"] >= 0 for e in found)
+    assert all(a["ts"] + a["dur"] <= b["ts"] for a, b in pairwise(found))
 
 
 def test_a_waterfall() -> None:

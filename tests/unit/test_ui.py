@@ -51,6 +51,8 @@ def test_rows_of_containers() -> None:
         ("first (init)", "Completed", "0", False), ("a", "Running", "0", False), ("b", "CrashLoopBackOff", "4", True),
     ]  # fmt: skip
     assert [row.key for row in model.chosen(rows, "crash Y:2")] == ["b"]
+    pod["spec"]["ephemeralContainers"] = [{"name": "look", "image": "registry.example/tools/box:3"}]
+    assert model.container_rows(pod, Samples(), 0.0, width=3)[-1].cells[::7] == ("look (debug)", "box:3")
 
 
 def test_processes_by_what_they_take() -> None:
