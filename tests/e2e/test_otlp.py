@@ -54,4 +54,5 @@ def test_a_collector_gets_the_start_down_to_the_inits_steps(tmp_path: Path, imag
     assert {line.partition("{")[0] for line in named} == {
         "kubelet_pod_start_duration_seconds_bucket",
         "kubelet_pod_start_sli_duration_seconds_bucket",
+        "kubelet_pod_start_total_duration_seconds_bucket",
     }, "the histogram's exemplar is the trace that was sent"
