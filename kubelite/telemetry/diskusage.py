@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from kubelite.quota import used
 from kubelite.telemetry.machine import FileSystem, device_name, file_system
 from runtime.cgroups import open_cgroup
 
@@ -76,13 +77,19 @@ class DiskUsage:
 
 
 def measure(path: str, cgroup: str = "") -> Usage | None:
-    """Bytes on disk and inodes below a directory, on its own file system; what vanishes meanwhile does not count."""
+    """Bytes on disk and inodes below a directory, on its own file system; what vanishes meanwhile does not count. A
+    directory with a project of its own (a claim) is not walked: its file system counts that anyhow."""
     total, inodes = 0, 0
     try:
+        counted = used(path)
         device = os.lstat(path).st_dev
         place = file_system(device_name(os.major(device), os.minor(device)), path)
     except OSError:
         return None
+    if counted is not None:
+        space, count = counted
+        own = os.lstat(path).st_blocks * 512
+        return Usage(max(0, space - own), max(0, count - 1), place, _sockets(cgroup))
     stack = [path]
     while stack:
         try:
@@ -97,7 +104,11 @@ def measure(path: str, cgroup: str = "") -> Usage | None:
                         stack.append(entry.path)
         except OSError:
             continue
-    return Usage(total, inodes, place, sockets(open_cgroup(cgroup).pids()) if cgroup else None)
+    return Usage(total, inodes, place, _sockets(cgroup))
+
+
+def _sockets(cgroup: str) -> int | None:
+    return sockets(open_cgroup(cgroup).pids()) if cgroup else None
 
 
 def sockets(pids: Iterable[int]) -> int | None:

@@ -22,6 +22,7 @@ from kubelite.api.node import NodeApi
 from kubelite.api.printers import pod_cells
 from kubelite.api.resources import RESOURCES, read_list
 from kubelite.telemetry import exposition, webpage
+from kubelite.telemetry.advice import advice
 from kubelite.telemetry.agentpage import write_agent
 from kubelite.telemetry.cadvisor import ContainerPage
 from kubelite.telemetry.exposition import Page
@@ -109,8 +110,7 @@ class Pages:
         pods = []
         for record in agent.store.list("Pod"):
             cells = [str(cell) for cell in pod_cells(record.doc, now)[:5]]
-            mood = "ok" if cells[2] in ("Running", "Completed") else "bad"
-            pods.append((record.namespace, record.uid, cells, mood))
+            pods.append((record.namespace, record.uid, cells, _mood(record.doc, cells[2])))
         return webpage.index(agent.node_name, agent.ready(), pods, self.recent)
 
     async def pod(self, namespace: str, name: str) -> str | None:
@@ -122,8 +122,14 @@ class Pages:
         steps = [
             {**step, "step": webpage.bare(step["step"])} for step in self._agent.tracer.steps(record.uid)
         ]
+        text = str(pod_cells(record.doc, time.time())[2])
         return webpage.pod_page(
-            record.doc, steps, self.recent, logs=bool(self._agent.settings.web_token_file)
+            record.doc,
+            steps,
+            self.recent,
+            now=(text, _mood(record.doc, text)),
+            advice=advice(_without_words(record.doc)),
+            logs=bool(self._agent.settings.web_token_file),
         )
 
     def close(self) -> None:
@@ -193,6 +199,26 @@ class Pages:
             return -1
         found = record.doc.get("status", {}).get("containerStatuses") or ()
         return int(any(s["name"] == name and s.get("ready") for s in found))
+
+
+def _without_words(doc: dict[str, Any]) -> dict[str, Any]:
+    """A pod without what its containers said or were told, which is not for everybody; nor are its events, which name
+    directories of the host."""
+    status = dict(doc.get("status") or {})
+    for key in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
+        found = [dict(one) for one in status.get(key) or ()]
+        for one in found:
+            for state in ("state", "lastState"):
+                parts = (one.get(state) or {}).items()
+                one[state] = {kind: {k: v for k, v in part.items() if k != "message"} for kind, part in parts}
+        status[key] = found
+    return {**doc, "status": status}
+
+
+def _mood(doc: dict[str, Any], text: str) -> str:
+    """Good or bad, of a pod and its state's text."""
+    well = text in ("Running", "Completed") and doc.get("status", {}).get("phase") != "Failed"
+    return "ok" if well else "bad"
 
 
 def raise_descriptor_limit() -> int:

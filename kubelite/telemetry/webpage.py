@@ -166,20 +166,37 @@ def index(
     return page(f"{node} - kubelite", body)
 
 
-def pod_page(doc: Json, steps: Sequence[Json], recent: Recent, *, logs: bool = False) -> str:
-    """One pod: its containers, use and start. `logs`: whether there is a token that shows them."""
+def state_words(status: Json) -> str:
+    """A container's state as people say it, with how its last instance ended where it waits for the next one."""
+    state = status.get("state") or {"waiting": {}}
+    words = ", ".join(f"{name} {detail.get('reason', '')}".strip() for name, detail in state.items())
+    ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
+    if not ended or "running" in state:
+        return words
+    return f"{words} (ended with exit code {ended.get('exitCode', 0)})"
+
+
+def pod_page(
+    doc: Json,
+    steps: Sequence[Json],
+    recent: Recent,
+    *,
+    now: tuple[str, str],
+    advice: Sequence[str],
+    logs: bool = False,
+) -> str:
+    """One pod: its state `now`, good or bad, what to do about it, its containers, use and start. `logs`: whether there
+    is a token that shows them."""
     meta, status = doc["metadata"], doc.get("status", {})
     title = f"{meta.get('namespace', '')}/{meta['name']}"
     rows = []
     for found in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        states: Json = found.get("state") or {"waiting": {}}
-        words = " ".join(f"{state} {detail.get('reason', '')}".strip() for state, detail in states.items())
         ready = "yes" if found.get("ready") else "no"
         rows.append(
             [
                 escape(found["name"]),
                 escape(found.get("image", "")),
-                escape(words),
+                escape(state_words(found)),
                 ready,
                 str(found.get("restartCount", 0)),
             ]
@@ -199,8 +216,11 @@ def pod_page(doc: Json, steps: Sequence[Json], recent: Recent, *, logs: bool = F
             ],
             numbers=1,
         )
+    todo = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice)
+    text, mood = now
     body = (
-        f'<p><a href="/">all pods</a></p><h1>Pod {escape(title)}: {escape(status.get("phase", "Pending"))}</h1>'
+        f'<p><a href="/">all pods</a></p><h1>Pod {escape(title)}: <span class="{mood}">{escape(text)}</span></h1>'
+        + (f"<ul>{todo}</ul>" if todo else "")
         + table(columns, rows, numbers=1)
         + f"<h2>Use</h2>{use}<h2>Its start</h2>{waterfall(steps)}"
     )

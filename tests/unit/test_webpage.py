@@ -5,6 +5,8 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 from kubelite.telemetry import webpage
+from kubelite.telemetry.advice import advice
+from kubelite.telemetry.pages import _without_words
 from kubelite.telemetry.webpage import Recent, sparkline, waterfall
 
 EVIL = "<script>alert(1)</script>"
@@ -57,8 +59,10 @@ def test_the_index() -> None:
 
 def test_a_pod() -> None:
     steps = [{"at": 1.0, "step": "shim", "took": 0.004}, {"at": 1.004, "step": EVIL, "container": "app"}]
-    found = Checker(webpage.pod_page(pod(), steps, Recent()))
+    now, advice = ("Pending", "bad"), [f"app: {EVIL}"]
+    found = Checker(webpage.pod_page(pod(), steps, Recent(), now=now, advice=advice))
     assert "script" not in found.tags
+    assert f"app: {EVIL}" in found.words
     assert "4.00 ms" in found.words
     for hidden in (
         "hunter2",
@@ -66,6 +70,25 @@ def test_a_pod() -> None:
         "hidden words",
     ):  # what a container says or is told is not for everybody
         assert hidden not in found.words
+
+
+def test_the_state_of_a_container() -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 3}}
+    waits = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    assert webpage.state_words(waits) == "waiting CrashLoopBackOff (ended with exit code 3)"
+    assert webpage.state_words({"state": ended}) == "terminated Error (ended with exit code 3)"
+    assert webpage.state_words({"state": {"running": {}}, "lastState": ended}) == "running"
+    assert webpage.state_words({}) == "waiting"
+
+
+def test_what_to_do_is_said_without_what_a_container_said() -> None:
+    doc = pod()
+    doc["status"]["containerStatuses"][0]["state"] = {  # type: ignore[index]
+        "waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hunter2" not found'}
+    }
+    (sentence,) = advice(_without_words(doc))
+    assert "hunter2" not in sentence and "Secret" in sentence
+    assert "hunter2" in advice(doc)[0], "the pod itself is left as it is"
 
 
 def test_a_line_needs_two_points() -> None:
