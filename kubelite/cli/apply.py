@@ -15,6 +15,7 @@ from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.names import PODS, Type, path_of, wanted
 from kubelite.cli.options import (
+    all_namespaces_option,
     client,
     complete_pods,
     files_option,
@@ -78,6 +79,7 @@ def apply(
 @files_option
 @recursive_option
 @namespace_option
+@all_namespaces_option
 @selector_option
 @click.option("--all", "everything", is_flag=True, help="Every pod of the namespace.")
 @click.option("--grace-period", type=int, metavar="SECONDS", help="Instead of the pod's own grace period.")
@@ -148,20 +150,24 @@ class _Deleter:
         for query in wanted(what):
             if query.type is not PODS:
                 self._no_such_delete(query.type)
-            for name in query.names or self._selected():
-                self._delete(name)
+            if query.names and self.options["all_namespaces"]:
+                raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
+            for namespace, name in [(self.namespace, name) for name in query.names] or self._selected():
+                self._delete(namespace, name)
 
     def _no_such_delete(self, kind: Type) -> None:
         raise CliError(f"error: {kind.plural} are deleted with their manifest: kubelite delete -f FILE")
 
-    def _selected(self) -> list[str]:
+    def _selected(self) -> list[tuple[str, str]]:
+        """Namespaces and names."""
         if not self.options["everything"] and not self.options["selector"]:
             raise CliError("error: resource(s) were provided, but no name was specified", code=2)
         query = {"labelSelector": self.options["selector"]} if self.options["selector"] else None
-        items = self.server.get(path_of(PODS, self.namespace), query=query)["items"]
+        where = None if self.options["all_namespaces"] else self.namespace
+        items = self.server.get(path_of(PODS, where), query=query)["items"]
         if not items:
             print("No resources found")
-        return [doc["metadata"]["name"] for doc in items]
+        return [(doc["metadata"]["namespace"], doc["metadata"]["name"]) for doc in items]
 
     def _grace(self) -> Json:
         if self.options["force"]:
@@ -171,17 +177,17 @@ class _Deleter:
         grace = self.options["grace_period"]
         return {} if grace is None or grace < 0 else {"gracePeriodSeconds": grace}
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, namespace: str, name: str) -> None:
         try:
-            pod = self.server.json("DELETE", path_of(PODS, self.namespace, name), query=self._grace())
+            pod = self.server.json("DELETE", path_of(PODS, namespace, name), query=self._grace())
         except ServerError as error:
             if error.reason != "NotFound":
                 raise
             self._missing(f'pods "{name}" not found')
             return
         forced = " force" if self.options["force"] else ""
-        print(f'pod "{name}"{forced} deleted from {self.namespace} namespace', flush=True)
-        self.waiting.append((self.namespace, name, pod["metadata"]["uid"]))
+        print(f'pod "{name}"{forced} deleted from {namespace} namespace', flush=True)
+        self.waiting.append((namespace, name, pod["metadata"]["uid"]))
 
     def wait(self) -> None:
         """Until none of them is left; a pod of the same name with another uid is another pod."""

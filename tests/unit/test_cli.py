@@ -212,6 +212,12 @@ def test_delete_by_name_says_what_brings_it_back(server: Served) -> None:
     assert kubelite(server, "delete", "pod", "nix").returncode == 1
     assert ok(server, "delete", "pods", "-l", "app=db", "--now").startswith('pod "db" deleted')
     assert server.node.deleted[-1] == ("default", "db", 1)
+    refused = kubelite(server, "delete", "pod", "web", "-A")
+    assert refused.returncode == 2 and "by name across all namespaces" in refused.stderr
+    everywhere = ok(server, "delete", "pods", "--all", "-A", "--force")
+    assert 'pod "web" force deleted from default namespace\n' in everywhere
+    assert 'pod "api" force deleted from prod namespace\n' in everywhere
+    assert ("prod", "api", 0) in server.node.deleted
 
 
 def test_diff_exit_codes(server: Served, tmp_path: Path) -> None:
