@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -65,7 +66,15 @@ def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: 
         if not options["quiet"] and options["tty"]:
             click.echo("If you don't see a command prompt, try pressing enter.", err=True)
         try:
-            return _attach(server, path, document, made, stdin=options["stdin"], quiet=options["quiet"])
+            return _attach(
+                server,
+                path,
+                document,
+                made,
+                stdin=options["stdin"],
+                quiet=options["quiet"],
+                silent=lambda: _show_log(server, path, made),  # it may have said all before we came to listen
+            )
         except ServerError:
             if (ended := _once_ended(server, path, made)) is None:
                 raise
@@ -123,9 +132,7 @@ def _once_ended(server: Client, path: str, name: str) -> Json | None:
 
 def _was_faster(server: Client, path: str, document: Json, name: str, *, quiet: bool) -> int:
     """It ended before anybody could attach to it: what it said is in its log (as `kubectl debug` does)."""
-    for chunk in server.chunks(server.open("GET", f"{path}/log", query={"container": name})):
-        sys.stdout.buffer.write(chunk)
-    sys.stdout.flush()
+    _show_log(server, path, name)
     code = int(_state(document, name)["terminated"].get("exitCode", 1))
     if code and not quiet:
         click.echo(f"command terminated with exit code {code}", err=True)
@@ -173,7 +180,22 @@ def _named(part: Json, lists: tuple[str, ...], name: str) -> Json:
     return next((c for key in lists for c in part.get(key) or () if c.get("name") == name), {})
 
 
-def _attach(server: Client, path: str, document: Json, name: str, *, stdin: bool, quiet: bool) -> int:
+def _show_log(server: Client, path: str, name: str) -> None:
+    for chunk in server.chunks(server.open("GET", f"{path}/log", query={"container": name})):
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.flush()
+
+
+def _attach(
+    server: Client,
+    path: str,
+    document: Json,
+    name: str,
+    *,
+    stdin: bool,
+    quiet: bool,
+    silent: Callable[[], None] = lambda: None,
+) -> int:
     if "running" not in _state(document, name):
         raise CliError(f"error: container {name} does not run")
     tty = bool(_named(document["spec"], _SPECS, name).get("tty"))
@@ -182,4 +204,5 @@ def _attach(server: Client, path: str, document: Json, name: str, *, stdin: bool
     if ours:
         width, height = _terminal_size()
         query |= {"tty": "true", "width": width, "height": height}
-    return _exit_code(_run(server.path, f"{path}/attach", query, stdin=stdin, tty=ours), quiet=quiet)
+    status = _run(server.path, f"{path}/attach", query, stdin=stdin, tty=ours, silent=silent)
+    return _exit_code(status, quiet=quiet)

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -103,7 +103,16 @@ def _exit_code(status: Json | None, *, quiet: bool) -> int:
     raise CliError(f"error: {status.get('message') or 'the command failed'}")
 
 
-def _run(socket_path: str, path: str, query: Json, *, stdin: bool, tty: bool) -> Json | None:
+def _run(
+    socket_path: str,
+    path: str,
+    query: Json,
+    *,
+    stdin: bool,
+    tty: bool,
+    silent: Callable[[], None] = lambda: None,
+) -> Json | None:
+    """`silent` is called when a program ended that had said nothing."""
     with contextlib.ExitStack() as undo:
         session = _Session(socket_path, path, query)
         undo.callback(session.close)
@@ -113,7 +122,10 @@ def _run(socket_path: str, path: str, query: Json, *, stdin: bool, tty: bool) ->
             wake = undo.enter_context(_window_changes())
             if stdin and os.isatty(0):
                 undo.enter_context(_raw_terminal())
-        return session.pump(stdin=stdin, tty=tty, wake=wake)
+        status = session.pump(stdin=stdin, tty=tty, wake=wake)
+    if not session.heard:
+        silent()
+    return status
 
 
 @contextlib.contextmanager
@@ -170,6 +182,7 @@ class _Session:
         self.ended = False
         self.early: list[Any] = []  # frames that came in one piece with the handshake's answer
         self.status: Json | None = None
+        self.heard = False  # whether the program has said anything
 
     def close(self) -> None:
         self.socket.close()
@@ -285,6 +298,7 @@ class _Session:
 
     def _take(self, channel: int, data: bytes) -> None:
         if channel in (STDOUT, STDERR):
+            self.heard = self.heard or bool(data)
             _write_all(channel, data)
         elif channel == ERROR:
             self.status = json.loads(data)
