@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kubelite.node.config import NodeConfig
+from kubelite.node.container_volumes import let_go
 from kubelite.node.persistent_volumes import CLASS_KIND, Doc, Shelf, bind, class_of
 from kubelite.node.persistent_volumes import KIND as VOLUME
 from kubelite.node.pod_claims import KIND, claim_names, followed, own_claims, own_volume, owner_of
@@ -70,6 +71,11 @@ def bound(doc: Json, classes: Mapping[str, Doc]) -> Json:
     return {**doc, "spec": named, "status": status}
 
 
+def is_block(doc: Mapping[str, Any]) -> bool:
+    """PURE: whether it is a device, not a directory."""
+    return bool(doc["spec"].get("volumeMode") == "Block")
+
+
 def without(doc: Json, phase: str) -> Json:
     """PURE: the claim as long as it has no volume (any more)."""
     return {**doc, "status": {"phase": phase}}
@@ -90,6 +96,7 @@ class Claims:
     ) -> None:
         self._store, self._config, self._events, self._policy = store, config, events, policy
         self._volumes = volumes
+        self._blocks = True  # there may be block devices, of before the daemon's start
         self._shelf: Shelf | None = None  # as it is, while the lock is held
         self._clock = clock
         self._said: set[tuple[str, str]] = set()
@@ -134,8 +141,25 @@ class Claims:
             gone = self._set_aside()
             left = {key: about for key, about in self._found() if "volume" not in about}
             await self._volumes.settle(self._used(), left)
+            await self._let_devices_go()
         for directory in gone:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _let_devices_go(self) -> None:
+        """Loop devices over the files of claims that no pod has any more; looked for as long as there may be any."""
+        blocks = [record for record in self._store.list(KIND) if is_block(record.doc)]
+        if not blocks and not self._blocks:
+            return
+        used, files = self._used(), set()
+        for record in blocks:
+            held = self._store.get(VOLUME, "", record.doc["spec"].get("volumeName") or "")
+            local = (held.doc["spec"].get("local") or {}) if held is not None else {}
+            if (record.namespace, record.name) in used or (owner_of(record.doc) and self._lives(record)):
+                own = f"{self._config.claim_dir(record.namespace, record.name)}/block"
+                files.add(os.path.realpath(local.get("path") or own))
+        for path in await asyncio.to_thread(let_go, files):
+            log.info("the loop device over %s is detached", path)
+        self._blocks = bool(blocks)
 
     async def provide(self, pod: Pod) -> None:
         """The claims of the pod's ephemeral volumes, as its templates say now, and those that it names, bound. One of
@@ -260,14 +284,15 @@ class Claims:
             wanted["owner"] = owner
         if about != wanted or not os.path.isdir(f"{directory}/data"):
             why = await asyncio.to_thread(provision, directory, wanted)  # it waits for the disk
-            if why:
+            if why and not is_block(record.doc):
                 name = record.doc["spec"]["resources"]["requests"]["storage"]
                 message = f"nothing holds the volume to {name}: {why}"
                 self._say(record, "Warning", "SizeNotEnforced", message)
         if bound(record.doc, classes) != record.doc:
             found = await self._store.modify(record.uid, lambda doc: bound(doc, classes))
             record = found or record
-        await self._volumes.made(record, f"{directory}/data", policy)
+        path = f"{directory}/{'block' if is_block(record.doc) else 'data'}"
+        await self._volumes.made(record, path, policy)
 
     def _free_project(self) -> int:
         taken = {about.get("project") for _, about in self._found()}

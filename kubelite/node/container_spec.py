@@ -48,6 +48,17 @@ class Source:
 
     volume: str
     sub_path: str = ""
+    mapped: bool = False  # its owners are the pod's users already
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A block device that a container has by a claim."""
+
+    path: str  # in the container
+    major: int
+    minor: int
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class Prepared:
     id_base: int = 0  # > 0: host id of the root of the pod's user namespace
     masked_paths: Sequence[str] = ()
     devices: Sequence[Mapping[str, Any]] = ()  # of the host, for a privileged container
+    block_devices: Sequence[Device] = ()
     seccomp: Mapping[str, Any] | None = None  # the default profile for these capabilities
 
 
@@ -166,7 +178,7 @@ def _linux(pod: Pod, container: Container, prepared: Prepared) -> dict[str, Any]
         "cgroupsPath": f"{prepared.sandbox.cgroup}/{prepared.container_id}",
         "resources": {
             **(prepared.limits or resources.container_resources(container)),
-            "devices": device_rules(privileged=privileged),
+            "devices": device_rules(privileged=privileged, block=prepared.block_devices),
         },
         "maskedPaths": [] if unmasked else list(prepared.masked_paths),
         "readonlyPaths": [] if unmasked else list(READONLY_PATHS),
@@ -174,8 +186,9 @@ def _linux(pod: Pod, container: Container, prepared: Prepared) -> dict[str, Any]
     if prepared.id_base:
         maps = [{"containerID": 0, "hostID": prepared.id_base, "size": ID_RANGE}]
         linux |= {"uidMappings": maps, "gidMappings": maps}
-    if privileged:
-        linux["devices"] = [dict(device) for device in prepared.devices]
+    devices = [dict(device) for device in prepared.devices] if privileged else []
+    if devices := devices + [_block_device(device, prepared.user) for device in prepared.block_devices]:
+        linux["devices"] = devices
     wanted = {_PROPAGATION.get(m.mount_propagation or "", "") for m in container.volume_mounts}
     if propagation := next((p for p in ("rshared", "rslave") if p in wanted), ""):
         linux["rootfsPropagation"] = propagation
@@ -209,7 +222,13 @@ def namespaces(pod: Pod, sandbox: SandboxSeen, target: int = 0) -> list[dict[str
     return found
 
 
-def device_rules(*, privileged: bool) -> list[dict[str, Any]]:
+def _block_device(device: Device, user: ResolvedUser) -> dict[str, Any]:
+    """The first process's own (containerd: device_ownership_from_security_context): it could do nothing with root's."""
+    numbers = {"path": device.path, "type": "b", "major": device.major, "minor": device.minor}
+    return {**numbers, "fileMode": 0o660, "uid": user.uid, "gid": user.gid}
+
+
+def device_rules(*, privileged: bool, block: Sequence[Device] = ()) -> list[dict[str, Any]]:
     if privileged:
         return [{"allow": True, "access": "rwm"}]
     rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
@@ -218,6 +237,10 @@ def device_rules(*, privileged: bool) -> list[dict[str, Any]]:
         rule.update({"major": major} if major is not None else {})
         rule.update({"minor": minor} if minor is not None else {})
         rules.append(rule)
+    for device in block:
+        access = "mr" if device.read_only else "mrw"  # as kubelet asks for them
+        numbers = {"major": device.major, "minor": device.minor}
+        rules.append({"allow": True, "type": "b", **numbers, "access": access})
     return rules
 
 
@@ -230,8 +253,9 @@ def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfi
     fixed = fixed_volumes(pod)
     made += [_volume(mount, prepared, fixed=mount.name in fixed) for mount in container.volume_mounts]
     if prepared.id_base:  # what comes from the host keeps the owners that it has there
+        mapped = {_clean(path) for path, source in prepared.volumes.items() if source.mapped}
         for mount in made:
-            mount["options"] += ["idmap"] * (mount["type"] == "bind")
+            mount["options"] += ["idmap"] * (mount["type"] == "bind" and mount["destination"] not in mapped)
     return sorted(made, key=lambda mount: len([part for part in mount["destination"].split("/") if part]))
 
 

@@ -136,10 +136,19 @@ def _image(plan: VolumePlan) -> None:
         return
     nothing = f"{os.path.dirname(plan.path)}/.nothing"  # overlayfs wants two layers at least
     os.makedirs(nothing, mode=0o755, exist_ok=True)
-    context = syscalls.fsopen("overlay")
-    try:
+    with contextlib.ExitStack() as stack:
+        layers = plan.layers
+        if plan.users:
+            userns = os.open(plan.users, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, userns)
+            layers = tuple(
+                _mapped(layer, f"{plan.path}.layer{number}", userns, stack)
+                for number, layer in enumerate(plan.layers)
+            )
+        context = syscalls.fsopen("overlay")
+        stack.callback(os.close, context)
         syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "source", "overlay")
-        for layer in (*plan.layers, nothing):
+        for layer in (*layers, nothing):
             syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir+", layer)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
         attributes = (
@@ -149,13 +158,25 @@ def _image(plan: VolumePlan) -> None:
             | syscalls.MOUNT_ATTR_NOEXEC
         )
         tree = syscalls.fsmount(context, attr_flags=attributes)
-    finally:
-        os.close(context)
-    try:
+        stack.callback(os.close, tree)
         flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH
         syscalls.move_mount(tree, "", syscalls.AT_FDCWD, plan.path, flags, about=plan.path)
-    finally:
-        os.close(tree)
+
+
+def _mapped(layer: str, place: str, userns: int, stack: contextlib.ExitStack) -> str:
+    """A layer seen by a user namespace's ids, for as long as it takes to make an overlay of it: overlayfs itself cannot
+    be id-mapped, and takes what is mounted somewhere alone (before Linux 6.15)."""
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, layer, syscalls.OPEN_TREE_CLONE)
+    stack.callback(os.close, tree)
+    about = f"{layer} (id-mapped)"
+    syscalls.mount_setattr(
+        tree, "", syscalls.AT_EMPTY_PATH, syscalls.MOUNT_ATTR_IDMAP, userns_fd=userns, about=about
+    )
+    os.makedirs(place, exist_ok=True)
+    stack.callback(os.rmdir, place)
+    syscalls.move_mount(tree, "", syscalls.AT_FDCWD, place, syscalls.MOVE_MOUNT_F_EMPTY_PATH, about=about)
+    stack.callback(syscalls.umount2, place, MNT_DETACH | UMOUNT_NOFOLLOW)
+    return place
 
 
 def _is_mounted(path: str) -> bool:

@@ -264,8 +264,8 @@ def made_volume(claim: Doc, path: str, policy: str) -> Json:
         "persistentVolumeReclaimPolicy": policy,
         "storageClassName": claim["spec"].get("storageClassName") or "",
         "volumeMode": _mode(claim),
-        "hostPath": {"path": path, "type": ""},
     }
+    spec |= {"local": {"path": path}} if _mode(claim) == "Block" else {"hostPath": {"path": path, "type": ""}}
     metadata = {"name": own_volume(claim), "annotations": {PROVISIONED_BY: PROVISIONER}}
     doc = {"apiVersion": "v1", "kind": KIND, "metadata": metadata, "spec": spec}
     return claimed_volume(doc, claim)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,6 +30,7 @@ from kubelite.node import (
 )
 from kubelite.node.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.config import NodeConfig
+from kubelite.node.container_volumes import block_devices, container_volumes
 from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
 from kubelite.node.ephemeral import target_of
 from kubelite.node.faults import ConfigError, CreateError, MountError
@@ -406,7 +406,15 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
         container_id=new_id(),
         user=users.resolve_user(pod, container, image.config.get("User") or "", image.layers),
         env=variables,
-        volumes=_volumes(one, sources, variables),
+        volumes=container_volumes(
+            pod,
+            container,
+            sandbox=one.sandbox,
+            sources=sources,
+            variables=variables,
+            mounted=one.node.noted.mounted,
+        ),
+        block_devices=block_devices(pod, container, sources),
         hosts=f"{directory}/etc-hosts",
         hostname="" if pod.spec.host_network else f"{directory}/hostname",
         resolv_conf=f"{directory}/resolv.conf",
@@ -434,40 +442,6 @@ def _env_file(pod: Pod, config: NodeConfig, volume: str, path: str) -> str | Non
 def pod_ips(pod: Pod, sandbox: SandboxSeen, config: NodeConfig) -> list[str]:
     ip = config.host_ip if pod.spec.host_network else sandbox.ip
     return [ip] if ip else []
-
-
-def _volumes(
-    one: _Starting, sources: env.Sources, variables: dict[str, str]
-) -> dict[str, container_spec.Source]:
-    """Mount path → what of the host is mounted there, with the volumes made."""
-    wanted = [mount.name for mount in one.container.volume_mounts]
-    plans = {plan.name: plan for plan in volumes.plan_volumes(one.pod, wanted, sources)}
-    for volume in one.pod.spec.volumes:
-        if volume.name in plans:
-            _set_up(one.node, volumes.plugin(volume), plans[volume.name])
-    found: dict[str, container_spec.Source] = {}
-    for mount in one.container.volume_mounts:
-        if mount.name not in plans:
-            raise ConfigError(f'volumeMount {mount.mount_path}: no volume is called "{mount.name}"')
-        sub_path = mount.sub_path or ""
-        if mount.sub_path_expr:
-            sub_path = env.expand(mount.sub_path_expr, variables)
-            if "$(" in sub_path:
-                raise ConfigError(f'subPathExpr "{mount.sub_path_expr}" names a variable that is not set')
-        path = plans[mount.name].path
-        if sub_path:
-            os.close(mounts.open_sub_path(path, sub_path))
-        found[mount.mount_path] = container_spec.Source(path, sub_path)
-    return found
-
-
-def _set_up(node: Node, plugin: str, plan: volumes.VolumePlan) -> None:
-    began, done = time.perf_counter(), False
-    try:
-        mounts.set_up(plan)
-        done = True
-    finally:
-        node.noted.mounted(plugin, time.perf_counter() - began, done)
 
 
 def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:

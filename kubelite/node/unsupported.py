@@ -50,7 +50,7 @@ def unsupported_fields(pod: Pod) -> list[Unsupported]:
         *_of_spec(pod),
         *_of_security(pod),
         *(found for index, volume in enumerate(pod.spec.volumes) for found in _of_volume(pod, index, volume)),
-        *(found for path, container in _containers(pod) for found in _of_container(path, container)),
+        *(found for path, container in _containers(pod) for found in _of_container(pod, path, container)),
     ]
 
 
@@ -134,9 +134,6 @@ def _of_volume(pod: Pod, index: int, volume: Volume) -> Iterator[Unsupported]:
         path = f"spec.volumes[{index}].{source}"
         if source not in WORKING_VOLUMES:
             yield Unsupported(path, "volumes of this kind are not available", True)
-    if volume.image is not None and pod.spec.host_users is False:
-        sentence = "the files of an image cannot be mapped to the users of a pod with hostUsers: false"
-        yield Unsupported(f"spec.volumes[{index}].image", sentence, True)
     if volume.projected is not None:
         for position, projection in enumerate(volume.projected.sources):
             yield from _of_projection(f"spec.volumes[{index}].projected.sources[{position}]", projection)
@@ -152,9 +149,10 @@ def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsuppor
         yield Unsupported(f"{path}.podCertificate", "there is no signer of certificates on this node", True)
 
 
-def _of_container(path: str, container: Container) -> Iterator[Unsupported]:
-    if container.volume_devices:
-        yield Unsupported(f"{path}.volumeDevices", "block devices are not available", True)
+def _of_container(pod: Pod, path: str, container: Container) -> Iterator[Unsupported]:
+    if container.volume_devices and pod.spec.host_users is False:
+        sentence = "a block device cannot be given to the users of a pod with hostUsers: false"
+        yield Unsupported(f"{path}.volumeDevices", sentence, True)
     if container.resources is not None:
         yield from _of_resources(path, container)
     if container.security_context is not None:

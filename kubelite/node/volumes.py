@@ -39,6 +39,7 @@ class Kind(StrEnum):
     FILES = "files"  # a payload, swapped in whole
     CLAIM = "claim"  # the directory of a PersistentVolumeClaim
     IMAGE = "image"  # the files of an image, read-only
+    BLOCK = "block"  # a block device, or a file that becomes one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class VolumePlan:
     done: str = ""  # where it is kept that fs_group was given; "" = beside the volume
     secret: bool = False  # its files are never on the disk
     layers: tuple[str, ...] = ()  # of an image, topmost first
+    users: str = ""  # the user namespace (path) by whose ids an image's files are seen; "" = the host's
 
 
 #: A volume's field → kubelet's plugin for it (K pkg/volume). Claims are directories of the node's own disk.
@@ -152,7 +154,12 @@ def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
         done=config.pod_dir(pod.metadata.uid or ""),
     )
     held = found["spec"].get("volumeName") or ""
-    return plan if held == own_volume(found) else _by_hand(plan, held, sources)
+    if held != own_volume(found):
+        return _by_hand(plan, held, sources)
+    if found["spec"].get("volumeMode") != "Block":
+        return plan
+    size = Quantity((found["status"].get("capacity") or {}).get("storage", "0")).value()
+    return VolumePlan(volume.name, Kind.BLOCK, f"{config.claim_dir(namespace, name)}/block", size=size)
 
 
 def _by_hand(plan: VolumePlan, held: str, sources: env.Sources) -> VolumePlan:
@@ -162,6 +169,8 @@ def _by_hand(plan: VolumePlan, held: str, sources: env.Sources) -> VolumePlan:
         why = f'persistentvolume "{held}" not found'
         raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : {why}')
     spec = found["spec"]
+    if spec.get("volumeMode") == "Block" and (local := spec.get("local")) is not None:
+        return VolumePlan(plan.name, Kind.BLOCK, local["path"])
     if (host := spec.get("hostPath")) is not None:
         return VolumePlan(plan.name, Kind.HOST, host["path"], host.get("type") or "")
     if (local := spec.get("local")) is not None:

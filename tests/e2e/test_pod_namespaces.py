@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.manifests import container, pod
-from tests.e2e.node import Node
+from tests.e2e.node import IMAGE, Node
 from tests.kernel.conftest import cannot_map_ids
 
 ID_RANGE = 65536
@@ -131,3 +131,16 @@ def test_users_of_its_own_in_the_hosts_network_are_refused(node: Node) -> None:
     node.apply("net.yaml", pod("net", container(), hostUsers=False, hostNetwork=True))
     node.wait_status("net", "CreateContainerConfigError")
     assert "spec.hostUsers" in node.cli("describe", "pod", "net").out
+
+
+def test_an_image_is_seen_by_the_users_of_the_pod(node: Node) -> None:
+    volumes: list[dict[str, Any]] = [{"name": "tools", "image": {"reference": IMAGE, "pullPolicy": "Never"}}]
+    main = container(volumeMounts=[{"name": "tools", "mountPath": "/tools"}])
+    node.apply("i.yaml", pod("i", main, volumes=volumes, hostUsers=False))
+    node.wait_status("i", "Running")
+    assert run(node, "i", "stat -c '%u %g' /tools/bin/busybox; id -u").split("\n")[:2] == ["0 0", "0"]
+    assert "ead-only" in run(node, "i", "touch /tools/x 2>&1; true")
+    place = node.root / f"pods/{node.pod('i')['metadata']['uid']}/volumes/kubernetes.io~image"
+    assert sorted(entry.name for entry in place.iterdir()) == [".nothing", "tools"], "its layers are let go"
+    base = id_base(node.pid("i"))
+    assert (place / "tools/bin/busybox").stat().st_uid == base

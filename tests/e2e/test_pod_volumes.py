@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from runtime import loopdev
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, Node
 from tests.e2e.test_fields import manifest, run
@@ -110,6 +111,7 @@ def persistent_volume(name: str, path: Path, **spec: Any) -> str:
         "hostPath": {"path": str(path)},
         **spec,
     }
+    wanted = {key: value for key, value in wanted.items() if value is not None}
     return yaml.safe_dump(
         {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": wanted}
     )
@@ -231,3 +233,46 @@ def test_ephemeral_volumes_begin_and_end_with_their_pod(node: Node) -> None:
 
 def sandbox_pid(node: Node, name: str) -> int:
     return int(json.loads(node.cli("inspect", f"default/{name}").out)["sandbox"]["pid"])
+
+
+def test_a_block_claim_is_a_device_in_the_container(node: Node, tmp_path: Path) -> None:
+    """One over a file of the claim's own, one that the PersistentVolume names; both are let go when nobody has them."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    here = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]
+    by_hand: dict[str, Any] = {
+        "volumeMode": "Block",
+        "accessModes": ["ReadWriteOnce"],
+        "hostPath": None,
+        "local": {"path": str(tmp_path / "disk")},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": here}},
+    }
+    node.apply("pv.yaml", persistent_volume("disk", tmp_path / "disk", **by_hand))
+    for name, kind in (("own", {}), ("hand", {"storageClassName": "manual"})):
+        wants = yaml.safe_load(claim(name))
+        wants["spec"] |= {"volumeMode": "Block", **kind}
+        node.apply(f"{name}.yaml", yaml.safe_dump(wants))
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in ("own", "hand")]
+    devices = [{"name": name, "devicePath": f"/dev/{name}"} for name in ("own", "hand")]
+    main = container(volumeDevices=devices, securityContext={"runAsUser": 1000, "runAsGroup": 1000})
+    wrong = container("wrong", volumeMounts=[{"name": "own", "mountPath": "/own"}])
+    node.apply("p.yaml", pod("p", main, volumes=volumes))
+    node.apply("w.yaml", pod("w", wrong, volumes=volumes[:1]))
+    node.wait_status("p", "Running")
+    said = "volume own has volumeMode Block, but is specified in volumeMounts"
+    node.wait(lambda: said in [e["message"] for e in node.events("FailedMount")], "the refusal")
+    script = "for d in own hand; do echo text of $d > /dev/$d; head -c 11 /dev/$d; stat -c ' %F %u' /dev/$d; done; sync"
+    assert run(node, "p", script).split("\n")[:2] == [
+        "text of own block special file 1000",
+        "text of han block special file 1000",
+    ]
+    assert (tmp_path / "disk").read_bytes().startswith(b"text of hand\n")
+    own = node.root / "claims/default/own/block"
+    assert own.read_bytes().startswith(b"text of own\n") and own.stat().st_size == 1 << 20
+    assert run(node, "p", "cat /dev/loop-control 2>&1; true").strip().endswith("No such file or directory")
+    files = {str(own), str(tmp_path / "disk")}
+    assert files <= {path for _, path in loopdev.ours()}
+    for name in ("p", "w"):
+        (node.manifests / f"{name}.yaml").unlink()
+        node.wait_gone(name)
+    node.wait(lambda: not files & {path for _, path in loopdev.ours()}, "the devices to be let go")
+    assert own.read_bytes().startswith(b"text of own\n")

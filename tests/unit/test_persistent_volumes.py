@@ -14,6 +14,7 @@ from kubelite.claims import Claims
 from kubelite.manifest_plan import created, merged
 from kubelite.node import env, volumes
 from kubelite.node.config import NodeConfig
+from kubelite.node.container_spec import Device, device_rules
 from kubelite.node.faults import ConfigError, MountError
 from kubelite.node.node_facts import NodeState
 from kubelite.node.persistent_volumes import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
@@ -524,6 +525,29 @@ def test_a_volume_that_is_made_has_an_object_too(tmp_path: Path) -> None:
         assert disk.plan(pod()).kind is Kind.CLAIM
 
     run(tmp_path, story)
+
+
+def test_a_block_claim_is_a_device(tmp_path: Path) -> None:
+    async def story(disk: Disk) -> None:
+        device = volume("d", volumeMode="Block", local={"path": "/dev/sdz"}, nodeAffinity=None)
+        del device["spec"]["hostPath"]
+        await disk.put(device, claim(storageClassName="manual", volumeMode="Block"))
+        found = disk.plan(pod())
+        assert (found.kind, found.path, found.size) == (Kind.BLOCK, "/dev/sdz", 0)
+        await disk.put(claim("own", volumeMode="Block"))
+        found = disk.plan(pod("p", "own"))
+        assert (found.kind, found.path) == (Kind.BLOCK, f"{tmp_path}/claims/default/own/block")
+        assert found.size == 2 << 30
+        record = disk.store.get("PersistentVolume", "", "pvc-u-own")
+        assert record is not None and record.doc["spec"]["local"]["path"] == found.path
+
+    run(tmp_path, story)
+
+
+def test_what_a_container_may_do_with_its_device() -> None:
+    rules = device_rules(privileged=False, block=[Device("/dev/a", 7, 1), Device("/dev/b", 7, 2, True)])
+    mine = [(r["type"], r["major"], r["minor"], r["access"]) for r in rules if r.get("major") == 7]
+    assert mine == [("b", 7, 1, "mrw"), ("b", 7, 2, "mr")]
 
 
 def test_other_sources_are_named(tmp_path: Path) -> None:

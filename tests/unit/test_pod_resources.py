@@ -111,7 +111,7 @@ def test_hashes_see_wishes_not_spellings() -> None:
     [
         (
             {"volumeDevices": [{"name": "d", "devicePath": "/d"}]},
-            {},
+            {"hostUsers": False},
             "spec.containers[0].volumeDevices",
             True,
         ),

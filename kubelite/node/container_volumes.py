@@ -1,0 +1,123 @@
+"""Effects: what one container gets of its pod's volumes, made: directories and files to mount, block devices to have.
+
+A claim with `volumeMode: Block` is a device: the PersistentVolume's own (`local.path`), or a loop device over a file,
+of the volume or of the claim. Loop devices are found again by the file behind them, so nothing is remembered; `let_go`
+takes away those of claims that no pod has.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+from kubelite.node import env, mounts, volumes
+from kubelite.node.container_spec import Device, Source
+from kubelite.node.cri import SandboxSeen
+from kubelite.node.faults import ConfigError, MountError
+from manifests.core import Container, Pod
+from runtime import loopdev
+
+
+def container_volumes(
+    pod: Pod,
+    container: Container,
+    *,
+    sandbox: SandboxSeen,
+    sources: env.Sources,
+    variables: Mapping[str, str],
+    mounted: Callable[[str, float, bool], None],
+) -> dict[str, Source]:
+    """Mount path → what of the host is mounted there, with the volumes made. `mounted` is told of each: its plugin, the
+    seconds it took, whether it was made. Raises MountError, ConfigError."""
+    plans = _plans(pod, [mount.name for mount in container.volume_mounts], sandbox, sources)
+    for volume in pod.spec.volumes:
+        if volume.name in plans:
+            _set_up(volumes.plugin(volume), plans[volume.name], mounted)
+    found: dict[str, Source] = {}
+    for mount in container.volume_mounts:
+        if mount.name not in plans:
+            raise ConfigError(f'volumeMount {mount.mount_path}: no volume is called "{mount.name}"')
+        sub_path = mount.sub_path or ""
+        if mount.sub_path_expr:
+            sub_path = _expanded(mount.sub_path_expr, variables)
+        path = plans[mount.name].path
+        if sub_path:
+            os.close(mounts.open_sub_path(path, sub_path))
+        found[mount.mount_path] = Source(path, sub_path, bool(plans[mount.name].users))
+    return found
+
+
+def _set_up(plugin: str, plan: volumes.VolumePlan, mounted: Callable[[str, float, bool], None]) -> None:
+    if plan.kind is volumes.Kind.BLOCK:
+        raise MountError(f"volume {plan.name} has volumeMode Block, but is specified in volumeMounts")
+    began, done = time.perf_counter(), False
+    try:
+        mounts.set_up(plan)
+        done = True
+    finally:
+        mounted(plugin, time.perf_counter() - began, done)
+
+
+def _expanded(text: str, variables: Mapping[str, str]) -> str:
+    found = env.expand(text, variables)
+    if "$(" in found:
+        raise ConfigError(f'subPathExpr "{text}" names a variable that is not set')
+    return found
+
+
+def _plans(
+    pod: Pod, names: Collection[str], sandbox: SandboxSeen, sources: env.Sources
+) -> dict[str, volumes.VolumePlan]:
+    plans = {plan.name: plan for plan in volumes.plan_volumes(pod, names, sources)}
+    if pod.spec.host_users is False:  # an image's files are its users' before they are mounted
+        of_pod = f"/proc/{sandbox.pause}/ns/user"
+        images = {n: replace(p, users=of_pod) for n, p in plans.items() if p.kind is volumes.Kind.IMAGE}
+        plans |= images
+    return plans
+
+
+def block_devices(pod: Pod, container: Container, sources: env.Sources) -> tuple[Device, ...]:
+    """The devices that it has of its claims. Raises MountError, in kubelet's words where it has any."""
+    wanted = {device.name: device.device_path for device in container.volume_devices}
+    found = []
+    for plan in volumes.plan_volumes(pod, wanted, sources):
+        if plan.kind is not volumes.Kind.BLOCK:
+            words = f"volume {plan.name} has volumeMode Filesystem, but is specified in volumeDevices"
+            raise MountError(words)
+        try:
+            number = _device(plan)
+        except OSError as error:
+            words = f'MapVolume.SetUpDevice failed for volume "{plan.name}" : {error}'
+            raise MountError(words) from error
+        read_only = any(
+            v.name == plan.name
+            and v.persistent_volume_claim is not None
+            and v.persistent_volume_claim.read_only
+            for v in pod.spec.volumes
+        )
+        found.append(Device(wanted[plan.name], os.major(number), os.minor(number), bool(read_only)))
+    return tuple(found)
+
+
+def _device(plan: volumes.VolumePlan) -> int:
+    """The number of the block device that the volume is, or is made: a file of the claim's size, sparse."""
+    if plan.size and not os.path.exists(plan.path):
+        os.makedirs(os.path.dirname(plan.path), exist_ok=True)
+        descriptor = os.open(plan.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(descriptor)
+    if plan.size and os.path.getsize(plan.path) < plan.size:
+        os.truncate(plan.path, plan.size)
+    status = os.stat(plan.path)
+    if stat.S_ISBLK(status.st_mode):
+        return status.st_rdev
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(15, f"{plan.path} is neither a block device nor a file")
+    return os.stat(loopdev.attach(plan.path)).st_rdev
+
+
+def let_go(in_use: Collection[str]) -> list[str]:
+    """Detach the loop devices that were made here over other files than these; the files that they were over."""
+    return [path for device, path in loopdev.ours() if path not in in_use and loopdev.detach(device)]

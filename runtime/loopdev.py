@@ -1,0 +1,125 @@
+"""Loop devices: a file as a block device (loop(4)). Ours carry a mark, so that nobody else's is ever taken away. Every
+function raises OSError; where the node has no loop devices, that of /dev/loop-control.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+MARK: Final = b"kubelite"  # in lo_file_name, which is free text
+CONTROL: Final = "/dev/loop-control"
+MAJOR: Final = 7
+_SET_FD, _CLR_FD, _SET_STATUS64, _GET_STATUS64, _GET_FREE = 0x4C00, 0x4C01, 0x4C04, 0x4C05, 0x4C82
+#: struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt type, key size, flags; file name,
+#: crypt name, key; two words.
+_INFO: Final = struct.Struct("=QQQQQIIII64s64s32sQQ")
+_TRIES = 16  # somebody else may take the free one that we were told of
+
+
+class _Info(NamedTuple):
+    device: int  # of the file system that the file is on
+    inode: int
+    name: bytes
+
+
+def attach(path: str) -> str:
+    """The path of a loop device over this file; the one that is there already, if it is ours."""
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        status = os.fstat(file)
+        for device in _every():
+            found = _info(device)
+            if found is not None and found == (status.st_dev, status.st_ino, MARK):
+                return device
+        for _ in range(_TRIES):
+            if _set(device := _free(), file):
+                return device
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), CONTROL)
+    finally:
+        os.close(file)
+
+
+def detach(device: str) -> bool:
+    """Whether it is free now, or will be when the last who has it open is gone."""
+    with contextlib.suppress(OSError):
+        with _opened(device) as descriptor:
+            fcntl.ioctl(descriptor, _CLR_FD, 0)
+        return True
+    return False
+
+
+def ours() -> Iterator[tuple[str, str]]:
+    """(device, the file behind it) of those that were made here."""
+    for device in _every():
+        found = _info(device)
+        if found is not None and found.name == MARK:
+            yield device, _backing(device)
+
+
+def _every() -> list[str]:
+    """Those that have a file."""
+    try:
+        names = sorted(os.listdir("/sys/block"))
+    except FileNotFoundError:
+        return []
+    return [f"/dev/{n}" for n in names if n.startswith("loop") and os.path.exists(f"/sys/block/{n}/loop")]
+
+
+def _backing(device: str) -> str:
+    try:
+        with open(f"/sys/block/{os.path.basename(device)}/loop/backing_file", encoding="utf-8") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return ""
+
+
+def _free() -> str:
+    with _opened(CONTROL) as control:
+        number = fcntl.ioctl(control, _GET_FREE, 0)
+    device = f"/dev/loop{number}"
+    if not os.path.exists(device):  # nobody makes nodes here
+        os.mknod(device, 0o060600, os.makedev(MAJOR, number))
+    return device
+
+
+def _set(device: str, file: int) -> bool:
+    """False: it was taken meanwhile."""
+    with _opened(device) as descriptor:
+        try:
+            fcntl.ioctl(descriptor, _SET_FD, file)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False
+            raise
+        try:
+            info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, MARK, b"", b"", 0, 0)
+            fcntl.ioctl(descriptor, _SET_STATUS64, info)
+        except OSError:
+            fcntl.ioctl(descriptor, _CLR_FD, 0)
+            raise
+    return True
+
+
+def _info(device: str) -> _Info | None:
+    try:
+        with _opened(device, os.O_RDONLY) as descriptor:
+            data = fcntl.ioctl(descriptor, _GET_STATUS64, bytes(_INFO.size))
+    except OSError:  # it has no file, or is not ours to open
+        return None
+    fields = _INFO.unpack(data)
+    return _Info(fields[0], fields[1], fields[9].rstrip(b"\0"))
+
+
+@contextlib.contextmanager
+def _opened(path: str, flags: int = os.O_RDWR) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

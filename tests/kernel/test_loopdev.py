@@ -1,0 +1,59 @@
+"""Loop devices over files, on a kernel that has them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import loopdev
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: loop devices"),
+    pytest.mark.skipif(not os.path.exists(loopdev.CONTROL), reason="the kernel has no loop devices"),
+]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(1 << 20))
+    yield path
+    for device, file in loopdev.ours():
+        if file == str(path):
+            loopdev.detach(device)
+
+
+def test_a_file_is_a_device_once(disk: Path) -> None:
+    device = loopdev.attach(str(disk))
+    assert loopdev.attach(str(disk)) == device, "the one that is there is taken"
+    assert (device, str(disk)) in list(loopdev.ours())
+    with open(device, "r+b") as file:
+        assert file.seek(0, os.SEEK_END) == 1 << 20
+        file.seek(0)
+        file.write(b"written to the device")
+        file.flush()
+        os.fsync(file.fileno())
+    assert disk.read_bytes().startswith(b"written to the device")
+    assert loopdev.detach(device)
+    assert (device, str(disk)) not in list(loopdev.ours())
+
+
+def test_somebody_elses_is_left_alone(disk: Path) -> None:
+    made = subprocess.run(["losetup", "--show", "-f", str(disk)], capture_output=True, text=True, check=True)
+    theirs = made.stdout.strip()
+    try:
+        assert theirs not in [device for device, _ in loopdev.ours()]
+        mine = loopdev.attach(str(disk))
+        assert mine != theirs
+        assert loopdev.detach(mine)
+    finally:
+        subprocess.run(["losetup", "-d", theirs], check=True)
+
+
+def test_without_a_file_it_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        loopdev.attach(str(tmp_path / "none"))
