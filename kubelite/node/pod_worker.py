@@ -418,18 +418,15 @@ class PodWorker:
 
     def _say_waiting(self, before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
         """Events for what the pod or its containers have begun to wait for, once for each wait."""
-        place = facts.placement
-        if (
-            place.reason
-            and not place.rejected
-            and place.message not in {c.message for c in before.conditions}
-        ):
+        place, said = facts.placement, {c.message for c in before.conditions}
+        if place.reason and not place.rejected and place.message not in said:
             events.pod(WARNING, "FailedScheduling", place.message)
-        if facts.resize is not None and facts.resize.message not in {c.message for c in before.conditions}:
-            events.pod(WARNING, f"Resize{facts.resize.reason}", facts.resize.message)
+        if facts.resize is not None and facts.resize.message not in said:
+            reason, why = facts.resize
+            events.resize(WARNING, f"Resize{reason}", reason, error=why)
         error = facts.resize_error if actions.update or actions.update_sandbox else ""
-        if error and error not in {c.message for c in before.conditions}:
-            events.pod(WARNING, "ResizeError", f"Pod resize error: {error}")
+        if error and error not in said:
+            events.resize(WARNING, "ResizeError", "error", error=error)
         recorded = {status.name: status for status in statuses(before)}
         for name, waiting in actions.waiting.items():
             if name in actions.finished or _waited(recorded.get(name)) == (waiting.reason, waiting.message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Protocol
 
 from kubelite.node.ephemeral import ephemeral_containers
@@ -34,6 +35,24 @@ class PodEvents:
 
     def pod(self, type_: str, reason: str, message: str) -> None:
         self._recorder.event(self._reference, type_, reason, message)
+
+    def resize(self, type_: str, reason: str, what: str, *, error: str = "") -> None:
+        """With the resources that the manifest asks for, as kubelet words it (K events/resize_msg: podResizeMessage):
+        `Pod resize <what>: {…}`."""
+        spec, said = self._pod.spec, {}
+        for key, found in (("initContainers", spec.init_containers), ("containers", spec.containers)):
+            if found:
+                said[key] = [
+                    {"name": c.name, "resources": c.resources.to_json() if c.resources is not None else {}}
+                    for c in found
+                ]
+        summary = {
+            **said,
+            "generation": self._pod.metadata.generation or 0,
+            **({"error": error} if error else {}),
+        }
+        text = json.dumps(summary, separators=(",", ":"), ensure_ascii=False)
+        self.pod(type_, reason, f"Pod resize {what}: {text}")
 
     def container(self, name: str, type_: str, reason: str, message: str) -> None:
         init = any(c.name == name for c in self._pod.spec.init_containers)

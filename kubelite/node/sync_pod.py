@@ -148,33 +148,21 @@ async def _resize_sandbox(node: Node, pod: Pod, results: Results) -> None:
 async def _resize(node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents) -> None:
     """New limits for containers that run. One that does not take (memory that is in use) is tried again;
     the others, and the pod, go on (K kuberuntime_manager.go doPodResizeAction)."""
-    uid, done = pod.metadata.uid or "", []
+    uid, done = pod.metadata.uid or "", False
     if actions.update and not any(c.type == RESIZING for c in pod.status.conditions):  # not when tried again
-        names = [update.name for update in actions.update]
-        events.pod(NORMAL, "ResizeStarted", f"Pod resize started: {_resized(pod, names)}")
+        events.resize(NORMAL, "ResizeStarted", "started")
     for update in actions.update:
         try:
             await node.cri.update_container(
                 uid, update.id, resources=dict(update.resources), resources_hash=update.resources_hash
             )
-            done.append(update.name)
+            done = True
         except NotFoundError:
             raise
         except RuntimeFault as error:
             results.resize_error = results.resize_error or f"container {update.name}: {error}"
     if done:
-        events.pod(NORMAL, "ResizeCompleted", f"Pod resize completed: {_resized(pod, done)}")
-
-
-def _resized(pod: Pod, names: list[str]) -> str:
-    """What kubelet's events say of a resize: the containers with what they have now."""
-    found = [c for name in names if (c := find_container(pod, name)) is not None]
-    containers = [
-        {"name": c.name, "resources": c.resources.to_json() if c.resources is not None else {}} for c in found
-    ]
-    return json.dumps(
-        {"containers": containers, "generation": pod.metadata.generation}, separators=(",", ":")
-    )
+        events.resize(NORMAL, "ResizeCompleted", "completed")
 
 
 # -- the sandbox ------------------------------------------------------------------------------------------------

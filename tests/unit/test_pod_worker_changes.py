@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -316,7 +317,10 @@ def test_a_resize_waits_for_room(run: Run) -> None:
 
         message = "Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000"
         assert (pending()["reason"], pending()["message"]) == ("Deferred", message)
-        assert node.events.messages("ResizeDeferred") == [message]
+        has = '"resources":{"requests":{"cpu":"3"}}'
+        assert node.events.messages("ResizeDeferred") == [
+            f'Pod resize Deferred: {{"containers":[{{"name":"app",{has}}}],"generation":1,"error":"{message}"}}'
+        ]
         assert node.state()["allocatedResources"] == node.state()["resources"]["requests"] == {"cpu": "1"}
         assert shares() == 0
 
@@ -359,7 +363,11 @@ def test_processors_of_ones_own_are_given_once(run: Run) -> None:
         assert await ask("1", "1Gi") == {"reason": None, "limits": limits}
         assert await ask("2", "1Gi") == {"reason": "Infeasible", "limits": limits}
         words = 'Resize is infeasible for Guaranteed Pods alongside CPU Manager policy "static"'
-        assert node.events.messages("ResizeInfeasible") == [words]
+        (said,) = node.events.messages("ResizeInfeasible")
+        assert said.startswith(
+            'Pod resize Infeasible: {"containers":[{"name":"app","resources":{"limits":{"cpu":"2"'
+        )
+        assert json.loads(said.partition(": ")[2])["error"] == words
         more = {"cpu": "1", "memory": "2Gi"}
         assert await ask("1", "2Gi") == {"reason": None, "limits": more}
         assert node.fake.alive(UID)[0].attempt == 0
