@@ -157,7 +157,7 @@ class Claims:
             if (record.namespace, record.name) in used or (owner_of(record.doc) and self._lives(record)):
                 own = f"{self._config.claim_dir(record.namespace, record.name)}/block"
                 files.add(os.path.realpath(local.get("path") or own))
-        for path in await asyncio.to_thread(let_go, files):
+        for path in await asyncio.to_thread(let_go, self._config.root, files):
             log.info("the loop device over %s is detached", path)
         self._blocks = bool(blocks)
 

@@ -1,5 +1,5 @@
-"""Loop devices: a file as a block device (loop(4)). Ours carry a mark, so that nobody else's is ever taken away. Every
-function raises OSError; where the node has no loop devices, that of /dev/loop-control.
+"""Loop devices: a file as a block device (loop(4)). Each has a mark, by which its maker knows its own: nobody else's is
+ever taken away. Every function raises OSError; where the node has no loop devices, that of /dev/loop-control.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-MARK: Final = b"kubelite"  # in lo_file_name, which is free text
+MARK_SIZE: Final = 63  # bytes: lo_file_name, which is free text
 CONTROL: Final = "/dev/loop-control"
 MAJOR: Final = 7
 _SET_FD, _CLR_FD, _SET_STATUS64, _GET_STATUS64, _GET_FREE = 0x4C00, 0x4C01, 0x4C04, 0x4C05, 0x4C82
@@ -28,17 +28,17 @@ class _Info(NamedTuple):
     name: bytes
 
 
-def attach(path: str) -> str:
-    """The path of a loop device over this file; the one that is there already, if it is ours."""
+def attach(path: str, mark: bytes) -> str:
+    """The path of a loop device over this file; the one that is there already, if it has this mark."""
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         status = os.fstat(file)
         for device in _every():
             found = _info(device)
-            if found is not None and found == (status.st_dev, status.st_ino, MARK):
+            if found is not None and found == (status.st_dev, status.st_ino, mark):
                 return device
         for _ in range(_TRIES):
-            if _set(device := _free(), file):
+            if _set(device := _free(), file, mark):
                 return device
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), CONTROL)
     finally:
@@ -54,11 +54,11 @@ def detach(device: str) -> bool:
     return False
 
 
-def ours() -> Iterator[tuple[str, str]]:
-    """(device, the file behind it) of those that were made here."""
+def marked(mark: bytes) -> Iterator[tuple[str, str]]:
+    """(device, the file behind it) of those with this mark."""
     for device in _every():
         found = _info(device)
-        if found is not None and found.name == MARK:
+        if found is not None and found.name == mark:
             yield device, _backing(device)
 
 
@@ -88,7 +88,7 @@ def _free() -> str:
     return device
 
 
-def _set(device: str, file: int) -> bool:
+def _set(device: str, file: int, mark: bytes) -> bool:
     """False: it was taken meanwhile."""
     with _opened(device) as descriptor:
         try:
@@ -98,7 +98,7 @@ def _set(device: str, file: int) -> bool:
                 return False
             raise
         try:
-            info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, MARK, b"", b"", 0, 0)
+            info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, mark[:MARK_SIZE], b"", b"", 0, 0)
             fcntl.ioctl(descriptor, _SET_STATUS64, info)
         except OSError:
             fcntl.ioctl(descriptor, _CLR_FD, 0)

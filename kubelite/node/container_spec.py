@@ -317,6 +317,7 @@ def fixed_volumes(pod: Pod) -> frozenset[str]:
         or v.downward_api
         or v.projected
         or v.image
+        or (v.nfs is not None and v.nfs.read_only)
         or (v.persistent_volume_claim is not None and v.persistent_volume_claim.read_only)
     )
 

@@ -14,9 +14,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from kubelite.node import env, mounts, volumes
+from kubelite.node.config import NodeConfig
 from kubelite.node.container_spec import Device, Source
 from kubelite.node.cri import SandboxSeen
 from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.nfs import NfsMounts
+from kubelite.node.pod_claims import claim_name
 from manifests.core import Container, Pod
 from runtime import loopdev
 
@@ -48,6 +51,16 @@ def container_volumes(
             os.close(mounts.open_sub_path(path, sub_path))
         found[mount.mount_path] = Source(path, sub_path, bool(plans[mount.name].users))
     return found
+
+
+async def mount_shares(pod: Pod, container: Container, sources: env.Sources, shares: NfsMounts) -> None:
+    """What has to be asked of servers, which may take its time, is mounted before the rest. Raises MountError."""
+    names = {mount.name for mount in container.volume_mounts}
+    for volume in pod.spec.volumes:
+        if volume.name in names and (volume.nfs is not None or claim_name(pod, volume)):
+            plan = volumes.plan_volume(pod, volume, sources)
+            if plan.share is not None:
+                await shares.mount(plan.name, plan.path, plan.share)
 
 
 def _set_up(plugin: str, plan: volumes.VolumePlan, mounted: Callable[[str, float, bool], None]) -> None:
@@ -88,7 +101,7 @@ def block_devices(pod: Pod, container: Container, sources: env.Sources) -> tuple
             words = f"volume {plan.name} has volumeMode Filesystem, but is specified in volumeDevices"
             raise MountError(words)
         try:
-            number = _device(plan)
+            number = _device(plan, sources.config)
         except OSError as error:
             words = f'MapVolume.SetUpDevice failed for volume "{plan.name}" : {error}'
             raise MountError(words) from error
@@ -102,7 +115,12 @@ def block_devices(pod: Pod, container: Container, sources: env.Sources) -> tuple
     return tuple(found)
 
 
-def _device(plan: volumes.VolumePlan) -> int:
+def mark_of(root: str) -> bytes:
+    """By which the node with this root directory knows its loop devices."""
+    return f"kubelite:{root}".encode()[-loopdev.MARK_SIZE :]
+
+
+def _device(plan: volumes.VolumePlan, config: NodeConfig) -> int:
     """The number of the block device that the volume is, or is made: a file of the claim's size, sparse."""
     if plan.size and not os.path.exists(plan.path):
         os.makedirs(os.path.dirname(plan.path), exist_ok=True)
@@ -115,9 +133,10 @@ def _device(plan: volumes.VolumePlan) -> int:
         return status.st_rdev
     if not stat.S_ISREG(status.st_mode):
         raise OSError(15, f"{plan.path} is neither a block device nor a file")
-    return os.stat(loopdev.attach(plan.path)).st_rdev
+    return os.stat(loopdev.attach(plan.path, mark_of(config.root))).st_rdev
 
 
-def let_go(in_use: Collection[str]) -> list[str]:
-    """Detach the loop devices that were made here over other files than these; the files that they were over."""
-    return [path for device, path in loopdev.ours() if path not in in_use and loopdev.detach(device)]
+def let_go(root: str, in_use: Collection[str]) -> list[str]:
+    """Detach a node's loop devices over other files than these; the files that they were over."""
+    found = list(loopdev.marked(mark_of(root)))
+    return [path for device, path in found if path not in in_use and loopdev.detach(device)]

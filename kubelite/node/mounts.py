@@ -15,6 +15,7 @@ import shutil
 import stat
 
 from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.nfs import is_mounted
 from kubelite.node.volumes import Kind, VolumePlan
 from runtime import syscalls
 from runtime.errors import SyscallError
@@ -38,6 +39,9 @@ def set_up(plan: VolumePlan) -> None:
             _claim(plan)
         elif plan.kind is Kind.IMAGE:
             _image(plan)
+        elif plan.kind is Kind.NFS:
+            if not is_mounted(plan.path):  # taken down meanwhile: the next try mounts it
+                raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : it is not mounted')
         else:
             _empty_dir(plan)
     except OSError as error:

@@ -30,12 +30,13 @@ from kubelite.node import (
 )
 from kubelite.node.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.config import NodeConfig
-from kubelite.node.container_volumes import block_devices, container_volumes
+from kubelite.node.container_volumes import block_devices, container_volumes, mount_shares
 from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
 from kubelite.node.ephemeral import target_of
 from kubelite.node.faults import ConfigError, CreateError, MountError
 from kubelite.node.hooks import HookRun, Hooks, handler_of
 from kubelite.node.netfiles_disk import dns_trouble, write_net_files
+from kubelite.node.nfs import NfsMounts
 from kubelite.node.noted import Noted
 from kubelite.node.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.pod_status import RESIZING
@@ -74,6 +75,7 @@ class Node:
     find: env.Find
     clock: Callable[[], float]
     noted: Noted
+    shares: NfsMounts = field(default_factory=NfsMounts)
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
 
@@ -308,6 +310,8 @@ async def _start(one: _Starting, results: Results) -> None:
     try:
         if one.start.discard:
             await one.node.cri.remove_container(one.uid, one.start.discard)
+        sources = env.Sources(one.node.find, one.node.config, ())
+        await mount_shares(one.pod, one.container, sources, one.node.shares)
         request = _request(one)
         _announce(one)
         failed = "RunContainerError"

@@ -34,6 +34,7 @@ WORKING_VOLUMES = frozenset(
         "image",
         "persistentVolumeClaim",
         "ephemeral",
+        "nfs",
     }
 )
 NO_TOKEN = "no token is mounted: this node has no API server that would take one"

@@ -13,6 +13,7 @@ from enum import StrEnum
 from kubelite.node import env, resources
 from kubelite.node.config import NodeConfig
 from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.nfs import Share
 from kubelite.node.pod_claims import claim_name, not_owner, own_volume, owner_of
 from manifests.core import (
     ConfigMapProjection,
@@ -39,6 +40,7 @@ class Kind(StrEnum):
     FILES = "files"  # a payload, swapped in whole
     CLAIM = "claim"  # the directory of a PersistentVolumeClaim
     IMAGE = "image"  # the files of an image, read-only
+    NFS = "nfs"  # a share, mounted before (nfs.py)
     BLOCK = "block"  # a block device, or a file that becomes one
 
 
@@ -63,6 +65,7 @@ class VolumePlan:
     done: str = ""  # where it is kept that fs_group was given; "" = beside the volume
     secret: bool = False  # its files are never on the disk
     layers: tuple[str, ...] = ()  # of an image, topmost first
+    share: Share | None = None  # of a server
     users: str = ""  # the user namespace (path) by whose ids an image's files are seen; "" = the host's
 
 
@@ -75,6 +78,7 @@ PLUGINS = {
     "downwardAPI": "downward-api",
     "projected": "projected",
     "image": "image",
+    "nfs": "nfs",
     "persistentVolumeClaim": "local-volume",
     "ephemeral": "local-volume",
 }
@@ -119,6 +123,9 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
             return VolumePlan(name, Kind.FILES, path, files=files, fs_group=group, secret=has_secrets(volume))
     if claim_name(pod, volume):
         return _claim(pod, volume, sources)
+    if (nfs := volume.nfs) is not None:
+        share = Share(nfs.server, nfs.path, ("ro",) if nfs.read_only else ())
+        return VolumePlan(name, Kind.NFS, config.volume_dir(uid, "kubernetes.io~nfs", name), share=share)
     if volume.image is not None:
         reference = volume.image.reference or ""
         found = sources.image(reference) if sources.image is not None else None
@@ -155,14 +162,14 @@ def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
     )
     held = found["spec"].get("volumeName") or ""
     if held != own_volume(found):
-        return _by_hand(plan, held, sources)
+        return _by_hand(plan, held, sources, pod.metadata.uid or "")
     if found["spec"].get("volumeMode") != "Block":
         return plan
     size = Quantity((found["status"].get("capacity") or {}).get("storage", "0")).value()
     return VolumePlan(volume.name, Kind.BLOCK, f"{config.claim_dir(namespace, name)}/block", size=size)
 
 
-def _by_hand(plan: VolumePlan, held: str, sources: env.Sources) -> VolumePlan:
+def _by_hand(plan: VolumePlan, held: str, sources: env.Sources, uid: str) -> VolumePlan:
     """A PersistentVolume of the manifests. As for kubelet fsGroup is not for a hostPath."""
     found = sources.find("PersistentVolume", "", held)
     if found is None:
@@ -175,6 +182,10 @@ def _by_hand(plan: VolumePlan, held: str, sources: env.Sources) -> VolumePlan:
         return VolumePlan(plan.name, Kind.HOST, host["path"], host.get("type") or "")
     if (local := spec.get("local")) is not None:
         return replace(plan, path=local["path"])
+    if (nfs := spec.get("nfs")) is not None:
+        options = (*spec.get("mountOptions", ()), *(("ro",) if nfs.get("readOnly") else ()))
+        path = sources.config.volume_dir(uid, "kubernetes.io~nfs", held)
+        return VolumePlan(plan.name, Kind.NFS, path, share=Share(nfs["server"], nfs["path"], options))
     raise ConfigError(f'persistentvolume "{held}": volumes of this kind are not available on this node')
 
 

@@ -270,9 +270,25 @@ def test_a_block_claim_is_a_device_in_the_container(node: Node, tmp_path: Path) 
     assert own.read_bytes().startswith(b"text of own\n") and own.stat().st_size == 1 << 20
     assert run(node, "p", "cat /dev/loop-control 2>&1; true").strip().endswith("No such file or directory")
     files = {str(own), str(tmp_path / "disk")}
-    assert files <= {path for _, path in loopdev.ours()}
+
+    def devices_over() -> set[str]:
+        return {path for _, path in loopdev.marked(f"kubelite:{node.root}".encode()[-loopdev.MARK_SIZE :])}
+
+    assert devices_over() == files
     for name in ("p", "w"):
         (node.manifests / f"{name}.yaml").unlink()
         node.wait_gone(name)
-    node.wait(lambda: not files & {path for _, path in loopdev.ours()}, "the devices to be let go")
+    node.wait(lambda: not devices_over(), "the devices to be let go")
     assert own.read_bytes().startswith(b"text of own\n")
+
+
+def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:
+    share = [{"name": "v", "nfs": {"server": "127.0.0.1", "path": "/none"}}]
+    node.apply("n.yaml", pod("n", container(volumeMounts=[{"name": "v", "mountPath": "/v"}]), volumes=share))
+    node.wait(
+        lambda: any(": mount 127.0.0.1:/none: " in e["message"] for e in node.events("FailedMount")),
+        "the failure",
+    )
+    assert node.status_of("n") == "ContainerCreating"
+    (node.manifests / "n.yaml").unlink()
+    node.wait_gone("n")

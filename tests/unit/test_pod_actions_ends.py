@@ -325,7 +325,7 @@ def test_pull_policy(policy: str, here: bool, pull: PullSeen | None, does: str) 
 
 def test_a_field_that_cannot_work_blocks_only_who_needs_it() -> None:
     needs = container("a", volumeMounts=[{"name": "v", "mountPath": "/v"}])
-    pod = make_pod(needs, "b", volumes=[{"name": "v", "nfs": {"server": "x", "path": "/y"}}])
+    pod = make_pod(needs, "b", volumes=[{"name": "v", "glusterfs": {"endpoints": "x", "path": "/y"}}])
     actions = decide(pod)
     assert starts(actions) == [("b", 0)]
     assert waits(actions)["a"] == "CreateContainerConfigError"

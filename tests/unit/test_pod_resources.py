@@ -116,7 +116,12 @@ def test_hashes_see_wishes_not_spellings() -> None:
             True,
         ),
         ({}, {"hostUsers": False, "hostNetwork": True}, "spec.hostUsers", True),
-        ({}, {"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}]}, "spec.volumes[0].nfs", True),
+        (
+            {},
+            {"volumes": [{"name": "v", "glusterfs": {"endpoints": "s", "path": "/"}}]},
+            "spec.volumes[0].glusterfs",
+            True,
+        ),
         ({}, {"schedulingGroup": {"podGroupName": "g"}}, "spec.schedulingGroup", False),
         ({}, {"priorityClassName": "high"}, "spec.priorityClassName", False),
         (

@@ -123,16 +123,16 @@ def test_no_field_is_silent(run: Run) -> None:
         await node.put(
             container("app", resources={"limits": {"example.com/gpu": "1"}}),
             container("stuck", volumeMounts=[{"name": "claim", "mountPath": "/data"}]),
-            volumes=[{"name": "claim", "nfs": {"server": "s", "path": "/"}}],
+            volumes=[{"name": "claim", "glusterfs": {"endpoints": "s", "path": "/"}}],
         )
         await node.settle()
         assert [m.partition(":")[0] for m in node.events.messages("Unsupported")] == [
-            "spec.volumes[0].nfs",
+            "spec.volumes[0].glusterfs",
             "spec.containers[0].resources.limits.example.com/gpu",
         ]
         waiting = node.state("stuck")["state"]["waiting"]
         assert waiting["reason"] == "CreateContainerConfigError"
-        assert "spec.volumes[0].nfs" in waiting["message"]
+        assert "spec.volumes[0].glusterfs" in waiting["message"]
         assert node.state("app")["ready"]
 
     run(story)
