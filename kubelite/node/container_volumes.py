@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from kubelite.node import env, mounts, volumes
+from kubelite.node import env, loopdev, mounts, volumes
 from kubelite.node.config import NodeConfig
 from kubelite.node.container_spec import Device, Source
 from kubelite.node.cri import SandboxSeen
@@ -21,7 +21,6 @@ from kubelite.node.faults import ConfigError, MountError
 from kubelite.node.nfs import NfsMounts
 from kubelite.node.pod_claims import claim_name
 from manifests.core import Container, Pod
-from runtime import loopdev
 
 
 def container_volumes(

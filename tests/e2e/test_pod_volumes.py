@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from runtime import loopdev
+from kubelite.node import loopdev
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, Node
 from tests.e2e.test_fields import manifest, run
@@ -284,11 +284,12 @@ def test_a_block_claim_is_a_device_in_the_container(node: Node, tmp_path: Path) 
 
 def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:
     share = [{"name": "v", "nfs": {"server": "127.0.0.1", "path": "/none"}}]
-    node.apply("n.yaml", pod("n", container(volumeMounts=[{"name": "v", "mountPath": "/v"}]), volumes=share))
+    one = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    node.apply("share.yaml", pod("share", one, volumes=share))
     node.wait(
         lambda: any(": mount 127.0.0.1:/none: " in e["message"] for e in node.events("FailedMount")),
         "the failure",
     )
-    assert node.status_of("n") == "ContainerCreating"
-    (node.manifests / "n.yaml").unlink()
-    node.wait_gone("n")
+    assert node.status_of("share") == "ContainerCreating"
+    (node.manifests / "share.yaml").unlink()
+    node.wait_gone("share")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import loopdev
+from kubelite.node import loopdev
 
 MARK = f"test {os.getpid()}".encode()
 pytestmark = [
