@@ -39,7 +39,7 @@ def plan(resources: Mapping[str, Any]) -> Plan:
     _rdma(resources.get("rdma") or {}, made)
     if unknown := sorted(set(resources.get("unified") or {}) - _UNIFIED_WITHOUT_EFFECT):
         raise CapabilityError(
-            f"linux.resources.unified ({', '.join(unknown)}) needs cgroup v2; this machine has v1"
+            f"invalid configuration: linux.resources.unified ({', '.join(unknown)}) needs cgroup v2, here is v1"
         )
     return made
 

@@ -91,20 +91,28 @@ def _remove_tree(path: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def make_cgroup(path: str, undo: ExitStack) -> Cgroup:
-    """ "" is none."""
+def make_cgroup(path: str, undo: ExitStack, *, thaws: bool = True) -> Cgroup:
+    """ "" is none. `thaws`: a frozen one without processes is somebody's leftover, that would stop the container
+    at its first step (runc refuses it, in these words); else it is an error."""
     if not path:
         from runtime.cgroups.nothing import NoCgroup
 
         return NoCgroup()
     cgroup = open_cgroup(path)
     existed = cgroup.exists()
-    if existed and cgroup.pids():
-        raise StateError(f"cgroup {path} is in use by other processes: it cannot become a container's")
+    if existed:
+        _check_unused(cgroup)
+        if not thaws and cgroup.frozen():
+            raise StateError(f"container's cgroup unexpectedly frozen: {path}")
     if not existed:
         undo.callback(cgroup.remove)
     cgroup.create()
     return cgroup
+
+
+def _check_unused(cgroup: Cgroup) -> None:
+    if found := len(cgroup.pids()):
+        raise StateError(f"container's cgroup is not empty: {found} process(es) found in {cgroup.path}")
 
 
 def make_scope(
@@ -113,8 +121,8 @@ def make_scope(
     """A cgroup that systemd makes: `scope` asks it to, for a process, and gives what takes it back. A scope lives from
     its first process to its last: one that does nothing holds it until the container's init is in it."""
     cgroup = open_cgroup(path)
-    if cgroup.exists() and cgroup.pids():
-        raise StateError(f"cgroup {path} is in use by other processes: it cannot become a container's")
+    if cgroup.exists():
+        _check_unused(cgroup)
     undo.callback(cgroup.remove)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     always.callback(os.close, reading)

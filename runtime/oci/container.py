@@ -240,6 +240,7 @@ class Container:
                     seccomp=self._seccomp,
                     notify=prepare.notifies(self._seccomp),
                     memory_policy=spec_linux.memory_policy(linux),
+                    personality=spec_linux.personality(linux),
                     stdio_owner=owner,
                     gate=False,
                     **{"keyring": f"_ses.{self.id}", **_from_command(command)},
@@ -426,7 +427,7 @@ def _cgroup(path: str, command: Command | None, always: ExitStack, undo: ExitSta
     """Ours, or one that systemd makes for us."""
     if command is not None and command.scope is not None:
         return birth.make_scope(path, command.scope, always, undo)
-    return birth.make_cgroup(path, undo)
+    return birth.make_cgroup(path, undo, thaws=command is None)
 
 
 def _born(

@@ -1,9 +1,9 @@
 """Hooks: programs that config.json wants run at points of a container's life (runtime-spec config.md, "POSIX-platform
 Hooks"; the points and what a failure means: runtime.md, "Lifecycle").
 
-    prestart, createRuntime    the runtime's namespaces; mounts are made, the root is not pivoted yet
-    createContainer            the container's namespaces, paths still the runtime's
-    startContainer             the container's namespaces and root, before its program is executed
+    prestart, createRuntime    the runtime's namespaces; mounts are made, the root is not pivoted yet; in the bundle
+    createContainer            the container's namespaces, paths still the runtime's; in the container's root
+    startContainer             the container's namespaces and root, before its program is executed; seccomp holds
     poststart                  the runtime's namespaces; a failure ends the container
     poststop                   the runtime's namespaces; a failure is a warning
 
@@ -17,11 +17,11 @@ import json
 import os
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from signal import SIGKILL
 from typing import Any, Final, NamedTuple
 
-from runtime.errors import SpecError, StartError
+from runtime.errors import RuntimeFault, SpecError, StartError
 
 KINDS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 IN_RUNTIME: Final = ("prestart", "createRuntime")
@@ -71,11 +71,12 @@ def run_all(
     hooks: tuple[Hook, ...],
     state: Mapping[str, Any],
     environment: Mapping[bytes, bytes] | None = None,
+    confine: Callable[[], None] | None = None,
 ) -> None:
     """In order, one after the other. StartError at the first that fails, which is the last that ran. `environment`: of
-    those that name none, in place of ours."""
+    those that name none, in place of ours. `confine`: what each does before it is executed."""
     for number, hook in enumerate(hooks):
-        run(hook, state, f"error running {kind} hook #{number}", environment)
+        run(hook, state, f"error running {kind} hook #{number}", environment, confine)
 
 
 def warn_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> list[str]:
@@ -90,24 +91,23 @@ def warn_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> li
 
 
 def run(
-    hook: Hook, state: Mapping[str, Any], who: str, environment: Mapping[bytes, bytes] | None = None
+    hook: Hook,
+    state: Mapping[str, Any],
+    who: str,
+    environment: Mapping[bytes, bytes] | None = None,
+    confine: Callable[[], None] | None = None,
 ) -> None:
     """One hook, to its end or its timeout. StartError when it cannot be executed, ends with another code than 0, or
     takes too long (it is then killed)."""
     stdin = _memory("state", json.dumps(state).encode())
     output = _memory("output", b"")
     try:
-        args = hook.args or (hook.path,)
-        actions = [
-            (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
-            (os.POSIX_SPAWN_DUP2, output, 2),
-        ]
+        given = _environment(hook, environment)
         try:
-            pid = os.posix_spawn(
-                hook.path, args, _environment(hook, environment), file_actions=actions,
-                setsigmask=(), setsigdef=(13, 25),  # SIGPIPE and SIGXFSZ: Python ignores them
-            )  # fmt: skip
+            if confine is None:
+                pid = _spawn(hook, given, stdin, output)
+            else:
+                pid = _spawn_confined(confine, hook, given, stdin, output)
         except OSError as error:
             raise StartError(
                 f"{who}: fork/exec {hook.path}: {os.strerror(error.errno or 0).lower()}"
@@ -116,12 +116,45 @@ def run(
         if status is None:
             raise StartError(f"{who}: {hook.path} did not end within its timeout of {hook.timeout} s")
         if status != 0:
-            ended = f"exit status {status}" if status > 0 else f"signal: {-status}"
+            ended = f"exit status {status}" if status > 0 else f"signal: {_signal_words(-status)}"
             said = os.pread(output, _OUTPUT_SHOWN, 0).decode(errors="replace").strip()
             raise StartError(f"{who}: {ended}, stdout: , stderr: {said}")
     finally:
         os.close(stdin)
         os.close(output)
+
+
+def _spawn(hook: Hook, environment: Mapping[Any, Any], stdin: int, output: int) -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, output, output))]
+    return os.posix_spawn(
+        hook.path, hook.args or (hook.path,), environment, file_actions=actions,
+        setsigmask=(), setsigdef=(13, 25),  # SIGPIPE and SIGXFSZ: Python ignores them
+    )  # fmt: skip
+
+
+def _spawn_confined(
+    confine: Callable[[], None], hook: Hook, environment: Mapping[Any, Any], stdin: int, output: int
+) -> int:
+    """For a single-threaded process. What cannot be executed is told by exit code 127, as a shell does."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for number, fd in enumerate((stdin, output, output)):
+            os.dup2(fd, number)
+        confine()
+        os.execve(hook.path, hook.args or (hook.path,), environment)
+    except (OSError, RuntimeFault) as error:
+        os.write(2, f"{hook.path}: {error}".encode())
+    finally:
+        os._exit(127)
+
+
+def _signal_words(number: int) -> str:
+    """`bad system call`, as Go says it."""
+    import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions
+
+    return (_signal.strsignal(number) or str(number)).lower()
 
 
 def _environment(hook: Hook, default: Mapping[bytes, bytes] | None) -> Mapping[Any, Any]:

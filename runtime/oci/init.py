@@ -85,15 +85,7 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     report.step = "cgroup"
     steps.set_affinity(job.affinity[0])
     job.cgroup.attach(0)  # where clone3 has not put us already
-    steps.set_affinity(job.affinity[1])
-
-    # A session of our own: no signal from the caller's terminal, and a terminal can become the controlling one.
-    report.step = "session"
-    os.setsid()
-    if job.console is not None:
-        fcntl.ioctl(job.console, steps.TIOCSCTTY, 0)
-        if size := process.get("consoleSize"):
-            steps.set_window(job.console, size)
+    steps.final_affinity(job)
 
     # What config.json names by path (the pod's net, ipc, uts), or for exec all of the container's. User first: the
     # others may need its privileges. pid was done by the parent, it only counts for children.
@@ -111,6 +103,18 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     steps.join(job)
     if job.user_namespace is not None:
         steps.be_born_again(job, report)
+
+    # A session of our own, of the process that stays: no signal from the caller's terminal, and a terminal can become
+    # the controlling one, which it is for as long as the session's first process lives.
+    report.step = "session"
+    os.setsid()
+    if job.console is not None:
+        fcntl.ioctl(job.console, steps.TIOCSCTTY, 0)
+        if size := process.get("consoleSize"):
+            steps.set_window(job.console, size)
+
+    report.step = "namespaces"
+    offsets = steps.open_offsets(proc, job)
     if job.new_user_namespace:
         report.send({"mappings": True})
         steps.expect(job, b"mapped")
@@ -125,10 +129,7 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
         steps.expect(job, b"moved")
     if job.new_cgroup_namespace:
         sc.unshare(sc.CLONE_NEWCGROUP)
-    if job.time_offsets is not None:  # ours after execve; nobody may be in it when its offsets are set
-        sc.unshare(sc.CLONE_NEWTIME)
-        if job.time_offsets:
-            steps.write_proc(proc, "self/timens_offsets", job.time_offsets)
+    steps.new_time(job, offsets)
 
     # A session keyring of its own: else the container shares the caller's keys.
     report.step = "keyring"
@@ -151,6 +152,7 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
         if any(job.hooks.get(kind) for kind in hooks.IN_RUNTIME):
             report.send({"hooks": True})
             steps.expect(job, b"hooked")
+        os.fchdir(root.fd)  # where runc runs them, too; pivot_root changes it anyhow
         hooks.run_all(
             "createContainer", job.hooks.get("createContainer", ()), {**job.state, "pid": os.getpid()}
         )
@@ -257,7 +259,13 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
         steps.await_start(job, report)
     report.step = "hooks"
     state = {**job.state, "status": "created", "pid": os.getpid()}
-    hooks.run_all("startContainer", job.hooks.get("startContainer", ()), state, environment)
+    hooks.run_all(
+        "startContainer",
+        job.hooks.get("startContainer", ()),
+        state,
+        environment,
+        steps.confined(job, filter_),
+    )
 
     report.step = "exec"
     path = path or program.find(process["args"][0], environment)

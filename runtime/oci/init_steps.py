@@ -23,6 +23,8 @@ from runtime.oci.spec import Box, Process
 from runtime.security import capabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.oci.root import Root
 
 _NULL: Final = os.makedev(1, 3)  # /dev/null
@@ -131,7 +133,7 @@ def open_terminal(job: Job, root: Root) -> None:
     slave = sc.open_peer(master)
     if size := job.process.get("consoleSize"):
         set_window(slave, size)
-    Console(slave).execute(root)
+    Console(slave, within=True).execute(root)
     for number in (0, 1, 2):
         os.dup2(slave, number, inheritable=True)
     fcntl.ioctl(0, TIOCSCTTY, 0)
@@ -152,6 +154,16 @@ def default_signals() -> None:
 def set_affinity(cpus: frozenset[int]) -> None:
     if cpus:
         os.sched_setaffinity(0, cpus)
+
+
+def final_affinity(job: Job) -> None:
+    """In the container's cgroup: what was asked for; where nothing was, all that the cgroup has. What we inherited of
+    the caller would stay otherwise, whatever the cpuset says (Linux 6.2 on; runc 1.3 does the same)."""
+    if any(job.affinity):
+        set_affinity(job.affinity[1])
+        return
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
 
 
 def expect(job: Job, word: bytes) -> None:
@@ -210,17 +222,37 @@ def open_proc() -> int:
     return fd
 
 
+_PLAIN: Final = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS | sc.RESOLVE_NO_XDEV
+
+
 def write_proc(proc: int, path: str, value: str) -> None:
     """Write to a file below the host's procfs; what is mounted over it, or linked to from it, is not procfs."""
-    fd = sc.openat2(
-        proc, path, os.O_WRONLY, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS | sc.RESOLVE_NO_XDEV
-    )
+    fd = sc.openat2(proc, path, os.O_WRONLY, resolve=_PLAIN)
     try:
         os.write(fd, value.encode())
     except OSError as error:
         raise SyscallError(error.errno or 0, "write", f"{value!r} to /proc/{path}") from error
     finally:
         os.close(fd)
+
+
+def open_offsets(proc: int, job: Job) -> int:
+    """The file that a new time namespace's offsets go into, opened while we may: with other ids it is not ours. Whoever
+    opened it needs the right to set them, and we have it in the user namespace that we are in (time_namespaces(7))."""
+    return sc.openat2(proc, "self/timens_offsets", os.O_WRONLY, resolve=_PLAIN) if job.time_offsets else -1
+
+
+def new_time(job: Job, file: int) -> None:
+    """Ours after execve; nobody may be in it when its offsets are set."""
+    if job.time_offsets is None:
+        return
+    sc.unshare(sc.CLONE_NEWTIME)
+    if file >= 0:
+        try:
+            os.write(file, job.time_offsets.encode())
+        except OSError as error:
+            raise SyscallError(error.errno or 0, "write", "/proc/self/timens_offsets") from error
+        os.close(file)
 
 
 def set_oom_score(proc: int, process: Process, report: Reporter) -> None:
@@ -255,6 +287,18 @@ def set_label(proc: int, process: Process) -> None:
         if not os.path.isdir("/sys/fs/selinux"):
             raise CapabilityError(f"process.selinuxLabel: {label!r} asked for, this kernel has no SELinux")
         write_proc(proc, "self/attr/exec", label)
+
+
+def confined(job: Job, filter_: tuple[bytes, int] | None) -> Callable[[], None] | None:
+    """What a startContainer hook is to be under before it is executed: the container's filter (as runc has it)."""
+    if filter_ is None or not job.hooks.get("startContainer"):
+        return None
+    from runtime.security import seccomp
+
+    def confine() -> None:
+        seccomp.install(*filter_)
+
+    return confine
 
 
 _SIOCSIFFLAGS: Final = 0x8914

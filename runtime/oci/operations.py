@@ -447,16 +447,23 @@ class DevLinks:
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """The terminal as /dev/console. `path` is the slave's on the host, checked to be the very device of `slave`."""
+    """The terminal as /dev/console. It is found by the slave's path, on the host or (`within`) in the container's own
+    /dev/pts, and checked to be the very device of `slave`."""
 
     slave: int
+    within: bool = False
 
     def describe(self) -> str:
         return "bind the terminal on /dev/console"
 
     def execute(self, root: Root) -> None:
         path = os.readlink(proc_path(self.slave))
-        tree = sc.open_tree(sc.AT_FDCWD, path, sc.OPEN_TREE_CLONE)
+        if self.within:  # by descriptor: the root may have been put over "/", which no path crosses
+            source = root.open(f"/dev/pts/{os.path.basename(path)}", resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+            tree = sc.open_tree(source, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
+            os.close(source)
+        else:
+            tree = sc.open_tree(sc.AT_FDCWD, path, sc.OPEN_TREE_CLONE)
         there, wanted = os.fstat(tree), os.fstat(self.slave)
         if (there.st_rdev, there.st_ino, there.st_dev) != (wanted.st_rdev, wanted.st_ino, wanted.st_dev):
             raise SpecError(f"console: {path} is not the terminal that was given")

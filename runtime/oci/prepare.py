@@ -51,7 +51,7 @@ def from_spec(spec: Spec) -> dict[str, Any]:
         "hostname": spec.get("hostname", ""),
         "domainname": spec.get("domainname", ""),
         "sysctls": linux.get("sysctl", {}),
-        "personality": spec_linux.PERSONALITIES[linux.get("personality", {}).get("domain", "")],
+        "personality": spec_linux.personality(linux),
     }
 
 
@@ -116,8 +116,15 @@ def until_ready(
 
 
 def _runtime_hooks(steps: Mapping[str, tuple[hooks.Hook, ...]], state: dict[str, Any]) -> None:
-    for kind in hooks.IN_RUNTIME:
-        hooks.run_all(kind, steps.get(kind, ()), state)
+    """In the bundle, as runc: the specification does not say where."""
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(state["bundle"])
+        for kind in hooks.IN_RUNTIME:
+            hooks.run_all(kind, steps.get(kind, ()), state)
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def inherited(process: Process) -> dict[str, Any]:

@@ -53,6 +53,11 @@ def validate(linux: Mapping[str, Any], types: frozenset[str]) -> None:
     _intel_rdt(object_(linux, "intelRdt", "linux."))
 
 
+def personality(linux: Mapping[str, Any]) -> int:
+    """For personality(2)."""
+    return PERSONALITIES[linux.get("personality", {}).get("domain", "")]
+
+
 def _personality(wanted: Mapping[str, Any]) -> None:
     domain = string(wanted, "domain", "linux.personality.")
     if domain not in PERSONALITIES:

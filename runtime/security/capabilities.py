@@ -174,7 +174,12 @@ def plan(caps: Mapping[str, Iterable[str]] | None, *, available: int) -> tuple[C
             else:
                 bits |= 1 << number
         wanted[kind] = bits
-    wanted["ambient"] &= wanted["permitted"] & wanted["inheritable"]
+    had = wanted["permitted"] & wanted["inheritable"]
+    for name in (caps or {}).get("ambient") or ():
+        number = NUMBERS.get(name)
+        if number is not None and available >> number & 1 and not had >> number & 1:
+            warnings[f"can't raise ambient capability {name}: it is not permitted and inheritable"] = None
+    wanted["ambient"] &= had
     wanted["effective"] &= wanted["permitted"]
     return CapSets(**wanted), list(warnings)
 

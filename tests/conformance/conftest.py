@@ -43,6 +43,10 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("runc", "test_device_where_something_else_is"): "runc takes what is there, whatever it is",
     ("crun", "test_device_where_something_else_is"): "crun takes what is there, whatever it is",
     ("runc", "test_cve_2023_28642_a_false_proc"): "runc starts nothing without the container's own procfs",
+    ("runc", "test_time_offsets"): "runc 1.1 has no time namespaces",
+    ("runc", "test_personality"): "runc 1.1 leaves an exec's as it is",
+    ("runc", "test_processors_are_the_cgroups"): "runc 1.1 keeps the caller's",
+    ("runc", "test_a_cgroup_that_is_in_use"): "a warning in runc 1.1",
     ("runc", "test_pidfd_through_a_socket"): "runc 1.1 has no --pidfd-socket",
     ("runc", "test_memory_policy"): "runc 1.1 does not know memoryPolicy, which came with 1.3",
     ("runc", "test_memory_policy_that_cannot_be"): "runc 1.1 does not know memoryPolicy",
@@ -247,6 +251,7 @@ def make_bundle(runtime: Runtime, path: Path) -> Bundle:
         "chown",
         "pwd",
         "kill",
+        "uname",
     ]:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n")

@@ -129,3 +129,46 @@ def test_hooks_without_an_environment_inherit_one(bundle: Bundle, tmp_path: Path
     assert bundle.run("true", env={**os.environ, "OF": "the runtime"}).code == 0
     assert "OF=the runtime" in (tmp_path / "env").read_text()
     assert "OF=the container" in (bundle.rootfs / "tmp/env").read_text()
+
+
+def test_where_hooks_run(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """In the bundle; createContainer in the container's root (runc: the specification does not say)."""
+    path = ["PATH=/bin:/usr/bin"]
+    bundle.config["hooks"] = {
+        "createRuntime": [hook(f"pwd > {tmp_path}/outer", env=path)],
+        "createContainer": [hook("echo here > ./root/made", env=path)],
+    }
+    bundle.run("true", check=True)
+    assert (tmp_path / "outer").read_text().strip() == str(bundle.path)
+    assert (bundle.rootfs / "root/made").read_text() == "here\n"
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_a_start_container_hook_is_filtered(
+    runtime: Runtime, bundle: Bundle, no_new_privileges: bool
+) -> None:
+    bundle.process["noNewPrivileges"] = no_new_privileges
+    bundle.process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    bundle.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}],
+    }
+    bundle.config["hooks"] = {
+        "startContainer": [hook("exec mkdir /tmp/made", env=["PATH=/bin"])],
+    }
+    done = bundle.run("true")
+    assert done.code != 0
+    assert "startContainer hook" in done.err or runtime.name != "kubelite-oci"
+    assert "bad system call" in done.err or runtime.name == "crun"
+    assert not (bundle.rootfs / "tmp/made").exists()
+
+
+def test_a_filtered_hook_that_is_not_there(bundle: Bundle) -> None:
+    bundle.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}],
+    }
+    bundle.config["hooks"] = {"startContainer": [{"path": "/klt/nowhere"}]}
+    done = bundle.run("true")
+    assert done.code != 0
+    assert "/klt/nowhere" in done.err or "hook" in done.err

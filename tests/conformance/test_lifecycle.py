@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import Bundle, Runtime, alive, killed_at_the_end
+from tests.conformance.conftest import Bundle, Runtime, alive, cgroup_file, killed_at_the_end
 from tests.patience import until
 
 
@@ -337,3 +337,54 @@ def test_flags_behind_the_id(runtime: Runtime, bundle: Bundle) -> None:
     bundle.start("sleep", "60")
     assert runtime("update", bundle.id, "--pids-limit", "77").code == 0
     assert runtime("delete", bundle.id, "--force").code == 0
+
+
+def test_ps_as_a_table(runtime: Runtime, bundle: Bundle) -> None:
+    pid = bundle.start("sleep", "60")
+    head, *rows = runtime("ps", bundle.id, check=True).out.splitlines()
+    assert [row.split()[head.split().index("PID")] for row in rows] == [str(pid)]
+    head, *rows = runtime("ps", bundle.id, "-e", "-o", "pid,comm", check=True).out.splitlines()
+    assert [row.split() for row in rows] == [[str(pid), "sleep"]]
+    assert runtime("ps", bundle.id, "--klt-no-such-flag").code != 0
+
+
+@pytest.mark.parametrize("init_first", [False, True])
+def test_sigkill_is_for_all_who_share_a_pid_namespace(
+    runtime: Runtime, bundle: Bundle, init_first: bool
+) -> None:
+    """Nobody else would end them when the init is gone (runc, since 1.2)."""
+    if runtime.name == "runc":
+        pytest.skip("runc 1.1 ends the init alone: its own affair")
+    bundle.namespaces(pid=None)
+    bundle.start("sh", "-c", "sleep 61 & sleep 61 & touch /up; wait")
+    until((bundle.rootfs / "up").exists)
+    pids = json.loads(runtime("ps", "--format", "json", bundle.id, check=True).out)
+    assert len(pids) == 3
+    if init_first:
+        os.kill(runtime.state(bundle.id)["pid"], signal.SIGKILL)
+        runtime.until(bundle.id, "stopped")
+        pids.remove(next(pid for pid in pids if not alive(pid)))
+    runtime("kill", bundle.id, "KILL", check=True)
+    until(lambda: not any(alive(pid) for pid in pids), "all of it is gone")
+    assert runtime("kill", bundle.id, "KILL").code != 0
+
+
+def test_a_cgroup_that_is_in_use(runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle]) -> None:
+    bundle.start("sleep", "60")
+    second = another()
+    second.linux["cgroupsPath"] = bundle.linux["cgroupsPath"]
+    done = second.create("true", check=False)
+    assert done.code != 0
+    assert "container's cgroup is not empty" in done.err
+
+
+def test_a_cgroup_that_is_frozen(runtime: Runtime, bundle: Bundle) -> None:
+    file = cgroup_file(bundle.id, "freezer/freezer.state", "cgroup.freeze")
+    file.parent.mkdir()
+    try:
+        file.write_text("FROZEN" if file.name == "freezer.state" else "1")
+        done = bundle.create("true", check=False)
+    finally:
+        file.parent.rmdir()
+    assert done.code != 0
+    assert "container's cgroup unexpectedly frozen" in done.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import Bundle, Runtime, cgroup_file
+from tests.conformance.test_process import console_socket, read_terminal
 from tests.patience import until
 
 
@@ -208,3 +210,31 @@ def test_a_class_of_service_without_resctrl(runtime: Runtime, bundle: Bundle) ->
     assert done.code != 0
     assert done.err
     assert not any(runtime.root.iterdir())
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_time_offsets(runtime: Runtime, bundle: Bundle, users: bool) -> None:
+    """config-linux.md, "Offset for Time Namespace"; with a user namespace, which then owns it."""
+    if users:
+        with_users(bundle)
+    bundle.namespaces(time="")
+    bundle.linux["timeOffsets"] = {
+        "monotonic": {"secs": 7881, "nanosecs": 2718281},
+        "boottime": {"secs": 1337},
+    }
+    lines = bundle.run("cat", "/proc/self/timens_offsets", check=True).out.splitlines()
+    assert [line.split() for line in lines] == [["monotonic", "7881", "2718281"], ["boottime", "1337", "0"]]
+
+
+def test_terminal_in_a_user_namespace_that_is_there(
+    runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle], tmp_path: Path
+) -> None:
+    with_users(bundle)
+    second = joining(another(), bundle.start("sleep", "60"))
+    second.process["terminal"] = True
+    with console_socket(tmp_path / "c") as listener:
+        flags = ("--console-socket", str(tmp_path / "c"))
+        second.start("sh", "-c", "tty; test -c /dev/console && echo console", flags=flags)
+        with listener.accept()[0] as channel:
+            _, (master,), _, _ = socket.recv_fds(channel, 4096, 1)
+    assert read_terminal(master).split() == ["/dev/pts/0", "console"]

@@ -273,7 +273,7 @@ def test_terminal_of_a_caller_in_the_background(runtime: Runtime, bundle: Bundle
     """timeout(1) makes a process group of its own, which is in the background of its terminal: settings and output go
     through all the same, and input is for those in the foreground."""
     if runtime.name == "runc":
-        pytest.skip("others repeat a system call for ever: its own affair")
+        pytest.skip("runc repeats a system call for ever: its own affair")
     bundle.process["terminal"] = True
     bundle.write("sh", "-c", "tty; stty size >/dev/null; echo hello")
     command = runtime.command("run", "--bundle", str(bundle.path), bundle.id)
@@ -304,3 +304,34 @@ def test_cpu_affinity_of_an_exec(runtime: Runtime, bundle: Bundle, tmp_path: Pat
     (tmp_path / "process.json").write_text(json.dumps({**process, "user": {"uid": 0, "gid": 0}}))
     done = runtime("exec", "--process", str(tmp_path / "process.json"), bundle.id, check=True)
     assert done.out.split() == ["Cpus_allowed_list:", "1"]
+
+
+def test_personality(runtime: Runtime, bundle: Bundle) -> None:
+    """config-linux.md "Personality", and of who comes in later (runc, since 1.2)."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("needs x86_64")
+    bundle.linux["personality"] = {"domain": "LINUX32"}
+    bundle.start("sh", "-c", "uname -m > /tmp/machine; sleep 60")
+    until(
+        lambda: (bundle.rootfs / "tmp/machine").exists() and (bundle.rootfs / "tmp/machine").read_text() != ""
+    )
+    assert (bundle.rootfs / "tmp/machine").read_text() == "i686\n"
+    assert runtime("exec", bundle.id, "uname", "-m", check=True).out == "i686\n"
+
+
+def test_processors_are_the_cgroups(runtime: Runtime, bundle: Bundle) -> None:
+    """Not those that the caller happens to be bound to; also of an exec."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two processors")
+    bundle.write("sleep", "60")
+    bound = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+    subprocess.run(
+        [*bound, *runtime.command("run", "--detach", "--bundle", str(bundle.path), bundle.id)],
+        check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    pid = int(runtime.state(bundle.id)["pid"])
+    assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
+    look = runtime.command("exec", bundle.id, "grep", "Cpus_allowed:", "/proc/self/status")
+    done = subprocess.run([*bound, *look], check=True, capture_output=True, text=True, timeout=60)
+    mask = int(done.stdout.split()[1].replace(",", ""), 16)
+    assert {cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1} == os.sched_getaffinity(0)

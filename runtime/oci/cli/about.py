@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any, Final
 
+from runtime.cgroups import Mode, layout
 from runtime.errors import RuntimeFault
 from runtime.oci import hooks, mounts, spec_linux
 from runtime.oci.cli import store
@@ -83,6 +84,8 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
 
 def _example(*, rootless: bool) -> dict[str, Any]:
     kinds = [kind for kind in _NAMESPACES if not (rootless and kind == "network")]
+    if layout().mode is not Mode.V2:  # as runc: on v1 a container is shown where it is
+        kinds.remove("cgroup")
     sysfs = _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")
     devpts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
     if rootless:

@@ -145,10 +145,15 @@ def kill(at: Context, flags: Flags, arguments: list[str]) -> int:
         _kill_all(entry, number)
         return 0
     if entry.status() == STOPPED:
+        if number == SIGKILL and _kill_the_rest(entry):
+            return 0
         raise StateError("container not running")
     pidfd = entry.pidfd()
+    alone = number == SIGKILL and not _ends_all(entry.pid)
     try:
         _signal.pidfd_send_signal(pidfd, number)
+        if alone:
+            _kill_the_rest(entry)
         if number == SIGKILL and (cgroup := entry.cgroup).frozen():  # what is frozen dies only thawed
             cgroup.thaw()
     except ProcessLookupError as error:
@@ -156,6 +161,24 @@ def kill(at: Context, flags: Flags, arguments: list[str]) -> int:
     finally:
         os.close(pidfd)
     return 0
+
+
+def _ends_all(pid: int) -> bool:
+    """Whether it is process 1 of a pid namespace, which all that is in it dies with."""
+    status = _read_or(f"/proc/{pid}/status")
+    return (
+        next((line.split()[-1] for line in status.splitlines() if line.startswith(b"NSpid:")), b"1") == b"1"
+    )
+
+
+def _kill_the_rest(entry: Entry) -> bool:
+    """What lives in the cgroup of a container that shares its pid namespace, whether its init does or not: SIGKILL is
+    for all of it (as runc, since 1.2). False: nobody."""
+    cgroup = entry.cgroup
+    if not cgroup.exists() or not cgroup.pids():
+        return False
+    ending.signal_all(cgroup, SIGKILL)
+    return True
 
 
 def _kill_all(entry: Entry, number: int) -> None:

@@ -173,14 +173,7 @@ def ps(at: Context, flags: Flags, arguments: list[str]) -> int:
         return 0
     if style != "table":
         raise UsageError(f"ps: invalid format option {style!r}: table or json")
-    import subprocess
-
-    listed = subprocess.run(
-        ["ps", *(arguments[1:] or ["-ef"])], stdout=subprocess.PIPE, text=True, check=False
-    )  # its stderr is ours
-    if listed.returncode:
-        raise RuntimeFault(f"ps ended with exit code {listed.returncode}")
-    lines = listed.stdout.splitlines()
+    lines = _output_of(["ps", *(arguments[1:] or ["-ef"])])
     header = lines[0].split() if lines else []
     if "PID" not in header:
         raise RuntimeFault("couldn't find PID field in ps output")
@@ -192,3 +185,22 @@ def ps(at: Context, flags: Flags, arguments: list[str]) -> int:
     ]
     print("\n".join([lines[0], *rows]))
     return 0
+
+
+def _output_of(command: list[str]) -> list[str]:
+    """Its lines; its stderr is ours. (subprocess would bring half of the standard library, which the command's small
+    stand-ins are not enough for.)"""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with open(reading, encoding="utf-8", errors="surrogateescape") as answer:
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, writing, 1)]
+            pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+        except OSError as error:
+            raise RuntimeFault(f"{command[0]}: {os.strerror(error.errno or 0).lower()}") from error
+        finally:
+            os.close(writing)
+        lines = answer.read().splitlines()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise RuntimeFault(f"{command[0]} ended with exit code {code}")
+    return lines
