@@ -57,7 +57,9 @@ def resolve(rules: Iterable[Mapping[str, Any]]) -> Access:
     """The rules in order, with DEFAULT_RULES at the end, starting from "nothing is allowed"."""
     allow, exceptions = False, dict[Node, frozenset[str]]()
     for rule in (*rules, *DEFAULT_RULES):
-        letters = frozenset((rule.get("access") or "rwm").replace("a", ""))  # "rwa": runc takes and drops an a
+        letters = frozenset(
+            (rule.get("access") or "rwm").replace("a", "")
+        )  # "rwa": runc takes and drops an a
         kind = rule.get("type") or "a"
         if kind not in ("a", "b", "c", "u", "p") or not letters <= frozenset("rwm"):
             raise SpecError(f"linux.resources.devices: {dict(rule)} is not a device rule")

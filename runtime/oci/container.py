@@ -89,13 +89,14 @@ class PendingExec:
     who: str
     warnings: list[str]
     listener: Callable[[int], None] | None = None  # gives seccomp's to the agent
+    program: str = ""
 
     def step(self) -> ExecHandle | None:
         """Hear what there is, without waiting: the handle once execve has succeeded, None before. Afterwards, also of
         what it raises, the caller does `done` or `abandon`."""
         self.channel.setblocking(False)
         try:
-            while (said := next_word(self.channel, self.who)) is not None:
+            while (said := next_word(self.channel, self.who, self.program)) is not None:
                 self.warnings += said.get("warnings", [])
                 if said.get("listener") and self.listener is not None:
                     self.listener(said["listener"])
@@ -258,7 +259,7 @@ class Container:
             def tell(listener: Any) -> None:
                 prepare.tell_agent(linux, state, child, listener)
 
-            return PendingExec(*child, ours, who, warnings, tell)
+            return PendingExec(*child, ours, who, warnings, tell, wanted["args"][0])
 
     def _owner_of_stdio(self, process: Any) -> int:
         """The host's id of who is to have what exec brings along; -1: it stays whose it is."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, StartError, StateError, SyscallError
 from runtime.oci import program, rootfs, stub
+from runtime.oci.console import Console
 from runtime.oci.job import Job, Reporter
-from runtime.oci.operations import Console
 from runtime.oci.spec import Box, Process
 from runtime.security import capabilities
 

@@ -60,7 +60,9 @@ def _send(path: str, fd: int, text: bytes) -> None:
                 agent.sendall(text[sent:])
     except OSError as error:
         raise SyscallError(
-            error.errno or errno.ETIMEDOUT, "connect", f"seccomp listener {directory}/{name}"
+            error.errno or errno.ETIMEDOUT,
+            "connect",
+            f"failed to connect with seccomp agent {directory}/{name}",
         ) from error
     finally:
         if parent >= 0:

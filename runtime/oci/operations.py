@@ -48,9 +48,10 @@ class FsMount:
         return f"mount {self.fstype} on {self.target}"
 
     def execute(self, root: Root) -> None:
+        covers = self.fstype != "tmpfs" or root.exists(self.target)
         fd = self._target(root)
         below = os.dup(fd) if self.options.copy_up else -1
-        self.mount_on(fd)
+        self.mount_on(fd, covers=covers)
         if below >= 0:
             self._fill(root, below)
             os.close(below)
@@ -59,20 +60,21 @@ class FsMount:
             _set_attributes(fd, mounts.Options(0, 0, *self.options[2:]), about=self.target)
             os.close(fd)
 
-    def mount_on(self, fd: int) -> None:
-        """The mount itself; closes `fd`."""
+    def mount_on(self, fd: int, *, covers: bool = True) -> None:
+        """The mount itself; closes `fd`. `covers`: a directory that was there before us."""
         try:
-            self._mount(fd)
+            self._mount(fd, covers)
         finally:
             os.close(fd)
 
-    def _mount(self, fd: int) -> None:
+    def _mount(self, fd: int, covers: bool) -> None:
         copies = self.options.copy_up
         flags = self.options.flags & ~(sc.MS_RDONLY if self.late_readonly or copies else 0)
         about = f"{self.fstype} on {self.target}"
         data = self.options.data or None
-        if self.fstype == "tmpfs" and not any(o.startswith("mode=") for o in self.options.data.split(",")):
-            # as the directory that it covers (runc), not the kernel's 1777
+        given = any(option.startswith("mode=") for option in self.options.data.split(","))
+        if self.fstype == "tmpfs" and covers and not given:
+            # as the directory that it covers (runc), not the kernel's 1777, which is for one that was not there
             data = f"{data + ',' if data else ''}mode={stat.S_IMODE(os.fstat(fd).st_mode):o}"
         try:
             sc.mount(self.source, proc_path(fd), self.fstype, flags, data, about=about)
@@ -443,41 +445,6 @@ class DevLinks:
                 os.symlink(target, name, dir_fd=dev)
             except FileExistsError:
                 continue
-
-
-@dataclass(frozen=True, slots=True)
-class Console:
-    """The terminal as /dev/console. It is found by the slave's path, on the host or (`within`) in the container's own
-    /dev/pts, and checked to be the very device of `slave`."""
-
-    slave: int
-    within: bool = False
-
-    def describe(self) -> str:
-        return "bind the terminal on /dev/console"
-
-    def execute(self, root: Root) -> None:
-        path = os.readlink(proc_path(self.slave))
-        if self.within:  # by descriptor: the root may have been put over "/", which no path crosses
-            source = root.open(f"/dev/pts/{os.path.basename(path)}", resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
-            tree = sc.open_tree(source, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
-            os.close(source)
-        else:
-            tree = sc.open_tree(sc.AT_FDCWD, path, sc.OPEN_TREE_CLONE)
-        there, wanted = os.fstat(tree), os.fstat(self.slave)
-        if (there.st_rdev, there.st_ino, there.st_dev) != (wanted.st_rdev, wanted.st_ino, wanted.st_dev):
-            raise SpecError(f"console: {path} is not the terminal that was given")
-        os.close(root.make("/dev/console", directory=False))
-        try:
-            target = root.open("/dev/console", resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
-        except SyscallError as error:
-            raise SpecError("console: /dev/console of the image is not a plain file") from error
-        if not stat.S_ISREG(os.fstat(target).st_mode):
-            # CVE-2025-52565: only a plain file of ours may be covered, never what a link or a mount put there
-            raise SpecError("console: /dev/console of the image is not a plain file")
-        sc.attach_mount(tree, target, about=self.describe())
-        os.close(tree)
-        os.close(target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Root:
             here = f"{done}/{part}"
             parent = self.open(done, os.O_PATH | os.O_DIRECTORY)
             try:
-                if part != ".." and not self._exists(here):
+                if part != ".." and not self.exists(here):
                     _make_one(parent, part, directory=directory or bool(todo), mode=mode)
                 done = here
             except FileExistsError:  # a symlink to nowhere: go where it points
@@ -88,7 +88,7 @@ class Root:
         finally:
             os.close(parent)
 
-    def _exists(self, path: str) -> bool:
+    def exists(self, path: str) -> bool:
         try:
             os.close(self.open(path))
         except SyscallError as error:

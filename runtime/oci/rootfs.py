@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, SyscallError
 from runtime.oci import mounts
+from runtime.oci.console import Console, ConsolePlace
 from runtime.oci.operations import (
     BindMount,
     CgroupMount,
-    Console,
     DeviceNode,
     DevLinks,
     FsMount,
@@ -296,6 +296,8 @@ def plan(
         operations.append(DevLinks(_DEV_LINKS))
     if console is not None:
         operations.append(Console(console))
+    elif spec["process"].get("terminal"):  # one of its own, when all is mounted
+        operations.append(ConsolePlace())
     if (cwd := spec["process"].get("cwd", "/")) != "/":
         operations.append(MakeDirectory(cwd))
     operations += late

@@ -85,7 +85,7 @@ def _seccomp(profile: Mapping[str, Any]) -> None:
     if any("write" in (rule.get("names") or []) for rule in notify):
         fail(
             f"{where}syscalls",
-            "SCMP_ACT_NOTIFY cannot be used for write: the runtime tells of the listener by it",
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall, by which the runtime tells of the listener",
         )
     if notify and not path:
         fail(f"{where}listenerPath", "is required where SCMP_ACT_NOTIFY is used")

@@ -267,7 +267,12 @@ def _compile(profile: Mapping[str, Any]) -> bytes:
     default = _action(
         "linux.seccomp.defaultAction", profile.get("defaultAction"), profile.get("defaultErrnoRet")
     )
-    made = pyseccomp.SyscallFilter(default)
+    try:
+        made = pyseccomp.SyscallFilter(default)
+    except OSError as error:  # an errno that is none: the library knows those below 4095
+        raise SpecError(
+            f"linux.seccomp.defaultErrnoRet: {profile.get('defaultErrnoRet')} is no errno"
+        ) from error
     made.set_attr(pyseccomp.Attr.CTL_NNP, 0)  # no_new_privs is process.noNewPrivileges' own affair
     made.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)  # a binary tree over the numbers
     architectures = _add_architectures(made, profile.get("architectures") or [])

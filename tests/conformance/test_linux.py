@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from runtime.cgroups import Mode, layout
 from tests.conformance.conftest import Bundle, Runtime, cgroup_file
+from tests.conformance.test_process import console_socket, read_terminal
 
 
 def test_namespaces_new_joined_and_the_hosts(
@@ -254,3 +256,30 @@ def test_a_tmpfs_without_a_mode_has_that_of_what_it_covers(bundle: Bundle) -> No
     (bundle.rootfs / "closed").chmod(0o710)
     bundle.mount("/closed", "tmpfs", "nosuid", source="tmpfs")
     assert bundle.run("stat", "-c", "%a", "/closed").out.split() == ["710"]
+
+
+def test_a_tmpfs_that_covers_nothing_is_for_everybody(bundle: Bundle) -> None:
+    """1777 is the kernel's own default; where a directory was there, it is as that one was."""
+    bundle.mount("/new/made", "tmpfs", "rw")
+    assert bundle.sh("stat -c %a /new/made", check=True).out == "1777\n"
+
+
+@pytest.mark.parametrize("where", ["/dev", "/"])
+def test_a_terminal_where_nothing_is_written(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path, where: str
+) -> None:
+    if where == "/":
+        bundle.config["root"]["readonly"] = True
+        bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] != "/dev"]
+        (bundle.rootfs / "dev/pts").mkdir()
+        (bundle.rootfs / "dev/shm").mkdir()
+    else:
+        next(m for m in bundle.config["mounts"] if m["destination"] == "/dev")["options"].append("ro")
+    bundle.process["terminal"] = True
+    with console_socket(tmp_path / "c") as listener:
+        flags = ("--console-socket", str(tmp_path / "c"))
+        bundle.start("sh", "-c", "tty; touch /dev/new || test -c /dev/console && echo console", flags=flags)
+        with listener.accept()[0] as channel:
+            _, (master,), _, _ = socket.recv_fds(channel, 4096, 1)
+    said = read_terminal(master).split()
+    assert (said[0], said[-1]) == ("/dev/pts/0", "console")

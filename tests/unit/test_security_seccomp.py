@@ -155,6 +155,15 @@ def test_unknown_names_are_skipped_and_unknown_actions_are_not() -> None:
         seccomp.compile({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]})
 
 
+@pytest.mark.parametrize("number", [4095, 38000])
+def test_an_errno_that_is_none(number: int) -> None:
+    with pytest.raises(SpecError, match=f"defaultErrnoRet: {number} is no errno"):
+        seccomp.compile({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": number})
+    rule = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": number}
+    with pytest.raises(SpecError, match="the rule for mkdir was refused"):
+        seccomp.compile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+
+
 @needs_x86
 def test_architectures_that_pyseccomp_has_no_name_for() -> None:
     """libseccomp 2.6 filters loongarch64 (AUDIT_ARCH_LOONGARCH64 of linux/audit.h); another byte order it cannot."""

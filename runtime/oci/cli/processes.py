@@ -96,6 +96,8 @@ def _sub_cgroup(entry: store.Entry, flags: Flags) -> Any:
         raise RuntimeFault("--cgroup: one path for all controllers is what this runtime can do")
     if not entry.cgroup_path:
         raise StateError(f"--cgroup {wanted[0]}: the container has no cgroup")
+    if ".." in wanted[0].split("/"):
+        raise StateError(f"--cgroup: {wanted[0]} is not a sub cgroup path")
     found = open_cgroup(f"{entry.cgroup_path}/{wanted[0]}")
     if not found.path.startswith(f"{entry.cgroup.path}/") or not found.exists():
         raise StateError(f"--cgroup {wanted[0]}: no such cgroup below the container's")
