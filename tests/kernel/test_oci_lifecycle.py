@@ -77,7 +77,7 @@ def test_delete_ends_what_runs(oci: Engine) -> None:
 
 def test_a_cgroup_in_use_is_refused(oci: Engine) -> None:
     oci.start(oci.spec("sleep", "60"))
-    with pytest.raises(StateError, match="in use"):
+    with pytest.raises(StateError, match="is not empty"):
         engine.create(
             oci.spec("true"),  # type: ignore[arg-type]
             container_id="other", bundle=str(oci.tmp), stdio=None, rootfs=None, cgroup_path=f"{oci.cgroup}/c0",

@@ -84,7 +84,7 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
 
 def _example(*, rootless: bool) -> dict[str, Any]:
     kinds = [kind for kind in _NAMESPACES if not (rootless and kind == "network")]
-    if layout().mode is not Mode.V2:  # as runc: on v1 a container is shown where it is
+    if not rootless and layout().mode is not Mode.V2:  # as runc: on v1 a container is shown where it is
         kinds.remove("cgroup")
     sysfs = _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")
     devpts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
