@@ -94,7 +94,7 @@ def next_word(channel: socket.socket, who: str, program_: str = "") -> dict[str,
 def stub_failed(code: int, call: str, who: str) -> RuntimeFault:
     """What the stub could not do, as the interpreter would have said it."""
     if call == "execve":
-        return errors.StartError(f"exec: {who}: {program.lower(OSError(code, ''))}")
+        return errors.StartError(f"exec {who}: {program.lower(OSError(code, ''))}")
     return SyscallError(code, f"{who}: {call}")
 
 

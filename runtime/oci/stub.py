@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # for entry in list: rax = syscall(entry.nr, entry.args); rax - (entry.verdict >> 1) is an error?
 #     entry.verdict & 1 or die : *entry.result = rax
-# die: errno and the number of the call into a report, write(report.fd, report, 24); exit_group(1)
+# die: errno and the number of the call into a report, write(report.fd, report, 24); end: exit_group(1)
 _X86_64: Final = (
     "bb{table}488b03488b7b08488b7310488b53184c8b53204c8b43284c8b4b300f05"
     "488b4b4048d1e94889c24829ca4881fa01f0ffff730d488b4b384889014883c348ebc0f643400175f4"
@@ -46,6 +46,7 @@ _NR: Final = {
     "accept4": 288,
     "capset": 126,
     "seccomp": 317,
+    "rt_sigaction": 13,
 }
 # include/uapi/asm-generic/unistd.h; there is no pause(2): ppoll(2) of nothing, for ever, is one
 _NR_GENERIC: Final = {
@@ -58,23 +59,28 @@ _NR_GENERIC: Final = {
     "accept4": 242,
     "capset": 91,
     "seccomp": 277,
+    "rt_sigaction": 134,
 }
 
 
 class _Machine(NamedTuple):
     code: str
+    end: str  # of the code: what exit_group(1) is
     elf: int  # e_machine of elf.h
     numbers: Mapping[str, int]
     page: int  # the largest that its kernels have
 
 
 _MACHINES: Final = {
-    "x86_64": _Machine(_X86_64, 62, _NR, 4096),
-    "aarch64": _Machine(_AARCH64, 183, _NR_GENERIC, 65536),
+    "x86_64": _Machine(_X86_64, "bf01000000b8e70000000f05", 62, _NR, 4096),
+    "aarch64": _Machine(_AARCH64, "200080d2c80b80d2010000d4", 183, _NR_GENERIC, 65536),
 }
 
 _CODE_AT: Final = 0x400000
 _DATA_AT: Final = 0x600000
+_HEADERS: Final = 64 + 2 * 56
+_ENDING: Final = (1, 2, 3, 15)  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
+_SA_RESTORER: Final = 0x04000000  # of x86_64 and aarch64: no handler is called without it
 _MFD_EXEC: Final = 0x10  # Linux 6.3; without it a machine may forbid execution (vm.memfd_noexec)
 _REPORT: Final = struct.Struct("=4q")  # 0, errno, number of the call, descriptor to write to
 REPORT_SIZE: Final = 24
@@ -116,6 +122,15 @@ class Program:
         addresses = [self.place(text + b"\0") for text in texts]
         return self.place(struct.pack(f"={len(addresses) + 1}Q", *addresses, 0))
 
+    def ends_with(self, signals: Sequence[int]) -> None:
+        """Until execve. The first process of a pid namespace gets no signal that it has no handler for (kill(2))."""
+        machine = self._machine
+        code = bytes.fromhex(machine.code.format(table="0" * 8, report="0" * 8))
+        end = _CODE_AT + _HEADERS + code.rindex(bytes.fromhex(machine.end))
+        action = self.place(struct.pack("=4Q", end, _SA_RESTORER, end, 0))
+        for number in signals:
+            self.call("rt_sigaction", number, action, 0, 8)
+
     def report_to(self, fd: int) -> None:
         _REPORT.pack_into(self._data, 0, 0, 0, 0, fd)
 
@@ -138,15 +153,14 @@ class Program:
                 table=struct.pack("=I", where).hex(), report=struct.pack("=I", _DATA_AT).hex()
             )
         )
-        header_size = 64 + 2 * 56
         page = machine.page
-        data_offset = -(-(header_size + len(code)) // page) * page
-        entry_point = _CODE_AT + header_size
+        data_offset = -(-(_HEADERS + len(code)) // page) * page
+        entry_point = _CODE_AT + _HEADERS
         header = struct.pack(
             "=16sHHIQQQIHHHHHH",
             b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 2, machine.elf, 1, entry_point, 64, 0, 0, 64, 56, 2, 0, 0, 0,
         )  # fmt: skip
-        read_execute, read_write, size = 5, 6, header_size + len(code)
+        read_execute, read_write, size = 5, 6, _HEADERS + len(code)
         first = struct.pack("=IIQQQQQQ", 1, read_execute, 0, _CODE_AT, _CODE_AT, size, size, page)
         length = len(self._data)
         second = struct.pack(
@@ -177,6 +191,7 @@ def waiting(last: Exec, listener: int, lock: int, machine: str = "") -> Program:
     made.call("prctl", _PR_SET_DUMPABLE, 0)  # execve has opened it to ptrace
     for fd in (listener, lock):
         made.call("fcntl", fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    made.ends_with(_ENDING)  # as runc's init, which is an ordinary program of Go's
     made.call("accept4", listener, 0, 0, _SOCK_CLOEXEC, result=made.report_fd)
     _finish(made, last)
     return made

@@ -129,11 +129,20 @@ def test_delete_of_what_is_only_created(runtime: Runtime, bundle: Bundle) -> Non
     until(lambda: not alive(pid))
 
 
-def test_kill_before_start(runtime: Runtime, bundle: Bundle) -> None:
+@pytest.mark.parametrize("name", ["KILL", "TERM", "INT", "HUP"])
+def test_kill_before_start(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """Although it is the first process of its pid namespace, which no signal ends that it has no handler for."""
     bundle.create("sleep", "60")
-    runtime("kill", bundle.id, "KILL", check=True)
+    runtime("kill", bundle.id, name, check=True)
     runtime.until(bundle.id, "stopped")
     assert runtime("start", bundle.id).code != 0
+
+
+def test_signals_of_the_waiting_init_are_not_the_programs(runtime: Runtime, bundle: Bundle) -> None:
+    """What ended it before start is as the kernel has it after: no handler, nothing ignored."""
+    pid = bundle.start("sleep", "60")
+    held = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines())
+    assert {int(held[key].strip(), 16) for key in ("SigBlk", "SigIgn", "SigCgt")} == {0}
 
 
 @pytest.mark.parametrize("name", ["TERM", "SIGTERM", "15", "sigterm"])
