@@ -240,27 +240,31 @@ def doctor(ctx: click.Context, output: str | None, deep: bool, repair: bool) -> 
 @click.pass_context
 def api_resources(ctx: click.Context, output: str | None, namespaced: bool | None, no_headers: bool) -> None:
     """List the types of the API that this node serves (also to kubectl)."""
+    server = client(ctx)
+    groups = [g["preferredVersion"]["groupVersion"] for g in server.get("/apis")["groups"]]
     found = [
-        entry
-        for entry in client(ctx).get("/api/v1")["resources"]
+        (version, entry)
+        for version, path in (("v1", "/api/v1"), *((group, f"/apis/{group}") for group in groups))
+        for entry in server.get(path)["resources"]
         if "/" not in entry["name"] and namespaced in (None, entry["namespaced"])
     ]
     if output == "name":
-        for entry in found:
-            print(entry["name"])
+        for version, entry in found:
+            group = version.rpartition("/")[0]
+            print(f"{entry['name']}.{group}" if group else entry["name"])
         return
     rows = [
         [
             *(
                 entry["name"],
                 ",".join(entry["shortNames"]),
-                "v1",
+                version,
                 str(entry["namespaced"]).lower(),
                 entry["kind"],
             ),
             *([",".join(entry["verbs"]), ""] if output == "wide" else ()),
         ]
-        for entry in found
+        for version, entry in found
     ]
     wide = ("Verbs", "Categories") if output == "wide" else ()
     columns = ("Name", "ShortNames", "APIVersion", "Namespaced", "Kind", *wide)
