@@ -207,7 +207,7 @@ class _Getter:
             metadata = row["object"]["metadata"]
             line = [row["cells"][index] for index, _ in columns]
             if self.several:
-                line[0] = f"{kind.singular}/{line[0]}"
+                line[0] = f"{kind.qualified}/{line[0]}"
             if with_namespace:
                 line.insert(0, metadata.get("namespace", ""))
             if self.options["show_labels"]:
@@ -223,7 +223,7 @@ class _Getter:
             found = sorted(found, key=self.sorted_by)
         if self.output == "name":
             for doc in found:
-                print(f"{query.type.singular}/{doc['metadata']['name']}")
+                print(f"{query.type.qualified}/{doc['metadata']['name']}")
         self.objects += found
         self.single = self.single or len(query.names) == 1
         self.empty = self.output == "name" and not self.objects
@@ -266,7 +266,7 @@ class _Getter:
                 self.printed_by(doc, not self.options["no_headers"] and not self.printed)
                 sys.stdout.flush()
             else:
-                print(f"{kind.singular}/{doc['metadata']['name']}", flush=True)
+                print(f"{kind.qualified}/{doc['metadata']['name']}", flush=True)
             self.printed = True
 
 

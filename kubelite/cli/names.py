@@ -16,6 +16,12 @@ class Type(NamedTuple):
     short: tuple[str, ...] = ()
     api: str = "/api/v1"
 
+    @property
+    def qualified(self) -> str:
+        """As kubectl writes it before a name: with its API group, where it has one."""
+        _, root, *group = self.api.split("/")
+        return f"{self.singular}.{group[0]}" if root == "apis" else self.singular
+
 
 TYPES = (
     Type("pods", "pod", True, ("po",)),

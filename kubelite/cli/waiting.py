@@ -42,7 +42,7 @@ class Target(NamedTuple):
     uid: str = ""
 
     def __str__(self) -> str:
-        return f"{self.type.singular}/{self.name}"
+        return f"{self.type.qualified}/{self.name}"
 
 
 def until_of(text: str, now: float) -> float:
