@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -27,13 +29,16 @@ QUIET = {
 @dataclass
 class Group:
     place: Path
+    asked: ClassVar[list[str]] = []  # whose processes were listed
 
     def reader(self) -> Reader:
         return Reader(str(self.place), {name: str(self.place / name) for name in QUIET}, V2)
 
     def pids(self, recursive: bool = True) -> list[int]:
         assert not recursive
-        return []
+        self.asked.append(self.place.name)
+        found = self.place / "cgroup.procs"
+        return [int(pid) for pid in found.read_text().split()] if found.exists() else []
 
     def directory(self, _controller: str) -> str:
         return str(self.place)
@@ -115,3 +120,29 @@ def test_limits_that_somebody_wrote_are_seen_in_the_end(node: Node) -> None:
         node.write(place, "memory.max", "5000\n")
     node.now += samplers.SPEC_AGE
     assert node.look()["one/a"].stats.memory.limit == 5000
+
+
+def test_processes_are_listed_when_there_may_be_others(node: Node) -> None:
+    children = [subprocess.Popen(["sleep", "100"]) for _ in range(2)]
+    try:
+        pids = [child.pid for child in children]
+
+        def look(number: int, *members: int) -> tuple[int, list[str]]:
+            """After it ran: its tasks, as many as `number`."""
+            node.write("two/a", "cgroup.procs", " ".join(map(str, members)))
+            node.write("two/a", "pids.current", f"{number}\n")
+            node.write("two/a", "cpu.stat", f"usage_usec {node.now}\n".replace(".", ""))
+            Group.asked.clear()
+            return node.look()["two/a"].processes, [name for name in Group.asked if name == "a"]
+
+        assert look(2, *pids) == (2, ["a"])
+        assert look(2, *pids) == (2, [])
+        assert look(3, *pids) == (2, ["a"])  # a thread, or a process
+        children[0].kill()
+        children[0].wait()
+        assert look(2, pids[1]) == (1, ["a"])  # one is gone, another may have come
+        assert look(1, pids[1]) == (1, [])
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
