@@ -140,6 +140,9 @@ def memory_policies() -> tuple[list[str], list[str]]:
     return sorted(_MPOL_MODES), sorted(_MPOL_FLAGS)
 
 
+_NUMBERS_MAX: Final = 1 << 13  # CONFIG_NR_CPUS at its highest; memory nodes are fewer
+
+
 def number_set(text: str, where: str) -> frozenset[int]:
     """`0-3,7` → the numbers (cpuset(7), "List format"); "" → none."""
     numbers: set[int] = set()
@@ -147,7 +150,9 @@ def number_set(text: str, where: str) -> frozenset[int]:
         low, dash, high = part.strip().partition("-")
         if not part.isascii() or not low.isdigit() or (dash and not high.isdigit()) or len(part) > 12:
             fail(where, f"{text!r} is no list of numbers and ranges")
-        numbers.update(range(int(low), min(int(high or low), 1 << 13) + 1))
+        if max(int(low), int(high or low)) >= _NUMBERS_MAX:
+            fail(where, f"{text!r} names a number that no kernel has: they are below {_NUMBERS_MAX}")
+        numbers.update(range(int(low), int(high or low) + 1))
     return frozenset(numbers)
 
 

@@ -37,6 +37,12 @@ def test_what_is_no_list_of_numbers_is_one_error(text: str) -> None:
         spec_linux.number_set(text, "linux.resources.cpu.cpus")
 
 
+@pytest.mark.parametrize("text", ["8192", "0-8192", "0-9876543210", "9000-9001"])
+def test_a_number_that_no_kernel_has_is_not_passed_over(text: str) -> None:
+    with pytest.raises(SpecError, match="names a number that no kernel has"):
+        spec_linux.memory_policy({"memoryPolicy": {"mode": "MPOL_BIND", "nodes": text}})
+
+
 def test_what_is_no_count_of_descriptors_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_FDS", "²")
     spec: dict[str, Any] = {"process": {}}
