@@ -27,6 +27,7 @@ from kubelite.diffing import diff_documents
 from kubelite.doctor import examine
 from kubelite.manifest_plan import KINDS, ManifestState
 from kubelite.node.commands import exec_process
+from kubelite.node.config import pod_log_name
 from kubelite.node.local_cri import LocalCri
 from kubelite.node.node_facts import patched
 from kubelite.node.placing import NODE
@@ -196,7 +197,7 @@ class Agent:
 
     def container_log_dir(self, pod: Json, container: str) -> str:
         metadata = pod["metadata"]
-        name = f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
+        name = pod_log_name(metadata["namespace"], metadata["name"], metadata["uid"])
         return f"{self.settings.log_dir}/pods/{name}/{container}"
 
     async def exec(

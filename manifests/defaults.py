@@ -7,6 +7,7 @@ here.
 import base64
 from collections.abc import Iterator
 
+from manifests.annotations import default_profiles
 from manifests.core import (
     ConfigMap,
     Container,
@@ -62,6 +63,7 @@ def default_pod(pod: Pod) -> Pod:
     pod = pod.model_copy(deep=True)
     pod.metadata.namespace = pod.metadata.namespace or "default"
     spec = pod.spec
+    default_profiles(pod)
     for container in every_container(spec):
         _container(container)
         for port in container.ports if spec.host_network else ():

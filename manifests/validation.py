@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from manifests.annotations import validate_annotations
 from manifests.core import ConfigMap, Pod, Secret
 from manifests.core_claim import PersistentVolumeClaim
 from manifests.core_persistent_volume import PersistentVolume, StorageClass
@@ -50,7 +51,11 @@ def validate_object(obj: Object) -> list[Problem]:
 
 
 def validate_pod(pod: Pod) -> list[Problem]:
-    return [*validate_meta(pod.metadata), *validate_pod_spec(pod, ("spec",))]
+    return [
+        *validate_meta(pod.metadata),
+        *validate_annotations(pod, ("metadata", "annotations")),
+        *validate_pod_spec(pod, ("spec",)),
+    ]
 
 
 def validate_config_map(config_map: ConfigMap) -> list[Problem]:

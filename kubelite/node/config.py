@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NO_SWAP, LIMITED_SWAP = "NoSwap", "LimitedSwap"
 TIERED = "TieredReservation"
+NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,16 @@ class NodeConfig:
         return f"{self.pod_dir(uid)}/volumes/{plugin}/{volume}"
 
     def pod_log_dir(self, namespace: str, name: str, uid: str) -> str:
-        return f"{self.log_dir}/{namespace}_{name}_{uid}"
+        return f"{self.log_dir}/{pod_log_name(namespace, name, uid)}"
 
     def log_path(self, namespace: str, name: str, uid: str, container: str, attempt: int) -> str:
         return f"{self.pod_log_dir(namespace, name, uid)}/{container}/{attempt}.log"
+
+
+def pod_log_name(namespace: str, name: str, uid: str) -> str:
+    """<namespace>_<pod>_<uid>, the directory of a pod's logs (spec C7): the pod's name cut where that is longer than a
+    file's name can be, as namespaces (63), names (253) and uids (36) together are."""
+    return f"{namespace}_{name[: NAME_MAX - len(namespace) - len(uid) - 2]}_{uid}"
 
 
 def node_config(settings: Settings) -> NodeConfig:

@@ -146,9 +146,11 @@ def container_spec(pod: Pod, container: Container, prepared: Prepared, config: N
 def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> dict[str, Any]:
     security, image, caps = container.security_context, prepared.image, capabilities(container)
     tty = bool(container.tty)
-    user: dict[str, Any] = {"uid": prepared.user.uid, "gid": prepared.user.gid}
-    if prepared.user.groups:
-        user["additionalGids"] = list(prepared.user.groups)
+    uid, gid = prepared.user.uid, prepared.user.gid
+    # Its primary group is among the others, too: else a set-group-ID program takes it out of the group, and that may be
+    # allowed what the group is not (CVE-2023-25173).
+    groups = [gid, *(group for group in prepared.user.groups if group != gid)]
+    user: dict[str, Any] = {"uid": uid, "gid": gid, "additionalGids": groups}
     process: dict[str, Any] = {
         "terminal": tty,
         "user": user,
@@ -246,8 +248,10 @@ def device_rules(*, privileged: bool, block: Sequence[Device] = ()) -> list[dict
 
 def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> list[dict[str, Any]]:
     """Docker's defaults, the pod's files, the volumes; parents before children. A volume takes the place of a default
-    of the same path, and of the pod's files."""
-    taken = {_clean(mount.mount_path) for mount in container.volume_mounts}
+    of the same path, and of the pod's files. Raises CreateError for one that would take the place of everything."""
+    taken = {_clean(mount.mount_path): mount.name for mount in container.volume_mounts}
+    if "/" in taken:
+        raise CreateError(f'volumeMount "{taken["/"]}": mountPath / is the container\'s root')
     made = [m for m in _defaults(pod, container, prepared, config) if m["destination"] not in taken]
     made += [m for m in _pod_files(container, prepared) if m["destination"] not in taken]
     fixed = fixed_volumes(pod)

@@ -44,7 +44,7 @@ def container_volumes(
             raise ConfigError(f'volumeMount {mount.mount_path}: no volume is called "{mount.name}"')
         sub_path = mount.sub_path or ""
         if mount.sub_path_expr:
-            sub_path = _expanded(mount.sub_path_expr, variables)
+            sub_path = env.expand_all(mount.sub_path_expr, variables)
         path = plans[mount.name].path
         if sub_path:
             os.close(mounts.open_sub_path(path, sub_path))
@@ -71,13 +71,6 @@ def _set_up(plugin: str, plan: volumes.VolumePlan, mounted: Callable[[str, float
         done = True
     finally:
         mounted(plugin, time.perf_counter() - began, done)
-
-
-def _expanded(text: str, variables: Mapping[str, str]) -> str:
-    found = env.expand(text, variables)
-    if "$(" in found:
-        raise ConfigError(f'subPathExpr "{text}" names a variable that is not set')
-    return found
 
 
 def _plans(

@@ -50,6 +50,27 @@ class Sources:
 def expand(text: str, values: Mapping[str, str]) -> str:
     """$(NAME) → its value; $$ → $; an unknown name or an unclosed reference stays as it is; one pass only (K
     third_party/forked/golang/expansion)."""
+    return _expanded(text, lambda name: values.get(name, f"$({name})"))
+
+
+def expand_all(text: str, values: Mapping[str, str]) -> str:
+    """As `expand`, of a text whose names must all have a value (K ExpandContainerVolumeMounts). Raises ConfigError."""
+    missing: set[str] = set()
+
+    def value_of(name: str) -> str:
+        value = values.get(name, "")
+        missing.update(() if value else (name,))
+        return value
+
+    expanded = _expanded(text, value_of)
+    if missing:
+        raise ConfigError(
+            f'failed to expand subPathExpr "{text}": missing value for {", ".join(sorted(missing))}'
+        )
+    return expanded
+
+
+def _expanded(text: str, value_of: Callable[[str], str]) -> str:
     out: list[str] = []
     position = 0
     while (dollar := text.find("$", position)) >= 0 and dollar + 1 < len(text):
@@ -64,7 +85,7 @@ def expand(text: str, values: Mapping[str, str]) -> str:
             out.append("$(")
         else:
             name = text[position:end]
-            out.append(values.get(name, f"$({name})"))
+            out.append(value_of(name))
             position = end + 1
     out.append(text[position:])
     return "".join(out)

@@ -19,6 +19,7 @@ from typing import Any
 from kubelite.node import pod_files
 from kubelite.node.bundles import prepare, runtime_path
 from kubelite.node.commands import Commands, exec_process
+from kubelite.node.config import pod_log_name
 from kubelite.node.cri import (
     ContainerRequest,
     ContainerSeen,
@@ -164,9 +165,8 @@ class LocalCri:
         known = self._store.get_uid(uid)
         if known is None:
             return {}
-        return pod_files.logged_attempts(
-            f"{self._settings.log_dir}/pods/{known.namespace}_{known.name}_{uid}"
-        )
+        name = pod_log_name(known.namespace, known.name, uid)
+        return pod_files.logged_attempts(f"{self._settings.log_dir}/pods/{name}")
 
     def _seen(self, record: ContainerRecord, *, sandbox: str, lost: bool) -> ContainerSeen:
         return container_seen(record, sandbox=sandbox, lost=lost, message=self._message)

@@ -226,9 +226,13 @@ _CHECKS = {
 def _host_path(plan: VolumePlan) -> None:
     """Create and check by type (K pkg/volume/hostpath/host_path.go)."""
     path, kind = plan.path, plan.host_type
-    if kind == "DirectoryOrCreate" or (kind == "" and not os.path.lexists(path)):
+    failed = f'MountVolume.SetUp failed for volume "{plan.name}" : hostPath '
+    if not os.path.isabs(path):  # it would be the daemon's own directory that it is taken from
+        raise MountError(f"{failed}{path} is not absolute")
+    missing = not os.path.lexists(path)
+    if missing and kind in ("", "DirectoryOrCreate"):
         os.makedirs(path, mode=0o755, exist_ok=True)
-    elif kind == "FileOrCreate" and not os.path.lexists(path):
+    elif missing and kind == "FileOrCreate":
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     if kind not in _CHECKS:
         return
@@ -237,8 +241,7 @@ def _host_path(plan: VolumePlan) -> None:
     with contextlib.suppress(FileNotFoundError):
         found = os.stat(path)
     if found is None or not check(found.st_mode):
-        failed = f"hostPath type check failed: {path} {words}"
-        raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : {failed}')
+        raise MountError(f"{failed}type check failed: {path} {words}")
 
 
 # -- files swapped in whole -------------------------------------------------------------------------------------

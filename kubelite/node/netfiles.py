@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kubelite.node.config import NodeConfig
+from kubelite.node.faults import CreateError
 from manifests.core import Pod
 
 HOSTNAME_MAX = 63
+UTS_MAX = 64  # sethostname(2)
 MAX_NAMESERVERS, MAX_SEARCHES, MAX_SEARCH_CHARS, MAX_SEARCH = 3, 32, 2048, 253
 _LOCAL = (
     "127.0.0.1\tlocalhost",
@@ -37,8 +39,13 @@ def pod_fqdn(pod: Pod, domain: str) -> str:
 
 
 def uts_hostname(pod: Pod, config: NodeConfig) -> str:
-    """What the pod's own UTS namespace is set to; with hostNetwork the host's name is left alone."""
+    """What the pod's own UTS namespace is set to; with hostNetwork the host's name is left alone. Raises CreateError
+    for one that the kernel does not take."""
     fqdn = pod_fqdn(pod, config.cluster_domain) if pod.spec.set_hostname_as_fqdn else ""
+    if len(fqdn) > UTS_MAX and not pod.spec.host_network:
+        numbers = f"({UTS_MAX} characters is the max, {len(fqdn)} characters requested)"
+        failed = "failed to construct FQDN from pod hostname and cluster domain"
+        raise CreateError(f"{failed}, FQDN {fqdn} is too long {numbers}")
     return fqdn or pod_hostname(pod)
 
 

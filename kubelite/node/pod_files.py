@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
+from kubelite.node.config import NAME_MAX
 from runtime.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
 MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
 
 

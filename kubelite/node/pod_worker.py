@@ -231,8 +231,9 @@ class PodWorker:
             facts = self._facts(pod, seen, memory)
             after = compute_pod_actions(pod, seen, facts, self.config)
             memory.look = why.Look(facts.now, seen, after)
-        else:
-            self._refresh_files(pod, seen)
+        self._refresh_files(
+            pod, seen
+        )  # after an effect, too: the same edit may change a file of what runs on
         memory.sync_failures = 0
         self._say_waiting(before, after, facts, events)
         if actions.failed is not None and before.phase not in TERMINAL and "failed" not in memory.said:

@@ -212,11 +212,12 @@ async def _create_sandbox(
     try:
         own_users = pod.spec.host_users is False and not pod.spec.host_network
         id_base = userns.claim(node.config, pod.metadata.uid or "") if own_users else 0
+        request = sandbox_request(pod, node.config, id_base)
     except (CreateError, OSError) as error:
         results.sandbox = str(error)
         events.pod(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
         return None
-    work = asyncio.ensure_future(node.cri.run_sandbox(sandbox_request(pod, node.config, id_base)))
+    work = asyncio.ensure_future(node.cri.run_sandbox(request))
     await asyncio.sleep(0)  # the request is on its way before anything else is done
     _warm(node, pod, actions)
     if trouble := dns_trouble(pod, node.config):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from kubelite.node import lsm
 from kubelite.node.memo import once_a_spec
 from kubelite.node.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
+from manifests.annotations import SECCOMP, SECCOMP_POD
 from manifests.core import Container, Pod, Volume, VolumeProjection
 from manifests.core_priority import SYSTEM_CLASSES
 
@@ -99,11 +100,24 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
     for key in (BACK_OFF_INITIAL, BACK_OFF_MAX):
         if key in pod.metadata.annotations and back_off_annotation(pod, key) is None:
             yield Unsupported(f"metadata.annotations[{key}]", "is not a duration such as 30s or 2m", False)
+    yield from _of_annotations(pod)
     rank = pod.spec.priority_class_name
     if rank and pod.spec.priority is None and rank not in SYSTEM_CLASSES:  # else its class has written it
         yield Unsupported("spec.priorityClassName", f"no PriorityClass with name {rank} was found", False)
     if pod.spec.os is not None and pod.spec.os.name != "linux":
         yield Unsupported("spec.os.name", "only linux pods run here", True)
+
+
+def _of_annotations(pod: Pod) -> Iterator[Unsupported]:
+    """seccomp's old ones, where no field says it (K pkg/api/pod/warnings.go)."""
+    sentence = 'non-functional in v1.27+; use the "seccompProfile" field instead'
+    shared = pod.spec.security_context
+    if SECCOMP_POD in pod.metadata.annotations and (shared is None or shared.seccomp_profile is None):
+        yield Unsupported(f"metadata.annotations[{SECCOMP_POD}]", sentence, False)
+    for _, container in _containers(pod):
+        own, key = container.security_context, f"{SECCOMP}{container.name}"
+        if key in pod.metadata.annotations and (own is None or own.seccomp_profile is None):
+            yield Unsupported(f"metadata.annotations[{key}]", sentence, False)
 
 
 def _of_security(pod: Pod) -> Iterator[Unsupported]:

@@ -59,7 +59,7 @@ def test_the_defaults_are_dockers() -> None:
     process, linux = spec["process"], spec["linux"]
     assert process["args"] == ["sh"]
     assert process["cwd"] == "/"
-    assert process["user"] == {"uid": 0, "gid": 0}
+    assert process["user"] == {"uid": 0, "gid": 0, "additionalGids": [0]}
     assert process["noNewPrivileges"] is False
     assert process["oomScoreAdj"] == 1000
     assert len(process["capabilities"]["bounding"]) == 14
@@ -166,9 +166,18 @@ def test_restrictions() -> None:
     assert (mount(spec, "/dev/termination-log") or {})["options"][-1] == "rw"
 
 
+@pytest.mark.parametrize("path", ["/", "//.", "."])
+def test_a_volume_does_not_take_the_place_of_the_root(path: str) -> None:
+    mounted = container("a", volumeMounts=[{"name": "v", "mountPath": path}])
+    with pytest.raises(CreateError, match="is the container's root"):
+        made(mounted, volumes=[{"name": "v", "emptyDir": {}}])
+
+
 def test_user_and_groups() -> None:
     spec = made(container("a"), prepared(user=ResolvedUser(1000, 50, (7, 9))))
-    assert spec["process"]["user"] == {"uid": 1000, "gid": 50, "additionalGids": [7, 9]}
+    assert spec["process"]["user"] == {"uid": 1000, "gid": 50, "additionalGids": [50, 7, 9]}
+    spec = made(container("a"), prepared(user=ResolvedUser(1000, 9, (7, 9))))
+    assert spec["process"]["user"]["additionalGids"] == [9, 7], "the primary group is one of them, once"
 
 
 def test_what_is_shared_with_the_host_is_in_no_namespace() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from manifests.annotations import APPARMOR
 from manifests.core import Pod, Secret
 from manifests.defaults import aggregate_requests, default_pod, default_pull_policy, default_secret
 from manifests.validation import validate_pod
@@ -186,3 +187,26 @@ def test_plain_text_wins_over_data_in_a_secret() -> None:
     assert done.to_json()["data"] == {"a": "aGk="}
     assert "stringData" not in done.to_json()
     assert given.string_data == {"a": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "field", "wanted"),
+    [
+        ("localhost/mine", None, {"type": "Localhost", "localhostProfile": "mine"}),
+        ("runtime/default", None, {"type": "RuntimeDefault"}),
+        ("unconfined", None, {"type": "Unconfined"}),
+        ("", None, None),
+        ("localhost/", None, None),
+        ("unconfined", {"type": "RuntimeDefault"}, {"type": "RuntimeDefault"}),
+    ],
+)
+def test_an_annotation_of_apparmor_is_the_field_where_that_says_nothing(
+    annotation: str, field: Any, wanted: Any
+) -> None:
+    given = pod(container={"securityContext": {"appArmorProfile": field}} if field else {})
+    given.metadata.annotations = {f"{APPARMOR}c": annotation, f"{APPARMOR}i": "unconfined"}
+    given.spec.init_containers = [given.spec.containers[0].model_copy(update={"name": "i"}, deep=True)]
+    spec = default_pod(given).to_json()["spec"]
+    (first,), (main,) = spec["initContainers"], spec["containers"]
+    assert main.get("securityContext", {}).get("appArmorProfile") == wanted
+    assert first["securityContext"]["appArmorProfile"] == (field or {"type": "Unconfined"})

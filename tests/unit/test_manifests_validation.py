@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from manifests.annotations import APPARMOR, DELETION_COST, SECCOMP, SECCOMP_POD
 from tests.unit.validation_kit import MOUNT, TCP, VOLUMES, C, problems, starts
 
 
@@ -100,10 +101,44 @@ def test_a_whole_valid_pod() -> None:
             {"annotations": {"a": "x" * 262144}},
             "metadata.annotations: Too long: may not be more than 262144 bytes",
         ),
+        (
+            {"annotations": {f"{APPARMOR}d": "unconfined"}},
+            f'metadata.annotations[{APPARMOR}d]: Invalid value: "d": container not found',
+        ),
+        (
+            {"annotations": {f"{APPARMOR}c": "mine"}},
+            f'metadata.annotations[{APPARMOR}c]: Invalid value: "mine": invalid AppArmor profile name: "mine"',
+        ),
+        (
+            {"annotations": {SECCOMP_POD: "mine"}},
+            f'metadata.annotations[{SECCOMP_POD}]: Invalid value: "mine": must be a valid seccomp profile',
+        ),
+        (
+            {"annotations": {f"{SECCOMP}c": "localhost/../x"}},
+            f"""metadata.annotations[{SECCOMP}c]: Invalid value: "../x": must not contain '..'""",
+        ),
+        (
+            {"annotations": {DELETION_COST: "+1"}},
+            f'metadata.annotations[{DELETION_COST}]: Invalid value: "+1": must be a 32bit integer',
+        ),
+        (
+            {"annotations": {DELETION_COST: "2147483648"}},
+            f'metadata.annotations[{DELETION_COST}]: Invalid value: "2147483648": must be a 32bit integer',
+        ),
     ],
 )
 def test_metadata(meta: dict[str, Any], sentence: str) -> None:
     starts(problems(meta=meta), sentence)
+
+
+def test_annotations_that_are_well_formed() -> None:
+    good = {
+        f"{APPARMOR}c": "localhost/x",
+        SECCOMP_POD: "runtime/default",
+        f"{SECCOMP}gone": "docker/default",
+        DELETION_COST: "-7",
+    }
+    assert problems(meta={"annotations": good}) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubelite.node import env, netfiles, netfiles_disk
-from kubelite.node.config import NodeConfig
+from kubelite.node.config import NodeConfig, pod_log_name
 from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.faults import ConfigError, CreateError
 from kubelite.node.termination import log_tail, with_messages
@@ -38,6 +38,12 @@ from tests.unit.pod_worlds import CONFIG, container, make_pod
 )
 def test_expansion_is_one_pass(text: str, expected: str) -> None:
     assert env.expand(text, {"A": "1", "B": "$(C)", "C": "no"}) == expected
+
+
+def test_a_sub_path_expression_names_what_has_a_value() -> None:
+    assert env.expand_all("$(A)/$$(A)/$(", {"A": "$(B)"}) == "$(B)/$(A)/$("
+    with pytest.raises(ConfigError, match=r'failed to expand subPathExpr ".*": missing value for A, B$'):
+        env.expand_all("$(B)$(A)$(C)", {"A": "", "C": "x"})
 
 
 def variables(*entries: dict[str, Any], **more: Any) -> dict[str, str]:
@@ -344,3 +350,19 @@ def test_a_hostname_of_its_own_wins_over_the_pods_names() -> None:
     assert netfiles.pod_hostname(long) == "a" * 62, "cut to what the kernel takes, and not at a dot"
     fqdn = make_pod("a", hostname="box", subdomain="inner", setHostnameAsFQDN=True)
     assert netfiles.uts_hostname(fqdn, CONFIG) == "box.inner.default.svc.cluster.local"
+    names = {"hostname": "h" * 20, "subdomain": "s" * 20, "setHostnameAsFQDN": True}
+    with pytest.raises(
+        CreateError, match=r"is too long \(64 characters is the max, 67 characters requested\)"
+    ):
+        netfiles.uts_hostname(make_pod("a", **names), CONFIG)
+    assert netfiles.uts_hostname(make_pod("a", **names, hostNetwork=True), CONFIG), (
+        "the host's name is left alone"
+    )
+
+
+def test_the_directory_of_the_longest_pods_logs_has_a_name_that_a_file_can_have() -> None:
+    uid = "1f8aaa33-34fa-87f6-ac7b-1c4600000015"
+    long = pod_log_name("n" * 63, "p" * 253, uid)
+    assert len(long) == 255
+    assert long.startswith("n" * 63 + "_ppp") and long.endswith(f"p_{uid}")
+    assert pod_log_name("default", "web", uid) == f"default_web_{uid}"

@@ -9,6 +9,7 @@ import pytest
 from kubelite.node import resources
 from kubelite.node.hashes import container_hash, sandbox_hash
 from kubelite.node.unsupported import unsupported_fields
+from manifests.annotations import SECCOMP, SECCOMP_POD
 from tests.unit.pod_worlds import CONFIG, UID, container, make_pod
 
 
@@ -137,6 +138,16 @@ def test_unsupported_fields_are_named(
 ) -> None:
     found = unsupported_fields(make_pod(container("a", **one), **spec))
     assert [(field.path, field.blocks) for field in found] == [(path, blocks)]
+
+
+def test_annotations_of_seccomp_are_said_to_mean_nothing_where_no_field_is() -> None:
+    profile = {"seccompProfile": {"type": "RuntimeDefault"}}
+    keys = (SECCOMP_POD, f"{SECCOMP}a", f"{SECCOMP}b")
+    for shared, named in (({}, keys[:2]), ({"securityContext": profile}, keys[1:2])):
+        pod = make_pod("a", container("b", securityContext=profile), **shared)
+        pod.metadata.annotations = dict.fromkeys(keys, "localhost/x")
+        said = [(field.path, field.blocks) for field in unsupported_fields(pod)]
+        assert said == [(f"metadata.annotations[{key}]", False) for key in named]
 
 
 def test_an_ordinary_pod_has_nothing_unsupported() -> None:

@@ -92,7 +92,7 @@ def test_an_empty_dir_is_everybodys(tmp_path: Path) -> None:
         ("FileOrCreate", None, ""),
         ("Directory", None, "is not a directory"),
         ("Directory", "file", "is not a directory"),
-        ("DirectoryOrCreate", "file", "exists"),
+        ("DirectoryOrCreate", "file", "is not a directory"),
         ("File", "directory", "is not a file"),
         ("Socket", "file", "is not a socket file"),
         ("CharDevice", "file", "is not a character device"),
@@ -112,6 +112,15 @@ def test_host_path_types(tmp_path: Path, kind: str, there: str | None, message: 
     else:
         mounts.set_up(wanted)
         assert path.is_file() if kind == "FileOrCreate" or there == "file" else path.is_dir()
+
+
+def test_a_host_path_is_not_taken_from_the_daemons_own_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MountError, match=r'volume "v" : hostPath \./x is not absolute'):
+        mounts.set_up(VolumePlan("v", Kind.HOST, "./x", "DirectoryOrCreate"))
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- sub-paths --------------------------------------------------------------------------------------------------
