@@ -1,213 +1,186 @@
-"""Manifests that nobody here wrote, run: each comes to the state that its documentation describes (corpus/runs.yaml).
+"""Manifests that nobody here wrote, run: each comes to what its documentation describes (tests/corpus/README.md).
 
-All of them at once, on one node, each in a namespace of its own. Images are stand-ins under the same names, and a pull
+Nearly all of them at once, on one node, each in a namespace of its own. What needs a node of its own (all of its
+processors, labels, a name) gets another one, one after the other. Images are stand-ins under the same names, and a pull
 policy that nobody wrote (Always, for a name without a tag) is IfNotPresent here: there is no registry.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kubelite.cli.client import Client
-from kubelite.cli.errors import CliError
-from manifests.loader import load_file
+from tests.e2e.corpus_runs import (
+    CORPUS,
+    Json,
+    api,
+    claim_dir,
+    image_names,
+    objects,
+    on_the_machine,
+    runs,
+    wrong,
+)
+from tests.e2e.kubectl import forwarded, one_by_one
 from tests.e2e.node import Node, running_node
 
-CORPUS = Path(__file__).parents[1] / "corpus"
-PLACES = {
-    "W": "kubernetes-website/content/en/examples",
-    "O": "kubernetes-website-2021/content/en/examples",
-    "P": "containers-podman/test/e2e/play_kube_test.go",
-    "Q": "containers-podman/test/system",
+STAND_INS = {
+    "localhost/kubelite/stand-in:latest": "--cmd=/serve",
+    "localhost/kubelite/program:latest": "--entrypoint=/entrypoint",
 }
-STAND_IN = "localhost/kubelite/stand-in:latest"
-PAGE = "/usr/share/nginx/html"
-PROGRAM = (
-    f"mkdir -p {PAGE}; [ -e {PAGE}/index.html ] || echo stand-in > {PAGE}/index.html; httpd -p 80 -h {PAGE}; "
-    "trap 'exit 0' TERM; sleep 100000 & wait"
+#: Their manifests give these `args` without a `command`: they have an ENTRYPOINT.
+WITH_ENTRYPOINT = ("hashicorp/http-echo", "vish/stress", "redis:5")
+OTHER = "foo-node"
+LABELS = (
+    "disktype=ssd",
+    "topology.kubernetes.io/zone=antarctica-east1",
+    "kubernetes.io/e2e-az-name=e2e-az1",
+    "another-node-label-key=another-node-label-value",
 )
+RUNS = runs()
+pytestmark = pytest.mark.timeout(300)  # the first of them starts the nodes
+#: What waits for a probe to fail or a back-off to pass, last; before that, what goes one after the other meanwhile.
+ORDER = sorted(range(len(RUNS)), key=lambda index: ("restarts" in RUNS[index], "node" not in RUNS[index]))
 
 
-#: busybox of Debian has none.
-PRINTENV = """#!/bin/sh
-for name; do eval "printf '%s\\n' \\"\\$$name\\""; done
-"""
+def pack(node: Node) -> None:
+    """Every image that is named, of busybox and tests/corpus/stand-in."""
+    files = [
+        word
+        for path in sorted((CORPUS / "stand-in").iterdir())
+        for word in ("--file", f"{path}:/{path.name}")
+    ]
+    for image, program in STAND_INS.items():
+        node.cli("image", "pack", shutil.which("busybox") or "busybox", "-t", image, program, *files)
+    plain, program = STAND_INS
+    for image in sorted(
+        {image for index, run in enumerate(RUNS) for doc in objects(run, "")[0] for image in image_names(doc)}
+    ):
+        if not image.startswith("<"):
+            stand_in = program if image.startswith(WITH_ENTRYPOINT) else plain
+            api(node).post("/kubelite/v1/images/tag", {"reference": stand_in, "target": image})
 
 
-def api(node: Node) -> Client:
-    return Client(str(node.run_dir / "kubelite.sock"), timeout=30)
+def profiles(node: Node) -> None:
+    for name, profile in yaml.safe_load((CORPUS / "seccomp.yaml").read_text()).items():
+        path = node.root / "seccomp" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(profile))
 
 
-def runs() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load((CORPUS / "runs.yaml").read_text())
-    return found
-
-
-def path_of(run: dict[str, Any]) -> Path:
-    place, _, rest = str(run["file"]).partition("/")
-    return CORPUS.joinpath(PLACES.get(place, place), rest)
-
-
-def objects(run: dict[str, Any], namespace: str) -> list[dict[str, Any]]:
-    """The manifest's objects and those it needs, in one namespace, as JSON documents."""
-    found = []
-    for kind, named in run.get("with", {}).items():
-        for name, data in named.items():
-            if kind == "PersistentVolumeClaim":
-                found.append(_claim(name, data))
-                continue
-            values = {key: str(value) for key, value in data.items()}
-            if kind == "Secret":
-                values = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-            found.append({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "data": values})
-    loaded = load_file(path_of(run))
-    assert not loaded.errors, run["file"]
-    found += [document.obj.to_json() for document in loaded.documents]
-    for doc in found:
-        doc["metadata"]["namespace"] = namespace
-        if doc["kind"] == "Pod":
-            for one in _containers(doc):
-                one["imagePullPolicy"] = "IfNotPresent"
-    return found
-
-
-def _claim(name: str, size: str) -> dict[str, Any]:
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
-
-
-def _images(pod: dict[str, Any]) -> set[str]:
-    """Of its containers, and those that it has as volumes."""
-    volumes = [volume["image"]["reference"] for volume in pod["spec"].get("volumes", []) if "image" in volume]
-    return {*(container["image"] for container in _containers(pod)), *volumes}
-
-
-def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+def drop(node: Node, index: int) -> list[str]:
+    """Put a run's objects into the directory; the names of the pods that count."""
+    docs, pods = objects(RUNS[index], f"c{index}")
+    node.apply(f"c{index}.json", json.dumps({"apiVersion": "v1", "kind": "List", "items": docs}))
+    return pods
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Any:
-    """A node on which all of them run: (node, run's index → its pods' names)."""
+def together(
+    tmp_path_factory: pytest.TempPathFactory, images: Path
+) -> Iterator[tuple[Node, dict[int, list[str]]]]:
+    """A node on which all of them run but those that want another: (node, run's index → its pods' names)."""
     if (os.cpu_count() or 1) < 2:
         pytest.skip("needs a second processor: together the pods ask for more than one")
     with running_node(tmp_path_factory.mktemp("corpus"), images, pod_cidr="10.77.0.0/22") as node:
-        busybox = shutil.which("busybox") or "busybox"
-        printenv = node.base / "printenv"
-        printenv.write_text(PRINTENV)
-        printenv.chmod(0o755)
-        command, file = f"sh -c {shlex.quote(PROGRAM)}", f"{printenv}:/bin/printenv"
-        node.cli("image", "pack", busybox, "-t", STAND_IN, "--cmd", command, "--file", file)
-        pods: dict[int, list[str]] = {}
-        wanted: set[str] = set()
-        ready = node.base / "ready"
-        ready.mkdir()
-        for index, run in enumerate(runs()):
-            docs = objects(run, f"c{index}")
-            pods[index] = [doc["metadata"]["name"] for doc in docs if doc["kind"] == "Pod"]
-            for doc in docs:
-                wanted |= _images(doc) if doc["kind"] == "Pod" else set()
-            (ready / f"c{index}.json").write_text(
-                json.dumps({"apiVersion": "v1", "kind": "List", "items": docs})
-            )
-        for image in sorted(wanted):
-            if not image.startswith("<"):
-                api(node).post("/kubelite/v1/images/tag", {"reference": STAND_IN, "target": image})
-        for manifest in ready.iterdir():
-            manifest.rename(node.manifests / manifest.name)
-        yield node, pods
+        pack(node)
+        profiles(node)
+        yield node, {index: drop(node, index) for index, run in enumerate(RUNS) if "node" not in run}
 
 
-@pytest.mark.parametrize("index", range(len(runs())), ids=[run["file"] for run in runs()])
-def test_it_comes_to_what_its_documentation_says(
-    index: int, corpus: tuple[Node, dict[int, list[str]]]
-) -> None:
-    node, pods = corpus
-    run = runs()[index]
-    for name in pods[index]:
-        problems: list[str] = []
-
-        def right(name: str = name, problems: list[str] = problems) -> bool:
-            problems[:] = wrong(node, run, name, f"c{index}")
-            return not problems
-
-        try:
-            node.wait(right, run["file"], timeout=40)
-        except AssertionError as error:
-            shown = node.cli("describe", "pod", name, "-n", f"c{index}", check=False).out
-            raise AssertionError(f"{problems}\n{shown}\n{error}") from None
+@pytest.fixture(scope="module")
+def other(
+    tmp_path_factory: pytest.TempPathFactory, together: tuple[Node, dict[int, list[str]]]
+) -> Iterator[Node]:
+    """One of the name and the labels that some manifests ask for, which has nothing else to do."""
+    settings = {"node_name": OTHER, "allowed_unsafe_sysctls": "kernel.msg*,net.core.somaxconn"}
+    with running_node(tmp_path_factory.mktemp("other"), together[0].root / "images", **settings) as node:
+        node.cli("node", "label", *LABELS)
+        yield node
 
 
-def wrong(node: Node, run: dict[str, Any], name: str, namespace: str) -> list[str]:
-    """What is not yet as it should be."""
+@pytest.mark.parametrize("index", ORDER, ids=[f"{RUNS[index]['file']}-{index}" for index in ORDER])
+def test_it_comes_to_what_its_documentation_says(index: int, request: pytest.FixtureRequest) -> None:
+    run = RUNS[index]
+    node, pods = request.getfixturevalue("together")
+    if "node" not in run:
+        check(node, index, pods[index])
+        return
+    node = request.getfixturevalue("other")
+    with on_the_machine(run):
+        check(node, index, drop(node, index))
+        remove(node, index)
+
+
+def check(node: Node, index: int, pods: list[str]) -> None:
+    for name in pods:
+        comes_to(node, RUNS[index], name, f"c{index}")
+    for claim, files in RUNS[index].get("stopped", {}).items():
+        remove(node, index)
+        for file, text in files.items():
+            assert text in (claim_dir(node, f"c{index}", claim) / file).read_text()
+
+
+def comes_to(node: Node, run: Json, name: str, namespace: str) -> None:
+    problems: list[str] = []
+
+    def right() -> bool:
+        problems[:] = wrong(node, run, name, namespace)
+        return not problems
+
     try:
-        status = api(node).get(f"/api/v1/namespaces/{namespace}/pods/{name}").get("status", {})
-    except CliError as error:
-        return [str(error)]
-    every = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    by_name = {one["name"]: one for one in every}
-    found = []
-
-    def check(what: str, got: object, wanted: object) -> None:
-        if got != wanted:
-            found.append(f"{what}: {got!r}, not {wanted!r}")
-
-    check("phase", status.get("phase"), run["phase"])
-    if "qos" in run:
-        check("qosClass", status.get("qosClass"), run["qos"])
-    if "ready" in run:
-        check("ready", all(one["ready"] for one in every), run["ready"])
-    if "reason" in run:
-        reasons = {c.get("reason") for c in status.get("conditions", []) if c["type"] == "PodScheduled"}
-        reasons.add(status.get("reason"))
-        reasons |= {one["state"].get("waiting", {}).get("reason") for one in every}
-        check("reason", run["reason"] in reasons, True)
-    if sum(one["restartCount"] for one in every) < run.get("restarts", 0):
-        found.append("too few restarts")
-    for container, code in run.get("exit", {}).items():
-        ended = by_name.get(container, {}).get("state", {}).get("terminated", {})
-        check(f"exit code of {container}", ended.get("exitCode"), code)
-    for container, text in run.get("message", {}).items():
-        ended = by_name.get(container, {}).get("lastState", {}).get("terminated", {})
-        check(f"message of {container}", (ended.get("message") or "").strip(), text)
-    return found or [
-        *_events(node, run, name, namespace),
-        *_logs(node, run, name, namespace),
-        *_commands(node, run, name, namespace),
-    ]
+        node.wait(right, run["file"], timeout=60)
+    except AssertionError as error:
+        shown = node.cli("describe", "pod", name, "-n", namespace, check=False).out
+        raise AssertionError(f"{problems}\n{shown}\n{error}") from None
 
 
-def _events(node: Node, run: dict[str, Any], name: str, namespace: str) -> list[str]:
-    wanted = run.get("event", [])
-    events = api(node).get(f"/api/v1/namespaces/{namespace}/events")["items"] if wanted else []
-    told = [e["message"] for e in events if e["involvedObject"]["name"] == name]
-    return [f"no event says {text!r}: {told}" for text in wanted if not any(text in one for one in told)]
+def remove(node: Node, index: int) -> None:
+    (node.manifests / f"c{index}.json").unlink()
+
+    def gone() -> bool:
+        items: list[Any] = api(node).get(f"/api/v1/namespaces/c{index}/pods")["items"]
+        return not items
+
+    node.wait(gone, f"the pods of {RUNS[index]['file']} to go")
 
 
-def _logs(node: Node, run: dict[str, Any], name: str, namespace: str) -> list[str]:
-    found = []
-    for container, texts in run.get("log", {}).items():
-        place, query = f"/api/v1/namespaces/{namespace}/pods/{name}/log", {"container": container}
-        log = api(node).open("GET", place, query=query).read().decode(errors="replace")
-        found += [f"{container}'s log has no {text!r}: {log[-300:]!r}" for text in texts if text not in log]
-    return found
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
+def test_kubectl_reads_what_is_printed_of_them(together: tuple[Node, dict[int, list[str]]]) -> None:
+    """`get -o yaml` of all that came of them, through kubectl's types and out again: nothing lost, nothing renamed."""
+    node, _ = together
+    printed = node.base / "printed.yaml"
+    printed.write_text(node.cli("get", "pods", "-A", "-o", "yaml").out)
+    with forwarded(node) as kubectl:
+        created = kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", str(printed))
+        applied = kubectl("apply", "--dry-run=client", "--validate=false", "-o", "name", "-f", str(printed))
+    assert created.code == applied.code == 0, f"{created.err}\n{applied.err}"
+    ours = {key_of(doc): doc for doc in yaml.load(printed.read_text(), TextOnly)["items"]}
+    theirs = {key_of(doc): doc for doc in one_by_one(created.out)}
+    assert len(ours) > 150 and theirs.keys() == ours.keys()
+    assert sorted(applied.out.split()) == sorted(f"pod/{name}" for _, name in ours)
+    for key, doc in ours.items():
+        assert theirs[key]["metadata"] == doc["metadata"], key
+        assert theirs[key]["spec"] == doc["spec"], key
+        assert theirs[key]["status"] == doc["status"], key
 
 
-def _commands(node: Node, run: dict[str, Any], name: str, namespace: str) -> list[str]:
-    found = []
-    for container, command, text in run.get("run", []):
-        done = node.cli(
-            "exec", "-n", namespace, name, "-c", container, "--", *shlex.split(command), check=False
-        )
-        if text not in done.out.replace("\r", ""):
-            found.append(f"{command} in {container}: {done.out[-300:]!r} {done.err[-300:]!r} has no {text!r}")
-    return found
+class TextOnly(yaml.SafeLoader):
+    """Times are text."""
+
+
+TextOnly.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def key_of(doc: Json) -> tuple[str, str]:
+    return doc["metadata"]["namespace"], doc["metadata"]["name"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.e2e.kubectl import Kubectl
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, KUBELITE, Node
 from tests.e2e.terminal import on_terminal
-from tests.e2e.test_kubectl import Kubectl, kubectl
+from tests.e2e.test_kubectl import kubectl
 
 __all__ = ["kubectl"]
 

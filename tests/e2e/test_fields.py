@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.e2e.cgroups import cgroup_file
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import Node, running_node
 
@@ -23,18 +24,6 @@ def manifest(kind: str, name: str, **fields: Any) -> str:
 def run(node: Node, name: str, command: str, container_name: str = "main") -> str:
     """The output of a shell command in a container."""
     return node.cli("exec", name, "-c", container_name, "--", "sh", "-c", command).out
-
-
-def cgroup_file(pid: int, v1: str, v2: str) -> str:
-    """A file of a process's cgroup: (controller/file) on v1, (file) on v2."""
-    controller, _, name = v1.partition("/")
-    groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            return Path(f"/sys/fs/cgroup/{controller}{path}/{name}").read_text().strip()
-    path = next(line.split(":", 2)[2] for line in groups if line.startswith("0::"))
-    return Path(f"/sys/fs/cgroup{path}/{v2}").read_text().strip()
 
 
 @pytest.mark.either_cgroup

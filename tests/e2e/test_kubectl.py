@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manifests.core import Pod
 from manifests.loader import load_file
+from tests.e2e.kubectl import Kubectl, forwarded, one_by_one
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import Finished, Node
 from tests.e2e.terminal import on_terminal
 from tests.unit.test_manifests_corpus import CORPUS, without_empties
 
-PORT = 8001
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
-
-
-@dataclass(slots=True)
-class Kubectl:
-    node: Node
-
-    def command(self, *arguments: str) -> list[str]:
-        return self.node.in_netns("kubectl", "-s", f"http://127.0.0.1:{PORT}", *arguments)
-
-    def environ(self) -> dict[str, str]:
-        return {**os.environ, "KUBECONFIG": "/dev/null", "HOME": str(self.node.base), "TERM": "xterm"}
-
-    def __call__(self, *arguments: str) -> Finished:
-        command, environ = self.command(*arguments), self.environ()
-        done = subprocess.run(
-            command, env=environ, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
-        )  # fmt: skip
-        return Finished(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
 def kubectl(node: Node) -> Iterator[Kubectl]:
-    script = str(Path(__file__).with_name("forward.py"))
-    command = node.in_netns(sys.executable, script, str(PORT), str(node.run_dir / "kubelite.sock"))
-    forward = subprocess.Popen(command, stdout=subprocess.PIPE)
-    try:
-        assert forward.stdout is not None and forward.stdout.readline() == b"up\n"
-        yield Kubectl(node)
-    finally:
-        forward.kill()
-        forward.wait()
-        if forward.stdout is not None:
-            forward.stdout.close()
+    with forwarded(node) as found:
+        yield found
 
 
 def ageless(text: str) -> str:
@@ -64,15 +33,6 @@ def ageless(text: str) -> str:
     text = re.sub(r"\b(\d+m)?\d+s\b", "AGE", text)
     text = re.sub(r"(\d+/(?:TCP|UDP)) \([\w-]+\)", r"\1", text)  # kubectl after 1.32 names ports too
     return re.sub(r" {2,}", "  ", text)
-
-
-def one_by_one(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON documents that stand behind each other."""
-    position = 0
-    while text[position:].strip():
-        position += len(text[position:]) - len(text[position:].lstrip())
-        found, position = json.JSONDecoder().raw_decode(text, position)
-        yield found
 
 
 def prepare(node: Node) -> None:

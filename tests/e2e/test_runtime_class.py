@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.e2e.cgroups import cgroup_file
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import KUBELITE, Node, running_node
 from tests.e2e.terminal import on_terminal
-from tests.e2e.test_fields import cgroup_file
 from tests.e2e.test_survival import _state
 
 RUNTIMES = {

@@ -13,6 +13,7 @@ import pytest
 from manifests.loader import KINDS, ErrorKind, load_file
 from manifests.meta import Quantity
 from manifests.yamldoc import SyntaxProblem, read_documents
+from tests.e2e.corpus_runs import path_of, runs
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 SUFFIXES = (".yaml", ".json")
@@ -83,6 +84,17 @@ def test_what_one_node_can_have_is_taken_or_refused_as_recorded() -> None:
         refused = [error for error in loaded.errors if error.kind is not ErrorKind.UNSUPPORTED]
         found = "refused" if refused else "loaded" if loaded.documents else "other kinds"
         assert found == wanted, (name, [str(error) for error in loaded.errors])
+
+
+def test_what_is_loaded_is_run_and_nothing_else() -> None:
+    """Every manifest that is loaded has a run (corpus/runs-*.yaml), or is one of the objects that a run needs."""
+    loaded = {
+        CORPUS / name
+        for name, fate in (line.split("\t") for line in (CORPUS / "one-node.tsv").read_text().splitlines())
+        if fate == "loaded"
+    }
+    found = [file for run in runs() for file in (run["file"], *run.get("beside", ()))]
+    assert {path_of(file) for file in found} == loaded
 
 
 def without_empties(value: Any, key: str = "") -> Any:
