@@ -1,0 +1,62 @@
+"""What tests of claims and volumes are told on: their documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubelite.node.scheduling import NodeFacts
+from kubelite.objects import SOURCE
+from manifests.core import Pod
+
+Doc = dict[str, Any]
+NODE = NodeFacts("node-1", labels={"disk": "ssd"})
+
+
+def claim(name: str = "c", size: str = "2Gi", **spec: Any) -> Doc:
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}, **spec}
+    metadata = {"name": name, "namespace": "default", "uid": f"u-{name}"}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wanted}
+
+
+def volume(name: str, size: str = "2Gi", **spec: Any) -> Doc:
+    wanted = {
+        "accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": size},
+        "persistentVolumeReclaimPolicy": "Retain",
+        "storageClassName": "manual",
+        "volumeMode": "Filesystem",
+        "hostPath": {"path": f"/srv/{name}", "type": ""},
+        **spec,
+    }
+    metadata = {"name": name, "uid": f"u-{name}", "annotations": {SOURCE: "/m/v.yaml"}}
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": wanted}
+
+
+def storage_class(name: str, provisioner: str = "example.com/x", **more: Any) -> Doc:
+    return {"kind": "StorageClass", "metadata": {"name": name}, "provisioner": provisioner, **more}
+
+
+def ref(name: str, uid: str = "") -> Doc:
+    return {"namespace": "default", "name": name, **({"uid": uid} if uid else {})}
+
+
+BOUND = {"status": {"phase": "Bound"}}
+MANUAL = claim(storageClassName="manual")
+MODES = '"ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"'
+UNMATCHED = 'Cannot bind to requested volume "a": '
+MISBOUND = "Two claims are bound to the same volume, this one is bound incorrectly"
+
+
+def pod(name: str = "p", claim_name: str = "c") -> Pod:
+    source = {"name": "v", "persistentVolumeClaim": {"claimName": claim_name}}
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    spec = {"containers": [{"name": "a", "image": "i", "volumeMounts": mounts}], "volumes": [source]}
+    return Pod.parse({"metadata": {"name": name, "namespace": "default", "uid": name}, "spec": spec})
+
+
+def on_disk(kind: str) -> Doc:
+    found = {"key": "disk", "operator": "In", "values": [kind]}
+    return {"required": {"nodeSelectorTerms": [{"matchExpressions": [found]}]}}
+
+
+ON_SSD, ON_HDD = on_disk("ssd"), on_disk("hdd")
