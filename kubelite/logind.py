@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from runtime.cgroups.dbus import SYSTEM_BUS, Bus
+from runtime.dbus import SYSTEM_BUS, Bus
 from runtime.errors import RuntimeFault
 
 _NAME, _OBJECT = "org.freedesktop.login1", "/org/freedesktop/login1"

@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from runtime.cgroups import dbus, devices
+from runtime import dbus
+from runtime.cgroups import devices
 from runtime.cgroups.files import read_or
 from runtime.cgroups.resources_v2 import io_weight, swap_max, weight
 from runtime.errors import CapabilityError, RuntimeFault, SpecError

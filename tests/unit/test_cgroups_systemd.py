@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.cgroups import dbus, systemd
+from runtime import dbus
+from runtime.cgroups import systemd
 from runtime.errors import SpecError
 from tests.conformance.systemd_peer import Reader, packet, text
 
