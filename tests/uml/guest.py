@@ -22,7 +22,7 @@ from typing import Any
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 8192, 16384, 1 << 18
 RB_POWER_OFF = 0x4321FEDC
 TIMED_OUT = 124
-MODULES = ("overlay", "veth", "bridge", "tun", "dummy", "nf_tables", "nft_compat")
+MODULES = ("overlay", "veth", "bridge", "tun", "dummy", "nf_tables", "nft_compat", "loop")
 _MODULE_ROOTS = ("/usr/lib/uml/modules", "/usr/lib/modules")
 _libc = ctypes.CDLL(None, use_errno=True)
 
