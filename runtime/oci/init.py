@@ -22,7 +22,7 @@ import fcntl
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import StartError
@@ -33,7 +33,7 @@ from runtime.oci.spec_linux import sysctl_path
 from runtime.security import capabilities, rlimits
 
 if TYPE_CHECKING:
-    pass
+    from runtime.oci.rootfs import Plan
 
 _SYS_ADMIN: Final = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
 
@@ -54,11 +54,39 @@ def run(job: Job) -> NoReturn:
     os._exit(1)
 
 
-def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the order is the point
-    process = job.process
-    user = process.get("user", {})
-    uid, gid = user.get("uid", 0), user.get("gid", 0)
+def _init(job: Job, report: Reporter) -> None:
+    """The order is the point: of the stages, and within each."""
+    kept = _come_loose(job, report)
+    # The host's /proc, kept by descriptor: after the namespaces change there is no other we can trust.
+    proc = steps.open_proc()
+    plan = _enter(job, report, proc)
+    if plan is not None:
+        _build_root(job, report, proc, plan)
+    report.step = "stdio"
+    steps.reopen_null(proc)
+    os.close(proc)
+    _limit(job, report)
 
+    # From here no descriptor is left that leads out of the root: a cwd or program of /proc/self/fd/N finds nothing
+    # (CVE-2024-21626). Only the channel and the parent's pidfd remain, both close-on-exec.
+    report.step = "descriptors"
+    sc.close_all_except({0, 1, 2, *kept})
+    last = _become_user(job, report)
+    _pass_gate(job, report, last)
+    _execute(job, report, last)
+
+
+class _Last(NamedTuple):
+    """What is left to do when the user's rights are all there is, and what stays of ours until then."""
+
+    program: stub.Exec
+    borrowed: int  # capabilities beyond the final sets, for as long as a filter is to be installed
+    inheritable: int
+    with_stub: bool
+
+
+def _come_loose(job: Job, report: Reporter) -> set[int]:
+    """Of the parent, whose copy we are. The descriptors that we go on needing."""
     # First of all: do not outlive the shim, not even while half made. The death may have come before prctl(2);
     # getppid() says nothing from inside a new pid namespace (it is 0), the parent's pidfd does.
     report.step = "parent"
@@ -78,9 +106,12 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     trees = () if job.plan is None else job.plan.descriptors
     sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console, *trees})
 
-    # The host's /proc, kept by descriptor: after the namespaces change there is no other we can trust.
-    proc = steps.open_proc()
+    return kept
 
+
+def _enter(job: Job, report: Reporter, proc: int) -> Plan | None:
+    """Cgroup and namespaces, session and keyring; the plan of the root as it is seen from inside."""
+    process = job.process
     # Limits apply from here. Before the cgroup namespace, whose root is where we are when it is made.
     report.step = "cgroup"
     steps.set_affinity(job.affinity[0])
@@ -135,46 +166,48 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     report.step = "keyring"
     steps.join_keyring(job.keyring, report)
 
-    if plan is not None:
-        # After ipc (mqueue), net (sysfs), pid (proc) and cgroup namespaces: these file systems show whose they are.
-        report.step = "rootfs"
-        old_umask = os.umask(0)  # modes are exactly those asked for
-        root = plan.root.execute()
-        for operation in plan.operations:
-            report.step = f"rootfs: {operation.describe()}"
-            operation.execute(root)
-        os.umask(old_umask)
-        if job.own_terminal:
-            report.step = "terminal"
-            steps.open_terminal(job, root)
+    return plan
 
-        report.step = "hooks"
-        if any(job.hooks.get(kind) for kind in hooks.IN_RUNTIME):
-            report.send({"hooks": True})
-            steps.expect(job, b"hooked")
-        os.fchdir(root.fd)  # where runc runs them, too; pivot_root changes it anyhow
-        hooks.run_all(
-            "createContainer", job.hooks.get("createContainer", ()), {**job.state, "pid": os.getpid()}
-        )
 
-        report.step = "hostname"
-        if job.hostname:
-            sc.sethostname(job.hostname)
-        if job.domainname:
-            sc.setdomainname(job.domainname)
+def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
+    """The container's file systems, and into them."""
+    # After ipc (mqueue), net (sysfs), pid (proc) and cgroup namespaces: these file systems show whose they are.
+    report.step = "rootfs"
+    old_umask = os.umask(0)  # modes are exactly those asked for
+    root = plan.root.execute()
+    for operation in plan.operations:
+        report.step = f"rootfs: {operation.describe()}"
+        operation.execute(root)
+    os.umask(old_umask)
+    if job.own_terminal:
+        report.step = "terminal"
+        steps.open_terminal(job, root)
 
-        # By the host's procfs: what the container calls /proc/sys could be anything (CVE-2025-52881).
-        report.step = "sysctl"
-        for name, value in job.sysctls.items():
-            steps.write_proc(proc, f"sys/{sysctl_path(name)}", value)
+    report.step = "hooks"
+    if any(job.hooks.get(kind) for kind in hooks.IN_RUNTIME):
+        report.send({"hooks": True})
+        steps.expect(job, b"hooked")
+    os.fchdir(root.fd)  # where runc runs them, too; pivot_root changes it anyhow
+    hooks.run_all("createContainer", job.hooks.get("createContainer", ()), {**job.state, "pid": os.getpid()})
 
-        report.step = "pivot_root"
-        (rootfs.pivot if job.pivot else rootfs.move_root)(root, propagation=plan.propagation)
-    report.step = "stdio"
-    steps.reopen_null(proc)
-    os.close(proc)
+    report.step = "hostname"
+    if job.hostname:
+        sc.sethostname(job.hostname)
+    if job.domainname:
+        sc.setdomainname(job.domainname)
 
-    # Limits and scheduling while we still may.
+    # By the host's procfs: what the container calls /proc/sys could be anything (CVE-2025-52881).
+    report.step = "sysctl"
+    for name, value in job.sysctls.items():
+        steps.write_proc(proc, f"sys/{sysctl_path(name)}", value)
+
+    report.step = "pivot_root"
+    (rootfs.pivot if job.pivot else rootfs.move_root)(root, propagation=plan.propagation)
+
+
+def _limit(job: Job, report: Reporter) -> None:
+    """Limits and scheduling while we still may."""
+    process = job.process
     report.step = "rlimits"
     report.warnings += rlimits.apply(process.get("rlimits", []))
     if job.personality >= 0:
@@ -186,11 +219,12 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     report.step = "scheduler"
     steps.set_scheduling(process)
 
-    # From here no descriptor is left that leads out of the root: a cwd or program of /proc/self/fd/N finds nothing
-    # (CVE-2024-21626). Only the channel and the parent's pidfd remain, both close-on-exec.
-    report.step = "descriptors"
-    sc.close_all_except({0, 1, 2, *kept})
 
+def _become_user(job: Job, report: Reporter) -> _Last:
+    """From root of the namespace to who the program is to be, in its directory."""
+    process = job.process
+    user = process.get("user", {})
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
     # As root first: the directory may be closed to the user, or (root-squashed NFS) to root. Then once more below.
     report.step = "cwd"
     there = steps.chdir(process["cwd"], final=False)
@@ -245,16 +279,21 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
     filter_ = None if job.notify else job.seccomp
     argv = [os.fsencode(arg) for arg in process["args"]]
     last = stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed)
+    return _Last(last, borrowed, inheritable, with_stub)
+
+
+def _pass_gate(job: Job, report: Reporter, last: _Last) -> None:
+    """Wait for who starts the container; it is the stub that waits wherever there is one. Then its own hooks."""
     report.step = "gate"
     if job.gate:
         report.send({"ready": True, "warnings": report.warnings, "steps": report.taken()})
-        if with_stub and job.detached is None:  # while the parent writes down who we are
-            steps.become_stub(job, last)
+        if last.with_stub and job.detached is None:  # while the parent writes down who we are
+            steps.become_stub(job, last.program)
         steps.expect(job, b"start" if job.detached is None else b"detach")
     elif report.warnings:
         report.send({"warnings": report.warnings})
-    if with_stub and (job.detached is not None or not job.gate):
-        steps.become_stub(job, last)
+    if last.with_stub and (job.detached is not None or not job.gate):
+        steps.become_stub(job, last.program)
     if job.detached is not None:
         steps.await_start(job, report)
     report.step = "hooks"
@@ -263,12 +302,16 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
         "startContainer",
         job.hooks.get("startContainer", ()),
         state,
-        environment,
-        steps.confined(job, filter_),
+        last.program.environment,
+        steps.confined(job, last.program.seccomp),
     )
 
+
+def _execute(job: Job, report: Reporter, last: _Last) -> None:
+    """The program, under its filter, with nothing left of what was borrowed."""
     report.step = "exec"
-    path = path or program.find(process["args"][0], environment)
+    path, argv, environment, final, filter_ = last.program[:5]
+    path = path or program.find(job.process["args"][0], environment)
     report.step = "seccomp" if filter_ is not None else "capabilities"
     if taken := report.taken():  # the last word: what a filter allows of it is not known
         report.send({"steps": taken})
@@ -278,7 +321,7 @@ def _init(job: Job, report: Reporter) -> None:  # noqa: PLR0915, PLR0912 - the o
         seccomp.install(*filter_)
     # The last of our privileges goes; ambient capabilities rest on the sets that are final only now.
     report.step = "capabilities"
-    if borrowed or final.ambient or inheritable != final.inheritable:
+    if last.borrowed or final.ambient or last.inheritable != final.inheritable:
         capabilities.set_process(final)
 
     report.step = "exec"
