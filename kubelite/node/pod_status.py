@@ -20,6 +20,7 @@ from kubelite.node.pod_view import (
     LOST_EXIT_CODE,
     LOST_MESSAGE,
     LOST_REASON,
+    SKIPPED_MESSAGE,
     View,
     is_alive,
     never_ran,
@@ -146,7 +147,8 @@ class _Report:
     def container(self, container: Container, *, init: bool = False) -> ContainerStatus:
         view, old = self.views[container.name], self.recorded.get(container.name)
         instance = self._instance(container.name)
-        state = self._state(view, instance, old)
+        skipped = init and self._skipped(container, view)
+        state = State(terminated=_skipped_end()) if skipped else self._state(view, instance, old)
         terminated, running = state.terminated, state.running is not None
         sidecar = init and restart_policy(self.pod, container) == "Always"
         completed = init and not sidecar and terminated is not None and terminated.exit_code == 0
@@ -207,6 +209,15 @@ class _Report:
         """The newest instance that counts."""
         found = [c for c in self.seen.containers if c.name == name and not never_ran(c)]
         return max(found, key=lambda c: c.attempt) if found else None
+
+    def _skipped(self, container: Container, view: View) -> bool:
+        """An init container that came by an edit to a pod that was past its init containers (K kubelet_pods.go
+        convertToAPIContainerStatuses): it runs in the pod's next sandbox."""
+        if view.attempts or view.name not in self.actions.finished:
+            return False
+        if restart_policy(self.pod, container) == "Always":
+            return False
+        return any(self.views[main.name].attempts for main in self.pod.spec.containers)
 
     def _state(self, view: View, instance: ContainerSeen | None, old: ContainerStatus | None) -> State:
         pending = view.current is not None and view.current.post_start == "pending"
@@ -295,6 +306,10 @@ def terminated_of(container: ContainerSeen) -> ContainerStateTerminated:
         finished_at=rfc3339(container.finished_at),
         container_id=f"kubelite://{container.id}",
     )
+
+
+def _skipped_end() -> ContainerStateTerminated:
+    return ContainerStateTerminated(exit_code=0, reason="Completed", message=SKIPPED_MESSAGE)
 
 
 def _lost(container_id: str | None, started_at: float) -> ContainerStateTerminated:

@@ -21,6 +21,10 @@ from manifests.core import Container, ContainerStateTerminated, ContainerStatus,
 LOST_EXIT_CODE = 137
 LOST_REASON = "ContainerStatusUnknown"
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
+SKIPPED_MESSAGE = (
+    "Unable to get init container status from container runtime and pod has been initialized, "
+    "treat it as exited normally"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ def _from_status(name: str, recorded: ContainerStatus | None) -> View:
     if state.running is not None:
         lost = Ended(LOST_EXIT_CODE, 0.0, unix(state.running.started_at))
         return View(name, None, lost, recorded.restart_count + 1)
+    if state.terminated is not None and state.terminated.message == SKIPPED_MESSAGE:
+        return View(name)  # it is called completed, but never ran
     if state.terminated is not None:
         return View(name, None, _ended(state.terminated), recorded.restart_count + 1)
     if last is not None:

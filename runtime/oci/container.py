@@ -57,7 +57,6 @@ class Command:
 
     detached: Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
     dies_with_us: bool = False
-    console: Callable[[int], None] | None = None  # gets the terminal's master, and closes it
     preserve: int = 0  # descriptors from 3 on that are the container's
     new_keyring: bool = True
     pivot: bool = True
@@ -348,13 +347,15 @@ def create(
     bundle: str,
     stdio: Stdio | None,
     console_slave: int | None = None,
+    console: Callable[[int], None] | None = None,
     rootfs: RootfsOverlay | None,
     cgroup_path: str,
     parent_death_signal: int = SIGKILL,
     command: Command | None = None,
 ) -> Container:
-    """Make the container up to the gate before execve. `console_slave` is the terminal's slave when process.terminal
-    is set; `stdio` None then means the terminal for all three (without a terminal: the caller's own).
+    """Make the container up to the gate before execve. When process.terminal is set, the terminal is one of the
+    container's own devpts, whose master `console` gets, and closes; or its slave is `console_slave`. `stdio` None then
+    means the terminal for all three (without a terminal: the caller's own).
 
     Raises SpecError, CapabilityError, SyscallError, StateError; whatever is raised, nothing is left: no process, no
     cgroup, no descriptor, no mount (those live in the container's mount namespace).
@@ -365,7 +366,8 @@ def create(
     spec = prepare.with_mappings(spec)
     prepare.check(spec, pivot=command is None or command.pivot)
     process, linux = spec["process"], spec.get("linux", {})
-    if process.get("terminal") and console_slave is None and command is None:
+    own_terminal = bool(process.get("terminal")) and console_slave is None
+    if own_terminal and console is None:
         raise SpecError("process.terminal: a terminal is asked for and none was given")
     plan = prepare.plan(spec, bundle, rootfs, cgroup_path, console_slave)
     steps = hooks.parse(spec.get("hooks") or {})
@@ -400,12 +402,12 @@ def create(
             plan=plan,
             new_user_namespace=bool(flags & sc.CLONE_NEWUSER),
             user_namespace=user_namespace,
-            stdio_owner=prepare.stdio_owner(spec, user_namespace),
+            stdio_owner=-1 if own_terminal else prepare.stdio_owner(spec, user_namespace),
             seccomp=filter_,
             notify=prepare.notifies(filter_),
             **prepare.from_spec(spec),
             **{"keyring": f"_ses.{container_id}", "pdeathsig": parent_death_signal, **_from_command(command)},
-            own_terminal=command is not None and bool(process.get("terminal")),
+            own_terminal=own_terminal,
             hooks=steps,
             state=state,
         )
@@ -413,7 +415,6 @@ def create(
         cloned = time.monotonic_ns()
         child = _born(job, ours, who, flags, into=into, pid_namespace=pid_namespace, undo=undo)
         prepare.enter_class(spec, container_id, child[0], undo)
-        console = command.console if command is not None else None
         answers = prepare.answers(child, spec, steps, state, console=console, undo=undo, always=always)
         times = [f"{began} config.json\n{limited} cgroup made\n{cloned} clone3\n"]
         said = prepare.until_ready(ours, who, answers, cgroup, times)

@@ -19,7 +19,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -142,11 +142,11 @@ def create(
     runtime: str,
     container_id: str,
     bundle: str,
-    stdio: engine.Stdio,
+    stdio: engine.Stdio | None,
     overlay: RootfsOverlay | None,
-    masters: tuple[int, ...] = (),
+    console: Callable[[int], None] | None = None,
 ) -> Foreign:
-    """A container at its gate. `masters`: with a terminal, the descriptors that become its master.
+    """A container at its gate. `console`: with a terminal, gets its master, and closes it.
     StartError in the runtime's words; nothing is left then."""
     valid = oci.validate(spec)
     root = rootfs.plan(valid, bundle=bundle, overlay=overlay).root if overlay is not None else None
@@ -155,17 +155,17 @@ def create(
     pid_file = f"{bundle}/pid"
     args = ["create", "--bundle", bundle, "--pid-file", pid_file]
     with contextlib.ExitStack() as stack:
-        console = stack.enter_context(_console(bundle)) if masters else None
-        if console is not None:
-            args += ["--console-socket", console[1]]
+        listening = stack.enter_context(_console(bundle)) if console is not None else None
+        if listening is not None:
+            args += ["--console-socket", listening[1]]
             stdio = _nothing(stack)
         try:
             os.makedirs(f"{bundle}/runtime", mode=0o700, exist_ok=True)
             made.runtime.run(*args, container_id, stdio=stdio, root=root)
             made.pid = _read_pid(pid_file)
             made.pidfd = sc.pidfd_open(made.pid)
-            if console is not None:
-                take(_receive(console[0]), *masters)
+            if console is not None and listening is not None:
+                console(_receive(listening[0]))
         except (RuntimeFault, OSError, ValueError) as error:  # a pid file with no number in it, too
             with contextlib.suppress(RuntimeFault, OSError):
                 made.delete()

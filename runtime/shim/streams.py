@@ -174,6 +174,17 @@ class Terminal(Ends):
             raise
 
 
+class GivenTerminal(Ends):
+    """A terminal that whoever makes the container opens in there; `take` gets its master."""
+
+    def take(self, master: int) -> None:
+        os.set_inheritable(master, False)
+        self.own(master)
+        self.master = master
+        self.stdout_r = os.dup(master)
+        self.own(self.stdout_r)
+
+
 def _container_terminal(pid: int) -> tuple[int, int] | None:
     """Opened by path inside the container's root, never past it, and looked at before it is really opened: what stands
     at /dev/pts/ptmx is the container's word."""

@@ -163,9 +163,7 @@ class Supervisor:
     def _make(self, request: CreateContainer, spec: dict[str, Any]) -> Supervised:
         with ExitStack() as undo:
             log = _open_log(request, undo)
-            ends: streams.Ends = (
-                streams.Terminal(0, log=True) if request.tty else streams.Pipes(request.stdin)
-            )
+            ends = _stdio(request, spec)
             undo.callback(ends.close)
             handle = _engine_create(request, spec, ends)
             undo.callback(handle.delete)  # kills it too; SIGCHLD has it reaped
@@ -340,6 +338,15 @@ class Supervisor:
         self._changed(found)
 
 
+def _stdio(request: CreateContainer, spec: dict[str, Any]) -> streams.Ends:
+    """A terminal is the container's own (`tty` says /dev/pts/0), where it has a devpts for that."""
+    if not request.tty:
+        return streams.Pipes(request.stdin)
+    if request.runtime or any(mount.get("type") == "devpts" for mount in spec.get("mounts") or ()):
+        return streams.GivenTerminal()
+    return streams.Terminal(0, log=True)
+
+
 def _engine_create(
     request: CreateContainer, spec: dict[str, Any], ends: streams.Ends
 ) -> engine.Container | foreign.Foreign:
@@ -347,22 +354,25 @@ def _engine_create(
     if not cgroup_path:
         raise SpecError(f"linux.cgroupsPath is missing in {request.bundle}/config.json")
     _die_together(spec)
+    given = ends.take if isinstance(ends, streams.GivenTerminal) else None
+    stdio = engine.Stdio(ends.stdin, ends.stdout, ends.stderr) if given is None else None
     if request.runtime:
         return foreign.create(
             spec,
             runtime=request.runtime,
             container_id=request.container_id,
             bundle=request.bundle,
-            stdio=engine.Stdio(ends.stdin, ends.stdout, ends.stderr),
+            stdio=stdio,
             overlay=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
-            masters=(ends.master, ends.stdout_r) if request.tty else (),
+            console=given,
         )
     return engine.create(
         spec,  # type: ignore[arg-type]
         container_id=request.container_id,
         bundle=request.bundle,
-        stdio=engine.Stdio(ends.stdin, ends.stdout, ends.stderr),
-        console_slave=ends.stdin if request.tty else None,
+        stdio=stdio,
+        console_slave=ends.stdin if request.tty and given is None else None,
+        console=given,
         rootfs=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
         cgroup_path=cgroup_path,
     )

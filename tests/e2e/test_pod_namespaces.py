@@ -81,7 +81,7 @@ def test_a_pod_of_its_own_users(node: Node) -> None:
     mounts = [{"name": v["name"], "mountPath": f"/v/{v['name']}"} for v in volumes]
     mounts.append({"name": "empty", "mountPath": "/sub", "subPath": "a/b"})
     main = container(volumeMounts=mounts)
-    other = container("other", securityContext={"runAsUser": 1000, "runAsGroup": 1000})
+    other = container("other", tty=True, securityContext={"runAsUser": 1000, "runAsGroup": 1000})
     fields: dict[str, Any] = {"hostUsers": False, "volumes": volumes, "securityContext": {"fsGroup": 2000}}
     node.apply("u.yaml", pod("u", main, other, **fields))
     open_proc = container(securityContext={"procMount": "Unmasked"})
@@ -116,6 +116,8 @@ def test_a_pod_of_its_own_users(node: Node) -> None:
     masks = "grep -c ' /proc/' /proc/mounts; true"
     assert run(node, "w", masks) == "0\n", "procMount Unmasked"
     assert int(run(node, "u", masks)) > 3
+    terminal = run(node, "u", "readlink /proc/1/fd/0; stat -c %u /dev/pts/0 /dev/console", "other")
+    assert terminal.split() == ["/dev/pts/0", "1000", "1000"]
     refused = run(node, "u", "cat /proc/sysrq-trigger; echo b > /proc/sys/kernel/core_pattern; true")
     assert refused == ""
     node.restart(9)

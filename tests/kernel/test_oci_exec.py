@@ -144,6 +144,17 @@ def test_terminal_asked_for_but_not_given(oci: Engine) -> None:
         oci.create(oci.spec("true", terminal=True))
 
 
+def test_a_terminal_of_the_containers_own_devpts(oci: Engine) -> None:
+    masters: list[int] = []
+    script = "tty; stat -c '%F %u' /dev/console; echo hi > /dev/tty"
+    spec = oci.spec("sh", "-c", script, terminal=True, user={"uid": 7, "gid": 7})
+    container = oci.start(spec, stdio=None, console=masters.append)
+    said = read_terminal(masters[0]).splitlines()
+    assert oci.wait(container).code == 0
+    assert said == ["/dev/pts/0", "character special file 7", "hi"]
+    os.close(masters[0])
+
+
 def test_exec_on_a_terminal(oci: Engine) -> None:
     container = oci.start(oci.spec("sleep", "60"))
     master, slave = os.openpty()

@@ -11,6 +11,7 @@ import subprocess
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,29 @@ def test_container_with_a_terminal_and_attach(node: Node) -> None:
         os.close(terminal)
         assert (await pod.ended(container)).exit_code == 0
         assert [text for _, _, text in pod.log(container)] == ["tty=0", "input", "got input"]
+
+    node.run(story)
+
+
+def test_a_terminal_has_a_name_in_the_container_and_is_its_users(node: Node) -> None:
+    """As docker's and containerd's: of the container's own devpts; of the host's where it has none."""
+
+    def without_devpts(spec: dict[str, Any]) -> None:
+        spec["mounts"] = [m for m in spec["mounts"] if m["type"] != "devpts"]
+
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        script = (
+            "tty; stat -c %u $(tty); echo out > /dev/tty; echo err >&2; test -c /dev/console && echo console"
+        )
+        named = await pod.start("sh", "-c", script, tty=True, process={"user": {"uid": 7, "gid": 7}})
+        assert (await pod.ended(named)).exit_code == 0
+        assert [text for _, _, text in pod.log(named)] == ["/dev/pts/0", "7", "out", "err", "console"]
+        unnamed = await pod.start(
+            "sh", "-c", "test -t 0 && test -t 2; echo tty=$?", tty=True, change=without_devpts
+        )
+        assert (await pod.ended(unnamed)).exit_code == 0
+        assert [text for _, _, text in pod.log(unnamed)] == ["tty=0"]
 
     node.run(story)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.api.printers import summarize_pod
 from kubelite.node.actions import Facts
 from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen
 from kubelite.node.pod_actions import compute_pod_actions
@@ -301,3 +302,31 @@ def test_resources_of_a_container_and_of_one_that_is_being_resized() -> None:
     assert (app.to_json()["resources"], app.to_json()["allocatedResources"]) == (one, {"cpu": "200m"})
     world.settle()
     assert world.pod.status.container_statuses[0].to_json()["resources"] == two
+
+
+def test_an_init_container_that_came_by_an_edit_is_shown_as_completed_until_the_next_sandbox() -> None:
+    """K kubelet_pods.go convertToAPIContainerStatuses, HasAnyRegularContainerCreated."""
+    world = World(make_pod("a"))
+    world.settle()
+    world.pod = edited(
+        world.pod, {"initContainers": [container("i"), container("s", restartPolicy="Always")]}
+    )
+    world.settle()
+    status = world.pod.status.to_json()
+    late, sidecar = status["initContainerStatuses"]
+    assert late["state"]["terminated"] == {
+        "exitCode": 0,
+        "reason": "Completed",
+        "message": "Unable to get init container status from container runtime and pod has been initialized, "
+        "treat it as exited normally",
+    }
+    assert (late["ready"], late["restartCount"]) == (True, 0)
+    assert "running" in sidecar["state"]
+    assert status["phase"] == "Running"
+    assert conditions(status)["Ready"] == ("True", "")
+    assert summarize_pod(world.pod.to_json(), NOW).status == "Running"
+    assert world.started == [("a", 0), ("s", 0)]
+    world.fake.lose_sandbox(UID)  # it never ran: the next sandbox runs it for the first time
+    world.settle()
+    assert ("i", 0) in world.started
+    assert world.pod.status.init_container_statuses[0].restart_count == 0

@@ -66,7 +66,6 @@ def _create(
         command = engine.Command(
             detached=_gate(entry, always) if detached else None,
             dies_with_us=stays,
-            console=_console(flags, always) if terminal else None,
             preserve=preserve,
             new_keyring=not flags.get("no-new-keyring"),
             pivot=not flags.get("no-pivot"),
@@ -75,6 +74,7 @@ def _create(
         )
         made = engine.create(
             spec, container_id=container_id, bundle=bundle, stdio=None, rootfs=None,
+            console=_console(flags, always) if terminal else None,
             cgroup_path=entry.cgroup_path, command=command,
         )  # fmt: skip
         undo.callback(_undo_create, made)
