@@ -93,8 +93,6 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
             yield Unsupported(f"spec.{name}", sentence, False)
     if pod.spec.host_users is False and pod.spec.host_network:
         yield Unsupported("spec.hostUsers", "a user namespace cannot have the host's network", True)
-    if pod.spec.host_users is False and pod.spec.runtime_class_name:
-        yield Unsupported("spec.runtimeClassName", "other runtimes make no pods in user namespaces", True)
     if pod.spec.automount_service_account_token:
         yield Unsupported("spec.automountServiceAccountToken", NO_TOKEN, False)
     for key in (BACK_OFF_INITIAL, BACK_OFF_MAX):

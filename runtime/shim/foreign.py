@@ -27,9 +27,10 @@ from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, layout, open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import ending, hooks, init_steps, prepare, rootfs, shape
+from runtime.oci import ending, hooks, init_steps, prepare, shape
 from runtime.oci import spec as oci
 from runtime.shim.protocol import RootfsOverlay
+from runtime.shim.stage import Stage, stage
 
 SECONDS = 60.0  # one command
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -53,7 +54,8 @@ class Runtime:
         *args: str,
         stdin: bytes = b"",
         stdio: engine.Stdio | None = None,
-        root: rootfs.RootMount | None = None,
+        mounts: Stage | None = None,
+        owner: int = -1,
     ) -> None:
         """To its end. RuntimeFault with the runtime's own words when it fails."""
         log = f"{self.bundle}/{args[0]}.log"
@@ -61,7 +63,9 @@ class Runtime:
             given = _memory(stdin, stack)
             null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
             stack.callback(os.close, null)
-            pid, pidfd = spawn(self.command(log, *args), stdio or engine.Stdio(given, null, null), root)
+            pid, pidfd = spawn(
+                self.command(log, *args), stdio or engine.Stdio(given, null, null), mounts, owner
+            )
             stack.callback(os.close, pidfd)
             code = _wait(pid, pidfd)
             said = last_error(log)
@@ -148,20 +152,21 @@ def create(
 ) -> Foreign:
     """A container at its gate. `console`: with a terminal, gets its master, and closes it.
     StartError in the runtime's words; nothing is left then."""
-    valid = oci.validate(spec)
-    root = rootfs.plan(valid, bundle=bundle, overlay=overlay).root if overlay is not None else None
     made = absent(runtime, container_id, bundle, spec)
     made.warnings = _adapt(bundle, spec)
     pid_file = f"{bundle}/pid"
     args = ["create", "--bundle", bundle, "--pid-file", pid_file]
     with contextlib.ExitStack() as stack:
+        mounts = _stage(made, overlay, stack) if overlay is not None else None
         listening = stack.enter_context(_console(bundle)) if console is not None else None
         if listening is not None:
             args += ["--console-socket", listening[1]]
             stdio = _nothing(stack)
         try:
             os.makedirs(f"{bundle}/runtime", mode=0o700, exist_ok=True)
-            made.runtime.run(*args, container_id, stdio=stdio, root=root)
+            made.runtime.run(
+                *args, container_id, stdio=stdio, mounts=mounts, owner=_owner(spec, spec["process"])
+            )
             made.pid = _read_pid(pid_file)
             made.pidfd = sc.pidfd_open(made.pid)
             if console is not None and listening is not None:
@@ -183,9 +188,30 @@ def _adapt(bundle: str, spec: dict[str, Any]) -> tuple[str, ...]:
     if score is not None and score < floor and not _may_lower_oom_score():
         process["oomScoreAdj"] = floor  # runc fails where our engine warns
         warnings.append(f"oom_score_adj {score} was not set: lowering it needs CAP_SYS_RESOURCE")
+    _write(bundle, spec)
+    return tuple(warnings)
+
+
+def _write(bundle: str, spec: dict[str, Any]) -> None:
     with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
         json.dump(spec, file)
-    return tuple(warnings)
+
+
+def _stage(made: Foreign, overlay: RootfsOverlay, stack: contextlib.ExitStack) -> Stage:
+    """Its mounts, and config.json as it has them."""
+    bundle = made.runtime.bundle
+    mounts, config = stage(made.spec, bundle=bundle, runtime=made.runtime.path, overlay=overlay)
+    if mounts.userns >= 0:
+        stack.callback(os.close, mounts.userns)
+    if config is not made.spec:
+        _write(bundle, config)
+    return mounts
+
+
+def _owner(spec: dict[str, Any], process: dict[str, Any]) -> int:
+    """Whose a process's pipes are on the host: -1 = the runtime itself sees to it."""
+    valid, one = oci.validate(spec), oci.process(process)
+    return prepare.host_id(valid, one) if "user" in oci.namespaces(valid) else -1
 
 
 def _for_here(resources: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +263,7 @@ class Pending:
                 args += ["--console-socket", console[1]]
                 stdio = _nothing(stack)
             command = container.runtime.command(f"{files}.log", *args, container.id)
-            pid, pidfd = spawn(command, stdio, None)
+            pid, pidfd = spawn(command, stdio, None, _owner(container.spec, process))
             return cls(pid, _Watched(pidfd), container, files, console, stack.pop_all())
 
     def step(self) -> engine.ExecHandle | None:
@@ -293,17 +319,17 @@ class _Watched:
 # --- what a command is made of ---
 
 
-def spawn(argv: list[str], stdio: engine.Stdio, root: rootfs.RootMount | None) -> tuple[int, int]:
-    """The pid and a pidfd of `argv`. With `root`: in a mount namespace where that is mounted. Raises NotFoundError,
-    SyscallError or what the mount said, when it cannot be executed."""
+def spawn(argv: list[str], stdio: engine.Stdio, mounts: Stage | None, owner: int = -1) -> tuple[int, int]:
+    """The pid and a pidfd of `argv`. With `mounts`: in a mount namespace that has them. `owner`: the user on the host
+    whom pipes are given to. Raises NotFoundError, SyscallError or what the mount said, when it cannot be executed."""
     report, report_w = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(report, "rb") as file:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
         try:
-            flags = sc.CLONE_CLEAR_SIGHAND | (sc.CLONE_NEWNS if root is not None else 0)
+            flags = sc.CLONE_CLEAR_SIGHAND | (sc.CLONE_NEWNS if mounts is not None else 0)
             pid, pidfd = sc.clone3(flags, exit_signal=signal.SIGCHLD)
             if pid == 0:
-                _become(argv, stdio, root, report_w)
+                _become(argv, stdio, mounts, owner, report_w)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(report_w)
@@ -315,15 +341,17 @@ def spawn(argv: list[str], stdio: engine.Stdio, root: rootfs.RootMount | None) -
     return pid, pidfd
 
 
-def _become(argv: list[str], stdio: engine.Stdio, root: rootfs.RootMount | None, report: int) -> NoReturn:
+def _become(argv: list[str], stdio: engine.Stdio, mounts: Stage | None, owner: int, report: int) -> NoReturn:
     try:
         init_steps.default_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if root is not None:
-            os.close(root.execute().fd)
+        if mounts is not None:
+            mounts.execute()
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in stdio]
         for number, fd in enumerate(high):
             os.dup2(fd, number)
+        if owner >= 0:
+            init_steps.own_stdio(owner)
         os.execve(argv[0], argv, _ENVIRONMENT)
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the parent's code
         os.write(report, f"{argv[0]}: {error}".encode(errors="replace"))

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from runtime.shim.protocol import ID_RANGE
 from tests.e2e.cgroups import cgroup_file
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import KUBELITE, Node, running_node
 from tests.e2e.terminal import on_terminal
+from tests.e2e.test_pod_namespaces import id_base
 from tests.e2e.test_survival import _state
+from tests.kernel.conftest import cannot_map_ids
 
 RUNTIMES = {
     name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in ("runc", "crun")
@@ -130,6 +133,74 @@ def test_a_terminal_of_its_own_and_one_of_an_exec(classes: Node, kind: str) -> N
         terminal.expect("\n44 121")
         terminal.type("exit 9\r")
         assert terminal.wait() == 9
+    remove(classes, name)
+
+
+def test_users_of_its_own(classes: Node, kind: str, tmp_path: Path) -> None:
+    """hostUsers: false: the root file system, volumes and pipes are mapped for whatever runtime makes the container."""
+    if cannot_map_ids(classes.root):
+        pytest.skip("needs a file system that can be id-mapped")
+    (tmp_path / "file").write_text("of the host")
+    tmp_path.chmod(0o755)
+    name = f"users-{kind}"
+    volumes: list[dict[str, Any]] = [
+        {"name": "empty", "emptyDir": {}},
+        {"name": "host", "hostPath": {"path": str(tmp_path)}},
+        {"name": "map", "configMap": {"name": f"{name}-map"}},
+    ]
+    mounts = [{"name": v["name"], "mountPath": f"/v/{v['name']}"} for v in volumes]
+    mounts.append({"name": "empty", "mountPath": "/sub", "subPath": "a/b"})
+    settings = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-map"},
+        "data": {"k": "v"},
+    }
+    script = f"echo one > /dev/stdout; echo two > /dev/stderr; {SLEEP}"
+    main = container(volumeMounts=mounts)
+    other = container("other", script, securityContext={"runAsUser": 1000, "runAsGroup": 1000})
+    manifest = pod(name, main, other, hostUsers=False, runtimeClassName=kind, volumes=volumes)
+    classes.apply(f"{name}.yaml", f"{yaml.safe_dump(settings)}---\n{manifest}")
+    classes.wait_status(name, "Running")
+    base = id_base(classes.pid(name))
+    assert base >= ID_RANGE
+    assert id_base(classes.pid(name, "other")) == base
+    assert f"Uid:\t{base + 1000}\t" in Path(f"/proc/{classes.pid(name, 'other')}/status").read_text()
+    look = (
+        "id -u; stat -c %u:%g / /bin/busybox /etc/hosts /v/host/file /v/empty; cat /v/map/k; echo; "
+        "for d in host empty; do echo y > /v/$d/new; stat -c %u /v/$d/new; done; "
+        "echo z > /sub/z && ls /v/empty/a/b; echo made > /root-file && stat -c %u /root-file"
+    )
+    seen = classes.cli("exec", name, "-c", "main", "--", "sh", "-c", look).out.split()
+    assert seen == ["0", *["0:0"] * 5, "v", "0", "0", "z", "0"]
+    assert (tmp_path / "new").stat().st_uid == 0, "a volume's files belong to whom the container says"
+    words = ["one", "started", "two"]
+    classes.wait(
+        lambda: sorted(classes.cli("logs", name, "-c", "other").out.split()) == words,
+        "what it wrote to /dev/stdout and /dev/stderr",
+    )
+    there = classes.cli("exec", name, "-c", "other", "--", "sh", "-c", "echo hi > /dev/stdout; id -u")
+    assert there.out.split() == ["hi", "1000"]
+    classes.restart(signal.SIGKILL)
+    classes.wait_status(name, "Running")
+    assert id_base(classes.pid(name)) == base
+    remove(classes, name)
+
+
+def test_a_part_of_a_volume_stays_in_it(classes: Node, kind: str, tmp_path: Path) -> None:
+    """subPath: the runtime gets it resolved, and follows no link of it."""
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "f").write_text("in")
+    (tmp_path / "out").symlink_to("/etc")
+    volumes = [{"name": "v", "hostPath": {"path": str(tmp_path)}}]
+    name = f"part-{kind}"
+    good = container(volumeMounts=[{"name": "v", "mountPath": "/p", "subPath": "inside"}])
+    bad = container("bad", volumeMounts=[{"name": "v", "mountPath": "/p", "subPath": "out"}])
+    classes.apply(f"{name}.yaml", pod(name, good, bad, runtimeClassName=kind, volumes=volumes))
+    classes.wait(lambda: classes.container(name).get("ready"), "the good one to run")
+    assert classes.cli("exec", name, "-c", "main", "--", "cat", "/p/f").out == "in"
+    state = classes.container(name, "bad")["state"]
+    assert "running" not in state, state
     remove(classes, name)
 
 
