@@ -94,7 +94,13 @@ class Agent:
         from kubelite.node_document import AgentState, node_document
 
         ready, why = self.ready()
-        state = AgentState(self.started_at, self.settings.pod_cidr, "" if ready else why, self.pressure_since)
+        state = AgentState(
+            self.started_at,
+            self.settings.pod_cidr,
+            time.time(),
+            not_ready="" if ready else why,
+            pressure_since=self.pressure_since,
+        )
         record = self.store.get(NODE, "", self.node_name)
         facts = self.worker.placing.node.facts()
         return node_document(self.worker.config, facts, record.doc if record is not None else {}, state)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,7 @@ from kubelite.node.config import NodeConfig
 from kubelite.node.node_facts import architecture, shown_taints
 from kubelite.node.scheduling import NodeFacts
 from kubelite.objects import rfc3339
+from kubelite.telemetry.machine import machine
 from kubelite.version import version
 
 Json = dict[str, Any]
@@ -32,6 +31,8 @@ _PRESSURE = {
     ),
 }
 
+HEARTBEAT_SECONDS = 300
+
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
@@ -39,6 +40,7 @@ class AgentState:
 
     started_at: float
     pod_cidr: str
+    now: float
     not_ready: str = ""  # why; "" = it is
     pressure_since: Mapping[str, float] | None = None  # condition → Unix seconds it last changed
 
@@ -69,8 +71,13 @@ def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any
         "status": {
             "capacity": amounts(config.capacity),
             "allocatable": amounts(config.allocatable),
-            "addresses": [{"type": "Hostname", "address": config.node_name}],
-            "conditions": _conditions(facts, agent),
+            "addresses": [
+                *([{"type": "InternalIP", "address": config.host_ip}] if config.host_ip else []),
+                {"type": "Hostname", "address": config.node_name},
+            ],
+            "conditions": [
+                {**c, "lastHeartbeatTime": rfc3339(_heartbeat(agent))} for c in _conditions(facts, agent)
+            ],
             "nodeInfo": _node_info(),
         },
     }
@@ -87,6 +94,12 @@ def _amount(name: str, value: int) -> str:
     if name == "memory" or name.startswith("hugepages-"):
         return f"{value // 1024}Ki" if value else "0"
     return str(value)
+
+
+def _heartbeat(agent: AgentState) -> float:
+    """When the conditions count as looked at: every five minutes, as kubelet reports (nodeStatusReportFrequency). They
+    are looked at whenever somebody asks, but a watch is not told of each look."""
+    return agent.now - (agent.now - agent.started_at) % HEARTBEAT_SECONDS
 
 
 def _conditions(facts: NodeFacts, agent: AgentState) -> list[Json]:
@@ -115,18 +128,15 @@ def _condition(kind: str, value: bool, reason: str, message: str, since: float) 
 
 
 def _node_info() -> Json:
+    here = machine()
     return {
-        "kernelVersion": platform.release(),
-        "osImage": _os_name(),
+        "machineID": here.machine_id,
+        "systemUUID": here.system_uuid,
+        "bootID": here.boot_id,
+        "kernelVersion": here.kernel,
+        "osImage": here.os_image,
         "containerRuntimeVersion": f"kubelite://{version()}",
         "kubeletVersion": f"v{version()}",
         "operatingSystem": "linux",
         "architecture": architecture(),
     }
-
-
-def _os_name() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", os.uname().sysname)
-    except OSError:
-        return os.uname().sysname

@@ -302,7 +302,7 @@ _SHORT_MODES = {
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
-def _modes(modes: Iterable[str] | None) -> str:
+def access_modes(modes: Iterable[str] | None) -> str:
     return ",".join(_SHORT_MODES.get(mode, mode) for mode in modes or ())
 
 
@@ -311,7 +311,7 @@ def volume_cells(doc: Json, now: float) -> Cells:
     return [
         doc["metadata"]["name"],
         (spec.get("capacity") or {}).get("storage", ""),
-        _modes(spec.get("accessModes")),
+        access_modes(spec.get("accessModes")),
         spec.get("persistentVolumeReclaimPolicy", ""),
         status.get("phase", ""),
         f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
@@ -343,7 +343,7 @@ def claim_cells(doc: Json, now: float) -> Cells:
         status.get("phase", ""),
         spec.get("volumeName", ""),
         (status.get("capacity") or {}).get("storage", ""),
-        _modes(status.get("accessModes")),
+        access_modes(status.get("accessModes")),
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName") or "<unset>",
         since(doc["metadata"].get("creationTimestamp"), now),
@@ -373,17 +373,21 @@ def namespace_cells(doc: Json, now: float) -> Cells:
     return [metadata["name"], phase, since(metadata.get("creationTimestamp"), now)]
 
 
+def node_roles(metadata: Json) -> str:
+    prefix = "node-role.kubernetes.io/"
+    roles = sorted(k.removeprefix(prefix) for k in metadata.get("labels") or {} if k.startswith(prefix))
+    return ",".join(roles) or NONE
+
+
 def node_cells(doc: Json, now: float) -> Cells:
     metadata, status = doc["metadata"], doc.get("status") or {}
     info = status.get("nodeInfo") or {}
     addresses = {a.get("type"): a.get("address") for a in reversed(status.get("addresses", ()))}
-    prefix = "node-role.kubernetes.io/"
-    roles = sorted(k.removeprefix(prefix) for k in metadata.get("labels") or {} if k.startswith(prefix))
     return [
         metadata["name"],
         ("Ready" if _condition(status, "Ready") else "NotReady")
         + ",SchedulingDisabled" * bool((doc.get("spec") or {}).get("unschedulable")),
-        ",".join(roles) or NONE,
+        node_roles(metadata),
         since(metadata.get("creationTimestamp"), now),
         info.get("kubeletVersion", ""),
         addresses.get("InternalIP") or NONE,

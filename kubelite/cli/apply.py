@@ -13,7 +13,7 @@ import click
 
 from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError, Exit, ServerError
-from kubelite.cli.names import PODS, Type, path_of, wanted
+from kubelite.cli.names import PODS, Type, path_of, resource_type, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
@@ -241,6 +241,17 @@ def _print_diff(entry: Json) -> bool:
     for field in entry.get("fields", []):
         print(f"      {field}")
     return True
+
+
+def objects_of_files(
+    server: Client, files: tuple[str, ...], recursive: bool, namespace: str, doing: str
+) -> Iterator[tuple[Type, str, str]]:
+    """Type, namespace and name of each object that manifests name. Raises CliError for what is wrong in them."""
+    for file, text in read_manifests(files, recursive, doing):
+        query = {"file": file, "namespace": namespace, "dryRun": "true"}
+        answer = server.json("POST", "/kubelite/v1/apply", query=query, body=text, headers=YAML_BODY)
+        for entry in answer["objects"]:
+            yield resource_type(entry["kind"]), entry["namespace"], entry["name"]
 
 
 def read_manifests(files: tuple[str, ...], recursive: bool, verb: str) -> Iterator[tuple[str, bytes]]:

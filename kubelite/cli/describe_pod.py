@@ -1,45 +1,22 @@
 """The text of `describe pod`. PURE: documents and `now` in, text out.
 
-Layout, order and words are kubectl's (kubectl pkg/describe/describe.go describePod), aligned by the same rule
-(Go's text/tabwriter: a column is as wide as its widest cell in consecutive lines that have it, plus two).
+Layout, order and words are kubectl's (kubectl pkg/describe/describe.go describePod).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any
 
-from kubelite.api.durations import human_duration, parse_time, since
+from kubelite.api.durations import since
+from kubelite.cli.describe_parts import annotation_lines, date, label_lines, truth, with_events
 from kubelite.cli.describe_volumes import describe_volumes
 
 Json = dict[str, Any]
 
-_ANNOTATION_MAX = 140
-_HIDDEN = ("kubectl.kubernetes.io/last-applied-configuration",)
-_PADDING = 2
 
-
-def describe_pod(pod: Json, events: Sequence[Json], now: float) -> str:
-    if not events:
-        return tabbed([*_pod_lines(pod, now), "Events:\t<none>"])
-    return tabbed(_pod_lines(pod, now)) + tabbed(_event_lines(events, now))
-
-
-def tabbed(lines: Iterable[str]) -> str:
-    """Lines with tabs, aligned."""
-    rows = [line.split("\t") for line in lines]
-    columns = max((len(row) for row in rows), default=1) - 1
-    for column in range(columns):
-        for has, group in groupby(rows, key=lambda row: len(row) - 1 > column):
-            block = list(group)
-            if not has:
-                continue
-            width = max(len(row[column]) for row in block) + _PADDING
-            for row in block:
-                row[column] = row[column].ljust(width)
-    return "".join("".join(row) + "\n" for row in rows)
+def describe_pod(pod: Json, events: Sequence[Json] | None, now: float) -> str:
+    return with_events(_pod_lines(pod, now), events, now)
 
 
 def _pod_lines(pod: Json, now: float) -> list[str]:
@@ -65,7 +42,7 @@ def _pod_lines(pod: Json, now: float) -> list[str]:
         out += [f"  {kind} \t{value} " for kind, value in conditions.items()]
     out += describe_volumes(spec.get("volumes") or [])
     out.append(f"QoS Class:\t{status.get('qosClass') or _qos(spec)}")
-    out += _labels("Node-Selectors", spec.get("nodeSelector") or {})
+    out += label_lines("Node-Selectors", spec.get("nodeSelector") or {})
     out += _tolerations(spec.get("tolerations") or [])
     return out
 
@@ -84,9 +61,9 @@ def _head(pod: Json, now: float) -> list[str]:
     node = spec.get("nodeName")
     out.append(f"Node:\t{node}/{status.get('hostIP', '')}" if node else "Node:\t<none>")
     if status.get("startTime"):
-        out.append(f"Start Time:\t{_date(status['startTime'])}")
-    out += _labels("Labels", metadata.get("labels") or {})
-    out += _annotations(metadata.get("annotations") or {})
+        out.append(f"Start Time:\t{date(status['startTime'])}")
+    out += label_lines("Labels", metadata.get("labels") or {})
+    out += annotation_lines(metadata.get("annotations") or {})
     out += _phase(status, metadata, now)
     profile = (spec.get("securityContext") or {}).get("seccompProfile")
     if profile:
@@ -110,34 +87,6 @@ def _phase(status: Json, metadata: Json, now: float) -> list[str]:
     else:
         out = [f"Status:\t{phase}"]
     return out + [f"{key.capitalize()}:\t{status[key]}" for key in ("reason", "message") if status.get(key)]
-
-
-def _labels(title: str, labels: Json) -> list[str]:
-    if not labels:
-        return [f"{title}:\t<none>"]
-    pairs = [f"{key}={value}" for key, value in sorted(labels.items())]
-    return [f"{title}:\t{pairs[0]}", *(f"\t{pair}" for pair in pairs[1:])]
-
-
-def _annotations(annotations: Json) -> list[str]:
-    shown = {key: value for key, value in annotations.items() if key not in _HIDDEN}
-    if not shown:
-        return ["Annotations:\t<none>"]
-    out: list[str] = []
-    for key, raw in sorted(shown.items()):
-        value = str(raw).removesuffix("\n")
-        lead = "\t" if out else "Annotations:\t"
-        if len(value) + len(key) + 2 > _ANNOTATION_MAX or "\n" in value:
-            out.append(f"{lead}{key}:")
-            out += [f"\t  {_shorten(line)}" for line in value.split("\n")]
-        else:
-            out.append(f"{lead}{key}: {value}")
-    return out
-
-
-def _shorten(line: str) -> str:
-    limit = _ANNOTATION_MAX - 2
-    return line if len(line) <= limit else line[:limit] + "..."
 
 
 def _containers(title: str, containers: list[Json], statuses: list[Json] | None, pod: Json) -> list[str]:
@@ -197,7 +146,7 @@ def _seccomp(profile: Json, indent: str) -> list[str]:
 
 def _state(title: str, state: Json) -> list[str]:
     if "running" in state:
-        return [f"    {title}:\tRunning", f"      Started:\t{_date(state['running'].get('startedAt'))}"]
+        return [f"    {title}:\tRunning", f"      Started:\t{date(state['running'].get('startedAt'))}"]
     ended = state.get("terminated")
     if ended is None:
         reason = (state.get("waiting") or {}).get("reason")
@@ -207,8 +156,8 @@ def _state(title: str, state: Json) -> list[str]:
     out.append(f"      Exit Code:\t{ended.get('exitCode', 0)}")
     if ended.get("signal"):
         out.append(f"      Signal:\t{ended['signal']}")
-    out.append(f"      Started:\t{_date(ended.get('startedAt'))}")
-    out.append(f"      Finished:\t{_date(ended.get('finishedAt'))}")
+    out.append(f"      Started:\t{date(ended.get('startedAt'))}")
+    out.append(f"      Finished:\t{date(ended.get('finishedAt'))}")
     return out
 
 
@@ -263,15 +212,15 @@ def _env_source(source: Json) -> str:
     kind = "ConfigMap" if source.get("configMapRef") else "Secret"
     reference = source.get("configMapRef") or source.get("secretRef") or {}
     prefix = f" with prefix '{source['prefix']}'" if source.get("prefix") else ""
-    return f"{reference.get('name', '')}\t{kind}{prefix}\tOptional: {_bool(reference.get('optional'))}"
+    return f"{reference.get('name', '')}\t{kind}{prefix}\tOptional: {truth(reference.get('optional'))}"
 
 
 def _env_reference(source: Json, pod: Json) -> str:
     if key := source.get("secretKeyRef"):
-        optional = _bool(key.get("optional"))
+        optional = truth(key.get("optional"))
         return f"<set to the key '{key['key']}' in secret '{key['name']}'>\tOptional: {optional}"
     if key := source.get("configMapKeyRef"):
-        optional = _bool(key.get("optional"))
+        optional = truth(key.get("optional"))
         return f"<set to the key '{key['key']}' of config map '{key['name']}'>\tOptional: {optional}"
     if field := source.get("fieldRef"):
         path = field.get("fieldPath", "")
@@ -320,40 +269,6 @@ def _tolerations(tolerations: list[Json]) -> list[str]:
     return [f"Tolerations:\t{texts[0]}", *(f"\t{text}" for text in texts[1:])]
 
 
-def _event_lines(events: Sequence[Json], now: float) -> list[str]:
-    out = ["Events:", "  Type\tReason\tAge\tFrom\tMessage", "  ----\t------\t----\t----\t-------"]
-    for event in sorted(events, key=event_time):
-        source = (event.get("source") or {}).get("component") or event.get("reportingComponent") or ""
-        age, message = event_age(event, now), str(event.get("message", "")).strip()
-        out.append(f"  {event.get('type', '')}\t{event.get('reason', '')}\t{age}\t{source}\t{message}")
-    return out
-
-
-def event_time(event: Json) -> float:
-    """When it was seen last."""
-    series = event.get("series") or {}
-    text = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-    return parse_time(text or event.get("firstTimestamp")) or 0.0
-
-
-def event_age(event: Json, now: float) -> str:
-    """`5s`, or `5s (x3 over 2m)` of one that was seen more than once."""
-    first = since(event.get("eventTime") or event.get("firstTimestamp"), now)
-    series = event.get("series") or {}
-    count = series.get("count") or event.get("count") or 1
-    if series or count > 1:
-        return f"{human_duration(now - event_time(event))} (x{count} over {first})"
-    return first
-
-
-def _date(text: str | None) -> str:
-    """RFC 1123 with the zone's number, in local time, as Go's RFC1123Z."""
-    at = parse_time(text)
-    if at is None:
-        return "Mon, 01 Jan 0001 00:00:00 +0000"
-    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%a, %d %b %Y %H:%M:%S %z")
-
-
 def _qos(spec: Json) -> str:
     """The QoS class of a pod whose status does not name it yet (C6: cpu and memory only)."""
     limits: set[str] = set()
@@ -370,7 +285,3 @@ def _qos(spec: Json) -> str:
     if not limits and not requests:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
-
-
-def _bool(value: Any) -> str:
-    return str(bool(value)).lower()

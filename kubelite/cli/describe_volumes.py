@@ -1,9 +1,14 @@
-"""The Volumes section of `describe pod`. PURE. Source: kubectl pkg/describe/describe.go describeVolumes."""
+"""What a volume is of: the Volumes section of `describe pod`, a PersistentVolume's Source. PURE.
+
+Source: kubectl pkg/describe/describe.go describeVolumes, describePersistentVolume.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+from kubelite.cli.describe_parts import truth
 
 Json = dict[str, Any]
 
@@ -18,6 +23,12 @@ def describe_volumes(volumes: list[Json]) -> list[str]:
         write = _WRITERS.get(kind)
         out += write(volume[kind] or {}) if write else [f"    Type:\t{kind or '<unknown>'}"]
     return out
+
+
+def describe_source(spec: Json) -> list[str]:
+    """Of a PersistentVolume's spec."""
+    kind = next((kind for kind in ("hostPath", "nfs", "local") if spec.get(kind)), "")
+    return ["Source:", *(_WRITERS[kind](spec[kind]) if kind else ["  <unknown>"])]
 
 
 def _type(words: str) -> str:
@@ -40,11 +51,35 @@ def _host_path(source: Json) -> list[str]:
     ]
 
 
+def _nfs(source: Json) -> list[str]:
+    return [
+        _type("NFS (an NFS mount that lasts the lifetime of a pod)"),
+        f"    Server:\t{source.get('server', '')}",
+        f"    Path:\t{source.get('path', '')}",
+        f"    ReadOnly:\t{truth(source.get('readOnly'))}",
+    ]
+
+
+def _local(source: Json) -> list[str]:
+    return [
+        _type("LocalVolume (a persistent volume backed by local storage on a node)"),
+        f"    Path:\t{source.get('path', '')}",
+    ]
+
+
+def _image(source: Json) -> list[str]:
+    return [
+        _type("Image (a container image or OCI artifact)"),
+        f"    Reference:\t{source.get('reference', '')}",
+        f"    PullPolicy:\t{source.get('pullPolicy', '')}",
+    ]
+
+
 def _secret(source: Json) -> list[str]:
     return [
         _type("Secret (a volume populated by a Secret)"),
         f"    SecretName:\t{source.get('secretName', '')}",
-        f"    Optional:\t{_optional(source)}",
+        f"    Optional:\t{truth(source.get('optional'))}",
     ]
 
 
@@ -52,7 +87,7 @@ def _config_map(source: Json) -> list[str]:
     return [
         _type("ConfigMap (a volume populated by a ConfigMap)"),
         f"    Name:\t{source.get('name', '')}",
-        f"    Optional:\t{_optional(source)}",
+        f"    Optional:\t{truth(source.get('optional'))}",
     ]
 
 
@@ -69,9 +104,15 @@ def _projected(source: Json) -> list[str]:
     out = [_type("Projected (a volume that contains injected data from multiple sources)")]
     for part in source.get("sources") or ():
         if secret := part.get("secret"):
-            out += [f"    SecretName:\t{secret.get('name', '')}", f"    Optional:\t{_optional(secret)}"]
+            out += [
+                f"    SecretName:\t{secret.get('name', '')}",
+                f"    Optional:\t{truth(secret.get('optional'))}",
+            ]
         elif config := part.get("configMap"):
-            out += [f"    ConfigMapName:\t{config.get('name', '')}", f"    Optional:\t{_optional(config)}"]
+            out += [
+                f"    ConfigMapName:\t{config.get('name', '')}",
+                f"    Optional:\t{truth(config.get('optional'))}",
+            ]
         elif "downwardAPI" in part:
             out.append("    DownwardAPI:\ttrue")
         elif token := part.get("serviceAccountToken"):
@@ -83,7 +124,7 @@ def _claim(source: Json) -> list[str]:
     return [
         _type("PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)"),
         f"    ClaimName:\t{source.get('claimName', '')}",
-        f"    ReadOnly:\t{str(bool(source.get('readOnly'))).lower()}",
+        f"    ReadOnly:\t{truth(source.get('readOnly'))}",
     ]
 
 
@@ -110,13 +151,12 @@ def _pairs(given: Json | None, sign: str) -> str:
     return ", ".join(f"{key}{sign}{value}" for key, value in sorted((given or {}).items())) or "<none>"
 
 
-def _optional(source: Json) -> str:
-    return str(bool(source.get("optional"))).lower()
-
-
 _WRITERS: dict[str, Callable[[Json], list[str]]] = {
     "emptyDir": _empty_dir,
     "hostPath": _host_path,
+    "nfs": _nfs,
+    "local": _local,
+    "image": _image,
     "secret": _secret,
     "configMap": _config_map,
     "downwardAPI": _downward,

@@ -79,7 +79,7 @@ def why_lines(answer: Json) -> list[str]:
 @click.pass_context
 def events(ctx: click.Context, /, namespace: str | None, all_namespaces: bool, **options: Any) -> None:
     """Show what happened, oldest first."""
-    from kubelite.cli.describe_pod import event_time
+    from kubelite.cli.describe_parts import event_time
 
     server = client(ctx)
     where = "" if all_namespaces else f"/namespaces/{namespace or 'default'}"
@@ -126,7 +126,7 @@ def _of_types(event: Json, types: str) -> bool:
 
 def _print_events(printer: TablePrinter, found: list[Json], all_namespaces: bool) -> None:
     from kubelite.api.printers import event_object
-    from kubelite.cli.describe_pod import event_age
+    from kubelite.cli.describe_parts import event_age
 
     now = time.time()
     rows = [

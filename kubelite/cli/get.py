@@ -11,10 +11,11 @@ import click
 
 from kubelite.cli.client import TABLE, Client
 from kubelite.cli.errors import CliError, Exit, ServerError
-from kubelite.cli.names import PODS, TYPES, Type, Wanted, moment, path_of, wanted
+from kubelite.cli.names import PODS, Type, Wanted, moment, path_of, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
+    complete_types,
     namespace_option,
     selector_option,
     socket_option,
@@ -41,17 +42,8 @@ def _complete_format(ctx: click.Context, param: click.Parameter, incomplete: str
     return [word for word in words if word.startswith(incomplete)]
 
 
-def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    from kubelite.cli.options import complete_pods
-
-    given = ctx.params.get("what") or ()
-    if not given:
-        return [t.plural for t in TYPES if t.plural.startswith(incomplete)]
-    return complete_pods(ctx, _, incomplete) if given[0] in ("pods", "pod", "po") else []
-
-
 @click.command()
-@click.argument("what", nargs=-1, metavar="TYPE [NAME...] | TYPE/NAME...", shell_complete=_complete)
+@click.argument("what", nargs=-1, metavar="TYPE [NAME...] | TYPE/NAME...", shell_complete=complete_types)
 @namespace_option
 @all_namespaces_option
 @click.option(

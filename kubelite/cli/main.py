@@ -26,7 +26,11 @@ COMMANDS = {
         "get",
         "Show pods, events, configmaps, secrets, claims (pvc), namespaces, nodes, manifests",
     ),
-    "describe": ("describe", "describe", "Show everything about a pod, its events at the end"),
+    "describe": (
+        "describe",
+        "describe",
+        "Show everything about a pod, the node, a claim, …, events at the end",
+    ),
     "logs": ("logs", "logs", "Print a container's log; -f follows over restarts and rotation"),
     "exec": ("execute", "execute", "Run a command in a container"),
     "attach": ("debug", "attach", "Follow a running container's output, and feed its stdin"),

@@ -54,6 +54,18 @@ def complete_pods(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     return [doc["metadata"]["name"] for doc in _pods(ctx) if doc["metadata"]["name"].startswith(incomplete)]
 
 
+def complete_types(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of TYPE NAME...: the types, then names of pods."""
+    from kubelite.cli.names import PODS, TYPES
+
+    given = ctx.params.get("what") or ()
+    if not given:
+        return [t.plural for t in TYPES if t.plural.startswith(incomplete)]
+    return (
+        complete_pods(ctx, param, incomplete) if given[0] in (PODS.plural, PODS.singular, *PODS.short) else []
+    )
+
+
 def complete_containers(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     pod = ctx.params.get("pod") or ""
     return [

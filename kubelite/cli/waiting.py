@@ -7,14 +7,14 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import click
 
 from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError, Exit, ServerError
-from kubelite.cli.names import Type, duration, path_of, resource_type, wanted
+from kubelite.cli.names import Type, duration, path_of, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
@@ -218,7 +218,13 @@ class _Waiter:
                 raise CliError(
                     "error: when paths are provided as input, you may not specify resource arguments", code=2
                 )
-            return [found for named in self._in_files() for found in self._named(*named)]
+            from kubelite.cli.apply import objects_of_files
+
+            files, recursive = self.options["files"], self.options["recursive"]
+            named = objects_of_files(
+                self.server, files, recursive, self.options["namespace"] or "", "wait for"
+            )
+            return [found for one in named for found in self._named(*one)]
         targets: list[Target] = []
         for query in wanted(what):
             if query.type.plural == "manifests":
@@ -228,15 +234,6 @@ class _Waiter:
             for name in query.names:
                 targets += self._named(query.type, self.namespace, name)
         return targets
-
-    def _in_files(self) -> Iterator[tuple[Type, str, str]]:
-        from kubelite.cli.apply import YAML_BODY, read_manifests
-
-        for file, text in read_manifests(self.options["files"], self.options["recursive"], "wait for"):
-            query = {"file": file, "namespace": self.options["namespace"] or "", "dryRun": "true"}
-            answer = self.server.json("POST", "/kubelite/v1/apply", query=query, body=text, headers=YAML_BODY)
-            for entry in answer["objects"]:
-                yield resource_type(entry["kind"]), entry["namespace"], entry["name"]
 
     def _named(self, kind: Type, namespace: str | None, name: str) -> list[Target]:
         if namespace is None and kind.namespaced:

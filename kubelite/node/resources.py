@@ -169,37 +169,55 @@ def _sum(values: Iterable[int | None]) -> int:
 
 
 def pod_requests(pod: Pod) -> dict[str, int]:
-    """What the pod asks of its node, by resource: the larger of its containers together and of any one init container
-    with the sidecars before it, the pod's own requests in place of these, and its overhead (K resourcehelper
-    PodRequests). cpu in thousandths, everything else in bytes or pieces."""
-    sidecars: dict[str, int] = {}
-    largest: dict[str, int] = {}
+    """What the pod asks of its node, by resource: cpu in thousandths, everything else in bytes or pieces."""
+    asked = pod_requests_exact(pod)
+    return {name: in_units(name, value) for name, value in asked.items() if value.nanos}
+
+
+def pod_requests_exact(pod: Pod) -> dict[str, Quantity]:
+    """The larger of its containers together and of any one init container with the sidecars before it, the pod's own
+    requests in place of these, and its overhead (K resourcehelper PodRequests)."""
+    total = _pod_total(pod, _requests)
+    _add(total, pod.spec.overhead)
+    return total
+
+
+def pod_limits_exact(pod: Pod) -> dict[str, Quantity]:
+    """The same of limits; overhead comes on top of those there are (K resourcehelper PodLimits)."""
+    total = _pod_total(pod, lambda resources: {} if resources is None else resources.limits)
+    _add(total, {name: value for name, value in pod.spec.overhead.items() if name in total})
+    return total
+
+
+def _pod_total(pod: Pod, of: Callable[[Any], Mapping[str, Quantity]]) -> dict[str, Quantity]:
+    sidecars: dict[str, Quantity] = {}
+    largest: dict[str, Quantity] = {}
     for container in pod.spec.init_containers:
-        asked = _requests(container.resources)
+        asked = of(container.resources)
         if is_sidecar(pod, container):
             _add(sidecars, asked)
             asked = {}
-        for name in {**sidecars, **asked}:
-            largest[name] = max(largest.get(name, 0), sidecars.get(name, 0) + asked.get(name, 0))
-    together = dict(sidecars)
+        before = dict(sidecars)
+        _add(before, asked)
+        for name, value in before.items():
+            largest[name] = max(largest.get(name, value), value)
+    total = dict(sidecars)
     for container in pod.spec.containers:
-        _add(together, _requests(container.resources))
-    total = {name: max(together.get(name, 0), largest.get(name, 0)) for name in {**largest, **together}}
-    total.update(_requests(pod.spec.resources))
-    _add(total, {name: in_units(name, value) for name, value in pod.spec.overhead.items()})
-    return {name: value for name, value in total.items() if value}
+        _add(total, of(container.resources))
+    for name, value in largest.items():
+        total[name] = max(total.get(name, value), value)
+    total.update(of(pod.spec.resources))
+    return total
 
 
-def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+def _add(total: dict[str, Quantity], more: Mapping[str, Quantity]) -> None:
     for name, value in more.items():
-        total[name] = total.get(name, 0) + value
+        total[name] = total[name] + value if name in total else value
 
 
-def _requests(resources: Any) -> dict[str, int]:
+def _requests(resources: Any) -> Mapping[str, Quantity]:
     """A limit without a request is the request too."""
-    if resources is None:
-        return {}
-    return {name: in_units(name, value) for name, value in {**resources.limits, **resources.requests}.items()}
+    return {} if resources is None else {**resources.limits, **resources.requests}
 
 
 def in_units(name: str, quantity: Quantity) -> int:

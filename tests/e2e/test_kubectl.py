@@ -35,7 +35,65 @@ def ageless(text: str) -> str:
     return re.sub(r" {2,}", "  ", text)
 
 
+KINDS = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: conf, labels: {app: web}, annotations: {note: "a: b"}}
+data: {text: "one\\ntwo\\n"}
+binaryData: {bytes: AAEC}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: login}
+stringData: {password: hunter2, user: me}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: disk}
+spec:
+  capacity: {storage: 10Gi}
+  accessModes: [ReadWriteOnce, ReadOnlyMany]
+  storageClassName: manual
+  local: {path: /srv/none}
+  nodeAffinity:
+    required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/os, operator: In, values: [linux]}]}]}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: share}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteMany]
+  storageClassName: far
+  nfs: {server: none.test, path: /x}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: far}
+spec:
+  accessModes: [ReadWriteMany]
+  storageClassName: other-far
+  resources: {requests: {storage: 1Gi}}
+  volumeName: nix
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: manual}
+provisioner: kubernetes.io/no-provisioner
+allowVolumeExpansion: true
+mountOptions: [ro, noatime]
+parameters: {a: b}
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: high}
+value: 1000
+description: of weight
+"""
+
+
 def prepare(node: Node) -> None:
+    node.apply("kinds.yaml", KINDS)
     crash = container(script="echo boom; exit 3")
     limits = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"}}
     web = container(
@@ -77,6 +135,15 @@ SAME = (
     ("describe", "pod", "crash"),
     ("describe", "pod", "with-init", "-n", "prod"),
     ("describe", "pod", "no-image"),
+    ("describe", "cm/conf", "secret/login"),
+    ("describe", "secrets"),
+    ("describe", "pv,pvc"),
+    ("describe", "sc", "manual"),
+    ("describe", "pc"),
+    ("describe", "ns", "prod"),
+    ("describe", "cm", "nix"),
+    ("describe", "events", "-l", "none=none"),
+    ("describe", "pods", "web", "--show-events=false"),
     ("logs", "done"),
     ("logs", "-p", "crash"),
     ("logs", "web", "-c", "side"),
@@ -166,6 +233,24 @@ def test_kubectl_and_kubelite_print_the_same(kubectl: Kubectl) -> None:
     for index, text in enumerate((theirs, ours)):
         text.out = "\n".join(line[: cut[index]] for line in text.out.splitlines())
     assert ours.out == theirs.out
+
+
+def test_kubectl_and_kubelite_describe_the_node_alike(kubectl: Kubectl) -> None:
+    node = kubectl.node
+    node.cli("node", "taint", "fire=1:NoSchedule")
+    limits = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"}}
+    node.apply("a.yaml", pod("a", container(resources=limits), tolerations=[{"operator": "Exists"}]))
+    node.apply(
+        "b.yaml", pod("b", container(), initContainers=[container("first", "exit 0", resources=limits)])
+    )
+    node.wait_status("a", "Running")
+    node.wait_status("b", "Pending")
+    theirs = kubectl("describe", "node")
+    lines = [line for line in theirs.out.splitlines(keepends=True) if not line.startswith("Lease:")]
+    assert len(lines) == len(theirs.out.splitlines()) - 1, "there are no Leases here"
+    ours = node.cli("describe", "node", node.name)
+    assert ageless(ours.out) == ageless("".join(lines))
+    assert "fire=1:NoSchedule" in ours.out and re.search(r" a +100m \(\d+%\) +500m ", ours.out), ours.out
 
 
 def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:

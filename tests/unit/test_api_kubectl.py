@@ -172,6 +172,8 @@ def kubectl(server: Served, *arguments: str) -> subprocess.CompletedProcess[str]
         ("describe", "pod", "web"),
         ("describe", "pod", "rich"),
         ("describe", "pod", "api", "-n", "prod"),
+        ("describe", "namespaces"),
+        ("describe", "pods", "nix"),
     ],
 )
 def test_same_output(server: Served, arguments: tuple[str, ...]) -> None:
@@ -187,7 +189,7 @@ def test_same_output(server: Served, arguments: tuple[str, ...]) -> None:
 
 def _ageless(text: str) -> str:
     """Both are asked within a second or two of each other: their ages may differ by that, and be wider or narrower."""
-    text = re.sub(r"\b\d+s(?=[ )]|$)( {2,})?", _aged, text, flags=re.MULTILINE)
+    text = re.sub(r"\b(?:\d+m)?\d+s(?=[ )]|$)( {2,})?", _aged, text, flags=re.MULTILINE)
     return re.sub(r"(\d+/(?:TCP|UDP)) \([\w-]+\)", r"\1", text)  # kubectl after 1.32 names ports too
 
 

@@ -103,7 +103,7 @@ def test_manifests_and_what_is_wrong_in_them(server: Served) -> None:
         (["logs", "web", "--since", "soon"], 2, "invalid duration"),
         (["get", "pods", "-l", "a in ("], 1, "invalid label selector"),
         (["delete", "cm", "x"], 1, "kubelite delete -f FILE"),
-        (["describe", "cm"], 1, "get configmaps -o yaml"),
+        (["describe", "manifests"], 1, "kubelite get manifests"),
         (["serve", "--pod-cidr", "nonsense"], 2, "pod-cidr"),
         (["serve", "--pod-cird", "10.0.0.0/16"], 2, "--pod-cidr"),
         (["serve", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kubelite.cli.describe_pod import describe_pod, event_age, tabbed
+from kubelite.cli.describe_parts import event_age, tabbed
+from kubelite.cli.describe_pod import describe_pod
 from kubelite.cli.errors import CliError
 from kubelite.cli.images import _familiar, size
 from kubelite.cli.names import duration, pod_name, wanted
