@@ -9,42 +9,63 @@ from typing import Any
 
 Json = dict[str, Any]
 
+PID = 1
 WIDTH = 40  # characters of the waterfall
 NAME = 48  # of a step's name, beside it
 
 
 def chrome(answer: Json) -> Json:
-    """One process for the pod, a thread for the pod's own steps and one for each container. Times are whole
-    microseconds from the first step on, which `otherData` has in Unix seconds: as such they would be so big that a
-    float rounds them, and where a step seems to end after the next one has begun, Perfetto drops it.
+    """One process for the pod, a thread for the pod's own steps and one for each container; where steps of one went on
+    beside each other, one more (`_lane`). Times are whole microseconds from the first step on, which `otherData` has in
+    Unix seconds: as such they would be so big that a float rounds them. Threads are counted from the process's id on,
+    since in Perfetto thread 0 is no thread of any process, and what it did is the first one's.
     """
-    steps = answer["steps"]
+    steps = sorted(answer["steps"], key=lambda step: (step["at"], -step.get("took", 0.0)))
     zero = min((step["at"] for step in steps), default=0.0)
-    rows = {"": 0}
-    for step in steps:
-        rows.setdefault(step.get("container", ""), len(rows))
-    events: list[Json] = [
-        {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": f"pod {answer['pod']}"}}
-    ]
-    events += [
-        {"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": name or "pod"}}
-        for name, tid in rows.items()
-    ]
-    last: dict[int, Json] = {}  # thread → the step before
+    lanes: dict[str, list[list[Json]]] = {"": [[]]}
+    rows = {("", 0): PID}
+    events: list[Json] = []
     for step in steps:
         words = {key: step[key] for key in ("call", "detail", "error") if step.get(key)}
-        begin, tid = round((step["at"] - zero) * 1e6), rows[step.get("container", "")]
-        event = {"pid": 1, "tid": tid, "name": step["step"], "cat": "start", "ts": begin, "args": words}
-        before = last.get(tid)
-        if before is not None and before["ts"] + before["dur"] == begin + 1:
-            before["dur"] = max(0, before["dur"] - 1)
+        begin, who = round((step["at"] - zero) * 1e6), step.get("container", "")
+        event: Json = {"pid": PID, "name": step["step"], "cat": "start", "ts": begin, "args": words}
         if took := step.get("took"):
-            last[tid] = event = {**event, "ph": "X", "dur": round((step["at"] + took - zero) * 1e6) - begin}
+            event |= {"ph": "X", "dur": round((step["at"] + took - zero) * 1e6) - begin}
+            lane = _lane(event, lanes.setdefault(who, [[]]))
         else:
             event |= {"ph": "i", "s": "t"}
+            lane = 0
+        event["tid"] = rows.setdefault((who, lane), PID + len(rows))
         events.append(event)
-    about = {"uid": answer.get("uid", ""), "start": zero}
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
+    named = [("process_name", PID, f"pod {answer['pod']}")]
+    named += [
+        ("thread_name", tid, (name or "pod") + (f" ({lane + 1})" if lane else ""))
+        for (name, lane), tid in rows.items()
+    ]
+    about = [
+        {"ph": "M", "pid": PID, "tid": tid, "name": kind, "args": {"name": name}} for kind, tid, name in named
+    ]
+    return {
+        "traceEvents": about + events,
+        "displayTimeUnit": "ms",
+        "otherData": {"uid": answer.get("uid", ""), "start": zero},
+    }
+
+
+def _lane(event: Json, lanes: list[list[Json]]) -> int:
+    """The number of the first lane where the event lies within what is still going on there, or after it; a new one
+    where there is none. Perfetto drops what ends after that which it began in. An end that a float has a microsecond
+    after the next begin is set right."""
+    begin, end = event["ts"], event["ts"] + event["dur"]
+    for number, going in enumerate(lanes):
+        while going and going[-1]["ts"] + going[-1]["dur"] <= begin + 1:
+            over = going.pop()
+            over["dur"] = min(over["dur"], begin - over["ts"])
+        if not going or end <= going[-1]["ts"] + going[-1]["dur"]:
+            going.append(event)
+            return number
+    lanes.append([event])
+    return len(lanes) - 1
 
 
 def bar(step: Json, start: float, end: float) -> str:

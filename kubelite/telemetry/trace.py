@@ -17,7 +17,7 @@ from typing import Any
 KEEP = 1000  # pods
 STEPS = 200  # steps kept of one pod, the newest
 PAUSE = 2.0  # seconds
-INNER = 20  # texts of inits kept of one pod, the newest; two a container's start
+INNER = 8  # texts of inits kept of one container, the newest; two a start
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class Tracer:
         self.started: Callable[[str], None] = lambda _uid: None  # told of each container that has started
         self._observe = observe  # told of each step that took time, when it has ended
         self._steps: OrderedDict[str, list[Step]] = OrderedDict()
-        self._inner: dict[str, list[tuple[str, str, float]]] = {}  # container, its text, its clock's zero
+        self._inner: dict[
+            str, dict[str, list[tuple[str, float]]]
+        ] = {}  # by container: text, its clock's zero
 
     def mark(
         self, uid: str, step: str, *, at: float | None = None, container: str = "", detail: str = ""
@@ -72,8 +74,9 @@ class Tracer:
     def steps(self, uid: str) -> list[dict[str, Any]]:
         """The pod's steps in order of time, as JSON objects without empty fields."""
         found = [*self._steps.get(uid, ())]
-        for container, text, zero in self._inner.get(uid, ()):
-            found += inner_steps(container, text, zero)
+        for container, texts in self._inner.get(uid, {}).items():
+            for text, zero in texts:
+                found += inner_steps(container, text, zero)
         found.sort(key=lambda s: s.at)
         return [{k: v for k, v in asdict(s).items() if v not in ("", 0.0)} for s in found]
 
@@ -84,8 +87,8 @@ class Tracer:
     def inner(self, uid: str, container: str, text: str) -> None:
         """Keep what a shim said of the steps of its engine and of the container's init (runtime.oci.job.written)."""
         if text:
-            kept = self._inner.setdefault(uid, [])
-            kept.append((container, text, time.time() - time.monotonic()))
+            kept = self._inner.setdefault(uid, {}).setdefault(container, [])
+            kept.append((text, time.time() - time.monotonic()))
             del kept[:-INNER]
             self.started(uid)
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
-import struct
 import subprocess
-import zlib
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.browser import BROWSER, IN_A_GUEST
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import PATIENCE, Node, running_node
+from tests.e2e.pictures import colours
 
 BASE = "http://127.0.0.1:10255"
 TOKEN = "0123456789abcdef0123"
-BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium"))), "")
-
-IN_A_GUEST = "User Mode Linux" in Path("/proc/cpuinfo").read_text()  # single-stepped, with little memory
 
 
 def answer(node: Node, path: str, *options: str) -> tuple[int, str]:
@@ -39,20 +35,6 @@ def browse(node: Node, path: str, picture: Path) -> tuple[str, str]:
     )  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE, check=True)
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-
-
-def colours(picture: Path) -> int:
-    """How many different pixels there are in a PNG of 8 bits a channel, without undoing its filters: more than a few
-    where something is drawn."""
-    data = picture.read_bytes()
-    assert data.startswith(b"\x89PNG")
-    place, packed = 8, b""
-    while place < len(data):
-        length, kind = struct.unpack(">I4s", data[place : place + 8])
-        packed += data[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
-        place += length + 12
-    raw = zlib.decompress(packed)
-    return len({raw[i : i + 4] for i in range(0, len(raw) - 4, 4)})
 
 
 @pytest.mark.skipif(not BROWSER or IN_A_GUEST, reason="needs chromium, on a machine that can run it")

@@ -7,16 +7,18 @@ import os
 import random
 import re
 import shutil
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kubelite.cli.rates import percent, rates, size_text
 from kubelite.cli.top import _screenful
 from kubelite.cli.tracing import WIDTH, bar, chrome, short
-from kubelite.telemetry.trace import CALLS, inner_steps, spans
+from kubelite.telemetry.trace import CALLS, INNER, Tracer, inner_steps, spans
 from runtime.oci import init
 from tests.unit.api_server import Served
 from tests.unit.cli_kit import kubelite, ok, server
@@ -129,10 +131,10 @@ TRACE = {
 def test_a_trace_for_perfetto() -> None:
     document = chrome(TRACE)
     names = {e["args"]["name"]: e["tid"] for e in document["traceEvents"] if e["name"] == "thread_name"}
-    assert names == {"pod": 0, "app": 1}
+    assert names == {"pod": 1, "app": 2}, "0 is no thread in Perfetto"
     steps = [e for e in document["traceEvents"] if e["ph"] in "Xi"]
     assert [e["ph"] for e in steps] == ["i", "X", "X"]
-    assert steps[2]["tid"] == 1
+    assert steps[2]["tid"] == 2
     assert steps[2]["dur"] == pytest.approx(5000)
     assert steps[2]["args"] == {"error": "no such file"}
     assert steps[1]["ts"] - steps[0]["ts"] == pytest.approx(1000, abs=1)
@@ -148,6 +150,28 @@ def test_steps_that_follow_each_other_do_not_overlap() -> None:
     found = [e for e in chrome({"pod": "d/w", "steps": steps})["traceEvents"] if e["ph"] == "X"]
     assert all(isinstance(e["ts"], int) and isinstance(e["dur"], int) and e["dur"] >= 0 for e in found)
     assert all(a["ts"] + a["dur"] <= b["ts"] for a, b in pairwise(found))
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20), st.sampled_from(["", "app"])), max_size=30))
+def test_on_each_row_of_a_trace_steps_lie_within_each_other_or_apart(
+    rows: list[tuple[int, int, str]],
+) -> None:
+    steps: list[dict[str, Any]] = [
+        {"at": 1795893248.0 + at / 100, "step": str(number), "took": took / 100, "container": who}
+        for number, (at, took, who) in enumerate(rows)
+    ]
+    events = [e for e in chrome({"pod": "d/w", "steps": steps})["traceEvents"] if e["ph"] in "Xi"]
+    assert sorted(e["name"] for e in events) == sorted(step["step"] for step in steps)
+    for event in events:
+        wanted = next(s for s in steps if s["step"] == event["name"])
+        assert event.get("dur", 0) == pytest.approx(wanted["took"] * 1e6, abs=1)
+    for a, b in combinations([e for e in events if e["ph"] == "X"], 2):
+        if a["tid"] == b["tid"]:
+            ends = a["ts"] + a["dur"], b["ts"] + b["dur"]
+            assert ends[0] <= b["ts"] or ends[1] <= a["ts"] or (b["ts"] >= a["ts"] and ends[1] <= ends[0]), (
+                a,
+                b,
+            )
 
 
 def test_a_waterfall() -> None:
@@ -194,6 +218,15 @@ def test_steps_of_an_init_are_taken_apart() -> None:
     assert steps[0].at == 501.0 and {s.container for s in steps} == {"app"}
     assert inner_steps("app", "cut off", 0.0) == inner_steps("app", "", 0.0) == []
     assert inner_steps("app", "5 start\n7 seccomp\n9 \n", 0.0)[-1].call == "seccomp, capset, execve"
+
+
+def test_a_container_that_starts_again_and_again_leaves_the_others_starts() -> None:
+    tracer = Tracer()
+    tracer.inner("u", "app", "1 pivot_root\n2 \n")
+    for at in range(100):
+        tracer.inner("u", "side", f"{at} pivot_root\n{at + 1} \n")
+    assert [s["container"] for s in tracer.steps("u")].count("app") == 1
+    assert len(tracer.steps("u")) == 1 + INNER
 
 
 def test_every_step_of_the_init_has_its_call() -> None:
