@@ -23,13 +23,25 @@ if TYPE_CHECKING:
     from runtime.cgroups.reader import Reader
     from runtime.cgroups.stats import Stats
 
-__all__ = ["Cgroup", "Layout", "Mode", "layout", "open_cgroup", "warm"]
+__all__ = ["Cgroup", "Layout", "Mode", "Place", "layout", "open_cgroup", "warm"]
 
 
-class Cgroup(Protocol):
-    """One path. The methods raise SyscallError (with the file's name) when the kernel refuses."""
+class Place(Protocol):
+    """What a process is put into."""
 
     path: str
+
+    def attach(self, pid: int) -> None:
+        """Move a process in; pid 0 is the caller (single-threaded: much cheaper on v1)."""
+
+    def clone_fd(self) -> int | None:
+        """An O_PATH descriptor for CLONE_INTO_CGROUP, which the caller closes, where there is a cgroup2 side: also on
+        hybrid, for the caller whose child then always does attach(0). The child is born in the cgroup2 side, and
+        attach(0) does the rest, without the global lock."""
+
+
+class Cgroup(Place, Protocol):
+    """One path. The methods raise SyscallError (with the file's name) when the kernel refuses."""
 
     def create(self) -> None:
         """Make it and its parents; idempotent; thaws a frozen leftover. Fails as if never tried."""
@@ -47,9 +59,6 @@ class Cgroup(Protocol):
         """v2: give the host's user `uid` what kernfs says a delegatee may have (config-linux.md, "Cgroup ownership").
         Nothing on v1, where delegation is not secure."""
 
-    def attach(self, pid: int) -> None:
-        """Move a process in; pid 0 is the caller (single-threaded: much cheaper on v1)."""
-
     def pids(self, recursive: bool = True) -> list[int]:
         """Host pids inside, sorted; with descendants' unless told otherwise."""
 
@@ -57,10 +66,6 @@ class Cgroup(Protocol):
 
     def into_fd(self) -> int | None:
         """v2: an O_PATH descriptor for CLONE_INTO_CGROUP, the caller closes it. None: attach() instead."""
-
-    def clone_fd(self) -> int | None:
-        """Like into_fd, also on hybrid, for the caller whose child then always does attach(0): the child is born in
-        the cgroup2 side, and attach(0) does the rest, without the global lock."""
 
     def freeze(self) -> None:
         """Stop every process inside; returns when they stand."""

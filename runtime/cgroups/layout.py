@@ -98,10 +98,11 @@ class _Mount(NamedTuple):
 
 def _parse(line: str) -> _Mount:
     number, parent, _, _, point, _ = line.split(" ", 5)
-    return _Mount(number, parent, _unescaped(point), line)
+    return _Mount(number, parent, unescaped(point), line)
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """A field of mountinfo: space, tab, newline and backslash are octal in it (proc_pid_mountinfo(5))."""
     return text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 

@@ -14,10 +14,10 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from signal import SIG_BLOCK, SIG_SETMASK, SIGCHLD, SIGKILL, valid_signals
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime import syscalls as sc
-from runtime.cgroups import Cgroup, open_cgroup
+from runtime.cgroups import Cgroup, Place, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.errors import CapabilityError, StateError, SyscallError
 from runtime.oci import ending, init, rootfs
@@ -139,7 +139,7 @@ def make_scope(
     return cgroup
 
 
-def into_cgroup(cgroup: Cgroup, stack: ExitStack) -> int | None:
+def into_cgroup(cgroup: Place, stack: ExitStack) -> int | None:
     """For CLONE_INTO_CGROUP: the child is born in the cgroup2 side; its own attach(0) does what is v1."""
     into = cgroup.clone_fd()
     if into is not None:
@@ -168,13 +168,16 @@ def own_pidfd(stack: ExitStack) -> int:
     return fd
 
 
-def namespaces(
-    spec: Spec, stack: ExitStack
-) -> tuple[int, tuple[tuple[int, int], ...], tuple[int, int] | None]:
-    """(flags for clone3, what the child joins by setns, the pid namespace the child is born into).
+class Namespaces(NamedTuple):
+    """Of a container. One that is ours already is left out: the shim lives in its pod's."""
 
-    A namespace that is ours already is left out: the shim lives in its pod's.
-    """
+    flags: int  # for clone3
+    join: tuple[tuple[int, int], ...]  # what the child joins by setns: (descriptor, CLONE_NEW*)
+    pid: tuple[int, int] | None  # the pid namespace that it is born into
+
+
+def namespaces(spec: Spec, stack: ExitStack) -> Namespaces:
+    """Opens what is named by path, for as long as `stack`."""
     flags, join, pid_namespace = 0, [], None
     wanted = oci.namespaces(spec)
     for kind, (name, flag) in _NAMESPACES.items():
@@ -194,7 +197,7 @@ def namespaces(
             pid_namespace = (fd, flag)
         else:
             join.append((fd, flag))
-    return flags, tuple(join), pid_namespace
+    return Namespaces(flags, tuple(join), pid_namespace)
 
 
 def clone(

@@ -19,13 +19,13 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime import syscalls as sc
-from runtime.cgroups import Cgroup, open_cgroup
-from runtime.errors import SpecError, StateError, SyscallError
-from runtime.oci import birth, ending, hooks, prepare, spec_linux
+from runtime.cgroups import Cgroup, Place, open_cgroup
+from runtime.errors import StateError, SyscallError
+from runtime.oci import birth, drafts, ending, prepare, spec_linux
 from runtime.oci import spec as oci
 from runtime.oci.handshake import HANDSHAKE_SECONDS, converse, next_word
-from runtime.oci.job import Detached, Job
-from runtime.oci.spec import Spec
+from runtime.oci.job import Command, Job, from_command
+from runtime.oci.spec import Process, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,34 +48,6 @@ class ExecHandle:
     pid: int
     pidfd: int
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """How a process is started by a command that ends, and not by a parent that stays (a shim). Its config.json is one
-    that `oci.validate` has seen."""
-
-    detached: Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
-    dies_with_us: bool = False
-    preserve: int = 0  # descriptors from 3 on that are the container's
-    new_keyring: bool = True
-    pivot: bool = True
-    ignore_paused: bool = False
-    scope: Callable[[int], Callable[[], None]] | None = None  # birth.make_scope
-    seccomp_cache: str | None = None  # a directory for compiled filters
-
-
-def _from_command(command: Command | None) -> dict[str, Any]:
-    if command is None:
-        return {}
-    wanted: dict[str, Any] = {
-        "detached": command.detached,
-        "use_stub": True,
-        "pdeathsig": SIGKILL if command.dies_with_us else 0,
-        "preserve": command.preserve,
-        "pivot": command.pivot,
-    }
-    return wanted if command.new_keyring else {**wanted, "keyring": ""}
 
 
 @dataclass(slots=True)
@@ -143,6 +115,7 @@ class Container:
     _channel: socket.socket | None = None  # open while the gate is closed
     _seccomp: tuple[bytes, int] | None = None
     bundle: str = ""
+    mounted: str = ""  # what shared_root.mount has told of
 
     @property
     def seccomp(self) -> tuple[bytes, int] | None:
@@ -205,60 +178,68 @@ class Container:
         stdio: Stdio | None,
         console_slave: int | None = None,
         command: Command | None = None,
-        cgroup: Cgroup | None = None,
+        place: Place | None = None,
     ) -> PendingExec:
         """As `exec`, without the waiting: the process joins while its container runs, and may be starved of CPU by it
-        or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec. `cgroup`: another than
-        the container's own, below it."""
+        or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec. `place`: another than
+        the container's own cgroup, below it."""
         self._check_running(paused_is_fine=command is not None and command.ignore_paused)
-        linux = self.spec.get("linux", {})
         wanted = oci.process({**prepare.inherited(self.spec["process"]), **process})
         birth.guard_stdio()
-        in_users = "user" in oci.namespaces(self.spec)
-        caps, available, warnings = prepare.caps(wanted, in_user_namespace=in_users)
-        owner = self._owner_of_stdio(wanted)
+        beside = prepare.joined_by_an_ordinary_user(self.spec)
         with ExitStack() as always, ExitStack() as undo:
             ours, theirs = birth.channel_pair(undo)
             always.callback(theirs.close)
-            parent = birth.own_pidfd(always)
-            beside = prepare.joined_by_an_ordinary_user(self.spec)
-            kinds = self._joined_kinds(by_ordinary_user=beside is not None)
-
-            def job(where: Cgroup) -> Job:
-                return Job(
-                    process=wanted,
-                    affinity=prepare.affinity(wanted),
-                    channel=theirs,
-                    parent=parent,
-                    caps=caps,
-                    available_caps=available,
-                    cgroup=where,
-                    join=((self.pidfd, kinds),),
-                    user_namespace=beside,
-                    stdio=stdio,
-                    console=console_slave,
-                    seccomp=self._seccomp,
-                    notify=prepare.notifies(self._seccomp),
-                    memory_policy=spec_linux.memory_policy(linux),
-                    personality=spec_linux.personality(linux),
-                    stdio_owner=owner,
-                    gate=False,
-                    **{"keyring": f"_ses.{self.id}", **_from_command(command)},
-                )
-
+            given = {"channel": theirs, "stdio": stdio, "console": console_slave, "user_namespace": beside}
+            told, warnings = self._told(wanted, always)
+            told |= {**given, **from_command(command)}
             who = f"exec in container {self.id}"
             if beside is not None:
-                child = _born(job(self.cgroup), ours, who, 0, into=None, pid_namespace=None, undo=undo)
+                job = Job(cgroup=self.cgroup, **told)
+                child = _born(job, ours, who, 0, into=None, pid_namespace=None, undo=undo)
             else:
-                child = self._clone_beside(job, cgroup or self.cgroup, always, undo)
+                child = self._clone_beside(told, place or self.cgroup, always, undo)
             prepare.join_class(self.spec, self.id, child[0])
             undo.pop_all()
+            linux = self.spec.get("linux", {})
             state = prepare.hook_state(self.spec, self.id, self.bundle, "running", self.pid)
 
             def tell(listener: Any) -> None:
                 prepare.tell_agent(linux, state, child, listener)
 
             return PendingExec(*child, ours, who, warnings, tell, wanted["args"][0])
+
+    def _told(self, wanted: Process, always: ExitStack) -> tuple[dict[str, Any], list[str]]:
+        """What a further process is told of itself and of the container (Job's fields), and warnings."""
+        linux, kinds = self.spec.get("linux", {}), oci.namespaces(self.spec)
+        by_ordinary_user = prepare.joined_by_an_ordinary_user(self.spec) is not None
+        caps, available, warnings = prepare.caps(wanted, in_user_namespace="user" in kinds)
+        told = {
+            "process": wanted,
+            "affinity": prepare.affinity(wanted),
+            "parent": birth.own_pidfd(always),
+            "caps": caps,
+            "available_caps": available,
+            "join": ((self.pidfd, self._joined_kinds(by_ordinary_user=by_ordinary_user)),),
+            "root": -1 if kinds.get("mount") == "" else self._open_root(always),
+            "seccomp": self._seccomp,
+            "notify": prepare.notifies(self._seccomp),
+            "memory_policy": spec_linux.memory_policy(linux),
+            "personality": spec_linux.personality(linux),
+            "stdio_owner": self._owner_of_stdio(wanted),
+            "gate": False,
+            "keyring": f"_ses.{self.id}",
+        }
+        return told, warnings
+
+    def _open_root(self, always: ExitStack) -> int:
+        """Its init's root, of which the mount namespace that it is in says nothing. (Whatever the init has made of it:
+        who is in the container can be led nowhere else than where it is itself.)"""
+        fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        always.callback(os.close, fd)
+        if ending.wait_dead(self.pidfd):  # then the number may be another process's
+            raise StateError(f"cannot exec in container {self.id}: it is not running")
+        return fd
 
     def _owner_of_stdio(self, process: Any) -> int:
         """The host's id of who is to have what exec brings along; -1: it stays whose it is."""
@@ -282,21 +263,23 @@ class Container:
         return kinds | (sc.CLONE_NEWTIME if "time" in wanted else 0)
 
     def _clone_beside(
-        self, job: Callable[[Cgroup], Job], where: Cgroup, always: ExitStack, undo: ExitStack
+        self, told: dict[str, Any], where: Place, always: ExitStack, undo: ExitStack
     ) -> tuple[int, int]:
         """In the container's cgroup; beside its init where the container has given that cgroup's controllers to
         children (a service manager, on v2): no process may be in the cgroup itself then (cgroup-v2.rst, "No Internal
         Process Constraint"; runc does the same)."""
         try:
-            return self._clone_into(job(where), where, always, undo)
+            return self._clone_into(told, where, always, undo)
         except SyscallError as error:
             leaf = birth.cgroup_of(self.pid)
             if error.errno != errno.EBUSY or not leaf.startswith(f"{where.path}/"):
                 raise
-        inner = open_cgroup(leaf)
-        return self._clone_into(job(inner), inner, always, undo)
+        return self._clone_into(told, open_cgroup(leaf), always, undo)
 
-    def _clone_into(self, job: Job, where: Cgroup, always: ExitStack, undo: ExitStack) -> tuple[int, int]:
+    def _clone_into(
+        self, told: dict[str, Any], where: Place, always: ExitStack, undo: ExitStack
+    ) -> tuple[int, int]:
+        job = Job(cgroup=where, **told)
         into = birth.into_cgroup(where, always)
         return birth.clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
 
@@ -335,6 +318,11 @@ class Container:
             with contextlib.suppress(SyscallError):  # ESRCH: it has ended already
                 sc.pidfd_send_signal(self.pidfd, SIGKILL)
         self.cgroup.remove()
+        if self.mounted:
+            from runtime.oci import shared_root
+
+            shared_root.unmount(self.mounted)
+            self.mounted = ""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -361,66 +349,53 @@ def create(
     cgroup, no descriptor, no mount (those live in the container's mount namespace).
     """
     began = time.monotonic_ns()
-    if command is None:
-        spec = oci.validate(spec)
-    spec = prepare.with_mappings(spec)
-    prepare.check(spec, pivot=command is None or command.pivot)
-    process, linux = spec["process"], spec.get("linux", {})
-    own_terminal = bool(process.get("terminal")) and console_slave is None
-    if own_terminal and console is None:
-        raise SpecError("process.terminal: a terminal is asked for and none was given")
-    plan = prepare.plan(spec, bundle, rootfs, cgroup_path, console_slave)
-    steps = hooks.parse(spec.get("hooks") or {})
-    state = prepare.hook_state(spec, container_id, bundle, "creating")
-    in_users = "user" in oci.namespaces(spec)
-    caps, available, warnings = prepare.caps(process, in_user_namespace=in_users)
-    filter_ = prepare.filter_of(linux, command.seccomp_cache if command is not None else None)
+    draft = drafts.decide(
+        spec,
+        container_id=container_id,
+        bundle=bundle,
+        overlay=rootfs,
+        cgroup_path=cgroup_path,
+        console_slave=console_slave,
+        receives=console is not None,
+        command=command,
+    )
+    spec, who = draft.spec, f"container {container_id}"
     birth.guard_stdio()
     with ExitStack() as always, ExitStack() as undo:
-        birth.make_directories(plan.root, undo)
+        birth.make_directories(draft.plan.root, undo)
         limited = time.monotonic_ns()
         cgroup = _cgroup(cgroup_path, command, always, undo)
-        warnings += oci.without_effect(spec)
-        warnings += prepare.limited(cgroup, linux.get("resources", {}), strict=command is not None)
-        prepare.delegate(spec, cgroup)
+        warnings = [*draft.warnings, *draft.limit(cgroup)]
         ours, theirs = birth.channel_pair(undo)
         into = birth.into_cgroup(cgroup, always)
-        flags, join, pid_namespace = birth.namespaces(spec, always)
-        user_namespace = prepare.user_namespace(spec, flags, join)
-        if user_namespace is None or user_namespace.fd < 0:
-            plan = prepare.reachable(plan, spec, always)
+        spaces = birth.namespaces(spec, always)
+        users = prepare.user_namespace(spec, spaces.flags, spaces.join)
+        turn = prepare.turn(spec, spaces.join, pivot=command is None or command.pivot)
+        plan, mounted = draft.placed(turn, users, undo, always)
         job = Job(
-            process=process,
             channel=theirs,
             parent=birth.own_pidfd(always),
-            caps=caps,
-            available_caps=available,
             cgroup=cgroup,
-            join=join,
             stdio=stdio,
             console=console_slave,
             plan=plan,
-            new_user_namespace=bool(flags & sc.CLONE_NEWUSER),
-            user_namespace=user_namespace,
-            stdio_owner=-1 if own_terminal else prepare.stdio_owner(spec, user_namespace),
-            seccomp=filter_,
-            notify=prepare.notifies(filter_),
-            **prepare.from_spec(spec),
-            **{"keyring": f"_ses.{container_id}", "pdeathsig": parent_death_signal, **_from_command(command)},
-            own_terminal=own_terminal,
-            hooks=steps,
-            state=state,
+            turn=turn,
+            **{**draft.told(spaces, users), "pdeathsig": parent_death_signal, **from_command(command)},
         )
-        who = f"container {container_id}"
         cloned = time.monotonic_ns()
-        child = _born(job, ours, who, flags, into=into, pid_namespace=pid_namespace, undo=undo)
+        child = _born(job, ours, who, spaces.flags, into=into, pid_namespace=spaces.pid, undo=undo)
         prepare.enter_class(spec, container_id, child[0], undo)
-        answers = prepare.answers(child, spec, steps, state, console=console, undo=undo, always=always)
+        answers = prepare.answers(
+            child, spec, draft.hooks, draft.state, console=console, undo=undo, always=always
+        )
         times = [f"{began} config.json\n{limited} cgroup made\n{cloned} clone3\n"]
         said = prepare.until_ready(ours, who, answers, cgroup, times)
         times.append(f"{time.monotonic_ns()} \n")
         heard = (*warnings, *said)
-        made = Container(container_id, *child, cgroup, spec, heard, "".join(times), ours, filter_, bundle)
+        made = Container(
+            container_id, *child, cgroup, spec, heard, "".join(times), ours, draft.seccomp, bundle
+        )
+        made.mounted = mounted
         undo.pop_all()
         return made
 

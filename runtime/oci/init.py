@@ -33,6 +33,7 @@ from runtime.oci.spec_linux import sysctl_path
 from runtime.security import capabilities, rlimits
 
 if TYPE_CHECKING:
+    from runtime.oci.root import Root
     from runtime.oci.rootfs import Plan
 
 _SYS_ADMIN: Final = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
@@ -103,7 +104,7 @@ def _come_loose(job: Job, report: Reporter) -> set[int]:
     steps.place_stdio(job)
     console = () if job.console is None else (job.console,)
     kept = steps.kept(job)
-    trees = () if job.plan is None else job.plan.descriptors
+    trees = (job.root,) if job.plan is None else job.plan.descriptors
     sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console, *trees})
 
     return kept
@@ -173,16 +174,26 @@ def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
     """The container's file systems, and into them."""
     # After ipc (mqueue), net (sysfs), pid (proc) and cgroup namespaces: these file systems show whose they are.
     report.step = "rootfs"
-    old_umask = os.umask(0)  # modes are exactly those asked for
     root = plan.root.execute()
-    for operation in plan.operations:
-        report.step = f"rootfs: {operation.describe()}"
-        operation.execute(root)
-    os.umask(old_umask)
-    if job.own_terminal:
-        report.step = "terminal"
-        steps.open_terminal(job, root)
+    try:
+        old_umask = os.umask(0)  # modes are exactly those asked for
+        for operation in plan.operations:
+            report.step = f"rootfs: {operation.describe()}"
+            operation.execute(root)
+        os.umask(old_umask)
+        if job.own_terminal:
+            report.step = "terminal"
+            steps.open_terminal(job, root)
+        _last_from_outside(job, report, proc, root)
+        report.step = job.turn
+        rootfs.turn(job.turn, root, propagation=plan.propagation)
+    except BaseException:
+        steps.take_back(job, root)
+        raise
 
+
+def _last_from_outside(job: Job, report: Reporter, proc: int, root: Root) -> None:
+    """Hooks that see both roots, names, and what only the host's /proc can be trusted with."""
     report.step = "hooks"
     if any(job.hooks.get(kind) for kind in hooks.IN_RUNTIME):
         report.send({"hooks": True})
@@ -200,9 +211,6 @@ def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
     report.step = "sysctl"
     for name, value in job.sysctls.items():
         steps.write_proc(proc, f"sys/{sysctl_path(name)}", value)
-
-    report.step = "pivot_root"
-    (rootfs.pivot if job.pivot else rootfs.move_root)(root, propagation=plan.propagation)
 
 
 def _limit(job: Job, report: Reporter) -> None:

@@ -63,6 +63,13 @@ def join(job: Job) -> None:
         todo = tuple(pair for pair in job.join if pair[1] == sc.CLONE_NEWUSER or not _joined(*pair))
     for fd, kind in todo:
         sc.setns(fd, kind, about="of the container")
+    if job.root >= 0:  # that of the mount namespace is not, or not for sure, the container's
+        os.fchdir(job.root)
+        os.chroot(".")
+    elif joins_mounts(job):
+        from runtime.oci import shared_root  # imported by the parent
+
+        shared_root.check_proc(job.parent)
 
 
 def _joined(fd: int, kind: int) -> bool:
@@ -73,6 +80,19 @@ def _joined(fd: int, kind: int) -> bool:
             raise
         return False
     return True
+
+
+def joins_mounts(job: Job) -> bool:
+    """Whether the container's file systems are made in a mount namespace that is there already."""
+    return job.plan is not None and any(kind & sc.CLONE_NEWNS for _, kind in job.join)
+
+
+def take_back(job: Job, root: Root) -> None:
+    """After a failure: a mount namespace of the container's own ends with us, another does not."""
+    if joins_mounts(job):
+        from runtime.oci import shared_root
+
+        shared_root.take_back(root.fd)
 
 
 def be_born_again(job: Job, report: Reporter) -> None:

@@ -17,7 +17,9 @@ from runtime.oci.spec import Process
 from runtime.security.capabilities import CapSets
 
 if TYPE_CHECKING:
-    from runtime.cgroups import Cgroup
+    from collections.abc import Callable
+
+    from runtime.cgroups import Place
 
 MOST_TIMES: Final = 32 * 1024  # characters of `written` steps: they share a packet with other words
 
@@ -32,6 +34,37 @@ class Detached:
 
     listener: int  # a listening SOCK_SEQPACKET socket: to connect is to start
     lock: int  # an flock'd file, held for as long as the gate is closed: its state is the container's
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a process is started by a command that ends, and not by a parent that stays (a shim). Its config.json is one
+    that `oci.validate` has seen."""
+
+    detached: Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
+    dies_with_us: bool = False
+    preserve: int = 0  # descriptors from 3 on that are the container's
+    new_keyring: bool = True
+    pivot: bool = True
+    ignore_paused: bool = False
+    scope: Callable[[int], Callable[[], None]] | None = None  # birth.make_scope
+    mounted: Callable[[str], None] | None = (
+        None  # told before a mount that outlives the container (shared_root)
+    )
+    seccomp_cache: str | None = None  # a directory for compiled filters
+
+
+def from_command(command: Command | None) -> dict[str, Any]:
+    """What of it is the child's affair: Job's fields."""
+    if command is None:
+        return {}
+    wanted: dict[str, Any] = {
+        "detached": command.detached,
+        "use_stub": True,
+        "pdeathsig": signal.SIGKILL if command.dies_with_us else 0,
+        "preserve": command.preserve,
+    }
+    return wanted if command.new_keyring else {**wanted, "keyring": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +86,7 @@ class Job:
     parent: int  # pidfd of the process that must outlive us
     caps: CapSets
     available_caps: int  # our bounding set at the moment
-    cgroup: Cgroup
+    cgroup: Place
     join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
     stdio: tuple[int, int, int] | None = None
     console: int | None = None
@@ -87,7 +120,10 @@ class Job:
     preserve: int = 0  # descriptors after 0, 1, 2 that are the container's
     hooks: Mapping[str, tuple[hooks.Hook, ...]] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)  # what hooks in the container are told
-    pivot: bool = True  # False: MS_MOVE and chroot, for a root that cannot be pivoted from (initramfs)
+    turn: rootfs.Turn = rootfs.Turn.PIVOT
+    root: int = (
+        -1
+    )  # for exec: the container's root, where that is not the one of a mount namespace of its own
 
 
 class Reporter:

@@ -62,7 +62,7 @@ def reachable(plan: rootfs.Plan, spec: Spec, stack: ExitStack) -> rootfs.Plan:
     if os.geteuid() != 0:  # the child is the same user, and may do more than we
         return plan
     plan = plan.with_open_sources()
-    for fd in plan.descriptors:
+    for fd in plan.sources:
         stack.callback(os.close, fd)
     return plan
 
@@ -175,6 +175,30 @@ def _check_pivot(spec: Spec, *, pivot: bool) -> None:
     """runc: a root that is only moved to is not to be private, or what is below the old one stays in reach."""
     if not pivot and spec.get("linux", {}).get("rootfsPropagation") in ("private", "rprivate"):
         raise SpecError("linux.rootfsPropagation: [r]private is not safe without pivot_root")
+
+
+def turn(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootfs.Turn:
+    """How the container gets into its root. `join`: the namespaces that it joins, without those that are ours anyhow.
+    Raises SpecError for what must not be done in the mount namespace that it is to be in."""
+    usual = rootfs.Turn.PIVOT if pivot else rootfs.Turn.MOVE
+    kinds = oci.namespaces(spec)
+    if kinds.get("mount") == "":
+        return usual
+    from runtime.oci import shared_root
+
+    joined = next((fd for fd, kind in join if kind == sc.CLONE_NEWNS), -1)
+    if joined >= 0:
+        shared_root.check_not_the_machines(joined)
+        return usual
+    if "user" in kinds:
+        raise SpecError(
+            "linux.namespaces: a user namespace needs another mount namespace: nobody in it may mount in ours"
+        )
+    if not pivot:
+        raise SpecError(
+            "linux.namespaces: --no-pivot needs a mount namespace: the root would be moved over the machine's"
+        )
+    return rootfs.Turn.CHROOT
 
 
 def enter_class(spec: Spec, container_id: str, pid: int, undo: ExitStack) -> None:

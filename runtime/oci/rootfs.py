@@ -1,7 +1,8 @@
 """The container's root file system: the plan (data, made in the parent), the root mount, and the turn into it.
 
 `plan` turns config.json into a tuple of operations (`operations.py`) on a root (`root.py`). All of it happens in the
-container's own mount namespace, so the end of its last process is the undo of all of it.
+container's own mount namespace, so the end of its last process is the undo of all of it (where it has none of its own:
+`shared_root.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from runtime import syscalls as sc
@@ -32,6 +34,8 @@ from runtime.oci.root import Operation, Root, proc_path
 from runtime.oci.spec import Device, Linux, Mount, Spec, namespaces
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runtime.cgroups.layout import Layout
     from runtime.shim.protocol import RootfsOverlay
 
@@ -51,27 +55,37 @@ class RootMount:
     work: str = ""
     userxattr: bool = False  # in a user namespace overlayfs cannot use trusted.*
     portable: bool = False  # see RootfsOverlay
-    tree: int = -1  # mounted before, detached: all that is left is to put it in its place
+    tree: int = -1  # mounted before: all that is left is to put it in its place
+    attached: bool = False  # it is there already
 
     def describe(self) -> str:
         return f"overlay on {self.path}" if self.lower else f"bind {self.path} as the root"
 
     def execute(self) -> Root:
+        if self.attached:  # in a mount namespace that is not the container's: nothing else in it is changed
+            return Root(self.tree)
         sc.mount(None, "/", None, self.propagation)
         if self.tree >= 0:  # over "/": the one directory that any user can reach
             sc.move_mount(self.tree, "", sc.AT_FDCWD, "/", sc.MOVE_MOUNT_F_EMPTY_PATH, about=self.describe())
             return Root(self.tree)
         if self.propagation & sc.MS_SHARED:
             _make_parent_private(self.path)  # else the container's root would show up on the host
-        fd = (
-            self._overlay()
-            if self.lower
-            else sc.open_tree(sc.AT_FDCWD, self.path, sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE)
-        )
+        fd = self.tree_at(sc.AT_FDCWD, self.path)
         # pivot_root refuses a shared put_old, and that is the new root itself (pivot_root(".", "."))
         sc.mount_setattr(fd, "", sc.AT_EMPTY_PATH, propagation=sc.MS_PRIVATE, about=self.path)
         sc.move_mount(fd, "", sc.AT_FDCWD, self.path, sc.MOVE_MOUNT_F_EMPTY_PATH, about=self.describe())
         return Root(fd)
+
+    def tree_at(self, dirfd: int, path: str = "") -> int:
+        """The mount itself, detached. Of a directory: the one that is there (openat(2)'s two, or an open one alone)."""
+        if self.lower:
+            return self._overlay()
+        flags = sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE | (0 if path else sc.AT_EMPTY_PATH)
+        return sc.open_tree(dirfd, path, flags)
+
+    def in_place(self, tree: int) -> RootMount:
+        """The same, mounted where it is to be."""
+        return RootMount(self.path, 0, tree=tree, attached=True)
 
     def mapped(self, userns: int, root: tuple[int, int]) -> RootMount:
         """The same, mounted by us and seen through a user namespace's ids: its layers are id-mapped where they are (in
@@ -154,7 +168,30 @@ def _make_parent_private(path: str) -> None:
     sc.mount(None, holder, None, sc.MS_PRIVATE)
 
 
-def pivot(root: Root, *, propagation: int) -> None:
+class Turn(StrEnum):
+    """How a container's root becomes its "/"."""
+
+    PIVOT = "pivot_root"
+    MOVE = "MS_MOVE"  # --no-pivot: for what cannot be pivoted from (an initramfs)
+    CHROOT = "chroot"  # where "/" is somebody else's, too
+
+
+def turn(how: Turn, root: Root, *, propagation: int) -> None:
+    """Into the root, which is closed. `propagation`: what its mount gets at the end, 0 = as it is."""
+    if how == Turn.PIVOT:
+        _pivot(root)
+    elif how == Turn.MOVE:
+        _move(root)
+    else:
+        os.fchdir(root.fd)
+        os.chroot(".")
+    os.chdir("/")
+    os.close(root.fd)
+    if propagation:
+        sc.mount(None, "/", None, propagation)
+
+
+def _pivot(root: Root) -> None:
     """pivot_root(2), "pivot_root(".", ".")": the old root is stacked under the new one and detached, no directory is
     needed. It is made a slave first so that taking it down reaches no other namespace."""
     old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -163,14 +200,10 @@ def pivot(root: Root, *, propagation: int) -> None:
     os.fchdir(old)
     sc.mount(None, ".", None, sc.MS_SLAVE | sc.MS_REC)
     sc.umount2(".", sc.MNT_DETACH)
-    os.chdir("/")
     os.close(old)
-    os.close(root.fd)
-    if propagation:
-        sc.mount(None, "/", None, propagation)
 
 
-def move_root(root: Root, *, propagation: int) -> None:
+def _move(root: Root) -> None:
     """Without pivot_root(2), which cannot leave an initramfs: the root is moved over "/" and entered by chroot(2). The
     old file systems stay mounted below it, out of reach by any path; what must not be, /proc and /sys, is covered
     first (runc's msMoveRoot)."""
@@ -191,10 +224,6 @@ def move_root(root: Root, *, propagation: int) -> None:
             sc.mount("tmpfs", point, "tmpfs", 0)  # locked in a user namespace: covered instead
     sc.mount(".", "/", None, sc.MS_MOVE)
     os.chroot(".")
-    os.chdir("/")
-    os.close(root.fd)
-    if propagation:
-        sc.mount(None, "/", None, propagation)
 
 
 # --- the plan ---
@@ -220,6 +249,10 @@ class Plan:
         opened = [op.opened() if isinstance(op, BindMount) else op for op in self.operations]
         return Plan(self.root, tuple(opened), self.propagation)
 
+    def on(self, root: RootMount) -> Plan:
+        """On another root."""
+        return Plan(root, self.operations, self.propagation)
+
     @property
     def maps_ids(self) -> tuple[bool, ...]:
         """Whether each bind is id-mapped: that has to be done by us, too."""
@@ -227,6 +260,11 @@ class Plan:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
+        """What was opened for it before: of the binds alone `sources`, and the root's."""
+        return (*self.sources, *((self.root.tree,) if self.root.tree >= 0 else ()))
+
+    @property
+    def sources(self) -> tuple[int, ...]:
         return tuple(op.tree for op in self.operations if isinstance(op, BindMount) and op.tree >= 0)
 
     def describe(self) -> list[str]:
@@ -280,10 +318,12 @@ def plan(
         portable=overlay is not None and overlay.portable,
     )
     operations: list[Operation] = []
+    at = os.path.normpath(root.path)
     late: list[Operation] = []
     own_dev = False
     for entry in spec.get("mounts", []):
-        operation = _mount(entry, bundle, host or Host(), own_cgroup_ns="cgroup" in namespace, linux=linux)
+        target = _below(at, entry["destination"])
+        operation = _mount(entry, target, bundle, host or Host(), namespace=namespace, linux=linux)
         if operation is None:
             continue
         operations.append(operation)
@@ -309,14 +349,23 @@ def plan(
     return Plan(root, tuple(operations), wanted)
 
 
+def _below(root: str, destination: str) -> str:
+    """A mount's destination as the container sees it. The specification has it inside the container; runc (and what has
+    been written for it) also takes one that begins with the root's path on the host, and takes that off."""
+    target = "/" + destination.lstrip("/")
+    path = os.path.normpath(target)
+    if root == "/" or not f"{path}/".startswith(f"{root}/"):
+        return target
+    return path.removeprefix(root) or "/"
+
+
 def _mount(
-    entry: Mount, bundle: str, host: Host, *, own_cgroup_ns: bool, linux: Linux
+    entry: Mount, target: str, bundle: str, host: Host, *, namespace: Mapping[str, str], linux: Linux
 ) -> FsMount | BindMount | CgroupMount | None:
     options = mounts.parse(entry.get("options", []))
-    target = "/" + entry["destination"].lstrip("/")
     fstype, source = entry.get("type", ""), entry.get("source", "")
     if fstype in ("cgroup", "cgroup2"):
-        return _cgroup_mount(target, options, host, own_cgroup_ns) if host.layout else None
+        return _cgroup_mount(target, options, host, "cgroup" in namespace) if host.layout else None
     if options.is_bind or fstype == "bind":
         if not source:
             raise SpecError(f"mounts: {target}: a bind mount needs a source")

@@ -37,7 +37,12 @@ def validate(linux: Mapping[str, Any], types: frozenset[str]) -> None:
     if propagation not in PROPAGATIONS:
         fail("linux.rootfsPropagation", f"{propagation!r} is none of {', '.join(PROPAGATIONS[1:])}")
     for key in ("maskedPaths", "readonlyPaths"):
-        for index, path in enumerate(array(linux, key, "linux.", str)):
+        paths = array(linux, key, "linux.", str)
+        if paths and "mount" not in types:
+            fail(
+                f"linux.{key}", "unable to restrict sys entries without a private MNT namespace"
+            )  # runc's words
+        for index, path in enumerate(paths):
             absolute(path, f"linux.{key}[{index}]")
     _devices(array(linux, "devices", "linux.", dict))
     _sysctls(object_(linux, "sysctl", "linux."), types)
@@ -272,11 +277,12 @@ def namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
         if path := string(entry, "path", field):
             absolute(path, f"{field}path")
             joined.add(kind)
-        if kind == "mount" and path:
-            fail(f"{field}path", "a container's root is made in a mount namespace of its own")
-    if "mount" not in seen:
-        fail("linux.namespaces", "a mount namespace is required: the root file system is mounted in it")
     _mappings(linux, needed="user" in seen - joined)
+    if "user" in seen and "mount" not in seen:
+        fail(
+            "linux.namespaces",
+            "a user namespace needs a mount namespace: nobody in it may mount in another's",
+        )
     return frozenset(seen)
 
 

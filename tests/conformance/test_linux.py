@@ -113,6 +113,18 @@ def test_bind_mounts(bundle: Bundle, tmp_path: Path) -> None:
     assert (tmp_path / "dir/file").read_text() == "changed\n"
 
 
+def test_destination_that_begins_with_the_roots_path(bundle: Bundle, tmp_path: Path) -> None:
+    """runc takes that off. And a source below it is of the container as far as it is mounted by then."""
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir/file").write_text("of the host\n")
+    (bundle.rootfs / "two").mkdir()
+    bundle.mount("/one", "bind", "rbind", source=str(tmp_path / "dir"))
+    bundle.mount(f"{bundle.rootfs}/two", "bind", "rbind", source=f"{bundle.rootfs}/one")
+    bundle.mount(f"{bundle.rootfs}x", "tmpfs")  # another path
+    done = bundle.sh(f"cat /two/file; ls -d {bundle.rootfs}x")
+    assert done.out == f"of the host\n{bundle.rootfs}x\n", done.err
+
+
 def test_tmpfs_with_what_is_below_it(bundle: Bundle) -> None:
     (bundle.rootfs / "seeded").mkdir()
     (bundle.rootfs / "seeded/file").write_text("seed\n")

@@ -28,7 +28,11 @@ FIELDS: Final[list[tuple[str, str, str]]] = [
     ("", "hostname, domainname", "done; refused without a UTS namespace"),
     ("", "annotations", "kept in the state; `org.systemd.property.…` go to systemd"),
     ("root", "path, readonly", DONE),
-    ("mounts[]", "destination, type, source, options", "done; a relative destination is below / (runc)"),
+    (
+        "mounts[]",
+        "destination, type, source, options",
+        "done; a relative destination is below /, of one that begins with root.path that is taken off (runc)",
+    ),
     ("mounts[].uidMappings[]", _IDS, "done, on bind mounts; refused on others"),
     ("mounts[].gidMappings[]", _IDS, "done, on bind mounts; refused on others"),
     ("process", "args, cwd, env, terminal, noNewPrivileges", DONE),
@@ -53,7 +57,7 @@ FIELDS: Final[list[tuple[str, str, str]]] = [
     ("hooks.startContainer[]", "path, args, env, timeout", DONE),
     ("hooks.poststart[]", "path, args, env, timeout", "done; a failure ends the container"),
     ("hooks.poststop[]", "path, args, env, timeout", "done; a failure is a warning"),
-    ("linux.namespaces[]", "type, path", "all eight, new or joined; a mount namespace by path is refused"),
+    ("linux.namespaces[]", "type, path", "all eight, new, joined or the machine's"),
     (
         "linux.uidMappings[]",
         _IDS,

@@ -74,6 +74,22 @@ def test_order() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("destination", "target"),
+    [
+        ("/bundle/rootfs/mnt/x", "/mnt/x"),
+        ("/bundle/rootfs", "/"),
+        ("/bundle//./rootfs/a/../b", "/b"),
+        ("bundle/rootfs/mnt", "/mnt"),
+        ("/bundle/rootfs2/mnt", "/bundle/rootfs2/mnt"),
+        ("/mnt/bundle/rootfs", "/mnt/bundle/rootfs"),
+        ("mnt", "/mnt"),
+    ],
+)
+def test_destination_with_the_path_of_the_root(destination: str, target: str) -> None:
+    assert plan([entry(destination, "tmpfs")]).operations[0].target == target
+
+
 def test_overlay_or_bind() -> None:
     made = plan([])
     assert (made.root.lower, made.root.upper, made.root.work) == (("/top", "/base"), "/u", "/w")

@@ -98,8 +98,7 @@ def test_a_good_one_is_given_back() -> None:
         ("linux/namespaces/0/type", "mnt", "linux.namespaces[0].type"),
         ("linux/namespaces/3", {"type": "uts"}, "linux.namespaces[3].type"),
         ("linux/namespaces/3/path", "n", "linux.namespaces[3].path"),
-        ("linux/namespaces", [{"type": "pid"}], "linux.namespaces"),
-        ("linux/namespaces/0/path", "/proc/1/ns/mnt", "linux.namespaces[0].path"),
+        ("linux/namespaces/0/path", "ns/mnt", "linux.namespaces[0].path"),
         ("linux/namespaces/3", {"type": "user"}, "linux.uidMappings"),
         ("linux/maskedPaths", ["proc"], "linux.maskedPaths[0]"),
         ("linux/rootfsPropagation", "sideways", "linux.rootfsPropagation"),
@@ -118,6 +117,23 @@ def test_errors_name_the_field(path: str, value: Any, field: str) -> None:
     with pytest.raises(SpecError) as caught:
         oci.validate(changed(path, value))
     assert str(caught.value).startswith(f"{field}: ")
+
+
+def test_what_needs_a_mount_namespace() -> None:
+    """One that is joined will do, but nobody in another user namespace mounts in the machine's."""
+    linux: Any = {"namespaces": [{"type": "pid"}]}
+    spec: Any = {**{key: GOOD[key] for key in ("ociVersion", "root", "process")}, "linux": linux}
+    assert oci.validate(spec) is spec
+    for wrong, field in (
+        ({"maskedPaths": ["/proc/kcore"]}, "linux.maskedPaths"),
+        ({"readonlyPaths": ["/proc/sys"]}, "linux.readonlyPaths"),
+        ({"namespaces": [{"type": "user", "path": "/u"}]}, "linux.namespaces"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            oci.validate({**spec, "linux": {**linux, **wrong}})
+        assert str(caught.value).startswith(f"{field}: ")
+        kinds = [*(wrong.get("namespaces") or linux["namespaces"]), {"type": "mount", "path": "/m"}]
+        oci.validate({**spec, "linux": {**linux, **wrong, "namespaces": kinds}})
 
 
 def test_mappings_of_a_user_namespace() -> None:

@@ -23,7 +23,7 @@ from runtime.oci import spec as oci
 from runtime.oci.cli import context, lifecycle, placing, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import Entry
-from runtime.oci.job import Detached
+from runtime.oci.job import Command, Detached
 
 Flags = dict[str, Any]
 
@@ -63,12 +63,13 @@ def _create(
         entry.write("config.json", raw)
         if oci.namespaces(spec).get("pid"):
             context.hide_arguments()  # from those who are in it
-        command = engine.Command(
+        command = Command(
             detached=_gate(entry, always) if detached else None,
             dies_with_us=stays,
             preserve=preserve,
             new_keyring=not flags.get("no-new-keyring"),
             pivot=not flags.get("no-pivot"),
+            mounted=lambda text: entry.write("mounted", os.fsencode(text)),
             seccomp_cache=store.filters(at.root),
             scope=placing.starter(scope, container_id, spec) if scope is not None else None,
         )

@@ -262,6 +262,7 @@ def remove(at: Context, entry: Entry, *, force: bool) -> None:
         _end_init(entry)
     if entry.cgroup_path:
         entry.cgroup.remove()
+    _unmount_root(entry)
     _leave_class(entry)
     if entry.unit:
         try:
@@ -273,6 +274,14 @@ def remove(at: Context, entry: Entry, *, force: bool) -> None:
     _after_stop(at, entry)
     with contextlib.suppress(FileNotFoundError):  # deleted by another at the same moment
         entry.remove()
+
+
+def _unmount_root(entry: Entry) -> None:
+    """Of a container without a mount namespace of its own."""
+    if mounted := _read_or(entry.path("mounted")):  # hardly ever
+        from runtime.oci import shared_root
+
+        shared_root.unmount(os.fsdecode(mounted))
 
 
 def _leave_class(entry: Entry) -> None:
@@ -317,4 +326,5 @@ def _remove_rest(root: str, container_id: str) -> None:
     with contextlib.suppress(RuntimeFault):
         wanted = entry.spec().get("linux", {}).get("cgroupsPath", "")
         open_cgroup(context.cgroup_path(container_id, wanted)).remove()
+    _unmount_root(entry)
     entry.remove()

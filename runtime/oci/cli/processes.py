@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from runtime import syscalls as sc
-from runtime.cgroups import open_cgroup
+from runtime.cgroups import Place, layout
 from runtime.errors import RuntimeFault, SpecError, StateError
-from runtime.oci import container as engine
 from runtime.oci import shape
 from runtime.oci.cli import context, creating, foreground, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.options import UsageError
 from runtime.oci.cli.store import PAUSED, STOPPED
+from runtime.oci.job import Command
 
 Flags = dict[str, Any]
 _EXEC_SECONDS: Final = 60.0
@@ -61,11 +61,11 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
         if not detach:
             foreground.hold_signals()
         context.hide_arguments()
-        command = engine.Command(dies_with_us=not detach, preserve=preserve, ignore_paused=True)
+        command = Command(dies_with_us=not detach, preserve=preserve, ignore_paused=True)
         try:
             pending = made.begin_exec(
                 process, stdio=None, console_slave=slave if terminal else None, command=command,
-                cgroup=_sub_cgroup(entry, flags),
+                place=_place(entry, flags),
             )  # fmt: skip
             handle = pending.wait(_EXEC_SECONDS)
         except BaseException:
@@ -87,20 +87,33 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
     return foreground.attend(handle.pid, handle.pidfd, master)
 
 
-def _sub_cgroup(entry: store.Entry, flags: Flags) -> Any:
-    """--cgroup: a group below the container's, which must be there."""
-    wanted = [text.rpartition(":")[2] for text in flags.get("cgroup", [])]
-    if not wanted or wanted == ["/"]:
+def _place(entry: store.Entry, flags: Flags) -> Place | None:
+    """--cgroup PATH, or CONTROLLER[,CONTROLLER]:PATH on v1: groups that are there, below the container's."""
+    if not (asked := flags.get("cgroup")):
         return None
-    if len(set(wanted)) > 1:
-        raise RuntimeFault("--cgroup: one path for all controllers is what this runtime can do")
+    below = sub_cgroups(asked)
     if not entry.cgroup_path:
-        raise StateError(f"--cgroup {wanted[0]}: the container has no cgroup")
-    if ".." in wanted[0].split("/"):
-        raise StateError(f"--cgroup: {wanted[0]} is not a sub cgroup path")
-    found = open_cgroup(f"{entry.cgroup_path}/{wanted[0]}")
-    if not found.path.startswith(f"{entry.cgroup.path}/") or not found.exists():
-        raise StateError(f"--cgroup {wanted[0]}: no such cgroup below the container's")
+        raise StateError(f"--cgroup {asked[0]}: the container has no cgroup")
+    from runtime.cgroups.sub import SubCgroup
+
+    return SubCgroup(entry.cgroup.path, below, layout())
+
+
+def sub_cgroups(asked: list[str]) -> dict[str, str]:
+    """Controller ("": all that there are) → path. UsageError in runc's words."""
+    found: dict[str, str] = {}
+    for text in asked:
+        controllers, colon, path = text.partition(":")
+        if not colon and len(asked) > 1:
+            raise UsageError(f"invalid --cgroup argument: {text} (missing <controller>: prefix)")
+        for controller in controllers.split(",") if colon else ("",):
+            if colon and not controller:
+                raise UsageError(f"invalid --cgroup argument: {text} (empty <controller> prefix)")
+            if controller in found:
+                raise UsageError(
+                    f"invalid --cgroup argument(s): controller {controller} specified multiple times"
+                )
+            found[controller] = path if colon else text
     return found
 
 

@@ -3,6 +3,7 @@
     <root>/<id>/state.json    who it is: init's pid and start time, bundle, cgroup, annotations; written by rename
     <root>/<id>/config.json   config.json as it was at create: later changes of the bundle's change nothing
     <root>/<id>/seccomp.bpf   the compiled filter, for exec
+    <root>/<id>/mounted       its root's mount, where the container has no mount namespace of its own (shared_root)
     <root>/<id>/start.sock    to connect is to start
     <root>/<id>/gate          flock'd by the init for as long as it has not executed the program
     <root>/<id>/lock          flock'd by a command that changes the container
