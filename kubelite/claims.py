@@ -26,6 +26,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kubelite.node import disks
 from kubelite.node.config import NodeConfig
 from kubelite.node.container_volumes import let_go
 from kubelite.node.persistent_volumes import CLASS_KIND, Doc, Shelf, bind, class_of
@@ -131,7 +132,7 @@ class Claims:
     async def look(self) -> None:
         """Bind what is not, and sweep."""
         none = not self._store.list(KIND) and not self._store.list(VOLUME)
-        if none and not _names(f"{self._config.root}/claims"):
+        if none and not _names(f"{self._config.root}/claims") and not disks.mounted(self._config.root):
             return
         async with self._lock:
             await self._orphans()
@@ -142,6 +143,7 @@ class Claims:
             left = {key: about for key, about in self._found() if "volume" not in about}
             await self._volumes.settle(self._used(), left)
             await self._let_devices_go()
+            await self._let_disks_go()
         for directory in gone:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
@@ -160,6 +162,22 @@ class Claims:
         for path in await asyncio.to_thread(let_go, self._config.root, files):
             log.info("the loop device over %s is detached", path)
         self._blocks = bool(blocks)
+
+    async def _let_disks_go(self) -> None:
+        """Unmount the devices of volumes whose claims no pod has any more."""
+        used = self._used()
+        held = {
+            str(record.doc["spec"].get("volumeName") or "")
+            for record in self._store.list(KIND)
+            if (record.namespace, record.name) in used or (owner_of(record.doc) and self._lives(record))
+        }
+        try:
+            gone = await asyncio.to_thread(disks.let_go, self._config.root, held)
+        except (OSError, RuntimeFault) as error:
+            log.warning("a volume cannot be unmounted: %s", error)
+            return
+        for name in gone:
+            log.info("volume %s is unmounted", name)
 
     async def provide(self, pod: Pod) -> None:
         """The claims of the pod's ephemeral volumes, as its templates say now, and those that it names, bound. One of

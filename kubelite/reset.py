@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from kubelite.node import disks
 from kubelite.node.container_volumes import let_go
 from kubelite.node.mounts import unmount_below
 from kubelite.settings import Settings
@@ -46,6 +47,8 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     await _remove_cgroups(settings, say)
     pods = f"{settings.root}/pods"
     unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
+    for name in disks.let_go(settings.root, ()):
+        say(f"unmounted volume {name}")
     for path in let_go(settings.root, ()):
         say(f"detached the loop device over {path}")
     uids = os.listdir(pods) if os.path.isdir(pods) else []

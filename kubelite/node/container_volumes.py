@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from kubelite.node import env, loopdev, mounts, volumes
+from kubelite.node import disks, env, loopdev, mounts, volumes
 from kubelite.node.config import NodeConfig
 from kubelite.node.container_spec import Device, Source
 from kubelite.node.cri import SandboxSeen
 from kubelite.node.faults import ConfigError, MountError
-from kubelite.node.nfs import NfsMounts
 from kubelite.node.pod_claims import claim_name
+from kubelite.node.slow_mounts import SlowMounts
 from manifests.core import Container, Pod
 
 
@@ -35,6 +35,9 @@ def container_volumes(
     """Mount path → what of the host is mounted there, with the volumes made. `mounted` is told of each: its plugin, the
     seconds it took, whether it was made. Raises MountError, ConfigError."""
     plans = _plans(pod, [mount.name for mount in container.volume_mounts], sandbox, sources)
+    for name, plan in plans.items():
+        if plan.disk is not None and disks.is_device(plan.path):
+            plans[name] = replace(plan, path=disks.mount_point(sources.config.root, plan.held))
     for volume in pod.spec.volumes:
         if volume.name in plans:
             _set_up(volumes.plugin(volume), plans[volume.name], mounted)
@@ -52,14 +55,16 @@ def container_volumes(
     return found
 
 
-async def mount_shares(pod: Pod, container: Container, sources: env.Sources, shares: NfsMounts) -> None:
-    """What has to be asked of servers, which may take its time, is mounted before the rest. Raises MountError."""
+async def mount_slow(pod: Pod, container: Container, sources: env.Sources, slow: SlowMounts) -> None:
+    """What may take its time is mounted before the rest. Raises MountError."""
     names = {mount.name for mount in container.volume_mounts}
     for volume in pod.spec.volumes:
         if volume.name in names and (volume.nfs is not None or claim_name(pod, volume)):
             plan = volumes.plan_volume(pod, volume, sources)
             if plan.share is not None:
-                await shares.mount(plan.name, plan.path, plan.share)
+                await slow.mount(plan.name, plan.path, plan.share)
+            elif plan.disk is not None and disks.is_device(plan.path):
+                await slow.mount(plan.name, disks.mount_point(sources.config.root, plan.held), plan.disk)
 
 
 def _set_up(plugin: str, plan: volumes.VolumePlan, mounted: Callable[[str, float, bool], None]) -> None:

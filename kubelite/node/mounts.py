@@ -15,7 +15,7 @@ import shutil
 import stat
 
 from kubelite.node.faults import ConfigError, MountError
-from kubelite.node.nfs import is_mounted
+from kubelite.node.slow_mounts import is_mounted
 from kubelite.node.volumes import Kind, VolumePlan
 from runtime import syscalls
 from runtime.errors import SyscallError
@@ -126,8 +126,14 @@ def _in_memory(path: str) -> None:
 
 def _claim(plan: VolumePlan) -> None:
     """The claim's directory is there since it was bound; whose it is, is said once for each pod that has it."""
+    failed = f'MountVolume.SetUp failed for volume "{plan.name}" : {plan.path}'
     if not os.path.isdir(plan.path):
-        raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : {plan.path} is gone')
+        there = os.path.lexists(plan.path)
+        raise MountError(
+            f"{failed}{': only directory and block device are supported' if there else ' is gone'}"
+        )
+    if plan.disk is not None and plan.disk.device != plan.path and not is_mounted(plan.path):
+        raise MountError(f"{failed} is not mounted")  # taken down meanwhile: the next try mounts it
     if plan.fs_group is not None:
         done = f"{plan.done}/{plan.name}.fsgroup"
         give_to_group(plan.path, plan.fs_group, whole_tree=plan.whole_tree, fresh=False, done=done)

@@ -30,18 +30,18 @@ from kubelite.node import (
 )
 from kubelite.node.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.config import NodeConfig
-from kubelite.node.container_volumes import block_devices, container_volumes, mount_shares
+from kubelite.node.container_volumes import block_devices, container_volumes, mount_slow
 from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
 from kubelite.node.ephemeral import target_of
 from kubelite.node.faults import ConfigError, CreateError, MountError
 from kubelite.node.hooks import HookRun, Hooks, handler_of
 from kubelite.node.netfiles_disk import dns_trouble, write_net_files
-from kubelite.node.nfs import NfsMounts
 from kubelite.node.noted import Noted
 from kubelite.node.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.pod_status import RESIZING
 from kubelite.node.puller import Puller
 from kubelite.node.recorder import NORMAL, WARNING, PodEvents, find_container
+from kubelite.node.slow_mounts import SlowMounts
 from manifests.core import Container, Pod
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.identity import new_id
@@ -75,7 +75,7 @@ class Node:
     find: env.Find
     clock: Callable[[], float]
     noted: Noted
-    shares: NfsMounts = field(default_factory=NfsMounts)
+    slow: SlowMounts = field(default_factory=SlowMounts)
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
 
@@ -312,7 +312,7 @@ async def _start(one: _Starting, results: Results) -> None:
         if one.start.discard:
             await one.node.cri.remove_container(one.uid, one.start.discard)
         sources = env.Sources(one.node.find, one.node.config, ())
-        await mount_shares(one.pod, one.container, sources, one.node.shares)
+        await mount_slow(one.pod, one.container, sources, one.node.slow)
         request = _request(one)
         _announce(one)
         failed = "RunContainerError"

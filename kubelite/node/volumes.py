@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from kubelite.node import env, resources
 from kubelite.node.config import NodeConfig
+from kubelite.node.disks import Disk
 from kubelite.node.faults import ConfigError, MountError
 from kubelite.node.nfs import Share
 from kubelite.node.pod_claims import claim_name, not_owner, own_volume, owner_of
@@ -66,6 +67,8 @@ class VolumePlan:
     secret: bool = False  # its files are never on the disk
     layers: tuple[str, ...] = ()  # of an image, topmost first
     share: Share | None = None  # of a server
+    disk: Disk | None = None  # what `path` is to be mounted from, if it is a block device
+    held: str = ""  # the PersistentVolume of the manifests that the claim has
     users: str = ""  # the user namespace (path) by whose ids an image's files are seen; "" = the host's
 
 
@@ -181,7 +184,8 @@ def _by_hand(plan: VolumePlan, held: str, sources: env.Sources, uid: str) -> Vol
     if (host := spec.get("hostPath")) is not None:
         return VolumePlan(plan.name, Kind.HOST, host["path"], host.get("type") or "")
     if (local := spec.get("local")) is not None:
-        return replace(plan, path=local["path"])
+        disk = Disk(local["path"], local.get("fsType") or "", tuple(spec.get("mountOptions", ())))
+        return replace(plan, path=local["path"], disk=disk, held=held)
     if (nfs := spec.get("nfs")) is not None:
         options = (*spec.get("mountOptions", ()), *(("ro",) if nfs.get("readOnly") else ()))
         path = sources.config.volume_dir(uid, "kubernetes.io~nfs", held)

@@ -106,6 +106,7 @@ def volumes_of(
 
 def claim_finder(store: Store, config: NodeConfig) -> Places:
     """Of the claims that are bound."""
+    from kubelite.node.disks import place_of
     from kubelite.node.pod_claims import KIND, own_volume
 
     def find(namespace: str, name: str) -> tuple[str, str] | None:
@@ -118,10 +119,9 @@ def claim_finder(store: Store, config: NodeConfig) -> Places:
         if held == own_volume(found.doc):
             return f"{config.claim_dir(namespace, name)}/data", size
         volume = store.get("PersistentVolume", "", held)
-        spec = volume.doc["spec"] if volume is not None else {}
-        return (
-            (spec["local"]["path"], size) if spec.get("local") else None
-        )  # as kubelet: nothing of a hostPath
+        if volume is None or not volume.doc["spec"].get("local"):
+            return None  # as kubelet: nothing of a hostPath
+        return place_of(config.root, volume.doc), size
 
     return find
 

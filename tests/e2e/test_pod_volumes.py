@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kubelite.node import loopdev
+from kubelite.node import disks, loopdev
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, Node
 from tests.e2e.test_fields import manifest, run
@@ -280,6 +280,53 @@ def test_a_block_claim_is_a_device_in_the_container(node: Node, tmp_path: Path) 
         node.wait_gone(name)
     node.wait(lambda: not devices_over(), "the devices to be let go")
     assert own.read_bytes().startswith(b"text of own\n")
+
+
+def test_a_local_volume_over_a_device_is_formatted_and_mounted_while_pods_have_it(
+    node: Node, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").write_bytes(b"")
+    os.truncate(tmp_path / "disk", 16 << 20)
+    device = loopdev.attach(str(tmp_path / "disk"), f"test of a volume {os.getpid()}".encode())
+    here = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]
+    by_hand: dict[str, Any] = {
+        "accessModes": ["ReadWriteOnce"],
+        "hostPath": None,
+        "local": {"path": device},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": here}},
+    }
+    where = disks.mount_point(str(node.root), "disk")
+    try:
+        node.apply("pv.yaml", persistent_volume("disk", Path(device), **by_hand))
+        wants = yaml.safe_load(claim("hand"))
+        wants["spec"] |= {"storageClassName": "manual"}
+        node.apply("hand.yaml", yaml.safe_dump(wants))
+        volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "hand"}}]
+        main = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+        group = {"fsGroup": 2000}
+        for name in ("p", "q"):
+            node.apply(f"{name}.yaml", pod(name, main, volumes=volumes, securityContext=group))
+            node.wait_status(name, "Running")
+        assert (
+            run(node, "p", "grep -c ' /v ext4 ' /proc/mounts; stat -c %g /v; echo text > /v/file")
+            == "1\n2000\n"
+        )
+        assert run(node, "q", "cat /v/file") == "text\n", "one mount for the node"
+        assert os.path.ismount(where)
+        node.restart(9)
+        for name in ("p", "q"):
+            assert os.path.ismount(where)
+            (node.manifests / f"{name}.yaml").unlink()
+            node.wait_gone(name)
+        node.wait(lambda: not os.path.exists(where), "the device to be unmounted")
+        node.apply("p.yaml", pod("p", main, volumes=volumes))
+        node.wait_status("p", "Running")
+        assert run(node, "p", "cat /v/file") == "text\n", "what is on it stays"
+        (node.manifests / "p.yaml").unlink()
+        node.wait_gone("p")
+        node.wait(lambda: not os.path.exists(where), "the device to be unmounted again")
+    finally:
+        loopdev.detach(device)
 
 
 def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import nfs, volumes
+from kubelite.node import slow_mounts, volumes
 from kubelite.node.faults import MountError
-from kubelite.node.nfs import NfsMounts, Share, attempts
+from kubelite.node.nfs import Share, attempts
+from kubelite.node.slow_mounts import SlowMounts
 from kubelite.node.volumes import Kind, VolumePlan
 from runtime.errors import SyscallError
 from tests.patience import until_async as until
@@ -73,7 +74,7 @@ class Kernel:
 def mounted(tmp_path: Path, server: str = "127.0.0.1") -> str:
     """What an attempt says; "" where it is mounted."""
     try:
-        asyncio.run(NfsMounts().mount("v", str(tmp_path / "v"), Share(server, "/e")))
+        asyncio.run(SlowMounts().mount("v", str(tmp_path / "v"), Share(server, "/e")))
     except MountError as error:
         return str(error).rpartition(": ")[2]
     return ""
@@ -110,10 +111,10 @@ def test_versions_and_answers(
 def test_a_server_that_is_away_is_waited_for_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(monkeypatch)
     kernel.go.clear()
-    monkeypatch.setattr(nfs, "WAIT", 0.01)
+    monkeypatch.setattr(slow_mounts, "WAIT", 0.01)
 
     async def story() -> None:
-        shares, path, share = NfsMounts(), str(tmp_path / "v"), Share("127.0.0.1", "/e")
+        shares, path, share = SlowMounts(), str(tmp_path / "v"), Share("127.0.0.1", "/e")
         for _ in range(3):
             with pytest.raises(MountError, match="the server does not answer; it is waited for"):
                 await shares.mount("v", path, share)
