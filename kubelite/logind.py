@@ -19,6 +19,7 @@ _SYSTEMD = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freede
 SIGNAL = "PrepareForShutdown"
 OVERRIDE = "/etc/systemd/logind.conf.d/99-kubelite.conf"
 SIGHUP = 1
+_HEAD, _DELAY = "# kubelite: shutdown_grace_period of ", "InhibitDelayMaxSec="
 
 
 class Logind:
@@ -53,15 +54,20 @@ class Logind:
         ((_, value),) = self._bus.call(_NAME, _OBJECT, _PROPERTIES, "Get", "ss", _MANAGER, name)
         return int(value)
 
-    def ask_for_delay(self, seconds: float) -> None:
-        """Have logind hold a shutdown up for so long, as kubelet does: by a file of settings, read anew."""
-        text = f"# kubelite: shutdown_grace_period\n[Login]\nInhibitDelayMaxSec={seconds:.0f}\n"
+    def ask_for_delay(self, seconds: float, root: str) -> None:
+        """Have logind hold a shutdown up for so long, as kubelet does: by a file of settings, read anew. `root`: the
+        directory of the node that wants it, by which `take_back` knows its own."""
+        text = f"{_HEAD}{root}\n[Login]\n{_DELAY}{seconds:.0f}\n"
         try:
             os.makedirs(os.path.dirname(OVERRIDE), exist_ok=True)
             with open(OVERRIDE, "w", encoding="ascii") as file:
                 file.write(text)
         except OSError as error:
             raise RuntimeFault(f"{OVERRIDE}: {os.strerror(error.errno or 0)}") from error
+        self.read_again()
+
+    def read_again(self) -> None:
+        """Have logind read its settings."""
         self._bus.call(*_SYSTEMD, "KillUnit", "ssi", "systemd-logind.service", "all", SIGHUP)
 
     def hold(self) -> None:
@@ -88,3 +94,28 @@ class Logind:
                 found.append(bool(said.body[0]))
             if not self._bus.waits:
                 return found
+
+
+def asked_for(root: str) -> int | None:
+    """The seconds that this node's file of settings asks of logind; None: there is none, or it is not this node's."""
+    try:
+        with open(OVERRIDE, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    found = [line.removeprefix(_DELAY) for line in lines if line.startswith(_DELAY)]
+    ours = bool(lines) and lines[0] == f"{_HEAD}{root}"
+    return int(found[0]) if ours and found and found[0].isdigit() else None
+
+
+def take_back(root: str) -> None:
+    """The undo of `ask_for_delay`, where this node has asked: the file goes, and logind reads its settings, if it runs.
+    Raises OSError, RuntimeFault."""
+    if asked_for(root) is None:
+        return
+    os.unlink(OVERRIDE)
+    logind = Logind()
+    try:
+        logind.read_again()
+    finally:
+        logind.close()

@@ -65,6 +65,17 @@ def _pairs(joint: str) -> BeforeValidator:
     return BeforeValidator(text)
 
 
+def _by_priority(value: object) -> object:
+    """`0=60s,2000000000=10s`, or kubelet's list of priority and shutdownGracePeriodSeconds."""
+    if isinstance(value, list):
+        return {
+            one.get("priority"): one.get("shutdownGracePeriodSeconds")
+            for one in value
+            if isinstance(one, dict)
+        }
+    return _classes(value)
+
+
 _Amounts = Annotated[str, _pairs("=")]
 _Thresholds = Annotated[str, _pairs("<")]
 EVICTION_HARD = (
@@ -155,6 +166,10 @@ class Settings(BaseModel):
     shutdown_grace_period: _Duration = 0.0  # seconds that pods have when the machine shuts down; 0: none
     shutdown_grace_period_critical_pods: _Duration = 0.0  # of these, the last are critical pods'
     # a pod's runtimeClassName → the path of an OCI runtime's command (runc's command line)
+    #: instead of both: for pods of each priority and above, its seconds; the lowest first
+    shutdown_grace_period_by_pod_priority: Annotated[dict[int, _Duration], BeforeValidator(_by_priority)] = (
+        Field(default_factory=dict)
+    )
     runtime_classes: Annotated[dict[str, str], BeforeValidator(_classes)] = Field(default_factory=dict)
     # a pod's priorityClassName → its priority, beside system-node-critical and system-cluster-critical
     priority_classes: Annotated[dict[str, int], BeforeValidator(_classes)] = Field(default_factory=dict)
@@ -237,6 +252,15 @@ class Settings(BaseModel):
     def _of_the_whole(cls, value: float, info: ValidationInfo) -> float:
         if value > info.data.get("shutdown_grace_period", value):
             raise ValueError("is a part of shutdown_grace_period: it must not be longer")
+        return value
+
+    @field_validator("shutdown_grace_period_by_pod_priority")
+    @classmethod
+    def _one_of_the_two(cls, value: dict[int, float], info: ValidationInfo) -> dict[int, float]:
+        """K pkg/kubelet/apis/config/validation."""
+        for other in ("shutdown_grace_period", "shutdown_grace_period_critical_pods"):
+            if value and info.data.get(other):
+                raise ValueError(f"cannot be set together with {other}: either says how long pods have")
         return value
 
     @field_validator("bridge")

@@ -1,5 +1,5 @@
 """The machine's end, waited for and held up until the pods have ended: those of lower priority first, each group within
-its time (K pkg/kubelet/nodeshutdown). Off unless `shutdown_grace_period` is set, as in kubelet.
+its time (K pkg/kubelet/nodeshutdown). Off unless `shutdown_grace_period`, or that by priority, is set, as in kubelet.
 
 A pod that was ended so is Failed, Terminated; when the node is back, or the shutdown is given up, it is made anew from
 its manifest, unless its restartPolicy is Never.
@@ -14,7 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from kubelite.logind import Logind
+from kubelite.logind import Logind, asked_for, take_back
 from kubelite.node.shutdown import ENDS_BY_SHUTDOWN, Group, groups_of, in_groups
 from kubelite.objects import mark_deleting
 from runtime.errors import RuntimeFault
@@ -34,10 +34,20 @@ class Shutdown:
     def __init__(self, agent: Agent) -> None:
         settings = agent.settings
         self._agent = agent
-        self._groups = groups_of(settings.shutdown_grace_period, settings.shutdown_grace_period_critical_pods)
+        self._groups = groups_of(
+            settings.shutdown_grace_period,
+            settings.shutdown_grace_period_critical_pods,
+            settings.shutdown_grace_period_by_pod_priority,
+        )
+        self._root = settings.root
         self._said = ""
 
     async def run(self) -> None:
+        if not self._groups:
+            try:
+                await asyncio.to_thread(take_back, self._root)
+            except (RuntimeFault, OSError) as error:
+                log.warning("what logind was asked for cannot be taken back: %s", error)
         while self._groups:
             try:
                 logind, sentence = await asyncio.to_thread(self._connect)
@@ -66,8 +76,8 @@ class Shutdown:
         with contextlib.ExitStack() as undo:
             logind = Logind()
             undo.callback(logind.close)
-            if logind.longest_delay() < wanted:
-                logind.ask_for_delay(wanted)
+            if logind.longest_delay() < wanted or asked_for(self._root) not in (None, round(wanted)):
+                logind.ask_for_delay(wanted, self._root)
                 if (now := logind.longest_delay()) < wanted:
                     most = f"{now:.0f} s at most (InhibitDelayMaxSec), not for {wanted:.0f} s"
                     sentence = f"logind holds a shutdown up for {most}"

@@ -178,8 +178,7 @@ def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExit
     for kind in ("ConfigMap", "Secret", "PersistentVolumeClaim"):  # a change of a volume changes its claim
         _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
     _background(stack, relist(agent, agent.queue), "relist")
-    if settings.shutdown_grace_period > 0:
-        _background(stack, Shutdown(agent).run(), "shutdown")
+    _background(stack, Shutdown(agent).run(), "shutdown")
     _keep_room(agent, stack)
     lag = LoopLag(agent.meters.loop_lag.observe)
     lag.start()

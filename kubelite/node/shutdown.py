@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kubelite.node.priority import priority
@@ -22,8 +22,11 @@ class Group(NamedTuple):
     pods: tuple[Pod, ...] = ()
 
 
-def groups_of(seconds: float, critical: float) -> tuple[Group, ...]:
-    """The settings' two: of `seconds`, the last `critical` are those of critical pods. None: pods are not ended."""
+def groups_of(seconds: float, critical: float, by_priority: Mapping[int, float] = {}) -> tuple[Group, ...]:
+    """The settings': of `seconds`, the last `critical` are those of critical pods; or the seconds of each priority and
+    those above it. None: pods are not ended."""
+    if by_priority:
+        return tuple(Group(priority, by_priority[priority]) for priority in sorted(by_priority))
     if seconds <= 0:
         return ()
     return (Group(0, seconds - critical), Group(CRITICAL, critical))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubelite import logind as module
-from kubelite.logind import Logind
+from kubelite.logind import Logind, asked_for, take_back
 from kubelite.node.cri import ContainerState
 from kubelite.node.shutdown import CRITICAL, MESSAGE, groups_of, in_groups
 from kubelite.settings import Settings, SettingsError
@@ -52,6 +52,56 @@ def test_who_ends_with_whom(seconds: float, critical: float, groups: list[Any]) 
     ]
     assert said == [(p, s, sorted(names)) for p, s, names in groups]
     assert [g.priority for g in in_groups(found, pods[:1])] == [CRITICAL], "a group of nobody takes no time"
+
+
+def test_each_priority_has_its_time() -> None:
+    """K nodeshutdown_manager_linux_test.go Test_groupByPriority: what is below the lowest ends with that."""
+    found = groups_of(0, 0, {100_000: 10.0, 0: 60.0, 10_000: 180.0})
+    pods = [ranked(name, number) for name, number in PRIORITIES.items()]
+    said = [
+        (g.priority, g.seconds, sorted(p.metadata.name or "" for p in g.pods)) for g in in_groups(found, pods)
+    ]
+    assert said == [
+        (0, 60.0, ["below", "mid", "zero"]),
+        (10_000, 180.0, ["at"]),
+        (100_000, 10.0, ["above"]),
+    ]
+
+
+PRIORITIES = {"below": -5, "zero": 0, "mid": 9_999, "at": 10_000, "above": 2_000_000_000}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("0=60s,2000000000=10s", {0: 60.0, 2_000_000_000: 10.0}),
+        (
+            [
+                {"priority": 0, "shutdownGracePeriodSeconds": 60},
+                {"priority": 100, "shutdownGracePeriodSeconds": 5},
+            ],
+            {0: 60.0, 100: 5.0},
+        ),
+    ],
+)
+def test_the_setting_by_priority_is_read(given: Any, wanted: dict[int, float]) -> None:
+    found = Settings.model_validate({"shutdown_grace_period_by_pod_priority": given})
+    assert found.shutdown_grace_period_by_pod_priority == wanted
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("KUBELITE_SHUTDOWN_GRACE_PERIOD", "cannot be set together with shutdown_grace_period:"),
+        ("", "shutdown-grace-period-by-pod-priority"),
+    ],
+)
+def test_the_setting_by_priority_excludes_the_other_two(other: str, words: str) -> None:
+    given = {"KUBELITE_SHUTDOWN_GRACE_PERIOD_BY_POD_PRIORITY": "0=60s" if other else "0=long"}
+    if other:
+        given[other] = "30s"
+    with pytest.raises(SettingsError, match=words):
+        Settings.load({}, given)
 
 
 def test_the_critical_pods_time_is_a_part_of_the_whole() -> None:
@@ -115,7 +165,7 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogindPeer
 def test_what_logind_is_asked(peer: LogindPeer, tmp_path: Path) -> None:
     logind = Logind()
     assert logind.longest_delay() == 5.0
-    logind.ask_for_delay(30.0)
+    logind.ask_for_delay(30.0, "/node")
     written = (tmp_path / "logind.conf.d" / "99-kubelite.conf").read_text()
     assert written.splitlines()[1:] == ["[Login]", "InhibitDelayMaxSec=30"]
     assert ("KillUnit", ["systemd-logind.service", "all", 1]) in peer.calls
@@ -138,6 +188,38 @@ def test_what_logind_is_asked(peer: LogindPeer, tmp_path: Path) -> None:
     logind.hold()
     logind.close()
     until(lambda: not peer.held(), "the second lock to be let go")
+
+
+def test_what_was_asked_of_logind_is_taken_back_by_who_asked(peer: LogindPeer, tmp_path: Path) -> None:
+    file = tmp_path / "logind.conf.d" / "99-kubelite.conf"
+    take_back("/node")  # nothing was asked
+    logind = Logind()
+    logind.ask_for_delay(30.0, "/node")
+    logind.close()
+    assert (asked_for("/node"), asked_for("/other")) == (30, None)
+    take_back("/other")
+    assert file.exists(), "another node of this machine has asked"
+    before = len([member for member, _ in peer.calls if member == "KillUnit"])
+    take_back("/node")
+    assert not file.exists()
+    assert len([member for member, _ in peer.calls if member == "KillUnit"]) == before + 1, (
+        "logind reads again"
+    )
+    file.write_text("[Login]\nInhibitDelayMaxSec=90\n")
+    take_back("/node")
+    assert file.exists(), "a person's"
+
+
+def test_without_logind_it_is_taken_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "99-kubelite.conf"
+    file.write_text("# kubelite: shutdown_grace_period of /node\n[Login]\nInhibitDelayMaxSec=30\n")
+    monkeypatch.setattr(module, "OVERRIDE", str(file))
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    with pytest.raises(RuntimeFault, match="No such file"):
+        take_back("/node")
+    assert not file.exists()
 
 
 def test_without_logind_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
