@@ -67,6 +67,7 @@ def api_resource_list(group_version: str = "v1") -> Json:
             "kind": r.kind,
             "verbs": list(r.verbs),
             "shortNames": list(r.short),
+            **({"categories": ["all"]} if r.kind == "Pod" else {}),
         }
         for r in RESOURCES.values()
         if r.group_version == group_version

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.errors import CliError, ServerError, Unreachable
 from kubelite.cli.http import Answer, ask, target
 
 Json = dict[str, Any]
@@ -32,7 +32,7 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
         ) from None
     except OSError:
         connection.close()
-        raise CliError(
+        raise Unreachable(
             f"error: kubelite is not running (no daemon at {path}): start it with `systemctl start kubelite` or "
             "`kubelite serve`, or name another socket with --socket"
         ) from None
@@ -134,7 +134,7 @@ class Client:
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> CliError:
-        return CliError(
+        return Unreachable(
             f"error: the connection to kubelite at {self.path} broke off: {error or 'it was closed'}"
         )
 

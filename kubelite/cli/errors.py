@@ -13,6 +13,10 @@ class CliError(Exception):
         self.code = code
 
 
+class Unreachable(CliError):
+    """No daemon answers, or the connection to it broke off: it may be back in a moment."""
+
+
 class ServerError(CliError):
     """The daemon answered with a metav1.Status of a failure; the line is kubectl's."""
 

@@ -9,37 +9,24 @@ from typing import Any
 
 import click
 
+from kubelite.cli.apply import objects_of_files
 from kubelite.cli.client import TABLE, Client
 from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.formats import FORMATS_SHOWN, by_template, complete_format, known_format
 from kubelite.cli.names import PODS, Type, Wanted, moment, path_of, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
     client,
     complete_types,
+    files_option,
     namespace_option,
+    recursive_option,
     selector_option,
     socket_option,
 )
 from kubelite.cli.output import TablePrinter, list_of, print_json, print_yaml
 
 Json = dict[str, Any]
-
-FORMATS = ("wide", "json", "yaml", "name")
-TEMPLATES = ("jsonpath", "custom-columns")  # each with =TEXT behind it
-_FORMATS_SHOWN = "wide|json|yaml|name|jsonpath=…|custom-columns=…"
-
-
-def _known_format(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    """One of FORMATS, or one of TEMPLATES with its text."""
-    word, given, _ = (value or "").partition("=")
-    if value is None or word in TEMPLATES or (word in FORMATS and not given):
-        return value or ""
-    raise click.BadParameter(f"{value!r} is not one of {_FORMATS_SHOWN.replace('|', ', ')}", ctx, param)
-
-
-def _complete_format(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    words = (*FORMATS, *(f"{word}=" for word in TEMPLATES))
-    return [word for word in words if word.startswith(incomplete)]
 
 
 @click.command()
@@ -49,9 +36,9 @@ def _complete_format(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.option(
     "-o",
     "--output",
-    metavar=_FORMATS_SHOWN,
-    callback=_known_format,
-    shell_complete=_complete_format,
+    metavar=FORMATS_SHOWN,
+    callback=known_format,
+    shell_complete=complete_format,
     help="Form of the output.",
 )
 @click.option("--sort-by", default="", metavar="JSONPATH", help="In the order of this: .metadata.name")
@@ -62,6 +49,18 @@ def _complete_format(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.option("--at", default="", metavar="WHEN", help='Pods as they were: "10m ago", or an RFC 3339 time.')
 @click.option("--no-headers", is_flag=True, help="Leave the header line out.")
 @click.option("--show-labels", is_flag=True, help="Labels as the last column.")
+@click.option(
+    "-L", "--label-columns", multiple=True, metavar="KEY,...", help="The values of these labels as columns."
+)
+@click.option("--show-kind", is_flag=True, help="The type before each name.")
+@click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@click.option(
+    "--raw", default="", metavar="PATH", help="What the API answers, as it is: /api/v1/pods?limit=1"
+)
+@click.option("--chunk-size", type=int, hidden=True)  # kubectl's, of answers in parts
+@click.option("--show-managed-fields", is_flag=True, hidden=True)  # nobody has any here
+@files_option
+@recursive_option
 @socket_option
 @click.pass_context
 def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
@@ -77,8 +76,13 @@ def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
     kubelite get pod web -o jsonpath='{.status.podIP}'
     kubelite get manifests             the files, and what is wrong in them
     """
-    queries = wanted(what)
-    getter = _Getter(client(ctx), options, several=len(queries) > 1)
+    if options["raw"]:
+        return _get_raw(client(ctx), options["raw"])
+    if options["files"] and what:
+        raise CliError("error: name objects, or files with -f, not both", code=2)
+    getter = _Getter(client(ctx), options)
+    queries = getter.in_files(options["files"]) if options["files"] else wanted(what)
+    getter.with_kind = options["show_kind"] or len(queries) > 1 or what[:1] == ("all",)
     for query in queries:
         if query.type.plural == "manifests":
             _get_manifests(client(ctx), query, options)
@@ -88,22 +92,33 @@ def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
 
 
 class _Getter:
-    def __init__(self, server: Client, options: Json, *, several: bool) -> None:
+    def __init__(self, server: Client, options: Json) -> None:
         self.server = server
         self.output: str = options["output"]
         self.options = options
-        self.several = several
+        self.with_kind = False
+        self.label_columns = [key for keys in options["label_columns"] for key in keys.split(",") if key]
         self.namespace = None if options["all_namespaces"] else options["namespace"] or "default"
         self.objects: list[Json] = []
         self.single = False
-        self.failed = False
+        self.missing: list[ServerError] = []
         self.printed = False
         self.empty = False
         self.asked = False
 
-        self.printed_by = _by_template(self.output)
+        self.printed_by = by_template(self.output)
         self.sorted_by = _by_value(options["sort_by"])
         self.at = {"at": moment(options["at"], time.time())} if options["at"] else {}
+
+    def in_files(self, files: tuple[str, ...]) -> list[Wanted]:
+        """What the objects of manifests are here; those of a namespace that the files name, in that one."""
+        given = self.options["namespace"] or ""
+        named: dict[tuple[Type, str], list[str]] = {}
+        for kind, namespace, name in objects_of_files(
+            self.server, files, self.options["recursive"], given, "get"
+        ):
+            named.setdefault((kind, namespace), []).append(name)
+        return [Wanted(kind, tuple(names), namespace) for (kind, namespace), names in named.items()]
 
     def get(self, query: Wanted) -> None:
         self.asked = True
@@ -119,15 +134,17 @@ class _Getter:
     def finish(self) -> None:
         if not self.asked:  # only manifests were, which print themselves
             return
-        if self.objects or not self.failed:
+        if self.objects or not self.missing:
             one = self.single and len(self.objects) == 1
             self._print_whole(self.objects[0] if one else list_of(self.objects))
-        if self.empty and not self.printed and not self.failed:
+        if self.empty and not self.printed and not self.missing and not self.options["ignore_not_found"]:
             where = f" in {self.namespace} namespace" if self.namespace is not None else ""
             print(f"No resources found{where}.", file=sys.stderr) if where else print(
                 "No resources found", file=sys.stderr
             )
-        if self.failed:
+        for error in self.missing:
+            print(error, file=sys.stderr)
+        if self.missing:
             raise Exit(1)
 
     def _print_whole(self, document: Json) -> None:
@@ -147,25 +164,24 @@ class _Getter:
         return query
 
     def _fetch(self, query: Wanted, *, table: bool) -> list[Json]:
-        """One answer for all, or one for each name; names that are not found are said and remembered."""
+        """One answer for all, or one for each name; names that are not found are remembered."""
         if not query.names:
             path = path_of(query.type, self.namespace)
             whole = {"includeObject": "Object"} if table and self.sorted_by else {}
             return [self.server.get(path, query={**self._selection(), **whole}, table=table)]
-        if self.namespace is None and query.type.namespaced:
+        namespace = query.namespace or self.namespace
+        if namespace is None and query.type.namespaced:
             raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
         found = []
         one = {**self.at, **({"includeObject": "Object"} if table and self.sorted_by else {})}
         for name in query.names:
             try:
-                found.append(
-                    self.server.get(path_of(query.type, self.namespace, name), query=one, table=table)
-                )
+                found.append(self.server.get(path_of(query.type, namespace, name), query=one, table=table))
             except ServerError as error:
                 if error.reason != "NotFound":
                     raise
-                print(error, file=sys.stderr)
-                self.failed = True
+                if not self.options["ignore_not_found"]:
+                    self.missing.append(error)
         return found
 
     def _tables(self, query: Wanted) -> None:
@@ -192,18 +208,20 @@ class _Getter:
         with_namespace = self.namespace is None and kind.namespaced
         if with_namespace:
             names.insert(0, "Namespace")
+        names += [key.rpartition("/")[2] for key in self.label_columns]
         if self.options["show_labels"]:
             names.append("Labels")
         lines = []
         for row in rows:
             metadata = row["object"]["metadata"]
             line = [row["cells"][index] for index, _ in columns]
-            if self.several:
+            if self.with_kind:
                 line[0] = f"{kind.qualified}/{line[0]}"
             if with_namespace:
                 line.insert(0, metadata.get("namespace", ""))
+            labels = metadata.get("labels") or {}
+            line += [labels.get(key, "") for key in self.label_columns]
             if self.options["show_labels"]:
-                labels = metadata.get("labels") or {}
                 line.append(",".join(f"{k}={v}" for k, v in sorted(labels.items())) or "<none>")
             lines.append(line)
         printer.print(names, lines)
@@ -221,7 +239,7 @@ class _Getter:
         self.empty = self.output == "name" and not self.objects
 
     def _watch(self, query: Wanted) -> None:
-        if self.several or len(query.names) > 1:
+        if self.with_kind or len(query.names) > 1:
             raise CliError(
                 "error: you may watch one type of resource, or one object of it, at a time", code=2
             )
@@ -270,25 +288,14 @@ def _by_value(expression: str) -> Callable[[Json], tuple[Any, ...]] | None:
     return sort_key(expression)
 
 
-def _by_template(output: str) -> Callable[[Json, bool], None] | None:
-    """What prints a document, or a list of them, by `jsonpath=` or `custom-columns=`; the flag: with headers."""
-    form, _, text = output.partition("=")
-    if form not in TEMPLATES:
-        return None
-    from kubelite.cli.jsonpath import columns, template
+def _get_raw(server: Client, wanted: str) -> None:
+    from urllib.parse import parse_qs, urlsplit
 
-    if form == "jsonpath":
-        if not text:
-            raise CliError("error: template format specified but no template given", code=2)
-        render = template(text)
-        return lambda document, _headers: print(render(document), end="")
-    shown = columns(text)
-
-    def table(document: Json, headers: bool) -> None:
-        lines = [[cell(doc) for _, cell in shown] for doc in document.get("items", [document])]
-        TablePrinter(headers=headers).print([header for header, _ in shown], lines)
-
-    return table
+    parts = urlsplit(wanted)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    for chunk in server.chunks(server.open("GET", parts.path, query=query)):
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
 
 
 def problem_line(file: str, problem: Json) -> str:
@@ -310,7 +317,7 @@ def _get_manifests(server: Client, query: Wanted, options: Json) -> None:
         return print_json(document)
     if options["output"] == "yaml":
         return print_yaml(document)
-    if (by := _by_template(options["output"])) is not None:
+    if (by := by_template(options["output"])) is not None:
         return by({**document, "items": files}, not options["no_headers"])
     if options["output"] == "name":
         for entry in files:

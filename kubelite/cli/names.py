@@ -44,6 +44,7 @@ _BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)}
 class Wanted(NamedTuple):
     type: Type
     names: tuple[str, ...]  # () = all
+    namespace: str | None = None  # None: the one that the command is told
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

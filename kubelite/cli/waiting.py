@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from kubelite.cli.client import Client
-from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.errors import CliError, Exit, ServerError, Unreachable
 from kubelite.cli.names import Type, duration, path_of, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -30,7 +30,10 @@ Json = dict[str, Any]
 Met = Callable[[Json], bool]
 
 WEEK = 7 * 86400.0  # seconds: what kubectl calls a negative timeout
-LOOK_SECONDS = 0.5  # between two looks for what no watch tells of: that there is none of a label yet
+LOOK_SECONDS = (
+    0.5  # between two looks for what no watch tells of: that there is none of a label, or no daemon, yet
+)
+RESTART_SECONDS = 60.0  # how long a daemon that has gone is waited for
 
 
 class Target(NamedTuple):
@@ -55,8 +58,24 @@ def states(
     server: Client, kind: Type, namespace: str, name: str, until: float | None
 ) -> Generator[Json | None, None, None]:
     """An object as it is and again at each of its changes, None where there is none, up to `until` (monotonic seconds;
-    None: without end). Whoever leaves early closes the iterator, and its connection with it. Raises CliError."""
-    path = path_of(kind, namespace or None)
+    None: without end), over a restart of the daemon. Whoever leaves early closes the iterator, and its connection with
+    it. Raises CliError."""
+    back_by: float | None = None
+    while True:
+        try:
+            for document in _states(server, path_of(kind, namespace or None), name, until):
+                back_by = None
+                yield document
+            return
+        except Unreachable:
+            now = time.monotonic()
+            back_by = min(back_by or now + RESTART_SECONDS, until or math.inf)
+            if now >= back_by:
+                raise
+            time.sleep(min(LOOK_SECONDS, back_by - now))
+
+
+def _states(server: Client, path: str, name: str, until: float | None) -> Generator[Json | None, None, None]:
     selection = {"fieldSelector": f"metadata.name={name}"}
     while True:
         now = server.get(path, query=selection)

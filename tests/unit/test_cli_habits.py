@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -147,3 +148,52 @@ def test_a_bundle_says_once_that_there_is_no_daemon(tmp_path: Path) -> None:
     )
     assert done.returncode == 1 and done.stderr.count("kubelite is not running") == 1
     assert not os.listdir(tmp_path)
+
+
+def test_what_else_get_takes(server: Served, tmp_path: Path) -> None:
+    assert ok(server, "get", "pods", "-L", "app,none", "--no-headers").split()[5] == "db"
+    assert ok(server, "get", "pods", "-L", "x.test/app").splitlines()[0].split()[-2:] == ["AGE", "APP"]
+    assert ok(server, "get", "pods", "--show-kind", "--no-headers").startswith("pod/")
+    assert ok(server, "get", "all", "--no-headers").startswith("pod/")
+    assert ok(server, "get", "pod", "nix", "--ignore-not-found") == ""
+    both = kubelite(server, "get", "pod", "nix", "web", "-o", "name", "--ignore-not-found")
+    assert (both.stdout, both.stderr, both.returncode) == ("pod/web\n", "", 0)
+    assert ok(server, "get", "pods", "--chunk-size=500", "--show-managed-fields", "-o", "name")
+    raw = json.loads(ok(server, "get", "--raw", "/api/v1/pods?labelSelector=app%3Dapi"))
+    assert [item["metadata"]["name"] for item in raw["items"]] == ["api"]
+    file = tmp_path / "pods.yaml"
+    file.write_text(
+        "\n---\n".join(
+            (WEB, WEB.replace("nginx", "api").replace("name: api\n", "name: api\n  namespace: prod\n", 1))
+        )
+    )
+    found = kubelite(server, "get", "-f", str(file), "-o", "name")
+    assert (found.returncode, found.stdout) == (1, "pod/api\n") and 'pods "nginx" not found' in found.stderr
+
+
+def test_templates_from_files_and_as_json(server: Served, tmp_path: Path) -> None:
+    template, columns = tmp_path / "template", tmp_path / "columns"
+    template.write_text("{.items[*].metadata.name}")
+    columns.write_text("NAME   APP\n.metadata.name  .metadata.labels.app\n")
+    assert ok(server, "get", "pods", "-o", f"jsonpath-file={template}").split() == ["db", "web"]
+    assert ok(server, "get", "pods", "-o", f"custom-columns-file={columns}").split() == [
+        "NAME",
+        "APP",
+        "db",
+        "db",
+        "web",
+        "web",
+    ]
+    assert json.loads(ok(server, "get", "pods", "-o", "jsonpath-as-json={.items[*].metadata.name}")) == [
+        "db",
+        "web",
+    ]
+    columns.write_text("NAME APP\n.metadata.name\n")
+    for form, words in (
+        (f"custom-columns-file={columns}", "a path for each"),
+        ("jsonpath-file=/nix", "/nix"),
+        ("jsonpath-as-json", "no template given"),
+        ("go-template={{.x}}", "Go templates are not read here"),
+    ):
+        done = kubelite(server, "get", "pods", "-o", form)
+        assert done.returncode == 2 and words in done.stderr, done

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubelite.cli.client import Client
+from kubelite.cli.errors import Unreachable
+from kubelite.cli.names import PODS
 from kubelite.cli.rollout import Progress, progress_of
-from tests.patience import until
+from kubelite.cli.waiting import states
+from tests.patience import SECONDS, until
 from tests.unit.api_fake import pod_doc
 from tests.unit.api_server import Served
 from tests.unit.cli_kit import WEB, kubelite, line_of, ok, server, started
@@ -69,6 +75,32 @@ def test_what_comes_while_it_is_waited_for(server: Served) -> None:
         watched(server)
         server.run(server.node.store.create("Pod", pod_doc("late")))
         assert line_of(process) == "pod/late condition met\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/web", "--timeout=10m"),
+        ("rollout", "status", "web"),
+    ],
+)
+def test_a_daemon_that_is_restarted_meanwhile(tmp_path: Path, command: tuple[str, ...]) -> None:
+    with contextlib.ExitStack() as commands:
+        with Served.at(tmp_path) as first:
+            first.run(first.node.store.create("Pod", pod_doc("web", status={"phase": "Pending"})))
+            process = commands.enter_context(started(first, *command))
+            watched(first)
+        with Served.at(tmp_path) as second:
+            watched(second)
+            assert process.poll() is None
+            second.run(second.node.store.update("Pod", pod_doc("web", status={"phase": "Succeeded"})))
+            assert process.wait(SECONDS) == 0
+
+
+def test_a_daemon_that_does_not_come_back_in_time(tmp_path: Path) -> None:
+    nobody = Client(str(tmp_path / "no.sock"))
+    with pytest.raises(Unreachable, match="kubelite is not running"):
+        next(states(nobody, PODS, "default", "web", time.monotonic() + 0.05))
 
 
 def test_another_pod_of_the_name_ends_the_wait_for_an_end_and_no_other(server: Served) -> None:
