@@ -147,6 +147,9 @@ class Settings(BaseModel):
     allowed_unsafe_sysctls: str = ""  # net.core.somaxconn,kernel.msg*: beyond those that are always allowed
     max_pods: int = Field(1000, ge=0)  # (kubelet: 110)
     kube_reserved: _Amounts = ""  # cpu=…,memory=…,ephemeral-storage=…: of the machine, not for pods
+    extended_resources: _Amounts = (
+        ""  # example.com/gpu=2: what pods may ask for beyond what the machine says it has
+    )
     system_reserved: _Amounts = ""  # the same, for what else runs on it
     pod_pids_limit: int = -1  # processes and threads a pod may have; -1: as many as the machine
     single_process_oom_kill: bool = False  # of one process alone; else of the whole container (cgroup v2)
@@ -308,6 +311,14 @@ class Settings(BaseModel):
         from kubelite.node.capacity import parse_reserved
 
         parse_reserved(value)
+        return value
+
+    @field_validator("extended_resources")
+    @classmethod
+    def _extended(cls, value: str) -> str:
+        from kubelite.node.capacity import parse_extended
+
+        parse_extended(value)
         return value
 
     @field_validator("reserved_cpus")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ SIGNALS = (
     "pid.available",
 )
 RESERVABLE = ("cpu", "memory", "ephemeral-storage", "pid")
+_DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _HUGEPAGES = "/sys/kernel/mm/hugepages"
 
 
@@ -50,6 +53,21 @@ def parse_reserved(text: str) -> dict[str, int]:
         found[name] = quantity.milli() if name == "cpu" else quantity.value()
         if found[name] < 0:
             raise ValueError(f"{name}: must not be negative")
+    return found
+
+
+def parse_extended(text: str) -> dict[str, int]:
+    """Extended resources, in pieces: `example.com/gpu=2` (K helper IsExtendedResourceName). Raises ValueError."""
+    found: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, amount = part.partition("=")
+        domain, slash, rest = name.partition("/")
+        own = domain == "kubernetes.io" or domain.endswith(".kubernetes.io") or name.startswith("requests.")
+        if not equals or not slash or own or not _DOMAIN.fullmatch(domain) or not _NAME.fullmatch(rest):
+            raise ValueError(f"must be DOMAIN/NAME=NUMBER, for example example.com/gpu=2, not {part!r}")
+        if not amount.isdecimal():
+            raise ValueError(f"{name}: {amount!r} is not a whole number")
+        found[name] = int(amount)
     return found
 
 

@@ -13,6 +13,7 @@ from kubelite.node.capacity import (
     cores,
     disk_bytes,
     huge_pages,
+    parse_extended,
     parse_thresholds,
     reserved,
     reserved_cpus,
@@ -59,6 +60,7 @@ class NodeConfig:
     ephemeral_bytes: int = 1 << 40  # of the disk that pods write to
     max_pods: int = 1000
     huge_pages: Mapping[str, int] = field(default_factory=dict)  # hugepages-2Mi → bytes the kernel keeps
+    extended: Mapping[str, int] = field(default_factory=dict)  # example.com/gpu → pieces, by the setting
     reserved: Mapping[str, int] = field(default_factory=dict)  # of all these, not for pods
     swap_bytes: int = 0  # that the machine has
     swap_behavior: str = NO_SWAP
@@ -91,6 +93,7 @@ class NodeConfig:
             "cpu": self.cpu_milli,
             "ephemeral-storage": self.ephemeral_bytes,
             **self.huge_pages,
+            **self.extended,
             "memory": self.memory_bytes,
             "pods": self.max_pods,
         }
@@ -157,6 +160,7 @@ def node_config(settings: Settings) -> NodeConfig:
         ephemeral_bytes=disk,
         max_pods=settings.max_pods,
         huge_pages=huge_pages(),
+        extended=parse_extended(settings.extended_resources),
         reserved=apart,
         swap_bytes=swap_bytes(),
         swap_behavior=settings.memory_swap_behavior,

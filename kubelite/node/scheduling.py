@@ -295,15 +295,13 @@ def _short(claim: Claim, node: NodeFacts, ledger: Ledger) -> _No | None:
         if not wanted:
             continue
         room = node.allocatable.get(name)
-        if (
-            room is None and "/" in name
-        ):  # kubelet does not count what no plugin of the node offers; an event says so
-            continue
-        if room is None:
-            return _No(f"Insufficient {name}", False)
         used = ledger.used(name, but=claim.uid)
-        if used + wanted <= room:
+        if room is not None and used + wanted <= room:
             continue
+        if (
+            room is None or "/" in name
+        ):  # kubelet counts none of those: it is the scheduler who has the pod wait
+            return _No(f"Insufficient {name}", False)
         numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
         sentence = f"Pod was rejected: Node didn't have enough resource: {name}, {numbers}"
         words = "Too many pods" if name == "pods" else f"Insufficient {name}"

@@ -176,9 +176,3 @@ def _of_resources(path: str, container: Container) -> Iterator[Unsupported]:
     assert container.resources is not None
     if container.resources.claims:
         yield Unsupported(f"{path}.resources.claims", "dynamic resource allocation is not available", True)
-    for kind, amounts in (("limits", container.resources.limits), ("requests", container.resources.requests)):
-        for name in amounts:
-            if "/" in name:
-                yield Unsupported(
-                    f"{path}.resources.{kind}.{name}", "no plugin of this node offers it", False
-                )

@@ -100,7 +100,11 @@ def other(
     tmp_path_factory: pytest.TempPathFactory, together: tuple[Node, dict[int, list[str]]]
 ) -> Iterator[Node]:
     """One of the name and the labels that some manifests ask for, which has nothing else to do."""
-    settings = {"node_name": OTHER, "allowed_unsafe_sysctls": "kernel.msg*,net.core.somaxconn"}
+    settings = {
+        "node_name": OTHER,
+        "allowed_unsafe_sysctls": "kernel.msg*,net.core.somaxconn",
+        "extended_resources": "example.com/dongle=4",
+    }
     with running_node(tmp_path_factory.mktemp("other"), together[0].root / "images", **settings) as node:
         node.cli("node", "label", *LABELS)
         yield node

@@ -121,14 +121,13 @@ def test_init_containers_run_in_order_before_the_others(run: Run) -> None:
 def test_no_field_is_silent(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put(
-            container("app", resources={"limits": {"example.com/gpu": "1"}}),
+            container("app"),
             container("stuck", volumeMounts=[{"name": "claim", "mountPath": "/data"}]),
             volumes=[{"name": "claim", "glusterfs": {"endpoints": "s", "path": "/"}}],
         )
         await node.settle()
         assert [m.partition(":")[0] for m in node.events.messages("Unsupported")] == [
             "spec.volumes[0].glusterfs",
-            "spec.containers[0].resources.limits.example.com/gpu",
         ]
         waiting = node.state("stuck")["state"]["waiting"]
         assert waiting["reason"] == "CreateContainerConfigError"

@@ -263,9 +263,21 @@ def test_too_many_pods() -> None:
     )
 
 
-def test_what_fits_and_what_nobody_counts() -> None:
+def test_extended_resources_are_waited_for() -> None:
+    """As a scheduler has it, and no kubelet refuses: nobody offers it, too much was asked for, others have it."""
+    one, two = asking(**{"example.com/gpu": "1"}), asking("two", **{"example.com/gpu": "2"})
+    assert said(one) == f"Insufficient example.com/gpu{NO_VICTIMS}"
+    node = replace(NODE, allocatable={**NODE.allocatable, "example.com/gpu": 2})
+    assert place(one, claim_of(one), node, ledger()) == PLACED
+    for held, wanted in (([one], two), ([two], one), ([], asking("x", **{"example.com/gpu": "3"}))):
+        found = place(wanted, claim_of(wanted), node, ledger(*held))
+        assert not found.rejected and found.reason == "Unschedulable"
+        assert "Insufficient example.com/gpu" in found.message
+
+
+def test_what_fits() -> None:
     other = asking("db", cpu="2", memory="2Gi")
-    for one in (asking(cpu="2", memory="6Gi"), pod(), asking(**{"example.com/gpu": "1"})):
+    for one in (asking(cpu="2", memory="6Gi"), pod()):
         assert place(one, claim_of(one), NODE, ledger(other)) == PLACED
     missing = asking(hugepages_1Gi="1Gi")
     assert said(missing) == f"Insufficient hugepages-1Gi{NO_VICTIMS}"

@@ -92,6 +92,15 @@ def test_reservations_and_thresholds_as_text_or_as_a_mapping(tmp_path: Path) -> 
             Settings.load({setting: value}, {})
 
 
+@pytest.mark.parametrize(
+    "given", ["gpu=1", "example.com/gpu", "example.com/gpu=1.5", "x.kubernetes.io/a=1", "A.b/c=1"]
+)
+def test_extended_resources_are_names_of_a_domain_and_whole_numbers(given: str) -> None:
+    assert Settings.load({"extended_resources": "example.com/gpu=2,b.c/d_e=0"}, {}).extended_resources
+    with pytest.raises(SettingsError, match="extended-resources"):
+        Settings.load({"extended_resources": given}, {})
+
+
 def test_runtime_classes_are_names_and_paths(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("runtimeClasses:\n  runc: /usr/sbin/runc\n")
