@@ -19,6 +19,13 @@ class LivingShim:
     client: ShimClient
     ended: set[str] = field(default_factory=set)  # containers whose exit was heard of
 
+    async def look(self) -> SandboxRecord:
+        """What it says now. Nothing new is the very same record: what was made of that is not kept beside its twin."""
+        record = await self.client.state()
+        if record != self.record:
+            self.record = record
+        return self.record
+
 
 async def both(
     connect: Awaitable[LivingShim], attach: Awaitable[Attachment | None]

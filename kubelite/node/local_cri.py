@@ -145,7 +145,7 @@ class LocalCri:
         record: SandboxRecord | None = None
         if shim is not None:
             try:
-                record = shim.record = await shim.client.state()
+                record = await shim.look()
             except ShimGone:
                 return await self.observe(uid)
         containers = [ContainerRecord.from_json(c) for c in record.containers] if record else []

@@ -18,6 +18,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def as_before(pod: Pod, before: Pod | None) -> Pod:
+    """The pod, with the very parts of `before` (the same pod, read earlier) where they say the same: answers that were
+    kept of them stay good, and memory holds them once. Its resourceVersion may be the earlier one."""
+    if before is None:
+        return pod
+    version = {"resource_version": before.metadata.resource_version}
+    if pod.metadata.model_copy(update=version) == before.metadata:
+        pod = pod.model_copy(update={"metadata": before.metadata})
+    parts = [name for name in ("spec", "status") if getattr(pod, name) == getattr(before, name)]
+    return pod.model_copy(update={name: getattr(before, name) for name in parts})
+
+
 def once_a_spec(function: Callable[[Pod], R]) -> Callable[[Pod], R]:
     """For a function that reads `spec` and `metadata` only, and whose answer nobody alters."""
     kept: dict[int, tuple[weakref.ref[object], object, R]] = {}

@@ -22,6 +22,7 @@ from kubelite.node.env import content_hash
 from kubelite.node.ephemeral import ephemeral_containers
 from kubelite.node.hooks import Hooks
 from kubelite.node.ledger import as_allocated
+from kubelite.node.memo import as_before
 from kubelite.node.noted import Noted
 from kubelite.node.placing import Placing
 from kubelite.node.pod_actions import compute_pod_actions
@@ -186,8 +187,9 @@ class PodWorker:
         if claim_names(pod) and not self.placing.placed(uid):
             await self.provide(pod)  # it is placed by what its claims are bound to
         facts = self._facts(pod, seen, memory)
-        if memory.look is not None and memory.settled == (pod, seen, _timeless(facts)):
-            memory.look = why.Look(facts.now, seen, memory.look.actions)
+        settled = memory.settled
+        if memory.look is not None and settled is not None and settled == (pod, seen, _timeless(facts)):
+            memory.look = why.Look(facts.now, settled[1], memory.look.actions)
             memory.sync_failures = 0
             self._refresh_files(pod, seen)
             next_look = None
@@ -277,7 +279,7 @@ class PodWorker:
 
     def _parse(self, record: Record, memory: _Memory) -> Pod:
         if memory.pod is None or memory.version != record.resource_version:
-            pod = Pod.parse(record.doc)
+            pod = as_before(Pod.parse(record.doc), memory.pod)
             if memory.pod is not None and memory.pod.metadata.generation != pod.metadata.generation:
                 memory.said.clear()
             memory.pod, memory.version = pod, record.resource_version

@@ -61,11 +61,11 @@ class DiskUsage:
             await self._wanted.wait()
             self._wanted.clear()
             began = time.monotonic()
-            layers = dict(self._layers())
+            layers, systems = dict(self._layers()), dict[int, FileSystem]()
             due = began >= self._until
             for path, cgroup in layers.items():
                 if (due or path not in self._measured) and (
-                    found := await asyncio.to_thread(measure, path, cgroup)
+                    found := await asyncio.to_thread(measure, path, cgroup, systems)
                 ):
                     self._measured[path] = found
             for path in self._measured.keys() - layers.keys():
@@ -76,14 +76,20 @@ class DiskUsage:
             await asyncio.sleep(max(FIRST, (time.monotonic() - began) / SHARE))
 
 
-def measure(path: str, cgroup: str = "") -> Usage | None:
+def measure(path: str, cgroup: str = "", systems: dict[int, FileSystem] | None = None) -> Usage | None:
     """Bytes on disk and inodes below a directory, on its own file system; what vanishes meanwhile does not count. A
-    directory with a project of its own (a claim) is not walked: its file system counts that anyhow."""
+    directory with a project of its own (a claim) is not walked: its file system counts that anyhow, and says the
+    project's size for its own. The others share what is in `systems` (by device), asked for once a round."""
+    systems = {} if systems is None else systems
     total, inodes = 0, 0
     try:
         counted = used(path)
         device = os.lstat(path).st_dev
-        place = file_system(device_name(os.major(device), os.minor(device)), path)
+        place = systems.get(device) if counted is None else None
+        if place is None:
+            place = file_system(device_name(os.major(device), os.minor(device)), path)
+        if counted is None:
+            systems[device] = place
     except OSError:
         return None
     if counted is not None:

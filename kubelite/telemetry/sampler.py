@@ -28,6 +28,9 @@ from runtime.errors import NotFoundError, RuntimeFault
 
 FD_BUDGET = 0.85  # share of the descriptor limit that may be kept here; what is beyond is opened each time
 NO_LIMITS = Spec()
+_SMALL = (
+    479  # bytes, at first, of net/dev: what comes of it fits where small objects lie, not into malloc's heap
+)
 SPEC_AGE = 300.0  # seconds that limits are believed at most when nothing says that they changed
 
 
@@ -94,6 +97,7 @@ class _Network:
     """A sandbox's net/dev: its descriptor, what it said, and what that means."""
 
     descriptor: int
+    size: int = _SMALL  # bytes to ask for
     text: bytes = b""
     found: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -221,7 +225,8 @@ class Sampler:
                 known = _Network(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
                 self._net[sandbox.sandbox_id] = known
                 self._left -= 1
-            text = os.pread(known.descriptor, 65536, 0)
+            while len(text := os.pread(known.descriptor, known.size, 0)) == known.size:
+                known.size *= 2
         except OSError:
             return {}
         if text != known.text:

@@ -8,7 +8,7 @@ measured when somebody asked (`Recent`): looking at the page is asking.
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 KEEP = 60  # measures that lines are drawn through
 APART = 1.0  # seconds between two of them at least
+_TURN = KEEP + 1  # places for them: the one that is being written is none that is read
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -43,26 +44,51 @@ svg .l{fill:none;stroke:#37c;stroke-width:1.5}svg .b{fill:#37c}svg text{font-siz
 """
 
 
+class _Line:
+    """A pod's measures in turn, room for all of them from the first on: what is looked at for long takes no more."""
+
+    __slots__ = ("cpu", "memory", "since")
+
+    def __init__(self, since: int) -> None:
+        self.since = since  # number of the first measure
+        self.cpu, self.memory = (array("Q", bytes(8 * _TURN)) for _ in range(2))
+
+
 class Recent:
-    """The last measures of CPU and memory by pod uid, "" for the node."""
+    """The last measures of CPU and memory by pod uid, "" for the node. One thread notes, others read: a place is
+    written again only when it is no longer one of the last `KEEP`."""
 
     def __init__(self) -> None:
-        self._notes: deque[tuple[float, dict[str, tuple[int, int]]]] = deque(maxlen=KEEP)
+        self._count = 0
+        self._times = array("d", bytes(8 * _TURN))
+        self._lines: dict[str, _Line] = {}
 
     def note(self, snapshot: Snapshot) -> None:
-        if self._notes and snapshot.now - self._notes[-1][0] < APART:
+        count, root = self._count, snapshot.root
+        if count and snapshot.now - self._times[(count - 1) % _TURN] < APART:
             return
-        values = {s.target.uid: (s.stats.cpu.usage_ns, s.stats.memory.working_set) for s in snapshot.pods}
-        values[""] = (int(snapshot.root.cpu * 1e9), snapshot.root.working_set)
-        self._notes.append((snapshot.now, values))
+        place, known, lines = count % _TURN, self._lines, {}
+        values = [(s.target.uid, s.stats.cpu.usage_ns, s.stats.memory.working_set) for s in snapshot.pods]
+        for uid, cpu, memory in (*values, ("", int(root.cpu * 1e9), root.working_set)):
+            line = lines[uid] = known.get(uid) or _Line(count)
+            line.cpu[place], line.memory[place] = cpu, memory
+        self._times[place] = snapshot.now
+        self._lines, self._count = lines, count + 1
 
     def cores(self, uid: str) -> list[float]:
         """Cores between each two measures, oldest first."""
-        found = [(at, values[uid][0]) for at, values in list(self._notes) if uid in values]
+        found = [(self._times[place], line.cpu[place]) for line, place in self._places(uid)]
         return [max(0, now - before) / 1e9 / (at - since) for (since, before), (at, now) in pairwise(found)]
 
     def memory(self, uid: str) -> list[int]:
-        return [values[uid][1] for _, values in list(self._notes) if uid in values]
+        return [line.memory[place] for line, place in self._places(uid)]
+
+    def _places(self, uid: str) -> list[tuple[_Line, int]]:
+        """Where its measures are, oldest first."""
+        line, count = self._lines.get(uid), self._count
+        if line is None:
+            return []
+        return [(line, number % _TURN) for number in range(max(line.since, count - KEEP), count)]
 
 
 def sparkline(values: Sequence[float], *, width: int = 120, height: int = 22) -> str:

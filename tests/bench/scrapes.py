@@ -6,8 +6,13 @@ Pods of `--each` containers that sleep, and are looked at when they have come to
 second and takes some memory, and a second passes between two scrapes: every cgroup is read whole, a third of the
 families change. A scrape is one GET with gzip over loopback, on a connection that is kept, as
 Prometheus does it; its time is from the request's first byte to the answer's last. "CPU ms" is what the daemon worked
-for it, gzip included: on a busy machine the one that counts. The hour is its number of scrapes, one after the other;
-what the daemon weighs (PSS) is said after each tenth of them: after the first all that is kept between scrapes is made.
+for it, gzip included: on a busy machine the one that counts.
+
+The hour is its number of scrapes, one after the other, after a warm-up (`WARM`): a minute in which every pod is looked
+at once more, and the first round that measures disks. Memory is the daemon's own pages (RssAnon: what it shares with
+others is no growth of its own), said after each tenth, and measured after each fortieth: a line through all of them by
+least squares says what 1,000 scrapes add, and its standard error. More than `NOTHING`, and more than two errors, is
+growth: the command says so and fails.
 """
 
 from __future__ import annotations
@@ -25,10 +30,14 @@ from typing import Any
 
 from runtime.cgroups.reader import SETTLE
 from tests.bench.account import pss_kib
+from tests.bench.slope import slope
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node, pack_image, running_node
 
 STAGES = (50, 100, 250, 500)
+WARM = (120, 1.0)  # scrapes, and seconds before each
+PARTS = 40  # of an hour, each with a measure
+NOTHING = 30.0  # kB that 1,000 scrapes may add: in an hour of them a thousandth of what the daemon has
 _SCRAPE = """
 import gzip, http.client, json, sys, time
 connection, took, size = http.client.HTTPConnection("127.0.0.1", 10255), [], 0
@@ -104,13 +113,13 @@ def main() -> int:
                     f"{at['text'] / 1e6:>10.2f}{at['gzip'] / 1e6:>10.2f}{weight:>10.1f}",
                     flush=True,
                 )
-            hour(node, options.hour, found)
+            grew = hour(node, options.hour, found)
             for file in node.manifests.glob("*.yaml"):
                 file.unlink()
             node.wait(lambda: not node.cli("get", "pods", "-o", "name").out, "all to go", timeout=600)
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
-    return 0
+    return int(grew)
 
 
 def cpu_ms(pid: int) -> float:
@@ -119,15 +128,31 @@ def cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def hour(node: Node, scrapes: int, found: dict[str, Any]) -> None:
-    daemon = int((node.run_dir / "kubelite.pid").read_text())
+def hour(node: Node, scrapes: int, found: dict[str, Any]) -> bool:
+    """Whether the daemon grew meanwhile."""
+    daemon, each = int((node.run_dir / "kubelite.pid").read_text()), max(1, scrapes // PARTS)
+    scrape(node, *WARM)
     weights = []
-    for _ in range(10):
-        scrape(node, max(1, scrapes // 10))
-        weights.append(round(pss_kib(daemon) / 1024, 1))
-    found["hour"] = weights
-    print(f"{scrapes} scrapes, the daemon's MB after each tenth: {' '.join(map(str, weights))}")
-    print(f"growth from the first tenth to the last: {weights[-1] - weights[0]:.1f} MB")
+    for _ in range(PARTS):
+        scrape(node, each)
+        weights.append(own_kib(daemon))
+    line = slope([number * each / 1000 for number in range(PARTS)], weights)
+    grows = line.grows(NOTHING)
+    found["hour"] = {"kB": weights, "kB for 1000": line.rise, "error": line.error, "grows": grows}
+    tenths = weights[PARTS // 10 - 1 :: PARTS // 10]
+    print(f"{each * PARTS} scrapes, the daemon's own MB after each tenth:")
+    print("  " + " ".join(f"{weight / 1024:.2f}" for weight in tenths))
+    print(
+        f"growth for 1,000 scrapes: {line.rise:.0f} kB, standard error {line.error:.0f}: "
+        + ("it GROWS" if grows else f"nothing (less than {NOTHING:.0f} kB, or than two errors)")
+    )
+    return grows
+
+
+def own_kib(pid: int) -> int:
+    """Anonymous pages of a process (proc_pid_status(5), RssAnon), KiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
 if __name__ == "__main__":

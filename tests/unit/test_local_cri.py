@@ -170,6 +170,17 @@ async def test_nothing_is_remembered_of_a_pod_that_is_gone(
     assert cri._messages == {}
 
 
+async def test_nothing_new_is_the_very_same_record(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
+    await cri.start_container(request(tmp_path))
+    await cri.observe(UID)
+    before = cri.living()[UID]
+    assert await cri.observe(UID) == await cri.observe(UID)
+    assert cri.living()[UID] is before
+    shim.exit("c1")
+    assert (await cri.observe(UID)).containers[0].exit_code == 0
+    assert cri.living()[UID] is not before
+
+
 async def test_a_long_name_makes_no_pod_impossible(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
     await cri.start_container(request(tmp_path, "c" * 64, pod="w" * 200))
     links = os.listdir(tmp_path / "containers")

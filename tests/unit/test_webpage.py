@@ -1,4 +1,4 @@
-"""The web page: well-formed, and nothing in it that a manifest could have smuggled in."""
+"""The web page: well-formed, and nothing in it that a manifest could have smuggled in; lines of what was measured."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from html.parser import HTMLParser
 
 from kubelite.telemetry import webpage
 from kubelite.telemetry.advice import advice
+from kubelite.telemetry.machine import Root
 from kubelite.telemetry.pages import _without_words
-from kubelite.telemetry.webpage import Recent, sparkline, waterfall
+from kubelite.telemetry.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.targets import Target
+from kubelite.telemetry.webpage import KEEP, Recent, sparkline, waterfall
+from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "polyline", "rect", "br"}
@@ -104,3 +108,42 @@ def test_a_start_nobody_saw() -> None:
 
 def test_policy_forbids_scripts() -> None:
     assert "default-src 'none'" in webpage.HEADERS["content-security-policy"]
+
+
+def measured(now: float, **pods: tuple[int, int]) -> Snapshot:
+    """CPU in nanoseconds and memory of pods."""
+    samples = tuple(
+        Sample(
+            Target("", "default", uid, uid),
+            Stats(CpuStats(cpu), MemoryStats(working_set=memory), PidsStats(), (), PressureStats()),
+            Limits(),
+        )
+        for uid, (cpu, memory) in pods.items()
+    )
+    root = Root(now, 0.0, 0.0, {}, {}, 0, (), (), {}, {})
+    return Snapshot(now, (), samples, (), (), root)
+
+
+def test_the_last_measures_of_a_pod_and_of_the_node() -> None:
+    recent = Recent()
+    for second in range(3 * KEEP):
+        recent.note(measured(100.0 + second, old=(second * 10**9, second)))
+    assert recent.cores("old") == [1.0] * (KEEP - 1)
+    assert recent.memory("old") == list(range(2 * KEEP, 3 * KEEP))
+    assert recent.cores("") == [1.0] * (KEEP - 1)
+
+
+def test_measures_are_a_second_apart_at_least() -> None:
+    recent = Recent()
+    for now in (100.0, 100.5, 101.0):
+        recent.note(measured(now, web=(0, int(now * 10))))
+    assert recent.memory("web") == [1000, 1010]
+
+
+def test_a_pods_measures_begin_and_end_with_it() -> None:
+    recent = Recent()
+    recent.note(measured(100.0, first=(0, 1)))
+    recent.note(measured(101.0, first=(0, 2), second=(0, 3)))
+    recent.note(measured(102.0, second=(0, 4)))
+    assert (recent.memory("first"), recent.memory("second"), recent.memory("")) == ([], [3, 4], [0, 0, 0])
+    assert (recent.cores("first"), recent.cores("second")) == ([], [0.0])
