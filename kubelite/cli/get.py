@@ -82,7 +82,7 @@ def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
         raise CliError("error: name objects, or files with -f, not both", code=2)
     getter = _Getter(client(ctx), options)
     queries = getter.in_files(options["files"]) if options["files"] else wanted(what)
-    getter.with_kind = options["show_kind"] or len(queries) > 1 or what[:1] == ("all",)
+    getter.with_kind = options["show_kind"] or len(queries) > 1
     for query in queries:
         if query.type.plural == "manifests":
             _get_manifests(client(ctx), query, options)

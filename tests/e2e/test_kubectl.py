@@ -164,7 +164,7 @@ SAME = (
     ("get", "pods", "-L", "app,none/x"),
     ("get", "pods", "--show-kind", "--no-headers"),
     ("get", "pods", "nix", "web"),
-    ("get", "cm,secret", "conf", "--ignore-not-found"),
+    ("get", "cm", "conf", "nix", "--ignore-not-found"),
     ("get", "pods", "-o", "jsonpath-as-json={.items[*].metadata.labels}"),
     ("get", "--raw", "/api/v1/namespaces/default/configmaps"),
     ("get", "pods", "--field-selector", "status.phase=Running"),

@@ -154,7 +154,7 @@ def test_what_else_get_takes(server: Served, tmp_path: Path) -> None:
     assert ok(server, "get", "pods", "-L", "app,none", "--no-headers").split()[5] == "db"
     assert ok(server, "get", "pods", "-L", "x.test/app").splitlines()[0].split()[-2:] == ["AGE", "APP"]
     assert ok(server, "get", "pods", "--show-kind", "--no-headers").startswith("pod/")
-    assert ok(server, "get", "all", "--no-headers").startswith("pod/")
+    assert ok(server, "get", "all", "--no-headers").startswith("db ")
     assert ok(server, "get", "pod", "nix", "--ignore-not-found") == ""
     both = kubelite(server, "get", "pod", "nix", "web", "-o", "name", "--ignore-not-found")
     assert (both.stdout, both.stderr, both.returncode) == ("pod/web\n", "", 0)
