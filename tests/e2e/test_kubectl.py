@@ -118,7 +118,7 @@ def prepare(node: Node) -> None:
     )
 
 
-SAME = (
+SHOWN = (
     ("get", "pods"),
     ("get", "pods", "-A", "-o", "wide"),
     ("get", "pod", "web", "--no-headers"),
@@ -169,6 +169,12 @@ SAME = (
     ("get", "--raw", "/api/v1/namespaces/default/configmaps"),
     ("get", "pods", "--field-selector", "status.phase=Running"),
     ("delete", "pod", "nix"),
+    ("api-resources",),
+    ("api-resources", "-o", "name", "--namespaced=false"),
+    ("get", "pc", "-o", "name"),
+    ("get", "pc,ns"),
+)
+WAITED = (
     ("wait", "--for=condition=Ready", "pod/web"),
     ("wait", "--for=condition=ready=true", "pods", "web", "--timeout=2m"),
     ("wait", "--for=condition=Ready", "pod/done", "--timeout=0"),
@@ -188,11 +194,7 @@ SAME = (
     ("wait", "--for=create", "pod/web"),
     ("wait", "--for=Ready", "pod/web"),
     ("wait", "pod/web"),
-    ("api-resources",),
-    ("api-resources", "-o", "name", "--namespaced=false"),
     ("wait", "--for=create", "pc/system-node-critical", "--timeout=1s"),
-    ("get", "pc", "-o", "name"),
-    ("get", "pc,ns"),
     ("logs", "-l", "app=web", "--prefix"),
     ("logs", "-l", "app=none"),
     ("logs", "-l", "app=web", "--all-containers", "--tail=1"),
@@ -227,10 +229,11 @@ def difference(kubectl: Kubectl, arguments: tuple[str, ...]) -> str:
             return f"{' '.join(arguments)}:\n  kubectl  {theirs}\n  kubelite {ours}"
 
 
-def test_kubectl_and_kubelite_print_the_same(kubectl: Kubectl) -> None:
+@pytest.mark.parametrize("commands", [SHOWN, WAITED], ids=["shown", "waited"])
+def test_kubectl_and_kubelite_print_the_same(kubectl: Kubectl, commands: tuple[tuple[str, ...], ...]) -> None:
     node = kubectl.node
     prepare(node)
-    different = [said for arguments in SAME if (said := difference(kubectl, arguments))]
+    different = [said for arguments in commands if (said := difference(kubectl, arguments))]
     assert not different, "\n".join(different)
     happened = [line.split()[1] for line in kubectl("describe", "pod", "done").out.splitlines()[-3:]]
     assert happened == ["Pulled", "Created", "Started"], "in the order in which it happened"
