@@ -67,6 +67,14 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("crun", "test_poststop_follows_a_failed_poststart"): "crun 1.21 goes on, as before 1.3",
 }
 
+# The same, of what a runtime does now and then: the test does not try it
+UNSTEADY: dict[tuple[str, str], str] = {
+    (
+        "runc",
+        "test_run_keeps_signals_until_the_program_runs",
+    ): "runc sends them on while its own init may still get them instead of the program",
+}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--oci-runtime", action="append", default=[], help="an OCI runtime to test, by path")
@@ -78,6 +86,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             OURS,
             shutil.which("runc") or "runc",
         ]
+        paths = [p for p in paths if (os.path.basename(p), metafunc.function.__name__) not in UNSTEADY]
         metafunc.parametrize("runtime", paths, indirect=True, ids=[os.path.basename(path) for path in paths])
 
 

@@ -240,6 +240,39 @@ def test_run_forwards_signals(runtime: Runtime, bundle: Bundle) -> None:
         assert child.wait(timeout=20) == 9
 
 
+def test_run_of_what_cannot_be_executed(runtime: Runtime, bundle: Bundle) -> None:
+    """That it is there and executable is seen before; that its interpreter is not, by execve alone."""
+    program = bundle.rootfs / "run.sh"
+    program.write_text("#!/not/there\n")
+    program.chmod(0o755)
+    done = bundle.run("/run.sh")
+    assert done.code != 0
+    assert done.err == "exec /run.sh: no such file or directory\n"
+    assert runtime("state", bundle.id).code != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_run_keeps_signals_until_the_program_runs(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path, number: int
+) -> None:
+    """One that comes while the container is made. What the runtime does about signals is none of a hook's affair."""
+    bundle.namespaces(pid=None)  # whose first process no signal ends
+    here, go = tmp_path / "here", tmp_path / "go"
+    wait = f"while ! test -e {go}; do sleep 0.02; done"
+    script = f"grep SigBlk /proc/self/status > {here}.new; mv {here}.new {here}; {wait}"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}
+    bundle.config["hooks"] = {"createRuntime": [hook]}
+    bundle.write("sleep", "60")
+    command = runtime.command("run", "--bundle", str(bundle.path), bundle.id)
+    with killed_at_the_end(subprocess.Popen(command, stdin=subprocess.DEVNULL)) as child:
+        until(here.exists)
+        child.send_signal(number)
+        go.touch()
+        assert child.wait(timeout=20) == 128 + number
+    assert int(here.read_text().split()[1], 16) == 0
+    assert runtime("state", bundle.id).code != 0
+
+
 def test_list(runtime: Runtime, bundle: Bundle, another: Callable[[], Bundle]) -> None:
     bundle.create("sleep", "60")
     second = another()
@@ -270,6 +303,7 @@ def test_errors_in_the_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> 
     bundle.write("klt-no-such-program")
     command = ("create", "--bundle", str(bundle.path), bundle.id)
     assert runtime("--log", str(log), "--log-format", "json", *command).code != 0
+    assert '"level":"error"' in log.read_text()  # as Go writes it, for those who look without a parser
     errors = [entry for entry in map(json.loads, log.read_text().splitlines()) if entry["level"] == "error"]
     assert "executable file not found in $PATH" in errors[-1]["msg"]
     assert {"level", "msg", "time"} <= set(errors[-1])

@@ -31,6 +31,11 @@ class Log:
     def error(self, message: str) -> None:
         self._write("error", message, aloud=True)
 
+    def said_by_init(self, message: str) -> None:
+        """An error that with runc is the container's own last word on its stderr: without our name before it."""
+        self._write("error", message, aloud=False)
+        os.write(2, f"{message}\n".encode(errors="replace"))
+
     def _write(self, level: str, message: str, *, aloud: bool) -> None:
         if self.file:
             line = (_json_line if self.json else _text_line)(level, message) + "\n"
@@ -55,7 +60,8 @@ def _now() -> str:
 def _json_line(level: str, message: str) -> str:
     import json
 
-    return json.dumps({"level": level, "msg": message, "time": _now()})
+    # without spaces, as Go writes it: some look for "level":"error" with no parser
+    return f'{{"level":"{level}","msg":{json.dumps(message)},"time":"{_now()}"}}'
 
 
 def _text_line(level: str, message: str) -> str:

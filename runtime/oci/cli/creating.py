@@ -16,11 +16,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from runtime import syscalls as sc
-from runtime.errors import SpecError, StateError, SyscallError
+from runtime.errors import SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
 from runtime.oci import shape
 from runtime.oci import spec as oci
-from runtime.oci.cli import context, lifecycle, placing, store
+from runtime.oci.cli import context, foreground, lifecycle, placing, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import Entry
 from runtime.oci.job import Command, Detached
@@ -195,23 +195,34 @@ def _timestamp() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
 
 
+def _execute(at: Context, made: engine.Container) -> bool:
+    """Open the gate. False: execve failed, which has been said."""
+    try:
+        made.start()
+    except StartError as error:
+        at.log.said_by_init(str(error))
+        return False
+    return True
+
+
 def run(at: Context, flags: Flags, arguments: list[str]) -> int:
     """Foreground: the program's exit code is ours. Detached: as create and start."""
     stays = not flags.get("detach")
     with ExitStack() as always:
         if stays and not flags.get("no-subreaper"):
             sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)
-        made, entry = _create(at, flags, arguments[0], always, detached=False, stays=stays)
         if stays:
-            from runtime.oci.cli import foreground
-
             foreground.hold_signals()
+        made, entry = _create(at, flags, arguments[0], always, detached=False, stays=stays)
         try:
-            made.start()
-            lifecycle.after_start(at, entry)
+            if executed := _execute(at, made):
+                lifecycle.after_start(at, entry)
         except BaseException:
             lifecycle.remove(at, entry, force=True)
             raise
+        if not executed:
+            lifecycle.remove(at, entry, force=True)
+            return 1
         if not stays:
             os.close(made.pidfd)
             return 0

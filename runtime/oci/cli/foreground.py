@@ -20,12 +20,14 @@ _JOB_CONTROL: Final = frozenset({signal.SIGTTIN, signal.SIGTTOU})
 _NOT_FORWARDED: Final = _JOB_CONTROL | frozenset(
     {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG}
 )
-_FORWARDED: Final = frozenset(range(1, 32)) - _NOT_FORWARDED
+_LIBCS: Final = frozenset({32, 33})  # pthreads(7)
+_FORWARDED: Final = frozenset(range(1, signal.NSIG)) - _NOT_FORWARDED - _LIBCS
 _CHUNK: Final = 65536
 
 
 def hold_signals() -> None:
-    """From here on a signal waits for `attend` to send it on; before the program runs, so that none is lost."""
+    """From here on a signal waits for `attend` to send it on. Before anything is made, so that none is lost, and none
+    ends us half-way (as runc, whose handler is there before its container is)."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
 
 
@@ -74,7 +76,7 @@ def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
     undo.callback(os.close, read)
     undo.callback(os.close, write)
     for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP, *_JOB_CONTROL) and number not in (32, 33):
+        if number not in (signal.SIGKILL, signal.SIGSTOP, *_JOB_CONTROL, *_LIBCS):
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, lambda *_: None)
     previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
