@@ -26,6 +26,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kubelite import quota
 from kubelite.node import disks
 from kubelite.node.config import NodeConfig
 from kubelite.node.container_volumes import let_go
@@ -34,7 +35,6 @@ from kubelite.node.persistent_volumes import KIND as VOLUME
 from kubelite.node.pod_claims import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.objects import reference, rfc3339
 from kubelite.persistent_volumes import Volumes
-from kubelite.quota import set_quota
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from manifests.meta import Quantity
@@ -45,7 +45,6 @@ from state.store import Record, Store
 log = logging.getLogger(__name__)
 RECLAIM = "kubelite.io/reclaim-policy"
 AGAIN = 60.0  # seconds: what failed is tried again, whatever happens
-FIRST_PROJECT = 1 << 20  # project ids of claims; people number theirs from below
 GONE = ".gone-"  # begins the name of a directory that is being removed; no claim's name begins with a dot
 
 Json = dict[str, Any]
@@ -101,6 +100,9 @@ class Claims:
         self._shelf: Shelf | None = None  # as it is, while the lock is held
         self._clock = clock
         self._said: set[tuple[str, str]] = set()
+        self._provided: set[str] = (
+            set()
+        )  # by this daemon: the file system may be mounted with other options now
         self._lock = asyncio.Lock()  # one look, or one pod's claims, at a time
 
     async def run(self) -> None:
@@ -145,7 +147,7 @@ class Claims:
             await self._let_devices_go()
             await self._let_disks_go()
         for directory in gone:
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            await asyncio.to_thread(_remove, directory)
 
     async def _let_devices_go(self) -> None:
         """Loop devices over the files of claims that no pod has any more; looked for as long as there may be any."""
@@ -297,11 +299,10 @@ class Claims:
                 f"{directory}/data"
             ):  # what a claim of this name left behind to be had again is not for an ephemeral volume
                 raise StateError(f"{directory} was left by another claim: move it away, or remove it")
-        wanted = {"policy": policy, "size": size, "project": about.get("project") or self._free_project()}
-        if owner:
-            wanted["owner"] = owner
-        if about != wanted or not os.path.isdir(f"{directory}/data"):
+        wanted = {"policy": policy, "size": size, **({"owner": owner} if owner else {})}
+        if about != wanted or record.uid not in self._provided or not os.path.isdir(f"{directory}/data"):
             why = await asyncio.to_thread(provision, directory, wanted)  # it waits for the disk
+            self._provided.add(record.uid)
             if why and not is_block(record.doc):
                 name = record.doc["spec"]["resources"]["requests"]["storage"]
                 message = f"nothing holds the volume to {name}: {why}"
@@ -311,10 +312,6 @@ class Claims:
             record = found or record
         path = f"{directory}/{'block' if is_block(record.doc) else 'data'}"
         await self._volumes.made(record, path, policy)
-
-    def _free_project(self) -> int:
-        taken = {about.get("project") for _, about in self._found()}
-        return next(number for number in range(FIRST_PROJECT, FIRST_PROJECT * 2) if number not in taken)
 
     def _found(self) -> Iterator[tuple[tuple[str, str], Json]]:
         """What there is on the disk, of claims that stand and of those that are gone."""
@@ -359,9 +356,14 @@ def provision(directory: str, about: Json) -> str:
         os.makedirs(new := f"{directory}/.data.new", exist_ok=True)
         os.chmod(new, 0o777)  # as local provisioners have it: whoever the pod runs as
         os.rename(new, data)
-    why = set_quota(data, about["project"], about["size"])
+    why = quota.set_quota(data, about["size"])
     _write(directory, about)
     return why
+
+
+def _remove(directory: str) -> None:
+    quota.lift(f"{directory}/data")
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def remember(directory: str, volume: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
+from kubelite import quota
 from kubelite.node import pod_files
 from kubelite.node.container_details import user_text
 from kubelite.node.cri import ContainerRequest
@@ -21,6 +23,8 @@ def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> Creat
     for name in ("upper", "work", "merged"):
         os.makedirs(f"{bundle}/{name}", mode=0o755)
     os.chmod(bundle, 0o700)
+    with contextlib.suppress(OSError):  # what is not counted is walked
+        quota.count(f"{bundle}/upper", f"{bundle}/work")
     for path, content in request.files:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         pod_files.write_whole(path, content)

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 
+from kubelite import quota
 from kubelite.node.faults import ConfigError, MountError
 from kubelite.node.slow_mounts import is_mounted
 from kubelite.node.volumes import Kind, VolumePlan
@@ -53,6 +54,9 @@ def _empty_dir(plan: VolumePlan) -> None:
     fresh = not os.path.isdir(plan.path)
     if fresh:
         os.mkdir(plan.path)
+        if plan.kind is Kind.DIRECTORY:
+            with contextlib.suppress(OSError):  # what is not counted is walked
+                quota.count(plan.path)
     if plan.kind is Kind.HUGE_PAGES and not _is_mounted(plan.path):
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
         syscalls.mount("nodev", plan.path, "hugetlbfs", flags, f"pagesize={plan.size},mode=0777")

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kubelite.node.config import NodeConfig
+from kubelite.quota import used
 from manifests.core import Container, Pod
 from manifests.meta import Quantity
 
@@ -128,10 +129,7 @@ class Usage:
     async def _measure(self, pod: Pod, limited: Mapping[str, tuple[str, ...]]) -> None:
         uid = pod.metadata.uid or ""
         try:
-            sums = {
-                name: sum([await asyncio.to_thread(bytes_below, path) for path in paths])
-                for name, paths in limited.items()
-            }
+            sums = {name: await asyncio.to_thread(bytes_of, name, paths) for name, paths in limited.items()}
         finally:
             self._tasks.pop(uid, None)
         if uid in self._due:
@@ -139,7 +137,12 @@ class Usage:
             if excess(pod, sums):
                 self._wake(uid)
             loop = asyncio.get_running_loop()
-            self._timers[uid] = loop.call_later(PERIOD + 0.1, self._wake, uid)  # the look begins the next one
+            self._timers[uid] = loop.call_later(PERIOD, self._again, uid)
+
+    def _again(self, uid: str) -> None:
+        """The look begins the next one, whatever the machine's clock did meanwhile."""
+        self._due[uid] = 0.0
+        self._wake(uid)
 
     def forget(self, uid: str) -> None:
         self._used.pop(uid, None)
@@ -154,6 +157,26 @@ class Usage:
         for uid in list(self._due):
             self.forget(uid)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def bytes_of(name: str, paths: Sequence[str]) -> int:
+    """What a volume, or a container's instances and its logs, take on disk: as the file system has counted it
+    (kubelite/quota.py), else walked."""
+    first, *logs = paths
+    total = sum(bytes_below(path) for path in logs)
+    if not name.startswith(CONTAINER):
+        return total + _counted_or_walked(first, first)
+    with contextlib.suppress(OSError):
+        for instance in (f"{first}/{attempt}" for attempt in os.listdir(first)):
+            total += _counted_or_walked(instance, f"{instance}/upper", f"{instance}/work")
+    return total
+
+
+def _counted_or_walked(path: str, counted: str, work: str = "") -> int:
+    with contextlib.suppress(OSError):
+        if (found := used(counted, work)) is not None:
+            return found.bytes
+    return bytes_below(path)
 
 
 def bytes_below(path: str) -> int:

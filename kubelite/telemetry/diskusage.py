@@ -1,5 +1,5 @@
 """How much the writable layers hold and how many sockets are open, measured in the background so that no scrape and no
-decision walks a directory.
+decision walks a directory. Where the file system keeps project quotas nothing does (kubelite/quota.py).
 
 Measured on demand: nobody asks, nothing is done. A question (`ask`) that finds the last round older than `INTERVAL`, or
 a layer that was never measured, starts one in a thread of its own; a round that took long makes the next one wait (a
@@ -78,12 +78,13 @@ class DiskUsage:
 
 def measure(path: str, cgroup: str = "", systems: dict[int, FileSystem] | None = None) -> Usage | None:
     """Bytes on disk and inodes below a directory, on its own file system; what vanishes meanwhile does not count. A
-    directory with a project of its own (a claim) is not walked: its file system counts that anyhow, and says the
-    project's size for its own. The others share what is in `systems` (by device), asked for once a round."""
+    directory with a project of its own is not walked: its file system counts that anyhow, and says the project's size
+    for its own. The others share what is in `systems` (by device), asked for once a round. One with a cgroup is a
+    writable layer, an overlay's."""
     systems = {} if systems is None else systems
     total, inodes = 0, 0
     try:
-        counted = used(path)
+        counted = used(path, f"{os.path.dirname(path)}/work" if cgroup else "")
         device = os.lstat(path).st_dev
         place = systems.get(device) if counted is None else None
         if place is None:
@@ -93,9 +94,7 @@ def measure(path: str, cgroup: str = "", systems: dict[int, FileSystem] | None =
     except OSError:
         return None
     if counted is not None:
-        space, count = counted
-        own = os.lstat(path).st_blocks * 512
-        return Usage(max(0, space - own), max(0, count - 1), place, _sockets(cgroup))
+        return Usage(counted.bytes, counted.inodes, place, _sockets(cgroup))
     stack = [path]
     while stack:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kubelite.api import apply
-from kubelite.claims import FIRST_PROJECT, provision
+from kubelite.claims import provision
 from runtime.images.client import ImageClient
 from state import schema
 from state.errors import AlreadyExists, NotFound
@@ -175,7 +175,7 @@ async def write_pulls(directory: Path) -> None:
 
 def write_claim(root: Path) -> None:
     """An ephemeral volume's claim is made, and its policy changes."""
-    about = {"policy": "Delete", "size": 1 << 20, "project": FIRST_PROJECT, "owner": "the-pod"}
+    about = {"policy": "Delete", "size": 1 << 20, "owner": "the-pod"}
     for policy in ("Delete", "Retain"):
         provision(str(root / "default" / "data"), {**about, "policy": policy})
         mark(policy)
