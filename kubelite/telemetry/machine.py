@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from runtime.cgroups.files import read_or
+from runtime.network.plan import is_host_ifname
 
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -92,7 +93,11 @@ def read_root() -> Root:
         int(threads),
         disks(),
         file_systems(),
-        interfaces(read_or("/proc/self/net/dev"), _SKIPPED),
+        {
+            name: counters
+            for name, counters in interfaces(read_or("/proc/self/net/dev"), _SKIPPED).items()
+            if not is_host_ifname(name)  # a veth by another name: what it carries is counted with its pod
+        },
         {name: text for name in ("cpu", "memory", "io") if (text := read_or(f"/proc/pressure/{name}"))},
     )
 
@@ -159,6 +164,12 @@ def file_system(device: str, where: str) -> FileSystem:
         found.f_files,
         found.f_ffree,
     )
+
+
+def most_pids() -> int:
+    """How many processes and threads the kernel lets there be: the lower of kernel.pid_max and kernel.threads-max."""
+    limits = [int(read_or(f"/proc/sys/kernel/{name}", "0")) for name in ("pid_max", "threads-max")]
+    return min(filter(None, limits), default=0)
 
 
 def _real_device(device: str, where: str) -> str:

@@ -20,7 +20,7 @@ def write_process(page: Page) -> None:
     """Source: proc_pid_stat(5), fields 14, 15, 22, 23 and 24."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     cpu = (int(fields[11]) + int(fields[12])) / _TICKS
-    started = _boot_time() + int(fields[19]) / _TICKS
+    started = boot_time() + int(fields[19]) / _TICKS
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     for family, value in (
         (gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."), int(fields[20])),
@@ -40,7 +40,8 @@ def open_descriptors() -> int:
     return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
 
 
-def _boot_time() -> int:
+def boot_time() -> int:
+    """When the machine was booted, Unix seconds."""
     global _booted  # noqa: PLW0603 - once: the kernel adds up all interrupts to say it
     if not _booted:
         lines = Path("/proc/stat").read_text().splitlines()

@@ -7,6 +7,7 @@ keeps descriptors, so one page is made at a time, in a thread: the loop goes on 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -30,10 +31,12 @@ from kubelite.telemetry.kubestate import write_node, write_objects
 from kubelite.telemetry.kubestate_claims import write_claims
 from kubelite.telemetry.kubestate_pods import write_pods
 from kubelite.telemetry.kubestate_volumes import write_persistent_volumes
-from kubelite.telemetry.ownprocess import write_process
+from kubelite.telemetry.machine import FileSystem, device_name, file_system, most_pids
+from kubelite.telemetry.ownprocess import boot_time, write_process
 from kubelite.telemetry.packed import Shelf
+from kubelite.telemetry.resourcepage import write_resource
 from kubelite.telemetry.sampler import Sample, Sampler, Snapshot
-from kubelite.telemetry.summary import summary, write_resource
+from kubelite.telemetry.summary import Around, CpuRates, summary
 from kubelite.telemetry.targets import Finder
 from kubelite.telemetry.volumestats import logs_of, write_logs, write_volumes
 from kubelite.telemetry.webpage import Recent
@@ -57,6 +60,7 @@ class Pages:
         self._containers = ContainerPage(agent.disk_usage.get, self._health)
         self._shelf = Shelf()
         self.recent = Recent()
+        self._rates = CpuRates()
         self._own = CollectorRegistry(auto_describe=False)
         for collector in (PlatformCollector, GCCollector):
             collector(registry=self._own)
@@ -100,8 +104,11 @@ class Pages:
 
     async def summary(self) -> dict[str, Any]:
         agent = self._agent
-        snapshot, usage = await self.snapshot(), agent.disk_usage.get
-        return summary(snapshot, agent.node_name, agent.started_at, usage, agent.volumes())
+        snapshot, used = await self.snapshot(), agent.disk_usage.get
+        images, volumes = _on(f"{agent.settings.root}/images"), agent.volumes()
+        logs = logs_of(agent.cri.living(), agent.store)
+        around = Around(agent.node_name, boot_time(), used, images, most_pids(), volumes, logs)
+        return summary(snapshot, around, self._rates.note(snapshot))
 
     async def index(self) -> str:
         """The web page of the node."""
@@ -219,6 +226,15 @@ def _mood(doc: dict[str, Any], text: str) -> str:
     """Good or bad, of a pod and its state's text."""
     well = text in ("Running", "Completed") and doc.get("status", {}).get("phase") != "Failed"
     return "ok" if well else "bad"
+
+
+def _on(path: str) -> FileSystem | None:
+    """The file system of a directory that may not be there yet."""
+    try:
+        device = os.stat(path).st_dev
+        return file_system(device_name(os.major(device), os.minor(device)), path)
+    except OSError:
+        return None
 
 
 def raise_descriptor_limit() -> int:

@@ -1,119 +1,106 @@
-"""/metrics/resource and /stats/summary: what metrics-server, `kubectl top`, k9s and `kubelite top` read.
+"""/stats/summary: the Summary API of a kubelet, which k9s, monitoring agents and older metrics-servers read.
 
-Sources: kubernetes pkg/kubelet/metrics/collectors/resource_metrics.go and pkg/kubelet/apis/stats/v1alpha1/types.go.
-/metrics/resource has families that /metrics/cadvisor has too, with other labels: the two are never one page.
+Sources: kubernetes staging/src/k8s.io/kubelet/pkg/apis/stats/v1alpha1/types.go (the document), pkg/kubelet/server/stats
+and pkg/kubelet/stats (what is in which field).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from kubelite.telemetry.diskusage import Usage
-from kubelite.telemetry.exposition import Family, Page, counter, gauge, labels, number
+from kubelite.telemetry.machine import FileSystem
 from kubelite.telemetry.sampler import Sample, Snapshot
-from kubelite.telemetry.volumestats import Volume, summary_of
+from kubelite.telemetry.volumestats import Logs, Volume, summary_of
 
 Json = dict[str, Any]
-_Read = Callable[[Sample], float]
-
-_EACH: tuple[tuple[str, str, str, _Read], ...] = (
-    (
-        "cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the {} in core-seconds",
-        lambda s: s.stats.cpu.usage_ns / 1e9,
-    ),
-    (
-        "memory_working_set_bytes",
-        "gauge",
-        "Current working set of the {} in bytes",
-        lambda s: s.stats.memory.working_set,
-    ),
-    (
-        "swap_usage_bytes",
-        "gauge",
-        "Current amount of the {} swap usage in bytes. Reported only on non-windows systems",
-        lambda s: s.stats.memory.swap,
-    ),
-)
+ROOT = "/"
+SHORTEST = 1.0  # seconds between two readings that a rate is made of; nearer ones tell of ticks, not of use
 
 
-def write_resource(page: Page, snapshot: Snapshot) -> None:
-    root, memory = snapshot.root, snapshot.root.memory
-    page.one(
-        counter("node_cpu_usage_seconds_total", "Cumulative cpu time consumed by the node in core-seconds"),
-        root.cpu,
-    )
-    page.one(
-        gauge("node_memory_working_set_bytes", "Current working set of the node in bytes"), root.working_set
-    )
-    page.one(
-        gauge(
-            "node_swap_usage_bytes",
-            "Current swap usage of the node in bytes. Reported only on non-windows systems",
-        ),
-        memory.get("SwapTotal", 0) - memory.get("SwapFree", 0),
-    )
-    text = "Start time of the container since unix epoch in seconds"
-    _samples(
-        page,
-        gauge("container_start_time_seconds", text),
-        snapshot.containers,
-        lambda s: s.target.started_at,
-    )
-    for word, samples in (("container", snapshot.containers), ("pod", snapshot.pods)):
-        for name, kind, text, read in _EACH:
-            make = counter if kind == "counter" else gauge
-            _samples(page, make(f"{word}_{name}", text.format(word)), samples, read)
-    page.one(
-        gauge(
-            "resource_scrape_error", "1 if there was an error while getting container metrics, 0 otherwise"
-        ),
-        int(snapshot.errors > 0),
-    )
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the document says beside the cgroups' numbers. `used`: a directory → what is below it, as last measured;
+    `images`: the file system that they are on; `pids`: how many the kernel would give."""
+
+    node: str
+    booted_at: float
+    used: Callable[[str], Usage | None]
+    images: FileSystem | None
+    pids: int
+    volumes: Sequence[Volume] = ()
+    logs: Sequence[Logs] = ()
 
 
-def _samples(page: Page, family: Family, samples: Iterable[Sample], read: _Read) -> None:
-    lines = []
-    for sample in samples:
-        target = sample.target
-        pairs = {"container": target.container} if target.container else {}
-        pairs |= {"namespace": target.namespace, "pod": target.pod}
-        lines.append(f"{family.name}{{{labels(pairs)}}} {number(read(sample))}\n")
-    page.family(family, "".join(lines))
+class CpuRates:
+    """How many CPUs were in use between two questions: kubelet's `usageNanoCores`. What is no more is forgotten."""
+
+    def __init__(self) -> None:
+        self._before: dict[
+            str, tuple[float, int, int | None]
+        ] = {}  # cgroup → when, nanoseconds, the rate then
+
+    def note(self, snapshot: Snapshot) -> Mapping[str, int]:
+        """Nanocores by cgroup, the machine's under `ROOT`. There is none of what is seen for the first time."""
+        seen = {s.target.cgroup: s.stats.cpu.usage_ns for s in snapshot.all}
+        seen[ROOT] = int(snapshot.root.cpu * 1e9)
+        now, kept = snapshot.now, {}
+        for place, used in seen.items():
+            at, before, rate = self._before.get(place, (now, used, None))
+            if now - at >= SHORTEST:
+                at, before, rate = now, used, int(max(0, used - before) / (now - at))
+            kept[place] = (at, before, rate)
+        self._before = kept
+        return {place: rate for place, (_, _, rate) in kept.items() if rate is not None}
 
 
-def summary(
-    snapshot: Snapshot,
-    node: str,
-    started_at: float,
-    usage: Callable[[str], Usage | None],
-    volumes: Iterable[Volume] = (),
-) -> Json:
-    """The Summary API's document."""
-    of_pods: dict[str, list[Volume]] = {}
-    for volume in volumes:
-        of_pods.setdefault(volume.uid, []).append(volume)
+def summary(snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Json:
+    """PURE: the Summary API's document. `rates`: what `CpuRates` makes of the snapshot."""
+    at = _time(snapshot.now)
+    volumes, logs = _by_pod(around.volumes), _by_pod(around.logs)
     networks = {s.target.uid: found for s, found in snapshot.networks}
     containers: dict[str, list[Sample]] = {}
     for sample in snapshot.containers:
         containers.setdefault(sample.target.uid, []).append(sample)
-    at, pods = _time(snapshot.now), []
+    pods = []
     for pod in snapshot.pods:
-        uid = pod.target.uid
-        found = _pod(at, pod, containers.get(uid, []), of_pods.get(uid, ()), usage)
-        if uid in networks:
-            found["network"] = _network(at, networks[uid])
+        t, mine = pod.target, containers.get(pod.target.uid, [])
+        said = {log.container: used for log in logs.get(t.uid, ()) if (used := around.used(log.path))}
+        found: Json = {
+            "podRef": {"name": t.pod, "namespace": t.namespace, "uid": t.uid},
+            "startTime": _time(t.started_at),
+            "containers": [_container(at, c, rates, around.used, said) for c in mine],
+            **_usage(at, pod, rates),
+            "process_stats": {"process_count": len(pod.pids)},
+        }
+        full = [(v, used) for v in volumes.get(t.uid, ()) if (used := around.used(v.path))]
+        if layers := [used for c in mine if (used := around.used(c.target.upper))]:
+            empty = [used for v, used in full if not v.persistent and not v.memory]
+            found["ephemeral-storage"] = _filesystem(at, [*layers, *said.values(), *empty])
+        if full:
+            found["volume"] = [summary_of(at, volume, used) for volume, used in full]
+        if t.uid in networks:
+            found["network"] = _network(at, networks[t.uid])
         pods.append(found)
-    return {"node": {"nodeName": node, "startTime": _time(started_at), **_node(at, snapshot)}, "pods": pods}
+    return {"node": _node(at, snapshot, around, rates), "pods": pods}
 
 
-def _node(at: str, snapshot: Snapshot) -> Json:
-    root = snapshot.root
+def _by_pod(things: Iterable[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for thing in things:
+        found.setdefault(thing.uid, []).append(thing)
+    return found
+
+
+def _node(at: str, snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Json:
+    root, free = snapshot.root, snapshot.root.memory.get("SwapFree", 0)
     document: Json = {
-        "cpu": {"time": at, "usageCoreNanoSeconds": int(root.cpu * 1e9)},
+        "nodeName": around.node,
+        "startTime": _time(around.booted_at),
+        "cpu": _cpu(at, int(root.cpu * 1e9), rates.get(ROOT)),
         "memory": {
             "time": at,
             "availableBytes": max(0, root.memory.get("MemTotal", 0) - root.working_set),
@@ -123,92 +110,96 @@ def _node(at: str, snapshot: Snapshot) -> Json:
             "pageFaults": root.vm.get("pgfault", 0),
             "majorPageFaults": root.vm.get("pgmajfault", 0),
         },
+        "swap": {
+            "time": at,
+            "swapAvailableBytes": free,
+            "swapUsageBytes": max(0, root.memory.get("SwapTotal", 0) - free),
+        },
         "network": _network(at, root.networks),
+        "rlimit": {"time": at, "maxpid": around.pids, "curproc": root.threads},
     }
     if root.file_systems:
-        place = root.file_systems[0]
-        document["fs"] = {
-            "time": at,
-            "availableBytes": place.available,
-            "capacityBytes": place.size,
-            "usedBytes": place.used,
-            "inodesFree": place.inodes_free,
-            "inodes": place.inodes,
-            "inodesUsed": place.inodes - place.inodes_free,
+        document["fs"] = {**_place(at, root.file_systems[0]), **_all_used(root.file_systems[0])}
+    if around.images:
+        layers = [used for s in snapshot.containers if (used := around.used(s.target.upper))]
+        written = {"usedBytes": sum(u.bytes for u in layers), "inodesUsed": sum(u.inodes for u in layers)}
+        place = _place(at, around.images)
+        document["runtime"] = {
+            "imageFs": {**place, **_all_used(around.images)},
+            "containerFs": {**place, **written},
         }
+    if groups := sorted(snapshot.groups, key=lambda group: len(group.target.cgroup)):
+        pods = {"name": "pods", "startTime": _time(around.booted_at), **_usage(at, groups[0], rates)}
+        document["systemContainers"] = [pods]
     return document
 
 
-def _pod(
+def _container(
     at: str,
-    pod: Sample,
-    containers: Sequence[Sample],
-    volumes: Iterable[Volume],
-    usage: Callable[[str], Usage | None],
+    sample: Sample,
+    rates: Mapping[str, int],
+    used: Callable[[str], Usage | None],
+    logs: Mapping[str, Usage],
 ) -> Json:
-    t = pod.target
-    found: Json = {
-        "podRef": {"name": t.pod, "namespace": t.namespace, "uid": t.uid},
-        "startTime": _time(t.started_at),
-        "containers": [_container(at, sample, usage) for sample in containers],
-        "cpu": _cpu(at, pod),
-        "memory": _memory(at, pod),
-        "swap": {"time": at, "swapUsageBytes": pod.stats.memory.swap},
-        "process_stats": {"process_count": len(pod.pids)},
-    }
-    used = [u for sample in containers if (u := usage(sample.target.upper))]
-    if used:
-        size = sum(u.bytes for u in used)
-        found["ephemeral-storage"] = _filesystem(at, used[0], size, sum(u.inodes for u in used))
-    filled = [summary_of(at, v, u) for v in volumes if (u := usage(v.path))]
-    if filled:
-        found["volume"] = filled
-    return found
-
-
-def _container(at: str, sample: Sample, usage: Callable[[str], Usage | None]) -> Json:
     found: Json = {
         "name": sample.target.container,
         "startTime": _time(sample.target.started_at),
-        "cpu": _cpu(at, sample),
-        "memory": _memory(at, sample),
-        "swap": {"time": at, "swapUsageBytes": sample.stats.memory.swap},
+        **_usage(at, sample, rates),
     }
-    if used := usage(sample.target.upper):
-        found["rootfs"] = _filesystem(at, used, used.bytes, used.inodes)
+    if layer := used(sample.target.upper):
+        found["rootfs"] = _filesystem(at, [layer])
+    if said := logs.get(sample.target.container):
+        found["logs"] = _filesystem(at, [said])
     return found
 
 
-def _cpu(at: str, sample: Sample) -> Json:
-    return {"time": at, "usageCoreNanoSeconds": sample.stats.cpu.usage_ns}
-
-
-def _memory(at: str, sample: Sample) -> Json:
-    memory = sample.stats.memory
-    found = {
-        "time": at,
-        "usageBytes": memory.usage,
-        "workingSetBytes": memory.working_set,
-        "rssBytes": memory.rss,
-        "pageFaults": memory.pgfault,
-        "majorPageFaults": memory.pgmajfault,
+def _usage(at: str, sample: Sample, rates: Mapping[str, int]) -> Json:
+    memory, limit = sample.stats.memory, sample.limits.spec.swap_limit
+    found: Json = {
+        "cpu": _cpu(at, sample.stats.cpu.usage_ns, rates.get(sample.target.cgroup)),
+        "memory": {
+            "time": at,
+            "usageBytes": memory.usage,
+            "workingSetBytes": memory.working_set,
+            "rssBytes": memory.rss,
+            "pageFaults": memory.pgfault,
+            "majorPageFaults": memory.pgmajfault,
+        },
+        "swap": {"time": at, "swapUsageBytes": memory.swap},
     }
     if memory.limit:
-        found["availableBytes"] = max(0, memory.limit - memory.working_set)
+        found["memory"]["availableBytes"] = max(0, memory.limit - memory.working_set)
+    if limit:
+        found["swap"]["swapAvailableBytes"] = max(0, limit - memory.swap)
     return found
 
 
-def _filesystem(at: str, usage: Usage, used: int, inodes: int) -> Json:
-    place = usage.file_system
+def _cpu(at: str, used: int, rate: int | None) -> Json:
+    found = {"time": at, "usageCoreNanoSeconds": used}
+    return found if rate is None else {**found, "usageNanoCores": rate}
+
+
+def _filesystem(at: str, used: Sequence[Usage]) -> Json:
+    """Of what these hold together, on the file system of the first."""
+    return {
+        **_place(at, used[0].file_system),
+        "usedBytes": sum(u.bytes for u in used),
+        "inodesUsed": sum(u.inodes for u in used),
+    }
+
+
+def _place(at: str, place: FileSystem) -> Json:
     return {
         "time": at,
         "availableBytes": place.available,
         "capacityBytes": place.size,
-        "usedBytes": used,
         "inodesFree": place.inodes_free,
         "inodes": place.inodes,
-        "inodesUsed": inodes,
     }
+
+
+def _all_used(place: FileSystem) -> Json:
+    return {"usedBytes": place.used, "inodesUsed": place.inodes - place.inodes_free}
 
 
 def _network(at: str, interfaces: Any) -> Json:

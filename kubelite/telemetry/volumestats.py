@@ -37,6 +37,7 @@ class Volume:
     path: str
     limit: int
     persistent: str = ""
+    memory: bool = False  # it is in memory, not on a disk
 
     @property
     def claim(self) -> str:
@@ -100,7 +101,8 @@ def volumes_of(
             continue
         limit = Quantity(str(empty["sizeLimit"])).value() if empty.get("sizeLimit") else 0
         path = directory(meta["uid"], PLUGIN, volume["name"])
-        found.append(Volume(meta["namespace"], meta["name"], meta["uid"], volume["name"], path, limit))
+        who = (meta["namespace"], meta["name"], meta["uid"], volume["name"])
+        found.append(Volume(*who, path, limit, memory=empty.get("medium") == "Memory"))
     return found
 
 

@@ -160,6 +160,11 @@ def host_ifname(node: str, uid: str, taken: Container[str] = ()) -> str:
     return name
 
 
+def is_host_ifname(name: str) -> bool:
+    """Whether this is the host side of a pod, of whichever node."""
+    return len(name) == 15 and name.startswith("kl") and not name[2:].strip("0123456789abcdef")
+
+
 def bridge_alias(node: str) -> str:
     """The interface alias by which a node knows a bridge as made by itself."""
     return f"kubelite:{node}"

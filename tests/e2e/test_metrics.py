@@ -95,6 +95,9 @@ def test_network_counts_what_was_sent(node: Node) -> None:
     subprocess.run(node.in_netns("ping", "-qc", "20", "-i", "0.01", address), check=True, capture_output=True)
     after = one(node.get(METRICS), "container_network_receive_packets_total", **row)
     assert 20 <= after - before < 40
+    rows = r'^container_network_receive_bytes_total\{.*id="/".*interface="(.+)"'
+    of_the_node = re.findall(rows, node.get(METRICS), re.M)
+    assert of_the_node == [node.bridge], "pods' own ends are no interfaces of the node's"
 
 
 def test_series_of_a_removed_pod_are_gone_at_once(node: Node) -> None:

@@ -6,7 +6,9 @@ import gzip
 import json
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -379,6 +381,25 @@ def test_the_pages(node: Node) -> None:
     assert main["memory"]["workingSetBytes"] > 0
     assert main["memory"]["availableBytes"] <= 32 << 20
     assert found["network"]["name"] == "eth0"
+    booted = datetime.fromtimestamp(keyed(Path("/proc/stat").read_text(), "btime"), UTC)
+    assert summary["node"]["startTime"] == booted.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert summary["node"]["rlimit"]["maxpid"] <= int(Path("/proc/sys/kernel/pid_max").read_text())
+    assert summary["node"]["runtime"]["imageFs"]["capacityBytes"] > 0
+
+
+def test_the_summary_tells_how_many_cpus_are_in_use(node: Node) -> None:
+    node.apply("busy.yaml", pod("busy", container(script=BUSY)))
+    node.wait_status("busy", "Running")
+
+    def main() -> dict[str, Any]:
+        ((one,),) = [p["containers"] for p in json.loads(node.get(f"{BASE}/stats/summary"))["pods"]]
+        return dict(one)
+
+    assert "usageNanoCores" not in main()["cpu"], "of what is seen for the first time there is no rate"
+    node.wait(lambda: main()["cpu"].get("usageNanoCores", 0) > 0, "a rate")
+    node.wait(
+        lambda: main().get("logs", {}).get("usedBytes") is not None, "its logs to be measured", timeout=80
+    )
 
 
 def test_nothing_is_measured_until_somebody_asks(node: Node) -> None:

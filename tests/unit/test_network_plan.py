@@ -14,6 +14,7 @@ from runtime.network.plan import (
     Subnet,
     check_ports,
     host_ifname,
+    is_host_ifname,
     link_prefix,
     mac_of,
     overlaps,
@@ -30,6 +31,7 @@ def lease(uid: str, *ports: PortMapping, ip: str = "10.1.0.2") -> Lease:
 def test_interface_names_fit_the_kernel_and_differ_by_node_and_pod(uid: str) -> None:
     name = host_ifname("node", uid)
     assert len(name) == 15 and name.startswith(link_prefix("node"))
+    assert is_host_ifname(name) and not any(map(is_host_ifname, ("eth0", "kubelite0", "klein-aber-oho0")))
     assert name == host_ifname("node", uid)
     assert (
         len(

@@ -1,0 +1,109 @@
+"""The Summary API's document, of numbers made up, and what is a rate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from kubelite.telemetry.diskusage import Usage
+from kubelite.telemetry.exposition import render
+from kubelite.telemetry.machine import FileSystem, Root
+from kubelite.telemetry.resourcepage import write_resource
+from kubelite.telemetry.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.summary import Around, CpuRates, summary
+from kubelite.telemetry.targets import Target
+from kubelite.telemetry.volumestats import Logs, Volume
+from runtime.cgroups.spec import Spec
+from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
+
+DISK = FileSystem("/dev/vda", 1000, 500, 400, 100, 50)
+MEMORY = {"MemTotal": 100, "SwapTotal": 30, "SwapFree": 20}
+USED = {
+    "/layer": Usage(100, 1, DISK),
+    "/logs": Usage(20, 2, DISK),
+    "/disk": Usage(3, 3, DISK),
+    "/ram": Usage(4000, 4, DISK),
+    "/claim": Usage(50000, 5, DISK),
+}
+WHO = ("ns", "web", "u")
+AROUND = Around(
+    "node", 86400.0, USED.get, DISK, 4096,
+    (
+        Volume(*WHO, "disk", "/disk", 0), Volume(*WHO, "ram", "/ram", 0, memory=True),
+        Volume(*WHO, "c", "/claim", 0, "c"),
+    ),
+    (Logs(*WHO, "app", "/logs"),),
+)  # fmt: skip
+
+
+def at(now: float, cpu_ns: int, *, swap_limit: int = 0) -> Snapshot:
+    stats = Stats(CpuStats(cpu_ns), MemoryStats(swap=5, limit=10), PidsStats(), (), PressureStats())
+    limits = Limits(Spec(swap_limit=swap_limit))
+    group, pod = Target("/k"), Target("/k/u", *WHO)
+    app = replace(pod, cgroup="/k/u/app", container="app", upper="/layer")
+    samples = [Sample(target, stats, limits) for target in (app, pod, group)]
+    root = Root(cpu_ns / 1e9, 0, 0, MEMORY, {}, 7, (), (DISK,), {}, {})
+    return Snapshot(now, (samples[0],), (samples[1],), (samples[2],), (), root)
+
+
+def of_pod(snapshot: Snapshot) -> dict[str, Any]:
+    (found,) = summary(snapshot, AROUND, {})["pods"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_rate_is_of_two_readings_a_second_apart() -> None:
+    rates = CpuRates()
+    assert rates.note(at(100.0, 0)) == {}, "nothing to compare with"
+    assert rates.note(at(100.5, 10**9)) == {}, "too near to tell"
+    assert rates.note(at(102.0, 10**9)) == pytest.approx(dict.fromkeys(("/", "/k", "/k/u", "/k/u/app"), 5e8))
+    assert rates.note(at(102.1, 9 * 10**9))["/k/u/app"] == pytest.approx(5e8), "the last one stands"
+    assert rates.note(at(104.0, 0))["/k/u/app"] == 0, "another cgroup of the same name has not gone back"
+
+
+def test_rates_of_what_is_gone_are_forgotten() -> None:
+    rates = CpuRates()
+    rates.note(at(100.0, 0))
+    rates.note(replace(at(102.0, 5), containers=()))
+    assert "/k/u/app" not in rates.note(at(104.0, 5))
+
+
+def test_the_rate_is_beside_the_counter() -> None:
+    document = summary(at(100.0, 7), AROUND, {"/": 1, "/k": 2, "/k/u": 3, "/k/u/app": 4})
+    (pod,) = document["pods"]
+    cpus = [document["node"], document["node"]["systemContainers"][0], pod, pod["containers"][0]]
+    assert [one["cpu"]["usageNanoCores"] for one in cpus] == [1, 2, 3, 4]
+    assert {one["cpu"]["usageCoreNanoSeconds"] for one in cpus} == {7}
+    assert "usageNanoCores" not in of_pod(at(100.0, 7))["cpu"]
+
+
+def test_ephemeral_storage_is_layers_logs_and_volumes_on_disk() -> None:
+    pod = of_pod(at(100.0, 7))
+    assert (pod["ephemeral-storage"]["usedBytes"], pod["ephemeral-storage"]["inodesUsed"]) == (123, 6)
+    assert [v["name"] for v in pod["volume"]] == ["disk", "ram", "c"]
+    (app,) = pod["containers"]
+    assert (app["rootfs"]["usedBytes"], app["logs"]["usedBytes"]) == (100, 20)
+
+
+def test_the_node() -> None:
+    node = summary(at(100.0, 7), AROUND, {})["node"]
+    assert node["startTime"] == "1970-01-02T00:00:00Z", "the machine's, as kubelet says it"
+    assert (node["swap"]["swapUsageBytes"], node["swap"]["swapAvailableBytes"]) == (10, 20)
+    assert (node["rlimit"]["maxpid"], node["rlimit"]["curproc"]) == (4096, 7)
+    runtime = node["runtime"]
+    assert (runtime["imageFs"]["usedBytes"], runtime["containerFs"]["usedBytes"]) == (500, 100)
+    assert [one["name"] for one in node["systemContainers"]] == ["pods"]
+    assert "runtime" not in summary(at(100.0, 7), replace(AROUND, images=None), {})["node"]
+
+
+@pytest.mark.parametrize(("limit", "left"), [(0, None), (8, 3), (4, 0)])
+def test_what_is_left_of_swap(limit: int, left: int | None) -> None:
+    assert of_pod(at(100.0, 7, swap_limit=limit))["swap"].get("swapAvailableBytes") == left
+    write = partial(write_resource, snapshot=at(100.0, 7, swap_limit=limit))
+    page = render(write, openmetrics=False, compressed=False).decode()
+    said = [line for line in page.splitlines() if line.startswith("container_swap_limit_bytes")]
+    wanted = f'container_swap_limit_bytes{{container="app",namespace="ns",pod="web"}} {limit}'
+    assert said == ([wanted] if limit else [])
