@@ -27,6 +27,7 @@ class Answers(NamedTuple):
     console: Callable[[int], None] | None
     listener: Callable[[int], None]  # seccomp's, a descriptor of the child
     net_devices: Callable[[], None]
+    map_ids: Callable[[dict[str, Any], int], None]  # of a detached mount of the child's, which it closes
 
 
 def converse(
@@ -57,6 +58,9 @@ def converse(
         if said.get("mappings") and answers is not None:
             answers.mappings()
             channel.send(b"mapped")
+        if said.get("map_ids") and answers is not None:
+            answers.map_ids(said["map_ids"], said["fd"])
+            channel.send(b"mapped ids")
         if said.get("net_devices") and answers is not None:
             answers.net_devices()
             channel.send(b"moved")

@@ -176,6 +176,7 @@ def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
     report.step = "rootfs"
     root = plan.root.execute()
     try:
+        root.map_ids = lambda tree, wanted: steps.ask_for_maps(job, report, tree, wanted)
         old_umask = os.umask(0)  # modes are exactly those asked for
         for operation in plan.operations:
             report.step = f"rootfs: {operation.describe()}"

@@ -12,7 +12,7 @@ import socket
 import stat
 import struct
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, StartError, StateError, SyscallError
@@ -93,6 +93,12 @@ def take_back(job: Job, root: Root) -> None:
         from runtime.oci import shared_root
 
         shared_root.take_back(root.fd)
+
+
+def ask_for_maps(job: Job, report: Reporter, tree: int, wanted: dict[str, Any]) -> None:
+    """Have our parent id-map a mount of ours."""
+    report.send({"map_ids": wanted}, tree)
+    expect(job, b"mapped ids")
 
 
 def be_born_again(job: Job, report: Reporter) -> None:

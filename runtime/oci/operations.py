@@ -11,25 +11,12 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, SyscallError
 from runtime.oci import copyup, mounts
+from runtime.oci.binds import BindMount, set_attributes
 from runtime.oci.root import IN_ROOT, Root, proc_path
-
-if TYPE_CHECKING:
-    from runtime.oci.spec import IDMapping
-
-# Files below /proc that LXCFS and its like may put their own over; anything else there is an attack (runc's list)
-_PROC_FILES: Final = frozenset(
-    f"/proc/{name}"
-    for name in (
-        *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev"),
-        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
-    )
-)
-
 
 # --- mounts ---
 
@@ -57,7 +44,7 @@ class FsMount:
             os.close(below)
         if self.options.propagation or self.options.recursive_set or self.options.recursive_clear:
             fd = root.open(self.target)
-            _set_attributes(fd, mounts.Options(0, 0, *self.options[2:]), about=self.target)
+            set_attributes(fd, mounts.Options(0, 0, *self.options[2:]), about=self.target)
             os.close(fd)
 
     def mount_on(self, fd: int, *, covers: bool = True) -> None:
@@ -124,106 +111,6 @@ class FsMount:
                 message = f'filesystem "{self.fstype}" must be mounted on ordinary directory: {self.target}'
                 raise SpecError(message) from error
             raise
-
-
-class IdMaps(NamedTuple):
-    """config.md, mounts: uidMappings and gidMappings."""
-
-    uids: list[IDMapping]
-    gids: list[IDMapping]
-    own: bool = False  # the mount's, not the container's user namespace's
-
-
-@dataclass(frozen=True, slots=True)
-class BindMount:
-    """A file or directory of the host. The clone is detached while it gets its attributes: it is never seen rw."""
-
-    source: str
-    target: str
-    options: mounts.Options
-    id_maps: IdMaps | None = None
-    tree: int = (
-        -1
-    )  # the source's mount where it was opened before: in another user namespace it may be out of reach
-
-    def opened(self, userns: int = -1) -> BindMount:
-        """The same, with its source opened now, by us."""
-        return BindMount(self.source, self.target, self.options, None, self.open(userns))
-
-    def open(self, userns: int = -1) -> int:
-        """A detached mount of the source with all its attributes. `userns`: a user namespace that has its id_maps."""
-        tree = self._clone(sc.OPEN_TREE_CLONE | (sc.AT_RECURSIVE if self.options.flags & sc.MS_REC else 0))
-        try:
-            if self.id_maps is not None:
-                self._map_ids(tree, self.id_maps, userns)
-            _set_attributes(tree, self.options, about=self.target)
-        except BaseException:
-            os.close(tree)
-            raise
-        return tree
-
-    def _map_ids(self, tree: int, maps: IdMaps, userns: int) -> None:
-        from runtime.oci import idmap
-
-        made = idmap.namespace(maps.uids, maps.gids) if userns < 0 or maps.own else -1
-        try:
-            flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if self.options.idmap == "ridmap" else 0)
-            sc.mount_setattr(
-                tree, "", flags, sc.MOUNT_ATTR_IDMAP, userns_fd=made if made >= 0 else userns,
-                about=f"{self.source} (id-mapped)",
-            )  # fmt: skip
-        finally:
-            if made >= 0:
-                os.close(made)
-
-    def describe(self) -> str:
-        return f"bind {self.source} on {self.target}"
-
-    def execute(self, root: Root) -> None:
-        tree = self.tree if self.tree >= 0 else self.open()
-        try:
-            target = root.make(self.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
-            self._check_outside_proc(tree, target)
-            sc.attach_mount(tree, target, about=self.describe())
-            os.close(target)
-        finally:
-            os.close(tree)
-
-    def _clone(self, flags: int) -> int:
-        """The source's mount. With x-beneath the kernel itself sees to it that the path stays in that directory, at the
-        moment it is opened: a container that shares the directory cannot swap a link in (CVE-2017-1002101)."""
-        if not self.options.beneath:
-            return sc.open_tree(sc.AT_FDCWD, self.source, flags)
-        base = os.open(self.options.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            path = os.path.relpath(self.source, self.options.beneath)
-            found = sc.openat2(base, path, os.O_PATH, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS)
-        finally:
-            os.close(base)
-        try:
-            return sc.open_tree(found, "", flags | sc.AT_EMPTY_PATH)
-        finally:
-            os.close(found)
-
-    def _check_outside_proc(self, tree: int, target: int) -> None:
-        if sc.fstatfs_type(target) != sc.PROC_SUPER_MAGIC or os.path.normpath(self.target) in _PROC_FILES:
-            return
-        if os.path.normpath(self.target) == "/proc" and sc.fstatfs_type(tree) == sc.PROC_SUPER_MAGIC:
-            return
-        raise SpecError(f"{self.target} cannot be mounted because it is inside /proc")
-
-
-def _set_attributes(mount_fd: int, options: mounts.Options, *, about: str) -> None:
-    """mount_setattr(2) on the root of an open mount: its own attributes, recursive ones, propagation."""
-    add, drop = options.attrs
-    if add or drop:
-        sc.mount_setattr(mount_fd, "", sc.AT_EMPTY_PATH, add, drop, about=about)
-    if options.recursive_set or options.recursive_clear:
-        flags = sc.AT_EMPTY_PATH | sc.AT_RECURSIVE
-        sc.mount_setattr(mount_fd, "", flags, options.recursive_set, options.recursive_clear, about=about)
-    for kind in options.propagation:
-        flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if kind & sc.MS_REC else 0)
-        sc.mount_setattr(mount_fd, "", flags, propagation=kind & ~sc.MS_REC, about=about)
 
 
 @dataclass(frozen=True, slots=True)

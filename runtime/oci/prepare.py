@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, devices, layout
 from runtime.errors import CapabilityError, SpecError, StateError
-from runtime.oci import birth, hooks, rootfs, spec_linux
+from runtime.oci import binds, birth, hooks, rootfs, spec_linux
 from runtime.oci import spec as oci
 from runtime.oci.handshake import Answers, converse
 from runtime.oci.job import UserNamespace
@@ -85,7 +85,17 @@ def answers(
         console=console,
         net_devices=lambda: _move_net_devices(linux, pid, undo, always),
         listener=lambda listener: tell_agent(linux, {**state, "pid": pid}, child, listener),
+        map_ids=_map_ids,
     )
+
+
+def _map_ids(wanted: Mapping[str, Any], tree: int) -> None:
+    """For an init that has no right to, in its user namespace."""
+    try:
+        maps = binds.IdMaps(*wanted["maps"])
+        binds.map_ids(tree, maps, recursive=wanted["recursive"], about=wanted["about"])
+    finally:
+        os.close(tree)
 
 
 def _move_net_devices(linux: Mapping[str, Any], pid: int, undo: ExitStack, always: ExitStack) -> None:

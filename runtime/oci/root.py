@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
@@ -25,6 +25,7 @@ class Root:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.map_ids = _nobody_maps
         self.warnings: list[str] = []
         self._held: dict[str, int] = {}
 
@@ -116,6 +117,11 @@ def _make_one(parent: int, name: str, *, directory: bool, mode: int) -> None:
 def proc_path(fd: int) -> str:
     """A path of the object behind `fd` for mount(2). /proc is the host's own until pivot_root."""
     return f"/proc/self/fd/{fd}"
+
+
+def _nobody_maps(tree: int, wanted: dict[str, Any]) -> None:
+    """Until somebody is there who can id-map a mount of the container's."""
+    raise SyscallError(errno.EPERM, "mount_setattr", wanted["about"])
 
 
 class Operation(Protocol):

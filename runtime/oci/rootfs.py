@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Final
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, SyscallError
 from runtime.oci import mounts
+from runtime.oci.binds import BindMount, IdMaps
 from runtime.oci.console import Console, ConsolePlace
 from runtime.oci.operations import (
-    BindMount,
     CgroupMount,
     DeviceNode,
     DevLinks,
     FsMount,
-    IdMaps,
     MakeDirectory,
     MaskPaths,
     Readonly,
@@ -255,8 +254,10 @@ class Plan:
 
     @property
     def maps_ids(self) -> tuple[bool, ...]:
-        """Whether each bind is id-mapped: that has to be done by us, too."""
-        return tuple(op.id_maps is not None for op in self.operations if isinstance(op, BindMount))
+        """Whether each bind of the host's is id-mapped: that has to be done by us, too."""
+        return tuple(
+            op.id_maps is not None and not op.inside for op in self.operations if isinstance(op, BindMount)
+        )
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -326,6 +327,8 @@ def plan(
         operation = _mount(entry, target, bundle, host or Host(), namespace=namespace, linux=linux)
         if operation is None:
             continue
+        if isinstance(operation, BindMount) and not operation.options.beneath:
+            operation = operation.at_home(_inside(at, operation.source))
         operations.append(operation)
         if isinstance(operation, FsMount) and operation.late_readonly:
             late.append(Readonly(operation.target))
@@ -353,9 +356,14 @@ def _below(root: str, destination: str) -> str:
     """A mount's destination as the container sees it. The specification has it inside the container; runc (and what has
     been written for it) also takes one that begins with the root's path on the host, and takes that off."""
     target = "/" + destination.lstrip("/")
-    path = os.path.normpath(target)
+    return _inside(root, target) or target
+
+
+def _inside(root: str, path: str) -> str:
+    """A path of the host as it is inside of the root; "" when it is not in there."""
+    path = os.path.normpath(path)
     if root == "/" or not f"{path}/".startswith(f"{root}/"):
-        return target
+        return ""
     return path.removeprefix(root) or "/"
 
 

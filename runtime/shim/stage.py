@@ -19,8 +19,8 @@ from typing import Any
 from runtime import syscalls as sc
 from runtime.oci import prepare, rootfs
 from runtime.oci import spec as oci
+from runtime.oci.binds import BindMount
 from runtime.oci.nsfile import open_namespace
-from runtime.oci.operations import BindMount
 from runtime.shim.protocol import RootfsOverlay
 
 SOURCES = "mounts"  # in the bundle: one for each bind mount, by its number

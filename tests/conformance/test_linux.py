@@ -13,6 +13,7 @@ import pytest
 
 from runtime.cgroups import Mode, layout
 from tests.conformance.conftest import Bundle, Runtime, cgroup_file
+from tests.conformance.test_namespaces import reachable
 from tests.conformance.test_process import console_socket, read_terminal
 
 
@@ -123,6 +124,35 @@ def test_destination_that_begins_with_the_roots_path(bundle: Bundle, tmp_path: P
     bundle.mount(f"{bundle.rootfs}x", "tmpfs")  # another path
     done = bundle.sh(f"cat /two/file; ls -d {bundle.rootfs}x")
     assert done.out == f"of the host\n{bundle.rootfs}x\n", done.err
+
+
+@pytest.mark.parametrize("users", [False, True])
+@pytest.mark.parametrize("idmap", [False, True])
+def test_binds_of_what_was_bound_before(bundle: Bundle, tmp_path: Path, users: bool, idmap: bool) -> None:
+    """In the order of config.json, with what is mounted by then; id-mapped, and where only the runtime itself may."""
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir/file").touch()
+    os.chown(tmp_path / "dir/file", 200005, 200005)
+    mapping = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+    if users:
+        reachable(bundle)
+        bundle.namespaces(user="")
+        bundle.linux.update(uidMappings=mapping, gidMappings=mapping)
+        subprocess.run(["chown", "-R", "200000:200000", str(bundle.rootfs)], check=True)
+    bundle.mount("/one", "bind", "rbind", source=str(tmp_path / "dir"))
+    other = [{"containerID": 200005, "hostID": 200007, "size": 1}]
+    maps = {"uidMappings": other, "gidMappings": other} if idmap else {}
+    bundle.mount("/two", "bind", "bind", source=f"{bundle.rootfs}/one", **maps)
+    out = bundle.run("stat", "-c", "%u", "/one/file", "/two/file", check=True).out.split()
+    shift = 200000 if users else 0
+    assert out == [str(200005 - shift), str((200007 if idmap else 200005) - shift)]
+
+
+def test_a_bind_of_the_containers_own_follows_no_link_out(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the host\n")
+    (bundle.rootfs / "link").symlink_to(tmp_path / "secret")
+    bundle.mount("/two", "bind", "bind", source=f"{bundle.rootfs}/link")
+    assert "of the host" not in bundle.run("cat", "/two").out
 
 
 def test_tmpfs_with_what_is_below_it(bundle: Bundle) -> None:

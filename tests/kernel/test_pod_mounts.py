@@ -13,8 +13,8 @@ from kubelite.node import mounts
 from kubelite.node.volumes import Kind, VolumePlan
 from runtime import syscalls
 from runtime.errors import SyscallError
+from runtime.oci.binds import BindMount
 from runtime.oci.mounts import parse
-from runtime.oci.operations import BindMount
 
 pytestmark = [
     pytest.mark.kernel,

@@ -12,7 +12,8 @@ from runtime import syscalls as sc
 from runtime.cgroups.layout import Layout, Mode
 from runtime.errors import SpecError, SyscallError
 from runtime.oci import rootfs
-from runtime.oci.operations import BindMount, CgroupMount, DeviceNode, FsMount, MaskPaths, Readonly
+from runtime.oci.binds import BindMount
+from runtime.oci.operations import CgroupMount, DeviceNode, FsMount, MaskPaths, Readonly
 from runtime.oci.root import Root
 from runtime.oci.rootfs import Host
 from runtime.shim.protocol import RootfsOverlay
