@@ -32,9 +32,11 @@ from kubelite.node.config import NodeConfig
 from kubelite.node.container_volumes import let_go
 from kubelite.node.persistent_volumes import CLASS_KIND, Doc, Shelf, bind, class_of
 from kubelite.node.persistent_volumes import KIND as VOLUME
+from kubelite.node.placing import TERMINAL, is_placed
 from kubelite.node.pod_claims import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.objects import reference, rfc3339
 from kubelite.persistent_volumes import Volumes
+from kubelite.protection import is_terminating, protected
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from manifests.meta import Quantity
@@ -138,12 +140,14 @@ class Claims:
             return
         async with self._lock:
             await self._orphans()
+            await self._finish(KIND)
             self._shelf = None
             for record in self._store.list(KIND):
                 await self._try_to_bind(record)
             gone = self._set_aside()
             left = {key: about for key, about in self._found() if "volume" not in about}
             await self._volumes.settle(self._used(), left)
+            await self._finish(VOLUME)
             await self._let_devices_go()
             await self._let_disks_go()
         for directory in gone:
@@ -205,8 +209,9 @@ class Claims:
             record = None
         if record is None:
             own = {"uid": str(uuid.uuid4()), "creationTimestamp": rfc3339(self._clock())}
+            doc = {**wanted, "metadata": protected(KIND, {**metadata, **own})}
             try:
-                record = await self._store.create(KIND, {**wanted, "metadata": {**metadata, **own}})
+                record = await self._store.create(KIND, doc)
             except AlreadyExists:
                 record = self._store.get(*key)
         if record is None or owner_of(record.doc) != pod.metadata.uid:
@@ -232,6 +237,39 @@ class Claims:
         for record in self._store.list(KIND):
             if not self._lives(record) and not self._mounted(record):
                 await self._store.delete(record.uid)
+
+    async def _finish(self, kind: str) -> None:
+        """What was taken away goes when nobody has it any more; until then it is said why not."""
+        for record in self._store.list(kind):
+            if not is_terminating(record.doc):
+                continue
+            user = self._user(record) if kind == KIND else self._holder(record)
+            if user:
+                self._say(
+                    record,
+                    "Normal",
+                    "Terminating",
+                    f"its manifest is gone; it stays as long as {user} has it",
+                )
+            else:
+                await self._store.delete(record.uid)
+
+    def _user(self, claim: Record) -> str:
+        """A pod of this node that has the claim (one that waits for a place does not)."""
+        for pod in self._store.list("Pod"):
+            status = pod.doc.get("status") or {}
+            if (is_placed(status) or status.get("phase") in TERMINAL) and (
+                (claim.namespace, claim.name) in _claims_of(pod.doc) or owner_of(claim.doc) == pod.uid
+            ):
+                return f"pod {pod.namespace}/{pod.name}"
+        return ""
+
+    def _holder(self, volume: Record) -> str:
+        """The claim that is bound to a volume."""
+        ref = volume.doc["spec"].get("claimRef") or {}
+        claim = self._store.get(KIND, ref.get("namespace") or "", ref.get("name") or "")
+        held = claim is not None and claim.doc["spec"].get("volumeName") == volume.name
+        return f"claim {ref['namespace']}/{ref['name']}" if held else ""
 
     def _set_aside(self) -> list[str]:
         """Rename the directories that are to be removed; those that a dead daemon had renamed are among them."""
@@ -269,6 +307,8 @@ class Claims:
         def used() -> bool:
             return bool(owner_of(record.doc)) or self._mounted(record)
 
+        if is_terminating(record.doc) and (record.doc.get("status") or {}).get("phase") != "Bound":
+            return
         verdict = bind(record.doc, shelf, used=used, remembered=remembered)
         if verdict.reason:
             self._say(record, verdict.type, verdict.reason, verdict.message)

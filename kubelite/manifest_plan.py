@@ -9,6 +9,7 @@ from typing import Any
 from kubelite.node.priority import KIND as PRIORITY_CLASS
 from kubelite.node.priority import Classes, admitted, apart, classes_of, rank_kept
 from kubelite.objects import SOURCE, object_name, rfc3339
+from kubelite.protection import FINALIZERS, protected
 from state.store import Record
 
 #: In the order they are applied.
@@ -127,7 +128,9 @@ def plan(
                 f"{key[0]} {key[1]}/{key[2]} is pod {pod}'s own", field="metadata.name", kind="duplicate"
             )
             duplicates[file] = (*duplicates.get(file, ()), problem)
-        elif not record.deleting and (wanted := merged(record.doc, doc, file)) is not None:
+        elif (not record.deleting or key[0] in FINALIZERS) and (
+            wanted := merged(record.doc, doc, file)
+        ) is not None:
             if not _ended(record) or wanted.get("spec") == record.doc.get("spec"):
                 update.append((key, wanted, file))
             elif apart(wanted["spec"]) != apart(
@@ -186,13 +189,14 @@ def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> d
 def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     """The recorded object with the manifest's wishes: identity, times and status stay. None when nothing changes."""
     metadata = {**new["metadata"], "annotations": {**new["metadata"].get("annotations", {}), SOURCE: file}}
+    ending = ("deletionTimestamp", "deletionGracePeriodSeconds")
     for kept in (
         "uid",
         "resourceVersion",
         "creationTimestamp",
         "generation",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
+        "finalizers",
+        *(() if new["kind"] in FINALIZERS else ending),  # a claim that is put back is kept
     ):
         if kept in old["metadata"]:
             metadata[kept] = old["metadata"][kept]
@@ -243,7 +247,7 @@ def created(doc: Doc, file: str, *, uid: str, now: float) -> Doc:
     }
     if doc["kind"] != "Pod":
         del metadata["generation"]
-        return {**doc, "metadata": metadata}
+        return {**doc, "metadata": protected(doc["kind"], metadata)}
     return {**doc, "metadata": metadata, "status": {"phase": "Pending"}}
 
 

@@ -37,6 +37,7 @@ from kubelite.node.persistent_volumes import (
 from kubelite.node.pod_claims import KIND as CLAIM
 from kubelite.node.pod_claims import own_volume
 from kubelite.objects import reference, rfc3339
+from kubelite.protection import protected
 from kubelite.telemetry.events import EventRecorder
 from runtime.identity import new_uid
 from state.store import Record, Store
@@ -100,7 +101,7 @@ class Volumes:
                 if _is_made(other) and _key(ref) == (claim.namespace, claim.name):
                     await self._store.delete(other.uid)
             own = {"uid": new_uid(), "creationTimestamp": rfc3339(self._clock())}
-            doc = {**wanted, "metadata": {**wanted["metadata"], **own}}
+            doc = {**wanted, "metadata": protected(KIND, {**wanted["metadata"], **own})}
             status = {"phase": "Bound", "lastPhaseTransitionTime": own["creationTimestamp"]}
             await self._store.create(KIND, {**doc, "status": status}, durable=False)
         elif record.doc["spec"] != wanted["spec"]:

@@ -52,6 +52,7 @@ from kubelite.manifest_plan import (
 )
 from kubelite.node.priority import Classes, admitted
 from kubelite.objects import mark_deleting
+from kubelite.protection import FINALIZERS, terminating
 from kubelite.treewatch import TreeWatch
 from manifests.loader import load_text
 from runtime.identity import new_uid
@@ -326,7 +327,8 @@ class Sources:
         wanted = admitted((self._files[file].objects or {})[key], classes)
 
         def change(doc: Doc) -> Doc | None:
-            return None if doc["metadata"].get("deletionTimestamp") else merged(doc, wanted, file)
+            going = doc["metadata"].get("deletionTimestamp") and key[0] not in FINALIZERS
+            return None if going else merged(doc, wanted, file)
 
         return self._store.modify(self._store.uid_of(*key) or "", change)
 
@@ -361,6 +363,8 @@ class Sources:
         if key[0] == "Pod":
             # need not be durable: after a power cut the manifest is not there either
             return self._store.modify(uid, lambda doc: mark_deleting(doc, now=now), durable=False)
+        if key[0] in FINALIZERS:  # gone when nobody has it any more (claims.py)
+            return self._store.modify(uid, lambda doc: terminating(doc, key[0], now))
         return self._store.delete(uid)
 
     def _look_again(self, seconds: float) -> None:

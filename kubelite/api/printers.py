@@ -306,6 +306,12 @@ def access_modes(modes: Iterable[str] | None) -> str:
     return ",".join(_SHORT_MODES.get(mode, mode) for mode in modes or ())
 
 
+def _volume_phase(doc: Json) -> str:
+    """Of a PersistentVolume or a claim."""
+    going = doc["metadata"].get("deletionTimestamp")
+    return "Terminating" if going else str((doc.get("status") or {}).get("phase", ""))
+
+
 def volume_cells(doc: Json, now: float) -> Cells:
     spec, status, claim = doc.get("spec") or {}, doc.get("status") or {}, doc["spec"].get("claimRef") or {}
     return [
@@ -313,7 +319,7 @@ def volume_cells(doc: Json, now: float) -> Cells:
         (spec.get("capacity") or {}).get("storage", ""),
         access_modes(spec.get("accessModes")),
         spec.get("persistentVolumeReclaimPolicy", ""),
-        status.get("phase", ""),
+        _volume_phase(doc),
         f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName") or "<unset>",
@@ -340,7 +346,7 @@ def claim_cells(doc: Json, now: float) -> Cells:
     spec, status = doc.get("spec") or {}, doc.get("status") or {}
     return [
         doc["metadata"]["name"],
-        status.get("phase", ""),
+        _volume_phase(doc),
         spec.get("volumeName", ""),
         (status.get("capacity") or {}).get("storage", ""),
         access_modes(status.get("accessModes")),

@@ -141,6 +141,7 @@ def find_volume(claim: Doc, shelf: Shelf, remembered: str = "") -> Doc | None:
         volume
         for volume in fits
         if not volume["spec"].get("claimRef")
+        and not volume["metadata"].get("deletionTimestamp")
         and (volume["spec"].get("storageClassName") or "") == name
         and (selector is None or selector.matches(volume["metadata"].get("labels") or {}))
     ]
@@ -301,6 +302,8 @@ def unbound(pod: Pod, find: Find, node: NodeFacts) -> Unbound | None:
                 else ""
             )
             return Unbound(f'{waits}persistentvolumeclaim "{name}"' + " not found" * (not waits))
+        if claim["metadata"].get("deletionTimestamp"):
+            return Unbound(f'persistentvolumeclaim "{name}" is being deleted')
         phase, own = (claim.get("status") or {}).get("phase"), claim["spec"].get("volumeName") or ""
         if phase == "Lost":
             words = f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume "{own}"'

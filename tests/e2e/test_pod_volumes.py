@@ -87,13 +87,13 @@ def test_claims_outlive_pods_and_by_policy_themselves(node: Node) -> None:
     (node.manifests / "keep.yaml").unlink()
     (node.manifests / "drop.yaml").unlink()
     node.wait(
-        lambda: node.cli("get", "pvc", "--no-headers").out.strip() in ("", "No resources found"),
-        "the claims to go",
+        lambda: node.cli("get", "pvc", "--no-headers").out.count("Terminating") == 2, "the claims to be going"
     )
     assert run(node, "p", "cat /drop/f") == "b\n", "not while a pod has it"
     (node.manifests / "p.yaml").unlink()
     node.wait_gone("p")
     node.wait(lambda: not (node.root / "claims/default/drop").exists(), "the one to be deleted")
+    assert node.cli("get", "pvc", "--no-headers", check=False).out.strip() in ("", "No resources found")
     assert (node.root / "claims/default/keep/data/f").read_text() == "a\n"
     copied = yaml.safe_load(claim("copied"))
     copied["spec"]["dataSource"] = {"kind": "PersistentVolumeClaim", "name": "keep"}
@@ -231,6 +231,38 @@ def test_ephemeral_volumes_begin_and_end_with_their_pod(node: Node) -> None:
     assert node.cli("get", "pvc", "e-scratch", check=False).code == 1
 
 
+def test_a_claim_in_use_stays_until_its_pod_is_gone(node: Node) -> None:
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "mine"}}]
+    main = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    node.apply("mine.yaml", claim("mine", reclaim_policy="Delete"))
+    node.apply("p.yaml", pod("p", main, volumes=volumes))
+    node.wait_status("p", "Running")
+
+    def state() -> str:
+        return node.cli("get", "pvc", "mine", "--no-headers", check=False).out
+
+    (node.manifests / "mine.yaml").unlink()
+    node.wait(lambda: "Terminating" in state(), "the claim to be going")
+    node.restart(9)
+    assert "Terminating" in state()
+    assert run(node, "p", "echo text > /v/file; cat /v/file") == "text\n"
+    node.apply("q.yaml", pod("q", main, volumes=volumes))
+    words = 'persistentvolumeclaim "mine" is being deleted'
+    node.wait(lambda: any(words in e["message"] for e in node.events("FailedScheduling")), "the refusal")
+    (node.manifests / "q.yaml").unlink()
+    node.wait_gone("q")
+    node.apply("mine.yaml", claim("mine", reclaim_policy="Delete"))
+    node.wait(lambda: "Bound" in state(), "the deletion to be taken back")
+    (node.manifests / "mine.yaml").unlink()
+    node.wait(lambda: "Terminating" in state(), "the claim to be going again")
+    told = [e["message"] for e in node.events("Terminating")]
+    assert "its manifest is gone; it stays as long as pod default/p has it" in told
+    (node.manifests / "p.yaml").unlink()
+    node.wait_gone("p")
+    node.wait(lambda: not (node.root / "claims/default/mine").exists(), "claim and directory to go")
+    assert node.cli("get", "pvc", "mine", check=False).code == 1
+
+
 def sandbox_pid(node: Node, name: str) -> int:
     return int(json.loads(node.cli("inspect", f"default/{name}").out)["sandbox"]["pid"])
 
@@ -337,6 +369,6 @@ def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:
         lambda: any(": mount 127.0.0.1:/none: " in e["message"] for e in node.events("FailedMount")),
         "the failure",
     )
-    assert node.status_of("share") == "ContainerCreating"
+    node.wait_status("share", "ContainerCreating")
     (node.manifests / "share.yaml").unlink()
     node.wait_gone("share")

@@ -37,9 +37,9 @@ class Disk:
         self.root = root
         self.store = Store.open(str(root / "state.db"))
         self.config = NodeConfig("node-1", "192.0.2.1", str(root), str(root / "logs"))
-        events = EventRecorder(self.store, "node-1")
-        self.volumes = Volumes(self.store, self.config, events, NodeState(self.config, lambda: None))
-        self.claims = Claims(self.store, self.config, events, self.volumes, "Retain")
+        self.events = EventRecorder(self.store, "node-1")
+        self.volumes = Volumes(self.store, self.config, self.events, NodeState(self.config, lambda: None))
+        self.claims = Claims(self.store, self.config, self.events, self.volumes, "Retain")
 
     async def put(self, *docs: Doc) -> None:
         for doc in docs:
