@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,3 +114,31 @@ async def test_without_any_record_an_empty_directory_buries_nobody(tmp_path: Pat
     await asyncio.sleep(0.05)
     assert not task.done() and agent.done == []
     task.cancel()
+
+
+_BIG = """
+import ctypes
+from kubelite import daemon
+
+class Heap(ctypes.Structure):  # struct mallinfo2, mallinfo(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+ask = ctypes.CDLL(None).mallinfo2
+ask.restype = Heap
+if {given_back}:
+    daemon._give_back()
+once = bytes(8 << 20)
+del once
+before = ask().hblkhd
+again = bytes(1 << 20)
+print(ask().hblkhd - before >= 1 << 20)
+"""
+
+
+@pytest.mark.parametrize("given_back", [True, False])
+def test_what_is_big_is_the_kernels_again_once_it_is_freed(given_back: bool) -> None:
+    """Mapped by itself, though something bigger was freed before; which it is not when nobody asks for it."""
+    code = _BIG.format(given_back=given_back)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{given_back}\n"
