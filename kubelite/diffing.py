@@ -13,7 +13,7 @@ from kubelite.manifest_plan import bound, created, merged, source_of
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node.priority import KIND as PRIORITY_CLASS
 from kubelite.node.priority import admitted, classes_of
-from kubelite.objects import object_name
+from kubelite.objects import is_over, object_name
 from manifests.loader import load_text
 from state.store import Store
 
@@ -46,7 +46,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
         words = []
         replaced = False
         if document.kind == "Pod":
-            ended = record.doc.get("status", {}).get("phase") in ("Succeeded", "Failed")
+            ended = is_over(record.doc.get("status", {}))
             replaced = ended and doc.get("spec") != record.doc.get("spec")
             words = (
                 ["the pod has ended: a new one takes its place"]

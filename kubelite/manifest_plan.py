@@ -8,7 +8,7 @@ from typing import Any
 
 from kubelite.node.priority import KIND as PRIORITY_CLASS
 from kubelite.node.priority import Classes, admitted, apart, classes_of, rank_kept
-from kubelite.objects import SOURCE, object_name, rfc3339
+from kubelite.objects import SOURCE, is_over, object_name, rfc3339
 from kubelite.protection import FINALIZERS, protected
 from state.store import Record
 
@@ -162,7 +162,7 @@ def _classes(
 
 def _ended(record: Record) -> bool:
     """A pod in a terminal phase never runs again (spec C5): an edit of it means a new pod."""
-    return record.kind == "Pod" and record.doc.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return record.kind == "Pod" and is_over(record.doc.get("status", {}))
 
 
 def source_of(record: Record) -> str:

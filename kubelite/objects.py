@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,15 @@ OF_THE_NODE = frozenset(
         "Ready",
     }
 )
+
+#: Reasons with which a pod is brought to its end from outside; once one is recorded nothing brings it back.
+OVER = frozenset({"DeadlineExceeded", "Evicted"})
+
+
+def is_over(status: Mapping[str, Any]) -> bool:
+    """Whether a recorded status says that the pod has ended, or is on its way to: its phase says so only when nothing
+    of it runs any more."""
+    return status.get("phase") in ("Succeeded", "Failed") or status.get("reason") in OVER
 
 
 def object_name(kind: str, namespace: str, name: str) -> str:

@@ -38,6 +38,7 @@ from kubelite.node.starting import Starting
 from kubelite.node.sysctls import SYSCTL_FORBIDDEN, forbidden
 from kubelite.node.times import unix
 from kubelite.node.usage import excess
+from kubelite.objects import OVER
 from manifests.core import Container, Pod
 
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -103,7 +104,7 @@ class Decision(RestartingAll, Starting):
     def _over(self) -> Failed | None:
         """A pod whose end is recorded, or whose time is up, the node is short of what it uses, as (reason, message)."""
         status = self.pod.status
-        if status.phase in ("Succeeded", "Failed"):
+        if status.phase in ("Succeeded", "Failed") or status.reason in OVER:
             return Failed(status.reason or "", status.message or "")
         limit, began = self.pod.spec.active_deadline_seconds, unix(status.start_time)
         if limit and began:

@@ -67,11 +67,12 @@ def logged_attempts(directory: str) -> dict[str, int]:
 
 
 def termination_message(path: str) -> str:
-    """What a container wrote there, at most `MESSAGE_BYTES`. It could have put anything there: no link is followed, no
-    pipe waited for."""
+    """What a container wrote there, the last `MESSAGE_BYTES` of it. It could have put anything there: no link is
+    followed, no pipe waited for."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
+            file.seek(max(0, os.fstat(descriptor).st_size - MESSAGE_BYTES))
             return file.read(MESSAGE_BYTES).decode(errors="replace")
     return ""
 

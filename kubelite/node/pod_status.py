@@ -82,7 +82,9 @@ def compute_pod_status(
         phase=phase,
         reason=over.reason if over else old.reason if phase in TERMINAL else None,
         message=over.message if over else old.message if phase in TERMINAL else None,
-        conditions=_conditions(pod, report, inits, mains, phase=str(phase), has_address=bool(ips)),
+        conditions=_conditions(
+            pod, report, inits, mains, phase="Failed" if over else str(phase), has_address=bool(ips)
+        ),
         init_container_statuses=inits,
         container_statuses=mains,
         ephemeral_container_statuses=extra,
@@ -143,6 +145,19 @@ class _Report:
         self.views = views(pod, seen)
         self.recorded = {status.name: status for status in statuses(pod.status)}
         self.restarting = {start.name for start in actions.start}
+        self.lost = self._never_seen() if actions.done else frozenset()
+
+    def _never_seen(self) -> frozenset[str]:
+        """Of a pod that has ended, the containers that count as having run though nobody knows of it: all of a pod that
+        was initialized, else the init containers up to the last that began (K status_manager.go TerminatePod)."""
+        inits, mains = self.pod.spec.init_containers, self.pod.spec.containers
+        begun = [index for index, c in enumerate(inits) if self.views[c.name].attempts]
+        lost = {c.name for c in inits[: max(begun, default=0) + 1]}
+        initialized = not inits or any(self.views[c.name].attempts for c in mains)
+        if not initialized and restart_policy(self.pod, inits[-1]) != "Always":
+            last = self.views[inits[-1].name].ended
+            initialized = last is not None and last.exit_code == 0
+        return frozenset(lost | {c.name for c in mains} if initialized else lost)
 
     def container(self, container: Container, *, init: bool = False) -> ContainerStatus:
         view, old = self.views[container.name], self.recorded.get(container.name)
@@ -232,7 +247,7 @@ class _Report:
         end = self._terminated(view, instance, old)
         if end is not None:
             return State(terminated=end)
-        if view.name in self.actions.finished and self.actions.done:
+        if view.name in self.lost:
             return State(terminated=_lost(None, 0.0))
         reason = "PodInitializing" if self.pod.spec.init_containers else "ContainerCreating"
         return State(waiting=ContainerStateWaiting(reason=reason))
@@ -335,7 +350,10 @@ def _recorded_end(old: ContainerStatus | None) -> ContainerStateTerminated | Non
 
 
 def _phase(pod: Pod, actions: PodActions, inits: list[ContainerStatus], mains: list[ContainerStatus]) -> str:
-    """K kubelet_pods.go getPhase; what ends a pod is the decision's word (`failed`, `init_failed`, `done`)."""
+    """K kubelet_pods.go getPhase; what ends a pod is the decision's word (`failed`, `init_failed`, `done`). While
+    anything of it runs, and holds what it has of the node, it has not ended (K status_manager.go mergePodStatus)."""
+    if actions.failed is not None and not actions.done:
+        return pod.status.phase or "Pending"
     if actions.failed is not None or (actions.init_failed and actions.done):
         return "Failed"
     ends = [
@@ -391,7 +409,9 @@ def _conditions(
         _condition("PodScheduled", True),
     ]
     gone_for = report.facts.evicted or (shutdown.MESSAGE if report.facts.shutdown is not None else "")
-    if gone_for and report.actions.failed is not None:  # K eviction_manager.go, nodeshutdown_manager.go
+    if (
+        gone_for and report.actions.failed is not None and report.actions.done
+    ):  # K eviction_manager.go, nodeshutdown_manager.go
         made.append(_condition("DisruptionTarget", True, "TerminationByKubelet", gone_for))
     if report.actions.update or report.actions.update_sandbox:  # not written yet
         error = report.facts.resize_error
@@ -425,7 +445,7 @@ def _initialized(
     if phase == "Succeeded":
         return _condition("Initialized", True, "PodCompleted")
     if any(status.state and (status.state.running or status.state.terminated) for status in mains):
-        return _condition("Initialized", True, "PodFailed" if phase == "Failed" and inits else "")
+        return _condition("Initialized", True)
     waiting = [
         status.name
         for container, status in zip(pod.spec.init_containers, inits, strict=True)
@@ -433,8 +453,6 @@ def _initialized(
     ]
     if not waiting:
         return _condition("Initialized", True)
-    if phase == "Failed":
-        return _condition("Initialized", False, "PodFailed")
     message = f"containers with incomplete status: [{' '.join(waiting)}]"
     return _condition("Initialized", False, "ContainersNotInitialized", message)
 

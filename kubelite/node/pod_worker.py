@@ -238,8 +238,7 @@ class PodWorker:
         )  # after an effect, too: the same edit may change a file of what runs on
         memory.sync_failures = 0
         self._say_waiting(before, after, facts, events)
-        if actions.failed is not None and before.phase not in TERMINAL and "failed" not in memory.said:
-            memory.said.add("failed")
+        if actions.failed is not None and before.reason != actions.failed.reason:  # said once
             kind = NORMAL if actions.failed.reason == "DeadlineExceeded" else WARNING
             events.pod(kind, actions.failed.reason, actions.failed.message)
         pod = await self._write_status(pod, seen, after, facts)

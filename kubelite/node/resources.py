@@ -80,20 +80,26 @@ def qos_of_cgroup(path: str) -> str:
 
 def oom_score_adj(pod: Pod, container: Container, memory_capacity: int) -> int:
     """-997 Guaranteed, 1000 BestEffort, else 1000 less the share of the node's memory that was asked for, in 3..999
-    (K qos/policy.go); a sidecar is never a likelier victim than the containers it serves."""
+    (K qos/policy.go); a sidecar is never a likelier victim than the containers it serves. What a pod asks for as a
+    whole and no container does, each of them has its part of."""
     qos = qos_class(pod)
     if qos == GUARANTEED or (pod.spec.priority_class_name or "") == "system-node-critical":
         return -997
     if qos == BEST_EFFORT:
         return 1000
-    own = _burstable_adj(container, memory_capacity)
+    shared = 0
+    if whole := amounts(pod.spec.resources).memory_request:
+        shared = (whole - (_pod_amount(pod, 2) or 0)) // len(
+            [*pod.spec.init_containers, *pod.spec.containers]
+        )
+    own = _burstable_adj(container, shared, memory_capacity)
     if is_sidecar(pod, container):
-        return min([own, *(_burstable_adj(main, memory_capacity) for main in pod.spec.containers)])
+        return min([own, *(_burstable_adj(main, shared, memory_capacity) for main in pod.spec.containers)])
     return own
 
 
-def _burstable_adj(container: Container, memory_capacity: int) -> int:
-    request = amounts(container.resources).memory_request or 0
+def _burstable_adj(container: Container, shared: int, memory_capacity: int) -> int:
+    request = (amounts(container.resources).memory_request or 0) + shared
     adj = 1000 - (1000 * request) // max(memory_capacity, 1)
     return 999 if adj >= 1000 else max(adj, 3)
 

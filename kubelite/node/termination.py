@@ -1,6 +1,8 @@
-"""The last words of a container that left none: with terminationMessagePolicy FallbackToLogsOnError the end of its log.
+"""The last words of a container that left none: with terminationMessagePolicy FallbackToLogsOnError the end of its log;
+and how much of all words is kept.
 
-As kubelet's fallback (C5): the last 80 lines, at most 2048 bytes, only after a failure and an empty message file.
+As kubelet's (C5): the last 80 lines, at most 2048 bytes, only after a failure and an empty message file; 12 KiB for all
+containers of a pod together, in equal parts (K status_manager.go normalizeStatus).
 """
 
 from __future__ import annotations
@@ -14,25 +16,28 @@ from kubelite.node.recorder import find_container
 from manifests.core import Pod
 
 MAX_BYTES, MAX_LINES = 2048, 80
+POD_BYTES = 12 * 1024  # of the messages of all of its containers
 _READ = 64 * 1024  # bytes of the log's end that are looked at: every line has a head of its own
 
 
 def with_messages(pod: Pod, seen: PodSeen) -> PodSeen:
-    """What is seen, with messages taken from logs where the manifest asks for that."""
-    if not any(
-        c.termination_message_policy == "FallbackToLogsOnError"
-        for c in [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
-    ):
+    """What is seen, with messages taken from logs where the manifest asks for that, and each in its length."""
+    every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
+    part = POD_BYTES // max(1, len(every))
+    asked = any(c.termination_message_policy == "FallbackToLogsOnError" for c in every)
+    if not asked and not any(4 * len(container.message) > part for container in seen.containers):
         return seen
-    return replace(seen, containers=tuple(_with_message(pod, container) for container in seen.containers))
+    return replace(
+        seen, containers=tuple(_with_message(pod, container, part) for container in seen.containers)
+    )
 
 
-def _with_message(pod: Pod, seen: ContainerSeen) -> ContainerSeen:
-    spec = find_container(pod, seen.name)
-    failed = seen.state is ContainerState.EXITED and seen.exit_code != 0 and not seen.message
-    if not failed or spec is None or spec.termination_message_policy != "FallbackToLogsOnError":
-        return seen
-    return replace(seen, message=log_tail(seen.log_path))
+def _with_message(pod: Pod, seen: ContainerSeen, part: int) -> ContainerSeen:
+    spec, message = find_container(pod, seen.name), seen.message
+    failed = seen.state is ContainerState.EXITED and seen.exit_code != 0 and not message
+    if failed and spec is not None and spec.termination_message_policy == "FallbackToLogsOnError":
+        message = log_tail(seen.log_path)
+    return replace(seen, message=message.encode()[:part].decode(errors="ignore"))
 
 
 def log_tail(path: str) -> str:

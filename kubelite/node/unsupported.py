@@ -95,6 +95,14 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
         yield Unsupported("spec.hostUsers", "a user namespace cannot have the host's network", True)
     if pod.spec.automount_service_account_token:
         yield Unsupported("spec.automountServiceAccountToken", NO_TOKEN, False)
+    if (scheduler := pod.spec.scheduler_name) not in (None, "", "default-scheduler"):
+        yield Unsupported(
+            "spec.schedulerName", f"{scheduler} is not asked: this node places its pods itself", False
+        )
+    if pod.metadata.finalizers:
+        yield Unsupported(
+            "metadata.finalizers", "nothing waits for them: the pod goes when it has ended", False
+        )
     for key in (BACK_OFF_INITIAL, BACK_OFF_MAX):
         if key in pod.metadata.annotations and back_off_annotation(pod, key) is None:
             yield Unsupported(f"metadata.annotations[{key}]", "is not a duration such as 30s or 2m", False)

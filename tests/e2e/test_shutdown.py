@@ -64,7 +64,7 @@ def _shut_down(node: Node, bus: LogindPeer) -> None:
         node.wait_status(name, "Running")
     node.wait(bus.held, "the lock to be held again")
     assert node.pod("web")["metadata"]["uid"] != before
-    assert node.status_of("once") == "Terminated", "a pod that is not to be restarted stays"
+    assert node.pod("once")["status"]["reason"] == "Terminated", "a pod that is not to be restarted stays"
     bus.prepare_for_shutdown(True)
     node.wait(lambda: not bus.held(), "the second shutdown")
     bus.shutting_down = False

@@ -124,6 +124,7 @@ def test_hashes_see_wishes_not_spellings() -> None:
             True,
         ),
         ({}, {"schedulingGroup": {"podGroupName": "g"}}, "spec.schedulingGroup", False),
+        ({}, {"schedulerName": "mine"}, "spec.schedulerName", False),
         ({}, {"priorityClassName": "high"}, "spec.priorityClassName", False),
         (
             {"securityContext": {"windowsOptions": {"hostProcess": True}}},

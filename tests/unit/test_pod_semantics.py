@@ -1,6 +1,6 @@
-"""The rules of Kubernetes' pod semantics, C1 to C3, a row for each, named after it: what our own functions answer.
+"""The rules of Kubernetes' pod semantics, C1 and C2, a row for each, named after it: what our own functions answer.
 
-C1 manifest directory · C2 restart and back-off · C3 termination
+C1 manifest directory · C2 restart and back-off
 
 What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
 """
@@ -8,7 +8,6 @@ What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; he
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,15 @@ import pytest
 
 from kubelite.manifest_files import MAX_BYTES, list_manifests, readable_name
 from kubelite.manifest_plan import ManifestState, bound, created, merged, plan
-from kubelite.node.actions import Hook, HookPhase
 from kubelite.node.config import BackOff
-from kubelite.node.cri import ImageSeen
 from kubelite.node.ledger import claim_of
-from kubelite.node.pod_rules import grace_period, restart_policy, should_restart
-from kubelite.node.probes import Health, Kind, kill_grace
-from kubelite.node.stopping import MIN_GRACE
+from kubelite.node.pod_rules import restart_policy, should_restart
+from kubelite.node.probes import Health
 from kubelite.settings import Settings
-from manifests.core import Container, Pod
+from manifests.core import Container
 from state.records import Record
 from tests.unit.pod_rows import Row, box
-from tests.unit.pod_worlds import World, container, deleted, make_pod
+from tests.unit.pod_worlds import World, container, make_pod
 from tests.unit.test_pod_actions import EXITED, NONE, NOW, decide, instance, starts, waits
 
 # -- C1 -----------------------------------------------------------------------------------------------------------
@@ -349,122 +345,7 @@ C2 = [
     ),
 ]
 
-# -- C3 -----------------------------------------------------------------------------------------------------------
-
-
-def _stop_order() -> list[list[str]]:
-    """Who is stopped together when a pod with two sidecars is deleted."""
-    inits = [container(name, restartPolicy="Always") for name in ("one", "two")]
-    world = World(make_pod("a", "b", initContainers=inits))
-    world.well = True
-    world.converge()
-    world.pod = deleted(world.pod)
-    order = []
-    while world.exists:
-        actions = world.step()
-        if actions.stop:
-            order.append(sorted(stop.name for stop in actions.stop))
-            for stop in actions.stop:
-                world.fake.exit(world.pod.metadata.uid or "", stop.name, 0)
-    return order
-
-
-def _killed(gone: Pod, hooks: dict[tuple[str, Hook], HookPhase] | None = None, **seen: Any) -> object:
-    """(signal, grace, seconds for the hook) of the stop that is asked for of a pod that goes."""
-    made = decide(gone, instance(gone, "app", **seen), hooks=hooks or {})
-    return [(stop.signal, stop.grace, stop.pre_stop) for stop in made.stop]
-
-
-def _with_hook(grace: int) -> Pod:
-    hooked = container("app", lifecycle={"preStop": {"exec": {"command": ["x"]}}})
-    return deleted(make_pod(hooked), grace=grace)
-
-
-def _stop_signals() -> object:
-    """Of the spec, else of the image, else SIGTERM."""
-    found = []
-    for own, image in (("SIGUSR1", "SIGQUIT"), ("", "SIGQUIT"), ("", "")):
-        lifecycle = {"lifecycle": {"stopSignal": own}} if own else {}
-        pod = make_pod(container("app", **lifecycle), os={"name": "linux"})
-        config = {"StopSignal": image} if image else {}
-        images = {"app:1": ImageSeen("sha256:1", "app:1", config=config)}
-        stops = decide(deleted(pod), instance(pod, "app"), images=images).stop
-        found.append(signal.Signals(stops[0].signal).name)
-    return found
-
-
-def _post_start_failed() -> object:
-    hooked = container("app", lifecycle={"postStart": {"exec": {"command": ["x"]}}})
-    pod = make_pod(hooked)
-    failed = {("app-0", Hook.POST_START): HookPhase.FAILED}
-    made = decide(pod, instance(pod, "app", post_start="pending"), hooks=failed)
-    return [(stop.message, stop.killed_for) for stop in made.stop]
-
-
-C3 = [
-    Row("C3", "30 s by default", lambda: grace_period(make_pod("app")), 30.0),
-    Row("C3", "the pod's own", lambda: grace_period(make_pod("app", terminationGracePeriodSeconds=5)), 5.0),
-    Row(
-        "C3",
-        "the deletion's, one second at least",
-        lambda: grace_period(deleted(make_pod("app"), grace=0)),
-        1.0,
-    ),
-    Row(
-        "C3",
-        "a probe's own grace for the kills that it asks for",
-        lambda: kill_grace(
-            box(livenessProbe={"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 7}),
-            Kind.LIVENESS,
-            30.0,
-        ),
-        7.0,
-    ),
-    Row("C3", "mains together, then sidecars from the last", _stop_order, [["a", "b"], ["two"], ["one"]]),
-    Row(
-        "C3",
-        "the grace can only shrink",
-        lambda: [_killed(deleted(make_pod("app"), grace=g), stop_deadline=NOW + 20) for g in (60, 5)],
-        [[], [(15, 5.0, 0.0)]],
-    ),
-    Row(
-        "C3",
-        "a preStop hook runs before any signal, for as long as the grace",
-        lambda: _killed(_with_hook(30)),
-        [(0, 32.0, 30.0)],
-    ),
-    Row(
-        "C3",
-        "the signal after it has what is left of the grace, two seconds at least",
-        lambda: [
-            _killed(
-                _with_hook(30), {("app-0", Hook.PRE_STOP): HookPhase.DONE}, stop_deadline=NOW + MIN_GRACE + s
-            )
-            for s in (10, 0)
-        ],
-        [[(15, 10.0, 0.0)], [(15, 2.0, 0.0)]],
-    ),
-    Row(
-        "C3",
-        "the stop signal: the manifest's, the image's, SIGTERM",
-        _stop_signals,
-        ["SIGUSR1", "SIGQUIT", "SIGTERM"],
-    ),
-    Row(
-        "C3",
-        "a postStart hook that fails kills its container",
-        _post_start_failed,
-        [("FailedPostStartHook", "postStart")],
-    ),
-    Row(
-        "C3",
-        "a deletion that was forced leaves a preStop hook one second",
-        lambda: _killed(_with_hook(0)),
-        [(0, 3.0, 1.0)],
-    ),
-]
-
-ROWS = [*C1, *C2, *C3]
+ROWS = [*C1, *C2]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])
@@ -473,4 +354,4 @@ def test_semantics(row: Row) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["C1", "C2", "C3"]
+    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["C1", "C2"]

@@ -45,7 +45,11 @@ def _env(*entries: dict[str, Any], find: Mapping[str, Any] | None = None, **more
 
 
 def _field(path: str) -> str:
-    return _env({"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}})["A"]
+    pod = make_pod(container("app", env=[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]))
+    pod.metadata.labels, pod.metadata.annotations = {"a": "of label"}, {"a": "of annotation"}
+    return container_env(
+        pod, pod.spec.containers[0], Sources(lambda *_: None, CONFIG, ("10.88.0.2", "fd00::2"))
+    )["A"]
 
 
 def _resource(name: str, divisor: str) -> str:
@@ -127,7 +131,7 @@ C9 = [
         "C9",
         "fieldRef: labels, annotations, uid, account and all addresses",
         lambda: [_field(path) for path in FIELDS],
-        ["", "", UID, "default", "10.88.0.2", "192.0.2.1"],
+        ["of label", "of annotation", UID, "default", "10.88.0.2,fd00::2", "192.0.2.1"],
     ),
     Row("C9", "what is optional and missing is left out", lambda: _env(_key(optional=True)), {}),
     Row(
@@ -152,12 +156,27 @@ C9 = [
 # -- C10, C11 -------------------------------------------------------------------------------------------------------
 
 
-def _seccomp() -> list[str]:
-    """Names that the default profile allows."""
-    rules = default_profile(frozenset())["syscalls"]
+CONDITIONAL = ("", "CAP_BPF", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT")
+
+
+def _seccomp(cap: str) -> list[str]:
+    """Names that the default profile allows who has this capability."""
+    rules = default_profile(frozenset([cap] if cap else []))["syscalls"]
     return [name for rule in rules if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]]
 
 
+MASKED = (
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+)
 DOCKERS = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -239,7 +258,16 @@ C11 = [
         lambda: sorted(c.removeprefix("CAP_") for c in DEFAULT_CAPS),
         DOCKERS,
     ),
-    Row("C11", "masked paths", lambda: {"/proc/kcore", "/proc/keys", "/sys/firmware"} <= set(masked_paths())),
+    Row(
+        "C11",
+        "masked paths",
+        lambda: sorted(path for path in masked_paths() if not path.endswith("/thermal_throttle")),
+        [
+            *(f"/proc/{name}" for name in MASKED),
+            "/sys/devices/virtual/powercap",
+            "/sys/firmware",
+        ],
+    ),
     Row(
         "C11",
         "read-only paths",
@@ -252,7 +280,15 @@ C11 = [
         lambda: default_profile(frozenset())["defaultErrnoRet"],
         errno.EPERM,
     ),
-    Row("C11", "mount takes a capability", lambda: "mount" in _seccomp(), False),
+    Row(
+        "C11",
+        "some names go with a capability",
+        lambda: [
+            [cap for cap in CONDITIONAL if name in _seccomp(cap)]
+            for name in ("mount", "bpf", "chroot", "setns")
+        ],
+        [["CAP_SYS_ADMIN"], ["CAP_BPF", "CAP_SYS_ADMIN"], ["CAP_SYS_CHROOT"], ["CAP_SYS_ADMIN"]],
+    ),
     Row(
         "C11",
         "no sockets of AF_ALG and AF_VSOCK",

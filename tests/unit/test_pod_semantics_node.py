@@ -18,7 +18,7 @@ from kubelite.node import limits, resources
 from kubelite.node.actions import Facts
 from kubelite.node.capacity import parse_thresholds
 from kubelite.node.config import NodeConfig
-from kubelite.node.cri import PodSeen
+from kubelite.node.cri import ContainerState, PodSeen
 from kubelite.node.eviction import Observation, PodUse, met, sentence, victims
 from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from kubelite.node.ledger import Ledger, claim_of
@@ -46,9 +46,9 @@ def _qos(*given: dict[str, Any], **spec: Any) -> str:
 BOTH = {"limits": {"cpu": "1", "memory": "1Gi"}}
 
 
-def _pod_limit(*given: dict[str, Any]) -> object:
+def _pod_limit(*given: dict[str, Any], of: str = "memory") -> object:
     made = [container(f"c{n}", resources=one) for n, one in enumerate(given)]
-    return limits.pod_limits(make_pod(*made), CONFIG)["memory"]["limit"]
+    return limits.pod_limits(make_pod(*made), CONFIG)[of]["limit" if of == "memory" else "quota"]
 
 
 def _adj(given: dict[str, Any]) -> int:
@@ -117,6 +117,28 @@ C6 = [
     ),
     Row(
         "C6",
+        "oom_score_adj: 3 to 999 for Burstable",
+        lambda: [_adj({"requests": {"memory": amount}}) for amount in ("8Gi", "1Ki")],
+        [3, 999],
+    ),
+    Row(
+        "C6",
+        "oom_score_adj: what the pod asks for and no container does is shared out",
+        lambda: [
+            resources.oom_score_adj(pod, c, 8 * GIB)
+            for pod in [
+                make_pod(
+                    container("a", resources={"requests": {"memory": "2Gi"}}),
+                    "b",
+                    resources={"requests": {"memory": "4Gi"}},
+                )
+            ]
+            for c in pod.spec.containers
+        ],
+        [625, 875],
+    ),
+    Row(
+        "C6",
         "shares, 2 at least",
         lambda: [resources.cpu_shares(m) for m in (0, 1, 100, 1000, 10**9)],
         [2, 2, 102, 1024, 262144],
@@ -130,14 +152,14 @@ C6 = [
     Row(
         "C6",
         "ours: the new weight at every level",
-        lambda: [weight(resources.cpu_shares(m)) for m in (100, 250, 500, 1000, 2000, 4000)],
-        [17, 35, 59, 100, 174, 303],
+        lambda: [weight(resources.cpu_shares(m)) for m in (0, 100, 250, 500, 1000, 2000, 4000, 10**9)],
+        [1, 17, 35, 59, 100, 174, 303, 10000],
     ),
     Row(
         "C6",
         "a pod's limit only where every container has one",
-        lambda: (_pod_limit(BOTH, BOTH), _pod_limit(BOTH, {})),
-        (2 << 30, -1),
+        lambda: [(_pod_limit(*both), _pod_limit(*both, of="cpu")) for both in ((BOTH, BOTH), (BOTH, {}))],
+        [(2 << 30, 200_000), (-1, -1)],
     ),
     Row("C6", "the tiers: what is asked, and the least there is", _tiers, (256, 2)),
     Row(
@@ -314,15 +336,17 @@ def _dead_kept() -> object:
 
 
 def _evicted_status() -> object:
-    """Of a pod that had to go for memory: phase, reason, message, and the condition that says so."""
-    pod = make_pod("app")
+    """Of a pod that has to go for memory, while it runs and then: phase, reason, message, and the condition of it."""
+    pod, found = make_pod("app"), []
     words = "The node was low on resource: memory. "
-    facts = Facts(NOW, evicted=words)
-    seen = PodSeen(UID, sandbox(pod), (instance(pod, "app"),))
-    actions = compute_pod_actions(pod, seen, facts, CONFIG)
-    status = compute_pod_status(pod, seen, actions, facts, CONFIG)
-    target = [c.reason for c in status.conditions if c.type == "DisruptionTarget"]
-    return status.phase, status.reason, status.message, target
+    pod.status.phase = "Running"
+    for state in (ContainerState.RUNNING, ContainerState.EXITED):
+        facts = Facts(NOW, evicted=words if state is ContainerState.RUNNING else "")
+        seen = PodSeen(UID, sandbox(pod), (instance(pod, "app", state, exit_code=137),))
+        actions = compute_pod_actions(pod, seen, facts, CONFIG)
+        pod.status = status = compute_pod_status(pod, seen, actions, facts, CONFIG)
+        found.append((status.phase, status.reason, status.message == words))
+    return found
 
 
 def _over_its_empty_dir() -> object:
@@ -350,25 +374,43 @@ C8 = [
     ),
     Row(
         "C8",
-        "the thresholds",
-        lambda: [t.signal for t in parse_thresholds(EVICTION_HARD)],
-        [
-            "memory.available",
-            "nodefs.available",
-            "nodefs.inodesFree",
-            "imagefs.available",
-            "imagefs.inodesFree",
+        "the thresholds, of 1000 Mi or inodes",
+        lambda: {t.signal: t.value(1000 << 20) >> 20 for t in parse_thresholds(EVICTION_HARD)},
+        {
+            "memory.available": 100,
+            "nodefs.available": 100,
+            "nodefs.inodesFree": 50,
+            "imagefs.available": 150,
+            "imagefs.inodesFree": 50,
+        },
+    ),
+    Row(
+        "C8",
+        "images: the disk is looked at every 5 minutes; 85 and 80 %, 2 minutes of age",
+        lambda: [
+            getattr(Settings(), f"image_{name}")
+            for name in (
+                "gc_period",
+                "gc_high_threshold_percent",
+                "gc_low_threshold_percent",
+                "minimum_gc_age",
+                "maximum_gc_age",
+            )
         ],
+        [300.0, 85, 80, 120.0, 0.0],
     ),
     Row("C8", "a pressure lasts 5 minutes", lambda: Settings().eviction_pressure_transition_period, 300.0),
     Row(
         "C8",
-        "lower priority first, then who is furthest over",
+        "who is over what it asked for first, then lower priority, then who is furthest over",
         lambda: [
             u.pod.metadata.name
-            for u in victims("memory", [_evicted("a", 5, 9), _evicted("b", 0, 1), _evicted("c", 0, 2)])
+            for u in victims(
+                "memory",
+                [_evicted("within", -5, 0), _evicted("a", 5, 9), _evicted("b", 0, 1), _evicted("c", 0, 2)],
+            )
         ],
-        ["c", "b", "a"],
+        ["c", "b", "a", "within"],
     ),
     Row(
         "C8",
@@ -423,9 +465,9 @@ C8 = [
     ),
     Row(
         "C8",
-        "who is evicted is Failed, Evicted, with the sentence",
+        "who is evicted is Failed, Evicted, with the sentence, once nothing of it runs; though the node be restarted",
         _evicted_status,
-        ("Failed", "Evicted", "The node was low on resource: memory. ", ["TerminationByKubelet"]),
+        [("Running", "Evicted", True), ("Failed", "Evicted", True)],
     ),
     Row(
         "C8",

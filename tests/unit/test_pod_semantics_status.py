@@ -1,223 +1,40 @@
-"""The rules of Kubernetes' pod semantics, C4 and C5, a row for each, named after it: what our own functions answer.
-
-C4 probes · C5 phase, conditions, status
+"""The rules of Kubernetes' pod semantics, C5 (phase, conditions, status), a row for each, named after it: what our own
+functions answer.
 
 What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
 """
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kubelite.node.actions import Facts, PullPhase, PullSeen
-from kubelite.node.cri import ContainerSeen, ContainerState, ExecResult, PodSeen
+from kubelite.node.actions import Facts, PodActions, PullPhase, PullSeen
+from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.faults import ConfigError, CreateError, MountError
-from kubelite.node.grpc_health import serving_status
-from kubelite.node.http_get import Response, is_complete, redirect
 from kubelite.node.pod_actions import compute_pod_actions
 from kubelite.node.pod_files import termination_message
-from kubelite.node.pod_status import terminated_of
-from kubelite.node.prober import http_get, http_result
-from kubelite.node.probes import Health, Kind, Outcome, Tally, exec_command, fold, health, remembered, slot
-from kubelite.node.termination import log_tail
-from manifests.core import ContainerStatus, Pod
-from runtime.errors import RuntimeFault, StartError
-from tests.unit.pod_rows import Row, box, defaulted, probe
+from kubelite.node.pod_status import compute_pod_status, terminated_of
+from kubelite.node.scheduling import Resize
+from kubelite.node.termination import log_tail, with_messages
+from manifests.core import Pod, PodStatus
+from tests.unit.pod_rows import Row
 from tests.unit.pod_worlds import CONFIG, UID, World, container, make_pod
-from tests.unit.test_pod_actions import EXITED, NOW, RUNNING, UNKNOWN, decide, instance, starts, status
+from tests.unit.test_pod_actions import (
+    EXITED,
+    NOW,
+    RUNNING,
+    UNKNOWN,
+    decide,
+    instance,
+    sandbox,
+    starts,
+    status,
+)
 from tests.unit.test_pod_status import IMAGE, report
-from tests.unit.test_prober import Probed
-from tests.unit.validation_kit import problems
-
-# -- C4 -----------------------------------------------------------------------------------------------------------
-
-
-def _folded(*outcomes: Outcome, **fields: int) -> bool | None:
-    tally = Tally()
-    for outcome in outcomes:
-        tally = fold(tally, outcome, probe(**fields))
-    return tally.good
-
-
-def _defaults() -> object:
-    pod = defaulted(container("app", livenessProbe={"tcpSocket": {"port": 80}}))
-    found = pod.spec.containers[0].liveness_probe
-    assert found is not None
-    return found.timeout_seconds, found.period_seconds, found.success_threshold, found.failure_threshold
-
-
-def _answer(status: int) -> object:
-    return http_result(Response(status, "", b"")).outcome
-
-
-def _url(**action: Any) -> str:
-    """What an httpGet probe of a pod at 10.88.0.2 asks for."""
-    found = probe(httpGet={"port": 80, **action}).http_get
-    assert found is not None
-    return http_get(box(ports=[{"name": "web", "containerPort": 8080}]), found, "10.88.0.2").url
-
-
-def _redirected(location: str) -> str:
-    return redirect(Response(302, location, b""), "http://10.88.0.2:80/a", "10.88.0.2")
-
-
-def _tried(
-    kind: Kind, result: ExecResult | RuntimeFault, *, times: int = 1, **fields: Any
-) -> tuple[object, ...]:
-    """(what its health says, the events, how often the program ran) after so many tries of an exec probe."""
-
-    async def story() -> tuple[object, ...]:
-        one = {"exec": {"command": ["check"]}, "periodSeconds": 1, "failureThreshold": 1, **fields}
-        node = Probed(**{f"{kind}Probe": one})
-        node.fake.exec_result = result
-        await node.tries(times)
-        found = node.follow(), node.events.seen, len(node.fake.calls)
-        await node.prober.close()
-        return found
-
-    return asyncio.run(story())
-
-
-def _on_hold() -> object:
-    """What is asked of an instance that failed, and is being stopped for it."""
-    pod = make_pod(container("app", livenessProbe={"tcpSocket": {"port": 80}}))
-    ill = {"app-0": Health(failed=Kind.LIVENESS)}
-    first = decide(pod, instance(pod, "app"), health=ill)
-    dying = instance(pod, "app", stop_deadline=NOW + 9, killed_for="liveness")
-    return [stop.message for stop in first.stop], decide(pod, dying, health=ill).stop
-
-
-def _known_before() -> object:
-    """What a daemon that has just begun takes for granted of an instance that the last one knew."""
-    known = ContainerStatus(
-        name="app",
-        image="",
-        image_id="",
-        container_id="kubelite://c1",
-        ready=True,
-        started=True,
-        restart_count=0,
-    )
-    return sorted(remembered(known, "c1")), remembered(known, "c2")
-
-
-ONCE = {"successThreshold": 2, "tcpSocket": {"port": 1}}
-S, W, F, U = Outcome.SUCCESS, Outcome.WARNING, Outcome.FAILURE, Outcome.UNKNOWN
-C4 = [
-    Row("C4", "timeout 1, period 10, success 1, failure 3", _defaults, (1, 10, 1, 3)),
-    Row("C4", "three failures in a row", lambda: (_folded(F, F), _folded(F, F, F)), (None, False)),
-    Row("C4", "a success between them begins anew", lambda: _folded(F, F, S, F, F)),
-    Row("C4", "what could not be tried counts for nothing", lambda: _folded(F, U, F, U, F), False),
-    Row(
-        "C4",
-        "not ready before the first try, alive all the same",
-        lambda: (
-            health(box(readinessProbe={"tcpSocket": {"port": 1}}), {}).ready,
-            health(box(livenessProbe={"tcpSocket": {"port": 1}}), {}).failed,
-        ),
-        (False, None),
-    ),
-    Row(
-        "C4",
-        "not started before the startup probe has succeeded",
-        lambda: health(box(startupProbe={"tcpSocket": {"port": 1}}), {}),
-        Health(started=False, ready=False),
-    ),
-    Row(
-        "C4",
-        "the first try after initialDelaySeconds",
-        lambda: slot(100.0, probe(initialDelaySeconds=5), 100.0),
-        105.0,
-    ),
-    Row(
-        "C4",
-        "200 to 399 is success, a redirect with a warning",
-        lambda: [_answer(c) for c in (199, 200, 299, 399, 400, 500)],
-        [F, S, S, W, F, F],
-    ),
-    Row(
-        "C4",
-        "successThreshold is 1 for liveness and startup",
-        lambda: [len(problems(**{f"{kind}Probe": ONCE})) for kind in ("liveness", "startup", "readiness")],
-        [1, 1, 0],
-    ),
-    Row(
-        "C4",
-        "http asks the pod's address; a port by its name",
-        lambda: [_url(), _url(port="web", path="/x?y"), _url(host="db", scheme="HTTPS")],
-        ["http://10.88.0.2:80/", "http://10.88.0.2:8080/x?y", "https://db:80/"],
-    ),
-    Row(
-        "C4",
-        "a redirect is followed on the same host alone",
-        lambda: [bool(_redirected(to)) for to in ("/b", "http://10.88.0.2:81/", "http://elsewhere.test/")],
-        [True, True, False],
-    ),
-    Row(
-        "C4",
-        "10 KiB of an answer are read",
-        lambda: is_complete(bytearray(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 10240)),
-    ),
-    Row("C4", "grpc: SERVING (1) alone is healthy", lambda: serving_status(b"\0\0\0\0\2\x08\x01"), 1),
-    Row(
-        "C4",
-        "exec: $(VAR) of what the manifest itself says",
-        lambda: exec_command(
-            box(
-                env=[
-                    {"name": "A", "value": "1"},
-                    {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                ]
-            ),
-            ["$(A)", "$(B)"],
-        ),
-        ["1", "$(B)"],
-    ),
-    Row(
-        "C4",
-        "exec: a timeout is a failure, in the event's words",
-        lambda: _tried(Kind.LIVENESS, ExecResult(137, "", timed_out=True)),
-        (
-            Health(failed=Kind.LIVENESS),
-            [("a", "Unhealthy", 'Liveness probe failed: command timed out: "check" timed out after 1s')],
-            1,
-        ),
-    ),
-    Row(
-        "C4",
-        "a try that could not be made is made three times, then counts for nothing",
-        lambda: _tried(Kind.LIVENESS, StartError("no shell"))[::2],
-        (Health(), 3),
-    ),
-    Row(
-        "C4",
-        "a container that failed is killed once, and asked no more until it is another",
-        _on_hold,
-        (["Container app failed liveness probe, will be restarted"], ()),
-    ),
-    Row(
-        "C4",
-        "a new daemon goes by what is recorded of the very instance",
-        _known_before,
-        ([Kind.READINESS, Kind.STARTUP], {}),
-    ),
-    Row(
-        "C4",
-        "readiness means nothing before the startup probe has succeeded",
-        lambda: (
-            health(
-                box(startupProbe={"tcpSocket": {"port": 1}}, readinessProbe={"tcpSocket": {"port": 1}}),
-                {Kind.READINESS: Tally(good=True)},
-            ).ready
-        ),
-        False,
-    ),
-]
 
 # -- C5 -----------------------------------------------------------------------------------------------------------
 
@@ -281,11 +98,51 @@ def _terminal() -> object:
     return found["phase"], found["reason"], found["message"]
 
 
-def _message(wrote: bytes) -> int:
+def _message(wrote: bytes) -> str:
     with tempfile.NamedTemporaryFile() as file:
         file.write(wrote)
         file.flush()
-        return len(termination_message(file.name))
+        return termination_message(file.name)
+
+
+def _all_messages(containers: int, message: str) -> list[int]:
+    """Lengths, in bytes, of what is kept of the same message of so many containers."""
+    pod = make_pod(*(f"c{n}" for n in range(containers - 1)), initContainers=[container("init")])
+    ended = [replace(instance(pod, c.name, EXITED), message=message) for c in pod.spec.containers]
+    return [len(c.message.encode()) for c in with_messages(pod, PodSeen(UID, None, tuple(ended))).containers]
+
+
+def _ended_early(*inits: dict[str, Any], seen: dict[str, int] | None = None) -> object:
+    """(phase, each container's state and reason, why it is not initialized) of a pod whose time is up when these have
+    ended so."""
+    pod = make_pod("app", initContainers=list(inits), restartPolicy="Never", activeDeadlineSeconds=1)
+    old = status(pod, startTime="2023-11-14T22:00:00Z", phase="Pending")
+    found = report(old, *(instance(pod, name, EXITED, exit_code=code) for name, code in (seen or {}).items()))
+    states = [c["state"] for c in [*found.get("initContainerStatuses", []), *found["containerStatuses"]]]
+    return (
+        found["phase"],
+        [next(iter(state)) + " " + next(iter(state.values()))["reason"] for state in states],
+        _conditions(found)["Initialized"][:2],
+    )
+
+
+def _going_over() -> object:
+    """Phase and reason of a pod whose time is up, while it runs and when it has ended; its readiness meanwhile."""
+    pod = status(make_pod("app", activeDeadlineSeconds=1), startTime="2023-11-14T22:00:00Z", phase="Running")
+    first = report(pod, instance(pod, "app"))
+    then = pod.model_copy(update={"status": PodStatus.parse(first), "spec": make_pod("app").spec})
+    last = report(then, instance(pod, "app", EXITED, exit_code=143))
+    return [(s["phase"], s["reason"]) for s in (first, last)], _conditions(first)["Ready"][:2]
+
+
+def _resizing(*, written: bool = True, **facts: Any) -> object:
+    pod = make_pod("app")
+    seen, actions = (
+        PodSeen(UID, sandbox(pod), (instance(pod, "app"),)),
+        PodActions(update_sandbox=not written),
+    )
+    made = compute_pod_status(pod, seen, actions, Facts(NOW, **facts), CONFIG)
+    return [(c.type, c.reason, c.message) for c in made.conditions if "Resize" in c.type]
 
 
 def _tail(lines: int, width: int) -> object:
@@ -452,7 +309,74 @@ C5 = [
         ),
         [("app", 5)],
     ),
-    Row("C5", "a termination message has 4096 bytes at most", lambda: _message(b"x" * 5000), 4096),
+    Row(
+        "C5",
+        "of a termination message the last 4096 bytes",
+        lambda: _message(b"x" * 5000 + b"end")[-5:],
+        "xxend",
+    ),
+    Row("C5", "of a termination message 4096 bytes at most", lambda: len(_message(b"x" * 5000)), 4096),
+    Row(
+        "C5",
+        "12 KiB for the messages of all containers, in equal parts and whole characters",
+        lambda: [_all_messages(n, "\u20ac" * 1365) for n in (3, 4, 25)],
+        [[4095] * 2, [3072] * 3, [489] * 24],
+    ),
+    Row(
+        "C5",
+        "a pod is over when nothing of it runs, though its reason is known, and it is not ready, before",
+        _going_over,
+        ([("Running", "DeadlineExceeded"), ("Failed", "DeadlineExceeded")], ("False", "PodFailed")),
+    ),
+    Row(
+        "C5",
+        "where init containers failed, the others go on waiting, and the pod is not initialized",
+        lambda: _ended_early(
+            container("one"), container("two"), container("three"), seen={"one": 0, "two": 1}
+        ),
+        (
+            "Failed",
+            [
+                "terminated Completed",
+                "terminated Error",
+                "waiting PodInitializing",
+                "waiting PodInitializing",
+            ],
+            ("False", "ContainersNotInitialized"),
+        ),
+    ),
+    Row(
+        "C5",
+        "what should have run and did not is not known of",
+        lambda: [
+            _ended_early(),
+            _ended_early(container("one")),
+            _ended_early(container("one"), seen={"one": 0}),
+        ],
+        [
+            ("Failed", ["terminated ContainerStatusUnknown"], ("True", "")),
+            (
+                "Failed",
+                ["terminated ContainerStatusUnknown", "waiting PodInitializing"],
+                ("False", "ContainersNotInitialized"),
+            ),
+            ("Failed", ["terminated Completed", "terminated ContainerStatusUnknown"], ("True", "")),
+        ],
+    ),
+    Row(
+        "C5",
+        "PodResizePending and PodResizeInProgress",
+        lambda: [
+            _resizing(resize=Resize("Deferred", "no room")),
+            _resizing(written=False),
+            _resizing(written=False, resize_error="busy"),
+        ],
+        [
+            [("PodResizePending", "Deferred", "no room")],
+            [("PodResizeInProgress", None, None)],
+            [("PodResizeInProgress", "Error", "busy")],
+        ],
+    ),
     Row(
         "C5",
         "FallbackToLogsOnError: 80 lines, 2048 bytes",
@@ -461,13 +385,9 @@ C5 = [
     ),
 ]
 
-ROWS = [*C4, *C5]
+ROWS = C5
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.rule}: {row.words}" for row in ROWS])
 def test_semantics(row: Row) -> None:
     assert row.got() == row.wanted
-
-
-def test_every_rule_has_a_row() -> None:
-    assert list(dict.fromkeys(row.rule for row in ROWS)) == ["C4", "C5"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.api.durations import human_duration
+from kubelite.api.durations import human_duration, since
 from kubelite.api.printers import EVENT_COLUMNS, POD_COLUMNS, pod_cells, summarize_pod, table
 from tests.unit.pod_rows import Row
 
@@ -74,6 +74,16 @@ def _waits(reason: str) -> dict[str, Any]:
     return {"name": "a", "restartCount": 0, "ready": False, "state": {"waiting": {"reason": reason}}}
 
 
+WIDE = {
+    "metadata": {"name": "web"},
+    "spec": {"containers": [], "nodeName": "n", "readinessGates": [{"conditionType": g} for g in ("a", "b")]},
+    "status": {
+        "podIP": "10.88.0.2",
+        "podIPs": [{"ip": "10.88.0.2"}],
+        "nominatedNodeName": "m",
+        "conditions": [{"type": "a", "status": "True"}, {"type": "b", "status": "False"}],
+    },
+}
 C14 = [
     Row(
         "C14",
@@ -117,6 +127,35 @@ C14 = [
             -2:
         ],
         ["<none>", "<none>"],
+    ),
+    Row(
+        "C14",
+        "ages: two parts where the first is small",
+        lambda: [
+            human_duration(s)
+            for s in (12_600, 28_799, 172_799, 200_000, 691_199, 864_000, 94_608_000 + 86_400)
+        ],
+        ["3h30m", "7h59m", "47h", "2d7h", "7d23h", "10d", "3y1d"],
+    ),
+    Row("C14", "the age of what has no time", lambda: since(None, 0.0), "<unknown>"),
+    Row(
+        "C14",
+        "RESTARTS are those of init containers until these are done",
+        lambda: _shown(
+            {
+                "phase": "Pending",
+                "initContainerStatuses": [{"name": "i", "restartCount": 4, "state": {"running": {}}}],
+                "containerStatuses": [_waits("PodInitializing")],
+            },
+            initContainers=[{"name": "i"}],
+        )[2],
+        "4",
+    ),
+    Row(
+        "C14",
+        "wide: address, node, nominated node, how many readiness gates are open",
+        lambda: list(pod_cells(WIDE, 0.0))[-4:],
+        ["10.88.0.2", "n", "m", "1/2"],
     ),
     Row(
         "C14",
