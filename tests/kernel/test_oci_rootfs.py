@@ -351,6 +351,16 @@ def test_nothing_is_bound_inside_proc(oci: Engine, volume: Path, target: str) ->
         oci.create(spec, lower=[layer(oci, link="/proc"), str(oci.rootfs)])
 
 
+def test_a_bind_inside_proc_is_refused_in_one_sentence(oci: Engine, volume: Path) -> None:
+    spec = oci.spec("true")
+    spec["mounts"].append(mount("/proc/1", "bind", "rbind", source=str(volume)))
+    with pytest.raises(SpecError) as refused:
+        oci.create(spec)
+    sentence = f"rootfs: bind {volume} on /proc/1: it cannot be mounted because it is inside /proc"
+    assert str(refused.value).endswith(sentence)
+    assert str(refused.value).count("/proc/1") == 1
+
+
 def test_lxcfs_files_may_cover_proc(oci: Engine, volume: Path) -> None:
     spec = oci.spec("cat", "/proc/meminfo")
     spec["mounts"].append(mount("/proc/meminfo", "bind", "bind", source=str(volume / "file")))
