@@ -23,7 +23,6 @@ ELSEWHERE = {
     "annotate": _FILES,
     "proxy": "the API is a unix socket: `curl --unix-socket /run/kubelite/kubelite.sock http://localhost/api/v1/pods`",
     "api-versions": "v1; `kubelite api-resources` lists what is in it",
-    "explain": "the fields are Kubernetes's; `kubelite apply --dry-run -f FILE` says which are wrong or not done here",
     "cluster-info": "`kubelite get nodes -o wide`, `kubelite version`",
     "info": "`kubelite get nodes -o wide`, `kubelite version`",
     "config": "a daemon is named by --socket or KUBELITE_SOCKET, nothing else is configured",

@@ -76,6 +76,7 @@ COMMANDS = {
     "serve": ("serve", "serve", "Run the node"),
     "reset": ("reset", "reset", "End the node: daemon, pods, network"),
     "api-resources": ("explain", "api_resources", "List the types that `get` knows, as the API has them"),
+    "explain": ("fields", "explain", "Show the fields that a manifest may have, and what they do"),
     "version": ("explain", "version", "Print the version"),
     "completion": ("explain", "completion", "Print the shell's completion script: bash, zsh or fish"),
 }

@@ -1,0 +1,157 @@
+"""`kubelite explain`: the fields that a manifest may have, by their path, from the types that read it."""
+
+from __future__ import annotations
+
+import textwrap
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.names import nearest, resource_type
+from kubelite.cli.options import complete_types, socket_option
+
+WIDTH = 80
+
+
+@click.command("explain")
+@click.argument("what", nargs=-1, metavar="TYPE[.FIELD...]", shell_complete=complete_types)
+@click.option("--recursive", is_flag=True, help="The names of all the fields below, and nothing else.")
+@socket_option
+def explain(what: tuple[str, ...], recursive: bool) -> None:
+    """Show the fields of a type, or of one of its fields: name, kind of value, what it does.
+
+    \b
+    kubelite explain pod
+    kubelite explain pod.spec.containers.livenessProbe
+    kubelite explain pod.spec --recursive
+    """
+    if len(what) != 1:
+        raise CliError("error: say one TYPE, or TYPE.FIELD: kubelite explain pod.spec", code=2)
+    kind, *path = what[0].rstrip(".").split(".")
+    print(explanation(kind, path, recursive=recursive), end="")
+
+
+class Value(NamedTuple):
+    """What a field holds: as kubectl writes it, and the model of it, where it is an object (or a list of them)."""
+
+    shown: str
+    model: Any = None
+
+
+class Entry(NamedTuple):
+    """A field of a model."""
+
+    name: str
+    value: Value
+    required: bool
+    words: str
+
+
+def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
+    """The text, in kubectl's layout. Raises CliError for a type or a field that is not there."""
+    model = _model(kind)
+    out = [f"KIND:       {model.__name__}", f"VERSION:    {model.model_fields['api_version'].default}", ""]
+    entry, inside = None, model
+    for number, name in enumerate(path):
+        known = {found.name: found for found in fields_of(inside)} if inside is not None else {}
+        if name not in known:
+            where = ".".join([kind, *path[:number]])
+            raise CliError(f'error: field "{name}" does not exist in {where}{nearest(name, known)}')
+        entry = known[name]
+        inside = entry.value.model
+    if entry is not None:
+        out += [_line(entry, "FIELD: "), ""]
+    out += [
+        "DESCRIPTION:",
+        *_wrapped(entry.words if entry else _OF_KINDS.get(model.__name__, ""), "    "),
+        "",
+    ]
+    if inside is not None:
+        out += ["FIELDS:", *(_names(inside, "  ", ()) if recursive else _listed(inside))]
+    return "\n".join(out).rstrip() + "\n"
+
+
+_OF_KINDS = {
+    "Pod": "One or more containers that share a network and volumes, and are started and stopped together.",
+    "ConfigMap": "Settings under keys, for variables and files of containers.",
+    "Secret": "The same of what not everybody may see: it is in memory only, where containers have it.",
+    "PersistentVolumeClaim": "Storage that outlives the pods that use it.",
+    "PersistentVolume": "A place that a claim can be bound to.",
+    "StorageClass": "What becomes of claims that name it.",
+    "PriorityClass": "A name for a priority of pods.",
+}
+
+
+def _model(kind: str) -> Any:
+    from manifests.loader import KINDS
+
+    singular = resource_type(kind).singular
+    for (_, name), model in KINDS.items():
+        if name.lower() == singular:
+            return model
+    known = ", ".join(name.lower() for _, name in KINDS)
+    raise CliError(f"error: {singular} is no kind of manifest here; those are {known}")
+
+
+def fields_of(model: Any) -> Iterator[Entry]:
+    """The fields of a model as the wire has them, sorted."""
+    from manifests.descriptions import DESCRIPTIONS
+
+    name = "Container" if model.__name__ == "EphemeralContainer" else model.__name__
+    found = ((field.alias or key, field) for key, field in model.model_fields.items())
+    for wire, field in sorted(found):
+        words = DESCRIPTIONS.get((name, wire)) or DESCRIPTIONS.get(("Object", wire), "")
+        yield Entry(wire, value_of(field.annotation), field.is_required(), words)
+
+
+def value_of(annotation: Any) -> Value:
+    """What an annotation of a model's field says."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return value_of(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        parts = [part for part in arguments if part is not type(None)]
+        return value_of(parts[0]) if len(parts) == 1 else Value("IntOrString")
+    if origin is list:
+        item = value_of(arguments[0])
+        return Value(f"[]{item.shown}", item.model)
+    if origin is dict:
+        return Value(f"map[string]{value_of(arguments[1]).shown}")
+    if hasattr(annotation, "model_fields"):
+        return Value(annotation.__name__, annotation)
+    return Value(_PLAIN.get(annotation, "string" if origin is typing.Literal else annotation.__name__))
+
+
+_PLAIN: dict[Any, str] = {
+    str: "string",
+    int: "integer",
+    bool: "boolean",
+    float: "number",
+    typing.Any: "Object",
+}
+
+
+def _line(entry: Entry, lead: str) -> str:
+    return f"{lead}{entry.name}\t<{entry.value.shown}>" + " -required-" * entry.required
+
+
+def _listed(model: Any) -> Iterator[str]:
+    for entry in fields_of(model):
+        yield _line(entry, "  ")
+        yield from _wrapped(entry.words, "    ")
+        yield ""
+
+
+def _names(model: Any, indent: str, above: tuple[Any, ...]) -> Iterator[str]:
+    for entry in fields_of(model):
+        yield _line(entry, indent)
+        if entry.value.model is not None and entry.value.model not in above:
+            yield from _names(entry.value.model, indent + "  ", (*above, model))
+
+
+def _wrapped(words: str, indent: str) -> list[str]:
+    return textwrap.wrap(words, WIDTH, initial_indent=indent, subsequent_indent=indent)
