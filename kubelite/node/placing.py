@@ -184,7 +184,8 @@ class Placing:
         if uid in ledger or pod.status.phase in TERMINAL or pod.metadata.deletion_timestamp:
             return PLACED
         claim = claim_of(pod)
-        runs = seen.sandbox is not None or seen.containers  # whatever became of the record of it
+        # whatever became of the record of it; a sandbox that was lost before anything ran in it holds nothing
+        runs = (seen.sandbox is not None and seen.sandbox.ready) or seen.containers
         found = PLACED if runs else self._ask(pod, claim, ledger)
         if keep:
             self._nominated.pop(uid, None)

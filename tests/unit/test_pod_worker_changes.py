@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerState, ExecResult
+from kubelite.node.cri import ContainerState, ExecResult, PodSeen, SandboxSeen
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node.warm import warm_up
-from tests.unit.pod_worlds import UID, container
+from tests.unit.pod_worlds import UID, container, make_pod
 from tests.unit.worker_kit import Node, Run
 
 
@@ -370,6 +370,22 @@ def test_processors_of_ones_own_are_given_once(run: Run) -> None:
         more = {"cpu": "1", "memory": "2Gi"}
         assert await ask("1", "2Gi") == {"reason": None, "limits": more}
         assert node.fake.alive(UID)[0].attempt == 0
+
+    run(story)
+
+
+def test_what_a_pod_held_whose_sandbox_was_lost_unrecorded_may_be_anothers(run: Run) -> None:
+    """The daemon died as the sandbox was made: nothing says any more that the pod was placed."""
+
+    async def story(node: Node) -> None:
+        port = container("app", ports=[{"containerPort": 80, "hostPort": 8080}])
+        await node.put(port)
+        await node.settle()
+        later = make_pod(port).model_copy(deep=True)
+        later.metadata.uid = "later"
+        for ready, reason in ((False, "Unschedulable"), (True, "")):
+            seen = PodSeen("later", SandboxSeen("s", ready, 1, node.fake.now), ())
+            assert node.worker.placing.of(later, seen, keep=False).reason == reason
 
     run(story)
 
