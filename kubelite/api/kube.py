@@ -302,6 +302,13 @@ async def pod_exec_without_upgrade(request: Request) -> Response:
     raise bad_request("exec needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
 
 
+async def pod_portforward(request: Request) -> Response:
+    raise bad_request(
+        "ports are forwarded by `kubelite port-forward`, on the node itself: what kubectl wants for it, SPDY, is not "
+        "spoken here"
+    )
+
+
 async def delete_one(request: Request) -> Response:
     node, resource = node_of(request), _resource(request)
     namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
@@ -435,6 +442,7 @@ def routes() -> list[BaseRoute]:
         Route(f"{pod}/log", pod_log),
         Route(f"{pod}/status", get_pod_status),
         WebSocketRoute(f"{pod}/exec", pod_exec),
+        Route(f"{pod}/portforward", pod_portforward, methods=["GET", "POST"]),
         Route(f"{pod}/exec", pod_exec_without_upgrade, methods=["GET", "POST"]),
         Route("/api/v1/namespaces/{namespace}/{resource}", list_or_watch),
         Route("/api/v1/namespaces/{namespace}/{resource}", write_refused, methods=[*write, "DELETE"]),

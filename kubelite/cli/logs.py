@@ -56,6 +56,12 @@ SELECTED_TAIL = 10  # lines of each pod that a selector finds, as with kubectl
     help="Follow no more logs than this at a time.",
 )
 @click.option("--ignore-errors", is_flag=True, help="Go on with the others where one cannot be read.")
+@click.option(
+    "--pod-running-timeout", hidden=True
+)  # kubectl's, of its waiting for a pod: what is here has a log
+@click.option(
+    "--insecure-skip-tls-verify-backend", is_flag=True, hidden=True
+)  # kubectl's, of a kubelet's certificate
 @socket_option
 @click.pass_context
 def logs(ctx: click.Context, /, pod: str | None, container_name: str | None, **options: Any) -> None:

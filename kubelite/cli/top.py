@@ -71,6 +71,7 @@ def _sorted(command: Callable[..., None]) -> Callable[..., None]:
         all_namespaces_option,
         selector_option,
         click.option("--sort-by", type=click.Choice(["cpu", "memory"]), metavar="cpu|memory"),
+        click.option("--sum", "summed", is_flag=True, help="All together in the last line."),
     ):
         command = option(command)
     return command
@@ -170,6 +171,15 @@ def _show(ctx: click.Context, what: str, pod: str | None, options: Json) -> None
         row += [cores_text(one["cpu"]), bytes_text(one["memory"])]
         row += [*_wide(one), percent(one["memory"], one["memoryLimit"])] if wide else []
         rows.append(row)
+    if options["summed"]:
+        total = [
+            cores_text(sum(one["cpu"] for one in found)),
+            bytes_text(sum(one["memory"] for one in found)),
+        ]
+        first = columns.index("CPU(cores)")
+        rows += [
+            [""] * first + cells + [""] * (len(columns) - first - 2) for cells in (["________"] * 2, total)
+        ]
     TablePrinter(headers=not options["no_headers"]).print(columns, rows)
 
 

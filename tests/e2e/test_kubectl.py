@@ -306,6 +306,8 @@ def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
         lambda: json.loads(kubectl("get", "pods", "-o", "json").out)["items"][0]["metadata"]["uid"] != uid,
         "a new pod of the manifest",
     )
+    forwarding = kubectl("port-forward", "pod/a", "8080:80")
+    assert forwarding.code == 1 and "`kubelite port-forward`" in forwarding.err
     refused = kubectl("run", "x", "--image=busybox")
     assert refused.code == 1 and "kubelite apply" in refused.err
     assert "kubelite" in kubectl("version").out

@@ -197,3 +197,14 @@ def test_templates_from_files_and_as_json(server: Served, tmp_path: Path) -> Non
     ):
         done = kubelite(server, "get", "pods", "-o", form)
         assert done.returncode == 2 and words in done.stderr, done
+
+
+def test_help_is_a_command_and_flags_that_mean_nothing_here_are_taken(server: Served) -> None:
+    assert ok(server, "help", "get") == ok(server, "get", "--help")
+    assert "port-forward" in ok(server, "help") and ok(server, "help", "rollout", "status").startswith(
+        "Usage: kubelite rollout status"
+    )
+    done = kubelite(
+        server, "logs", "web", "--pod-running-timeout=20s", "--insecure-skip-tls-verify-backend=true"
+    )
+    assert "no such option" not in done.stderr

@@ -61,6 +61,12 @@ def test_wide_shows_what_slows_it_down(server: Served) -> None:
     ]
 
 
+def test_the_sum_of_all(server: Served) -> None:
+    row, line, total = ok(server, "top", "pods", "-A", "--sum", "--no-headers", *NOW).splitlines()
+    assert row.split()[-2:] == total.split() == ["250m", "64Mi"] and line.split() == ["________"] * 2
+    assert [text.index("250m") for text in (row, total)] == [line.index("_")] * 2, "under their columns"
+
+
 def test_the_node(server: Served) -> None:
     header, row = ok(server, "top", "node", *NOW).splitlines()
     assert header.split() == ["NAME", "CPU(CORES)", "CPU(%)", "MEMORY(BYTES)", "MEMORY(%)"]
