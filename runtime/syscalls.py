@@ -1,8 +1,9 @@
 """The one door to the kernel: system calls that Python's `os` lacks, under their man-page names and argument order.
 
 Everything goes through `ctypes.PyDLL`, which keeps the GIL: after a raw `clone3` the child owns the interpreter lock it
-was cloned with, and no other thread can slip in between. Every failure is a SyscallError with errno, the call and what
-it was about. Constants keep the kernel's spelling. Sources: man-pages section 2, include/uapi/linux/*.h.
+was cloned with, and no other thread can slip in between; with `waits`, for what a server or a disk may hold up, they go
+on. Every failure is a SyscallError: errno, the call and what it was about. Constants keep the kernel's spelling.
+Sources: man-pages section 2, include/uapi/linux/*.h.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from runtime.errors import SyscallError
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-# registers: integers, negative ones too, bytes and buffers by address
-_libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 6)
+_libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 6)  # registers: integers, or addresses
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _NOTHING = (0,) * 6
 
@@ -194,6 +194,7 @@ NSFS_MAGIC = 0x6E736673
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 _Path = str | bytes
+_Argument = int | bytes | ctypes.c_ulong | ctypes.c_int | None
 
 
 def _bytes(text: _Path | None) -> bytes | None:
@@ -207,8 +208,8 @@ def syscall(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | None, 
     return result
 
 
-def _libcall(name: str, *args: int | bytes | ctypes.c_ulong | ctypes.c_int | None, about: str = "") -> int:
-    result: int = getattr(_libc, name)(*args)
+def _libcall(name: str, *args: _Argument, about: str = "", waits: bool = False) -> int:
+    result: int = getattr(ctypes.CDLL(None, use_errno=True) if waits else _libc, name)(*args)
     if result < 0:
         raise SyscallError(ctypes.get_errno(), name, about)
     return result
@@ -370,6 +371,7 @@ def mount(
     data: _Path | None = None,
     *,
     about: str = "",
+    waits: bool = False,
 ) -> None:
     _libcall(
         "mount",
@@ -379,11 +381,12 @@ def mount(
         ctypes.c_ulong(flags),
         _bytes(data),
         about=about or f"{os.fsdecode(fstype or source or '')} on {os.fsdecode(target)}",
+        waits=waits,
     )
 
 
-def umount2(target: _Path, flags: int = 0) -> None:
-    _libcall("umount2", _bytes(target), flags, about=os.fsdecode(target))
+def umount2(target: _Path, flags: int = 0, *, waits: bool = False) -> None:
+    _libcall("umount2", _bytes(target), flags, about=os.fsdecode(target), waits=waits)
 
 
 def pivot_root(new_root: _Path, put_old: _Path) -> None:
@@ -486,11 +489,9 @@ _Statfs = ctypes.c_char * 256
 
 def fstatfs_type(fd: int) -> int:
     """f_type of the file system `fd` is on (works on O_PATH descriptors), one of the *_MAGIC numbers."""
-    buffer = _Statfs()
-    if _libc.fstatfs(fd, buffer) < 0:
+    if _libc.fstatfs(fd, buffer := _Statfs()) < 0:
         raise SyscallError(ctypes.get_errno(), "fstatfs", str(fd))
-    # little endian or 32 bits wide on all we number above
-    return int(struct.unpack_from("=I", buffer.raw)[0])
+    return int(struct.unpack_from("=I", buffer.raw)[0])  # little endian, or 32 bits wide
 
 
 def pack_sched_attr(  # noqa: PLR0917 - the structure's order

@@ -62,7 +62,7 @@ class Disk(NamedTuple):
                 raise MountError("it is empty, and a volume that is read-only is not formatted")
             _format(self.device, kind)
         try:
-            syscalls.mount(self.device, path, kind, flags, ",".join(data))
+            syscalls.mount(self.device, path, kind, flags, ",".join(data), waits=True)
         except SyscallError as error:
             why = os.strerror(error.errno or 0)
             if found not in ("", kind):
@@ -166,7 +166,7 @@ def _unmount(path: str) -> None:
     """Now, so that the device is free; what holds it still keeps it until it ends."""
     for flags in (_UMOUNT_NOFOLLOW, _UMOUNT_NOFOLLOW | _MNT_DETACH):
         try:
-            syscalls.umount2(path, flags)
+            syscalls.umount2(path, flags, waits=True)
             break
         except SyscallError as error:
             if error.errno == errno.EINVAL:  # it was never mounted

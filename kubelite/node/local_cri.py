@@ -350,7 +350,7 @@ class LocalCri:
             self._messages.pop(row.id, None)
         # rides on the deletion of the pod's object, which is next
         self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
-        unmount_below(self.pod_dir(uid))
+        await asyncio.to_thread(unmount_below, self.pod_dir(uid))
         logs = [path for path in row_logs if path.endswith(uid)]
         await asyncio.to_thread(pod_files.remove_pod, uid, self.pod_dir(uid), logs, self._settings.log_dir)
 

@@ -13,6 +13,8 @@ import os
 import secrets
 import shutil
 import stat
+import threading
+import time
 
 from kubelite import quota
 from kubelite.node.faults import ConfigError, MountError
@@ -25,6 +27,7 @@ _DATA = "..data"
 MAX_ENV_FILE = 64 << 10  # bytes (KEP-3721)
 UMOUNT_NOFOLLOW = 8
 MNT_DETACH = 2
+DETACH_WAIT = 20.0  # seconds
 
 
 def set_up(plan: VolumePlan) -> None:
@@ -204,13 +207,40 @@ def unmount_below(path: str) -> None:
         table = file.read()
     if prefix not in table and prefix not in _unescaped(table):  # nearly always
         return
-    points = [_unescaped(line.split(" ")[4]) for line in table.splitlines()]
-    for point in sorted((p for p in points if p.startswith(prefix)), key=len, reverse=True):
+    mounted = [(_unescaped(line.split(" ")[4]), " - nfs" in line) for line in table.splitlines()]
+    for point, of_server in sorted(mounted, key=lambda one: len(one[0]), reverse=True):
+        if not point.startswith(prefix):
+            continue
         try:
-            syscalls.umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
+            if of_server:
+                _detach_share(point)
+            else:
+                syscalls.umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
         except SyscallError as error:
             if error.errno not in (errno.EINVAL, errno.ENOENT):
                 raise
+
+
+def _detach_share(point: str) -> None:
+    """At once; but the call says good-bye to the server before it comes back, and waits for minutes for one that is
+    away. So nobody waits for the call: only until the share is out of the mount table. Raises SyscallError."""
+    failed: list[SyscallError] = []
+
+    def work() -> None:
+        try:
+            syscalls.umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW, waits=True)
+        except SyscallError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name=f"umount {point}", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + DETACH_WAIT
+    while thread.is_alive() and is_mounted(point):
+        if time.monotonic() > deadline:
+            raise SyscallError(errno.ETIMEDOUT, "umount2", point)
+        thread.join(0.01)
+    if failed:
+        raise failed[0]
 
 
 def _unescaped(field: str) -> str:

@@ -86,7 +86,7 @@ def _mount(path: str, share: Share) -> None:
     last: SyscallError | None = None
     for attempt in attempts(share, str(place[0]), own):
         try:
-            syscalls.mount(share.source, path, attempt.kind, attempt.flags, attempt.data)
+            syscalls.mount(share.source, path, attempt.kind, attempt.flags, attempt.data, waits=True)
         except SyscallError as error:
             if error.errno not in _NEXT:
                 raise
