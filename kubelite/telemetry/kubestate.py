@@ -1,14 +1,14 @@
 """The page /metrics/state: objects as kube-state-metrics shows them (docs/metrics of kubernetes/kube-state-metrics).
 
 kube_pod_* is in kubestate_pods.py; here are nodes, namespaces, config maps and secrets (never their content), and the
-tools both use. Annotations are not shown, as kube-state-metrics does not unless told to; labels are, at most
-`LABELS_MOST` an object, so that no manifest makes a series without bound.
+tools both use. Annotations are not shown, as kube-state-metrics does not unless told to; labels are. Of what a manifest
+may have any number of, the first `MOST` of an object are shown, so that none makes labels or series without bound.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,8 @@ from manifests.meta import Quantity
 
 Doc = dict[str, Any]
 
-LABELS_MOST = 64
+MOST = 64
+_CAPITAL = re.compile("([a-z0-9])([A-Z])")
 UNITS = {
     "cpu": "core",
     "memory": "byte",
@@ -69,11 +70,22 @@ def key_name(text: str) -> str:
 
 
 def label_pairs(doc: Doc) -> str:
-    """`,label_app="web"` of every label of the object; two keys that become one name: the first in order counts."""
-    found: dict[str, str] = {}
-    for key, value in sorted((doc["metadata"].get("labels") or {}).items())[:LABELS_MOST]:
-        found.setdefault(key_name(key), str(value))
-    return "".join(label(f"label_{name}", value) for name, value in found.items())
+    """`,label_app="web"` of every label of the object."""
+    return key_labels("label", doc["metadata"].get("labels") or {})
+
+
+def key_labels(prefix: str, mapping: Mapping[str, object]) -> str:
+    """Keys and values as labels, named as kube-state-metrics does (internal/store/utils.go): in snake case, and where
+    several keys become one name, each with `_conflict` and its number."""
+    named: dict[str, list[object]] = {}
+    for key, value in sorted(mapping.items())[:MOST]:
+        named.setdefault(_CAPITAL.sub(r"\1_\2", key_name(key)).lower(), []).append(value)
+    found: dict[str, object] = {name: values[0] for name, values in named.items() if len(values) == 1}
+    for name, values in named.items():
+        if len(values) > 1:
+            for place, value in enumerate(values, 1):
+                found.setdefault(f"{name}_conflict{place}", value)
+    return "".join(label(f"{prefix}_{name}", value) for name, value in found.items())
 
 
 def amount(resource: str, value: object) -> float:

@@ -11,10 +11,11 @@ from typing import Any
 
 from kubelite.telemetry.exposition import Page, escape
 from kubelite.telemetry.kubestate import (
+    MOST,
     Doc,
     Table,
     amount,
-    key_name,
+    key_labels,
     label,
     label_pairs,
     resource_labels,
@@ -155,9 +156,8 @@ def _specs(t: Table, pods: list[Doc], _node: str) -> None:
         for name, family in overheads.items():
             if (value := (spec.get("overhead") or {}).get(name)) is not None:
                 t.add(family, head, amount(name, value))
-        if wanted := {key_name(k): v for k, v in sorted((spec.get("nodeSelector") or {}).items())}:
-            pairs = "".join(label(f"nodeselector_{name}", value) for name, value in wanted.items())
-            t.add(selectors, head + pairs, 1)
+        if wanted := key_labels("nodeselector", spec.get("nodeSelector") or {}):
+            t.add(selectors, head + wanted, 1)
 
 
 def _statuses(t: Table, pods: list[Doc], _node: str) -> None:
@@ -206,7 +206,8 @@ def _completion(status: Doc) -> float | None:
 def _tolerations(t: Table, pods: list[Doc]) -> None:
     family = t.gauge("kube_pod_tolerations", "Information about the pod tolerations")
     for doc in pods:
-        for one in doc["spec"].get("tolerations") or ():
+        head, said = head_of(doc), []
+        for one in (doc["spec"].get("tolerations") or ())[:MOST]:
             words = {
                 "key": one.get("key", ""),
                 "operator": one.get("operator", "Equal"),
@@ -214,7 +215,9 @@ def _tolerations(t: Table, pods: list[Doc]) -> None:
                 "effect": one.get("effect", ""),
                 "toleration_seconds": one.get("tolerationSeconds", ""),
             }
-            t.add(family, head_of(doc) + "".join(label(k, v) for k, v in words.items() if v != ""), 1)
+            said.append("".join(label(k, v) for k, v in words.items() if v != ""))
+        for text in dict.fromkeys(said):  # the same twice would be one series twice
+            t.add(family, head + text, 1)
 
 
 def _of(pods: list[Doc], specs: str, statuses: str) -> Iterator[tuple[str, Doc, Doc, str]]:
@@ -311,5 +314,8 @@ def _resources(t: Table, word: str, found: list[tuple[str, Doc, Doc, str]], node
             wanted = dict(resources.get(kind) or {})
             if kind == "requests":  # a limit without a request is the request too (API defaulting)
                 wanted = {**(resources.get("limits") or {}), **wanted}
-            for name, value in wanted.items():
-                t.add(family, head + where + resource_labels(name), amount(name, value))
+            named: dict[str, float] = {}
+            for name, value in [*wanted.items()][:MOST]:
+                named.setdefault(resource_labels(name), amount(name, value))
+            for labels, quantity in named.items():
+                t.add(family, head + where + labels, quantity)

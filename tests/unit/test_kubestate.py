@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from kubelite.telemetry.exposition import Page, render
-from kubelite.telemetry.kubestate import write_node, write_objects
+from kubelite.telemetry.kubestate import MOST, key_labels, write_node, write_objects
 from kubelite.telemetry.kubestate_claims import write_claims
 from kubelite.telemetry.kubestate_pods import write_pods
 from kubelite.telemetry.kubestate_volumes import write_persistent_volumes
@@ -59,11 +58,44 @@ def test_identity() -> None:
     assert f'kube_pod_owner{{{POD},owner_kind="",owner_name="",owner_is_controller=""}} 1' in found
     assert f'kube_pod_ips{{{POD},ip="fd00::2",ip_family="6"}} 1' in found
     assert f"kube_pod_created{{{POD}}} {UNIX}" in found
-    # two keys that become one name: one label, not a page that no parser takes
-    assert sum(line.startswith("kube_pod_labels") for line in found) == 1
-    assert any(
-        re.fullmatch(rf'kube_pod_labels{{{POD},label_app_kubernetes_io_name="\w+"}} 1', x) for x in found
-    )
+    (labels,) = [line for line in found if line.startswith("kube_pod_labels")]
+    name = "label_app_kubernetes_io_name"
+    assert labels == f'kube_pod_labels{{{POD},{name}_conflict1="other",{name}_conflict2="web"}} 1'
+
+
+def test_labels_are_named_as_kube_state_metrics_names_them() -> None:
+    mapping = {"appName": "a", "1st": "b", "x/y-z": "c", "a.b": "d", "a-b": "e", "a-b_conflict2": "f"}
+    wanted = ',l_1st="b",l_a_b_conflict2="f",l_app_name="a",l_x_y_z="c",l_a_b_conflict1="e"'
+    assert key_labels("l", mapping) == wanted
+
+
+def test_no_manifest_makes_labels_or_series_without_bound() -> None:
+    doc = pod()
+    many = range(10 * MOST)
+    doc["metadata"]["labels"] = {f"k{n}": "v" for n in many}
+    doc["spec"]["nodeSelector"] = {f"k{n}": "v" for n in many}
+    doc["spec"]["tolerations"] = [{"key": f"k{n}", "operator": "Exists"} for n in many]
+    doc["spec"]["containers"][0]["resources"] = {"limits": {f"example.com/r{n}": "1" for n in many}}
+    found = page_of(doc)
+    (labels,) = [line for line in found if line.startswith("kube_pod_labels")]
+    (selectors,) = [line for line in found if line.startswith("kube_pod_nodeselectors")]
+    assert (labels.count("label_"), selectors.count("nodeselector_")) == (MOST, MOST)
+    for family in (
+        "kube_pod_tolerations",
+        "kube_pod_container_resource_limits",
+        "kube_pod_container_resource_requests",
+    ):
+        assert sum(line.startswith(family + "{") for line in found) == MOST
+
+
+def test_what_would_be_one_series_twice_is_there_once() -> None:
+    doc = pod()
+    doc["spec"]["tolerations"] = [{"key": "k"}, {"key": "k", "operator": "Equal"}]
+    doc["spec"]["containers"][0]["resources"] = {"limits": {"example.com/a-b": "1", "example.com/a_b": "2"}}
+    found = page_of(doc)
+    assert sum(line.startswith("kube_pod_tolerations{") for line in found) == 1
+    (limit,) = [line for line in found if line.startswith("kube_pod_container_resource_limits{")]
+    assert limit.endswith(" 1")
 
 
 def test_an_owner() -> None:
