@@ -246,30 +246,7 @@ class Container(Model):
     working_dir: Str | None = None
 
 
-class EphemeralContainer(Model):
-    name: Str
-    args: list[Str] = Field(default_factory=list)
-    command: list[Str] = Field(default_factory=list)
-    env: list[EnvVar] = Field(default_factory=list)
-    env_from: list[EnvFromSource] = Field(default_factory=list)
-    image: Str | None = None
-    image_pull_policy: Str | None = None
-    lifecycle: Lifecycle | None = None
-    liveness_probe: Probe | None = None
-    ports: list[ContainerPort] = Field(default_factory=list)
-    readiness_probe: Probe | None = None
-    resize_policy: list[ContainerResizePolicy] = Field(default_factory=list)
-    resources: ResourceRequirements | None = None
-    restart_policy: Str | None = None
-    restart_policy_rules: list[ContainerRestartRule] = Field(default_factory=list)
-    security_context: SecurityContext | None = None
-    startup_probe: Probe | None = None
-    stdin: Bool | None = None
-    stdin_once: Bool | None = None
+class EphemeralContainer(Container):
+    """One that is added to a pod that runs."""
+
     target_container_name: Str | None = None
-    termination_message_path: Str | None = None
-    termination_message_policy: Str | None = None
-    tty: Bool | None = None
-    volume_devices: list[VolumeDevice] = Field(default_factory=list)
-    volume_mounts: list[VolumeMount] = Field(default_factory=list)
-    working_dir: Str | None = None

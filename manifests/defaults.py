@@ -14,7 +14,6 @@ from manifests.core import (
     ContainerPort,
     DownwardAPIVolumeFile,
     EmptyDirVolumeSource,
-    EphemeralContainer,
     HTTPGetAction,
     Pod,
     PodSecurityContext,
@@ -94,7 +93,7 @@ def default_config_map(config_map: ConfigMap) -> ConfigMap:
     return config_map
 
 
-def every_container(spec: PodSpec) -> Iterator[Container | EphemeralContainer]:
+def every_container(spec: PodSpec) -> Iterator[Container]:
     """Init containers, containers, ephemeral ones."""
     yield from spec.init_containers
     yield from spec.containers
@@ -123,7 +122,7 @@ def _pod_spec(spec: PodSpec) -> None:
     spec.service_account = spec.service_account_name
 
 
-def _container(container: Container | EphemeralContainer) -> None:
+def _container(container: Container) -> None:
     container.image_pull_policy = container.image_pull_policy or default_pull_policy(container.image)
     container.termination_message_path = container.termination_message_path or "/dev/termination-log"
     container.termination_message_policy = container.termination_message_policy or "File"
