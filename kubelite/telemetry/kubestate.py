@@ -88,6 +88,17 @@ def key_labels(prefix: str, mapping: Mapping[str, object]) -> str:
     return "".join(label(f"{prefix}_{name}", value) for name, value in found.items())
 
 
+def owner_labels(meta: Doc) -> list[str]:
+    """Of each owner, or empty ones of none."""
+    found: list[str] = []
+    owners: list[Doc] = meta.get("ownerReferences") or [{}]
+    for one in owners:
+        is_controller = str(bool(one.get("controller"))).lower() if one else ""
+        words = {"kind": one.get("kind", ""), "name": one.get("name", ""), "is_controller": is_controller}
+        found.append("".join(label(f"owner_{key}", value) for key, value in words.items()))
+    return found
+
+
 def amount(resource: str, value: object) -> float:
     """A quantity in kube-state-metrics' unit: cores, bytes, pieces."""
     return _amount(resource, str(value))
@@ -202,14 +213,18 @@ def _named(t: Table, kind: str, docs: Iterable[Doc]) -> None:
         f"kube_{kind}_metadata_resource_version",
         f"Resource version representing a specific version of the {kind}.",
     )
-    type_ = t.gauge("kube_secret_type", "Type about secret.") if kind == "secret" else ""
+    secret = kind == "secret"
+    type_ = t.gauge("kube_secret_type", "Type about secret.") if secret else ""
+    owned = t.gauge("kube_secret_owner", "Information about the Secret's owner.") if secret else ""
     for doc in docs:
         meta = doc["metadata"]
         head = f'namespace="{escape(meta.get("namespace", ""))}",{kind}="{escape(meta["name"])}"'
         t.add(info, head, 1)
         t.add(labelled, head + label_pairs(doc), 1)
-        if type_:
+        if secret:
             t.add(type_, head + label("type", doc.get("type", "Opaque")), 1)
+            for text in owner_labels(meta):
+                t.add(owned, head + text, 1)
         if (at := unix(meta.get("creationTimestamp"))) is not None:
             t.add(created, head, at)
         if str(meta.get("resourceVersion", "")).isdigit():

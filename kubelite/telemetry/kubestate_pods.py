@@ -18,6 +18,7 @@ from kubelite.telemetry.kubestate import (
     key_labels,
     label,
     label_pairs,
+    owner_labels,
     resource_labels,
     unix,
 )
@@ -73,10 +74,8 @@ def _identities(t: Table, pods: list[Doc], node: str) -> None:
             "host_network": str(bool(spec.get("hostNetwork"))).lower(),
         }
         t.add(info, head + "".join(label(k, v) for k, v in words.items()), 1)
-        for one in owners:
-            pairs = label("owner_kind", one.get("kind", "")) + label("owner_name", one.get("name", ""))
-            is_controller = str(bool(one.get("controller"))).lower() if one else ""
-            t.add(owner, f'{head}{pairs},owner_is_controller="{is_controller}"', 1)
+        for text in owner_labels(doc["metadata"]):
+            t.add(owner, head + text, 1)
         t.add(labels, head + label_pairs(doc), 1)
         for address in status.get("podIPs", ()):
             family = "6" if ":" in address["ip"] else "4"

@@ -231,6 +231,8 @@ def test_secrets_show_nothing_of_what_is_in_them() -> None:
     assert 'kube_secret_info{namespace="d",secret="s"} 1' in found
     assert 'kube_secret_type{namespace="d",secret="s",type="Opaque"} 1' in found
     assert 'kube_secret_metadata_resource_version{namespace="d",secret="s"} 7' in found
+    owner = 'owner_kind="",owner_name="",owner_is_controller=""'
+    assert f'kube_secret_owner{{namespace="d",secret="s",{owner}}} 1' in found
     assert 'kube_namespace_status_phase{namespace="d",phase="Active"} 1' in found
     assert not any("password" in line or "aHVudGVyMg" in line for line in found)
 
