@@ -132,7 +132,8 @@ class Decision(RestartingAll, Starting):
             self.rest["failed"] = over
         self.finished.update(self.views)
         alive = self._alive()
-        self.reasons.append(f"the pod has ended ({self.pod.status.phase if recorded else over.reason})")
+        which = "is being ended" if alive else "has ended"
+        self.reasons.append(f"the pod {which} ({self.pod.status.phase if recorded else over.reason})")
         if alive:  # what outgrew the node is not given the time to grow on (K eviction_manager.go)
             grace = 1.0 if over.reason == "Evicted" else grace_period(self.pod)
             if self.facts.shutdown is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kubelite.cli.output import list_of, to_yaml
 from tests.e2e.corpus_runs import (
     CORPUS,
     Json,
@@ -45,6 +46,9 @@ LABELS = (
     "another-node-label-key=another-node-label-value",
 )
 RUNS = runs()
+ALONE: list[
+    Json
+] = []  # the pods of those that ran one after the other, as they were when they had come to what they should
 pytestmark = pytest.mark.timeout(300)  # the first of them starts the nodes
 #: What waits for a probe to fail or a back-off to pass, last; before that, what goes one after the other meanwhile.
 ORDER = sorted(range(len(RUNS)), key=lambda index: ("restarts" in RUNS[index], "node" not in RUNS[index]))
@@ -120,6 +124,8 @@ def test_it_comes_to_what_its_documentation_says(index: int, request: pytest.Fix
     node = request.getfixturevalue("other")
     with on_the_machine(run):
         check(node, index, drop(node, index))
+        found = api(node).get(f"/api/v1/namespaces/c{index}/pods")["items"]
+        ALONE.extend({"apiVersion": "v1", "kind": "Pod", **doc} for doc in found)
         remove(node, index)
 
 
@@ -160,13 +166,19 @@ def remove(node: Node, index: int) -> None:
 def test_kubectl_reads_what_is_printed_of_them(together: tuple[Node, dict[int, list[str]]]) -> None:
     """`get -o yaml` of all that came of them, through kubectl's types and out again: nothing lost, nothing renamed."""
     node, _ = together
-    printed = node.base / "printed.yaml"
+    printed, others = node.base / "printed.yaml", node.base / "others.yaml"
     printed.write_text(node.cli("get", "pods", "-A", "-o", "yaml").out)
+    others.write_text(to_yaml(list_of(ALONE)))
+    files = ("--dry-run=client", "--validate=false", "-f", str(printed), "-f", str(others))
     with forwarded(node) as kubectl:
-        created = kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", str(printed))
-        applied = kubectl("apply", "--dry-run=client", "--validate=false", "-o", "name", "-f", str(printed))
+        created = kubectl("create", "-o", "json", *files)
+        applied = kubectl("apply", "-o", "name", *files)
     assert created.code == applied.code == 0, f"{created.err}\n{applied.err}"
-    ours = {key_of(doc): doc for doc in yaml.load(printed.read_text(), TextOnly)["items"]}
+    ours = {
+        key_of(doc): doc
+        for path in (printed, others)
+        for doc in yaml.load(path.read_text(), TextOnly)["items"]
+    }
     theirs = {key_of(doc): doc for doc in one_by_one(created.out)}
     assert len(ours) > 150 and theirs.keys() == ours.keys()
     assert sorted(applied.out.split()) == sorted(f"pod/{name}" for _, name in ours)

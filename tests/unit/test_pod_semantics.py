@@ -93,9 +93,10 @@ def _made() -> dict[str, Any]:
     return created(bound(_doc(uid="mine"), "node"), "/m/a.yaml", uid="mine", now=0.0)
 
 
-def _ended_and_edited() -> object:
+def _edited_when(**status: str) -> object:
+    """The pods that an edit has replaced."""
     record = _recorded("/m/a.yaml", "web")
-    record.doc["status"] = {"phase": "Succeeded"}
+    record.doc["status"] = status
     state = _state("/m/a.yaml", "web")
     assert state.objects is not None
     state.objects["Pod", "default", "web"]["spec"]["hostNetwork"] = True
@@ -170,9 +171,13 @@ C1 = [
     ),
     Row(
         "C1",
-        "an edit of a pod that has ended makes a new one",
-        _ended_and_edited,
-        (("Pod", "default", "web"),),
+        "an edit of a pod that has ended, or is being ended, makes a new one",
+        lambda: [
+            _edited_when(phase="Succeeded"),
+            _edited_when(phase="Running", reason="Evicted"),
+            _edited_when(phase="Running"),
+        ],
+        [(("Pod", "default", "web"),)] * 2 + [()],
     ),
     Row(
         "C1",
