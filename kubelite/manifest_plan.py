@@ -14,6 +14,7 @@ from state.store import Record
 
 #: In the order they are applied.
 KINDS = (
+    "ClusterTrustBundle",
     "PriorityClass",
     "StorageClass",
     "ConfigMap",

@@ -175,7 +175,12 @@ def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExit
     agent.worker.provide = claims.provide
     _background(stack, _dispatch(agent), "dispatch")
     _background(stack, claims.run(), "claims")
-    for kind in ("ConfigMap", "Secret", "PersistentVolumeClaim"):  # a change of a volume changes its claim
+    for kind in (
+        "ConfigMap",
+        "Secret",
+        "ClusterTrustBundle",
+        "PersistentVolumeClaim",
+    ):  # a change of a volume changes its claim
         _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
     _background(stack, relist(agent, agent.queue), "relist")
     _background(stack, Shutdown(agent).run(), "shutdown")
@@ -339,5 +344,5 @@ async def _dispatch_content(store: Store, worker: PodWorker, kind: str) -> None:
     others are written anew."""
     async with store.watch(kind) as watch:
         async for change in watch:
-            for record in store.list("Pod", change.record.namespace):
+            for record in store.list("Pod", change.record.namespace or None):
                 worker.content_changed(record.uid)

@@ -15,6 +15,7 @@ from manifests.checking import check
 from manifests.core import ConfigMap, PersistentVolumeClaim, Pod, Secret
 from manifests.core_persistent_volume import PersistentVolume, StorageClass
 from manifests.core_priority import PriorityClass
+from manifests.core_trust import ClusterTrustBundle
 from manifests.kinds import KNOWN_KINDS, api_versions_of
 from manifests.meta import Object
 from manifests.problems import Path, Problem, did_you_mean, field_path, required
@@ -30,6 +31,7 @@ KINDS: dict[tuple[str, str], type[Object]] = {
     ("v1", "PersistentVolume"): PersistentVolume,
     ("storage.k8s.io/v1", "StorageClass"): StorageClass,
     ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
+    ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"): ClusterTrustBundle,
 }
 
 

@@ -15,6 +15,7 @@ from manifests.core import ConfigMap, Pod, Secret
 from manifests.core_claim import PersistentVolumeClaim
 from manifests.core_persistent_volume import PersistentVolume, StorageClass
 from manifests.core_priority import PriorityClass
+from manifests.core_trust import ClusterTrustBundle
 from manifests.meta import Object, ObjectMeta
 from manifests.names import config_key, dns_label, dns_subdomain, qualified_name
 from manifests.problems import Path, Problem, forbidden, invalid, required
@@ -23,6 +24,7 @@ from manifests.validation_claim import claim_problems
 from manifests.validation_persistent_volume import persistent_volume_problems, storage_class_problems
 from manifests.validation_pod import validate_labels, validate_pod_spec
 from manifests.validation_priority import priority_class_problems
+from manifests.validation_trust import trust_bundle_problems
 
 MAX_DATA = 1 << 20  # of a ConfigMap's or Secret's values together
 MAX_ANNOTATIONS = 256 << 10
@@ -47,6 +49,9 @@ def validate_object(obj: Object) -> list[Problem]:
             return [*validate_meta(obj.metadata, namespaced=False), *storage_class_problems(obj)]
         case PriorityClass():
             return [*validate_meta(obj.metadata, namespaced=False), *priority_class_problems(obj)]
+        case ClusterTrustBundle():  # its name has rules of its own
+            meta = obj.metadata.model_copy(update={"name": "x"} if obj.metadata.name else {})
+            return [*validate_meta(meta, namespaced=False), *trust_bundle_problems(obj)]
     return list(validate_meta(obj.metadata))
 
 

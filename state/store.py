@@ -98,6 +98,10 @@ class Store:
         uid = self.uid_of(kind, namespace, name)
         return self._objects.get(uid) if uid else None
 
+    def docs(self, kind: str) -> list[Doc]:
+        """The documents of a kind, in the order of `list`. Not to be changed in place."""
+        return [record.doc for record in self.list(kind)]
+
     def list(self, kind: str, namespace: str | None = None) -> list[Record]:
         """Objects of a kind, of one namespace or of all (None), sorted by namespace and name."""
         records = list(

@@ -93,6 +93,7 @@ PRIORITY_CLASS_COLUMNS = (
     _AGE,
     Column("PreemptionPolicy"),
 )
+TRUST_BUNDLE_COLUMNS = (_NAME, Column("SignerName"))
 NAMESPACE_COLUMNS = (_NAME, Column("Status"), _AGE)
 NODE_COLUMNS = (
     _NAME,
@@ -367,6 +368,10 @@ def priority_class_cells(doc: Json, now: float) -> Cells:
     ]
 
 
+def trust_bundle_cells(doc: Json, now: float) -> Cells:
+    return [doc["metadata"]["name"], doc["spec"].get("signerName") or "<none>"]
+
+
 def secret_cells(doc: Json, now: float) -> Cells:
     metadata = doc["metadata"]
     age = since(metadata.get("creationTimestamp"), now)
@@ -412,6 +417,7 @@ _PRINTERS: dict[str, tuple[tuple[Column, ...], Callable[[Json, float], Cells]]] 
     "PersistentVolume": (VOLUME_COLUMNS, volume_cells),
     "StorageClass": (STORAGE_CLASS_COLUMNS, storage_class_cells),
     "PriorityClass": (PRIORITY_CLASS_COLUMNS, priority_class_cells),
+    "ClusterTrustBundle": (TRUST_BUNDLE_COLUMNS, trust_bundle_cells),
     "Secret": (SECRET_COLUMNS, secret_cells),
     "Namespace": (NAMESPACE_COLUMNS, namespace_cells),
     "Node": (NODE_COLUMNS, node_cells),

@@ -30,6 +30,12 @@ class Resource(NamedTuple):
 RESOURCES = {
     r.plural: r
     for r in (
+        Resource(
+            "clustertrustbundles",
+            "ClusterTrustBundle",
+            False,
+            group_version="certificates.k8s.io/v1beta1",
+        ),
         Resource("configmaps", "ConfigMap", True, ("cm",)),
         Resource("events", "Event", True, ("ev",)),
         Resource("namespaces", "Namespace", False, ("ns",)),

@@ -136,6 +136,19 @@ def describe_priority_class(doc: Json, events: Events, now: float) -> str:
     return with_events(out, events, now)
 
 
+def describe_trust_bundle(doc: Json, events: Events, now: float) -> str:
+    """Of the anchors, how many there are."""
+    metadata, spec = doc["metadata"], doc["spec"]
+    out = [
+        f"Name:\t{metadata['name']}",
+        f"Labels:\t{_pairs(metadata.get('labels') or {})}",
+        f"Annotations:\t{_pairs(metadata.get('annotations') or {})}",
+        f"Signer Name:\t{spec.get('signerName') or '<none>'}",
+        f"Trust Anchors:\t{spec['trustBundle'].count('-----BEGIN CERTIFICATE-----')}",
+    ]
+    return with_events(out, events, now)
+
+
 def describe_namespace(doc: Json, _: Events, now: float) -> str:
     metadata = doc["metadata"]
     out = [
@@ -219,5 +232,6 @@ DESCRIBERS: dict[str, Callable[[Json, Events, float], str]] = {
     "persistentvolumes": describe_persistent_volume,
     "storageclasses": describe_storage_class,
     "priorityclasses": describe_priority_class,
+    "clustertrustbundles": describe_trust_bundle,
     "namespaces": describe_namespace,
 }

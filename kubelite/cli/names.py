@@ -32,6 +32,7 @@ TYPES = (
     Type("persistentvolumes", "persistentvolume", False, ("pv",)),
     Type("storageclasses", "storageclass", False, ("sc",), "/apis/storage.k8s.io/v1"),
     Type("priorityclasses", "priorityclass", False, ("pc",), "/apis/scheduling.k8s.io/v1"),
+    Type("clustertrustbundles", "clustertrustbundle", False, (), "/apis/certificates.k8s.io/v1beta1"),
     Type("namespaces", "namespace", False, ("ns",)),
     Type("nodes", "node", False, ("no",)),
     Type("manifests", "manifest", False),

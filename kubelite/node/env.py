@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,9 @@ class Sources:
     find: Find
     config: NodeConfig
     pod_ips: tuple[str, ...] = ()
+    every: Callable[[str], Iterable[Mapping[str, Any]]] = (
+        lambda _: ()
+    )  # all objects of a kind that is in no namespace
     image: Callable[[str], ImageSeen | None] | None = None  # by its name, where it is here
     read: ReadFile | None = (
         None  # a file of one of the pod's volumes: (volume, path) → its text, None = not there

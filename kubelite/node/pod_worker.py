@@ -114,7 +114,7 @@ class PodWorker:
         self._clock = clock
         puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=self._woken)
         hooks = Hooks(cri, config, wake=self._woken)
-        self._node = Node(cri, config, puller, hooks, self._find, clock, noted)
+        self._node = Node(cri, config, puller, hooks, self._find, clock, noted, store.docs)
         self._usage = Usage(config, clock=clock, wake=self._woken)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
         self._pods: dict[str, _Memory] = {}

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -75,6 +75,7 @@ class Node:
     find: env.Find
     clock: Callable[[], float]
     noted: Noted
+    every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
     slow: SlowMounts = field(default_factory=SlowMounts)
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
@@ -311,7 +312,7 @@ async def _start(one: _Starting, results: Results) -> None:
     try:
         if one.start.discard:
             await one.node.cri.remove_container(one.uid, one.start.discard)
-        sources = env.Sources(one.node.find, one.node.config, ())
+        sources = env.Sources(one.node.find, one.node.config, (), one.node.every)
         await mount_slow(one.pod, one.container, sources, one.node.slow)
         request = _request(one)
         _announce(one)
@@ -385,7 +386,12 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
     config, pod, container = one.node.config, one.pod, one.container
     ips = tuple(pod_ips(pod, one.sandbox, config))
     sources = env.Sources(
-        one.node.find, config, ips, one.node.cri.image, lambda *of: _env_file(pod, config, *of)
+        one.node.find,
+        config,
+        ips,
+        one.node.every,
+        one.node.cri.image,
+        lambda *of: _env_file(pod, config, *of),
     )
     variables = env.container_env(pod, container, sources)
     write_net_files(pod, config, ips, one.node.net_files)
@@ -443,7 +449,7 @@ def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:
     ips = tuple(pod_ips(pod, sandbox, node.config))
     if os.path.isdir(node.config.pod_dir(pod.metadata.uid or "")):
         write_net_files(pod, node.config, ips, node.net_files)
-    sources = env.Sources(node.find, node.config, ips)
+    sources = env.Sources(node.find, node.config, ips, node.every)
     for volume in pod.spec.volumes:
         if not (volume.config_map or volume.secret or volume.downward_api or volume.projected):
             continue

@@ -38,9 +38,10 @@ WORKING_VOLUMES = frozenset(
         "nfs",
     }
 )
+NO_CLAIMS = "no driver of this node allocates ResourceClaims (dynamic resource allocation)"
 NO_TOKEN = "no token is mounted: this node has no API server that would take one"
 _SPEC_FIELDS = {  # fields of PodSpec that change nothing here, and what that means
-    "resourceClaims": "dynamic resource allocation is not available",
+    "resourceClaims": NO_CLAIMS,
     "schedulingGroup": "pods are run one by one",
 }
 
@@ -154,7 +155,7 @@ def _of_volume(pod: Pod, index: int, volume: Volume) -> Iterator[Unsupported]:
     for source in sources:
         path = f"spec.volumes[{index}].{source}"
         if source not in WORKING_VOLUMES:
-            yield Unsupported(path, "volumes of this kind are not available", True)
+            yield Unsupported(path, "volumes of this kind need a driver that this node does not have", True)
     if volume.projected is not None:
         for position, projection in enumerate(volume.projected.sources):
             yield from _of_projection(f"spec.volumes[{index}].projected.sources[{position}]", projection)
@@ -163,11 +164,9 @@ def _of_volume(pod: Pod, index: int, volume: Volume) -> Iterator[Unsupported]:
 def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsupported]:
     if projection.service_account_token is not None:
         yield Unsupported(f"{path}.serviceAccountToken", NO_TOKEN, False)
-    if (bundle := projection.cluster_trust_bundle) is not None:
-        sentence = "there are no ClusterTrustBundles on this node"
-        yield Unsupported(f"{path}.clusterTrustBundle", sentence, not bundle.optional)
     if projection.pod_certificate is not None:
-        yield Unsupported(f"{path}.podCertificate", "there is no signer of certificates on this node", True)
+        sentence = "no signer on this node answers a PodCertificateRequest: a Secret can have the key"
+        yield Unsupported(f"{path}.podCertificate", sentence, True)
 
 
 def _of_container(pod: Pod, path: str, container: Container) -> Iterator[Unsupported]:
@@ -183,4 +182,4 @@ def _of_container(pod: Pod, path: str, container: Container) -> Iterator[Unsuppo
 def _of_resources(path: str, container: Container) -> Iterator[Unsupported]:
     assert container.resources is not None
     if container.resources.claims:
-        yield Unsupported(f"{path}.resources.claims", "dynamic resource allocation is not available", True)
+        yield Unsupported(f"{path}.resources.claims", NO_CLAIMS, True)

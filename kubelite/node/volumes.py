@@ -16,6 +16,7 @@ from kubelite.node.disks import Disk
 from kubelite.node.faults import ConfigError, MountError
 from kubelite.node.nfs import Share
 from kubelite.node.pod_claims import claim_name, not_owner, own_volume, owner_of
+from kubelite.node.trust import trust_anchors
 from manifests.core import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
@@ -257,8 +258,9 @@ def _projected(
         return _downward(pod, projection.downward_api.items, mode, sources)
     if projection.service_account_token is not None:
         return {}  # nobody would take it: said in an event
-    if projection.cluster_trust_bundle is not None and projection.cluster_trust_bundle.optional:
-        return {}
+    if (bundle := projection.cluster_trust_bundle) is not None:
+        content = trust_anchors(bundle, sources.every)
+        return {checked_path(bundle.path): File(content, DEFAULT_MODE if mode is None else mode)}
     raise ConfigError("a projected source of this kind is not available on this node")
 
 

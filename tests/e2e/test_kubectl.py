@@ -312,7 +312,7 @@ def test_kubectl_works_the_pods(kubectl: Kubectl) -> None:
     assert refused.code == 1 and "kubelite apply" in refused.err
     assert "kubelite" in kubectl("version").out
     served = [line.split()[0] for line in kubectl("api-resources", "--no-headers").out.splitlines()]
-    assert served[-3:] == ["secrets", "priorityclasses", "storageclasses"]
+    assert served[-4:] == ["secrets", "clustertrustbundles", "priorityclasses", "storageclasses"]
 
 
 def test_what_is_said_of_the_node(node: Node, kubectl: Kubectl) -> None:

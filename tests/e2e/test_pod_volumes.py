@@ -13,6 +13,7 @@ from kubelite.node import disks, loopdev
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, Node
 from tests.e2e.test_fields import manifest, run
+from tests.unit.test_trust import ONE, TWO
 
 
 def test_an_image_is_a_volume(node: Node) -> None:
@@ -359,6 +360,29 @@ def test_a_local_volume_over_a_device_is_formatted_and_mounted_while_pods_have_i
         node.wait(lambda: not os.path.exists(where), "the device to be unmounted again")
     finally:
         loopdev.detach(device)
+
+
+def test_the_anchors_of_a_trust_bundle_are_a_file_that_follows_it(node: Node) -> None:
+    def bundle(text: str) -> str:
+        metadata = {"name": "roots"}
+        of = {"apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundle"}
+        return yaml.safe_dump({**of, "metadata": metadata, "spec": {"trustBundle": text}})
+
+    source = {"clusterTrustBundle": {"name": "roots", "path": "ca.pem"}}
+    volumes = [{"name": "v", "projected": {"sources": [source]}}]
+    main = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    node.apply("p.yaml", pod("p", main, volumes=volumes))
+    words = 'clustertrustbundle "roots" not found'
+    node.wait(lambda: any(words in e["message"] for e in node.events("FailedMount")), "what it waits for")
+    node.apply("ca.yaml", bundle(f"# ours\n{ONE}"))
+    node.wait_status("p", "Running")
+    assert run(node, "p", "cat /v/ca.pem") == ONE
+    assert node.cli("get", "clustertrustbundles").out.split()[2:] == ["roots", "<none>"]
+    node.apply("ca.yaml", bundle(ONE + TWO))
+    node.wait(lambda: sorted(run(node, "p", "cat /v/ca.pem")) == sorted(ONE + TWO), "both")
+    node.restart(9)
+    node.apply("ca.yaml", bundle(TWO))
+    node.wait(lambda: run(node, "p", "cat /v/ca.pem") == TWO, "the other alone")
 
 
 def test_a_share_that_cannot_be_mounted_is_told(node: Node) -> None:

@@ -184,8 +184,6 @@ def test_stop_signal_of_the_manifest_wins() -> None:
     ("source", "blocks"),
     [
         ({"serviceAccountToken": {"path": "token"}}, False),
-        ({"clusterTrustBundle": {"path": "ca", "name": "x"}}, True),
-        ({"clusterTrustBundle": {"path": "ca", "name": "x", "optional": True}}, False),
         ({"podCertificate": {"keyType": "ED25519", "signerName": "a/b"}}, True),
     ],
 )
