@@ -44,9 +44,14 @@ def mount(
     root: RootMount, tell: Callable[[str], None] | None, undo: ExitStack, always: ExitStack
 ) -> tuple[RootMount, str]:
     """(the same, mounted by us in our own mount namespace; what `unmount` needs to know). `tell` is called with that
-    before anything is mounted; `undo` unmounts."""
+    before anything is mounted; `undo` unmounts. SpecError for a root that nobody could unmount."""
     place = os.open(root.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     always.callback(os.close, place)
+    ours, wanted = os.stat("/"), os.fstat(place)
+    if (ours.st_dev, ours.st_ino) == (wanted.st_dev, wanted.st_ino):
+        raise SpecError(
+            "root.path: the machine's own root needs a mount namespace: it would be mounted over itself"
+        )
     tree = root.tree_at(place)
     always.callback(os.close, tree)
     _keep_apart(tree)

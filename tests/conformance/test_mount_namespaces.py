@@ -137,6 +137,16 @@ def test_two_roots_over_each_other(
     assert mounts_of(machine) == before
 
 
+def test_the_machines_root_needs_one(machine: int, bundle: Bundle) -> None:
+    """It would be mounted over itself, for ever: nobody's paths lead to what covers their root."""
+    before = mounts_of(machine)
+    with_none(bundle).config["root"]["path"] = "/"
+    done = bundle.run("true")
+    assert done.code != 0
+    assert "root needs a mount namespace" in done.err
+    assert mounts_of(machine) == before
+
+
 def test_exec_where_there_is_none(runtime: Runtime, machine: int, bundle: Bundle) -> None:
     (bundle.rootfs / "mine").write_text("mine\n")
     with_none(bundle).start("sleep", "60")
