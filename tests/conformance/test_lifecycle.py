@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import Bundle, Runtime, alive, cgroup_file, killed_at_the_end
-from tests.patience import until
+from tests.patience import SECONDS, until
 
 
 def test_state_after_each_operation(runtime: Runtime, bundle: Bundle) -> None:
@@ -268,7 +268,7 @@ def test_run_keeps_signals_until_the_program_runs(
         until(here.exists)
         child.send_signal(number)
         go.touch()
-        assert child.wait(timeout=20) == 128 + number
+        assert child.wait(timeout=SECONDS) == 128 + number
     assert int(here.read_text().split()[1], 16) == 0
     assert runtime("state", bundle.id).code != 0
 
