@@ -104,6 +104,29 @@ def test_a_full_node_refuses_and_a_taken_port_is_named(tmp_path: Path, images: P
 
 
 @pytest.mark.either_cgroup
+def test_a_pod_that_is_being_ended_keeps_its_port_until_it_has(node: Node) -> None:
+    """Its time is up, and it is slow to go, though the daemon be killed meanwhile."""
+    ports = [{"containerPort": 80, "hostPort": 18080}]
+    (node.base / "v").mkdir()
+    waits = "trap 'while [ ! -e /v/go ]; do sleep 0.1; done; exit 0' TERM; echo started; while :; do sleep 0.1; done"
+    slow = container(script=waits, ports=ports, volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    spec: dict[str, Any] = {"volumes": [{"name": "v", "hostPath": {"path": str(node.base / "v")}}]}
+    spec["terminationGracePeriodSeconds"] = 600
+    node.apply("slow.yaml", pod("slow", slow, **spec))
+    node.wait_status("slow", "Running")
+    node.apply("slow.yaml", pod("slow", slow, activeDeadlineSeconds=1, **spec))
+    node.wait_status("slow", "DeadlineExceeded")
+    node.apply("next.yaml", pod("next", container(ports=ports)))
+    node.wait(lambda: scheduled(node, "next").get("reason") == "Unschedulable", "the next one to wait")
+    node.restart(9)
+    assert node.pod("slow")["status"]["phase"] == "Running"
+    (node.base / "v" / "go").touch()
+    node.wait(lambda: node.pod("slow")["status"]["phase"] == "Failed", "the slow one to have ended")
+    node.wait_status("next", "Running")
+    assert not node.events("FailedCreatePodSandBox")
+
+
+@pytest.mark.either_cgroup
 def test_a_full_node_makes_room_for_a_pod_of_higher_priority(tmp_path: Path, images: Path) -> None:
     """The one that goes is ended gracefully, waits, and comes back; a claim for one pod is had by one at a time."""
     with running_node(tmp_path, images, max_pods="1", priority_classes="high=1000") as node:
