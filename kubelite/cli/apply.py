@@ -65,7 +65,7 @@ def apply(
                 "POST", "/kubelite/v1/apply", query={**query, "file": file}, body=text, headers=YAML_BODY
             )
         except ServerError as error:
-            _say_invalid(error)
+            say_invalid(error)
             failed = True
             continue
         for entry in answer["objects"]:
@@ -225,7 +225,7 @@ def diff(ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace:
             for entry in answer["objects"]:
                 differs = _print_diff(entry) or differs
     except CliError as error:
-        _say_invalid(error)
+        say_invalid(error)
         raise Exit(2) from error
     if differs:
         raise Exit(1)
@@ -287,7 +287,7 @@ def _expand(path: str, recursive: bool) -> list[str]:
     return found
 
 
-def _say_invalid(error: CliError) -> None:
+def say_invalid(error: CliError) -> None:
     """An invalid manifest's errors already name file, line and field, one a line."""
     if isinstance(error, ServerError) and error.reason == "Invalid":
         for line in str(error.status["message"]).split("\n"):

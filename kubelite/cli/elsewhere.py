@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kubelite.cli.names import nearest
 
-_FILES = "edit the manifest's file (`kubelite get manifests` lists them) or `kubelite apply -f FILE`"
+_FILES = "edit the manifest's file (`kubelite edit POD`) or `kubelite apply -f FILE`"
 _RESTART = "`kubelite rollout restart POD` makes it anew; `kubelite delete -f FILE` ends it for good"
 _NODE = "`kubelite node label|taint|cordon|uncordon`"
 _NONE = "there are pods, no sets of them: each pod has a manifest of its own"
@@ -17,7 +17,6 @@ ELSEWHERE = {
     "create": "`kubelite apply -f FILE`",
     "replace": _FILES,
     "patch": _FILES,
-    "edit": _FILES,
     "set": _FILES,
     "label": f"{_FILES}; of the node, `kubelite node label`",
     "annotate": _FILES,

@@ -40,6 +40,7 @@ COMMANDS = {
     "debug": ("debug", "debug", "Add a container to a running pod, to look at it"),
     "apply": ("apply", "apply", "Put manifests into the manifests directory"),
     "delete": ("apply", "delete", "Take manifests out of the directory, or end a pod"),
+    "edit": ("edit", "edit", "Open a manifest in an editor, and put it back when nothing is wrong in it"),
     "diff": ("apply", "diff", "Say what applying a manifest would do, before it does"),
     "why": ("explain", "why", "Say what was last seen of a pod, what was decided, and why"),
     "events": ("explain", "events", "Show what happened, in order"),
