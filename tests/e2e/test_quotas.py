@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,13 @@ def _what_is_over_its_limit_is_evicted(node: Node) -> None:
         "volume": 'Usage of EmptyDir volume "v" exceeds the limit "2Mi". ',
     }
     for name, message in said.items():
-        node.wait_status(name, "Evicted")
+        node.wait(partial(_has_ended, node, name), f"{name} to be evicted")
         status = node.pod(name)["status"]
         assert (status["reason"], status["message"]) == ("Evicted", message)
+
+
+def _has_ended(node: Node, name: str) -> bool:
+    return bool(node.pod(name)["status"].get("phase") == "Failed")
 
 
 def _a_project_goes_with_what_had_it(node: Node, pods: Path, claims: Path) -> None:
