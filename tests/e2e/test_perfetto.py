@@ -17,6 +17,9 @@ from tests.e2e.pictures import colours
 
 pytestmark = [
     pytest.mark.either_cgroup,
+    pytest.mark.timeout(
+        300
+    ),  # a browser, and eleven megabytes of program for it to compile, on a loaded machine
     pytest.mark.skipif(
         not browser.BROWSER or browser.IN_A_GUEST, reason="needs chromium, on a machine that can run it"
     ),
