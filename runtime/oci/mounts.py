@@ -117,7 +117,7 @@ _RECURSIVE: Final[dict[str, tuple[int, int]]] = {
 }
 
 # The same flags as mount attributes, for detached bind mounts. MS_RDONLY is only ever set: "rw" leaves a source that
-# is mounted read-only as it is (as runc does); "rrw" asks for more.
+# is mounted read-only as it is (as runc up to 1.1); "rrw" asks for more.
 _ATTRS: Final[dict[int, int]] = {
     MS_RDONLY: MOUNT_ATTR_RDONLY,
     MS_NOSUID: MOUNT_ATTR_NOSUID,
