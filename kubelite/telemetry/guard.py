@@ -66,7 +66,9 @@ class Guarded(H11Protocol):
     def _look(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         if self.answers:
-            self._looks += 1
+            self._looks = (
+                0 if self._requests else self._looks + 1
+            )  # another answer: that of who asks without a pause
             stuck = unsent > 0 and unsent == self._unsent
         else:
             self._looks = 0

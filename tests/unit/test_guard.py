@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -151,3 +153,20 @@ async def test_many_at_once_leave_it_answering() -> None:
         assert await ask(port, b"127.0.0.1") == b"200"
         for one in many:
             one.close()
+
+
+def test_whoever_asks_without_a_pause_is_not_taken_for_one_that_never_gets_its_answer() -> None:
+    ended: list[bool] = []
+    one: Any = Guarded.__new__(Guarded)
+    one.transport = SimpleNamespace(get_write_buffer_size=lambda: 0, abort=lambda: ended.append(True))
+    one.cycle = SimpleNamespace(response_complete=False)  # at each look the newest answer is being made
+    one.loop = SimpleNamespace(time=lambda: 0.0, call_later=lambda *_: None)
+    for _ in range(3 * guard.LOOKS):
+        one._requests = 1
+        one._look()
+    assert not ended
+    for _ in range(guard.LOOKS):
+        one._look()
+    assert not ended
+    one._look()
+    assert ended
