@@ -66,9 +66,8 @@ class Guarded(H11Protocol):
     def _look(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         if self.answers:
-            self._looks = (
-                0 if self._requests else self._looks + 1
-            )  # another answer: that of who asks without a pause
+            # a request since the last look: this is another answer, to one that asks without a pause
+            self._looks = 0 if self._requests else self._looks + 1
             stuck = unsent > 0 and unsent == self._unsent
         else:
             self._looks = 0
