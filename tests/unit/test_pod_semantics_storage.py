@@ -14,7 +14,7 @@ import pytest
 
 from kubelite.node.actions import Facts
 from kubelite.node.container_volumes import block_devices
-from kubelite.node.cri import ImageSeen, PodSeen
+from kubelite.node.cri import ContainerState, ImageSeen, PodSeen
 from kubelite.node.env import Sources
 from kubelite.node.faults import MountError
 from kubelite.node.ledger import Ledger, claim_of
@@ -55,9 +55,10 @@ def _of_an_edit() -> tuple[str | None, str | None, int]:
 
 def _ended_by_shutdown() -> tuple[str | None, ...]:
     pod = make_pod("a")
-    seen = PodSeen(UID, sandbox(pod), (instance(pod, "a"),))
+    ended = instance(pod, "a", ContainerState.EXITED, exit_code=143)
+    seen = PodSeen(UID, sandbox(pod), (ended,))
     facts = Facts(now=NOW, shutdown=10.0)
-    status = compute_pod_status(pod, seen, decide(pod, instance(pod, "a"), shutdown=10.0), facts, CONFIG)
+    status = compute_pod_status(pod, seen, decide(pod, ended, shutdown=10.0), facts, CONFIG)
     condition = next(c for c in status.conditions if c.type == "DisruptionTarget")
     return status.phase, status.reason, status.message, condition.reason
 
