@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conformance.conftest import Bundle, Done, Runtime
 from tests.conformance.systemd_peer import Systemd
+from tests.patience import until
 
 SLICE = "klt-test.slice"
 WHERE = f"/klt.slice/{SLICE}"
@@ -31,11 +33,26 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -
             if path.is_dir():
                 for child in path.iterdir():
                     if child.is_dir():
-                        child.rmdir()
+                        remove(child)
                 path.rmdir()
     for other in Path("/sys/fs/cgroup").glob("*/klt.slice"):
         (other / SLICE).rmdir()
         other.rmdir()
+
+
+def remove(cgroup: Path) -> None:
+    """As soon as the last that was killed in it has gone."""
+
+    def removed() -> bool:
+        try:
+            cgroup.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
+
+    until(removed, f"{cgroup} can be removed")
 
 
 def create(bundle: Bundle, *args: str) -> Done:
