@@ -102,9 +102,7 @@ class Claims:
         self._shelf: Shelf | None = None  # as it is, while the lock is held
         self._clock = clock
         self._said: set[tuple[str, str]] = set()
-        self._provided: set[str] = (
-            set()
-        )  # by this daemon: the file system may be mounted with other options now
+        self._provided: set[str] = set()  # by us; since then it may be mounted with other options
         self._lock = asyncio.Lock()  # one look, or one pod's claims, at a time
 
     async def run(self) -> None:

@@ -27,7 +27,6 @@ PARTITIONS = "unknown data, probably partitions"
 _MOUNTS = "plugins/kubernetes.io/local-volume/mounts"  # kubelet's place of them
 _FORCE = {"ext3": ("-F", "-m0"), "ext4": ("-F", "-m0"), "xfs": ("-f",)}  # as mount-utils has it
 _NOTHING_FOUND, _UNCORRECTED = 2, 4  # exit codes of blkid, of fsck
-_UMOUNT_NOFOLLOW, _MNT_DETACH = 8, 2
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -164,7 +163,7 @@ def let_go(root: str, in_use: Collection[str]) -> list[str]:
 
 def _unmount(path: str) -> None:
     """Now, so that the device is free; what holds it still keeps it until it ends."""
-    for flags in (_UMOUNT_NOFOLLOW, _UMOUNT_NOFOLLOW | _MNT_DETACH):
+    for flags in (syscalls.UMOUNT_NOFOLLOW, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH):
         try:
             syscalls.umount2(path, flags, waits=True)
             break

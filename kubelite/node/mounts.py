@@ -25,8 +25,6 @@ from runtime.errors import SyscallError
 
 _DATA = "..data"
 MAX_ENV_FILE = 64 << 10  # bytes (KEP-3721)
-UMOUNT_NOFOLLOW = 8
-MNT_DETACH = 2
 DETACH_WAIT = 20.0  # seconds
 
 
@@ -192,7 +190,7 @@ def _mapped(layer: str, place: str, userns: int, stack: contextlib.ExitStack) ->
     os.makedirs(place, exist_ok=True)
     stack.callback(os.rmdir, place)
     syscalls.move_mount(tree, "", syscalls.AT_FDCWD, place, syscalls.MOVE_MOUNT_F_EMPTY_PATH, about=about)
-    stack.callback(syscalls.umount2, place, MNT_DETACH | UMOUNT_NOFOLLOW)
+    stack.callback(syscalls.umount2, place, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
     return place
 
 
@@ -215,7 +213,7 @@ def unmount_below(path: str) -> None:
             if of_server:
                 _detach_share(point)
             else:
-                syscalls.umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
+                syscalls.umount2(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
         except SyscallError as error:
             if error.errno not in (errno.EINVAL, errno.ENOENT):
                 raise
@@ -228,7 +226,7 @@ def _detach_share(point: str) -> None:
 
     def work() -> None:
         try:
-            syscalls.umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW, waits=True)
+            syscalls.umount2(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW, waits=True)
         except SyscallError as error:
             failed.append(error)
 

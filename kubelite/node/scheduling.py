@@ -298,9 +298,7 @@ def _short(claim: Claim, node: NodeFacts, ledger: Ledger) -> _No | None:
         used = ledger.used(name, but=claim.uid)
         if room is not None and used + wanted <= room:
             continue
-        if (
-            room is None or "/" in name
-        ):  # kubelet counts none of those: it is the scheduler who has the pod wait
+        if room is None or "/" in name:  # not kubelet's to count: the scheduler has the pod wait
             return _No(f"Insufficient {name}", False)
         numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
         sentence = f"Pod was rejected: Node didn't have enough resource: {name}, {numbers}"

@@ -42,9 +42,7 @@ class BindMount:
     target: str
     options: mounts.Options
     id_maps: IdMaps | None = None
-    tree: int = (
-        -1
-    )  # the source's mount where it was opened before: in another user namespace it may be out of reach
+    tree: int = -1  # the source's mount, opened before: in another user namespace it may be out of reach
     inside: str = ""  # the source is in the container's root, here: as it is when it is this one's turn
 
     def at_home(self, inside: str) -> BindMount:
@@ -136,9 +134,7 @@ class BindMount:
             return
         if os.path.normpath(self.target) == "/proc" and sc.fstatfs_type(tree) == sc.PROC_SUPER_MAGIC:
             return
-        raise SpecError(
-            "it cannot be mounted because it is inside /proc"
-        )  # what, is said before (`describe`)
+        raise SpecError("it cannot be mounted because it is inside /proc")  # what, `describe` says
 
 
 def map_ids(tree: int, maps: IdMaps, userns: int = -1, *, recursive: bool, about: str) -> None:

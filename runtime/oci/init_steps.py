@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from runtime.oci.root import Root
 
-_NULL: Final = os.makedev(1, 3)  # /dev/null
+NULL: Final = os.makedev(1, 3)  # /dev/null
 # ioctl_tty(2), asm-generic's numbers but for ppc64le; the import of termios is half a millisecond
 TIOCSCTTY: Final = 0x540E
 _TIOCSWINSZ: Final = 0x5414 if os.uname().machine != "ppc64le" else 0x80087467
@@ -217,7 +217,7 @@ def is_null(fd: int) -> bool:
         info = os.fstat(fd)
     except OSError:
         return False
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _NULL
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == NULL
 
 
 def reopen_null(proc: int) -> None:

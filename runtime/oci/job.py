@@ -121,9 +121,7 @@ class Job:
     hooks: Mapping[str, tuple[hooks.Hook, ...]] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)  # what hooks in the container are told
     turn: rootfs.Turn = rootfs.Turn.PIVOT
-    root: int = (
-        -1
-    )  # for exec: the container's root, where that is not the one of a mount namespace of its own
+    root: int = -1  # for exec: the container's, where it is not that of a mount namespace of its own
 
 
 class Reporter:

@@ -50,7 +50,7 @@ class Stage:
             plan = self.plan.mapped(self.userns, self.ids)
             self._uncover()
             sc.move_mount(plan.root.tree, "", sc.AT_FDCWD, plan.root.path, sc.MOVE_MOUNT_F_EMPTY_PATH)
-        for number, tree in enumerate(plan.descriptors):
+        for number, tree in enumerate(plan.sources):
             place = f"{self.bundle}/{SOURCES}/{number}"
             if stat.S_ISDIR(os.fstat(tree).st_mode):
                 os.mkdir(place)
@@ -89,7 +89,7 @@ def stage(
     if not users and not any(op.options.beneath for op in binds):
         return Stage(plan, bundle, runtime), spec
     os.makedirs(f"{bundle}/{SOURCES}", mode=0o711, exist_ok=True)
-    config = {**spec, "mounts": list(_resolved(spec["mounts"], bundle))}
+    config = {**spec, "mounts": list(_resolved(spec["mounts"], binds, bundle))}
     if not users:
         return Stage(plan, bundle, runtime, resolved=True), config
     os.chmod(bundle, 0o711)
@@ -98,11 +98,15 @@ def stage(
     return Stage(plan, bundle, runtime, True, open_namespace(users), ids), config
 
 
-def _resolved(mounts: list[dict[str, Any]], bundle: str) -> Iterator[dict[str, Any]]:
-    number = 0
+def _resolved(mounts: list[dict[str, Any]], binds: list[BindMount], bundle: str) -> Iterator[dict[str, Any]]:
+    """`binds`: what the plan has of them, in their order. One of what is in the root is the runtime's to find."""
+    number, planned = 0, iter(binds)
     for mount in mounts:
         options = mount.get("options") or []
         if mount.get("type") != "bind" and not {"bind", "rbind"} & set(options):
+            yield mount
+            continue
+        if next(planned).inside:
             yield mount
             continue
         kept = [option for option in options if option not in _OURS and not option.startswith("x-beneath=")]

@@ -184,6 +184,8 @@ def test_users_of_its_own(classes: Node, kind: str, tmp_path: Path) -> None:
     classes.restart(signal.SIGKILL)
     classes.wait_status(name, "Running")
     assert id_base(classes.pid(name)) == base
+    null = os.stat("/dev/null")
+    assert (null.st_uid, null.st_gid) == (0, 0), "crun gives its stdio to the container's user"
     remove(classes, name)
 
 
