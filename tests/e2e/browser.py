@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -63,10 +65,10 @@ def page(url: str) -> Iterator[Page]:
                 f"--user-data-dir={profile}", "--window-size=1400,900", "--remote-debugging-port=0",
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", url,
             ],
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         undo.callback(browser.wait)
-        undo.callback(browser.kill)
+        undo.callback(os.killpg, browser.pid, signal.SIGKILL)  # what there is in the path is a script
         assert browser.stderr is not None
         tabs = httpx.get(f"http://{_listens(browser.stderr)}/json", timeout=TIMEOUT, trust_env=False).json()
         address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
