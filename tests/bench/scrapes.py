@@ -11,8 +11,9 @@ for it, gzip included: on a busy machine the one that counts.
 The hour is its number of scrapes, one after the other over one connection, after a warm-up (`WARM`): a minute in which
 every pod is looked at once more, and the first round that measures disks. Memory is the daemon's own pages (RssAnon:
 what it shares with others is no growth of its own), said after each tenth, and measured after each fortieth: a line
-through those of the last nine tenths, by least squares, says what 1,000 scrapes add, and its standard error. More than
-`NOTHING`, and more than two errors, is growth: the command says so and fails.
+through those of the second half, by least squares, says what 1,000 scrapes add, and its standard error (what is kept of
+each scrape goes on; what has to settle has by then). More than `NOTHING`, and more than two errors, is growth: the
+command says so and fails. The first tenth and the last are there to be compared by eye.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def hour(node: Node, scrapes: int, found: dict[str, Any]) -> bool:
     daemon, each = int((node.run_dir / "kubelite.pid").read_text()), max(1, scrapes // PARTS)
     scrape(node, *WARM)
     weights = list(weighed(node, daemon, each))
-    first = PARTS // 10
+    first = PARTS // 2
     line = slope([number * each / 1000 for number in range(first, PARTS)], weights[first:])
     grows = line.grows(NOTHING)
     found["hour"] = {"kB": weights, "kB for 1000": line.rise, "error": line.error, "grows": grows}
@@ -147,7 +148,7 @@ def hour(node: Node, scrapes: int, found: dict[str, Any]) -> bool:
     print(f"{each * PARTS} scrapes, the daemon's own MB after each tenth:")
     print("  " + " ".join(f"{weight / 1024:.2f}" for weight in tenths))
     print(
-        f"growth for 1,000 scrapes: {line.rise:.0f} kB, standard error {line.error:.0f}: "
+        f"growth for 1,000 scrapes, of the second half: {line.rise:.0f} kB, standard error {line.error:.0f}: "
         + ("it GROWS" if grows else f"nothing (less than {NOTHING:.0f} kB, or than two errors)")
     )
     return grows
