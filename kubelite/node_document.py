@@ -99,7 +99,8 @@ def _amount(name: str, value: int) -> str:
 def _heartbeat(agent: AgentState) -> float:
     """When the conditions count as looked at: every five minutes, as kubelet reports (nodeStatusReportFrequency). They
     are looked at whenever somebody asks, but a watch is not told of each look."""
-    return agent.now - (agent.now - agent.started_at) % HEARTBEAT_SECONDS
+    beats = (agent.now - agent.started_at) // HEARTBEAT_SECONDS
+    return agent.started_at + beats * HEARTBEAT_SECONDS  # the very same number until the next one
 
 
 def _conditions(facts: NodeFacts, agent: AgentState) -> list[Json]:

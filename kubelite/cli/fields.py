@@ -83,6 +83,7 @@ _OF_KINDS = {
     "PersistentVolume": "A place that a claim can be bound to.",
     "StorageClass": "What becomes of claims that name it.",
     "PriorityClass": "A name for a priority of pods.",
+    "ClusterTrustBundle": "Certificates of those that pods are to trust, for projected volumes.",
 }
 
 

@@ -346,7 +346,7 @@ def create(
     means the terminal for all three (without a terminal: the caller's own).
 
     Raises SpecError, CapabilityError, SyscallError, StateError; whatever is raised, nothing is left: no process, no
-    cgroup, no descriptor, no mount (those live in the container's mount namespace).
+    cgroup, no descriptor, no mount (most live in the container's mount namespace; the others are undone: shared_root).
     """
     began = time.monotonic_ns()
     draft = drafts.decide(

@@ -108,10 +108,8 @@ def test_a_pod_of_its_own_users(node: Node) -> None:
     assert lines[:5] == ["0", "0 0", "0 0", "0 0", "0 0"]
     assert lines[5:10] == ["0 2000", "u0:0", "0:2000", "0:2000", "z"]
     assert (shared / "new").stat().st_uid == 0, "a volume's files belong to whom the container says"
-    assert (
-        run(node, "u", "echo hi > /dev/termination-log; ping -c1 -W1 127.0.0.1 >/dev/null; echo $?").strip()
-        == "0"
-    )
+    pinged = run(node, "u", "echo hi > /dev/termination-log; ping -c1 -W1 127.0.0.1 >/dev/null; echo $?")
+    assert pinged.strip() == "0"
     assert run(node, "w", "cat /proc/1/comm").strip() == "pause"
     masks = "grep -c ' /proc/' /proc/mounts; true"
     assert run(node, "w", masks) == "0\n", "procMount Unmasked"

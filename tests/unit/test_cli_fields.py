@@ -33,6 +33,11 @@ def test_descriptions_are_of_fields_that_are_there() -> None:
     assert not set(DESCRIPTIONS) - there - {("Container", "targetContainerName")}
 
 
+@pytest.mark.parametrize("kind", sorted(name.lower() for _, name in KINDS))
+def test_each_kind_says_what_it_is(kind: str) -> None:
+    assert "DESCRIPTION:\n    " in explanation(kind, [])
+
+
 @pytest.mark.parametrize(
     "model",
     [
