@@ -1,7 +1,7 @@
 """`make bench`: kubelite beside whatever of docker, podman, runc and crun is installed, and the bare kernel work.
 
 One table, one run, the same program in the same image, with the same volumes. Read the ratios: milliseconds on a shared
-machine swing by half, ratios and CPU time much less. docs/performance.md says how each row is measured.
+machine swing by half, ratios and CPU time much less. docs/explanation/performance.md says how each row is measured.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=words, help=f"rows of {','.join(row.key for row in ROWS)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a few minutes")
     parser.add_argument("--json", default="", help="also write all samples to this file")
-    parser.add_argument("--record", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument(
+        "--record", action="store_true", help="put the table into docs/explanation/performance.md"
+    )
     options = parser.parse_args()
     if unknown := set(options.rows or ()) - {row.key for row in ROWS}:
         parser.error(f"no such row: {', '.join(unknown)}")

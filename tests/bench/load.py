@@ -217,7 +217,9 @@ def main() -> int:
         "--idle", type=float, default=20.0, help="seconds that idle CPU is counted at each stage"
     )
     parser.add_argument("--json", default="", help="also write the values to this file")
-    parser.add_argument("--record", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument(
+        "--record", action="store_true", help="put the table into docs/explanation/performance.md"
+    )
     options = parser.parse_args()
     if why := missing():
         print(why, file=sys.stderr)

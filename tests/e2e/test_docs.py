@@ -1,4 +1,4 @@
-"""The tour in docs/internals.md and the transcript in README.md, command by command, on a node of the test's own.
+"""The tour of docs/tutorials/internals.md and the transcript of README.md, command by command, on a node of its own.
 
 After a change that is meant, `KUBELITE_RECORD=1 pytest tests/e2e/test_docs.py` writes the new output into the text, to
 be read, shortened with `…` and committed.
@@ -71,7 +71,7 @@ def present(node: Node) -> frozenset[str]:
     return frozenset({version, "nat"} if nat else {version})
 
 
-@pytest.mark.parametrize("document", ["docs/internals.md", "README.md"])
+@pytest.mark.parametrize("document", ["docs/tutorials/internals.md", "README.md"])
 def test_what_the_document_says_is_true(document: str, tmp_path: Path) -> None:
     for program in ("ps", "pgrep"):
         if shutil.which(program) is None:

@@ -20,7 +20,7 @@ from kubelite.telemetry.advice import (
     advice,
 )
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pods.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "pod-semantics.md"
 
 
 def pod(state: dict[str, Any], last: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
@@ -443,7 +443,7 @@ def test_the_sentence_of_each_event(reason: str) -> None:
 
 
 def test_the_documentation_has_each_sentence() -> None:
-    """docs/pods.md lists them by reason."""
+    """docs/explanation/pod-semantics.md lists them by reason."""
     before, mark, rest = DOCUMENT.read_text().partition(
         "<!-- advice: kept by tests/unit/test_advice.py -->\n"
     )

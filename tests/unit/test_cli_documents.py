@@ -12,7 +12,7 @@ import pytest
 from kubelite.cli.main import COMMANDS, cli
 
 REPO = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([REPO / "README.md", REPO / "ARCHITECTURE.md", *(REPO / "docs").glob("*.md")])
+DOCUMENTS = sorted([REPO / "README.md", REPO / "ARCHITECTURE.md", *(REPO / "docs").rglob("*.md")])
 SPAN = re.compile(r"`kubelite ([a-z][^`]*)`|^(?:    |\$ )kubelite ([a-z].*)$", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
@@ -32,7 +32,7 @@ def flags_of(command: click.Command, words: list[str]) -> set[str]:
     return {flag for name in named for flag in flags_of(command.commands[name], words[1:])}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
 def test_what_a_document_says_to_type_is_there(document: Path) -> None:
     for line in commands_of(document.read_text()):
         name, *words = line.split()

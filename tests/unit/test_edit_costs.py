@@ -1,4 +1,4 @@
-"""What an edit of each field costs: asked of the decision itself, and kept in docs/edits.md.
+"""What an edit of each field costs: asked of the decision itself, and kept in docs/reference/edits.md.
 
 `python -m tests.unit.test_edit_costs` prints that document.
 """
@@ -14,7 +14,7 @@ from kubelite.node.actions import PodActions
 from manifests.core import Container, Pod, PodSpec, SecurityContext
 from tests.unit.pod_worlds import UID, World, container, make_pod
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "edits.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "edits.md"
 
 NOTHING, CGROUP, RESTART, RECREATE = "nothing", "cgroup write", "container restart", "pod recreate"
 RESTARTS = "restart of every container"

@@ -1,4 +1,4 @@
-"""The list of families in docs/metrics.md is the code's. `KUBELITE_RECORD=1` writes it anew."""
+"""The list of families in docs/reference/metrics.md is the code's. `KUBELITE_RECORD=1` writes it anew."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kubelite.telemetry import (
     volumestats,
 )
 
-DOC = Path(__file__).parents[2] / "docs" / "metrics.md"
+DOC = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 MARK = "<!-- families: kept by tests/unit/test_metrics_doc.py -->\n"
 MODULES = (
     ("container_", (families, cadvisor)),

@@ -1,7 +1,7 @@
 """Every field of config.json (the specification's schema 1.3, Linux) and what becomes of it: none is passed over.
 
-FIELDS is the table of docs/oci-runtime.md (`python -m tests.unit.test_oci_fields` writes it there). Of each field the
-test asks whether it is read at all: a value of no kind that the schema has is refused, and the field is named.
+FIELDS is the table of docs/how-to/oci-runtime.md (`python -m tests.unit.test_oci_fields` writes it there). Of each
+field the test asks whether it is read at all: a value of no kind that the schema has is refused, and the field is named.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runtime.errors import SpecError
 from runtime.oci import spec as oci
 from tests.unit.test_oci_spec import GOOD
 
-DOCUMENT: Final = Path(__file__).parents[2] / "docs/oci-runtime.md"
+DOCUMENT: Final = Path(__file__).parents[2] / "docs/how-to/oci-runtime.md"
 BEGIN, END = "<!-- fields: written by tests/unit/test_oci_fields.py -->\n", "<!-- end of fields -->\n"
 DONE: Final = "done"
 _IDS = "containerID, hostID, size"
