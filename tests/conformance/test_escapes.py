@@ -1,4 +1,4 @@
-"""Known ways out of a container, tried on any runtime from outside (docs/explanation/security.md: the whole table)."""
+"""Known ways out of a container, tried on any runtime from outside; docs/explanation/security.md lists them all."""
 
 from __future__ import annotations
 
