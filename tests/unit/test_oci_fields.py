@@ -1,7 +1,8 @@
 """Every field of config.json (the specification's schema 1.3, Linux) and what becomes of it: none is passed over.
 
 FIELDS is the table of docs/how-to/oci-runtime.md (`python -m tests.unit.test_oci_fields` writes it there). Of each
-field the test asks whether it is read at all: a value of no kind that the schema has is refused, and the field is named.
+field the test asks whether it is read at all: a value of no kind that the schema has is refused, and the field
+is named.
 """
 
 from __future__ import annotations
