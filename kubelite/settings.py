@@ -95,87 +95,125 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    manifests: str = "/etc/kubelite/manifests"  # the watched directory
-    root: str = "/var/lib/kubelite"  # state.db, images, pods
-    run_dir: str = "/run/kubelite"  # sockets, shims, leases: gone after a reboot
-    log_dir: str = "/var/log"  # <log-dir>/pods and <log-dir>/containers
-    listen: str = "127.0.0.1:10255"  # metrics and health; "" or "none" = do not listen
-    #: A file with a secret of at least 16 characters: who sends it (as a Bearer token, or as the password that a
-    #: browser asks for) sees logs on the web page, too; "" = nobody does.
+    # Each field is followed by its description, which the reference page of the settings shows.
+    manifests: str = "/etc/kubelite/manifests"
+    """The directory of manifests that the node watches."""
+    root: str = "/var/lib/kubelite"
+    """State, images, and the directories of pods and claims."""
+    run_dir: str = "/run/kubelite"
+    """Sockets, and state that does not outlive a reboot."""
+    log_dir: str = "/var/log"
+    """Parent of `pods/` and `containers/`, which hold the container logs."""
+    listen: str = "127.0.0.1:10255"
+    """Address of the HTTP server for metrics, health checks and the web page. `none`: no server."""
     web_token_file: str = ""
-    #: Names, with commas between, under which a `listen` on loopback is asked (behind a proxy, for example), besides
-    #: addresses, localhost and the node's name.
+    """A file with a secret of at least 16 characters. Only requests with that secret may read logs over HTTP.
+    Empty: nobody may."""
     web_hosts: str = ""
-    bridge: str = "kubelite0"  # at most 15 characters
+    """Host names under which a server on loopback answers, separated by commas, for example behind a proxy. It always
+    answers to IP addresses, `localhost` and the node's name."""
+    bridge: str = "kubelite0"
+    """Bridge of the pod network; at most 15 characters."""
     pod_cidr: str = "10.88.0.0/16"
-    cgroup_parent: str = "kubelite"  # below the root of every hierarchy
-    node_name: str = ""  # default: the host's name, lower case
+    """IPv4 range of pod addresses."""
+    cgroup_parent: str = "kubelite"
+    """Cgroup that holds everything of this node, below the root of each hierarchy."""
+    node_name: str = ""
+    """Name of the node. Default: the host name in lower case."""
     cluster_domain: str = "cluster.local"
-    resolv_conf: str = (
-        ""  # what pods' resolv.conf is made from (kubelet: resolvConf); "" = the host's, see netfiles
-    )
-    max_parallel_pulls: int = Field(3, ge=1)  # kubelet: maxParallelImagePulls
-    serialize_image_pulls: bool = False  # one at a time (kubelet: true)
-    registry_pull_qps: float = Field(5.0, ge=0, allow_inf_nan=False)  # pulls begun a second; 0 = any number
-    registry_burst: int = Field(10, ge=1)  # so many at once before that counts
-    pull_backoff_initial: _Seconds = 10.0  # seconds (kubelet: 10)
-    pull_backoff_max: _Seconds = 300.0  # seconds (kubelet: 300)
-    image_gc_high_threshold_percent: int = Field(
-        85, ge=0, le=100
-    )  # of the disk: unused images go; 100 = never
-    image_gc_low_threshold_percent: int = Field(80, ge=0, le=100)  # until so much is used
-    image_minimum_gc_age: _Duration = 120.0  # seconds an unused image stays in any case
-    image_maximum_gc_age: _Duration = (
-        0.0  # an image unused for so long goes, whatever the disk says; 0 = never
-    )
-    image_gc_period: _Seconds = 300.0  # the disk is looked at so often
-    log_max_size: int = (
-        10 * 1024 * 1024
-    )  # bytes a container's log file grows to before it is rotated; <= 0 never
-    log_max_files: int = Field(5, ge=1)  # including the current one
-    #: Where starts are sent as OpenTelemetry traces (OTLP/HTTP, JSON): http://collector:4318; "" = nowhere.
+    """DNS domain of pods, as `/etc/hosts` and fully qualified host names show it."""
+    resolv_conf: str = ""
+    """File from which pods get `/etc/resolv.conf`. Default: the host's; if that names only the local stub of
+    systemd-resolved, the servers behind the stub."""
+    max_parallel_pulls: int = Field(3, ge=1)
+    """Images pulled at the same time."""
+    serialize_image_pulls: bool = False
+    """Pull one image at a time."""
+    registry_pull_qps: float = Field(5.0, ge=0, allow_inf_nan=False)
+    """Pulls that may begin in a second; 0: no limit. Further pulls wait."""
+    registry_burst: int = Field(10, ge=1)
+    """Pulls that may begin at once before `registry_pull_qps` applies."""
+    pull_backoff_initial: _Seconds = 10.0
+    """Delay after a failed pull. It doubles with each further failure."""
+    pull_backoff_max: _Seconds = 300.0
+    """Longest delay between failed pulls."""
+    image_gc_high_threshold_percent: int = Field(85, ge=0, le=100)
+    """Disk usage at which image garbage collection starts; 100: never."""
+    image_gc_low_threshold_percent: int = Field(80, ge=0, le=100)
+    """Disk usage at which image garbage collection stops."""
+    image_minimum_gc_age: _Duration = 120.0
+    """Time for which an unused image is never collected."""
+    image_maximum_gc_age: _Duration = 0.0
+    """Time after which an unused image is collected regardless of disk usage; 0: never."""
+    image_gc_period: _Seconds = 300.0
+    """Interval between checks of disk usage for image garbage collection."""
+    log_max_size: int = 10 * 1024 * 1024
+    """Size in bytes at which a container log is rotated; 0 or less: never."""
+    log_max_files: int = Field(5, ge=1)
+    """Log files kept for a container, the current one included."""
     otlp_endpoint: str = ""
-    history_time: _Duration = 7 * 86400.0  # seconds that history is kept; 0 = none is
-    history_size: int = Field(64 * 1024 * 1024, ge=0)  # bytes it takes at most, about; 0 = none is kept
-    # directory and network are looked at again this often, each pod every third time, whatever events said
+    """OpenTelemetry collector that receives a trace of each container start (OTLP over HTTP, JSON), for example
+    `http://collector:4318`. Empty: none."""
+    history_time: _Duration = 7 * 86400.0
+    """Time for which history is retained; 0: no history."""
+    history_size: int = Field(64 * 1024 * 1024, ge=0)
+    """Approximate size limit of the history in bytes; 0: no history."""
     relist_seconds: _Seconds = 20.0
-    crash_backoff_initial: _Seconds = 10.0  # seconds (kubelet: 10)
-    crash_backoff_max: _Seconds = 300.0  # seconds (kubelet: 300)
-    volume_reclaim_policy: Literal["Retain", "Delete"] = (
-        "Retain"  # what becomes of a claim's directory when the claim goes
-    )
-    allowed_unsafe_sysctls: str = ""  # net.core.somaxconn,kernel.msg*: beyond those that are always allowed
-    max_pods: int = Field(1000, ge=0)  # (kubelet: 110)
-    kube_reserved: _Amounts = ""  # cpu=…,memory=…,ephemeral-storage=…: of the machine, not for pods
-    extended_resources: _Amounts = (
-        ""  # example.com/gpu=2: what pods may ask for beyond what the machine says it has
-    )
-    system_reserved: _Amounts = ""  # the same, for what else runs on it
-    pod_pids_limit: int = -1  # processes and threads a pod may have; -1: as many as the machine
-    single_process_oom_kill: bool = False  # of one process alone; else of the whole container (cgroup v2)
-    memory_qos: bool = False  # memory.high: slow down before the limit kills (cgroup v2)
-    memory_throttling_factor: float = Field(0.9, gt=0, le=1)  # where between request and limit that begins
-    memory_reservation_policy: Literal["None", "TieredReservation"] = (
-        "None"  # memory.min and low by QoS class
-    )
-    memory_swap_behavior: Literal["NoSwap", "LimitedSwap"] = "NoSwap"  # (cgroup v2)
-    cpu_manager_policy: Literal["none", "static"] = (
-        "none"  # static: whole CPUs of Guaranteed pods are their own
-    )
-    reserved_cpus: str = ""  # 0-1,4: never given away by the static policy
-    eviction_hard: _Thresholds = EVICTION_HARD  # below these, pods are evicted; none: never
-    eviction_pressure_transition_period: _Duration = 300.0  # seconds a pressure is said to last at least
-    eviction_monitoring_period: _Seconds = 10.0  # seconds between two looks
-    shutdown_grace_period: _Duration = 0.0  # seconds that pods have when the machine shuts down; 0: none
-    shutdown_grace_period_critical_pods: _Duration = 0.0  # of these, the last are critical pods'
-    # a pod's runtimeClassName → the path of an OCI runtime's command (runc's command line)
-    #: instead of both: for pods of each priority and above, its seconds; the lowest first
+    """Interval at which the manifest directory and the network are checked in case a notification was missed; each pod
+    is checked every third time."""
+    crash_backoff_initial: _Seconds = 10.0
+    """Delay before a crashed container is restarted. It doubles with each further crash."""
+    crash_backoff_max: _Seconds = 300.0
+    """Longest delay between restarts of a crashed container."""
+    volume_reclaim_policy: Literal["Retain", "Delete"] = "Retain"
+    """Whether the directory of a deleted PersistentVolumeClaim is retained or deleted."""
+    allowed_unsafe_sysctls: str = ""
+    """Sysctls that pods may set in addition to the safe ones, for example `net.core.somaxconn,kernel.msg*`."""
+    max_pods: int = Field(1000, ge=0)
+    """Pods that the node accepts."""
+    kube_reserved: _Amounts = ""
+    """Resources reserved for kubelite, for example `cpu=100m,memory=1Gi,ephemeral-storage=1Gi`. They are not
+    allocatable by pods."""
+    extended_resources: _Amounts = ""
+    """Extended resources that the node offers, for example `example.com/gpu=2`. They are counted; no device is passed
+    to a container."""
+    system_reserved: _Amounts = ""
+    """Resources reserved for other programs on the machine, in the form of `kube_reserved`."""
+    pod_pids_limit: int = -1
+    """Processes and threads that a pod may have; -1: no limit of its own."""
+    single_process_oom_kill: bool = False
+    """Out of memory, kill only the process that the kernel selects instead of the whole container (cgroup v2)."""
+    memory_qos: bool = False
+    """Set `memory.high`, which slows a container down before it reaches its limit (cgroup v2)."""
+    memory_throttling_factor: float = Field(0.9, gt=0, le=1)
+    """Where `memory.high` lies between the memory request (0) and the limit (1)."""
+    memory_reservation_policy: Literal["None", "TieredReservation"] = "None"
+    """`TieredReservation`: set `memory.min` of Guaranteed and `memory.low` of Burstable pods (cgroup v2)."""
+    memory_swap_behavior: Literal["NoSwap", "LimitedSwap"] = "NoSwap"
+    """`LimitedSwap`: Burstable containers may swap in proportion to their memory request (cgroup v2)."""
+    cpu_manager_policy: Literal["none", "static"] = "none"
+    """`static`: Guaranteed pods that request whole CPUs get these CPUs exclusively."""
+    reserved_cpus: str = ""
+    """CPUs that the static policy never assigns, for example `0-1,4`."""
+    eviction_hard: _Thresholds = EVICTION_HARD
+    """Thresholds below which the node evicts pods; `none`: never."""
+    eviction_pressure_transition_period: _Duration = 300.0
+    """Time for which a pressure condition remains after its threshold was last met."""
+    eviction_monitoring_period: _Seconds = 10.0
+    """Interval between checks of the eviction thresholds."""
+    shutdown_grace_period: _Duration = 0.0
+    """Time by which a shutdown of the machine is delayed so that pods can terminate; 0: not delayed."""
+    shutdown_grace_period_critical_pods: _Duration = 0.0
+    """The last part of `shutdown_grace_period`, reserved for critical pods (priority of 2000000000 or more)."""
     shutdown_grace_period_by_pod_priority: Annotated[dict[int, _Duration], BeforeValidator(_by_priority)] = (
         Field(default_factory=dict)
     )
+    """Replaces both: the grace period of pods from each priority on, the lowest group first, for example
+    `0=60s,100000=10s`."""
     runtime_classes: Annotated[dict[str, str], BeforeValidator(_classes)] = Field(default_factory=dict)
-    # a pod's priorityClassName → its priority, beside system-node-critical and system-cluster-critical
+    """Runtime classes: a pod's `runtimeClassName` and the path of an OCI runtime, for example `crun=/usr/bin/crun`."""
     priority_classes: Annotated[dict[str, int], BeforeValidator(_classes)] = Field(default_factory=dict)
+    """Priority classes in addition to those of the manifests, for example `high=1000,low=-10`."""
 
     @field_validator("manifests", "root", "run_dir", "log_dir", "resolv_conf", "web_token_file")
     @classmethod
