@@ -27,9 +27,9 @@ from kubelite.doctor import examine
 from kubelite.exec_session import Session
 from kubelite.manifest_plan import KINDS, ManifestState
 from kubelite.node.commands import exec_process
-from kubelite.node.config import pod_log_name
 from kubelite.node.local_cri import LocalCri
-from kubelite.node.node_facts import patched
+from kubelite.node.model.node_config import pod_log_name
+from kubelite.node.model.node_facts import patched
 from kubelite.node.placing import NODE
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node_builds import LEASE_PREFIX, NodeBuilds
@@ -243,7 +243,7 @@ class Agent:
         return await Attached.open(self.cri.run_dir(uid), seen.id, stdin=stdin, **wishes)
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
-        from kubelite.node.ephemeral import changed
+        from kubelite.node.model.ephemeral import changed
 
         return await self.store.modify(uid, lambda doc: changed(doc, wanted))
 

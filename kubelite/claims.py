@@ -28,12 +28,12 @@ from typing import Any
 
 from kubelite import quota
 from kubelite.node import disks
-from kubelite.node.config import NodeConfig
 from kubelite.node.container_volumes import let_go
+from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.persistent_volumes import CLASS_KIND, Doc, Shelf, bind, class_of
 from kubelite.node.persistent_volumes import KIND as VOLUME
 from kubelite.node.placing import TERMINAL, is_placed
-from kubelite.node.pod_claims import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.objects import reference, rfc3339
 from kubelite.persistent_volumes import Volumes
 from kubelite.protection import is_terminating, protected

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kubelite.node.capacity import Threshold
 from kubelite.node.eviction import Met, Observation, PodUse, Pressure, met, pressure, sentence, victims
+from kubelite.node.model.capacity import Threshold
 from kubelite.node.usage import bytes_below, inodes_below
 from runtime.errors import RuntimeFault
 from state.errors import StoreError

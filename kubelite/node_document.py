@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.node.config import NodeConfig
-from kubelite.node.node_facts import architecture, shown_taints
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.node_facts import architecture, shown_taints
 from kubelite.node.scheduling import NodeFacts
 from kubelite.objects import rfc3339
 from kubelite.telemetry.machine import machine
@@ -104,7 +104,7 @@ def _heartbeat(agent: AgentState) -> float:
 
 
 def _conditions(facts: NodeFacts, agent: AgentState) -> list[Json]:
-    from kubelite.node.node_facts import PRESSURE_TAINTS
+    from kubelite.node.model.node_facts import PRESSURE_TAINTS
 
     tainted = {taint.key for taint in facts.taints}
     since, started = agent.pressure_since or {}, agent.started_at

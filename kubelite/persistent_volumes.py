@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kubelite.manifest_plan import source_of
-from kubelite.node.config import NodeConfig
-from kubelite.node.node_facts import NodeState
+from kubelite.node.model.claim_names import KIND as CLAIM
+from kubelite.node.model.claim_names import own_volume
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.node_facts import NodeState
 from kubelite.node.persistent_volumes import (
     CLASS_KIND,
     KIND,
@@ -34,8 +36,6 @@ from kubelite.node.persistent_volumes import (
     made_volume,
     phase_of,
 )
-from kubelite.node.pod_claims import KIND as CLAIM
-from kubelite.node.pod_claims import own_volume
 from kubelite.objects import reference, rfc3339
 from kubelite.protection import protected
 from kubelite.telemetry.events import EventRecorder

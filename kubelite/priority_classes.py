@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from kubelite.manifest_plan import source_of
-from kubelite.node.priority import KIND, always_there
+from kubelite.node.model.priority import KIND, always_there
 from kubelite.objects import rfc3339
 from runtime.identity import new_uid
 from state.store import Store

@@ -346,7 +346,7 @@ class Settings(BaseModel):
     @field_validator("kube_reserved", "system_reserved")
     @classmethod
     def _reservation(cls, value: str) -> str:
-        from kubelite.node.capacity import parse_reserved
+        from kubelite.node.model.capacity import parse_reserved
 
         parse_reserved(value)
         return value
@@ -354,7 +354,7 @@ class Settings(BaseModel):
     @field_validator("extended_resources")
     @classmethod
     def _extended(cls, value: str) -> str:
-        from kubelite.node.capacity import parse_extended
+        from kubelite.node.model.capacity import parse_extended
 
         parse_extended(value)
         return value
@@ -362,7 +362,7 @@ class Settings(BaseModel):
     @field_validator("reserved_cpus")
     @classmethod
     def _processors(cls, value: str) -> str:
-        from kubelite.node.capacity import parse_cpus
+        from kubelite.node.model.capacity import parse_cpus
 
         parse_cpus(value)
         return value
@@ -370,7 +370,7 @@ class Settings(BaseModel):
     @field_validator("eviction_hard")
     @classmethod
     def _threshold(cls, value: str) -> str:
-        from kubelite.node.capacity import parse_thresholds
+        from kubelite.node.model.capacity import parse_thresholds
 
         parse_thresholds(value)
         return value

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kubelite.logind import Logind, asked_for, take_back
-from kubelite.node.shutdown import ENDS_BY_SHUTDOWN, Group, groups_of, in_groups
+from kubelite.node.decide.shutdown_order import ENDS_BY_SHUTDOWN, Group, groups_of, in_groups
 from kubelite.objects import mark_deleting
 from runtime.errors import RuntimeFault
 from state.errors import StoreError

@@ -50,7 +50,7 @@ from kubelite.manifest_plan import (
     plan,
     source_of,
 )
-from kubelite.node.priority import Classes, admitted
+from kubelite.node.model.priority import Classes, admitted
 from kubelite.objects import mark_deleting
 from kubelite.protection import FINALIZERS, terminating
 from kubelite.treewatch import TreeWatch

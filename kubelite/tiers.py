@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kubelite.node.config import NodeConfig
 from kubelite.node.ledger import Claim
-from kubelite.node.limits import node_limits, tier_limits
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.spec.limits import node_limits, tier_limits
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault

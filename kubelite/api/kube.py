@@ -38,7 +38,7 @@ from kubelite.api.resources import (
 from kubelite.api.selectors import Selector, matches_fields, parse_fields
 from kubelite.api.stream import Stream
 from kubelite.api.watch import WatchRequest, open_watch
-from kubelite.node.node_facts import NotForPeople
+from kubelite.node.model.node_facts import NotForPeople
 from runtime.errors import RuntimeFault, StartError
 
 Json = dict[str, Any]

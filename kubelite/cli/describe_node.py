@@ -12,7 +12,7 @@ from kubelite.api.durations import since
 from kubelite.api.printers import node_roles
 from kubelite.cli.describe_objects import condition_line
 from kubelite.cli.describe_parts import annotation_lines, date, label_lines, truth, with_events
-from kubelite.node.resources import pod_limits_exact, pod_requests_exact
+from kubelite.node.model.resources import pod_limits_exact, pod_requests_exact
 from manifests.core import Pod
 from manifests.meta import Quantity
 

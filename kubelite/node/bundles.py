@@ -8,8 +8,8 @@ import os
 
 from kubelite import quota
 from kubelite.node import pod_files
-from kubelite.node.container_details import user_text
-from kubelite.node.cri import ContainerRequest
+from kubelite.node.decide.container_details import user_text
+from kubelite.node.model.cri import ContainerRequest
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault
 from runtime.shim.protocol import CreateContainer, RootfsOverlay

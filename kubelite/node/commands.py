@@ -10,7 +10,7 @@ import secrets
 import signal
 from typing import Any
 
-from kubelite.node.cri import ExecResult
+from kubelite.node.model.cri import ExecResult
 from runtime.errors import NotFoundError
 from runtime.shim.client import ExecSession, ShimClient
 from runtime.shim.protocol import ExecRequest

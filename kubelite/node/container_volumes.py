@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from kubelite.node import disks, env, loopdev, mounts, volumes
-from kubelite.node.config import NodeConfig
-from kubelite.node.container_spec import Device, Source
-from kubelite.node.cri import SandboxSeen
-from kubelite.node.faults import ConfigError, MountError
-from kubelite.node.pod_claims import claim_name
+from kubelite.node import disks, loopdev, mounts
+from kubelite.node.model.claim_names import claim_name
+from kubelite.node.model.cri import SandboxSeen
+from kubelite.node.model.errors import ConfigError, MountError
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.slow_mounts import SlowMounts
+from kubelite.node.spec import env, volume_plans
+from kubelite.node.spec.container_spec import Device, Source
 from manifests.core import Container, Pod
 
 
@@ -40,7 +41,7 @@ def container_volumes(
             plans[name] = replace(plan, path=disks.mount_point(sources.config.root, plan.held))
     for volume in pod.spec.volumes:
         if volume.name in plans:
-            _set_up(volumes.plugin(volume), plans[volume.name], mounted)
+            _set_up(volume_plans.plugin(volume), plans[volume.name], mounted)
     found: dict[str, Source] = {}
     for mount in container.volume_mounts:
         if mount.name not in plans:
@@ -60,15 +61,15 @@ async def mount_slow(pod: Pod, container: Container, sources: env.Sources, slow:
     names = {mount.name for mount in container.volume_mounts}
     for volume in pod.spec.volumes:
         if volume.name in names and (volume.nfs is not None or claim_name(pod, volume)):
-            plan = volumes.plan_volume(pod, volume, sources)
+            plan = volume_plans.plan_volume(pod, volume, sources)
             if plan.share is not None:
                 await slow.mount(plan.name, plan.path, plan.share)
             elif plan.disk is not None and disks.is_device(plan.path):
                 await slow.mount(plan.name, disks.mount_point(sources.config.root, plan.held), plan.disk)
 
 
-def _set_up(plugin: str, plan: volumes.VolumePlan, mounted: Callable[[str, float, bool], None]) -> None:
-    if plan.kind is volumes.Kind.BLOCK:
+def _set_up(plugin: str, plan: volume_plans.VolumePlan, mounted: Callable[[str, float, bool], None]) -> None:
+    if plan.kind is volume_plans.Kind.BLOCK:
         raise MountError(f"volume {plan.name} has volumeMode Block, but is specified in volumeMounts")
     began, done = time.perf_counter(), False
     try:
@@ -80,11 +81,11 @@ def _set_up(plugin: str, plan: volumes.VolumePlan, mounted: Callable[[str, float
 
 def _plans(
     pod: Pod, names: Collection[str], sandbox: SandboxSeen, sources: env.Sources
-) -> dict[str, volumes.VolumePlan]:
-    plans = {plan.name: plan for plan in volumes.plan_volumes(pod, names, sources)}
+) -> dict[str, volume_plans.VolumePlan]:
+    plans = {plan.name: plan for plan in volume_plans.plan_volumes(pod, names, sources)}
     if pod.spec.host_users is False:  # an image's files are its users' before they are mounted
         of_pod = f"/proc/{sandbox.pause}/ns/user"
-        images = {n: replace(p, users=of_pod) for n, p in plans.items() if p.kind is volumes.Kind.IMAGE}
+        images = {n: replace(p, users=of_pod) for n, p in plans.items() if p.kind is volume_plans.Kind.IMAGE}
         plans |= images
     return plans
 
@@ -93,8 +94,8 @@ def block_devices(pod: Pod, container: Container, sources: env.Sources) -> tuple
     """The devices that it has of its claims. Raises MountError, in kubelet's words where it has any."""
     wanted = {device.name: device.device_path for device in container.volume_devices}
     found = []
-    for plan in volumes.plan_volumes(pod, wanted, sources):
-        if plan.kind is not volumes.Kind.BLOCK:
+    for plan in volume_plans.plan_volumes(pod, wanted, sources):
+        if plan.kind is not volume_plans.Kind.BLOCK:
             words = f"volume {plan.name} has volumeMode Filesystem, but is specified in volumeDevices"
             raise MountError(words)
         try:
@@ -117,7 +118,7 @@ def mark_of(root: str) -> bytes:
     return f"kubelite:{root}".encode()[-loopdev.MARK_SIZE :]
 
 
-def _device(plan: volumes.VolumePlan, config: NodeConfig) -> int:
+def _device(plan: volume_plans.VolumePlan, config: NodeConfig) -> int:
     """The number of the block device that the volume is, or is made: a file of the claim's size, sparse."""
     if plan.size and not os.path.exists(plan.path):
         os.makedirs(os.path.dirname(plan.path), exist_ok=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kubelite.node.capacity import parse_cpus
-from kubelite.node.resources import GUARANTEED, amounts, is_sidecar, qos_class
+from kubelite.node.model.capacity import parse_cpus
+from kubelite.node.model.resources import GUARANTEED, amounts, is_sidecar, qos_class
 from manifests.core import Container, Pod
 
 

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from kubelite.node.faults import MountError
+from kubelite.node.model.errors import MountError
 from kubelite.node.slow_mounts import options
 from runtime import syscalls
 from runtime.errors import SyscallError

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kubelite.node.capacity import Threshold
-from kubelite.node.priority import priority
-from kubelite.node.resources import pod_requests
+from kubelite.node.model.capacity import Threshold
+from kubelite.node.model.priority import priority
+from kubelite.node.model.resources import pod_requests
 from manifests.core import Pod
 
 CRITICAL = 2_000_000_000  # SystemCriticalPriority: from here on nothing is evicted

@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kubelite.node import wire
-from kubelite.node.actions import Hook, HookPhase
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import Cri, PodSeen
 from kubelite.node.http_get import fetch
-from kubelite.node.pod_view import is_alive
+from kubelite.node.model.actions import Hook, HookPhase
+from kubelite.node.model.cri import Cri, PodSeen
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.pod_view import is_alive
+from kubelite.node.model.recorder import WARNING, PodEvents
 from kubelite.node.prober import http_get
-from kubelite.node.recorder import WARNING, PodEvents
 from manifests.core import Container, LifecycleHandler, Pod
 from runtime.errors import NotFoundError, RuntimeFault
 

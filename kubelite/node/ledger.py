@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kubelite.node import resources
-from kubelite.node.pod_claims import claim_names
-from kubelite.node.pod_view import statuses
-from kubelite.node.priority import priority
+from kubelite.node.model import resources
+from kubelite.node.model.claim_names import claim_names
+from kubelite.node.model.pod_view import statuses
+from kubelite.node.model.priority import priority
 from manifests.core import Container, Pod, PodAffinityTerm
 
 RESIZE_PENDING = "PodResizePending"

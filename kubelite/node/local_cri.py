@@ -19,8 +19,8 @@ from typing import Any
 from kubelite.node import pod_files
 from kubelite.node.bundles import prepare, runtime_path
 from kubelite.node.commands import Commands, exec_process
-from kubelite.node.config import pod_log_name
-from kubelite.node.cri import (
+from kubelite.node.living import LivingShim, both
+from kubelite.node.model.cri import (
     ContainerRequest,
     ContainerSeen,
     ExecResult,
@@ -29,7 +29,7 @@ from kubelite.node.cri import (
     SandboxRequest,
     SandboxSeen,
 )
-from kubelite.node.living import LivingShim, both
+from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.mounts import unmount_below
 from kubelite.node.seen import ImagesSeen, container_seen, image_seen, lost_rows, rows_of, sandbox_seen
 from kubelite.node.shrinking import check_memory

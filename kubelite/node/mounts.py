@@ -17,9 +17,9 @@ import threading
 import time
 
 from kubelite import quota
-from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.slow_mounts import is_mounted
-from kubelite.node.volumes import Kind, VolumePlan
+from kubelite.node.spec.volume_plans import Kind, VolumePlan
 from runtime import syscalls
 from runtime.errors import SyscallError
 

@@ -7,8 +7,8 @@ import json
 import os
 import stat
 
-from kubelite.node import netfiles
-from kubelite.node.config import NodeConfig
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.spec import netfiles
 from manifests.core import Pod
 
 NET_FILES = "net-files.json"  # digests of hosts, hostname and resolv.conf as they were last written

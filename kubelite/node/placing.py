@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubelite.node.config import NodeConfig
 from kubelite.node.cpu_policy import CpuBook, Machine, NotEnough
-from kubelite.node.cri import PodSeen
 from kubelite.node.ledger import Claim, Ledger, as_allocated, claim_of, resize_pending
-from kubelite.node.node_facts import NodeState
+from kubelite.node.model.claim_names import KIND
+from kubelite.node.model.cri import PodSeen
+from kubelite.node.model.go_times import rfc3339
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.node_facts import NodeState
 from kubelite.node.persistent_volumes import unbound
-from kubelite.node.pod_claims import KIND
 from kubelite.node.scheduling import (
     MEMORY_PRESSURE_TAINT,
     PLACED,
@@ -29,7 +30,6 @@ from kubelite.node.scheduling import (
     place,
     resize,
 )
-from kubelite.node.times import rfc3339
 from kubelite.objects import mark_deleting
 from manifests.core import Pod
 from manifests.problems import InvalidObject
@@ -332,6 +332,6 @@ def is_placed(status: Mapping[str, Any]) -> bool:
 
 
 def _asks(pod: Pod) -> bool:
-    from kubelite.node.resources import BEST_EFFORT, qos_class
+    from kubelite.node.model.resources import BEST_EFFORT, qos_class
 
     return qos_class(pod) != BEST_EFFORT

@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from kubelite.node.config import NAME_MAX
+from kubelite.node.model.node_config import NAME_MAX
 from runtime.removal import remove_tree
 
 if TYPE_CHECKING:

@@ -14,32 +14,39 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubelite.node import why
-from kubelite.node.actions import Facts, PodActions, PreemptPod, SandboxFailure, StartFailure, volume_pull
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerState, Cri, PodSeen
-from kubelite.node.env import content_hash
-from kubelite.node.ephemeral import ephemeral_containers
+from kubelite.node.decide import explanation as why
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
+from kubelite.node.decide.pod_status import TERMINAL, compute_pod_status
+from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
+from kubelite.node.decide.unsupported import unsupported_fields
 from kubelite.node.hooks import Hooks
 from kubelite.node.ledger import as_allocated
-from kubelite.node.memo import as_before
-from kubelite.node.noted import Noted
+from kubelite.node.model.actions import (
+    Facts,
+    PodActions,
+    PreemptPod,
+    SandboxFailure,
+    StartFailure,
+    volume_pull,
+)
+from kubelite.node.model.claim_names import claim_names
+from kubelite.node.model.cri import ContainerState, Cri, PodSeen
+from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.observer import Noted
+from kubelite.node.model.pod_view import statuses
+from kubelite.node.model.priority import priority
+from kubelite.node.model.probe_results import Health
+from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, Recorder
+from kubelite.node.model.spec_cache import as_before
 from kubelite.node.placing import Placing
-from kubelite.node.pod_actions import compute_pod_actions
-from kubelite.node.pod_claims import claim_names
-from kubelite.node.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
-from kubelite.node.pod_status import TERMINAL, compute_pod_status
-from kubelite.node.pod_view import statuses
-from kubelite.node.priority import priority
 from kubelite.node.prober import Prober
-from kubelite.node.probes import Health
 from kubelite.node.puller import Puller
-from kubelite.node.recorder import NORMAL, WARNING, PodEvents, Recorder
 from kubelite.node.scheduling import Placement, Resize
-from kubelite.node.shutdown import REJECTED, REJECTED_MESSAGE
+from kubelite.node.spec.env import content_hash
 from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.termination import with_messages
-from kubelite.node.unsupported import unsupported_fields
 from kubelite.node.usage import Usage
 from kubelite.objects import OF_THE_NODE, reference
 from manifests.core import ContainerStatus, Pod, PodStatus

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from kubelite.node import grpc_health, probes, wire
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerSeen, ContainerState, Cri, PodSeen
+from kubelite.node import grpc_health, wire
 from kubelite.node.http_get import Get, Response, failed, fetch, is_complete, parse, redirect, request_of
-from kubelite.node.pod_view import in_sandbox, statuses
-from kubelite.node.probes import Health, Kind, Outcome, Result, Tally
-from kubelite.node.recorder import WARNING, PodEvents, Recorder
+from kubelite.node.model import probe_results
+from kubelite.node.model.cri import ContainerSeen, ContainerState, Cri, PodSeen
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.pod_view import in_sandbox, statuses
+from kubelite.node.model.probe_results import Health, Kind, Outcome, Result, Tally
+from kubelite.node.model.recorder import WARNING, PodEvents, Recorder
 from manifests.core import Container, HTTPGetAction, Pod, Probe
 from runtime.errors import RuntimeFault
 
@@ -94,7 +95,7 @@ class _Followed:
 
     def weigh(self) -> None:
         """To be called when a tally counts for something else, or the probes are others."""
-        self.health = probes.health(
+        self.health = probe_results.health(
             self.container, {kind: watch.tally for kind, watch in self.watches.items()}
         )
 
@@ -178,7 +179,7 @@ class Prober:
             known = _Followed(pod, container, instance, host, PodEvents(self._recorder, pod))
             self._pods[pod.metadata.uid or ""][instance.id] = known
             recorded = next((s for s in statuses(pod.status) if s.name == container.name), None)
-            tallies = probes.remembered(recorded, instance.id)
+            tallies = probe_results.remembered(recorded, instance.id)
         else:
             if known.container is not container or known.host != host:
                 for each in known.watches.values():
@@ -187,7 +188,7 @@ class Prober:
             tallies = {}
         # a container on its way out is only asked whether it still serves (C3)
         ending = bool(pod.metadata.deletion_timestamp) or instance.stop_deadline > 0
-        wanted = {k: p for k, p in probes.probes(container) if not ending or k is Kind.READINESS}
+        wanted = {k: p for k, p in probe_results.probes(container) if not ending or k is Kind.READINESS}
         for kind in known.watches.keys() - wanted.keys():
             known.watches[kind].stop()
             if not ending:
@@ -217,7 +218,7 @@ class Prober:
             watch.timer = None
         if not watch.settled:
             now = self._clock()
-            wait = probes.slot(one.seen.started_at, watch.probe, now) - now
+            wait = probe_results.slot(one.seen.started_at, watch.probe, now) - now
             watch.timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._due, one, watch)
 
     def _due(self, one: _Followed, watch: _Watch) -> None:
@@ -227,7 +228,7 @@ class Prober:
             self._begin(one, watch)
         loop, period = asyncio.get_running_loop(), float(watch.probe.period_seconds or 10)
         now = self._clock()
-        wait = probes.slot(one.seen.started_at, watch.probe, now + 0.001) - now
+        wait = probe_results.slot(one.seen.started_at, watch.probe, now + 0.001) - now
         at = loop.time() + (wait if wait > period / 10 else wait + period)
         watch.timer = loop.call_at(math.ceil(at / TICK) * TICK, self._due, one, watch)
 
@@ -266,7 +267,7 @@ class Prober:
             if get.scheme == "http" and wire.is_address(get.host):
                 return _Plain(get.host, get.port, request_of(get.url, get), is_complete, done, get)
         elif tcp is not None and watch.probe.exec is None:
-            host, port = tcp.host or one.host, probes.port_number(one.container, tcp.port)
+            host, port = tcp.host or one.host, probe_results.port_number(one.container, tcp.port)
             if wire.is_address(host):
                 return _Plain(host, port, b"", _at_once, done, None)
         return None
@@ -337,7 +338,7 @@ class Prober:
             self._begin(one, watch)
 
     def _count(self, one: _Followed, watch: _Watch, outcome: Outcome) -> None:
-        tally = probes.fold(watch.tally, outcome, watch.probe)
+        tally = probe_results.fold(watch.tally, outcome, watch.probe)
         news = tally.good is not watch.tally.good
         watch.tally = tally
         if not news:
@@ -380,7 +381,7 @@ class Prober:
                 get = http_get(one.container, probe.http_get, one.host)
                 return http_result(await fetch(get, timeout, first))
             if probe.tcp_socket is not None:
-                port = probes.port_number(one.container, probe.tcp_socket.port)
+                port = probe_results.port_number(one.container, probe.tcp_socket.port)
                 await wire.connect(probe.tcp_socket.host or one.host, port, timeout)
                 return Result(Outcome.SUCCESS)
             if probe.grpc is not None:
@@ -394,7 +395,7 @@ class Prober:
         return Result(Outcome.UNKNOWN, f"missing probe handler for {one.events.name}:{one.container.name}")
 
     async def _exec(self, one: _Followed, command: list[str], timeout: float) -> Result:
-        argv = probes.exec_command(one.container, command)
+        argv = probe_results.exec_command(one.container, command)
         done = await self._cri.exec(one.pod.metadata.uid or "", one.seen.id, argv, timeout=timeout)
         if done.timed_out:
             sentence = f'command timed out: "{" ".join(argv)}" timed out after {timeout:g}s'
@@ -411,7 +412,7 @@ def http_get(container: Container, action: HTTPGetAction, host: str, agent: str 
     return Get(
         scheme=(action.scheme or "HTTP").lower(),
         host=action.host or host,
-        port=probes.port_number(container, action.port),
+        port=probe_results.port_number(container, action.port),
         path=action.path or "/",
         headers=tuple((header.name, header.value) for header in action.http_headers),
         agent=agent,

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.node import pull_secrets
-from kubelite.node.actions import PullImage, PullPhase, PullSeen
-from kubelite.node.config import BackOff
-from kubelite.node.cri import Cri
-from kubelite.node.env import Find
-from kubelite.node.recorder import NORMAL, WARNING, PodEvents
+from kubelite.node.model.actions import PullImage, PullPhase, PullSeen
+from kubelite.node.model.cri import Cri
+from kubelite.node.model.node_config import BackOff
+from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
+from kubelite.node.spec import pull_secrets
+from kubelite.node.spec.env import Find
 from manifests.core import Pod
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images import reference as references

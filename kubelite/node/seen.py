@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, SandboxSeen
+from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, SandboxSeen
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store import ImageRecord

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from typing import Protocol
 
-from kubelite.node.faults import MountError
+from kubelite.node.model.errors import MountError
 from runtime import syscalls
 from runtime.errors import RuntimeFault, SyscallError
 

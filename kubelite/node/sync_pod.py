@@ -16,32 +16,31 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from kubelite.node import (
-    container_spec,
-    env,
-    hashes,
-    limits,
-    mounts,
-    netfiles,
-    resources,
-    userns,
-    users,
-    volumes,
-)
-from kubelite.node.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
-from kubelite.node.config import NodeConfig
+from kubelite.node import mounts, userns
 from kubelite.node.container_volumes import block_devices, container_volumes, mount_slow
-from kubelite.node.cri import ContainerRequest, Cri, HostPort, ImageSeen, PodSeen, SandboxRequest, SandboxSeen
-from kubelite.node.ephemeral import target_of
-from kubelite.node.faults import ConfigError, CreateError, MountError
+from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
+from kubelite.node.decide.pod_status import RESIZING
 from kubelite.node.hooks import HookRun, Hooks, handler_of
+from kubelite.node.model import resources
+from kubelite.node.model.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
+from kubelite.node.model.cri import (
+    ContainerRequest,
+    Cri,
+    HostPort,
+    ImageSeen,
+    PodSeen,
+    SandboxRequest,
+    SandboxSeen,
+)
+from kubelite.node.model.ephemeral import target_of
+from kubelite.node.model.errors import ConfigError, CreateError, MountError
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.observer import Noted
+from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
 from kubelite.node.netfiles_disk import dns_trouble, write_net_files
-from kubelite.node.noted import Noted
-from kubelite.node.pod_rules import RESTART_ON_CHANGE
-from kubelite.node.pod_status import RESIZING
 from kubelite.node.puller import Puller
-from kubelite.node.recorder import NORMAL, WARNING, PodEvents, find_container
 from kubelite.node.slow_mounts import SlowMounts
+from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
 from manifests.core import Container, Pod
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.identity import new_id
@@ -395,7 +394,7 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
     )
     variables = env.container_env(pod, container, sources)
     write_net_files(pod, config, ips, one.node.net_files)
-    shm = volumes.shm_plan(pod, config)
+    shm = volume_plans.shm_plan(pod, config)
     if shm is not None:
         mounts.set_up(shm)
     directory = config.pod_dir(one.uid)
@@ -454,7 +453,7 @@ def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:
         if not (volume.config_map or volume.secret or volume.downward_api or volume.projected):
             continue
         try:
-            plan = volumes.plan_volume(pod, volume, sources)
+            plan = volume_plans.plan_volume(pod, volume, sources)
             if os.path.isdir(plan.path):
                 mounts.write_files(plan)
         except (RuntimeFault, OSError) as error:

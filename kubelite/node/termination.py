@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
-from kubelite.node.ephemeral import ephemeral_containers
-from kubelite.node.recorder import find_container
+from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.recorder import find_container
 from manifests.core import Pod
 
 MAX_BYTES, MAX_LINES = 2048, 80

@@ -13,7 +13,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from kubelite.node.config import NodeConfig
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.quota import used
 from manifests.core import Container, Pod
 from manifests.meta import Quantity

@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from kubelite.node.config import NodeConfig
-from kubelite.node.faults import CreateError
+from kubelite.node.model.errors import CreateError
+from kubelite.node.model.node_config import NodeConfig
 from runtime.shim.protocol import ID_RANGE
 
 CLAIM = "userns"

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kubelite.node import container_spec, env, hashes, limits, netfiles, users
-from kubelite.node.actions import Facts
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen, SandboxSeen
-from kubelite.node.pod_actions import compute_pod_actions
-from kubelite.node.pod_status import compute_pod_status
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.pod_status import compute_pod_status
+from kubelite.node.decide.unsupported import unsupported_fields
+from kubelite.node.model.actions import Facts
+from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen, SandboxSeen
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users
 from kubelite.node.sync_pod import default_masked_paths, sandbox_request, seccomp_profile
-from kubelite.node.unsupported import unsupported_fields
 from manifests.core import Pod, PodStatus
 from manifests.loader import load_text
 

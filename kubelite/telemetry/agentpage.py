@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kubelite.node.volumes import PLUGINS
+from kubelite.node.spec.volume_plans import PLUGINS
 from kubelite.telemetry.exposition import Page, counter, gauge, labels, number
 from kubelite.telemetry.meters import Histogram
 from kubelite.version import version

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubelite.node.resources import PERIOD, cpu_quota, cpu_shares
+from kubelite.node.model.resources import PERIOD, cpu_quota, cpu_shares
 from kubelite.telemetry.machine import device_name
 from manifests.meta import Quantity
 from runtime.cgroups import Cgroup, open_cgroup

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kubelite.node.noted import Noted
+from kubelite.node.model.observer import Noted
 from kubelite.telemetry.exposition import Family, Page, counter, escape, histogram, number
 from kubelite.telemetry.probemeter import ProbeMeter
 from kubelite.telemetry.trace import Step

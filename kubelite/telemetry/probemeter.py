@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from kubelite.node.probes import Kind, Outcome
+from kubelite.node.model.probe_results import Kind, Outcome
 from kubelite.telemetry.exposition import Page, counter, histogram, labels, number
 from manifests.core import Pod
 

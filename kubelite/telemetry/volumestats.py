@@ -17,7 +17,7 @@ from kubelite.telemetry.diskusage import Usage
 from kubelite.telemetry.exposition import Page, gauge, labels
 
 if TYPE_CHECKING:
-    from kubelite.node.config import NodeConfig
+    from kubelite.node.model.node_config import NodeConfig
     from runtime.shim.protocol import SandboxRecord
     from state.store import Store
 
@@ -85,7 +85,7 @@ def volumes_of(
 ) -> list[Volume]:
     """PURE: `directory`: (uid, plugin, name) → where a volume is (NodeConfig.volume_dir). `claim`: (namespace, name) →
     where a claim that is bound has its files, and its capacity, a quantity."""
-    from kubelite.node.pod_claims import claim_name_in
+    from kubelite.node.model.claim_names import claim_name_in
     from manifests.meta import Quantity
 
     meta, found = doc["metadata"], []
@@ -109,7 +109,7 @@ def volumes_of(
 def claim_finder(store: Store, config: NodeConfig) -> Places:
     """Of the claims that are bound."""
     from kubelite.node.disks import place_of
-    from kubelite.node.pod_claims import KIND, own_volume
+    from kubelite.node.model.claim_names import KIND, own_volume
 
     def find(namespace: str, name: str) -> tuple[str, str] | None:
         found = store.get(KIND, namespace, name)

@@ -12,7 +12,7 @@ import pytest
 
 from kubelite.node import disks, loopdev
 from kubelite.node.disks import Disk
-from kubelite.node.faults import MountError
+from kubelite.node.model.errors import MountError
 from runtime import syscalls
 
 MARK = f"disks {os.getpid()}".encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.node.mounts import set_up, unmount_below
-from kubelite.node.volumes import Kind, VolumePlan
+from kubelite.node.spec.volume_plans import Kind, VolumePlan
 
 if "hugetlbfs" not in Path("/proc/filesystems").read_text():
     pytest.skip("needs hugetlbfs", allow_module_level=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.node import mounts
-from kubelite.node.volumes import Kind, VolumePlan
+from kubelite.node.spec.volume_plans import Kind, VolumePlan
 from runtime import syscalls
 from runtime.errors import SyscallError
 from runtime.oci.binds import BindMount

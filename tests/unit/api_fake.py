@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kubelite.api.node import DiffEntry, ManifestFile, Progress, Why
-from kubelite.node.node_facts import patched
+from kubelite.node.model.node_facts import patched
 from kubelite.node_past import NodePast
 from kubelite.past import entry_of
 from kubelite.telemetry.processes import process

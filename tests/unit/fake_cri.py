@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kubelite.node.container_details import user_text
-from kubelite.node.cri import (
+from kubelite.node.decide.container_details import user_text
+from kubelite.node.model.cri import (
     ContainerRequest,
     ContainerSeen,
     ContainerState,

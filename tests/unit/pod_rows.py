@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kubelite.node.cri import SandboxSeen
-from kubelite.node.env import Sources
+from kubelite.node.model.cri import SandboxSeen
+from kubelite.node.spec.env import Sources
 from manifests.core import Container, Pod, Probe
 from manifests.defaults import default_pod
 from tests.unit.pod_worlds import CONFIG, make_pod

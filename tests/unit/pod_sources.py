@@ -6,8 +6,8 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from kubelite.node import env
-from kubelite.node.config import NodeConfig
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.spec import env
 from tests.unit.pod_worlds import CONFIG
 
 STORE: dict[tuple[str, str], Mapping[str, Any]] = {

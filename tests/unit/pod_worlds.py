@@ -6,14 +6,23 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from kubelite.node import hashes, resources
-from kubelite.node.actions import Facts, Hook, HookPhase, PodActions, PullPhase, PullSeen, StartContainer
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerRequest, SandboxRequest
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.hooks import handler_of
-from kubelite.node.pod_actions import compute_pod_actions
-from kubelite.node.pod_status import compute_pod_status
-from kubelite.node.probes import Health, Kind, Tally, health, probes
+from kubelite.node.model import resources
+from kubelite.node.model.actions import (
+    Facts,
+    Hook,
+    HookPhase,
+    PodActions,
+    PullPhase,
+    PullSeen,
+    StartContainer,
+)
+from kubelite.node.model.cri import ContainerRequest, SandboxRequest
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.probe_results import Health, Kind, Tally, health, probes
+from kubelite.node.spec import hashes
 from manifests.core import Pod
 from tests.unit.fake_cri import BrokenRule, FakeCri
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.actions import Facts, signal_number
-from kubelite.node.container_details import mounts_of, signal_name, stop_signal, user_of, user_text
-from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen
+from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of, user_text
+from kubelite.node.model.actions import Facts, signal_number
+from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen
 from manifests.core import Container
 from runtime.errors import RuntimeFault
 from tests.unit.pod_worlds import UID, container, make_pod

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.container_spec import Prepared, Source, container_spec
-from kubelite.node.cri import ImageSeen, SandboxSeen
-from kubelite.node.faults import ConfigError, CreateError
-from kubelite.node.users import ResolvedUser
+from kubelite.node.model.cri import ImageSeen, SandboxSeen
+from kubelite.node.model.errors import ConfigError, CreateError
+from kubelite.node.spec.container_spec import Prepared, Source, container_spec
+from kubelite.node.spec.users import ResolvedUser
 from manifests.core import Pod
 from runtime.oci import spec as oci
 from runtime.security.paths import READONLY_PATHS

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kubelite.node import hashes
-from kubelite.node.actions import PodActions
+from kubelite.node.model.actions import PodActions
+from kubelite.node.spec import hashes
 from manifests.core import Container, Pod, PodSpec, SecurityContext
 from tests.unit.pod_worlds import UID, World, container, make_pod
 
@@ -216,8 +216,8 @@ def _annotated(annotations: Mapping[str, str]) -> Pod:
 HEAD = """# What an edit costs
 
 Change a manifest, and what runs is changed by as little as the kernel allows. `kubelite diff -f FILE` says it of one
-edit before it is made; this table of each field. It is what the decision answers (`kubelite/node/pod_actions.py`, asked
-by `tests/unit/test_edit_costs.py`, which writes it).
+edit before it is made; this table of each field. It is what the decision answers (`kubelite/node/decide/decision.py`,
+asked by `tests/unit/test_edit_costs.py`, which writes it).
 
 - **nothing**: no process is touched; the note says when the new value counts.
 - **cgroup write**: limits are written into the cgroup of what runs (with `resizePolicy: RestartContainer`: a restart).

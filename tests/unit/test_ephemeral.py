@@ -10,10 +10,10 @@ import pytest
 
 from kubelite.api.ephemeral import by_name
 from kubelite.manifest_plan import merged
-from kubelite.node.actions import Facts
-from kubelite.node.cri import ContainerState, PodSeen
-from kubelite.node.ephemeral import changed, ephemeral_containers, target_of
-from kubelite.node.pod_status import compute_pod_status
+from kubelite.node.decide.pod_status import compute_pod_status
+from kubelite.node.model.actions import Facts
+from kubelite.node.model.cri import ContainerState, PodSeen
+from kubelite.node.model.ephemeral import changed, ephemeral_containers, target_of
 from manifests.core import Pod
 from manifests.problems import InvalidObject
 from tests.unit.pod_worlds import CONFIG, UID, container, make_pod

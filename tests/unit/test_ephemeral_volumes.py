@@ -12,11 +12,11 @@ import pytest
 
 from kubelite.claims import Claims
 from kubelite.manifest_plan import ManifestState, created, plan
-from kubelite.node import env, volumes
-from kubelite.node.config import NodeConfig
-from kubelite.node.faults import MountError
-from kubelite.node.node_facts import NodeState
-from kubelite.node.pod_claims import claim_names, followed, own_claims
+from kubelite.node.model.claim_names import claim_names, followed, own_claims
+from kubelite.node.model.errors import MountError
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.node_facts import NodeState
+from kubelite.node.spec import env, volume_plans
 from kubelite.persistent_volumes import Volumes
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
@@ -72,7 +72,7 @@ class Disk:
             record = self.store.get(kind, namespace, name)
             return record.doc if record is not None else None
 
-        return volumes.plan_volumes(pod, ["scratch"], env.Sources(find, self.config, ()))[0].path
+        return volume_plans.plan_volumes(pod, ["scratch"], env.Sources(find, self.config, ()))[0].path
 
 
 Run = Callable[[Callable[[Disk], Awaitable[None]]], None]

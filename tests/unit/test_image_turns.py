@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.cri import ImageSeen, PodSeen
+from kubelite.node.model.cri import ImageSeen, PodSeen
 from kubelite.node.seen import ImagesSeen
 from kubelite.node_images import NodeImages
 from runtime.errors import ImageError

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.capacity import parse_cpus, reserved_cpus
-from kubelite.node.config import NodeConfig
 from kubelite.node.cpu_policy import CpuBook, Machine, NotEnough, cpus_text, exclusive
-from kubelite.node.env import Sources
-from kubelite.node.faults import MountError
-from kubelite.node.hashes import resized, resources_hash
-from kubelite.node.limits import container_limits, node_limits, pod_limits, tier_limits
-from kubelite.node.pod_actions import compute_pod_actions
-from kubelite.node.volumes import Kind, VolumePlan, plan_volume
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.model.capacity import parse_cpus, reserved_cpus
+from kubelite.node.model.errors import MountError
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.spec.env import Sources
+from kubelite.node.spec.hashes import resized, resources_hash
+from kubelite.node.spec.limits import container_limits, node_limits, pod_limits, tier_limits
+from kubelite.node.spec.volume_plans import Kind, VolumePlan, plan_volume
 from manifests.core import Pod
 from tests.unit.pod_worlds import CONFIG, UID, World, container, edited, make_pod
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from kubelite.node import local_cri
-from kubelite.node.cri import ContainerRequest, ImageSeen
 from kubelite.node.local_cri import LocalCri
+from kubelite.node.model.cri import ContainerRequest, ImageSeen
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.errors import RuntimeFault

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubelite.node.unsupported import unsupported_fields
+from kubelite.node.decide.unsupported import unsupported_fields
 from manifests.core import Pod
 from manifests.loader import KINDS, load_text
 from tests.unit.test_manifests_corpus import golden

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.memo import as_before, once_a_spec
+from kubelite.node.model.spec_cache import as_before, once_a_spec
 from manifests.core import Pod
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import slow_mounts, volumes
-from kubelite.node.faults import MountError
+from kubelite.node import slow_mounts
+from kubelite.node.model.errors import MountError
 from kubelite.node.nfs import Share, attempts
 from kubelite.node.slow_mounts import SlowMounts
-from kubelite.node.volumes import Kind, VolumePlan
+from kubelite.node.spec import volume_plans
+from kubelite.node.spec.volume_plans import Kind, VolumePlan
 from runtime.errors import SyscallError
 from tests.patience import until_async as until
 from tests.unit.pod_sources import sources
@@ -47,7 +48,7 @@ def test_what_is_tried(options: tuple[str, ...], tried: list[tuple[str, int, str
 
 def test_what_the_volume_is() -> None:
     pod = make_pod("a", volumes=[{"name": "v", "nfs": {"server": "nas", "path": "/e", "readOnly": True}}])
-    plan = volumes.plan_volume(pod, pod.spec.volumes[0], sources())
+    plan = volume_plans.plan_volume(pod, pod.spec.volumes[0], sources())
     path = f"/var/lib/kubelite/pods/{UID}/volumes/kubernetes.io~nfs/v"
     assert plan == VolumePlan("v", Kind.NFS, path, share=Share("nas", "/e", ("ro",)))
     assert Share("fe80::1", "/e").source == "[fe80::1]:/e"

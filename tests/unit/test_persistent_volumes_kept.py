@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from kubelite.claims import Claims
-from kubelite.node import env, volumes
-from kubelite.node.config import NodeConfig
-from kubelite.node.container_spec import Device, device_rules
-from kubelite.node.faults import ConfigError, MountError
-from kubelite.node.node_facts import NodeState
-from kubelite.node.volumes import Kind
+from kubelite.node.model.errors import ConfigError, MountError
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.node_facts import NodeState
+from kubelite.node.spec import env, volume_plans
+from kubelite.node.spec.container_spec import Device, device_rules
+from kubelite.node.spec.volume_plans import Kind
 from kubelite.persistent_volumes import Volumes
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
@@ -56,12 +56,12 @@ class Disk:
         await self.store.delete(record.uid)
         await self.claims.look()
 
-    def plan(self, wants: Pod) -> volumes.VolumePlan:
+    def plan(self, wants: Pod) -> volume_plans.VolumePlan:
         def find(kind: str, namespace: str, name: str) -> Any:
             record = self.store.get(kind, namespace, name)
             return record.doc if record is not None else None
 
-        return volumes.plan_volumes(wants, ["v"], env.Sources(find, self.config, ()))[0]
+        return volume_plans.plan_volumes(wants, ["v"], env.Sources(find, self.config, ()))[0]
 
 
 def run(tmp_path: Path, story: Callable[[Disk], Awaitable[None]]) -> None:

@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.actions import (
-    Facts,
-    PodActions,
-    PullPhase,
-    PullSeen,
-    SandboxFailure,
-    StartFailure,
-)
-from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
-from kubelite.node.hashes import container_hash, resources_hash, sandbox_hash
-from kubelite.node.pod_actions import compute_pod_actions
-from kubelite.node.probes import Health, Kind
-from kubelite.node.resources import container_resources
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullSeen, SandboxFailure, StartFailure
+from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
+from kubelite.node.model.probe_results import Health, Kind
+from kubelite.node.model.resources import container_resources
+from kubelite.node.spec.hashes import container_hash, resources_hash, sandbox_hash
 from kubelite.node.usage import bytes_below, limited_volumes
 from manifests.core import Pod, PodStatus
 from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod

@@ -7,18 +7,11 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.actions import (
-    Facts,
-    Hook,
-    HookPhase,
-    PullPhase,
-    PullSeen,
-    signal_number,
-)
-from kubelite.node.config import BackOff
-from kubelite.node.cri import ContainerState, PodSeen
-from kubelite.node.pod_actions import compute_pod_actions
-from kubelite.node.times import go_duration
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.model.actions import Facts, Hook, HookPhase, PullPhase, PullSeen, signal_number
+from kubelite.node.model.cri import ContainerState, PodSeen
+from kubelite.node.model.go_times import go_duration
+from kubelite.node.model.node_config import BackOff
 from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.test_pod_actions import (
     EXITED,

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.actions import Hook, HookPhase
-from kubelite.node.cri import ImageSeen, PodSeen
+from kubelite.node.decide.pod_rules import grace_period
+from kubelite.node.decide.stopping import MIN_GRACE
 from kubelite.node.hooks import HookRun, Hooks
-from kubelite.node.pod_rules import grace_period
-from kubelite.node.probes import Kind, kill_grace
-from kubelite.node.recorder import PodEvents
-from kubelite.node.stopping import MIN_GRACE
+from kubelite.node.model.actions import Hook, HookPhase
+from kubelite.node.model.cri import ImageSeen, PodSeen
+from kubelite.node.model.probe_results import Kind, kill_grace
+from kubelite.node.model.recorder import PodEvents
 from manifests.core import Pod
 from tests.patience import until_async
 from tests.unit.fake_cri import FakeCri

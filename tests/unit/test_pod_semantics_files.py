@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.actions import PodActions, PullPhase, PullSeen
-from kubelite.node.container_spec import (
+from kubelite.node.model.actions import PodActions, PullPhase, PullSeen
+from kubelite.node.model.cri import ImageSeen
+from kubelite.node.model.errors import ConfigError
+from kubelite.node.spec.container_spec import (
     Prepared,
     container_spec,
     namespaces,
     process_args,
     seccomp_wanted,
 )
-from kubelite.node.cri import ImageSeen
-from kubelite.node.env import Sources, container_env, expand
-from kubelite.node.faults import ConfigError
-from kubelite.node.users import ResolvedUser
+from kubelite.node.spec.env import Sources, container_env, expand
+from kubelite.node.spec.users import ResolvedUser
 from kubelite.settings import Settings
 from manifests.defaults import default_pull_policy
 from runtime.security.capabilities import DEFAULT_CAPS

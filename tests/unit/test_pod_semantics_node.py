@@ -14,18 +14,19 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import limits, resources
-from kubelite.node.actions import Facts
-from kubelite.node.capacity import parse_thresholds
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerState, PodSeen
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.eviction import Observation, PodUse, met, sentence, victims
 from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from kubelite.node.ledger import Ledger, claim_of
-from kubelite.node.pod_actions import compute_pod_actions
+from kubelite.node.model import resources
+from kubelite.node.model.actions import Facts
+from kubelite.node.model.capacity import parse_thresholds
+from kubelite.node.model.cri import ContainerState, PodSeen
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pod_files import link_log
-from kubelite.node.pod_status import compute_pod_status
 from kubelite.node.scheduling import NodeFacts, Placement, place
+from kubelite.node.spec import limits
 from kubelite.settings import EVICTION_HARD, Settings
 from manifests.core import Pod
 from runtime.cgroups.resources_v2 import weight

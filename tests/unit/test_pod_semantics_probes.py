@@ -11,11 +11,21 @@ from typing import Any
 import pytest
 
 from kubelite.node.commands import MAX_OUTPUT
-from kubelite.node.cri import ExecResult
 from kubelite.node.grpc_health import serving_status
 from kubelite.node.http_get import Response, is_complete, redirect, request_of
+from kubelite.node.model.cri import ExecResult
+from kubelite.node.model.probe_results import (
+    Health,
+    Kind,
+    Outcome,
+    Tally,
+    exec_command,
+    fold,
+    health,
+    remembered,
+    slot,
+)
 from kubelite.node.prober import EAGER, http_get, http_result
-from kubelite.node.probes import Health, Kind, Outcome, Tally, exec_command, fold, health, remembered, slot
 from manifests.core import ContainerStatus
 from runtime.errors import RuntimeFault, StartError
 from tests.unit.pod_rows import Row, box, defaulted, probe

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from kubelite.api.printers import summarize_pod
-from kubelite.node.actions import Facts
-from kubelite.node.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen
-from kubelite.node.pod_actions import compute_pod_actions
-from kubelite.node.pod_status import compute_pod_status
-from kubelite.node.probes import Health
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.pod_status import compute_pod_status
+from kubelite.node.model.actions import Facts
+from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen
+from kubelite.node.model.probe_results import Health
 from manifests.core import Pod, PodStatus
 from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.test_pod_actions import CREATED, EXITED, NOW, RUNNING, UNKNOWN, instance, sandbox

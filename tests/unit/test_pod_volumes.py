@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import mounts, volumes
-from kubelite.node.faults import ConfigError, MountError
-from kubelite.node.volumes import File, Kind, VolumePlan
+from kubelite.node import mounts
+from kubelite.node.model.errors import ConfigError, MountError
+from kubelite.node.spec import volume_plans
+from kubelite.node.spec.volume_plans import File, Kind, VolumePlan
 from tests.unit.pod_sources import sources
 from tests.unit.pod_worlds import UID, make_pod
 
 
 def plan(volume: dict[str, Any], **pod: Any) -> VolumePlan:
     whole = make_pod("a", volumes=[{"name": "v", **volume}], **pod)
-    return volumes.plan_volume(whole, whole.spec.volumes[0], sources())
+    return volume_plans.plan_volume(whole, whole.spec.volumes[0], sources())
 
 
 def test_what_volumes_are() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.cri import ContainerState, ImageSeen
+from kubelite.node.model.cri import ContainerState, ImageSeen
 from runtime.errors import ImageError, NetworkError, RuntimeFault, StartError
 from tests.unit.pod_worlds import UID, container
 from tests.unit.worker_kit import Node, Run

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerState, ExecResult, PodSeen, SandboxSeen
+from kubelite.node.model.cri import ContainerState, ExecResult, PodSeen, SandboxSeen
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node.warm import warm_up
 from tests.unit.pod_worlds import UID, container, make_pod

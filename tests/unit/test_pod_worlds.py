@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.actions import Hook, HookPhase
-from kubelite.node.cri import ContainerState
-from kubelite.node.pod_rules import restart_policy
-from kubelite.node.probes import Kind, Tally
+from kubelite.node.decide.pod_rules import restart_policy
+from kubelite.node.model.actions import Hook, HookPhase
+from kubelite.node.model.cri import ContainerState
+from kubelite.node.model.probe_results import Kind, Tally
 from tests.unit.fake_cri import FakeCri
 from tests.unit.pod_worlds import UID, World, container, deleted, edited, make_pod
 

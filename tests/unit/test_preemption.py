@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.config import NodeConfig
 from kubelite.node.ledger import Claim, Ledger, claim_of
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pod_worker import PodWorker
 from kubelite.node.preemption import victims
 from kubelite.node.scheduling import PLACED, NodeFacts, Placement, place

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.priority import Classes, Rank, admitted, classes_of
+from kubelite.node.model.priority import Classes, Rank, admitted, classes_of
 from kubelite.priority_classes import keep_classes
 from kubelite.sources import Sources
 from manifests.loader import load_text

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from kubelite.node import grpc_health, wire
-from kubelite.node.cri import ContainerSeen, ContainerState, ExecResult, PodSeen, SandboxSeen
 from kubelite.node.http_get import Get, fetch
+from kubelite.node.model.cri import ContainerSeen, ContainerState, ExecResult, PodSeen, SandboxSeen
+from kubelite.node.model.probe_results import Health, Kind
 from kubelite.node.prober import Prober
-from kubelite.node.probes import Health, Kind
 from manifests.core import Pod, PodStatus
 from runtime.errors import StartError
 from tests.patience import until_async

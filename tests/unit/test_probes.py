@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.faults import ConfigError
 from kubelite.node.http_get import Get, Response, _request, is_complete, parse
-from kubelite.node.prober import http_get, http_result
-from kubelite.node.probes import (
+from kubelite.node.model.errors import ConfigError
+from kubelite.node.model.probe_results import (
     Health,
     Kind,
     Outcome,
@@ -23,6 +22,7 @@ from kubelite.node.probes import (
     remembered,
     slot,
 )
+from kubelite.node.prober import http_get, http_result
 from kubelite.node.wire import WireError
 from manifests.core import Container, ContainerStatus, Probe
 

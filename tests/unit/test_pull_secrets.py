@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.pull_secrets import collect
+from kubelite.node.spec.pull_secrets import collect
 from manifests.core import Pod
 
 LOGIN = {"reg.test": {"auth": base64.b64encode(b"u:p").decode()}}

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import lsm
-from kubelite.node.actions import Facts, Hook
-from kubelite.node.config import BackOff
-from kubelite.node.cri import PodSeen
-from kubelite.node.env import content_hash, env_file
-from kubelite.node.pod_rules import RESTART_ON_CHANGE, crash_back_off, rule_for, should_restart
-from kubelite.node.pod_status import compute_pod_status
-from kubelite.node.sysctls import forbidden, normal
-from kubelite.node.unsupported import blocked_containers, unsupported_fields
+from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off, rule_for, should_restart
+from kubelite.node.decide.pod_status import compute_pod_status
+from kubelite.node.decide.sysctls import forbidden, normal
+from kubelite.node.decide.unsupported import blocked_containers, unsupported_fields
+from kubelite.node.model.actions import Facts, Hook
+from kubelite.node.model.cri import PodSeen
+from kubelite.node.model.node_config import BackOff
+from kubelite.node.spec import lsm
+from kubelite.node.spec.env import content_hash, env_file
 from manifests.core import Pod
 from tests.unit.pod_worlds import CONFIG, UID, container, make_pod
 from tests.unit.test_pod_actions import EXITED, NONE, NOW, decide, instance, sandbox, starts, waits

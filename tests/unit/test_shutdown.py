@@ -10,8 +10,8 @@ import pytest
 
 from kubelite import logind as module
 from kubelite.logind import Logind, asked_for, take_back
-from kubelite.node.cri import ContainerState
-from kubelite.node.shutdown import CRITICAL, MESSAGE, groups_of, in_groups
+from kubelite.node.decide.shutdown_order import CRITICAL, MESSAGE, groups_of, in_groups
+from kubelite.node.model.cri import ContainerState
 from kubelite.settings import Settings, SettingsError
 from kubelite.shutdown import ended_by_shutdown
 from manifests.core import Pod

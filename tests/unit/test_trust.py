@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from kubelite.node.faults import MountError
-from kubelite.node.trust import KIND, trust_anchors
-from kubelite.node.unsupported import blocked_containers
-from kubelite.node.volumes import plan_volume
+from kubelite.node.decide.unsupported import blocked_containers
+from kubelite.node.model.errors import MountError
+from kubelite.node.spec.trust_bundles import KIND, trust_anchors
+from kubelite.node.spec.volume_plans import plan_volume
 from manifests.core import ClusterTrustBundleProjection
 from manifests.loader import load_text
 from tests.unit.pod_rows import NONE

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node.config import NodeConfig
-from kubelite.node.faults import CreateError
+from kubelite.node.model.errors import CreateError
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.userns import FIRST, LAST, Ids, claim, claimed, free_range, subordinate
 from runtime.shim.protocol import ID_RANGE as R
 

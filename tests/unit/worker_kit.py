@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from kubelite.node.config import NodeConfig
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pod_worker import PodWorker
 from state.store import Store
 from tests.unit.fake_cri import FakeCri

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from kubelite.node import env, resources
-from kubelite.node.config import NodeConfig
 from kubelite.node.disks import Disk
-from kubelite.node.faults import ConfigError, MountError
+from kubelite.node.model import resources
+from kubelite.node.model.claim_names import claim_name, not_owner, own_volume, owner_of
+from kubelite.node.model.errors import ConfigError, MountError
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.nfs import Share
-from kubelite.node.pod_claims import claim_name, not_owner, own_volume, owner_of
-from kubelite.node.trust import trust_anchors
+from kubelite.node.spec import env
+from kubelite.node.spec.trust_bundles import trust_anchors
 from manifests.core import (
     ConfigMapProjection,
     ConfigMapVolumeSource,

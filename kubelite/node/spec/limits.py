@@ -8,9 +8,9 @@ import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubelite.node import resources
-from kubelite.node.config import LIMITED_SWAP, TIERED, NodeConfig
-from kubelite.node.resources import BEST_EFFORT, BURSTABLE, GUARANTEED, Amounts, amounts, qos_class
+from kubelite.node.model import resources
+from kubelite.node.model.node_config import LIMITED_SWAP, TIERED, NodeConfig
+from kubelite.node.model.resources import BEST_EFFORT, BURSTABLE, GUARANTEED, Amounts, amounts, qos_class
 from manifests.core import Container, Pod
 
 HUGE = "hugepages-"

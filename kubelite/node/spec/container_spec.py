@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubelite.node import lsm, resources
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ImageSeen, SandboxSeen
-from kubelite.node.env import expand, process_env
-from kubelite.node.faults import ConfigError, CreateError
-from kubelite.node.netfiles import pod_hostname
-from kubelite.node.users import ResolvedUser
+from kubelite.node.model import resources
+from kubelite.node.model.cri import ImageSeen, SandboxSeen
+from kubelite.node.model.errors import ConfigError, CreateError
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.spec import lsm
+from kubelite.node.spec.env import expand, process_env
+from kubelite.node.spec.netfiles import pod_hostname
+from kubelite.node.spec.users import ResolvedUser
 from manifests.core import Container, Pod, SeccompProfile, VolumeMount
 from runtime.errors import SpecError
 from runtime.security.capabilities import ALL_CAPS, adjust

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ImageSeen
-from kubelite.node.faults import ConfigError
+from kubelite.node.model.cri import ImageSeen
+from kubelite.node.model.errors import ConfigError
+from kubelite.node.model.node_config import NodeConfig
 from manifests.core import (
     Container,
     EnvFromSource,

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kubelite.node.faults import ConfigError
+from kubelite.node.model.errors import ConfigError
 from manifests.core import ClusterTrustBundleProjection
 from manifests.core_trust import pem_blocks
 

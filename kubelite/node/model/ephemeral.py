@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubelite.node.memo import once_a_spec
+from kubelite.node.model.spec_cache import once_a_spec
 from manifests.core import Container, EphemeralContainer, Pod
 from manifests.core_pod import PodSpec
 from manifests.defaults import default_pod

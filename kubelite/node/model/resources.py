@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from kubelite.node.config import NodeConfig
+from kubelite.node.model.node_config import NodeConfig
 from manifests.core import Container, Pod
 from manifests.meta import Quantity
 

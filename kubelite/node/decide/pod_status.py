@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kubelite.node import resources, shutdown
-from kubelite.node.actions import Facts, PodActions
-from kubelite.node.config import NodeConfig
-from kubelite.node.container_details import mounts_of, signal_name, stop_signal, user_of
-from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen
-from kubelite.node.ephemeral import ephemeral_containers
+from kubelite.node.decide import shutdown_order
+from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of
+from kubelite.node.decide.pod_rules import health_of, restart_policy
+from kubelite.node.decide.sysctls import SYSCTL_FORBIDDEN
 from kubelite.node.ledger import RESIZE_PENDING
-from kubelite.node.pod_rules import health_of, restart_policy
-from kubelite.node.pod_view import (
+from kubelite.node.model import resources
+from kubelite.node.model.actions import Facts, PodActions
+from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.go_times import rfc3339
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.pod_view import (
     LOST_EXIT_CODE,
     LOST_MESSAGE,
     LOST_REASON,
@@ -27,10 +30,8 @@ from kubelite.node.pod_view import (
     statuses,
     views,
 )
-from kubelite.node.probes import Health
+from kubelite.node.model.probe_results import Health
 from kubelite.node.scheduling import Placement
-from kubelite.node.sysctls import SYSCTL_FORBIDDEN
-from kubelite.node.times import rfc3339
 from manifests.core import (
     Container,
     ContainerStateRunning,
@@ -408,7 +409,7 @@ def _conditions(
         containers,
         _condition("PodScheduled", True),
     ]
-    gone_for = report.facts.evicted or (shutdown.MESSAGE if report.facts.shutdown is not None else "")
+    gone_for = report.facts.evicted or (shutdown_order.MESSAGE if report.facts.shutdown is not None else "")
     # K eviction_manager.go, nodeshutdown_manager.go
     if gone_for and report.actions.failed is not None and report.actions.done:
         made.append(_condition("DisruptionTarget", True, "TerminationByKubelet", gone_for))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-from kubelite.node.faults import ConfigError, CreateError
+from kubelite.node.model.errors import ConfigError, CreateError
 from manifests.core import Container, Pod
 
 _T = TypeVar("_T")

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kubelite.node.env import expand
-from kubelite.node.faults import ConfigError
+from kubelite.node.model.errors import ConfigError
+from kubelite.node.spec.env import expand
 from manifests.core import Container, ContainerStatus, Probe
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from kubelite.node.cri import ImageSeen
-from kubelite.node.probes import Health
+from kubelite.node.model.cri import ImageSeen
+from kubelite.node.model.probe_results import Health
 from kubelite.node.scheduling import PLACED, Placement, Resize
 
 

@@ -17,8 +17,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kubelite.node.memo import once_a_spec
-from kubelite.node.netfiles import pod_hostname
+from kubelite.node.model.spec_cache import once_a_spec
+from kubelite.node.spec.netfiles import pod_hostname
 from manifests.core import Container, Pod
 
 _CONTAINER_FIELDS = (

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelite.node import hashes, limits
-from kubelite.node.actions import (
+from kubelite.node.decide.pod_rules import crash_back_off, restart_policy, should_restart
+from kubelite.node.decide.unsupported import blocked_containers
+from kubelite.node.model.actions import (
     Facts,
     PostStart,
     PullImage,
@@ -17,12 +18,11 @@ from kubelite.node.actions import (
     UpdateContainer,
     Waiting,
 )
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerSeen, PodSeen
-from kubelite.node.ephemeral import ephemeral_containers
-from kubelite.node.pod_rules import crash_back_off, restart_policy, should_restart
-from kubelite.node.pod_view import in_sandbox, is_alive, views
-from kubelite.node.unsupported import blocked_containers
+from kubelite.node.model.cri import ContainerSeen, PodSeen
+from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.pod_view import in_sandbox, is_alive, views
+from kubelite.node.spec import hashes, limits
 from manifests.core import Container, Pod
 
 LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try

@@ -8,9 +8,9 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-from kubelite.node.actions import Facts, signal_number
-from kubelite.node.container_spec import fixed_volumes
-from kubelite.node.cri import ContainerSeen
+from kubelite.node.model.actions import Facts, signal_number
+from kubelite.node.model.cri import ContainerSeen
+from kubelite.node.spec.container_spec import fixed_volumes
 from manifests.core import Container, Pod
 from manifests.core_status import (
     ContainerUser,

@@ -6,7 +6,7 @@ import binascii
 import json
 from typing import Any, NamedTuple
 
-from kubelite.node.env import Find, secret_data
+from kubelite.node.spec.env import Find, secret_data
 from manifests.core import Pod
 from runtime.errors import ImageError
 from runtime.images.auth import read_config

@@ -5,10 +5,10 @@ how long its end may take, what its probes say of it.
 from __future__ import annotations
 
 from kubelite.durations import parse_duration
-from kubelite.node.actions import Facts
-from kubelite.node.config import BackOff
-from kubelite.node.cri import ContainerSeen
-from kubelite.node.probes import Health, health
+from kubelite.node.model.actions import Facts
+from kubelite.node.model.cri import ContainerSeen
+from kubelite.node.model.node_config import BackOff
+from kubelite.node.model.probe_results import Health, health
 from manifests.core import Container, Pod
 
 BACK_OFF_INITIAL = "kubelite.io/crash-back-off-initial"  # annotations of a pod

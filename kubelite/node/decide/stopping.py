@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import signal
 
-from kubelite.node.actions import Hook, HookPhase, StopContainer
-from kubelite.node.container_details import stop_signal
-from kubelite.node.cri import ContainerSeen, ContainerState
-from kubelite.node.draft import Draft
-from kubelite.node.pod_rules import grace_period
+from kubelite.node.decide.container_details import stop_signal
+from kubelite.node.decide.decision_state import Draft
+from kubelite.node.decide.pod_rules import grace_period
+from kubelite.node.model.actions import Hook, HookPhase, StopContainer
+from kubelite.node.model.cri import ContainerSeen, ContainerState
 
 MIN_GRACE = 2.0  # seconds that a signal gets at least, whatever hooks and other containers have used up
 

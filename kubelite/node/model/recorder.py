@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol
 
-from kubelite.node.ephemeral import ephemeral_containers
-from kubelite.node.pod_rules import pod_ref
+from kubelite.node.decide.pod_rules import pod_ref
+from kubelite.node.model.ephemeral import ephemeral_containers
 from manifests.core import Container, Pod
 
 NORMAL, WARNING = "Normal", "Warning"

@@ -14,8 +14,12 @@ order C2, termination C3, images C10 of the pod semantics; edits in place are ku
 
 from __future__ import annotations
 
-from kubelite.node import hashes, limits, shutdown
-from kubelite.node.actions import (
+from kubelite.node.decide import shutdown_order
+from kubelite.node.decide.pod_rules import grace_period, health_of, restart_policy
+from kubelite.node.decide.restart_all import RestartingAll
+from kubelite.node.decide.starting import Starting
+from kubelite.node.decide.sysctls import SYSCTL_FORBIDDEN, forbidden
+from kubelite.node.model.actions import (
     Facts,
     Failed,
     Hook,
@@ -27,16 +31,13 @@ from kubelite.node.actions import (
     UpdateContainer,
     Waiting,
 )
-from kubelite.node.config import NodeConfig
-from kubelite.node.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
-from kubelite.node.ephemeral import target_of
-from kubelite.node.pod_rules import grace_period, health_of, restart_policy
-from kubelite.node.pod_view import View, in_sandbox, is_alive
-from kubelite.node.probes import Kind, kill_grace, kill_message
-from kubelite.node.restarting import RestartingAll
-from kubelite.node.starting import Starting
-from kubelite.node.sysctls import SYSCTL_FORBIDDEN, forbidden
-from kubelite.node.times import unix
+from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
+from kubelite.node.model.ephemeral import target_of
+from kubelite.node.model.go_times import unix
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.pod_view import View, in_sandbox, is_alive
+from kubelite.node.model.probe_results import Kind, kill_grace, kill_message
+from kubelite.node.spec import hashes, limits
 from kubelite.node.usage import excess
 from kubelite.objects import OVER
 from manifests.core import Container, Pod
@@ -121,7 +122,7 @@ class Decision(RestartingAll, Starting):
         if self.facts.evicted:
             return Failed("Evicted", self.facts.evicted)
         if self.facts.shutdown is not None:
-            return Failed(shutdown.REASON, shutdown.MESSAGE)
+            return Failed(shutdown_order.REASON, shutdown_order.MESSAGE)
         if self.facts.used and (sentence := excess(self.pod, self.facts.used)):
             return Failed("Evicted", sentence)
         return None

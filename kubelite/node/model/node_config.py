@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kubelite.node.capacity import (
+from kubelite.node.model.capacity import (
     cores,
     disk_bytes,
     huge_pages,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from kubelite.node.priority import priority
+from kubelite.node.model.priority import priority
 from manifests.core import Pod
 
 CRITICAL = 2_000_000_000  # priorities from here on are ended last

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kubelite.node import lsm
-from kubelite.node.memo import once_a_spec
-from kubelite.node.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
+from kubelite.node.decide.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
+from kubelite.node.model.spec_cache import once_a_spec
+from kubelite.node.spec import lsm
 from manifests.annotations import SECCOMP, SECCOMP_POD
 from manifests.core import Container, Pod, Volume, VolumeProjection
 from manifests.core_priority import SYSTEM_CLASSES

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kubelite.node.config import NodeConfig
+from kubelite.node.model.go_times import rfc3339, unix
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
-from kubelite.node.times import rfc3339, unix
 
 Doc = dict[str, Any]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kubelite.node.config import NodeConfig
-from kubelite.node.faults import CreateError
+from kubelite.node.model.errors import CreateError
+from kubelite.node.model.node_config import NodeConfig
 from manifests.core import Pod
 
 HOSTNAME_MAX = 63

@@ -4,12 +4,20 @@ here, its back-off (C2), a start that failed, its image (C10).
 
 from __future__ import annotations
 
-from kubelite.node import hashes
-from kubelite.node.actions import Hook, PullImage, PullPhase, PullSeen, StartContainer, Waiting, volume_pull
-from kubelite.node.draft import Draft
-from kubelite.node.pod_rules import crash_back_off, pod_ref, restart_policy
-from kubelite.node.pod_view import View, never_ran
-from kubelite.node.times import go_duration
+from kubelite.node.decide.decision_state import Draft
+from kubelite.node.decide.pod_rules import crash_back_off, pod_ref, restart_policy
+from kubelite.node.model.actions import (
+    Hook,
+    PullImage,
+    PullPhase,
+    PullSeen,
+    StartContainer,
+    Waiting,
+    volume_pull,
+)
+from kubelite.node.model.go_times import go_duration
+from kubelite.node.model.pod_view import View, never_ran
+from kubelite.node.spec import hashes
 from manifests.core import Container
 from runtime.errors import ImageError
 from runtime.images import reference as references
