@@ -24,10 +24,10 @@ from kubelite.api.node import (
 from kubelite.api.printers import pod_cells
 from kubelite.diffing import diff_documents
 from kubelite.doctor import examine
-from kubelite.exec_session import Session
 from kubelite.manifest_plan import KINDS, ManifestState
-from kubelite.node.commands import exec_process
-from kubelite.node.local_cri import LocalCri
+from kubelite.node.cri.commands import exec_process
+from kubelite.node.cri.exec_session import Session
+from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.node_facts import patched
 from kubelite.node.placing import NODE
@@ -231,7 +231,7 @@ class Agent:
         return await Session.open(self.cri.run_dir(uid), request)
 
     async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
-        from kubelite.attach import Attached  # when somebody first asks
+        from kubelite.node.cri.attach_session import Attached  # when somebody first asks
 
         uid = pod["metadata"]["uid"]
         seen = (await self.cri.observe(uid)).latest(container)

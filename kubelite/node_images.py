@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from kubelite.api.node import Json, Progress
-from kubelite.node.local_cri import LocalCri
+from kubelite.node.cri.local import LocalCri
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.content import tree_size

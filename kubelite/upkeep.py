@@ -14,7 +14,7 @@ from state.errors import StoreError
 
 if TYPE_CHECKING:
     from kubelite.agent import Agent
-    from kubelite.node.local_cri import LocalCri
+    from kubelite.node.cri.local import LocalCri
     from kubelite.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)

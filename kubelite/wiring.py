@@ -21,8 +21,8 @@ from kubelite.claims import Claims
 from kubelite.evictor import Evictor
 from kubelite.image_collector import ImageCollector
 from kubelite.manifest_plan import ManifestState
+from kubelite.node.cri.local import LocalCri
 from kubelite.node.image_gc import ImageGcPolicy
-from kubelite.node.local_cri import LocalCri
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig, node_config
 from kubelite.node.pod_worker import PodWorker

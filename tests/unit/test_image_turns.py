@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from kubelite.node.cri.observed import ImagesSeen
 from kubelite.node.model.cri import ImageSeen, PodSeen
-from kubelite.node.seen import ImagesSeen
 from kubelite.node_images import NodeImages
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient

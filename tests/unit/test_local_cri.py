@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import local_cri
-from kubelite.node.local_cri import LocalCri
+from kubelite.node.cri import local
+from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.cri import ContainerRequest, ImageSeen
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
@@ -84,8 +84,8 @@ def shim(monkeypatch: pytest.MonkeyPatch) -> Shim:
         return found
 
     monkeypatch.setattr(ShimClient, "connect", connect)
-    monkeypatch.setattr(local_cri, "read_state", lambda _dir: SimpleNamespace(containers=[]))
-    monkeypatch.setattr(local_cri, "shim_alive", lambda _record: True)
+    monkeypatch.setattr(local, "read_state", lambda _dir: SimpleNamespace(containers=[]))
+    monkeypatch.setattr(local, "shim_alive", lambda _record: True)
     return found
 
 
@@ -211,9 +211,9 @@ async def test_a_pod_that_is_not_in_order_keeps_no_node_from_starting(
     async def broken(uid: str, _run_dir: str) -> None:
         raise RuntimeFault("its cgroup does not go")
 
-    monkeypatch.setattr(local_cri, "shim_alive", lambda record: record is not None)
+    monkeypatch.setattr(local, "shim_alive", lambda record: record is not None)
     monkeypatch.setattr(
-        local_cri,
+        local,
         "read_state",
         lambda path: None if path.endswith("broken") else SimpleNamespace(containers=[]),
     )
@@ -242,7 +242,7 @@ async def test_an_address_that_cannot_be_given_back_is_asked_for_again(
         with pytest.raises(RuntimeFault):
             await cri.stop_sandbox(UID)
         assert run_dir.exists()
-    monkeypatch.setattr(local_cri, "shim_alive", lambda _record: False)
+    monkeypatch.setattr(local, "shim_alive", lambda _record: False)
     shim.closed = True
     with pytest.raises(RuntimeFault):
         await cri.stop_sandbox(UID)  # the shim died meanwhile
@@ -267,15 +267,15 @@ async def test_a_shim_that_hung_up_and_is_not_gone_yet_is_no_missing_sandbox(
         buried.append(run_dir)
 
     monkeypatch.setattr(ShimClient, "connect", connect)
-    monkeypatch.setattr(local_cri, "read_state", lambda _dir: SimpleNamespace(containers=[]))
-    monkeypatch.setattr(local_cri, "shim_alive", alive)
-    monkeypatch.setattr(local_cri, "occupied", alive)
-    monkeypatch.setattr(local_cri, "reap_dead", reap)
+    monkeypatch.setattr(local, "read_state", lambda _dir: SimpleNamespace(containers=[]))
+    monkeypatch.setattr(local, "shim_alive", alive)
+    monkeypatch.setattr(local, "occupied", alive)
+    monkeypatch.setattr(local, "reap_dead", reap)
     assert (await cri.observe(UID)).sandbox is None
     assert len(buried) == 1
     (tmp_path / "shims" / UID).mkdir(exist_ok=True)
-    monkeypatch.setattr(local_cri, "occupied", lambda _dir: True)
-    monkeypatch.setattr(local_cri, "DYING", 0.05)
+    monkeypatch.setattr(local, "occupied", lambda _dir: True)
+    monkeypatch.setattr(local, "DYING", 0.05)
     with pytest.raises(RuntimeFault, match="neither answers nor ends"):
         await cri.observe(UID)
     assert len(buried) == 1

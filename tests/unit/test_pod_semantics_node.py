@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.node.cri.pod_files import link_log
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.eviction import Observation, PodUse, met, sentence, victims
@@ -24,7 +25,6 @@ from kubelite.node.model.actions import Facts
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.cri import ContainerState, PodSeen
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.pod_files import link_log
 from kubelite.node.scheduling import NodeFacts, Placement, place
 from kubelite.node.spec import limits
 from kubelite.settings import EVICTION_HARD, Settings

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.commands import MAX_OUTPUT
+from kubelite.node.cri.commands import MAX_OUTPUT
 from kubelite.node.grpc_health import serving_status
 from kubelite.node.http_get import Response, is_complete, redirect, request_of
 from kubelite.node.model.cri import ExecResult

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from kubelite.node.cri.pod_files import termination_message
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status, terminated_of
 from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullSeen
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
-from kubelite.node.pod_files import termination_message
 from kubelite.node.scheduling import Resize
 from kubelite.node.termination import log_tail, with_messages
 from manifests.core import Pod, PodStatus

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node.bundles import runtime_path
+from kubelite.node.cri.bundles import runtime_path
 from kubelite.settings import Settings, SettingsError
 from runtime.errors import RuntimeFault
 

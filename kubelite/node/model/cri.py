@@ -1,6 +1,6 @@
 """The one door from the node agent to the engine: what a pod worker may ask for, and what it gets to see.
 
-`Cri` is the seam. `runtime` behind it is `LocalCri` (kubelite/node/local_cri.py); tests hold a fake to the same suite.
+`Cri` is the seam. `runtime` behind it is `LocalCri` (kubelite/node/cri/local.py); tests hold a fake to the same suite.
 Everything here is a plain frozen value, so that the decision (pod_actions) and the report (pod_status) stay pure.
 All times are Unix seconds (float, UTC).
 """

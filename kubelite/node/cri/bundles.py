@@ -7,7 +7,7 @@ import json
 import os
 
 from kubelite import quota
-from kubelite.node import pod_files
+from kubelite.node.cri import pod_files
 from kubelite.node.decide.container_details import user_text
 from kubelite.node.model.cri import ContainerRequest
 from kubelite.settings import Settings

@@ -16,10 +16,19 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from kubelite.node import pod_files
-from kubelite.node.bundles import prepare, runtime_path
-from kubelite.node.commands import Commands, exec_process
-from kubelite.node.living import LivingShim, both
+from kubelite.node.cri import pod_files
+from kubelite.node.cri.bundles import prepare, runtime_path
+from kubelite.node.cri.commands import Commands, exec_process
+from kubelite.node.cri.memory_shrink import check_memory
+from kubelite.node.cri.observed import (
+    ImagesSeen,
+    container_seen,
+    image_seen,
+    lost_rows,
+    rows_of,
+    sandbox_seen,
+)
+from kubelite.node.cri.shim_connection import LivingShim, both
 from kubelite.node.model.cri import (
     ContainerRequest,
     ContainerSeen,
@@ -31,8 +40,6 @@ from kubelite.node.model.cri import (
 )
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.mounts import unmount_below
-from kubelite.node.seen import ImagesSeen, container_seen, image_seen, lost_rows, rows_of, sandbox_seen
-from kubelite.node.shrinking import check_memory
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup
