@@ -30,8 +30,8 @@ from kubelite.node.cri.exec_session import Session
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.node_facts import patched
-from kubelite.node.placing import NODE
-from kubelite.node.pod_worker import PodWorker
+from kubelite.node.scheduling.scheduler import NODE
+from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.node_builds import LEASE_PREFIX, NodeBuilds
 from kubelite.node_images import NodeImages, image_json
 from kubelite.node_past import NodePast

@@ -151,7 +151,7 @@ _OF_THE_NODE = tuple(  # volumes that are mounts of the node itself
 
 def _check_mounts(settings: Settings, pods: dict[str, Any], error: _Error) -> None:
     """Containers' file systems are mounted in their own namespaces: this one shows none of them, only the file systems
-    in memory, and the images, that the containers of a pod share (see node/mounts.py)."""
+    in memory, and the images, that the containers of a pod share (see node/storage/mounts.py)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place = line.split()[4]

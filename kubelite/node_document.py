@@ -8,7 +8,7 @@ from typing import Any
 
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import architecture, shown_taints
-from kubelite.node.scheduling import NodeFacts
+from kubelite.node.scheduling.filters import NodeFacts
 from kubelite.objects import rfc3339
 from kubelite.telemetry.machine import machine
 from kubelite.version import version

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kubelite.node.pod_worker import Decided
+from kubelite.node.worker.pod_worker import Decided
 from kubelite.objects import SOURCE
 from state.history import Entry
 from state.records import Change, Record

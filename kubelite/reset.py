@@ -12,9 +12,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from kubelite.node import disks
-from kubelite.node.container_volumes import let_go
-from kubelite.node.mounts import unmount_below
+from kubelite.node.storage import block_devices
+from kubelite.node.storage.container_volumes import let_go
+from kubelite.node.storage.mounts import unmount_below
 from kubelite.settings import Settings
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
@@ -47,7 +47,7 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     await _remove_cgroups(settings, say)
     pods = f"{settings.root}/pods"
     unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
-    for name in disks.let_go(settings.root, ()):
+    for name in block_devices.let_go(settings.root, ()):
         say(f"unmounted volume {name}")
     for path in let_go(settings.root, ()):
         say(f"detached the loop device over {path}")

@@ -51,8 +51,8 @@ from kubelite.manifest_plan import (
     source_of,
 )
 from kubelite.node.model.priority import Classes, admitted
+from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.objects import mark_deleting
-from kubelite.protection import FINALIZERS, terminating
 from kubelite.treewatch import TreeWatch
 from manifests.loader import load_text
 from runtime.identity import new_uid

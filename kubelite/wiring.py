@@ -17,22 +17,23 @@ from typing import TypeAlias
 from kubelite.agent import Agent
 from kubelite.api.app import create_app
 from kubelite.api.server import serve_unix
-from kubelite.claims import Claims
-from kubelite.evictor import Evictor
-from kubelite.image_collector import ImageCollector
 from kubelite.manifest_plan import ManifestState
 from kubelite.node.cri.local import LocalCri
-from kubelite.node.image_gc import ImageGcPolicy
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig, node_config
-from kubelite.node.pod_worker import PodWorker
-from kubelite.node.warm import warm_up
+from kubelite.node.pressure.evictor import Evictor
+from kubelite.node.pressure.image_collector import ImageCollector
+from kubelite.node.pressure.image_gc_policy import ImageGcPolicy
+from kubelite.node.pressure.oom_watch import OomWatch
+from kubelite.node.pressure.qos_cgroups import Tiers
+from kubelite.node.scheduling.priority_classes import keep_classes
+from kubelite.node.storage.claims import Claims
+from kubelite.node.storage.volume_objects import Volumes
+from kubelite.node.worker.pod_worker import PodWorker
+from kubelite.node.worker.warm_up import warm_up
 from kubelite.node_past import NodePast
 from kubelite.objects import reference
-from kubelite.oom_watch import OomWatch
 from kubelite.past import decision_entry, entry_of
-from kubelite.persistent_volumes import Volumes
-from kubelite.priority_classes import keep_classes
 from kubelite.settings import Settings
 from kubelite.shutdown import Shutdown, begin_again
 from kubelite.sources import Sources
@@ -43,7 +44,6 @@ from kubelite.telemetry.meters import Meters, container_type
 from kubelite.telemetry.otlp import trace_id
 from kubelite.telemetry.server import serve_metrics
 from kubelite.telemetry.trace import Tracer
-from kubelite.tiers import Tiers
 from kubelite.upkeep import bury_orphans, measured_directories, relist
 from kubelite.workqueue import WorkQueue
 from runtime.build import leftovers

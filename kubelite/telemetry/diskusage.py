@@ -1,5 +1,5 @@
 """How much the writable layers hold and how many sockets are open, measured in the background so that no scrape and no
-decision walks a directory. Where the file system keeps project quotas nothing does (kubelite/quota.py).
+decision walks a directory. Where the file system keeps project quotas nothing does (kubelite/node/storage/quota.py).
 
 Measured on demand: nobody asks, nothing is done. A question (`ask`) that finds the last round older than `INTERVAL`, or
 a layer that was never measured, starts one in a thread of its own; a round that took long makes the next one wait (a
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from kubelite.quota import used
+from kubelite.node.storage.quota import used
 from kubelite.telemetry.machine import FileSystem, device_name, file_system
 from runtime.cgroups import open_cgroup
 

@@ -108,8 +108,8 @@ def volumes_of(
 
 def claim_finder(store: Store, config: NodeConfig) -> Places:
     """Of the claims that are bound."""
-    from kubelite.node.disks import place_of
     from kubelite.node.model.claim_names import KIND, own_volume
+    from kubelite.node.storage.block_devices import place_of
 
     def find(namespace: str, name: str) -> tuple[str, str] | None:
         found = store.get(KIND, namespace, name)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kubelite.api import apply
-from kubelite.claims import provision
+from kubelite.node.storage.claims import provision
 from runtime.images.client import ImageClient
 from state import schema
 from state.errors import AlreadyExists, NotFound

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kubelite.node import disks, loopdev
+from kubelite.node.storage import block_devices, loopdev
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, Node
 from tests.e2e.test_fields import manifest, run
@@ -328,7 +328,7 @@ def test_a_local_volume_over_a_device_is_formatted_and_mounted_while_pods_have_i
         "local": {"path": device},
         "nodeAffinity": {"required": {"nodeSelectorTerms": here}},
     }
-    where = disks.mount_point(str(node.root), "disk")
+    where = block_devices.mount_point(str(node.root), "disk")
     try:
         node.apply("pv.yaml", persistent_volume("disk", Path(device), **by_hand))
         wants = yaml.safe_load(claim("hand"))

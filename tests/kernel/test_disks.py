@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node import disks, loopdev
-from kubelite.node.disks import Disk
 from kubelite.node.model.errors import MountError
+from kubelite.node.storage import block_devices, loopdev
+from kubelite.node.storage.block_devices import Disk
 from runtime import syscalls
 
 MARK = f"disks {os.getpid()}".encode()
@@ -31,27 +31,27 @@ def device(tmp_path: Path) -> Iterator[str]:
     path.write_bytes(b"")
     os.truncate(path, 16 << 20)
     yield loopdev.attach(str(path), MARK)
-    for volume in disks.mounted(str(tmp_path)):
-        assert disks.let_go(str(tmp_path), ()) == [volume]
+    for volume in block_devices.mounted(str(tmp_path)):
+        assert block_devices.let_go(str(tmp_path), ()) == [volume]
     for made, file in loopdev.marked(MARK):
         if file == str(path):
             loopdev.detach(made)
 
 
 def place(tmp_path: Path, volume: str = "v") -> str:
-    path = disks.mount_point(str(tmp_path), volume)
+    path = block_devices.mount_point(str(tmp_path), volume)
     os.makedirs(path)
     return path
 
 
 def test_an_empty_one_is_formatted_once_and_keeps_what_is_on_it(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
-    assert disks.content_of(device) == ""
+    assert block_devices.content_of(device) == ""
     Disk(device).mount(where)
-    assert disks.content_of(device) == "ext4"
+    assert block_devices.content_of(device) == "ext4"
     Path(where, "file").write_text("kept")
-    assert disks.let_go(str(tmp_path), {"v"}) == [], "it is in use"
-    assert disks.let_go(str(tmp_path), ()) == ["v"]
+    assert block_devices.let_go(str(tmp_path), {"v"}) == [], "it is in use"
+    assert block_devices.let_go(str(tmp_path), ()) == ["v"]
     assert not os.path.exists(where)
     again = place(tmp_path)
     Disk(device, "ext4", ("noatime", "errors=remount-ro")).mount(again)
@@ -70,7 +70,7 @@ def test_what_is_on_it_is_never_written_over(device: str, tmp_path: Path) -> Non
         )
         file.seek(510)
         file.write(b"\x55\xaa")
-    assert disks.content_of(device) == disks.PARTITIONS
+    assert block_devices.content_of(device) == block_devices.PARTITIONS
     before = Path(device).read_bytes()
     words = (
         r'failed to mount the volume as "ext4", it already contains unknown data, probably partitions\. Mount'
@@ -93,7 +93,7 @@ def test_one_that_is_read_only_is_not_formatted(device: str, tmp_path: Path) -> 
     where = place(tmp_path)
     with pytest.raises(MountError, match="it is empty"):
         Disk(device, options=("ro",)).mount(where)
-    assert disks.content_of(device) == ""
+    assert block_devices.content_of(device) == ""
 
 
 def test_a_file_system_that_the_machine_cannot_make(device: str, tmp_path: Path) -> None:

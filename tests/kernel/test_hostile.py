@@ -16,7 +16,7 @@ import pytest
 
 from kubelite import daemon
 from kubelite.api import logfiles
-from kubelite.node import netfiles_disk, termination
+from kubelite.node.worker import netfiles_disk, termination
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
 from runtime.images import content

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node.mounts import set_up, unmount_below
 from kubelite.node.spec.volume_plans import Kind, VolumePlan
+from kubelite.node.storage.mounts import set_up, unmount_below
 
 if "hugetlbfs" not in Path("/proc/filesystems").read_text():
     pytest.skip("needs hugetlbfs", allow_module_level=True)

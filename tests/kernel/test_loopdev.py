@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node import loopdev
+from kubelite.node.storage import loopdev
 
 MARK = f"test {os.getpid()}".encode()
 pytestmark = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node import mounts
 from kubelite.node.spec.volume_plans import Kind, VolumePlan
+from kubelite.node.storage import mounts
 from runtime import syscalls
 from runtime.errors import SyscallError
 from runtime.oci.binds import BindMount

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite import quota
-from kubelite.quota import FIRST_PROJECT
+from kubelite.node.storage import quota
+from kubelite.node.storage.quota import FIRST_PROJECT
 from tests.disks import KINDS, MIB, projects, with_projects
 from tests.patience import until
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
-from kubelite.node.hooks import handler_of
 from kubelite.node.model import resources
 from kubelite.node.model.actions import (
     Facts,
@@ -23,6 +22,7 @@ from kubelite.node.model.cri import ContainerRequest, SandboxRequest
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.probe_results import Health, Kind, Tally, health, probes
 from kubelite.node.spec import hashes
+from kubelite.node.worker.hooks import handler_of
 from manifests.core import Pod
 from tests.unit.fake_cri import BrokenRule, FakeCri
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.claims import bound, policy_of
 from kubelite.manifest_plan import merged
+from kubelite.node.storage.claims import bound, policy_of
 from manifests.loader import load_text
 
 

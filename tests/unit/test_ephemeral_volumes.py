@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from kubelite.claims import Claims
 from kubelite.manifest_plan import ManifestState, created, plan
 from kubelite.node.model.claim_names import claim_names, followed, own_claims
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
 from kubelite.node.spec import env, volume_plans
-from kubelite.persistent_volumes import Volumes
+from kubelite.node.storage.claims import Claims
+from kubelite.node.storage.volume_objects import Volumes
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from manifests.loader import load_text

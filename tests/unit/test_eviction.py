@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.eviction import Observation, PodUse, Pressure, met, pressure, sentence, victims
 from kubelite.node.model.capacity import Threshold, parse_reserved, parse_thresholds, reserved
-from kubelite.node.usage import excess, measured
+from kubelite.node.pressure.eviction_policy import (
+    Observation,
+    PodUse,
+    Pressure,
+    met,
+    pressure,
+    sentence,
+    victims,
+)
+from kubelite.node.pressure.usage import excess, measured
 from manifests.core import Pod
 from tests.unit.pod_worlds import CONFIG
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubelite.durations import parse_duration
-from kubelite.image_collector import ImageCollector
-from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
+from kubelite.node.pressure.image_collector import ImageCollector
+from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from runtime.images.store import ImageRecord, Removed
 
 NOW = 100_000.0

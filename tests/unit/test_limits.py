@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.cpu_policy import CpuBook, Machine, NotEnough, cpus_text, exclusive
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.model.capacity import parse_cpus, reserved_cpus
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough, cpus_text, exclusive
 from kubelite.node.spec.env import Sources
 from kubelite.node.spec.hashes import resized, resources_hash
 from kubelite.node.spec.limits import container_limits, node_limits, pod_limits, tier_limits

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import slow_mounts
 from kubelite.node.model.errors import MountError
-from kubelite.node.nfs import Share, attempts
-from kubelite.node.slow_mounts import SlowMounts
 from kubelite.node.spec import volume_plans
 from kubelite.node.spec.volume_plans import Kind, VolumePlan
+from kubelite.node.storage import slow_mounts
+from kubelite.node.storage.nfs import Share, attempts
+from kubelite.node.storage.slow_mounts import SlowMounts
 from runtime.errors import SyscallError
 from tests.patience import until_async as until
 from tests.unit.pod_sources import sources

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubelite.oom_watch import OomKill, parse, whose
+from kubelite.node.pressure.oom_watch import OomKill, parse, whose
 
 POD = "/kubelite/burstable/pod1"
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from kubelite.manifest_plan import created, merged
-from kubelite.node.persistent_volumes import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
-from kubelite.node.scheduling import Unbound
+from kubelite.node.scheduling.filters import Unbound
+from kubelite.node.storage.binding import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
 from manifests.loader import load_text
 from tests.unit.volume_kit import (
     BOUND,

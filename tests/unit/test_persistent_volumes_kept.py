@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from kubelite.claims import Claims
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
 from kubelite.node.spec import env, volume_plans
 from kubelite.node.spec.container_spec import Device, device_rules
 from kubelite.node.spec.volume_plans import Kind
-from kubelite.persistent_volumes import Volumes
+from kubelite.node.storage.claims import Claims
+from kubelite.node.storage.volume_objects import Volumes
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from state.store import Store

@@ -13,8 +13,8 @@ from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullSeen, 
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
 from kubelite.node.model.probe_results import Health, Kind
 from kubelite.node.model.resources import container_resources
+from kubelite.node.pressure.usage import bytes_below, limited_volumes
 from kubelite.node.spec.hashes import container_hash, resources_hash, sandbox_hash
-from kubelite.node.usage import bytes_below, limited_volumes
 from manifests.core import Pod, PodStatus
 from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 

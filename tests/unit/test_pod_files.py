@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import netfiles_disk
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig, pod_log_name
 from kubelite.node.spec import env, netfiles
 from kubelite.node.spec.users import ResolvedUser, read_in_layers, resolve_user
-from kubelite.node.termination import log_tail, with_messages
+from kubelite.node.worker import netfiles_disk
+from kubelite.node.worker.termination import log_tail, with_messages
 from tests.unit.pod_sources import sources
 from tests.unit.pod_worlds import CONFIG, container, make_pod
 

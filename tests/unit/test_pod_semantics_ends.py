@@ -14,11 +14,11 @@ import pytest
 
 from kubelite.node.decide.pod_rules import grace_period
 from kubelite.node.decide.stopping import MIN_GRACE
-from kubelite.node.hooks import HookRun, Hooks
 from kubelite.node.model.actions import Hook, HookPhase
 from kubelite.node.model.cri import ImageSeen, PodSeen
 from kubelite.node.model.probe_results import Kind, kill_grace
 from kubelite.node.model.recorder import PodEvents
+from kubelite.node.worker.hooks import HookRun, Hooks
 from manifests.core import Pod
 from tests.patience import until_async
 from tests.unit.fake_cri import FakeCri

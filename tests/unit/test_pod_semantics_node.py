@@ -17,15 +17,15 @@ import pytest
 from kubelite.node.cri.pod_files import link_log
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
-from kubelite.node.eviction import Observation, PodUse, met, sentence, victims
-from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
-from kubelite.node.ledger import Ledger, claim_of
 from kubelite.node.model import resources
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.cri import ContainerState, PodSeen
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.scheduling import NodeFacts, Placement, place
+from kubelite.node.pressure.eviction_policy import Observation, PodUse, met, sentence, victims
+from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
+from kubelite.node.scheduling.filters import NodeFacts, Placement, place
+from kubelite.node.scheduling.ledger import Ledger, claim_of
 from kubelite.node.spec import limits
 from kubelite.settings import EVICTION_HARD, Settings
 from manifests.core import Pod

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from kubelite.node.cri.commands import MAX_OUTPUT
-from kubelite.node.grpc_health import serving_status
-from kubelite.node.http_get import Response, is_complete, redirect, request_of
 from kubelite.node.model.cri import ExecResult
 from kubelite.node.model.probe_results import (
     Health,
@@ -25,7 +23,9 @@ from kubelite.node.model.probe_results import (
     remembered,
     slot,
 )
-from kubelite.node.prober import EAGER, http_get, http_result
+from kubelite.node.probing.grpc_health import serving_status
+from kubelite.node.probing.http_get import Response, is_complete, redirect, request_of
+from kubelite.node.probing.prober import EAGER, http_get, http_result
 from manifests.core import ContainerStatus
 from runtime.errors import RuntimeFault, StartError
 from tests.unit.pod_rows import Row, box, defaulted, probe

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.container_volumes import block_devices
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.decide.shutdown_order import (
     CRITICAL,
@@ -22,16 +21,17 @@ from kubelite.node.decide.shutdown_order import (
     groups_of,
     in_groups,
 )
-from kubelite.node.ledger import Ledger, claim_of
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, ImageSeen, PodSeen
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.priority import admitted, classes_of
-from kubelite.node.nfs import Share
-from kubelite.node.persistent_volumes import Shelf, bind, class_of, unbound
-from kubelite.node.scheduling import IN_USE, NodeFacts, Placement, place
+from kubelite.node.scheduling.filters import IN_USE, NodeFacts, Placement, place
+from kubelite.node.scheduling.ledger import Ledger, claim_of
 from kubelite.node.spec.env import Sources
 from kubelite.node.spec.volume_plans import Kind, VolumePlan, plan_volume
+from kubelite.node.storage.binding import Shelf, bind, class_of, unbound
+from kubelite.node.storage.container_volumes import block_devices
+from kubelite.node.storage.nfs import Share
 from manifests.core import Pod
 from tests.unit.pod_rows import NONE, Row
 from tests.unit.pod_worlds import CONFIG, UID, World, container, edited, make_pod

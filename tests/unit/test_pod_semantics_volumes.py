@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import mounts
-from kubelite.node.ledger import Ledger, Port, claim_of
 from kubelite.node.model.cri import ImageSeen
 from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.scheduling.ledger import Ledger, Port, claim_of
 from kubelite.node.spec import netfiles
 from kubelite.node.spec.container_spec import Prepared, Source, container_spec
 from kubelite.node.spec.env import Sources
 from kubelite.node.spec.users import ResolvedUser
 from kubelite.node.spec.volume_plans import File, Kind, VolumePlan, plan_volume
+from kubelite.node.storage import mounts
 from manifests.defaults import default_pod
 from tests.unit.pod_rows import NONE, SANDBOX, Row
 from tests.unit.pod_worlds import CONFIG, container, make_pod

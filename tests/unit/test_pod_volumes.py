@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import mounts
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.spec import volume_plans
 from kubelite.node.spec.volume_plans import File, Kind, VolumePlan
+from kubelite.node.storage import mounts
 from tests.unit.pod_sources import sources
 from tests.unit.pod_worlds import UID, make_pod
 

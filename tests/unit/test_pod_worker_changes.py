@@ -13,8 +13,8 @@ import pytest
 
 from kubelite.node.model.cri import ContainerState, ExecResult, PodSeen, SandboxSeen
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.pod_worker import PodWorker
-from kubelite.node.warm import warm_up
+from kubelite.node.worker.pod_worker import PodWorker
+from kubelite.node.worker.warm_up import warm_up
 from tests.unit.pod_worlds import UID, container, make_pod
 from tests.unit.worker_kit import Node, Run
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.ledger import Claim, Ledger, claim_of
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.pod_worker import PodWorker
-from kubelite.node.preemption import victims
-from kubelite.node.scheduling import PLACED, NodeFacts, Placement, place
+from kubelite.node.scheduling.filters import PLACED, NodeFacts, Placement, place
+from kubelite.node.scheduling.ledger import Claim, Ledger, claim_of
+from kubelite.node.scheduling.preemption import victims
+from kubelite.node.worker.pod_worker import PodWorker
 from manifests.core import Pod
 from state.store import Store
 from tests.unit.fake_cri import FakeCri

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubelite.node.model.priority import Classes, Rank, admitted, classes_of
-from kubelite.priority_classes import keep_classes
+from kubelite.node.scheduling.priority_classes import keep_classes
 from kubelite.sources import Sources
 from manifests.loader import load_text
 from state.store import Store

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from kubelite.node import grpc_health, wire
-from kubelite.node.http_get import Get, fetch
 from kubelite.node.model.cri import ContainerSeen, ContainerState, ExecResult, PodSeen, SandboxSeen
 from kubelite.node.model.probe_results import Health, Kind
-from kubelite.node.prober import Prober
+from kubelite.node.probing import exchange, grpc_health
+from kubelite.node.probing.http_get import Get, fetch
+from kubelite.node.probing.prober import Prober
 from manifests.core import Pod, PodStatus
 from runtime.errors import StartError
 from tests.patience import until_async
@@ -79,26 +79,26 @@ async def test_redirects_are_followed_on_the_same_host_alone() -> None:
         assert found.status == 302
         assert [line.split(b" ")[1] for line in server.asked] == [b"/", b"/next"]
         server.answers = [here]
-        with pytest.raises(wire.WireError, match="stopped after 10 redirects"):
+        with pytest.raises(exchange.WireError, match="stopped after 10 redirects"):
             await fetch(Get("http", "127.0.0.1", server.port, "/"), 5)
 
 
 async def test_what_goes_wrong_is_said_in_go_s_words() -> None:
     port = closed_port()
     refused = f'Get "http://127.0.0.1:{port}/": dial tcp 127.0.0.1:{port}: connect: connection refused'
-    with pytest.raises(wire.WireError) as error:
+    with pytest.raises(exchange.WireError) as error:
         await fetch(Get("http", "127.0.0.1", port, "/"), 5)
     assert str(error.value) == refused
-    with pytest.raises(wire.WireError, match=r"^dial tcp 127.0.0.1:\d+: connect: connection refused$"):
-        await wire.connect("127.0.0.1", port, 5)
+    with pytest.raises(exchange.WireError, match=r"^dial tcp 127.0.0.1:\d+: connect: connection refused$"):
+        await exchange.connect("127.0.0.1", port, 5)
     async with Server().serving() as server:
         server.answers = [None]
-        with pytest.raises(wire.TimedOut, match=r"context deadline exceeded \(Client.Timeout exceeded"):
+        with pytest.raises(exchange.TimedOut, match=r"context deadline exceeded \(Client.Timeout exceeded"):
             await fetch(Get("http", "127.0.0.1", server.port, "/"), 0.05)
         server.answers = [b""]
-        with pytest.raises(wire.WireError, match="EOF"):
+        with pytest.raises(exchange.WireError, match="EOF"):
             await fetch(Get("http", "127.0.0.1", server.port, "/"), 5)
-        await wire.connect("127.0.0.1", server.port, 5)
+        await exchange.connect("127.0.0.1", server.port, 5)
 
 
 async def test_a_large_answer_is_read_no_further_than_needed() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.http_get import Get, Response, _request, is_complete, parse
 from kubelite.node.model.errors import ConfigError
 from kubelite.node.model.probe_results import (
     Health,
@@ -22,8 +21,9 @@ from kubelite.node.model.probe_results import (
     remembered,
     slot,
 )
-from kubelite.node.prober import http_get, http_result
-from kubelite.node.wire import WireError
+from kubelite.node.probing.exchange import WireError
+from kubelite.node.probing.http_get import Get, Response, _request, is_complete, parse
+from kubelite.node.probing.prober import http_get, http_result
 from manifests.core import Container, ContainerStatus, Probe
 
 S, W, F, U = Outcome.SUCCESS, Outcome.WARNING, Outcome.FAILURE, Outcome.UNKNOWN

@@ -9,8 +9,8 @@ import pytest
 
 from kubelite.api.printers import claim_cells, volume_cells
 from kubelite.manifest_plan import ManifestState, created, plan
-from kubelite.node.persistent_volumes import Shelf, find_volume, unbound
-from kubelite.protection import FINALIZERS, terminating
+from kubelite.node.storage.binding import Shelf, find_volume, unbound
+from kubelite.node.storage.protection import FINALIZERS, terminating
 from manifests.core import Pod
 from state.store import Record
 from tests.unit.test_persistent_volumes_kept import Disk, run

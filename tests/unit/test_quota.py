@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite import quota
-from kubelite.node.usage import bytes_of
+from kubelite.node.pressure.usage import bytes_of
+from kubelite.node.storage import quota
 from kubelite.telemetry import diskusage
 from runtime import syscalls
 from runtime.errors import SyscallError

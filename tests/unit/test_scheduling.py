@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.ledger import Claim, Ledger, Port, claim_of
-from kubelite.node.scheduling import (
+from kubelite.node.scheduling.filters import (
     PLACED,
     NodeFacts,
     Taint,
@@ -18,6 +17,7 @@ from kubelite.node.scheduling import (
     taint_text,
     tolerates,
 )
+from kubelite.node.scheduling.ledger import Claim, Ledger, Port, claim_of
 from manifests.core import Pod, Toleration
 
 NODE = NodeFacts(

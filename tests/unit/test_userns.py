@@ -10,7 +10,7 @@ import pytest
 
 from kubelite.node.model.errors import CreateError
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.userns import FIRST, LAST, Ids, claim, claimed, free_range, subordinate
+from kubelite.node.worker.userns import FIRST, LAST, Ids, claim, claimed, free_range, subordinate
 from runtime.shim.protocol import ID_RANGE as R
 
 

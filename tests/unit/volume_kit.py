@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelite.node.scheduling import NodeFacts
+from kubelite.node.scheduling.filters import NodeFacts
 from kubelite.objects import SOURCE
 from manifests.core import Pod
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.pod_worker import PodWorker
+from kubelite.node.worker.pod_worker import PodWorker
 from state.store import Store
 from tests.unit.fake_cri import FakeCri
 from tests.unit.pod_worlds import UID, container

@@ -6,10 +6,10 @@ import contextlib
 import json
 import os
 
-from kubelite import quota
 from kubelite.node.cri import pod_files
 from kubelite.node.decide.container_details import user_text
 from kubelite.node.model.cri import ContainerRequest
+from kubelite.node.storage import quota
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault
 from runtime.shim.protocol import CreateContainer, RootfsOverlay

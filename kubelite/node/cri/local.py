@@ -39,7 +39,7 @@ from kubelite.node.model.cri import (
     SandboxSeen,
 )
 from kubelite.node.model.node_config import pod_log_name
-from kubelite.node.mounts import unmount_below
+from kubelite.node.storage.mounts import unmount_below
 from kubelite.settings import Settings
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup

@@ -37,8 +37,8 @@ from kubelite.node.model.go_times import unix
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive
 from kubelite.node.model.probe_results import Kind, kill_grace, kill_message
+from kubelite.node.pressure.usage import excess
 from kubelite.node.spec import hashes, limits
-from kubelite.node.usage import excess
 from kubelite.objects import OVER
 from manifests.core import Container, Pod
 

@@ -12,7 +12,6 @@ from kubelite.node.decide import shutdown_order
 from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of
 from kubelite.node.decide.pod_rules import health_of, restart_policy
 from kubelite.node.decide.sysctls import SYSCTL_FORBIDDEN
-from kubelite.node.ledger import RESIZE_PENDING
 from kubelite.node.model import resources
 from kubelite.node.model.actions import Facts, PodActions
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
@@ -31,7 +30,8 @@ from kubelite.node.model.pod_view import (
     views,
 )
 from kubelite.node.model.probe_results import Health
-from kubelite.node.scheduling import Placement
+from kubelite.node.scheduling.filters import Placement
+from kubelite.node.scheduling.ledger import RESIZE_PENDING
 from manifests.core import (
     Container,
     ContainerStateRunning,

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubelite.node.model.go_times import rfc3339, unix
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.scheduling import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
+from kubelite.node.scheduling.filters import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
 
 Doc = dict[str, Any]
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from kubelite.node.disks import Disk
 from kubelite.node.model import resources
 from kubelite.node.model.claim_names import claim_name, not_owner, own_volume, owner_of
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.nfs import Share
 from kubelite.node.spec import env
 from kubelite.node.spec.trust_bundles import trust_anchors
+from kubelite.node.storage.block_devices import Disk
+from kubelite.node.storage.nfs import Share
 from manifests.core import (
     ConfigMapProjection,
     ConfigMapVolumeSource,

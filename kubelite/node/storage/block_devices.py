@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from kubelite.node.model.errors import MountError
-from kubelite.node.slow_mounts import options
+from kubelite.node.storage.slow_mounts import options
 from runtime import syscalls
 from runtime.errors import SyscallError
 

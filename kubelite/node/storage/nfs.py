@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubelite.node.slow_mounts import options
+from kubelite.node.storage.slow_mounts import options
 from runtime import syscalls
 from runtime.errors import SyscallError
 

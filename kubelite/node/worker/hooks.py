@@ -14,14 +14,14 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kubelite.node import wire
-from kubelite.node.http_get import fetch
 from kubelite.node.model.actions import Hook, HookPhase
 from kubelite.node.model.cri import Cri, PodSeen
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import is_alive
 from kubelite.node.model.recorder import WARNING, PodEvents
-from kubelite.node.prober import http_get
+from kubelite.node.probing import exchange
+from kubelite.node.probing.http_get import fetch
+from kubelite.node.probing.prober import http_get
 from manifests.core import Container, LifecycleHandler, Pod
 from runtime.errors import NotFoundError, RuntimeFault
 
@@ -111,7 +111,7 @@ class Hooks:
                 await self._cri.label_container(run.uid, run.container_id, {"post_start": "done"})
         except NotFoundError:  # it ended by itself meanwhile
             phase = HookPhase.FAILED
-        except (TimeoutError, RuntimeFault, OSError, wire.WireError) as error:
+        except (TimeoutError, RuntimeFault, OSError, exchange.WireError) as error:
             phase = HookPhase.FAILED
             name, said = run.container.name, str(error) or "its time was up"
             log.warning("%s hook of %s: %s", run.hook, name, said, extra={"uid": run.uid})

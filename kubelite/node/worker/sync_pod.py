@@ -16,11 +16,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from kubelite.node import mounts, userns
-from kubelite.node.container_volumes import block_devices, container_volumes, mount_slow
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.decide.pod_status import RESIZING
-from kubelite.node.hooks import HookRun, Hooks, handler_of
 from kubelite.node.model import resources
 from kubelite.node.model.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.model.cri import (
@@ -37,10 +34,14 @@ from kubelite.node.model.errors import ConfigError, CreateError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Noted
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
-from kubelite.node.netfiles_disk import dns_trouble, write_net_files
-from kubelite.node.puller import Puller
-from kubelite.node.slow_mounts import SlowMounts
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
+from kubelite.node.storage import mounts
+from kubelite.node.storage.container_volumes import block_devices, container_volumes, mount_slow
+from kubelite.node.storage.slow_mounts import SlowMounts
+from kubelite.node.worker import userns
+from kubelite.node.worker.hooks import HookRun, Hooks, handler_of
+from kubelite.node.worker.netfiles_disk import dns_trouble, write_net_files
+from kubelite.node.worker.puller import Puller
 from manifests.core import Container, Pod
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.identity import new_id

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kubelite.node.model.claim_names import claim_name, own_volume
-from kubelite.node.scheduling import NodeFacts, Unbound, matches_terms
+from kubelite.node.scheduling.filters import NodeFacts, Unbound, matches_terms
 from manifests.core import NodeSelector, Pod
 from manifests.meta import LabelSelector, Quantity
 

@@ -13,15 +13,24 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kubelite.node.eviction import Met, Observation, PodUse, Pressure, met, pressure, sentence, victims
 from kubelite.node.model.capacity import Threshold
-from kubelite.node.usage import bytes_below, inodes_below
+from kubelite.node.pressure.eviction_policy import (
+    Met,
+    Observation,
+    PodUse,
+    Pressure,
+    met,
+    pressure,
+    sentence,
+    victims,
+)
+from kubelite.node.pressure.usage import bytes_below, inodes_below
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
 if TYPE_CHECKING:
     from kubelite.agent import Agent
-    from kubelite.image_collector import ImageCollector
+    from kubelite.node.pressure.image_collector import ImageCollector
 
 log = logging.getLogger(__name__)
 TERMINAL = ("Succeeded", "Failed")

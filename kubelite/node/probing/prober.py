@@ -19,14 +19,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from kubelite.node import grpc_health, wire
-from kubelite.node.http_get import Get, Response, failed, fetch, is_complete, parse, redirect, request_of
 from kubelite.node.model import probe_results
 from kubelite.node.model.cri import ContainerSeen, ContainerState, Cri, PodSeen
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import in_sandbox, statuses
 from kubelite.node.model.probe_results import Health, Kind, Outcome, Result, Tally
 from kubelite.node.model.recorder import WARNING, PodEvents, Recorder
+from kubelite.node.probing import exchange as wire
+from kubelite.node.probing import grpc_health
+from kubelite.node.probing.http_get import (
+    Get,
+    Response,
+    failed,
+    fetch,
+    is_complete,
+    parse,
+    redirect,
+    request_of,
+)
 from manifests.core import Container, HTTPGetAction, Pod, Probe
 from runtime.errors import RuntimeFault
 

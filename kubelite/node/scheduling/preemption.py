@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kubelite.node.ledger import Claim, Ledger
+from kubelite.node.scheduling.ledger import Claim, Ledger
 
 
 def lower(claim: Claim, ledger: Ledger) -> list[Claim]:

@@ -17,7 +17,7 @@ from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen, SandboxSeen
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users
-from kubelite.node.sync_pod import default_masked_paths, sandbox_request, seccomp_profile
+from kubelite.node.worker.sync_pod import default_masked_paths, sandbox_request, seccomp_profile
 from manifests.core import Pod, PodStatus
 from manifests.loader import load_text
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
-from kubelite.node import wire
-from kubelite.node.wire import TimedOut, WireError
+from kubelite.node.probing import exchange as wire
+from kubelite.node.probing.exchange import TimedOut, WireError
 
 MAX_BODY = 10 * 1024
 MAX_HEAD = 256 * 1024

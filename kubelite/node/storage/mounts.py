@@ -16,10 +16,10 @@ import stat
 import threading
 import time
 
-from kubelite import quota
 from kubelite.node.model.errors import ConfigError, MountError
-from kubelite.node.slow_mounts import is_mounted
 from kubelite.node.spec.volume_plans import Kind, VolumePlan
+from kubelite.node.storage import quota
+from kubelite.node.storage.slow_mounts import is_mounted
 from runtime import syscalls
 from runtime.errors import SyscallError
 

@@ -20,8 +20,6 @@ from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off, po
 from kubelite.node.decide.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
 from kubelite.node.decide.unsupported import unsupported_fields
-from kubelite.node.hooks import Hooks
-from kubelite.node.ledger import as_allocated
 from kubelite.node.model.actions import (
     Facts,
     PodActions,
@@ -40,14 +38,16 @@ from kubelite.node.model.priority import priority
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, Recorder
 from kubelite.node.model.spec_cache import as_before
-from kubelite.node.placing import Placing
-from kubelite.node.prober import Prober
-from kubelite.node.puller import Puller
-from kubelite.node.scheduling import Placement, Resize
+from kubelite.node.pressure.usage import Usage
+from kubelite.node.probing.prober import Prober
+from kubelite.node.scheduling.filters import Placement, Resize
+from kubelite.node.scheduling.ledger import as_allocated
+from kubelite.node.scheduling.scheduler import Placing
 from kubelite.node.spec.env import content_hash
-from kubelite.node.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
-from kubelite.node.termination import with_messages
-from kubelite.node.usage import Usage
+from kubelite.node.worker.hooks import Hooks
+from kubelite.node.worker.puller import Puller
+from kubelite.node.worker.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
+from kubelite.node.worker.termination import with_messages
 from kubelite.objects import OF_THE_NODE, reference
 from manifests.core import ContainerStatus, Pod, PodStatus
 from manifests.problems import InvalidObject

@@ -11,7 +11,7 @@ import struct
 from typing import Any
 from urllib.parse import unquote
 
-from kubelite.node import wire
+from kubelite.node.probing import exchange
 
 AGENT = "kube-probe/1.36"
 STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
@@ -27,7 +27,7 @@ _CODES = {
 
 async def check(host: str, port: int, service: str, timeout: float) -> tuple[bool, str]:
     """Whether it serves, and kubelet's words for it."""
-    where, connected = wire.address(host, port), False
+    where, connected = exchange.address(host, port), False
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(host, port)

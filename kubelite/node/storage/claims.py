@@ -1,4 +1,4 @@
-"""PersistentVolumeClaims: a volume of the manifests, by the rules of node/persistent_volumes.py, or else a directory on
+"""PersistentVolumeClaims: a volume of the manifests, by the rules of node/storage/binding.py, or else a directory on
 this node's own disk, as soon as the claim is there.
 
     <root>/claims/<namespace>/<name>/data         what pods mount
@@ -26,17 +26,16 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kubelite import quota
-from kubelite.node import disks
-from kubelite.node.container_volumes import let_go
 from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.persistent_volumes import CLASS_KIND, Doc, Shelf, bind, class_of
-from kubelite.node.persistent_volumes import KIND as VOLUME
-from kubelite.node.placing import TERMINAL, is_placed
+from kubelite.node.scheduling.scheduler import TERMINAL, is_placed
+from kubelite.node.storage import block_devices, quota
+from kubelite.node.storage.binding import CLASS_KIND, Doc, Shelf, bind, class_of
+from kubelite.node.storage.binding import KIND as VOLUME
+from kubelite.node.storage.container_volumes import let_go
+from kubelite.node.storage.protection import is_terminating, protected
+from kubelite.node.storage.volume_objects import Volumes
 from kubelite.objects import reference, rfc3339
-from kubelite.persistent_volumes import Volumes
-from kubelite.protection import is_terminating, protected
 from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from manifests.meta import Quantity
@@ -134,7 +133,11 @@ class Claims:
     async def look(self) -> None:
         """Bind what is not, and sweep."""
         none = not self._store.list(KIND) and not self._store.list(VOLUME)
-        if none and not _names(f"{self._config.root}/claims") and not disks.mounted(self._config.root):
+        if (
+            none
+            and not _names(f"{self._config.root}/claims")
+            and not block_devices.mounted(self._config.root)
+        ):
             return
         async with self._lock:
             await self._orphans()
@@ -176,7 +179,7 @@ class Claims:
             if (record.namespace, record.name) in used or (owner_of(record.doc) and self._lives(record))
         }
         try:
-            gone = await asyncio.to_thread(disks.let_go, self._config.root, held)
+            gone = await asyncio.to_thread(block_devices.let_go, self._config.root, held)
         except (OSError, RuntimeFault) as error:
             log.warning("a volume cannot be unmounted: %s", error)
             return

@@ -13,15 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubelite.node.cpu_policy import CpuBook, Machine, NotEnough
-from kubelite.node.ledger import Claim, Ledger, as_allocated, claim_of, resize_pending
 from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import PodSeen
 from kubelite.node.model.go_times import rfc3339
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
-from kubelite.node.persistent_volumes import unbound
-from kubelite.node.scheduling import (
+from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
+from kubelite.node.scheduling.filters import (
     MEMORY_PRESSURE_TAINT,
     PLACED,
     Placement,
@@ -30,6 +28,8 @@ from kubelite.node.scheduling import (
     place,
     resize,
 )
+from kubelite.node.scheduling.ledger import Claim, Ledger, as_allocated, claim_of, resize_pending
+from kubelite.node.storage.binding import unbound
 from kubelite.objects import mark_deleting
 from manifests.core import Pod
 from manifests.problems import InvalidObject

@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from kubelite.node.ledger import Claim, Ledger, Port
-from kubelite.node.preemption import lower, victims
+from kubelite.node.scheduling.ledger import Claim, Ledger, Port
+from kubelite.node.scheduling.preemption import lower, victims
 from manifests.core import (
     NodeSelector,
     NodeSelectorRequirement,

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kubelite.node.ledger import Claim
 from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.scheduling.ledger import Claim
 from kubelite.node.spec.limits import node_limits, tier_limits
 from kubelite.telemetry.trace import Tracer
 from runtime.cgroups import open_cgroup

@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from kubelite.node import disks, loopdev, mounts
 from kubelite.node.model.claim_names import claim_name
 from kubelite.node.model.cri import SandboxSeen
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.slow_mounts import SlowMounts
 from kubelite.node.spec import env, volume_plans
 from kubelite.node.spec.container_spec import Device, Source
+from kubelite.node.storage import block_devices as disks
+from kubelite.node.storage import loopdev, mounts
+from kubelite.node.storage.slow_mounts import SlowMounts
 from manifests.core import Container, Pod
 
 

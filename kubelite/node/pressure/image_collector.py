@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-from kubelite.node.image_gc import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
+from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from kubelite.node_images import NodeImages
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images.names import last_used, pulled_at, touch

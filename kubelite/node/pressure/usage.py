@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.quota import used
+from kubelite.node.storage.quota import used
 from manifests.core import Container, Pod
 from manifests.meta import Quantity
 
@@ -161,7 +161,7 @@ class Usage:
 
 def bytes_of(name: str, paths: Sequence[str]) -> int:
     """What a volume, or a container's instances and its logs, take on disk: as the file system has counted it
-    (kubelite/quota.py), else walked."""
+    (kubelite/node/storage/quota.py), else walked."""
     first, *logs = paths
     total = sum(bytes_below(path) for path in logs)
     if not name.startswith(CONTAINER):
