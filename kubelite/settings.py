@@ -28,7 +28,7 @@ from pydantic import (
     field_validator,
 )
 
-from kubelite.durations import parse_duration
+from kubelite.kube.durations import parse_duration
 
 DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
 PREFIX = "KUBELITE_"

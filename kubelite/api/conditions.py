@@ -17,7 +17,7 @@ from kubelite.api.ephemeral import MERGE, STRATEGIC, body_of
 from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube import _pod, node_of
 from kubelite.api.resources import RESOURCES, complete
-from kubelite.objects import OF_THE_NODE, rfc3339
+from kubelite.kube.objects import OF_THE_NODE, rfc3339
 
 Json = dict[str, Any]
 

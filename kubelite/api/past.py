@@ -12,7 +12,7 @@ from kubelite.api.durations import parse_time
 from kubelite.api.errors import bad_request
 from kubelite.api.kube import node_of, number_of
 from kubelite.api.own import json_body
-from kubelite.objects import rfc3339
+from kubelite.kube.objects import rfc3339
 
 Json = dict[str, Any]
 

@@ -263,7 +263,7 @@ def prune(ctx: click.Context, every: bool, force: bool, older: str | None) -> No
 
 
 def _seconds(text: str) -> float:
-    from kubelite.durations import parse_duration
+    from kubelite.kube.durations import parse_duration
 
     try:
         return parse_duration(text)

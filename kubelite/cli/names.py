@@ -118,7 +118,7 @@ def duration(text: str) -> float:
 def moment(text: str, now: float) -> str:
     """`10m ago`, `10m` or an RFC 3339 time, as RFC 3339. Raises CliError."""
     from kubelite.api.durations import parse_time
-    from kubelite.objects import rfc3339_micro
+    from kubelite.kube.objects import rfc3339_micro
 
     words = text.strip()
     found: float | None

@@ -25,7 +25,7 @@ def reset(**flags: Any) -> int:
     import asyncio
     import os
 
-    from kubelite.reset import reset as run
+    from kubelite.daemon.reset import reset as run
     from kubelite.settings import Settings, SettingsError
     from runtime.errors import RuntimeFault
 

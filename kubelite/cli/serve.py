@@ -29,7 +29,7 @@ _DIRECTORY = click.Path(file_okay=False)
 )
 def serve(**flags: Any) -> int:
     """Run the node: watch the manifests directory and keep what it says running."""
-    from kubelite.daemon import serve as run
+    from kubelite.daemon.lifecycle import serve as run
     from kubelite.settings import Settings, SettingsError
 
     try:

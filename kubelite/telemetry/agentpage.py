@@ -15,7 +15,7 @@ from kubelite.version import version
 from runtime.cgroups.layout import Mode, layout
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
 
 _STATES = ("running", "exited", "created", "unknown")
 _PER_POD = (1, 2, 4, 8, 16)

@@ -42,7 +42,7 @@ from kubelite.telemetry.volumestats import logs_of, write_logs, write_volumes
 from kubelite.telemetry.webpage import Recent
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
 
 T = TypeVar("T")
 

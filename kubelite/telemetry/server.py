@@ -27,7 +27,7 @@ from kubelite.telemetry.webpage import HEADERS
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kubelite.telemetry.exposition import labels
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
     from runtime.shim.protocol import SandboxRecord
 
 SANDBOX_IMAGE = (

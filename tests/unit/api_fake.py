@@ -18,9 +18,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from kubelite.api.node import DiffEntry, ManifestFile, Progress, Why
+from kubelite.history.entries import entry_of
+from kubelite.history.service import NodePast
 from kubelite.node.model.node_facts import patched
-from kubelite.node_past import NodePast
-from kubelite.past import entry_of
 from kubelite.telemetry.processes import process
 from manifests.loader import load_file
 from runtime.errors import ImageError, StartError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.sources import Sources
+from kubelite.sources.directory import Sources
 from state.store import Record, Store
 
 POD = """

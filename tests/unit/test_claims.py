@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.manifest_plan import merged
 from kubelite.node.storage.claims import bound, policy_of
+from kubelite.sources.plan import merged
 from manifests.loader import load_text
 
 

@@ -128,9 +128,9 @@ HEAVY = {
     ),
     *("yaml", "asyncio", "http", "email", "ssl", "subprocess", "logging", "tempfile", "urllib"),
     *(
-        "kubelite.daemon",
-        "kubelite.wiring",
-        "kubelite.agent",
+        "kubelite.daemon.lifecycle",
+        "kubelite.daemon.assembly",
+        "kubelite.daemon.node_api",
         "kubelite.api",
         "kubelite.node",
         "manifests",

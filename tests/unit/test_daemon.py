@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kubelite import daemon, upkeep
+from kubelite.daemon import lifecycle, relist
 from kubelite.settings import Settings
 from kubelite.telemetry.meters import Meters
 from runtime.errors import RuntimeFault
@@ -37,8 +37,8 @@ def test_a_signal_ends_a_start_that_waits(monkeypatch: pytest.MonkeyPatch) -> No
             await asyncio.sleep(0.05)
             told.append("undone")
 
-    monkeypatch.setattr(daemon, "node", never_ready)
-    asyncio.run(asyncio.wait_for(daemon._serve(Settings.load({}, {})), 5))
+    monkeypatch.setattr(lifecycle, "node", never_ready)
+    asyncio.run(asyncio.wait_for(lifecycle._serve(Settings.load({}, {})), 5))
     assert told == ["undone"]
 
 
@@ -49,8 +49,8 @@ def test_a_signal_ends_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         yield
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(daemon, "node", ready)
-    asyncio.run(asyncio.wait_for(daemon._serve(Settings.load({}, {})), 5))
+    monkeypatch.setattr(lifecycle, "node", ready)
+    asyncio.run(asyncio.wait_for(lifecycle._serve(Settings.load({}, {})), 5))
 
 
 class Agent(SimpleNamespace):
@@ -85,7 +85,7 @@ class Agent(SimpleNamespace):
 async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
     agent = Agent(tmp_path)
     agent.fail = [StorageFailed("full"), RuntimeFault("no nft")]
-    task = asyncio.create_task(upkeep.relist(agent, SimpleNamespace(add=lambda _uid: None)))  # type: ignore[arg-type]
+    task = asyncio.create_task(relist.relist(agent, SimpleNamespace(add=lambda _uid: None)))  # type: ignore[arg-type]
     async with asyncio.timeout(SECONDS):
         while "expire" not in agent.done:
             assert not task.done()
@@ -96,12 +96,12 @@ async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
 async def test_orphans_that_cannot_be_buried_are_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "BURY_AGAIN", 0.01)
+    monkeypatch.setattr(relist, "BURY_AGAIN", 0.01)
     agent = Agent(tmp_path)
     agent.living, agent.fail = {"u1"}, [StorageFailed("full")]
     unclaimed = {"u1": ("default", "web")}
     async with asyncio.timeout(SECONDS):
-        await upkeep.bury_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
+        await relist.bury_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
     assert agent.done == ["stop u1", "remove u1"]
     assert unclaimed == {}, "nobody may claim what is being buried"
 
@@ -110,7 +110,7 @@ async def test_without_any_record_an_empty_directory_buries_nobody(tmp_path: Pat
     agent = Agent(tmp_path)
     agent.living = {"u1"}
     agent.sources.states = list
-    task = asyncio.create_task(upkeep.bury_orphans(agent, {"u1": ("default", "web")}, first=True))  # type: ignore[arg-type]
+    task = asyncio.create_task(relist.bury_orphans(agent, {"u1": ("default", "web")}, first=True))  # type: ignore[arg-type]
     await asyncio.sleep(0.05)
     assert not task.done() and agent.done == []
     task.cancel()

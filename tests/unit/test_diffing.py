@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.diffing import changed_fields
+from kubelite.sources.diff import changed_fields
 
 
 @pytest.mark.parametrize(

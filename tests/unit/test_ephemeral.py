@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from kubelite.api.ephemeral import by_name
-from kubelite.manifest_plan import merged
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, PodSeen
 from kubelite.node.model.ephemeral import changed, ephemeral_containers, target_of
+from kubelite.sources.plan import merged
 from manifests.core import Pod
 from manifests.problems import InvalidObject
 from tests.unit.pod_worlds import CONFIG, UID, container, make_pod

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.manifest_plan import ManifestState, created, plan
+from kubelite.kube.events import EventRecorder
 from kubelite.node.model.claim_names import claim_names, followed, own_claims
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.node_config import NodeConfig
@@ -18,7 +18,7 @@ from kubelite.node.model.node_facts import NodeState
 from kubelite.node.spec import env, volume_plans
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
-from kubelite.telemetry.events import EventRecorder
+from kubelite.sources.plan import ManifestState, created, plan
 from manifests.core import Pod
 from manifests.loader import load_text
 from state.store import Store

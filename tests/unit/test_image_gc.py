@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelite.durations import parse_duration
+from kubelite.kube.durations import parse_duration
 from kubelite.node.pressure.image_collector import ImageCollector
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from runtime.images.store import ImageRecord, Removed

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from kubelite.images.service import NodeImages
 from kubelite.node.cri.observed import ImagesSeen
 from kubelite.node.model.cri import ImageSeen, PodSeen
-from kubelite.node_images import NodeImages
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.content import prepare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubelite.node_document import HEARTBEAT_SECONDS, AgentState, _heartbeat
+from kubelite.daemon.node_document import HEARTBEAT_SECONDS, AgentState, _heartbeat
 
 
 @pytest.mark.parametrize("started", [1795901400.0, 1795901400.1, 0.3])

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubelite.past import MOST_REPEATS, entry_of, event_entry, pods_at, status_words
-from kubelite.rollout import NothingToUndo, choose, difference
+from kubelite.history.entries import MOST_REPEATS, entry_of, event_entry, pods_at, status_words
+from kubelite.history.revisions import NothingToUndo, choose, difference
 from state.errors import StorageFailed
 from state.history import VERSIONS, Entry, Question, Revision, Version
 from state.records import Change, Record

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from kubelite.manifest_plan import created, merged
 from kubelite.node.scheduling.filters import Unbound
 from kubelite.node.storage.binding import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
+from kubelite.sources.plan import created, merged
 from manifests.loader import load_text
 from tests.unit.volume_kit import (
     BOUND,

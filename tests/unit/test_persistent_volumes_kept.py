@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.kube.events import EventRecorder
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
@@ -17,7 +18,6 @@ from kubelite.node.spec.container_spec import Device, device_rules
 from kubelite.node.spec.volume_plans import Kind
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
-from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from state.store import Store
 from tests.unit.volume_kit import (

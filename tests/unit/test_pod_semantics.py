@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from kubelite.manifest_files import MAX_BYTES, list_manifests, readable_name
-from kubelite.manifest_plan import ManifestState, bound, created, merged, plan
 from kubelite.node.decide.pod_rules import restart_policy, should_restart
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.probe_results import Health
 from kubelite.node.scheduling.ledger import claim_of
 from kubelite.settings import Settings
+from kubelite.sources.files import MAX_BYTES, list_manifests, readable_name
+from kubelite.sources.plan import ManifestState, bound, created, merged, plan
 from manifests.core import Container
 from state.records import Record
 from tests.unit.pod_rows import Row, box

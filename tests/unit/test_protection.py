@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from kubelite.api.printers import claim_cells, volume_cells
-from kubelite.manifest_plan import ManifestState, created, plan
 from kubelite.node.storage.binding import Shelf, find_volume, unbound
 from kubelite.node.storage.protection import FINALIZERS, terminating
+from kubelite.sources.plan import ManifestState, created, plan
 from manifests.core import Pod
 from state.store import Record
 from tests.unit.test_persistent_volumes_kept import Disk, run

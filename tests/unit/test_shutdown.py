@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from kubelite import logind as module
-from kubelite.logind import Logind, asked_for, take_back
+from kubelite.daemon import logind as module
+from kubelite.daemon.logind import Logind, asked_for, take_back
+from kubelite.daemon.node_shutdown import ended_by_shutdown
 from kubelite.node.decide.shutdown_order import CRITICAL, MESSAGE, groups_of, in_groups
 from kubelite.node.model.cri import ContainerState
 from kubelite.settings import Settings, SettingsError
-from kubelite.shutdown import ended_by_shutdown
 from manifests.core import Pod
 from runtime.errors import RuntimeFault
 from tests.logind_peer import LogindPeer

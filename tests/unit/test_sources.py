@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kubelite import manifest_files
-from kubelite.manifest_files import readable_name
-from kubelite.objects import SOURCE, mark_deleting
-from kubelite.sources import Sources
+from kubelite.kube.objects import SOURCE, mark_deleting
+from kubelite.sources import files
+from kubelite.sources.directory import Sources
+from kubelite.sources.files import readable_name
 from state.store import Store
 from tests.patience import SECONDS
 from tests.patience import until_async as until
@@ -282,13 +282,13 @@ async def test_a_sub_directory_that_is_unmounted_ends_no_pod(
     """Neither while the daemon looks on nor while it is away; once a manifest is in it, it is believed again."""
     (directory / "sub").mkdir()
     (directory / "sub" / "web.yaml").write_text(pod())
-    sources, enter = Sources(str(directory), store), manifest_files._Walk.enter
+    sources, enter = Sources(str(directory), store), files._Walk.enter
     mounted = True
 
-    def elsewhere(walk: manifest_files._Walk, path: str, device: int, *, top: bool = False) -> None:
+    def elsewhere(walk: files._Walk, path: str, device: int, *, top: bool = False) -> None:
         enter(walk, path, device + mounted, top=top)
 
-    monkeypatch.setattr(manifest_files._Walk, "enter", elsewhere)
+    monkeypatch.setattr(files._Walk, "enter", elsewhere)
     await sources.scan(settle=0)
     mounted = False
     (directory / "sub" / "web.yaml").unlink()
@@ -326,7 +326,7 @@ async def test_a_directory_that_cannot_be_read_at_the_start_ends_no_pod(
         return scandir(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("kubelite.manifest_files.os.scandir", stale)
+        patched.setattr("kubelite.sources.files.os.scandir", stale)
         await after.scan(settle=0)
         assert names(store) == ["web"] and not after.complete
     await after.scan(settle=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.sources import Sources
+from kubelite.sources.directory import Sources
 from state.store import Store
 from tests.patience import until_async as until
 from tests.unit.sources_kit import directory, image, names, pod, sources, web

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kubelite.workqueue import WorkQueue
+from kubelite.daemon.workqueue import WorkQueue
 from tests.patience import SECONDS
 
 

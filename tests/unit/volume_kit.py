@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubelite.kube.objects import SOURCE
 from kubelite.node.scheduling.filters import NodeFacts
-from kubelite.objects import SOURCE
 from manifests.core import Pod
 
 Doc = dict[str, Any]

@@ -14,6 +14,7 @@ order C2, termination C3, images C10 of the pod semantics; edits in place are ku
 
 from __future__ import annotations
 
+from kubelite.kube.objects import OVER
 from kubelite.node.decide import shutdown_order
 from kubelite.node.decide.pod_rules import grace_period, health_of, restart_policy
 from kubelite.node.decide.restart_all import RestartingAll
@@ -39,7 +40,6 @@ from kubelite.node.model.pod_view import View, in_sandbox, is_alive
 from kubelite.node.model.probe_results import Kind, kill_grace, kill_message
 from kubelite.node.pressure.usage import excess
 from kubelite.node.spec import hashes, limits
-from kubelite.objects import OVER
 from manifests.core import Container, Pod
 
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"

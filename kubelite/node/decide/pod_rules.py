@@ -4,7 +4,7 @@ how long its end may take, what its probes say of it.
 
 from __future__ import annotations
 
-from kubelite.durations import parse_duration
+from kubelite.kube.durations import parse_duration
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerSeen
 from kubelite.node.model.node_config import BackOff

@@ -29,7 +29,7 @@ from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
     from kubelite.node.pressure.image_collector import ImageCollector
 
 log = logging.getLogger(__name__)

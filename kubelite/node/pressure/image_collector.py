@@ -8,8 +8,8 @@ import os
 import time
 from collections.abc import Callable
 
+from kubelite.images.service import NodeImages
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
-from kubelite.node_images import NodeImages
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images.names import last_used, pulled_at, touch
 from state.errors import StoreError

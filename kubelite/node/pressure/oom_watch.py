@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
 
 log = logging.getLogger(__name__)
 

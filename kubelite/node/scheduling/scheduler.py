@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kubelite.kube.objects import mark_deleting
 from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import PodSeen
 from kubelite.node.model.go_times import rfc3339
@@ -30,7 +31,6 @@ from kubelite.node.scheduling.filters import (
 )
 from kubelite.node.scheduling.ledger import Claim, Ledger, as_allocated, claim_of, resize_pending
 from kubelite.node.storage.binding import unbound
-from kubelite.objects import mark_deleting
 from manifests.core import Pod
 from manifests.problems import InvalidObject
 from state.errors import StoreError

@@ -26,6 +26,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kubelite.kube.events import EventRecorder
+from kubelite.kube.objects import reference, rfc3339
 from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling.scheduler import TERMINAL, is_placed
@@ -35,8 +37,6 @@ from kubelite.node.storage.binding import KIND as VOLUME
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.protection import is_terminating, protected
 from kubelite.node.storage.volume_objects import Volumes
-from kubelite.objects import reference, rfc3339
-from kubelite.telemetry.events import EventRecorder
 from manifests.core import Pod
 from manifests.meta import Quantity
 from runtime.errors import RuntimeFault, StateError

@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kubelite.manifest_plan import source_of
+from kubelite.kube.events import EventRecorder
+from kubelite.kube.objects import reference, rfc3339
 from kubelite.node.model.claim_names import KIND as CLAIM
 from kubelite.node.model.claim_names import own_volume
 from kubelite.node.model.node_config import NodeConfig
@@ -37,8 +38,7 @@ from kubelite.node.storage.binding import (
     phase_of,
 )
 from kubelite.node.storage.protection import protected
-from kubelite.objects import reference, rfc3339
-from kubelite.telemetry.events import EventRecorder
+from kubelite.sources.plan import source_of
 from runtime.identity import new_uid
 from state.store import Record, Store
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubelite.kube.objects import OF_THE_NODE, reference
 from kubelite.node.decide import explanation as why
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
@@ -48,7 +49,6 @@ from kubelite.node.worker.hooks import Hooks
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.worker.termination import with_messages
-from kubelite.objects import OF_THE_NODE, reference
 from manifests.core import ContainerStatus, Pod, PodStatus
 from manifests.problems import InvalidObject
 from runtime.errors import RuntimeFault

@@ -32,8 +32,8 @@ from runtime.shim.forkserver_client import Forkserver
 from state.errors import StoreError
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
-    from kubelite.wiring import Launch
+    from kubelite.daemon.assembly import Launch
+    from kubelite.daemon.node_api import Agent
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         await asyncio.sleep(
             0.002
         )  # both are on their way, and come up while this process loads the rest of itself
-        from kubelite.wiring import running
+        from kubelite.daemon.assembly import running
 
         yield await stack.enter_async_context(running(settings, launch, started))
 

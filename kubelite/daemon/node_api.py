@@ -22,9 +22,13 @@ from kubelite.api.node import (
     Why,
 )
 from kubelite.api.printers import pod_cells
-from kubelite.diffing import diff_documents
+from kubelite.daemon.workqueue import WorkQueue
 from kubelite.doctor import examine
-from kubelite.manifest_plan import KINDS, ManifestState
+from kubelite.history.service import NodePast
+from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
+from kubelite.images.service import NodeImages, image_json
+from kubelite.kube.events import EventRecorder
+from kubelite.kube.objects import mark_deleting, reference, rfc3339
 from kubelite.node.cri.commands import exec_process
 from kubelite.node.cri.exec_session import Session
 from kubelite.node.cri.local import LocalCri
@@ -32,18 +36,14 @@ from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.node_facts import patched
 from kubelite.node.scheduling.scheduler import NODE
 from kubelite.node.worker.pod_worker import PodWorker
-from kubelite.node_builds import LEASE_PREFIX, NodeBuilds
-from kubelite.node_images import NodeImages, image_json
-from kubelite.node_past import NodePast
-from kubelite.objects import mark_deleting, reference, rfc3339
 from kubelite.settings import Settings
-from kubelite.sources import Sources
+from kubelite.sources.diff import diff_documents
+from kubelite.sources.directory import Sources
+from kubelite.sources.plan import KINDS, ManifestState
 from kubelite.telemetry.advice import advice
 from kubelite.telemetry.diskusage import DiskUsage
-from kubelite.telemetry.events import EventRecorder
 from kubelite.telemetry.meters import Meters
 from kubelite.telemetry.trace import Tracer
-from kubelite.workqueue import WorkQueue
 from runtime.errors import ImageError, StateError
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
@@ -89,7 +89,7 @@ class Agent:
     # -- the node -----------------------------------------------------------------------------------------------
 
     def node(self) -> Json:
-        from kubelite.node_document import AgentState, node_document
+        from kubelite.daemon.node_document import AgentState, node_document
 
         ready, why = self.ready()
         state = AgentState(

@@ -27,7 +27,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from kubelite.manifest_files import (
+from kubelite.kube.objects import mark_deleting
+from kubelite.node.model.priority import Classes, admitted
+from kubelite.node.storage.protection import FINALIZERS, terminating
+from kubelite.sources.files import (
     MAX_BYTES,
     Listing,
     being_written,
@@ -37,7 +40,8 @@ from kubelite.manifest_files import (
     no_file,
     readable_name,
 )
-from kubelite.manifest_plan import (
+from kubelite.sources.inotify import TreeWatch
+from kubelite.sources.plan import (
     KINDS,
     Doc,
     Key,
@@ -50,10 +54,6 @@ from kubelite.manifest_plan import (
     plan,
     source_of,
 )
-from kubelite.node.model.priority import Classes, admitted
-from kubelite.node.storage.protection import FINALIZERS, terminating
-from kubelite.objects import mark_deleting
-from kubelite.treewatch import TreeWatch
 from manifests.loader import load_text
 from runtime.identity import new_uid
 from state.errors import AlreadyExists, StoreError

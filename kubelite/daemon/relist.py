@@ -13,9 +13,9 @@ from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
+    from kubelite.daemon.workqueue import WorkQueue
     from kubelite.node.cri.local import LocalCri
-    from kubelite.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kubelite.kube.objects import SOURCE
 from kubelite.node.worker.pod_worker import Decided
-from kubelite.objects import SOURCE
 from state.history import Entry
 from state.records import Change, Record
 
@@ -114,7 +114,7 @@ def _words(old: Record | None, change: Change) -> Iterator[str]:
         yield "changed"
         return
     if old.doc.get("spec") is not doc.get("spec") and old.doc.get("spec") != doc.get("spec"):
-        from kubelite.diffing import changed_fields
+        from kubelite.sources.diff import changed_fields
 
         yield f"generation {after.get('generation', '')}: " + ", ".join(
             line.partition(": ")[0] for line in changed_fields(old.doc.get("spec"), doc.get("spec"), "spec")

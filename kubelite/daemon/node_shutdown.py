@@ -14,14 +14,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from kubelite.logind import Logind, asked_for, take_back
+from kubelite.daemon.logind import Logind, asked_for, take_back
+from kubelite.kube.objects import mark_deleting
 from kubelite.node.decide.shutdown_order import ENDS_BY_SHUTDOWN, Group, groups_of, in_groups
-from kubelite.objects import mark_deleting
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
 if TYPE_CHECKING:
-    from kubelite.agent import Agent
+    from kubelite.daemon.node_api import Agent
 
 log = logging.getLogger(__name__)
 AGAIN = 5.0  # seconds until a connection that broke is tried again

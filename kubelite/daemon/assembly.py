@@ -14,10 +14,16 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TypeAlias
 
-from kubelite.agent import Agent
 from kubelite.api.app import create_app
 from kubelite.api.server import serve_unix
-from kubelite.manifest_plan import ManifestState
+from kubelite.daemon.node_api import Agent
+from kubelite.daemon.node_shutdown import Shutdown, begin_again
+from kubelite.daemon.relist import bury_orphans, measured_directories, relist
+from kubelite.daemon.workqueue import WorkQueue
+from kubelite.history.entries import decision_entry, entry_of
+from kubelite.history.service import NodePast
+from kubelite.kube.events import EventRecorder
+from kubelite.kube.objects import reference
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig, node_config
@@ -31,21 +37,15 @@ from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
 from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.node.worker.warm_up import warm_up
-from kubelite.node_past import NodePast
-from kubelite.objects import reference
-from kubelite.past import decision_entry, entry_of
 from kubelite.settings import Settings
-from kubelite.shutdown import Shutdown, begin_again
-from kubelite.sources import Sources
+from kubelite.sources.directory import Sources
+from kubelite.sources.plan import ManifestState
 from kubelite.telemetry.diskusage import DiskUsage
-from kubelite.telemetry.events import EventRecorder
 from kubelite.telemetry.looplag import LoopLag
 from kubelite.telemetry.meters import Meters, container_type
 from kubelite.telemetry.otlp import trace_id
 from kubelite.telemetry.server import serve_metrics
 from kubelite.telemetry.trace import Tracer
-from kubelite.upkeep import bury_orphans, measured_directories, relist
-from kubelite.workqueue import WorkQueue
 from runtime.build import leftovers
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient

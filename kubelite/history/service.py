@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from kubelite import rollout
 from kubelite.api import apply
 from kubelite.api.errors import ApiError, bad_request, not_found
-from kubelite.objects import SOURCE, rfc3339, rfc3339_micro
-from kubelite.past import pods_at
+from kubelite.history import revisions as rollout
+from kubelite.history.entries import pods_at
+from kubelite.kube.objects import SOURCE, rfc3339, rfc3339_micro
 from state.history import LARGEST, Question, Revision, Version
 from state.store import Store
 

@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 from kubelite.api.node import DiffEntry
-from kubelite.manifest_plan import bound, created, merged, source_of
+from kubelite.kube.objects import is_over, object_name
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.worker.pod_worker import PodWorker
-from kubelite.objects import is_over, object_name
+from kubelite.sources.plan import bound, created, merged, source_of
 from manifests.loader import load_text
 from state.store import Store
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubelite.kube.objects import SOURCE, is_over, object_name, rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import Classes, admitted, apart, classes_of, rank_kept
 from kubelite.node.storage.protection import FINALIZERS, protected
-from kubelite.objects import SOURCE, is_over, object_name, rfc3339
 from state.store import Record
 
 #: In the order they are applied.
