@@ -14,7 +14,7 @@ from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.names import pod_name, wanted
 from kubelite.cli.options import all_namespaces_option, client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output import TablePrinter, print_json
-from kubelite.telemetry.trace import spans
+from kubelite.telemetry.tracing.trace import spans
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-#: Counters of kubelite.telemetry.usage that become "per second".
+#: Counters of kubelite.telemetry.metrics.usage that become "per second".
 COUNTERS = ("received", "sent", "read", "written")
 
 

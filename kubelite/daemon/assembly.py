@@ -40,12 +40,12 @@ from kubelite.node.worker.warm_up import warm_up
 from kubelite.settings import Settings
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import ManifestState
-from kubelite.telemetry.diskusage import DiskUsage
-from kubelite.telemetry.looplag import LoopLag
-from kubelite.telemetry.meters import Meters, container_type
-from kubelite.telemetry.otlp import trace_id
-from kubelite.telemetry.server import serve_metrics
-from kubelite.telemetry.trace import Tracer
+from kubelite.telemetry.metrics.diskusage import DiskUsage
+from kubelite.telemetry.metrics.meters import Meters, container_type
+from kubelite.telemetry.tracing.looplag import LoopLag
+from kubelite.telemetry.tracing.otlp import trace_id
+from kubelite.telemetry.tracing.trace import Tracer
+from kubelite.telemetry.web.server import serve_metrics
 from runtime.build import leftovers
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
@@ -284,7 +284,7 @@ def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: 
 
 
 def _export_traces(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
-    from kubelite.telemetry.otlp import Exporter
+    from kubelite.telemetry.tracing.otlp import Exporter
 
     def look(uid: str) -> tuple[dict[str, str], list[dict[str, object]]] | None:
         record = agent.store.get_uid(uid)

@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from kubelite.settings import Settings
-from kubelite.telemetry import logs
+from kubelite.telemetry.tracing import logs
 from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig

@@ -23,7 +23,8 @@ from kubelite.api.node import (
 )
 from kubelite.api.printers import pod_cells
 from kubelite.daemon.workqueue import WorkQueue
-from kubelite.doctor import examine
+from kubelite.diagnosis.advice import advice
+from kubelite.diagnosis.doctor import examine
 from kubelite.history.service import NodePast
 from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
 from kubelite.images.service import NodeImages, image_json
@@ -40,10 +41,9 @@ from kubelite.settings import Settings
 from kubelite.sources.diff import diff_documents
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import KINDS, ManifestState
-from kubelite.telemetry.advice import advice
-from kubelite.telemetry.diskusage import DiskUsage
-from kubelite.telemetry.meters import Meters
-from kubelite.telemetry.trace import Tracer
+from kubelite.telemetry.metrics.diskusage import DiskUsage
+from kubelite.telemetry.metrics.meters import Meters
+from kubelite.telemetry.tracing.trace import Tracer
 from runtime.errors import ImageError, StateError
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
@@ -52,8 +52,8 @@ from state.errors import AlreadyExists
 from state.store import Record, Store
 
 if TYPE_CHECKING:
-    from kubelite.telemetry.pages import Pages
-    from kubelite.telemetry.volumestats import Volume
+    from kubelite.telemetry.metrics.pages import Pages
+    from kubelite.telemetry.metrics.volumestats import Volume
 
 
 @dataclass(slots=True)
@@ -132,14 +132,14 @@ class Agent:
     def pages(self) -> Pages:
         """What is measured, as pages; made when somebody first asks."""
         if self._pages is None:
-            from kubelite.telemetry.pages import Pages
+            from kubelite.telemetry.metrics.pages import Pages
 
             self._pages = Pages(self)
         return self._pages
 
     def volumes(self) -> list[Volume]:
         """The emptyDir volumes and the claims of pods that run."""
-        from kubelite.telemetry.volumestats import claim_finder, volumes_of
+        from kubelite.telemetry.metrics.volumestats import claim_finder, volumes_of
 
         living = map(self.store.get_uid, self.cri.living())
         directory = self.worker.config.volume_dir
@@ -274,7 +274,7 @@ class Agent:
     async def _inspect_pod(self, record: Record) -> Json:
         from dataclasses import asdict
 
-        from kubelite.telemetry import inspection
+        from kubelite.diagnosis import inspection
 
         uid = record.uid
         seen = await self.cri.observe(uid)
@@ -306,12 +306,12 @@ class Agent:
         seen = (await self.cri.observe(record.uid)).latest(container) if record else None
         if seen is None or seen.state != "running":
             return None
-        from kubelite.telemetry.processes import processes
+        from kubelite.telemetry.metrics.processes import processes
 
         return await asyncio.to_thread(processes, seen.cgroup)
 
     async def usage(self) -> Json:
-        from kubelite.telemetry.usage import usage
+        from kubelite.telemetry.metrics.usage import usage
 
         return usage(await self.pages().snapshot(), self.node_name)
 
@@ -390,7 +390,7 @@ _PACK_ARGUMENTS = ("files", "entrypoint", "cmd", "env", "workdir", "user")
 
 
 def _finding(message: str) -> Any:
-    from kubelite.doctor import Finding
+    from kubelite.diagnosis.doctor import Finding
 
     return Finding("error", "manifests", message)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.telemetry.access import Denied, check
+from kubelite.telemetry.web.access import Denied, check
 
 TOKEN = "a-token-of-some-length"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.telemetry.advice import (
+from kubelite.diagnosis.advice import (
     CONDITION,
     CONTAINER,
     EVENT,

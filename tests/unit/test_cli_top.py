@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kubelite.cli.rates import percent, rates, size_text
 from kubelite.cli.top import _screenful
 from kubelite.cli.tracing import WIDTH, bar, chrome, short
-from kubelite.telemetry.trace import CALLS, INNER, Tracer, inner_steps, spans
+from kubelite.telemetry.tracing.trace import CALLS, INNER, Tracer, inner_steps, spans
 from runtime.oci import init
 from tests.unit.api_server import Served
 from tests.unit.cli_kit import kubelite, ok, server

@@ -7,13 +7,13 @@ import random
 from dataclasses import replace
 from functools import partial
 
-from kubelite.telemetry.cadvisor import ContainerPage
-from kubelite.telemetry.diskusage import Usage
-from kubelite.telemetry.exposition import render
-from kubelite.telemetry.machine import Disk, FileSystem, Root
-from kubelite.telemetry.packed import Shelf
-from kubelite.telemetry.sampler import Limits, Sample, Snapshot
-from kubelite.telemetry.targets import Sandbox, Target
+from kubelite.telemetry.metrics.cadvisor import ContainerPage
+from kubelite.telemetry.metrics.diskusage import Usage
+from kubelite.telemetry.metrics.exposition import render
+from kubelite.telemetry.metrics.machine import Disk, FileSystem, Root
+from kubelite.telemetry.metrics.packed import Shelf
+from kubelite.telemetry.metrics.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.metrics.targets import Sandbox, Target
 from runtime.cgroups.spec import Spec
 from runtime.cgroups.stats import CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureStats, Stats
 

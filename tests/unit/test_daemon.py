@@ -17,7 +17,7 @@ import pytest
 
 from kubelite.daemon import lifecycle, relist
 from kubelite.settings import Settings
-from kubelite.telemetry.meters import Meters
+from kubelite.telemetry.metrics.meters import Meters
 from runtime.errors import RuntimeFault
 from state.errors import StorageFailed
 from tests.patience import SECONDS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite import doctor
+from kubelite.diagnosis import doctor
 from kubelite.settings import Settings
 
 

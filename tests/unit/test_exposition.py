@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import Metric, ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from kubelite.telemetry.exposition import (
+from kubelite.telemetry.metrics.exposition import (
     Page,
     counter,
     gauge,
@@ -21,11 +21,11 @@ from kubelite.telemetry.exposition import (
     prefers_openmetrics,
     render,
 )
-from kubelite.telemetry.meters import Counts, Histogram, Meters
-from kubelite.telemetry.ownprocess import write_process
-from kubelite.telemetry.probemeter import ProbeMeter
-from kubelite.telemetry.server import accepts_gzip
-from kubelite.telemetry.trace import Tracer
+from kubelite.telemetry.metrics.meters import Counts, Histogram, Meters
+from kubelite.telemetry.metrics.ownprocess import write_process
+from kubelite.telemetry.metrics.probemeter import ProbeMeter
+from kubelite.telemetry.tracing.trace import Tracer
+from kubelite.telemetry.web.server import accepts_gzip
 
 ODD = 'a "quoted" \\ back\nslash'
 

@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 from kubelite.api.server import serving
 from kubelite.settings import Settings
-from kubelite.telemetry import guard
-from kubelite.telemetry.guard import Guarded, OwnNames, is_loopback
+from kubelite.telemetry.web import guard
+from kubelite.telemetry.web.guard import Guarded, OwnNames, is_loopback
 
 ASKED = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n"
 BIG = 32 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kubelite.telemetry.inspection import arithmetic, mounts, namespaces, process
+from kubelite.diagnosis.inspection import arithmetic, mounts, namespaces, process
 
 RESOURCES = {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelite.telemetry.exposition import Page, render
-from kubelite.telemetry.kubestate import MOST, key_labels, write_node, write_objects
-from kubelite.telemetry.kubestate_claims import write_claims
-from kubelite.telemetry.kubestate_pods import write_pods
-from kubelite.telemetry.kubestate_volumes import write_persistent_volumes
+from kubelite.telemetry.metrics.exposition import Page, render
+from kubelite.telemetry.metrics.kubestate import MOST, key_labels, write_node, write_objects
+from kubelite.telemetry.metrics.kubestate_claims import write_claims
+from kubelite.telemetry.metrics.kubestate_pods import write_pods
+from kubelite.telemetry.metrics.kubestate_volumes import write_persistent_volumes
 
 AT = "2026-01-02T03:04:05Z"
 UNIX = 1767323045

@@ -16,7 +16,7 @@ from kubelite.node.cri import local
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.cri import ContainerRequest, ImageSeen
 from kubelite.settings import Settings
-from kubelite.telemetry.trace import Tracer
+from kubelite.telemetry.tracing.trace import Tracer
 from runtime.errors import RuntimeFault
 from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXIT, ContainerRecord, CreateContainer, SandboxRecord

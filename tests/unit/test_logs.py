@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from kubelite.telemetry.logs import SELDOM, JsonLines, Logfmt, Seldom
+from kubelite.telemetry.tracing.logs import SELDOM, JsonLines, Logfmt, Seldom
 
 
 def record(**extra: object) -> logging.LogRecord:

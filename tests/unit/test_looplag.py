@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from kubelite.telemetry import looplag
-from kubelite.telemetry.looplag import LoopLag
+from kubelite.telemetry.tracing import looplag
+from kubelite.telemetry.tracing.looplag import LoopLag
 
 
 def blocks(seconds: float) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from kubelite.telemetry.exposition import Page
-from kubelite.telemetry.meters import Meters, container_type
-from kubelite.telemetry.trace import Step, Tracer
+from kubelite.telemetry.metrics.exposition import Page
+from kubelite.telemetry.metrics.meters import Meters, container_type
+from kubelite.telemetry.tracing.trace import Step, Tracer
 
 
 def lines(meters: Meters, family: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from kubelite.telemetry import (
+from kubelite.telemetry.metrics import (
     agentpage,
     cadvisor,
     families,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kubelite.settings import Settings, SettingsError
-from kubelite.telemetry import otlp
-from kubelite.telemetry.otlp import Exporter, request, spans
+from kubelite.telemetry.tracing import otlp
+from kubelite.telemetry.tracing.otlp import Exporter, request, spans
 from tests.patience import until_async as until
 
 Json = dict[str, Any]

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from kubelite.telemetry.exposition import Page, gauge, render
-from kubelite.telemetry.packed import Packer, Piece, Shelf
+from kubelite.telemetry.metrics.exposition import Page, gauge, render
+from kubelite.telemetry.metrics.packed import Packer, Piece, Shelf
 
 
 def some_text(rng: random.Random) -> bytes:

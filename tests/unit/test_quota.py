@@ -15,7 +15,7 @@ import pytest
 
 from kubelite.node.pressure.usage import bytes_of
 from kubelite.node.storage import quota
-from kubelite.telemetry import diskusage
+from kubelite.telemetry.metrics import diskusage
 from runtime import syscalls
 from runtime.errors import SyscallError
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 
-from kubelite.telemetry import sampler as samplers
-from kubelite.telemetry.sampler import Sample, Sampler
-from kubelite.telemetry.targets import Target, Targets
+from kubelite.telemetry.metrics import sampler as samplers
+from kubelite.telemetry.metrics.sampler import Sample, Sampler
+from kubelite.telemetry.metrics.targets import Target, Targets
 from runtime.cgroups.reader import V2, Reader
 
 QUIET = {

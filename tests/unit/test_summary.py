@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from kubelite.telemetry.diskusage import Usage
-from kubelite.telemetry.exposition import render
-from kubelite.telemetry.machine import FileSystem, Root
-from kubelite.telemetry.resourcepage import write_resource
-from kubelite.telemetry.sampler import Limits, Sample, Snapshot
-from kubelite.telemetry.summary import Around, CpuRates, summary
-from kubelite.telemetry.targets import Target
-from kubelite.telemetry.volumestats import Logs, Volume
+from kubelite.telemetry.metrics.diskusage import Usage
+from kubelite.telemetry.metrics.exposition import render
+from kubelite.telemetry.metrics.machine import FileSystem, Root
+from kubelite.telemetry.metrics.resourcepage import write_resource
+from kubelite.telemetry.metrics.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.metrics.summary import Around, CpuRates, summary
+from kubelite.telemetry.metrics.targets import Target
+from kubelite.telemetry.metrics.volumestats import Logs, Volume
 from runtime.cgroups.spec import Spec
 from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
 

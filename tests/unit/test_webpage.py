@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from kubelite.telemetry import webpage
-from kubelite.telemetry.advice import advice
-from kubelite.telemetry.machine import Root
-from kubelite.telemetry.pages import _without_words
-from kubelite.telemetry.sampler import Limits, Sample, Snapshot
-from kubelite.telemetry.targets import Target
-from kubelite.telemetry.webpage import KEEP, Recent, sparkline, waterfall
+from kubelite.diagnosis.advice import advice
+from kubelite.telemetry.metrics.machine import Root
+from kubelite.telemetry.metrics.pages import _without_words
+from kubelite.telemetry.metrics.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.metrics.targets import Target
+from kubelite.telemetry.web import webpage
+from kubelite.telemetry.web.webpage import KEEP, Recent, sparkline, waterfall
 from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
 
 EVIL = "<script>alert(1)</script>"

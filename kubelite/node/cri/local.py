@@ -41,7 +41,7 @@ from kubelite.node.model.cri import (
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.storage.mounts import unmount_below
 from kubelite.settings import Settings
-from kubelite.telemetry.trace import Tracer
+from kubelite.telemetry.tracing.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.identity import new_id

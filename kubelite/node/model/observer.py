@@ -1,4 +1,4 @@
-"""What a worker tells of its work to whoever counts it (telemetry/meters.py)."""
+"""What a worker tells of its work to whoever counts it (telemetry/metrics/meters.py)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling.ledger import Claim
 from kubelite.node.spec.limits import node_limits, tier_limits
-from kubelite.telemetry.trace import Tracer
+from kubelite.telemetry.tracing.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
 

@@ -14,8 +14,8 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from kubelite.telemetry.sampler import Snapshot
-from kubelite.telemetry.trace import spans
+from kubelite.telemetry.metrics.sampler import Snapshot
+from kubelite.telemetry.tracing.trace import spans
 
 Json = dict[str, Any]
 

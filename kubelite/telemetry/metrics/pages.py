@@ -22,24 +22,25 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from kubelite.api.node import NodeApi
 from kubelite.api.printers import pod_cells
 from kubelite.api.resources import RESOURCES, read_list
-from kubelite.telemetry import exposition, webpage
-from kubelite.telemetry.advice import advice
-from kubelite.telemetry.agentpage import write_agent
-from kubelite.telemetry.cadvisor import ContainerPage
-from kubelite.telemetry.exposition import Page
-from kubelite.telemetry.kubestate import write_node, write_objects
-from kubelite.telemetry.kubestate_claims import write_claims
-from kubelite.telemetry.kubestate_pods import write_pods
-from kubelite.telemetry.kubestate_volumes import write_persistent_volumes
-from kubelite.telemetry.machine import FileSystem, device_name, file_system, most_pids
-from kubelite.telemetry.ownprocess import boot_time, write_process
-from kubelite.telemetry.packed import Shelf
-from kubelite.telemetry.resourcepage import write_resource
-from kubelite.telemetry.sampler import Sample, Sampler, Snapshot
-from kubelite.telemetry.summary import Around, CpuRates, summary
-from kubelite.telemetry.targets import Finder
-from kubelite.telemetry.volumestats import logs_of, write_logs, write_volumes
-from kubelite.telemetry.webpage import Recent
+from kubelite.diagnosis.advice import advice
+from kubelite.telemetry.metrics import exposition
+from kubelite.telemetry.metrics.agentpage import write_agent
+from kubelite.telemetry.metrics.cadvisor import ContainerPage
+from kubelite.telemetry.metrics.exposition import Page
+from kubelite.telemetry.metrics.kubestate import write_node, write_objects
+from kubelite.telemetry.metrics.kubestate_claims import write_claims
+from kubelite.telemetry.metrics.kubestate_pods import write_pods
+from kubelite.telemetry.metrics.kubestate_volumes import write_persistent_volumes
+from kubelite.telemetry.metrics.machine import FileSystem, device_name, file_system, most_pids
+from kubelite.telemetry.metrics.ownprocess import boot_time, write_process
+from kubelite.telemetry.metrics.packed import Shelf
+from kubelite.telemetry.metrics.resourcepage import write_resource
+from kubelite.telemetry.metrics.sampler import Sample, Sampler, Snapshot
+from kubelite.telemetry.metrics.summary import Around, CpuRates, summary
+from kubelite.telemetry.metrics.targets import Finder
+from kubelite.telemetry.metrics.volumestats import logs_of, write_logs, write_volumes
+from kubelite.telemetry.web import webpage
+from kubelite.telemetry.web.webpage import Recent
 
 if TYPE_CHECKING:
     from kubelite.daemon.node_api import Agent

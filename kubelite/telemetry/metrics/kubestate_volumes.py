@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kubelite.telemetry.exposition import Page, escape
-from kubelite.telemetry.kubestate import Doc, Table, amount, label, label_pairs, unix
+from kubelite.telemetry.metrics.exposition import Page, escape
+from kubelite.telemetry.metrics.kubestate import Doc, Table, amount, label, label_pairs, unix
 
 PHASES = ("Pending", "Available", "Bound", "Released", "Failed")
 

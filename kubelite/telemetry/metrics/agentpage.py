@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kubelite.node.spec.volume_plans import PLUGINS
-from kubelite.telemetry.exposition import Page, counter, gauge, labels, number
-from kubelite.telemetry.meters import Histogram
+from kubelite.telemetry.metrics.exposition import Page, counter, gauge, labels, number
+from kubelite.telemetry.metrics.meters import Histogram
 from kubelite.version import version
 from runtime.cgroups.layout import Mode, layout
 

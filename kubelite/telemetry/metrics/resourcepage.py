@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from kubelite.telemetry.exposition import Family, Page, counter, gauge, labels, number
-from kubelite.telemetry.sampler import Sample, Snapshot
+from kubelite.telemetry.metrics.exposition import Family, Page, counter, gauge, labels, number
+from kubelite.telemetry.metrics.sampler import Sample, Snapshot
 
 _Read = Callable[[Sample], float]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from operator import attrgetter, is_
 from typing import Any
 
-from kubelite.telemetry.exposition import Family, counter, gauge, number
-from kubelite.telemetry.sampler import Sample
-from kubelite.telemetry.targets import Target
+from kubelite.telemetry.metrics.exposition import Family, counter, gauge, number
+from kubelite.telemetry.metrics.sampler import Sample
+from kubelite.telemetry.metrics.targets import Target
 
 CLOSE = "} "
 Say = Callable[[Any], str]

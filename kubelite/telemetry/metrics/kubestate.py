@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from kubelite.telemetry.exposition import Family, Page, counter, escape, gauge, number
+from kubelite.telemetry.metrics.exposition import Family, Page, counter, escape, gauge, number
 from manifests.meta import Quantity
 
 Doc = dict[str, Any]

@@ -20,10 +20,10 @@ from kubelite.api.logfiles import LogQuery
 from kubelite.api.logs import open_log, pick_container
 from kubelite.api.node import NodeApi
 from kubelite.api.server import serving
-from kubelite.telemetry import access
-from kubelite.telemetry.exposition import OPENMETRICS, TEXT, prefers_openmetrics
-from kubelite.telemetry.guard import Guarded, OwnNames, is_loopback
-from kubelite.telemetry.webpage import HEADERS
+from kubelite.telemetry.metrics.exposition import OPENMETRICS, TEXT, prefers_openmetrics
+from kubelite.telemetry.web import access
+from kubelite.telemetry.web.guard import Guarded, OwnNames, is_loopback
+from kubelite.telemetry.web.webpage import HEADERS
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kubelite.telemetry.exposition import Page, escape
-from kubelite.telemetry.kubestate import (
+from kubelite.telemetry.metrics.exposition import Page, escape
+from kubelite.telemetry.metrics.kubestate import (
     MOST,
     Doc,
     Table,

@@ -10,7 +10,7 @@ import os
 import resource
 from pathlib import Path
 
-from kubelite.telemetry.exposition import Page, counter, gauge
+from kubelite.telemetry.metrics.exposition import Page, counter, gauge
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kubelite.telemetry.machine import Root, interfaces, read_root
-from kubelite.telemetry.targets import Sandbox, Target, Targets
+from kubelite.telemetry.metrics.machine import Root, interfaces, read_root
+from kubelite.telemetry.metrics.targets import Sandbox, Target, Targets
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.cgroups.reader import TOTALS, Reader

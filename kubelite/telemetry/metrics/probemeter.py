@@ -9,7 +9,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from kubelite.node.model.probe_results import Kind, Outcome
-from kubelite.telemetry.exposition import Page, counter, histogram, labels, number
+from kubelite.telemetry.metrics.exposition import Page, counter, histogram, labels, number
 from manifests.core import Pod
 
 TYPES = ("Liveness", "Readiness", "Startup")

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kubelite.node.model.claim_names import claim_name_in
-from kubelite.telemetry.exposition import Page, escape
-from kubelite.telemetry.kubestate import Doc, Table, amount, label, label_pairs, unix
-from kubelite.telemetry.kubestate_pods import head_of
+from kubelite.telemetry.metrics.exposition import Page, escape
+from kubelite.telemetry.metrics.kubestate import Doc, Table, amount, label, label_pairs, unix
+from kubelite.telemetry.metrics.kubestate_pods import head_of
 
 PHASES = ("Lost", "Bound", "Pending")
 

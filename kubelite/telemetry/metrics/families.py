@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from operator import attrgetter
 
-from kubelite.telemetry.columns import (
+from kubelite.telemetry.metrics.columns import (
     Column,
     Group,
     Shown,
@@ -19,9 +19,9 @@ from kubelite.telemetry.columns import (
     microseconds,
     nanoseconds,
 )
-from kubelite.telemetry.exposition import Family, counter, gauge, number
-from kubelite.telemetry.machine import device_name
-from kubelite.telemetry.sampler import Sample
+from kubelite.telemetry.metrics.exposition import Family, counter, gauge, number
+from kubelite.telemetry.metrics.machine import device_name
+from kubelite.telemetry.metrics.sampler import Sample
 from runtime.cgroups.layout import Mode, layout
 from runtime.cgroups.stats import IoStats
 

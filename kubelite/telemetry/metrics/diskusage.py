@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from kubelite.node.storage.quota import used
-from kubelite.telemetry.machine import FileSystem, device_name, file_system
+from kubelite.telemetry.metrics.machine import FileSystem, device_name, file_system
 from runtime.cgroups import open_cgroup
 
 INTERVAL = 30.0  # seconds

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kubelite.telemetry.exposition import labels
+from kubelite.telemetry.metrics.exposition import labels
 
 if TYPE_CHECKING:
     from kubelite.daemon.node_api import Agent

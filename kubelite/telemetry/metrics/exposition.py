@@ -15,7 +15,7 @@ from queue import Queue
 from threading import Thread
 from typing import Literal
 
-from kubelite.telemetry.packed import Packer, Piece, Shelf
+from kubelite.telemetry.metrics.packed import Packer, Piece, Shelf
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelite.telemetry.machine import machine
-from kubelite.telemetry.sampler import Sample, Snapshot
+from kubelite.telemetry.metrics.machine import machine
+from kubelite.telemetry.metrics.sampler import Sample, Snapshot
 from runtime.cgroups.stats import Pressure
 
 Json = dict[str, Any]

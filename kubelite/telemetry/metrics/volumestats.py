@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kubelite.telemetry.diskusage import Usage
-from kubelite.telemetry.exposition import Page, gauge, labels
+from kubelite.telemetry.metrics.diskusage import Usage
+from kubelite.telemetry.metrics.exposition import Page, gauge, labels
 
 if TYPE_CHECKING:
     from kubelite.node.model.node_config import NodeConfig

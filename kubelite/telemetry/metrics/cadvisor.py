@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from kubelite.telemetry.columns import CLOSE, Shown
-from kubelite.telemetry.diskusage import Usage
-from kubelite.telemetry.exposition import Family, Page, counter, gauge, number
-from kubelite.telemetry.families import (
+from kubelite.telemetry.metrics.columns import CLOSE, Shown
+from kubelite.telemetry.metrics.diskusage import Usage
+from kubelite.telemetry.metrics.exposition import Family, Page, counter, gauge, number
+from kubelite.telemetry.metrics.families import (
     BLKIO,
     COSTS,
     DEVICES,
@@ -23,8 +23,8 @@ from kubelite.telemetry.families import (
     device_lines,
     fault_lines,
 )
-from kubelite.telemetry.machine import Disk, FileSystem, Root, machine
-from kubelite.telemetry.sampler import Sample, Snapshot
+from kubelite.telemetry.metrics.machine import Disk, FileSystem, Root, machine
+from kubelite.telemetry.metrics.sampler import Sample, Snapshot
 from kubelite.version import version
 
 Health = Callable[[Sample], int]
