@@ -7,9 +7,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kubelite.api import build, conditions, ephemeral, images, kube, own, past
 from kubelite.api.errors import ApiError, from_exception, status
+from kubelite.api.kube import conditions, ephemeral, routes
 from kubelite.api.node import NodeApi
+from kubelite.api.own import build, history, images, routes
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
@@ -34,9 +35,9 @@ def create_app(node: NodeApi) -> Starlette:
             *conditions.routes(),
             *ephemeral.routes(),
             *images.routes(),
-            *own.routes(),
-            *past.routes(),
-            *kube.routes(),
+            *routes.routes(),
+            *history.routes(),
+            *routes.routes(),
         ],
         exception_handlers={
             ApiError: _on_error,

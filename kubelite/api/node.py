@@ -293,12 +293,12 @@ class NodeApi(Protocol):
         ...
 
     async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
-        """What runs in a container now (kubelite.telemetry.metrics.processes); None when it does not run."""
+        """What runs in a container now (kubelite.telemetry.sampling.processes); None when it does not run."""
         ...
 
     def stats(self) -> Json: ...
     async def usage(self) -> Json:
-        """Counters of node, pods and containers now (kubelite.telemetry.metrics.usage)."""
+        """Counters of node, pods and containers now (kubelite.telemetry.sampling.usage)."""
         ...
 
     # images

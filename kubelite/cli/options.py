@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kubelite.cli.client import Client
+from kubelite.cli.transport.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -40,9 +40,9 @@ from kubelite.node.worker.warm_up import warm_up
 from kubelite.settings import Settings
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import ManifestState
-from kubelite.telemetry.metrics.diskusage import DiskUsage
 from kubelite.telemetry.metrics.meters import Meters, container_type
-from kubelite.telemetry.tracing.looplag import LoopLag
+from kubelite.telemetry.sampling.disk_usage import DiskUsage
+from kubelite.telemetry.tracing.loop_lag import LoopLag
 from kubelite.telemetry.tracing.otlp import trace_id
 from kubelite.telemetry.tracing.trace import Tracer
 from kubelite.telemetry.web.server import serve_metrics

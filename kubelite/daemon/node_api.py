@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from kubelite.api.lastwords import last_words
+from kubelite.api.kube.lastwords import last_words
+from kubelite.api.kube.printers import pod_cells
 from kubelite.api.node import (
     DiffEntry,
     ExecSession,
@@ -21,7 +22,6 @@ from kubelite.api.node import (
     RecordLike,
     Why,
 )
-from kubelite.api.printers import pod_cells
 from kubelite.daemon.workqueue import WorkQueue
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.doctor import examine
@@ -41,8 +41,8 @@ from kubelite.settings import Settings
 from kubelite.sources.diff import diff_documents
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import KINDS, ManifestState
-from kubelite.telemetry.metrics.diskusage import DiskUsage
 from kubelite.telemetry.metrics.meters import Meters
+from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.trace import Tracer
 from runtime.errors import ImageError, StateError
 from runtime.images.client import ImageClient
@@ -53,7 +53,7 @@ from state.store import Record, Store
 
 if TYPE_CHECKING:
     from kubelite.telemetry.metrics.pages import Pages
-    from kubelite.telemetry.metrics.volumestats import Volume
+    from kubelite.telemetry.sampling.volume_stats import Volume
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class Agent:
 
     def volumes(self) -> list[Volume]:
         """The emptyDir volumes and the claims of pods that run."""
-        from kubelite.telemetry.metrics.volumestats import claim_finder, volumes_of
+        from kubelite.telemetry.sampling.volume_stats import claim_finder, volumes_of
 
         living = map(self.store.get_uid, self.cri.living())
         directory = self.worker.config.volume_dir
@@ -306,12 +306,12 @@ class Agent:
         seen = (await self.cri.observe(record.uid)).latest(container) if record else None
         if seen is None or seen.state != "running":
             return None
-        from kubelite.telemetry.metrics.processes import processes
+        from kubelite.telemetry.sampling.processes import processes
 
         return await asyncio.to_thread(processes, seen.cgroup)
 
     async def usage(self) -> Json:
-        from kubelite.telemetry.metrics.usage import usage
+        from kubelite.telemetry.sampling.usage import usage
 
         return usage(await self.pages().snapshot(), self.node_name)
 

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from kubelite.telemetry.metrics.volumestats import logs_of
+from kubelite.telemetry.sampling.volume_stats import logs_of
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 

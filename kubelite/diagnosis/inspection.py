@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kubelite.node.model.resources import PERIOD, cpu_quota, cpu_shares
-from kubelite.telemetry.metrics.machine import device_name
+from kubelite.telemetry.sampling.machine import device_name
 from manifests.meta import Quantity
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or

@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from kubelite.api import apply
 from kubelite.api.errors import ApiError, bad_request, not_found
+from kubelite.api.own import apply
 from kubelite.history import revisions as rollout
 from kubelite.history.entries import pods_at
 from kubelite.kube.objects import SOURCE, rfc3339, rfc3339_micro

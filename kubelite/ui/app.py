@@ -7,7 +7,7 @@ from typing import ClassVar
 from textual.app import App
 from textual.binding import Binding, BindingType
 
-from kubelite.cli.client import Client
+from kubelite.cli.transport.client import Client
 from kubelite.ui.model import Samples
 from kubelite.ui.screens import Help, Pods
 

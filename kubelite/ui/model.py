@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from kubelite.api.durations import human_duration, parse_time
-from kubelite.cli.rates import bytes_text, cores_text, rates, size_text
+from kubelite.cli.output.rates import bytes_text, cores_text, rates, size_text
 
 Json = dict[str, Any]
 

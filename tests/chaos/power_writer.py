@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubelite.api import apply
+from kubelite.api.own import apply
 from kubelite.node.storage.claims import provision
 from runtime.images.client import ImageClient
 from state import schema

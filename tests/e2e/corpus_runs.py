@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from kubelite.cli.client import Client
 from kubelite.cli.errors import CliError
+from kubelite.cli.transport.client import Client
 from manifests.loader import ErrorKind, load_file
 from manifests.meta import Quantity
 from tests.e2e.cgroups import cpu_limit, memory_limit, memory_used

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubelite.cli.output import list_of, to_yaml
+from kubelite.cli.output.tables import list_of, to_yaml
 from tests.e2e.corpus_runs import (
     CORPUS,
     Json,

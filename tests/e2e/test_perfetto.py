@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.cli.tracing import chrome
+from kubelite.cli.output.trace_formats import chrome
 from tests.e2e import browser, perfetto
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node

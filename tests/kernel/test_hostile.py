@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.api import logfiles
+from kubelite.api.kube import logfiles
 from kubelite.daemon import lifecycle
 from kubelite.node.worker import netfiles_disk, termination
 from kubelite.settings import Settings

@@ -21,7 +21,7 @@ from kubelite.api.node import DiffEntry, ManifestFile, Progress, Why
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodePast
 from kubelite.node.model.node_facts import patched
-from kubelite.telemetry.metrics.processes import process
+from kubelite.telemetry.sampling.processes import process
 from manifests.loader import load_file
 from runtime.errors import ImageError, StartError
 from state.store import Record, Store

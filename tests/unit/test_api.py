@@ -14,9 +14,9 @@ import pytest
 
 from kubelite.api.app import create_app
 from kubelite.api.errors import ApiError
-from kubelite.api.kube import table_version
-from kubelite.api.selectors import matches_fields, parse_fields
+from kubelite.api.kube.routes import table_version
 from kubelite.api.server import listen_unix, serving
+from kubelite.kube.selectors import matches_fields, parse_fields
 from runtime.errors import StateError
 from tests.patience import SECONDS
 from tests.patience import until_async as until
@@ -390,7 +390,7 @@ def test_watch_of_a_forgotten_version_is_gone(tmp_path: Path, monkeypatch: pytes
 def test_a_client_that_does_not_read_its_watch_is_sent_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubelite.api.watch.LIMIT", 50)
+    monkeypatch.setattr("kubelite.api.kube.watch.LIMIT", 50)
 
     async def scenario() -> None:
         async with served(tmp_path) as (node, socket), watching(socket, "/api/v1/pods?watch=1") as stream:

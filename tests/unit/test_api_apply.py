@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubelite.api.apply import (
+from kubelite.api.errors import ApiError
+from kubelite.api.own.apply import (
     Key,
     Plan,
     execute,
@@ -21,7 +22,6 @@ from kubelite.api.apply import (
     split,
     target_path,
 )
-from kubelite.api.errors import ApiError
 
 WEB = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web  # mine\nspec: {a: 1}\n"
 DB = "# the database\napiVersion: v1\nkind: Pod\nmetadata:\n  name: db\nspec: {a: 1}\n"

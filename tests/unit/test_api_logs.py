@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubelite.api import logfiles
 from kubelite.api.errors import ApiError
-from kubelite.api.logfiles import LogQuery, LogReader, attempts
-from kubelite.api.logs import goes_on, open_log, pick_attempt, pick_container
+from kubelite.api.kube import logfiles
+from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
+from kubelite.api.kube.logs import goes_on, open_log, pick_attempt, pick_container
 from tests.patience import SECONDS
 from tests.unit.api_fake import FakeNode, pod_doc
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.cli import build_again
+from kubelite.cli.images import build_again
 from runtime.build import known
 
 WORDS = ["build", "-q", "-t", "x:1", "."]

@@ -6,7 +6,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from kubelite.cli.bundle import HIDDEN, redact
+from kubelite.cli.diagnosis.support_bundle import HIDDEN, redact
 from tests.unit.api_server import Served
 from tests.unit.cli_kit import kubelite, ok, server
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.cli.cp import Place, _unpack, place_of
+from kubelite.cli.containers.cp import Place, _unpack, place_of
+from kubelite.cli.containers.port_forward import Pair, pair_of
 from kubelite.cli.errors import CliError
-from kubelite.cli.portforward import Pair, pair_of
 from tests.unit.api_server import Served
 from tests.unit.cli_kit import kubelite, ok, server
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.cli.describe_node import describe_node
-from kubelite.cli.describe_objects import (
+from kubelite.cli.describe.node import describe_node
+from kubelite.cli.describe.objects import (
     describe_any,
     describe_claim,
     describe_config_map,

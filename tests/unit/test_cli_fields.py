@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.fields import explanation, fields_of
+from kubelite.cli.objects.explain import explanation, fields_of
 from manifests import core
 from manifests.descriptions import DESCRIPTIONS
 from manifests.loader import KINDS

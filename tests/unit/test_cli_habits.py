@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.cli.elsewhere import ELSEWHERE
 from kubelite.cli.main import COMMANDS
+from kubelite.cli.unknown_commands import ELSEWHERE
 from tests.unit.api_fake import pod_doc
 from tests.unit.api_server import Served
 from tests.unit.cli_kit import KUBELITE, WEB, environment, kubelite, ok, server

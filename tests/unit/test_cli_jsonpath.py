@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.jsonpath import columns, path, sort_key, template
+from kubelite.cli.output.jsonpath import columns, path, sort_key, template
 
 LIST: dict[str, Any] = {
     "kind": "List",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.cli.errors import CliError
-from kubelite.cli.node import _with, _without
+from kubelite.cli.node.node import _with, _without
 
 NOW: list[dict[str, Any]] = [
     {"key": "gpu", "value": "a", "effect": "NoSchedule"},

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from kubelite.cli.describe_parts import event_age, tabbed
-from kubelite.cli.describe_pod import describe_pod
+from kubelite.cli.describe.parts import event_age, tabbed
+from kubelite.cli.describe.pod import describe_pod
 from kubelite.cli.errors import CliError
-from kubelite.cli.images import _familiar, size
+from kubelite.cli.images.images import _familiar, size
 from kubelite.cli.names import duration, pod_name, wanted
-from kubelite.cli.output import TablePrinter, to_yaml
+from kubelite.cli.output.tables import TablePrinter, to_yaml
 from tests.unit.api_fake import event_doc, pod_doc
 
 Json = dict[str, Any]

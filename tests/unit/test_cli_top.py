@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelite.cli.rates import percent, rates, size_text
-from kubelite.cli.top import _screenful
-from kubelite.cli.tracing import WIDTH, bar, chrome, short
+from kubelite.cli.containers.top import _screenful
+from kubelite.cli.output.rates import percent, rates, size_text
+from kubelite.cli.output.trace_formats import WIDTH, bar, chrome, short
 from kubelite.telemetry.tracing.trace import CALLS, INNER, Tracer, inner_steps, spans
 from runtime.oci import init
 from tests.unit.api_server import Served

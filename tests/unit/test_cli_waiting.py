@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from kubelite.cli.client import Client
 from kubelite.cli.errors import Unreachable
 from kubelite.cli.names import PODS
-from kubelite.cli.rollout import Progress, progress_of
-from kubelite.cli.waiting import states
+from kubelite.cli.objects.rollout import Progress, progress_of
+from kubelite.cli.objects.wait import states
+from kubelite.cli.transport.client import Client
 from tests.patience import SECONDS, until
 from tests.unit.api_fake import pod_doc
 from tests.unit.api_server import Served

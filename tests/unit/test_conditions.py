@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.api.conditions import conditions
+from kubelite.api.kube.conditions import conditions
 
 READY = {"type": "Ready", "status": "False", "lastTransitionTime": "t0"}
 GATE = {"type": "example.com/lb", "status": "False", "lastTransitionTime": "t0"}

@@ -7,13 +7,13 @@ import random
 from dataclasses import replace
 from functools import partial
 
-from kubelite.telemetry.metrics.cadvisor import ContainerPage
-from kubelite.telemetry.metrics.diskusage import Usage
+from kubelite.telemetry.metrics.cadvisor.page import ContainerPage
 from kubelite.telemetry.metrics.exposition import render
-from kubelite.telemetry.metrics.machine import Disk, FileSystem, Root
 from kubelite.telemetry.metrics.packed import Shelf
-from kubelite.telemetry.metrics.sampler import Limits, Sample, Snapshot
-from kubelite.telemetry.metrics.targets import Sandbox, Target
+from kubelite.telemetry.sampling.disk_usage import Usage
+from kubelite.telemetry.sampling.machine import Disk, FileSystem, Root
+from kubelite.telemetry.sampling.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.sampling.targets import Sandbox, Target
 from runtime.cgroups.spec import Spec
 from runtime.cgroups.stats import CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureStats, Stats
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.api.ephemeral import by_name
+from kubelite.api.kube.ephemeral import by_name
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, PodSeen

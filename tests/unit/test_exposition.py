@@ -22,8 +22,8 @@ from kubelite.telemetry.metrics.exposition import (
     render,
 )
 from kubelite.telemetry.metrics.meters import Counts, Histogram, Meters
-from kubelite.telemetry.metrics.ownprocess import write_process
-from kubelite.telemetry.metrics.probemeter import ProbeMeter
+from kubelite.telemetry.metrics.own_process import write_process
+from kubelite.telemetry.metrics.probe_meter import ProbeMeter
 from kubelite.telemetry.tracing.trace import Tracer
 from kubelite.telemetry.web.server import accepts_gzip
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from kubelite.telemetry.metrics.exposition import Page, render
-from kubelite.telemetry.metrics.kubestate import MOST, key_labels, write_node, write_objects
-from kubelite.telemetry.metrics.kubestate_claims import write_claims
-from kubelite.telemetry.metrics.kubestate_pods import write_pods
-from kubelite.telemetry.metrics.kubestate_volumes import write_persistent_volumes
+from kubelite.telemetry.metrics.kubestate.claims import write_claims
+from kubelite.telemetry.metrics.kubestate.page import MOST, key_labels, write_node, write_objects
+from kubelite.telemetry.metrics.kubestate.pods import write_pods
+from kubelite.telemetry.metrics.kubestate.volumes import write_persistent_volumes
 
 AT = "2026-01-02T03:04:05Z"
 UNIX = 1767323045

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from kubelite.api.lastwords import WIDTH, last_words
+from kubelite.api.kube.lastwords import WIDTH, last_words
 from kubelite.api.node import NodeApi
 
 

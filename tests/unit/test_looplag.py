@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from kubelite.telemetry.tracing import looplag
-from kubelite.telemetry.tracing.looplag import LoopLag
+from kubelite.telemetry.tracing import loop_lag
+from kubelite.telemetry.tracing.loop_lag import LoopLag
 
 
 def blocks(seconds: float) -> None:
@@ -21,8 +21,8 @@ def blocks(seconds: float) -> None:
 async def test_what_holds_the_loop_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(looplag, "BEAT", 0.01)
-    monkeypatch.setattr(looplag, "LONG", 0.2)
+    monkeypatch.setattr(loop_lag, "BEAT", 0.01)
+    monkeypatch.setattr(loop_lag, "LONG", 0.2)
     seen: list[float] = []
     lag = LoopLag(seen.append)
     lag.start()

@@ -6,27 +6,21 @@ import os
 import re
 from pathlib import Path
 
-from kubelite.telemetry.metrics import (
-    agentpage,
-    cadvisor,
-    families,
-    kubestate,
-    kubestate_claims,
-    kubestate_pods,
-    kubestate_volumes,
-    meters,
-    probemeter,
-    volumestats,
-)
+from kubelite.telemetry.metrics import agent_page, meters, probe_meter
+from kubelite.telemetry.metrics.cadvisor import families
+from kubelite.telemetry.metrics.cadvisor import page as cadvisor
+from kubelite.telemetry.metrics.kubestate import claims, pods, volumes
+from kubelite.telemetry.metrics.kubestate import page as kubestate
+from kubelite.telemetry.sampling import volume_stats
 
 DOC = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 MARK = "<!-- families: kept by tests/unit/test_metrics_doc.py -->\n"
 MODULES = (
     ("container_", (families, cadvisor)),
     ("machine_", (cadvisor,)),
-    ("kubelet_", (agentpage, meters, volumestats)),
-    ("prober_", (probemeter,)),
-    ("kubelite_", (agentpage, meters)),
+    ("kubelet_", (agent_page, meters, volume_stats)),
+    ("prober_", (probe_meter,)),
+    ("kubelite_", (agent_page, meters)),
 )
 
 
@@ -41,14 +35,14 @@ def listing() -> str:
             names |= {f.name for table in (families.NETWORK, families.COSTS) for f, _ in table}
         found.append(_paragraph(prefix, names))
     page = kubestate.Table()
-    kubestate_pods._pods(page, [], "n")
-    kubestate_pods._tolerations(page, [])
+    pods._pods(page, [], "n")
+    pods._tolerations(page, [])
     for word in ("kube_pod_container", "kube_pod_init_container"):
-        kubestate_pods._containers(page, word, [], "n")
-    kubestate_claims._claims(page, [])
-    kubestate_claims._mounts(page, [])
-    kubestate_volumes._volumes(page, [])
-    kubestate_volumes._classes(page, [])
+        pods._containers(page, word, [], "n")
+    claims._claims(page, [])
+    claims._mounts(page, [])
+    volumes._volumes(page, [])
+    volumes._classes(page, [])
     for kind in ("configmap", "secret"):
         kubestate._named(page, kind, [])
     names = set(page._families)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubelite.api.durations import human_duration, since
-from kubelite.api.printers import EVENT_COLUMNS, POD_COLUMNS, pod_cells, summarize_pod, table
+from kubelite.api.kube.printers import EVENT_COLUMNS, POD_COLUMNS, pod_cells, summarize_pod, table
 from tests.unit.pod_rows import Row
 
 # -- C14 ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.api.printers import summarize_pod
+from kubelite.api.kube.printers import summarize_pod
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts

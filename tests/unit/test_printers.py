@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.api.durations import human_duration, parse_time, since
-from kubelite.api.printers import event_cells, node_cells, pod_cells, secret_cells, summarize_pod, table
+from kubelite.api.kube.printers import event_cells, node_cells, pod_cells, secret_cells, summarize_pod, table
 
 Json = dict[str, Any]
 NOW = 1_000_000_000.0

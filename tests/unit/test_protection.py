@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.api.printers import claim_cells, volume_cells
+from kubelite.api.kube.printers import claim_cells, volume_cells
 from kubelite.node.storage.binding import Shelf, find_volume, unbound
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources.plan import ManifestState, created, plan

@@ -15,7 +15,7 @@ import pytest
 
 from kubelite.node.pressure.usage import bytes_of
 from kubelite.node.storage import quota
-from kubelite.telemetry.metrics import diskusage
+from kubelite.telemetry.sampling import disk_usage
 from runtime import syscalls
 from runtime.errors import SyscallError
 
@@ -87,7 +87,7 @@ def test_what_a_project_has(disk: Disk, tmp_path: Path) -> None:
     disk.uses[PROJECT] = (5 << 20, 7)
     size = (5 << 20) - tmp_path.stat().st_blocks * 512
     assert quota.used(str(tmp_path)) == (size, 6)
-    found = diskusage.measure(str(tmp_path))
+    found = disk_usage.measure(str(tmp_path))
     assert found is not None
     assert (found.bytes, found.inodes) == (size, 6)
     assert bytes_of("volume", [str(tmp_path)]) == size
@@ -105,7 +105,7 @@ def test_one_that_is_not_counted_is_walked(disk: Disk, tmp_path: Path, other: di
     disk.valid, disk.flags = other.get("valid", 0x3F), other.get("keeps", COUNTS)
     assert quota.used(str(tmp_path)) is None
     (tmp_path / "file").write_bytes(b"x" * 100)
-    found = diskusage.measure(str(tmp_path))
+    found = disk_usage.measure(str(tmp_path))
     assert found is not None and found.inodes == 1
     assert bytes_of("volume", [str(tmp_path)]) == (tmp_path / "file").stat().st_blocks * 512
 
@@ -156,4 +156,4 @@ def test_an_ordinary_directory(tmp_path: Path) -> None:
     quota.count(str(tmp_path))
     with pytest.raises(FileNotFoundError):
         quota.used(str(tmp_path / "gone"))
-    assert diskusage.measure(str(tmp_path / "gone")) is None
+    assert disk_usage.measure(str(tmp_path / "gone")) is None

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 
-from kubelite.telemetry.metrics import sampler as samplers
-from kubelite.telemetry.metrics.sampler import Sample, Sampler
-from kubelite.telemetry.metrics.targets import Target, Targets
+from kubelite.telemetry.sampling import sampler as samplers
+from kubelite.telemetry.sampling.sampler import Sample, Sampler
+from kubelite.telemetry.sampling.targets import Target, Targets
 from runtime.cgroups.reader import V2, Reader
 
 QUIET = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.telemetry.metrics.cadvisor import ContainerPage
+from kubelite.telemetry.metrics.cadvisor.page import ContainerPage
 from kubelite.telemetry.metrics.exposition import render
 from kubelite.telemetry.metrics.packed import Shelf
 from kubelite.telemetry.web.webpage import KEEP, Recent

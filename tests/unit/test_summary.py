@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from kubelite.telemetry.metrics.diskusage import Usage
 from kubelite.telemetry.metrics.exposition import render
-from kubelite.telemetry.metrics.machine import FileSystem, Root
-from kubelite.telemetry.metrics.resourcepage import write_resource
-from kubelite.telemetry.metrics.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.metrics.resource_page import write_resource
 from kubelite.telemetry.metrics.summary import Around, CpuRates, summary
-from kubelite.telemetry.metrics.targets import Target
-from kubelite.telemetry.metrics.volumestats import Logs, Volume
+from kubelite.telemetry.sampling.disk_usage import Usage
+from kubelite.telemetry.sampling.machine import FileSystem, Root
+from kubelite.telemetry.sampling.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.sampling.targets import Target
+from kubelite.telemetry.sampling.volume_stats import Logs, Volume
 from runtime.cgroups.spec import Spec
 from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelite.telemetry.metrics.diskusage import Usage
 from kubelite.telemetry.metrics.exposition import render
-from kubelite.telemetry.metrics.machine import FileSystem
-from kubelite.telemetry.metrics.volumestats import Volume, summary_of, volumes_of, write_volumes
+from kubelite.telemetry.sampling.disk_usage import Usage
+from kubelite.telemetry.sampling.machine import FileSystem
+from kubelite.telemetry.sampling.volume_stats import Volume, summary_of, volumes_of, write_volumes
 
 MIB = 1 << 20
 DISK = FileSystem(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 from kubelite.diagnosis.advice import advice
-from kubelite.telemetry.metrics.machine import Root
 from kubelite.telemetry.metrics.pages import _without_words
-from kubelite.telemetry.metrics.sampler import Limits, Sample, Snapshot
-from kubelite.telemetry.metrics.targets import Target
+from kubelite.telemetry.sampling.machine import Root
+from kubelite.telemetry.sampling.sampler import Limits, Sample, Snapshot
+from kubelite.telemetry.sampling.targets import Target
 from kubelite.telemetry.web import webpage
 from kubelite.telemetry.web.webpage import KEEP, Recent, sparkline, waterfall
 from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats

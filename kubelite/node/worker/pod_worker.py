@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubelite.kube.objects import OF_THE_NODE, reference
-from kubelite.node.decide import explanation as why
+from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
 from kubelite.node.decide.pod_status import TERMINAL, compute_pod_status
@@ -92,8 +92,8 @@ class _Memory:
     settled: tuple[Pod, PodSeen, Facts] | None = (
         None  # what the last look was made from, if time changes nothing
     )
-    look: why.Look | None = None
-    change: why.Look | None = None  # the last one that led to anything
+    look: explanation.Look | None = None
+    change: explanation.Look | None = None  # the last one that led to anything
 
 
 class PodWorker:
@@ -196,7 +196,7 @@ class PodWorker:
         facts = self._facts(pod, seen, memory)
         settled = memory.settled
         if memory.look is not None and settled is not None and settled == (pod, seen, _timeless(facts)):
-            memory.look = why.Look(facts.now, settled[1], memory.look.actions)
+            memory.look = explanation.Look(facts.now, settled[1], memory.look.actions)
             memory.sync_failures = 0
             self._refresh_files(pod, seen)
             next_look = None
@@ -218,7 +218,7 @@ class PodWorker:
         """Decide, do, look again, report. Seconds until the next look."""
         before = pod.status
         actions = compute_pod_actions(pod, seen, facts, self.config)
-        memory.look = why.Look(facts.now, seen, actions)
+        memory.look = explanation.Look(facts.now, seen, actions)
         after = actions
         if actions.effects:
             again = memory.resize_error and memory.change is not None and memory.change.actions == actions
@@ -239,7 +239,7 @@ class PodWorker:
             seen = with_messages(pod, await self._cri.observe(uid))
             facts = self._facts(pod, seen, memory)
             after = compute_pod_actions(pod, seen, facts, self.config)
-            memory.look = why.Look(facts.now, seen, after)
+            memory.look = explanation.Look(facts.now, seen, after)
         self._refresh_files(
             pod, seen
         )  # after an effect, too: the same edit may change a file of what runs on
@@ -470,7 +470,7 @@ class PodWorker:
         memory = self._pods.get(uid)
         if memory is None or memory.look is None:
             return None
-        return why.words(memory.look, memory.change, pod)
+        return explanation.words(memory.look, memory.change, pod)
 
     def evict(self, uid: str, message: str) -> None:
         """The node is short of what this pod uses: it ends as Failed, Evicted."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubelite.node.model.observer import Noted
 from kubelite.telemetry.metrics.exposition import Family, Page, counter, escape, histogram, number
-from kubelite.telemetry.metrics.probemeter import ProbeMeter
+from kubelite.telemetry.metrics.probe_meter import ProbeMeter
 from kubelite.telemetry.tracing.trace import Step
 
 DEFAULT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -19,26 +19,26 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.exposition import generate_latest as text_of
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
 
+from kubelite.api.kube.printers import pod_cells
+from kubelite.api.kube.resources import RESOURCES, read_list
 from kubelite.api.node import NodeApi
-from kubelite.api.printers import pod_cells
-from kubelite.api.resources import RESOURCES, read_list
 from kubelite.diagnosis.advice import advice
 from kubelite.telemetry.metrics import exposition
-from kubelite.telemetry.metrics.agentpage import write_agent
-from kubelite.telemetry.metrics.cadvisor import ContainerPage
+from kubelite.telemetry.metrics.agent_page import write_agent
+from kubelite.telemetry.metrics.cadvisor.page import ContainerPage
 from kubelite.telemetry.metrics.exposition import Page
-from kubelite.telemetry.metrics.kubestate import write_node, write_objects
-from kubelite.telemetry.metrics.kubestate_claims import write_claims
-from kubelite.telemetry.metrics.kubestate_pods import write_pods
-from kubelite.telemetry.metrics.kubestate_volumes import write_persistent_volumes
-from kubelite.telemetry.metrics.machine import FileSystem, device_name, file_system, most_pids
-from kubelite.telemetry.metrics.ownprocess import boot_time, write_process
+from kubelite.telemetry.metrics.kubestate.claims import write_claims
+from kubelite.telemetry.metrics.kubestate.page import write_node, write_objects
+from kubelite.telemetry.metrics.kubestate.pods import write_pods
+from kubelite.telemetry.metrics.kubestate.volumes import write_persistent_volumes
+from kubelite.telemetry.metrics.own_process import boot_time, write_process
 from kubelite.telemetry.metrics.packed import Shelf
-from kubelite.telemetry.metrics.resourcepage import write_resource
-from kubelite.telemetry.metrics.sampler import Sample, Sampler, Snapshot
+from kubelite.telemetry.metrics.resource_page import write_resource
 from kubelite.telemetry.metrics.summary import Around, CpuRates, summary
-from kubelite.telemetry.metrics.targets import Finder
-from kubelite.telemetry.metrics.volumestats import logs_of, write_logs, write_volumes
+from kubelite.telemetry.sampling.machine import FileSystem, device_name, file_system, most_pids
+from kubelite.telemetry.sampling.sampler import Sample, Sampler, Snapshot
+from kubelite.telemetry.sampling.targets import Finder
+from kubelite.telemetry.sampling.volume_stats import logs_of, write_logs, write_volumes
 from kubelite.telemetry.web import webpage
 from kubelite.telemetry.web.webpage import Recent
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kubelite.telemetry.metrics.diskusage import Usage
-from kubelite.telemetry.metrics.machine import FileSystem
-from kubelite.telemetry.metrics.sampler import Sample, Snapshot
-from kubelite.telemetry.metrics.volumestats import Logs, Volume, summary_of
+from kubelite.telemetry.sampling.disk_usage import Usage
+from kubelite.telemetry.sampling.machine import FileSystem
+from kubelite.telemetry.sampling.sampler import Sample, Snapshot
+from kubelite.telemetry.sampling.volume_stats import Logs, Volume, summary_of
 
 Json = dict[str, Any]
 ROOT = "/"

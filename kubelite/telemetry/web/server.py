@@ -16,8 +16,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kubelite.api.errors import ApiError
-from kubelite.api.logfiles import LogQuery
-from kubelite.api.logs import open_log, pick_container
+from kubelite.api.kube.logfiles import LogQuery
+from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.node import NodeApi
 from kubelite.api.server import serving
 from kubelite.telemetry.metrics.exposition import OPENMETRICS, TEXT, prefers_openmetrics

@@ -14,7 +14,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from kubelite.telemetry.metrics.sampler import Snapshot
+from kubelite.telemetry.sampling.sampler import Snapshot
 from kubelite.telemetry.tracing.trace import spans
 
 Json = dict[str, Any]

@@ -1,0 +1,77 @@
+"""`PATCH …/pods/NAME/status`: conditions of a pod that others than the node look after, as readiness gates need.
+
+A strategic merge patch goes by a condition's type; a merge patch (RFC 7386) gives the whole list, of which those of the
+node itself are the node's to say.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from kubelite.api.errors import ApiError, bad_request, not_found
+from kubelite.api.kube.ephemeral import MERGE, STRATEGIC, body_of
+from kubelite.api.kube.resources import RESOURCES, complete
+from kubelite.api.kube.routes import _pod, node_of
+from kubelite.kube.objects import OF_THE_NODE, rfc3339
+
+Json = dict[str, Any]
+
+
+async def patch_status(request: Request) -> Response:
+    pod, name = _pod(request), request.path_params["name"]
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind not in (STRATEGIC, MERGE):
+        words = f"a patch must be {STRATEGIC} or {MERGE}, not {kind or 'untyped'}"
+        raise ApiError("UnsupportedMediaType", words)
+    status = (await body_of(request)).get("status") or {}
+    if not isinstance(status, dict):
+        raise bad_request("status must be an object")
+    if others := [key for key in status if key != "conditions" and not key.startswith("$")]:
+        raise ApiError("Invalid", f'Pod "{name}" is invalid: status.{others[0]}: the node alone writes it')
+    given = status.get("conditions") or []
+    if not isinstance(given, list) or not all(isinstance(c, dict) and c.get("type") for c in given):
+        raise bad_request("status.conditions must be a list of objects with a type")
+    own = [c for c in given if c["type"] in OF_THE_NODE]
+    if kind == STRATEGIC and own:
+        raise ApiError(
+            "Invalid", f'Pod "{name}" is invalid: status.conditions: {own[0]["type"]} is the node\'s to say'
+        )
+    foreign = [c for c in given if c["type"] not in OF_THE_NODE]
+    now = rfc3339(time.time())
+
+    def change(doc: Json) -> Json:
+        before = (doc.get("status") or {}).get("conditions") or []
+        after = conditions(before, foreign, whole=kind == MERGE, now=now)
+        return {**doc, "status": {**(doc.get("status") or {}), "conditions": after}}
+
+    record = await node_of(request).change_pod(pod["metadata"]["uid"], change)
+    if record is None:
+        raise not_found("pods", name)
+    return JSONResponse(complete(RESOURCES["pods"], record.doc))
+
+
+def conditions(before: list[Json], given: list[Json], *, whole: bool, now: str) -> list[Json]:
+    """PURE: the conditions with those given; one whose status is another has changed now. `whole`: others than the
+    node's that are not given go."""
+    known = {c["type"]: c for c in before}
+    after = {t: c for t, c in known.items() if not whole or t in OF_THE_NODE}
+    for condition in given:
+        kind = condition["type"]
+        if condition.get("$patch") == "delete":
+            after.pop(kind, None)
+            continue
+        merged = {**known.get(kind, {}), **condition}
+        changed = known.get(kind, {}).get("status") != merged.get("status")
+        if changed or not merged.get("lastTransitionTime"):
+            merged["lastTransitionTime"] = condition.get("lastTransitionTime") or now
+        after[kind] = merged
+    return list(after.values())
+
+
+def routes() -> list[BaseRoute]:
+    return [Route("/api/v1/namespaces/{namespace}/pods/{name}/status", patch_status, methods=["PATCH"])]

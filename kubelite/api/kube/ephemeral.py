@@ -1,0 +1,128 @@
+"""`…/pods/NAME/ephemeralcontainers` (what `kubectl debug` and `kubelite debug` use) and `…/pods/NAME/attach`.
+
+A patch may add ephemeral containers and nothing else. Strategic merge patches go by name, as the list's merge key says;
+merge patches (RFC 7386) give the whole list; PUT gives the whole pod.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from kubelite.api.errors import ApiError, bad_request, not_found
+from kubelite.api.kube import exec as exec_bridge
+from kubelite.api.kube.logs import container_status, pick_container
+from kubelite.api.kube.resources import RESOURCES, complete
+from kubelite.api.kube.routes import _flag, _pod, _size, node_of
+from manifests.problems import InvalidObject
+from runtime.errors import RuntimeFault
+
+Json = dict[str, Any]
+
+FIELD = "ephemeralContainers"
+STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
+
+
+async def get_ephemeral(request: Request) -> Response:
+    return JSONResponse(_pod(request))
+
+
+async def change_ephemeral(request: Request) -> Response:
+    pod = _pod(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    body = await body_of(request)
+    if request.method == "PUT":
+        wanted = _list(body)
+    elif kind == STRATEGIC:
+        wanted = by_name(pod["spec"].get(FIELD) or [], _list(body))
+    elif kind == MERGE:
+        wanted = _list(body) if FIELD in (body.get("spec") or {}) else pod["spec"].get(FIELD) or []
+    else:
+        raise ApiError(
+            "UnsupportedMediaType", f"a patch must be {STRATEGIC} or {MERGE}, not {kind or 'untyped'}"
+        )
+    name = pod["metadata"]["name"]
+    if pod["metadata"].get("deletionTimestamp"):
+        raise ApiError("Conflict", f'pod "{name}" is being deleted')
+    try:
+        record = await node_of(request).set_ephemeral(pod["metadata"]["uid"], wanted)
+    except InvalidObject as error:
+        causes = [
+            {"reason": "FieldValueInvalid", "message": p.message, "field": p.field} for p in error.problems
+        ]
+        raise ApiError("Invalid", f'Pod "{name}" is invalid: {error}', details={"causes": causes}) from error
+    if record is None:
+        raise not_found("pods", name)
+    return JSONResponse(complete(RESOURCES["pods"], record.doc))
+
+
+def by_name(before: list[Json], patch: list[Json]) -> list[Json]:
+    """PURE: the list with the patch's entries merged in by name, new ones behind."""
+    after = {entry["name"]: dict(entry) for entry in before}
+    for entry in patch:
+        name = entry.get("name")
+        if not name:
+            raise bad_request(f"map: {json.dumps(entry)} does not contain declared merge key: name")
+        if entry.get("$patch") == "delete":
+            after.pop(name, None)
+        else:
+            after[name] = {**after.get(name, {}), **entry}
+    return list(after.values())
+
+
+async def body_of(request: Request) -> Json:
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict) or not isinstance(body.get("spec") or {}, dict):
+        raise bad_request("the body must be an object, and its spec too")
+    return body
+
+
+def _list(body: Json) -> list[Json]:
+    found = (body.get("spec") or {}).get(FIELD) or []
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise bad_request(f"spec.{FIELD} must be a list of objects")
+    return found
+
+
+async def pod_attach(ws: WebSocket) -> None:
+    protocol = exec_bridge.choose_protocol(ws.scope.get("subprotocols", []))
+    try:
+        if protocol is None:
+            raise bad_request(f"attach speaks the WebSocket subprotocols {', '.join(exec_bridge.PROTOCOLS)}")
+        pod = _pod(ws)
+        container = pick_container(pod, ws.query_params.get("container", ""))
+        if "running" not in container_status(pod, container).get("state", {}):
+            raise bad_request(
+                f"container {container} not found in pod {pod['metadata']['name']}, or not running"
+            )
+        session = await node_of(ws).attach(pod, container, stdin=_flag(ws, "stdin"))
+        if session.tty:
+            await session.resize(_size(ws, "width"), _size(ws, "height"))
+    except (ApiError, RuntimeFault) as error:
+        await exec_bridge.deny(ws, error)
+    else:
+        await ws.accept(subprotocol=protocol)
+        await exec_bridge.serve(ws, session, protocol)
+
+
+async def attach_without_upgrade(request: Request) -> Response:
+    _pod(request)
+    raise bad_request("attach needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
+
+
+def routes() -> list[BaseRoute]:
+    pod = "/api/v1/namespaces/{namespace}/pods/{name}"
+    return [
+        Route(f"{pod}/ephemeralcontainers", get_ephemeral),
+        Route(f"{pod}/ephemeralcontainers", change_ephemeral, methods=["PATCH", "PUT"]),
+        WebSocketRoute(f"{pod}/attach", pod_attach),
+        Route(f"{pod}/attach", attach_without_upgrade, methods=["GET", "POST"]),
+    ]

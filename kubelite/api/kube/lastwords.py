@@ -1,0 +1,46 @@
+"""The end of what containers said that ended badly: mostly that is why."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from kubelite.api.errors import ApiError
+from kubelite.api.kube.logfiles import LogQuery
+from kubelite.api.kube.logs import open_log
+from kubelite.api.node import NodeApi
+
+Json = dict[str, Any]
+
+LINES = 3  # of each container
+WIDTH = 200  # characters of each
+
+
+async def last_words(node: NodeApi, pod: Json) -> list[str]:
+    """Lines as "main: cannot open /etc/app.conf", none where nothing was said, oldest first. What a terminal would take
+    for an order is shown as a question mark."""
+    found = []
+    for container, loops in _ended_badly(pod):
+        with contextlib.suppress(ApiError, OSError):  # its log is gone
+            chunks = open_log(node, pod, container, LogQuery(tail=LINES), previous=loops)
+            text = b"".join([chunk async for chunk in chunks]).decode(errors="replace")
+            found += [
+                f"{container}: {_printable(line)[:WIDTH]}" for line in text.splitlines() if line.strip()
+            ]
+    return found
+
+
+def _ended_badly(pod: Json) -> Iterator[tuple[str, bool]]:
+    """(container, whether it waits for its next start)."""
+    for key in ("initContainerStatuses", "containerStatuses"):
+        for status in (pod.get("status") or {}).get(key) or ():
+            state = status.get("state") or {}
+            loops = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+            ended = (status.get("lastState") or {}) if loops else state
+            if (ended.get("terminated") or {}).get("exitCode", 0) not in (0, 128):  # 128: it never ran
+                yield status["name"], loops
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in line.replace("\t", " "))

@@ -1,0 +1,458 @@
+"""The Kubernetes half of the API: discovery, get, list, watch, log, exec, delete under /api and /apis.
+
+Shapes and sentences are the apiserver's, so that kubectl works against it. Objects are written through the manifests
+directory alone; POST, PUT and PATCH say so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from kubelite.api.durations import parse_time
+from kubelite.api.errors import ApiError, bad_request, not_found
+from kubelite.api.kube import exec as exec_bridge
+from kubelite.api.kube.logfiles import LogQuery
+from kubelite.api.kube.logs import container_status, open_log, pick_container
+from kubelite.api.kube.printers import table
+from kubelite.api.kube.resources import (
+    RESOURCES,
+    Resource,
+    api_group,
+    api_group_list,
+    api_resource_list,
+    api_versions,
+    complete,
+    find_resource,
+    list_document,
+    read_list,
+    read_one,
+)
+from kubelite.api.kube.watch import WatchRequest, open_watch
+from kubelite.api.node import NodeApi
+from kubelite.api.stream import Stream
+from kubelite.kube.selectors import Selector, matches_fields, parse_fields
+from kubelite.node.model.node_facts import NotForPeople
+from runtime.errors import RuntimeFault, StartError
+
+Json = dict[str, Any]
+
+SOURCE = "kubelite.io/source"  # annotation: the manifest file an object came from
+_TRUE = ("1", "true", "True", "t", "T")
+
+
+def node_of(connection: HTTPConnection) -> NodeApi:
+    node: NodeApi = connection.app.state.node
+    return node
+
+
+def _resource(request: Request) -> Resource:
+    given = request.path_params
+    version = f"{given['group']}/{given['version']}" if "group" in given else "v1"
+    found = find_resource(version, given["resource"])
+    if found is None or (not found.namespaced and "namespace" in given):
+        raise ApiError("NotFound", "the server could not find the requested resource")
+    return found
+
+
+def _flag(connection: HTTPConnection, name: str) -> bool:
+    return connection.query_params.get(name) in _TRUE
+
+
+def number_of(request: Request, name: str, *, least: int = 0) -> int | None:
+    text = request.query_params.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        raise bad_request(f"query parameter {name} must be a whole number, not {text!r}") from None
+    if value < least:
+        raise bad_request(f"query parameter {name} must not be less than {least}, not {value}")
+    return value
+
+
+def table_version(accept: str) -> str | None:
+    """`meta.k8s.io/v1` when the client would rather have a Table, None when it wants the object."""
+    for offer in accept.split(","):
+        parts = dict(p.strip().partition("=")[::2] for p in offer.split(";")[1:])
+        if parts.get("as") == "Table" and parts.get("v") in ("v1", "v1beta1"):
+            return f"meta.k8s.io/{parts['v']}"
+        if parts.get("as") is None and offer.strip():
+            return None
+    return None
+
+
+def _selector(request: Request, resource: Resource, *, name: str = "") -> Selector:
+    from manifests.meta import parse_selector
+
+    try:
+        labels = parse_selector(request.query_params.get("labelSelector", ""))
+    except ValueError as error:
+        raise bad_request(str(error)) from error
+    fields = parse_fields(request.query_params.get("fieldSelector", ""), resource.kind)
+
+    def selects(doc: Json) -> bool:
+        metadata = doc["metadata"]
+        if name and metadata.get("name") != name:
+            return False
+        return labels.matches(metadata.get("labels") or {}) and matches_fields(fields, doc)
+
+    return selects
+
+
+async def list_or_watch(request: Request) -> Response:
+    node, resource = node_of(request), _resource(request)
+    namespace = request.path_params.get("namespace")
+    if _flag(request, "watch"):
+        return _watch(request, node, resource, namespace)
+    selects = _selector(request, resource)
+    await _settled(node, resource)
+    version = node.store.resource_version
+    at = _moment(request, resource)
+    found = read_list(node, resource, namespace) if at is None else await _then(node, namespace, at)
+    items = [doc for doc in found if selects(doc)]
+    as_table = table_version(request.headers.get("accept", ""))
+    if as_table is None:
+        return JSONResponse(list_document(resource, items, version))
+    return JSONResponse(_table(request, resource, items, version, as_table, now=at))
+
+
+def _moment(request: Request, resource: Resource) -> float | None:
+    """Our own query parameter `at`, an RFC 3339 time: the pods as they were then. Raises BadRequest."""
+    text = request.query_params.get("at", "")
+    if not text:
+        return None
+    if resource.kind != "Pod":
+        raise bad_request(f"only pods have a past that is kept, not {resource.plural}")
+    found = parse_time(text)
+    if found is None:
+        raise bad_request(f"at {text!r} is not an RFC 3339 time")
+    return found
+
+
+async def _then(node: NodeApi, namespace: str | None, at: float) -> list[Json]:
+    docs = await node.past.pods_at(at)
+    pods = RESOURCES["pods"]
+    return [complete(pods, doc) for doc in docs if namespace in (None, doc["metadata"].get("namespace", ""))]
+
+
+async def _settled(node: NodeApi, resource: Resource) -> None:
+    """Events are written behind the work that they tell of; who sees the work done finds them told, too."""
+    if resource.kind == "Event":
+        await node.events_settled()
+
+
+def _table(
+    request: Request,
+    resource: Resource,
+    items: list[Json],
+    version: int,
+    api_version: str,
+    *,
+    now: float | None = None,
+) -> Json:
+    include = request.query_params.get("includeObject", "Metadata")
+    return table(
+        resource.kind,
+        items,
+        now=time.time() if now is None else now,
+        resource_version=version,
+        include=include,
+        api_version=api_version,
+    )
+
+
+def _watch(
+    request: Request, node: NodeApi, resource: Resource, namespace: str | None, *, name: str = ""
+) -> Response:
+    since = number_of(request, "resourceVersion")
+    initial = _flag(request, "sendInitialEvents") or not since
+    timeout = number_of(request, "timeoutSeconds")
+    as_table = table_version(request.headers.get("accept", ""))
+
+    def render(doc: Json) -> Json:
+        if as_table is None:
+            return doc
+        version = int(doc["metadata"].get("resourceVersion") or 0)
+        return _table(request, resource, [doc], version, as_table)
+
+    return open_watch(
+        node,
+        WatchRequest(
+            resource=resource,
+            namespace=namespace,
+            selects=_selector(request, resource, name=name),
+            render=render,
+            since=None if initial else since,
+            timeout=timeout or None,
+            bookmark=_flag(request, "sendInitialEvents"),
+        ),
+    )
+
+
+async def get_one(request: Request) -> Response:
+    node, resource = node_of(request), _resource(request)
+    namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
+    if _flag(request, "watch"):
+        return _watch(request, node, resource, namespace or None, name=name)
+    await _settled(node, resource)
+    at = _moment(request, resource)
+    if at is None:
+        doc = read_one(node, resource, namespace, name)
+    else:
+        then = await _then(node, namespace, at)
+        doc = next((found for found in then if found["metadata"]["name"] == name), None)
+    if doc is None:
+        raise not_found(resource.plural, name)
+    as_table = table_version(request.headers.get("accept", ""))
+    if as_table is None:
+        return JSONResponse(doc)
+    version = int(doc["metadata"].get("resourceVersion") or node.store.resource_version)
+    return JSONResponse(_table(request, resource, [doc], version, as_table, now=at))
+
+
+def _pod(connection: HTTPConnection) -> Json:
+    namespace, name = connection.path_params["namespace"], connection.path_params["name"]
+    doc = read_one(node_of(connection), RESOURCES["pods"], namespace, name)
+    if doc is None:
+        raise not_found("pods", name)
+    return doc
+
+
+async def get_pod_status(request: Request) -> Response:
+    return JSONResponse(_pod(request))
+
+
+async def pod_log(request: Request) -> Response:
+    pod = _pod(request)
+    container = pick_container(pod, request.query_params.get("container", ""))
+    since = None
+    if (seconds := number_of(request, "sinceSeconds", least=1)) is not None:
+        since = time.time() - seconds
+    if since_time := request.query_params.get("sinceTime"):
+        if seconds is not None:
+            raise bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified")
+        since = parse_time(since_time)
+        if since is None:
+            raise bad_request(f"sinceTime {since_time!r} is not an RFC 3339 time")
+    query = LogQuery(
+        follow=_flag(request, "follow"),
+        tail=number_of(request, "tailLines"),
+        since=since,
+        timestamps=_flag(request, "timestamps"),
+        limit=number_of(request, "limitBytes", least=1),
+    )
+    log = open_log(node_of(request), pod, container, query, previous=_flag(request, "previous"))
+    return Stream(log, media_type="text/plain")
+
+
+async def pod_exec(ws: WebSocket) -> None:
+    protocol = exec_bridge.choose_protocol(ws.scope.get("subprotocols", []))
+    try:
+        if protocol is None:
+            offered = ", ".join(exec_bridge.PROTOCOLS)
+            raise bad_request(f"exec speaks the WebSocket subprotocols {offered}, none of which was offered")
+        pod, container, command = _exec_target(ws)
+        session = await node_of(ws).exec(
+            pod,
+            container,
+            command,
+            stdin=_flag(ws, "stdin"),
+            tty=_flag(ws, "tty"),
+            width=_size(ws, "width"),
+            height=_size(ws, "height"),
+        )
+    except StartError as error:
+        await ws.accept(subprotocol=protocol)
+        await exec_bridge.refuse(ws, str(error), tty=_flag(ws, "tty"))
+    except (ApiError, RuntimeFault) as error:
+        await exec_bridge.deny(ws, error)
+    else:
+        await ws.accept(subprotocol=protocol)
+        await exec_bridge.serve(ws, session, protocol)
+
+
+def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
+    """Pod, container and command of an exec; raises what is wrong with them."""
+    pod = _pod(connection)
+    container = pick_container(pod, connection.query_params.get("container", ""))
+    command = connection.query_params.getlist("command")
+    if not command:
+        raise bad_request("you must specify at least one command for the container")
+    if "running" not in container_status(pod, container).get("state", {}):
+        raise bad_request(f'container "{container}" in pod "{pod["metadata"]["name"]}" is not running')
+    return pod, container, command
+
+
+def _size(ws: WebSocket, name: str) -> int:
+    text = ws.query_params.get(name, "")
+    return int(text) if text.isdigit() else 0
+
+
+async def pod_exec_without_upgrade(request: Request) -> Response:
+    # kubectl comes here (SPDY) when its WebSocket was refused: it gets to hear the same reason.
+    _exec_target(request)
+    raise bad_request("exec needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
+
+
+async def pod_portforward(request: Request) -> Response:
+    raise bad_request(
+        "ports are forwarded by `kubelite port-forward`, on the node itself: what kubectl wants for it, SPDY, is not "
+        "spoken here"
+    )
+
+
+async def delete_one(request: Request) -> Response:
+    node, resource = node_of(request), _resource(request)
+    namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
+    doc = read_one(node, resource, namespace, name)
+    if doc is None:
+        raise not_found(resource.plural, name)
+    source = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
+    if resource.kind != "Pod":
+        words = f"{resource.kind} {name} comes from {source or 'the node itself'}"
+        remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
+        raise ApiError("MethodNotAllowed", words + remedy)
+    options = await _delete_options(request)
+    wanted_uid = (options.get("preconditions") or {}).get("uid")
+    if wanted_uid and wanted_uid != doc["metadata"].get("uid"):
+        raise ApiError("Conflict", f'pod "{name}" has another uid than the one to delete: {wanted_uid}')
+    record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
+    if record is None:
+        raise not_found("pods", name)
+    headers = {}
+    if source:
+        text = f"{source} still has pod {name}, so it comes back; `kubelite delete -f {source}` removes it for good"
+        headers["Warning"] = '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return JSONResponse(complete(resource, record.doc), headers=headers)
+
+
+async def _delete_options(request: Request) -> Json:
+    body = await request.body()
+    try:
+        options = json.loads(body) if body.strip() else {}
+    except ValueError as error:
+        raise bad_request(f"the body is not a DeleteOptions document: {error}") from error
+    if not isinstance(options, dict):
+        raise bad_request("the body is not a DeleteOptions document")
+    if (grace := number_of(request, "gracePeriodSeconds")) is not None:
+        options["gracePeriodSeconds"] = grace
+    grace = options.get("gracePeriodSeconds")
+    if grace is not None and (not isinstance(grace, int) or grace < 0):
+        raise bad_request(f"gracePeriodSeconds must be a whole number of seconds, not {grace!r}")
+    return options
+
+
+async def write_refused(request: Request) -> Response:
+    raise ApiError(
+        "MethodNotAllowed",
+        f"{request.method} is not supported: on this node the manifests directory "
+        f"{node_of(request).manifests_dir} is the truth; use `kubelite apply -f FILE` (or put the file there)",
+    )
+
+
+async def patch_node(request: Request) -> Response:
+    """`kubectl label|annotate|taint|cordon`: what may be said of the node. Both patch kinds mean the same here: lists
+    that may be patched are replaced whole, as their type says (atomic)."""
+    node, name = node_of(request), request.path_params["name"]
+    if name != node.node_name:
+        raise not_found("nodes", name)
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if kind not in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
+        raise ApiError(
+            "UnsupportedMediaType", f"a node is changed by a merge patch, not by {kind or 'nothing'}"
+        )
+    try:
+        patch = json.loads(await request.body())
+    except ValueError as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(patch, dict):
+        raise bad_request("the body is not a JSON object")
+    if request.query_params.get("dryRun"):
+        return JSONResponse(node.node())
+    try:
+        return JSONResponse(await node.patch_node(patch))
+    except NotForPeople as error:
+        raise ApiError("Forbidden", f'nodes "{name}" is forbidden: {error}') from error
+
+
+def version_document() -> Json:
+    """/version: the Kubernetes release whose shapes are served, with our own after a plus."""
+    import platform
+
+    from kubelite.version import version
+
+    return {
+        "major": "1",
+        "minor": "32",
+        "gitVersion": f"v1.32.0+kubelite-{version()}",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": f"python{platform.python_version()}",
+        "compiler": platform.python_implementation(),
+        "platform": f"linux/{platform.machine()}",
+    }
+
+
+async def get_group(request: Request) -> Response:
+    """/apis/<group>, and /apis/<group>/<version>."""
+    found = api_group(request.path_params["group"])
+    if found is not None and (version := request.path_params.get("version")):
+        name = f"{found['name']}/{version}"
+        served = any(one["groupVersion"] == name for one in found["versions"])
+        found = api_resource_list(name) if served else None
+    if found is None:
+        raise ApiError("NotFound", "the server could not find the requested resource")
+    return JSONResponse(found)
+
+
+def _document(build: Any) -> Any:
+    async def answer(_: Request) -> Response:
+        return JSONResponse(build())
+
+    return answer
+
+
+def routes() -> list[BaseRoute]:
+    one = "/api/v1/namespaces/{namespace}/{resource}/{name}"
+    pod = "/api/v1/namespaces/{namespace}/pods/{name}"
+    write = ["POST", "PUT", "PATCH"]
+    group = "/apis/{group}/{version}"
+    return [
+        Route("/api", _document(api_versions)),
+        Route("/api/v1", _document(api_resource_list)),
+        Route("/apis", _document(api_group_list)),
+        Route("/apis/{group}", get_group),
+        Route(group, get_group),
+        Route(f"{group}/{{resource}}", list_or_watch),
+        Route(f"{group}/{{resource}}", write_refused, methods=[*write, "DELETE"]),
+        Route(f"{group}/{{resource}}/{{name}}", get_one),
+        Route(f"{group}/{{resource}}/{{name}}", delete_one, methods=["DELETE"]),
+        Route(f"{group}/{{resource}}/{{name}}", write_refused, methods=write),
+        Route("/version", _document(version_document)),
+        Route("/openapi/v3", _document(lambda: {"paths": {}})),
+        Route(f"{pod}/log", pod_log),
+        Route(f"{pod}/status", get_pod_status),
+        WebSocketRoute(f"{pod}/exec", pod_exec),
+        Route(f"{pod}/portforward", pod_portforward, methods=["GET", "POST"]),
+        Route(f"{pod}/exec", pod_exec_without_upgrade, methods=["GET", "POST"]),
+        Route("/api/v1/namespaces/{namespace}/{resource}", list_or_watch),
+        Route("/api/v1/namespaces/{namespace}/{resource}", write_refused, methods=[*write, "DELETE"]),
+        Route(one, get_one),
+        Route(one, delete_one, methods=["DELETE"]),
+        Route(one, write_refused, methods=write),
+        Route("/api/v1/{resource}", list_or_watch),
+        Route("/api/v1/{resource}", write_refused, methods=[*write, "DELETE"]),
+        Route("/api/v1/nodes/{name}", patch_node, methods=["PATCH"]),
+        Route("/api/v1/{resource}/{name}", get_one),
+        Route("/api/v1/{resource}/{name}", delete_one, methods=["DELETE"]),
+        Route("/api/v1/{resource}/{name}", write_refused, methods=write),
+    ]

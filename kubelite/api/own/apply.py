@@ -1,0 +1,326 @@
+"""`apply -f` and `delete -f`: documents written into, and taken out of, the manifests directory.
+
+PURE planning over texts (`plan_apply`, `plan_remove`), then whole files replaced by rename. A document that already
+stands in some file is replaced there and nothing else of that file changes, comments included; new ones go into the
+file of the same name as the one given.
+
+Documents are cut at lines that begin with `---`: YAML forbids such a line inside any scalar (c-forbidden, YAML 1.2.2
+section 9.1.2), so the cut is exact without keeping a parse tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import yaml
+
+from kubelite.api.errors import ApiError, bad_request
+from kubelite.api.kube.resources import RESOURCES
+
+Json = dict[str, Any]
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_IN_NO_NAMESPACE = frozenset(r.kind for r in RESOURCES.values() if not r.namespaced)
+_SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_METADATA = re.compile(r"^metadata:[ \t]*(?:#.*)?\n(?P<indent>[ \t]+)(?=\S)", re.MULTILINE)
+
+
+class Key(NamedTuple):
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.lower()}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A document of a file: `text` begins with its `---` line where it has one."""
+
+    text: str
+    keys: tuple[Key, ...]  # more than one: a List
+    content: Any
+
+    @property
+    def body(self) -> str:
+        return _SEPARATOR.sub("", self.text, count=1) if self.text.startswith("---") else self.text
+
+
+class Outcome(NamedTuple):
+    key: Key
+    result: str  # created, configured, unchanged, deleted, missing
+    file: str  # absolute path, "" when missing
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`writes`: path → new text, None = the file goes."""
+
+    writes: Mapping[str, str | None]
+    outcomes: tuple[Outcome, ...]
+
+
+# -- texts ------------------------------------------------------------------------------------------------------
+
+
+def split(text: str, *, whole: bool = False) -> list[Chunk]:
+    """The documents of a text (with `whole`, as for JSON, it is one). Raises BadRequest when one is no YAML."""
+    cuts = [] if whole else [match.start() for match in _SEPARATOR.finditer(text)]
+    edges = [0, *[c for c in cuts if c], len(text)]
+    return [_chunk(text[a:b]) for a, b in pairwise(edges) if a != b]
+
+
+def _chunk(text: str) -> Chunk:
+    try:
+        content = yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise bad_request(f"not a YAML document: {' '.join(str(error).split())}") from error
+    return Chunk(text, tuple(_keys(content)), content)
+
+
+def _keys(content: Any) -> Iterable[Key]:
+    if not isinstance(content, dict):
+        return
+    if str(content.get("kind", "")).endswith("List") and isinstance(content.get("items"), list):
+        for item in content["items"]:
+            yield from _keys(item)
+        return
+    metadata = content.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("name"):
+        kind, namespace = str(content.get("kind")), str(metadata.get("namespace") or "default")
+        yield Key(kind, "" if kind in _IN_NO_NAMESPACE else namespace, str(metadata["name"]))
+
+
+def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
+    """The document with this namespace, written in if it names none. Raises BadRequest if it names another."""
+    if not namespace or not isinstance(chunk.content, dict) or not chunk.keys or not chunk.keys[0].namespace:
+        return chunk
+    named = (chunk.content.get("metadata") or {}).get("namespace")
+    if named == namespace:
+        return chunk
+    if named:
+        raise bad_request(
+            f'the namespace from the provided object "{named}" does not match the namespace "{namespace}". '
+            f"You must pass '--namespace={named}' to perform this operation."
+        )
+    text, count = _METADATA.subn(
+        lambda m: f"{m.group(0)}namespace: {namespace}\n{m.group('indent')}", chunk.text, 1
+    )
+    if count:
+        placed = _chunk(text)
+        if all(key.namespace == namespace for key in placed.keys):
+            return placed
+    content = {**chunk.content, "metadata": {**chunk.content["metadata"], "namespace": namespace}}
+    return _chunk("---\n" + yaml.safe_dump(content, sort_keys=False))
+
+
+def single_objects(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """Lists taken apart, empty documents dropped: one object each."""
+    found: list[Chunk] = []
+    for chunk in chunks:
+        if isinstance(chunk.content, dict) and str(chunk.content.get("kind", "")).endswith("List"):
+            items = chunk.content.get("items") or []
+            found.extend(_chunk("---\n" + yaml.safe_dump(item, sort_keys=False)) for item in items)
+        elif chunk.keys:
+            found.append(chunk)
+    return found
+
+
+# -- plans ------------------------------------------------------------------------------------------------------
+
+
+def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) -> Plan:
+    """What to write so that `applied` stands in the directory. `files` has the texts that may hold any of it;
+    `target` is the path for what is new."""
+    parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
+    outcomes: list[Outcome] = []
+    changed: set[str] = set()
+    new: list[Chunk] = []
+    for chunk in applied:
+        key = chunk.keys[0]
+        place = _find(parsed, key)
+        if place is None:
+            new.append(chunk)
+            outcomes.append(Outcome(key, "created", target))
+            continue
+        path, index = place
+        if parsed[path][index].content == chunk.content:
+            outcomes.append(Outcome(key, "unchanged", path))
+            continue
+        parsed[path][index] = _instead(parsed[path][index], chunk, path)
+        changed.add(path)
+        outcomes.append(Outcome(key, "configured", path))
+    writes: dict[str, str | None] = {path: _joined(parsed[path]) for path in changed}
+    if new:
+        before = writes.get(target) or files.get(target, "")
+        writes[target] = _appended(before, new, target)
+    return Plan(writes, tuple(outcomes))
+
+
+def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
+    """What to write so that none of `keys` stands in the directory; a file with nothing left in it goes."""
+    parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
+    outcomes: list[Outcome] = []
+    changed: set[str] = set()
+    for key in keys:
+        place = _find(parsed, key)
+        if place is None:
+            outcomes.append(Outcome(key, "missing", ""))
+            continue
+        path, index = place
+        del parsed[path][index]
+        changed.add(path)
+        outcomes.append(Outcome(key, "deleted", path))
+    writes = {
+        path: _joined(parsed[path]) if any(chunk.content is not None for chunk in parsed[path]) else None
+        for path in changed
+    }
+    return Plan(writes, tuple(outcomes))
+
+
+def _find(parsed: Mapping[str, list[Chunk]], key: Key) -> tuple[str, int] | None:
+    for path, chunks in parsed.items():
+        for index, chunk in enumerate(chunks):
+            if key not in chunk.keys:
+                continue
+            if len(chunk.keys) > 1:
+                raise ApiError("Conflict", f"{path} has {key} inside a List; edit that file by hand")
+            return path, index
+    return None
+
+
+def _instead(old: Chunk, new: Chunk, path: str) -> Chunk:
+    if path.endswith(".json"):
+        return Chunk(json.dumps(new.content, indent=2) + "\n", new.keys, new.content)
+    # "--- {kind: Pod}": what stands behind the dashes is part of the document that goes
+    head = "---" if old.text.startswith("---") else ""
+    body = new.body
+    if not head and body.startswith((" ", "\n", "\r\n")):
+        body = body.lstrip()
+    if head and not body.startswith(("\n", "\r\n", " ", "\t")):
+        body = "\n" + body
+    return Chunk(_ended(head + body), new.keys, new.content)
+
+
+def _joined(chunks: Iterable[Chunk]) -> str:
+    out = ""
+    for chunk in chunks:
+        if out and not chunk.text.startswith("---"):
+            out += "---\n"
+        out += _ended(chunk.text)
+    return out
+
+
+def _appended(before: str, new: Sequence[Chunk], target: str) -> str:
+    if target.endswith(".json"):
+        return _ended(new[0].text)
+    return _joined([Chunk(before, (), None), *new]) if before.strip() else _joined(new)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") or not text else text + "\n"
+
+
+# -- the directory ----------------------------------------------------------------------------------------------
+
+
+def target_path(directory: str, file: str, applied: Sequence[Chunk], *, taken: Iterable[str]) -> str:
+    """Where new documents go: the given file's own name, made one that the directory's source reads."""
+    base = os.path.basename(file).lstrip(".")
+    stem, suffix = os.path.splitext(base)
+    kind, namespace, name = applied[0].keys[0]
+    where = "" if namespace in ("", "default") else f"{namespace}-"
+    if file in ("", "-") or not stem:
+        return os.path.join(directory, f"{where}{kind.lower()}-{name}.yaml")
+    if suffix == ".json" and len(applied) == 1 and not applied[0].text.startswith("---"):
+        path = os.path.join(directory, base)
+        return path if path not in taken else os.path.join(directory, f"{where}{kind.lower()}-{name}.json")
+    return os.path.join(directory, base if suffix in (".yaml", ".yml") else f"{stem}.yaml")
+
+
+def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = "") -> dict[str, str]:
+    """The files that may hold one of these objects (by its name in the text), and `also`."""
+    names = {key.name for key in keys}
+    found: dict[str, str] = {}
+    for path in sorted({*paths, *([also] if also else [])}):
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if path == also or any(name in text for name in names):
+            found[path] = text
+    return found
+
+
+def execute(plan: Plan) -> None:
+    """Write each file beside its place and rename it there; a reader sees the old or the new one, whole. On the disk
+    when it returns: what was acknowledged outlives a power cut."""
+    changed: dict[str, None] = {}  # directories, in the order in which they have to be synced
+    for path, text in plan.writes.items():
+        try:
+            for directory in _make_directories(os.path.dirname(path)):
+                changed[directory] = None
+            if text is None:
+                os.unlink(path)
+            else:
+                _replace(
+                    path, text, private=any(o.key.kind == "Secret" and o.file == path for o in plan.outcomes)
+                )
+            changed[os.path.dirname(path)] = None
+        except OSError as error:
+            raise ApiError("InternalError", f"cannot write {path}: {error.strerror}") from error
+    for directory in changed:
+        try:
+            _sync(directory)
+        except OSError as error:
+            raise ApiError("InternalError", f"cannot sync {directory}: {error.strerror}") from error
+
+
+def _make_directories(path: str) -> list[str]:
+    """Make what is missing; the directories that have a new entry."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        os.mkdir(directory)
+    return [os.path.dirname(directory) for directory in reversed(missing)]
+
+
+def _sync(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: str, text: str, *, private: bool) -> None:
+    directory, name = os.path.split(path)
+    mode = 0o600 if private else 0o644
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode & 0o777
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")  # a dotfile: the source never reads it
+    with contextlib.ExitStack() as undo:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        undo.callback(_forget, temporary)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, path)
+        undo.pop_all()
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,45 @@
+"""/kubelite/v1/build: what a build, which is its command's own process, asks of the node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from kubelite.api.errors import bad_request, from_exception, status
+from kubelite.api.kube.routes import node_of
+from kubelite.api.own.routes import Json, json_body
+from kubelite.api.stream import Stream
+
+
+async def about(request: Request) -> Response:
+    return JSONResponse(node_of(request).builds_api.about())
+
+
+async def network(request: Request) -> Response:
+    """Attach a network namespace for as long as the connection is open. One line: {"address"}, or
+    {"error": a Status}."""
+    pid = (await json_body(request)).get("pid")
+    if not isinstance(pid, int) or pid <= 1:
+        raise bad_request('network needs {"pid": of a process with a network namespace of its own}')
+    return Stream(_lines(node_of(request).builds_api.attach(pid)), media_type="application/x-ndjson")
+
+
+async def _lines(attached: AsyncGenerator[Json, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        async for document in attached:
+            yield json.dumps(document).encode() + b"\n"
+    except Exception as error:  # noqa: BLE001 - told to the client as the stream's last line
+        yield json.dumps({"error": status(from_exception(error))}).encode() + b"\n"
+    finally:
+        await attached.aclose()
+
+
+def routes() -> list[BaseRoute]:
+    return [
+        Route("/kubelite/v1/build", about),
+        Route("/kubelite/v1/build/network", network, methods=["POST"]),
+    ]

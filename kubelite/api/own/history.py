@@ -1,0 +1,79 @@
+"""The past, under /kubelite/v1: a pod's history, the versions of manifests, and the way back to one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from kubelite.api.durations import parse_time
+from kubelite.api.errors import bad_request
+from kubelite.api.kube.routes import node_of, number_of
+from kubelite.api.own.routes import json_body
+from kubelite.kube.objects import rfc3339
+
+Json = dict[str, Any]
+
+
+async def history(request: Request) -> Response:
+    node = node_of(request)
+    await node.events_settled()
+    since = request.query_params.get("since", "")
+    answer = await node.past.history(
+        request.path_params["namespace"],
+        request.path_params["pod"],
+        since=moment(since, "since") if since else 0.0,
+        limit=number_of(request, "limit", least=1),
+    )
+    return JSONResponse(answer)
+
+
+def moment(text: str, name: str) -> float:
+    """Unix seconds of an RFC 3339 time. Raises BadRequest."""
+    found = parse_time(text)
+    if found is None:
+        raise bad_request(f"{name} {text!r} is not an RFC 3339 time")
+    return found
+
+
+async def revisions(request: Request) -> Response:
+    """Of the manifest with an object (?kind, namespace, name) or of a file (?file); with ?revision its text too."""
+    wanted = number_of(request, "revision", least=1)
+    file, found = await node_of(request).past.revisions(dict(request.query_params))
+    if wanted is not None and wanted not in [revision.number for revision in found]:
+        raise bad_request(f"{file}: there is no revision {wanted}")
+    return JSONResponse(
+        {
+            "file": file,
+            "revisions": [
+                {
+                    "revision": revision.number,
+                    "time": rfc3339(revision.at),
+                    "bytes": len(revision.text.encode()),
+                    **({"text": revision.text} if revision.number == wanted else {}),
+                }
+                for revision in found
+                if wanted in (None, revision.number)
+            ],
+        }
+    )
+
+
+async def roll_back(request: Request) -> Response:
+    wanted = await json_body(request)
+    number = wanted.pop("toRevision", None)
+    if number is not None and (not isinstance(number, int) or number < 1):
+        raise bad_request(f"toRevision must be a revision's number, not {number!r}")
+    dry_run = bool(wanted.pop("dryRun", False))
+    return JSONResponse(await node_of(request).past.roll_back(wanted, number=number, dry_run=dry_run))
+
+
+def routes() -> list[BaseRoute]:
+    own = "/kubelite/v1"
+    return [
+        Route(f"{own}/history/{{namespace}}/{{pod}}", history),
+        Route(f"{own}/revisions", revisions),
+        Route(f"{own}/rollback", roll_back, methods=["POST"]),
+    ]

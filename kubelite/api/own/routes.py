@@ -1,0 +1,326 @@
+"""kubelite's own half of the API, under /kubelite/v1: manifests, why, diff, apply, images, doctor, trace, inspect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import IO, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from kubelite.api.errors import ApiError, bad_request, from_exception, not_found, status
+from kubelite.api.kube.routes import node_of
+from kubelite.api.node import NodeApi, Progress
+from kubelite.api.own import apply
+from kubelite.api.stream import Stream
+from runtime.images.disk import disk_error
+
+Json = dict[str, Any]
+
+#: Events that wait for a client who does not read; further ones are left out, the answer never is.
+PROGRESS = 4096
+MAX_MANIFEST = 10 << 20  # bytes: as much as the directory's source reads of a file
+
+
+async def manifests(request: Request) -> Response:
+    node = node_of(request)
+    return JSONResponse({"directory": node.manifests_dir, "files": node.manifests()})
+
+
+async def why(request: Request) -> Response:
+    namespace, name = request.path_params["namespace"], request.path_params["pod"]
+    return _found(await node_of(request).why(namespace, name), name)
+
+
+async def trace(request: Request) -> Response:
+    namespace, name = request.path_params["namespace"], request.path_params["pod"]
+    return _found(await node_of(request).trace(namespace, name), name)
+
+
+def _found(answer: Any, name: str) -> Response:
+    if answer is None:
+        raise not_found("pods", name)
+    return JSONResponse(answer)
+
+
+async def inspect(request: Request) -> Response:
+    ref = request.path_params["ref"]
+    answer = await node_of(request).inspect(ref)
+    if answer is None:
+        raise ApiError("NotFound", f'no container, pod or image is called "{ref}"')
+    return JSONResponse(answer)
+
+
+async def doctor(request: Request) -> Response:
+    deep = request.query_params.get("deep") == "true"
+    return JSONResponse({"findings": await node_of(request).doctor(deep=deep)})
+
+
+async def stats(request: Request) -> Response:
+    return JSONResponse(node_of(request).stats())
+
+
+async def usage(request: Request) -> Response:
+    return JSONResponse(await node_of(request).usage())
+
+
+async def processes(request: Request) -> Response:
+    namespace, pod, container = (request.path_params[key] for key in ("namespace", "pod", "container"))
+    found = await node_of(request).processes(namespace, pod, container)
+    if found is None:
+        raise ApiError("NotFound", f'container "{container}" of pod "{pod}" does not run')
+    return JSONResponse({"processes": found})
+
+
+async def healthz(_: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def readyz(request: Request) -> Response:
+    ready, sentence = node_of(request).ready()
+    return PlainTextResponse(sentence or "ok", 200 if ready else 503)
+
+
+# -- manifests in and out -----------------------------------------------------------------------------------------
+
+
+async def _documents(request: Request) -> tuple[str, str, list[apply.Chunk]]:
+    """The text posted, the name of its file, and its objects in the namespace asked for."""
+    body = await request.body()
+    if len(body) > MAX_MANIFEST:
+        raise bad_request(f"the manifest is larger than {MAX_MANIFEST} bytes")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise bad_request(f"the manifest is not UTF-8: {error}") from error
+    file = request.query_params.get("file", "-")
+    namespace = request.query_params.get("namespace", "")
+    chunks = apply.split(text, whole=file.endswith(".json"))
+    return text, file, [apply.in_namespace(c, namespace) for c in apply.single_objects(chunks)]
+
+
+def _validate(text: str, file: str) -> None:
+    """Raises Invalid with every error of the text, each with file, line and field."""
+    from manifests.loader import load_text
+
+    loaded = load_text(text, file="<stdin>" if file == "-" else file)
+    if loaded.errors:
+        causes = [{"reason": str(e.kind), "message": str(e), "field": e.field} for e in loaded.errors]
+        raise ApiError("Invalid", "\n".join(str(e) for e in loaded.errors), details={"causes": causes})
+    if not loaded.documents:
+        raise bad_request("no objects passed to apply")
+
+
+async def apply_manifest(request: Request) -> Response:
+    node = node_of(request)
+    # What is validated is what was sent, so that lines in errors are the sender's.
+    body = await request.body()
+    _validate(body.decode(errors="replace"), request.query_params.get("file", "-"))
+    _, file, applied = await _documents(request)
+    await node.rescan()
+    paths = [entry["file"] for entry in node.manifests()]
+    keys = [chunk.keys[0] for chunk in applied]
+    target = apply.target_path(node.manifests_dir, file, applied, taken=paths)
+    plan = apply.plan_apply(apply.read_candidates(paths, keys, also=target), applied, target)
+    return await _carry_out(request, node, plan)
+
+
+async def remove_manifest(request: Request) -> Response:
+    node = node_of(request)
+    _, _, given = await _documents(request)
+    if not given:
+        raise bad_request("no objects passed to delete")
+    await node.rescan()
+    keys = [chunk.keys[0] for chunk in given]
+    paths = [entry["file"] for entry in node.manifests()]
+    return await _carry_out(request, node, apply.plan_remove(apply.read_candidates(paths, keys), keys))
+
+
+async def _carry_out(request: Request, node: NodeApi, plan: apply.Plan) -> Response:
+    if request.query_params.get("dryRun") != "true" and plan.writes:
+        apply.execute(plan)
+        await node.rescan()
+    objects = [
+        {
+            "kind": o.key.kind,
+            "namespace": o.key.namespace,
+            "name": o.key.name,
+            "result": o.result,
+            "file": o.file,
+        }
+        for o in plan.outcomes
+    ]
+    return JSONResponse({"objects": objects})
+
+
+async def diff(request: Request) -> Response:
+    body = await request.body()
+    file = request.query_params.get("file", "-")
+    _validate(body.decode(errors="replace"), file)
+    _, _, given = await _documents(request)
+    text = "".join(c.text if c.text.startswith("---") else f"---\n{c.text.rstrip()}\n" for c in given)
+    return JSONResponse({"objects": await node_of(request).diff(text, file=file)})
+
+
+# -- images -------------------------------------------------------------------------------------------------------
+
+
+async def images(request: Request) -> Response:
+    return JSONResponse({"images": node_of(request).images()})
+
+
+async def pull_image(request: Request) -> Response:
+    reference = (await json_body(request)).get("reference")
+    if not isinstance(reference, str) or not reference:
+        raise bad_request('pull needs {"reference": IMAGE}')
+    node = node_of(request)
+
+    async def pull(progress: Progress) -> list[Json]:
+        return [await node.pull(reference, progress)]
+
+    return progress_stream(pull)
+
+
+async def login(request: Request) -> Response:
+    wanted = await json_body(request)
+    registry, username, password = (wanted.get(key) for key in ("registry", "username", "password"))
+    if not (isinstance(registry, str) and isinstance(username, str) and isinstance(password, str)):
+        raise bad_request('login needs {"registry", "username", "password"}, all of them strings')
+    if not registry or not username:
+        raise bad_request("login needs a registry and a user name")
+    return JSONResponse(await node_of(request).login(registry, username, password))
+
+
+async def logout(request: Request) -> Response:
+    registry = (await json_body(request)).get("registry")
+    if not isinstance(registry, str):
+        raise bad_request('logout needs {"registry": HOST}, or "" for every one')
+    return JSONResponse({"removed": await node_of(request).logout(registry)})
+
+
+async def load_image(request: Request) -> Response:
+    """An archive by path (JSON body), or the archive itself as the body (application/x-tar)."""
+    node = node_of(request)
+    if request.headers.get("content-type", "").startswith("application/json"):
+        path = (await json_body(request)).get("path")
+        if not isinstance(path, str) or not os.path.isabs(path):
+            raise bad_request('load needs {"path": an absolute path}')
+        return progress_stream(lambda progress: node.load(path, progress))
+    spool = node.images_api.spool()
+    try:
+        await _spooled(request, spool)
+    except BaseException:
+        spool.close()
+        raise
+
+    async def load(progress: Progress) -> list[Json]:
+        return await node.load(f"/proc/{os.getpid()}/fd/{spool.fileno()}", progress, shown="standard input")
+
+    return progress_stream(load, on_close=spool.close)
+
+
+async def _spooled(request: Request, spool: IO[bytes]) -> None:
+    """The body as a file. What has no room is read to its end all the same: only then does its sender read why."""
+    full: OSError | None = None
+    async for chunk in request.stream():
+        try:
+            if full is None:
+                spool.write(chunk)
+                spool.flush()
+        except OSError as error:
+            os.ftruncate(spool.fileno(), 0)
+            full = error
+    if full is not None:
+        raise ApiError("ErrImageLoad", f"cannot load standard input: {disk_error(full)}") from full
+
+
+async def pack_image(request: Request) -> Response:
+    return JSONResponse(await node_of(request).pack(await json_body(request)))
+
+
+async def remove_image(request: Request) -> Response:
+    ref = request.path_params["ref"]
+    force = request.query_params.get("force") == "true"
+    removed = await node_of(request).remove_image(ref, force=force)
+    if removed is None:
+        raise ApiError("NotFound", f'no image is called "{ref}"')
+    return JSONResponse(removed)
+
+
+async def json_body(request: Request) -> Json:
+    try:
+        document = json.loads(await request.body())
+    except ValueError as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise bad_request("the body is not a JSON object")
+    return document
+
+
+def progress_stream(
+    work: Callable[[Progress], Awaitable[list[Json]]], *, on_close: Callable[[], None] | None = None
+) -> Stream:
+    return Stream(_progress_lines(work), media_type="application/x-ndjson", on_close=on_close)
+
+
+async def _progress_lines(work: Callable[[Progress], Awaitable[list[Json]]]) -> AsyncGenerator[bytes, None]:
+    """The work's progress as JSON lines; the last one is {"event": "done", "images"} or {"event": "error", "status"}.
+    A client that leaves ends the work."""
+    queue: asyncio.Queue[Json | None] = asyncio.Queue()
+
+    def tell(event: Json) -> None:
+        # the images come with the answer: the work's own last word would be a second one
+        if event.get("event") != "done" and queue.qsize() < PROGRESS:
+            queue.put_nowait(event)
+
+    async def run() -> Json:
+        try:
+            found = await work(tell)
+            return {"event": "done", "images": found}
+        except Exception as error:  # noqa: BLE001 - told to the client as the stream's last line
+            return {"event": "error", "status": status(from_exception(error))}
+        finally:
+            queue.put_nowait(None)
+
+    task = asyncio.create_task(run())
+    try:
+        while (event := await queue.get()) is not None:
+            yield _line(event)
+        yield _line(await task)
+    finally:
+        task.cancel()
+
+
+def _line(document: Json) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def routes() -> list[BaseRoute]:
+    own = "/kubelite/v1"
+    return [
+        Route("/healthz", healthz),
+        Route("/livez", healthz),
+        Route("/readyz", readyz),
+        Route(f"{own}/manifests", manifests),
+        Route(f"{own}/why/{{namespace}}/{{pod}}", why),
+        Route(f"{own}/trace/{{namespace}}/{{pod}}", trace),
+        Route(f"{own}/inspect/{{ref:path}}", inspect),
+        Route(f"{own}/doctor", doctor),
+        Route(f"{own}/stats", stats),
+        Route(f"{own}/usage", usage),
+        Route(f"{own}/processes/{{namespace}}/{{pod}}/{{container}}", processes),
+        Route(f"{own}/apply", apply_manifest, methods=["POST"]),
+        Route(f"{own}/remove", remove_manifest, methods=["POST"]),
+        Route(f"{own}/diff", diff, methods=["POST"]),
+        Route(f"{own}/login", login, methods=["POST"]),
+        Route(f"{own}/logout", logout, methods=["POST"]),
+        Route(f"{own}/images", images),
+        Route(f"{own}/images/pull", pull_image, methods=["POST"]),
+        Route(f"{own}/images/load", load_image, methods=["POST"]),
+        Route(f"{own}/images/pack", pack_image, methods=["POST"]),
+        Route(f"{own}/images/{{ref:path}}", remove_image, methods=["DELETE"]),
+    ]

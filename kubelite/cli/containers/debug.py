@@ -1,0 +1,208 @@
+"""`kubelite debug`: an ephemeral container in a pod that runs, and this terminal at it; `kubelite attach`: at any."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from kubelite.cli.containers.exec import _chosen, _exit_code, _is_terminal, _run, _terminal_size
+from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.names import PODS, path_of, pod_name
+from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
+from kubelite.cli.transport.client import Client
+
+Json = dict[str, Any]
+
+PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
+LOOK_SECONDS = 0.1
+SETTLED = 10.0  # seconds until a status has what a shim knew before
+_SPECS, _STATUSES = ("containers", "initContainers", "ephemeralContainers"), (
+    "containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses",
+)  # fmt: skip
+
+
+@click.command("debug")
+@namespace_option
+@click.option("--image", required=True, help="What the debugging container is made from.")
+@click.option("-c", "--container", default="", metavar="NAME", help="Its name [default: debugger-xxxxx]")
+@click.option("--target", default="", metavar="NAME", help="See the processes of this container.")
+@click.option("-i", "--stdin", is_flag=True, help="Keep its stdin open, and attach to it.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal: this one.")
+@click.option("--attach/--no-attach", default=None, help="Attach to it [default: with -i]")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable.")
+@click.option("--image-pull-policy", default="", help="Always, IfNotPresent or Never.")
+@click.option("-q", "--quiet", is_flag=True, help="Only what the container says.")
+@socket_option
+@click.argument("pod", shell_complete=complete_pods)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
+@click.pass_context
+def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: Any) -> int:
+    """Add a container to a running POD to look at it. It stays with the pod until the pod ends.
+
+    \b
+    kubelite debug -it web --image=busybox
+    kubelite debug -it web --image=busybox --target=app -- sh
+    """
+    server, namespace, name = client(ctx), options["namespace"] or "default", pod_name(pod)
+    path = path_of(PODS, namespace, name)
+    made = options["container"] or f"debugger-{secrets.token_hex(3)[:5]}"
+    if options["target"] and not options["quiet"]:
+        click.echo(f'Targeting container "{options["target"]}".', err=True)
+    if not options["container"] and not options["quiet"]:
+        click.echo(f"Defaulting debug container name to {made}.", err=True)
+    patch = {"spec": {"ephemeralContainers": [_container(made, command, options)]}}
+    server.json("PATCH", f"{path}/ephemeralcontainers", body=json.dumps(patch).encode(), headers=PATCH)
+    wanted = options["stdin"] if options["attach"] is None else options["attach"]
+    if not wanted:
+        return 0
+    document = _until_started(server, path, made)
+    if "running" in _state(document, made):
+        if not options["quiet"] and options["tty"]:
+            click.echo("If you don't see a command prompt, try pressing enter.", err=True)
+        try:
+            return _attach(
+                server,
+                path,
+                document,
+                made,
+                stdin=options["stdin"],
+                quiet=options["quiet"],
+                silent=lambda: _show_log(server, path, made),  # it may have said all before we came to listen
+            )
+        except ServerError:
+            if (ended := _once_ended(server, path, made)) is None:
+                raise
+            document = ended
+    return _was_faster(server, path, document, made, quiet=options["quiet"])
+
+
+@click.command("attach")
+@namespace_option
+@container_option
+@click.option("-i", "--stdin", is_flag=True, help="Pass our stdin to the container.")
+@click.option("-t", "--tty", is_flag=True, help="Our terminal is the container's (if it has one).")
+@click.option("-q", "--quiet", is_flag=True, help="Only what the container says.")
+@socket_option
+@click.argument("pod", shell_complete=complete_pods)
+@click.pass_context
+def attach(ctx: click.Context, /, pod: str, **options: Any) -> int:
+    """Follow what a running container says, from now on; with -i, say something to it.
+
+    Its manifest must ask for `stdin: true` for -i, and for `tty: true` for a terminal.
+    """
+    server, namespace, name = client(ctx), options["namespace"] or "default", pod_name(pod)
+    path = path_of(PODS, namespace, name)
+    document = server.get(path)
+    container = options["container"] or _chosen(document, quiet=options["quiet"])
+    return _attach(server, path, document, container, stdin=options["stdin"], quiet=options["quiet"])
+
+
+def _container(name: str, command: tuple[str, ...], options: Json) -> Json:
+    env = [dict(zip(("name", "value"), pair.partition("=")[::2], strict=True)) for pair in options["env"]]
+    wanted = {
+        "name": name,
+        "image": options["image"],
+        "command": list(command),
+        "env": env,
+        "imagePullPolicy": options["image_pull_policy"],
+        "stdin": options["stdin"],
+        "tty": options["tty"],
+        "targetContainerName": options["target"],
+    }
+    return {key: value for key, value in wanted.items() if value}
+
+
+def _once_ended(server: Client, path: str, name: str) -> Json | None:
+    """The pod when its status says that the container has ended, None when it does not come to that. One that nobody
+    can attach to any more is a moment ahead of its status."""
+    until = time.monotonic() + SETTLED
+    while time.monotonic() < until:
+        document: Json = server.get(path)
+        if "terminated" in _state(document, name):
+            return document
+        time.sleep(LOOK_SECONDS)
+    return None
+
+
+def _was_faster(server: Client, path: str, document: Json, name: str, *, quiet: bool) -> int:
+    """It ended before anybody could attach to it: what it said is in its log (as `kubectl debug` does)."""
+    _show_log(server, path, name)
+    code = int(_state(document, name)["terminated"].get("exitCode", 1))
+    if code and not quiet:
+        click.echo(f"command terminated with exit code {code}", err=True)
+    return code
+
+
+def _advice(server: Client, path: str, name: str) -> list[str]:
+    """What the node says to do about this container."""
+    where = path.removeprefix("/api/v1/namespaces/").replace("/pods/", "/")
+    try:
+        found = server.get(f"/kubelite/v1/why/{where}").get("advice") or ()
+    except ServerError:  # nothing was decided yet
+        return []
+    return [one.removeprefix(f"{name}: ") for one in found if one.startswith(f"{name}: ")]
+
+
+def _until_started(server: Client, path: str, name: str) -> Json:
+    """The pod, once the container runs or has ended. CliError for what will not go away by itself."""
+    said = ""
+    while True:
+        document: Json = server.get(path)
+        state = _state(document, name)
+        if "running" in state or "terminated" in state:
+            return document
+        if (document.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            raise CliError(f"error: the pod has ended, container {name} was not started")
+        waiting = state.get("waiting") or {}
+        words = ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
+        if waiting.get("reason") in ("InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull"):
+            raise CliError(f"error: container {name} cannot be started: {words}")
+        if words and words != said and waiting.get("message"):
+            click.echo(f"container {name} waits: {words}", err=True)
+            for sentence in () if said else _advice(server, path, name):
+                click.echo(f"  {sentence}", err=True)
+            said = words
+        time.sleep(LOOK_SECONDS)
+
+
+def _state(document: Json, name: str) -> Json:
+    found: Json = _named(document.get("status") or {}, _STATUSES, name).get("state") or {}
+    return found
+
+
+def _named(part: Json, lists: tuple[str, ...], name: str) -> Json:
+    return next((c for key in lists for c in part.get(key) or () if c.get("name") == name), {})
+
+
+def _show_log(server: Client, path: str, name: str) -> None:
+    for chunk in server.chunks(server.open("GET", f"{path}/log", query={"container": name})):
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.flush()
+
+
+def _attach(
+    server: Client,
+    path: str,
+    document: Json,
+    name: str,
+    *,
+    stdin: bool,
+    quiet: bool,
+    silent: Callable[[], None] = lambda: None,
+) -> int:
+    if "running" not in _state(document, name):
+        raise CliError(f"error: container {name} does not run")
+    tty = bool(_named(document["spec"], _SPECS, name).get("tty"))
+    query: Json = {"container": name, "stdout": "true"} | ({"stdin": "true"} if stdin else {})
+    ours = tty and _is_terminal(stdin)
+    if ours:
+        width, height = _terminal_size()
+        query |= {"tty": "true", "width": width, "height": height}
+    status = _run(server.path, f"{path}/attach", query, stdin=stdin, tty=ours, silent=silent)
+    return _exit_code(status, quiet=quiet)

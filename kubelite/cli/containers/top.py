@@ -1,0 +1,283 @@
+"""`kubelite top pods|containers|node` with kubectl top's columns, and `kubelite stats`, live."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.groups import Group
+from kubelite.cli.names import pod_name
+from kubelite.cli.options import (
+    all_namespaces_option,
+    client,
+    complete_pods,
+    namespace_option,
+    selector_option,
+    socket_option,
+)
+from kubelite.cli.output.rates import bytes_text, cores_text, percent, rates, size_text
+from kubelite.cli.output.tables import TablePrinter, print_json
+from kubelite.cli.transport.client import Client
+
+Json = dict[str, Any]
+
+INTERVAL = 1.0  # seconds between the two looks that a rate is made of
+
+_WIDE = (
+    "Throttled",
+    "CPU wait",
+    "Mem wait",
+    "IO wait",
+    "Net RX/s",
+    "Net TX/s",
+    "Read/s",
+    "Written/s",
+    "Threads",
+)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--no-headers", is_flag=True, help="Leave the header line out."),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Choice(["wide", "json"]),
+            metavar="wide|json",
+            help="More columns; all of it.",
+        ),
+        click.option(
+            "--interval",
+            type=click.FloatRange(0.05, 60),
+            default=INTERVAL,
+            show_default=True,
+            help="Seconds to look.",
+        ),
+        socket_option,
+    ):
+        command = option(command)
+    return command
+
+
+def _sorted(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        namespace_option,
+        all_namespaces_option,
+        selector_option,
+        click.option("--sort-by", type=click.Choice(["cpu", "memory"]), metavar="cpu|memory"),
+        click.option("--sum", "summed", is_flag=True, help="All together in the last line."),
+    ):
+        command = option(command)
+    return command
+
+
+#: kubectl's other words for the same
+_ALIASES = {"pod": "pods", "po": "pods", "container": "containers", "nodes": "node", "no": "node"}
+
+
+class _Top(Group):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
+
+
+@click.group(cls=_Top, context_settings={"help_option_names": ["-h", "--help"]})
+def top() -> None:
+    """Show what pods, containers and the node use now: CPU over the last second, memory as eviction counts it."""
+
+
+@top.command("pods")
+@click.argument("pod", required=False, shell_complete=complete_pods)
+@click.option("--containers", is_flag=True, help="Each container by itself.")
+@_sorted
+@_options
+@click.pass_context
+def top_pods(ctx: click.Context, /, pod: str | None, containers: bool, **options: Any) -> None:
+    """CPU and memory of pods."""
+    _show(ctx, "containers" if containers else "pods", pod, options)
+
+
+@top.command("containers")
+@click.argument("pod", required=False, shell_complete=complete_pods)
+@_sorted
+@_options
+@click.pass_context
+def top_containers(ctx: click.Context, /, pod: str | None, **options: Any) -> None:
+    """CPU and memory of containers."""
+    _show(ctx, "containers", pod, options)
+
+
+@top.command("node")
+@_options
+@click.pass_context
+def top_node(ctx: click.Context, /, **options: Any) -> None:
+    """CPU and memory of the node."""
+    before, now = _two_looks(client(ctx), options["interval"])
+    found = rates(before["node"], now["node"], now["now"] - before["now"])
+    if options["output"] == "json":
+        print_json(found)
+        return
+    columns = ["Name", "CPU(cores)", "CPU(%)", "Memory(bytes)", "Memory(%)"]
+    row = [
+        found["name"],
+        cores_text(found["cpu"]),
+        percent(found["cpu"], found["cpuLimit"]),
+        bytes_text(found["memory"]),
+        percent(found["memory"], found["memoryLimit"]),
+    ]
+    if options["output"] == "wide":
+        columns += _WIDE[1:]
+        row += _wide(found)[1:]
+    TablePrinter(headers=not options["no_headers"]).print(columns, [row])
+
+
+def _two_looks(server: Client, interval: float) -> tuple[Json, Json]:
+    before = server.get("/kubelite/v1/usage")
+    time.sleep(interval)
+    return before, server.get("/kubelite/v1/usage")
+
+
+def _show(ctx: click.Context, what: str, pod: str | None, options: Json) -> None:
+    server = client(ctx)
+    every = options["all_namespaces"]
+    namespace = options["namespace"] or "default"
+    found = _chosen(server, what, pod, options)
+    if options["output"] == "json":
+        print_json({"items": found})
+        return
+    if not found:
+        if pod:
+            raise CliError(
+                f'Error from server (NotFound): nothing of pod "{pod_name(pod)}" runs in {namespace}'
+            )
+        print("No resources found" + ("" if every else f" in {namespace} namespace."), file=sys.stderr)
+        return
+    if options["sort_by"]:
+        found.sort(key=lambda one: -one[options["sort_by"]])
+    columns = ["Namespace"] if every else []
+    columns += ["Pod", "Name"] if what == "containers" else ["Name"]
+    columns += ["CPU(cores)", "Memory(bytes)"]
+    wide = options["output"] == "wide"
+    columns += [*_WIDE, "Memory(%)"] if wide else []
+    rows = []
+    for one in found:
+        row = [one["namespace"]] if every else []
+        row += [one["pod"]] + ([one["container"]] if what == "containers" else [])
+        row += [cores_text(one["cpu"]), bytes_text(one["memory"])]
+        row += [*_wide(one), percent(one["memory"], one["memoryLimit"])] if wide else []
+        rows.append(row)
+    if options["summed"]:
+        total = [
+            cores_text(sum(one["cpu"] for one in found)),
+            bytes_text(sum(one["memory"] for one in found)),
+        ]
+        first = columns.index("CPU(cores)")
+        rows += [
+            [""] * first + cells + [""] * (len(columns) - first - 2) for cells in (["________"] * 2, total)
+        ]
+    TablePrinter(headers=not options["no_headers"]).print(columns, rows)
+
+
+def _chosen(server: Client, what: str, pod: str | None, options: Json) -> list[Json]:
+    """The things asked for, with rates in place of counters. What was not there at the first look is left out: it has
+    no rate yet."""
+    before, now = _two_looks(server, options["interval"])
+    known = {one["id"]: one for one in before[what]}
+    found = [
+        rates(known[one["id"]], one, now["now"] - before["now"]) for one in now[what] if one["id"] in known
+    ]
+    if not options["all_namespaces"]:
+        found = [one for one in found if one["namespace"] == (options["namespace"] or "default")]
+    if pod:
+        found = [one for one in found if one["pod"] == pod_name(pod)]
+    if options["selector"]:
+        items = server.get("/api/v1/pods", query={"labelSelector": options["selector"]})["items"]
+        uids = {item["metadata"]["uid"] for item in items}
+        found = [one for one in found if one["uid"] in uids]
+    return sorted(found, key=lambda one: (one["namespace"], one["pod"], one.get("container", "")))
+
+
+def _wide(one: Json) -> list[str]:
+    stalled = one.get("stalled", {})
+    return [
+        percent(one["throttled"], one["periods"]) if one.get("periods") else "",
+        *(f"{stalled[name] * 100:.1f}%" if name in stalled else "" for name in ("cpu", "memory", "io")),
+        *(size_text(one[name]) if name in one else "" for name in ("received", "sent", "read", "written")),
+        str(one["threads"]),
+    ]
+
+
+@click.command()
+@click.argument("pods", nargs=-1, shell_complete=complete_pods)
+@namespace_option
+@all_namespaces_option
+@click.option("--no-stream", is_flag=True, help="Show once.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    default=INTERVAL,
+    show_default=True,
+    help="Seconds between looks.",
+)
+@socket_option
+@click.pass_context
+def stats(ctx: click.Context, /, pods: tuple[str, ...], **options: Any) -> None:
+    """Show what containers use, live, until Ctrl-C; as `docker stats` does."""
+    server = client(ctx)
+    wanted = {pod_name(pod) for pod in pods}
+    screen = sys.stdout.isatty() and not options["no_stream"]
+    before = server.get("/kubelite/v1/usage")
+    while True:
+        try:
+            time.sleep(options["interval"])
+        except KeyboardInterrupt:
+            raise Exit(130) from None
+        now = server.get("/kubelite/v1/usage")
+        lines = _stats_lines(before, now, wanted, options)
+        sys.stdout.write(_screenful(lines) if screen else "".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+        if options["no_stream"]:
+            return
+        before = now
+
+
+def _screenful(lines: list[str]) -> str:
+    """What a terminal has room for, written over what stands there."""
+    size = shutil.get_terminal_size()
+    if len(lines) >= size.lines > 1:
+        lines = [*lines[: size.lines - 2], f"… and {len(lines) - size.lines + 2} more"]
+    return "\x1b[H" + "".join(f"{line[: size.columns]}\x1b[K\n" for line in lines) + "\x1b[J"
+
+
+def _stats_lines(before: Json, now: Json, wanted: set[str], options: Json) -> list[str]:
+    known = {one["id"]: one for one in before["containers"]}
+    networks = {one["uid"]: one for one in now["pods"]}
+    rows = []
+    every = options["all_namespaces"]
+    for one in sorted(now["containers"], key=lambda one: (one["namespace"], one["pod"], one["container"])):
+        if one["id"] not in known or (wanted and one["pod"] not in wanted):
+            continue
+        if not every and one["namespace"] != (options["namespace"] or "default"):
+            continue
+        rate = rates(known[one["id"]], one, now["now"] - before["now"])
+        limit, network = one["memoryLimit"], networks.get(one["uid"], {})
+        rows.append(
+            [
+                *([one["namespace"]] if every else []),
+                one["pod"],
+                one["container"],
+                f"{rate['cpu'] / 10:.1f}%",
+                f"{size_text(one['memory'])} / {size_text(limit) if limit else 'none'}",
+                percent(one["memory"], limit) if limit else "",
+                " / ".join(size_text(network[n]) for n in ("received", "sent") if n in network),
+                f"{size_text(one['read'])} / {size_text(one['written'])}",
+                str(one["threads"]),
+            ]
+        )
+    columns = ("Pod", "Container", "CPU %", "Mem usage / limit", "Mem %", "Net I/O", "Block I/O", "PIDs")
+    return TablePrinter(padding=2).lines(("Namespace", *columns) if every else columns, rows)

@@ -1,0 +1,155 @@
+"""`kubelite describe`: an object in words, its events at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.names import PODS, Type, path_of, wanted
+from kubelite.cli.objects.apply import objects_of_files
+from kubelite.cli.options import (
+    all_namespaces_option,
+    client,
+    complete_types,
+    files_option,
+    namespace_option,
+    recursive_option,
+    selector_option,
+    socket_option,
+)
+from kubelite.cli.transport.client import Client
+
+Json = dict[str, Any]
+
+
+@click.command()
+@click.argument("what", nargs=-1, metavar="TYPE [NAME...] | TYPE/NAME...", shell_complete=complete_types)
+@namespace_option
+@all_namespaces_option
+@selector_option
+@files_option
+@recursive_option
+@click.option("--show-events/--no-show-events", default=True, help="With its events at the end [default].")
+@socket_option
+@click.pass_context
+def describe(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
+    """Show everything about a pod, the node, a claim, …: states, what it uses, and its events at the end.
+
+    A NAME that nothing has is the beginning of names.
+
+    \b
+    kubelite describe pod web
+    kubelite describe node
+    kubelite describe pvc,pv
+    kubelite describe secret/login         its keys and their sizes
+    """
+    if what and options["files"]:
+        raise CliError("error: name objects, or files with -f, not both", code=2)
+    describer = _Describer(client(ctx), options)
+    if options["files"]:
+        namespace = options["namespace"] or ""
+        found = objects_of_files(
+            describer.server, options["files"], options["recursive"], namespace, "describe"
+        )
+        for kind, where, name in found:
+            describer.named(kind, where, name)
+    for query in wanted(what) if what or not options["files"] else ():
+        describer.query(query.type, query.names)
+    describer.finish()
+
+
+class _Describer:
+    def __init__(self, server: Client, options: Json) -> None:
+        self.server, self.options, self.now = server, options, time.time()
+        self.namespace = None if options["all_namespaces"] else options["namespace"] or "default"
+        self.namespaced = False
+        self.failed = self.shown = False
+
+    def query(self, kind: Type, names: tuple[str, ...]) -> None:
+        if kind.plural == "manifests":
+            raise CliError("error: manifests are files: `kubelite get manifests` shows what is wrong in them")
+        self.namespaced = self.namespaced or kind.namespaced
+        if names and kind.namespaced and self.namespace is None:
+            raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
+        for name in names:
+            self.named(kind, self.namespace, name)
+        for doc in self._listed(kind, self.namespace) if not names else ():
+            self._print(kind, doc)
+
+    def named(self, kind: Type, namespace: str | None, name: str) -> None:
+        """The object, or those whose name begins so; where there is none, that is said."""
+        try:
+            self._print(kind, self.server.get(path_of(kind, namespace, name)))
+        except ServerError as error:
+            if error.reason != "NotFound":
+                raise
+            found = [d for d in self._listed(kind, namespace) if d["metadata"]["name"].startswith(name)]
+            for doc in found:
+                self._print(kind, doc)
+            if not found:
+                print(error, file=sys.stderr)
+                self.failed = True
+
+    def finish(self) -> None:
+        if not self.shown and not self.failed:
+            where = f" in {self.namespace} namespace." if self.namespaced and self.namespace else ""
+            print(f"No resources found{where}", file=sys.stderr)
+        if self.failed:
+            raise Exit(1)
+
+    def _listed(self, kind: Type, namespace: str | None) -> list[Json]:
+        query = {"labelSelector": self.options["selector"]} if self.options["selector"] else None
+        return list(self.server.get(path_of(kind, namespace), query=query)["items"])
+
+    def _print(self, kind: Type, doc: Json) -> None:
+        text = ("\n\n" if self.shown else "") + self._described(kind, doc)
+        sys.stdout.write(text.replace("\x1b", "^["))  # what others wrote does not steer the terminal
+        self.shown = True
+
+    def _described(self, kind: Type, doc: Json) -> str:
+        events = self._events(doc) if self.options["show_events"] else None
+        if kind is PODS:
+            from kubelite.cli.describe.pod import describe_pod
+
+            return describe_pod(doc, events, self.now)
+        if kind.plural == "nodes":
+            from kubelite.cli.describe.node import describe_node
+
+            selector = f"spec.nodeName={doc['metadata']['name']},status.phase!=Succeeded,status.phase!=Failed"
+            placed = self.server.get("/api/v1/pods", query={"fieldSelector": selector})["items"]
+            return describe_node(doc, placed, events, self.now)
+        from kubelite.cli.describe.objects import DESCRIBERS, describe_any, describe_claim
+
+        if kind.plural == "persistentvolumeclaims":
+            return describe_claim(doc, events, self.now, self._users(doc["metadata"]))
+        return DESCRIBERS.get(kind.plural, describe_any)(doc, events, self.now)
+
+    def _users(self, claim: Json) -> list[str]:
+        """The names of the pods that have a claim: by their volumes, or because it is made for them."""
+        pods = self.server.get(path_of(PODS, claim["namespace"]))["items"]
+        owners = {o["uid"] for o in claim.get("ownerReferences") or () if o["kind"] == "Pod"}
+        return [
+            pod["metadata"]["name"]
+            for pod in pods
+            if pod["metadata"]["uid"] in owners or claim["name"] in _claims(pod["spec"])
+        ]
+
+    def _events(self, doc: Json) -> list[Json]:
+        metadata = doc["metadata"]
+        about = {"name": metadata["name"], "kind": doc["kind"], "uid": metadata.get("uid", "")}
+        if metadata.get("namespace"):
+            about["namespace"] = metadata["namespace"]
+        selector = ",".join(f"involvedObject.{field}={value}" for field, value in about.items())
+        events: list[Json] = self.server.get("/api/v1/events", query={"fieldSelector": selector})["items"]
+        return events
+
+
+def _claims(spec: Json) -> Iterator[str]:
+    for volume in spec.get("volumes") or ():
+        if claim := volume.get("persistentVolumeClaim"):
+            yield claim["claimName"]

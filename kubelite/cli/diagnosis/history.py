@@ -1,0 +1,47 @@
+"""`kubelite history`: what became of a pod."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from kubelite.cli.names import moment, pod_name
+from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.output.tables import TablePrinter, print_json
+
+Json = dict[str, Any]
+
+
+@click.command()
+@click.argument("pod", shell_complete=complete_pods)
+@namespace_option
+@click.option("--since", default="", metavar="WHEN", help='Only later: "1h ago", or an RFC 3339 time.')
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@socket_option
+@click.pass_context
+def history(ctx: click.Context, /, pod: str, namespace: str | None, **options: Any) -> None:
+    """Show what became of POD: its status, events and decisions, oldest first. Also of one that is gone."""
+    query: Json = {"since": moment(options["since"], time.time())} if options["since"] else {}
+    if options["limit"]:
+        query["limit"] = options["limit"]
+    answer = client(ctx).get(f"/kubelite/v1/history/{namespace or 'default'}/{pod_name(pod)}", query=query)
+    if options["output"] == "json":
+        print_json(answer)
+        return
+    if not answer["entries"]:
+        print(f"Nothing is known of {answer['pod']} since {answer['since']}.", file=sys.stderr)
+        return
+    rows = [
+        (entry["time"], _WORDS.get(entry["what"], entry["what"]), entry["reason"], entry["message"])
+        for entry in answer["entries"]
+        if entry["message"]
+        or entry["what"] != "MODIFIED"  # a change of what nobody reads: a time, a generation seen
+    ]
+    TablePrinter().print(("Time", "What", "Reason", "Message"), rows)
+
+
+_WORDS = {"ADDED": "Made", "MODIFIED": "Status", "DELETED": "Removed"}

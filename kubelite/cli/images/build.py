@@ -1,0 +1,431 @@
+"""`kubelite build`: a Containerfile and its context → an image on this node.
+
+The build is this process: what it reads is read with the caller's rights, and Ctrl-C ends it. The daemon is asked for
+what must not be done twice on a node: pulls, a place in the pods' network. The store's locks, leases and renames are
+those of the node's own image workers, so the two are at work beside each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.images import build_again
+from kubelite.cli.options import client, socket_option
+from kubelite.cli.transport.client import JSON_BODY, Client
+
+if TYPE_CHECKING:
+    from runtime.build.output import Output
+    from runtime.build.running import Attached
+    from runtime.build.solver import Request, Services
+
+Json = dict[str, Any]
+_NAMES = ("Containerfile", "Dockerfile")
+_STDIN_MAX = 10 << 20  # bytes of a Containerfile
+
+
+@click.command()
+@click.argument("context")
+@click.option(
+    "-t",
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="NAME[:TAG]",
+    help="The image's name; more than once: names.",
+)
+@click.option(
+    "-f", "--file", metavar="FILE", help="[default: CONTEXT/Containerfile or CONTEXT/Dockerfile; - is stdin]"
+)
+@click.option("--target", default="", metavar="STAGE", help="Build this stage and what it needs.")
+@click.option(
+    "--build-arg",
+    "args",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set an ARG; without a value, from the environment.",
+)
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="id=ID[,src=FILE|,env=NAME]",
+    help="For RUN --mount=type=secret.",
+)
+@click.option(
+    "--ssh",
+    "agents",
+    multiple=True,
+    metavar="default|ID[=SOCKET]",
+    help="An ssh agent for RUN --mount=type=ssh.",
+)
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of the image.")
+@click.option("--no-cache", is_flag=True, help="Run every step, whatever is known of it.")
+@click.option("--pull", is_flag=True, help="Ask the registry for the base images again.")
+@click.option(
+    "--network",
+    type=click.Choice(["default", "none", "host"]),
+    default="default",
+    show_default=True,
+    help="RUN's network: the pods', none, or the host's.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DEST",
+    help="type=local|tar|oci|docker,dest=PATH; DIR; or - [default: an image on this node]",
+)
+@click.option("-m", "--memory", metavar="BYTES", help="Limit of each RUN, like 512m.")
+@click.option("--cpus", type=float, metavar="N", help="Limit of each RUN.")
+@click.option("--platform", default="", metavar="OS/ARCH", help="Only this machine's own.")
+@click.option("--iidfile", metavar="FILE", help="Write the image's id there.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "plain", "tty", "json"]), default="auto", show_default=True
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's id alone.")
+@socket_option
+@click.pass_context
+def build(ctx: click.Context, /, **given: Any) -> None:
+    """Build an image from a Containerfile (Dockerfile). CONTEXT is a directory; - takes the Containerfile from stdin.
+
+    \b
+    kubelite build -t web:1 .
+    kubelite build -t web:1 --build-arg VERSION=2 --secret id=token,src=token.txt .
+    kubelite build --target test -o type=local,dest=out .
+    """
+    from runtime.build.errors import BuildError
+    from runtime.errors import RuntimeFault
+
+    server = client(ctx)
+    about = server.get("/kubelite/v1/build")
+    try:
+        _build(server, about, given)
+    except BuildError as error:
+        raise CliError(f"error: {error}") from error
+    except RuntimeFault as error:
+        raise CliError(f"error: {error}") from error
+    except BrokenPipeError:  # whoever reads the archive has gone
+        raise
+    except OSError as error:
+        named = f": {error.filename}" if error.filename else ""
+        raise CliError(f"error: {error.strerror or error}{named}") from error
+
+
+def _build(server: Client, about: Json, given: Json) -> None:
+    from kubelite.cli.images import build_progress
+    from runtime.build import output as outputs
+    from runtime.build.solver import Build
+    from runtime.images import registriesconf
+    from runtime.images.store import ImageStore
+
+    wanted = _output(given["output"])
+    progress = "quiet" if given["quiet"] else str(given["progress"])
+    began = time.time_ns()
+    with ExitStack() as held:
+        request = _request(given, wanted, held)
+        index = f"{about['images']}/index.json"
+        looked_at, ours = _looked_at(given, request, server.path), {index: build_again.stamp(index)}
+        report = _Told(held.enter_context(build_progress.shown(build_progress.kind(progress))))
+        store = ImageStore(about["images"], expand=registriesconf.load().expand)
+        held.enter_context(_ended_by_signals())
+        services = _services(server, about, report)
+        with Build(store, request, services) as build_:
+            result = build_.solve()
+            record = outputs.write(build_, result, wanted)
+    if record is None:
+        return
+    if given["iidfile"]:
+        with open(given["iidfile"], "w", encoding="utf-8") as file:
+            file.write(record.id)
+    if wanted.target == "-":  # standard output is the archive's
+        return
+    answer = [record.id] if given["quiet"] else [f"Built {name}" for name in request.tags or (record.id,)]
+    print("\n".join(answer))
+    if looked_at is not None and build_.seen.whole and _device(request.beside) == build_.seen.device:
+        from runtime.images import buildcache
+
+        seen = {path: build_again.shown(st) for path, st in build_.seen.files.items()}
+        build_again.keep(
+            sys.argv[1:],
+            began=began,
+            files={**seen, **looked_at},
+            ours={**{path: build_again.stamp(path) for path in record.layers}, **ours},
+            environ=_environ(given),
+            used=[buildcache.record_path(store, key) for key in build_.used],
+            progress=progress,
+            events=[json.dumps(event) for event in report.again()],
+            answer=answer,
+        )
+
+
+class _Told:
+    """Passes a build's events on, and remembers which steps there were."""
+
+    def __init__(self, report: Callable[[Json], None]) -> None:
+        self._report = report
+        self._begun: list[Json] = []
+
+    def __call__(self, event: Json) -> None:
+        if event.get("event") == "step" and event["state"] == "begin":
+            self._begun.append(event)
+        self._report(event)
+
+    def again(self) -> Iterator[Json]:
+        """What there is to tell when the same is found done already."""
+        for event in self._begun:
+            state = "done" if event["name"].partition("] ")[2].startswith("FROM ") else "cached"
+            yield event
+            yield {"event": "step", "id": event["id"], "state": state, "seconds": 0.0}
+
+
+def _looked_at(given: Json, request: Request, socket: str) -> dict[str, str] | None:
+    """What people write that the answer depends on besides the context, and its state now; None: on more than files can
+    tell."""
+    from runtime.images import registriesconf
+
+    more = ("no_cache", "pull", "secrets", "agents", "output", "iidfile")
+    if any(given[name] for name in more) or not request.beside or socket != build_again.socket():
+        return None
+    conf, *parts = registriesconf.files()
+    paths = [request.beside, f"{request.beside}.dockerignore", conf, f"{conf}.d", *parts]
+    paths = [os.path.abspath(path) for path in paths]
+    if any(map(os.path.islink, paths)):
+        return None
+    return {path: build_again.stamp(path) for path in paths}
+
+
+def _device(path: str) -> int:
+    return os.stat(path).st_dev
+
+
+def _environ(given: Json) -> list[str]:
+    """Variables whose values count."""
+    named = [entry for entry in given["args"] if "=" not in entry]
+    return sorted({"SOURCE_DATE_EPOCH", "CONTAINERS_REGISTRIES_CONF", *named})
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP as Ctrl-C: what runs is ended and what was begun is removed."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- what is wanted ---
+
+
+def _output(text: str | None) -> Output:
+    from runtime.build import output as outputs
+
+    try:
+        found = outputs.parse(text) if text else outputs.Output()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if found.target == "-" and sys.stdout.isatty():
+        raise CliError("error: will not write an archive to a terminal: name a file, or redirect")
+    return found
+
+
+def _request(given: Json, wanted: Output, held: ExitStack) -> Request:
+    from runtime.build.solver import Request, platform_args
+    from runtime.images import reference
+
+    here = platform_args()["TARGETPLATFORM"]
+    if given["platform"] not in ("", here):
+        raise CliError(
+            f"error: --platform={given['platform']} is not supported: this machine builds for {here}"
+        )
+    context, text, file, beside = _inputs(given["context"], given["file"], held)
+    args = dict(_argument(entry) for entry in given["args"] if _argument(entry)[1] is not None)
+    epoch = args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH") or ""
+    if epoch and not epoch.isdigit():
+        raise CliError(f"error: SOURCE_DATE_EPOCH is a number of seconds, not {epoch}")
+    tags = tuple(str(reference.parse(tag)) for tag in given["tags"])
+    if any("@" in tag for tag in tags):
+        raise CliError("error: a new image's name cannot have a digest")
+    if wanted.kind in ("local", "tar") and tags:
+        raise CliError(f"error: --output type={wanted.kind} makes no image that --tag could name")
+    return Request(
+        context=context,
+        containerfile=text,
+        file=file,
+        beside=beside,
+        tags=tags,
+        target=given["target"],
+        args={name: value or "" for name, value in args.items()},
+        labels=dict(_label(entry) for entry in given["labels"]),
+        secrets=dict(_secret(entry) for entry in given["secrets"]),
+        agents=dict(_agent(entry) for entry in given["agents"]),
+        no_cache=given["no_cache"],
+        pull=given["pull"],
+        network=given["network"],
+        epoch=int(epoch) if epoch else None,
+        resources=_resources(given["memory"], given["cpus"]),
+    )
+
+
+def _inputs(context: str, file: str | None, held: ExitStack) -> tuple[str, str, str, str]:
+    """(context directory, the Containerfile's text, its name, its path or "")."""
+    if context == "-":
+        if file not in (None, "-"):
+            raise CliError(
+                "error: with - as the context the Containerfile comes from stdin: leave --file out"
+            )
+        import tempfile
+
+        empty = held.enter_context(tempfile.TemporaryDirectory(prefix="kubelite-build-"))
+        return empty, _stdin(), "Containerfile", ""
+    if re.match(r"^(https?|git|ssh)://|^git@", context):
+        raise CliError(f"error: a context from the network is not supported: fetch {context} first")
+    if not os.path.isdir(context):
+        raise CliError(f"error: the context {context} is not a directory")
+    if file == "-":
+        return context, _stdin(), "Containerfile", ""
+    path = file or next((p for name in _NAMES if os.path.isfile(p := os.path.join(context, name))), "")
+    if not path:
+        raise CliError(
+            f"error: there is no Containerfile and no Dockerfile in {context}; name one with --file"
+        )
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as opened:
+            return context, opened.read(), path, path
+    except OSError as error:
+        raise CliError(f"error: cannot read {path}: {error.strerror}") from error
+
+
+def _stdin() -> str:
+    data = sys.stdin.buffer.read(_STDIN_MAX + 1)
+    if len(data) > _STDIN_MAX or data[:2] == b"\x1f\x8b" or data[257:262] == b"ustar":
+        raise CliError(
+            "error: stdin is the Containerfile; an archive as the context is not supported: unpack it first"
+        )
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _argument(entry: str) -> tuple[str, str | None]:
+    name, equals, value = entry.partition("=")
+    return name, value if equals else os.environ.get(name)
+
+
+def _label(entry: str) -> tuple[str, str]:
+    name, _, value = entry.partition("=")
+    return name, value
+
+
+def _secret(entry: str) -> tuple[str, bytes]:
+    fields = dict(part.partition("=")[::2] for part in entry.split(","))
+    identity = fields.pop("id", "")
+    kind = fields.pop("type", "")
+    path = fields.pop("src", "") or fields.pop("source", "")
+    variable = fields.pop("env", "")
+    if not identity or fields or kind not in ("", "file", "env"):
+        raise click.UsageError(f'--secret is like id=ID,src=FILE or id=ID,env=NAME, not "{entry}"')
+    if not path and (variable or kind == "env" or identity in os.environ):
+        value = os.environ.get(variable or identity)
+        if value is None:
+            raise CliError(f"error: --secret id={identity}: {variable or identity} is not set")
+        return identity, os.fsencode(value)
+    try:
+        with open(path or identity, "rb") as file:
+            return identity, file.read()
+    except OSError as error:
+        raise CliError(
+            f"error: --secret id={identity}: cannot read {path or identity}: {error.strerror}"
+        ) from error
+
+
+def _agent(entry: str) -> tuple[str, str]:
+    identity, _, path = entry.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise CliError(f"error: --ssh {entry}: there is no agent: SSH_AUTH_SOCK is not set")
+    try:
+        found = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError as error:
+        raise CliError(f"error: --ssh {entry}: {path}: {error.strerror}") from error
+    if not found:
+        raise CliError(
+            f"error: --ssh {entry}: {path} is no agent's socket; keys are not read: give it to an agent with ssh-add"
+        )
+    return identity, os.path.abspath(path)
+
+
+def _resources(memory: str | None, cpus: float | None) -> Json:
+    """OCI linux.resources."""
+    found: Json = {}
+    if memory:
+        match = re.fullmatch(r"(\d+)([bkmg]?)", memory.lower())
+        if match is None:
+            raise click.UsageError(f"--memory is a number of bytes, like 512m, not {memory}")
+        found["memory"] = {"limit": int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}[match[2]]}
+    if cpus:
+        found["cpu"] = {"quota": int(cpus * 100_000), "period": 100_000}
+    return found
+
+
+# --- what the daemon does for it ---
+
+
+def _services(server: Client, about: Json, report: Any) -> Services:
+    from runtime.build.solver import Services
+
+    def pull(reference: str, cancellable: Callable[[int], AbstractContextManager[None]]) -> None:
+        body = json.dumps({"reference": reference}).encode()
+        response = server.open("POST", "/kubelite/v1/images/pull", body=body, headers=JSON_BODY)
+        with closing(response), cancellable(response.fileno()):
+            _follow(server, response, report)
+
+    return Services(about["cgroupParent"], pull, lambda pid: _attached(server, pid), report)
+
+
+def _follow(server: Client, response: Any, report: Any) -> None:
+    from runtime.errors import ImageError
+
+    for event in server.lines(response):
+        if event.get("event") == "error":
+            raise ImageError(str(event["status"].get("message")), reason=str(event["status"].get("reason")))
+        if event.get("event") == "done":
+            return
+        report(event)
+    raise CliError("error: kubelite ended the connection before the image was whole")
+
+
+@contextmanager
+def _attached(server: Client, pid: int) -> Iterator[Attached]:
+    """As long as the answer is not closed, the daemon keeps the namespace attached."""
+    from runtime.build.running import Attached
+    from runtime.errors import NetworkError
+
+    body = json.dumps({"pid": pid}).encode()
+    try:
+        response = server.open("POST", "/kubelite/v1/build/network", body=body, headers=JSON_BODY)
+    except ServerError as error:
+        raise NetworkError(str(error)) from error
+    with closing(response):
+        line = json.loads(response.readline() or b"{}")
+        if "address" not in line:
+            raise NetworkError(str(line.get("error", {}).get("message", "the daemon gave no network")))
+        try:
+            yield Attached(line["address"])
+        finally:
+            with suppress(OSError):
+                response.close()

@@ -1,0 +1,135 @@
+"""`kubelite node label|taint|cordon|uncordon`: what people say of this node, in kubectl's words and grammar."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Group
+from kubelite.cli.options import client, socket_option
+from kubelite.cli.transport.client import Client
+
+Json = dict[str, Any]
+
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Change what has another value already.")
+
+
+@click.group(cls=Group)
+def node() -> None:
+    """Say something of this node: labels that pods select it by, taints that keep pods away."""
+
+
+@node.command()
+@click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
+@_OVERWRITE
+@socket_option
+@click.pass_context
+def label(ctx: click.Context, labels: tuple[str, ...], *, overwrite: bool) -> None:
+    """Give the node labels, or take them away (KEY-)."""
+    api = client(ctx)
+    doc = _node(api)
+    old = doc["metadata"].get("labels") or {}
+    patch: dict[str, str | None] = {}
+    for given in labels:
+        if given.endswith("-") and "=" not in given:
+            patch[given[:-1]] = None
+            continue
+        key, equals, value = given.partition("=")
+        if not equals or not key:
+            raise CliError(f'error: "{given}" is neither KEY=VALUE nor KEY-', code=2)
+        if not overwrite and old.get(key, value) != value:
+            raise CliError(f"error: '{key}' already has a value ({old[key]}), and --overwrite is false")
+        patch[key] = value
+    for key in (key for key, value in patch.items() if value is None and key not in old):
+        click.echo(f'label "{key}" not found.')
+    _patch(api, doc, {"metadata": {"labels": patch}})
+    taken = all(value is None for value in patch.values())
+    click.echo(f"node/{doc['metadata']['name']} {'unlabeled' if taken else 'labeled'}")
+
+
+@node.command()
+@click.argument("taints", nargs=-1, required=True, metavar="KEY[=VALUE]:EFFECT|KEY[:EFFECT]-...")
+@_OVERWRITE
+@socket_option
+@click.pass_context
+def taint(ctx: click.Context, taints: tuple[str, ...], *, overwrite: bool) -> None:
+    """Taint the node, or take taints away. EFFECT is NoSchedule, PreferNoSchedule or NoExecute."""
+    api = client(ctx)
+    doc = _node(api)
+    now: list[Json] = list(doc["spec"].get("taints") or ())
+    added = False
+    for given in taints:
+        if given.endswith("-"):
+            now = _without(now, given[:-1])
+        else:
+            now, added = _with(now, given, overwrite=overwrite), True
+    _patch(api, doc, {"spec": {"taints": now}})
+    click.echo(f"node/{doc['metadata']['name']} {'tainted' if added else 'untainted'}")
+
+
+def _without(taints: list[Json], given: str) -> list[Json]:
+    pair, _, effect = given.partition(":")
+    key = pair.partition("=")[0]  # kubectl takes KEY=VALUE:EFFECT- too, and looks at key and effect alone
+    kept = [t for t in taints if t["key"] != key or (effect and t["effect"] != effect)]
+    if len(kept) == len(taints):
+        raise CliError(f'error: taint "{given}" not found')
+    return kept
+
+
+def _with(taints: list[Json], given: str, *, overwrite: bool) -> list[Json]:
+    pair, _, effect = given.rpartition(":")
+    key, _, value = pair.partition("=")
+    if not key or effect not in _EFFECTS:
+        raise CliError(
+            f'error: "{given}" is not KEY[=VALUE]:EFFECT with the effect {", ".join(_EFFECTS)}', code=2
+        )
+    if not overwrite and any(t["key"] == key and t["effect"] == effect for t in taints):
+        raise CliError(
+            f"error: the node already has taint {key} with effect {effect}, and --overwrite is false"
+        )
+    kept = [t for t in taints if t["key"] != key or t["effect"] != effect]
+    return [*kept, {"key": key, "effect": effect, **({"value": value} if value else {})}]
+
+
+@node.command()
+@socket_option
+@click.pass_context
+def cordon(ctx: click.Context) -> None:
+    """Keep new pods away; what runs goes on."""
+    _set_unschedulable(client(ctx), wanted=True)
+
+
+@node.command()
+@socket_option
+@click.pass_context
+def uncordon(ctx: click.Context) -> None:
+    """Let new pods in again."""
+    _set_unschedulable(client(ctx), wanted=False)
+
+
+def _set_unschedulable(api: Client, *, wanted: bool) -> None:
+    doc = _node(api)
+    word = "cordoned" if wanted else "uncordoned"
+    if bool(doc["spec"].get("unschedulable")) is wanted:
+        click.echo(f"node/{doc['metadata']['name']} already {word}")
+        return
+    _patch(api, doc, {"spec": {"unschedulable": wanted}})
+    click.echo(f"node/{doc['metadata']['name']} {word}")
+
+
+def _node(api: Client) -> Json:
+    found: Json = api.get("/api/v1/nodes")["items"][0]
+    return found
+
+
+def _patch(api: Client, doc: Json, patch: Json) -> None:
+    api.json(
+        "PATCH",
+        f"/api/v1/nodes/{doc['metadata']['name']}",
+        body=json.dumps(patch).encode(),
+        headers={"Content-Type": "application/merge-patch+json"},
+    )

@@ -1,0 +1,42 @@
+"""`kubelite ui`: the terminal's whole screen. Textual is imported here and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.options import namespace_option, socket_option
+from kubelite.cli.transport.client import connect
+
+
+@click.command()
+@namespace_option
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    default=1.0,
+    show_default=True,
+    help="Seconds between looks.",
+)
+@socket_option
+@click.pass_context
+def ui(ctx: click.Context, namespace: str | None, interval: float) -> None:
+    """Look at pods, their containers and their processes, live: CPU and memory with sparklines, logs, events, the
+    reason of what is done, a shell in a container. ? shows the keys."""
+    socket = ctx.obj["socket"]
+    connect(socket).close()  # no daemon: said here, in a sentence
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise CliError(
+            "error: kubelite ui needs a terminal; for pipes there are kubelite top and kubelite get"
+        )
+    try:
+        from kubelite.ui.app import Ui
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "textual":
+            raise
+        raise CliError(
+            f"error: kubelite ui needs Textual, which is not installed: {sys.executable} -m pip install textual"
+        ) from None
+    Ui(socket, namespace=namespace, interval=interval).run()

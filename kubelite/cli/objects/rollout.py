@@ -1,0 +1,283 @@
+"""`kubelite rollout`: a manifest's pods, made anew or waited for; its versions, and the way back to one.
+
+On a cluster a Deployment is what is rolled out. Here it is a manifest: a file of the directory, or one object in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Group
+from kubelite.cli.names import PODS, path_of, resource_type
+from kubelite.cli.objects.wait import states, until_of
+from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.output.tables import TablePrinter, print_json
+from kubelite.cli.transport.client import Client
+
+Json = dict[str, Any]
+
+_KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
+_AT_ONCE = "an edit is carried out as soon as its file is written, `kubelite diff -f FILE` says before what it would do"
+
+
+@click.group(cls=Group, instead={"pause": _AT_ONCE, "resume": _AT_ONCE})
+def rollout() -> None:
+    """Make the pods of a manifest anew, wait for them; show its versions, and go back to one."""
+
+
+_manifest = click.argument("manifest", metavar="FILE|TYPE/NAME", shell_complete=complete_pods)
+
+
+@rollout.command("history")
+@_manifest
+@namespace_option
+@click.option("--revision", type=click.IntRange(min=1), metavar="N", help="Print this one.")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@socket_option
+@click.pass_context
+def rollout_history(
+    ctx: click.Context, manifest: str, namespace: str | None, revision: int | None, output: str | None
+) -> None:
+    """Show the versions of a manifest file, by its name or by an object in it.
+
+    \b
+    kubelite rollout history pod/web
+    kubelite rollout history web.yaml --revision 2
+    """
+    query = _reference(manifest, namespace) | ({"revision": revision} if revision else {})
+    answer = client(ctx).get("/kubelite/v1/revisions", query=query)
+    if output == "json":
+        print_json(answer)
+        return
+    if revision:
+        print(answer["revisions"][0]["text"], end="")
+        return
+    if not answer["revisions"]:
+        print(f"No versions of {answer['file']} are kept.", file=sys.stderr)
+        return
+    print(answer["file"])
+    rows = [(str(r["revision"]), r["time"], str(r["bytes"])) for r in answer["revisions"]]
+    TablePrinter().print(("Revision", "Read", "Bytes"), rows)
+
+
+@rollout.command("undo")
+@_manifest
+@namespace_option
+@click.option(
+    "--to-revision", type=click.IntRange(min=1), metavar="N", help="To this one [default: the one before]."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@socket_option
+@click.pass_context
+def rollout_undo(
+    ctx: click.Context, manifest: str, namespace: str | None, to_revision: int | None, dry_run: bool
+) -> None:
+    """Write the version before this one back into the manifests directory, the whole file. Once more undoes that.
+
+    \b
+    kubelite rollout undo pod/web
+    kubelite rollout undo web.yaml --to-revision 2
+    """
+    wanted = {**_reference(manifest, namespace), "toRevision": to_revision, "dryRun": dry_run}
+    answer = client(ctx).post("/kubelite/v1/rollback", wanted)
+    if dry_run:
+        print(answer["diff"], end="")
+        return
+    if not answer["diff"]:
+        print(f"{answer['file']} is at revision {answer['to']} already")
+        return
+    print(f"{answer['file']} rolled back to revision {answer['to']}, now revision {answer['revision']}")
+
+
+_manifests = click.argument(
+    "manifests", nargs=-1, required=True, metavar="FILE|[TYPE/]NAME...", shell_complete=complete_pods
+)
+
+
+@rollout.command("restart")
+@_manifests
+@namespace_option
+@socket_option
+@click.pass_context
+def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: str | None) -> None:
+    """End pods, all at once and gracefully; their manifests make them anew: other uids, empty emptyDirs, image and
+    ConfigMaps as they are now. A pod that has ended runs again. `rollout status` waits for it.
+
+    \b
+    kubelite rollout restart web              the pod
+    kubelite rollout restart web.yaml         every pod of the file
+    """
+    server = Client(ctx.obj["socket"], warnings=False)  # that they come back is what is wanted
+    for pod in _pods(server, manifests, namespace, "restarting"):
+        server.json("DELETE", path_of(PODS, pod.namespace, pod.name))
+        print(f"pod/{pod.name} restarted", flush=True)
+
+
+@rollout.command("status")
+@_manifests
+@namespace_option
+@click.option(
+    "-w", "--watch/--no-watch", default=True, help="Wait for the end [default], or say how far it is."
+)
+@click.option(
+    "--timeout",
+    default="0s",
+    show_default=True,
+    metavar="DURATION",
+    help="Wait no longer than this; 0: as long as it takes.",
+)
+@socket_option
+@click.pass_context
+def rollout_status(
+    ctx: click.Context, manifests: tuple[str, ...], namespace: str | None, watch: bool, timeout: str
+) -> None:
+    """Wait until pods run as their manifest says: every container ready, or ended well. Exit code 1 for one that has
+    failed, or is not there in time.
+
+    \b
+    kubelite rollout status web --timeout 2m
+    kubelite apply -f web.yaml && kubelite rollout status web.yaml
+    """
+    server, now = client(ctx), time.monotonic()
+    until: float | None = until_of(timeout, now)
+    if until is not None and until <= now:
+        until = None
+    for pod in _pods(server, manifests, namespace, "waiting for"):
+        with contextlib.closing(states(server, PODS, pod.namespace, pod.name, until)) as every:
+            _follow(pod, every, watch=watch)
+
+
+class _Pod(NamedTuple):
+    namespace: str
+    name: str
+
+
+class Progress(NamedTuple):
+    """How far a pod is: `done`, or what is still missing; `failed`, where nothing more comes of it by itself."""
+
+    done: bool
+    failed: bool
+    words: str
+
+
+def progress_of(pod: Json | None) -> Progress:
+    """PURE: of a pod's document (None: there is none now, its manifest makes one)."""
+    if pod is None:
+        return Progress(done=False, failed=False, words="it is not there yet")
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    if metadata.get("deletionTimestamp"):
+        return Progress(done=False, failed=False, words="the one before it is ending")
+    if status.get("phase") == "Failed":
+        why = ": ".join(filter(None, (status.get("reason"), status.get("message"))))
+        return Progress(done=False, failed=True, words=f"has failed{f' ({why})' if why else ''}")
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    ready = conditions.get("Ready") or {}
+    seen = ready.get("observedGeneration") or 0
+    if seen and seen < (metadata.get("generation") or 0):
+        return Progress(done=False, failed=False, words="its last change was not carried out yet")
+    if ready.get("status") == "True" or status.get("phase") == "Succeeded":
+        return Progress(done=True, failed=False, words="successfully rolled out")
+    placed = conditions.get("PodScheduled") or {}
+    if placed.get("status") == "False":
+        return Progress(
+            done=False,
+            failed=False,
+            words=f"it has no place: {placed.get('message') or placed.get('reason')}",
+        )
+    statuses = status.get("containerStatuses") or ()
+    count = len(pod["spec"].get("containers") or ())
+    words = f"{sum(bool(c.get('ready')) for c in statuses)} of {count} containers are ready"
+    every = [*(status.get("initContainerStatuses") or ()), *statuses]
+    reasons = (((c.get("state") or {}).get("waiting") or {}).get("reason") for c in every)
+    troubles = [reason for reason in dict.fromkeys(reasons) if reason not in (None, *_PASSING)]
+    return Progress(done=False, failed=False, words=words + (f" ({', '.join(troubles)})" if troubles else ""))
+
+
+_PASSING = ("ContainerCreating", "PodInitializing")  # reasons to wait that pass by themselves
+
+
+def _follow(pod: _Pod, every: Any, *, watch: bool) -> None:
+    """Say how far it is, each time it is another word. Raises CliError for one that fails, or is not there in time."""
+    said = ""
+    for document in every:
+        found = progress_of(document)
+        if found.failed:
+            raise CliError(f'error: pod "{pod.name}" {found.words}')
+        if found.done:
+            print(f'pod "{pod.name}" {found.words}', flush=True)
+            return
+        if found.words != said:
+            said = found.words
+            print(f'Waiting for pod "{pod.name}" rollout to finish: {said}...', flush=True)
+        if not watch:
+            return
+    raise CliError("error: timed out waiting for the condition")
+
+
+def _pods(server: Client, manifests: Sequence[str], namespace: str | None, doing: str) -> list[_Pod]:
+    """The pods that are meant. Raises CliError for what is none, and is in no manifest."""
+    found: list[_Pod] = []
+    files: list[Json] = server.get("/kubelite/v1/manifests")["files"]
+    for reference in [_reference(one, namespace) for one in _typed(manifests)]:
+        if "file" in reference:
+            found += _in_file(reference["file"], files)
+            continue
+        if reference["kind"] != "Pod":
+            plural = resource_type(reference["kind"]).plural
+            raise CliError(f'error: {plural} "{reference["name"]}" {doing} is not supported: only pods run')
+        pod = _Pod(reference["namespace"], reference["name"])
+        if not any(f"pod/{pod.namespace}/{pod.name}" in file["objects"] for file in files):
+            server.get(path_of(PODS, *pod))  # there, though no manifest gives it; or NotFound, as everywhere
+        found.append(pod)
+    return list(dict.fromkeys(found))
+
+
+def _in_file(name: str, files: list[Json]) -> list[_Pod]:
+    file = next((f for f in files if f["file"] == name or f["file"].endswith(f"/{name}")), None)
+    if file is None:
+        raise CliError(f"error: {name} is no manifest of this node: `kubelite get manifests` lists them")
+    for problem in file["errors"]:
+        where = ":".join(str(part) for part in (file["file"], problem["line"]) if part)
+        field = f"{problem['field']}: " if problem["field"] else ""
+        print(f"Warning: {where}: {field}{problem['message']}", file=sys.stderr)
+    parts = [entry.split("/") for entry in file["objects"]]
+    pods = [_Pod(namespace, found) for kind, namespace, found in parts if kind == "pod"]
+    if not pods:
+        raise CliError(f"error: {file['file']} has no pods")
+    return pods
+
+
+def _typed(manifests: Sequence[str]) -> list[str]:
+    """`pod web db` as kubectl takes it, too: `pod/web pod/db`."""
+    first, *names = manifests
+    if not names or "/" in first or first.endswith((".yaml", ".yml", ".json")) or not _is_type(first):
+        return list(manifests)
+    return [f"{first}/{name}" for name in names]
+
+
+def _is_type(word: str) -> bool:
+    try:
+        resource_type(word)
+    except CliError:
+        return False
+    return True
+
+
+def _reference(manifest: str, namespace: str | None) -> Json:
+    """`web.yaml` or an absolute path → a file; `pod/web`, `cm/app` → an object."""
+    if manifest.endswith((".yaml", ".yml", ".json")) or manifest.startswith("/"):
+        return {"file": manifest}
+    kind, slash, name = manifest.partition("/")
+    if not slash:
+        kind, name = "pod", manifest
+    plural = resource_type(kind).plural
+    if plural not in _KINDS:
+        raise CliError(f"error: {plural} come from no manifest", code=2)
+    return {"kind": _KINDS[plural], "namespace": namespace or "default", "name": name}

@@ -1,0 +1,281 @@
+"""`kubelite wait`: until objects are as somebody wants them, in kubectl wait's grammar, words and exit codes; and what
+other commands wait with."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from kubelite.cli.errors import CliError, Exit, ServerError, Unreachable
+from kubelite.cli.names import Type, duration, path_of, wanted
+from kubelite.cli.options import (
+    all_namespaces_option,
+    client,
+    complete_pods,
+    files_option,
+    namespace_option,
+    recursive_option,
+    selector_option,
+    socket_option,
+)
+from kubelite.cli.transport.client import Client
+
+Json = dict[str, Any]
+Met = Callable[[Json], bool]
+
+WEEK = 7 * 86400.0  # seconds: what kubectl calls a negative timeout
+LOOK_SECONDS = (
+    0.5  # between two looks for what no watch tells of: that there is none of a label, or no daemon, yet
+)
+RESTART_SECONDS = 60.0  # how long a daemon that has gone is waited for
+
+
+class Target(NamedTuple):
+    """An object to wait for; `uid` is empty where it is known by its name alone."""
+
+    type: Type
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type.qualified}/{self.name}"
+
+
+def until_of(text: str, now: float) -> float:
+    """When a `--timeout` is over, on the clock of `now` (seconds): `0` at once, a negative one in a week. Raises
+    CliError."""
+    return now + (WEEK if text.startswith("-") and duration(text[1:]) else duration(text))
+
+
+def states(
+    server: Client, kind: Type, namespace: str, name: str, until: float | None
+) -> Generator[Json | None, None, None]:
+    """An object as it is and again at each of its changes, None where there is none, up to `until` (monotonic seconds;
+    None: without end), over a restart of the daemon. Whoever leaves early closes the iterator, and its connection with
+    it. Raises CliError."""
+    back_by: float | None = None
+    while True:
+        try:
+            for document in _states(server, path_of(kind, namespace or None), name, until):
+                back_by = None
+                yield document
+            return
+        except Unreachable:
+            now = time.monotonic()
+            back_by = min(back_by or now + RESTART_SECONDS, until or math.inf)
+            if now >= back_by:
+                raise
+            time.sleep(min(LOOK_SECONDS, back_by - now))
+
+
+def _states(server: Client, path: str, name: str, until: float | None) -> Generator[Json | None, None, None]:
+    selection = {"fieldSelector": f"metadata.name={name}"}
+    while True:
+        now = server.get(path, query=selection)
+        yield next(iter(now["items"]), None)
+        left = None if until is None else until - time.monotonic()
+        if left is not None and left <= 0:
+            return
+        query: Json = {**selection, "watch": "true", "resourceVersion": now["metadata"]["resourceVersion"]}
+        if left is not None:
+            query["timeoutSeconds"] = math.ceil(left)
+        with contextlib.closing(server.open("GET", path, query=query)) as answer:
+            for event in server.lines(answer):
+                if event["type"] == "ERROR":  # we were too slow for it: look again, and go on from there
+                    break
+                yield event["object"] if event["type"] != "DELETED" else None
+
+
+def condition_of(text: str) -> Met:
+    """`condition=Ready`, `condition=Ready=false`, `jsonpath={.status.phase}=Running` (kubectl wait's --for): whether an
+    object is so. Raises CliError."""
+    form, _, rest = text.partition("=")
+    if form == "condition" and rest:
+        name, _, value = rest.partition("=")
+        return lambda doc: _has(doc, name, value or "true")
+    if form == "jsonpath" and rest:
+        return _jsonpath(rest)
+    raise CliError(f'error: unrecognized condition: "{text}"')
+
+
+def _has(doc: Json, name: str, value: str) -> bool:
+    """Whether the condition is so; one that was found for an older spec says nothing of this one."""
+    status = doc.get("status") or {}
+    found = (c for c in status.get("conditions") or () if c["type"].casefold() == name.casefold())
+    condition = next(found, None)
+    if condition is None or str(condition.get("status", "")).casefold() != value.casefold():
+        return False
+    seen = condition.get("observedGeneration") or status.get("observedGeneration")
+    return not seen or seen >= (doc["metadata"].get("generation") or 0)
+
+
+def _jsonpath(text: str) -> Met:
+    from kubelite.cli.output.jsonpath import path, text_of
+
+    parts = [part.replace("\0", "==") for part in text.replace("==", "\0").split("=")]
+    if len(parts) > 2:
+        raise CliError(
+            "error: jsonpath wait format must be --for=jsonpath='{.status.readyReplicas}'=3 or "
+            "--for=jsonpath='{.status.readyReplicas}'"
+        )
+    find, value = path(parts[0]), parts[1].strip("'\"") if len(parts) > 1 else None
+    if value == "":
+        raise CliError(
+            "error: jsonpath wait has to have a value after equal sign, like "
+            "--for=jsonpath='{.status.readyReplicas}'=3"
+        )
+
+    def met(doc: Json) -> bool:
+        found = find(doc)
+        if len(found) > 1:
+            raise CliError("error: given jsonpath expression matches more than one value")
+        if not found or value is None:
+            return bool(found)
+        if isinstance(found[0], dict | list):
+            raise CliError("error: jsonpath leads to a nested object or list which is not supported")
+        return text_of(found[0]).strip() == value.strip()
+
+    return met
+
+
+@click.command("wait")
+@click.argument("what", nargs=-1, metavar="TYPE/NAME... | TYPE [NAME...]", shell_complete=complete_pods)
+@click.option(
+    "--for",
+    "condition",
+    default="",
+    metavar="create|delete|condition=NAME[=VALUE]|jsonpath=PATH[=VALUE]",
+    help="What to wait for.",
+)
+@click.option(
+    "--timeout",
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+    help="No longer than this, for all of them; 0: look once, negative: a week.",
+)
+@files_option
+@recursive_option
+@namespace_option
+@all_namespaces_option
+@selector_option
+@click.option("--all", "everything", is_flag=True, help="Every object of the type in the namespace.")
+@socket_option
+@click.pass_context
+def wait(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
+    """Wait until objects are as you want them. Exit code 1 when they are not in time.
+
+    A pod that is replaced by another of its name goes on being waited for; with --for=delete that is its end.
+
+    \b
+    kubelite wait --for=condition=Ready pod/web
+    kubelite wait --for=condition=Ready pods -l app=web --timeout=2m
+    kubelite wait --for=delete pod/web
+    kubelite wait --for=jsonpath='{.status.phase}'=Succeeded pod/job
+    kubelite wait --for=condition=Ready -f web.yaml
+    """
+    _Waiter(client(ctx), options).wait(what)
+
+
+class _Waiter:
+    def __init__(self, server: Client, options: Json) -> None:
+        self.server, self.options = server, options
+        self.namespace = None if options["all_namespaces"] else options["namespace"] or "default"
+        now = time.monotonic()
+        self.until = until_of(options["timeout"], now)
+        self.once = self.until <= now
+        self.word = options["condition"].lower()
+        self.met = (
+            (lambda _doc: True) if self.word in ("create", "delete") else condition_of(options["condition"])
+        )
+        self.failed = False
+
+    def wait(self, what: Sequence[str]) -> None:
+        targets = self._targets(what)
+        while not targets and self.word == "create" and time.monotonic() < self.until:
+            time.sleep(LOOK_SECONDS)
+            targets = self._targets(what)
+        if not targets and not self.failed and self.word != "delete":
+            raise CliError("error: no matching resources found")
+        for target in targets:
+            try:
+                self._until(target)
+                print(f"{target} condition met", flush=True)
+            except CliError as error:
+                self._failure(error)
+        if self.failed:
+            raise Exit(1)
+
+    def _failure(self, error: CliError) -> None:
+        print(error, file=sys.stderr)
+        self.failed = True
+
+    def _until(self, target: Target) -> None:
+        """Raises CliError when it is not so in time."""
+        every = states(self.server, target.type, target.namespace, target.name, self.until)
+        with contextlib.closing(every):
+            for doc in every:
+                if self.word == "delete":
+                    if doc is None or doc["metadata"].get("uid") != target.uid:
+                        return
+                elif doc is not None and self.met(doc):
+                    return
+        words = "condition not met for" if self.once else "timed out waiting for the condition on"
+        raise CliError(f"error: {words} {target.type.plural}/{target.name}")
+
+    def _targets(self, what: Sequence[str]) -> list[Target]:
+        """What is meant, as it is now; who is not there is said, unless that is what is waited for."""
+        if self.options["files"]:
+            if what:
+                raise CliError(
+                    "error: when paths are provided as input, you may not specify resource arguments", code=2
+                )
+            from kubelite.cli.objects.apply import objects_of_files
+
+            files, recursive = self.options["files"], self.options["recursive"]
+            named = objects_of_files(
+                self.server, files, recursive, self.options["namespace"] or "", "wait for"
+            )
+            return [found for one in named for found in self._named(*one)]
+        targets: list[Target] = []
+        for query in wanted(what):
+            if query.type.plural == "manifests":
+                raise CliError("error: manifests are files: wait for the pods in them, with -f FILE", code=2)
+            if not query.names:
+                targets += self._selected(query.type)
+            for name in query.names:
+                targets += self._named(query.type, self.namespace, name)
+        return targets
+
+    def _named(self, kind: Type, namespace: str | None, name: str) -> list[Target]:
+        if namespace is None and kind.namespaced:
+            raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
+        where = (namespace or "") if kind.namespaced else ""
+        if self.word == "create":
+            return [Target(kind, where, name)]
+        try:
+            doc = self.server.get(path_of(kind, where or None, name))
+        except ServerError as error:
+            if error.reason != "NotFound":
+                raise
+            if self.word != "delete":
+                self._failure(error)
+            return []
+        return [Target(kind, where, name, doc["metadata"].get("uid", ""))]
+
+    def _selected(self, kind: Type) -> list[Target]:
+        if not self.options["everything"] and not self.options["selector"]:
+            raise CliError("error: resource(s) were provided, but no name was specified")
+        query = {"labelSelector": self.options["selector"]} if self.options["selector"] else None
+        items = self.server.get(path_of(kind, self.namespace), query=query)["items"]
+        return [
+            Target(kind, m.get("namespace", ""), m["name"], m.get("uid", ""))
+            for m in (doc["metadata"] for doc in items)
+        ]

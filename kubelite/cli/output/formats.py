@@ -1,0 +1,93 @@
+"""Forms of `-o`: which there are, and the templates among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.output.tables import TablePrinter, print_json
+
+Json = dict[str, Any]
+Printer = Callable[[Json, bool], None]  # of a document, or a list of them; the flag: with headers
+
+FORMATS = ("wide", "json", "yaml", "name")
+# each with =TEXT, or =FILE, behind it
+TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file", "custom-columns", "custom-columns-file")
+FORMATS_SHOWN = "wide|json|yaml|name|jsonpath=…|custom-columns=…"
+
+
+def known_format(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """One of FORMATS, or one of TEMPLATES with its text."""
+    word, given, _ = (value or "").partition("=")
+    if value is None or word in TEMPLATES or (word in FORMATS and not given):
+        return value or ""
+    words = f"{word!r} is not one of {', '.join((*FORMATS, *TEMPLATES))}"
+    if word.startswith(("go-template", "template")):
+        words = f"Go templates are not read here; jsonpath= and custom-columns= are ({word!r})"
+    raise click.BadParameter(words, ctx, param)
+
+
+def complete_format(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    words = (*FORMATS, *(f"{word}=" for word in TEMPLATES))
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def by_template(output: str) -> Printer | None:
+    """What prints by a template; None where `output` is none. Raises CliError."""
+    form, _, text = output.partition("=")
+    if form not in TEMPLATES:
+        return None
+    if not text and form != "custom-columns":
+        raise CliError("error: template format specified but no template given", code=2)
+    if form.endswith("-file"):
+        form, text = form.removesuffix("-file"), _read(text)
+        if form == "custom-columns":
+            text = _columns_of(text)
+    return {"jsonpath": _jsonpath, "jsonpath-as-json": _as_json, "custom-columns": _columns}[form](text)
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"error: error reading template {file}: {error}", code=2) from error
+
+
+def _columns_of(text: str) -> str:
+    """A line of headers and one of paths, as kubectl reads its file → HEADER:PATH,…"""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if len(lines) != 2 or len(lines[0]) != len(lines[1]):
+        raise CliError(
+            "error: custom-columns-file wants a line of headers and one with a path for each", code=2
+        )
+    return ",".join(f"{header}:{path}" for header, path in zip(*lines, strict=True))
+
+
+def _jsonpath(text: str) -> Printer:
+    from kubelite.cli.output.jsonpath import template
+
+    render = template(text)
+    return lambda document, _headers: print(render(document), end="")
+
+
+def _as_json(text: str) -> Printer:
+    from kubelite.cli.output.jsonpath import path
+
+    find = path(text)
+    return lambda document, _headers: print_json(find(document))
+
+
+def _columns(text: str) -> Printer:
+    from kubelite.cli.output.jsonpath import columns
+
+    shown = columns(text)
+
+    def table(document: Json, headers: bool) -> None:
+        lines = [[cell(doc) for _, cell in shown] for doc in document.get("items", [document])]
+        TablePrinter(headers=headers).print([header for header, _ in shown], lines)
+
+    return table

@@ -1,0 +1,116 @@
+"""Families that are read off every cgroup alike: tables of a row a cgroup and a column a family.
+
+What a scrape costs lies here: a thousand cgroups have fifty numbers each. So nothing is done number by number that the
+interpreter can do for a whole column: the numbers of a part of the statistics are taken out together, columns are
+compared whole with those of last time, and only what is another is formatted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter, is_
+from typing import Any
+
+from kubelite.telemetry.metrics.exposition import Family, counter, gauge, number
+from kubelite.telemetry.sampling.sampler import Sample
+from kubelite.telemetry.sampling.targets import Target
+
+CLOSE = "} "
+Say = Callable[[Any], str]
+
+
+def nanoseconds(value: int) -> str:
+    return number(value / 1e9)
+
+
+def microseconds(value: int) -> str:
+    return number(value / 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One series a cgroup: a field of the group's part. `say` writes its value (None: a whole number, as it is), `tail`
+    closes its labels, and a cgroup whose value is `hidden` has no such series."""
+
+    family: Family
+    field: str
+    say: Say | None = None
+    tail: str = CLOSE
+    hidden: frozenset[object] = frozenset()
+
+
+def counted(name: str, text: str, field: str, say: Say | None = None, tail: str = CLOSE) -> Column:
+    return Column(counter(name, text), field, say, tail)
+
+
+def measured(name: str, text: str, field: str) -> Column:
+    return Column(gauge(name, text), field)
+
+
+class Group:
+    """Columns of the cgroups that `applies` is true of (None: all), and what of a sample has their values: `part`. As
+    long as that is the very same object, so are they."""
+
+    def __init__(
+        self,
+        part: Callable[[Sample], Any],
+        *columns: Column,
+        applies: Callable[[Sample], object] | None = None,
+    ) -> None:
+        self.part, self.columns, self.applies = part, columns, applies
+        fields = [column.field for column in columns]
+        take = attrgetter(*fields)
+        self.values: Callable[[Any], tuple[Any, ...]] = (
+            take if len(fields) > 1 else lambda part: (take(part),)
+        )
+
+
+class Shown:
+    """A group as it was last shown. `versions`: a number for each column, another whenever its lines are."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.versions = [0] * len(group.columns)
+        self.heads: list[str] = []
+        self.columns: list[Sequence[Any]] = [()] * len(group.columns)
+        self._targets: list[Target] = []
+        self._parts: list[Any] = []
+        self._texts: list[Sequence[str]] = [()] * len(group.columns)  # of columns that have a `say`
+
+    def look(self, samples: Sequence[Sample]) -> None:
+        group = self.group
+        mine = samples if group.applies is None else [s for s in samples if group.applies(s)]
+        parts, targets = list(map(group.part, mine)), [s.target for s in mine]
+        same = len(targets) == len(self._targets) and all(map(is_, targets, self._targets))
+        if same and all(map(is_, parts, self._parts)):
+            return
+        self._targets, self._parts = targets, parts
+        if not same:
+            self.heads = [target.head for target in targets]
+        found: Iterable[Sequence[Any]] = zip(*map(group.values, parts), strict=True)
+        for place, values in enumerate(found if parts else [()] * len(group.columns)):
+            if not same or values != self.columns[place]:
+                self._put(place, values, same=same)
+
+    def _put(self, place: int, values: Sequence[Any], *, same: bool) -> None:
+        if (say := self.group.columns[place].say) is not None:
+            old = self._texts[place]
+            if same:
+                both = zip(values, self.columns[place], old, strict=True)
+                self._texts[place] = [text if value == was else say(value) for value, was, text in both]
+            else:
+                self._texts[place] = list(map(say, values))
+        self.columns[place] = values
+        self.versions[place] += 1
+
+    def lines(self, place: int) -> str:
+        column, values = self.group.columns[place], self.columns[place]
+        name, tail = column.family.name, column.tail
+        pairs: Iterable[tuple[str, Any]] = zip(
+            self.heads, values if column.say is None else self._texts[place], strict=True
+        )
+        if column.hidden:
+            hidden = column.hidden
+            pairs = [pair for pair, value in zip(pairs, values, strict=True) if value not in hidden]
+        return "".join([f"{name}{head}{tail}{value}\n" for head, value in pairs])
