@@ -23,7 +23,7 @@ $(VENV)/.ready: pyproject.toml deploy/setup deploy/venv
 	@touch $@
 
 # kubelite-oci has its modules in one file, which it does not believe once a source has changed: it starts slower then.
-$(OCI): deploy/oci-command $(wildcard $(addprefix runtime/,*.py oci/*.py oci/cli/*.py cgroups/*.py security/*.py)) | $(VENV)/.ready
+$(OCI): deploy/oci-command $(wildcard $(addprefix runtime/,*.py oci/*.py oci/*/*.py oci/cli/startup/*.py cgroups/*.py cgroups/*/*.py security/*.py)) | $(VENV)/.ready
 	@deploy/oci-command $(VENV)
 
 run: setup       ## (root) start a node on manifests/examples and show its pods

@@ -8,9 +8,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kubelite.api.errors import ApiError, from_exception, status
-from kubelite.api.kube import conditions, ephemeral, routes
+from kubelite.api.kube import conditions, ephemeral
+from kubelite.api.kube import routes as kube_routes
 from kubelite.api.node import NodeApi
-from kubelite.api.own import build, history, images, routes
+from kubelite.api.own import build, history, images
+from kubelite.api.own import routes as own_routes
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
@@ -35,9 +37,9 @@ def create_app(node: NodeApi) -> Starlette:
             *conditions.routes(),
             *ephemeral.routes(),
             *images.routes(),
-            *routes.routes(),
+            *own_routes.routes(),
             *history.routes(),
-            *routes.routes(),
+            *kube_routes.routes(),
         ],
         exception_handlers={
             ApiError: _on_error,

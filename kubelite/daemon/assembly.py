@@ -46,11 +46,11 @@ from kubelite.telemetry.tracing.loop_lag import LoopLag
 from kubelite.telemetry.tracing.otlp import trace_id
 from kubelite.telemetry.tracing.trace import Tracer
 from kubelite.telemetry.web.server import serve_metrics
-from runtime.build import leftovers
+from runtime.builder.run import leftovers
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
-from runtime.shim.forkserver_client import Forkserver
 from runtime.shim.protocol import SandboxRecord
+from runtime.shim.warm.forkserver_client import Forkserver
 from state.store import Store
 
 log = logging.getLogger(__name__)

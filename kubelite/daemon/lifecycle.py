@@ -28,7 +28,7 @@ from kubelite.telemetry.tracing import logs
 from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig
-from runtime.shim.forkserver_client import Forkserver
+from runtime.shim.warm.forkserver_client import Forkserver
 from state.errors import StoreError
 
 if TYPE_CHECKING:

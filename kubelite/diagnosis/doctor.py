@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kubelite.settings import Settings
-from runtime.build import leftovers
+from runtime.builder.run import leftovers
 from runtime.cgroups import open_cgroup
 from runtime.cgroups.layout import layout
 from runtime.shim.client import read_state, shim_alive

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubelite.node.model.resources import PERIOD, cpu_quota, cpu_shares
 from kubelite.telemetry.sampling.machine import device_name
-from manifests.meta import Quantity
+from manifests.types.meta import Quantity
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.cgroups.resources_v2 import weight as cpu_weight

@@ -140,7 +140,7 @@ def _text(file: str) -> str | None:
 
 
 def _errors(revision: Revision) -> list[str]:
-    from manifests.loader import load_text
+    from manifests.yaml.loader import load_text
 
     loaded = load_text(revision.text, file=revision.file)
     return [str(error) for error in loaded.errors if error.kind != "unsupported"]

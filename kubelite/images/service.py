@@ -15,10 +15,10 @@ from kubelite.api.node import Json, Progress
 from kubelite.node.cri.local import LocalCri
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.content import tree_size
-from runtime.images.mounts import mounted_images
-from runtime.images.names import last_used
-from runtime.images.store import ImageRecord, Removed
+from runtime.images.store.content import tree_size
+from runtime.images.store.mounts import mounted_images
+from runtime.images.store.names import last_used
+from runtime.images.store.store import ImageRecord, Removed
 from state.store import Store
 
 

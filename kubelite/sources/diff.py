@@ -14,7 +14,7 @@ from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.sources.plan import bound, created, merged, source_of
-from manifests.loader import load_text
+from manifests.yaml.loader import load_text
 from state.store import Store
 
 _QUIET = frozenset({"uid", "resourceVersion", "creationTimestamp", "generation", "status"})

@@ -54,7 +54,7 @@ from kubelite.sources.plan import (
     plan,
     source_of,
 )
-from manifests.loader import load_text
+from manifests.yaml.loader import load_text
 from runtime.identity import new_uid
 from state.errors import AlreadyExists, StoreError
 from state.store import Record, Store

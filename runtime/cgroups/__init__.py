@@ -20,8 +20,8 @@ from runtime.cgroups.layout import Layout, Mode, layout
 from runtime.errors import SpecError
 
 if TYPE_CHECKING:
-    from runtime.cgroups.reader import Reader
-    from runtime.cgroups.stats import Stats
+    from runtime.cgroups.reading.reader import Reader
+    from runtime.cgroups.reading.stats import Stats
 
 __all__ = ["Cgroup", "Layout", "Mode", "Place", "layout", "open_cgroup", "warm"]
 
@@ -129,7 +129,8 @@ def _of(mode: Mode, path: str, layout: Layout) -> Cgroup:
 
 def warm() -> None:
     """All of the machine's kind, now: for who forks afterwards."""
-    from runtime.cgroups import devices, resources_v1, resources_v2, stats, writes  # noqa: F401
+    from runtime.cgroups import devices, resources_v1, resources_v2, writes  # noqa: F401
+    from runtime.cgroups.reading import stats  # noqa: F401
 
     open_cgroup("/")
 

@@ -16,8 +16,8 @@ from runtime.cgroups.v1 import V1Cgroup
 from runtime.cgroups.v2 import V2Cgroup
 
 if TYPE_CHECKING:
-    from runtime.cgroups.reader import Reader
-    from runtime.cgroups.stats import Stats
+    from runtime.cgroups.reading.reader import Reader
+    from runtime.cgroups.reading.stats import Stats
 
 _UNIFIED_STATS = ("cpu.pressure", "memory.pressure", "io.pressure")
 
@@ -110,7 +110,7 @@ class HybridCgroup:
         return {**paths, **{name: unified[name] for name in _UNIFIED_STATS}}
 
     def reader(self) -> Reader:
-        from runtime.cgroups import reader
+        from runtime.cgroups.reading import reader
 
         return reader.Reader(self.path, self.stat_paths(), reader.V1)
 

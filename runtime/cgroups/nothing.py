@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from runtime.cgroups import killing
-from runtime.cgroups.reader import Reader
-from runtime.cgroups.stats import Stats
+from runtime.cgroups.reading.reader import Reader
+from runtime.cgroups.reading.stats import Stats
 from runtime.errors import CapabilityError
 
 

@@ -151,7 +151,7 @@ def _cpu(cpu: Mapping[str, Any], *, v2: bool) -> Iterator[Property]:
 
 def _bits(text: str) -> list[int]:
     """`0-3,9` → a mask, the lowest byte first."""
-    from runtime.oci.spec_linux import number_set
+    from runtime.oci.config.spec_linux import number_set
 
     mask = sum(1 << number for number in number_set(text, "linux.resources.cpu"))
     return list(mask.to_bytes(max(1, -(-mask.bit_length() // 8)), "little"))

@@ -17,8 +17,8 @@ from runtime.errors import CapabilityError, StateError, SyscallError
 
 if TYPE_CHECKING:
     from runtime.cgroups import devices
-    from runtime.cgroups.reader import Reader
-    from runtime.cgroups.stats import Stats
+    from runtime.cgroups.reading.reader import Reader
+    from runtime.cgroups.reading.stats import Stats
 
 _FREEZE_SECONDS = 2.0
 _THAW_EVERY = 50  # looks at FREEZING before a thaw lets the one process through that blocks it
@@ -244,7 +244,7 @@ class V1Cgroup:
         }
 
     def reader(self) -> Reader:
-        from runtime.cgroups import reader
+        from runtime.cgroups.reading import reader
 
         return reader.Reader(self.path, self.stat_paths(), reader.V1)
 

@@ -14,8 +14,8 @@ from runtime.cgroups.layout import Layout
 from runtime.errors import CapabilityError, StateError, SyscallError
 
 if TYPE_CHECKING:
-    from runtime.cgroups.reader import Reader
-    from runtime.cgroups.stats import Stats
+    from runtime.cgroups.reading.reader import Reader
+    from runtime.cgroups.reading.stats import Stats
 
 # Controllers we enable for children when they are offered. (perf_event is always on; misc has no OCI limits.)
 _WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
@@ -216,7 +216,7 @@ class V2Cgroup:
         return {name: f"{self._dir}/{name}" for name in STAT_FILES}
 
     def reader(self) -> Reader:
-        from runtime.cgroups import reader
+        from runtime.cgroups.reading import reader
 
         return reader.Reader(self.path, self.stat_paths(), reader.V2)
 

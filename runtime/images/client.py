@@ -17,9 +17,9 @@ from typing import Any
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
-from runtime.images import registriesconf
+from runtime.images.registry import registriesconf
 from runtime.images.requests import PackRequest
-from runtime.images.store import ImageRecord, ImageStore, Removed
+from runtime.images.store.store import ImageRecord, ImageStore, Removed
 from runtime.images.turns import Bucket, Turns
 
 Progress = Callable[[dict[str, Any]], None]

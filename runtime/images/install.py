@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from runtime.errors import ImageError
-from runtime.images.content import Session
-from runtime.images.disk import DiskFullError, disk_error, syncfs
-from runtime.images.layers import LayerUnpacker
-from runtime.images.listing import Image, Layer
-from runtime.images.streams import Aborted, Bomb, Pipe, Reader, Spool, SpoolReader, decompress
-from runtime.images.tarstream import ChunkSource, TarStream
+from runtime.images.layers.streams import Aborted, Bomb, Pipe, Reader, Spool, SpoolReader, decompress
+from runtime.images.layers.tarstream import ChunkSource, TarStream
+from runtime.images.layers.unpack import LayerUnpacker
+from runtime.images.store.content import Session
+from runtime.images.store.disk import DiskFullError, disk_error, syncfs
+from runtime.images.store.listing import Image, Layer
 
 Report = Callable[[dict[str, Any]], None]
 Fetch = Callable[[Layer, Spool, Callable[[int], None]], Awaitable[None]]

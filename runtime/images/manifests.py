@@ -15,9 +15,9 @@ from typing import Any
 
 from runtime.errors import ImageError
 from runtime.images import imageconfig
-from runtime.images.listing import INDEX_TYPE, MANIFEST_TYPE, Image, Layer, digest_of
 from runtime.images.reference import is_digest
-from runtime.images.store import chain_ids
+from runtime.images.store.listing import INDEX_TYPE, MANIFEST_TYPE, Image, Layer, digest_of
+from runtime.images.store.store import chain_ids
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"

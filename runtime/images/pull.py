@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from runtime.errors import ImageError
 from runtime.images import manifests, reference
-from runtime.images.access import ANONYMOUS, Access
-from runtime.images.content import Session
 from runtime.images.install import PARALLEL, Installer, Report
-from runtime.images.listing import Image
 from runtime.images.manifests import Platform
-from runtime.images.sources import Sources
-from runtime.images.store import ImageRecord, ImageStore
+from runtime.images.registry.access import ANONYMOUS, Access
+from runtime.images.registry.sources import Sources
+from runtime.images.store.content import Session
+from runtime.images.store.listing import Image
+from runtime.images.store.store import ImageRecord, ImageStore
 
 
 async def pull(

@@ -15,17 +15,17 @@ import httpx
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
-from runtime.images.access import ANONYMOUS, NOBODY, Access
-from runtime.images.compress import Compressed, Compression, compress, known, manifest_with
-from runtime.images.content import Session
-from runtime.images.disk import disk_error
 from runtime.images.install import PARALLEL
-from runtime.images.listing import MANIFEST_TYPE, digest_of
+from runtime.images.layers.compress import Compressed, Compression, compress, known, manifest_with
+from runtime.images.layers.streams import CHUNK, Aborted
 from runtime.images.reference import Reference
-from runtime.images.registry import Registry
-from runtime.images.store import ImageRecord, ImageStore
-from runtime.images.streams import CHUNK, Aborted
-from runtime.images.transport import Refused, Report, Transient, broken, url_of
+from runtime.images.registry.access import ANONYMOUS, NOBODY, Access
+from runtime.images.registry.repository import Registry
+from runtime.images.registry.transport import Refused, Report, Transient, broken, url_of
+from runtime.images.store.content import Session
+from runtime.images.store.disk import disk_error
+from runtime.images.store.listing import MANIFEST_TYPE, digest_of
+from runtime.images.store.store import ImageRecord, ImageStore
 
 DEFAULT = Compression()
 Tell = Callable[[str, int, int], None]  # state, bytes sent, bytes in all

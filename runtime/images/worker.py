@@ -19,9 +19,9 @@ from types import ModuleType
 from typing import Any, cast
 
 from runtime.errors import ImageError, RuntimeFault
-from runtime.images.disk import disk_error
 from runtime.images.install import PARALLEL
-from runtime.images.store import ImageRecord, ImageStore, Removed
+from runtime.images.store.disk import disk_error
+from runtime.images.store.store import ImageRecord, ImageStore, Removed
 
 Request = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
@@ -31,7 +31,7 @@ _SWITCH_INTERVAL = 0.0001  # seconds; at the default of 5 ms inflating and unpac
 
 async def perform(request: Request, report: Report) -> dict[str, Any]:
     """Do what the request asks for; returns the fields of the `done` event."""
-    from runtime.images import registriesconf
+    from runtime.images.registry import registriesconf
 
     store = ImageStore(request["root"], expand=registriesconf.load().expand)
     operation = _OPERATIONS.get(request.get("op", ""))
@@ -43,9 +43,9 @@ async def perform(request: Request, report: Report) -> dict[str, Any]:
 
 
 async def _pull(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.access import Access
     from runtime.images.manifests import parse_platform
     from runtime.images.pull import pull
+    from runtime.images.registry.access import Access
 
     record = await pull(
         store,
@@ -60,9 +60,9 @@ async def _pull(store: ImageStore, request: Request, report: Report) -> dict[str
 
 async def _login(_store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
     """Ask the registry whether it takes the login; only then is it kept."""
-    from runtime.images import auth
-    from runtime.images.access import Access
-    from runtime.images.registry import Registry
+    from runtime.images.registry import auth
+    from runtime.images.registry.access import Access
+    from runtime.images.registry.repository import Registry
 
     login = auth.Login(request["username"], request["password"])
     if request["username"] == auth.TOKEN_USER:
@@ -75,13 +75,13 @@ async def _login(_store: ImageStore, request: Request, report: Report) -> dict[s
 
 
 async def _logout(_store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images import auth
+    from runtime.images.registry import auth
 
     return {"removed": auth.remove_login(request["auth_file"], request["registry"])}
 
 
 async def _load(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.archives import load
+    from runtime.images.archive.reading import load
     from runtime.images.manifests import parse_platform
 
     records = await load(
@@ -96,7 +96,7 @@ async def _load(store: ImageStore, request: Request, report: Report) -> dict[str
 
 
 async def _pack(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.pack import pack
+    from runtime.images.archive.pack import pack
     from runtime.images.requests import PackRequest
 
     return _images([await pack(store, PackRequest(**request["pack"]), report=report)])
@@ -113,8 +113,8 @@ async def _remove(store: ImageStore, request: Request, _report: Report) -> dict[
 
 
 async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images.content import prune
-    from runtime.images.names import prune_unused
+    from runtime.images.store.content import prune
+    from runtime.images.store.names import prune_unused
 
     if not request.get("all"):
         return _removed(await asyncio.to_thread(prune, store, in_use=request.get("in_use", ())))
@@ -123,15 +123,15 @@ async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[s
 
 
 async def _prune_cache(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images.content import prune_cache
+    from runtime.images.store.content import prune_cache
 
     return _removed(await asyncio.to_thread(prune_cache, store, before=request.get("before")))
 
 
 async def _push(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.access import Access
-    from runtime.images.compress import Compression
+    from runtime.images.layers.compress import Compression
     from runtime.images.push import push
+    from runtime.images.registry.access import Access
 
     record, name, sent = await push(
         store,
@@ -146,7 +146,7 @@ async def _push(store: ImageStore, request: Request, report: Report) -> dict[str
 
 
 async def _save(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.export import save
+    from runtime.images.archive.export import save
 
     return _images(
         await asyncio.to_thread(
@@ -156,19 +156,19 @@ async def _save(store: ImageStore, request: Request, report: Report) -> dict[str
 
 
 async def _tag(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images.names import tag
+    from runtime.images.store.names import tag
 
     return _images([await asyncio.to_thread(tag, store, request["reference"], request["target"])])
 
 
 async def _usage(store: ImageStore, _request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images.repair import usage
+    from runtime.images.store.repair import usage
 
     return await asyncio.to_thread(usage, store)
 
 
 async def _repair(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.repair import repair
+    from runtime.images.store.repair import repair
 
     done, broken = await repair(store, deep=request.get("deep", False), report=report)
     return {"done": done, "broken": broken}

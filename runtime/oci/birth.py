@@ -20,12 +20,13 @@ from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, Place, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.errors import CapabilityError, StateError, SyscallError
-from runtime.oci import ending, init, rootfs
-from runtime.oci import spec as oci
+from runtime.oci import ending, init
+from runtime.oci.config import spec as oci
+from runtime.oci.config.spec import Spec
 from runtime.oci.handshake import HANDSHAKE_SECONDS, next_word
 from runtime.oci.job import Job
 from runtime.oci.nsfile import open_namespace
-from runtime.oci.spec import Spec
+from runtime.oci.rootfs import rootfs
 
 END_SECONDS: Final = 2.0  # how long what is killed is waited for
 

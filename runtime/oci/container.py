@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, Place, open_cgroup
 from runtime.errors import StateError, SyscallError
-from runtime.oci import birth, drafts, ending, prepare, spec_linux
-from runtime.oci import spec as oci
+from runtime.oci import birth, create_plan, ending, prepare
+from runtime.oci.config import spec as oci
+from runtime.oci.config import spec_linux
+from runtime.oci.config.spec import Process, Spec
 from runtime.oci.handshake import HANDSHAKE_SECONDS, converse, next_word
 from runtime.oci.job import Command, Job, from_command
-from runtime.oci.spec import Process, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -319,7 +320,7 @@ class Container:
                 sc.pidfd_send_signal(self.pidfd, SIGKILL)
         self.cgroup.remove()
         if self.mounted:
-            from runtime.oci import shared_root
+            from runtime.oci.rootfs import shared_root
 
             shared_root.unmount(self.mounted)
             self.mounted = ""
@@ -349,7 +350,7 @@ def create(
     cgroup, no descriptor, no mount (most live in the container's mount namespace; the others are undone: shared_root).
     """
     began = time.monotonic_ns()
-    draft = drafts.decide(
+    draft = create_plan.decide(
         spec,
         container_id=container_id,
         bundle=bundle,

@@ -26,15 +26,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import StartError
-from runtime.oci import hooks, program, rootfs, stub
+from runtime.oci import hooks, program, stub
 from runtime.oci import init_steps as steps
+from runtime.oci.config.spec_linux import sysctl_path
 from runtime.oci.job import Job, Reporter
-from runtime.oci.spec_linux import sysctl_path
+from runtime.oci.rootfs import rootfs
 from runtime.security import capabilities, rlimits
 
 if TYPE_CHECKING:
-    from runtime.oci.root import Root
-    from runtime.oci.rootfs import Plan
+    from runtime.oci.rootfs.root import Root
+    from runtime.oci.rootfs.rootfs import Plan
 
 _SYS_ADMIN: Final = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
 

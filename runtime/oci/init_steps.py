@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, StartError, StateError, SyscallError
-from runtime.oci import program, rootfs, stub
-from runtime.oci.console import Console
+from runtime.oci import program, stub
+from runtime.oci.config.spec import Box, Process
 from runtime.oci.job import Job, Reporter
-from runtime.oci.spec import Box, Process
+from runtime.oci.rootfs import rootfs
+from runtime.oci.rootfs.console import Console
 from runtime.security import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.oci.root import Root
+    from runtime.oci.rootfs.root import Root
 
 NULL: Final = os.makedev(1, 3)  # /dev/null
 # ioctl_tty(2), asm-generic's numbers but for ppc64le; the import of termios is half a millisecond
@@ -67,7 +68,7 @@ def join(job: Job) -> None:
         os.fchdir(job.root)
         os.chroot(".")
     elif joins_mounts(job):
-        from runtime.oci import shared_root  # imported by the parent
+        from runtime.oci.rootfs import shared_root  # imported by the parent
 
         shared_root.check_proc(job.parent)
 
@@ -90,7 +91,7 @@ def joins_mounts(job: Job) -> bool:
 def take_back(job: Job, root: Root) -> None:
     """After a failure: a mount namespace of the container's own ends with us, another does not."""
     if joins_mounts(job):
-        from runtime.oci import shared_root
+        from runtime.oci.rootfs import shared_root
 
         shared_root.take_back(root.fd)
 

@@ -12,8 +12,9 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.errors import RuntimeFault
-from runtime.oci import hooks, rootfs
-from runtime.oci.spec import Process
+from runtime.oci import hooks
+from runtime.oci.config.spec import Process
+from runtime.oci.rootfs import rootfs
 from runtime.security.capabilities import CapSets
 
 if TYPE_CHECKING:

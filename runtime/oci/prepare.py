@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, devices, layout
 from runtime.errors import CapabilityError, SpecError, StateError
-from runtime.oci import binds, birth, hooks, rootfs, spec_linux
-from runtime.oci import spec as oci
+from runtime.oci import birth, hooks
+from runtime.oci.config import spec as oci
+from runtime.oci.config import spec_linux
+from runtime.oci.config.spec import Linux, Process, Spec
 from runtime.oci.handshake import Answers, converse
 from runtime.oci.job import UserNamespace
-from runtime.oci.spec import Linux, Process, Spec
+from runtime.oci.rootfs import binds, rootfs
 from runtime.security import capabilities
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def _map_ids(wanted: Mapping[str, Any], tree: int) -> None:
 
 
 def _move_net_devices(linux: Mapping[str, Any], pid: int, undo: ExitStack, always: ExitStack) -> None:
-    from runtime.oci import netdevices
+    from runtime.oci.optional import netdevices
 
     netdevices.move(linux["netDevices"], pid, undo=undo, always=always)
 
@@ -108,7 +110,7 @@ def tell_agent(
     linux: Mapping[str, Any], state: Mapping[str, Any], child: tuple[int, int], listener: int
 ) -> None:
     """Give the listener of the child's filter to the agent that the profile names."""
-    from runtime.oci import notify
+    from runtime.oci.optional import notify
 
     notify.tell(linux["seccomp"], state, pid=child[0], pidfd=child[1], listener=listener)
 
@@ -169,7 +171,7 @@ def join_class(spec: Spec, container_id: str, pid: int) -> None:
     """linux.intelRdt, for exec."""
     wanted = spec.get("linux", {}).get("intelRdt")
     if wanted is not None:
-        from runtime.oci import intel_rdt
+        from runtime.oci.optional import intel_rdt
 
         intel_rdt.join(wanted, container_id, pid, intel_rdt.root())
 
@@ -194,7 +196,7 @@ def turn(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootf
     kinds = oci.namespaces(spec)
     if kinds.get("mount") == "":
         return usual
-    from runtime.oci import shared_root
+    from runtime.oci.rootfs import shared_root
 
     joined = next((fd for fd, kind in join if kind == sc.CLONE_NEWNS), -1)
     if joined >= 0:
@@ -216,7 +218,7 @@ def enter_class(spec: Spec, container_id: str, pid: int, undo: ExitStack) -> Non
     wanted = spec.get("linux", {}).get("intelRdt")
     if wanted is None:
         return
-    from runtime.oci import intel_rdt
+    from runtime.oci.optional import intel_rdt
 
     intel_rdt.enter(wanted, container_id, pid, intel_rdt.root(), undo)
 
@@ -274,7 +276,7 @@ def with_mappings(spec: Spec, pid: int = 0) -> Spec:
     path, linux = oci.namespaces(spec).get("user"), spec.get("linux", {})
     if not path or linux.get("uidMappings") or linux.get("gidMappings"):
         return spec
-    from runtime.oci import idmap
+    from runtime.oci.rootfs import idmap
 
     uids, gids = idmap.of_process(pid) if pid else idmap.of_namespace(path)
     known: Any = {**spec, "linux": {**linux, "uidMappings": uids, "gidMappings": gids}}
@@ -339,6 +341,6 @@ def notifies(filter_: tuple[bytes, int] | None) -> bool:
 
 
 def _write_mappings(pid: int, linux: Linux) -> None:
-    from runtime.oci import idmap
+    from runtime.oci.rootfs import idmap
 
     idmap.write_maps(pid, linux.get("uidMappings", []), linux.get("gidMappings", []))

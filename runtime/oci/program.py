@@ -13,7 +13,7 @@ from typing import Final
 
 from runtime import syscalls as sc
 from runtime.errors import StartError
-from runtime.oci.spec import Process
+from runtime.oci.config.spec import Process
 
 
 def environment(process: Process, uid: int) -> dict[bytes, bytes]:

@@ -28,8 +28,9 @@ from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, layout, open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import ending, hooks, init_steps, prepare, shape
-from runtime.oci import spec as oci
+from runtime.oci import ending, hooks, init_steps, prepare
+from runtime.oci.config import shape
+from runtime.oci.config import spec as oci
 from runtime.shim.protocol import RootfsOverlay
 from runtime.shim.stage import Stage, stage
 

@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import StateError
-from runtime.oci import birth, idmap, stub
+from runtime.oci import birth, stub
+from runtime.oci.rootfs import idmap
 
 NOBODY = 65535  # upstream's pause image runs as it, too; the last id of a pod's range
 POD_NAMESPACES = sc.CLONE_NEWNET | sc.CLONE_NEWUTS | sc.CLONE_NEWIPC

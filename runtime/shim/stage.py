@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime import syscalls as sc
-from runtime.oci import prepare, rootfs
-from runtime.oci import spec as oci
-from runtime.oci.binds import BindMount
+from runtime.oci import prepare
+from runtime.oci.config import spec as oci
 from runtime.oci.nsfile import open_namespace
+from runtime.oci.rootfs import rootfs
+from runtime.oci.rootfs.binds import BindMount
 from runtime.shim.protocol import RootfsOverlay
 
 SOURCES = "mounts"  # in the bundle: one for each bind mount, by its number

@@ -22,7 +22,7 @@ from typing import Any
 
 from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import shape
+from runtime.oci.config import shape
 from runtime.shim import foreign, streams
 from runtime.shim.logs import LogFile
 from runtime.shim.loop import Loop, Timer

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runtime.cgroups.reader import SETTLE
+from runtime.cgroups.reading.reader import SETTLE
 from tests.bench.account import pss_kib
 from tests.bench.slope import slope
 from tests.e2e.manifests import container, pod

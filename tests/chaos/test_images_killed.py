@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from runtime.images.store import ImageStore
-from runtime.images.verify import hash_file
+from runtime.images.store.store import ImageStore
+from runtime.images.store.verify import hash_file
 from runtime.images.worker import perform
 from tests.chaos.small_images import docker_archive, tar_of, tree_of
 from tests.chaos.strike import NEVER, Strike

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from runtime.images.content import Session, prepare
-from runtime.images.store import ImageStore
-from runtime.images.verify import hash_file
+from runtime.images.store.content import Session, prepare
+from runtime.images.store.store import ImageStore
+from runtime.images.store.verify import hash_file
 from state import schema
 from state.store import Store
 from tests.chaos import newer

@@ -22,8 +22,8 @@ import yaml
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.transport.client import Client
-from manifests.loader import ErrorKind, load_file
-from manifests.meta import Quantity
+from manifests.types.meta import Quantity
+from manifests.yaml.loader import ErrorKind, load_file
 from tests.e2e.cgroups import cpu_limit, memory_limit, memory_used
 from tests.e2e.node import Node
 

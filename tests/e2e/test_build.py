@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kubelite.cli.images import build_again
-from runtime.build.known import TRUSTED
+from runtime.builder.known import TRUSTED
 from runtime.syscalls import fstatfs_type
 from tests.e2e.build_support import FROM, build, context, identity, left_over, states
 from tests.e2e.node import IMAGE, KUBELITE, REPO, Finished, Node, running_node

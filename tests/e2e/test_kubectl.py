@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from manifests.core import Pod
-from manifests.loader import load_file
+from manifests.types.core import Pod
+from manifests.yaml.loader import load_file
 from tests.e2e.kubectl import Kubectl, forwarded, one_by_one
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import Finished, Node

@@ -8,8 +8,9 @@ from typing import Any
 
 from runtime.cgroups import devices, open_cgroup, resources_v1, resources_v2
 from runtime.errors import RuntimeFault
-from runtime.oci import hooks, idmap, prepare
+from runtime.oci import hooks, prepare
 from runtime.oci.cli import context, creating
+from runtime.oci.rootfs import idmap
 from runtime.security import rlimits
 
 CONTAINER = "container"  # as far as can be decided, it becomes one

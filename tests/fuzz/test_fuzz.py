@@ -12,9 +12,9 @@ import pytest
 
 from runtime.cgroups import devices
 from runtime.errors import SpecError, StateError
-from runtime.oci import shape
-from runtime.oci import spec as oci
 from runtime.oci.cli import lifecycle, store
+from runtime.oci.config import shape
+from runtime.oci.config import spec as oci
 from tests.fuzz import cases, decide
 from tests.fuzz.run import Ground
 

@@ -19,7 +19,7 @@ from kubelite.daemon import lifecycle
 from kubelite.node.worker import netfiles_disk, termination
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
-from runtime.images import content
+from runtime.images.store import content
 from runtime.oci import init_steps, program
 from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine

@@ -13,7 +13,7 @@ import pytest
 
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.store import ImageStore
+from runtime.images.store.store import ImageStore
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, run, tar, write_layout
 

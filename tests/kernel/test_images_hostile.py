@@ -20,8 +20,8 @@ import pytest
 
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.mounts import mount_image, unmount
-from runtime.images.store import ImageRecord, ImageStore
+from runtime.images.store.mounts import mount_image, unmount
+from runtime.images.store.store import ImageRecord, ImageStore
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, run, snapshot, tar, write_layout
 

@@ -16,10 +16,10 @@ import pytest
 
 from runtime import syscalls
 from runtime.errors import ImageError
-from runtime.images import names
 from runtime.images.client import ImageClient
-from runtime.images.listing import digest_of
-from runtime.images.store import ImageRecord, ImageStore, Removed
+from runtime.images.store import names
+from runtime.images.store.listing import digest_of
+from runtime.images.store.store import ImageRecord, ImageStore, Removed
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, registry, run, snapshot, tar, write_layout
 from tests.patience import remove_cgroup

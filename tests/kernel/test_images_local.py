@@ -18,7 +18,7 @@ import pytest
 from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.store import ImageRecord, ImageStore
+from runtime.images.store.store import ImageRecord, ImageStore
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, run, snapshot, tar, write_layout
 
@@ -267,7 +267,7 @@ def test_an_image_of_very_many_layers(tmp_path: Path) -> None:
 
 
 def test_a_live_writer_is_spared_by_removal_and_sweeping(tmp_path: Path) -> None:
-    from runtime.images.content import Session, prune
+    from runtime.images.store.content import Session, prune
 
     layout = make_layout(tmp_path / "layout")
     (record,) = do(tmp_path / "store", "load", str(layout))

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import ImageError
-from runtime.images import tls
 from runtime.images.client import ImageClient
-from runtime.images.store import ImageStore
+from runtime.images.registry import tls
+from runtime.images.store.store import ImageStore
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, registry, run, tar, write_layout
 from tests.kernel.little_registry import little_registry

@@ -19,7 +19,7 @@ import zstandard
 from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.store import ImageStore
+from runtime.images.store.store import ImageStore
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, push, registry, run, snapshot, tar, write_layout
 from tests.kernel.little_registry import little_registry

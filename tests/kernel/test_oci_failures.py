@@ -15,9 +15,10 @@ import pytest
 from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError, SyscallError
-from runtime.oci import binds, birth, handshake, operations, prepare, program, rootfs
+from runtime.oci import birth, handshake, prepare, program
 from runtime.oci import container as engine
 from runtime.oci import init_steps as steps
+from runtime.oci.rootfs import binds, operations, rootfs
 from runtime.security import capabilities, rlimits, seccomp
 from tests.kernel.conftest import Engine, mount
 

@@ -13,8 +13,8 @@ from kubelite.node.spec.volume_plans import Kind, VolumePlan
 from kubelite.node.storage import mounts
 from runtime import syscalls
 from runtime.errors import SyscallError
-from runtime.oci.binds import BindMount
-from runtime.oci.mounts import parse
+from runtime.oci.rootfs.binds import BindMount
+from runtime.oci.rootfs.mount_options import parse
 
 pytestmark = [
     pytest.mark.kernel,

@@ -16,9 +16,9 @@ import pytest
 from runtime.cgroups import Mode, layout
 from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, StateError
 from runtime.shim.client import ShimClient, ShimGone, read_state, shim_alive
-from runtime.shim.immortal import supported
 from runtime.shim.protocol import MAX_PACKET, ContainerRecord, Op
 from runtime.shim.state import socket_path
+from runtime.shim.warm.immortal import supported
 from tests.kernel.shim_kit import BUSYBOX, Node, node
 from tests.patience import until_async as until
 

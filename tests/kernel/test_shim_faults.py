@@ -289,7 +289,7 @@ def test_a_shims_cgroup_that_a_killed_forkserver_left_half_made_is_finished(node
 DAEMON = textwrap.dedent("""
     import asyncio, json, sys
     from runtime.shim.client import ShimClient
-    from runtime.shim.forkserver_client import Forkserver
+    from runtime.shim.warm.forkserver_client import Forkserver
     from runtime.shim.protocol import CreateContainer, SandboxConfig
 
     async def main():

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from runtime.cgroups import open_cgroup
-from runtime.shim.immortal import supported
+from runtime.shim.warm.immortal import supported
 
 pytestmark = pytest.mark.kernel
 REPO = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, os, signal, sys
 from runtime.cgroups import open_cgroup
-from runtime.shim import forkserver
-from runtime.shim.rehearsal import rehearse
+from runtime.shim.warm import forkserver
+from runtime.shim.warm.rehearsal import rehearse
 
 def complain(sentence):
     print(sentence, file=sys.stderr)

@@ -22,7 +22,7 @@ from kubelite.history.entries import entry_of
 from kubelite.history.service import NodePast
 from kubelite.node.model.node_facts import patched
 from kubelite.telemetry.sampling.processes import process
-from manifests.loader import load_file
+from manifests.yaml.loader import load_file
 from runtime.errors import ImageError, StartError
 from state.store import Record, Store
 

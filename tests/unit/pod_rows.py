@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from kubelite.node.model.cri import SandboxSeen
 from kubelite.node.spec.env import Sources
-from manifests.core import Container, Pod, Probe
-from manifests.defaults import default_pod
+from manifests.types.core import Container, Pod, Probe
+from manifests.types.defaults import default_pod
 from tests.unit.pod_worlds import CONFIG, make_pod
 
 SANDBOX = SandboxSeen("s", True, 1, 0.0)

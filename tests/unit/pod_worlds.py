@@ -23,7 +23,7 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.probe_results import Health, Kind, Tally, health, probes
 from kubelite.node.spec import hashes
 from kubelite.node.worker.hooks import handler_of
-from manifests.core import Pod
+from manifests.types.core import Pod
 from tests.unit.fake_cri import BrokenRule, FakeCri
 
 CONFIG = NodeConfig(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubelite.cli.images import build_again
-from runtime.build import known
+from runtime.builder import known
 
 WORDS = ["build", "-q", "-t", "x:1", "."]
 
@@ -111,7 +111,7 @@ def test_what_has_changed_just_now_is_not_noted(place: Path) -> None:
 
 
 def test_what_people_write_rests_as_long_as_the_builder_wants(place: Path) -> None:
-    """A page that is dirty already is written to by mmap, and no time changes (runtime.build.known)."""
+    """A page that is dirty already is written to by mmap, and no time changes (runtime.builder.known)."""
     assert build_again.SETTLED == known.SETTLED
     noted(place, began=time.time_ns() + known.SETTLED - 10**9)
     assert not (place / "run/builds").exists()

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from runtime.build import config, graph, ignore, keys, lexer
-from runtime.build.config import State
-from runtime.build.copying import CopyError, parse_mode
-from runtime.build.diff import TarWriter
-from runtime.build.errors import BuildError
-from runtime.build.graph import Graph
-from runtime.build.output import Output
-from runtime.build.output import parse as parse_output
-from runtime.images.tarstream import Entry
+from runtime.builder import config, keys
+from runtime.builder.config import State
+from runtime.builder.copy.copying import CopyError, parse_mode
+from runtime.builder.diff import TarWriter
+from runtime.builder.errors import BuildError
+from runtime.builder.language import graph, ignore, lexer
+from runtime.builder.language.graph import Graph
+from runtime.builder.output import Output
+from runtime.builder.output import parse as parse_output
+from runtime.images.layers.tarstream import Entry
 
 PLATFORM = {"TARGETPLATFORM": "linux/amd64", "TARGETARCH": "amd64"}
 
@@ -158,7 +159,7 @@ def test_a_copys_and_an_images_key() -> None:
 def changed(*lines: str, state: State | None = None) -> State:
     found = state or config.scratch()
     for raw in lexer.parse("\n".join(lines), "C").instructions:
-        from runtime.build.instructions import read
+        from runtime.builder.language.instructions import read
 
         found = config.change(found, read(raw, "\\"), lambda text: text)
     return found

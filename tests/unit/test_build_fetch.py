@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.build.copying import CopyError
-from runtime.build.fetch import download, file_name
+from runtime.builder.copy.copying import CopyError
+from runtime.builder.copy.fetch import download, file_name
 
 BODY = b"content"
 SUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"

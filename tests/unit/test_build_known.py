@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.build import context, known
-from runtime.build.context import Tree
-from runtime.build.ignore import Ignore
-from runtime.build.known import SETTLED, Contents
+from runtime.builder import known
+from runtime.builder.copy import context
+from runtime.builder.copy.context import Tree
+from runtime.builder.known import SETTLED, Contents
+from runtime.builder.language.ignore import Ignore
 
 EXT4, TMPFS = 0xEF53, 0x01021994
 

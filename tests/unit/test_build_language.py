@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.build import instructions, lexer
-from runtime.build.errors import BuildError, Place
-from runtime.build.instructions import Command, Copy, From, HealthCheck, Mount, OnBuild, Pairs, Run
-from runtime.build.lexer import Containerfile, Heredoc
-from runtime.build.words import WordError, expand
+from runtime.builder.errors import BuildError, Place
+from runtime.builder.language import instructions, lexer
+from runtime.builder.language.instructions import Command, Copy, From, HealthCheck, Mount, OnBuild, Pairs, Run
+from runtime.builder.language.lexer import Containerfile, Heredoc
+from runtime.builder.language.words import WordError, expand
 
 
 def parsed(text: str) -> Containerfile:

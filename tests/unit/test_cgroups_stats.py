@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from runtime.cgroups import files, stats, texts
-from runtime.cgroups import reader as readers
-from runtime.cgroups.reader import SETTLE, Reader
+from runtime.cgroups import files
+from runtime.cgroups.reading import reader as readers
+from runtime.cgroups.reading import stats, texts
+from runtime.cgroups.reading.reader import SETTLE, Reader
 from runtime.errors import NotFoundError
 
 V2 = {

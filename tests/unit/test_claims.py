@@ -8,7 +8,7 @@ import pytest
 
 from kubelite.node.storage.claims import bound, policy_of
 from kubelite.sources.plan import merged
-from manifests.loader import load_text
+from manifests.yaml.loader import load_text
 
 
 def claim(**spec: Any) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import pytest
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.objects.explain import explanation, fields_of
-from manifests import core
-from manifests.descriptions import DESCRIPTIONS
-from manifests.loader import KINDS
-from manifests.meta import Object
+from manifests.types import core
+from manifests.types.descriptions import DESCRIPTIONS
+from manifests.types.meta import Object
+from manifests.yaml.loader import KINDS
 
 
 def models() -> dict[str, Any]:

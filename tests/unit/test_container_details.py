@@ -11,7 +11,7 @@ import pytest
 from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of, user_text
 from kubelite.node.model.actions import Facts, signal_number
 from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen
-from manifests.core import Container
+from manifests.types.core import Container
 from runtime.errors import RuntimeFault
 from tests.unit.pod_worlds import UID, container, make_pod
 from tests.unit.worker_kit import Node, Run

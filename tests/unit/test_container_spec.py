@@ -11,8 +11,8 @@ from kubelite.node.model.cri import ImageSeen, SandboxSeen
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.spec.container_spec import Prepared, Source, container_spec
 from kubelite.node.spec.users import ResolvedUser
-from manifests.core import Pod
-from runtime.oci import spec as oci
+from manifests.types.core import Pod
+from runtime.oci.config import spec as oci
 from runtime.security.paths import READONLY_PATHS
 from tests.unit.pod_worlds import CONFIG, container, make_pod
 

@@ -14,8 +14,16 @@ from kubelite.telemetry.sampling.disk_usage import Usage
 from kubelite.telemetry.sampling.machine import Disk, FileSystem, Root
 from kubelite.telemetry.sampling.sampler import Limits, Sample, Snapshot
 from kubelite.telemetry.sampling.targets import Sandbox, Target
-from runtime.cgroups.spec import Spec
-from runtime.cgroups.stats import CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureStats, Stats
+from runtime.cgroups.reading.limits import Spec
+from runtime.cgroups.reading.stats import (
+    CpuStats,
+    IoStats,
+    MemoryStats,
+    PidsStats,
+    Pressure,
+    PressureStats,
+    Stats,
+)
 
 NOTHING = Stats(CpuStats(), MemoryStats(), PidsStats(), (), PressureStats())
 SYSTEM = FileSystem("/dev/vda", 1000, 500, 400, 100, 50)

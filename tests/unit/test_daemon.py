@@ -118,7 +118,7 @@ async def test_without_any_record_an_empty_directory_buries_nobody(tmp_path: Pat
 
 _BIG = """
 import ctypes
-from kubelite import daemon
+from kubelite.daemon import lifecycle
 
 class Heap(ctypes.Structure):  # struct mallinfo2, mallinfo(3)
     _fields_ = [(name, ctypes.c_size_t) for name in (
@@ -127,7 +127,7 @@ class Heap(ctypes.Structure):  # struct mallinfo2, mallinfo(3)
 ask = ctypes.CDLL(None).mallinfo2
 ask.restype = Heap
 if {given_back}:
-    daemon._give_back()
+    lifecycle._give_back()
 once = bytes(8 << 20)
 del once
 before = ask().hblkhd

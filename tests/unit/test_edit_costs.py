@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from kubelite.node.model.actions import PodActions
 from kubelite.node.spec import hashes
-from manifests.core import Container, Pod, PodSpec, SecurityContext
+from manifests.types.core import Container, Pod, PodSpec, SecurityContext
 from tests.unit.pod_worlds import UID, World, container, make_pod
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "edits.md"

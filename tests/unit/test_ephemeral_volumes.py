@@ -19,8 +19,8 @@ from kubelite.node.spec import env, volume_plans
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
 from kubelite.sources.plan import ManifestState, created, plan
-from manifests.core import Pod
-from manifests.loader import load_text
+from manifests.types.core import Pod
+from manifests.yaml.loader import load_text
 from state.store import Store
 
 TEMPLATE: dict[str, Any] = {

@@ -17,7 +17,7 @@ from kubelite.node.pressure.eviction_policy import (
     victims,
 )
 from kubelite.node.pressure.usage import excess, measured
-from manifests.core import Pod
+from manifests.types.core import Pod
 from tests.unit.pod_worlds import CONFIG
 
 MI, GI = 1 << 20, 1 << 30

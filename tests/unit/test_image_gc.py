@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kubelite.kube.durations import parse_duration
 from kubelite.node.pressure.image_collector import ImageCollector
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
-from runtime.images.store import ImageRecord, Removed
+from runtime.images.store.store import ImageRecord, Removed
 
 NOW = 100_000.0
 FULL = Disk(1000, 50)  # 95 per cent used

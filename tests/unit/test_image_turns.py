@@ -15,7 +15,7 @@ from kubelite.node.cri.observed import ImagesSeen
 from kubelite.node.model.cri import ImageSeen, PodSeen
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.content import prepare
+from runtime.images.store.content import prepare
 from runtime.images.turns import Bucket, Turns
 from state.store import Store
 from tests.kernel.images_support import member, tar, write_layout

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import ImageError
-from runtime.images import auth
-from runtime.images.auth import AuthConfig, Login
 from runtime.images.reference import parse
+from runtime.images.registry import auth
+from runtime.images.registry.auth import AuthConfig, Login
 
 
 def entry(user: str, password: str = "pw") -> dict[str, str]:

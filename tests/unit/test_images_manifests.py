@@ -9,9 +9,9 @@ import pytest
 
 from runtime.errors import ImageError
 from runtime.images import imageconfig, manifests
-from runtime.images.listing import INDEX_TYPE, MANIFEST_TYPE, digest_of
 from runtime.images.manifests import Platform, build_image, choose, media_type, parse_platform, read_manifest
-from runtime.images.store import chain_ids
+from runtime.images.store.listing import INDEX_TYPE, MANIFEST_TYPE, digest_of
+from runtime.images.store.store import chain_ids
 
 
 def entry(name: str, os_: str = "linux", architecture: str = "amd64", variant: str = "") -> dict[str, Any]:

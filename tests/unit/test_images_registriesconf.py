@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import ImageError
-from runtime.images import registriesconf
 from runtime.images.reference import Endpoint, parse
-from runtime.images.registriesconf import Registries
+from runtime.images.registry import registriesconf
+from runtime.images.registry.registriesconf import Registries
 
 CONF = """
 unqualified-search-registries = ["quay.io"]

@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from runtime.errors import ImageError
-from runtime.images import reference, registry, transport
-from runtime.images.access import Access
-from runtime.images.auth import Login
-from runtime.images.listing import MANIFEST_TYPE, digest_of
+from runtime.images import reference
+from runtime.images.layers.streams import Spool
 from runtime.images.manifests import CONFIG_TYPE, LAYER_TYPE, Descriptor, Platform
 from runtime.images.reference import Endpoint
-from runtime.images.registry import Registry
-from runtime.images.streams import Spool
+from runtime.images.registry import repository, transport
+from runtime.images.registry.access import Access
+from runtime.images.registry.auth import Login
+from runtime.images.registry.repository import Registry
+from runtime.images.store.listing import MANIFEST_TYPE, digest_of
 
 BLOB = bytes(range(256)) * 20_000
 CONFIG = b"{}"
@@ -109,10 +110,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def resolve(
     server: Server, wanted: str = "1", login: Login | None = None
-) -> tuple[registry.Resolved, list[dict[str, Any]]]:
+) -> tuple[repository.Resolved, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
 
-    async def go() -> registry.Resolved:
+    async def go() -> repository.Resolved:
         endpoint = Endpoint(server.host, "app")
         async with Registry(endpoint, report=events.append, login=login) as client:
             return await client.resolve(wanted, Platform("linux", "amd64"))
@@ -294,7 +295,7 @@ def test_a_manifest_that_is_not_what_was_asked_for(server: Server) -> None:
 
 
 def test_a_manifest_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "MAX_MANIFEST", 100)
+    monkeypatch.setattr(repository, "MAX_MANIFEST", 100)
     with pytest.raises(ImageError, match="larger than 100 bytes"):
         resolve(server)
 
@@ -374,7 +375,7 @@ def test_an_encoded_answer_does_not_grow_without_end(
     server: Server, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     """A kilobyte that becomes a gigabyte, for httpx at once and for every coding the header names."""
-    monkeypatch.setattr(registry, "MAX_MANIFEST", 1 << 20)
+    monkeypatch.setattr(repository, "MAX_MANIFEST", 1 << 20)
     bomb = gzip.compress(bytes(64 << 20))
     bomb = bomb if rounds == 1 else gzip.compress(bomb)
     server.script = [status(200, bomb, {"Content-Encoding": ", ".join(["gzip"] * rounds)})]

@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 from runtime.errors import ImageError
-from runtime.images.streams import CHUNK, Aborted, Bomb, Pipe, Spool, SpoolReader, decompress
-from runtime.images.tarstream import ChunkSource, Entry, TarStream
+from runtime.images.layers.streams import CHUNK, Aborted, Bomb, Pipe, Spool, SpoolReader, decompress
+from runtime.images.layers.tarstream import ChunkSource, Entry, TarStream
 
 DATA = os.urandom(300_000) + b"zeros" + bytes(5_000_000)
 FORMS = {

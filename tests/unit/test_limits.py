@@ -16,7 +16,7 @@ from kubelite.node.spec.env import Sources
 from kubelite.node.spec.hashes import resized, resources_hash
 from kubelite.node.spec.limits import container_limits, node_limits, pod_limits, tier_limits
 from kubelite.node.spec.volume_plans import Kind, VolumePlan, plan_volume
-from manifests.core import Pod
+from manifests.types.core import Pod
 from tests.unit.pod_worlds import CONFIG, UID, World, container, edited, make_pod
 
 GI, MI = 1 << 30, 1 << 20

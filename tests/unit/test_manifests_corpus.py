@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from manifests.loader import KINDS, ErrorKind, load_file
-from manifests.meta import Quantity
-from manifests.yamldoc import SyntaxProblem, read_documents
+from manifests.types.meta import Quantity
+from manifests.yaml.document import SyntaxProblem, read_documents
+from manifests.yaml.loader import KINDS, ErrorKind, load_file
 from tests.e2e.corpus_runs import path_of, runs
 
 CORPUS = Path(__file__).parents[1] / "corpus"

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from manifests.annotations import APPARMOR
-from manifests.core import Pod, Secret
-from manifests.defaults import aggregate_requests, default_pod, default_pull_policy, default_secret
-from manifests.validation import validate_pod
+from manifests.types.annotations import APPARMOR
+from manifests.types.core import Pod, Secret
+from manifests.types.defaults import aggregate_requests, default_pod, default_pull_policy, default_secret
+from manifests.validation.objects import validate_pod
 
 
 def pod(*, container: dict[str, Any] | None = None, **spec: Any) -> Pod:

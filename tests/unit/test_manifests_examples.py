@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from manifests.core import Pod
-from manifests.loader import load_file
+from manifests.types.core import Pod
+from manifests.yaml.loader import load_file
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "examples").glob("*.yaml"))
 

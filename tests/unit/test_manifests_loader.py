@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from manifests.core import ConfigMap, Pod, Secret
-from manifests.loader import MAX_FILE, ErrorKind, Loaded, load_file, load_text
+from manifests.types.core import ConfigMap, Pod, Secret
+from manifests.yaml.loader import MAX_FILE, ErrorKind, Loaded, load_file, load_text
 
 POD = """\
 apiVersion: v1

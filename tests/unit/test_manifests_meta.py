@@ -2,8 +2,8 @@
 
 import pytest
 
-from manifests.core import ContainerPort, Pod, PodSpec, Volume
-from manifests.meta import (
+from manifests.types.core import ContainerPort, Pod, PodSpec, Volume
+from manifests.types.meta import (
     LabelSelector,
     LabelSelectorRequirement,
     Model,
@@ -13,7 +13,7 @@ from manifests.meta import (
     parse_selector,
     parse_time,
 )
-from manifests.problems import InvalidObject, did_you_mean, field_path
+from manifests.validation.problems import InvalidObject, did_you_mean, field_path
 
 POD = {
     "apiVersion": "v1",

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from kubelite.node.decide.unsupported import unsupported_fields
-from manifests.core import Pod
-from manifests.loader import KINDS, load_text
+from manifests.types.core import Pod
+from manifests.yaml.loader import KINDS, load_text
 from tests.unit.test_manifests_corpus import golden
 
 ODD: list[Any] = [

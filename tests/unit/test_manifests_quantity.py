@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.quantity import MAX_INT64, Form, Quantity
+from manifests.types.quantity import MAX_INT64, Form, Quantity
 
 
 @pytest.mark.parametrize(

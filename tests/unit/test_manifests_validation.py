@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from manifests.annotations import APPARMOR, DELETION_COST, SECCOMP, SECCOMP_POD
+from manifests.types.annotations import APPARMOR, DELETION_COST, SECCOMP, SECCOMP_POD
 from tests.unit.validation_kit import MOUNT, TCP, VOLUMES, C, problems, starts
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from manifests.core import ConfigMap, Secret
-from manifests.defaults import default_secret
-from manifests.validation import MAX_DATA, validate_config_map, validate_secret
+from manifests.types.core import ConfigMap, Secret
+from manifests.types.defaults import default_secret
+from manifests.validation.objects import MAX_DATA, validate_config_map, validate_secret
 from tests.unit.validation_kit import TCP, C, problems, starts
 
 

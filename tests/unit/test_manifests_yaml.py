@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.yamldoc import SyntaxProblem, YamlDocument, read_documents, resolve
+from manifests.yaml.document import SyntaxProblem, YamlDocument, read_documents, resolve
 
 
 def documents(text: str) -> list[Any]:

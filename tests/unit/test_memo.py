@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubelite.node.model.spec_cache import as_before, once_a_spec
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 
 def read(version: str = "1", **parts: dict[str, Any]) -> Pod:

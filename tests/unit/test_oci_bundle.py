@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from runtime.oci.cli import bundle
+from runtime.oci.cli.startup import bundle
 
 REPO = Path(__file__).resolve().parents[2]
 # What each command imports of ours, and what it must not bring along: an import at the top of one of these modules is a
 # millisecond for all of them.
 SHORT = {
-    "runtime", "runtime.errors", "runtime.oci", "runtime.oci.cli", "runtime.oci.cli.context", "runtime.oci.cli.light",
-    "runtime.oci.cli.light_os",
-    "runtime.oci.cli.lifecycle", "runtime.oci.cli.main", "runtime.oci.cli.options", "runtime.oci.cli.store",
-    "runtime.oci.ending", "runtime.oci.shape",
+    "runtime", "runtime.errors", "runtime.oci", "runtime.oci.cli", "runtime.oci.cli.context", "runtime.oci.cli.startup",
+    "runtime.oci.cli.startup.stdlib_stubs", "runtime.oci.cli.startup.stdlib_stubs_os", "runtime.oci.cli.lifecycle",
+    "runtime.oci.cli.main", "runtime.oci.cli.options", "runtime.oci.cli.store", "runtime.oci.config",
+    "runtime.oci.config.shape", "runtime.oci.ending",
 }  # fmt: skip
 
 
@@ -38,9 +38,7 @@ def made_in(directory: Path) -> Path:
         shutil.copy(REPO / "runtime" / f"{name}.py", directory / "runtime")
     made = directory / "kubelite-oci"
     arguments = [f"{directory}/home", str(made), str(directory)]
-    code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); from runtime.oci.cli import bundle; bundle.main()"
-    )
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runtime.oci.cli.startup import bundle; bundle.main()"
     subprocess.run([sys.executable, "-I", "-c", code, str(directory), *arguments], check=True)
     return made
 
@@ -95,10 +93,10 @@ def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
     seen = imported(command, "run", "--bundle", "/nonexistent", "x")
     assert "runtime.oci.container" in seen
     assert not seen & {
-        "runtime.oci.idmap", "runtime.oci.intel_rdt", "runtime.oci.netdevices", "runtime.oci.notify",
-        "runtime.oci.cli.console", "runtime.oci.cli.report", "runtime.oci.cli.processes", "runtime.cgroups.systemd",
-        "runtime.cgroups.reader", "runtime.cgroups.stats", "runtime.cgroups.nothing", "runtime.security.seccomp",
-        "re", "types", "pwd",
+        "runtime.oci.rootfs.idmap", "runtime.oci.optional.intel_rdt", "runtime.oci.optional.netdevices",
+        "runtime.oci.optional.notify", "runtime.oci.cli.console", "runtime.oci.cli.report", "runtime.oci.cli.processes",
+        "runtime.cgroups.systemd", "runtime.cgroups.reading.reader", "runtime.cgroups.reading.stats",
+        "runtime.cgroups.nothing", "runtime.security.seccomp", "re", "types", "pwd",
         "_collections_abc", "traceback", "warnings", "tokenize", "selectors", "weakref", "collections", "subprocess",
     }  # fmt: skip
 
@@ -224,7 +222,7 @@ def test_without_its_interpreters_directory_it_runs_all_the_same(command: Path) 
 def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None:
     code = (
         f"import sys, posix, marshal; sys.path.append({str(command.parent)!r})\n"
-        "from runtime.oci.cli import boot\n"
+        "from runtime.oci.cli.startup import boot\n"
         "bad = compile('x = 1 / 0', 'bad', 'exec')\ngood = compile('y = 2', 'good', 'exec')\n"
         "members = [('good', False, 'good', good), ('bad', False, 'bad', bad), ('late', False, 'late', good)]\n"
         "try: boot._execute(members)\n"
@@ -234,7 +232,9 @@ def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None
     assert done.stdout == "['good']\n"
 
 
-@pytest.mark.parametrize("source", ["errors", "oci/init", "oci/cli/boot", "cgroups/v1", "security/seccomp"])
+@pytest.mark.parametrize(
+    "source", ["errors", "oci/init", "oci/cli/startup/boot", "cgroups/v1", "security/seccomp"]
+)
 def test_make_writes_it_anew_for_a_changed_source(tmp_path: Path, source: str) -> None:
     """Else a checkout that was pulled has a command that starts as if there were no such file."""
     home = tmp_path / "lib/kubelite-oci"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import SpecError, StateError, SyscallError
-from runtime.oci import spec_linux
 from runtime.oci.cli import creating, lifecycle, processes
 from runtime.oci.cli.options import UsageError
+from runtime.oci.config import spec_linux
 
 
 @pytest.mark.parametrize("text", ["²", "", "-", "+9", "SIG_DFL", "SIGRTMIN+²", "65", "9 "])

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from runtime.errors import SpecError
-from runtime.oci import spec as oci
+from runtime.oci.config import spec as oci
 from tests.unit.test_oci_spec import GOOD
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/how-to/oci-runtime.md"

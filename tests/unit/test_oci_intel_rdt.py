@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import CapabilityError, SpecError
-from runtime.oci import intel_rdt
+from runtime.oci.optional import intel_rdt
 
 
 def make_class(root: Path, name: str, schemata: str = "") -> Path:
@@ -30,7 +30,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         assert Path(path).parent.is_dir(), path
         writes.append((path, text))
 
-    monkeypatch.setattr("runtime.oci.intel_rdt.files.write", write)
+    monkeypatch.setattr("runtime.oci.optional.intel_rdt.files.write", write)
     return writes
 
 

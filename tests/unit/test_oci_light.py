@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-light: Any = importlib.import_module("runtime.oci.cli.light")
-light_os: Any = importlib.import_module("runtime.oci.cli.light_os")
+light: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs")
+light_os: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs_os")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -52,7 +52,7 @@ def test_the_commands_words_about_bad_json_are_the_same() -> None:
     texts = ['{"a" 1}', '{"a":\n 1,}', '"\\x"', "[1", "[1,]"]
     code = (
         f"import sys; sys.path[:0] = [{str(Path(__file__).parents[2])!r}]\n"
-        "from runtime.oci.cli.light import install; install()\nimport json\n"
+        "from runtime.oci.cli.startup.stdlib_stubs import install; install()\nimport json\n"
         f"for text in {texts!r}:\n try: json.loads(text)\n except ValueError as error: print(error)\n"
         "print('re' in sys.modules)"
     )
@@ -270,7 +270,7 @@ def test_system_calls_are_the_same() -> None:
 CODE = """
 import sys
 sys.path[:0] = [{root!r}]
-from runtime.oci.cli.light import install
+from runtime.oci.cli.startup.stdlib_stubs import install
 install()
 import runtime.oci.cli.creating, runtime.oci.cli.foreground, runtime.oci.cli.processes, runtime.oci.cli.resources
 heavy = {{"inspect", "re", "ast", "tokenize", "selectors", "weakref", "collections", "hashlib", "subprocess"}}
@@ -293,7 +293,8 @@ def test_nothing_heavy_is_imported() -> None:
 def test_modules_of_the_originals_are_found(name: str) -> None:
     root, site = str(Path(__file__).parents[2]), str(Path(pytest.__file__).parents[1])
     code = (
-        f"import sys; sys.path += [{root!r}, {site!r}]\nfrom runtime.oci.cli.light import install; install()\n"
+        f"import sys; sys.path += [{root!r}, {site!r}]\n"
+        "from runtime.oci.cli.startup.stdlib_stubs import install; install()\n"
         f"import os, json, ctypes\nos.getpid(), json.dumps, ctypes.c_int\nimport {name}\n"
         f"assert os.getpid() and json.loads('1') and {name}\nprint('fine')"
     )
@@ -304,7 +305,7 @@ def test_modules_of_the_originals_are_found(name: str) -> None:
 def test_more_than_there_is_comes_from_the_original() -> None:
     root = str(Path(__file__).parents[2])
     code = (
-        f"import sys; sys.path[:0] = [{root!r}]\nfrom runtime.oci.cli.light import install; install()\n"
+        f"import sys; sys.path[:0] = [{root!r}]\nfrom runtime.oci.cli.startup.stdlib_stubs import install; install()\n"
         "from typing import Optional\nimport json, contextlib, dataclasses\nassert Optional[int]\n"
         "assert json.dumps([1], indent=1) == '[\\n 1\\n]'\nassert contextlib.closing and dataclasses.replace\n"
         "import subprocess, argparse, tempfile, hashlib, ctypes.util, os, signal\n"

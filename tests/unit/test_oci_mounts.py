@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runtime import syscalls as sc
-from runtime.oci import mounts
-from runtime.oci.mounts import Options
+from runtime.oci.rootfs import mount_options
+from runtime.oci.rootfs.mount_options import Options
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from runtime.oci.mounts import Options
     ],
 )
 def test_parse(options: list[str], expected: Options) -> None:
-    assert mounts.parse(options) == expected
+    assert mount_options.parse(options) == expected
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_parse(options: list[str], expected: Options) -> None:
     ],
 )  # fmt: skip
 def test_attributes_of_binds(options: list[str], attrs: tuple[int, int]) -> None:
-    assert mounts.parse(options).attrs == attrs
+    assert mount_options.parse(options).attrs == attrs
 
 
 def test_what_is_done_beside_mounting() -> None:
-    assert mounts.parse(["ridmap", "tmpcopyup"]) == mounts.Options(idmap="ridmap", copy_up=True)
-    assert mounts.parse(["idmap"]).idmap == "idmap"
-    assert mounts.parse(["tmpcopyup", "size=1m"]).data == "size=1m"
+    assert mount_options.parse(["ridmap", "tmpcopyup"]) == mount_options.Options(idmap="ridmap", copy_up=True)
+    assert mount_options.parse(["idmap"]).idmap == "idmap"
+    assert mount_options.parse(["tmpcopyup", "size=1m"]).data == "size=1m"
 
 
 def test_no_word_goes_to_the_file_system_by_mistake() -> None:
@@ -62,4 +62,4 @@ def test_no_word_goes_to_the_file_system_by_mistake() -> None:
         " silent slave strictatime suid symfollow sync unbindable"
     )  # config.md, "Linux mount options"
     for word in words.split():
-        assert mounts.parse([word]).data == "", word
+        assert mount_options.parse([word]).data == "", word

@@ -11,11 +11,11 @@ import pytest
 from runtime import syscalls as sc
 from runtime.cgroups.layout import Layout, Mode
 from runtime.errors import SpecError, SyscallError
-from runtime.oci import rootfs
-from runtime.oci.binds import BindMount
-from runtime.oci.operations import CgroupMount, DeviceNode, FsMount, MaskPaths, Readonly
-from runtime.oci.root import Root
-from runtime.oci.rootfs import Host
+from runtime.oci.rootfs import rootfs
+from runtime.oci.rootfs.binds import BindMount
+from runtime.oci.rootfs.operations import CgroupMount, DeviceNode, FsMount, MaskPaths, Readonly
+from runtime.oci.rootfs.root import Root
+from runtime.oci.rootfs.rootfs import Host
 from runtime.shim.protocol import RootfsOverlay
 
 V1 = Layout(

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import RuntimeFault, SpecError
-from runtime.oci import spec as oci
-from runtime.oci import spec_linux
+from runtime.oci.config import spec as oci
+from runtime.oci.config import spec_linux
 
 GOOD: dict[str, Any] = {
     "ociVersion": "1.2.0",

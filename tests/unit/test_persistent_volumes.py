@@ -9,7 +9,7 @@ import pytest
 from kubelite.node.scheduling.filters import Unbound
 from kubelite.node.storage.binding import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
 from kubelite.sources.plan import created, merged
-from manifests.loader import load_text
+from manifests.yaml.loader import load_text
 from tests.unit.volume_kit import (
     BOUND,
     MANUAL,

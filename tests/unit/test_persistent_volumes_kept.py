@@ -18,7 +18,7 @@ from kubelite.node.spec.container_spec import Device, device_rules
 from kubelite.node.spec.volume_plans import Kind
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
-from manifests.core import Pod
+from manifests.types.core import Pod
 from state.store import Store
 from tests.unit.volume_kit import (
     MANUAL,

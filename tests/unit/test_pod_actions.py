@@ -15,7 +15,7 @@ from kubelite.node.model.probe_results import Health, Kind
 from kubelite.node.model.resources import container_resources
 from kubelite.node.pressure.usage import bytes_below, limited_volumes
 from kubelite.node.spec.hashes import container_hash, resources_hash, sandbox_hash
-from manifests.core import Pod, PodStatus
+from manifests.types.core import Pod, PodStatus
 from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 
 NOW = 1_700_000_000.0

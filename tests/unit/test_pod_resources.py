@@ -9,7 +9,7 @@ import pytest
 from kubelite.node.decide.unsupported import unsupported_fields
 from kubelite.node.model import resources
 from kubelite.node.spec.hashes import container_hash, sandbox_hash
-from manifests.annotations import SECCOMP, SECCOMP_POD
+from manifests.types.annotations import SECCOMP, SECCOMP_POD
 from tests.unit.pod_worlds import CONFIG, UID, container, make_pod
 
 

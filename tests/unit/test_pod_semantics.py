@@ -21,7 +21,7 @@ from kubelite.node.scheduling.ledger import claim_of
 from kubelite.settings import Settings
 from kubelite.sources.files import MAX_BYTES, list_manifests, readable_name
 from kubelite.sources.plan import ManifestState, bound, created, merged, plan
-from manifests.core import Container
+from manifests.types.core import Container
 from state.records import Record
 from tests.unit.pod_rows import Row, box
 from tests.unit.pod_worlds import World, container, make_pod

@@ -19,7 +19,7 @@ from kubelite.node.model.cri import ImageSeen, PodSeen
 from kubelite.node.model.probe_results import Kind, kill_grace
 from kubelite.node.model.recorder import PodEvents
 from kubelite.node.worker.hooks import HookRun, Hooks
-from manifests.core import Pod
+from manifests.types.core import Pod
 from tests.patience import until_async
 from tests.unit.fake_cri import FakeCri
 from tests.unit.pod_rows import Row, box

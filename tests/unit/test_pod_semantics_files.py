@@ -27,7 +27,7 @@ from kubelite.node.spec.container_spec import (
 from kubelite.node.spec.env import Sources, container_env, expand
 from kubelite.node.spec.users import ResolvedUser
 from kubelite.settings import Settings
-from manifests.defaults import default_pull_policy
+from manifests.types.defaults import default_pull_policy
 from runtime.security.capabilities import DEFAULT_CAPS
 from runtime.security.paths import READONLY_PATHS, masked_paths
 from runtime.security.seccomp import default_profile

@@ -28,7 +28,7 @@ from kubelite.node.scheduling.filters import NodeFacts, Placement, place
 from kubelite.node.scheduling.ledger import Ledger, claim_of
 from kubelite.node.spec import limits
 from kubelite.settings import EVICTION_HARD, Settings
-from manifests.core import Pod
+from manifests.types.core import Pod
 from runtime.cgroups.resources_v2 import weight
 from runtime.shim.logs import LineSplitter, LogFile
 from runtime.shim.supervisor import _die_together

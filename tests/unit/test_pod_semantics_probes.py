@@ -26,7 +26,7 @@ from kubelite.node.model.probe_results import (
 from kubelite.node.probing.grpc_health import serving_status
 from kubelite.node.probing.http_get import Response, is_complete, redirect, request_of
 from kubelite.node.probing.prober import EAGER, http_get, http_result
-from manifests.core import ContainerStatus
+from manifests.types.core import ContainerStatus
 from runtime.errors import RuntimeFault, StartError
 from tests.unit.pod_rows import Row, box, defaulted, probe
 from tests.unit.pod_worlds import container, make_pod

@@ -20,7 +20,7 @@ from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
 from kubelite.node.scheduling.filters import Resize
 from kubelite.node.worker.termination import log_tail, with_messages
-from manifests.core import Pod, PodStatus
+from manifests.types.core import Pod, PodStatus
 from tests.unit.pod_rows import Row
 from tests.unit.pod_worlds import CONFIG, UID, World, container, make_pod
 from tests.unit.test_pod_actions import (

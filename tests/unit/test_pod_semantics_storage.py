@@ -32,7 +32,7 @@ from kubelite.node.spec.volume_plans import Kind, VolumePlan, plan_volume
 from kubelite.node.storage.binding import Shelf, bind, class_of, unbound
 from kubelite.node.storage.container_volumes import block_devices
 from kubelite.node.storage.nfs import Share
-from manifests.core import Pod
+from manifests.types.core import Pod
 from tests.unit.pod_rows import NONE, Row
 from tests.unit.pod_worlds import CONFIG, UID, World, container, edited, make_pod
 from tests.unit.test_pod_actions import EXITED, NOW, decide, instance, sandbox

@@ -23,7 +23,7 @@ from kubelite.node.spec.env import Sources
 from kubelite.node.spec.users import ResolvedUser
 from kubelite.node.spec.volume_plans import File, Kind, VolumePlan, plan_volume
 from kubelite.node.storage import mounts
-from manifests.defaults import default_pod
+from manifests.types.defaults import default_pod
 from tests.unit.pod_rows import NONE, SANDBOX, Row
 from tests.unit.pod_worlds import CONFIG, container, make_pod
 

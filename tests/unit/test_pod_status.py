@@ -13,7 +13,7 @@ from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen
 from kubelite.node.model.probe_results import Health
-from manifests.core import Pod, PodStatus
+from manifests.types.core import Pod, PodStatus
 from tests.unit.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.test_pod_actions import CREATED, EXITED, NOW, RUNNING, UNKNOWN, instance, sandbox
 

@@ -14,7 +14,7 @@ from kubelite.node.scheduling.filters import PLACED, NodeFacts, Placement, place
 from kubelite.node.scheduling.ledger import Claim, Ledger, claim_of
 from kubelite.node.scheduling.preemption import victims
 from kubelite.node.worker.pod_worker import PodWorker
-from manifests.core import Pod
+from manifests.types.core import Pod
 from state.store import Store
 from tests.unit.fake_cri import FakeCri
 

@@ -10,7 +10,7 @@ import pytest
 from kubelite.node.model.priority import Classes, Rank, admitted, classes_of
 from kubelite.node.scheduling.priority_classes import keep_classes
 from kubelite.sources.directory import Sources
-from manifests.loader import load_text
+from manifests.yaml.loader import load_text
 from state.store import Store
 from tests.unit.sources_kit import directory, pod, sources, web
 

@@ -16,7 +16,7 @@ from kubelite.node.model.probe_results import Health, Kind
 from kubelite.node.probing import exchange, grpc_health
 from kubelite.node.probing.http_get import Get, fetch
 from kubelite.node.probing.prober import Prober
-from manifests.core import Pod, PodStatus
+from manifests.types.core import Pod, PodStatus
 from runtime.errors import StartError
 from tests.patience import until_async
 from tests.unit.fake_cri import FakeCri

@@ -24,7 +24,7 @@ from kubelite.node.model.probe_results import (
 from kubelite.node.probing.exchange import WireError
 from kubelite.node.probing.http_get import Get, Response, _request, is_complete, parse
 from kubelite.node.probing.prober import http_get, http_result
-from manifests.core import Container, ContainerStatus, Probe
+from manifests.types.core import Container, ContainerStatus, Probe
 
 S, W, F, U = Outcome.SUCCESS, Outcome.WARNING, Outcome.FAILURE, Outcome.UNKNOWN
 TCP = {"tcpSocket": {"port": 80}}

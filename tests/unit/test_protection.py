@@ -11,7 +11,7 @@ from kubelite.api.kube.printers import claim_cells, volume_cells
 from kubelite.node.storage.binding import Shelf, find_volume, unbound
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources.plan import ManifestState, created, plan
-from manifests.core import Pod
+from manifests.types.core import Pod
 from state.store import Record
 from tests.unit.test_persistent_volumes_kept import Disk, run
 from tests.unit.volume_kit import MANUAL, NODE, Doc, claim, pod, volume

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubelite.node.spec.pull_secrets import collect
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 LOGIN = {"reg.test": {"auth": base64.b64encode(b"u:p").decode()}}
 

@@ -16,7 +16,7 @@ from kubelite.node.model.cri import PodSeen
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.spec import lsm
 from kubelite.node.spec.env import content_hash, env_file
-from manifests.core import Pod
+from manifests.types.core import Pod
 from tests.unit.pod_worlds import CONFIG, UID, container, make_pod
 from tests.unit.test_pod_actions import EXITED, NONE, NOW, decide, instance, sandbox, starts, waits
 

@@ -13,7 +13,7 @@ import pytest
 from kubelite.telemetry.sampling import sampler as samplers
 from kubelite.telemetry.sampling.sampler import Sample, Sampler
 from kubelite.telemetry.sampling.targets import Target, Targets
-from runtime.cgroups.reader import V2, Reader
+from runtime.cgroups.reading.reader import V2, Reader
 
 QUIET = {
     "cpu.stat": "usage_usec 10\n",

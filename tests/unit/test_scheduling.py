@@ -18,7 +18,7 @@ from kubelite.node.scheduling.filters import (
     tolerates,
 )
 from kubelite.node.scheduling.ledger import Claim, Ledger, Port, claim_of
-from manifests.core import Pod, Toleration
+from manifests.types.core import Pod, Toleration
 
 NODE = NodeFacts(
     "here",

@@ -7,12 +7,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-from runtime.shim.immortal import supported
+from runtime.shim.warm.immortal import supported
 
 STORY = textwrap.dedent("""
     import ctypes, gc, json, os, sys
     sys.path.insert(0, sys.argv[1])
-    from runtime.shim.immortal import immortalise
+    from runtime.shim.warm.immortal import immortalise
     class Thing:
         def __init__(self): self.me = self
     kept = Thing()

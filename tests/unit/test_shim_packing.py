@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.shim.immortal import supported
+from runtime.shim.warm.immortal import supported
 
 STORY = textwrap.dedent("""
     import ctypes, os, sys, traceback
     sys.path.insert(0, sys.argv[1])
-    from runtime.shim.immortal import immortalise
-    from runtime.shim.packing import fill_gaps, learnt, pack
+    from runtime.shim.warm.immortal import immortalise
+    from runtime.shim.warm.packing import fill_gaps, learnt, pack
 
     def tiny(n): return n + 1
     def outer(start):

@@ -14,7 +14,7 @@ from kubelite.daemon.node_shutdown import ended_by_shutdown
 from kubelite.node.decide.shutdown_order import CRITICAL, MESSAGE, groups_of, in_groups
 from kubelite.node.model.cri import ContainerState
 from kubelite.settings import Settings, SettingsError
-from manifests.core import Pod
+from manifests.types.core import Pod
 from runtime.errors import RuntimeFault
 from tests.logind_peer import LogindPeer
 from tests.patience import until

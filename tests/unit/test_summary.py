@@ -16,8 +16,8 @@ from kubelite.telemetry.sampling.machine import FileSystem, Root
 from kubelite.telemetry.sampling.sampler import Limits, Sample, Snapshot
 from kubelite.telemetry.sampling.targets import Target
 from kubelite.telemetry.sampling.volume_stats import Logs, Volume
-from runtime.cgroups.spec import Spec
-from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
+from runtime.cgroups.reading.limits import Spec
+from runtime.cgroups.reading.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
 
 DISK = FileSystem("/dev/vda", 1000, 500, 400, 100, 50)
 MEMORY = {"MemTotal": 100, "SwapTotal": 30, "SwapFree": 20}

@@ -12,8 +12,8 @@ from kubelite.node.decide.unsupported import blocked_containers
 from kubelite.node.model.errors import MountError
 from kubelite.node.spec.trust_bundles import KIND, trust_anchors
 from kubelite.node.spec.volume_plans import plan_volume
-from manifests.core import ClusterTrustBundleProjection
-from manifests.loader import load_text
+from manifests.types.core import ClusterTrustBundleProjection
+from manifests.yaml.loader import load_text
 from tests.unit.pod_rows import NONE
 from tests.unit.pod_worlds import container, make_pod
 

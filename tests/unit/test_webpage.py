@@ -11,7 +11,7 @@ from kubelite.telemetry.sampling.sampler import Limits, Sample, Snapshot
 from kubelite.telemetry.sampling.targets import Target
 from kubelite.telemetry.web import webpage
 from kubelite.telemetry.web.webpage import KEEP, Recent, sparkline, waterfall
-from runtime.cgroups.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
+from runtime.cgroups.reading.stats import CpuStats, MemoryStats, PidsStats, PressureStats, Stats
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "polyline", "rect", "br"}

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from manifests.core import Pod
-from manifests.defaults import default_pod
-from manifests.validation import validate_pod
+from manifests.types.core import Pod
+from manifests.types.defaults import default_pod
+from manifests.validation.objects import validate_pod
 
 
 def problems(

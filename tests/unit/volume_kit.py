@@ -6,7 +6,7 @@ from typing import Any
 
 from kubelite.kube.objects import SOURCE
 from kubelite.node.scheduling.filters import NodeFacts
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 Doc = dict[str, Any]
 NODE = NodeFacts("node-1", labels={"disk": "ssd"})

@@ -19,7 +19,7 @@ from kubelite.api.kube import exec as exec_bridge
 from kubelite.api.kube.logs import container_status, pick_container
 from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import _flag, _pod, _size, node_of
-from manifests.problems import InvalidObject
+from manifests.validation.problems import InvalidObject
 from runtime.errors import RuntimeFault
 
 Json = dict[str, Any]

@@ -90,7 +90,7 @@ def table_version(accept: str) -> str | None:
 
 
 def _selector(request: Request, resource: Resource, *, name: str = "") -> Selector:
-    from manifests.meta import parse_selector
+    from manifests.types.meta import parse_selector
 
     try:
         labels = parse_selector(request.query_params.get("labelSelector", ""))

@@ -17,7 +17,7 @@ from kubelite.api.kube.routes import node_of
 from kubelite.api.node import NodeApi, Progress
 from kubelite.api.own import apply
 from kubelite.api.stream import Stream
-from runtime.images.disk import disk_error
+from runtime.images.store.disk import disk_error
 
 Json = dict[str, Any]
 
@@ -105,7 +105,7 @@ async def _documents(request: Request) -> tuple[str, str, list[apply.Chunk]]:
 
 def _validate(text: str, file: str) -> None:
     """Raises Invalid with every error of the text, each with file, line and field."""
-    from manifests.loader import load_text
+    from manifests.yaml.loader import load_text
 
     loaded = load_text(text, file="<stdin>" if file == "-" else file)
     if loaded.errors:

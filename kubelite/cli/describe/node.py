@@ -13,8 +13,8 @@ from kubelite.api.kube.printers import node_roles
 from kubelite.cli.describe.objects import condition_line
 from kubelite.cli.describe.parts import annotation_lines, date, label_lines, truth, with_events
 from kubelite.node.model.resources import pod_limits_exact, pod_requests_exact
-from manifests.core import Pod
-from manifests.meta import Quantity
+from manifests.types.core import Pod
+from manifests.types.meta import Quantity
 
 Json = dict[str, Any]
 Amounts = Mapping[str, Quantity]

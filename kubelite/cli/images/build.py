@@ -26,9 +26,9 @@ from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import JSON_BODY, Client
 
 if TYPE_CHECKING:
-    from runtime.build.output import Output
-    from runtime.build.running import Attached
-    from runtime.build.solver import Request, Services
+    from runtime.builder.output import Output
+    from runtime.builder.run.running import Attached
+    from runtime.builder.solver import Request, Services
 
 Json = dict[str, Any]
 _NAMES = ("Containerfile", "Dockerfile")
@@ -104,7 +104,7 @@ def build(ctx: click.Context, /, **given: Any) -> None:
     kubelite build -t web:1 --build-arg VERSION=2 --secret id=token,src=token.txt .
     kubelite build --target test -o type=local,dest=out .
     """
-    from runtime.build.errors import BuildError
+    from runtime.builder.errors import BuildError
     from runtime.errors import RuntimeFault
 
     server = client(ctx)
@@ -124,10 +124,10 @@ def build(ctx: click.Context, /, **given: Any) -> None:
 
 def _build(server: Client, about: Json, given: Json) -> None:
     from kubelite.cli.images import build_progress
-    from runtime.build import output as outputs
-    from runtime.build.solver import Build
-    from runtime.images import registriesconf
-    from runtime.images.store import ImageStore
+    from runtime.builder import output as outputs
+    from runtime.builder.solver import Build
+    from runtime.images.registry import registriesconf
+    from runtime.images.store.store import ImageStore
 
     wanted = _output(given["output"])
     progress = "quiet" if given["quiet"] else str(given["progress"])
@@ -153,7 +153,7 @@ def _build(server: Client, about: Json, given: Json) -> None:
     answer = [record.id] if given["quiet"] else [f"Built {name}" for name in request.tags or (record.id,)]
     print("\n".join(answer))
     if looked_at is not None and build_.seen.whole and _device(request.beside) == build_.seen.device:
-        from runtime.images import buildcache
+        from runtime.images.store import buildcache
 
         seen = {path: build_again.shown(st) for path, st in build_.seen.files.items()}
         build_again.keep(
@@ -192,7 +192,7 @@ class _Told:
 def _looked_at(given: Json, request: Request, socket: str) -> dict[str, str] | None:
     """What people write that the answer depends on besides the context, and its state now; None: on more than files can
     tell."""
-    from runtime.images import registriesconf
+    from runtime.images.registry import registriesconf
 
     more = ("no_cache", "pull", "secrets", "agents", "output", "iidfile")
     if any(given[name] for name in more) or not request.beside or socket != build_again.socket():
@@ -234,7 +234,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _output(text: str | None) -> Output:
-    from runtime.build import output as outputs
+    from runtime.builder import output as outputs
 
     try:
         found = outputs.parse(text) if text else outputs.Output()
@@ -246,7 +246,7 @@ def _output(text: str | None) -> Output:
 
 
 def _request(given: Json, wanted: Output, held: ExitStack) -> Request:
-    from runtime.build.solver import Request, platform_args
+    from runtime.builder.solver import Request, platform_args
     from runtime.images import reference
 
     here = platform_args()["TARGETPLATFORM"]
@@ -386,7 +386,7 @@ def _resources(memory: str | None, cpus: float | None) -> Json:
 
 
 def _services(server: Client, about: Json, report: Any) -> Services:
-    from runtime.build.solver import Services
+    from runtime.builder.solver import Services
 
     def pull(reference: str, cancellable: Callable[[int], AbstractContextManager[None]]) -> None:
         body = json.dumps({"reference": reference}).encode()
@@ -412,7 +412,7 @@ def _follow(server: Client, response: Any, report: Any) -> None:
 @contextmanager
 def _attached(server: Client, pid: int) -> Iterator[Attached]:
     """As long as the answer is not closed, the daemon keeps the namespace attached."""
-    from runtime.build.running import Attached
+    from runtime.builder.run.running import Attached
     from runtime.errors import NetworkError
 
     body = json.dumps({"pid": pid}).encode()

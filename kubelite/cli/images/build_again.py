@@ -23,7 +23,7 @@ from zlib import crc32
 _SOCKET = "/run/kubelite/kubelite.sock"
 _DIRECTORY = "builds"
 _KEEP = 100  # notes; the oldest go
-#: In ns: a file that changed so shortly before may change and look the same (runtime.build.known).
+#: In ns: a file that changed so shortly before may change and look the same (runtime.builder.known).
 SETTLED = 60 * 10**9
 _TICK = 3 * 10**9  # ns: the same of what only kubelite writes, by rename
 

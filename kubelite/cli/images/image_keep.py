@@ -280,7 +280,7 @@ def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
     """Mount IMAGE read-only, at DIRECTORY (empty) or at a new one whose path is printed; alone: show what is mounted.
 
     While it is mounted, the image is in use: neither rmi nor the collection of unused images takes it."""
-    from runtime.images.mounts import mount_image, mounts
+    from runtime.images.store.mounts import mount_image, mounts
 
     if image is None:
         TablePrinter().print(("Image ID", "Directory"), [[i[7:19], where] for where, i in mounts()])
@@ -305,7 +305,7 @@ def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
 @click.pass_context
 def unmount(ctx: click.Context, what: tuple[str, ...], every: bool) -> None:
     """Undo `image mount`, by the image or by the directory."""
-    from runtime.images import mounts as image_mounts
+    from runtime.images.store import mounts as image_mounts
 
     found = list(image_mounts.mounts())
     if every == bool(what):

@@ -88,7 +88,7 @@ _OF_KINDS = {
 
 
 def _model(kind: str) -> Any:
-    from manifests.loader import KINDS
+    from manifests.yaml.loader import KINDS
 
     singular = resource_type(kind).singular
     for (_, name), model in KINDS.items():
@@ -100,7 +100,7 @@ def _model(kind: str) -> Any:
 
 def fields_of(model: Any) -> Iterator[Entry]:
     """The fields of a model as the wire has them, sorted."""
-    from manifests.descriptions import DESCRIPTIONS
+    from manifests.types.descriptions import DESCRIPTIONS
 
     name = "Container" if model.__name__ == "EphemeralContainer" else model.__name__
     found = ((field.alias or key, field) for key, field in model.model_fields.items())

@@ -49,7 +49,6 @@ from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 from runtime.network.plan import Attachment, PortMapping
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
-from runtime.shim.forkserver_client import Forkserver
 from runtime.shim.protocol import (
     EVENT_EXEC_EXIT,
     EVENT_EXIT,
@@ -58,6 +57,7 @@ from runtime.shim.protocol import (
     SandboxRecord,
 )
 from runtime.shim.state import occupied
+from runtime.shim.warm.forkserver_client import Forkserver
 from state.errors import StoreError
 from state.store import Store
 

@@ -10,7 +10,7 @@ from typing import Any
 from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, SandboxSeen
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.store import ImageRecord
+from runtime.images.store.store import ImageRecord
 from runtime.shim.protocol import ContainerRecord, ContainerStatus, SandboxRecord
 from state.store import ContainerRow
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from kubelite.node.model.actions import Facts, signal_number
 from kubelite.node.model.cri import ContainerSeen
 from kubelite.node.spec.container_spec import fixed_volumes
-from manifests.core import Container, Pod
-from manifests.core_status import (
+from manifests.types.core import Container, Pod
+from manifests.types.status import (
     ContainerUser,
     ImageVolumeStatus,
     LinuxContainerUser,

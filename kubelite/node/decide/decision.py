@@ -40,7 +40,7 @@ from kubelite.node.model.pod_view import View, in_sandbox, is_alive
 from kubelite.node.model.probe_results import Kind, kill_grace, kill_message
 from kubelite.node.pressure.usage import excess
 from kubelite.node.spec import hashes, limits
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 

@@ -23,7 +23,7 @@ from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import in_sandbox, is_alive, views
 from kubelite.node.spec import hashes, limits
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try
 

@@ -9,7 +9,7 @@ from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerSeen
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.probe_results import Health, health
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 BACK_OFF_INITIAL = "kubelite.io/crash-back-off-initial"  # annotations of a pod
 BACK_OFF_MAX = "kubelite.io/crash-back-off-max"

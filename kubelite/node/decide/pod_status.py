@@ -32,7 +32,7 @@ from kubelite.node.model.pod_view import (
 from kubelite.node.model.probe_results import Health
 from kubelite.node.scheduling.filters import Placement
 from kubelite.node.scheduling.ledger import RESIZE_PENDING
-from manifests.core import (
+from manifests.types.core import (
     Container,
     ContainerStateRunning,
     ContainerStateTerminated,
@@ -45,7 +45,7 @@ from manifests.core import (
     PodStatus,
     ResourceRequirements,
 )
-from manifests.core import ContainerState as State
+from manifests.types.core import ContainerState as State
 
 RESIZING = "PodResizeInProgress"
 TERMINAL = ("Succeeded", "Failed")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kubelite.node.model.priority import priority
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 CRITICAL = 2_000_000_000  # priorities from here on are ended last
 REASON, MESSAGE = "Terminated", "Pod was terminated in response to imminent node shutdown."

@@ -18,7 +18,7 @@ from kubelite.node.model.actions import (
 from kubelite.node.model.go_times import go_duration
 from kubelite.node.model.pod_view import View, never_ran
 from kubelite.node.spec import hashes
-from manifests.core import Container
+from manifests.types.core import Container
 from runtime.errors import ImageError
 from runtime.images import reference as references
 

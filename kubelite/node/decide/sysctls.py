@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 SYSCTL_FORBIDDEN = "SysctlForbidden"  # the reason of a pod that is rejected for one
 SAFE = frozenset(  # each belongs to a namespace of the pod's and harms nobody else (K safe_sysctls.go, 1.36)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from kubelite.node.decide.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
 from kubelite.node.model.spec_cache import once_a_spec
 from kubelite.node.spec import lsm
-from manifests.annotations import SECCOMP, SECCOMP_POD
-from manifests.core import Container, Pod, Volume, VolumeProjection
-from manifests.core_priority import SYSTEM_CLASSES
+from manifests.types.annotations import SECCOMP, SECCOMP_POD
+from manifests.types.core import Container, Pod, Volume, VolumeProjection
+from manifests.types.priority import SYSTEM_CLASSES
 
 
 class Unsupported(NamedTuple):

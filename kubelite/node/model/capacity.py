@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from manifests.meta import Quantity
+from manifests.types.meta import Quantity
 
 SIGNALS = (
     "memory.available",

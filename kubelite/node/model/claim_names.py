@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from manifests.core import Pod, Volume
-from manifests.core_claim import PersistentVolumeClaim, default_claim
+from manifests.types.claim import PersistentVolumeClaim, default_claim
+from manifests.types.core import Pod, Volume
 
 KIND = "PersistentVolumeClaim"
 Json = dict[str, Any]

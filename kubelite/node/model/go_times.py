@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from manifests.meta import format_time, parse_time
+from manifests.types.meta import format_time, parse_time
 
 rfc3339 = format_time
 

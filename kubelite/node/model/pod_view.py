@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kubelite.node.model.cri import ALIVE, ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.go_times import unix
-from manifests.core import Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
+from manifests.types.core import Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
 
 LOST_EXIT_CODE = 137
 LOST_REASON = "ContainerStatusUnknown"

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.core import Pod
-from manifests.core_priority import SYSTEM_CLASSES
+from manifests.types.core import Pod
+from manifests.types.priority import SYSTEM_CLASSES
 
 KIND = "PriorityClass"
 Doc = dict[str, Any]

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from kubelite.node.model.errors import ConfigError
 from kubelite.node.spec.env import expand
-from manifests.core import Container, ContainerStatus, Probe
+from manifests.types.core import Container, ContainerStatus, Probe
 
 
 class Kind(StrEnum):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from kubelite.node.decide.pod_rules import pod_ref
 from kubelite.node.model.ephemeral import ephemeral_containers
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 NORMAL, WARNING = "Normal", "Warning"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kubelite.node.model.node_config import NodeConfig
-from manifests.core import Container, Pod
-from manifests.meta import Quantity
+from manifests.types.core import Container, Pod
+from manifests.types.meta import Quantity
 
 MIN_SHARES, MAX_SHARES = 2, 262144
 PERIOD = 100_000  # microseconds

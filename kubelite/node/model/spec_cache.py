@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kubelite.node.model.capacity import Threshold
 from kubelite.node.model.priority import priority
 from kubelite.node.model.resources import pod_requests
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 CRITICAL = 2_000_000_000  # SystemCriticalPriority: from here on nothing is evicted
 _CONDITIONS = {

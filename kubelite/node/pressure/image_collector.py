@@ -11,7 +11,7 @@ from collections.abc import Callable
 from kubelite.images.service import NodeImages
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from runtime.errors import ImageError, RuntimeFault
-from runtime.images.names import last_used, pulled_at, touch
+from runtime.images.store.names import last_used, pulled_at, touch
 from state.errors import StoreError
 
 log = logging.getLogger(__name__)

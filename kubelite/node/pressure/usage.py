@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.storage.quota import used
-from manifests.core import Container, Pod
-from manifests.meta import Quantity
+from manifests.types.core import Container, Pod
+from manifests.types.meta import Quantity
 
 PERIOD = 10.0  # seconds between two measurements of one pod (kubelet's monitoring interval)
 STORAGE = "ephemeral-storage"

@@ -37,7 +37,7 @@ from kubelite.node.probing.http_get import (
     redirect,
     request_of,
 )
-from manifests.core import Container, HTTPGetAction, Pod, Probe
+from manifests.types.core import Container, HTTPGetAction, Pod, Probe
 from runtime.errors import RuntimeFault
 
 log = logging.getLogger(__name__)

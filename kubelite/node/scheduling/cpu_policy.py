@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kubelite.node.model.capacity import parse_cpus
 from kubelite.node.model.resources import GUARANTEED, amounts, is_sidecar, qos_class
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 
 class NotEnough(Exception):

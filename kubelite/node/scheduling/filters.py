@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from kubelite.node.scheduling.ledger import Claim, Ledger, Port
 from kubelite.node.scheduling.preemption import lower, victims
-from manifests.core import (
+from manifests.types.core import (
     NodeSelector,
     NodeSelectorRequirement,
     NodeSelectorTerm,
@@ -26,7 +26,7 @@ from manifests.core import (
     PodAffinityTerm,
     Toleration,
 )
-from manifests.meta import LabelSelectorRequirement
+from manifests.types.meta import LabelSelectorRequirement
 
 NO_SCHEDULE, PREFER_NO_SCHEDULE, NO_EXECUTE = "NoSchedule", "PreferNoSchedule", "NoExecute"
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"

@@ -14,7 +14,7 @@ from kubelite.node.model import resources
 from kubelite.node.model.claim_names import claim_names
 from kubelite.node.model.pod_view import statuses
 from kubelite.node.model.priority import priority
-from manifests.core import Container, Pod, PodAffinityTerm
+from manifests.types.core import Container, Pod, PodAffinityTerm
 
 RESIZE_PENDING = "PodResizePending"
 

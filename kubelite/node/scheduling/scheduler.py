@@ -31,8 +31,8 @@ from kubelite.node.scheduling.filters import (
 )
 from kubelite.node.scheduling.ledger import Claim, Ledger, as_allocated, claim_of, resize_pending
 from kubelite.node.storage.binding import unbound
-from manifests.core import Pod
-from manifests.problems import InvalidObject
+from manifests.types.core import Pod
+from manifests.validation.problems import InvalidObject
 from state.errors import StoreError
 from state.store import Record, Store
 

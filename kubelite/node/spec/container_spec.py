@@ -18,7 +18,7 @@ from kubelite.node.spec import lsm
 from kubelite.node.spec.env import expand, process_env
 from kubelite.node.spec.netfiles import pod_hostname
 from kubelite.node.spec.users import ResolvedUser
-from manifests.core import Container, Pod, SeccompProfile, VolumeMount
+from manifests.types.core import Container, Pod, SeccompProfile, VolumeMount
 from runtime.errors import SpecError
 from runtime.security.capabilities import ALL_CAPS, adjust
 from runtime.security.paths import READONLY_PATHS

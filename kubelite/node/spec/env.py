@@ -16,7 +16,7 @@ from typing import Any
 from kubelite.node.model.cri import ImageSeen
 from kubelite.node.model.errors import ConfigError
 from kubelite.node.model.node_config import NodeConfig
-from manifests.core import (
+from manifests.types.core import (
     Container,
     EnvFromSource,
     EnvVar,

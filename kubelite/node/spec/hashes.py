@@ -19,7 +19,7 @@ from typing import Any
 
 from kubelite.node.model.spec_cache import once_a_spec
 from kubelite.node.spec.netfiles import pod_hostname
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 _CONTAINER_FIELDS = (
     "name",

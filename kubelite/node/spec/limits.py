@@ -11,7 +11,7 @@ from typing import Any
 from kubelite.node.model import resources
 from kubelite.node.model.node_config import LIMITED_SWAP, TIERED, NodeConfig
 from kubelite.node.model.resources import BEST_EFFORT, BURSTABLE, GUARANTEED, Amounts, amounts, qos_class
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 HUGE = "hugepages-"
 

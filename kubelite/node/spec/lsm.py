@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from manifests.core import AppArmorProfile, Container, Pod, SELinuxOptions
+from manifests.types.core import AppArmorProfile, Container, Pod, SELinuxOptions
 
 
 @cache

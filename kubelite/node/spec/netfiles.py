@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from kubelite.node.model.errors import CreateError
 from kubelite.node.model.node_config import NodeConfig
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 HOSTNAME_MAX = 63
 UTS_MAX = 64  # sethostname(2)

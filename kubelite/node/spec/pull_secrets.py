@@ -7,9 +7,9 @@ import json
 from typing import Any, NamedTuple
 
 from kubelite.node.spec.env import Find, secret_data
-from manifests.core import Pod
+from manifests.types.core import Pod
 from runtime.errors import ImageError
-from runtime.images.auth import read_config
+from runtime.images.registry.auth import read_config
 
 _KEYS = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kubelite.node.model.errors import ConfigError
-from manifests.core import ClusterTrustBundleProjection
-from manifests.core_trust import pem_blocks
+from manifests.types.core import ClusterTrustBundleProjection
+from manifests.types.trust_bundle import pem_blocks
 
 KIND = "ClusterTrustBundle"
 Doc = Mapping[str, Any]

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from kubelite.node.model.errors import ConfigError, CreateError
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 _T = TypeVar("_T")
 MAX_FILE = 1 << 20  # bytes of passwd or group that are read

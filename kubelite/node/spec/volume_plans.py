@@ -18,7 +18,7 @@ from kubelite.node.spec import env
 from kubelite.node.spec.trust_bundles import trust_anchors
 from kubelite.node.storage.block_devices import Disk
 from kubelite.node.storage.nfs import Share
-from manifests.core import (
+from manifests.types.core import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
     DownwardAPIVolumeFile,
@@ -29,7 +29,7 @@ from manifests.core import (
     Volume,
     VolumeProjection,
 )
-from manifests.meta import Quantity
+from manifests.types.meta import Quantity
 
 DEFAULT_MODE = 0o644
 SHM_BYTES = 64 << 20

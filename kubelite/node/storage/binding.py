@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from kubelite.node.model.claim_names import claim_name, own_volume
 from kubelite.node.scheduling.filters import NodeFacts, Unbound, matches_terms
-from manifests.core import NodeSelector, Pod
-from manifests.meta import LabelSelector, Quantity
+from manifests.types.core import NodeSelector, Pod
+from manifests.types.meta import LabelSelector, Quantity
 
 KIND, CLASS_KIND = "PersistentVolume", "StorageClass"
 BUILT_IN = "kubelite"  # the class of the node's own volumes

@@ -37,8 +37,8 @@ from kubelite.node.storage.binding import KIND as VOLUME
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.protection import is_terminating, protected
 from kubelite.node.storage.volume_objects import Volumes
-from manifests.core import Pod
-from manifests.meta import Quantity
+from manifests.types.core import Pod
+from manifests.types.meta import Quantity
 from runtime.errors import RuntimeFault, StateError
 from state.errors import AlreadyExists, StoreError
 from state.store import Record, Store

@@ -22,7 +22,7 @@ from kubelite.node.spec.container_spec import Device, Source
 from kubelite.node.storage import block_devices as disks
 from kubelite.node.storage import loopdev, mounts
 from kubelite.node.storage.slow_mounts import SlowMounts
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 
 
 def container_volumes(

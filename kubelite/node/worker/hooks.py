@@ -22,7 +22,7 @@ from kubelite.node.model.recorder import WARNING, PodEvents
 from kubelite.node.probing import exchange
 from kubelite.node.probing.http_get import fetch
 from kubelite.node.probing.prober import http_get
-from manifests.core import Container, LifecycleHandler, Pod
+from manifests.types.core import Container, LifecycleHandler, Pod
 from runtime.errors import NotFoundError, RuntimeFault
 
 log = logging.getLogger(__name__)

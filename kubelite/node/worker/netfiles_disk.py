@@ -9,7 +9,7 @@ import stat
 
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import netfiles
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 NET_FILES = "net-files.json"  # digests of hosts, hostname and resolv.conf as they were last written
 

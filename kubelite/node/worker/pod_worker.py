@@ -49,8 +49,8 @@ from kubelite.node.worker.hooks import Hooks
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.worker.termination import with_messages
-from manifests.core import ContainerStatus, Pod, PodStatus
-from manifests.problems import InvalidObject
+from manifests.types.core import ContainerStatus, Pod, PodStatus
+from manifests.validation.problems import InvalidObject
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 from state.store import Record, Store

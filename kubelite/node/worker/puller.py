@@ -18,7 +18,7 @@ from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
 from kubelite.node.spec import pull_secrets
 from kubelite.node.spec.env import Find
-from manifests.core import Pod
+from manifests.types.core import Pod
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images import reference as references
 

@@ -42,7 +42,7 @@ from kubelite.node.worker import userns
 from kubelite.node.worker.hooks import HookRun, Hooks, handler_of
 from kubelite.node.worker.netfiles_disk import dns_trouble, write_net_files
 from kubelite.node.worker.puller import Puller
-from manifests.core import Container, Pod
+from manifests.types.core import Container, Pod
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.identity import new_id
 from runtime.security.paths import masked_paths

@@ -13,7 +13,7 @@ from dataclasses import replace
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.recorder import find_container
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 MAX_BYTES, MAX_LINES = 2048, 80
 POD_BYTES = 12 * 1024  # of the messages of all of its containers

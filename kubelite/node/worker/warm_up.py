@@ -18,8 +18,8 @@ from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, Po
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users
 from kubelite.node.worker.sync_pod import default_masked_paths, sandbox_request, seccomp_profile
-from manifests.core import Pod, PodStatus
-from manifests.loader import load_text
+from manifests.types.core import Pod, PodStatus
+from manifests.yaml.loader import load_text
 
 _IMAGE = "localhost/warm:up"
 _MANIFEST = f"""

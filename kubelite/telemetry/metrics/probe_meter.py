@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from kubelite.node.model.probe_results import Kind, Outcome
 from kubelite.telemetry.metrics.exposition import Page, counter, histogram, labels, number
-from manifests.core import Pod
+from manifests.types.core import Pod
 
 TYPES = ("Liveness", "Readiness", "Startup")
 RESULTS = ("successful", "failed", "unknown")

@@ -1,9 +1,9 @@
 """One look at everything that is measured: `Sampler.sample() → Snapshot`. Pages, `top` and the summary all show one.
 
 Between two looks open descriptors are kept (a reading with them costs a third), what hardly changes (labels, limits),
-and what cannot have changed: of a cgroup in which nothing ran (runtime/cgroups/reader.py) few files are read. Nothing
-here walks a directory: the size of writable layers and the sockets come from a measure in the background
-(diskusage.py). What is gone by the time it is looked at is left out.
+and what cannot have changed: of a cgroup in which nothing ran (runtime/cgroups/reading/reader.py) few files are read.
+Nothing here walks a directory: the size of writable layers and the sockets come from a measure in the background
+(disk_usage.py). What is gone by the time it is looked at is left out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from kubelite.telemetry.sampling.machine import Root, interfaces, read_root
 from kubelite.telemetry.sampling.targets import Sandbox, Target, Targets
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
-from runtime.cgroups.reader import TOTALS, Reader
-from runtime.cgroups.spec import Spec, read_spec
-from runtime.cgroups.stats import Stats
-from runtime.cgroups.texts import pressure
+from runtime.cgroups.reading.limits import Spec, read_spec
+from runtime.cgroups.reading.reader import TOTALS, Reader
+from runtime.cgroups.reading.stats import Stats
+from runtime.cgroups.reading.texts import pressure
 from runtime.errors import NotFoundError, RuntimeFault
 
 FD_BUDGET = 0.85  # share of the descriptor limit that may be kept here; what is beyond is opened each time

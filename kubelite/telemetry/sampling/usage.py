@@ -10,7 +10,7 @@ from typing import Any
 
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.telemetry.sampling.sampler import Sample, Snapshot
-from runtime.cgroups.stats import Pressure
+from runtime.cgroups.reading.stats import Pressure
 
 Json = dict[str, Any]
 

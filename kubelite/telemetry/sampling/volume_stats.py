@@ -86,7 +86,7 @@ def volumes_of(
     """PURE: `directory`: (uid, plugin, name) → where a volume is (NodeConfig.volume_dir). `claim`: (namespace, name) →
     where a claim that is bound has its files, and its capacity, a quantity."""
     from kubelite.node.model.claim_names import claim_name_in
-    from manifests.meta import Quantity
+    from manifests.types.meta import Quantity
 
     meta, found = doc["metadata"], []
     for volume in doc["spec"].get("volumes") or ():

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from runtime.cgroups import Mode, layout
 from runtime.errors import RuntimeFault
-from runtime.oci import hooks, mounts, spec_linux
+from runtime.oci import hooks
 from runtime.oci.cli import store
 from runtime.oci.cli.context import Context
+from runtime.oci.config import spec_linux
+from runtime.oci.rootfs import mount_options
 
 Flags = dict[str, Any]
 
@@ -42,7 +44,7 @@ def features(_at: Context, _flags: Flags, _arguments: list[str]) -> int:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
         "hooks": list(hooks.KINDS),
-        "mountOptions": sorted(mounts.known()),
+        "mountOptions": sorted(mount_options.known()),
         "linux": linux,
         "annotations": {
             "io.github.seccomp.libseccomp.version": seccomp.library_version(),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from runtime.cgroups import Cgroup
 from runtime.cgroups.files import keyed, read_or
-from runtime.oci.spec_linux import number_set
+from runtime.oci.config.spec_linux import number_set
 
 _PARTS: Final = {
     "limit": "limit_in_bytes",

@@ -18,11 +18,11 @@ from typing import Any
 from runtime import syscalls as sc
 from runtime.errors import SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import shape
-from runtime.oci import spec as oci
 from runtime.oci.cli import context, foreground, lifecycle, placing, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import Entry
+from runtime.oci.config import shape
+from runtime.oci.config import spec as oci
 from runtime.oci.job import Command, Detached
 
 Flags = dict[str, Any]

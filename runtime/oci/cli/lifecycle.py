@@ -279,7 +279,7 @@ def remove(at: Context, entry: Entry, *, force: bool) -> None:
 def _unmount_root(entry: Entry) -> None:
     """Of a container without a mount namespace of its own."""
     if mounted := _read_or(entry.path("mounted")):  # hardly ever
-        from runtime.oci import shared_root
+        from runtime.oci.rootfs import shared_root
 
         shared_root.unmount(os.fsdecode(mounted))
 
@@ -290,7 +290,7 @@ def _leave_class(entry: Entry) -> None:
         return  # nearly always: not even parsed
     wanted = entry.spec().get("linux", {}).get("intelRdt")
     if wanted is not None:
-        from runtime.oci import intel_rdt
+        from runtime.oci.optional import intel_rdt
 
         with contextlib.suppress(CapabilityError):  # unmounted since: nothing of it is left
             intel_rdt.leave(wanted, entry.id, intel_rdt.root())

@@ -15,7 +15,7 @@ from runtime.oci.cli.context import Context
 if TYPE_CHECKING:
     from runtime.cgroups.systemd import Scope
     from runtime.oci.cli.store import Entry
-    from runtime.oci.spec import Spec
+    from runtime.oci.config.spec import Spec
 
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 

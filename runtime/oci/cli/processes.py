@@ -10,11 +10,11 @@ from typing import Any, Final
 from runtime import syscalls as sc
 from runtime.cgroups import Place, layout
 from runtime.errors import RuntimeFault, SpecError, StateError
-from runtime.oci import shape
 from runtime.oci.cli import context, creating, foreground, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.options import UsageError
 from runtime.oci.cli.store import PAUSED, STOPPED
+from runtime.oci.config import shape
 from runtime.oci.job import Command
 
 Flags = dict[str, Any]

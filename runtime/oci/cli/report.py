@@ -16,7 +16,7 @@ from runtime.oci.cli.options import UsageError
 from runtime.oci.cli.store import Entry
 
 if TYPE_CHECKING:
-    from runtime.cgroups.stats import IoStats
+    from runtime.cgroups.reading.stats import IoStats
 
 Flags = dict[str, Any]
 _NO_LIMIT: Final = (1 << 63) - os.sysconf("SC_PAGE_SIZE")  # as v1 counts it, in pages
@@ -188,8 +188,8 @@ def _of_devices(found: Iterable[IoStats], read: str, write: str) -> list[dict[st
 
 def _of_class(entry: Entry) -> dict[str, Any]:
     """linux.intelRdt."""
-    from runtime.oci import intel_rdt
     from runtime.oci.cli import counters
+    from runtime.oci.optional import intel_rdt
 
     try:
         wanted = entry.spec().get("linux", {}).get("intelRdt")

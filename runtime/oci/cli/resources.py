@@ -6,9 +6,9 @@ import os
 from typing import Any, Final
 
 from runtime.errors import SpecError, StateError
-from runtime.oci import shape
 from runtime.oci.cli import store
 from runtime.oci.cli.context import Context
+from runtime.oci.config import shape
 
 Flags = dict[str, Any]
 
@@ -56,7 +56,7 @@ def _update_class(entry: store.Entry, flags: Flags) -> None:
     changes = {"l3CacheSchema": flags.get("l3-cache-schema"), "memBwSchema": flags.get("mem-bw-schema")}
     if not any(changes.values()):
         return
-    from runtime.oci import intel_rdt
+    from runtime.oci.optional import intel_rdt
 
     wanted = entry.spec().get("linux", {}).get("intelRdt")
     if wanted is None:

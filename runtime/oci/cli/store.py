@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.errors import NotFoundError, SpecError, StateError, SyscallError
-from runtime.oci import shape
+from runtime.oci.config import shape
 
 if TYPE_CHECKING:
     from runtime.cgroups import Cgroup
+    from runtime.oci.config.spec import Spec
     from runtime.oci.container import Container
-    from runtime.oci.spec import Spec
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 OCI_VERSION: Final = "1.3.0"
@@ -85,7 +85,7 @@ class Entry:
 
     def spec(self) -> Spec:
         """config.json as it was at create. StateError when it is not what was validated then."""
-        from runtime.oci.spec import validate
+        from runtime.oci.config.spec import validate
 
         path = self.path("config.json")
         try:

@@ -23,7 +23,7 @@ from kubelite.telemetry.metrics.exposition import Family, counter, gauge, number
 from kubelite.telemetry.sampling.machine import device_name
 from kubelite.telemetry.sampling.sampler import Sample
 from runtime.cgroups.layout import Mode, layout
-from runtime.cgroups.stats import IoStats
+from runtime.cgroups.reading.stats import IoStats
 
 FAILURES = counter("container_memory_failures_total", "Cumulative count of memory allocation failures.")
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from kubelite.telemetry.metrics.exposition import Family, Page, counter, escape, gauge, number
-from manifests.meta import Quantity
+from manifests.types.meta import Quantity
 
 Doc = dict[str, Any]
 

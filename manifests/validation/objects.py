@@ -1,0 +1,170 @@
+"""What the API server refuses, in its words: rules over whole objects, after defaulting.
+
+Shapes and types are the models' business (manifests.validation.problems has their sentences); here is what
+pkg/apis/core/validation of Kubernetes 1.36 checks on create. Everything wrong is reported, not just the first.
+Pods are in validation_pod, _container and _volume.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+
+from manifests.types.annotations import validate_annotations
+from manifests.types.claim import PersistentVolumeClaim
+from manifests.types.core import ConfigMap, Pod, Secret
+from manifests.types.meta import Object, ObjectMeta
+from manifests.types.persistent_volume import PersistentVolume, StorageClass
+from manifests.types.priority import PriorityClass
+from manifests.types.trust_bundle import ClusterTrustBundle
+from manifests.validation.claim import claim_problems
+from manifests.validation.names import config_key, dns_label, dns_subdomain, qualified_name
+from manifests.validation.persistent_volume import persistent_volume_problems, storage_class_problems
+from manifests.validation.pod import validate_labels, validate_pod_spec
+from manifests.validation.priority import priority_class_problems
+from manifests.validation.problems import Path, Problem, forbidden, invalid, required
+from manifests.validation.rules import formatted
+from manifests.validation.trust_bundle import trust_bundle_problems
+
+MAX_DATA = 1 << 20  # of a ConfigMap's or Secret's values together
+MAX_ANNOTATIONS = 256 << 10
+#: An API server makes uids itself; one given in a manifest becomes part of paths (as in kubelet), so it must be a name.
+_UID = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+
+
+def validate_object(obj: Object) -> list[Problem]:
+    """Everything that is wrong with a defaulted object, by the rules of its kind; [] when nothing is."""
+    match obj:
+        case Pod():
+            return validate_pod(obj)
+        case ConfigMap():
+            return validate_config_map(obj)
+        case Secret():
+            return validate_secret(obj)
+        case PersistentVolumeClaim():
+            return [*validate_meta(obj.metadata), *claim_problems(obj)]
+        case PersistentVolume():
+            return [*validate_meta(obj.metadata, namespaced=False), *persistent_volume_problems(obj)]
+        case StorageClass():
+            return [*validate_meta(obj.metadata, namespaced=False), *storage_class_problems(obj)]
+        case PriorityClass():
+            return [*validate_meta(obj.metadata, namespaced=False), *priority_class_problems(obj)]
+        case ClusterTrustBundle():  # its name has rules of its own
+            meta = obj.metadata.model_copy(update={"name": "x"} if obj.metadata.name else {})
+            return [*validate_meta(meta, namespaced=False), *trust_bundle_problems(obj)]
+    return list(validate_meta(obj.metadata))
+
+
+def validate_pod(pod: Pod) -> list[Problem]:
+    return [
+        *validate_meta(pod.metadata),
+        *validate_annotations(pod, ("metadata", "annotations")),
+        *validate_pod_spec(pod, ("spec",)),
+    ]
+
+
+def validate_config_map(config_map: ConfigMap) -> list[Problem]:
+    return [*validate_meta(config_map.metadata), *_config_data(config_map)]
+
+
+def validate_secret(secret: Secret) -> list[Problem]:
+    return [*validate_meta(secret.metadata), *_secret_data(secret)]
+
+
+def validate_meta(meta: ObjectMeta, *, namespaced: bool = True) -> Iterator[Problem]:
+    """Name, namespace, labels, annotations, owners (K ValidateObjectMetaAccessor), and a uid that can be a path."""
+    path: Path = ("metadata",)
+    if meta.name:
+        yield from formatted((*path, "name"), meta.name, dns_subdomain)
+    elif meta.generate_name:
+        # The name may end in - . as something is put after it.
+        yield from formatted((*path, "generateName"), meta.generate_name.removesuffix("-"), dns_subdomain)
+    else:
+        yield required((*path, "name"), "name or generateName is required")
+    if meta.namespace and not namespaced:
+        yield forbidden((*path, "namespace"), "not allowed on this type")
+    elif meta.namespace:
+        yield from formatted((*path, "namespace"), meta.namespace, dns_label)
+    if meta.uid and not _UID.fullmatch(meta.uid):
+        yield invalid((*path, "uid"), meta.uid, "must be letters, digits, '-' and '.', at most 63 of them")
+    yield from validate_labels(meta.labels, (*path, "labels"))
+    for key in meta.annotations:
+        for sentence in qualified_name(key.lower()):
+            yield invalid((*path, "annotations", key), key, sentence)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in meta.annotations.items())
+    if size > MAX_ANNOTATIONS:
+        yield Problem((*path, "annotations"), f"Too long: may not be more than {MAX_ANNOTATIONS} bytes")
+    yield from _owners(meta, (*path, "ownerReferences"))
+
+
+def _owners(meta: ObjectMeta, path: Path) -> Iterator[Problem]:
+    controllers = 0
+    for index, owner in enumerate(meta.owner_references):
+        given = {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
+        for alias, value in given.items():
+            if not value:
+                yield invalid((*path, index, alias), value, "must not be empty")
+        controllers += bool(owner.controller)
+    if controllers > 1:
+        yield invalid(path, controllers, "Only one reference can have Controller set to true")
+
+
+def _config_data(config_map: ConfigMap) -> Iterator[Problem]:
+    for key in config_map.data:
+        yield from _key(("data", key), key)
+        if key in config_map.binary_data:
+            yield invalid(("data", key), key, "duplicate of key present in binaryData")
+    for key in config_map.binary_data:
+        yield from _key(("binaryData", key), key)
+    size = sum(len(text.encode()) for text in config_map.data.values())
+    size += sum(_decoded_size(text) for text in config_map.binary_data.values())
+    if size > MAX_DATA:
+        yield Problem((), f"Too long: may not be more than {MAX_DATA} bytes")
+
+
+def _key(path: Path, key: str) -> Iterator[Problem]:
+    for sentence in config_key(key):
+        yield invalid(path, key, sentence)
+
+
+def _decoded_size(text: str) -> int:
+    return len(base64.b64decode(text))
+
+
+_TYPE_KEYS = {
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+}
+
+
+def _secret_data(secret: Secret) -> Iterator[Problem]:
+    data = secret.data
+    for key in data:
+        yield from _key(("data", key), key)
+    if sum(map(_decoded_size, data.values())) > MAX_DATA:
+        yield Problem(("data",), f"Too long: may not be more than {MAX_DATA} bytes")
+    for key in _TYPE_KEYS.get(secret.type or "", ()):
+        if key not in data:
+            yield required(("data", key))
+        elif key.startswith(".docker") and not _is_json(data[key]):
+            # The value is a secret: it is not shown.
+            yield invalid(("data", key), "<secret contents redacted>", "must be a JSON document")
+    if secret.type == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
+        yield required(("data", "username"))
+        yield required(("data", "password"))
+    if secret.type == "kubernetes.io/service-account-token":
+        name = "kubernetes.io/service-account.name"
+        if not secret.metadata.annotations.get(name):
+            yield required(("metadata", "annotations", name))
+    if secret.type == "bootstrap.kubernetes.io/token" and secret.metadata.namespace != "kube-system":
+        yield forbidden(("metadata", "namespace"), "bootstrap tokens live in kube-system")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(base64.b64decode(text))
+    except ValueError:
+        return False
+    return True

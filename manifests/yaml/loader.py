@@ -1,0 +1,244 @@
+"""A manifest file → typed, defaulted, validated objects, and every error with file, line and field path.
+
+One bad document hides none of the good ones, and all errors of a document are reported at once; what to do about them
+is the caller's decision. `List` kinds are expanded. Kinds that Kubernetes has and this node does not run are errors
+of kind "unsupported" for that document alone.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from manifests.types.core import ConfigMap, PersistentVolumeClaim, Pod, Secret
+from manifests.types.kinds import KNOWN_KINDS, api_versions_of
+from manifests.types.meta import Object
+from manifests.types.persistent_volume import PersistentVolume, StorageClass
+from manifests.types.priority import PriorityClass
+from manifests.types.trust_bundle import ClusterTrustBundle
+from manifests.validation.checking import check
+from manifests.validation.problems import Path, Problem, did_you_mean, field_path, required
+from manifests.yaml.document import SyntaxProblem, YamlDocument, read_documents
+
+MAX_FILE = 10 << 20  # as kubelet's
+SUFFIXES = (".yaml", ".yml", ".json")
+KINDS: dict[tuple[str, str], type[Object]] = {
+    ("v1", "Pod"): Pod,
+    ("v1", "ConfigMap"): ConfigMap,
+    ("v1", "Secret"): Secret,
+    ("v1", "PersistentVolumeClaim"): PersistentVolumeClaim,
+    ("v1", "PersistentVolume"): PersistentVolume,
+    ("storage.k8s.io/v1", "StorageClass"): StorageClass,
+    ("scheduling.k8s.io/v1", "PriorityClass"): PriorityClass,
+    ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"): ClusterTrustBundle,
+}
+
+
+class ErrorKind(StrEnum):
+    SYNTAX = "syntax"
+    INVALID = "invalid"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestError:
+    """`str()` is the whole line for a person: `web.yaml:7: spec.containers[0].imagee: unknown field, …`"""
+
+    file: str
+    line: int
+    field: str
+    message: str
+    kind: ErrorKind = ErrorKind.INVALID
+    column: int | None = None
+    object: str = ""  # "Pod default/web" when it is known which
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One valid object. `obj` has its defaults; `line` is where it starts in the file; `namespace` is "" for a kind
+    that is in none."""
+
+    kind: str
+    api_version: str
+    namespace: str
+    name: str
+    obj: Object
+    line: int
+    file: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.kind, self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    documents: tuple[Document, ...]
+    errors: tuple[ManifestError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A decoded object and where it came from: `prefix` is its path inside the YAML document (items of a List)."""
+
+    file: str
+    document: YamlDocument
+    data: Any
+    prefix: Path = ()
+
+    def error(self, problem: Problem, kind: ErrorKind = ErrorKind.INVALID) -> ManifestError:
+        path = (*self.prefix, *problem.path)
+        line, column = self.document.locate(path)
+        return ManifestError(
+            self.file, line, field_path(path), problem.message, kind, column=column, object=_title(self.data)
+        )
+
+
+def load_file(path: str | os.PathLike[str], *, file: str | None = None) -> Loaded:
+    """Read and load. `file` is the name that errors carry (default: the path). OSError when it cannot be read."""
+    name = file or os.fspath(path)
+    with open(path, "rb") as handle:
+        raw = handle.read(MAX_FILE + 1)
+    if len(raw) > MAX_FILE:
+        return _failed(name, f"larger than {MAX_FILE >> 20} MiB: not read")
+    try:
+        return load_text(raw.decode("utf-8-sig"), file=name)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        return _failed(name, f"not UTF-8 text (byte 0x{raw[error.start]:02x})", line=line)
+
+
+def load_text(text: str, *, file: str) -> Loaded:
+    """Load what a file says. `file` is the name that errors carry; no error is raised, all are in the answer."""
+    if len(text) > MAX_FILE:
+        return _failed(file, f"larger than {MAX_FILE >> 20} MiB: not read")
+    documents: dict[tuple[str, str, str], Document] = {}
+    errors: list[ManifestError] = []
+    for read in read_documents(text):
+        if isinstance(read, SyntaxProblem):
+            errors.append(ManifestError(file, read.line, "", str(read), ErrorKind.SYNTAX, column=read.column))
+            continue
+        for source in _expand(_Source(file, read, read.data)):
+            loaded = _load_object(source)
+            if isinstance(loaded, list):
+                errors += loaded
+            elif (first := documents.setdefault(loaded.key, loaded)) is not loaded:
+                sentence = f"{_title(source.data)} is already defined on line {first.line} of this file"
+                errors.append(source.error(Problem(("metadata", "name"), sentence)))
+    return Loaded(tuple(documents.values()), tuple(errors))
+
+
+def _failed(file: str, message: str, line: int = 0) -> Loaded:
+    return Loaded((), (ManifestError(file, line, "", message, ErrorKind.SYNTAX),))
+
+
+def _expand(source: _Source) -> Iterator[_Source]:
+    """A List's items, each with its own path; anything else as it is."""
+    data = source.data
+    kind = data.get("kind") if isinstance(data, dict) else None
+    items = data.get("items") if isinstance(kind, str) and kind.endswith("List") else None
+    if kind == "List" and items is None:
+        return
+    if not isinstance(items, list):
+        yield source
+        return
+    for index, item in enumerate(items):
+        # The items of a PodList need not repeat their kind.
+        own = item
+        if data["kind"] != "List" and isinstance(item, dict):
+            own = {"apiVersion": data.get("apiVersion"), "kind": data["kind"].removesuffix("List"), **item}
+        yield from _expand(_Source(source.file, source.document, own, (*source.prefix, "items", index)))
+
+
+def _load_object(source: _Source) -> Document | list[ManifestError]:
+    kind_of = _type_of(source)
+    if isinstance(kind_of, ManifestError):
+        return [kind_of, *_duplicate_keys(source)]
+    obj, problems = check(kind_of, source.data)
+    errors = _duplicate_keys(source) + [source.error(problem) for problem in problems]
+    if obj is None or errors:
+        return _sorted(errors)
+    if not obj.metadata.name:
+        sentence = "a manifest in a directory needs metadata.name: generateName would make another object at every look"
+        return [source.error(Problem(("metadata", "generateName"), sentence), ErrorKind.UNSUPPORTED)]
+    line, _ = source.document.locate(source.prefix)
+    meta = obj.metadata
+    return Document(
+        obj.kind,
+        obj.api_version,
+        (meta.namespace or "default") if obj.namespaced else "",
+        meta.name or "",
+        obj,
+        line=line,
+        file=source.file,
+    )
+
+
+def _type_of(source: _Source) -> type[Object] | ManifestError:
+    data = source.data
+    if not isinstance(data, dict):
+        return source.error(
+            Problem((), "must be a Kubernetes object (a map with apiVersion, kind and metadata)")
+        )
+    for name in ("kind", "apiVersion"):
+        value = data.get(name)
+        if value in (None, ""):
+            return source.error(required((name,)))
+        if not isinstance(value, str):
+            return source.error(Problem((name,), "must be a string"))
+    version, kind = data["apiVersion"], data["kind"]
+    if kind == "List":
+        return source.error(Problem(("items",), "must be a list"))
+    found = KINDS.get((version, kind))
+    return found if found is not None else _other_kind(source, version, kind)
+
+
+def _other_kind(source: _Source, version: str, kind: str) -> ManifestError:
+    ours = [ours for ours, name in KINDS if name == kind]
+    if ours:
+        return source.error(Problem(("apiVersion",), f'{kind} is in "{ours[0]}", not in "{version}"'))
+    versions = api_versions_of(kind)
+    if version in versions:
+        sentence = f"{kind} is a kind that kubelite does not run yet: this document is left out"
+        return source.error(Problem(("kind",), sentence), ErrorKind.UNSUPPORTED)
+    if versions:
+        sentence = (
+            f'no kind "{kind}" in "{version}": it is in "{versions[-1]}" (and kubelite does not run it yet)'
+        )
+        return source.error(Problem(("apiVersion",), sentence), ErrorKind.UNSUPPORTED)
+    if version != "v1" and "." in version.partition("/")[0]:
+        sentence = f"{version} {kind} is not one of Kubernetes' own kinds: custom resources are not supported"
+        return source.error(Problem(("kind",), sentence), ErrorKind.UNSUPPORTED)
+    names = [*(name for _, name in KINDS), *KNOWN_KINDS]
+    return source.error(Problem(("kind",), f'no kind "{kind}" in "{version}"{did_you_mean(kind, names)}'))
+
+
+def _duplicate_keys(source: _Source) -> list[ManifestError]:
+    """Only those inside this object, when it is one of a List."""
+    return [
+        ManifestError(source.file, line, field_path(path), sentence, object=_title(source.data))
+        for path, line, sentence in source.document.problems
+        if path[: len(source.prefix)] == source.prefix
+    ]
+
+
+def _sorted(errors: list[ManifestError]) -> list[ManifestError]:
+    return sorted(errors, key=lambda error: error.line)
+
+
+def _title(data: Any) -> str:
+    """`Pod default/web`, or as much of it as is known."""
+    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+        return ""
+    meta = data.get("metadata")
+    meta = meta if isinstance(meta, dict) else {}
+    name = meta.get("name") or meta.get("generateName") or "?"
+    found = KINDS.get((str(data.get("apiVersion")), data["kind"]))
+    if found is not None and not found.namespaced:
+        return f"{data['kind']} {name}"
+    return f"{data['kind']} {meta.get('namespace') or 'default'}/{name}"

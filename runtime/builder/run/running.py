@@ -1,0 +1,315 @@
+"""RUN: its OCI config.json (pure), and the builder's side of the runner.
+
+What it gets is what docker build gives: the default capabilities and seccomp profile, no terminal, nothing of the host
+but its name service's configuration. Mount points that had to be made for it do not stay in the layer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime.builder.copy.accounts import User
+from runtime.builder.errors import BuildError, Cancelled
+from runtime.images.layers.lower import LowerView, is_opaque, landing
+from runtime.security import seccomp_default
+from runtime.security.capabilities import adjust
+from runtime.security.paths import READONLY_PATHS, masked_paths
+
+Json = dict[str, Any]
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# -I -S: nothing of the user's environment; the import path is this process's own, headed by where this package lies
+_PROGRAM = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[3]); from runtime.builder.run.runner import main; "
+    "sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))"
+)
+HOSTNAME = "build"
+_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A network namespace's address in the pods' network."""
+
+    address: str
+
+
+Attach = Callable[[int], AbstractContextManager[Attached]]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Files of another stage at `at`, a directory of the session's; with an `upper` writable, for nobody to keep."""
+
+    lower: Sequence[str]
+    at: str
+    scratch: str
+    upper: str = ""
+    work: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    content: bytes
+    uid: int
+    gid: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """One RUN. `binds`: OCI mounts of its --mount flags; `network`: default, none or host."""
+
+    args: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str
+    user: User
+    lower: Sequence[str]
+    upper: str
+    work: str
+    directory: str  # of the session's own, for bundle, hosts, secrets
+    cgroup: str
+    network: str = "default"
+    binds: Sequence[Json] = ()
+    overlays: Sequence[Overlay] = ()
+    secrets: Sequence[Secret] = ()
+    secrets_at: str = ""
+    resources: Json = field(default_factory=dict)
+    shm_size: int = 64 << 20
+
+
+def spec(job: RunJob, caps: Sequence[str], machine: str, kernel: tuple[int, int]) -> Json:
+    """PURE but for the masked paths: config.json."""
+    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **job.env}
+    environment.setdefault("HOME", job.user.home)
+    user: Json = {"uid": job.user.uid, "gid": job.user.gid}
+    if job.user.groups:
+        user["additionalGids"] = list(job.user.groups)
+    capabilities = {"bounding": list(caps), "effective": list(caps), "permitted": list(caps)}
+    return {
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": False,
+            "user": user,
+            "args": list(job.args),
+            "env": [f"{name}={value}" for name, value in environment.items()],
+            "cwd": job.cwd,
+            "capabilities": capabilities,
+            "rlimits": [],
+            "noNewPrivileges": False,
+        },
+        "hostname": HOSTNAME,
+        "root": {"path": "merged", "readonly": False},
+        "mounts": _mounts(job),
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "cgroup")],
+            "cgroupsPath": job.cgroup,
+            "resources": {**job.resources, "devices": [{"allow": False, "access": "rwm"}]},
+            "maskedPaths": masked_paths(),
+            "readonlyPaths": list(READONLY_PATHS),
+            "seccomp": seccomp_default.resolve(frozenset(caps), machine=machine, kernel=kernel),
+        },
+    }
+
+
+def _mounts(job: RunJob) -> list[Json]:
+    quiet = ["nosuid", "noexec", "nodev"]
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+    made = [
+        _mount("/proc", "proc", "proc", quiet),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount("/dev/pts", "devpts", "devpts", pts),
+        _mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={job.shm_size}"]),
+        _mount("/dev/mqueue", "mqueue", "mqueue", quiet),
+        _mount("/sys", "sysfs", "sysfs", [*quiet, "ro"]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*quiet, "relatime", "ro"]),
+        _mount("/etc/hosts", "bind", f"{job.directory}/hosts", ["rbind", "rprivate", "rw"]),
+        _mount("/etc/resolv.conf", "bind", f"{job.directory}/resolv.conf", ["rbind", "rprivate", "rw"]),
+    ]
+    taken = {mount["destination"] for mount in job.binds}
+    made = [mount for mount in made if mount["destination"] not in taken] + list(job.binds)
+    return sorted(made, key=lambda mount: len([part for part in mount["destination"].split("/") if part]))
+
+
+def _mount(destination: str, kind: str, source: str, options: list[str]) -> Json:
+    return {"destination": destination, "type": kind, "source": source, "options": options}
+
+
+def run(
+    job: RunJob,
+    attach: Attach,
+    output: Callable[[bytes], None],
+    cancelled: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    """Run it to its end. `cancelled(fd)` is held meanwhile: whoever cancels shuts that socket down. Raises BuildError
+    without a place: for a program that fails, too."""
+    _lay_out(job)
+    caps = adjust((), ())
+    stubs = _stubs(job)
+    release = os.uname().release.split(".")
+    kernel = int(release[0]), int("".join(c for c in release[1] if c.isdigit()) or 0)
+    document = {
+        "id": os.path.basename(job.cgroup) or "build",
+        "spec": spec(job, caps, os.uname().machine, kernel),
+        "bundle": job.directory,
+        "lower": list(job.lower),
+        "upper": job.upper,
+        "work": job.work,
+        "cgroup": job.cgroup,
+        "own_network": job.network != "host",
+        "attach": job.network == "default",
+        "overlays": [
+            {"lower": list(o.lower), "at": o.at, "upper": o.upper, "work": o.work, "scratch": o.scratch}
+            for o in job.overlays
+        ],
+        "secrets": [
+            {"hex": s.content.hex(), "uid": s.uid, "gid": s.gid, "mode": s.mode} for s in job.secrets
+        ],
+        "secrets_at": job.secrets_at,
+    }
+    answer = _converse(job, document, attach, output, cancelled)
+    _remove_stubs(job, stubs)
+    if "error" in answer:
+        raise BuildError(f"RUN cannot be started: {answer['error']}")
+    if answer["exit"]:
+        for warning in answer["warnings"]:
+            output(warning.encode() + b"\n")
+        shown = _shown(job.args)
+        oom = ": its memory limit is too low, the kernel ended it" if answer["oom"] else ""
+        raise BuildError(f"RUN failed with exit code {answer['exit']}{oom}: {shown}")
+
+
+def _shown(args: Sequence[str]) -> str:
+    text = " ".join(args)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def _lay_out(job: RunJob) -> None:
+    os.makedirs(f"{job.directory}/merged", exist_ok=True)
+    _write(f"{job.directory}/hosts", _HOSTS)
+    _write(f"{job.directory}/resolv.conf", _resolv_conf(job.network))
+
+
+def _resolv_conf(network: str) -> str:
+    """The host's. A resolver on the host's own loopback is out of reach elsewhere: systemd's then says whom it asks."""
+    if network == "none":
+        return ""
+    text = ""
+    for path in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
+        with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        if network == "host" or "nameserver 127." not in text:
+            break
+    return text
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o644)
+
+
+def _converse(
+    job: RunJob, document: Json, attach: Attach, output: Callable[[bytes], None],
+    cancelled: Callable[[int], AbstractContextManager[None]],
+) -> Json:  # fmt: skip
+    ours, theirs = socket.socketpair()
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_inheritable(writing, True)
+    path = json.dumps([_ROOT, *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, str(theirs.fileno()), str(writing), path],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(theirs.fileno(), writing),
+        env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
+        start_new_session=True,  # Ctrl-C is the builder's
+    )
+    theirs.close()
+    os.close(writing)
+    try:
+        with ours, cancelled(ours.fileno()), ours.makefile("rb") as lines:
+            ours.sendall(json.dumps(document).encode() + b"\n")
+            if not document["attach"]:
+                return _outcome(reading, lines, output)
+            first = json.loads(lines.readline() or b"{}")
+            if "network" not in first:
+                return first or _gone()
+            with attach(process.pid) as attached:
+                _write(f"{job.directory}/hosts", f"{_HOSTS}{attached.address}\t{HOSTNAME}\n")
+                ours.sendall(b"go\n")
+                return _outcome(reading, lines, output)
+    except (BrokenPipeError, ConnectionResetError):
+        return _gone()
+    finally:
+        os.close(reading)
+        process.wait()
+
+
+def _outcome(reading: int, lines: Any, output: Callable[[bytes], None]) -> Json:
+    """Pass on what the program says, to the end of it; then what came of it."""
+    while chunk := os.read(reading, 65536):
+        output(chunk)
+    found: Json = json.loads(lines.readline() or b"{}")
+    return found or _gone()
+
+
+def _gone() -> Json:
+    raise Cancelled
+
+
+def _stubs(job: RunJob) -> list[str]:
+    """What of the mount points, with the directories they are in, the files below do not have: paths, parents first. A
+    link to nothing (an image's /etc/resolv.conf → ../run/…) is made good where it points."""
+    view = LowerView(job.lower)
+    missing: dict[str, None] = {}
+    for destination in [mount["destination"] for mount in _mounts(job)]:
+        whole = os.fsdecode(landing(view, os.fsencode(destination.strip("/"))))
+        parts = [part for part in whole.split("/") if part]
+        for count in range(1, len(parts) + 1):
+            path = "/".join(parts[:count])
+            if path not in missing and view.resolve(os.fsencode(path)) is None:
+                missing[path] = None
+    return list(missing)
+
+
+def _remove_stubs(job: RunJob, stubs: list[str]) -> None:
+    """Take those out of the layer again that the program left empty, as they were made for it; and the directories
+    that are in it for nothing but them."""
+    touched: dict[str, None] = {}
+    for path in reversed(stubs):
+        real = f"{job.upper}/{path}"
+        with suppress(OSError):
+            st = os.lstat(real)
+            if stat.S_ISDIR(st.st_mode):
+                os.rmdir(real)
+            elif stat.S_ISREG(st.st_mode) and st.st_size == 0:
+                os.unlink(real)
+            touched[os.path.dirname(path)] = None
+    view = LowerView(job.lower)
+    for directory in sorted(touched, key=len, reverse=True):
+        path = directory
+        while path and _is_copy(job.upper, path, view):
+            os.rmdir(f"{job.upper}/{path}")
+            path = os.path.dirname(path)
+
+
+def _is_copy(upper: str, path: str, view: LowerView) -> bool:
+    """Whether a directory of the layer is empty, and what it is below: overlayfs copied it up for what was in it."""
+    real = os.fsencode(f"{upper}/{path}")
+    below = view.find(os.fsencode(path))
+    try:
+        st = os.lstat(real)
+    except OSError:
+        return False
+    if below is None or not stat.S_ISDIR(below.stat.st_mode) or is_opaque(real) or os.listdir(real):
+        return False
+    before = below.stat
+    return (st.st_mode, st.st_uid, st.st_gid) == (before.st_mode, before.st_uid, before.st_gid)

@@ -1,0 +1,271 @@
+"""Images to files: docker-archive, oci-archive, and OCI layout directories. The other way round is `archives`.
+
+A file appears by rename, whole or not at all; `-`like places (a pipe, a fifo) get the same bytes as they come. The
+same images give the same bytes: members in order, no times, everything root's. Formats: image-spec image-layout.md;
+moby image/spec/v1.2.md "Combined Image JSON + Filesystem Changeset Format".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, Any
+
+from runtime.errors import ImageError
+from runtime.images import reference as references
+from runtime.images.layers.streams import CHUNK, decompress
+from runtime.images.reference import Reference
+from runtime.images.store.content import Session, replace_file
+from runtime.images.store.listing import INDEX_TYPE, MANIFEST_TYPE
+from runtime.images.store.store import (
+    CONTAINERD_NAME,
+    OCI_LAYOUT,
+    REF_NAME,
+    ImageRecord,
+    ImageStore,
+    read_index,
+)
+
+DOCKER, OCI, LAYOUT = "docker-archive", "oci-archive", "oci-dir"
+FORMATS = (DOCKER, OCI, LAYOUT)
+_FAILED = "ErrImageSave"
+Report = Callable[[dict[str, Any]], None]
+_Picked = list[tuple[ImageRecord, list[str]]]  # an image, and the names to save it under
+
+
+def save(
+    store: ImageStore, wanted: Sequence[str], path: str, *, form: str, report: Report
+) -> list[ImageRecord]:
+    """Write the images to `path`. Raises ImageError."""
+    if form not in FORMATS:
+        raise ImageError(f'"{form}" is no format; there are {", ".join(FORMATS)}', reason="InvalidRequest")
+    with Session(store) as session:
+        picked = _pick(store, wanted)
+        for record, _ in picked:  # from here on nobody deletes what is being read
+            session.lease_record(record)
+        for record, _ in picked:
+            _check_blobs(store, record)
+        try:
+            if form == LAYOUT:
+                _write_layout(store, picked, path)
+            else:
+                write = _write_docker if form == DOCKER else _write_oci
+                with _output(path) as file, tarfile.open(fileobj=file, mode="w|", bufsize=CHUNK) as archive:
+                    write(session, picked, archive)
+        except BrokenPipeError as error:
+            raise ImageError(f"whoever read {path} went away", reason=_FAILED) from error
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename not in (None, path) else ""
+            raise ImageError(f"cannot save to {path}: {error.strerror}{where}", reason=_FAILED) from error
+        report({"event": "saved", "path": path, "format": form})
+    return [record for record, _ in picked]
+
+
+def _pick(store: ImageStore, wanted: Sequence[str]) -> _Picked:
+    """Each image once, with the names it was asked for by; by its id it is saved without a name, as docker does."""
+    if not wanted:
+        raise ImageError("name at least one image to save", reason="InvalidRequest")
+    picked: dict[str, tuple[ImageRecord, list[str]]] = {}
+    for text in wanted:
+        record, by_name = store.look_up(text)
+        _, names = picked.setdefault(record.manifest_digest, (record, []))
+        if by_name and record.reference not in names:
+            names.append(record.reference)
+    return list(picked.values())
+
+
+def _check_blobs(store: ImageStore, record: ImageRecord) -> None:
+    for descriptor in store.manifest(record)["layers"]:
+        try:
+            size = os.stat(store.blob_path(descriptor["digest"])).st_size
+        except FileNotFoundError:
+            size = -1
+        if size != descriptor["size"]:
+            raise ImageError(
+                f"layer {descriptor['digest']} of {record.reference or record.id} is missing or damaged; see "
+                "`kubelite doctor --repair`",
+                reason="ImageStoreCorrupt",
+            )
+
+
+@contextmanager
+def _output(path: str) -> Iterator[IO[bytes]]:
+    """A new file that appears whole, or, where a pipe or a device stands, that."""
+    try:
+        special = not stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        special = False
+    if os.path.isdir(path):
+        raise ImageError(f"{path} is a directory; use --format {LAYOUT} for it", reason="InvalidRequest")
+    if special:
+        with open(path, "wb", buffering=0) as file:
+            yield file
+        return
+    path = os.path.realpath(path)  # what a link leads to is written, the link stays
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            os.fchmod(file.fileno(), 0o600)  # a private image is nobody else's business
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _add(archive: tarfile.TarFile, name: str, size: int, content: IO[bytes]) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o644
+    archive.addfile(member, content)
+
+
+def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    _add(archive, name, len(data), io.BytesIO(data))
+
+
+def _add_blob(archive: tarfile.TarFile, store: ImageStore, digest: str) -> None:
+    with open(store.blob_path(digest), "rb") as file:
+        name = f"blobs/{digest.replace(':', '/')}"
+        _add(archive, name, os.fstat(file.fileno()).st_size, file)
+
+
+# --- OCI ---
+
+
+def _blobs(store: ImageStore, record: ImageRecord) -> list[str]:
+    return list(dict.fromkeys([record.manifest_digest, record.id, *record.layer_digests]))
+
+
+def _entries(store: ImageStore, picked: _Picked) -> list[dict[str, Any]]:
+    entries = []
+    for record, names in picked:
+        size = os.stat(store.blob_path(record.manifest_digest)).st_size
+        entry: dict[str, Any] = {"mediaType": MANIFEST_TYPE, "digest": record.manifest_digest, "size": size}
+        for name in names or [""]:
+            annotations = {REF_NAME: name, CONTAINERD_NAME: name} if name else None
+            entries.append({**entry, "annotations": annotations} if annotations else entry)
+    return entries
+
+
+def _write_oci(session: Session, picked: _Picked, archive: tarfile.TarFile) -> None:
+    store = session.store
+    _add_bytes(archive, "oci-layout", OCI_LAYOUT)
+    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": _entries(store, picked)}
+    _add_bytes(archive, "index.json", json.dumps(index, indent=1).encode())
+    for digest in dict.fromkeys(digest for record, _ in picked for digest in _blobs(store, record)):
+        _add_blob(archive, store, digest)
+
+
+def _write_layout(store: ImageStore, picked: _Picked, path: str) -> None:
+    """Into a new directory, or beside what an OCI layout has already; a name that is there is moved."""
+    if os.path.isdir(path) and os.listdir(path) and not os.path.exists(f"{path}/oci-layout"):
+        raise ImageError(f"{path} is not empty and no OCI layout", reason="InvalidRequest")
+    with ExitStack() as undo:
+        for directory in (path, f"{path}/blobs", f"{path}/blobs/sha256"):
+            if not os.path.isdir(directory):
+                os.makedirs(directory)
+                undo.callback(_rmdir, directory)
+        for digest in dict.fromkeys(digest for record, _ in picked for digest in _blobs(store, record)):
+            target = f"{path}/blobs/{digest.replace(':', '/')}"
+            if not os.path.exists(target):
+                _copy_blob(store.blob_path(digest), target)
+                undo.callback(os.unlink, target)
+        _list_images(store, picked, path)
+        undo.pop_all()
+
+
+def _rmdir(directory: str) -> None:
+    with suppress(OSError):  # somebody else has put something there
+        os.rmdir(directory)
+
+
+def _copy_blob(source: str, target: str) -> None:
+    temporary = f"{target}.{os.getpid()}.tmp"
+    try:
+        shutil.copyfile(source, temporary)
+        with open(temporary, "rb") as copied:
+            os.fsync(copied.fileno())
+        os.rename(temporary, target)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _list_images(store: ImageStore, picked: _Picked, path: str) -> None:
+    index = read_index(path)
+    entries = _entries(store, picked)
+    names = {_ref_name(entry) for entry in entries} - {""}
+    digests = {entry["digest"] for entry in entries}
+    kept = [
+        e
+        for e in index["manifests"]
+        if _ref_name(e) not in names and not (not _ref_name(e) and e.get("digest") in digests)
+    ]
+    index["manifests"] = [*kept, *entries]
+    replace_file(f"{path}/index.json", json.dumps(index, indent=1).encode())
+    replace_file(f"{path}/oci-layout", OCI_LAYOUT)
+
+
+def _ref_name(entry: dict[str, Any]) -> str:
+    return str((entry.get("annotations") or {}).get(REF_NAME, ""))
+
+
+# --- docker ---
+
+
+def _write_docker(session: Session, picked: _Picked, archive: tarfile.TarFile) -> None:
+    """What `docker load` of any age reads: plain layers, each once, and manifest.json at the end."""
+    store = session.store
+    listed: list[dict[str, Any]] = []
+    written: set[str] = set()
+    for record, names in picked:
+        config = store.image_config(record)
+        diff_ids = [str(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
+        for digest, diff_id in zip(record.layer_digests, diff_ids, strict=True):
+            if diff_id not in written:
+                written.add(diff_id)
+                _add_plain_layer(session, archive, digest, diff_id)
+        with open(store.blob_path(record.id), "rb") as file:
+            raw = file.read()
+        config_name = f"{record.id.partition(':')[2]}.json"
+        if config_name not in written:
+            written.add(config_name)
+            _add_bytes(archive, config_name, raw)
+        tags = [_docker_name(references.parse(name)) for name in names]
+        layers = [_layer_name(diff_id) for diff_id in diff_ids]
+        listed.append({"Config": config_name, "RepoTags": tags or None, "Layers": layers})
+    _add_bytes(archive, "manifest.json", json.dumps(listed).encode())
+
+
+def _docker_name(name: Reference) -> str:
+    """docker writes the short form, and never one without a tag."""
+    return name.familiar if name.tag else f"{name.familiar}:latest"
+
+
+def _layer_name(diff_id: str) -> str:
+    return f"{diff_id.partition(':')[2]}/layer.tar"
+
+
+def _add_plain_layer(session: Session, archive: tarfile.TarFile, digest: str, diff_id: str) -> None:
+    """tar says a member's size before its content: a compressed layer is inflated beside first."""
+    plain = session.temporary("plain")
+    hashing = hashlib.sha256()
+    with open(session.store.blob_path(digest), "rb", buffering=0) as source, open(plain, "x+b") as file:
+        for chunk in decompress(source):
+            hashing.update(chunk)
+            file.write(chunk)
+        if f"sha256:{hashing.hexdigest()}" != diff_id:
+            raise ImageError(f"layer {digest} is damaged; see `kubelite doctor`", reason="ImageStoreCorrupt")
+        size = file.tell()
+        file.seek(0)
+        _add(archive, _layer_name(diff_id), size, file)
+    os.unlink(plain)

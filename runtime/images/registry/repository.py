@@ -1,0 +1,148 @@
+"""The distribution API of one repository, reading: manifests, configs, blobs (OCI distribution-spec, "Pull").
+
+How requests are made, who we are and what is tried again is `transport`. A blob goes on from where it broke (Range).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from runtime.errors import ImageError
+from runtime.images import manifests
+from runtime.images.layers.streams import CHUNK, Spool
+from runtime.images.manifests import Descriptor, Manifest, Platform
+from runtime.images.registry.transport import Transient, Transport, broken, read_body
+from runtime.images.store.listing import digest_of
+
+MAX_MANIFEST = 4 << 20  # docker's own limit
+MAX_CONFIG = 8 << 20
+
+
+_RANGE = re.compile(r"bytes (\d{1,18})-")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a reference leads to on its registry."""
+
+    manifest: Manifest
+    raw: bytes  # the manifest as it came
+    digest: str  # of it
+    source_digest: str  # of what the reference itself names: the index if there is one
+
+
+class Registry(Transport):
+    """One repository."""
+
+    async def resolve(self, wanted: str, platform: Platform) -> Resolved:
+        """The manifest under a tag or digest, for the platform; every digest on the way checked."""
+        raw, kind = await self._manifest(wanted)
+        source_digest = digest = digest_of(raw)
+        document = manifests.parse_json(raw, "the manifest")
+        for _ in range(3):  # an index may lead to an index
+            if kind not in manifests.INDEX_TYPES:
+                break
+            chosen = manifests.choose(document, platform)
+            raw, kind = await self._manifest(chosen.digest)
+            digest = chosen.digest
+            document = manifests.parse_json(raw, "the manifest")
+        if kind in manifests.INDEX_TYPES:
+            raise ImageError("its indexes are nested too deeply")
+        return Resolved(manifests.read_manifest(document), raw, digest, source_digest)
+
+    async def fetch_config(self, config: Descriptor) -> bytes:
+        """A config blob, whole, checked."""
+        if config.size > MAX_CONFIG:
+            raise ImageError(f"the image's config has {config.size} bytes; at most {MAX_CONFIG} are accepted")
+        path = f"blobs/{config.digest}"
+
+        async def attempt() -> bytes:
+            async with self.request("GET", path) as response:
+                return await read_body(response, config.size)
+
+        data = await self.patiently(attempt)
+        if len(data) != config.size or digest_of(data) != config.digest:
+            raise ImageError(f"the registry sent something else than config {config.digest}")
+        return data
+
+    async def fetch_blob(self, blob: Descriptor, spool: Spool, progress: Callable[[int], None]) -> None:
+        """Stream a blob into the spool, going on where a broken connection left off. The reader checks the digest."""
+        loop = asyncio.get_running_loop()
+
+        async def attempt() -> None:
+            offset = spool.received
+            if offset == blob.size:
+                return
+            headers = {"Accept-Encoding": "identity"}
+            if offset:
+                headers["Range"] = f"bytes={offset}-"
+            async with self.request("GET", f"blobs/{blob.digest}", headers=headers) as response:
+                skip = offset - _begin(response, asked=offset)
+                async for chunk in _large_chunks(response):
+                    data = chunk[skip:] if skip else chunk
+                    skip = max(0, skip - len(chunk))
+                    if data:
+                        await loop.run_in_executor(None, spool.write, data)
+                        progress(spool.received)
+            if spool.received < blob.size:
+                raise Transient(broken(self.base, "the connection ended early"))
+
+        await self.patiently(attempt, progressed=lambda: spool.received)
+
+    async def ping(self) -> None:
+        """Is a registry there, and does it take our login? (distribution-spec "Determining Support")"""
+
+        async def attempt() -> None:
+            async with self.request("GET", "/v2/"):
+                pass
+
+        await self.patiently(attempt)
+
+    async def _manifest(self, wanted: str) -> tuple[bytes, str]:
+        async def attempt() -> tuple[bytes, str]:
+            headers = {"Accept": manifests.ACCEPT}
+            async with self.request("GET", f"manifests/{wanted}", headers=headers) as response:
+                body = await read_body(response, MAX_MANIFEST)
+                return body, response.headers.get("content-type", "").partition(";")[0].strip()
+
+        raw, content_type = await self.patiently(attempt)
+        if ":" in wanted and digest_of(raw) != wanted:
+            raise ImageError(
+                f"the registry sent something else than {wanted}: its digest is {digest_of(raw)}"
+            )
+        document = manifests.parse_json(raw, "the manifest")
+        kind = manifests.media_type(document, content_type)
+        manifests.refuse_foreign(kind)
+        manifests.refuse_both(document)
+        return raw, kind
+
+
+def _begin(response: httpx.Response, *, asked: int) -> int:
+    """Where in the blob an answer begins: a range may begin earlier than was asked for, but not later (RFC 9110
+    §15.3.7), and an answer without one at the start."""
+    if response.status_code != 206:
+        return 0
+    given = _RANGE.match(response.headers.get("content-range", ""))
+    begin = int(given[1]) if given else asked
+    if begin > asked:
+        raise ImageError(f"the registry was asked for bytes from {asked} on and sent those from {begin} on")
+    return begin
+
+
+async def _large_chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it is on the wire, gathered: fewer, larger hand-overs to the writing thread."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_raw():
+        parts.append(part)
+        size += len(part)
+        if size >= CHUNK:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)

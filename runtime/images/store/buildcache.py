@@ -1,0 +1,172 @@
+"""Results of build steps that are kept: `<store>/cache/<key>.json`, and the directories of RUN --mount=type=cache.
+
+A record names one layer (or says that the step made no file) and the layers below it. It is believed only while all of
+them are here; whatever deletes from the store spares what records name, until the records themselves are pruned. A
+record's modification time is when it was used last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime.images.store.content import replace_file, tree_size
+from runtime.images.store.listing import Layer
+from runtime.images.store.store import ImageStore
+from runtime.removal import remove_tree
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`layer` None: the step changed no file. `chain`: chain ids of all layers, the step's own last."""
+
+    created: str  # RFC 3339
+    layer: Layer | None
+    chain: tuple[str, ...]
+
+
+def directory(store: ImageStore) -> str:
+    return os.path.join(store.root, "cache")
+
+
+def mounts_directory(store: ImageStore) -> str:
+    return os.path.join(store.root, "cache-mounts")
+
+
+def contents_directory(store: ImageStore) -> str:
+    """What is known of contexts' files (`runtime.builder.known`)."""
+    return os.path.join(store.root, "cache-contents")
+
+
+def compressed_directory(store: ImageStore) -> str:
+    """What layers have come to that were pushed (`runtime.images.layers.compress`)."""
+    return os.path.join(store.root, "cache-compressed")
+
+
+def record_path(store: ImageStore, key: str) -> str:
+    return os.path.join(directory(store), f"{key}.json")
+
+
+def load(store: ImageStore, key: str) -> Step | None:
+    """The step's result, if it is here whole. Notes that it was used."""
+    path = record_path(store, key)
+    step = _read(path)
+    if step is None or not _whole(store, step):
+        return None
+    with suppress(OSError):
+        os.utime(path)
+    return step
+
+
+def save(store: ImageStore, key: str, step: Step) -> None:
+    """Call when the layer is in place and synced; and leased, or it may go at once."""
+    os.makedirs(directory(store), 0o700, exist_ok=True)
+    replace_file(record_path(store, key), json.dumps(asdict(step)).encode(), sync=False)
+
+
+def _read(path: str) -> Step | None:
+    """None for one that is missing or torn."""
+    try:
+        with open(path, "rb") as file:
+            document = json.loads(file.read())
+        layer = document["layer"]
+        return Step(document["created"], Layer(**layer) if layer else None, tuple(document["chain"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _whole(store: ImageStore, step: Step) -> bool:
+    if not all(os.path.isdir(store.layer_path(chain)) for chain in step.chain):
+        return False
+    if step.layer is None:
+        return True
+    try:
+        return os.stat(store.blob_path(step.layer.digest)).st_size == step.layer.size
+    except FileNotFoundError:
+        return False
+
+
+def _records(store: ImageStore) -> Iterator[tuple[str, Step | None]]:
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(directory(store))):
+            path = os.path.join(directory(store), name)
+            yield path, _read(path)
+
+
+def needed(store: ImageStore) -> set[str]:
+    """Digests and `chain:<id>` that records name."""
+    found: set[str] = set()
+    for _, step in _records(store):
+        if step is not None:
+            found |= {f"chain:{chain}" for chain in step.chain}
+            if step.layer is not None:
+                found.add(step.layer.digest)
+    return found
+
+
+def prune(store: ImageStore, *, before: float | None = None) -> int:
+    """Forget records that are broken or were used last `before` (None: all), and what cache mounts hold, what is known
+    of contexts and what layers were compressed to likewise. Needs the store's lock; its sweep then frees what they
+    named. Returns the bytes that went with the cache mounts."""
+    for path, step in _records(store):
+        if step is None or _older(path, before):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+    for place in (contents_directory(store), compressed_directory(store)):
+        with suppress(FileNotFoundError):
+            for name in os.listdir(place):
+                if _older(path := os.path.join(place, name), before):
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+    return _prune_mounts(store, before)
+
+
+def prune_loose(store: ImageStore) -> None:
+    """Forget records that name a layer no image has, and broken ones. Needs the lock."""
+    images = {os.path.basename(path) for record in store.list() for path in record.layers}
+    for path, step in _records(store):
+        if step is None or not images.issuperset(chain.partition(":")[2] for chain in step.chain):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def _older(path: str, before: float | None) -> bool:
+    try:
+        return before is None or os.stat(path).st_mtime < before
+    except FileNotFoundError:
+        return True
+
+
+def _prune_mounts(store: ImageStore, before: float | None) -> int:
+    """One that a RUN is using (it holds its lock) stays."""
+    freed = 0
+    with suppress(FileNotFoundError):
+        for name in os.listdir(mounts_directory(store)):
+            path = os.path.join(mounts_directory(store), name)
+            if not _older(path, before):
+                continue
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                freed += tree_size(path)
+                remove_tree(path)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(fd)
+    return freed
+
+
+def usage(store: ImageStore) -> dict[str, Any]:
+    """{"records": n, "needed": digests and chains they name, "mounts": [bytes of each cache mount]}."""
+    mounts: list[int] = []
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(mounts_directory(store))):
+            mounts.append(tree_size(os.path.join(mounts_directory(store), name)))
+    count = sum(1 for _ in _records(store))
+    return {"records": count, "needed": sorted(needed(store)), "mounts": mounts}

@@ -1,0 +1,166 @@
+"""Mending a store, as far as that goes without a registry; and how much it holds.
+
+What is damaged goes, so that the next pull fetches it; what can be made from what is here is made. An image that cannot
+be made whole here is named, for the caller to pull again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from runtime.errors import ImageError
+from runtime.images import manifests
+from runtime.images.install import Installer, Report
+from runtime.images.layers.streams import Spool
+from runtime.images.reference import is_digest
+from runtime.images.registry.repository import MAX_MANIFEST
+from runtime.images.store import buildcache
+from runtime.images.store.content import Session, locked, prepare, sessions, tree_size, write_index
+from runtime.images.store.listing import MANIFEST_TYPE, Layer
+from runtime.images.store.store import ImageRecord, ImageStore, read_index
+from runtime.images.store.verify import hash_file
+from runtime.removal import remove_tree
+
+
+async def repair(store: ImageStore, *, deep: bool, report: Report) -> tuple[list[str], list[str]]:
+    """(what was done, in sentences; the names of images that have to be pulled again). `deep` reads every blob."""
+    done: list[str] = []
+    await asyncio.to_thread(_mend_files, store, deep, done)
+    broken: list[str] = []
+    for record in _once(store.list()):
+        try:
+            if await _unpack_again(store, record, report):
+                done.append(f"unpacked {record.reference or record.id} again")
+        except ImageError as error:
+            name = record.reference or record.id
+            report({"event": "warning", "message": f"{name}: {error}"})
+            broken.append(name)
+    return done, broken
+
+
+def _once(records: tuple[ImageRecord, ...]) -> list[ImageRecord]:
+    found: dict[str, ImageRecord] = {}
+    for record in records:
+        if not record.reference:
+            found.setdefault(record.manifest_digest, record)
+        elif not found.get(record.manifest_digest, record).reference or record.manifest_digest not in found:
+            found[record.manifest_digest] = record
+    return list(found.values())
+
+
+def _mend_files(store: ImageStore, deep: bool, done: list[str]) -> None:
+    """Strays, damaged blobs, an index that cannot be read."""
+    if not os.path.isdir(store.root):
+        return
+    prepare(store.root)
+    with locked(store.root):
+        for path, alive in list(sessions(store.root)):
+            if not alive:
+                remove_tree(path)
+                done.append(f"removed {path}, which a writer that died had left")
+        for name in sorted(os.listdir(store.root)):
+            if name.endswith(".tmp"):
+                os.unlink(os.path.join(store.root, name))
+                done.append(f"removed the stray file {name}")
+        for kind in ("blobs/sha256", "layers"):
+            _remove_strangers(os.path.join(store.root, kind), done)
+        for name in sorted(os.listdir(os.path.join(store.root, "blobs/sha256"))):
+            path = store.blob_path(f"sha256:{name}")
+            if _damaged(path, f"sha256:{name}", deep):
+                os.unlink(path)
+                done.append(f"removed blob sha256:{name}, whose content had another digest")
+        _mend_index(store, done)
+
+
+def _remove_strangers(directory: str, done: list[str]) -> None:
+    for name in sorted(os.listdir(directory)):
+        if not is_digest(f"sha256:{name}"):
+            path = os.path.join(directory, name)
+            remove_tree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+            done.append(f"removed {path}, which did not belong there")
+
+
+def _damaged(path: str, digest: str, deep: bool) -> bool:
+    """Small blobs, manifests and configs, are always read."""
+    return (deep or os.stat(path).st_size <= MAX_MANIFEST) and hash_file(path) != digest
+
+
+def _mend_index(store: ImageStore, done: list[str]) -> None:
+    """An index that is no index is set aside. Every manifest that is here becomes a nameless image: containers may run
+    on its layers, which would else be swept."""
+    path = os.path.join(store.root, "index.json")
+    try:
+        read_index(store.root)
+        return
+    except ImageError:
+        aside = f"{path}.broken-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+        os.rename(path, aside)
+    entries = []
+    for name in sorted(os.listdir(os.path.join(store.root, "blobs/sha256"))):
+        digest = f"sha256:{name}"
+        size = os.stat(store.blob_path(digest)).st_size
+        if size <= MAX_MANIFEST and _is_image_manifest(store, digest):
+            entries.append({"mediaType": MANIFEST_TYPE, "digest": digest, "size": size})
+    write_index(store.root, {**read_index(store.root), "manifests": entries})
+    done.append(
+        f"set aside the unreadable index as {aside}; {len(entries)} images are here without their names"
+    )
+
+
+def _is_image_manifest(store: ImageStore, digest: str) -> bool:
+    try:
+        with open(store.blob_path(digest), "rb") as file:
+            manifests.read_manifest(json.loads(file.read()))
+    except (ImageError, ValueError, AttributeError):
+        return False
+    return True
+
+
+async def _unpack_again(store: ImageStore, record: ImageRecord, report: Report) -> bool:
+    """Install the image from its own blobs; True when something was missing. Raises ImageError when a blob is."""
+    manifest = manifests.read_manifest(store.manifest(record))
+    with open(store.blob_path(record.id), "rb") as file:  # noqa: ASYNC230 - a worker, with nothing else to do
+        config = file.read()
+    with open(store.blob_path(record.manifest_digest), "rb") as file:  # noqa: ASYNC230
+        original = file.read()
+    image = manifests.build_image(manifest, config, original=original, names=(), source="")
+    missing = [x for x in image.layers if not os.path.isdir(store.layer_path(x.chain_id))]
+    absent = [x.digest for x in image.layers if _size(store, x.digest) != x.size]
+    if absent:
+        raise ImageError(f"its layer {absent[0]} is missing here")
+    if not missing:
+        return False
+    with Session(store) as session, Installer(session, report) as installer:
+        await installer.restore(image, _nothing_to_fetch)
+    return True
+
+
+def _size(store: ImageStore, digest: str) -> int:
+    try:
+        return os.stat(store.blob_path(digest)).st_size
+    except FileNotFoundError:
+        return -1
+
+
+async def _nothing_to_fetch(layer: Layer, _spool: Spool, _progress: Callable[[int], None]) -> None:
+    raise ImageError(f"blob {layer.digest} vanished")
+
+
+def usage(store: ImageStore) -> dict[str, Any]:
+    """Bytes on disk: {"blobs": {digest: n}, "layers": {chain id: n}, "ingest": n, "cache": buildcache.usage()}."""
+    blobs: dict[str, int] = {}
+    layers: dict[str, int] = {}
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(os.path.join(store.root, "blobs/sha256")):
+            with suppress(FileNotFoundError):
+                blobs[f"sha256:{entry.name}"] = entry.stat().st_blocks * 512
+        for entry in os.scandir(os.path.join(store.root, "layers")):
+            layers[f"sha256:{entry.name}"] = tree_size(entry.path)
+    ingest = tree_size(os.path.join(store.root, "ingest"))
+    return {"blobs": blobs, "layers": layers, "ingest": ingest, "cache": buildcache.usage(store)}

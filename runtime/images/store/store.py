@@ -1,0 +1,276 @@
+"""What images are here: the light, synchronous reading side of the store.
+
+Safe in the daemon's event loop: a look-up costs one stat(2) of index.json; the file is read again only when its inode,
+size or mtime changed (writers replace it by rename), and manifests and configs, which are immutable, are read once.
+Nothing here needs the network, a thread or a lock. Deleting takes the lock and may take long: the daemon does it
+through `client.ImageClient.remove`, other programs by `ImageStore.remove`.
+
+Each image is one descriptor in index.json (image-spec image-layout.md), always of an OCI manifest. Its annotations:
+    org.opencontainers.image.ref.name   the normalised reference, what skopeo's oci:ROOT:REF is matched with
+    io.containerd.image.name            the same, as containerd and buildkit write it
+    io.kubelite.image.source            repository@digest it was pulled by (the index's digest if there was one)
+    io.kubelite.image.pulled            when, RFC 3339
+A descriptor without a name is a dangling image: its tag moved on, containers may still run on its layers.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from runtime.errors import ImageError
+from runtime.images import reference as references
+
+REF_NAME = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
+SOURCE = "io.kubelite.image.source"
+PULLED = "io.kubelite.image.pulled"
+
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One name of one image (or a nameless image)."""
+
+    id: str  # sha256:… of its config: what `docker images` calls the image id
+    reference: str  # docker.io/library/nginx:latest; "" when dangling
+    repo_digests: tuple[str, ...]  # docker.io/library/nginx@sha256:…
+    size: int  # bytes of manifest, config and layers as stored (compressed)
+    created: str  # RFC 3339, from the config; "" when it does not say
+    layers: tuple[str, ...]  # unpacked layer directories, topmost first (overlayfs order)
+    config: dict[str, Any] = field(
+        default_factory=dict
+    )  # the config's "config" object: Entrypoint, Cmd, Env, User, …
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    manifest_digest: str = ""  # of the OCI manifest in the store
+    layer_digests: tuple[str, ...] = ()  # of the blobs, lowest first
+    pulled: str = ""  # RFC 3339
+    unpacked: bool = True  # every layer directory is there; get() returns only such
+
+    def to_json(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal did, in docker's terms."""
+
+    untagged: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()  # image ids nothing names any more
+    freed: int = 0  # bytes of blobs and layer files
+
+
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """The chain id of every layer, lowest first (image-spec config.md "Layer ChainID")."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        text = f"{chains[-1]} {diff_id}" if chains else ""
+        chains.append(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" if chains else diff_id)
+    return chains
+
+
+class ImageStore:
+    """The images under `root`. Makes nothing: a root that does not exist yet is an empty store."""
+
+    def __init__(self, root: str, *, expand: Callable[[str], str] = str) -> None:
+        """`expand`: what a short name stands for, see `registriesconf`."""
+        self.root = os.path.abspath(root)
+        self.expand = expand
+        self._stamp: tuple[int, int, int] | None = None
+        self._records: tuple[ImageRecord, ...] = ()
+        self._blobs: dict[str, dict[str, Any]] = {}  # parsed manifests and configs by digest
+
+    def blob_path(self, digest: str) -> str:
+        return os.path.join(self.root, "blobs", *digest.split(":", 1))
+
+    def layer_path(self, chain_id: str) -> str:
+        return os.path.join(self.root, "layers", chain_id.partition(":")[2])
+
+    def list(self) -> tuple[ImageRecord, ...]:
+        """Every image, named and dangling, in index order."""
+        try:
+            st = os.stat(os.path.join(self.root, "index.json"))
+        except FileNotFoundError:
+            self._stamp, self._records = None, ()
+            return ()
+        stamp = (st.st_ino, st.st_mtime_ns, st.st_size)
+        if stamp != self._stamp:
+            self._records = self._read_index()
+            self._stamp = stamp
+        return self._records
+
+    def get(self, reference: str) -> ImageRecord | None:
+        """The image under this name, ready to run, or None. Takes a name as people write it, a name with a digest, or
+        a whole image id (`sha256:…`). Raises ImageError (InvalidImageName) for what is none of these."""
+        records = [r for r in self.list() if r.unpacked]
+        if references.is_digest(reference):
+            return next((r for r in records if reference in (r.id, r.manifest_digest)), None)
+        wanted = references.parse(self.expand(reference))
+        canonical = str(wanted)
+        for record in records:
+            if record.reference == canonical:
+                return record
+        if not wanted.digest:
+            return None
+        return next((r for r in records if _has_digest(r, wanted)), None)
+
+    def find(self, text: str) -> ImageRecord:
+        """As people name images on a command line, and with `look_up`'s errors."""
+        return self.look_up(text)[0]
+
+    def look_up(self, text: str) -> tuple[ImageRecord, bool]:
+        """(the image, whether `text` is its name). Names come first, as docker has it: `a` is a:latest before it is the
+        beginning of an id. Else it is an image id, a unique beginning of one, or a name with a digest.
+        Raises ImageError (ImageNotFound, or AmbiguousImageId; InvalidImageName for what can be none of these)."""
+        prefix = text.removeprefix("sha256:").lower()
+        hexadecimal = bool(prefix) and all(c in "0123456789abcdef" for c in prefix)
+        wanted: references.Reference | None = None
+        if not (hexadecimal and (len(prefix) == 64 or text.startswith("sha256:"))):
+            try:
+                wanted = references.parse(self.expand(text))
+            except ImageError:
+                if not hexadecimal:
+                    raise
+        for record in self.list() if wanted is not None else ():
+            if record.reference == str(wanted):
+                return record, True
+        found = (
+            {r.id: r for r in self.list() if r.id.removeprefix("sha256:").startswith(prefix)}
+            if hexadecimal
+            else {}
+        )
+        if len(found) > 1:
+            raise ImageError(
+                f'"{text}" begins the ids of {len(found)} images; give more digits', reason="AmbiguousImageId"
+            )
+        if found:
+            return next(iter(found.values())), False
+        if wanted is not None and wanted.digest:
+            for record in self.list():
+                if _has_digest(record, wanted):
+                    return record, False
+        raise ImageError(f"no such image: {text}; see `kubelite images`", reason="ImageNotFound")
+
+    def manifest(self, record: ImageRecord) -> dict[str, Any]:
+        return self._json_blob(record.manifest_digest)
+
+    def image_config(self, record: ImageRecord) -> dict[str, Any]:
+        """The whole config: architecture, rootfs, history."""
+        return self._json_blob(record.id)
+
+    def remove(self, reference: str, *, in_use: Collection[str] = (), force: bool = False) -> Removed:
+        """Untag, and delete what no other image needs. `in_use`: image ids that containers run on (the caller knows):
+        the last name of such an image is not taken away (ImageInUse), unless `force`, which untags but still keeps
+        its data. By an id, an image that several repositories name is not taken away either (ImageHasOtherNames),
+        unless `force`. Blocks: takes the store's lock and deletes files."""
+        from runtime.images.store.content import remove_image
+
+        return remove_image(self, reference, in_use=in_use, force=force)
+
+    def check(self, *, deep: bool = False) -> builtins.list[str]:
+        """What is wrong with the store, in sentences; empty when nothing is. `deep` reads and hashes every blob."""
+        from runtime.images.store.verify import check_store
+
+        return check_store(self, deep=deep)
+
+    def _read_index(self) -> tuple[ImageRecord, ...]:
+        index = read_index(self.root)
+        records = []
+        for descriptor in index["manifests"]:
+            record = self._record(descriptor)
+            if record is not None:
+                records.append(record)
+        return tuple(_share_digests(records))
+
+    def _record(self, descriptor: dict[str, Any]) -> ImageRecord | None:
+        """None for what is not an image of ours to run: a nested index, an artifact, or a torn foreign entry."""
+        try:
+            manifest = self._json_blob(descriptor["digest"])
+            config = self._json_blob(manifest["config"]["digest"])
+            chains = chain_ids(config["rootfs"]["diff_ids"])
+            layers = manifest["layers"]
+            blob_sizes = (
+                descriptor["size"] + manifest["config"]["size"] + sum(layer["size"] for layer in layers)
+            )
+            layer_digests = tuple(layer["digest"] for layer in layers)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        annotations = descriptor.get("annotations") or {}
+        directories = tuple(self.layer_path(chain) for chain in reversed(chains))
+        source = annotations.get(SOURCE, "")
+        return ImageRecord(
+            id=manifest["config"]["digest"],
+            reference=annotations.get(REF_NAME, ""),
+            repo_digests=(source,) if source else (),
+            size=blob_sizes,
+            created=config.get("created") or "",
+            layers=directories,
+            config=config.get("config") or {},
+            architecture=config.get("architecture", ""),
+            os=config.get("os", ""),
+            variant=config.get("variant", ""),
+            manifest_digest=descriptor["digest"],
+            layer_digests=layer_digests,
+            pulled=annotations.get(PULLED, ""),
+            unpacked=all(os.path.isdir(path) for path in directories),
+        )
+
+    def _json_blob(self, digest: str) -> dict[str, Any]:
+        cached = self._blobs.get(digest)
+        if cached is None:
+            with open(self.blob_path(digest), "rb") as file:
+                cached = json.loads(file.read())
+            if not isinstance(cached, dict):
+                raise ValueError(f"{digest} is not a JSON object")
+            self._blobs[digest] = cached
+        return cached
+
+
+def read_index(root: str) -> dict[str, Any]:
+    """index.json as it stands; the empty one when there is none. Raises ImageError when it is not an index."""
+    path = os.path.join(root, "index.json")
+    try:
+        with open(path, "rb") as file:
+            index = json.loads(file.read())
+        if not isinstance(index["manifests"], list):
+            raise TypeError("manifests is not a list")
+    except FileNotFoundError:
+        return {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImageError(f"{path} is not an OCI image index: {error}", reason="ImageStoreCorrupt") from error
+    return dict(index)
+
+
+def _has_digest(record: ImageRecord, wanted: references.Reference) -> bool:
+    """Whether `wanted`'s name@digest is this image: by what it was pulled as, or by the manifest we keep."""
+    if not wanted.digest:
+        return False
+    exact = f"{wanted.name}@{wanted.digest}"
+    if exact in record.repo_digests:
+        return True
+    same_repository = any(digest.startswith(f"{wanted.name}@") for digest in record.repo_digests)
+    return same_repository and record.manifest_digest == wanted.digest
+
+
+def _share_digests(records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Repo digests belong to the image, not to one of its names."""
+    by_id: dict[str, list[str]] = {}
+    for record in records:
+        known = by_id.setdefault(record.id, [])
+        known.extend(digest for digest in record.repo_digests if digest not in known)
+    return [replace(record, repo_digests=tuple(by_id[record.id])) for record in records]

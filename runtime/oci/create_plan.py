@@ -1,0 +1,112 @@
+"""create, before anything is made: config.json and what the machine is like, as decisions; and what of them is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runtime import syscalls as sc
+from runtime.errors import SpecError
+from runtime.oci import hooks, prepare
+from runtime.oci.config import spec as oci
+from runtime.oci.rootfs.rootfs import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import ExitStack
+
+    from runtime.cgroups import Cgroup
+    from runtime.oci.birth import Namespaces
+    from runtime.oci.config.spec import Spec
+    from runtime.oci.job import Command, UserNamespace
+    from runtime.oci.rootfs.rootfs import Plan
+    from runtime.security.capabilities import CapSets
+    from runtime.shim.protocol import RootfsOverlay
+
+
+class Draft(NamedTuple):
+    """A container that is decided, and of which nothing is there yet."""
+
+    id: str
+    spec: Spec
+    plan: Plan
+    hooks: Mapping[str, tuple[hooks.Hook, ...]]
+    state: dict[str, Any]  # what hooks are told
+    caps: CapSets
+    available_caps: int
+    warnings: list[str]
+    seccomp: tuple[bytes, int] | None
+    own_terminal: bool  # one of its own devpts
+    command: Command | None
+
+    def limit(self, cgroup: Cgroup) -> list[str]:
+        """Its limits, and its cgroup in the hands of who is to have it. Returns warnings."""
+        resources = self.spec.get("linux", {}).get("resources", {})
+        warnings = oci.without_effect(self.spec)
+        warnings += prepare.limited(cgroup, resources, strict=self.command is not None)
+        prepare.delegate(self.spec, cgroup)
+        return warnings
+
+    def placed(
+        self, turn: Turn, users: UserNamespace | None, undo: ExitStack, always: ExitStack
+    ) -> tuple[Plan, str]:
+        """The plan, with what only we can open or mount; and what of it outlives the container (shared_root.mount)."""
+        plan, mounted = self.plan, ""
+        if turn == Turn.CHROOT:
+            from runtime.oci.rootfs import shared_root
+
+            tell = self.command.mounted if self.command is not None else None
+            root, mounted = shared_root.mount(plan.root, tell, undo, always)
+            plan = plan.on(root)
+        if users is None or users.fd < 0:
+            plan = prepare.reachable(plan, self.spec, always)
+        return plan, mounted
+
+    def told(self, spaces: Namespaces, users: UserNamespace | None) -> dict[str, Any]:
+        """What its init is told: Job's fields."""
+        return {
+            "process": self.spec["process"],
+            "caps": self.caps,
+            "available_caps": self.available_caps,
+            "join": spaces.join,
+            "new_user_namespace": bool(spaces.flags & sc.CLONE_NEWUSER),
+            "user_namespace": users,
+            "stdio_owner": -1 if self.own_terminal else prepare.stdio_owner(self.spec, users),
+            "seccomp": self.seccomp,
+            "notify": prepare.notifies(self.seccomp),
+            "own_terminal": self.own_terminal,
+            "hooks": self.hooks,
+            "state": self.state,
+            "keyring": f"_ses.{self.id}",
+            **prepare.from_spec(self.spec),
+        }
+
+
+def decide(
+    spec: Spec,
+    *,
+    container_id: str,
+    bundle: str,
+    overlay: RootfsOverlay | None,
+    cgroup_path: str,
+    console_slave: int | None,
+    receives: bool,
+    command: Command | None,
+) -> Draft:
+    """container.create's arguments as a Draft; `receives`: somebody takes a terminal's master. Raises SpecError and
+    CapabilityError."""
+    if command is None:
+        spec = oci.validate(spec)
+    spec = prepare.with_mappings(spec)
+    prepare.check(spec, pivot=command is None or command.pivot)
+    process = spec["process"]
+    own_terminal = bool(process.get("terminal")) and console_slave is None
+    if own_terminal and not receives:
+        raise SpecError("process.terminal: a terminal is asked for and none was given")
+    plan = prepare.plan(spec, bundle, overlay, cgroup_path, console_slave)
+    steps = hooks.parse(spec.get("hooks") or {})
+    state = prepare.hook_state(spec, container_id, bundle, "creating")
+    caps, available, warnings = prepare.caps(process, in_user_namespace="user" in oci.namespaces(spec))
+    cache = command.seccomp_cache if command is not None else None
+    filter_ = prepare.filter_of(spec.get("linux", {}), cache)
+    decided = (caps, available, warnings, filter_, own_terminal)
+    return Draft(container_id, spec, plan, steps, state, *decided, command)

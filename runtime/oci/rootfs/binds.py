@@ -1,0 +1,167 @@
+"""Bind mounts (config.md "Mounts"): of what is the host's, or in the container's own root; their attributes and id
+mappings. Needs Linux 5.12 (mount_setattr)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from runtime import syscalls as sc
+from runtime.errors import SpecError
+from runtime.oci.rootfs import mount_options
+
+if TYPE_CHECKING:
+    from runtime.oci.config.spec import IDMapping
+    from runtime.oci.rootfs.root import Root
+
+# Files below /proc that LXCFS and its like may put their own over; anything else there is an attack (runc's list)
+_PROC_FILES: Final = frozenset(
+    f"/proc/{name}"
+    for name in (
+        *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev"),
+        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
+    )
+)
+
+
+class IdMaps(NamedTuple):
+    """config.md, mounts: uidMappings and gidMappings."""
+
+    uids: list[IDMapping]
+    gids: list[IDMapping]
+    own: bool = False  # the mount's, not the container's user namespace's
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """A file or directory of the host. The clone is detached while it gets its attributes: it is never seen rw."""
+
+    source: str
+    target: str
+    options: mount_options.Options
+    id_maps: IdMaps | None = None
+    tree: int = -1  # the source's mount, opened before: in another user namespace it may be out of reach
+    inside: str = ""  # the source is in the container's root, here: as it is when it is this one's turn
+
+    def at_home(self, inside: str) -> BindMount:
+        """The same, of a source that is in the container's root at `inside`; "" when it is not."""
+        if not inside:
+            return self
+        return BindMount(self.source, self.target, self.options, self.id_maps, inside=inside)
+
+    def opened(self, userns: int = -1) -> BindMount:
+        """The same, with its source opened now, by us."""
+        if self.inside:
+            return self
+        return BindMount(self.source, self.target, self.options, None, self.open(userns))
+
+    def open(self, userns: int = -1) -> int:
+        """A detached mount of the source with all its attributes. `userns`: a user namespace that has its id_maps."""
+        tree = self._clone(self._flags)
+        try:
+            if self.id_maps is not None:
+                recursive = self.options.idmap == "ridmap"
+                map_ids(tree, self.id_maps, userns, recursive=recursive, about=self.source)
+            set_attributes(tree, self.options, about=self.target)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
+
+    def _open_inside(self, root: Root) -> int:
+        """Of the container's own root, by its descriptor: no link in it leads to what is the host's. Who maps ids has a
+        right that is not to be had in a user namespace: it is asked of our parent."""
+        found = root.open(self.inside)
+        try:
+            tree = sc.open_tree(found, "", self._flags | sc.AT_EMPTY_PATH)
+        finally:
+            os.close(found)
+        try:
+            if self.id_maps is not None:
+                wanted = {
+                    "maps": [self.id_maps.uids, self.id_maps.gids],
+                    "recursive": self.options.idmap == "ridmap",
+                }
+                root.map_ids(tree, {**wanted, "about": self.source})
+            set_attributes(tree, self.options, about=self.target)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
+
+    @property
+    def _flags(self) -> int:
+        return sc.OPEN_TREE_CLONE | (sc.AT_RECURSIVE if self.options.flags & sc.MS_REC else 0)
+
+    def describe(self) -> str:
+        return f"bind {self.source} on {self.target}"
+
+    def execute(self, root: Root) -> None:
+        tree = self._mounted(root)
+        try:
+            target = root.make(self.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+            self._check_outside_proc(tree, target)
+            sc.attach_mount(tree, target, about=self.describe())
+            os.close(target)
+        finally:
+            os.close(tree)
+
+    def _mounted(self, root: Root) -> int:
+        if self.inside:
+            return self._open_inside(root)
+        return self.tree if self.tree >= 0 else self.open()
+
+    def _clone(self, flags: int) -> int:
+        """The source's mount. With x-beneath the kernel itself sees to it that the path stays in that directory, at the
+        moment it is opened: a container that shares the directory cannot swap a link in (CVE-2017-1002101)."""
+        if not self.options.beneath:
+            return sc.open_tree(sc.AT_FDCWD, self.source, flags)
+        base = os.open(self.options.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            path = os.path.relpath(self.source, self.options.beneath)
+            found = sc.openat2(base, path, os.O_PATH, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(base)
+        try:
+            return sc.open_tree(found, "", flags | sc.AT_EMPTY_PATH)
+        finally:
+            os.close(found)
+
+    def _check_outside_proc(self, tree: int, target: int) -> None:
+        if sc.fstatfs_type(target) != sc.PROC_SUPER_MAGIC or os.path.normpath(self.target) in _PROC_FILES:
+            return
+        if os.path.normpath(self.target) == "/proc" and sc.fstatfs_type(tree) == sc.PROC_SUPER_MAGIC:
+            return
+        raise SpecError("it cannot be mounted because it is inside /proc")  # what, `describe` says
+
+
+def map_ids(tree: int, maps: IdMaps, userns: int = -1, *, recursive: bool, about: str) -> None:
+    """Id-map a detached mount (mount_setattr(2)). `userns`: a user namespace that has the maps, unless they are the
+    mount's own."""
+    from runtime.oci.rootfs import idmap
+
+    made = idmap.namespace(maps.uids, maps.gids) if userns < 0 or maps.own else -1
+    try:
+        flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if recursive else 0)
+        sc.mount_setattr(
+            tree, "", flags, sc.MOUNT_ATTR_IDMAP, userns_fd=made if made >= 0 else userns,
+            about=f"{about} (id-mapped)",
+        )  # fmt: skip
+    finally:
+        if made >= 0:
+            os.close(made)
+
+
+def set_attributes(mount_fd: int, options: mount_options.Options, *, about: str) -> None:
+    """mount_setattr(2) on the root of an open mount: its own attributes, recursive ones, propagation."""
+    add, drop = options.attrs
+    if add or drop:
+        sc.mount_setattr(mount_fd, "", sc.AT_EMPTY_PATH, add, drop, about=about)
+    if options.recursive_set or options.recursive_clear:
+        flags = sc.AT_EMPTY_PATH | sc.AT_RECURSIVE
+        sc.mount_setattr(mount_fd, "", flags, options.recursive_set, options.recursive_clear, about=about)
+    for kind in options.propagation:
+        flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if kind & sc.MS_REC else 0)
+        sc.mount_setattr(mount_fd, "", flags, propagation=kind & ~sc.MS_REC, about=about)

@@ -1,0 +1,186 @@
+"""What every shim is about to do, done in the forkserver first, as far as nothing comes of it.
+
+CPython writes down what it learns as it runs: byte code is specialised (and counts up to that), types, functions and
+dictionaries get version numbers, caches fill. Each is a write to a page that a fork shares until then, and takes time.
+What is played through here is written already when a shim is forked.
+
+Nothing is made: files live in a tmpfs that is mounted nowhere, the container fails at the cgroup it asks for (our own:
+"in use"), the socket has a name of the kernel's choice. All of it is gone with its descriptors, also after a kill -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from runtime import syscalls as sc
+from runtime.cgroups import open_cgroup
+from runtime.errors import RuntimeFault, StateError
+from runtime.oci import container as engine
+from runtime.oci.rootfs.operations import DeviceNode, DevLinks, MakeDirectory
+from runtime.oci.rootfs.root import Root
+from runtime.oci.rootfs.rootfs import plan
+from runtime.security import paths, seccomp
+from runtime.security.capabilities import DEFAULT_CAPS
+from runtime.shim.loop import Loop
+from runtime.shim.protocol import CreateContainer, Op, RootfsOverlay, SandboxConfig, SandboxRecord
+from runtime.shim.sandbox import Place
+from runtime.shim.shim import Shim
+from runtime.shim.supervisor import Supervised, Supervisor
+
+ROUNDS = 4  # since 3.12 byte code is specialised when it runs for the second time; some of it runs in turns
+
+
+def rehearse(cgroup: str, warn: Callable[[str], None], *, rounds: int = ROUNDS) -> None:
+    """`cgroup`: the caller's own. What fails is told `warn`, and costs the next shims their head start only."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        for _ in range(rounds):
+            with ExitStack() as stack:
+                _play(cgroup, stack)
+    except (RuntimeFault, OSError) as error:
+        warn(f"the rehearsal ended early: {error}")
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, before)
+        if before == signal.SIG_IGN:
+            _reap_who_died_meanwhile()
+
+
+def _reap_who_died_meanwhile() -> None:
+    """The kernel reaps for a process that ignores SIGCHLD; while a shim's handler was in its place it did not."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _play(cgroup: str, stack: ExitStack) -> None:
+    directory = _nowhere(stack)
+    _contain(cgroup, directory, stack)
+    root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    stack.callback(os.close, root.fd)
+    stack.callback(lambda: os.close(root.held("/dev")))
+    overlay = RootfsOverlay(["/lower"], "/upper", "/work")
+    for operation in plan(_spec(cgroup), bundle="/bundle", overlay=overlay).operations:  # type: ignore[arg-type]
+        operation.describe()
+        if isinstance(operation, DeviceNode | DevLinks | MakeDirectory):
+            operation.execute(root)
+    _converse(cgroup, directory, stack)  # last: what it asks of types is then in the interpreter's cache
+
+
+def _nowhere(stack: ExitStack) -> str:
+    """The path, good in this process alone, of a directory on a file system of its own."""
+    context = sc.fsopen("tmpfs")
+    stack.callback(os.close, context)
+    sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
+    directory = sc.fsmount(context)
+    stack.callback(os.close, directory)
+    return f"/proc/self/fd/{directory}"
+
+
+def _converse(cgroup: str, directory: str, stack: ExitStack) -> None:
+    """A shim that is asked how it is."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    listener.bind("")
+    listener.listen(1)
+    config = SandboxConfig("uid", "id", directory, cgroup, cgroup, "host", resources={"cpu": {"shares": 2}})
+    config = SandboxConfig.from_json(json.loads(json.dumps(config.to_json())))
+    shim = Shim(config, Place(open_cgroup(cgroup), None, [], 0.0), listener)
+    stack.callback(shim.loop.close)
+    stack.callback(shim.close)
+    shim.write_state()
+    daemon = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+    daemon.connect(listener.getsockname())
+    shim.loop.run_once()
+    requests: list[dict[str, Any]] = [
+        {"op": Op.SUBSCRIBE},
+        {"op": Op.ANNOTATE, "annotations": {"ip": "10.0.0.1"}},
+        {"op": Op.STATE},
+        {"op": Op.START, "container_id": "none"},
+    ]
+    for number, request in enumerate(requests):
+        daemon.send(json.dumps({"id": number, **request}).encode())
+        shim.loop.run_once()
+        answer = json.loads(daemon.recv(1 << 16))
+        if "ok" in answer:
+            SandboxRecord.from_json(answer["ok"]["sandbox"])
+
+
+def _contain(cgroup: str, directory: str, stack: ExitStack) -> None:
+    """A container, as far as the cgroup that it cannot have; and one that was, from its record alone."""
+    loop = Loop(lambda: None, lambda: None)
+    stack.callback(loop.close)
+    supervisor = Supervisor(loop, lambda _: None, lambda _: None, lambda *_: None)
+    spec = _spec(cgroup)
+    with open(f"{directory}/config.json", "w", encoding="ascii") as file:
+        json.dump(spec, file)
+    places = {name: f"{directory}/{name}" for name in ("upper", "work")}
+    request = CreateContainer.from_json(
+        json.loads(
+            json.dumps(
+                CreateContainer(
+                    container_id="id",
+                    name="main",
+                    attempt=0,
+                    bundle=directory,
+                    rootfs={"lower": ["/lower"], **places},
+                    log_path=f"{directory}/log",
+                ).to_json()
+            )
+        )
+    )
+    with contextlib.suppress(StateError):  # as it should
+        supervisor.create(request)
+    handle = engine.Container("id", os.getpid(), -1, open_cgroup(cgroup), spec)  # type: ignore[arg-type]
+    json.dumps(Supervised(request, handle).record().to_json())
+
+
+def _spec(cgroup: str) -> dict[str, Any]:
+    """As kubelite writes them for a pod that asks for nothing."""
+    caps = list(DEFAULT_CAPS)
+    options = ["nosuid", "noexec", "nodev"]
+    mounts: list[dict[str, Any]] = [
+        {"destination": f"/{name}", "type": kind, "source": kind, "options": options}
+        for name, kind in (("proc", "proc"), ("dev", "tmpfs"), ("sys", "sysfs"), ("dev/pts", "devpts"))
+    ]
+    mounts.append(
+        {"destination": "/etc/hosts", "type": "bind", "source": "/x", "options": ["rbind", "rprivate"]}
+    )
+    mounts.append({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": [*options, "ro"]})
+    shared = [
+        {"type": kind, "path": f"/proc/self/ns/{name}"}
+        for kind, name in (("network", "net"), ("uts", "uts"), ("ipc", "ipc"))
+    ]
+    return {
+        "ociVersion": "1.2.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0, "additionalGids": [0]},
+            "args": ["/program"],
+            "env": ["PATH=/bin", "HOSTNAME=host"],
+            "cwd": "/",
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096}],
+            "oomScoreAdj": 1000,
+            "noNewPrivileges": False,
+        },
+        "root": {"path": "root", "readonly": False},
+        "mounts": mounts,
+        "linux": {
+            "namespaces": [{"type": "mount"}, {"type": "cgroup"}, {"type": "pid"}, *shared],
+            "cgroupsPath": cgroup,
+            "resources": {
+                "cpu": {"shares": 2, "period": 100000, "quota": -1},
+                "memory": {"limit": -1, "swap": -1},
+                "devices": [{"allow": False, "access": "rwm"}],
+            },
+            "maskedPaths": list(paths.masked_paths()),
+            "readonlyPaths": list(paths.READONLY_PATHS),
+            "seccomp": seccomp.default_profile(frozenset(caps)),
+        },
+    }
