@@ -73,7 +73,7 @@ test-uml: setup  ## (root) on cgroup v2, inside User Mode Linux, what that can c
 	$(COMPILE)
 	tests/uml/run --skips tests/uml/skips --env KUBELITE_TEST_PATIENCE=5 --env KUBELITE_TEST_ALONE=1 \
 		--share 3 --mem 3G --each $(IN_UML) -- $(BIN)/python -m \
-		$(if $(KUBELITE_TEST_AGAIN),tests.again $(KUBELITE_TEST_AGAIN),pytest -p no:cacheprovider) -rs --timeout=600 $(if $(WHOLE),,-m 'not either_cgroup')
+		$(if $(KUBELITE_TEST_AGAIN),tests.rerun_failures $(KUBELITE_TEST_AGAIN),pytest -p no:cacheprovider) -rs --timeout=600 $(if $(WHOLE),,-m 'not either_cgroup')
 
 chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… to choose
 	$(COMPILE)

@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.patience import SECONDS
+from tests.waiting import SECONDS
 
 # Of others, which come and go by themselves.
 _OTHERS = ("/tmp/pytest-of-", "/tmp/.", "/dev/shm/libpod_")  # the last is podman's, which keeps it

@@ -1,7 +1,7 @@
 """The directory is the truth: watched files → objects in the store.
 
 What a directory means is decided by `manifest_plan.plan`, a pure function from files and recorded objects to changes;
-`Sources` reads, watches and applies. The rules (each has a test in tests/unit/test_sources.py):
+`Sources` reads, watches and applies. The rules (each has a test in tests/unit/sources/test_sources.py):
 
 - `.yaml`, `.yml`, `.json`, in sub-directories too; dotfiles, `~`, `.bak`, `.swp` and the like are never read.
 - A file that does not parse or validate changes nothing: its last good version stays, also over a restart.

@@ -1,7 +1,7 @@
 """What fields mean, a line each: of a pod, of its containers, and of the objects beside pods.
 
 For `kubelite explain`. The words say what a field does on this node, with unit and default where it has them; what
-Kubernetes says at length is in its API reference. `tests/unit/test_cli_fields.py` keeps the names true, and the table
+Kubernetes says at length is in its API reference. `tests/unit/cli/test_explain.py` keeps the names true, and the table
 whole for a pod and its containers.
 """
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import remove_cgroup, until
+from tests.waiting import remove_cgroup, until
 
 RUNTIME = str(Path(sys.executable).with_name("kubelite-oci"))
 SECONDS = 60

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.callers.conftest import IMAGE, RUNTIME, Caller, need
-from tests.patience import until
+from tests.waiting import until
 
 
 @pytest.fixture

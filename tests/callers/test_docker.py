@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.callers.conftest import IMAGE, Caller, memory_limit
-from tests.patience import until
+from tests.waiting import until
 
 
 @pytest.fixture

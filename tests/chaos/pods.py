@@ -14,7 +14,7 @@ import yaml
 
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
-from tests.patience import until
+from tests.waiting import until
 
 _BEGIN = "exec 2>/dev/null; echo $CHAOS_GENERATION >> /data/starts-$CHAOS_CONTAINER; mkfifo /f || exit 9; exec 3<>/f; "
 #: Counts aloud for ever, a line every CHAOS_PACE seconds, with no process besides its own.

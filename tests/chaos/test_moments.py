@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos import lens, pods
 from tests.chaos.machine import Machine
-from tests.patience import SECONDS
+from tests.waiting import SECONDS
 
 ROUNDS = 4
 AT_ONCE = 4

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.patience import until
+from tests.waiting import until
 
 BUSYBOX = "/usr/bin/busybox"
 OURS = str(Path(sys.executable).with_name("kubelite-oci"))

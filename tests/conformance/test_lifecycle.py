@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import Bundle, Runtime, alive, cgroup_file, killed_at_the_end
-from tests.patience import SECONDS, until
+from tests.waiting import SECONDS, until
 
 
 def test_state_after_each_operation(runtime: Runtime, bundle: Bundle) -> None:

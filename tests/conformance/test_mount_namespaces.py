@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import Bundle, Runtime
-from tests.patience import until
+from tests.waiting import until
 
 
 def mounts_of(pid: int) -> list[str]:

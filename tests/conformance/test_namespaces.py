@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance.conftest import Bundle, Runtime, cgroup_file
 from tests.conformance.test_process import console_socket, read_terminal
-from tests.patience import until
+from tests.waiting import until
 
 
 def reachable(bundle: Bundle) -> None:

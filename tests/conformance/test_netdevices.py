@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.conftest import Bundle, Done, Runtime
-from tests.patience import until
+from tests.waiting import until
 
 if not Path("/usr/sbin/ip").exists() and not Path("/usr/bin/ip").exists() and not Path("/sbin/ip").exists():
     pytest.skip("needs iproute2", allow_module_level=True)

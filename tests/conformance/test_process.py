@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.conftest import Bundle, Runtime
-from tests.patience import until
+from tests.waiting import until
 
 
 def fields(text: str) -> dict[str, str]:

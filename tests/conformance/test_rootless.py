@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conformance.conftest import Bundle, Done, Runtime, alive
-from tests.patience import until
+from tests.waiting import until
 
 USER = 12345
 

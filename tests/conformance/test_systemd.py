@@ -12,7 +12,7 @@ import pytest
 
 from tests.conformance.conftest import Bundle, Done, Runtime
 from tests.conformance.systemd_peer import Systemd
-from tests.patience import until
+from tests.waiting import until
 
 SLICE = "klt-test.slice"
 WHERE = f"/klt.slice/{SLICE}"

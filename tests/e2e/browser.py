@@ -21,11 +21,11 @@ from typing import IO, Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from tests import patience
+from tests import waiting
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium"))), "")
 IN_A_GUEST = "User Mode Linux" in Path("/proc/cpuinfo").read_text()  # single-stepped, with little memory
-TIMEOUT = 60.0 * patience.PATIENCE
+TIMEOUT = 60.0 * waiting.PATIENCE
 
 
 class Page:

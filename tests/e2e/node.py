@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests import patience
+from tests import waiting
 from tests.e2e import api
 
 REPO = Path(__file__).resolve().parents[2]
 KUBELITE = (sys.executable, "-m", "kubelite")
 IMAGE = "localhost/kubelite/busybox:latest"
-PATIENCE = patience.PATIENCE  # times this long is waited (see there)
+PATIENCE = waiting.PATIENCE  # times this long is waited (see there)
 TIMEOUT = 30.0
 
 
@@ -189,7 +189,7 @@ class Node:
 
     def cgroup_tops(self) -> list[Path]:
         """The node's own cgroup in each hierarchy."""
-        return patience.cgroup_places(self.cgroup_parent)
+        return waiting.cgroup_places(self.cgroup_parent)
 
     def remove_cgroups(self) -> None:
         """As a reboot does. What was killed there may still be on its way out, or had just left a child."""
@@ -197,7 +197,7 @@ class Node:
             for pid in procs.read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-        patience.remove_cgroup(self.cgroup_parent)
+        waiting.remove_cgroup(self.cgroup_parent)
 
     def tail(self, lines: int = 30) -> str:
         return (

@@ -12,7 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests import patience
+from tests import waiting
 from tests.e2e import browser
 
 TRACE = "trace.json"
@@ -75,7 +75,7 @@ def opened(trace: bytes) -> Iterator[Perfetto]:
     base = f"http://127.0.0.1:{server.server_port}"
     try:
         with browser.page(f"{base}/index.html#!/?url={base}/{TRACE}") as page:
-            patience.until(
+            waiting.until(
                 lambda: page.evaluate("Boolean(globalThis.app?.trace)"),
                 "Perfetto has the trace",
                 browser.TIMEOUT,

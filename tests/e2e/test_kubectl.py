@@ -17,7 +17,7 @@ from tests.e2e.kubectl import Kubectl, forwarded, one_by_one
 from tests.e2e.manifests import SLEEP, container, pod
 from tests.e2e.node import Finished, Node
 from tests.e2e.terminal import on_terminal
-from tests.unit.test_manifests_corpus import CORPUS, without_empties
+from tests.unit.manifests.test_corpus import CORPUS, without_empties
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
 

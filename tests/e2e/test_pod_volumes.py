@@ -13,7 +13,7 @@ from kubelite.node.storage import block_devices, loopdev
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, Node
 from tests.e2e.test_fields import manifest, run
-from tests.unit.test_trust import ONE, TWO
+from tests.unit.node.spec.test_trust_bundles import ONE, TWO
 
 
 def test_an_image_is_a_volume(node: Node) -> None:

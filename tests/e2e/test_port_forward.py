@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import KUBELITE, REPO, TIMEOUT, Node
-from tests.patience import PATIENCE
+from tests.waiting import PATIENCE
 
 SERVE = "mkdir /www; echo hello from $HOSTNAME > /www/index.html; exec httpd -f -p 127.0.0.1:81 -h /www"
 

@@ -18,7 +18,7 @@ import pytest
 from tests.conformance.conftest import alive
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import KUBELITE, REPO, Node
-from tests.patience import until
+from tests.waiting import until
 
 TICK = "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
 

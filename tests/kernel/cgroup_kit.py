@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime import cgroups
 from runtime.cgroups import Cgroup, Mode
-from tests.patience import until
+from tests.waiting import until
 
 MIB = 1 << 20
 # Its fork dies of a signal in the middle of copying the parent's memory: flush_tlb_mm walks the half-made copy, a panic

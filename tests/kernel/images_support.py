@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.patience import SECONDS
+from tests.waiting import SECONDS
 
 BUSYBOX = "/usr/bin/busybox"
 

@@ -20,8 +20,8 @@ from runtime.cgroups import layout, open_cgroup
 from runtime.shim.client import ShimClient, read_state, shim_alive
 from runtime.shim.protocol import ContainerRecord, CreateContainer, ExecRequest, SandboxConfig, SandboxRecord
 from runtime.shim.warm.forkserver_client import Forkserver
-from tests.patience import SECONDS
-from tests.patience import until_async as until
+from tests.waiting import SECONDS
+from tests.waiting import until_async as until
 
 BUSYBOX = "/usr/bin/busybox"
 APPLETS = (

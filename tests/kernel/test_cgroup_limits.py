@@ -22,7 +22,7 @@ from tests.kernel.cgroup_kit import (
     sleeper,
     spawn,
 )
-from tests.patience import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
 

@@ -25,7 +25,7 @@ from tests.kernel.cgroup_kit import (
     spawn,
     spawn_bomb,
 )
-from tests.patience import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
 

@@ -24,7 +24,7 @@ from runtime.oci import init_steps, program
 from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine
 from tests.kernel.shim_kit import Node
-from tests.patience import until_async as until
+from tests.waiting import until_async as until
 
 pytestmark = pytest.mark.kernel
 

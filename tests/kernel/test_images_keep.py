@@ -22,7 +22,7 @@ from runtime.images.store.listing import digest_of
 from runtime.images.store.store import ImageRecord, ImageStore, Removed
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, registry, run, snapshot, tar, write_layout
-from tests.patience import remove_cgroup
+from tests.waiting import remove_cgroup
 
 pytestmark = [
     pytest.mark.kernel,

@@ -14,7 +14,7 @@ from runtime.errors import NetworkError, SpecError
 from runtime.network.client import NetworkClient
 from runtime.network.plan import PortMapping
 from tests.kernel.netlab import HOST, INTERNET, NEVER, Lab, Server, ask, lab
-from tests.patience import SECONDS
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,7 @@ from runtime.cgroups import open_cgroup
 from runtime.errors import StateError
 from runtime.oci import container as engine
 from tests.kernel.conftest import Engine
-from tests.patience import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
 

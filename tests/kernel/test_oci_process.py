@@ -12,7 +12,7 @@ from runtime.errors import CapabilityError, SpecError, StartError
 from runtime.oci.container import Stdio
 from runtime.security import capabilities, seccomp
 from tests.kernel.conftest import Engine, mount
-from tests.patience import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,7 @@ import pytest
 from runtime.oci import container as engine
 from runtime.shim import pause
 from tests.kernel.conftest import Engine, cannot_map_ids, mount
-from tests.patience import SECONDS
+from tests.waiting import SECONDS
 
 BASE = 40 * 65536
 MAPS: list[Any] = [{"containerID": 0, "hostID": BASE, "size": 65536}]

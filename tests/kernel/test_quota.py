@@ -14,7 +14,7 @@ import pytest
 from kubelite.node.storage import quota
 from kubelite.node.storage.quota import FIRST_PROJECT
 from tests.disks import KINDS, MIB, projects, with_projects
-from tests.patience import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
 LESS = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-all")

@@ -20,7 +20,7 @@ from runtime.shim.protocol import MAX_PACKET, ContainerRecord, Op
 from runtime.shim.state import socket_path
 from runtime.shim.warm.immortal import supported
 from tests.kernel.shim_kit import BUSYBOX, Node, node
-from tests.patience import until_async as until
+from tests.waiting import until_async as until
 
 __all__ = ["node"]
 

@@ -21,8 +21,8 @@ from runtime.errors import RuntimeFault, StateError
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import ContainerRecord, SandboxConfig
 from tests.kernel.shim_kit import BUSYBOX, Node, Pod, node
-from tests.patience import SECONDS
-from tests.patience import until_async as until
+from tests.waiting import SECONDS
+from tests.waiting import until_async as until
 
 __all__ = ["node"]
 

@@ -18,7 +18,7 @@ import pytest
 from runtime.errors import NotFoundError, StartError, StateError
 from runtime.shim.client import ShimClient
 from tests.kernel.shim_kit import BUSYBOX, Node, node
-from tests.patience import until_async as until
+from tests.waiting import until_async as until
 
 __all__ = ["node"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from state.store import Store
-from tests.unit.worker_kit import Node
+from tests.unit.node.worker.worker_kit import Node
 
 # How long an example takes says something of the machine, nothing of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,7 +7,7 @@ all abstract base classes, `ctypes` types that nobody asked for: 30 ms in a comm
 uses little of each; that little is here, under the same names, for this process alone (`install`, first thing in the
 command). What is not here comes from the real module, which is imported after all. Differences that no command can
 see: dataclasses are neither frozen nor slotted, and compare by identity.
-tests/unit/test_oci_light.py holds each against the original.
+tests/unit/runtime/oci/test_stdlib_stubs.py holds each against the original.
 """
 
 import sys

@@ -1,0 +1,46 @@
+"""What the documents tell people to type is there: each `kubelite …` in them is a command, with these flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from kubelite.cli.main import COMMANDS, cli
+
+REPO = Path(__file__).resolve().parents[3]
+DOCUMENTS = sorted([REPO / "README.md", REPO / "ARCHITECTURE.md", *(REPO / "docs").rglob("*.md")])
+SPAN = re.compile(r"`kubelite ([a-z][^`]*)`|^(?:    |\$ )kubelite ([a-z].*)$", re.MULTILINE)
+FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+
+
+def commands_of(text: str) -> Iterator[str]:
+    """Each command without `kubelite`, up to what stands in the next column, or is the container's own."""
+    for span in SPAN.finditer(text):
+        yield re.split(r" {2,}| -- | \| ", " ".join((span[1] or span[2]).split("\n")))[0]
+
+
+def flags_of(command: click.Command, words: list[str]) -> set[str]:
+    """Of the command, or of all its subcommands that the words may mean (`rollout history|undo`)."""
+    if not isinstance(command, click.Group):
+        return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    named = [word for word in words[0].split("|") if word in command.commands] if words else []
+    assert named or not words or words[0].startswith("…"), f"{command.name} has no {words[0]}"
+    return {flag for name in named for flag in flags_of(command.commands[name], words[1:])}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
+def test_what_a_document_says_to_type_is_there(document: Path) -> None:
+    for line in commands_of(document.read_text()):
+        name, *words = line.split()
+        for one in name.split("|"):
+            assert one.strip(",:") in COMMANDS, f"kubelite {line}"
+        found = cli.get_command(click.Context(cli), name.split("|")[0].strip(",:"))
+        assert found is not None
+        known = flags_of(found, words)
+        for flag in FLAG.findall(" ".join(words)):
+            joined = not flag.startswith("--") and {f"-{letter}" for letter in flag[1:]} <= known  # -it
+            assert flag in known or joined, f"kubelite {line}: {flag}"

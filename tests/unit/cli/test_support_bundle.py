@@ -1,0 +1,78 @@
+"""The support bundle: what is in it, and above all what is not."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+from kubelite.cli.diagnosis.support_bundle import HIDDEN, redact
+from tests.unit.api.server import Served
+from tests.unit.cli.kit import kubelite, ok, server
+
+__all__ = ["server"]
+
+
+def test_what_could_hold_a_password_is_left_out() -> None:
+    pod = {
+        "metadata": {"annotations": {"kubelite.io/source": "/m/a.yaml", "note": "hunter2"}},
+        "spec": {
+            "containers": [
+                {
+                    "name": "app",
+                    "args": ["--password=hunter2"],
+                    "command": ["sh", "-c", "hunter2"],
+                    "env": [
+                        {"name": "A", "value": "hunter2"},
+                        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                    ],
+                    "livenessProbe": {
+                        "exec": {"command": ["hunter2"]},
+                        "httpGet": {"httpHeaders": [{"name": "Authorization", "value": "hunter2"}]},
+                    },
+                }
+            ]
+        },
+        "status": {
+            "conditions": [{"type": "Ready", "message": "containers with unready status: [app]"}],
+            "containerStatuses": [
+                {"state": {"terminated": {"message": "hunter2", "reason": "Error"}}, "name": "app"}
+            ],
+        },
+    }
+    found = redact(pod)
+    assert "hunter2" not in json.dumps(found)
+    assert found["metadata"]["annotations"]["kubelite.io/source"] == "/m/a.yaml"
+    event = {"kind": "Event", "reason": "Unhealthy", "message": "Liveness probe failed: hunter2"}
+    assert "hunter2" not in json.dumps(redact({"items": [event]}))
+    assert redact({"items": [{"reason": "Started", "message": "Container started"}]})["items"][0]["message"]
+    env = found["spec"]["containers"][0]["env"]
+    assert env[0] == {"name": "A", "value": HIDDEN}
+    assert env[1]["valueFrom"]["secretKeyRef"]["name"] == "s"
+    assert found["status"]["conditions"][0]["message"].startswith("containers with")
+    assert found["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] == "Error"
+
+
+def test_a_bundle(server: Served, tmp_path: Path) -> None:
+    path = tmp_path / "b.tar.gz"
+    assert "no secrets" in ok(server, "support-bundle", "-f", str(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as archive:
+        names = set(archive.getnames())
+        pods = archive.extractfile("kubelite/pods.json")
+        assert pods is not None
+        assert json.loads(pods.read())["items"]
+        past = archive.extractfile("kubelite/history/default_web.json")
+        assert past is not None
+        found = json.loads(past.read())
+        assert found["pod"] == "default/web"
+        assert {entry["what"] for entry in found["entries"]} >= {"ADDED"}
+    for name in ("doctor.json", "events.json", "machine.txt", "traces/default_web.json"):
+        assert f"kubelite/{name}" in names
+    assert not any("secret" in name or "configmap" in name for name in names)
+
+
+def test_a_place_that_cannot_be_written(server: Served) -> None:
+    done = kubelite(server, "support-bundle", "-f", "/nonexistent/b.tar.gz")
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write /nonexistent/b.tar.gz: No such file or directory\n"

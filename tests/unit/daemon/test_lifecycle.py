@@ -1,0 +1,144 @@
+"""The daemon's life where it needs no root: a start that is given up, background work that meets a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kubelite.daemon import lifecycle, relist
+from kubelite.settings import Settings
+from kubelite.telemetry.metrics.meters import Meters
+from runtime.errors import RuntimeFault
+from state.errors import StorageFailed
+from tests.waiting import SECONDS
+
+
+def test_a_signal_ends_a_start_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def never_ready(_settings: Settings) -> AsyncIterator[None]:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+            yield
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # somebody is impatient
+            await asyncio.sleep(0.05)
+            told.append("undone")
+
+    monkeypatch.setattr(lifecycle, "node", never_ready)
+    asyncio.run(asyncio.wait_for(lifecycle._serve(Settings.load({}, {})), 5))
+    assert told == ["undone"]
+
+
+def test_a_signal_ends_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.asynccontextmanager
+    async def ready(_settings: Settings) -> AsyncIterator[None]:
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        yield
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(lifecycle, "node", ready)
+    asyncio.run(asyncio.wait_for(lifecycle._serve(Settings.load({}, {})), 5))
+
+
+class Agent(SimpleNamespace):
+    """What the background work sees of a node; `fail` are the errors of its next calls."""
+
+    def __init__(self, tmp_path: Path, **more: Any) -> None:
+        (tmp_path / "pods").mkdir()
+        settings = SimpleNamespace(relist_seconds=0.01, root=str(tmp_path), run_dir=str(tmp_path))
+        store = SimpleNamespace(
+            list=lambda _kind: [], get_uid=lambda _uid: None, pods_with_containers=lambda: ()
+        )
+        nothing: dict[str, Any] = {"fail": [], "done": [], "living": set(), "meters": Meters()}
+        super().__init__(settings=settings, store=store, **nothing, **more)
+        self.network = SimpleNamespace(repair=lambda: self.call("repair"))
+        self.events = SimpleNamespace(expire=lambda: self.call("expire"))
+        self.sources = SimpleNamespace(complete=True, states=lambda: ["a file"])
+        self.cri = SimpleNamespace(
+            living=lambda: self.living,
+            stop_sandbox=lambda uid: self.call(f"stop {uid}"),
+            remove_pod=lambda uid: self.call(f"remove {uid}"),
+        )
+
+    async def call(self, what: str) -> list[str]:
+        if self.fail:
+            raise self.fail.pop()
+        self.done.append(what)
+        if what.startswith("remove "):
+            self.living.discard(what.removeprefix("remove "))
+        return []
+
+
+async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
+    agent = Agent(tmp_path)
+    agent.fail = [StorageFailed("full"), RuntimeFault("no nft")]
+    task = asyncio.create_task(relist.relist(agent, SimpleNamespace(add=lambda _uid: None)))  # type: ignore[arg-type]
+    async with asyncio.timeout(SECONDS):
+        while "expire" not in agent.done:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+    task.cancel()
+
+
+async def test_orphans_that_cannot_be_buried_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relist, "BURY_AGAIN", 0.01)
+    agent = Agent(tmp_path)
+    agent.living, agent.fail = {"u1"}, [StorageFailed("full")]
+    unclaimed = {"u1": ("default", "web")}
+    async with asyncio.timeout(SECONDS):
+        await relist.bury_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
+    assert agent.done == ["stop u1", "remove u1"]
+    assert unclaimed == {}, "nobody may claim what is being buried"
+
+
+async def test_without_any_record_an_empty_directory_buries_nobody(tmp_path: Path) -> None:
+    agent = Agent(tmp_path)
+    agent.living = {"u1"}
+    agent.sources.states = list
+    task = asyncio.create_task(relist.bury_orphans(agent, {"u1": ("default", "web")}, first=True))  # type: ignore[arg-type]
+    await asyncio.sleep(0.05)
+    assert not task.done() and agent.done == []
+    task.cancel()
+
+
+_BIG = """
+import ctypes
+from kubelite.daemon import lifecycle
+
+class Heap(ctypes.Structure):  # struct mallinfo2, mallinfo(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+ask = ctypes.CDLL(None).mallinfo2
+ask.restype = Heap
+if {given_back}:
+    lifecycle._give_back()
+once = bytes(8 << 20)
+del once
+before = ask().hblkhd
+again = bytes(1 << 20)
+print(ask().hblkhd - before >= 1 << 20)
+"""
+
+
+@pytest.mark.parametrize("given_back", [True, False])
+def test_what_is_big_is_the_kernels_again_once_it_is_freed(given_back: bool) -> None:
+    """Mapped by itself, though something bigger was freed before; which it is not when nobody asks for it."""
+    code = _BIG.format(given_back=given_back)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{given_back}\n"

@@ -1,0 +1,110 @@
+"""The queue's promises: once however often added, one worker a key, back when added meanwhile, back-off on failure."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kubelite.daemon.workqueue import WorkQueue
+from tests.waiting import SECONDS
+
+
+async def test_many_adds_are_one_look_and_an_add_meanwhile_is_another() -> None:
+    seen: list[str] = []
+    gate = asyncio.Event()
+
+    async def work(key: str) -> None:
+        seen.append(key)
+        await gate.wait()
+
+    queue = WorkQueue(work)
+    for _ in range(5):
+        queue.add("a")
+    await asyncio.sleep(0)
+    assert seen == ["a"]
+    for _ in range(5):
+        queue.add("a")
+    gate.set()
+    await queue.idle()
+    assert seen == ["a", "a"]
+
+
+async def test_one_worker_a_key_but_keys_beside_each_other() -> None:
+    at_once: dict[str, int] = {"a": 0, "b": 0}
+    most = 0
+
+    async def work(key: str) -> None:
+        nonlocal most
+        at_once[key] += 1
+        assert at_once[key] == 1
+        most = max(most, sum(at_once.values()))
+        await asyncio.sleep(0.001)
+        at_once[key] -= 1
+
+    queue = WorkQueue(work)
+    for _ in range(10):
+        queue.add("a")
+        queue.add("b")
+        await asyncio.sleep(0.0005)
+    await queue.idle()
+    assert most == 2
+
+
+async def test_the_limit_holds() -> None:
+    now = most = 0
+
+    async def work(_: int) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.001)
+        now -= 1
+
+    queue = WorkQueue(work, limit=3)
+    for i in range(20):
+        queue.add(i)
+    await queue.idle()
+    assert most == 3
+
+
+async def test_a_failure_comes_back_and_success_ends_it() -> None:
+    attempts = 0
+    third = asyncio.Event()
+
+    async def work(_: str) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 3:
+            third.set()
+        else:
+            raise ValueError("not yet")
+
+    queue = WorkQueue(work)
+    queue.add("a")
+    async with asyncio.timeout(SECONDS):
+        await third.wait()
+    await queue.idle()
+    assert queue.scheduled == 0
+    assert queue.retries == 2
+
+
+async def test_the_earlier_appointment_wins() -> None:
+    seen: list[float] = []
+    looked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+
+    async def work(_: str) -> float | None:
+        seen.append(loop.time() - start)
+        looked.set()
+        return None
+
+    queue = WorkQueue(work)
+    queue.add_after("a", 30)
+    queue.add_after("a", 0.01)
+    queue.add_after("a", 20)
+    async with asyncio.timeout(SECONDS):
+        await looked.wait()
+    assert queue.scheduled == 0
+    await queue.close()
+    queue.add("a")
+    assert len(queue) == 0

@@ -1,0 +1,471 @@
+"""Each reason that keeps a pod from running has words on what to do next, with the pod's own names in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubelite.diagnosis.advice import (
+    CONDITION,
+    CONTAINER,
+    EVENT,
+    INIT,
+    KILLED,
+    POD,
+    REFINED,
+    SCHEDULING,
+    advice,
+)
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "explanation" / "pod-semantics.md"
+
+
+def pod(state: dict[str, Any], last: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
+    container = {"name": "app", "state": state, "lastState": last or {}}
+    return {
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"containers": [{"name": "app", "image": "nginx:1"}]},
+        "status": {"containerStatuses": [container], **status},
+    }
+
+
+@pytest.mark.parametrize("reason", sorted(CONTAINER))
+def test_every_reason_of_a_container(reason: str) -> None:
+    kind = "terminated" if reason in ("OOMKilled", "Error", "StartError", "Unknown") else "waiting"
+    (sentence,) = advice(pod({kind: {"reason": reason}}))
+    assert sentence.startswith("app: ")
+    assert "{" not in sentence
+    words = ("kubelite ", "imagePullPolicy", "spec.", "resources.", "command", "network", "nothing to do")
+    assert any(word in sentence for word in words)
+
+
+#: Reason of the pod itself → the very sentence.
+OF_A_POD = {
+    "Evicted": "the node ran short: kubelite top node, kubelite df; lower what the pod uses, or ask for what it needs",
+    "NodeAffinity": "spec.nodeSelector or affinity names another node: this one is kubelite get node -o yaml",
+    "NodePorts": "another pod, or a program, has the host port: kubelite get pods -A -o wide, ss -ltnp",
+    "OutOfcpu": "the pods' CPU requests are more than the node has: lower resources.requests.cpu",
+    "OutOfmemory": "the pods' memory requests are more than the node has: lower resources.requests.memory",
+    "OutOfpods": "the node takes no more pods: remove some",
+    "DeadlineExceeded": "it took longer than spec.activeDeadlineSeconds: raise that",
+    "OutOfephemeral-storage": "the pods' ephemeral-storage requests are more than the node has: lower "
+    "resources.requests.ephemeral-storage",
+    "Terminated": "the machine shut down: it starts again with the node",
+    "UnexpectedAdmissionError": "this node cannot give it what it asks for; what it has: kubelite get node -o yaml",
+    "SysctlForbidden": "spec.securityContext.sysctls has one that a pod may not set here: take it out",
+    "AppArmor": "this kernel has no such AppArmor profile: load it, or take it out of securityContext",
+}
+
+
+@pytest.mark.parametrize("reason", sorted(POD))
+def test_every_reason_of_a_pod(reason: str) -> None:
+    assert advice(pod({"running": {}}, reason=reason)) == [OF_A_POD[reason]]
+
+
+#: <condition's type>=<status>/<reason> → its message, and the very sentence.
+OF_CONDITIONS = {
+    "Ready=False/ReadinessGatesNotReady": (
+        'readiness gate "x/y" does not exist.',
+        "its containers are ready, what spec.readinessGates waits for is not "
+        '(readiness gate "x/y" does not exist): have that condition set in its status, or take the gate out',
+    ),
+    "PodResizePending=True/Infeasible": (
+        "Node didn't have enough capacity: cpu",
+        "its new resources are more than this node can give (Node didn't have enough capacity: cpu): lower them; "
+        "it goes on with what it has",
+    ),
+    "PodResizePending=True/Deferred": (
+        "Node didn't have enough resource: cpu",
+        "its new resources wait for room (Node didn't have enough resource: cpu): lower them, or remove other pods; "
+        "it goes on with what it has",
+    ),
+    "PodResizeInProgress=True/Error": (
+        "memory.max: busy",
+        "its new resources did not take (memory.max: busy), it is tried again: choose a limit above what it uses, "
+        "see kubelite top pods --containers",
+    ),
+    "DisruptionTarget=True/PreemptionByScheduler": (
+        "preempting {it}",
+        "a pod of higher priority takes its room (preempting {it}): give it a priorityClassName, or make room",
+    ),
+}
+
+
+@pytest.mark.parametrize("condition", sorted(OF_CONDITIONS))
+def test_what_a_condition_tells(condition: str) -> None:
+    kind, status, reason = condition.replace("=", "/").split("/")
+    message, sentence = OF_CONDITIONS[condition]
+    one = {"type": kind, "status": status, "reason": reason, "message": message}
+    assert advice(pod({"running": {}}, conditions=[one])) == [sentence]
+    assert advice(pod({"running": {}}, conditions=[{**one, "reason": ""}])) == []
+
+
+def test_no_condition_is_left_without_a_sentence() -> None:
+    assert OF_CONDITIONS.keys() == CONDITION.keys()
+
+
+@pytest.mark.parametrize(
+    "reason",
+    (
+        *("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"),
+        *("RegistryUnavailable", "SignatureValidationFailed", "PreCreateHookError", "PreStartHookError"),
+        *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
+        *(
+            "PostStartHookError",
+            "CrashLoopBackOff",
+            "OOMKilled",
+            "Error",
+            "StartError",
+            "ContainerStatusUnknown",
+        ),
+    ),
+)
+def test_kubelets_reasons_are_known(reason: str) -> None:
+    assert reason in CONTAINER
+
+
+@pytest.mark.parametrize("reason", ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"))
+def test_a_pull_that_fails_of_an_image_that_is_here(reason: str) -> None:
+    waiting = pod({"waiting": {"reason": reason}})
+    (sentence,) = advice(waiting, is_here=lambda image: image == "nginx:1")
+    assert sentence.startswith("app: nginx:1 is in the store already") and "IfNotPresent" in sentence
+    assert advice(waiting, is_here=lambda image: False) == advice(waiting) != [sentence]
+
+
+def test_a_debugging_container_that_waits() -> None:
+    doc = pod({"running": {}}, conditions=[{"type": "Ready", "status": "True"}])
+    doc["spec"]["ephemeralContainers"] = [{"name": "look", "image": "box"}]
+    status = {"name": "look", "state": {"waiting": {"reason": "ErrImagePull"}}}
+    doc["status"]["ephemeralContainerStatuses"] = [status]
+    (sentence,) = advice(doc, is_here=lambda image: image == "box")
+    assert sentence.startswith("look: box is in the store already")
+    status["state"] = {"terminated": {"reason": "Error", "exitCode": 7}}
+    assert advice(doc) == []
+
+
+def test_a_crash_loop_says_why_it_ended() -> None:
+    (found,) = advice(
+        pod({"waiting": {"reason": "CrashLoopBackOff"}}, {"terminated": {"reason": "OOMKilled"}})
+    )
+    assert "resources.limits.memory" in found
+
+
+def test_another_namespace_is_in_the_command() -> None:
+    doc = pod({"waiting": {"reason": "CrashLoopBackOff"}})
+    doc["metadata"]["namespace"] = "shop"
+    assert advice(doc) == ["app: it keeps ending: kubelite logs web -n shop -c app --previous"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    (
+        {"running": {}},
+        {"waiting": {"reason": "ContainerCreating"}},
+        {"terminated": {"reason": "Completed"}},
+        {},
+    ),
+)
+def test_a_pod_that_is_well_needs_none(state: dict[str, Any]) -> None:
+    assert advice(pod(state, {"terminated": {"reason": "Error"}})) == []
+
+
+def test_an_unknown_reason_is_not_kept_quiet() -> None:
+    assert advice(pod({"waiting": {"reason": "Odd"}})) == ["app: Odd: kubelite describe pod web"]
+
+
+WAITING = {"waiting": {"reason": "ContainerCreating"}}
+
+
+def event(
+    reason: str, message: str, at: str = "2026-01-01T00:00:00Z", kind: str = "Warning"
+) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"web.{at}"},
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": at,
+    }
+
+
+#: What is wrong → the very sentence: each failure of kubelet's status and of what comes before it.
+SENTENCES = {
+    "ErrImagePull": "app: check the image's name and that its registry can be reached: kubelite pull nginx:1",
+    "ImagePullBackOff": "app: the next try waits; see what the registry says now: kubelite pull nginx:1",
+    "ErrImageNeverPull": "app: imagePullPolicy is Never and nginx:1 is not here: kubelite pull nginx:1, kubelite load, "
+    "or another policy",
+    "InvalidImageName": "app: mend spec.containers[].image: nginx:1 is no image's name",
+    "ImageInspectError": "app: the image's record is damaged: kubelite doctor --deep --repair",
+    "RegistryUnavailable": "app: the registry does not answer: check the network and DNS of the node",
+    "SignatureValidationFailed": "app: the image's signature is not accepted: check spec.containers[].image",
+    "CreateContainerConfigError": "app: a ConfigMap, a Secret or a key of one is missing, or a field contradicts the "
+    "image: add it, the container starts by itself (kubelite describe pod web names it)",
+    "CreateContainerError": "app: the engine could not make it: kubelite describe pod web, kubelite doctor",
+    "PreCreateHookError": "app: the engine could not prepare it: kubelite describe pod web, kubelite doctor",
+    "PreStartHookError": "app: the engine could not prepare it: kubelite describe pod web, kubelite doctor",
+    "PostStartHookError": "app: lifecycle.postStart failed: kubelite describe pod web shows what it said",
+    "RunContainerError": "app: the engine could not start it: kubelite describe pod web",
+    "CrashLoopBackOff": "app: it keeps ending: kubelite logs web -c app --previous",
+    "OOMKilled": "app: it needed more memory than resources.limits.memory allows: raise it, or see kubelite top pods "
+    "--containers",
+    "Error": "app: it ended with an error: kubelite logs web -c app",
+    "StartError": "app: its program could not be executed: check command, args and that the file is in nginx:1 and may "
+    "be executed",
+    "ContainerStatusUnknown": "app: nobody saw how it ended (the machine or its shim went down); nothing to do if it "
+    "runs again",
+    "Unknown": "app: nobody saw how it ended; nothing to do if it runs again",
+}
+
+
+@pytest.mark.parametrize("reason", sorted(CONTAINER))
+def test_the_sentence_of_each_failure(reason: str) -> None:
+    kind = "terminated" if reason in ("OOMKilled", "Error", "StartError", "Unknown") else "waiting"
+    assert advice(pod({kind: {"reason": reason}})) == [SENTENCES[reason]]
+
+
+def test_a_pod_that_waits_to_be_placed() -> None:
+    message = "0/1 nodes are available: 1 node(s) had what nobody foresaw. preemption: 0/1 nodes are available: 1 No."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    doc = {"metadata": {"name": "web"}, "spec": {}, "status": {"phase": "Pending", "conditions": [condition]}}
+    assert advice(doc) == [
+        "no room or no match: node(s) had what nobody foresaw; kubelite get node -o yaml shows labels, taints and "
+        "what is free"
+    ]
+    condition["reason"] = "SchedulingGated"
+    assert advice(doc) == [SCHEDULING["SchedulingGated"]]
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "sentence"),
+    [
+        ("FailedCreatePodSandBox", "Failed to create pod sandbox: no address is free.",
+         "its network or namespaces could not be made (no address is free): kubelite doctor"),
+        ("FailedMount", "hostPath type check failed: /x is not a directory",
+         "a volume is missing or cannot be set up (hostPath type check failed: /x is not a directory): mend "
+         "spec.volumes, it goes on by itself"),
+        ("FailedSync", "error: {disk} is full", "the last attempt failed (error: {disk} is full), it is tried again: "
+         "kubelite doctor"),
+        ("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 500",
+         "a probe fails (Readiness probe failed: HTTP probe failed with statuscode: 500): kubelite logs web, and the "
+         "probe's path, port or command"),
+    ],
+)  # fmt: skip
+def test_what_only_an_event_tells(reason: str, message: str, sentence: str) -> None:
+    events = [
+        event("FailedScheduling", "old"),
+        event(reason, message, "2026-01-01T00:01:00Z"),
+        event("Pulled", "later, and well", "2026-01-01T00:02:00Z", "Normal"),
+    ]
+    doc = pod(WAITING, phase="Pending")
+    assert advice(doc, events) == [sentence]
+    doc["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    assert advice(doc, events) == [], "it is well now"
+
+
+#: Reason, its message → the very sentence, where the message says more than the reason.
+OF_MESSAGES = [
+    (
+        "CreateContainerConfigError",
+        'configmap "settings" not found',
+        'app: configmap "settings" not found: add it, the container starts by itself',
+    ),
+    (
+        "CreateContainerConfigError",
+        "couldn't find key p in Secret d/s",
+        "app: couldn't find key p in Secret d/s: add it, the container starts by itself",
+    ),
+    (
+        "CreateContainerConfigError",
+        "container has runAsNonRoot and image will run as root",
+        "app: container has runAsNonRoot and image will run as root: set "
+        "securityContext.runAsUser to another than 0, or take runAsNonRoot out",
+    ),
+    (
+        "Evicted",
+        'Usage of EmptyDir volume "c" exceeds the limit "1Mi". ',
+        'it was evicted (Usage of EmptyDir volume "c" exceeds the limit "1Mi"): have it write '
+        "less, or raise the volume's sizeLimit",
+    ),
+    (
+        "Evicted",
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi",
+        "it was evicted (Pod ephemeral local storage usage exceeds the total limit of containers "
+        "1Mi): have it write less, or raise resources.limits.ephemeral-storage",
+    ),
+    (
+        "OutOfcpu",
+        "Node didn't have enough resource: cpu.",
+        "the pods' CPU requests are more than the node has: lower resources.requests.cpu (Node "
+        "didn't have enough resource: cpu)",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No.",
+        "it asks for more than is free (Insufficient cpu): lower resources.requests, or remove "
+        "other pods; kubelite get node -o yaml shows what there is",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+        "spec.nodeSelector or affinity asks for labels that this node has not: kubelite get node "
+        "--show-labels; give it one: kubelite node label KEY=VALUE",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. "
+        "preemption: 0/1 nodes are available: 1 No. hostPort 80/TCP is taken by pod d/w.",
+        "its host port is taken (node(s) didn't have free ports for the requested pod ports. "
+        "hostPort 80/TCP is taken by pod d/w): choose another, or remove that pod",
+    ),
+    (
+        "Unschedulable",
+        "0/1 nodes are available: 1 node(s) had untolerated taint(s).",
+        "the node has a taint that it does not tolerate (node(s) had untolerated taint(s)): add "
+        "it to spec.tolerations, or kubelite node taint KEY-",
+    ),
+    (
+        "FailedCreatePodSandBox",
+        'Failed to create pod sandbox: RuntimeClass "g" not found',
+        'RuntimeClass "g" not found: name it in the setting runtime_classes, or take '
+        "spec.runtimeClassName out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "message", "sentence"), OF_MESSAGES)
+def test_the_sentence_of_each_message(reason: str, message: str, sentence: str) -> None:
+    told: dict[str, Any] = {"reason": reason, "message": message}
+    doc, events = pod({"running": {}}, phase="Pending"), []
+    if reason in CONTAINER:
+        doc = pod({"waiting": told})
+    elif reason in POD:
+        doc["status"] |= told
+    elif reason in EVENT:
+        doc, events = pod(WAITING, phase="Pending"), [event(reason, message)]
+    else:
+        doc["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", **told}]
+    assert advice(doc, events) == [sentence]
+
+
+def test_no_message_is_left_without_a_sentence() -> None:
+    for reason, parts in REFINED.items():
+        for part in parts:
+            assert any(part in message for known, message, _ in OF_MESSAGES if known == reason), (
+                reason,
+                part,
+            )
+
+
+@pytest.mark.parametrize(
+    ("killing", "reason", "said", "sentence"),
+    [
+        (
+            "Container app failed liveness probe, will be restarted",
+            "Unhealthy",
+            "Liveness probe failed: ",
+            "app: it is restarted because its liveness probe fails (Liveness probe failed): mend the "
+            "probe's path, port or command, or give it more time (failureThreshold)",
+        ),
+        (
+            "Container app failed startup probe, will be restarted",
+            "Unhealthy",
+            "Startup probe failed: {no}",
+            "app: it is restarted because its startup probe does not succeed in time (Startup probe "
+            "failed: {no}): mend the probe's path, port or command, or give it more time "
+            "(failureThreshold)",
+        ),
+        (
+            "FailedPostStartHook",
+            "FailedPostStartHook",
+            "PostStartHook failed",
+            "app: it is restarted because lifecycle.postStart fails (PostStartHook failed): mend its "
+            "command or its address",
+        ),
+        (
+            "Stopping container app",
+            "Unhealthy",
+            "Readiness probe failed: no",
+            "app: it keeps ending: kubelite logs web -c app --previous",
+        ),
+    ],
+)
+def test_one_that_the_node_ends_again_and_again(killing: str, reason: str, said: str, sentence: str) -> None:
+    ended = {"terminated": {"reason": "Completed", "startedAt": "2026-01-01T00:00:00Z"}}
+    doc = pod({"waiting": {"reason": "CrashLoopBackOff"}}, ended)
+    where = {"involvedObject": {"fieldPath": "spec.containers{app}"}}
+    events = [
+        {**event(reason, said, "2026-01-01T00:00:01Z"), **where},
+        {**event("Killing", killing, "2026-01-01T00:00:02Z", "Normal"), **where},
+    ]
+    assert advice(doc, events) == [sentence]
+    ended["terminated"]["startedAt"] = "2026-01-01T00:00:03Z"  # the one that ended last ended by itself
+    assert advice(doc, events) == ["app: it keeps ending: kubelite logs web -c app --previous"]
+
+
+def test_how_containers_of_an_evicted_pod_ended_is_no_news() -> None:
+    doc = pod({"terminated": {"reason": "Error", "exitCode": 137}}, reason="DeadlineExceeded")
+    assert advice(doc) == [OF_A_POD["DeadlineExceeded"]]
+    doc["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
+    assert len(advice(doc)) == 2
+
+
+def test_a_pod_that_waits_for_its_init_container() -> None:
+    doc = pod({"waiting": {"reason": "PodInitializing"}}, phase="Pending")
+    doc["spec"]["initContainers"] = [{"name": "proxy", "restartPolicy": "Always"}, {"name": "wait"}]
+    running: list[Any] = [{"name": name, "state": {"running": {}}} for name in ("proxy", "wait")]
+    doc["status"]["initContainerStatuses"] = running
+    assert advice(doc) == [
+        "the other containers start when init container wait has ended; what it does: kubelite logs web -c wait"
+    ]
+
+
+#: Reason of an event with the message "why" → the very sentence.
+OF_EVENTS = {
+    "FailedCreatePodSandBox": "its network or namespaces could not be made (why): kubelite doctor",
+    "FailedMount": "a volume is missing or cannot be set up (why): mend spec.volumes, it goes on by itself",
+    "FailedScheduling": "nothing fits (why): kubelite get node -o yaml",
+    "FailedSync": "the last attempt failed (why), it is tried again: kubelite doctor",
+    "FailedPostStartHook": "lifecycle.postStart failed (why): mend its command or its address",
+    "FailedPreStopHook": "lifecycle.preStop failed (why): mend its command or its address",
+    "FailedToRetrieveImagePullSecret": "a Secret of spec.imagePullSecrets is missing (why): apply it",
+    "TaintManagerEviction": "the node has a taint that it does not tolerate: spec.tolerations, or kubelite node taint",
+    "Unhealthy": "a probe fails (why): kubelite logs web, and the probe's path, port or command",
+    "NetworkDegraded": "its network is not whole (why): kubelite doctor",
+}
+
+
+@pytest.mark.parametrize("reason", sorted(EVENT))
+def test_the_sentence_of_each_event(reason: str) -> None:
+    assert advice(pod(WAITING, phase="Pending"), [event(reason, "why")]) == [OF_EVENTS[reason]]
+
+
+def test_the_documentation_has_each_sentence() -> None:
+    """docs/explanation/pod-semantics.md lists them by reason."""
+    before, mark, rest = DOCUMENT.read_text().partition(
+        "<!-- advice: kept by tests/unit/diagnosis/test_advice.py -->\n"
+    )
+    listed, end, after = rest.partition("<!-- end -->\n")
+    assert mark and end
+    if os.environ.get("KUBELITE_RECORD"):
+        DOCUMENT.write_text(before + mark + table() + end + after)
+    else:
+        assert listed == table(), "run KUBELITE_RECORD=1 pytest tests/unit/diagnosis/test_advice.py"
+
+
+def table() -> str:
+    """The sentences as they stand in the documentation."""
+    rows = {
+        **POD,
+        **CONTAINER,
+        **SCHEDULING,
+        **{key.partition("/")[2]: t for key, t in CONDITION.items()},
+        **EVENT,
+        **{f"{reason}: …{part}…": t for reason, parts in REFINED.items() for part, t in parts.items()},
+        **{f"CrashLoopBackOff: {part}": t for part, t in KILLED.items()},
+        "PodInitializing": INIT,
+    }
+    lines = [f"| `{reason}` | {text.replace('|', '/')} |" for reason, text in rows.items()]
+    return "\n".join(["| reason | what `why` says to do |", "|---|---|", *lines]) + "\n"

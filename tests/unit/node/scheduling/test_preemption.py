@@ -1,0 +1,206 @@
+"""Preemption and ReadWriteOncePod: who goes for whom, in the scheduler's words, and the whole of it on a fake node."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.scheduling.filters import PLACED, NodeFacts, Placement, place
+from kubelite.node.scheduling.ledger import Claim, Ledger, claim_of
+from kubelite.node.scheduling.preemption import victims
+from kubelite.node.worker.pod_worker import PodWorker
+from manifests.types.core import Pod
+from state.store import Store
+from tests.unit.node.fake_cri import FakeCri
+
+NODE = NodeFacts("here", labels={"kubernetes.io/hostname": "here"}, allocatable={"cpu": 4000, "pods": 3})
+INSUFFICIENT = "0/1 nodes are available: 1 Insufficient cpu."
+NO_VICTIMS = "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+IN_USE = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+
+
+def pod(name: str, cpu: str = "1", priority: int = 0, **more: Any) -> Pod:
+    meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "labels": {"app": name}}
+    one = {"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}
+    return Pod.parse({"metadata": meta, "spec": {"containers": [one], "priority": priority, **more}})
+
+
+def asked(one: Pod, *others: Pod | Claim, **more: Any) -> Placement:
+    claims = [other if isinstance(other, Claim) else claim_of(other) for other in others]
+    return place(one, claim_of(one), NODE, Ledger(claims), **more)
+
+
+def names(found: Placement) -> list[str]:
+    return [claim.name for claim in found.victims]
+
+
+@pytest.mark.parametrize(
+    ("others", "going"),
+    [
+        ([pod("a", "2", 5), pod("b", "2", 1)], ["b"]),  # the least important one that makes room
+        ([pod("a", "3", 1), pod("b", "1", 5)], ["a"]),  # or the one that is big enough
+        ([pod("a", "2", 1), pod("b", "2", 10)], ["a"]),  # never one of the same priority
+        ([pod("a", "1", 1), pod("b", "1", 2), pod("c", "2", 10)], ["b", "a"]),
+        ([pod("a", "3", -5), pod("b", "1", 9)], ["a"]),
+    ],
+)
+def test_as_few_as_will_do(others: list[Pod], going: list[str]) -> None:
+    found = asked(pod("high", "2", 10), *others)
+    assert names(found) == going and not found.rejected and found.nominated
+    assert found.message == (INSUFFICIENT if len(others) < 3 else "0/1 nodes are available: 1 Too many pods.")
+
+
+def test_of_equals_the_one_that_began_later_goes() -> None:
+    early = replace(claim_of(pod("early", "2")), since="2026-01-01T00:00:00Z")
+    late = replace(claim_of(pod("late", "2")), since="2026-01-02T00:00:00Z")
+    assert names(asked(pod("high", "2", 1), late, early)) == ["late"]
+
+
+def test_who_never_preempts() -> None:
+    full = pod("low", "4")
+    never = asked(pod("high", "2", 10, preemptionPolicy="Never"), full)
+    assert (never.victims, never.reason, never.rejected) == ((), "OutOfcpu", True)
+    equal = asked(pod("other", "2"), full)
+    assert (equal.victims, equal.rejected) == ((), True)
+    ported = [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 80}]}]
+    waits = asked(
+        pod("w", priority=1, preemptionPolicy="Never", containers=ported), pod("p", containers=ported)
+    )
+    assert "preemption: not eligible due to preemptionPolicy=Never." in waits.message
+
+
+def test_what_does_not_help_ends_nobody() -> None:
+    """More than all the lower ones have: nobody goes in vain."""
+    found = asked(pod("high", "3", 10), pod("low", "1"), pod("peer", "3", 10))
+    assert (found.victims, found.reason) == ((), "OutOfcpu")
+    away = [{"labelSelector": {"matchLabels": {"app": "peer"}}, "topologyKey": "kubernetes.io/hostname"}]
+    rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": away}}
+    found = asked(pod("high", "1", 10, affinity=rule), pod("low", "1"), pod("peer", "1", 10))
+    assert found.message == (
+        "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules. preemption: "
+        "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules."
+    )
+
+
+def test_a_port_and_a_neighbour_are_worth_it_too() -> None:
+    ported = [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 80}]}]
+    assert names(asked(pod("high", priority=1, containers=ported), pod("low", containers=ported))) == ["low"]
+    away = [{"labelSelector": {"matchLabels": {"app": "low"}}, "topologyKey": "kubernetes.io/hostname"}]
+    rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": away}}
+    assert names(asked(pod("high", priority=1, affinity=rule), pod("low"), pod("other"))) == ["low"]
+
+
+def test_those_that_are_ending_anyhow_are_waited_for() -> None:
+    leaving = replace(claim_of(pod("leaving", "3")), ending=True)
+    found = asked(pod("high", "3", 10), leaving, pod("low", "1"), nominated=True)
+    assert not found.victims and found.nominated and not found.rejected
+    assert found.message.endswith("There will be room when pods that are ending have gone.")
+
+
+def test_room_that_pods_of_higher_priority_have_is_waited_for() -> None:
+    found = asked(pod("low", "2"), pod("high", "3", 10))
+    assert (found.reason, found.rejected) == ("Unschedulable", False)
+    assert found.message == f"{INSUFFICIENT} {NO_VICTIMS} Pods of higher priority have the room."
+    assert asked(pod("low", "5"), pod("high", "3", 10)).reason == "OutOfcpu"  # there will never be so much
+
+
+def mounting(name: str, claim: str, priority: int = 0) -> Pod:
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": claim}}
+    return pod(name, priority=priority, volumes=[volume])
+
+
+def test_one_pod_at_a_time_has_a_claim_that_says_so() -> None:
+    holder = mounting("holder", "data")
+    found = asked(mounting("second", "data"), holder, alone={"data"})
+    assert found.message == (
+        f"0/1 nodes are available: 1 {IN_USE}. {NO_VICTIMS}"
+        " PersistentVolumeClaim data is used by pod default/holder."
+    )
+    assert not found.rejected
+    assert asked(mounting("second", "data"), holder) == PLACED  # any other access mode
+    assert asked(mounting("second", "mine"), holder, alone={"mine"}) == PLACED
+    assert asked(holder, holder, alone={"data"}) == PLACED
+    elsewhere = replace(claim_of(holder), namespace="other")
+    assert asked(mounting("second", "data"), elsewhere, alone={"data"}) == PLACED
+    assert names(asked(mounting("high", "data", 1), holder, alone={"data"})) == ["holder"]
+
+
+def test_nobody_goes_where_nobody_is_less() -> None:
+    assert victims(claim_of(pod("a")), Ledger([claim_of(pod("b"))]), lambda _: True) == ()
+
+
+# -- on a node ----------------------------------------------------------------------------------------------------
+
+
+class Events(list[tuple[str, str, str]]):
+    def event(self, reference: dict[str, Any], _type: str, reason: str, message: str) -> None:
+        self.append((reference["name"], reason, message))
+
+
+def document(name: str, cpu: str, priority: int) -> dict[str, Any]:
+    one = {"name": "app", "image": "app:1", "resources": {"requests": {"cpu": cpu}}}
+    spec = {"restartPolicy": "Always", "containers": [one], "priority": priority}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": 1},
+        "spec": spec,
+    }
+
+
+def test_the_room_is_kept_for_whom_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod goes for another; a third, and what its own manifest makes anew, do not come before it, nor does a daemon
+    that was killed in between forget for whom the room is."""
+    monkeypatch.setattr("runtime.syscalls.mount", lambda *_: None)
+
+    async def main() -> None:
+        fake, events, store = FakeCri(), Events(), Store.open(str(tmp_path / "state.db"))
+        fake.add_image("app:1")
+        config = NodeConfig("node-1", "192.0.2.1", str(tmp_path), str(tmp_path / "logs"), cpu_milli=2000)
+
+        def begin() -> PodWorker:
+            return PodWorker(store, fake, events, config, clock=lambda: fake.now)
+
+        worker = begin()
+
+        async def look(name: str) -> dict[str, Any]:
+            for _ in range(6):
+                await worker.reconcile(f"uid-{name}")
+                await asyncio.sleep(0)
+            record = store.get_uid(f"uid-{name}")
+            return record.doc if record is not None else {}
+
+        await store.create("Pod", document("low", "2", 0))
+        assert (await look("low"))["status"]["phase"] == "Running"
+        await store.create("Pod", document("high", "2", 100))
+        high = await look("high")
+        assert high["status"]["nominatedNodeName"] == "node-1" and high["status"]["phase"] == "Pending"
+        low = store.get_uid("uid-low")
+        assert low is not None and low.deleting
+        condition = next(c for c in low.doc["status"]["conditions"] if c["type"] == "DisruptionTarget")
+        assert condition["reason"] == "PreemptionByScheduler"
+        assert condition["message"] == ("default-scheduler: preempting to accommodate a higher priority pod")
+        told = [message for name, reason, message in events if (name, reason) == ("low", "Preempted")]
+        assert told == ["Preempted by pod uid-high on node node-1: default/high has priority 100"]
+
+        await worker.close()
+        worker = begin()
+        await store.create("Pod", document("third", "2", 1))
+        assert (await look("third"))["status"]["phase"] == "Pending"
+        await look("low")
+        fake.advance(31)
+        assert await look("low") == {}
+        third = await look("third")
+        assert third["status"]["phase"] == "Pending", third["status"]
+        high = await look("high")
+        assert high["status"]["phase"] == "Running" and "nominatedNodeName" not in high["status"]
+        assert (await look("third"))["status"]["phase"] == "Pending"
+        await worker.close()
+        await store.close()
+
+    asyncio.run(main())

@@ -1,0 +1,84 @@
+"""A pod worker on a fake node and a real store, with time under the test's hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.worker.pod_worker import PodWorker
+from state.store import Store
+from tests.unit.node.decide.pod_worlds import UID, container
+from tests.unit.node.fake_cri import FakeCri
+
+
+class Events:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, str]] = []
+
+    def event(self, reference: dict[str, Any], type_: str, reason: str, message: str) -> None:
+        about = reference.get("fieldPath", "").partition("{")[2].rstrip("}") or reference["kind"]
+        self.seen.append((about, reason, message))
+
+    @property
+    def reasons(self) -> list[str]:
+        return [reason for _, reason, _ in self.seen]
+
+    def messages(self, reason: str) -> list[str]:
+        return [message for _, found, message in self.seen if found == reason]
+
+
+class Node:
+    """A worker, its fake node and its store, with time under the test's hand."""
+
+    def __init__(self, root: Path) -> None:
+        self.fake = FakeCri()
+        self.fake.add_image("app:1")
+        self.events = Events()
+        self.store = Store.open(str(root / "state.db"))
+        self.config = NodeConfig(
+            "node-1", "192.0.2.1", str(root), str(root / "logs"), memory_bytes=8 << 30, cpu_milli=4000
+        )
+        self.worker = PodWorker(self.store, self.fake, self.events, self.config, clock=lambda: self.fake.now)
+
+    async def put(self, *containers: dict[str, Any], **spec: Any) -> None:
+        spec = {"restartPolicy": "Always", "containers": list(containers) or [container("app")], **spec}
+        metadata = {"name": "web", "namespace": "default", "uid": UID, "generation": 1}
+        doc = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        if self.store.get_uid(UID) is None:
+            await self.store.create("Pod", doc)
+        else:
+            await self.edit(lambda old: {**old, "spec": spec})
+
+    async def edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        await self.store.modify(UID, change)
+
+    async def delete(self, grace: int = 30) -> None:
+        stamp = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}
+        await self.edit(lambda old: {**old, "metadata": {**old["metadata"], **stamp}})
+
+    async def settle(self, limit: int = 20) -> float | None:
+        """Look until there is nothing to do at once; the seconds to the next look."""
+        for _ in range(limit):
+            before = self.store.resource_version
+            delay = await self.worker.reconcile(UID)
+            await asyncio.sleep(0)
+            if delay != 0 and self.store.resource_version == before:
+                return delay
+        raise AssertionError(f"it never settles: {self.worker.why(UID, 'web')}")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        record = self.store.get_uid(UID)
+        assert record is not None
+        found: dict[str, Any] = record.doc.get("status", {})
+        return found
+
+    def state(self, name: str = "app") -> dict[str, Any]:
+        found = [*self.status.get("initContainerStatuses", []), *self.status["containerStatuses"]]
+        return next(status for status in found if status["name"] == name)
+
+
+Run = Callable[[Callable[[Node], Awaitable[None]]], None]

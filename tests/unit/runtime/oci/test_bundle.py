@@ -1,0 +1,252 @@
+"""The command's modules in one file: what a command takes out of it, and that nothing stale ever runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.oci.cli.startup import bundle
+
+REPO = Path(__file__).resolve().parents[4]
+# What each command imports of ours, and what it must not bring along: an import at the top of one of these modules is a
+# millisecond for all of them.
+SHORT = {
+    "runtime", "runtime.errors", "runtime.oci", "runtime.oci.cli", "runtime.oci.cli.context", "runtime.oci.cli.startup",
+    "runtime.oci.cli.startup.stdlib_stubs", "runtime.oci.cli.startup.stdlib_stubs_os", "runtime.oci.cli.lifecycle",
+    "runtime.oci.cli.main", "runtime.oci.cli.options", "runtime.oci.cli.store", "runtime.oci.config",
+    "runtime.oci.config.shape", "runtime.oci.ending",
+}  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Path:
+    return made_in(tmp_path)
+
+
+def made_in(directory: Path) -> Path:
+    """A copy of the engine, with a bundle and a launcher of its own."""
+    for room in ("oci", "cgroups", "security"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPO / "runtime" / room, directory / "runtime" / room, ignore=ignored)
+    for name in ("__init__", "errors", "syscalls"):
+        shutil.copy(REPO / "runtime" / f"{name}.py", directory / "runtime")
+    made = directory / "kubelite-oci"
+    arguments = [f"{directory}/home", str(made), str(directory)]
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runtime.oci.cli.startup import bundle; bundle.main()"
+    subprocess.run([sys.executable, "-I", "-c", code, str(directory), *arguments], check=True)
+    return made
+
+
+def run(command: Path, *words: str) -> str:
+    done = subprocess.run(
+        [command, "--root", f"{command}.root", *words], capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def imported(command: Path, *words: str) -> set[str]:
+    """What is in sys.modules when the command has done its work."""
+    text = command.read_text().replace("main()\n", "import posix\nexit = posix._exit\ndef told(code):\n"
+        "    print('\\n#', *sys.modules, file=sys.stderr, flush=True)\n    exit(code)\n"
+        "sys.modules['os'].getpid\nsys.modules['os']._exit = told\nmain()\n")  # fmt: skip
+    telling = command.with_name("telling")
+    telling.write_text(text)
+    telling.chmod(0o755)
+    return set(run(telling, *words).rpartition("#")[2].split())
+
+
+def test_it_has_every_module() -> None:
+    every = [name for members in bundle.sets() for name in members]
+    assert sorted(every) == sorted(set(every))
+    assert {"runtime.oci.init", "runtime.cgroups.v2", "runtime.security.seccomp", "runtime.errors"} <= set(
+        every
+    )
+    assert not [name for name in every if name.startswith("runtime.shim")]
+    assert sorted(bundle.names()) == sorted(every)
+
+
+def test_a_checkout_at_a_long_path_has_a_bundle_too(tmp_path: Path) -> None:
+    """The sources' paths are in its index."""
+    directory = tmp_path / ("x" * 100) / ("y" * 100)
+    directory.mkdir(parents=True)
+    assert "runtime.oci.cli.lifecycle" in imported(made_in(directory), "start", "x")
+
+
+@pytest.mark.parametrize("words", [("start", "x"), ("kill", "x"), ("delete", "x"), ("state", "x"), ("list",)])
+def test_a_short_command_takes_little(command: Path, words: tuple[str, ...]) -> None:
+    seen = imported(command, *words)
+    ours = {name for name in seen if name.partition(".")[0] == "runtime"}
+    assert ours == SHORT | ({"runtime.oci.cli.report"} if words[0] in ("state", "list") else set())
+    heavy = {
+        name for name in ("ctypes", "_ctypes", "_collections_abc", "types", "re", "pwd", "termios")
+    } & seen
+    assert not heavy - {"ctypes"}  # that one is a stand-in, and empty
+
+
+def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
+    seen = imported(command, "run", "--bundle", "/nonexistent", "x")
+    assert "runtime.oci.container" in seen
+    assert not seen & {
+        "runtime.oci.rootfs.idmap", "runtime.oci.optional.intel_rdt", "runtime.oci.optional.netdevices",
+        "runtime.oci.optional.notify", "runtime.oci.cli.console", "runtime.oci.cli.report", "runtime.oci.cli.processes",
+        "runtime.cgroups.systemd", "runtime.cgroups.reading.reader", "runtime.cgroups.reading.stats",
+        "runtime.cgroups.nothing", "runtime.security.seccomp", "re", "types", "pwd",
+        "_collections_abc", "traceback", "warnings", "tokenize", "selectors", "weakref", "collections", "subprocess",
+    }  # fmt: skip
+
+
+def test_what_has_changed_is_not_believed(command: Path) -> None:
+    assert "version 0.1.0" in run(command, "--version")
+    source = command.parent / "runtime/oci/cli/store.py"
+    source.write_text(source.read_text().replace('"0.1.0"', '"7.7.7"'))
+    assert "version 7.7.7" in run(command, "--version")
+
+
+def test_a_change_of_what_is_loaded_later_counts_too(command: Path) -> None:
+    source = command.parent / "runtime/oci/cli/report.py"
+    source.write_text(source.read_text().replace("def list_(", "print('changed')\n\n\ndef list_("))
+    assert "changed" in run(command, "list")
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"x" * 200_000, None])
+def test_without_the_file_it_is_slower_and_the_same(command: Path, damage: bytes | None) -> None:
+    file = command.parent / "home/modules"
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage)
+    assert "version 0.1.0" in run(command, "--version")
+    assert json.loads(run(command, "features"))["ociVersionMax"] == "1.3.0"
+
+
+def test_a_file_of_another_interpreter_is_not_read(command: Path) -> None:
+    file = command.parent / "home/modules"
+    with open(file, "r+b") as opened:
+        opened.write((sys.hexversion + 1).to_bytes(4, "little"))
+        opened.write(b"\xff" * 1000)
+    assert "version 0.1.0" in run(command, "--version")
+
+
+def test_a_file_that_is_replaced_meanwhile_is_not_mixed(command: Path) -> None:
+    """Its index is of the file that was read first."""
+    other = command.with_name("other")
+    other.write_bytes(os.urandom(1 << 20))
+    text = command.read_text().replace("main()\n", f"import posix\nposix.rename({str(other)!r}, "
+        f"{str(command.parent / 'home/modules')!r})\nmain()\n")  # fmt: skip
+    racing = command.with_name("racing")
+    racing.write_text(text)
+    racing.chmod(0o755)
+    assert json.loads(run(racing, "features"))["ociVersionMax"] == "1.3.0"
+
+
+def test_it_keeps_no_descriptor(command: Path) -> None:
+    text = command.read_text().replace(
+        "main()\n", "import posix\nprint(*posix.listdir('/proc/self/fd'))\nmain()\n"
+    )
+    looking = command.with_name("looking")
+    looking.write_text(text)
+    looking.chmod(0o755)
+    assert run(looking, "list").splitlines()[0].split() == ["0", "1", "2", "3"]  # 3: the listing's own
+
+
+def with_its_python(command: Path, code: str, **environment: str) -> str:
+    """By the interpreter that the command is executed by."""
+    python = command.parent / "home/python"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    return done.stdout + done.stderr
+
+
+def test_its_interpreter_knows_utf_8_alone_until_asked(command: Path) -> None:
+    code = "import sys; print('encodings.aliases' in sys.modules, sys.stdout.encoding, 'ä€'.encode('utf-8').decode())"
+    assert with_its_python(command, code) == "False utf-8 ä€\n"
+    text = "b'a\\xff'.decode('utf-8', 'replace'), 'ä'.encode('UTF8')"
+    assert with_its_python(command, f"print(({text}))") == f"{eval(text)}\n"
+
+
+def test_its_utf_8_is_the_standard_librarys(command: Path) -> None:
+    """Piece by piece, by stream and by name; `codecs` is read by whoever asks for it, and by nobody else."""
+    code = (
+        "import sys; print('codecs' in sys.modules)\n"
+        "import codecs, io\n"
+        "found = codecs.lookup('utf-8')\n"
+        "raw = 'aä€𐍈\\n'.encode()\n"
+        "decoder, encoder = found.incrementaldecoder(), codecs.getincrementalencoder('utf-8')('replace')\n"
+        "print([decoder.decode(raw[i:i + 1]) for i in range(len(raw))], decoder.getstate())\n"
+        "print(encoder.encode('ä\\udc80'))\n"
+        "decoder.decode(raw[:2]); state = decoder.getstate(); decoder.reset(); decoder.setstate(state)\n"
+        "print(state, decoder.decode(raw[2:], True), found.decode(raw), found.encode('ä'), found.name)\n"
+        "try: codecs.getincrementaldecoder('utf-8')().decode(raw[:2], True)\n"
+        "except UnicodeDecodeError as error: print(error)\n"
+        "print(codecs.getreader('utf-8')(io.BytesIO(raw)).read(), found[2](io.BytesIO(raw)).readlines())\n"
+        "for writer in (codecs.getwriter('utf-8'), found[3]):\n"
+        " into = io.BytesIO(); writer(into).write('ä'); print(into.getvalue())\n"
+        "text = io.TextIOWrapper(io.BytesIO(raw * 9), encoding='utf-8'); text.readline()\n"
+        "at = text.tell(); line = text.readline(); text.seek(at); print(at, line == text.readline())\n"
+    )
+    whole = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert with_its_python(command, code).splitlines() == ["False", *whole.stdout.splitlines()[1:]]
+
+
+def test_its_interpreter_finds_the_other_encodings(command: Path) -> None:
+    code = (
+        "import codecs, encodings.idna\n"
+        "print('ä'.encode('latin2'), 'ä'.encode('idna'), b'ab'.decode('cp1252'), codecs.lookup('rot13').name)\n"
+        "try: 'a'.encode('no-such')\nexcept LookupError as error: print(error)"
+    )
+    assert with_its_python(command, code) == "b'\\xe4' b'xn--4ca' ab rot-13\nunknown encoding: no-such\n"
+    assert with_its_python(command, "print('unharmed')", LC_ALL="POSIX") == "unharmed\n"
+
+
+def test_no_encoding_is_looked_for_where_nothing_may_be_imported(command: Path) -> None:
+    """In a container's init the directories of the interpreter are the container's files (CVE-2019-14271)."""
+    code = (
+        "import sys; sys.meta_path.clear()\n"
+        "try: 'a'.encode('cp1252')\nexcept LookupError as error: print(error)\n"
+        "print('ä'.encode('utf-8'), 'encodings.aliases' in sys.modules)"
+    )
+    assert with_its_python(command, code) == "unknown encoding: cp1252\nb'\\xc3\\xa4' False\n"
+
+
+def test_without_its_interpreters_directory_it_runs_all_the_same(command: Path) -> None:
+    """An interpreter that knows nothing of ._pth files."""
+    (command.parent / "home/python._pth").unlink()
+    assert "version 0.1.0" in run(command, "--version")
+
+
+def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None:
+    code = (
+        f"import sys, posix, marshal; sys.path.append({str(command.parent)!r})\n"
+        "from runtime.oci.cli.startup import boot\n"
+        "bad = compile('x = 1 / 0', 'bad', 'exec')\ngood = compile('y = 2', 'good', 'exec')\n"
+        "members = [('good', False, 'good', good), ('bad', False, 'bad', bad), ('late', False, 'late', good)]\n"
+        "try: boot._execute(members)\n"
+        "except ZeroDivisionError: print(sorted({'good', 'bad', 'late'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['good']\n"
+
+
+@pytest.mark.parametrize(
+    "source", ["errors", "oci/init", "oci/cli/startup/boot", "cgroups/v1", "security/seccomp"]
+)
+def test_make_writes_it_anew_for_a_changed_source(tmp_path: Path, source: str) -> None:
+    """Else a checkout that was pulled has a command that starts as if there were no such file."""
+    home = tmp_path / "lib/kubelite-oci"
+    home.mkdir(parents=True)
+    (tmp_path / ".ready").touch()
+    (home / "modules").touch()
+    command = ["make", "--dry-run", "setup", f"VENV={tmp_path}"]
+    bare = {
+        key: value for key, value in os.environ.items() if not key.startswith("MAKE")
+    }  # of the one that tests
+    for more, todo in (([], False), ([f"--what-if=runtime/{source}.py"], True)):
+        done = subprocess.run(
+            [*command, *more], cwd=REPO, env=bare, capture_output=True, text=True, check=True
+        )
+        assert (f"deploy/oci-command {tmp_path}" in done.stdout) == todo

@@ -1,0 +1,208 @@
+"""Every field of config.json (the specification's schema 1.3, Linux) and what becomes of it: none is passed over.
+
+FIELDS is the table of docs/how-to/oci-runtime.md, which `python -m tests.unit.runtime.oci.test_fields` writes. Of each
+field the test asks whether it is read at all: a value of no kind that the schema has is refused, and the field
+is named.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from runtime.errors import SpecError
+from runtime.oci.config import spec as oci
+from tests.unit.runtime.oci.test_spec import GOOD
+
+DOCUMENT: Final = Path(__file__).parents[4] / "docs/how-to/oci-runtime.md"
+BEGIN, END = "<!-- fields: written by tests/unit/runtime/oci/test_fields.py -->\n", "<!-- end of fields -->\n"
+DONE: Final = "done"
+_IDS = "containerID, hostID, size"
+
+# (where, fields, what becomes of them)
+FIELDS: Final[list[tuple[str, str, str]]] = [
+    ("", "ociVersion", "any 1.x; another is refused (runc takes it)"),
+    ("", "hostname, domainname", "done; refused without a UTS namespace"),
+    ("", "annotations", "kept in the state; `org.systemd.property.…` go to systemd"),
+    ("root", "path, readonly", DONE),
+    (
+        "mounts[]",
+        "destination, type, source, options",
+        "done; a relative destination is below /, of one that begins with root.path that is taken off (runc)",
+    ),
+    ("mounts[].uidMappings[]", _IDS, "done, on bind mounts; refused on others"),
+    ("mounts[].gidMappings[]", _IDS, "done, on bind mounts; refused on others"),
+    ("process", "args, cwd, env, terminal, noNewPrivileges", DONE),
+    ("process", "commandLine", "refused: Windows"),
+    ("process", "oomScoreAdj", "done; a warning where CAP_SYS_RESOURCE lacks"),
+    ("process", "apparmorProfile, selinuxLabel", "done; refused where the kernel has none"),
+    ("process.consoleSize", "height, width", DONE),
+    ("process.user", "uid, gid, umask, additionalGids", DONE),
+    ("process.user", "username", "a warning: Windows"),
+    (
+        "process.capabilities",
+        "bounding, effective, permitted, inheritable, ambient",
+        "done; a warning for what the machine lacks",
+    ),
+    ("process.rlimits[]", "type, soft, hard", "done; a warning where CAP_SYS_RESOURCE lacks"),
+    ("process.scheduler", "policy, nice, priority, flags, runtime, deadline, period", DONE),
+    ("process.ioPriority", "class, priority", DONE),
+    ("process.execCPUAffinity", "initial, final", DONE),
+    ("hooks.prestart[]", "path, args, env, timeout", DONE),
+    ("hooks.createRuntime[]", "path, args, env, timeout", DONE),
+    ("hooks.createContainer[]", "path, args, env, timeout", DONE),
+    ("hooks.startContainer[]", "path, args, env, timeout", DONE),
+    ("hooks.poststart[]", "path, args, env, timeout", "done; a failure ends the container"),
+    ("hooks.poststop[]", "path, args, env, timeout", "done; a failure is a warning"),
+    ("linux.namespaces[]", "type, path", "all eight, new, joined or the machine's"),
+    (
+        "linux.uidMappings[]",
+        _IDS,
+        "done; beside a user namespace by path they may be left out, or must be that one's",
+    ),
+    ("linux.gidMappings[]", _IDS, "done"),
+    (
+        "linux.devices[]",
+        "type, path, major, minor, fileMode, uid, gid",
+        "done; refused where something else is already",
+    ),
+    ("linux.netDevices.eth0", "name", "done, as root; refused without a network namespace"),
+    ("linux", "cgroupsPath", "done; `slice:prefix:name` with --systemd-cgroup"),
+    ("linux", "rootfsPropagation, maskedPaths, readonlyPaths", DONE),
+    ("linux", "sysctl", "namespaced ones; the machine's own are refused"),
+    ("linux", "mountLabel", "done; refused where the kernel has no SELinux"),
+    ("linux.timeOffsets.boottime", "secs, nanosecs", "done; needs Linux 6.1"),
+    ("linux.timeOffsets.monotonic", "secs, nanosecs", "done; needs Linux 6.1"),
+    ("linux.personality", "domain", DONE),
+    ("linux.personality", "flags", "refused: the specification has no value for it"),
+    ("linux.memoryPolicy", "mode, nodes, flags", DONE),
+    (
+        "linux.intelRdt",
+        "closID, l3CacheSchema, memBwSchema, schemata, enableMonitoring",
+        "done; refused where resctrl is not mounted",
+    ),
+    (
+        "linux.seccomp",
+        "defaultAction, defaultErrnoRet, architectures, flags",
+        "done; an errno with an action that has none is refused",
+    ),
+    (
+        "linux.seccomp",
+        "listenerPath, listenerMetadata",
+        "done; SCMP_ACT_NOTIFY of write, or by default, is refused (runc)",
+    ),
+    ("linux.seccomp.syscalls[]", "names, action, errnoRet", "done; unknown calls are left out (runc)"),
+    ("linux.seccomp.syscalls[].args[]", "index, value, valueTwo, op", DONE),
+    (
+        "linux.resources.devices[]",
+        "allow, type, major, minor, access",
+        "done; refused where the kernel can keep nobody from them",
+    ),
+    ("linux.resources.memory", "limit, reservation, swap, checkBeforeUpdate", DONE),
+    ("linux.resources.memory", "kernel, kernelTCP", "a warning: no kernel has them any more"),
+    ("linux.resources.memory", "swappiness, disableOOMKiller", "done on v1; a warning on v2"),
+    ("linux.resources.memory", "useHierarchy", "always so; a warning for false"),
+    ("linux.resources.cpu", "shares, quota, burst, period, cpus, mems, idle", DONE),
+    ("linux.resources.cpu", "realtimeRuntime, realtimePeriod", "done on v1; a warning on v2"),
+    ("linux.resources.pids", "limit", DONE),
+    ("linux.resources.blockIO", "weight", DONE),
+    ("linux.resources.blockIO", "leafWeight", "refused on v1, a warning on v2: no kernel has it any more"),
+    (
+        "linux.resources.blockIO.weightDevice[]",
+        "major, minor, weight, leafWeight",
+        "done; leafWeight as above",
+    ),
+    *(
+        (f"linux.resources.blockIO.{kind}Device[]", "major, minor, rate", DONE)
+        for kind in ("throttleReadBps", "throttleWriteBps", "throttleReadIOPS", "throttleWriteIOPS")
+    ),
+    ("linux.resources.hugepageLimits[]", "pageSize, limit", "done, of usage and reservations"),
+    ("linux.resources.network", "classID", "done on v1; a warning on v2"),
+    ("linux.resources.network.priorities[]", "name, priority", "done on v1; a warning on v2"),
+    ("linux.resources.rdma.mlx5_0", "hcaHandles, hcaObjects", DONE),
+    ("linux.resources", "unified", "done on v2; refused on v1"),
+    ("", "solaris, windows, vm, zos, freebsd", "a warning: other platforms"),
+]
+# Only ever told of: what they hold is another platform's
+_TOLD: Final = {"username", "solaris", "windows", "vm", "zos", "freebsd"}
+ONE_BY_ONE: Final = [(where, name) for where, names, _ in FIELDS for name in names.split(", ")]
+
+
+def table() -> str:
+    rows = ["| object | fields | |", "|---|---|---|"]
+    rows += [f"| {where or '(top)'} | {names} | {text} |" for where, names, text in FIELDS]
+    return "\n".join(rows) + "\n"
+
+
+def holder_of(spec: dict[str, Any], where: str) -> dict[str, Any]:
+    """The object at `where`, made where it is missing; the first of an array."""
+    here: Any = spec
+    for part in filter(None, where.split(".")):
+        name, array = part.removesuffix("[]"), part.endswith("[]")
+        if here.get(name) in (None, [], {}):
+            here[name] = [{}] if array else {}
+        here = here[name][0] if array else here[name]
+    assert isinstance(here, dict)
+    return here
+
+
+@pytest.mark.parametrize(("where", "name"), ONE_BY_ONE, ids=[f"{w}.{n}".lstrip(".") for w, n in ONE_BY_ONE])
+def test_is_read(where: str, name: str) -> None:
+    """3.5 is of no kind that the schema has."""
+    spec: dict[str, Any] = copy.deepcopy(GOOD)
+    spec["linux"]["namespaces"] += [{"type": "user"}, {"type": "time"}]
+    for key in ("uidMappings", "gidMappings"):
+        spec["linux"][key] = [{"containerID": 0, "hostID": 0, "size": 1}]
+    for kind, entry in (
+        ("seccomp", {"defaultAction": "SCMP_ACT_LOG"}),
+        ("memoryPolicy", {"mode": "MPOL_LOCAL"}),
+    ):
+        if f"linux.{kind}" in where:
+            spec["linux"][kind] = entry
+    needed: dict[str, dict[str, Any]] = {
+        "rlimits": {"type": "RLIMIT_CORE", "soft": 1, "hard": 1},
+        "weightDevice": {"major": 1, "minor": 1},
+        "Device[]": {"major": 1, "minor": 1, "rate": 1},
+        "hugepageLimits": {"pageSize": "2MB", "limit": 1},
+        "priorities": {"name": "eth0", "priority": 1},
+        "syscalls[].args": {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"},
+        "seccomp.syscalls": {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"},
+        "Mappings": {"containerID": 0, "hostID": 0, "size": 1},
+        "hooks": {"path": "/bin/true"},
+        "mounts[]": {"destination": "/x", "type": "bind", "source": "/y"},
+        "linux.devices": {"type": "c", "path": "/dev/x", "major": 1, "minor": 1},
+    }
+    parents = where.split(".")
+    for depth in range(1, len(parents) + 1):
+        holder = holder_of(spec, ".".join(parents[:depth]))
+        for key, values in needed.items():
+            if re.search(re.escape(key).replace(r"\[\]", r"\[\]"), ".".join(parents[:depth])) and not holder:
+                holder.update(values)
+    holder_of(spec, where)[name] = 3.5
+    if name in _TOLD:
+        assert any(name in sentence for sentence in oci.without_effect(spec))
+        return
+    with pytest.raises(SpecError) as raised:
+        oci.validate(spec)
+    assert name in str(raised.value)
+
+
+def test_the_document_has_the_table() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert text.partition(BEGIN)[2].partition(END)[0] == table(), (
+        "python -m tests.unit.runtime.oci.test_fields writes it"
+    )
+
+
+def write() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    DOCUMENT.write_text(f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

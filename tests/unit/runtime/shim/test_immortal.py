@@ -1,0 +1,54 @@
+"""Immortal objects: an interpreter that has them goes on working, and one that has none is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from runtime.shim.warm.immortal import supported
+
+STORY = textwrap.dedent("""
+    import ctypes, gc, json, os, sys
+    sys.path.insert(0, sys.argv[1])
+    from runtime.shim.warm.immortal import immortalise
+    class Thing:
+        def __init__(self): self.me = self
+    kept = Thing()
+    constant = "a text" " of two"
+    count = immortalise()
+    gc.freeze()
+    if count:
+        for item in (kept, Thing, immortalise, json, constant):
+            assert ctypes.c_uint32.from_address(id(item)).value == 0xFFFFFFFF, item
+        others = [kept] * 1000
+        assert ctypes.c_uint32.from_address(id(kept)).value == 0xFFFFFFFF
+        del others
+    for n in range(2000):
+        thing = Thing()
+        json.loads(json.dumps({"n": n, "list": [1, 2.5, None, "x" * 50]}))
+        kept.__dict__[str(n)] = thing
+    kept.__dict__.clear()
+    del thing
+    assert gc.collect() > 0  # new garbage is still found and freed
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    print(count, flush=True)
+    os._exit(0)
+""")
+
+
+def test_the_interpreter_goes_on_working() -> None:
+    root = str(Path(__file__).parents[4])
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", STORY, root], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (int(done.stdout) > 1000) == supported()
+
+
+def test_where_it_is_used() -> None:
+    assert not supported() if sys.version_info < (3, 12) else True

@@ -1,0 +1,189 @@
+"""The directory is watched: each way in which people and editors change it is seen, and ends no pod by mistake."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kubelite.sources.directory import Sources
+from state.store import Store
+from tests.unit.sources.kit import directory, image, names, pod, sources, web
+from tests.waiting import until_async as until
+
+__all__ = ["directory", "sources"]
+
+
+@pytest.fixture
+async def watching(sources: Sources) -> AsyncIterator[Sources]:
+    task = asyncio.create_task(sources.run())
+    await asyncio.wait_for(sources.ready.wait(), 5)
+    await asyncio.sleep(0.05)
+    yield sources
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_watching_sees_create_edit_rename_remove(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await until(lambda: names(store) == ["web"])
+    new = directory / ".web.yaml.new"
+    new.write_text(pod(image="renamed"))
+    new.rename(directory / "web.yaml")
+    await until(lambda: image(store) == "renamed")
+    (directory / "sub").mkdir()
+    (directory / "sub" / "x.yaml").write_text(pod("below"))
+    await until(lambda: "below" in names(store))
+    (directory / "web.yaml").unlink()
+    await until(lambda: names(store) == ["below"])
+
+
+async def test_watching_sees_all_depths_and_nothing_hidden(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    deep = directory / "a" / "b"
+    deep.mkdir(parents=True)
+    await asyncio.sleep(0.05)
+    (deep / "x.yaml").write_text(pod("deep"))
+    await until(lambda: names(store) == ["deep"])
+    (directory / "a").rename(directory / "c")
+    (directory / "c" / "b" / "y.yaml").write_text(pod("moved"))
+    await until(lambda: "moved" in names(store))
+    scans: list[None] = []
+    watching.scan = lambda: _note(scans)  # type: ignore[method-assign, assignment, misc]
+    (directory / ".hidden").mkdir()
+    (directory / ".x.yaml").write_text(pod())
+    (deep.parent.parent / "notes.txt").write_text("")
+    await asyncio.sleep(0.2)  # longer than SETTLE, which the rename set going
+    scans.clear()
+    (directory / ".x.yaml").write_text(pod("again"))
+    await asyncio.sleep(0.05)
+    assert not scans
+    (directory / "z.yaml").write_text(pod())
+    await until(lambda: scans)
+
+
+async def _note(scans: list[None]) -> None:
+    scans.append(None)
+
+
+@pytest.fixture
+def seldom(sources: Sources) -> Sources:
+    """One that looks again after an hour: what it sees before was told it."""
+    sources._relist = 3600.0
+    return sources
+
+
+async def test_a_link_that_all_files_lead_through_is_swapped(
+    directory: Path, store: Store, seldom: Sources, watching: Sources
+) -> None:
+    """As kubelet writes the volume of a ConfigMap (K pkg/volume/util/atomic_writer.go)."""
+    for version in ("first", "second"):
+        (directory / f"..{version}").mkdir()
+        (directory / f"..{version}" / "web.yaml").write_text(pod(image=version))
+    (directory / "..data").symlink_to("..first")
+    (directory / "web.yaml").symlink_to("..data/web.yaml")
+    await until(lambda: names(store) == ["web"])
+    assert image(store) == "first"
+    (directory / "..data_tmp").symlink_to("..second")
+    (directory / "..data_tmp").rename(directory / "..data")
+    await until(lambda: image(store) == "second")
+    assert names(store) == ["web"]
+
+
+async def test_a_lost_event_queue_is_made_good(
+    directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "sub").mkdir()
+    await asyncio.sleep(0.05)
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with (directory / "web.yaml").open("w") as file:
+        for _ in range(limit // 2 + 100):  # a write and a change of mode cannot be merged into one event
+            file.write(" ")
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+    (directory / "sub" / "new").mkdir()
+    await asyncio.sleep(0.1)
+    (directory / "sub" / "new" / "x.yaml").write_text(pod("late"))
+    await until(lambda: "late" in names(store))
+
+
+async def test_an_editor_that_truncates_or_renames_ends_no_pod(
+    directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pauses are shorter than `settle`; here by far, as a busy machine stretches them."""
+    monkeypatch.setattr(Sources.scan, "__kwdefaults__", {"settle": 30.0})
+    file = directory / "web.yaml"
+    file.write_text(pod())
+    await until(lambda: names(store) == ["web"])
+    uid = web(store).uid
+    for turn in range(5):
+        file.rename(directory / "web.yaml~")
+        await asyncio.sleep(0.03)
+        file.write_text("")
+        await asyncio.sleep(0.03)
+        file.write_text(pod(image=f"v{turn}"))
+        await asyncio.sleep(0.03)
+        assert not web(store).deleting
+    await until(lambda: image(store) == "v4")
+    assert web(store).uid == uid
+
+
+async def test_an_unlinked_file_is_believed_gone_before_one_that_was_renamed_away(
+    directory: Path, store: Store, watching: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that unlinks makes the file anew at once, an editor that renames takes its time."""
+    monkeypatch.setattr(Sources.scan, "__kwdefaults__", {"settle": 3600.0})
+    (directory / "web.yaml").write_text(pod())
+    (directory / "db.yaml").write_text(pod("db"))
+    await until(lambda: names(store) == ["db", "web"])
+    (directory / "db.yaml").rename(directory / "db.yaml~")
+    (directory / "web.yaml").unlink()
+    await until(lambda: web(store).deleting)
+    assert not store.list("Pod")[0].deleting
+
+
+async def test_a_file_that_is_unlinked_and_made_anew_ends_no_pod(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    """As git does it when it checks out another version."""
+    (directory / "web.yaml").write_text(pod())
+    await until(lambda: names(store) == ["web"])
+    uid = web(store).uid
+    for turn in range(20):
+        (directory / "web.yaml").unlink()
+        (directory / "web.yaml").write_text(pod(image=f"v{turn}"))
+        await asyncio.sleep(0.005)
+        assert not web(store).deleting
+    await until(lambda: image(store) == "v19")
+    assert web(store).uid == uid
+
+
+async def test_a_storm_of_writes_settles_on_the_last(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    for turn in range(200):
+        (directory / "web.yaml").write_text(pod(image=f"v{turn}"))
+        if turn % 20 == 0:
+            await asyncio.sleep(0.01)
+    await until(lambda: names(store) == ["web"] and image(store) == "v199")
+
+
+async def test_a_directory_that_comes_back_is_watched_again(
+    directory: Path, store: Store, watching: Sources
+) -> None:
+    (directory / "web.yaml").write_text(pod())
+    await until(lambda: names(store) == ["web"])
+    moved = directory.with_suffix(".moved")
+    directory.rename(moved)
+    await until(lambda: watching.error)
+    moved.rename(directory)
+    await until(lambda: not watching.error)
+    (directory / "web.yaml").write_text(pod(image="after"))
+    await until(lambda: image(store) == "after")
+    assert names(store) == ["web"]
