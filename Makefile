@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE ?=
 # cannot be written (a checkout of somebody else's) only makes it slower.
 COMPILE = @$(BIN)/python -m compileall -qq kubelite manifests runtime state tests || true
 
-.PHONY: help setup run stop install uninstall check docs test test-unit test-kernel test-uml chaos fuzz soak bench load format clean
+.PHONY: help setup run stop install uninstall check docs reference test test-unit test-kernel test-uml chaos fuzz soak bench load format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -48,6 +48,9 @@ docs: setup      ## the documentation as a site in site/; fails where a link lea
 	@deploy/docs/setup $(VENV)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python -m deploy.docs.links site
+
+reference: setup ## the pages of docs/reference that are generated from the code
+	$(BIN)/python -m deploy.docs.reference
 
 test: setup      ## every test this machine can run; says what is missing for the rest
 	$(COMPILE)

@@ -67,7 +67,7 @@ def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
         out += [_line(entry, "FIELD: "), ""]
     out += [
         "DESCRIPTION:",
-        *_wrapped(entry.words if entry else _OF_KINDS.get(model.__name__, ""), "    "),
+        *_wrapped(entry.words if entry else KIND_DESCRIPTIONS.get(model.__name__, ""), "    "),
         "",
     ]
     if inside is not None:
@@ -75,7 +75,7 @@ def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
     return "\n".join(out).rstrip() + "\n"
 
 
-_OF_KINDS = {
+KIND_DESCRIPTIONS = {
     "Pod": "One or more containers that share a network and volumes, and are started and stopped together.",
     "ConfigMap": "Settings under keys, for variables and files of containers.",
     "Secret": "The same of what not everybody may see: it is in memory only, where containers have it.",

@@ -1,0 +1,118 @@
+"""docs/reference/annotations.md: the keys that mean something to a node, from the constants that name them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from deploy.docs.tables import GENERATED, table
+from kubelite.cli.containers.logs import DEFAULT_CONTAINER
+from kubelite.kube.objects import SOURCE
+from kubelite.node.decide.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, RESTART_ON_CHANGE
+from kubelite.node.model.node_facts import PRESSURE_TAINTS, own_labels
+from kubelite.node.scheduling.filters import UNSCHEDULABLE_TAINT
+from kubelite.node.storage.binding import DEFAULT_CLASS, NO_PROVISIONER, PROVISIONED_BY, PROVISIONER
+from kubelite.node.storage.claims import RECLAIM
+from kubelite.node.storage.protection import FINALIZERS
+from manifests.types.annotations import APPARMOR, DELETION_COST, SECCOMP, SECCOMP_POD
+
+REPO: Final = Path(__file__).resolve().parents[2]
+HEAD: Final = """# Annotations, labels and taints
+
+Any annotation or label is stored and shown. This page lists the keys that kubelite reads or writes.
+"""
+
+#: key → (object that has it, what kubelite does with it)
+READ: Final = {
+    BACK_OFF_INITIAL: (
+        "Pod",
+        "Delay before the first restart of a crashed container, such as `1s`, `500ms` or `2m`. Overrides the setting "
+        "`crash_backoff_initial`.",
+    ),
+    BACK_OFF_MAX: ("Pod", "Longest delay between restarts. Overrides the setting `crash_backoff_max`."),
+    RESTART_ON_CHANGE: (
+        "Pod",
+        '`"true"`: containers restart when a ConfigMap or Secret that they use changes.',
+    ),
+    RECLAIM: (
+        "PersistentVolumeClaim",
+        "`Retain` or `Delete`: what happens to the claim's directory when the claim is deleted. Overrides the setting "
+        "`volume_reclaim_policy`.",
+    ),
+    DEFAULT_CLASS: ("StorageClass", '`"true"`: the class of claims that name none.'),
+    DEFAULT_CONTAINER: ("Pod", "The container that `logs`, `exec` and `attach` choose when none is named."),
+    f"{APPARMOR}<container>": (
+        "Pod",
+        "AppArmor profile of a container without `securityContext.appArmorProfile`: `runtime/default`, `unconfined` or "
+        "`localhost/<profile>`.",
+    ),
+    f"{SECCOMP}<container>": (
+        "Pod",
+        "Must be well-formed; has no effect, and an event says so. Use `seccompProfile`.",
+    ),
+    SECCOMP_POD: ("Pod", "The same, for all containers."),
+    DELETION_COST: ("Pod", "Must be a 32-bit integer; has no effect."),
+}
+WRITTEN: Final = {
+    SOURCE: ("every object of a manifest", "Path of the manifest, relative to the manifest directory."),
+    PROVISIONED_BY: (
+        "PersistentVolume",
+        f"`{PROVISIONER}` marks a volume that kubelite created for a claim.",
+    ),
+}
+PROVISIONERS: Final = {
+    PROVISIONER: "The default: a directory below `claims/` in the state directory.",
+    NO_PROVISIONER: "No volume is created; claims wait for a PersistentVolume.",
+}
+
+
+def page() -> str:
+    missing = unlisted()
+    if missing:
+        raise ValueError(f"annotations that no list names: {', '.join(missing)}")
+    return "".join(
+        [
+            GENERATED,
+            HEAD,
+            "\n## Annotations that kubelite reads\n\n",
+            table(("annotation", "of", "effect"), _rows(READ)),
+            "\n## Annotations that kubelite writes\n\n",
+            table(("annotation", "of", "content"), _rows(WRITTEN)),
+            "\n## Labels of the node\n\n",
+            "kubelite sets these labels; `kubelite node label` adds others.\n\n",
+            table(("label", "value"), ((f"`{key}`", _value(key)) for key in own_labels("node"))),
+            "\nA namespace has the label `kubernetes.io/metadata.name`, as on a cluster.\n",
+            "\n## Taints of the node\n\n",
+            table(("taint", "when"), _taints()),
+            "\n## Finalizers\n\n",
+            "An object with a finalizer of its kind stays, with the status `Terminating`, as long as it is in use.\n\n",
+            table(("finalizer", "of"), ((f"`{name}`", kind) for kind, name in FINALIZERS.items())),
+            "\n## Provisioners of a StorageClass\n\n",
+            table(("provisioner", "effect"), ((f"`{name}`", said) for name, said in PROVISIONERS.items())),
+            "\nWith any other provisioner kubelite creates a directory, too.\n",
+        ]
+    )
+
+
+def _rows(listed: dict[str, tuple[str, str]]) -> list[tuple[str, str, str]]:
+    return [(f"`{key}`", of, said) for key, (of, said) in listed.items()]
+
+
+def _value(key: str) -> str:
+    if key.endswith("/hostname"):
+        return "the node's name"
+    return "`linux`" if key.endswith("/os") else "the architecture as Go names it: `amd64`, `arm64`"
+
+
+def _taints() -> list[tuple[str, str]]:
+    pressed = [(f"`{key}:NoSchedule`", f"the node has {kind}") for kind, key in PRESSURE_TAINTS.items()]
+    return [(f"`{UNSCHEDULABLE_TAINT}:NoSchedule`", "the node is cordoned"), *pressed]
+
+
+def unlisted() -> list[str]:
+    """Keys below kubelite.io/ that the code has and this page has not."""
+    listed = {*READ, *WRITTEN, *PROVISIONERS}
+    own = re.compile(r"[\"`](kubelite\.io/[a-z-]+)[\"`]")
+    sources = (path for room in ("kubelite", "manifests") for path in (REPO / room).rglob("*.py"))
+    return sorted({key for path in sources for key in own.findall(path.read_text(encoding="utf-8"))} - listed)

@@ -1,0 +1,199 @@
+"""docs/reference/settings.md, from the fields of `kubelite.settings.Settings` and their descriptions."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic.fields import FieldInfo
+
+from deploy.docs.tables import GENERATED, table
+from kubelite import settings
+from kubelite.cli.node.serve import serve
+
+HEAD: Final = """# Settings
+
+Set a value in one of three places. The first one that has it wins:
+
+1. a flag of `kubelite serve`, if the setting has one;
+2. an environment variable: the name in capitals after `KUBELITE_`;
+3. the configuration file, `/etc/kubelite/config.yaml`. `--config FILE` or `KUBELITE_CONFIG` names another file.
+
+```yaml
+# /etc/kubelite/config.yaml
+pod_cidr: 10.90.0.0/16
+eviction_hard:
+  memory.available: 200Mi
+  nodefs.available: 5%
+```
+
+The configuration file also takes names as kubelet spells them: `podCIDR`, `imageGCHighThresholdPercent`,
+`shutdownGracePeriod`. An unknown name or an impossible value stops `kubelite serve` with exit code 2.
+
+A *duration* is a number of seconds or a text such as `90s`, `2m0s` or `24h`. *Seconds* are a number. In a variable, a
+*list* or a *map* is written `a=1,b=2` (thresholds: `a<1,b<2`); in the file, in the same way or as a YAML mapping.
+
+To run several nodes on one machine, give each its own `manifests`, `root`, `run_dir`, `log_dir`, `listen`, `bridge`,
+`pod_cidr`, `cgroup_parent` and `node_name`. Commands find their node by `--socket` or `KUBELITE_SOCKET`.
+"""
+
+GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "Directories": ("manifests", "root", "run_dir", "log_dir", "relist_seconds"),
+    "Node and network": (
+        "node_name",
+        "bridge",
+        "pod_cidr",
+        "cgroup_parent",
+        "cluster_domain",
+        "resolv_conf",
+    ),
+    "HTTP server and traces": ("listen", "web_token_file", "web_hosts", "otlp_endpoint"),
+    "Resources": (
+        "max_pods",
+        "kube_reserved",
+        "system_reserved",
+        "extended_resources",
+        "pod_pids_limit",
+        "cpu_manager_policy",
+        "reserved_cpus",
+        "memory_qos",
+        "memory_throttling_factor",
+        "memory_reservation_policy",
+        "memory_swap_behavior",
+        "single_process_oom_kill",
+    ),
+    "Priority and runtime classes, sysctls": (
+        "priority_classes",
+        "runtime_classes",
+        "allowed_unsafe_sysctls",
+    ),
+    "Eviction": ("eviction_hard", "eviction_pressure_transition_period", "eviction_monitoring_period"),
+    "Restarts and shutdown": (
+        "crash_backoff_initial",
+        "crash_backoff_max",
+        "shutdown_grace_period",
+        "shutdown_grace_period_critical_pods",
+        "shutdown_grace_period_by_pod_priority",
+    ),
+    "Image pulls": (
+        "max_parallel_pulls",
+        "serialize_image_pulls",
+        "registry_pull_qps",
+        "registry_burst",
+        "pull_backoff_initial",
+        "pull_backoff_max",
+    ),
+    "Image garbage collection": (
+        "image_gc_high_threshold_percent",
+        "image_gc_low_threshold_percent",
+        "image_minimum_gc_age",
+        "image_maximum_gc_age",
+        "image_gc_period",
+    ),
+    "Volumes, logs and history": (
+        "volume_reclaim_policy",
+        "log_max_size",
+        "log_max_files",
+        "history_time",
+        "history_size",
+    ),
+}
+
+TAIL: Final = """
+## Other environment variables
+
+| variable | read by | meaning |
+|---|---|---|
+| `KUBELITE_SOCKET` | all commands | The daemon's socket; `--socket` wins. Default: `/run/kubelite/kubelite.sock`. |
+| `KUBELITE_CONFIG` | `kubelite serve` | The configuration file; `--config` wins. |
+| `KUBELITE_LOG_LEVEL` | `kubelite serve` | `DEBUG`, `INFO` (the default), `WARNING` or `ERROR`. |
+| `KUBELITE_LOG_FORMAT` | `kubelite serve` | `text` (the default) or `json`: a JSON object a line. |
+"""
+
+
+def descriptions() -> dict[str, str]:
+    """The string that follows each field in the class."""
+    [found] = ast.parse(inspect.getsource(settings.Settings)).body
+    assert isinstance(found, ast.ClassDef)
+    said: dict[str, str] = {}
+    for field, text in zip(found.body, found.body[1:], strict=False):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            said[field.target.id] = " ".join(str(text.value.value).split())
+    return said
+
+
+def page() -> str:
+    fields, said = settings.Settings.model_fields, descriptions()
+    flags = {option.name for option in serve.params}
+    grouped = [name for names in GROUPS.values() for name in names]
+    if sorted(grouped) != sorted(fields):
+        raise ValueError(f"GROUPS and the settings differ: {sorted(set(grouped) ^ set(fields))}")
+    parts = [GENERATED, HEAD]
+    for title, names in GROUPS.items():
+        parts += [f"\n## {title}\n\n", table(HEADINGS, (_row(n, fields[n], said[n], flags) for n in names))]
+    return "".join([*parts, TAIL])
+
+
+HEADINGS: Final = ("setting", "type", "default", "meaning")
+
+
+def _row(name: str, field: FieldInfo, said: str, flags: Iterable[str | None]) -> tuple[str, str, str, str]:
+    flag = f"<br>`--{name.replace('_', '-')}`" if name in flags else ""
+    kind = _kind(field)
+    return f"`{name}`{flag}", kind, _default(name, field.get_default(call_default_factory=True), kind), said
+
+
+def _kind(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if typing.get_origin(annotation) is typing.Literal:
+        return " or ".join(f"`{one}`" for one in typing.get_args(annotation))
+    if annotation is float:
+        if any(getattr(one, "func", None) is settings._go_duration for one in field.metadata):
+            return "duration"
+        return "seconds" if _positive(field) else "number"
+    if typing.get_origin(annotation) is dict:
+        return "map"
+    named: dict[Any, str] = {bool: "boolean", int: "integer", str: "text"}
+    if annotation is str and any(hasattr(one, "func") for one in field.metadata):
+        return "list"
+    if isinstance(annotation, types.GenericAlias) or annotation not in named:
+        raise ValueError(f"a setting of another type: {annotation}")
+    return named[annotation]
+
+
+def _positive(field: FieldInfo) -> bool:
+    """Whether it is one of the settings in plain seconds: greater than zero, without an upper bound."""
+    bounds = {type(one).__name__ for one in field.metadata}
+    return "Gt" in bounds and "Le" not in bounds
+
+
+def _default(name: str, value: Any, kind: str) -> str:
+    if name in {"log_max_size", "history_size"}:
+        return f"{value} ({value >> 20} MiB)"
+    if value in ("", {}):
+        return ""
+    if kind == "duration":
+        return f"`{duration(value)}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return (
+        f"`{value}`"
+        if not isinstance(value, str) or "," not in value
+        else "<br>".join(f"`{part}`" for part in value.split(","))
+    )
+
+
+def duration(seconds: float) -> str:
+    """300.0 → 5m; as it can be written in the configuration."""
+    for unit, length in (("h", 3600), ("m", 60), ("s", 1)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}"
