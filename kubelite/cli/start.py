@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    from kubelite.cli.images.build_again import attempt
+    from kubelite.cli.build.build_again import attempt
 
     code = attempt(sys.argv[1:])
     if code is not None:

@@ -458,7 +458,7 @@ class Reason(Words):
 
     @work(thread=True)
     def ask(self) -> None:
-        from kubelite.cli.diagnosis.explain_all import why_lines
+        from kubelite.cli.diagnosis.why import why_lines
 
         try:
             lines = why_lines(self.ui.client.get(f"/kubelite/v1/why/{self.namespace}/{self.pod}"))

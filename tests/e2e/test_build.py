@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.cli.images import build_again
+from kubelite.cli.build import build_again
 from runtime.builder.known import TRUSTED
 from runtime.syscalls import fstatfs_type
 from tests.e2e.build_support import FROM, build, context, identity, left_over, states

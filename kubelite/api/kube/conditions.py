@@ -16,14 +16,14 @@ from starlette.routing import BaseRoute, Route
 from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube.ephemeral import MERGE, STRATEGIC, body_of
 from kubelite.api.kube.resources import RESOURCES, complete
-from kubelite.api.kube.routes import _pod, node_of
+from kubelite.api.kube.routes import node_of, pod_of
 from kubelite.kube.objects import OF_THE_NODE, rfc3339
 
 Json = dict[str, Any]
 
 
 async def patch_status(request: Request) -> Response:
-    pod, name = _pod(request), request.path_params["name"]
+    pod, name = pod_of(request), request.path_params["name"]
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     if kind not in (STRATEGIC, MERGE):
         words = f"a patch must be {STRATEGIC} or {MERGE}, not {kind or 'untyped'}"

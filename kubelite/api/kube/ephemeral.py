@@ -18,7 +18,7 @@ from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube import exec as exec_bridge
 from kubelite.api.kube.logs import container_status, pick_container
 from kubelite.api.kube.resources import RESOURCES, complete
-from kubelite.api.kube.routes import _flag, _pod, _size, node_of
+from kubelite.api.kube.routes import flag, node_of, pod_of, size_of
 from manifests.validation.problems import InvalidObject
 from runtime.errors import RuntimeFault
 
@@ -29,11 +29,11 @@ STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-
 
 
 async def get_ephemeral(request: Request) -> Response:
-    return JSONResponse(_pod(request))
+    return JSONResponse(pod_of(request))
 
 
 async def change_ephemeral(request: Request) -> Response:
-    pod = _pod(request)
+    pod = pod_of(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     body = await body_of(request)
     if request.method == "PUT":
@@ -97,15 +97,15 @@ async def pod_attach(ws: WebSocket) -> None:
     try:
         if protocol is None:
             raise bad_request(f"attach speaks the WebSocket subprotocols {', '.join(exec_bridge.PROTOCOLS)}")
-        pod = _pod(ws)
+        pod = pod_of(ws)
         container = pick_container(pod, ws.query_params.get("container", ""))
         if "running" not in container_status(pod, container).get("state", {}):
             raise bad_request(
                 f"container {container} not found in pod {pod['metadata']['name']}, or not running"
             )
-        session = await node_of(ws).attach(pod, container, stdin=_flag(ws, "stdin"))
+        session = await node_of(ws).attach(pod, container, stdin=flag(ws, "stdin"))
         if session.tty:
-            await session.resize(_size(ws, "width"), _size(ws, "height"))
+            await session.resize(size_of(ws, "width"), size_of(ws, "height"))
     except (ApiError, RuntimeFault) as error:
         await exec_bridge.deny(ws, error)
     else:
@@ -114,7 +114,7 @@ async def pod_attach(ws: WebSocket) -> None:
 
 
 async def attach_without_upgrade(request: Request) -> Response:
-    _pod(request)
+    pod_of(request)
     raise bad_request("attach needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
 
 

@@ -61,7 +61,7 @@ def _resource(request: Request) -> Resource:
     return found
 
 
-def _flag(connection: HTTPConnection, name: str) -> bool:
+def flag(connection: HTTPConnection, name: str) -> bool:
     return connection.query_params.get(name) in _TRUE
 
 
@@ -110,7 +110,7 @@ def _selector(request: Request, resource: Resource, *, name: str = "") -> Select
 async def list_or_watch(request: Request) -> Response:
     node, resource = node_of(request), _resource(request)
     namespace = request.path_params.get("namespace")
-    if _flag(request, "watch"):
+    if flag(request, "watch"):
         return _watch(request, node, resource, namespace)
     selects = _selector(request, resource)
     await _settled(node, resource)
@@ -173,7 +173,7 @@ def _watch(
     request: Request, node: NodeApi, resource: Resource, namespace: str | None, *, name: str = ""
 ) -> Response:
     since = number_of(request, "resourceVersion")
-    initial = _flag(request, "sendInitialEvents") or not since
+    initial = flag(request, "sendInitialEvents") or not since
     timeout = number_of(request, "timeoutSeconds")
     as_table = table_version(request.headers.get("accept", ""))
 
@@ -192,7 +192,7 @@ def _watch(
             render=render,
             since=None if initial else since,
             timeout=timeout or None,
-            bookmark=_flag(request, "sendInitialEvents"),
+            bookmark=flag(request, "sendInitialEvents"),
         ),
     )
 
@@ -200,7 +200,7 @@ def _watch(
 async def get_one(request: Request) -> Response:
     node, resource = node_of(request), _resource(request)
     namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
-    if _flag(request, "watch"):
+    if flag(request, "watch"):
         return _watch(request, node, resource, namespace or None, name=name)
     await _settled(node, resource)
     at = _moment(request, resource)
@@ -218,7 +218,7 @@ async def get_one(request: Request) -> Response:
     return JSONResponse(_table(request, resource, [doc], version, as_table, now=at))
 
 
-def _pod(connection: HTTPConnection) -> Json:
+def pod_of(connection: HTTPConnection) -> Json:
     namespace, name = connection.path_params["namespace"], connection.path_params["name"]
     doc = read_one(node_of(connection), RESOURCES["pods"], namespace, name)
     if doc is None:
@@ -227,11 +227,11 @@ def _pod(connection: HTTPConnection) -> Json:
 
 
 async def get_pod_status(request: Request) -> Response:
-    return JSONResponse(_pod(request))
+    return JSONResponse(pod_of(request))
 
 
 async def pod_log(request: Request) -> Response:
-    pod = _pod(request)
+    pod = pod_of(request)
     container = pick_container(pod, request.query_params.get("container", ""))
     since = None
     if (seconds := number_of(request, "sinceSeconds", least=1)) is not None:
@@ -243,13 +243,13 @@ async def pod_log(request: Request) -> Response:
         if since is None:
             raise bad_request(f"sinceTime {since_time!r} is not an RFC 3339 time")
     query = LogQuery(
-        follow=_flag(request, "follow"),
+        follow=flag(request, "follow"),
         tail=number_of(request, "tailLines"),
         since=since,
-        timestamps=_flag(request, "timestamps"),
+        timestamps=flag(request, "timestamps"),
         limit=number_of(request, "limitBytes", least=1),
     )
-    log = open_log(node_of(request), pod, container, query, previous=_flag(request, "previous"))
+    log = open_log(node_of(request), pod, container, query, previous=flag(request, "previous"))
     return Stream(log, media_type="text/plain")
 
 
@@ -264,14 +264,14 @@ async def pod_exec(ws: WebSocket) -> None:
             pod,
             container,
             command,
-            stdin=_flag(ws, "stdin"),
-            tty=_flag(ws, "tty"),
-            width=_size(ws, "width"),
-            height=_size(ws, "height"),
+            stdin=flag(ws, "stdin"),
+            tty=flag(ws, "tty"),
+            width=size_of(ws, "width"),
+            height=size_of(ws, "height"),
         )
     except StartError as error:
         await ws.accept(subprotocol=protocol)
-        await exec_bridge.refuse(ws, str(error), tty=_flag(ws, "tty"))
+        await exec_bridge.refuse(ws, str(error), tty=flag(ws, "tty"))
     except (ApiError, RuntimeFault) as error:
         await exec_bridge.deny(ws, error)
     else:
@@ -281,7 +281,7 @@ async def pod_exec(ws: WebSocket) -> None:
 
 def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
     """Pod, container and command of an exec; raises what is wrong with them."""
-    pod = _pod(connection)
+    pod = pod_of(connection)
     container = pick_container(pod, connection.query_params.get("container", ""))
     command = connection.query_params.getlist("command")
     if not command:
@@ -291,7 +291,7 @@ def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
     return pod, container, command
 
 
-def _size(ws: WebSocket, name: str) -> int:
+def size_of(ws: WebSocket, name: str) -> int:
     text = ws.query_params.get(name, "")
     return int(text) if text.isdigit() else 0
 

@@ -1,4 +1,4 @@
-"""`kubelite debug`: an ephemeral container in a pod that runs, and this terminal at it; `kubelite attach`: at any."""
+"""`kubelite debug`: add an ephemeral container to a running pod, and attach to it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from kubelite.cli.containers.exec import _chosen, _exit_code, _is_terminal, _run, _terminal_size
+from kubelite.cli.containers.attachment import attach_to
+from kubelite.cli.containers.pod_parts import state_of
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.names import PODS, path_of, pod_name
-from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
+from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
 
 Json = dict[str, Any]
-
 PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
 LOOK_SECONDS = 0.1
 SETTLED = 10.0  # seconds until a status has what a shim knew before
-_SPECS, _STATUSES = ("containers", "initContainers", "ephemeralContainers"), (
-    "containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses",
-)  # fmt: skip
 
 
 @click.command("debug")
@@ -62,11 +58,11 @@ def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: 
     if not wanted:
         return 0
     document = _until_started(server, path, made)
-    if "running" in _state(document, made):
+    if "running" in state_of(document, made):
         if not options["quiet"] and options["tty"]:
             click.echo("If you don't see a command prompt, try pressing enter.", err=True)
         try:
-            return _attach(
+            return attach_to(
                 server,
                 path,
                 document,
@@ -80,27 +76,6 @@ def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: 
                 raise
             document = ended
     return _was_faster(server, path, document, made, quiet=options["quiet"])
-
-
-@click.command("attach")
-@namespace_option
-@container_option
-@click.option("-i", "--stdin", is_flag=True, help="Pass our stdin to the container.")
-@click.option("-t", "--tty", is_flag=True, help="Our terminal is the container's (if it has one).")
-@click.option("-q", "--quiet", is_flag=True, help="Only what the container says.")
-@socket_option
-@click.argument("pod", shell_complete=complete_pods)
-@click.pass_context
-def attach(ctx: click.Context, /, pod: str, **options: Any) -> int:
-    """Follow what a running container says, from now on; with -i, say something to it.
-
-    Its manifest must ask for `stdin: true` for -i, and for `tty: true` for a terminal.
-    """
-    server, namespace, name = client(ctx), options["namespace"] or "default", pod_name(pod)
-    path = path_of(PODS, namespace, name)
-    document = server.get(path)
-    container = options["container"] or _chosen(document, quiet=options["quiet"])
-    return _attach(server, path, document, container, stdin=options["stdin"], quiet=options["quiet"])
 
 
 def _container(name: str, command: tuple[str, ...], options: Json) -> Json:
@@ -124,7 +99,7 @@ def _once_ended(server: Client, path: str, name: str) -> Json | None:
     until = time.monotonic() + SETTLED
     while time.monotonic() < until:
         document: Json = server.get(path)
-        if "terminated" in _state(document, name):
+        if "terminated" in state_of(document, name):
             return document
         time.sleep(LOOK_SECONDS)
     return None
@@ -133,7 +108,7 @@ def _once_ended(server: Client, path: str, name: str) -> Json | None:
 def _was_faster(server: Client, path: str, document: Json, name: str, *, quiet: bool) -> int:
     """It ended before anybody could attach to it: what it said is in its log (as `kubectl debug` does)."""
     _show_log(server, path, name)
-    code = int(_state(document, name)["terminated"].get("exitCode", 1))
+    code = int(state_of(document, name)["terminated"].get("exitCode", 1))
     if code and not quiet:
         click.echo(f"command terminated with exit code {code}", err=True)
     return code
@@ -154,7 +129,7 @@ def _until_started(server: Client, path: str, name: str) -> Json:
     said = ""
     while True:
         document: Json = server.get(path)
-        state = _state(document, name)
+        state = state_of(document, name)
         if "running" in state or "terminated" in state:
             return document
         if (document.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -171,38 +146,7 @@ def _until_started(server: Client, path: str, name: str) -> Json:
         time.sleep(LOOK_SECONDS)
 
 
-def _state(document: Json, name: str) -> Json:
-    found: Json = _named(document.get("status") or {}, _STATUSES, name).get("state") or {}
-    return found
-
-
-def _named(part: Json, lists: tuple[str, ...], name: str) -> Json:
-    return next((c for key in lists for c in part.get(key) or () if c.get("name") == name), {})
-
-
 def _show_log(server: Client, path: str, name: str) -> None:
     for chunk in server.chunks(server.open("GET", f"{path}/log", query={"container": name})):
         sys.stdout.buffer.write(chunk)
     sys.stdout.flush()
-
-
-def _attach(
-    server: Client,
-    path: str,
-    document: Json,
-    name: str,
-    *,
-    stdin: bool,
-    quiet: bool,
-    silent: Callable[[], None] = lambda: None,
-) -> int:
-    if "running" not in _state(document, name):
-        raise CliError(f"error: container {name} does not run")
-    tty = bool(_named(document["spec"], _SPECS, name).get("tty"))
-    query: Json = {"container": name, "stdout": "true"} | ({"stdin": "true"} if stdin else {})
-    ours = tty and _is_terminal(stdin)
-    if ours:
-        width, height = _terminal_size()
-        query |= {"tty": "true", "width": width, "height": height}
-    status = _run(server.path, f"{path}/attach", query, stdin=stdin, tty=ours, silent=silent)
-    return _exit_code(status, quiet=quiet)

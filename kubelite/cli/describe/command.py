@@ -11,7 +11,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.names import PODS, Type, path_of, wanted
-from kubelite.cli.objects.apply import objects_of_files
+from kubelite.cli.objects.manifest_files import objects_of_files
 from kubelite.cli.options import (
     all_namespaces_option,
     client,

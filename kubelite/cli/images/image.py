@@ -7,10 +7,18 @@ from typing import Any
 
 import click
 
+from kubelite.cli.build.build import build
 from kubelite.cli.groups import Group
-from kubelite.cli.images import image_keep
-from kubelite.cli.images.build import build
-from kubelite.cli.images.images import images, load, pull, size
+from kubelite.cli.images.image_inspect import history, inspect
+from kubelite.cli.images.image_mount import mount, unmount
+from kubelite.cli.images.image_prune import prune
+from kubelite.cli.images.images import images, size
+from kubelite.cli.images.load import load
+from kubelite.cli.images.pull import pull
+from kubelite.cli.images.push import push
+from kubelite.cli.images.rmi import rmi
+from kubelite.cli.images.save import save
+from kubelite.cli.images.tag import tag
 from kubelite.cli.options import client, socket_option
 
 Json = dict[str, Any]
@@ -26,15 +34,15 @@ for _name, _command in {
     "ls": images,
     "pull": pull,
     "load": load,
-    "push": image_keep.push,
-    "save": image_keep.save,
-    "tag": image_keep.tag,
-    "rm": image_keep.rmi,
-    "inspect": image_keep.inspect,
-    "history": image_keep.history,
-    "prune": image_keep.prune,
-    "mount": image_keep.mount,
-    "unmount": image_keep.unmount,
+    "push": push,
+    "save": save,
+    "tag": tag,
+    "rm": rmi,
+    "inspect": inspect,
+    "history": history,
+    "prune": prune,
+    "mount": mount,
+    "unmount": unmount,
 }.items():
     image.add_command(_command, _name)
 

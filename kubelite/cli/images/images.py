@@ -1,22 +1,16 @@
-"""What images there are and how they come: images, pull, load."""
+"""`kubelite images`: the images on this node."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
-from kubelite.cli.transport.client import JSON_BODY
 
 Json = dict[str, Any]
-
 _json_option = click.option(
     "-o", "--output", type=click.Choice(["json"]), metavar="json", help="Progress and result as JSON lines."
 )
@@ -87,103 +81,3 @@ def size(count: float) -> str:
             return f"{count:.3g}{unit}"
         count /= 1000
     return f"{count:.3g}TB"
-
-
-@click.command()
-@click.argument("reference")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@_json_option
-@socket_option
-@click.pass_context
-def pull(ctx: click.Context, reference: str, quiet: bool, output: str | None) -> None:
-    """Get an image from its registry: nginx, quay.io/org/app:1.2, name@sha256:…"""
-    server = client(ctx)
-    response = server.open(
-        "POST", "/kubelite/v1/images/pull", body=encode({"reference": reference}), headers=JSON_BODY
-    )
-    found = show(server.lines(response), quiet=quiet, output=output)
-    if output is None:
-        _finish(found, "Pulled")
-
-
-@click.command()
-@click.argument("file", metavar="FILE|DIR|-", required=False)
-@click.option("-i", "--input", "given", metavar="FILE", help="The same, as docker has it.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@_json_option
-@socket_option
-@click.pass_context
-def load(ctx: click.Context, file: str | None, given: str | None, quiet: bool, output: str | None) -> None:
-    """Load images from an archive (docker save, skopeo, OCI; compressed too), an OCI layout directory, or stdin."""
-    if bool(file) == bool(given):
-        raise CliError(
-            "error: load needs one archive: a file, an OCI layout's directory, or - for stdin", code=2
-        )
-    server, file = client(ctx), str(file or given)
-    if file == "-":
-        headers = {"Content-Type": "application/x-tar"}
-        response = server.open("POST", "/kubelite/v1/images/load", body=sys.stdin.buffer, headers=headers)
-    else:
-        if not os.path.exists(file):
-            raise CliError(f"error: there is no file {file}")
-        body = encode({"path": os.path.abspath(file)})
-        response = server.open("POST", "/kubelite/v1/images/load", body=body, headers=JSON_BODY)
-    found = show(server.lines(response), quiet=quiet, output=output)
-    if output is None:
-        _finish(found, "Loaded")
-
-
-def encode(document: Json) -> bytes:
-    import json
-
-    return json.dumps(document).encode()
-
-
-def _finish(images_: list[Json], verb: str) -> None:
-    for image in images_:
-        print(f"{verb} {image.get('reference') or image['id']}")
-
-
-def show(events: Iterator[Json], *, quiet: bool, output: str | None = None) -> list[Json]:
-    """Show progress as it comes (with output "json" each event as a line); the images at the end. Raises ServerError
-    when the work failed."""
-    if output == "json":
-        return _result(_told(events), lambda event: None)
-    if quiet:
-        return _result(events, lambda event: None)
-    if sys.stderr.isatty():
-        from kubelite.cli.output.progress import bars
-
-        with bars() as show:
-            return _result(events, show)
-    return _result(events, _plain)
-
-
-def _result(events: Iterator[Json], show: Any) -> list[Json]:
-    for event in events:
-        if event.get("event") == "done":
-            found: list[Json] = event.get("images") or []
-            return found
-        if event.get("event") == "error":
-            raise ServerError(event["status"])
-        show(event)
-    raise CliError("error: kubelite ended the connection before the image was whole")
-
-
-def _told(events: Iterator[Json]) -> Iterator[Json]:
-    import json
-
-    for event in events:
-        print(json.dumps(event, separators=(",", ":")), flush=True)
-        yield event
-
-
-def _plain(event: Json) -> None:
-    """Progress for a log file: one line for each layer that is there."""
-    kind = event.get("event")
-    if kind == "resolved":
-        print(f"{event['reference']}: {len(event['layers'])} layers, {size(event['size'])}", file=sys.stderr)
-    elif kind == "layer" and event.get("state") in ("done", "present", "mounted"):
-        print(f"{event['digest'].partition(':')[2][:12]}: {event['state']}", file=sys.stderr)
-    elif kind in ("retry", "warning"):
-        print(f"{kind}: {event['message']}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""login and logout: the node's own logins, kept in <root>/auth.json."""
+"""`kubelite login`: log in to a registry; the node keeps its logins in <root>/auth.json."""
 
 from __future__ import annotations
 
@@ -43,19 +43,3 @@ def login(
         raise CliError("error: password is empty")
     client(ctx).post("/kubelite/v1/login", {"registry": registry, "username": username, "password": password})
     print("Login Succeeded!")
-
-
-@click.command()
-@click.argument("registry", required=False)
-@click.option("-a", "--all", "every", is_flag=True, help="Forget every login.")
-@socket_option
-@click.pass_context
-def logout(ctx: click.Context, registry: str | None, every: bool) -> None:
-    """Forget the login of a registry, docker.io's when none is named. Docker's and podman's own logins stay."""
-    if every and registry:
-        raise click.UsageError("--all takes no registry")
-    name = "" if every else registry or _HUB
-    if client(ctx).post("/kubelite/v1/logout", {"registry": name})["removed"]:
-        print("Removed all login credentials" if every else f"Removed login credentials for {name}")
-    elif not every:
-        raise CliError(f"error: not logged in to {name}")

@@ -14,7 +14,7 @@ import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.names import resource_type
-from kubelite.cli.objects.apply import YAML_BODY, say_invalid
+from kubelite.cli.objects.manifest_files import YAML_BODY, say_invalid
 from kubelite.cli.options import client, complete_types, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
 

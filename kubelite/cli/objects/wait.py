@@ -237,7 +237,7 @@ class _Waiter:
                 raise CliError(
                     "error: when paths are provided as input, you may not specify resource arguments", code=2
                 )
-            from kubelite.cli.objects.apply import objects_of_files
+            from kubelite.cli.objects.manifest_files import objects_of_files
 
             files, recursive = self.options["files"], self.options["recursive"]
             named = objects_of_files(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.cli.images import build_again
+from kubelite.cli.build import build_again
 from runtime.builder import known
 
 WORDS = ["build", "-q", "-t", "x:1", "."]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelite.cli.containers.top import _screenful
+from kubelite.cli.containers.stats import _screenful
 from kubelite.cli.output.rates import percent, rates, size_text
 from kubelite.cli.output.trace_formats import WIDTH, bar, chrome, short
 from kubelite.telemetry.tracing.trace import CALLS, INNER, Tracer, inner_steps, spans

@@ -108,7 +108,7 @@ def _tell(progress: str, events: list[str]) -> None:
         return
     import json
 
-    from kubelite.cli.images import build_progress
+    from kubelite.cli.build import build_progress
 
     with build_progress.shown(build_progress.kind(progress)) as report:
         for event in events:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubelite.cli.build import build_again
 from kubelite.cli.errors import CliError, ServerError
-from kubelite.cli.images import build_again
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import JSON_BODY, Client
 
@@ -123,7 +123,7 @@ def build(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _build(server: Client, about: Json, given: Json) -> None:
-    from kubelite.cli.images import build_progress
+    from kubelite.cli.build import build_progress
     from runtime.builder import output as outputs
     from runtime.builder.solver import Build
     from runtime.images.registry import registriesconf

@@ -1,0 +1,19 @@
+"""The parts of a pod's document that belong to one container: its spec and its status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+SPECS, STATUSES = ("containers", "initContainers", "ephemeralContainers"), (
+    "containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses",
+)  # fmt: skip
+
+
+def state_of(document: Json, name: str) -> Json:
+    found: Json = part_of(document.get("status") or {}, STATUSES, name).get("state") or {}
+    return found
+
+
+def part_of(part: Json, lists: tuple[str, ...], name: str) -> Json:
+    return next((c for key in lists for c in part.get(key) or () if c.get("name") == name), {})

@@ -1,0 +1,61 @@
+"""`kubelite trace`: the start of a pod, step by step, with times."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kubelite.cli.names import pod_name
+from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.output import trace_formats
+from kubelite.cli.output.tables import TablePrinter, print_json
+from kubelite.telemetry.tracing.trace import spans
+
+
+@click.command()
+@click.argument("pod", shell_complete=complete_pods)
+@namespace_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["wide", "json", "chrome"]),
+    metavar="wide|json|chrome",
+    help="wide: drawn as a waterfall, with each step of the container's init; chrome: for ui.perfetto.dev or chrome://tracing.",
+)
+@socket_option
+@click.pass_context
+def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
+    """Show the start of POD step by step: from the manifest's rename to execve."""
+    answer = client(ctx).get(f"/kubelite/v1/trace/{namespace or 'default'}/{pod_name(pod)}")
+    if output == "json":
+        print_json(answer)
+        return
+    if output == "chrome":
+        print_json(trace_formats.chrome(answer))
+        return
+    steps = answer["steps"]
+    if not steps:
+        print(
+            f"Nothing is recorded of the start of {answer['pod']}: it was started by an earlier daemon.",
+            file=sys.stderr,
+        )
+        return
+    first, places = steps[0]["at"], spans(steps)
+    wide = output == "wide"
+    if not wide:  # what the init does step by step is for who wants it all
+        places = [place for step, place in zip(steps, places, strict=True) if not step.get("call")]
+        steps = [step for step in steps if not step.get("call")]
+    rows = [
+        [
+            f"+{(step['at'] - first) * 1000:.2f} ms",
+            f"{step['took'] * 1000:.2f} ms" if step.get("took") is not None else "",
+            step.get("container", ""),
+            f"  {trace_formats.short(step['step'])}" if step.get("call") else step["step"],
+            *([trace_formats.bar(step, *place), step.get("call", "")] if wide else []),
+            step.get("error") or step.get("detail", ""),
+        ]
+        for step, place in zip(steps, places, strict=True)
+    ]
+    columns = ("At", "Took", "Container", "Step", *(["Waterfall", "Kernel"] if wide else []), "Detail")
+    TablePrinter().print(columns, rows)

@@ -1,0 +1,61 @@
+"""`kubelite why`: what was last seen of a pod, what was decided, and the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.names import pod_name
+from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.output.tables import print_json
+from kubelite.cli.transport.client import Client
+
+Json = dict[str, Any]
+_WHY = (
+    ("Seen", "observed"),
+    ("Decided", "decided"),
+    ("Because", "reasons"),
+    ("Last words", "lastWords"),
+    ("Try", "advice"),
+)
+
+
+@click.command()
+@click.argument("pod", shell_complete=complete_pods)
+@namespace_option
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@socket_option
+@click.pass_context
+def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
+    """Say what was last seen of POD, what was decided, and why."""
+    server = client(ctx)
+    try:
+        answer = server.get(f"/kubelite/v1/why/{namespace or 'default'}/{pod_name(pod)}")
+    except ServerError as error:
+        if error.reason != "NotFound" or not (broken := _broken(server)):
+            raise
+        more = ["It may be in a manifest that has errors:", *(f"  - {sentence}" for sentence in broken)]
+        raise CliError("\n".join([str(error), *more])) from error
+    if output == "json":
+        print_json(answer)
+        return
+    print("\n".join(why_lines(answer)))
+
+
+def _broken(server: Client) -> list[str]:
+    """What is wrong with manifests, a sentence each."""
+    from kubelite.cli.objects.get import problem_line
+
+    files = server.get("/kubelite/v1/manifests")["files"]
+    return [problem_line(file["file"], problem) for file in files for problem in file["errors"]]
+
+
+def why_lines(answer: Json) -> list[str]:
+    status = f" is {answer['status']}" if answer.get("status") else ""
+    lines = [f"Pod {answer['pod']}{status}, last looked at {answer['observedAt']}"]
+    for title, key in _WHY:
+        if answer.get(key):
+            lines += [f"{title}:", *(f"  - {sentence}" for sentence in answer[key])]
+    return [*lines, f"Next: {answer['next']}"] if answer.get("next") else lines

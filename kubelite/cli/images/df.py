@@ -1,0 +1,36 @@
+"""`kubelite df`: what takes the disk's space."""
+
+from __future__ import annotations
+
+import click
+
+from kubelite.cli.images.images import size
+from kubelite.cli.options import client, socket_option
+from kubelite.cli.output.tables import TablePrinter, print_json
+
+_json_option = click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+
+
+@click.command()
+@_json_option
+@socket_option
+@click.pass_context
+def df(ctx: click.Context, output: str | None) -> None:
+    """Show what takes the disk's space, as `docker system df` does."""
+    found = client(ctx).get("/kubelite/v1/df")["usage"]
+    if output == "json":
+        print_json(found)
+        return
+    rows = []
+    for kind in found:
+        share = 100 * kind["reclaimable"] // kind["size"] if kind["size"] else 0
+        rows.append(
+            [
+                kind["type"],
+                kind["total"],
+                kind["active"],
+                size(kind["size"]),
+                f"{size(kind['reclaimable'])} ({share}%)",
+            ]
+        )
+    TablePrinter().print(("Type", "Total", "Active", "Size", "Reclaimable"), rows)

@@ -1,0 +1,68 @@
+"""The daemon's answers to image requests: progress events shown as they come, the last one the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.images.images import size
+
+Json = dict[str, Any]
+
+
+def encode(document: Json) -> bytes:
+    import json
+
+    return json.dumps(document).encode()
+
+
+def finish(images_: list[Json], verb: str) -> None:
+    for image in images_:
+        print(f"{verb} {image.get('reference') or image['id']}")
+
+
+def show(events: Iterator[Json], *, quiet: bool, output: str | None = None) -> list[Json]:
+    """Show progress as it comes (with output "json" each event as a line); the images at the end. Raises ServerError
+    when the work failed."""
+    if output == "json":
+        return _result(_told(events), lambda event: None)
+    if quiet:
+        return _result(events, lambda event: None)
+    if sys.stderr.isatty():
+        from kubelite.cli.output.progress import bars
+
+        with bars() as show:
+            return _result(events, show)
+    return _result(events, _plain)
+
+
+def _result(events: Iterator[Json], show: Any) -> list[Json]:
+    for event in events:
+        if event.get("event") == "done":
+            found: list[Json] = event.get("images") or []
+            return found
+        if event.get("event") == "error":
+            raise ServerError(event["status"])
+        show(event)
+    raise CliError("error: kubelite ended the connection before the image was whole")
+
+
+def _told(events: Iterator[Json]) -> Iterator[Json]:
+    import json
+
+    for event in events:
+        print(json.dumps(event, separators=(",", ":")), flush=True)
+        yield event
+
+
+def _plain(event: Json) -> None:
+    """Progress for a log file: one line for each layer that is there."""
+    kind = event.get("event")
+    if kind == "resolved":
+        print(f"{event['reference']}: {len(event['layers'])} layers, {size(event['size'])}", file=sys.stderr)
+    elif kind == "layer" and event.get("state") in ("done", "present", "mounted"):
+        print(f"{event['digest'].partition(':')[2][:12]}: {event['state']}", file=sys.stderr)
+    elif kind in ("retry", "warning"):
+        print(f"{kind}: {event['message']}", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""`kubelite image mount` and `image unmount`: look into an image's files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.options import client, socket_option
+from kubelite.cli.output.tables import TablePrinter
+
+_IMAGES = "/kubelite/v1/images"
+
+
+@click.command()
+@click.argument("image", required=False)
+@click.argument("directory", required=False)
+@socket_option
+@click.pass_context
+def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
+    """Mount IMAGE read-only, at DIRECTORY (empty) or at a new one whose path is printed; alone: show what is mounted.
+
+    While it is mounted, the image is in use: neither rmi nor the collection of unused images takes it."""
+    from runtime.images.store.mounts import mount_image, mounts
+
+    if image is None:
+        TablePrinter().print(("Image ID", "Directory"), [[i[7:19], where] for where, i in mounts()])
+        return
+    about = client(ctx).get(f"{_IMAGES}/inspect/{image}")
+    if not about["Unpacked"]:
+        raise CliError(f"error: {image} is not whole: see `kubelite doctor --repair`")
+    target = os.path.abspath(directory) if directory else tempfile.mkdtemp(prefix="kubelite-image-")
+    try:
+        mount_image(about["Id"], about["LayerDirectories"], target)
+    except OSError as error:
+        if not directory:
+            os.rmdir(target)
+        raise CliError(f"error: cannot mount {image} at {target}: {error}") from error
+    print(target)
+
+
+@click.command()
+@click.argument("what", nargs=-1, metavar="IMAGE|DIRECTORY...")
+@click.option("-a", "--all", "every", is_flag=True, help="Whatever image is mounted.")
+@socket_option
+@click.pass_context
+def unmount(ctx: click.Context, what: tuple[str, ...], every: bool) -> None:
+    """Undo `image mount`, by the image or by the directory."""
+    from runtime.images.store import mounts as image_mounts
+
+    found = list(image_mounts.mounts())
+    if every == bool(what):
+        raise click.UsageError("name images or directories, or say --all")
+    todo = [where for where, _ in found] if every else []
+    for text in what:
+        wanted = [where for where, _ in found if where == os.path.abspath(text)]
+        if not wanted:
+            identity = client(ctx).get(f"{_IMAGES}/inspect/{text}")["Id"]
+            wanted = [where for where, image in found if image == identity]
+        if not wanted:
+            raise CliError(f"error: {text} is not mounted")
+        todo += wanted
+    for where in todo:
+        try:
+            image_mounts.unmount(where)
+        except OSError as error:
+            raise CliError(f"error: cannot unmount {where}: {error}") from error
+        if os.path.basename(where).startswith("kubelite-image-"):
+            os.rmdir(where)
+        print(where)

@@ -1,0 +1,46 @@
+"""`kubelite image prune`: remove images that no container uses."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.images.images import size
+from kubelite.cli.images.rmi import print_removed
+from kubelite.cli.options import client, socket_option
+
+_IMAGES = "/kubelite/v1/images"
+
+
+@click.command()
+@click.option("-a", "--all", "every", is_flag=True, help="Named ones too, if no pod uses them.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("--older", metavar="DURATION", help="With --all: only those not used for so long, like 24h.")
+@socket_option
+@click.pass_context
+def prune(ctx: click.Context, every: bool, force: bool, older: str | None) -> None:
+    """Remove nameless images that no container uses, or with --all every image that no pod uses."""
+    if older is not None and not every:
+        raise click.UsageError("--older needs --all")
+    seconds = _seconds(older) if older else 0.0
+    if not force:
+        what = "all images that no pod uses" if every else "all nameless images that no container uses"
+        print(f"WARNING! This will remove {what}.", file=sys.stderr)
+        if not sys.stdin.isatty():
+            raise CliError("error: not a terminal: say --force")
+        if not click.confirm("Are you sure you want to continue?", err=True):
+            return
+    answer = client(ctx).post(f"{_IMAGES}/prune", {"all": every, "olderSeconds": seconds})
+    print_removed(answer)
+    print(f"Total reclaimed space: {size(answer['freed'])}")
+
+
+def _seconds(text: str) -> float:
+    from kubelite.kube.durations import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.UsageError(f"--older: {error}") from error

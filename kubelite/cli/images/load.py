@@ -1,0 +1,44 @@
+"""`kubelite load`: read images from an archive or an OCI layout."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.images.image_events import encode, finish, show
+from kubelite.cli.options import client, socket_option
+from kubelite.cli.transport.client import JSON_BODY
+
+_json_option = click.option(
+    "-o", "--output", type=click.Choice(["json"]), metavar="json", help="Progress and result as JSON lines."
+)
+
+
+@click.command()
+@click.argument("file", metavar="FILE|DIR|-", required=False)
+@click.option("-i", "--input", "given", metavar="FILE", help="The same, as docker has it.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@_json_option
+@socket_option
+@click.pass_context
+def load(ctx: click.Context, file: str | None, given: str | None, quiet: bool, output: str | None) -> None:
+    """Load images from an archive (docker save, skopeo, OCI; compressed too), an OCI layout directory, or stdin."""
+    if bool(file) == bool(given):
+        raise CliError(
+            "error: load needs one archive: a file, an OCI layout's directory, or - for stdin", code=2
+        )
+    server, file = client(ctx), str(file or given)
+    if file == "-":
+        headers = {"Content-Type": "application/x-tar"}
+        response = server.open("POST", "/kubelite/v1/images/load", body=sys.stdin.buffer, headers=headers)
+    else:
+        if not os.path.exists(file):
+            raise CliError(f"error: there is no file {file}")
+        body = encode({"path": os.path.abspath(file)})
+        response = server.open("POST", "/kubelite/v1/images/load", body=body, headers=JSON_BODY)
+    found = show(server.lines(response), quiet=quiet, output=output)
+    if output is None:
+        finish(found, "Loaded")

@@ -1,0 +1,49 @@
+"""`kubelite rmi`: remove images."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.options import client, socket_option
+
+Json = dict[str, Any]
+_IMAGES = "/kubelite/v1/images"
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Names of an image that containers use, and all names of one that is given by its id.",
+)
+@socket_option
+@click.pass_context
+def rmi(ctx: click.Context, images: tuple[str, ...], force: bool) -> None:
+    """Remove images that no container uses; a name of an image that has others is only untagged."""
+    server, query = client(ctx), {"force": "true"} if force else None
+    fine = True
+    for reference in images:  # one that cannot be removed holds the others up as little as with docker
+        try:
+            print_removed(server.json("DELETE", f"{_IMAGES}/{reference}", query=query))
+        except ServerError as error:
+            tell_error(error)
+            fine = fine and force and error.reason == "ImageNotFound"
+    if not fine:
+        raise Exit(1)
+
+
+def tell_error(error: CliError) -> None:
+    sys.stdout.flush()
+    print(error, file=sys.stderr)
+
+
+def print_removed(answer: Json) -> None:
+    for word, key in (("Untagged", "untagged"), ("Deleted", "deleted")):
+        for name in answer[key]:
+            print(f"{word}: {name}")

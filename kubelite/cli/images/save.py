@@ -1,0 +1,111 @@
+"""`kubelite save`: write images to an archive or an OCI layout."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+import click
+
+from kubelite.cli.errors import CliError
+from kubelite.cli.images.image_events import encode, show
+from kubelite.cli.options import client, socket_option
+from kubelite.cli.transport.client import JSON_BODY, Client
+
+_IMAGES = "/kubelite/v1/images"
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-o", "--output", "path", default="-", metavar="FILE|DIR", help="Where to [default: stdout]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["docker-archive", "oci-archive", "oci-dir"]),
+    default="docker-archive",
+    show_default=True,
+)
+@socket_option
+@click.pass_context
+def save(ctx: click.Context, images: tuple[str, ...], path: str, form: str) -> None:
+    """Write images to an archive that docker, podman, skopeo and `kubelite load` read, or to an OCI layout."""
+    server = client(ctx)
+    if path == "-":
+        if form == "oci-dir":
+            raise CliError("error: an OCI layout is a directory: name it with --output")
+        if sys.stdout.isatty():
+            raise CliError("error: will not write an archive to a terminal: use --output, or redirect")
+        _save_to_stdout(server, images, form)
+        return
+    _save(server, images, os.path.abspath(path), form)
+
+
+def _save(server: Client, images: tuple[str, ...], path: str, form: str) -> None:
+    body = encode({"references": list(images), "path": path, "format": form})
+    response = server.open("POST", f"{_IMAGES}/save", body=body, headers=JSON_BODY)
+    show(server.lines(response), quiet=True)
+
+
+def _save_to_stdout(server: Client, images: tuple[str, ...], form: str) -> None:
+    """The daemon's worker writes into a fifo of ours: the archive takes no way through the daemon."""
+    with tempfile.TemporaryDirectory(prefix="kubelite-save-") as directory:
+        fifo = os.path.join(directory, "archive")
+        os.mkfifo(fifo, 0o600)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # the writer need not wait for us, nor we for it
+        ended = threading.Event()
+        failure: list[BaseException] = []
+
+        def copy() -> None:
+            try:
+                for chunk in _follow(reader, ended):
+                    _write_all(1, chunk)
+            except OSError as error:
+                failure.append(error)
+            finally:
+                os.close(reader)  # a worker that still writes ends of it
+
+        thread = threading.Thread(target=copy)
+        thread.start()
+        try:
+            _save(server, images, fifo, form)
+        except CliError:
+            if not failure:
+                raise
+        finally:
+            ended.set()
+            thread.join()
+        error = failure[0] if failure else None
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise CliError(f"error: cannot write the archive to stdout: {error.strerror}") from error
+        if error is not None:
+            raise error
+
+
+def _follow(reader: int, ended: threading.Event) -> Iterator[bytes]:
+    """What comes out of the fifo until its writer has been and gone, or `ended` says that none will come."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    while True:
+        last = ended.is_set()
+        ready = poll.poll(20)
+        try:
+            chunk = os.read(reader, 1 << 20) if ready else b""
+        except BlockingIOError:
+            chunk = b""
+        if chunk:
+            yield chunk
+        elif last:
+            return
+        elif ready:
+            time.sleep(0.005)  # POLLHUP without a writer
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

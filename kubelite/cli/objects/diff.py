@@ -1,0 +1,56 @@
+"""`kubelite diff`: report what applying a manifest would change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests, say_invalid
+from kubelite.cli.options import (
+    client,
+    files_option,
+    namespace_option,
+    recursive_option,
+    socket_option,
+)
+
+Json = dict[str, Any]
+
+
+@click.command()
+@files_option
+@recursive_option
+@namespace_option
+@socket_option
+@click.pass_context
+def diff(ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None) -> None:
+    """Say in words what applying manifests would do, before it does.
+
+    Exit code 0: nothing would change, 1: something would, 2: an error.
+    """
+    server, differs = client(ctx), False
+    try:
+        for file, text in read_manifests(files, recursive, "diff"):
+            query = {"file": file, "namespace": namespace or ""}
+            answer = server.json("POST", "/kubelite/v1/diff", query=query, body=text, headers=YAML_BODY)
+            for entry in answer["objects"]:
+                differs = _print_diff(entry) or differs
+    except CliError as error:
+        say_invalid(error)
+        raise Exit(2) from error
+    if differs:
+        raise Exit(1)
+
+
+def _print_diff(entry: Json) -> bool:
+    """Whether it is a difference."""
+    if entry["change"] == "unchanged":
+        return False
+    print(f"{entry['object'].replace('/default/', '/')}: {entry['change']}")
+    for word in entry.get("words", []):
+        print(f"  - {word}")
+    for field in entry.get("fields", []):
+        print(f"      {field}")
+    return True
