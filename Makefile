@@ -38,6 +38,11 @@ install: setup   ## (root) install kubelite and its systemd unit
 uninstall:       ## (root) undo `make install`; manifests and images stay unless PURGE=1
 	@PREFIX=$(PREFIX) deploy/uninstall
 
+.PHONY: wheel
+wheel: setup     ## dist/: a wheel, and the source archive it is built from
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+
 check: setup     ## style, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,7 +66,7 @@ test-unit: setup ## the tests that need neither root nor a kernel, in seconds
 
 test-kernel: setup ## (root) the engine and the node on this machine's kernel
 	$(COMPILE)
-	$(BIN)/python -m pytest tests/kernel tests/conformance tests/callers tests/fuzz tests/e2e
+	$(BIN)/python -m pytest tests/kernel tests/conformance tests/callers tests/fuzz tests/packaging tests/e2e
 
 # What the version of cgroups or the guest's kernel can change: the engine, all of it, and of the node what limits, measures,
 # freezes and kills (a test that does not is marked either_cgroup); project quotas, which few machines' kernels have. WHOLE=1

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """What the launcher executes first: it takes the command's modules out of their one file, set by set.
 
-    <version: sys.hexversion, 4 bytes><marshalled: (this module's code, index, extensions)> …
+    <version: bundle.VERSION of sys.hexversion, 4 bytes><marshalled: (this module's code, index, extensions)> …
     <from BASE on: the sets, marshalled>
 
 `index` is module → ((offset after BASE, size) of each piece of its set, (path, mtime in ns, size) of each source it was

@@ -1,10 +1,11 @@
 """All modules of the command in one file, as compiled code: finding, reading and linking forty files one by one costs
 a command more than its container.
 
-    python -I -X no_debug_ranges -m runtime.oci.cli.startup.bundle HOME LAUNCHER PATH…
+    python -I -X no_debug_ranges -m runtime.oci.cli.startup.bundle [--staged DIR] HOME LAUNCHER PATH…
 
 makes the directory HOME and the command, an interpreter with neither site nor environment (PATH is its sys.path for
-what is not in HOME). In HOME are
+what is not in HOME). With --staged, everything is below DIR for now and will be moved: DIR is in no path that is
+written. In HOME are
 
     modules               the modules in sets: what is needed together is marshalled together, in the order in which it
                           can be executed, so that to load a set is one pread(2) and no search. `boot.py`, which is in
@@ -76,6 +77,8 @@ SETS: Final = (
 )
 Module = tuple[str, bool, str, CodeType]
 PIECE: Final = 64 << 10
+# Of sys.hexversion: major, minor, and whether it is a release. Releases of one minor version execute each other's code.
+VERSION: Final = 0xFFFF00F0
 
 
 def names() -> list[str]:
@@ -135,13 +138,14 @@ def sets() -> list[list[str]]:
     return found + [[name] for name in names() if name not in have]
 
 
-def build() -> bytes:
-    """The file's content (see boot.py)."""
+def build(stage: str = "") -> bytes:
+    """The file's content (see boot.py). `stage`: what is left out of every path."""
     index: dict[str, tuple[tuple[tuple[int, int], ...], tuple[tuple[str, int, int], ...]]] = {}
     blobs, at = [], 0
     for members in sets():
-        modules = tuple(_module(name) for name in members)
-        sources = tuple(_source(path) for _, _, path, _ in modules)
+        origins = [_origin(name) for name in members]
+        modules = tuple(_module(name, path, stage) for name, path in zip(members, origins, strict=True))
+        sources = tuple(_source(path, stage) for path in origins)
         pieces = []
         for piece in _pieces(modules):
             blob = marshal.dumps(piece)
@@ -150,8 +154,9 @@ def build() -> bytes:
             at += len(blob)
         index.update(dict.fromkeys(members, (tuple(pieces), sources)))
     found = {name: spec.origin for name in _EXTENSIONS if (spec := find_spec(name)) and spec.has_location}
-    head = sys.hexversion.to_bytes(4, "little") + marshal.dumps(
-        (_compiled(_origin("runtime.oci.cli.startup.boot")), index, found)
+    starter = _origin("runtime.oci.cli.startup.boot")
+    head = (sys.hexversion & VERSION).to_bytes(4, "little") + marshal.dumps(
+        (_compiled(starter, starter.removeprefix(stage)), index, found)
     )
     if len(head) > boot.BASE:
         raise ValueError(f"the index has {len(head)} bytes: more than boot.BASE")
@@ -172,19 +177,19 @@ def _pieces(modules: tuple[Module, ...]) -> list[tuple[Module, ...]]:
     return [tuple(piece) for piece in found]
 
 
-def _module(name: str) -> Module:
-    origin = _origin(name)
-    return name, origin.endswith("/__init__.py"), origin, _compiled(origin)
+def _module(name: str, origin: str, stage: str) -> Module:
+    path = origin.removeprefix(stage)
+    return name, origin.endswith("/__init__.py"), path, _compiled(origin, path)
 
 
-def _source(path: str) -> tuple[str, int, int]:
+def _source(path: str, stage: str) -> tuple[str, int, int]:
     info = os.stat(path)
-    return path, info.st_mtime_ns, info.st_size
+    return path.removeprefix(stage), info.st_mtime_ns, info.st_size
 
 
-def _compiled(path: str) -> CodeType:
+def _compiled(origin: str, path: str) -> CodeType:
     """Without docstrings, and without what only type checkers read: a fifth of the names that a command would load."""
-    with open(path, "rb") as file:
+    with open(origin, "rb") as file:
         tree = ast.parse(file.read(), path)
     code = compile(_Untyped().visit(tree), path, "exec", dont_inherit=True, optimize=2)
     assert isinstance(code, CodeType)
@@ -238,7 +243,7 @@ try:
     file = posix.open({modules!r}, posix.O_RDONLY | posix.O_CLOEXEC)
     head, info = posix.pread(file, {base}, 0), posix.fstat(file)
     posix.close(file)
-    if head[:4] == sys.hexversion.to_bytes(4, "little"):
+    if head[:4] == (sys.hexversion & {version}).to_bytes(4, "little"):
         code, index, extensions = marshal.loads(head[4:])
         made = {{"__name__": "boot"}}
         exec(code, made)
@@ -254,23 +259,32 @@ _LONGEST: Final = 200  # of an interpreter's path: the kernel reads 256 bytes of
 
 def main() -> None:
     """`home` and `launcher` are paths; the rest of the command line is the launcher's sys.path."""
-    home, launcher, *path = sys.argv[1:]
+    words, stage = sys.argv[1:], ""
+    if words[0] == "--staged":
+        stage, words = words[1], words[2:]
+    home, launcher, *path = words
+    final = home.removeprefix(stage)
     os.makedirs(f"{home}/__pycache__", exist_ok=True)
-    _write(f"{home}/modules", build())
-    first = _FIRST.format(path=path, modules=f"{home}/modules", base=boot.BASE)
+    _write(f"{home}/modules", build(stage))
+    first = _FIRST.format(
+        path=[where.removeprefix(stage) for where in path],
+        modules=f"{final}/modules",
+        base=boot.BASE,
+        version=VERSION,
+    )
     with open(_origin("runtime.oci.cli.startup.codec"), encoding="utf-8") as file:
         codec = file.read()
     for name, text in (("kubelite_oci", first), ("encodings", codec)):
         _write(f"{home}/{name}.py", text.encode())
-        _write(cache_from_source(f"{home}/{name}.py"), _unchecked(text.encode(), f"{home}/{name}.py"))
+        _write(cache_from_source(f"{home}/{name}.py"), _unchecked(text.encode(), f"{final}/{name}.py"))
     python = os.path.realpath(sys.executable)
     command = [python, "-ISE", "-c", "import sys; print(*sys.path, sep='\\n')"]
     known = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split("\n")
-    _write(f"{home}/python._pth", "\n".join([home, *filter(os.path.isdir, known)]).encode())
+    _write(f"{home}/python._pth", "\n".join([final, *filter(os.path.isdir, known)]).encode())
     _link(python, f"{home}/python")
-    if len(home) < _LONGEST:
-        python = f"{home}/python"
-    _write(launcher, _LAUNCHER.format(python=python, home=home).encode(), 0o755)
+    if len(final) < _LONGEST:
+        python = f"{final}/python"
+    _write(launcher, _LAUNCHER.format(python=python, home=final).encode(), 0o755)
 
 
 def _unchecked(source: bytes, path: str) -> bytes:

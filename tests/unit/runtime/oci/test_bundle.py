@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -29,15 +30,15 @@ def command(tmp_path: Path) -> Path:
     return made_in(tmp_path)
 
 
-def made_in(directory: Path) -> Path:
-    """A copy of the engine, with a bundle and a launcher of its own."""
+def made_in(directory: Path, *, stage: Path | None = None) -> Path:
+    """A copy of the engine, with a bundle and a launcher of its own; `stage`: see bundle's --staged."""
     for room in ("oci", "cgroups", "security"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPO / "runtime" / room, directory / "runtime" / room, ignore=ignored)
     for name in ("__init__", "errors", "syscalls"):
         shutil.copy(REPO / "runtime" / f"{name}.py", directory / "runtime")
     made = directory / "kubelite-oci"
-    arguments = [f"{directory}/home", str(made), str(directory)]
+    arguments = [*(("--staged", str(stage)) if stage else ()), f"{directory}/home", str(made), str(directory)]
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runtime.oci.cli.startup import bundle; bundle.main()"
     subprocess.run([sys.executable, "-I", "-c", code, str(directory), *arguments], check=True)
     return made
@@ -131,6 +132,37 @@ def test_a_file_of_another_interpreter_is_not_read(command: Path) -> None:
         opened.write((sys.hexversion + 1).to_bytes(4, "little"))
         opened.write(b"\xff" * 1000)
     assert "version 0.1.0" in run(command, "--version")
+
+
+def test_another_release_of_the_same_version_reads_it(command: Path) -> None:
+    """As after a security update of the distribution's Python."""
+    other = sys.hexversion ^ 0x0300  # the micro version
+    text = command.read_text().replace("import sys\n", f"import sys\nsys.hexversion = {other}\n", 1)
+    command.write_text(text)
+    assert _loaders(command) == {"Sets"}
+
+
+def test_a_stage_is_in_no_path(tmp_path: Path) -> None:
+    """What a package is made of is not yet where it will be."""
+    stage, place = tmp_path / "stage", tmp_path / "place"
+    staged = stage / str(place).lstrip("/")
+    staged.mkdir(parents=True)
+    command = made_in(staged, stage=stage)
+    staged.rename(place)
+    shutil.rmtree(stage)
+    for path in (place / command.name, *(place / "home").rglob("*")):
+        assert path.is_dir() or str(stage).encode() not in path.read_bytes(), path
+    assert _loaders(place / command.name) == {"Sets"}
+
+
+def _loaders(command: Path) -> set[str]:
+    """What found the command's modules: `Sets` alone is the one file."""
+    text = command.read_text().replace("main()\n", "print({type(module.__spec__.loader).__name__ if module.__spec__ "
+        "else 'Sets' for name, module in sys.modules.items() if name.startswith('runtime')})\n")  # fmt: skip
+    telling = command.with_name("telling")
+    telling.write_text(text)
+    telling.chmod(0o755)
+    return set(ast.literal_eval(run(telling)))
 
 
 def test_a_file_that_is_replaced_meanwhile_is_not_mixed(command: Path) -> None:
