@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import runtime
 from runtime.errors import ImageError
 from runtime.images import reference as references
 from runtime.images.registry import registriesconf
@@ -290,7 +291,7 @@ def _expander() -> Callable[[str], str]:
 
 def _environment() -> dict[str, str]:
     """The worker finds this very package, installed or not."""
-    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    here = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
     if os.path.basename(here) in {"site-packages", "dist-packages"}:
         return dict(os.environ)
     path = os.environ.get("PYTHONPATH", "")

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
+import runtime
 from runtime import errors
 from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.plan import Attachment, NetworkConfig, PortMapping
@@ -29,7 +30,7 @@ _PROGRAM = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[3]); from runtime.network.helper import main; "
 )
 _PROGRAM += "sys.exit(main(int(sys.argv[1]), json.loads(sys.argv[2])))"
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
 _ATTEMPTS = 3  # a request is said to so many helpers before its error is the caller's
 
 

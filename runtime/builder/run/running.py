@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import runtime
 from runtime.builder.copy.accounts import User
 from runtime.builder.errors import BuildError, Cancelled
 from runtime.images.layers.lower import LowerView, is_opaque, landing
@@ -25,7 +26,7 @@ from runtime.security.capabilities import adjust
 from runtime.security.paths import READONLY_PATHS, masked_paths
 
 Json = dict[str, Any]
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
 # -I -S: nothing of the user's environment; the import path is this process's own, headed by where this package lies
 _PROGRAM = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[3]); from runtime.builder.run.runner import main; "

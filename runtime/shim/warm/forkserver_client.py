@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import runtime
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim.channel import Calls, Channel, ShimGone, close_fds
 from runtime.shim.client import ShimClient, reap_dead
@@ -190,7 +191,7 @@ async def _after_its_death(config: SandboxConfig, fault: RuntimeFault) -> Sandbo
 def _launch(python: str, theirs: socket.socket) -> int:
     """Start `python -I -S` on runtime.shim.warm.forkserver, with descriptor 3 as its socket and a bare environment."""
     number = 3
-    paths = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
+    paths = [os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))]
     seccomp = importlib.util.find_spec("pyseccomp")
     if seccomp is not None and seccomp.origin is not None:
         where = os.path.dirname(seccomp.origin)
