@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import BUSYBOX
 from tests.waiting import remove_cgroup, until
 
 RUNTIME = str(Path(sys.executable).with_name("kubelite-oci"))
@@ -81,7 +82,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("bin", "etc", "tmp", "proc", "sys", "dev", "root", "data"):
         (root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
-    shutil.copy("/usr/bin/busybox", root / "bin/busybox")
+    shutil.copy(BUSYBOX, root / "bin/busybox")
     for applet in [*_APPLETS.split(), "tail", "wc"]:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n")

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.machine import Machine
-from tests.e2e.conftest import _missing, images, node
+from tests.e2e.conftest import images, missing, node
 
 __all__ = ["images", "machine", "node"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = _missing()
+    lacking = missing("ip")  # what looks at the bridge
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
         item.add_marker(pytest.mark.e2e)
-        if missing:
-            item.add_marker(pytest.mark.skip(reason=f"needs {missing}"))
+        if lacking:
+            item.add_marker(pytest.mark.skip(reason=f"needs {lacking}"))
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import random
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.chaos import newer
 from tests.chaos.powercut import mark
 from tests.chaos.small_images import tar_of
 from tests.kernel.little_registry import little_registry
+from tests.programs import PACKED_BUSYBOX
 
 STEPS = 60
 #: Bytes of a document now and then, so that SQLite's log is folded into the file more than once.
@@ -141,7 +141,7 @@ async def write_images(directory: Path, archive: str) -> None:
         await work
         mark({"names": now})
 
-    busybox = shutil.which("busybox") or "busybox"
+    busybox = PACKED_BUSYBOX
     names.append("localhost/packed:1")
     await then(client.pack([busybox], names[0]), names)
     await then(client.load(archive), [*names, "localhost/loaded:1"])

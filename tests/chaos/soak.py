@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import syscalls as sc
+from tests.programs import BUSYBOX
 
 OURS = str(Path(sys.executable).with_name("kubelite-oci"))
-BUSYBOX = "/usr/bin/busybox"
 SECONDS = 120.0
 KILLED = 0.35  # of all lives have a command that is killed
 LONGEST = 0.06  # seconds after which at the latest: a command takes about half of that

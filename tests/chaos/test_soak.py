@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import soak
+from tests.programs import BUSYBOX
 
 REPO = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ REPO = Path(__file__).parents[2]
 def test_nothing_is_left_of_containers_whose_callers_are_killed() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    if not os.path.exists(soak.BUSYBOX):
+    if not BUSYBOX:
         pytest.skip("needs busybox")
     command = [sys.executable, "-m", "tests.chaos.soak", "--containers", "24", "--seed", "7"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)

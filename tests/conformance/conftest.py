@@ -24,9 +24,9 @@ from typing import Any
 
 import pytest
 
+from tests.programs import BUSYBOX
 from tests.waiting import until
 
-BUSYBOX = "/usr/bin/busybox"
 OURS = str(Path(sys.executable).with_name("kubelite-oci"))
 SECONDS = 30
 
@@ -162,7 +162,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
     path = request.param
     if shutil.which(path) is None:
         pytest.skip(f"needs {os.path.basename(path)}")
-    if not os.path.exists(BUSYBOX):
+    if not BUSYBOX:
         pytest.skip("needs busybox")
     reason = DIFFERENCES.get((os.path.basename(path), request.node.originalname))
     if reason:

@@ -1,12 +1,21 @@
-"""The daemon asked over its unix socket, in the test's own process: what a test waits for, it asks many times a second,
-and a command each time would be an interpreter each time. What a command says is asked of the command (`Node.cli`)."""
+"""HTTP from the test's own process: the daemon by its unix socket, any page by TCP from a node's network namespace.
+What a test waits for, it asks many times a second, and a command each time would be a process each time. What a command
+says is asked of the command (`Node.cli`)."""
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import os
 import socket
+import threading
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from runtime import syscalls
 
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 PODS = "/api/v1/namespaces/{namespace}/pods/{name}"
@@ -37,6 +46,67 @@ def get(path: str, target: str, *, timeout: float, table: bool = False) -> tuple
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class _Elsewhere(http.client.HTTPConnection):
+    """Over a socket made in another network namespace, in which it stays whatever thread uses it."""
+
+    def __init__(self, netns: str, host: str, port: int | None, timeout: float) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self._netns = netns
+
+    def connect(self) -> None:
+        made: list[socket.socket | OSError] = []
+        thread = threading.Thread(target=self._make, args=(made,))  # which alone enters the namespace
+        thread.start()
+        thread.join()
+        (found,) = made
+        if isinstance(found, OSError):
+            raise found
+        self.sock = found
+        try:
+            found.settimeout(self.timeout)
+            found.connect((self.host, self.port))
+        except OSError:
+            found.close()
+            raise
+
+    def _make(self, made: list[socket.socket | OSError]) -> None:
+        try:
+            descriptor = os.open(self._netns, os.O_RDONLY)
+            try:
+                syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
+                made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            made.append(error)
+
+
+def fetch(netns: str, url: str, *, method: str, headers: Mapping[str, str], timeout: float) -> Answer:
+    """What is at an http URL with an IPv4 address, asked in the network namespace at the path `netns`. Raises OSError
+    or http.client.HTTPException where nobody answers; each step may take `timeout` seconds."""
+    parts = urllib.parse.urlsplit(url)
+    connection = _Elsewhere(netns, parts.hostname or "", parts.port, timeout)
+    try:
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection.request(method, target or "/", headers={"Accept": "*/*", **headers})
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
+def basic(credentials: str) -> dict[str, str]:
+    """The header that signs in as `user:password`."""
+    return {"Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"}
 
 
 def cell(table: bytes, number: int) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.e2e.node import Node, pack_image, running_node
 from tests.e2e.registry import made, registry
 
@@ -17,29 +16,18 @@ __all__ = ["made", "registry"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = _missing()
+    lacking = missing()
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
         item.add_marker(pytest.mark.e2e)
-        if missing:
-            item.add_marker(pytest.mark.skip(reason=f"needs {missing}"))
+        if lacking:
+            item.add_marker(pytest.mark.skip(reason=f"needs {lacking}"))
 
 
-def _missing() -> str:
-    if os.geteuid() != 0:
-        return "root"
-    for program in ("busybox", "nsenter", "ip", "curl"):
-        if shutil.which(program) is None:
-            return program
-    if (
-        "dynamically"
-        in subprocess.run(
-            ["ldd", shutil.which("busybox") or ""], capture_output=True, check=False, text=True
-        ).stdout
-    ):
-        return "busybox-static"
-    return ""
+def missing(*others: str) -> str:
+    """What every node of a test needs, and these other programs: the first that is not here."""
+    return "root" if os.geteuid() != 0 else programs.missing("busybox", "nsenter", *others)
 
 
 @pytest.fixture(scope="session")

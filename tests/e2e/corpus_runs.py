@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import os
 import shlex
 import shutil
@@ -403,8 +404,8 @@ def pages(found: Comparison) -> None:
     for host, port, text in asked:
         try:
             page = found.node.get(f"http://{host}:{port}/")
-        except subprocess.CalledProcessError as error:
-            page = str(error.stderr)
+        except (OSError, http.client.HTTPException) as error:
+            page = str(error)
         if text not in page:
             found.problems.append(f"port {port} of {host} says no {text!r}: {page[-300:]!r}")
 

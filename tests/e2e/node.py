@@ -8,18 +8,18 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests import waiting
 from tests.e2e import api
+from tests.programs import BUSYBOX, PACKED_BUSYBOX
 
 REPO = Path(__file__).resolve().parents[2]
 KUBELITE = (sys.executable, "-m", "kubelite")
@@ -113,7 +113,13 @@ class Node:
         (self.base / "config.yaml").touch()
         # a process that does nothing but keep the node's network namespace, whatever happens to the daemon
         self.holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"],
+            [
+                "unshare",
+                "--net",
+                "sh",
+                "-c",
+                f"{BUSYBOX} ip link set lo up && echo up && exec sleep infinity",
+            ],
             stdout=subprocess.PIPE,
         )
         assert self.holder.stdout is not None
@@ -328,8 +334,15 @@ class Node:
 
     def get(self, url: str) -> str:
         """The body of a page on the node's own loopback."""
-        command = self.in_netns("curl", "-sS", "--max-time", f"{5 * PATIENCE:g}", url)
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+        return self.fetch(url).body.decode()
+
+    def fetch(
+        self, url: str, method: str = "GET", headers: Mapping[str, str] | None = None, timeout: float = 5.0
+    ) -> api.Answer:
+        """What is at any URL, asked in the node's network namespace. Raises OSError or http.client.HTTPException."""
+        assert self.holder is not None
+        netns = f"/proc/{self.holder.pid}/ns/net"
+        return api.fetch(netns, url, method=method, headers=headers or {}, timeout=timeout * PATIENCE)
 
     def doctor(self) -> list[dict[str, Any]]:
         """What `kubelite doctor` finds wrong, after a moment for what is on its way out."""
@@ -367,7 +380,7 @@ def pack_image(directory: Path) -> Path:
     node.prepare()
     try:
         node.start()
-        node.cli("image", "pack", shutil.which("busybox") or "busybox", "-t", IMAGE)
+        node.cli("image", "pack", PACKED_BUSYBOX, "-t", IMAGE)
         return node.root / "images"
     finally:
         node.destroy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.api import basic
 from tests.e2e.node import Node
 from tests.kernel import images_support as support
 
@@ -141,9 +143,9 @@ class Registry:
         self.node.wait(self.answers, "the registry")
 
     def answers(self) -> bool:
-        sign = ("-u", self.login) if self.login else ()
-        command = self.node.in_netns("curl", "-sf", *sign, "-o", "/dev/null", f"http://{HOST}/v2/")
-        return subprocess.run(command, check=False).returncode == 0
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.node.fetch(f"http://{HOST}/v2/", headers=basic(self.login)).status == 200
+        return False
 
     def stop(self) -> None:
         if self.process is not None:

@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.manifests import pod
 from tests.e2e.node import IMAGE, Node, running_node
 from tests.kernel.images_support import buildah_environment, need
+from tests.programs import BUSYBOX
 
 CASES = Path(__file__).parent / "containerfiles"
 pytestmark = pytest.mark.skipif(bool(need("buildah")), reason="needs buildah")
@@ -146,7 +147,7 @@ def test_what_podman_builds_runs(both: Both, tmp_path: Path) -> None:
         "FROM scratch\nCOPY busybox /bin/sh\nENV WHO=podman\nRUN echo made > /made\n"
         'CMD ["sh", "-c", "read x </made; echo $WHO $x; sleep 1000"]\n'
     )
-    shutil.copy("/usr/bin/busybox", tmp_path / "busybox")
+    shutil.copy(BUSYBOX, tmp_path / "busybox")
     podman = ("podman", "--root", f"{tmp_path}/graph", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs",
               "--cgroup-manager", "cgroupfs", "--events-backend", "none")  # fmt: skip
     limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")

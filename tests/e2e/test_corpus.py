@@ -31,6 +31,7 @@ from tests.e2e.corpus_runs import (
 )
 from tests.e2e.kubectl import forwarded, one_by_one
 from tests.e2e.node import Node, running_node
+from tests.programs import PACKED_BUSYBOX
 
 STAND_INS = {
     "localhost/kubelite/stand-in:latest": "--cmd=/serve",
@@ -62,7 +63,7 @@ def pack(node: Node) -> None:
         for word in ("--file", f"{path}:/{path.name}")
     ]
     for image, program in STAND_INS.items():
-        node.cli("image", "pack", shutil.which("busybox") or "busybox", "-t", image, program, *files)
+        node.cli("image", "pack", PACKED_BUSYBOX, "-t", image, program, *files)
     plain, program = STAND_INS
     for image in sorted(
         {image for index, run in enumerate(RUNS) for doc in objects(run, "")[0] for image in image_names(doc)}

@@ -50,13 +50,10 @@ def cpu_seconds(cgroup: str) -> float:
     return int(Path(f"{where.v1['cpuacct']}{cgroup}/cpuacct.usage").read_text()) / 1e9
 
 
-def fetch(node: Node, path: str, *headers: str) -> tuple[str, bytes]:
+def fetch(node: Node, path: str, **headers: str) -> tuple[str, bytes]:
     """(content type, body as it came) of a page."""
-    asked = [word for header in headers for word in ("-H", header)]
-    command = node.in_netns("curl", "-sS", "-D", "/dev/stderr", *asked, BASE + path)
-    done = subprocess.run(command, capture_output=True, check=True)
-    fields = dict(line.lower().split(": ", 1) for line in done.stderr.decode().splitlines() if ": " in line)
-    return fields.get("content-type", ""), done.stdout
+    found = node.fetch(BASE + path, headers=headers)
+    return found.headers.get("content-type", "").lower(), found.body
 
 
 def test_cpu_memory_and_processes_are_the_kernels(node: Node) -> None:
@@ -347,11 +344,11 @@ def test_containers_that_die_meanwhile_break_nothing(node: Node) -> None:
 def test_the_pages(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(resources={"limits": {"memory": "32Mi"}})))
     node.wait_status("p", "Running")
-    kind, body = fetch(node, "/metrics", "Accept: application/openmetrics-text; version=1.0.0")
+    kind, body = fetch(node, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
     assert body.endswith(b"# EOF\n")
     assert len(list(parse_openmetrics(body.decode()))) > 100  # type: ignore[no-untyped-call]
-    kind, body = fetch(node, "/metrics", "Accept-Encoding: gzip")
+    kind, body = fetch(node, "/metrics", **{"Accept-Encoding": "gzip"})
     assert kind.startswith("text/plain; version=0.0.4")
     text = gzip.decompress(body).decode()
     families = {f.name for f in parse_text(text)}
@@ -455,10 +452,7 @@ def test_the_web_page(node: Node) -> None:
     assert b"hunter2" not in body
     assert fetch(node, "/pods/default/nope")[1] == b"there is no such pod\n"
     for method in ("POST", "DELETE", "PUT"):
-        command = node.in_netns(
-            "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, f"{BASE}/"
-        )
-        assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "405"
+        assert node.fetch(f"{BASE}/", method=method).status == 405
 
 
 @pytest.mark.either_cgroup

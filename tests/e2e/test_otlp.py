@@ -33,10 +33,8 @@ def test_a_collector_gets_the_start_down_to_the_inits_steps(tmp_path: Path, imag
             node.apply("web.yaml", pod("web"))
             node.wait_status("web", "Running")
             node.wait(got.exists, "a trace", timeout=40)
-            asked = ["curl", "-s", "-H", "Accept: application/openmetrics-text; version=1.0.0"]
-            page = subprocess.check_output(
-                node.in_netns(*asked, "http://127.0.0.1:10255/metrics/agent"), text=True
-            )
+            accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+            page = node.fetch("http://127.0.0.1:10255/metrics/agent", headers=accept).body.decode()
         finally:
             collector.kill()
             collector.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
 import runpy
@@ -54,16 +55,15 @@ def prometheus(node: Node, base: Path) -> Iterator[None]:
 
 
 def api(node: Node, path: str) -> Any:
-    command = node.in_netns("curl", "-sS", "--max-time", f"{10 * PATIENCE:g}", PROMETHEUS + path)
-    done = subprocess.run(command, capture_output=True, check=True, text=True)
-    answer = json.loads(done.stdout)
+    answer = json.loads(node.fetch(PROMETHEUS + path, timeout=10.0).body)
     assert answer["status"] == "success", (path, answer)
     return answer["data"]
 
 
 def is_ready(node: Node) -> bool:
-    command = node.in_netns("curl", "-sf", "--max-time", "5", f"{PROMETHEUS}/-/ready")
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return node.fetch(f"{PROMETHEUS}/-/ready").status == 200
+    return False
 
 
 def query(node: Node, expression: str) -> list[dict[str, Any]]:

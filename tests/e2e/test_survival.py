@@ -18,6 +18,7 @@ import pytest
 from tests.conformance.conftest import alive
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import KUBELITE, REPO, Node
+from tests.programs import BUSYBOX
 from tests.waiting import until
 
 TICK = "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
@@ -180,7 +181,7 @@ def test_a_reboot(node: Node) -> None:
     node.remove_cgroups()
     shutil.rmtree(node.run_dir)
     node.run_dir.mkdir()
-    subprocess.run(node.in_netns("ip", "link", "del", node.bridge), check=True)
+    subprocess.run(node.in_netns(BUSYBOX, "ip", "link", "del", node.bridge), check=True)
     node.start()
     node.wait(lambda: node.container("always").get("restartCount") == 1, "it to run again")
     node.wait_status("always", "Running")

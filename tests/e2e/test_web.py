@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.api import basic
 from tests.e2e.browser import BROWSER, IN_A_GUEST
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import PATIENCE, Node, running_node
@@ -15,14 +16,12 @@ from tests.e2e.pictures import colours
 
 BASE = "http://127.0.0.1:10255"
 TOKEN = "0123456789abcdef0123"
+ME = basic(f"me:{TOKEN}")
 
 
-def answer(node: Node, path: str, *options: str) -> tuple[int, str]:
-    command = node.in_netns("curl", "-sS", "-w", "\n%{http_code}", *options, BASE + path)
-    body, _, code = subprocess.run(command, capture_output=True, check=True, text=True).stdout.rpartition(
-        "\n"
-    )
-    return int(code), body
+def answer(node: Node, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    found = node.fetch(BASE + path, method=method, headers=headers)
+    return found.status, found.body.decode()
 
 
 def browse(node: Node, path: str, picture: Path) -> tuple[str, str]:
@@ -70,18 +69,18 @@ def test_logs_take_the_token_and_nothing_else_shows_them(tmp_path: Path, images:
         node.wait(lambda: "said" in node.logs("web"), "the log")
         log = "/pods/default/web/log/main"
         assert answer(node, log)[0] == 401
-        assert answer(node, log, "-H", "Authorization: Bearer wrong")[0] == 401
-        assert answer(node, log, "-H", f"Authorization: Bearer {TOKEN}") == (200, "said in confidence\n")
-        assert answer(node, log, "-u", f"me:{TOKEN}") == (200, "said in confidence\n")
-        assert answer(node, "/pods/default/web/log/none", "-u", f"me:{TOKEN}")[0] == 400
-        assert answer(node, "/pods/default/none/log/main", "-u", f"me:{TOKEN}")[0] == 404
+        assert answer(node, log, Authorization="Bearer wrong")[0] == 401
+        assert answer(node, log, Authorization=f"Bearer {TOKEN}") == (200, "said in confidence\n")
+        assert answer(node, log, **ME) == (200, "said in confidence\n")
+        assert answer(node, "/pods/default/web/log/none", **ME)[0] == 400
+        assert answer(node, "/pods/default/none/log/main", **ME)[0] == 404
         assert 'href="/pods/default/web/log/main"' in answer(node, "/pods/default/web")[1]
-        rebound = ("-H", "Host: evil.example:10255", "-u", f"me:{TOKEN}")
+        rebound = {"Host": "evil.example:10255", **ME}
         for page in ("/", "/metrics", "/stats/summary", log):
-            assert answer(node, page, *rebound)[0] == 421, "a stranger's name for the loopback address"
-        assert answer(node, "/", "-H", f"Host: {node.name}:10255")[0] == 200
+            assert answer(node, page, **rebound)[0] == 421, "a stranger's name for the loopback address"
+        assert answer(node, "/", Host=f"{node.name}:10255")[0] == 200
         token.write_text("another secret, of length")
-        assert answer(node, log, "-u", f"me:{TOKEN}")[0] == 401
+        assert answer(node, log, **ME)[0] == 401
         pages = ("", "pods/default/web", "metrics", "metrics/state", "metrics/agent", "stats/summary", "sd")
         for page in pages:
             code, body = answer(node, f"/{page}")
@@ -92,4 +91,4 @@ def test_logs_take_the_token_and_nothing_else_shows_them(tmp_path: Path, images:
             assert answer(node, path)[0] == 404, "the API is not on TCP"
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             for path in ("/", "/metrics", "/pods/default/web", log):
-                assert answer(node, path, "-X", method)[0] == 405
+                assert answer(node, path, method)[0] == 405

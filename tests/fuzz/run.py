@@ -20,6 +20,7 @@ from runtime import syscalls as sc
 from tests.fuzz import cases, mutate
 from tests.fuzz.decide import CONTAINER, Unclean
 from tests.fuzz.leash import leashed, leashed_state
+from tests.programs import BUSYBOX
 
 OURS = str(Path(sys.executable).with_name("kubelite-oci"))
 SECONDS = 60.0
@@ -48,7 +49,7 @@ class Ground:
             (base / name).mkdir()
         (base / "source/file").write_text("x\n")
         (base / "source/loop").symlink_to("loop")
-        shutil.copy("/usr/bin/busybox", base / "busybox")
+        shutil.copy(BUSYBOX, base / "busybox")
         self._mounts = _mounts()
         self._only_above = False  # the case's cgroup is below the one that it is to have
 

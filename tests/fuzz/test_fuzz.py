@@ -17,6 +17,7 @@ from runtime.oci.config import shape
 from runtime.oci.config import spec as oci
 from tests.fuzz import cases, decide
 from tests.fuzz.run import Ground
+from tests.programs import BUSYBOX
 
 SEED = 20
 DECIDED, REAL, STATE = 1000, 25, 10
@@ -60,7 +61,7 @@ def _on_ground(base: Path) -> None:
 def test_each_case_ends_in_a_container_or_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    if not os.path.exists("/usr/bin/busybox"):
+    if not BUSYBOX:
         pytest.skip("needs busybox")
     child = multiprocessing.get_context("spawn").Process(target=_on_ground, args=(tmp_path,))
     child.start()  # it changes its namespaces

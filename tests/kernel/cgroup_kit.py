@@ -10,13 +10,13 @@ from pathlib import Path
 
 from runtime import cgroups
 from runtime.cgroups import Cgroup, Mode
+from tests.programs import BUSYBOX
 from tests.waiting import until
 
 MIB = 1 << 20
 # Its fork dies of a signal in the middle of copying the parent's memory: flush_tlb_mm walks the half-made copy, a panic
 # (6.12, arch/um/kernel/tlb.c). There the bomb is of posix_spawn, which shares memory instead.
 UML = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
-BUSYBOX = "/usr/bin/busybox"
 
 
 def leftovers(machine: cgroups.Layout, path: str) -> list[str]:

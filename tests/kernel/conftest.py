@@ -24,8 +24,8 @@ from runtime.oci.container import Container, ExecHandle, Stdio
 from runtime.oci.rootfs import idmap
 from runtime.shim.protocol import RootfsOverlay
 from tests.kernel.cgroup_kit import leftovers
+from tests.programs import BUSYBOX
 
-BUSYBOX = "/usr/bin/busybox"
 # fmt: off
 APPLETS = (
     "sh", "cat", "ls", "id", "true", "false", "sleep", "echo", "mount", "umount", "hostname", "env", "ps", "stat",
@@ -47,8 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root directory with busybox and a few files; tests must not change it (use an overlay or a copy)."""
-    if not os.path.exists(BUSYBOX):
-        pytest.skip("needs busybox-static")
+    if not BUSYBOX:
+        pytest.skip("needs busybox")
     return make_rootfs(tmp_path_factory.mktemp("busybox"))
 
 

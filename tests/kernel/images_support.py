@@ -10,7 +10,6 @@ import io
 import json
 import os
 import secrets
-import shutil
 import socket
 import stat
 import subprocess
@@ -24,14 +23,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.programs import BUSYBOX, PACKED_BUSYBOX, missing
 from tests.waiting import SECONDS
 
-BUSYBOX = "/usr/bin/busybox"
+__all__ = ["BUSYBOX", "PACKED_BUSYBOX"]
 
 
 def need(*programs: str) -> list[str]:
     """Of these programs the ones this machine lacks."""
-    return [program for program in programs if shutil.which(program) is None]
+    return [program for program in programs if missing(program)]
 
 
 def run(*command: str, **environment: str) -> str:

@@ -20,10 +20,10 @@ from runtime.cgroups import layout, open_cgroup
 from runtime.shim.client import ShimClient, read_state, shim_alive
 from runtime.shim.protocol import ContainerRecord, CreateContainer, ExecRequest, SandboxConfig, SandboxRecord
 from runtime.shim.warm.forkserver_client import Forkserver
+from tests.programs import BUSYBOX
 from tests.waiting import SECONDS
 from tests.waiting import until_async as until
 
-BUSYBOX = "/usr/bin/busybox"
 APPLETS = (
     "sh sleep echo cat true false kill yes dd head seq stty tty id ls ps hostname ifconfig setsid printf"
 )

@@ -13,7 +13,6 @@ from runtime import cgroups
 from runtime.cgroups import Cgroup, Mode, open_cgroup
 from runtime.errors import CapabilityError, NotFoundError, StateError, SyscallError
 from tests.kernel.cgroup_kit import (
-    BUSYBOX,
     MIB,
     limit,
     program,
@@ -22,6 +21,7 @@ from tests.kernel.cgroup_kit import (
     sleeper,
     spawn,
 )
+from tests.programs import BUSYBOX
 from tests.waiting import until
 
 pytestmark = pytest.mark.kernel

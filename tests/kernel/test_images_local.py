@@ -142,7 +142,7 @@ def _rewrite(layout: Path, index: dict[str, Any], change: Any) -> None:
 
 class TestPack:
     def test_busybox_brings_its_applets(self, tmp_path: Path) -> None:
-        record = do(tmp_path / "store", "pack", [support.BUSYBOX], "local/busybox:1")
+        record = do(tmp_path / "store", "pack", [support.PACKED_BUSYBOX], "local/busybox:1")
         root = Path(record.layers[0])
         assert record.config["Cmd"] == ["sh"] and record.config["Env"][0].startswith("PATH=")
         assert run("chroot", str(root), "/bin/sh", "-c", "echo $((6*7)); /bin/ls -d /tmp; id -un").split() == [
@@ -156,10 +156,18 @@ class TestPack:
 
     def test_it_is_reproducible(self, tmp_path: Path) -> None:
         one = do(
-            tmp_path / "one", "pack", [support.BUSYBOX, "cat"], "x", files=["/etc/debian_version:/etc/v"]
+            tmp_path / "one",
+            "pack",
+            [support.PACKED_BUSYBOX, "cat"],
+            "x",
+            files=["/etc/debian_version:/etc/v"],
         )
         two = do(
-            tmp_path / "two", "pack", [support.BUSYBOX, "cat"], "x", files=["/etc/debian_version:/etc/v"]
+            tmp_path / "two",
+            "pack",
+            [support.PACKED_BUSYBOX, "cat"],
+            "x",
+            files=["/etc/debian_version:/etc/v"],
         )
         assert (one.id, one.manifest_digest) == (two.id, two.manifest_digest)
 

@@ -24,7 +24,7 @@ from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, push, registry, run, snapshot, tar, write_layout
 from tests.kernel.little_registry import little_registry
 
-_MISSING = support.need("docker-registry", "skopeo")
+_MISSING = support.need("docker-registry", "skopeo", "busybox")
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(

@@ -15,8 +15,10 @@ from runtime.network.client import NetworkClient
 from runtime.network.node import Node
 from runtime.network.plan import Attachment, PortMapping, mac_of, table_name
 from tests.kernel.netlab import HOST, INTERNET, NEVER, SOON, Lab, Netns, Server, ask, lab
+from tests.programs import missing
 
 pytestmark = pytest.mark.kernel
+needs_nft = pytest.mark.skipif(bool(missing("nft")), reason="needs nft")
 
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_8021Q, ETH_P_IPV6, ETH_P_LLDP = 3, 0x800, 0x806, 0x8100, 0x86DD, 0x88CC
 BROADCAST, LLDP_GROUP = b"\xff" * 6, bytes.fromhex("0180c200000e")
@@ -256,6 +258,7 @@ def admitted(world: Lab) -> set[antispoof.Element]:
     return world.host.run(look)
 
 
+@needs_nft
 def test_it_comes_and_goes_with_the_pod_and_survives_the_daemon(world: Lab) -> None:
     first, second = world.namespace(), world.namespace()
 
@@ -282,6 +285,7 @@ def test_it_comes_and_goes_with_the_pod_and_survives_the_daemon(world: Lab) -> N
     world.play(scenario)
 
 
+@needs_nft
 def test_a_flushed_table_is_noticed_and_made_anew(world: Lab) -> None:
     first, second = world.namespace(), world.namespace()
 
@@ -337,6 +341,7 @@ def test_a_kernel_without_it_runs_pods_and_says_so(world: Lab, monkeypatch: pyte
     world.host.run(body)
 
 
+@needs_nft
 def test_no_rule_is_added_for_a_pod(world: Lab) -> None:
     pods = [world.namespace() for _ in range(20)]
 

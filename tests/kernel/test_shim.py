@@ -19,7 +19,8 @@ from runtime.shim.client import ShimClient, ShimGone, read_state, shim_alive
 from runtime.shim.protocol import MAX_PACKET, ContainerRecord, Op
 from runtime.shim.state import socket_path
 from runtime.shim.warm.immortal import supported
-from tests.kernel.shim_kit import BUSYBOX, Node, node
+from tests.kernel.shim_kit import Node, node
+from tests.programs import BUSYBOX
 from tests.waiting import until_async as until
 
 __all__ = ["node"]
@@ -27,7 +28,7 @@ __all__ = ["node"]
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (busybox-static)"),
+    pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
 ]
 
 

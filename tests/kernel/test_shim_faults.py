@@ -20,7 +20,8 @@ from runtime.cgroups import layout
 from runtime.errors import RuntimeFault, StateError
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
 from runtime.shim.protocol import ContainerRecord, SandboxConfig
-from tests.kernel.shim_kit import BUSYBOX, Node, Pod, node
+from tests.kernel.shim_kit import Node, Pod, node
+from tests.programs import BUSYBOX
 from tests.waiting import SECONDS
 from tests.waiting import until_async as until
 
@@ -29,7 +30,7 @@ __all__ = ["node"]
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (busybox-static)"),
+    pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
 ]
 
 

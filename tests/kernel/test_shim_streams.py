@@ -17,7 +17,8 @@ import pytest
 
 from runtime.errors import NotFoundError, StartError, StateError
 from runtime.shim.client import ShimClient
-from tests.kernel.shim_kit import BUSYBOX, Node, node
+from tests.kernel.shim_kit import Node, node
+from tests.programs import BUSYBOX
 from tests.waiting import until_async as until
 
 __all__ = ["node"]
@@ -25,7 +26,7 @@ __all__ = ["node"]
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (busybox-static)"),
+    pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
 ]
 
 
