@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -102,23 +101,19 @@ def pod_name(argument: str) -> str:
     return name
 
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
-
-
 def duration(text: str) -> float:
-    """Seconds of `90s`, `1h30m`, `5` (Go's form, and bare seconds). Raises CliError."""
-    if text.isdigit():
-        return float(text)
-    if not text or _PART.sub("", text):
-        raise CliError(f'error: invalid duration "{text}": say it like 30s, 5m or 1h30m', code=2)
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    """Return the seconds of `90s`, `1h30m`, `7d` or `5` (Go's form, with days and bare seconds). Raises CliError."""
+    from kubelite.kube.durations import parse_duration
+
+    try:
+        return parse_duration(text, days=True)
+    except ValueError:
+        raise CliError(f'error: invalid duration "{text}": write it like 30s, 5m or 1h30m', code=2) from None
 
 
 def moment(text: str, now: float) -> str:
     """`10m ago`, `10m` or an RFC 3339 time, as RFC 3339. Raises CliError."""
-    from kubelite.api.durations import parse_time
-    from kubelite.kube.objects import rfc3339_micro
+    from kubelite.kube.times import parse_time, rfc3339_micro
 
     words = text.strip()
     found: float | None

@@ -29,7 +29,8 @@ from kubelite.history.service import NodePast
 from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
 from kubelite.images.service import NodeImages, image_json
 from kubelite.kube.events import EventRecorder
-from kubelite.kube.objects import mark_deleting, reference, rfc3339
+from kubelite.kube.objects import mark_deleting, reference
+from kubelite.kube.times import rfc3339
 from kubelite.node.cri.commands import exec_process
 from kubelite.node.cri.exec_session import Session
 from kubelite.node.cri.local import LocalCri

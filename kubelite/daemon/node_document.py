@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.kube.objects import rfc3339
+from kubelite.kube.times import rfc3339
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import architecture, shown_taints
 from kubelite.node.scheduling.filters import NodeFacts

@@ -12,7 +12,8 @@ from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.own import apply
 from kubelite.history import revisions as rollout
 from kubelite.history.entries import pods_at
-from kubelite.kube.objects import SOURCE, rfc3339, rfc3339_micro
+from kubelite.kube.objects import SOURCE
+from kubelite.kube.times import rfc3339, rfc3339_micro
 from state.history import LARGEST, Question, Revision, Version
 from state.store import Store
 

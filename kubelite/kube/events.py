@@ -16,7 +16,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from kubelite.kube.objects import Doc, rfc3339
+from kubelite.kube.objects import Doc
+from kubelite.kube.times import rfc3339
 from state.errors import StoreError
 from state.store import Record, Store
 

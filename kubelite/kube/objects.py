@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
+
+from kubelite.kube.times import rfc3339
 
 Doc = dict[str, Any]
 
@@ -37,16 +38,6 @@ def is_over(status: Mapping[str, Any]) -> bool:
 def object_name(kind: str, namespace: str, name: str) -> str:
     """`Pod default/web`, `PriorityClass high`: how messages name an object."""
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-
-
-def rfc3339(seconds: float) -> str:
-    """Unix seconds as metav1.Time writes them: UTC, whole seconds, `Z`."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def rfc3339_micro(seconds: float) -> str:
-    """Unix seconds as metav1.MicroTime."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def reference(doc: Doc, *, field_path: str = "") -> Doc:

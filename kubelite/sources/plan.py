@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubelite.kube.objects import SOURCE, is_over, object_name, rfc3339
+from kubelite.kube.objects import SOURCE, is_over, object_name
+from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import Classes, admitted, apart, classes_of, rank_kept
 from kubelite.node.storage.protection import FINALIZERS, protected

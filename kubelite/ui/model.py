@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from kubelite.api.durations import human_duration, parse_time
 from kubelite.cli.output.rates import bytes_text, cores_text, rates, size_text
+from kubelite.kube.durations import human_duration
+from kubelite.kube.times import parse_time
 
 Json = dict[str, Any]
 

@@ -8,9 +8,8 @@ that is not there (Go's decoder leaves the zero value).
 import base64
 import binascii
 import re
-import time as _time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -32,8 +31,8 @@ from manifests.validation.problems import InvalidObject, problems_of
 __all__ = [
     "Bool", "BytesMap", "Form", "Int32", "Int64", "IntOrString", "LabelSelector", "LabelSelectorRequirement",
     "LocalObjectReference", "ManagedFieldsEntry", "Model", "Object", "ObjectMeta", "ObjectReference", "OwnerReference",
-    "Quantities", "Quantity", "Str", "StrMap", "Time", "format_micro_time", "format_time", "now_rfc3339",
-    "parse_selector", "parse_time",
+    "Quantities", "Quantity", "Str", "StrMap", "Time",
+    "parse_selector",
 ]  # fmt: skip
 
 
@@ -98,12 +97,14 @@ def _base64(value: str) -> str:
     return value
 
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 def _rfc3339(value: str) -> str:
+    parts = _TIME.fullmatch(value)
     try:
-        parse_time(value)
+        # The fraction is left out: Python 3.11 reads at most six digits of it, Go writes up to nine.
+        datetime.fromisoformat("".join(parts.groups()) if parts else "")
     except ValueError as error:
         raise PydanticCustomError("time", "must be a time like 2006-01-02T15:04:05Z (RFC 3339)") from error
     return value
@@ -120,33 +121,6 @@ BytesMap = Annotated[
     dict[Str, Annotated[str, Strict(), AfterValidator(_base64)]], BeforeValidator(_nulls_to_empty)
 ]
 Quantities = dict[Str, Quantity]
-
-
-def parse_time(text: str) -> float:
-    """RFC 3339 → Unix seconds. ValueError when it is not one."""
-    if _TIME.fullmatch(text) is None:
-        raise ValueError(f"not an RFC 3339 time: {text!r}")
-    seconds, fraction = text, 0.0
-    if "." in text:  # Python 3.11 reads at most 6 digits; Go writes up to 9
-        match = re.search(r"\.\d+", text)
-        if match is not None:
-            seconds, fraction = text.replace(match.group(), ""), float(match.group())
-    return datetime.fromisoformat(seconds.replace("Z", "+00:00")).timestamp() + fraction
-
-
-def format_time(now: float) -> str:
-    """Unix seconds → metav1.Time: 2006-01-02T15:04:05Z"""
-    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def format_micro_time(now: float) -> str:
-    """Unix seconds → metav1.MicroTime: 2006-01-02T15:04:05.000000Z"""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def now_rfc3339() -> str:
-    """The present moment as metav1.Time."""
-    return format_time(_time.time())
 
 
 class ManagedFieldsEntry(Model):

@@ -17,7 +17,8 @@ from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube.ephemeral import MERGE, STRATEGIC, body_of
 from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import node_of, pod_of
-from kubelite.kube.objects import OF_THE_NODE, rfc3339
+from kubelite.kube.objects import OF_THE_NODE
+from kubelite.kube.times import rfc3339
 
 Json = dict[str, Any]
 

@@ -13,8 +13,9 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from dataclasses import dataclass
+
+from kubelite.kube.times import rfc3339_nano
 
 CHUNK = 64 * 1024
 JOIN_MAX = 1024 * 1024  # a line longer than this is passed on in pieces
@@ -52,7 +53,7 @@ class LineJoiner:
 
     def __init__(self, query: LogQuery) -> None:
         self._timestamps = query.timestamps
-        self._since = _stamp(query.since) if query.since is not None else b""
+        self._since = rfc3339_nano(query.since).encode() if query.since is not None else b""
         self._parts: dict[bytes, list[bytes]] = {}
         self._raw = b""
 
@@ -89,12 +90,6 @@ class LineJoiner:
         left = b"".join(b"".join(parts) for parts in self._parts.values())
         self._parts.clear()
         return left
-
-
-def _stamp(seconds: float) -> bytes:
-    whole = int(seconds)
-    nanos = int((seconds - whole) * 1e9)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{nanos:09d}Z".encode()
 
 
 class LogReader:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from kubelite.api.durations import human_duration, parse_time, since
+from kubelite.kube.durations import age_of, human_duration
+from kubelite.kube.times import parse_time
 
 Json = dict[str, Any]
 Cells = list[Any]
@@ -245,7 +246,7 @@ def pod_cells(pod: Json, now: float) -> Cells:
         summary.ready,
         summary.status,
         summary.restarts,
-        since(metadata.get("creationTimestamp"), now),
+        age_of(metadata.get("creationTimestamp"), now),
         addresses[0].get("ip") if addresses else NONE,
         spec.get("nodeName") or NONE,
         status.get("nominatedNodeName") or NONE,
@@ -263,13 +264,13 @@ def _readiness_gates(spec: Json, status: Json) -> str:
 
 def event_cells(event: Json, now: float) -> Cells:
     series = event.get("series") or {}
-    first = since(event.get("firstTimestamp") or event.get("eventTime"), now)
+    first = age_of(event.get("firstTimestamp") or event.get("eventTime"), now)
     last_time = series.get("lastObservedTime") or event.get("lastTimestamp")
     source = event.get("source") or {}
     component = source.get("component") or event.get("reportingComponent") or ""
     instance = source.get("host") or event.get("reportingInstance") or ""
     return [
-        since(last_time, now) if last_time else first,
+        age_of(last_time, now) if last_time else first,
         event.get("type", ""),
         event.get("reason", ""),
         event_object(event),
@@ -291,7 +292,7 @@ def event_object(event: Json) -> str:
 
 def config_map_cells(doc: Json, now: float) -> Cells:
     size = len(doc.get("data") or {}) + len(doc.get("binaryData") or {})
-    return [doc["metadata"]["name"], size, since(doc["metadata"].get("creationTimestamp"), now)]
+    return [doc["metadata"]["name"], size, age_of(doc["metadata"].get("creationTimestamp"), now)]
 
 
 _SHORT_MODES = {
@@ -325,7 +326,7 @@ def volume_cells(doc: Json, now: float) -> Cells:
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName") or "<unset>",
         status.get("reason", ""),
-        since(doc["metadata"].get("creationTimestamp"), now),
+        age_of(doc["metadata"].get("creationTimestamp"), now),
         spec.get("volumeMode") or "<unset>",
     ]
 
@@ -339,7 +340,7 @@ def storage_class_cells(doc: Json, now: float) -> Cells:
         doc.get("reclaimPolicy") or "Delete",
         doc.get("volumeBindingMode") or "Immediate",
         str(bool(doc.get("allowVolumeExpansion"))).lower(),
-        since(metadata.get("creationTimestamp"), now),
+        age_of(metadata.get("creationTimestamp"), now),
     ]
 
 
@@ -353,7 +354,7 @@ def claim_cells(doc: Json, now: float) -> Cells:
         access_modes(status.get("accessModes")),
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName") or "<unset>",
-        since(doc["metadata"].get("creationTimestamp"), now),
+        age_of(doc["metadata"].get("creationTimestamp"), now),
         spec.get("volumeMode") or "<unset>",
     ]
 
@@ -363,7 +364,7 @@ def priority_class_cells(doc: Json, now: float) -> Cells:
         doc["metadata"]["name"],
         doc.get("value", 0),
         str(bool(doc.get("globalDefault"))).lower(),
-        since(doc["metadata"].get("creationTimestamp"), now),
+        age_of(doc["metadata"].get("creationTimestamp"), now),
         doc.get("preemptionPolicy") or NONE,
     ]
 
@@ -374,14 +375,14 @@ def trust_bundle_cells(doc: Json, now: float) -> Cells:
 
 def secret_cells(doc: Json, now: float) -> Cells:
     metadata = doc["metadata"]
-    age = since(metadata.get("creationTimestamp"), now)
+    age = age_of(metadata.get("creationTimestamp"), now)
     return [metadata["name"], doc.get("type") or "Opaque", len(doc.get("data") or {}), age]
 
 
 def namespace_cells(doc: Json, now: float) -> Cells:
     metadata = doc["metadata"]
     phase = (doc.get("status") or {}).get("phase", "Active")
-    return [metadata["name"], phase, since(metadata.get("creationTimestamp"), now)]
+    return [metadata["name"], phase, age_of(metadata.get("creationTimestamp"), now)]
 
 
 def node_roles(metadata: Json) -> str:
@@ -399,7 +400,7 @@ def node_cells(doc: Json, now: float) -> Cells:
         ("Ready" if _condition(status, "Ready") else "NotReady")
         + ",SchedulingDisabled" * bool((doc.get("spec") or {}).get("unschedulable")),
         node_roles(metadata),
-        since(metadata.get("creationTimestamp"), now),
+        age_of(metadata.get("creationTimestamp"), now),
         info.get("kubeletVersion", ""),
         addresses.get("InternalIP") or NONE,
         addresses.get("ExternalIP") or NONE,

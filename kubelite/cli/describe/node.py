@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kubelite.api.durations import since
 from kubelite.api.kube.printers import node_roles
 from kubelite.cli.describe.objects import condition_line
 from kubelite.cli.describe.parts import annotation_lines, date, label_lines, truth, with_events
+from kubelite.kube.durations import age_of
 from kubelite.node.model.resources import pod_limits_exact, pod_requests_exact
 from manifests.types.core import Pod
 from manifests.types.meta import Quantity
@@ -96,7 +96,7 @@ def _resources(pods: Sequence[Json], room: Amounts, now: float) -> list[str]:
         pod = Pod.model_validate(doc)
         asked, limited = pod_requests_exact(pod), pod_limits_exact(pod)
         cells = [_share(of, name, room) for name in ("cpu", "memory") for of in (asked, limited)]
-        age = since(doc["metadata"].get("creationTimestamp"), now)
+        age = age_of(doc["metadata"].get("creationTimestamp"), now)
         out.append("\t".join([f"  {doc['metadata']['namespace']}", doc["metadata"]["name"], "", *cells, age]))
         for total, more in ((requests, asked), (limits, limited)):
             total.update({name: total.get(name, _ZERO) + value for name, value in more.items()})

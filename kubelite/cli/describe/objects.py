@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kubelite.api.durations import since
 from kubelite.api.kube.printers import DEFAULT_CLASS, access_modes
 from kubelite.cli.describe.parts import annotation_lines, date, label_lines, with_events
 from kubelite.cli.describe.volumes import describe_source
+from kubelite.kube.durations import age_of
 
 Json = dict[str, Any]
 Events = Sequence[Json] | None
@@ -214,7 +214,7 @@ def _head(doc: Json) -> list[str]:
 
 def _phase(doc: Json, now: float) -> str:
     if ending := doc["metadata"].get("deletionTimestamp"):
-        return f"Terminating (lasts {since(ending, now)})"
+        return f"Terminating (lasts {age_of(ending, now)})"
     return str((doc.get("status") or {}).get("phase", ""))
 
 

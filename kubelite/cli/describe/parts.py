@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from kubelite.api.durations import human_duration, parse_time, since
+from kubelite.kube.durations import age_of, human_duration
+from kubelite.kube.times import parse_time
 
 Json = dict[str, Any]
 
@@ -90,7 +91,7 @@ def event_time(event: Json) -> float:
 
 def event_age(event: Json, now: float) -> str:
     """`5s`, or `5s (x3 over 2m)` of one that was seen more than once."""
-    first = since(event.get("eventTime") or event.get("firstTimestamp"), now)
+    first = age_of(event.get("eventTime") or event.get("firstTimestamp"), now)
     series = event.get("series") or {}
     count = series.get("count") or event.get("count") or 1
     if series or count > 1:

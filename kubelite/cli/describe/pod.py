@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kubelite.api.durations import since
 from kubelite.cli.describe.parts import annotation_lines, date, label_lines, truth, with_events
 from kubelite.cli.describe.volumes import describe_volumes
+from kubelite.kube.durations import age_of
 
 Json = dict[str, Any]
 
@@ -81,7 +81,7 @@ def _phase(status: Json, metadata: Json, now: float) -> list[str]:
     phase = status.get("phase") or "Pending"
     if metadata.get("deletionTimestamp") and phase not in ("Failed", "Succeeded"):
         out = [
-            f"Status:\tTerminating (lasts {since(metadata['deletionTimestamp'], now)})",
+            f"Status:\tTerminating (lasts {age_of(metadata['deletionTimestamp'], now)})",
             f"Termination Grace Period:\t{metadata.get('deletionGracePeriodSeconds', 0)}s",
         ]
     else:

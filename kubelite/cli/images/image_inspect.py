@@ -44,7 +44,7 @@ def inspect(ctx: click.Context, images: tuple[str, ...]) -> None:
 @click.pass_context
 def history(ctx: click.Context, image: str, no_trunc: bool, output: str | None) -> None:
     """Show how an image was made, the newest step first. Sizes are those of the layers as they are stored."""
-    from kubelite.api.durations import since
+    from kubelite.kube.durations import age_of
 
     steps = client(ctx).get(f"{_IMAGES}/history/{image}")["history"]
     if output == "json":
@@ -56,7 +56,7 @@ def history(ctx: click.Context, image: str, no_trunc: bool, output: str | None) 
         words = " ".join(step["createdBy"].split())
         if not no_trunc and len(words) > 60:
             words = words[:59] + "…"
-        age = since(step["created"], now)
+        age = age_of(step["created"], now)
         rows.append(
             [
                 age if age == "<unknown>" else f"{age} ago",

@@ -28,7 +28,7 @@ def images(
     ctx: click.Context, output: str | None, quiet: bool, no_headers: bool, digests: bool, _every: bool
 ) -> None:
     """List the images on this node."""
-    from kubelite.api.durations import since
+    from kubelite.kube.durations import age_of
 
     found = client(ctx).get("/kubelite/v1/images")["images"]
     if output == "json":
@@ -43,7 +43,9 @@ def images(
         repository, tag = _familiar(image.get("reference") or "")
         identity = image["id"] if output == "wide" else image["id"].partition(":")[2][:12]
         created = (
-            "<unknown>" if str(image.get("created")).startswith("1970-") else since(image.get("created"), now)
+            "<unknown>"
+            if str(image.get("created")).startswith("1970-")
+            else age_of(image.get("created"), now)
         )
         age = created if created == "<unknown>" else f"{created} ago"
         row = [repository, tag, identity, age, size(image.get("size", 0))]

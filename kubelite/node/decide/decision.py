@@ -15,6 +15,7 @@ order C2, termination C3, images C10 of the pod semantics; edits in place are ku
 from __future__ import annotations
 
 from kubelite.kube.objects import OVER
+from kubelite.kube.times import unix
 from kubelite.node.decide import shutdown_order
 from kubelite.node.decide.pod_rules import grace_period, health_of, restart_policy
 from kubelite.node.decide.restart_all import RestartingAll
@@ -34,7 +35,6 @@ from kubelite.node.model.actions import (
 )
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
 from kubelite.node.model.ephemeral import target_of
-from kubelite.node.model.go_times import unix
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive
 from kubelite.node.model.probe_results import Kind, kill_grace, kill_message

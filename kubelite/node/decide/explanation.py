@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from kubelite.kube.times import rfc3339
 from kubelite.node.model.actions import PodActions
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
-from kubelite.node.model.go_times import rfc3339
 
 
 @dataclass(frozen=True, slots=True)

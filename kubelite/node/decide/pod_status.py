@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kubelite.kube.times import rfc3339
 from kubelite.node.decide import shutdown_order
 from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of
 from kubelite.node.decide.pod_rules import health_of, restart_policy
@@ -16,7 +17,6 @@ from kubelite.node.model import resources
 from kubelite.node.model.actions import Facts, PodActions
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
-from kubelite.node.model.go_times import rfc3339
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import (
     LOST_EXIT_CODE,

@@ -4,6 +4,7 @@ here, its back-off (C2), a start that failed, its image (C10).
 
 from __future__ import annotations
 
+from kubelite.kube.durations import go_duration
 from kubelite.node.decide.decision_state import Draft
 from kubelite.node.decide.pod_rules import crash_back_off, pod_ref, restart_policy
 from kubelite.node.model.actions import (
@@ -15,7 +16,6 @@ from kubelite.node.model.actions import (
     Waiting,
     volume_pull,
 )
-from kubelite.node.model.go_times import go_duration
 from kubelite.node.model.pod_view import View, never_ran
 from kubelite.node.spec import hashes
 from manifests.types.core import Container

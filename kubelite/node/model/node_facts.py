@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kubelite.node.model.go_times import rfc3339, unix
+from kubelite.kube.times import rfc3339, unix
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling.filters import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
 

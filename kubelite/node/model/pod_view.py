@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kubelite.kube.times import unix
 from kubelite.node.model.cri import ALIVE, ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
-from kubelite.node.model.go_times import unix
 from manifests.types.core import Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
 
 LOST_EXIT_CODE = 137

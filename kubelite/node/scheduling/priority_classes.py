@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from kubelite.kube.objects import rfc3339
+from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND, always_there
 from kubelite.sources.plan import source_of
 from runtime.identity import new_uid

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubelite.kube.objects import mark_deleting
+from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import PodSeen
-from kubelite.node.model.go_times import rfc3339
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough

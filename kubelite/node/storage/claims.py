@@ -27,7 +27,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kubelite.kube.events import EventRecorder
-from kubelite.kube.objects import reference, rfc3339
+from kubelite.kube.objects import reference
+from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling.scheduler import TERMINAL, is_placed

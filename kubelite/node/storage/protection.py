@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubelite.kube.objects import rfc3339
+from kubelite.kube.times import rfc3339
 
 FINALIZERS = {
     "PersistentVolumeClaim": "kubernetes.io/pvc-protection",

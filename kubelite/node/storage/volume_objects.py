@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kubelite.kube.events import EventRecorder
-from kubelite.kube.objects import reference, rfc3339
+from kubelite.kube.objects import reference
+from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND as CLAIM
 from kubelite.node.model.claim_names import own_volume
 from kubelite.node.model.node_config import NodeConfig

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from kubelite.kube.times import rfc3339
 from kubelite.telemetry.sampling.disk_usage import Usage
 from kubelite.telemetry.sampling.machine import FileSystem
 from kubelite.telemetry.sampling.sampler import Sample, Snapshot
@@ -59,7 +59,7 @@ class CpuRates:
 
 def summary(snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Json:
     """PURE: the Summary API's document. `rates`: what `CpuRates` makes of the snapshot."""
-    at = _time(snapshot.now)
+    at = rfc3339(snapshot.now)
     volumes, logs = _by_pod(around.volumes), _by_pod(around.logs)
     networks = {s.target.uid: found for s, found in snapshot.networks}
     containers: dict[str, list[Sample]] = {}
@@ -71,7 +71,7 @@ def summary(snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Jso
         said = {log.container: used for log in logs.get(t.uid, ()) if (used := around.used(log.path))}
         found: Json = {
             "podRef": {"name": t.pod, "namespace": t.namespace, "uid": t.uid},
-            "startTime": _time(t.started_at),
+            "startTime": rfc3339(t.started_at),
             "containers": [_container(at, c, rates, around.used, said) for c in mine],
             **_usage(at, pod, rates),
             "process_stats": {"process_count": len(pod.pids)},
@@ -99,7 +99,7 @@ def _node(at: str, snapshot: Snapshot, around: Around, rates: Mapping[str, int])
     root, free = snapshot.root, snapshot.root.memory.get("SwapFree", 0)
     document: Json = {
         "nodeName": around.node,
-        "startTime": _time(around.booted_at),
+        "startTime": rfc3339(around.booted_at),
         "cpu": _cpu(at, int(root.cpu * 1e9), rates.get(ROOT)),
         "memory": {
             "time": at,
@@ -129,7 +129,7 @@ def _node(at: str, snapshot: Snapshot, around: Around, rates: Mapping[str, int])
             "containerFs": {**place, **written},
         }
     if groups := sorted(snapshot.groups, key=lambda group: len(group.target.cgroup)):
-        pods = {"name": "pods", "startTime": _time(around.booted_at), **_usage(at, groups[0], rates)}
+        pods = {"name": "pods", "startTime": rfc3339(around.booted_at), **_usage(at, groups[0], rates)}
         document["systemContainers"] = [pods]
     return document
 
@@ -143,7 +143,7 @@ def _container(
 ) -> Json:
     found: Json = {
         "name": sample.target.container,
-        "startTime": _time(sample.target.started_at),
+        "startTime": rfc3339(sample.target.started_at),
         **_usage(at, sample, rates),
     }
     if layer := used(sample.target.upper):
@@ -209,7 +209,3 @@ def _network(at: str, interfaces: Any) -> Json:
     ]
     first = next((i for i in every if i["name"] == "eth0"), every[0] if every else {"name": ""})
     return {"time": at, **first, "interfaces": every}
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -6,54 +6,11 @@ from typing import Any
 
 import pytest
 
-from kubelite.api.durations import human_duration, parse_time, since
 from kubelite.api.kube.printers import event_cells, node_cells, pod_cells, secret_cells, summarize_pod, table
 
 Json = dict[str, Any]
 NOW = 1_000_000_000.0
 M, H, D, Y = 60, 3600, 86400, 365 * 86400
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-2, "<invalid>"),
-        (-1.9, "0s"),
-        (0, "0s"),
-        (119, "119s"),
-        (2 * M, "2m"),
-        (2 * M + 1, "2m1s"),
-        (9 * M + 59, "9m59s"),
-        (10 * M, "10m"),
-        (10 * M + 59, "10m"),
-        (3 * H - 1, "179m"),
-        (3 * H, "3h"),
-        (3 * H + 5 * M, "3h5m"),
-        (8 * H - 1, "7h59m"),
-        (8 * H + 59 * M, "8h"),
-        (48 * H - 1, "47h"),
-        (48 * H, "2d"),
-        (2 * D + 5 * H, "2d5h"),
-        (8 * D - 1, "7d23h"),
-        (8 * D + 23 * H, "8d"),
-        (2 * Y - 1, "729d"),
-        (2 * Y, "2y"),
-        (2 * Y + 3 * D, "2y3d"),
-        (8 * Y - D, "7y364d"),
-        (8 * Y + 100 * D, "8y"),
-    ],
-)
-def test_human_duration(seconds: float, text: str) -> None:
-    assert human_duration(seconds) == text
-
-
-def test_times_of_every_precision() -> None:
-    assert parse_time("2001-09-09T01:46:40Z") == NOW
-    assert parse_time("2001-09-09T01:46:40.5Z") == NOW + 0.5
-    assert parse_time("2001-09-09T01:46:40.123456789Z") == pytest.approx(NOW + 0.123456)
-    assert parse_time("2001-09-09T03:46:40+02:00") == NOW
-    assert parse_time("yesterday") is None
-    assert since(None, NOW) == "<unknown>"
 
 
 def ago(seconds: float) -> str:

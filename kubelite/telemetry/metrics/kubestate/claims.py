@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kubelite.kube.times import parse_time
 from kubelite.node.model.claim_names import claim_name_in
 from kubelite.telemetry.metrics.exposition import Page, escape
-from kubelite.telemetry.metrics.kubestate.page import Doc, Table, amount, label, label_pairs, unix
+from kubelite.telemetry.metrics.kubestate.page import Doc, Table, amount, label, label_pairs
 from kubelite.telemetry.metrics.kubestate.pods import head_of
 
 PHASES = ("Lost", "Bound", "Pending")
@@ -59,7 +60,7 @@ def _claims(t: Table, claims: Iterable[Doc]) -> None:
         size = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
         if size is not None:
             t.add(wanted, head, amount("storage", size))
-        if (at := unix(meta.get("creationTimestamp"))) is not None:
+        if (at := parse_time(meta.get("creationTimestamp"))) is not None:
             t.add(created, head, at)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from kubelite.kube.times import parse_time
 from kubelite.telemetry.metrics.exposition import Family, Page, counter, escape, gauge, number
 from manifests.types.meta import Quantity
 
@@ -58,10 +58,6 @@ class Table:
 
 def label(name: str, value: object) -> str:
     return f',{name}="{escape(str(value))}"'
-
-
-def unix(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
 
 
 def key_name(text: str) -> str:
@@ -136,7 +132,7 @@ def write_node(page: Page, doc: Doc) -> None:
     }
     pairs = "".join(label(name, value) for name, value in words.items())
     t.add(t.gauge("kube_node_info", "Information about a cluster node."), node + pairs, 1)
-    created = unix(meta.get("creationTimestamp"))
+    created = parse_time(meta.get("creationTimestamp"))
     t.add(t.gauge("kube_node_created", "Unix creation timestamp"), node, created or 0)
     t.add(
         t.gauge("kube_node_labels", "Kubernetes labels converted to Prometheus labels."),
@@ -197,7 +193,7 @@ def write_objects(
         now = (doc.get("status") or {}).get("phase", "Active")
         for value in ("Active", "Terminating"):
             t.add(phase, f'{head},phase="{value}"', float(value == now))
-        if (at := unix(doc["metadata"].get("creationTimestamp"))) is not None:
+        if (at := parse_time(doc["metadata"].get("creationTimestamp"))) is not None:
             t.add(created, head, at)
         t.add(labelled, head + label_pairs(doc), 1)
     for kind, docs in (("configmap", config_maps), ("secret", secrets)):
@@ -225,7 +221,7 @@ def _named(t: Table, kind: str, docs: Iterable[Doc]) -> None:
             t.add(type_, head + label("type", doc.get("type", "Opaque")), 1)
             for text in owner_labels(meta):
                 t.add(owned, head + text, 1)
-        if (at := unix(meta.get("creationTimestamp"))) is not None:
+        if (at := parse_time(meta.get("creationTimestamp"))) is not None:
             t.add(created, head, at)
         if str(meta.get("resourceVersion", "")).isdigit():
             t.add(version, head, int(meta["resourceVersion"]))

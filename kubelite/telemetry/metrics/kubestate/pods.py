@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kubelite.kube.times import parse_time
 from kubelite.telemetry.metrics.exposition import Page, escape
 from kubelite.telemetry.metrics.kubestate.page import (
     MOST,
@@ -20,7 +21,6 @@ from kubelite.telemetry.metrics.kubestate.page import (
     label_pairs,
     owner_labels,
     resource_labels,
-    unix,
 )
 
 PHASES = ("Pending", "Succeeded", "Failed", "Unknown", "Running")
@@ -116,14 +116,14 @@ def _times(t: Table, pods: list[Doc], _node: str) -> None:
     for doc in pods:
         meta, status, head = doc["metadata"], doc.get("status", {}), head_of(doc)
         moments = [
-            (created, unix(meta.get("creationTimestamp"))),
-            (started, unix(status.get("startTime"))),
-            (deleting, unix(meta.get("deletionTimestamp"))),
+            (created, parse_time(meta.get("creationTimestamp"))),
+            (started, parse_time(status.get("startTime"))),
+            (deleting, parse_time(meta.get("deletionTimestamp"))),
             (done, _completion(status)),
         ]
         for condition in status.get("conditions", ()):
             if (family := since.get((condition["type"], condition["status"]))) is not None:
-                moments.append((family, unix(condition.get("lastTransitionTime"))))
+                moments.append((family, parse_time(condition.get("lastTransitionTime"))))
         for family, at in moments:
             if at is not None:
                 t.add(family, head, at)
@@ -197,7 +197,7 @@ def _completion(status: Doc) -> float | None:
     ends = [
         at
         for s in status.get("containerStatuses", ())
-        if (at := unix(s.get("state", {}).get("terminated", {}).get("finishedAt"))) is not None
+        if (at := parse_time(s.get("state", {}).get("terminated", {}).get("finishedAt"))) is not None
     ]
     return max(ends, default=None)
 
@@ -266,7 +266,7 @@ def _containers(t: Table, word: str, found: list[tuple[str, Doc, Doc, str]], nod
         t.add(ready, head, float(bool(status.get("ready"))))
         for name in STATES:
             t.add(states[name], head, float(name in state))
-        if (at := unix(state.get("running", {}).get("startedAt"))) is not None:
+        if (at := parse_time(state.get("running", {}).get("startedAt"))) is not None:
             t.add(started, head, at)
         if reason := state.get("waiting", {}).get("reason"):
             t.add(waits, head + label("reason", reason), 1)
@@ -294,7 +294,7 @@ def _last(t: Table, families: dict[str, str], head: str, ended: dict[str, Any] |
     if ended.get("reason"):
         t.add(families["reason"], head + label("reason", ended["reason"]), 1)
     t.add(families["exitcode"], head, ended.get("exitCode", 0))
-    if (at := unix(ended.get("finishedAt"))) is not None:
+    if (at := parse_time(ended.get("finishedAt"))) is not None:
         t.add(families["timestamp"], head, at)
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kubelite.kube.times import parse_time
 from kubelite.telemetry.metrics.exposition import Page, escape
-from kubelite.telemetry.metrics.kubestate.page import Doc, Table, amount, label, label_pairs, unix
+from kubelite.telemetry.metrics.kubestate.page import Doc, Table, amount, label, label_pairs
 
 PHASES = ("Pending", "Available", "Bound", "Released", "Failed")
 
@@ -47,7 +48,7 @@ def _volumes(t: Table, volumes: Iterable[Doc]) -> None:
         size = (spec.get("capacity") or {}).get("storage")
         if size is not None:
             t.add(capacity, head, amount("storage", size))
-        if (at := unix(meta.get("creationTimestamp"))) is not None:
+        if (at := parse_time(meta.get("creationTimestamp"))) is not None:
             t.add(created, head, at)
         t.add(mode, head + label("volumemode", spec.get("volumeMode") or "Filesystem"), 1)
 
@@ -96,6 +97,6 @@ def _classes(t: Table, classes: Iterable[Doc]) -> None:
             "volume_binding_mode": doc.get("volumeBindingMode") or "Immediate",
         }
         t.add(info, head + "".join(label(k, v) for k, v in words.items()), 1)
-        if (at := unix(meta.get("creationTimestamp"))) is not None:
+        if (at := parse_time(meta.get("creationTimestamp"))) is not None:
             t.add(created, head, at)
         t.add(labelled, head + label_pairs(doc), 1)

@@ -10,7 +10,6 @@ import pytest
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.model.actions import Facts, Hook, HookPhase, PullPhase, PullSeen, signal_number
 from kubelite.node.model.cri import ContainerState, PodSeen
-from kubelite.node.model.go_times import go_duration
 from kubelite.node.model.node_config import BackOff
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.node.decide.test_pod_actions import (
@@ -333,13 +332,6 @@ def test_a_field_that_cannot_work_blocks_only_who_needs_it() -> None:
 )
 def test_signal_number(text: str | None, number: int) -> None:
     assert signal_number(text) == number
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(10, "10s"), (80, "1m20s"), (300, "5m0s"), (3600, "1h0m0s"), (0, "0s")]
-)
-def test_go_duration(seconds: int, text: str) -> None:
-    assert go_duration(seconds) == text
 
 
 def test_a_maximum_below_the_first_wait_lowers_it() -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelite.kube.durations import parse_duration
 from kubelite.node.pressure.image_collector import ImageCollector
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from runtime.images.store.store import ImageRecord, Removed
@@ -86,28 +85,6 @@ def test_what_is_in_use_or_pinned_never_goes(
     assert found.to_free >= 0 and (not found.order or 100 - available // 10 >= high - 1)
     ages = [by_id[i].last_used for i in found.order]
     assert ages == sorted(ages), "those unused for longest first"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90", 90.0),
-        ("2m0s", 120.0),
-        ("1h30m", 5400.0),
-        ("1.5h", 5400.0),
-        ("300ms", 0.3),
-        ("0", 0.0),
-        ("24h", 86400.0),
-    ],
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "5 m", "1d", "-1s", "-5", "m", "1h-", "inf", "nan", "1e300"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration"):
-        parse_duration(text)
 
 
 @pytest.mark.parametrize(("policy", "first"), [(ImageGcPolicy(high=0, low=0, minimum_age=5.0), True),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.api.durations import human_duration, since
 from kubelite.api.kube.printers import EVENT_COLUMNS, POD_COLUMNS, pod_cells, summarize_pod, table
+from kubelite.kube.durations import age_of, human_duration
 from tests.unit.node.semantics.pod_rows import Row
 
 # -- C14 ------------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ C14 = [
         ],
         ["3h30m", "7h59m", "47h", "2d7h", "7d23h", "10d", "3y1d"],
     ),
-    Row("C14", "the age of what has no time", lambda: since(None, 0.0), "<unknown>"),
+    Row("C14", "the age of what has no time", lambda: age_of(None, 0.0), "<unknown>"),
     Row(
         "C14",
         "RESTARTS are those of init containers until these are done",
