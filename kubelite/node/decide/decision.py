@@ -63,28 +63,16 @@ class Decision(RestartingAll, Starting):
             if going := self.facts.placement.victims:
                 self.reasons.append("pods of lower priority go for it")
                 want = self.facts.placement.short_of
-                self.rest["preempt"] = tuple(
+                self.preempt += [
                     PreemptPod(claim.uid, f"{claim.namespace}/{claim.name}", want) for claim in going
-                )
+                ]
         elif self.seen.sandbox is None or not self.seen.sandbox.ready:
             self._from_nothing()
         elif self.seen.sandbox.spec_hash != hashes.sandbox_hash(self.pod):
             self._replace_sandbox()
         else:
             self._in_sandbox(self.seen.sandbox)
-        return PodActions(
-            stop=tuple(self.stop),
-            pull=tuple(self.pull),
-            start=tuple(self.start),
-            post_start=tuple(self.post_start),
-            update=tuple(self.update),
-            remove=tuple(self.remove),
-            waiting=self.waiting,
-            finished=frozenset(self.finished),
-            next_look=min(self.wakes, default=None),
-            reasons=tuple(self.reasons),
-            **self.rest,
-        )
+        return self._actions()
 
     # -- the end of a pod ---------------------------------------------------------------------------------------
 
@@ -97,10 +85,10 @@ class Decision(RestartingAll, Starting):
             self._stop_in_order(alive, grace_period(self.pod))
             return
         self.reasons.append("the pod is being deleted and nothing of it runs")
-        self.rest["done"] = True
+        self.done = True
         if self.seen.sandbox is not None:
-            self.rest["kill_sandbox"] = "the pod is being deleted"
-        self.rest["finish"] = True
+            self.kill_sandbox = "the pod is being deleted"
+        self.finish = True
 
     def _over(self) -> Failed | None:
         """A pod whose end is recorded, or whose time is up, the node is short of what it uses, as (reason, message)."""
@@ -130,7 +118,7 @@ class Decision(RestartingAll, Starting):
     def _wind_down(self, over: Failed) -> None:
         recorded = self.pod.status.phase in ("Succeeded", "Failed")
         if not recorded:
-            self.rest["failed"] = over
+            self.failed = over
         self.finished.update(self.views)
         alive = self._alive()
         which = "is being ended" if alive else "has ended"
@@ -141,9 +129,9 @@ class Decision(RestartingAll, Starting):
                 grace = min(grace, max(self.facts.shutdown, 1.0))
             self._stop_in_order(alive, grace)
             return
-        self.rest["done"] = True
+        self.done = True
         if recorded and self.seen.sandbox is not None:
-            self.rest["kill_sandbox"] = "the pod has ended"
+            self.kill_sandbox = "the pod has ended"
 
     # -- the sandbox --------------------------------------------------------------------------------------------
 
@@ -151,7 +139,7 @@ class Decision(RestartingAll, Starting):
         """There is no sandbox (any more): who runs (again), and is it worth one? (K kuberuntime computePodActions)"""
         if self.seen.sandbox is not None:
             why = "the sandbox's settings changed" if by_edit else "the sandbox is lost"
-            self.rest["kill_sandbox"] = why
+            self.kill_sandbox = why
         todo = [c for c in self.mains if self._runs_from_nothing(c, by_edit=by_edit)]
         self.finished.update(c.name for c in self.mains if c not in todo)
         if not todo:
@@ -163,10 +151,8 @@ class Decision(RestartingAll, Starting):
         if not self._may_create():
             return
         past = any(view.attempts for view in self.views.values())
-        self.rest["create_sandbox"] = self.rest.get("kill_sandbox") or (
-            "the sandbox is gone" if past else "the pod is new"
-        )
-        self.reasons.append(f"a sandbox is needed: {self.rest['create_sandbox']}")
+        self.create_sandbox = self.kill_sandbox or ("the sandbox is gone" if past else "the pod is new")
+        self.reasons.append(f"a sandbox is needed: {self.create_sandbox}")
         if self.inits:
             self._want(self.inits[0], init=True, fresh=True)
         else:
@@ -212,7 +198,7 @@ class Decision(RestartingAll, Starting):
     def _in_sandbox(self, sandbox: SandboxSeen) -> None:
         wanted = hashes.resources_hash(limits.pod_limits(self.pod, self.config))
         if sandbox.resources_hash and sandbox.resources_hash != wanted:
-            self.rest["update_sandbox"] = True
+            self.update_sandbox = True
             self.reasons.append("the pod's limits changed")
         self._strays()
         if (trigger := self._restarts_all()) is not None:
@@ -274,7 +260,7 @@ class Decision(RestartingAll, Starting):
     def _done(self, why: str) -> None:
         self.finished.update(self.views)
         self.reasons.append(why)
-        self.rest["done"] = True
+        self.done = True
 
     def _init_containers(self, *, initialised: bool) -> bool:
         """Go down the init containers, strictly in order; True when the others may run."""
@@ -314,7 +300,7 @@ class Decision(RestartingAll, Starting):
         return ""
 
     def _init_failure(self, name: str) -> None:
-        self.rest["init_failed"] = name
+        self.init_failed = name
         self.reasons.append(f"init container {name} failed and is not to run again")
         alive = [c for c in self._alive() if c.name in self.views]
         if alive:

@@ -10,7 +10,10 @@ from kubelite.node.decide.pod_rules import crash_back_off, restart_policy, shoul
 from kubelite.node.decide.unsupported import blocked_containers
 from kubelite.node.model.actions import (
     Facts,
+    Failed,
+    PodActions,
     PostStart,
+    PreemptPod,
     PullImage,
     RemoveContainer,
     StartContainer,
@@ -39,17 +42,47 @@ class Draft:
         self.ephemerals = ephemeral_containers(pod)
         self.sidecars = {c.name for c in self.inits if restart_policy(pod, c) == "Always"}
         self.blocked = blocked_containers(pod)
+        self.preempt: list[PreemptPod] = []
         self.stop: list[StopContainer] = []
         self.pull: list[PullImage] = []
+        self.kill_sandbox = ""
+        self.create_sandbox = ""
+        self.update_sandbox = False
         self.start: list[StartContainer] = []
         self.post_start: list[PostStart] = []
         self.update: list[UpdateContainer] = []
         self.remove: list[RemoveContainer] = []
+        self.finish = False
         self.waiting: dict[str, Waiting] = {}
         self.finished: set[str] = set()
+        self.init_failed = ""
+        self.done = False
+        self.failed: Failed | None = None
         self.reasons: list[str] = []
         self.wakes: list[float] = []
-        self.rest: dict[str, Any] = {}
+
+    def _actions(self) -> PodActions:
+        """What it has come to, frozen."""
+        return PodActions(
+            preempt=tuple(self.preempt),
+            stop=tuple(self.stop),
+            pull=tuple(self.pull),
+            kill_sandbox=self.kill_sandbox,
+            create_sandbox=self.create_sandbox,
+            update_sandbox=self.update_sandbox,
+            start=tuple(self.start),
+            post_start=tuple(self.post_start),
+            update=tuple(self.update),
+            remove=tuple(self.remove),
+            finish=self.finish,
+            waiting=self.waiting,
+            finished=frozenset(self.finished),
+            init_failed=self.init_failed,
+            done=self.done,
+            failed=self.failed,
+            next_look=min(self.wakes, default=None),
+            reasons=tuple(self.reasons),
+        )
 
     def _alive(self) -> list[ContainerSeen]:
         return [c for c in self.seen.containers if is_alive(c) and in_sandbox(self.seen, c)]
