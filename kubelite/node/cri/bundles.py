@@ -1,4 +1,4 @@
-"""A container's OCI bundle on disk, and what its shim is told of it."""
+"""What a pod's shim is told: of the sandbox, and of a container, whose OCI bundle is written to disk for that."""
 
 from __future__ import annotations
 
@@ -8,11 +8,39 @@ import os
 
 from kubelite.node.cri import pod_files
 from kubelite.node.decide.container_details import user_text
-from kubelite.node.model.cri import ContainerRequest
+from kubelite.node.model.cri import ContainerRequest, SandboxRequest
 from kubelite.node.storage import quota
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault
-from runtime.shim.protocol import CreateContainer, RootfsOverlay
+from runtime.identity import new_id
+from runtime.shim.protocol import CreateContainer, RootfsOverlay, SandboxConfig
+
+
+def sandbox_config(request: SandboxRequest, run_dir: str, settings: Settings) -> SandboxConfig:
+    """A new sandbox as its shim is told of it: the shims' protocol stands still, the node's request does not. The host
+    ports are not in it, they are the network's; nor is the runtime class, each container says it."""
+    return SandboxConfig(
+        uid=request.uid,
+        sandbox_id=new_id(),
+        run_dir=run_dir,
+        cgroup=request.cgroup,
+        shim_cgroup=f"/{settings.cgroup_parent}/shims",
+        hostname=request.hostname,
+        host_network=request.host_network,
+        host_ipc=request.host_ipc,
+        host_pid=request.host_pid,
+        share_pid=request.share_pid,
+        id_base=request.id_base,
+        resources=request.resources,
+        sysctls=request.sysctls,
+        annotations={
+            "spec_hash": request.spec_hash,
+            "resources_hash": request.resources_hash,
+            "namespace": request.namespace,
+            "name": request.name,
+            "node": settings.node_name,
+        },
+    )
 
 
 def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> CreateContainer:

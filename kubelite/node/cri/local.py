@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from kubelite.node.cri import pod_files
-from kubelite.node.cri.bundles import prepare, runtime_path
+from kubelite.node.cri.bundles import prepare, runtime_path, sandbox_config
 from kubelite.node.cri.commands import Commands, exec_process
 from kubelite.node.cri.memory_shrink import check_memory
 from kubelite.node.cri.observed import (
@@ -44,18 +44,11 @@ from kubelite.settings import Settings
 from kubelite.telemetry.tracing.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
-from runtime.identity import new_id
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 from runtime.network.plan import Attachment, PortMapping
 from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead, shim_alive
-from runtime.shim.protocol import (
-    EVENT_EXEC_EXIT,
-    EVENT_EXIT,
-    ContainerRecord,
-    SandboxConfig,
-    SandboxRecord,
-)
+from runtime.shim.protocol import EVENT_EXEC_EXIT, EVENT_EXIT, ContainerRecord, SandboxRecord
 from runtime.shim.state import occupied
 from runtime.shim.warm.forkserver_client import Forkserver
 from state.errors import StoreError
@@ -261,28 +254,7 @@ class LocalCri:
         runtime_path(
             request.runtime_class, self._settings
         )  # a class that is not there is found before anything is
-        config = SandboxConfig(
-            uid=uid,
-            sandbox_id=new_id(),
-            run_dir=self.run_dir(uid),
-            cgroup=request.cgroup,
-            shim_cgroup=f"/{self._settings.cgroup_parent}/shims",
-            hostname=request.hostname,
-            host_network=request.host_network,
-            host_ipc=request.host_ipc,
-            host_pid=request.host_pid,
-            share_pid=request.share_pid,
-            id_base=request.id_base,
-            resources=request.resources,
-            sysctls=request.sysctls,
-            annotations={
-                "spec_hash": request.spec_hash,
-                "resources_hash": request.resources_hash,
-                "namespace": request.namespace,
-                "name": request.name,
-                "node": self._settings.node_name,
-            },
-        )
+        config = sandbox_config(request, self.run_dir(uid), self._settings)
         with self._tracer.step(uid, "shim"):
             record = await self._forkserver.spawn(config)
         self._tracer.counted("cgroup create", record.cgroup_took)
