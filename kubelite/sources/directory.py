@@ -40,7 +40,6 @@ from kubelite.sources.files import (
     no_file,
     readable_name,
 )
-from kubelite.sources.inotify import TreeWatch
 from kubelite.sources.plan import (
     KINDS,
     Doc,
@@ -54,6 +53,7 @@ from kubelite.sources.plan import (
     plan,
     source_of,
 )
+from kubelite.sources.tree_watch import TreeWatch
 from manifests.yaml.loader import load_text
 from runtime.identity import new_uid
 from state.errors import AlreadyExists, StoreError

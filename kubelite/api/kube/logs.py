@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from kubelite.api.errors import bad_request
-from kubelite.api.kube.inotify import DirectoryWatch
 from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.node import NodeApi
+from kubelite.kube.inotify import DirectoryWatch
 
 Json = dict[str, Any]
 

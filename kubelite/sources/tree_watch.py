@@ -1,0 +1,116 @@
+"""Watches a directory and everything below it.
+
+Only changes that could matter wake the caller: files whose names it wants, directories, and symbolic links that are
+swapped behind such files (`..data`). An event that does not say what changed (a queue overflow, a directory that
+moved) counts as a change; the caller then looks at everything anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+
+from kubelite.kube import inotify
+from kubelite.kube.inotify import Event, Inotify
+
+_SELF = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
+_MASK = (
+    inotify.IN_MODIFY
+    | inotify.IN_ATTRIB
+    | inotify.IN_CLOSE_WRITE
+    | inotify.IN_MOVED
+    | inotify.IN_CREATE
+    | inotify.IN_DELETE
+    | inotify.IN_ONLYDIR
+)
+
+
+class TreeWatch:
+    """Watches from construction until `close()`.
+
+    `on_change()` is called after changes to directories and to files whose names `wanted` accepts. `on_unlink(path)` is
+    called before it for each such file that was unlinked; renaming a file away, as editors do, is not an unlink. `gone`
+    is set once the top directory was removed, moved or unmounted, or events were lost: the caller then creates a new
+    watch.
+
+    OSError if the top cannot be watched (ENOENT; ENOSPC, EMFILE: the user's limits in /proc/sys/fs/inotify).
+    """
+
+    def __init__(
+        self,
+        top: str,
+        wanted: Callable[[str], bool],
+        on_change: Callable[[], None],
+        on_unlink: Callable[[str], None] = lambda _path: None,
+    ) -> None:
+        self.gone = asyncio.Event()
+        self._wanted = wanted
+        self._on_change = on_change
+        self._on_unlink = on_unlink
+        self._paths: dict[int, str] = {}  # watch descriptor → directory
+        self._inotify = Inotify(self._read)
+        try:
+            self._top = self._add(top, _SELF)
+            self._add_below(top)
+        except BaseException:
+            self._inotify.close()
+            raise
+
+    def close(self) -> None:
+        self._inotify.close()
+
+    def _add(self, path: str, more: int = 0) -> int:
+        found = self._inotify.add(path, _MASK | more)
+        self._paths[found] = path
+        return found
+
+    def _add_below(self, directory: str) -> None:
+        """Watch the sub-directories, except hidden ones.
+
+        A sub-directory that disappears meanwhile is ignored. One that cannot be watched is an error, because changes in
+        it would not be seen.
+        """
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+            os.scandir(directory) as found,
+        ):
+            for entry in found:
+                if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                    continue
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    self._add(entry.path)
+                    self._add_below(entry.path)
+
+    def _read(self, events: Iterator[Event]) -> None:
+        changed = False
+        for event in events:
+            changed = self._changed(*event) or changed
+        if changed:
+            self._on_change()
+
+    def _changed(self, wd: int, mask: int, name: str) -> bool:
+        if mask & inotify.IN_Q_OVERFLOW or (wd == self._top and mask & (_SELF | inotify.IN_IGNORED)):
+            self.gone.set()  # after an overflow too: new directories may have been missed, so all are watched again
+            return True
+        if mask & inotify.IN_IGNORED:
+            self._paths.pop(wd, None)
+            return True
+        if not mask & inotify.IN_ISDIR:
+            if mask & inotify.IN_DELETE and self._wanted(name) and (parent := self._paths.get(wd)):
+                self._on_unlink(f"{parent}/{name}")
+            # A ConfigMap volume (or a program that writes like its writer) changes all its files by the link `..data`.
+            return self._wanted(name) or (name.startswith("..") and bool(mask & inotify.IN_MOVED))
+        if name.startswith("."):
+            return False
+        if mask & (inotify.IN_CREATE | inotify.IN_MOVED) and (parent := self._paths.get(wd)):
+            path = f"{parent}/{name}"
+            try:
+                self._add(path)
+                self._add_below(path)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.ENOMEM):
+                    self.gone.set()  # creating a new watch reports the error
+        return True
