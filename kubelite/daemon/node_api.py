@@ -47,6 +47,7 @@ from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.trace import Tracer
 from runtime.errors import ImageError, StateError
 from runtime.images.client import ImageClient
+from runtime.images.store.verify import check_store
 from runtime.network.client import NetworkClient
 from runtime.shim.protocol import ExecRequest
 from state.errors import AlreadyExists
@@ -373,7 +374,7 @@ class Agent:
     async def doctor(self, *, deep: bool = False) -> list[Json]:
         network = await self.network.audit()
         leases = [a.uid for a in await self.network.list() if not a.uid.startswith(LEASE_PREFIX)]
-        images = await asyncio.to_thread(self.images_client.store.check, deep=deep)
+        images = await asyncio.to_thread(check_store, self.images_client.store, deep=deep)
         findings = examine(
             self.settings,
             self.store,

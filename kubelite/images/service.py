@@ -15,7 +15,7 @@ from kubelite.api.node import Json, Progress
 from kubelite.node.cri.local import LocalCri
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
-from runtime.images.store.content import tree_size
+from runtime.images.store.disk import tree_size
 from runtime.images.store.mounts import mounted_images
 from runtime.images.store.names import last_used
 from runtime.images.store.store import ImageRecord, Removed

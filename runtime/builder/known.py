@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from runtime.images.store.content import replace_file
+from runtime.images.store.disk import replace_file
 from runtime.syscalls import OVERLAYFS_SUPER_MAGIC, fstatfs_type
 
 SETTLED = 60 * 10**9  # ns

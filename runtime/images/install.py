@@ -24,6 +24,7 @@ from runtime.images.layers.streams import Aborted, Bomb, Pipe, Reader, Spool, Sp
 from runtime.images.layers.tarstream import ChunkSource, TarStream
 from runtime.images.layers.unpack import LayerUnpacker
 from runtime.images.store.content import Session
+from runtime.images.store.deletion import discard_blobs
 from runtime.images.store.disk import DiskFullError, disk_error, syncfs
 from runtime.images.store.listing import Image, Layer
 
@@ -82,7 +83,7 @@ class Installer:
             await self._blobs(image, fetch)
             await self._in_thread(self._complete, image, named)
         except DiskFullError:
-            self._session.take_back()
+            discard_blobs(self._session)
             raise
 
     async def _blobs(self, image: Image, fetch: Fetch) -> None:

@@ -103,8 +103,11 @@ async def _pack(store: ImageStore, request: Request, report: Report) -> dict[str
 
 
 async def _remove(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
+    from runtime.images.store.deletion import remove_image
+
     removed = await asyncio.to_thread(
-        store.remove,
+        remove_image,
+        store,
         request["reference"],
         in_use=request.get("in_use", ()),
         force=request.get("force", False),
@@ -113,8 +116,7 @@ async def _remove(store: ImageStore, request: Request, _report: Report) -> dict[
 
 
 async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images.store.content import prune
-    from runtime.images.store.names import prune_unused
+    from runtime.images.store.deletion import prune, prune_unused
 
     if not request.get("all"):
         return _removed(await asyncio.to_thread(prune, store, in_use=request.get("in_use", ())))
@@ -123,7 +125,7 @@ async def _prune(store: ImageStore, request: Request, _report: Report) -> dict[s
 
 
 async def _prune_cache(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images.store.content import prune_cache
+    from runtime.images.store.deletion import prune_cache
 
     return _removed(await asyncio.to_thread(prune_cache, store, before=request.get("before")))
 
@@ -162,20 +164,22 @@ async def _tag(store: ImageStore, request: Request, _report: Report) -> dict[str
 
 
 async def _usage(store: ImageStore, _request: Request, _report: Report) -> dict[str, Any]:
-    from runtime.images.store.repair import usage
+    from runtime.images.store.usage import usage
 
     return await asyncio.to_thread(usage, store)
 
 
 async def _repair(store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    from runtime.images.store.repair import repair
+    from runtime.images.repair import repair
 
     done, broken = await repair(store, deep=request.get("deep", False), report=report)
     return {"done": done, "broken": broken}
 
 
 async def _check(store: ImageStore, request: Request, _report: Report) -> dict[str, Any]:
-    return {"problems": await asyncio.to_thread(store.check, deep=request.get("deep", False))}
+    from runtime.images.store.verify import check_store
+
+    return {"problems": await asyncio.to_thread(check_store, store, deep=request.get("deep", False))}
 
 
 _OPERATIONS: dict[str, Callable[[ImageStore, Request, Report], Coroutine[Any, Any, dict[str, Any]]]] = {

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import yaml
 
-from runtime.images.store.content import tree_size
+from runtime.images.store.disk import tree_size
 from tests.e2e.manifests import pod
 from tests.e2e.node import IMAGE, KUBELITE, REPO, Node
 from tests.e2e.registry import APP, HOST, WAIT, Registry, base_layer, needs_tools

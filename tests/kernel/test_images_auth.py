@@ -14,6 +14,7 @@ import pytest
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store.store import ImageStore
+from runtime.images.store.verify import check_store
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, run, tar, write_layout
 
@@ -90,7 +91,7 @@ def pull(root: Path, reference: str, *secrets: dict[str, Any]) -> list[dict[str,
             await client.close()
 
     asyncio.run(go())
-    assert ImageStore(str(root / "store")).check(deep=True) == []
+    assert check_store(ImageStore(str(root / "store")), deep=True) == []
     return events
 
 

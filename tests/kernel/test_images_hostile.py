@@ -22,6 +22,7 @@ from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store.mounts import mount_image, unmount
 from runtime.images.store.store import ImageRecord, ImageStore
+from runtime.images.store.verify import check_store
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, run, snapshot, tar, write_layout
 
@@ -94,7 +95,7 @@ def test_nothing_of_a_hostile_layer_stays(tmp_path: Path, name: str) -> None:
     assert new_blobs == set(), "no layer, no name, no leftover; blobs that are what they say may stay"
     assert sorted(p.name for p in tmp_path.iterdir()) == outside
     store = ImageStore(str(tmp_path / "store"))
-    assert store.check(deep=True) == [] and [r.reference for r in store.list()] == ["localhost/good:1"]
+    assert check_store(store, deep=True) == [] and [r.reference for r in store.list()] == ["localhost/good:1"]
 
 
 def everything(root: Path) -> set[str]:

@@ -20,6 +20,7 @@ from runtime.images.client import ImageClient
 from runtime.images.store import names
 from runtime.images.store.listing import digest_of
 from runtime.images.store.store import ImageRecord, ImageStore, Removed
+from runtime.images.store.verify import check_store
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, registry, run, snapshot, tar, write_layout
 from tests.waiting import remove_cgroup
@@ -263,7 +264,7 @@ class TestPush:
             store = ImageStore(str(small / "store"))
             with pytest.raises(ImageError, match="no space left on the image store's file system"):
                 do(store.root, "push", NAME, f"{host}/full:1")
-            assert os.listdir(f"{store.root}/ingest") == [] and store.check(deep=True) == []
+            assert os.listdir(f"{store.root}/ingest") == [] and check_store(store, deep=True) == []
             do(store.root, "push", NAME, f"{host}/full:1", compression={"form": "none"})
         finally:
             syscalls.umount2(str(small))
@@ -381,7 +382,7 @@ class TestNames:
         for source, target in (("none:1", "x"), (NAME, "UPPER"), (NAME, f"x@sha256:{'1' * 64}")):
             with pytest.raises(ImageError):
                 do(store.root, "tag", source, target)
-        assert store.check(deep=True) == []
+        assert check_store(store, deep=True) == []
 
     def test_a_name_comes_before_the_beginning_of_an_id(self, store: ImageStore) -> None:
         """`a` is a:latest, as docker has it, whatever an id begins with."""
@@ -438,7 +439,7 @@ class TestNames:
         assert removed.freed > 5000
         removed = do(store.root, "prune", in_use=[used], every=True)
         assert [r.reference for r in store.list()] == ["localhost/other:0"]
-        assert store.check(deep=True) == []
+        assert check_store(store, deep=True) == []
 
 
 class TestRepair:
@@ -456,7 +457,7 @@ class TestRepair:
         done, broken = do(store.root, "repair")
         assert broken == [] and len(done) == 6, done
         assert any(f"unpacked {NAME} again" in sentence for sentence in done)
-        assert store.check(deep=True) == [] and trees(store.find(NAME)) == before
+        assert check_store(store, deep=True) == [] and trees(store.find(NAME)) == before
         assert store.find(NAME).reference == NAME
         assert do(store.root, "repair", deep=True) == ([], [])
 
@@ -474,13 +475,13 @@ class TestRepair:
     def test_an_index_that_is_none(self, store: ImageStore) -> None:
         record = store.find(NAME)
         Path(store.root, "index.json").write_text("{broken")
-        assert store.check() and "index.json" in store.check()[0]
+        assert check_store(store) and "index.json" in check_store(store)[0]
         done, broken = do(store.root, "repair")
         assert broken == [] and "1 images are here without their names" in done[0]
         fresh = ImageStore(store.root)
         assert [(r.id, r.reference, r.unpacked) for r in fresh.list()] == [(record.id, "", True)]
         do(store.root, "tag", record.id, NAME)
-        assert fresh.find(NAME).id == record.id and fresh.check(deep=True) == []
+        assert fresh.find(NAME).id == record.id and check_store(fresh, deep=True) == []
 
 
 def test_usage_counts_each_thing_once(store: ImageStore) -> None:

@@ -18,7 +18,9 @@ import pytest
 from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
+from runtime.images.store.deletion import remove_image
 from runtime.images.store.store import ImageRecord, ImageStore
+from runtime.images.store.verify import check_store
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, run, snapshot, tar, write_layout
 
@@ -53,7 +55,7 @@ class TestLoad:
         (record,) = do(tmp_path / "store", "load", str(tmp_path / "out"))
         assert record.reference == name and record.config["Cmd"] == ["sh"] and len(record.layers) == 2
         assert snapshot(record.layers[1])["etc/a"][1] == 5
-        assert ImageStore(str(tmp_path / "store")).check(deep=True) == []
+        assert check_store(ImageStore(str(tmp_path / "store")), deep=True) == []
         assert json.loads(run("skopeo", "inspect", f"oci:{tmp_path}/store:{name}"))["Architecture"] == "amd64"
 
     def test_compressed_archives(self, tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ class TestLoad:
         assert record.reference == "docker.io/library/mine:2"
         store = ImageStore(str(tmp_path / "store"))
         assert [r.id for r in store.list()] == [record.id, record.id]
-        assert store.remove("mine:2").deleted == () and store.get("layout") is not None
+        assert remove_image(store, "mine:2").deleted == () and store.get("layout") is not None
 
     def test_umoci_layouts(self, tmp_path: Path) -> None:
         if support.need("umoci"):
@@ -96,7 +98,7 @@ class TestLoad:
         with pytest.raises(ImageError, match=largest.name):
             do(tmp_path / "store", "load", str(layout))
         store = ImageStore(str(tmp_path / "store"))
-        assert store.list() == () and store.check(deep=True) == []
+        assert store.list() == () and check_store(store, deep=True) == []
         assert os.listdir(f"{store.root}/layers") == [] and os.listdir(f"{store.root}/ingest") == []
 
     def test_the_wrong_diff_id_is_refused(self, tmp_path: Path) -> None:
@@ -211,16 +213,16 @@ def test_a_worker_killed_at_any_moment_leaves_a_valid_store(tmp_path: Path) -> N
         process.kill()
         process.wait()
         process.stdout.close()
-        strays = store.check(deep=True)
+        strays = check_store(store, deep=True)
         assert all("was left by a writer that died" in problem for problem in strays), strays
         record = store.get("example.com/big:1")
         if record is not None:
             assert _complete(record)
-            store.remove(record.reference)  # so that the next one has everything to do again
+            remove_image(store, record.reference)  # so that the next one has everything to do again
     assert killed >= 3, "the delays must hit a running worker"
     (record,) = do(tmp_path / "store", "load", str(layout))
     assert _complete(record)
-    assert store.check(deep=True) == [] and os.listdir(f"{store.root}/ingest") == []
+    assert check_store(store, deep=True) == [] and os.listdir(f"{store.root}/ingest") == []
 
 
 def test_a_worker_stops_when_nobody_waits_any_more(tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_a_worker_stops_when_nobody_waits_any_more(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.wait(20) == 130
     store = ImageStore(str(tmp_path / "store"))
-    assert store.list() == () and os.listdir(f"{store.root}/ingest") == [] and store.check() == []
+    assert store.list() == () and os.listdir(f"{store.root}/ingest") == [] and check_store(store) == []
 
 
 def test_a_full_disk_is_said_and_what_was_taken_is_freed(tmp_path: Path) -> None:
@@ -254,7 +256,7 @@ def test_a_full_disk_is_said_and_what_was_taken_is_freed(tmp_path: Path) -> None
         store = ImageStore(str(small / "store"))
         assert os.listdir(f"{store.root}/ingest") == os.listdir(f"{store.root}/layers") == []
         assert os.listdir(f"{store.root}/blobs/sha256") == []
-        assert store.list() == () and store.check(deep=True) == []
+        assert store.list() == () and check_store(store, deep=True) == []
     finally:
         syscalls.umount2(str(small))
 
@@ -275,7 +277,8 @@ def test_an_image_of_very_many_layers(tmp_path: Path) -> None:
 
 
 def test_a_live_writer_is_spared_by_removal_and_sweeping(tmp_path: Path) -> None:
-    from runtime.images.store.content import Session, prune
+    from runtime.images.store.content import Session
+    from runtime.images.store.deletion import prune
 
     layout = make_layout(tmp_path / "layout")
     (record,) = do(tmp_path / "store", "load", str(layout))
@@ -283,7 +286,7 @@ def test_a_live_writer_is_spared_by_removal_and_sweeping(tmp_path: Path) -> None
     with Session(store) as session:
         unfinished = session.put_blob(b"needed soon")
         Path(session.directory, "lease.json").write_text(json.dumps([unfinished, record.layer_digests[0]]))
-        store.remove(record.reference)
+        remove_image(store, record.reference)
         assert session.has_blob(unfinished, 11) and session.has_blob(
             record.layer_digests[0], _size(store, record)
         )
@@ -306,12 +309,12 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
     os.rename(record.layers[0], tmp_path / "taken")
     Path(store.root, "ingest/dead").mkdir()
     Path(store.root, "blobs/sha256/junk").write_text("")
-    assert any("is missing" in p or "damaged" in p for p in store.check(deep=True))
-    said = "\n".join(store.check(deep=True))
+    assert any("is missing" in p or "damaged" in p for p in check_store(store, deep=True))
+    said = "\n".join(check_store(store, deep=True))
     assert f"blob {record.layer_digests[0]} is damaged" in said and "is not unpacked" in said
     assert "ingest/dead was left" in said and "junk does not belong there" in said
     blob.unlink()
-    assert f"blob {record.layer_digests[0]} is missing" in "\n".join(store.check())
+    assert f"blob {record.layer_digests[0]} is missing" in "\n".join(check_store(store))
 
 
 def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:

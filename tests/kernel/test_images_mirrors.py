@@ -24,6 +24,7 @@ from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.registry import tls
 from runtime.images.store.store import ImageStore
+from runtime.images.store.verify import check_store
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, registry, run, tar, write_layout
 from tests.kernel.little_registry import little_registry
@@ -174,7 +175,7 @@ def test_a_blob_that_a_mirror_lacks_or_breaks_comes_from_the_next(
             warned = " ".join(e["message"] for e in events if e["event"] == "warning")
             for blob in (lacking, damaged, short):
                 assert warned.count(blob.parent.name) >= 1, warned
-            assert ImageStore(str(tmp_path / "store")).check(deep=True) == []
+            assert check_store(ImageStore(str(tmp_path / "store")), deep=True) == []
             assert record.repo_digests[0].startswith(f"{real}/app@"), "the mirror leaves no trace"
 
             for path in (tmp_path / "real/data").rglob(f"blobs/sha256/*/{damaged.parent.name}/data"):

@@ -19,7 +19,9 @@ import zstandard
 from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
+from runtime.images.store.deletion import remove_image
 from runtime.images.store.store import ImageStore
+from runtime.images.store.verify import check_store
 from tests.kernel import images_support as support
 from tests.kernel.images_support import directory, member, push, registry, run, snapshot, tar, write_layout
 from tests.kernel.little_registry import little_registry
@@ -86,7 +88,7 @@ def problem(root: Path, reference: str, **options: Any) -> ImageError:
 
 
 def assert_clean(root: Path) -> None:
-    assert ImageStore(str(root)).check(deep=True) == []
+    assert check_store(ImageStore(str(root)), deep=True) == []
     assert os.listdir(root / "ingest") == []
 
 
@@ -137,7 +139,7 @@ def test_the_store_is_a_layout_that_skopeo_and_umoci_read(tmp_path: Path, host: 
     assert not names & {"etc/gone", "etc/conf.d/old"}
     assert (
         snapshot(tmp_path / "store/blobs") == before
-        and ImageStore(f"{tmp_path}/store").check(deep=True) == []
+        and check_store(ImageStore(f"{tmp_path}/store"), deep=True) == []
     )
 
 
@@ -238,7 +240,7 @@ def test_a_damaged_blob_never_becomes_visible(tmp_path: Path, layered: Path) -> 
         largest.write_bytes(content[:100])  # and one cut short
         error = problem(tmp_path / "store", f"{host}/bad:1")
         assert digest in str(error) or "reach" in str(error)
-        assert ImageStore(str(tmp_path / "store")).check(deep=True) == []
+        assert check_store(ImageStore(str(tmp_path / "store")), deep=True) == []
 
 
 def test_an_artifact_is_refused_by_name(tmp_path: Path, host: str, layered: Path) -> None:
@@ -265,13 +267,13 @@ def test_removal_frees_only_what_nothing_else_uses(tmp_path: Path, host: str, la
     kept, _ = pull(tmp_path / "store", f"{host}/keep:1")
     dropped, _ = pull(tmp_path / "store", f"{host}/drop:1")
     with pytest.raises(ImageError) as caught:
-        store.remove(f"{host}/drop:1", in_use=[dropped.id])
+        remove_image(store, f"{host}/drop:1", in_use=[dropped.id])
     assert caught.value.reason == "ImageInUse"
-    removed = store.remove(f"{host}/drop:1")
+    removed = remove_image(store, f"{host}/drop:1")
     assert removed.deleted == (dropped.id,) and removed.untagged == (f"{host}/drop:1",) and removed.freed > 0
     assert not os.path.exists(dropped.layers[0]) and all(map(os.path.isdir, kept.layers))
     assert_clean(tmp_path / "store")
-    assert store.remove(kept.id[7:19]).deleted == (kept.id,)
+    assert remove_image(store, kept.id[7:19]).deleted == (kept.id,)
     assert os.listdir(tmp_path / "store/blobs/sha256") == [] and os.listdir(tmp_path / "store/layers") == []
 
 
@@ -297,7 +299,7 @@ def test_pulls_of_one_image_are_one_and_cancelling_leaves_nothing(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert os.listdir(f"{store.root}/ingest") == [] and store.check(deep=True) == []
+        assert os.listdir(f"{store.root}/ingest") == [] and check_store(store, deep=True) == []
 
     asyncio.run(go())
 
@@ -331,7 +333,7 @@ def test_a_disk_that_fills_up_during_a_pull(tmp_path: Path) -> None:
             assert "no space left on the image store's file system" in str(error) and error.retriable
             assert [record.id for record in store.list()] == [before.id]
             assert os.listdir(f"{store.root}/ingest") == [] and os.statvfs(small).f_bfree >= free - 8
-            assert store.check(deep=True) == []
+            assert check_store(store, deep=True) == []
             syscalls.mount("tmpfs", str(small), "tmpfs", syscalls.MS_REMOUNT, "size=48m")
             assert pull(small / "store", f"{server.host}/app:large")[0].unpacked
             assert_clean(small / "store")

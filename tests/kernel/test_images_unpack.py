@@ -14,7 +14,7 @@ import pytest
 from runtime.errors import ImageError
 from runtime.images.layers.tarstream import ChunkSource, TarStream
 from runtime.images.layers.unpack import LayerUnpacker
-from runtime.images.store.content import tree_size
+from runtime.images.store.disk import tree_size
 from runtime.removal import remove_tree
 from tests.kernel.images_support import directory, member, need, run, snapshot, tar
 

@@ -22,7 +22,8 @@ from runtime.errors import ImageError
 from runtime.images import reference as references
 from runtime.images.layers.streams import CHUNK, decompress
 from runtime.images.reference import Reference
-from runtime.images.store.content import Session, replace_file
+from runtime.images.store.content import Session
+from runtime.images.store.disk import replace_file
 from runtime.images.store.listing import INDEX_TYPE, MANIFEST_TYPE
 from runtime.images.store.store import (
     CONTAINERD_NAME,

@@ -18,7 +18,7 @@ from typing import Any
 from runtime.errors import ImageError
 from runtime.images.layers.streams import CHUNK
 from runtime.images.store.buildcache import compressed_directory
-from runtime.images.store.content import replace_file
+from runtime.images.store.disk import replace_file
 from runtime.images.store.listing import MANIFEST_TYPE
 from runtime.images.store.store import ImageStore
 

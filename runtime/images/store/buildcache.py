@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtime.images.store.content import replace_file, tree_size
+from runtime.images.store.disk import replace_file, tree_size
 from runtime.images.store.listing import Layer
 from runtime.images.store.store import ImageStore
 from runtime.removal import remove_tree

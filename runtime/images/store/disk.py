@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import secrets
+import stat
+from contextlib import suppress
 
 from runtime.errors import ImageError
 
@@ -33,3 +36,47 @@ def syncfs(path: str) -> None:
             raise OSError(number, os.strerror(number), path)
     finally:
         os.close(fd)
+
+
+def replace_file(path: str, data: bytes, *, sync: bool = True) -> None:
+    """Write beside and rename over: a reader sees the old content or the new."""
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    if sync:
+        sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    """fsync(2) of a directory: the names in it, made, renamed or removed, are on the disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def tree_size(path: str) -> int:
+    """Bytes a directory takes on disk; a file with several names counts once."""
+    seen: set[int] = set()
+    total = 0
+    todo = [path]
+    while todo:  # os.walk recurses, and a layer may be nested as deep as PATH_MAX allows
+        with suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                st = entry.stat(follow_symlinks=False)
+                if st.st_ino not in seen:
+                    seen.add(st.st_ino)
+                    total += st.st_blocks * 512
+                if stat.S_ISDIR(st.st_mode):
+                    todo.append(entry.path)
+    return total

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from runtime.errors import ImageError
 from runtime.images import reference as references
-from runtime.images.store import buildcache
-from runtime.images.store.content import Session, locked, prepare, remove_records, write_index
+from runtime.images.store.content import locked, prepare, write_index
 from runtime.images.store.listing import name_image
-from runtime.images.store.store import ImageRecord, ImageStore, Removed, read_index
+from runtime.images.store.store import ImageRecord, ImageStore, read_index
 
 
 def tag(store: ImageStore, source: str, target: str) -> ImageRecord:
@@ -29,21 +27,6 @@ def tag(store: ImageStore, source: str, target: str) -> ImageRecord:
         write_index(store.root, index)
     found = store.get(str(wanted)) or store.find(record.id)
     return found
-
-
-def prune_unused(store: ImageStore, *, in_use: Collection[str], before: float | None = None) -> Removed:
-    """Delete every image that no container uses, named or not (docker image prune -a), and results of build steps.
-    `before`: only those pulled or used for the last time before that, in Unix seconds."""
-    prepare(store.root)
-    with Session(store) as session, locked(store.root):
-        gone = [
-            record
-            for record in store.list()
-            if record.id not in in_use and (before is None or last_used(store, record) < before)
-        ]
-        freed = buildcache.prune(store, before=before)
-        removed = remove_records(store, session, gone)
-        return replace(removed, freed=removed.freed + freed)
 
 
 def touch(store: ImageStore, ids: Collection[str]) -> None:

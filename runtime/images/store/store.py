@@ -15,11 +15,10 @@ A descriptor without a name is a dangling image: its tag moved on, containers ma
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -172,21 +171,6 @@ class ImageStore:
     def image_config(self, record: ImageRecord) -> dict[str, Any]:
         """The whole config: architecture, rootfs, history."""
         return self._json_blob(record.id)
-
-    def remove(self, reference: str, *, in_use: Collection[str] = (), force: bool = False) -> Removed:
-        """Untag, and delete what no other image needs. `in_use`: image ids that containers run on (the caller knows):
-        the last name of such an image is not taken away (ImageInUse), unless `force`, which untags but still keeps
-        its data. By an id, an image that several repositories name is not taken away either (ImageHasOtherNames),
-        unless `force`. Blocks: takes the store's lock and deletes files."""
-        from runtime.images.store.content import remove_image
-
-        return remove_image(self, reference, in_use=in_use, force=force)
-
-    def check(self, *, deep: bool = False) -> builtins.list[str]:
-        """What is wrong with the store, in sentences; empty when nothing is. `deep` reads and hashes every blob."""
-        from runtime.images.store.verify import check_store
-
-        return check_store(self, deep=deep)
 
     def _read_index(self) -> tuple[ImageRecord, ...]:
         index = read_index(self.root)

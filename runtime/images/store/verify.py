@@ -6,13 +6,13 @@ import hashlib
 import os
 
 from runtime.errors import ImageError
-from runtime.images.layers.streams import CHUNK
 from runtime.images.reference import is_digest
-from runtime.images.store.content import locked, prepare, referenced, sessions
+from runtime.images.store.content import locked, prepare, sessions
+from runtime.images.store.deletion import referenced
 from runtime.images.store.store import ImageStore
 
 
-def check_store(store: ImageStore, *, deep: bool) -> list[str]:
+def check_store(store: ImageStore, *, deep: bool = False) -> list[str]:
     """See ImageStore.check. Holds the lock, so that no writer is seen half way."""
     if not os.path.isdir(store.root):
         return []
@@ -92,8 +92,5 @@ def _check_strays(store: ImageStore) -> list[str]:
 
 def hash_file(path: str) -> str:
     """The file's digest, `sha256:…`. Raises OSError."""
-    hashing = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
-            hashing.update(chunk)
-    return f"sha256:{hashing.hexdigest()}"
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -16,6 +16,7 @@ from kubelite.node.model.cri import ImageSeen, PodSeen
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store.content import prepare
+from runtime.images.store.deletion import remove_image
 from runtime.images.turns import Bucket, Turns
 from state.store import Store
 from tests.kernel.images_support import member, tar, write_layout
@@ -43,7 +44,7 @@ class Client(ImageClient):
         await self.meanwhile()
         if self.refuse:
             raise ImageError("no")
-        removed = self.store.remove(request["reference"], in_use=request["in_use"])
+        removed = remove_image(self.store, request["reference"], in_use=request["in_use"])
         return {"untagged": removed.untagged, "deleted": removed.deleted, "freed": removed.freed}
 
 

@@ -11,8 +11,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
 from runtime.errors import ImageError
 from runtime.images import manifests
@@ -20,8 +18,7 @@ from runtime.images.install import Installer, Report
 from runtime.images.layers.streams import Spool
 from runtime.images.reference import is_digest
 from runtime.images.registry.repository import MAX_MANIFEST
-from runtime.images.store import buildcache
-from runtime.images.store.content import Session, locked, prepare, sessions, tree_size, write_index
+from runtime.images.store.content import Session, locked, prepare, sessions, write_index
 from runtime.images.store.listing import MANIFEST_TYPE, Layer
 from runtime.images.store.store import ImageRecord, ImageStore, read_index
 from runtime.images.store.verify import hash_file
@@ -150,17 +147,3 @@ def _size(store: ImageStore, digest: str) -> int:
 
 async def _nothing_to_fetch(layer: Layer, _spool: Spool, _progress: Callable[[int], None]) -> None:
     raise ImageError(f"blob {layer.digest} vanished")
-
-
-def usage(store: ImageStore) -> dict[str, Any]:
-    """Bytes on disk: {"blobs": {digest: n}, "layers": {chain id: n}, "ingest": n, "cache": buildcache.usage()}."""
-    blobs: dict[str, int] = {}
-    layers: dict[str, int] = {}
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(os.path.join(store.root, "blobs/sha256")):
-            with suppress(FileNotFoundError):
-                blobs[f"sha256:{entry.name}"] = entry.stat().st_blocks * 512
-        for entry in os.scandir(os.path.join(store.root, "layers")):
-            layers[f"sha256:{entry.name}"] = tree_size(entry.path)
-    ingest = tree_size(os.path.join(store.root, "ingest"))
-    return {"blobs": blobs, "layers": layers, "ingest": ingest, "cache": buildcache.usage(store)}

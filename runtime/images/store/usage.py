@@ -1,0 +1,25 @@
+"""How much disk space the store uses."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+
+from runtime.images.store import buildcache
+from runtime.images.store.disk import tree_size
+from runtime.images.store.store import ImageStore
+
+
+def usage(store: ImageStore) -> dict[str, Any]:
+    """Bytes on disk: {"blobs": {digest: n}, "layers": {chain id: n}, "ingest": n, "cache": buildcache.usage()}."""
+    blobs: dict[str, int] = {}
+    layers: dict[str, int] = {}
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(os.path.join(store.root, "blobs/sha256")):
+            with suppress(FileNotFoundError):
+                blobs[f"sha256:{entry.name}"] = entry.stat().st_blocks * 512
+        for entry in os.scandir(os.path.join(store.root, "layers")):
+            layers[f"sha256:{entry.name}"] = tree_size(entry.path)
+    ingest = tree_size(os.path.join(store.root, "ingest"))
+    return {"blobs": blobs, "layers": layers, "ingest": ingest, "cache": buildcache.usage(store)}
