@@ -236,7 +236,7 @@ class Build:
             if record is None:
                 raise BuildError(f"{reference} vanished right after it was pulled")
             chains = {f"chain:sha256:{os.path.basename(path)}" for path in record.layers}
-            self.session.lease_things({record.manifest_digest, record.id, *record.layer_digests} | chains)
+            self.session.lease_digests({record.manifest_digest, record.id, *record.layer_digests} | chains)
             if any(not os.path.isdir(path) for path in record.layers):
                 raise BuildError(f"{reference} was removed just now; build again")
             return record
@@ -261,7 +261,7 @@ class Build:
         with self._lock:
             fresh = things - self._held
             if fresh:
-                self.session.lease_things(fresh)
+                self.session.lease_digests(fresh)
                 self._held |= fresh
         for layer in layers:
             if not self.session.has_layer(layer.chain_id):
@@ -323,7 +323,7 @@ class Build:
         else:
             chains = chain_ids([*(layer.diff_id for layer in layers), diff.digest])
             layer = Layer(diff.digest, diff.size, LAYER_TYPE, diff.digest, chains[-1])
-            self.session.lease_things({layer.digest, f"chain:{layer.chain_id}"})
+            self.session.lease_digests({layer.digest, f"chain:{layer.chain_id}"})
             syncfs(self.session.directory)
             self.session.commit_blob(path, layer.digest)
             self.session.commit_layer(upper, layer.chain_id)

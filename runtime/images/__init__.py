@@ -1,30 +1,56 @@
-"""Images: from a registry, an archive or the host's own programs into an OCI image layout and unpacked layers.
+"""Images: from a registry, an archive or programs of the host into an OCI image layout and unpacked layers.
 
-    reference   docker's image names                 registry   the distribution API, as an async client
-    transport   its requests: tokens, patience       auth       who we are: config files, helpers, secrets
-    mounts      images to look into                  registriesconf  mirrors, short names
-    access      where to ask, and as whom            tls        whom we trust, and the way out
-    store       what is here: light, synchronous     content    the writing side: sessions, leases, commits, sweeping
-    tarstream   tar as a stream of entries           layers     entries → an overlayfs layer directory
-    confined    names and parents that stay inside   lower      what the layers below show
-    layertree   that directory while it is filled    settle     what a layer left to those below
-    manifests   reading, choosing, translating       verify     the store's own doctor
-    pull        a pull from beginning to end         sources    mirrors and registry, one after the other
-    streams     growing files and decompression      install    blobs → verified, unpacked, named; whatever the source
-    archives    docker-archive, oci-archive, layouts pack       host programs → a minimal image
-    names       tags, last use, pruning              export     archives again
-    push        to a registry                        repair     what can be mended here
-    disk        its file system's failures          buildcache   results of build steps
-    worker      the on-demand process                client     the daemon's side of it
-    turns       who may pull or remove, and when     elf        what a host program loads
+    client      the daemon's side: one worker process per operation
+    worker      that process                        requests    what it is asked for
+    turns       limits on pulls; none during a removal
+    pull        from a registry                     push        to a registry
+    install     any source: verify blobs, unpack layers, name the image
+    manifests   read, check and choose manifests    imageconfig check configs
+    reference   docker's image names                repair      restore a damaged store
 
-On disk (`<root>` is a valid OCI image layout, so skopeo and umoci read it in place):
+    registry/   the distribution API
+        access          which registries, in which order, with which logins
+        sources         mirrors and the registry of one image, tried in order
+        repository      manifests, configs and blobs of one repository
+        transport       HTTP requests: authentication, redirects, retries
+        auth            logins: config files, credential helpers, pull secrets
+        tls             CA bundles, client certificates, proxies
+        registriesconf  mirrors, blocked registries, short names
+
+    layers/     tar streams and overlayfs directories
+        streams         growing files, decompression in bounded memory
+        tarstream       tar as a stream of entries
+        unpack          entries → an overlayfs layer directory
+        layertree       that directory while it is unpacked
+        confined        keeps names and parents inside it
+        lower           the merged view of lower layers
+        settle          what a layer leaves to lower layers
+        compress        plain layers, compressed for a push
+
+    archive/    files
+        reading         load docker-archive, oci-archive, OCI layouts
+        export          save them
+        pack            programs of the host → a minimal image
+        elf             the libraries a program loads
+
+    store/      what is on disk; a module imports only those below it
+        verify, usage   check the store; disk space
+        deletion        untag, prune, sweep
+        buildcache      results of build steps     names       tags and last use
+        content         write: sessions, leases, commits
+        listing         index.json's list, as pure functions
+        store           read: records and paths
+        disk            atomic writes, syncing, sizes
+        mounts          images mounted for inspection
+
+On disk (`<root>` is a valid OCI image layout, which skopeo and umoci can read):
 
     <root>/oci-layout, index.json, blobs/sha256/<hex>
-    <root>/layers/<chain id>/      one unpacked layer in overlayfs's own form, shared by all images that have it
-    <root>/cache/<key>.json        a build step's result; cache-mounts/<id>: what RUN --mount=type=cache holds;
-                                   cache-contents/<context>.json: digests of files that need not be read again;
-                                   cache-compressed/: what plain layers came to when they were pushed
-    <root>/ingest/<session>/       a writer at work; flocked while its owner lives, cleaned by the next one if not
+    <root>/layers/<chain id>/      an unpacked layer in overlayfs's own form, shared by all images that have it
+    <root>/cache/<key>.json        the result of a build step
+    <root>/cache-mounts/<id>/      the content of a RUN --mount=type=cache
+    <root>/cache-contents/         digests of context files, so that unchanged files are not read again
+    <root>/cache-compressed/       digests of layers compressed for a push
+    <root>/ingest/<session>/       a writer's directory; its owner holds an flock, and the next writer deletes leftovers
     <root>/lock                    flocked for every change to index.json and every deletion
 """

@@ -1,7 +1,8 @@
-"""The daemon's side of image work: each operation is one worker process; pulls of one image are one pull.
+"""The daemon's side of image work: each operation runs in a worker process of its own.
 
-Cancelling a call ends its worker by SIGTERM (it cleans up), by SIGKILL after a grace period (the next worker cleans
-up). If the daemon itself is killed, the worker's standard input ends, which cancels it too.
+Concurrent pulls of the same image share one worker. Cancelling a call ends its worker by SIGTERM (the worker cleans
+up), and by SIGKILL after a grace period (the next worker cleans up). If the daemon is killed, the worker's standard
+input ends, which cancels the worker too.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from runtime.images.store.store import ImageRecord, ImageStore, Removed
 from runtime.images.turns import Bucket, Turns
 
 Progress = Callable[[dict[str, Any]], None]
-PullSecret = dict[str, Any]  # {"source": for messages, "config": a docker config.json's content}
+PullSecret = dict[str, Any]  # {"source": name for messages, "config": the content of a docker config.json}
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-_LINE_MAX = 16 << 20  # bytes of one answer; a config with its labels may be large
+_LINE_MAX = 16 << 20  # bytes of one answer: a config with labels may be large
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A pull under way and everyone who waits for it."""
+    """A pull in progress and its waiting callers."""
 
     task: asyncio.Task[ImageRecord]
     listeners: list[Progress] = field(default_factory=list)
@@ -53,10 +54,10 @@ class ImageClient:
         platform: str = "",
         auth_file: str = "",
     ) -> None:
-        """`parallel`: pulls at a time; `rate`: pulls that may begin a second (0 = any number), after a `burst` at once;
-        `layers_parallel`: layers of one pull at a time; `plain_http`: registries that
-        are spoken to without TLS, besides this machine's own; `platform`: os/arch[/variant], else this machine's;
-        `auth_file`: the node's own logins, looked at before docker's and podman's."""
+        """`parallel`: pulls at the same time. `rate`: pulls that may start each second (0: no limit), after a `burst`
+        that may start at once. `layers_parallel`: layers of one pull at the same time. `plain_http`: registries to use
+        without TLS, besides those on this machine. `platform`: os/arch[/variant]; default: this machine's. `auth_file`:
+        the node's own logins, which take precedence over docker's and podman's."""
         self.store = ImageStore(root, expand=_expander())
         self._settings: dict[str, Any] = {
             "root": self.store.root,
@@ -72,16 +73,16 @@ class ImageClient:
     async def pull(
         self, reference: str, *, secrets: Sequence[PullSecret] = (), progress: Progress | None = None
     ) -> ImageRecord:
-        """Pull; if this image is being pulled already (with the same secrets: nobody rides on another's rights), wait
-        for that and hear its progress from here on.
-        Raises ImageError (reason InvalidImageName, RegistryUnavailable or ErrImagePull)."""
+        """Pull an image. If it is being pulled already with the same secrets, wait for that pull and receive its
+        progress from now on. With other secrets it is a pull of its own: nobody uses another caller's rights. Raises
+        ImageError (InvalidImageName, RegistryUnavailable or ErrImagePull)."""
         canonical = str(references.parse(self.store.expand(reference)))
-        flown = canonical, json.dumps(list(secrets), sort_keys=True)
-        flight = self._flights.get(flown)
+        key = canonical, json.dumps(list(secrets), sort_keys=True)
+        flight = self._flights.get(key)
         if flight is None:
-            pulling = self._pull(flown, secrets)
-            flight = self._flights[flown] = _Flight(asyncio.create_task(pulling))
-            flight.task.add_done_callback(lambda task: self._landed(flown, task))
+            pulling = self._pull(key, secrets)
+            flight = self._flights[key] = _Flight(asyncio.create_task(pulling))
+            flight.task.add_done_callback(lambda task: self._finished(key, task))
         flight.waiting += 1
         if progress is not None:
             flight.listeners.append(progress)
@@ -91,17 +92,17 @@ class ImageClient:
             flight.waiting -= 1
             if progress is not None and progress in flight.listeners:
                 flight.listeners.remove(progress)
-            if flight.waiting == 0 and not flight.task.done():  # the last one who wanted it was cancelled
-                if self._flights.get(flown) is flight:
-                    del self._flights[flown]
+            if flight.waiting == 0 and not flight.task.done():  # the last waiting caller was cancelled
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
                 flight.task.cancel()
                 await asyncio.wait([flight.task])
 
     async def load(
         self, path: str, *, reference: str | None = None, shown: str = "", progress: Progress | None = None
     ) -> list[ImageRecord]:
-        """Import a docker-archive, an oci-archive or an OCI layout directory. `reference` renames a single image;
-        `shown` is what errors call the file."""
+        """Import a docker-archive, an oci-archive or an OCI layout directory. `reference` renames the image if there is
+        only one. `shown` is the path in error messages. Raises ImageError."""
         request = {
             "op": "load",
             "path": os.path.abspath(path),
@@ -123,7 +124,7 @@ class ImageClient:
         user: str = "",
         progress: Progress | None = None,
     ) -> ImageRecord:
-        """Make an image of host programs with their shared libraries; `files` are further `HOST[:IMAGE]` trees."""
+        """Create an image of host programs and their shared libraries; see `PackRequest`. Raises ImageError."""
         pack = PackRequest(
             programs=list(programs),
             reference=reference,
@@ -137,20 +138,20 @@ class ImageClient:
         return _records(await self._run({"op": "pack", "pack": asdict(pack)}, progress))[0]
 
     async def remove(self, reference: str, *, in_use: Collection[str] = (), force: bool = False) -> Removed:
-        """See ImageStore.remove; in a worker, since deleting a large image takes its time."""
+        """Remove an image in a worker, because deleting a large image takes time; see `deletion.remove_image`."""
         request = {"op": "remove", "reference": reference, "in_use": sorted(in_use), "force": force}
         return _removed(await self._run(request, None))
 
     async def prune(
         self, *, in_use: Collection[str] = (), every: bool = False, before: float | None = None
     ) -> Removed:
-        """Delete dangling images no container uses, and blobs and layers no image needs; `every`: named ones too, of
-        those used for the last time `before` (Unix seconds)."""
+        """Delete dangling images that no container uses, and blobs and layers that no image needs. `every`: also images
+        with names. `before` (Unix seconds) limits `every` to images last used before that time."""
         request = {"op": "prune", "in_use": sorted(in_use), "all": every, "before": before}
         return _removed(await self._run(request, None))
 
     async def prune_cache(self, *, before: float | None = None) -> Removed:
-        """See content.prune_cache."""
+        """See `deletion.prune_cache`."""
         return _removed(await self._run({"op": "prune-cache", "before": before}, None))
 
     async def push(
@@ -161,8 +162,8 @@ class ImageClient:
         compression: dict[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> tuple[str, str, int]:
-        """Send an image to a registry, under another name if `target` is one: (name, the manifest's digest and size).
-        `compression`: what `compress.Compression` takes."""
+        """Push an image, under the name `target` unless that is empty. Returns (name, the manifest's digest, its size
+        in bytes). `compression`: the arguments of `compress.Compression`. Raises ImageError."""
         request = {"op": "push", "reference": reference, "target": target, "compression": compression}
         answer = await self._run(request, progress)
         return str(answer["reference"]), str(answer["digest"]), int(answer["size"])
@@ -170,7 +171,7 @@ class ImageClient:
     async def save(
         self, references: Sequence[str], path: str, *, form: str, progress: Progress | None = None
     ) -> list[ImageRecord]:
-        """Write images to a file, a pipe or a directory; `form` is one of `export.FORMATS`."""
+        """Write images to a file, a pipe or a directory. `form` is one of `export.FORMATS`. Raises ImageError."""
         request = {"op": "save", "references": list(references), "path": path, "format": form}
         return _records(await self._run(request, progress))
 
@@ -178,7 +179,7 @@ class ImageClient:
         return _records(await self._run({"op": "tag", "reference": reference, "target": target}, None))[0]
 
     async def usage(self) -> dict[str, Any]:
-        """See `repair.usage`."""
+        """See `usage.usage`."""
         return await self._run({"op": "usage"}, None)
 
     async def repair(self, *, deep: bool = False) -> tuple[list[str], list[str]]:
@@ -187,11 +188,11 @@ class ImageClient:
         return list(answer["done"]), list(answer["broken"])
 
     async def check(self, *, deep: bool = False) -> list[str]:
-        """See ImageStore.check."""
+        """See `verify.check_store`."""
         return list((await self._run({"op": "check", "deep": deep}, None))["problems"])
 
     async def close(self) -> None:
-        """Cancel what runs and wait until the workers are gone."""
+        """Cancel all operations and wait for the workers to end."""
         tasks = [*self._running, *(flight.task for flight in self._flights.values())]
         for task in tasks:
             task.cancel()
@@ -199,33 +200,33 @@ class ImageClient:
             await asyncio.wait(tasks)
 
     async def login(self, registry: str, username: str, password: str) -> str:
-        """Keep a login that the registry takes; the file it is kept in. Raises ImageError (Unauthorized, …)."""
+        """Store a login if the registry accepts it. Returns the path of the file. Raises ImageError otherwise."""
         request = {"op": "login", "registry": registry, "username": username, "password": password}
         return str((await self._run(request, None))["file"])
 
     async def logout(self, registry: str) -> bool:
-        """Forget a login, or with "" every one of the node's own file; False when there was none."""
+        """Delete a login, or with "" all logins in the node's own file. False if there was none."""
         return bool((await self._run({"op": "logout", "registry": registry}, None))["removed"])
 
-    async def _pull(self, flown: tuple[str, str], secrets: Sequence[PullSecret]) -> ImageRecord:
+    async def _pull(self, key: tuple[str, str], secrets: Sequence[PullSecret]) -> ImageRecord:
         async with self.turns.pull():
-            request = {"op": "pull", "reference": flown[0], "secrets": list(secrets)}
-            return _records(await self._run(request, lambda event: self._spread(flown, event)))[0]
+            request = {"op": "pull", "reference": key[0], "secrets": list(secrets)}
+            return _records(await self._run(request, lambda event: self._broadcast(key, event)))[0]
 
-    def _spread(self, flown: tuple[str, str], event: dict[str, Any]) -> None:
-        flight = self._flights.get(flown)
+    def _broadcast(self, key: tuple[str, str], event: dict[str, Any]) -> None:
+        flight = self._flights.get(key)
         for listener in list(flight.listeners) if flight else ():
             listener(event)
 
-    def _landed(self, flown: tuple[str, str], task: asyncio.Task[ImageRecord]) -> None:
-        flight = self._flights.get(flown)
+    def _finished(self, key: tuple[str, str], task: asyncio.Task[ImageRecord]) -> None:
+        flight = self._flights.get(key)
         if flight is not None and flight.task is task:
-            del self._flights[flown]
+            del self._flights[key]
         if not task.cancelled():
-            task.exception()  # every waiter may have gone
+            task.exception()  # mark it as retrieved: all callers may have left
 
     async def _run(self, request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
-        """One worker process, its events passed on, its answer returned."""
+        """Run one worker process. Passes on its events and returns its answer."""
         task = asyncio.ensure_future(self._work({**self._settings, **request}, progress))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -242,7 +243,7 @@ class ImageClient:
             stderr=asyncio.subprocess.PIPE,
             limit=_LINE_MAX,
             env=_environment(),
-            start_new_session=True,  # Ctrl-C in the daemon's terminal is the daemon's to pass on
+            start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends its workers
         )
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         errors = asyncio.ensure_future(process.stderr.read())
@@ -267,7 +268,7 @@ class ImageClient:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Make sure the worker is gone: politely, then not."""
+    """End the worker: SIGTERM, then SIGKILL after the grace period."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.terminate()
@@ -282,7 +283,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _expander() -> Callable[[str], str]:
-    """Short names as registries.conf has them now; a file that cannot be used is a pull's trouble, which says so."""
+    """The aliases of registries.conf. If the file is invalid, return names unchanged: the pull reports the error."""
     try:
         return registriesconf.load().expand
     except ImageError:
@@ -290,7 +291,7 @@ def _expander() -> Callable[[str], str]:
 
 
 def _environment() -> dict[str, str]:
-    """The worker finds this very package, installed or not."""
+    """An environment in which the worker imports this package, installed or not."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
     if os.path.basename(here) in {"site-packages", "dist-packages"}:
         return dict(os.environ)

@@ -1,8 +1,8 @@
-"""PURE: whether an image's config is what the specification says, before anything of it is kept.
+"""Pure: check that an image's config follows the specification, before anything of the image is stored.
 
-Everything that lists, shows, builds on or runs an image trusts the types of these fields afterwards. Formats: OCI
-image-spec config.md; docker's own fields (Healthcheck, OnBuild, Shell) as moby image/spec/v1.2.md has them. `null` is
-as good as absent.
+Everything that later lists, shows, builds on or runs the image relies on the types of these fields. Formats: OCI
+image-spec config.md; docker's own fields (Healthcheck, OnBuild, Shell) from moby image/spec/v1.2.md. A field that is
+`null` counts as absent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime.errors import ImageError
 
-MAX_HISTORY = 10_000  # entries; an image has at most 500 layers
+MAX_HISTORY = 10_000  # entries; an image has at most 500 layers (`manifests.MAX_LAYERS`)
 
 
 def _text(value: Any) -> bool:
@@ -59,7 +59,7 @@ _STEP = {"created": _text, "created_by": _text, "author": _text, "comment": _tex
 
 
 def check(document: Mapping[str, Any]) -> None:
-    """Raises ImageError that names the field."""
+    """Check an image's config. Raises ImageError, which names the field."""
     _fields(document, _IMAGE, "")
     _fields(document.get("config") or {}, _CONFIG, "config.")
     history = document.get("history")

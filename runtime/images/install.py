@@ -1,9 +1,10 @@
-"""An image's blobs → verified in blobs/, unpacked in layers/, named in index.json; whatever they come from.
+"""Install an image from any source: verify its blobs, unpack its layers, and name it in index.json.
 
-For each layer, at the same time: the source writes into a spool (network or archive), one thread follows it, hashing
-and inflating, another hashes the plain tar and unpacks it. Layers do this beside each other. When all are whole, what
-depends on lower layers is settled bottom-up, everything is synced once, and renames make it visible: layers, config
-and manifest, and the index last. A blob becomes visible as soon as it is verified: a later pull fetches it no more.
+Layers are processed in parallel. For each layer, three things run at the same time: the source (network or archive)
+writes into a spool, one thread follows the spool, hashing and decompressing, and another thread hashes the plain tar
+and unpacks it. When all layers are complete, what depends on lower layers is settled from the bottom up, and everything
+is synced once. Renames then make it visible: layers, config and manifest, and last the index. A verified blob becomes
+visible at once, so a later pull does not fetch it again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from runtime.errors import ImageError
-from runtime.images.layers.streams import Aborted, Bomb, Pipe, Reader, Spool, SpoolReader, decompress
+from runtime.images.layers.streams import Aborted, BombGuard, Pipe, Reader, Spool, SpoolReader, decompress
 from runtime.images.layers.tarstream import ChunkSource, TarStream
 from runtime.images.layers.unpack import LayerUnpacker
 from runtime.images.store.content import Session
@@ -30,7 +31,7 @@ from runtime.images.store.listing import Image, Layer
 
 Report = Callable[[dict[str, Any]], None]
 Fetch = Callable[[Layer, Spool, Callable[[int], None]], Awaitable[None]]
-More = Callable[[Layer], bool]  # whether another call of Fetch would ask somebody else
+More = Callable[[Layer], bool]  # whether another call of Fetch would use another source
 T = TypeVar("T")
 
 PARALLEL = 3  # docker's max-concurrent-downloads
@@ -39,14 +40,14 @@ _REPORT_EVERY = 0.1  # seconds
 
 @dataclass(slots=True)
 class _Unpacked:
-    """A layer whose files are there, its directories not final yet."""
+    """A layer whose files are unpacked. The metadata of its directories is not final yet."""
 
     directory: str
     unpacker: LayerUnpacker
 
 
 class Installer:
-    """Installs images within one session. `close` (or leaving the context) waits for its threads."""
+    """Installs images within one session. A context manager: leaving it stops the threads and waits for them."""
 
     def __init__(self, session: Session, report: Report, *, parallel: int = PARALLEL) -> None:
         self._session = session
@@ -68,13 +69,13 @@ class Installer:
         self._undo.close()
 
     async def install(self, image: Image, fetch: Fetch, more: More = lambda _layer: False) -> None:
-        """Put the image in place. `fetch` writes one blob into the spool it is given, and is called again for a blob
-        that was not what it should be as long as there is `more` of it. Raises ImageError."""
+        """Put the image in place. `fetch` writes one blob into the given spool. It is called again for a damaged blob
+        as long as `more` says that another source is left. Raises ImageError."""
         self._more = more
         await self._install(image, fetch, named=True)
 
     async def restore(self, image: Image, fetch: Fetch) -> None:
-        """Put back what is missing of an image that is here; its names stay as they are."""
+        """Restore what is missing of a stored image. Its names do not change. Raises ImageError."""
         await self._install(image, fetch, named=False)
 
     async def _install(self, image: Image, fetch: Fetch, *, named: bool) -> None:
@@ -95,12 +96,12 @@ class Installer:
                 for layers in by_blob.values():
                     group.create_task(self._blob(layers, fetch))
         except BaseExceptionGroup as failures:
-            raise _most_telling(failures) from None
+            raise _first_real_error(failures) from None
 
     # --- one blob ---
 
     async def _blob(self, layers: Sequence[Layer], fetch: Fetch) -> None:
-        """Get one blob if it is not here, and unpack it for each of the layers that is not."""
+        """Fetch a blob unless it is present, and unpack it for each layer that is missing."""
         blob = layers[0]
         missing = [layer for layer in layers if not self._session.has_layer(layer.chain_id)]
         async with self._slots:
@@ -121,7 +122,7 @@ class Installer:
         self._tell(blob, "done", blob.size)
 
     async def _get(self, blob: Layer, layer: Layer | None, fetch: Fetch) -> None:
-        """A blob that is damaged is fetched once more from each that may have it whole."""
+        """Fetch a blob. If it is damaged, try each remaining source once."""
         while True:
             try:
                 return await self._stream(blob, layer, fetch)
@@ -129,7 +130,7 @@ class Installer:
                 if not self._more(blob):
                     raise
                 self._report(
-                    {"event": "warning", "message": f"layer {blob.digest}: {error}; asking the next"}
+                    {"event": "warning", "message": f"layer {blob.digest}: {error}; trying the next source"}
                 )
 
     async def _stream(self, blob: Layer, layer: Layer | None, fetch: Fetch) -> None:
@@ -141,17 +142,17 @@ class Installer:
             await self._in_thread(spool.sync)
             digest = await reading
             if digest != blob.digest:
-                raise ImageError(f"its content does not match its digest: it is {digest}")
+                raise ImageError(f"its content has the digest {digest} instead")
             self._session.commit_blob(spool.path, blob.digest)
         except BaseException as error:
             spool.fail(error)
-            await _ended(reading)
+            await _wait_until_ended(reading)
             raise
         finally:
             spool.close()
 
     async def _fill(self, spool: Spool, blob: Layer, fetch: Fetch, reading: asyncio.Task[str]) -> None:
-        """Run the source; stop early when the reading side has refused what came so far."""
+        """Run the source. Stop early if the reading side has rejected the data so far."""
         throttle = _Throttle()
 
         def progress(current: int) -> None:
@@ -163,7 +164,7 @@ class Installer:
         try:
             await asyncio.wait([fetching, reading], return_when=asyncio.FIRST_COMPLETED)
             if not fetching.done():
-                await reading  # failed before the end: its error is the reason
+                await reading  # it failed early: raises the cause
             await fetching
             spool.complete()
             self._tell(blob, "unpacking", blob.size)
@@ -172,7 +173,7 @@ class Installer:
             await asyncio.wait([fetching])
 
     def _consume(self, spool: Spool, blob: Layer, layer: Layer | None) -> str:
-        """Thread: hash the blob as it comes, and unpack it. Returns its digest."""
+        """Thread: hash and unpack the blob while it arrives. Returns its digest."""
         reader = SpoolReader(spool)
         if layer is not None:
             self._unpack(layer, reader, blob.size)
@@ -185,7 +186,7 @@ class Installer:
             self._unpack(layer, _Stoppable(file, self._stop), layer.size)
 
     def _unpack(self, layer: Layer, reader: Reader, compressed_size: int) -> None:
-        """Thread: decompress in a second thread, unpack here, then compare with the diff id the config promises."""
+        """Thread: decompress in a second thread, unpack in this one, then compare with the config's diff id."""
         directory = self._session.temporary("layer")
         os.mkdir(directory, 0o755)
         unpacker = LayerUnpacker(directory)
@@ -196,8 +197,8 @@ class Installer:
         def feed() -> None:
             try:
                 with closing(decompress(reader)) as chunks:
-                    pipe.put_all(Bomb(compressed_size).watch(chunks))
-            except BaseException as error:  # noqa: BLE001 - carried over to the unpacking thread
+                    pipe.put_all(BombGuard(compressed_size).watch(chunks))
+            except BaseException as error:  # noqa: BLE001 - handed to the unpacking thread
                 failure.append(error)
 
         feeder = threading.Thread(target=feed, name=f"inflate-{layer.digest[7:19]}")
@@ -214,14 +215,14 @@ class Installer:
         diff_id = f"sha256:{plain.hexdigest()}"
         if diff_id != layer.diff_id:
             raise ImageError(
-                f"its unpacked content is {diff_id}, but the image's config says {layer.diff_id}"
+                f"its unpacked content has the diff id {diff_id}, but the image's config lists {layer.diff_id}"
             )
         for warning in unpacker.warnings:
             self._report({"event": "warning", "message": warning})
         self._unpacked[layer.chain_id] = _Unpacked(directory, unpacker)
 
     def _complete(self, image: Image, named: bool) -> None:
-        """Thread: settle the layers bottom-up, sync, and make everything visible."""
+        """Thread: settle the layers from the bottom up, sync, and make everything visible."""
         try:
             self._settle(image)
             if self._unpacked:
@@ -251,7 +252,7 @@ class Installer:
     # --- threads ---
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run in a thread of ours. When cancelled, stop the thread and wait for it: it works in our directory."""
+        """Run in a thread. On cancellation, stop the thread and wait for it, because it writes in our directory."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
         try:
             return await asyncio.shield(future)
@@ -272,14 +273,14 @@ class Installer:
         )
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Wait for one that is ending, and for nothing else: were this given up when another layer fails, that layer's
-    reason to stop would stand for the error."""
+async def _wait_until_ended(task: asyncio.Task[Any]) -> None:
+    """Wait for a task that is ending, whatever cancels us meanwhile. Giving up when another layer fails would make that
+    layer's Aborted the reported error."""
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
     if not task.cancelled():
-        task.exception()  # it says that it was told to stop
+        task.exception()  # expected: it was told to stop
 
 
 class _Stoppable:
@@ -316,8 +317,8 @@ def _about_layer(layer: Layer, error: ImageError) -> ImageError:
     return kind(f"layer {layer.digest}: {error}", reason=error.reason, retriable=error.retriable)
 
 
-def _most_telling(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of what several layers failed with: the first real error. What was only cancelled with it says nothing."""
+def _first_real_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first real error among the failures of several layers. Layers cancelled because of it are ignored."""
     flat: list[BaseException] = []
 
     def collect(group: BaseExceptionGroup[BaseException]) -> None:
@@ -328,8 +329,8 @@ def _most_telling(failures: BaseExceptionGroup[BaseException]) -> BaseException:
                 flat.append(error)
 
     collect(failures)
-    return min(flat, key=_says_little)
+    return min(flat, key=_rank)
 
 
-def _says_little(error: BaseException) -> int:
+def _rank(error: BaseException) -> int:
     return 0 if isinstance(error, ImageError) else 2 if isinstance(error, Aborted) else 1

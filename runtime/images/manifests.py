@@ -1,8 +1,8 @@
-"""What a registry or an archive calls an image: reading manifests, choosing by platform, and our stored form of them.
+"""Read manifests and indexes of registries and archives, choose one by platform, and build the manifest to store.
 
 Media types: OCI image-spec (manifest.md, image-index.md) and docker's "Image Manifest Version 2, Schema 2". The store
-keeps OCI manifests only, since that is what an OCI layout may name: a schema 2 manifest is rewritten with OCI's media
-types. Config and layers stay the very same bytes, so the image id is docker's; the digest it was pulled by is kept too.
+keeps only OCI manifests, because an OCI layout may name nothing else. A schema 2 manifest is rewritten with OCI's media
+types. Config and layers keep their bytes, so the image id equals docker's. The digest of the pull is recorded as well.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LAYER_TYPES = {
     f"{_DOCKER_LAYER}.zstd": f"{LAYER_TYPE}+zstd",
     "application/vnd.docker.container.image.rootfs.diff+x-gtar": LAYER_TYPE,
 }
-MAX_LAYERS = 500  # overlayfs takes 500 lower directories
+MAX_LAYERS = 500  # overlayfs accepts 500 lower directories
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,14 @@ _MACHINES = {
 
 
 def this_platform() -> Platform:
-    """linux and this machine, in Go's words."""
+    """linux and this machine's architecture, in Go's names."""
     machine = host_platform.machine()
     architecture, variant = _MACHINES.get(machine, (machine, ""))
     return Platform("linux", architecture, variant)
 
 
 def parse_platform(text: str) -> Platform:
-    """`linux/arm64/v8`, `linux/amd64`, or `arm64`; empty means this machine's."""
+    """Parse `linux/arm64/v8`, `linux/amd64` or `arm64`; empty means this machine. Raises ImageError."""
     if not text:
         return this_platform()
     parts = text.split("/")
@@ -105,7 +105,7 @@ def parse_platform(text: str) -> Platform:
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
-    """A registry's or an archive's JSON object. ImageError, which calls it `what`, for anything else."""
+    """Parse a JSON object from a registry or archive. Raises ImageError, which calls the document `what`."""
     try:
         document = json.loads(data)
     except ValueError as error:
@@ -118,7 +118,8 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
 
 
 def media_type(document: dict[str, Any], content_type: str = "") -> str:
-    """What a manifest is: its own word, else the transport's, else its shape (OCI lets mediaType be left out)."""
+    """A manifest's media type: from its own mediaType field, else from the transport's Content-Type, else from its
+    shape (OCI allows mediaType to be absent)."""
     own = document.get("mediaType")
     if isinstance(own, str) and own:
         return own
@@ -132,7 +133,7 @@ def media_type(document: dict[str, Any], content_type: str = "") -> str:
 
 
 def refuse_foreign(kind: str) -> None:
-    """Raise for what is neither an image manifest nor an index."""
+    """Raise ImageError unless `kind` is an image manifest or an index."""
     if kind in SCHEMA_1:
         raise ImageError(
             "it is a Docker schema 1 manifest, a format retired in 2017; push the image again with a current tool"
@@ -142,13 +143,13 @@ def refuse_foreign(kind: str) -> None:
 
 
 def refuse_both(document: dict[str, Any]) -> None:
-    """Raise for what is a manifest to one reader and an index to the next (CVE-2021-41190)."""
+    """Raise ImageError for a document that could be read as a manifest or as an index (CVE-2021-41190)."""
     if "manifests" in document and ("layers" in document or "config" in document):
         raise ImageError("it lists manifests and layers: it cannot be an index and an image at once")
 
 
 def choose(index: dict[str, Any], wanted: Platform) -> Descriptor:
-    """The entry of an index for the platform. Of several fitting variants the best this machine can run wins."""
+    """The index's entry for the platform. Of several matching variants, the newest that `wanted` allows wins."""
     best: tuple[int, Descriptor] | None = None
     offered = []
     entries = index.get("manifests") or ()
@@ -160,21 +161,21 @@ def choose(index: dict[str, Any], wanted: Platform) -> Descriptor:
             str(about.get("architecture") or wanted.architecture),
             str(about.get("variant") or ""),
         )
-        if found.os == "unknown":  # buildkit's attestations
+        if found.os == "unknown":  # an attestation of buildkit
             continue
         offered.append(str(found))
         rank = _fits(found, wanted)
         if rank and (best is None or rank > best[0]):
             best = rank, descriptor(entry, "an index entry")
     if best is None:
-        listed = ", ".join(sorted(set(offered))) or "nothing"
-        raise ImageError(f"there is no image for {wanted} in it; it has {listed}")
+        listed = ", ".join(sorted(set(offered))) or "none"
+        raise ImageError(f"it has no image for {wanted}; available platforms: {listed}")
     return best[1]
 
 
 def _fits(found: Platform, wanted: Platform) -> int:
-    """0: cannot run here; larger: better. arm/v7 runs v6 and v5; arm64 is v8; amd64's v2… need a newer processor, so
-    only a wish for them takes them."""
+    """Rank a variant: 0 means it cannot run, a larger number is better. arm/v7 also runs v6 and v5; arm64 means v8.
+    amd64's v2 and later need a newer processor, so they are chosen only if `wanted` asks for them."""
     if (found.os, found.architecture) != (wanted.os, wanted.architecture):
         return 0
     if found.variant == wanted.variant:
@@ -197,7 +198,7 @@ def _version(variant: str) -> int:
 
 
 def descriptor(entry: Any, what: str) -> Descriptor:
-    """Check a descriptor's three fields."""
+    """Check a descriptor's digest, size and media type. Raises ImageError, which calls it `what`."""
     if not isinstance(entry, dict):
         raise ImageError(f"{what} is not a descriptor")
     digest, size = entry.get("digest"), entry.get("size")
@@ -209,7 +210,7 @@ def descriptor(entry: Any, what: str) -> Descriptor:
 
 
 def read_manifest(document: dict[str, Any]) -> Manifest:
-    """Check an image manifest. Artifacts, encrypted and foreign layers are refused by name."""
+    """Check an image manifest. Raises ImageError for artifacts and for encrypted or foreign layers."""
     config = descriptor(document.get("config"), "the manifest's config")
     artifact = document.get("artifactType") or ""
     if config.media_type not in _CONFIG_TYPES:
@@ -219,7 +220,7 @@ def read_manifest(document: dict[str, Any]) -> Manifest:
     if not isinstance(entries, list):
         raise ImageError("its manifest has no list of layers")
     if len(entries) > MAX_LAYERS:
-        raise ImageError(f"it has {len(entries)} layers; overlayfs takes {MAX_LAYERS}")
+        raise ImageError(f"it has {len(entries)} layers; overlayfs accepts {MAX_LAYERS}")
     layers = tuple(descriptor(entry, f"layer {n}") for n, entry in enumerate(entries, 1))
     for number, layer in enumerate(layers, 1):
         _check_layer_type(number, layer.media_type)
@@ -240,7 +241,7 @@ def _check_layer_type(number: int, kind: str) -> None:
 def build_image(
     manifest: Manifest, config: bytes, *, original: bytes, names: Iterable[str], source: str
 ) -> Image:
-    """What is stored: the original manifest when it is OCI's already, else its translation."""
+    """The image to store, with the original manifest if that is OCI's, else with its translation."""
     about = parse_json(config, "the image's config")
     imageconfig.check(about)
     rootfs = about.get("rootfs")
@@ -270,7 +271,7 @@ def _is_translated(manifest: Manifest, original: bytes) -> bool:
 
 
 def oci_manifest(config: bytes, layers: Iterable[Layer], annotations: dict[str, str] | None = None) -> bytes:
-    """An OCI manifest as bytes, the same for the same input."""
+    """An OCI manifest as bytes. Equal input gives equal bytes."""
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,

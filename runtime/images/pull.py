@@ -1,4 +1,4 @@
-"""A pull from beginning to end: reference → registry → manifest → blobs → an image in the store."""
+"""Pull an image: reference → registry → manifest → blobs → an image in the store."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ async def pull(
     parallel: int = PARALLEL,
     access: Access = ANONYMOUS,
 ) -> ImageRecord:
-    """Bring the image `text` names up to date with its registry. Layers that are here are not fetched.
-    Raises ImageError: InvalidImageName, RegistryUnavailable (trying later can help) or ErrImagePull."""
+    """Update the image that `text` names from its registry. Layers that are present are not fetched. Raises ImageError:
+    InvalidImageName, RegistryUnavailable (retriable) or ErrImagePull."""
     wanted = reference.parse(text)
     platform = platform or manifests.this_platform()
     try:
@@ -50,10 +50,10 @@ async def pull(
 
 
 def installed(store: ImageStore, text: str) -> ImageRecord:
-    """The record of what was just installed."""
+    """The record of an image that was just installed. Raises ImageError (retriable) if it has been removed."""
     record = store.get(text)
     if record is None:
-        raise ImageError(f"{text} vanished right after it was installed", retriable=True)
+        raise ImageError(f"{text} was removed right after it was installed", retriable=True)
     return record
 
 
@@ -67,7 +67,8 @@ def _resolved(name: str, digest: str, image: Image, session: Session) -> dict[st
 
 
 def _check_platform(image: Image, platform: Platform, report: Report) -> None:
-    """A single manifest offers no choice; its config says what it is for. Emulators exist: a warning, not an error."""
+    """Check the config's platform: a single manifest offers no choice. Another architecture is a warning, not an error,
+    because an emulator may run it."""
     found = image.platform.get("architecture", "")
     if image.platform.get("os", platform.os) != platform.os:
         raise ImageError(f"it is for {image.platform['os']}, not {platform.os}")

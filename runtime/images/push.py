@@ -1,5 +1,6 @@
-"""An image from the store to a registry (OCI distribution-spec, "Push"): what is there already is not sent, and plain
-layers are compressed on the way."""
+"""Push an image to a registry (OCI distribution-spec, "Push"). Blobs that the registry has are not sent. Plain layers
+are compressed first.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +20,16 @@ from runtime.images.install import PARALLEL
 from runtime.images.layers.compress import Compressed, Compression, compress, known, manifest_with
 from runtime.images.layers.streams import CHUNK, Aborted
 from runtime.images.reference import Reference
-from runtime.images.registry.access import ANONYMOUS, NOBODY, Access
+from runtime.images.registry.access import ANONYMOUS, NO_LOGIN, Access
 from runtime.images.registry.repository import Registry
-from runtime.images.registry.transport import Refused, Report, Transient, broken, url_of
+from runtime.images.registry.transport import Refused, Report, Transient, unreachable, url_of
 from runtime.images.store.content import Session
 from runtime.images.store.disk import disk_error
 from runtime.images.store.listing import MANIFEST_TYPE, digest_of
 from runtime.images.store.store import ImageRecord, ImageStore
 
 DEFAULT = Compression()
-Tell = Callable[[str, int, int], None]  # state, bytes sent, bytes in all
+Tell = Callable[[str, int, int], None]  # state, bytes sent, total bytes
 _REPORT_EVERY = 0.1  # seconds
 
 
@@ -42,13 +43,13 @@ async def push(
     access: Access = ANONYMOUS,
     compression: Compression = DEFAULT,
 ) -> tuple[ImageRecord, str, Compressed]:
-    """Send the image `text` under the name `target` (empty: its own). Returns it, the name, and the digest and size of
-    the manifest that was sent. Raises ImageError."""
+    """Push the image `text` under the name `target` (empty: its own). Returns the image, the name, and the digest and
+    size of the manifest sent. Raises ImageError."""
     record = store.find(text)
     wanted = references.parse(target or record.reference or text)
     if wanted.digest:
         raise ImageError(
-            f"cannot push to {wanted}: a digest is not a name to push to", reason="InvalidImageName"
+            f"cannot push to {wanted}: push to a tag, not to a digest", reason="InvalidImageName"
         )
     try:
         with Session(store) as session:
@@ -65,26 +66,23 @@ async def push(
 
 
 class _Sending:
-    """What of the image is sent: its layers as they are or compressed, each found out once, whatever the number of
-    tries."""
+    """The content to send: each layer as stored or compressed, determined once for all attempts."""
 
     def __init__(self, session: Session, record: ImageRecord, how: Compression) -> None:
         self.session, self.store, self.record, self.how = session, session.store, record, how
         self.stored = self.store.manifest(record)
-        self._ready: dict[
-            str, tuple[Compressed, str]
-        ] = {}  # by the layer's digest: what it has become, and where
+        self._ready: dict[str, tuple[Compressed, str]] = {}  # stored digest → (compressed layer, its file)
         self._stop = threading.Event()
 
     def guess(self, entry: dict[str, Any]) -> Compressed | None:
-        """What is sent of a layer, where that is known without compressing it."""
+        """The digest and size to send for a layer, or None if only compressing it would tell."""
         digest = str(entry["digest"])
         if not self.how.wants(entry):
             return Compressed(digest, int(entry["size"]))
         return self._ready[digest][0] if digest in self._ready else known(self.store, digest, self.how)
 
     async def prepared(self, entry: dict[str, Any]) -> tuple[Compressed, str]:
-        """What is sent of a layer, and the file that has it."""
+        """The digest and size to send for a layer, and the file to send. Compresses the layer on the first call."""
         digest = str(entry["digest"])
         if not self.how.wants(entry):
             return Compressed(digest, int(entry["size"])), self.store.blob_path(digest)
@@ -103,7 +101,8 @@ class _Sending:
             raise Aborted
 
     def manifest(self, sent: dict[str, Compressed]) -> bytes:
-        """`sent`: by the layers' digests in the store. The very bytes of the store's where nothing has changed."""
+        """The manifest to send. `sent` maps stored layer digests to sent layers. Returns the stored bytes if no layer
+        changed."""
         if all(layer.digest == digest for digest, layer in sent.items()):
             return _read(self.store.blob_path(self.record.manifest_digest))
         layers = [
@@ -124,8 +123,8 @@ async def _push(
             "layers": layers, "size": total})  # fmt: skip
     mounts = _mountable(record, wanted)
     refused: list[Refused] = []
-    endpoint = access.endpoints(wanted)[-1]  # never to a mirror
-    for login in await access.logins(endpoint, report) or NOBODY:
+    endpoint = access.endpoints(wanted)[-1]  # the registry itself, never a mirror
+    for login in await access.logins(endpoint, report) or NO_LOGIN:
         async with Registry(
             endpoint, report=report, login=login, actions="pull,push", also=mounts
         ) as registry:
@@ -140,7 +139,8 @@ async def _push(
 
 
 def _mountable(record: ImageRecord, wanted: Reference) -> list[str]:
-    """Repositories of the same registry this image came from: its layers may be had there without sending them."""
+    """Repositories of the same registry that the image came from. The registry can mount layers from them without a
+    transfer."""
     found = []
     for name in record.repo_digests:
         source = references.parse(name)
@@ -162,7 +162,7 @@ class _Pusher:
         self._mounts = mounts
 
     async def layers(self, entries: Sequence[dict[str, Any]], parallel: int) -> dict[str, Compressed]:
-        """Each once. What was sent, by the layers' digests in the store."""
+        """Send each layer once. Returns the sent layers by their digests in the store."""
         slots = asyncio.Semaphore(parallel)
         sent: dict[str, Compressed] = {}
 
@@ -193,7 +193,7 @@ class _Pusher:
                 return "present", what
             return await self._upload(what, path, tell), what
 
-        state, what = await self._registry.patiently(attempt)
+        state, what = await self._registry.retry(attempt)
         tell(state, what.size, what.size)
         return what
 
@@ -205,7 +205,7 @@ class _Pusher:
             if not await self._has(digest):
                 await self._upload(what, path, lambda *_: None)
 
-        await self._registry.patiently(attempt)
+        await self._registry.retry(attempt)
 
     async def manifest(self, raw: bytes, tag: str) -> Compressed:
         digest = digest_of(raw)
@@ -220,9 +220,9 @@ class _Pusher:
             ) as response:
                 said = response.headers.get("docker-content-digest", digest)
             if said != digest:
-                raise ImageError(f"the registry keeps the manifest as {said} instead of {digest}")
+                raise ImageError(f"the registry stored the manifest as {said} instead of {digest}")
 
-        await self._registry.patiently(attempt)
+        await self._registry.retry(attempt)
         return Compressed(digest, len(raw))
 
     async def _has(self, digest: str) -> bool:
@@ -230,7 +230,8 @@ class _Pusher:
             return response.status_code == 200
 
     async def _upload(self, what: Compressed, path: str, tell: Tell) -> str:
-        """Ask for it to be mounted from a neighbour, else send it whole in one PUT."""
+        """Ask the registry to mount the blob from another repository, else send it in one PUT. Returns the resulting
+        state."""
         for source in self._mounts:
             query = f"?mount={quote(what.digest)}&from={quote(source, safe='')}"
             location = await self._begin(query)
@@ -241,7 +242,7 @@ class _Pusher:
         return "done"
 
     async def _begin(self, query: str) -> str:
-        """Where to upload to; "" when it has been mounted."""
+        """Start an upload. Returns its URL, or "" if the blob has been mounted."""
         async with self._registry.request(
             "POST", f"blobs/uploads/{query}", headers={"Content-Length": "0"}, expect=(201, 202)
         ) as response:
@@ -249,9 +250,9 @@ class _Pusher:
                 return ""
             location = response.headers.get("location", "")
         if not location:
-            raise ImageError("the registry does not say where to upload to")
+            raise ImageError("the registry gave no upload URL")
         here = httpx.URL(self._registry.url("blobs/uploads/"))
-        return str(url_of(location, here, "the registry says to upload to"))
+        return str(url_of(location, here, "the registry's upload URL is"))
 
     async def _put(self, location: str, what: Compressed, path: str, tell: Tell) -> None:
         url = str(httpx.URL(location).copy_merge_params({"digest": what.digest}))
@@ -270,7 +271,7 @@ class _Pusher:
         ) as response:
             stored = response.headers.get("docker-content-digest", what.digest)
         if stored != what.digest:
-            raise Transient(broken(self._registry.base, f"it kept {stored} instead of {what.digest}"))
+            raise Transient(unreachable(self._registry.base, f"it stored {stored} instead of {what.digest}"))
 
     def _teller(self, digest: str) -> Tell:
         last = 0.0

@@ -1,8 +1,8 @@
-"""Image references as docker reads them: `nginx` is docker.io/library/nginx:latest.
+"""Image references as docker reads them: `nginx` means docker.io/library/nginx:latest.
 
-The grammar and the normalisation are those of github.com/distribution/reference (docs: "reference.go"): a first
-component with a dot, a colon, an upper-case letter or the name `localhost` is a registry, everything else is on
-docker.io, and a single word there lives under `library/`. A reference with tag and digest keeps both; the digest rules.
+Grammar and normalisation follow github.com/distribution/reference (reference.go). A first component with a dot, a colon
+or an upper-case letter, or the name `localhost`, is a registry. Any other name is on docker.io, and a single component
+there belongs to `library/`. A reference may have a tag and a digest; then the digest selects the image.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BARE_ID = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A normalised reference. Has a tag, a digest or both; `str()` is the canonical form."""
+    """A normalised reference with a tag, a digest or both. `str()` gives the canonical form."""
 
     registry: str  # docker.io, localhost:5000, [::1]:5000, …
     repository: str  # library/nginx
@@ -39,17 +39,17 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """Registry and repository: what a digest is appended to in a repo digest."""
+        """Registry and repository. A repo digest is this name, `@` and a digest."""
         return f"{self.registry}/{self.repository}"
 
     @property
     def wanted(self) -> str:
-        """What to ask the registry for: the digest when there is one."""
+        """The tag or digest to request from the registry; the digest takes precedence."""
         return self.digest or self.tag
 
     @property
     def familiar(self) -> str:
-        """The short form people write: nginx, user/app:1.2, quay.io/x/y."""
+        """The short form that users write: nginx, user/app:1.2, quay.io/x/y."""
         name = self.name
         if self.registry == DEFAULT_REGISTRY:
             name = self.repository.removeprefix("library/")
@@ -66,7 +66,8 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a repository is. `insecure`: unverified TLS, and without TLS when it speaks none; `plain`: without TLS."""
+    """A repository on a registry. `insecure`: do not verify TLS, and fall back to plain HTTP; `plain`: use plain
+    HTTP."""
 
     registry: str
     repository: str
@@ -75,11 +76,11 @@ class Endpoint:
 
 
 def parse(text: str) -> Reference:
-    """Read `text` as docker does. Raises ImageError with reason InvalidImageName."""
+    """Parse `text` as docker does. Raises ImageError (InvalidImageName)."""
     if not text:
         raise _invalid(text, "it is empty")
     if _BARE_ID.fullmatch(text):
-        raise _invalid(text, "64 hexadecimal digits are an image id, not a name")
+        raise _invalid(text, "64 hexadecimal digits are an image id, not an image name")
     rest, at, digest = text.partition("@")
     if at:
         _check_digest(text, digest)
@@ -94,12 +95,12 @@ def parse(text: str) -> Reference:
 
 
 def is_digest(text: str) -> bool:
-    """True for `sha256:` and 64 lower-case hexadecimal digits: the only kind the store keeps."""
+    """True for `sha256:` and 64 lower-case hexadecimal digits, the only digests the store supports."""
     return _SHA256.fullmatch(text) is not None
 
 
 def is_loopback(registry: str) -> bool:
-    """True when the registry is this machine: localhost, 127.0.0.0/8, ::1, with or without a port."""
+    """True if the registry is on this machine: localhost, 127.0.0.0/8 or ::1, with or without a port."""
     host = registry
     if host.startswith("["):
         host = host[1:].partition("]")[0]
@@ -114,7 +115,7 @@ def is_loopback(registry: str) -> bool:
 
 
 def _split_tag(rest: str) -> tuple[str, str | None]:
-    """A colon after the last slash begins the tag; one before it belongs to the registry's port."""
+    """A colon after the last slash starts the tag. A colon before it belongs to the registry's port."""
     colon = rest.rfind(":")
     if colon > rest.rfind("/"):
         return rest[:colon], rest[colon + 1 :]

@@ -1,7 +1,7 @@
-"""Mending a store, as far as that goes without a registry; and how much it holds.
+"""Repair a store as far as possible without a registry.
 
-What is damaged goes, so that the next pull fetches it; what can be made from what is here is made. An image that cannot
-be made whole here is named, for the caller to pull again.
+Damaged files are deleted, so that the next pull fetches them. Missing layers are unpacked again from their blobs. An
+image that cannot be restored this way is reported, and the caller pulls it again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from runtime.removal import remove_tree
 
 
 async def repair(store: ImageStore, *, deep: bool, report: Report) -> tuple[list[str], list[str]]:
-    """(what was done, in sentences; the names of images that have to be pulled again). `deep` reads every blob."""
+    """Return (one sentence per repair, names of images to pull again). `deep` reads and hashes every blob."""
     done: list[str] = []
-    await asyncio.to_thread(_mend_files, store, deep, done)
+    await asyncio.to_thread(_repair_files, store, deep, done)
     broken: list[str] = []
-    for record in _once(store.list()):
+    for record in _one_per_image(store.list()):
         try:
             if await _unpack_again(store, record, report):
                 done.append(f"unpacked {record.reference or record.id} again")
@@ -41,7 +41,7 @@ async def repair(store: ImageStore, *, deep: bool, report: Report) -> tuple[list
     return done, broken
 
 
-def _once(records: tuple[ImageRecord, ...]) -> list[ImageRecord]:
+def _one_per_image(records: tuple[ImageRecord, ...]) -> list[ImageRecord]:
     found: dict[str, ImageRecord] = {}
     for record in records:
         if not record.reference:
@@ -51,8 +51,8 @@ def _once(records: tuple[ImageRecord, ...]) -> list[ImageRecord]:
     return list(found.values())
 
 
-def _mend_files(store: ImageStore, deep: bool, done: list[str]) -> None:
-    """Strays, damaged blobs, an index that cannot be read."""
+def _repair_files(store: ImageStore, deep: bool, done: list[str]) -> None:
+    """Remove stray files and damaged blobs, and replace an unreadable index. Takes the lock."""
     if not os.path.isdir(store.root):
         return
     prepare(store.root)
@@ -60,37 +60,37 @@ def _mend_files(store: ImageStore, deep: bool, done: list[str]) -> None:
         for path, alive in list(sessions(store.root)):
             if not alive:
                 remove_tree(path)
-                done.append(f"removed {path}, which a writer that died had left")
+                done.append(f"removed {path}, left by a writer that died")
         for name in sorted(os.listdir(store.root)):
             if name.endswith(".tmp"):
                 os.unlink(os.path.join(store.root, name))
                 done.append(f"removed the stray file {name}")
         for kind in ("blobs/sha256", "layers"):
-            _remove_strangers(os.path.join(store.root, kind), done)
+            _remove_foreign_files(os.path.join(store.root, kind), done)
         for name in sorted(os.listdir(os.path.join(store.root, "blobs/sha256"))):
             path = store.blob_path(f"sha256:{name}")
             if _damaged(path, f"sha256:{name}", deep):
                 os.unlink(path)
                 done.append(f"removed blob sha256:{name}, whose content had another digest")
-        _mend_index(store, done)
+        _replace_index(store, done)
 
 
-def _remove_strangers(directory: str, done: list[str]) -> None:
+def _remove_foreign_files(directory: str, done: list[str]) -> None:
     for name in sorted(os.listdir(directory)):
         if not is_digest(f"sha256:{name}"):
             path = os.path.join(directory, name)
             remove_tree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
-            done.append(f"removed {path}, which did not belong there")
+            done.append(f"removed {path}, which did not belong to the store")
 
 
 def _damaged(path: str, digest: str, deep: bool) -> bool:
-    """Small blobs, manifests and configs, are always read."""
+    """Whether the blob's content has another digest. Manifests and configs are small and always read."""
     return (deep or os.stat(path).st_size <= MAX_MANIFEST) and hash_file(path) != digest
 
 
-def _mend_index(store: ImageStore, done: list[str]) -> None:
-    """An index that is no index is set aside. Every manifest that is here becomes a nameless image: containers may run
-    on its layers, which would else be swept."""
+def _replace_index(store: ImageStore, done: list[str]) -> None:
+    """Set aside an index that cannot be read. List every stored manifest as an image without a name: containers may use
+    its layers, which the next sweep would otherwise delete."""
     path = os.path.join(store.root, "index.json")
     try:
         read_index(store.root)
@@ -105,9 +105,7 @@ def _mend_index(store: ImageStore, done: list[str]) -> None:
         if size <= MAX_MANIFEST and _is_image_manifest(store, digest):
             entries.append({"mediaType": MANIFEST_TYPE, "digest": digest, "size": size})
     write_index(store.root, {**read_index(store.root), "manifests": entries})
-    done.append(
-        f"set aside the unreadable index as {aside}; {len(entries)} images are here without their names"
-    )
+    done.append(f"set aside the unreadable index as {aside}; {len(entries)} images remain without names")
 
 
 def _is_image_manifest(store: ImageStore, digest: str) -> bool:
@@ -120,9 +118,9 @@ def _is_image_manifest(store: ImageStore, digest: str) -> bool:
 
 
 async def _unpack_again(store: ImageStore, record: ImageRecord, report: Report) -> bool:
-    """Install the image from its own blobs; True when something was missing. Raises ImageError when a blob is."""
+    """Install the image from its own blobs. True if a layer was missing. Raises ImageError if a blob is missing."""
     manifest = manifests.read_manifest(store.manifest(record))
-    with open(store.blob_path(record.id), "rb") as file:  # noqa: ASYNC230 - a worker, with nothing else to do
+    with open(store.blob_path(record.id), "rb") as file:  # noqa: ASYNC230 - the worker has nothing else to do
         config = file.read()
     with open(store.blob_path(record.manifest_digest), "rb") as file:  # noqa: ASYNC230
         original = file.read()
@@ -130,7 +128,7 @@ async def _unpack_again(store: ImageStore, record: ImageRecord, report: Report) 
     missing = [x for x in image.layers if not os.path.isdir(store.layer_path(x.chain_id))]
     absent = [x.digest for x in image.layers if _size(store, x.digest) != x.size]
     if absent:
-        raise ImageError(f"its layer {absent[0]} is missing here")
+        raise ImageError(f"its layer blob {absent[0]} is missing")
     if not missing:
         return False
     with Session(store) as session, Installer(session, report) as installer:

@@ -1,4 +1,4 @@
-"""What a worker is asked to do, apart from how it does that: whoever only asks need not load the archives' modules."""
+"""Requests to the image worker. They are apart from the modules that do the work, so that clients load only these."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class PackRequest:
-    """What to pack. `cmd` and `entrypoint` None: the first program is the command."""
+    """What to pack. If `cmd` and `entrypoint` are None, the first program is the command."""
 
-    programs: list[str]  # paths or names on PATH, put where they are on the host; or HOST:IMAGE
+    programs: list[str]  # paths or names on PATH, stored at the path they have on the host; or HOST:IMAGE
     reference: str
     files: list[str] = field(default_factory=list)  # HOST[:IMAGE], files or whole directories
     entrypoint: list[str] | None = None

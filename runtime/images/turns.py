@@ -1,5 +1,4 @@
-"""Whose turn it is: how many pulls at a time and how often one may begin, and that no start counts on an image that is
-on its way out."""
+"""When pulls and removals may run: limits on parallel pulls and on their rate, and no pull during a removal."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Bucket:
-    """Tokens that come at `rate` a second and are kept up to `burst`; a rate of 0 is no limit. Those who come too early
-    take their token on credit and wait for it, in the order in which they came."""
+    """A token bucket: `rate` tokens a second, at most `burst` in store. A rate of 0 means no limit. A caller that finds
+    no token takes one on credit and waits for it, first come, first served."""
 
     rate: float
     burst: int
@@ -25,7 +24,7 @@ class Bucket:
         self._tokens = float(self.burst)
 
     def take(self, now: float) -> float:
-        """Take one; how many seconds from `now` (of any clock that only goes on) it is there."""
+        """Take a token. Returns the seconds to wait for it. `now` is the time of any monotonic clock, in seconds."""
         if self.rate <= 0:
             return 0.0
         self._tokens = min(float(self.burst), self._tokens + (now - self._at) * self.rate) - 1.0
@@ -40,31 +39,32 @@ class Turns:
         self._slots = asyncio.Semaphore(parallel)
         self._bucket = bucket
         self._clock = clock
-        self._going: Counter[str] = Counter()
-        self._nothing_goes = asyncio.Event()
-        self._nothing_goes.set()
+        self._removing: Counter[str] = Counter()
+        self._no_removal = asyncio.Event()
+        self._no_removal.set()
 
     @asynccontextmanager
     async def pull(self) -> AsyncIterator[None]:
-        """One of the pulls at a time. Waits for removals: what is pulled while it is removed might go with it."""
+        """Wait for a pull slot, a token and the end of all removals: a removal could delete what a pull brings."""
         async with self._slots:
             await asyncio.sleep(self._bucket.take(self._clock()))
-            while not self._nothing_goes.is_set():
-                await self._nothing_goes.wait()
+            while not self._no_removal.is_set():
+                await self._no_removal.wait()
             yield
 
     @contextmanager
     def removal(self, ids: Collection[str]) -> Iterator[None]:
-        """While it lasts these images count as gone. Whoever removes asks who uses them and enters this without giving
-        way to another task in between: then a start has either been seen, or does not see the image."""
-        self._going.update(ids)
-        self._nothing_goes.clear()
+        """Mark these images as removed while the context lasts. The caller checks which images are in use and enters
+        the context without an await in between. So that check either sees a container start, or the start does not see
+        the image."""
+        self._removing.update(ids)
+        self._no_removal.clear()
         try:
             yield
         finally:
-            self._going -= Counter(dict.fromkeys(ids, 1))
-            if not self._going:
-                self._nothing_goes.set()
+            self._removing -= Counter(dict.fromkeys(ids, 1))
+            if not self._removing:
+                self._no_removal.set()
 
-    def is_going(self, identity: str) -> bool:
-        return identity in self._going
+    def is_being_removed(self, identity: str) -> bool:
+        return identity in self._removing

@@ -1,9 +1,9 @@
-"""The on-demand process that does the images' heavy work, so that the daemon neither blocks nor grows.
+"""The image worker: a process per operation, so that heavy work neither blocks the daemon nor grows its memory.
 
-`python -m runtime.images.worker` reads one request, a JSON object on one line, from standard input, and answers with
-JSON lines on standard output: progress events, then `{"event": "done", …}` or `{"event": "error", "reason", "message",
-"retriable"}`. The input stays open as long as somebody waits: its end, or SIGTERM, cancels, and the session's directory
-is removed. Killed outright, what it leaves is cleaned by the next worker.
+`python -m runtime.images.worker` reads one request, a JSON object on one line, from standard input. It answers in JSON
+lines on standard output: progress events, then `{"event": "done", …}` or `{"event": "error", "reason", "message",
+"retriable"}`. The client keeps standard input open while it waits. End of input or SIGTERM cancels the operation, and
+the session's directory is removed. If a worker is killed, the next one removes its leftovers.
 """
 
 from __future__ import annotations
@@ -25,20 +25,18 @@ from runtime.images.store.store import ImageRecord, ImageStore, Removed
 
 Request = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
-_CANCELLED = 130  # exit status, as a shell's after Ctrl-C
-_SWITCH_INTERVAL = 0.0001  # seconds; at the default of 5 ms inflating and unpacking wait for each other
+_CANCELLED = 130  # exit status, as in a shell after Ctrl-C
+_SWITCH_INTERVAL = 0.0001  # seconds; at the default of 5 ms decompression and unpacking wait for each other
 
 
 async def perform(request: Request, report: Report) -> dict[str, Any]:
-    """Do what the request asks for; returns the fields of the `done` event."""
+    """Run the requested operation. Returns the fields of the `done` event. Raises ImageError."""
     from runtime.images.registry import registriesconf
 
     store = ImageStore(request["root"], expand=registriesconf.load().expand)
     operation = _OPERATIONS.get(request.get("op", ""))
     if operation is None:
-        raise ImageError(
-            f"the image worker knows no operation {request.get('op')!r}", reason="InvalidRequest"
-        )
+        raise ImageError(f"the image worker has no operation {request.get('op')!r}", reason="InvalidRequest")
     return await operation(store, request, report)
 
 
@@ -59,7 +57,7 @@ async def _pull(store: ImageStore, request: Request, report: Report) -> dict[str
 
 
 async def _login(_store: ImageStore, request: Request, report: Report) -> dict[str, Any]:
-    """Ask the registry whether it takes the login; only then is it kept."""
+    """Check the login with the registry, and store it only if the registry accepts it."""
     from runtime.images.registry import auth
     from runtime.images.registry.access import Access
     from runtime.images.registry.repository import Registry
@@ -209,8 +207,8 @@ def _removed(removed: Removed) -> dict[str, Any]:
 
 
 def _print_line(event: dict[str, Any]) -> None:
-    """One write a line: progress from several threads does not mix."""
-    with suppress(BrokenPipeError):  # nobody listens any more; the end of the input will say so
+    """Write the line in one write(2), so that events of several threads do not mix."""
+    with suppress(BrokenPipeError):  # the client has gone; end of input cancels
         os.write(1, json.dumps(event).encode() + b"\n")
 
 
@@ -240,7 +238,7 @@ def _cancel_at_end_of_input(loop: asyncio.AbstractEventLoop, task: asyncio.Futur
             loop.remove_reader(0)
             task.cancel()
 
-    with suppress(OSError):  # a plain file, as in `worker < request.json`, has no end to wait for
+    with suppress(OSError):  # epoll refuses a plain file (`worker < request.json`)
         loop.add_reader(0, readable)
 
 
@@ -251,7 +249,7 @@ def _print_error(error: RuntimeFault) -> None:
 
 
 def _read_line() -> bytes:
-    """The request line, unbuffered, so that the rest of the input is left to be watched."""
+    """Read the request line unbuffered, so that the rest of the input can be watched."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -262,13 +260,13 @@ def _read_line() -> bytes:
 
 
 def _lean_httpx() -> None:
-    """httpx takes its own command line along, with rich and pygments, where it can be imported; a third of a worker's
-    start. It does without when it is missing."""
+    """Keep httpx from importing its command line, with rich and pygments, if installed: a third of the worker's start.
+    httpx works without that module."""
     sys.modules["httpx._main"] = cast(ModuleType, None)
 
 
 def main() -> int:
-    """One worker: its request is a line on stdin. The exit code; 2 when nobody asked anything."""
+    """Serve one request from standard input. Returns the exit status; 2 if the input is empty."""
     _lean_httpx()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     os.umask(0o022)

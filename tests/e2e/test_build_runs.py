@@ -228,7 +228,7 @@ def test_an_archive_that_aims_outside_is_refused(builder: Node, tmp_path: Path) 
     aim.mkdir()
     link = support.member("l", tarfile.SYMTYPE, linkname=str(aim))
     archives = {
-        "dots": (support.tar((support.member(f"{'../' * 12}{aim}/x"), b"x")), "goes up with"),
+        "dots": (support.tar((support.member(f"{'../' * 12}{aim}/x"), b"x")), 'contains ".."'),
         "through": (support.tar(link, (support.member("l/x"), b"x")), "leads out of the layer"),
         "hard": (
             support.tar(support.member("h", tarfile.LNKTYPE, linkname="/etc/shadow")),

@@ -173,10 +173,10 @@ class TestSave:
         record = store.find(NAME)
         for reference, path, form, words in (
             ("nowhere:1", "x.tar", "oci-archive", "no such image: nowhere:1"),
-            (NAME, "x.tar", "zip", '"zip" is no format'),
+            (NAME, "x.tar", "zip", 'unknown format "zip"'),
             (NAME, "missing/x.tar", "oci-archive", "No such file or directory"),
             (NAME, "", "oci-archive", "is a directory; use --format oci-dir"),
-            (NAME, "", "oci-dir", "is not empty and no OCI layout"),
+            (NAME, "", "oci-dir", "is neither empty nor an OCI layout"),
         ):
             with pytest.raises(ImageError, match=words):
                 do(store.root, "save", [reference], str(tmp_path / path), form=form)
@@ -276,7 +276,7 @@ class TestPush:
         data = bytearray(blob.read_bytes())
         data[600] ^= 1
         blob.write_bytes(data)
-        with pytest.raises(ImageError, match=r"layer sha256:\w+ is damaged; see `kubelite doctor`"):
+        with pytest.raises(ImageError, match=r"layer sha256:\w+ is damaged; run `kubelite doctor"):
             do(store.root, "push", NAME, f"{host}/damaged/app:1")
         assert not list((tmp_path / "plain/ingest").iterdir())
 
@@ -347,14 +347,14 @@ class TestPush:
 
     def test_what_cannot_be_pushed(self, store: ImageStore) -> None:
         for how, words in (
-            ({"form": "xz"}, 'no compression "xz"'),
+            ({"form": "xz"}, 'unknown compression "xz"'),
             ({"level": 12}, "gzip has levels 1 to 9, not 12"),
         ):
             with pytest.raises(ImageError, match=words):
                 do(store.root, "push", NAME, "localhost:1/x", compression=how)
         for source, target, words in (
             ("nowhere:1", "", "no such image"),
-            (NAME, f"localhost:1/x@sha256:{'1' * 64}", "a digest is not a name to push to"),
+            (NAME, f"localhost:1/x@sha256:{'1' * 64}", "push to a tag, not to a digest"),
             (NAME, "localhost:1/x", "cannot reach localhost:1: Connection refused"),
         ):
             with pytest.raises(ImageError, match=words):
@@ -477,7 +477,7 @@ class TestRepair:
         Path(store.root, "index.json").write_text("{broken")
         assert check_store(store) and "index.json" in check_store(store)[0]
         done, broken = do(store.root, "repair")
-        assert broken == [] and "1 images are here without their names" in done[0]
+        assert broken == [] and "1 images remain without names" in done[0]
         fresh = ImageStore(store.root)
         assert [(r.id, r.reference, r.unpacked) for r in fresh.list()] == [(record.id, "", True)]
         do(store.root, "tag", record.id, NAME)

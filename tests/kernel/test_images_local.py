@@ -106,7 +106,7 @@ class TestLoad:
         write_layout(layout, [tar((member("a"), b"a"))])
         index = json.loads((layout / "index.json").read_text())
         _rewrite(layout, index, lambda config: config["rootfs"].update(diff_ids=["sha256:" + "1" * 64]))
-        with pytest.raises(ImageError, match="the image's config says sha256:1111"):
+        with pytest.raises(ImageError, match="the image's config lists sha256:1111"):
             do(tmp_path / "store", "load", str(layout))
         assert os.listdir(tmp_path / "store/layers") == []
 
@@ -190,7 +190,7 @@ class TestPack:
         assert (config["WorkingDir"], config["User"], config["Env"][1:]) == ("/srv", "33", ["A=b"])
 
     def test_what_is_not_there_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ImageError, match="no program no-such-program"):
+        with pytest.raises(ImageError, match="cannot find the program no-such-program"):
             do(tmp_path / "store", "pack", ["no-such-program"], "x")
         with pytest.raises(ImageError, match="/no/such/file does not exist"):
             do(tmp_path / "store", "pack", ["cat"], "x", files=["/no/such/file"])
@@ -312,7 +312,7 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
     assert any("is missing" in p or "damaged" in p for p in check_store(store, deep=True))
     said = "\n".join(check_store(store, deep=True))
     assert f"blob {record.layer_digests[0]} is damaged" in said and "is not unpacked" in said
-    assert "ingest/dead was left" in said and "junk does not belong there" in said
+    assert "ingest/dead was left" in said and "junk does not belong to the store" in said
     blob.unlink()
     assert f"blob {record.layer_digests[0]} is missing" in "\n".join(check_store(store))
 

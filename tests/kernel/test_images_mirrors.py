@@ -102,7 +102,7 @@ def test_a_blocked_registry_is_not_asked(tmp_path: Path, host: str, monkeypatch:
 
 def test_a_file_that_is_none_is_named(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, tmp_path, "= what")
-    with pytest.raises(ImageError, match=r"registries\.conf cannot be read"):
+    with pytest.raises(ImageError, match=r"cannot read .*registries\.conf"):
         pull(tmp_path, f"{host}/plain/app:1")
 
 
@@ -316,4 +316,4 @@ def test_certs_d_has_an_authority_and_who_we_are(tmp_path: Path) -> None:
     ],
 )
 def test_networks_that_no_proxy_is_asked_for(host: str, no_proxy: str, direct: bool) -> None:
-    assert tls.goes_direct(host, {"NO_PROXY": no_proxy}) is direct
+    assert tls.bypasses_proxy(host, {"NO_PROXY": no_proxy}) is direct

@@ -324,7 +324,7 @@ def test_hostile_entries_are_refused_by_name(tmp_path: Path, name: str) -> None:
 
 
 def test_too_many_entries(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r'"f100".*a layer may have 100'):
+    with pytest.raises(ImageError, match=r'"f100".*a layer may have at most 100'):
         unpack(tmp_path / "layer", tar(*[member(f"f{n}") for n in range(200)]), max_entries=100)
 
 

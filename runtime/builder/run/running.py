@@ -20,7 +20,7 @@ from typing import Any
 import runtime
 from runtime.builder.copy.accounts import User
 from runtime.builder.errors import BuildError, Cancelled
-from runtime.images.layers.lower import LowerView, is_opaque, landing
+from runtime.images.layers.lower import LowerView, final_path, is_opaque
 from runtime.security import seccomp_default
 from runtime.security.capabilities import adjust
 from runtime.security.paths import READONLY_PATHS, masked_paths
@@ -272,7 +272,7 @@ def _stubs(job: RunJob) -> list[str]:
     view = LowerView(job.lower)
     missing: dict[str, None] = {}
     for destination in [mount["destination"] for mount in _mounts(job)]:
-        whole = os.fsdecode(landing(view, os.fsencode(destination.strip("/"))))
+        whole = os.fsdecode(final_path(view, os.fsencode(destination.strip("/"))))
         parts = [part for part in whole.split("/") if part]
         for count in range(1, len(parts) + 1):
             path = "/".join(parts[:count])

@@ -1,6 +1,6 @@
-"""What a host program needs to run elsewhere: its interpreter and shared libraries, or the interpreter of its script.
+"""What a host program needs in an image: its dynamic loader and shared libraries, or a script's interpreter.
 
-The loader itself is asked (`ld.so --list`, ld.so(8)): it knows rpaths, hwcaps and its cache; guessing does not. It only
+The libraries come from the loader itself (`ld.so --list`, ld.so(8)), which knows rpaths, hwcaps and its cache. It only
 maps the program and runs none of its code.
 """
 
@@ -18,7 +18,8 @@ _LISTED = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$")
 
 
 def interpreter(path: str) -> str:
-    """The program interpreter (the dynamic loader), or "" for a static program. elf(5)."""
+    """The program interpreter (dynamic loader) of an ELF program, "" for a static program or another file. elf(5).
+    Raises OSError."""
     with open(path, "rb") as file:
         ident = file.read(16)
         if ident[:4] != b"\x7fELF":
@@ -41,8 +42,8 @@ def interpreter(path: str) -> str:
 
 
 def needed(path: str) -> list[str]:
-    """Absolute host paths of everything the program loads at start: loader and libraries, or a script's interpreter
-    (followed further by the caller). Raises ImageError when a library is missing."""
+    """Absolute host paths of the loader and libraries that a program loads at start, or of a script's interpreter (the
+    caller follows that one further). Raises ImageError if a library is missing."""
     with open(path, "rb") as file:
         head = file.read(256)
     if head.startswith(b"#!"):

@@ -1,8 +1,8 @@
-"""Images to files: docker-archive, oci-archive, and OCI layout directories. The other way round is `archives`.
+"""Save images to files: docker-archive, oci-archive, or an OCI layout directory. `reading.py` does the opposite.
 
-A file appears by rename, whole or not at all; `-`like places (a pipe, a fifo) get the same bytes as they come. The
-same images give the same bytes: members in order, no times, everything root's. Formats: image-spec image-layout.md;
-moby image/spec/v1.2.md "Combined Image JSON + Filesystem Changeset Format".
+A file appears complete, by rename, or not at all. A pipe or device receives the same bytes directly. Equal images give
+equal bytes: members are in order, without times, owned by root. Formats: image-spec image-layout.md; moby
+image/spec/v1.2.md "Combined Image JSON + Filesystem Changeset Format".
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ DOCKER, OCI, LAYOUT = "docker-archive", "oci-archive", "oci-dir"
 FORMATS = (DOCKER, OCI, LAYOUT)
 _FAILED = "ErrImageSave"
 Report = Callable[[dict[str, Any]], None]
-_Picked = list[tuple[ImageRecord, list[str]]]  # an image, and the names to save it under
+_Picked = list[tuple[ImageRecord, list[str]]]  # images, each with the names to save
 
 
 def save(
     store: ImageStore, wanted: Sequence[str], path: str, *, form: str, report: Report
 ) -> list[ImageRecord]:
-    """Write the images to `path`. Raises ImageError."""
+    """Write the images to `path` in the format `form` (one of FORMATS). Raises ImageError."""
     if form not in FORMATS:
-        raise ImageError(f'"{form}" is no format; there are {", ".join(FORMATS)}', reason="InvalidRequest")
+        raise ImageError(f'unknown format "{form}"; use one of {", ".join(FORMATS)}', reason="InvalidRequest")
     with Session(store) as session:
         picked = _pick(store, wanted)
-        for record, _ in picked:  # from here on nobody deletes what is being read
+        for record, _ in picked:  # protects them from deletion
             session.lease_record(record)
         for record, _ in picked:
             _check_blobs(store, record)
@@ -61,7 +61,7 @@ def save(
                 with _output(path) as file, tarfile.open(fileobj=file, mode="w|", bufsize=CHUNK) as archive:
                     write(session, picked, archive)
         except BrokenPipeError as error:
-            raise ImageError(f"whoever read {path} went away", reason=_FAILED) from error
+            raise ImageError(f"the reader of {path} closed it early", reason=_FAILED) from error
         except OSError as error:
             where = f" ({error.filename})" if error.filename not in (None, path) else ""
             raise ImageError(f"cannot save to {path}: {error.strerror}{where}", reason=_FAILED) from error
@@ -70,7 +70,8 @@ def save(
 
 
 def _pick(store: ImageStore, wanted: Sequence[str]) -> _Picked:
-    """Each image once, with the names it was asked for by; by its id it is saved without a name, as docker does."""
+    """Each image once, with the names it was requested by. An image requested by id is saved without a name, as in
+    docker."""
     if not wanted:
         raise ImageError("name at least one image to save", reason="InvalidRequest")
     picked: dict[str, tuple[ImageRecord, list[str]]] = {}
@@ -90,7 +91,7 @@ def _check_blobs(store: ImageStore, record: ImageRecord) -> None:
             size = -1
         if size != descriptor["size"]:
             raise ImageError(
-                f"layer {descriptor['digest']} of {record.reference or record.id} is missing or damaged; see "
+                f"layer {descriptor['digest']} of {record.reference or record.id} is missing or damaged; run "
                 "`kubelite doctor --repair`",
                 reason="ImageStoreCorrupt",
             )
@@ -98,7 +99,7 @@ def _check_blobs(store: ImageStore, record: ImageRecord) -> None:
 
 @contextmanager
 def _output(path: str) -> Iterator[IO[bytes]]:
-    """A new file that appears whole, or, where a pipe or a device stands, that."""
+    """Open the output: an existing pipe or device as it is, else a new file that appears complete by rename."""
     try:
         special = not stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
@@ -109,11 +110,11 @@ def _output(path: str) -> Iterator[IO[bytes]]:
         with open(path, "wb", buffering=0) as file:
             yield file
         return
-    path = os.path.realpath(path)  # what a link leads to is written, the link stays
+    path = os.path.realpath(path)  # replace the target of a link, not the link
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "xb") as file:
-            os.fchmod(file.fileno(), 0o600)  # a private image is nobody else's business
+            os.fchmod(file.fileno(), 0o600)  # the image may be private
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -167,9 +168,9 @@ def _write_oci(session: Session, picked: _Picked, archive: tarfile.TarFile) -> N
 
 
 def _write_layout(store: ImageStore, picked: _Picked, path: str) -> None:
-    """Into a new directory, or beside what an OCI layout has already; a name that is there is moved."""
+    """Write to a new directory, or add to an existing OCI layout. A name that exists there moves to the new image."""
     if os.path.isdir(path) and os.listdir(path) and not os.path.exists(f"{path}/oci-layout"):
-        raise ImageError(f"{path} is not empty and no OCI layout", reason="InvalidRequest")
+        raise ImageError(f"{path} is neither empty nor an OCI layout", reason="InvalidRequest")
     with ExitStack() as undo:
         for directory in (path, f"{path}/blobs", f"{path}/blobs/sha256"):
             if not os.path.isdir(directory):
@@ -185,7 +186,7 @@ def _write_layout(store: ImageStore, picked: _Picked, path: str) -> None:
 
 
 def _rmdir(directory: str) -> None:
-    with suppress(OSError):  # somebody else has put something there
+    with suppress(OSError):  # not empty: another process has written there
         os.rmdir(directory)
 
 
@@ -224,7 +225,7 @@ def _ref_name(entry: dict[str, Any]) -> str:
 
 
 def _write_docker(session: Session, picked: _Picked, archive: tarfile.TarFile) -> None:
-    """What `docker load` of any age reads: plain layers, each once, and manifest.json at the end."""
+    """Write what any version of `docker load` reads: plain layers, each once, and manifest.json at the end."""
     store = session.store
     listed: list[dict[str, Any]] = []
     written: set[str] = set()
@@ -248,7 +249,7 @@ def _write_docker(session: Session, picked: _Picked, archive: tarfile.TarFile) -
 
 
 def _docker_name(name: Reference) -> str:
-    """docker writes the short form, and never one without a tag."""
+    """docker writes the short form, always with a tag."""
     return name.familiar if name.tag else f"{name.familiar}:latest"
 
 
@@ -257,7 +258,8 @@ def _layer_name(diff_id: str) -> str:
 
 
 def _add_plain_layer(session: Session, archive: tarfile.TarFile, digest: str, diff_id: str) -> None:
-    """tar says a member's size before its content: a compressed layer is inflated beside first."""
+    """Add a layer as a plain tar. tar states the size before the content, so a compressed layer is decompressed to a
+    file first."""
     plain = session.temporary("plain")
     hashing = hashlib.sha256()
     with open(session.store.blob_path(digest), "rb", buffering=0) as source, open(plain, "x+b") as file:
@@ -265,7 +267,9 @@ def _add_plain_layer(session: Session, archive: tarfile.TarFile, digest: str, di
             hashing.update(chunk)
             file.write(chunk)
         if f"sha256:{hashing.hexdigest()}" != diff_id:
-            raise ImageError(f"layer {digest} is damaged; see `kubelite doctor`", reason="ImageStoreCorrupt")
+            raise ImageError(
+                f"layer {digest} is damaged; run `kubelite doctor --repair`", reason="ImageStoreCorrupt"
+            )
         size = file.tell()
         file.seek(0)
         _add(archive, _layer_name(diff_id), size, file)

@@ -1,8 +1,9 @@
-"""`image pack`: programs of this host, with the shared libraries they load, as a minimal image of one layer.
+"""`image pack`: an image of one layer from programs of this host and the shared libraries they load.
 
-No network, no build tool, a second's work: what `make run` starts with. The same input gives the same bytes (sorted, no
-times but SOURCE_DATE_EPOCH, everything root's). A static busybox brings its applets along as links, so `sh`, `sleep` or
-`httpd` work. The file system is usr-merged, as Debian's: /bin is usr/bin and so on.
+It needs no network and no build tool and takes about a second; `make run` starts with it. Equal input gives equal
+bytes: entries are sorted, all owned by root, and times are SOURCE_DATE_EPOCH. For a static busybox, links to its
+applets are added, so `sh`, `sleep` and `httpd` work. The file system is usr-merged as in Debian: /bin is a link to
+usr/bin, and so on.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class _Node:
 
 
 class _Tree:
-    """The image's files by path, without a leading slash."""
+    """The image's files, by path without a leading slash."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, _Node] = {path: _Node(stat.S_IFDIR | m) for path, m in _DIRECTORIES.items()}
@@ -78,7 +79,8 @@ class _Tree:
         self.nodes["var/run"] = _Node(stat.S_IFLNK | 0o777, link="../run")
 
     def add_as_on_host(self, path: str) -> str:
-        """A host file at its own place, with every symbolic link that leads to it. Returns where the file is."""
+        """Add a host file at the path it has on the host, and every symbolic link on the way. Returns the file's path
+        in the image."""
         for _ in range(_MAX_LINKS):
             link = _first_link(path)
             if link is None:
@@ -91,7 +93,7 @@ class _Tree:
         return self.add(path, path)
 
     def add(self, source: str, path: str) -> str:
-        """One host file or special directory at `path`."""
+        """Add one host file or directory (without its content) at `path`. Returns its path in the image."""
         place = self._place(path)
         mode = os.stat(source).st_mode
         if stat.S_ISDIR(mode):
@@ -103,7 +105,7 @@ class _Tree:
         return place
 
     def add_tree(self, source: str, path: str) -> None:
-        """A file or a directory with all that is in it."""
+        """Add a file, or a directory with its whole content."""
         if not os.path.isdir(source):
             self.add(source, path)
             return
@@ -127,7 +129,7 @@ class _Tree:
             self.link(path, target)
 
     def _place(self, path: str) -> str:
-        """Where a path goes in the merged file system; its directories are made."""
+        """Map a path to the usr-merged file system, and create its parent directories."""
         clean = posixpath.normpath("/" + path).lstrip("/")
         first, slash, rest = clean.partition("/")
         if slash and first in _MERGED:
@@ -141,7 +143,7 @@ class _Tree:
 
 
 async def pack(store: ImageStore, request: PackRequest, *, report: Report) -> ImageRecord:
-    """Make the image and install it under its reference. Raises ImageError."""
+    """Build the image and install it under its reference. Raises ImageError."""
     name = references.parse(request.reference)
     if not request.programs and not request.files:
         raise ImageError("name at least one program or file to pack", reason="InvalidRequest")
@@ -161,12 +163,13 @@ async def pack(store: ImageStore, request: PackRequest, *, report: Report) -> Im
         await installer.install(image, fetch)
     record = store.get(str(name))
     if record is None:
-        raise ImageError(f"{name} vanished right after it was packed", retriable=True)
+        raise ImageError(f"{name} was removed right after it was packed", retriable=True)
     return record
 
 
 def _write_layer(request: PackRequest, tar_path: str) -> Callable[[str], dict[str, Any]]:
-    """Thread: collect and write the layer. Returns what makes the config once the layer's digest is known."""
+    """Thread: collect the files and write the layer. Returns a function from the layer's digest to the image's
+    config."""
     tree = _Tree()
     command: list[str] = []
     for program in request.programs:
@@ -190,7 +193,7 @@ def _write_layer(request: PackRequest, tar_path: str) -> Callable[[str], dict[st
 
 
 def write_tar(nodes: dict[str, _Node], file: io.BufferedIOBase, epoch: int) -> None:
-    """All nodes, sorted, the same bytes each time."""
+    """Write all nodes in sorted order. Equal input gives equal bytes."""
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(nodes):
             node = nodes[path]
@@ -215,15 +218,15 @@ def write_tar(nodes: dict[str, _Node], file: io.BufferedIOBase, epoch: int) -> N
 def _locate(program: str) -> str:
     path = program if "/" in program else shutil.which(program, path=os.environ.get("PATH") or PATH)
     if path is None or not os.path.isfile(path):
-        raise ImageError(f"there is no program {program} on this host", reason="InvalidRequest")
+        raise ImageError(f"cannot find the program {program} on this host", reason="InvalidRequest")
     if not os.access(path, os.X_OK):
         raise ImageError(f"{path} is not executable", reason="InvalidRequest")
     return os.path.abspath(path)
 
 
 def _add_program(tree: _Tree, path: str, target: str) -> str:
-    """The program (at `target`, or where the host has it), its loader and libraries; for a script its interpreter, and
-    that one's. Returns its place."""
+    """Add a program (at `target`, or at its path on the host) with its loader and libraries; for a script, also its
+    interpreter and what that needs. Returns the program's path in the image."""
     place = tree.add(path, target) if target else tree.add_as_on_host(path)
     seen = {path}
     todo = elf.needed(path)
@@ -235,14 +238,16 @@ def _add_program(tree: _Tree, path: str, target: str) -> str:
         tree.add_as_on_host(needed)
         with open(needed, "rb") as file:
             script = file.read(2) == b"#!"
-        library = needed.endswith(".so") or ".so." in needed  # the loader has listed what those need
+        library = (
+            needed.endswith(".so") or ".so." in needed
+        )  # the loader has listed the libraries' own needs already
         if script or not library:
             todo += elf.needed(needed)
     return place
 
 
 def _busybox_applets(path: str) -> list[str]:
-    """Where a static busybox wants its applets (`busybox --list-full`); nothing for any other program."""
+    """The applet paths of a static busybox (`busybox --list-full`); empty for any other program."""
     if os.path.basename(os.path.realpath(path)) != "busybox" or elf.interpreter(path):
         return []
     result = subprocess.run([path, "--list-full"], capture_output=True, text=True, timeout=10, check=False)
@@ -250,7 +255,8 @@ def _busybox_applets(path: str) -> list[str]:
 
 
 def _add_applet(tree: _Tree, applet: str, busybox: str) -> None:
-    """A relative link, unless something real is there: busybox must not replace itself or another program."""
+    """Add a relative link to busybox, unless the path is taken: an applet must not replace busybox or another
+    program."""
     directory, name = posixpath.split(applet)
     target = posixpath.join(_MERGED.get(directory, directory), name)
     if target != busybox and name not in {"busybox", "linuxrc"} and target not in tree.nodes:
@@ -281,7 +287,7 @@ def _config(request: PackRequest, command: list[str], digest: str, epoch: int) -
 
 
 def _first_link(path: str) -> str | None:
-    """The first component of an absolute path that is a symbolic link."""
+    """The shortest prefix of an absolute path that is a symbolic link, or None."""
     parts = path.strip("/").split("/")
     for count in range(1, len(parts) + 1):
         prefix = "/" + "/".join(parts[:count])
@@ -291,7 +297,7 @@ def _first_link(path: str) -> str | None:
 
 
 def _epoch() -> int:
-    """https://reproducible-builds.org/specs/source-date-epoch/"""
+    """SOURCE_DATE_EPOCH in Unix seconds, default 0 (https://reproducible-builds.org/specs/source-date-epoch/)."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "0")
     return int(text) if text.isdigit() else 0
 

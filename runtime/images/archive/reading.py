@@ -1,8 +1,9 @@
-"""Images from files: docker-archive (`docker save`), oci-archive (a tar of a layout) and OCI layout directories.
+"""Load images from files: docker-archive (`docker save`), oci-archive (a tar of a layout) and OCI layout directories.
 
-Whatever the file, its blobs go the same way as a pull's: verified, unpacked, visible only when whole. A compressed
-archive is inflated into the session's directory first: its members are needed in another order than they come.
-Formats: image-spec image-layout.md; moby image/spec/v1.2.md "Combined Image JSON + Filesystem Changeset Format".
+The blobs take the same path as those of a pull: they are verified, unpacked, and visible only when complete. A
+compressed archive is first decompressed into the session's directory, because its members are not in the order in which
+they are needed. Formats: image-spec image-layout.md; moby image/spec/v1.2.md "Combined Image JSON + Filesystem
+Changeset Format".
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _TAG_LIKE = re.compile(r"latest|v?[0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
-    """Where a member's bytes are."""
+    """The position of a member's bytes: a file, an offset and a size in bytes."""
 
     path: str
     offset: int
@@ -59,7 +60,8 @@ class _Directory:
 
 
 class _Tar:
-    """A plain tar, read at random. Links among its members are followed: old `docker save` shares layers so."""
+    """A plain tar with random access. Links among its members are followed: old versions of `docker save` share layers
+    that way."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -98,8 +100,8 @@ async def load(
     platform: Platform | None = None,
     shown: str = "",
 ) -> list[ImageRecord]:
-    """Import every image of an archive. `reference` names its image when it has just one; `shown` is what errors call
-    it. Raises ImageError."""
+    """Import every image of an archive. `reference` names the image if there is only one. `shown` is the path in error
+    messages. Raises ImageError."""
     platform, shown = platform or manifests.this_platform(), shown or path
     name = str(references.parse(reference)) if reference else ""
     try:
@@ -151,7 +153,7 @@ def _copy_extent(extent: _Extent, spool: Spool, progress: Callable[[int], None])
 
 
 def _read(session: Session, path: str, platform: Platform, name: str) -> list[_Loaded]:
-    """Find out what it is, and every image in it."""
+    """Detect the archive's format and read every image in it. `name` renames a single image."""
     archive: _Archive = _Directory(path) if os.path.isdir(path) else _Tar(_plain(session, path))
     if archive.find("index.json") is not None and archive.find("oci-layout") is not None:
         images = _read_layout(archive, platform, os.path.basename(os.path.abspath(path)))
@@ -162,7 +164,7 @@ def _read(session: Session, path: str, platform: Platform, name: str) -> list[_L
             "it is neither an OCI layout nor a docker archive: no index.json and no manifest.json"
         )
     if name and len(images) > 1:
-        raise ImageError(f"it has {len(images)} images, so none of them can be given the name {name}")
+        raise ImageError(f"it has {len(images)} images; only a single image can be given the name {name}")
     if name:
         images = [_Loaded(_renamed(image.image, name), image.blobs) for image in images]
     return images
@@ -173,7 +175,7 @@ def _renamed(image: Image, name: str) -> Image:
 
 
 def _plain(session: Session, path: str) -> str:
-    """The archive itself when it is plain, else an inflated copy."""
+    """The path of the archive if it is plain, else of a decompressed copy."""
     with open(path, "rb", buffering=0) as file:
         head = file.read(262)
         if head[257:262] == b"ustar":
@@ -194,7 +196,7 @@ def _chunks(extent: _Extent) -> Iterator[bytes]:
         while left:
             chunk = file.read(min(CHUNK, left))
             if not chunk:
-                raise ImageError("the archive is cut short")
+                raise ImageError("the archive is truncated")
             left -= len(chunk)
             yield chunk
 
@@ -225,7 +227,7 @@ def _read_layout(archive: _Archive, platform: Platform, file_name: str) -> list[
         raise ImageError("its index.json lists no image")
     names = [_entry_name(entry, file_name) for entry in entries]
     if len(entries) > 1 and not any(names) and all("platform" in entry for entry in entries):
-        chosen = manifests.choose(index, platform)  # one image for several platforms
+        chosen = manifests.choose(index, platform)  # the index of one image for several platforms
         entries = [entry for entry in entries if entry.get("digest") == chosen.digest][:1]
         names = [""]
     return [_read_entry(archive, entry, platform, name) for entry, name in zip(entries, names, strict=True)]
@@ -255,15 +257,15 @@ def _read_entry(archive: _Archive, entry: dict[str, Any], platform: Platform, na
 def _layer_extent(archive: _Archive, layer: Descriptor) -> _Extent:
     extent = archive.find(f"blobs/{layer.digest.replace(':', '/')}")
     if extent is None:
-        raise ImageError(f"its layer {layer.digest} is not in it")
+        raise ImageError(f"its layer {layer.digest} is missing")
     if extent.size != layer.size:
         raise ImageError(f"its layer {layer.digest} has {extent.size} bytes instead of {layer.size}")
     return extent
 
 
 def _entry_name(entry: dict[str, Any], file_name: str) -> str:
-    """The canonical name an entry of index.json carries, or "". A ref.name that is just a tag names a tag of the
-    file: umoci and buildkit write `latest`, skopeo and podman whole names."""
+    """The canonical name in an entry of index.json, or "". umoci and buildkit write only a tag such as `latest`; then
+    the file name serves as the repository. skopeo and podman write whole names."""
     annotations = entry.get("annotations") or {}
     for value in (annotations.get(CONTAINERD_NAME), annotations.get(REF_NAME)):
         if not isinstance(value, str) or not value:
@@ -287,7 +289,7 @@ def _read_docker(archive: _Archive) -> list[_Loaded]:
         entries = json.loads(_small(archive, "manifest.json", MAX_MANIFEST))
         return [_read_docker_entry(archive, entry) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ImageError(f"its manifest.json is not a docker archive's: {error}") from error
+        raise ImageError(f"its manifest.json is not that of a docker archive: {error}") from error
 
 
 def _read_docker_entry(archive: _Archive, entry: dict[str, Any]) -> _Loaded:
@@ -298,7 +300,7 @@ def _read_docker_entry(archive: _Archive, entry: dict[str, Any]) -> _Loaded:
     for layer_name in entry["Layers"]:
         extent = archive.find(str(layer_name))
         if extent is None:
-            raise ImageError(f"its layer {layer_name} is not in it")
+            raise ImageError(f"its layer {layer_name} is missing")
         digest, kind = _examine(extent)
         blobs[digest] = extent
         layers.append(Descriptor(digest, extent.size, kind))
@@ -308,7 +310,7 @@ def _read_docker_entry(archive: _Archive, entry: dict[str, Any]) -> _Loaded:
 
 
 def _examine(extent: _Extent) -> tuple[str, str]:
-    """Digest and media type of a layer file: a docker archive states neither."""
+    """Digest and media type of a layer file. A docker archive states neither."""
     hashing = hashlib.sha256()
     head = b""
     for chunk in _chunks(extent):

@@ -1,7 +1,8 @@
-"""Layers that the store has as plain tars, of builds, packs and archives, are compressed on their way to a registry.
+"""Compress layers for a push. The store has the layers of builds, packs and archives as plain tars.
 
-The same bytes come out every time, so a layer that was sent once is there by its digest and is not sent again. What
-came of a layer is noted in `<store>/cache-compressed`: while the registry has it, it is not even compressed again.
+Compression is deterministic, so a layer that was pushed before is found in the registry by its digest. Digest and size
+of the result are recorded in `<store>/cache-compressed`; while the registry has the blob, the layer is not compressed
+again.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from runtime.images.store.listing import MANIFEST_TYPE
 from runtime.images.store.store import ImageStore
 
 PLAIN = "application/vnd.oci.image.layer.v1.tar"
-#: name → (its suffix of the media type, levels; the default first). Names and defaults are podman's.
+#: name → (media type suffix, levels with the default first). Names and defaults are podman's.
 FORMATS: dict[str, tuple[str, tuple[int, ...]]] = {
     "gzip": ("+gzip", (6, *range(1, 10))),
     "zstd": ("+zstd", (3, *range(1, 23))),
     "none": ("", (0,)),
 }
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's own header: no name, no time
+_GZIP = 16 + zlib.MAX_WBITS  # zlib writes the header: no name, no time
 
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """How layers are to be compressed; `level` 0: the format's own default."""
+    """How to compress layers. `level` 0 means the format's default. Raises ImageError (InvalidRequest) for unknown
+    values."""
 
     form: str = "gzip"
     level: int = 0
@@ -42,13 +44,13 @@ class Compression:
     def __post_init__(self) -> None:
         if self.form not in FORMATS:
             raise ImageError(
-                f'there is no compression "{self.form}"; there are {", ".join(FORMATS)}',
+                f'unknown compression "{self.form}"; use one of {", ".join(FORMATS)}',
                 reason="InvalidRequest",
             )
         levels = FORMATS[self.form][1]
         if self.level and self.level not in levels:
             raise ImageError(
-                f"{self.form} has levels {min(levels)} to {max(levels)}, not {self.level}",
+                f"{self.form} has the levels {min(levels)} to {max(levels)}, not {self.level}",
                 reason="InvalidRequest",
             )
 
@@ -60,7 +62,7 @@ class Compression:
         return PLAIN + FORMATS[self.form][0]
 
     def wants(self, entry: dict[str, Any]) -> bool:
-        """Whether a manifest's layer is to be compressed: what is compressed already goes as it is."""
+        """Whether to compress a layer of a manifest. A compressed layer is sent as it is."""
         return self.form != "none" and entry["mediaType"] == PLAIN
 
 
@@ -71,9 +73,9 @@ class Compressed:
 
 
 def known(store: ImageStore, digest: str, how: Compression) -> Compressed | None:
-    """What the layer has come to before."""
+    """The recorded result of an earlier compression, or None."""
     try:
-        with open(_note(store, digest, how), "rb") as file:
+        with open(_record_path(store, digest, how), "rb") as file:
             document = json.loads(file.read())
         return Compressed(str(document["digest"]), int(document["size"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -83,8 +85,8 @@ def known(store: ImageStore, digest: str, how: Compression) -> Compressed | None
 def compress(
     store: ImageStore, digest: str, how: Compression, path: str, check: Callable[[], None]
 ) -> Compressed:
-    """The layer `digest` into the new file `path`. `check` is called now and then, and may end it by raising. Raises
-    ImageError, OSError."""
+    """Compress the layer `digest` into the new file `path`. `check` is called for every chunk and may raise to cancel.
+    Raises ImageError, OSError."""
     hashing, size, before = hashlib.sha256(), 0, hashlib.sha256()
     with open(store.blob_path(digest), "rb", buffering=0) as source, open(path, "xb") as file:
 
@@ -99,22 +101,22 @@ def compress(
             size += len(out)
             file.write(out)
     if f"sha256:{before.hexdigest()}" != digest:
-        raise ImageError(f"layer {digest} is damaged; see `kubelite doctor`", reason="ImageStoreCorrupt")
+        raise ImageError(f"layer {digest} is damaged; run `kubelite doctor`", reason="ImageStoreCorrupt")
     found = Compressed(f"sha256:{hashing.hexdigest()}", size)
-    with suppress(OSError):  # it was for speed alone
-        note = _note(store, digest, how)
+    with suppress(OSError):  # the record only saves time
+        note = _record_path(store, digest, how)
         os.makedirs(os.path.dirname(note), 0o700, exist_ok=True)
         replace_file(note, json.dumps({"digest": found.digest, "size": size}).encode(), sync=False)
     return found
 
 
 def manifest_with(manifest: dict[str, Any], layers: list[dict[str, Any]]) -> bytes:
-    """The manifest as it is sent when layers have become others."""
+    """The manifest with other layers, as bytes."""
     document = {**manifest, "mediaType": manifest.get("mediaType", MANIFEST_TYPE), "layers": layers}
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _note(store: ImageStore, digest: str, how: Compression) -> str:
+def _record_path(store: ImageStore, digest: str, how: Compression) -> str:
     name = f"{digest.partition(':')[2]}-{how.form}-{how.effective}.json"
     return os.path.join(compressed_directory(store), name)
 

@@ -1,7 +1,7 @@
-"""A layer's directory as the only world there is: names that stay inside it, and descriptors of its directories.
+"""Confine a layer to its directory: check entry names, and open parent directories only below the root.
 
-Every parent is opened by openat2(2) from the layer's root with RESOLVE_BENEATH: the kernel refuses an absolute symbolic
-link and one that leads out, whatever the archive did before. What is refused is an ImageError that names the entry.
+Every parent is opened by openat2(2) from the layer's root with RESOLVE_BENEATH. The kernel then refuses symbolic links
+that are absolute or lead out, whatever the archive created earlier. A refusal is an ImageError that names the entry.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from runtime.errors import ImageError
 from runtime.images.layers.tarstream import Entry
 
 _PATH_MAX = 4096
-_DEPTH_MAX = 255  # components of a name; parents that no entry lists are made one in the other
-_KEPT = 64  # tar walks depth first: the parent of the next entry is nearly always among the last few
+_DEPTH_MAX = 255  # components of a name; missing parents are created recursively
+_KEPT = 64  # tar is depth first: the next entry's parent is nearly always among the last few
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 class Confined:
-    """Directories below one root. Keeps the descriptors of those used last."""
+    """Directories below one root. Caches the descriptors used last."""
 
     def __init__(self, directory: str) -> None:
         self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -32,8 +32,9 @@ class Confined:
         self._retired: list[int] = []
 
     def open(self, directory: bytes) -> tuple[int, bytes]:
-        """An O_PATH descriptor and the canonical path, symbolic links inside the root followed. FileNotFoundError, or
-        OSError: EXDEV (leads out), ELOOP, ENOTDIR. The caller owns the descriptor, or gives it to `keep`."""
+        """Open a directory. Returns an O_PATH descriptor and the canonical path, with symbolic links inside the root
+        followed. Raises FileNotFoundError, or OSError: EXDEV (leads out), ELOOP, ENOTDIR. The caller owns the
+        descriptor, or passes it to `keep`."""
         flags = os.O_PATH | os.O_DIRECTORY
         if not directory:
             return os.open(b".", flags | os.O_CLOEXEC, dir_fd=self._root), b""
@@ -48,7 +49,7 @@ class Confined:
         return fd, real[len(root) + 1 :]
 
     def open_for_change(self, path: bytes) -> int:
-        """A descriptor of a directory whose own metadata is to be set; no link anywhere in its path."""
+        """Open a directory to set its metadata. No component of its path may be a link. Raises OSError."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
         return self._openat2(path or b".", flags, _BENEATH | syscalls.RESOLVE_NO_SYMLINKS)
 
@@ -59,14 +60,15 @@ class Confined:
         return found
 
     def keep(self, directory: bytes, fd: int, canonical: bytes) -> None:
-        """From now on the descriptor is ours, and `cached` gives it."""
+        """Take ownership of the descriptor, and return it from `cached`."""
         self._kept[directory] = fd, canonical
         while len(self._kept) > _KEPT:
             _, (oldest, _) = self._kept.popitem(last=False)
             os.close(oldest)
 
     def forget(self) -> None:
-        """Paths may lead elsewhere now. Descriptors stay open until `close_retired`: the current entry uses some."""
+        """Empty the cache, because a path may lead elsewhere now. The descriptors stay open until `close_retired`: the
+        current entry uses some."""
         self._retired += [fd for fd, _ in self._kept.values()]
         self._kept.clear()
 
@@ -89,26 +91,26 @@ class Confined:
 
 
 @contextmanager
-def named(entry: Entry) -> Iterator[None]:
-    """Every failure names the entry it happened on."""
+def naming_entry(entry: Entry) -> Iterator[None]:
+    """Turn a failure into an ImageError that names the entry."""
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise  # says nothing about the entry
+            raise  # not about this entry
         words = os.strerror(error.errno) if error.errno else str(error)
         raise ImageError(f'cannot unpack "{entry.shown}": {words}') from error
-    except (OverflowError, ValueError) as error:  # a NUL in a name, a number no system call takes
+    except (OverflowError, ValueError) as error:  # a NUL in a name, a number out of range for a system call
         raise refuse(entry, str(error)) from error
 
 
 def clean(entry: Entry, name: bytes) -> bytes:
-    """A path of the archive as plain components joined by slashes; b"" is the root."""
+    """Normalise a path of the archive to components joined by slashes; b"" is the root. Raises ImageError."""
     if name.startswith(b"/"):
         raise refuse(entry, f'"{text(name)}" is an absolute name')
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
-        raise refuse(entry, f'"{text(name)}" goes up with ".."')
+        raise refuse(entry, f'"{text(name)}" contains ".."')
     if len(name) > _PATH_MAX or len(parts) > _DEPTH_MAX or b"\0" in name:
         raise refuse(entry, "its name is too long, too deep or has a NUL byte")
     return b"/".join(parts)
@@ -119,5 +121,5 @@ def refuse(entry: Entry, why: str) -> ImageError:
 
 
 def text(name: bytes) -> str:
-    """For a message: names are bytes and may be no UTF-8."""
+    """A name as text for a message. Names are bytes and need not be UTF-8."""
     return name.decode("utf-8", "backslashreplace")

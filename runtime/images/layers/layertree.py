@@ -1,7 +1,7 @@
-"""A layer's directory while it is filled: what is made in it and in what it must be noted until the end.
+"""A layer's directory while it is unpacked, and what must be remembered until the end.
 
-Metadata of directories is set last (`finish_directory`), since making children would change it; parents that no entry
-lists, opaque directories and hard links to layers below are noted for `settle`.
+The metadata of directories is set last (`finish_directory`), because creating children would change it. Parents that no
+entry lists, opaque directories and hard links to lower layers are recorded for `settle.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_WARNINGS = 20
 
 @dataclass(slots=True)
 class Directory:
-    """A directory's own metadata, set last: creating children would change its mtime, setgid would spread."""
+    """A directory's metadata, set last: creating children would change the mtime, and children would inherit setgid."""
 
     mode: int
     uid: int
@@ -33,23 +33,25 @@ class Directory:
 
 
 class LayerTree:
-    """`directory` is empty, and private to the caller, who closes."""
+    """The tree in `directory`, which must be empty and private. The caller calls `close`."""
 
     def __init__(self, directory: str) -> None:
         self.warnings: list[str] = []
         self.inside = Confined(directory)
         self.directories: dict[bytes, Directory] = {}
-        self.implicit: dict[bytes, None] = {b"": None}  # used but not listed; insertion order is top-down
+        self.implicit: dict[bytes, None] = {
+            b"": None
+        }  # parents that no entry lists; insertion order is top-down
         self.opaque: set[bytes] = set()
-        self.links: dict[bytes, bytes] = {}  # hard links whose target is not in this layer: path → target
+        self.links: dict[bytes, bytes] = {}  # hard links to lower layers: path → target
 
     def close(self) -> None:
         self.inside.close()
 
-    # --- making things ---
+    # --- creating ---
 
     def create(self, parent: int, name: bytes, path: bytes, make: Callable[[], None]) -> None:
-        """Make it; what an earlier entry (or a whiteout) put there gives way, as with docker and GNU tar."""
+        """Call `make`. Replaces what an earlier entry or a whiteout created at the path, as docker and GNU tar do."""
         try:
             make()
         except FileExistsError:
@@ -57,7 +59,8 @@ class LayerTree:
             make()
 
     def make_directory(self, parent: int, name: bytes, path: bytes) -> bool:
-        """True when it was made now. Over a whiteout or a file it is opaque: nothing below may shine through."""
+        """Create a directory. True if it is new. One that replaces a whiteout or a file is opaque, so that it hides
+        lower layers."""
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
             return True
@@ -67,11 +70,12 @@ class LayerTree:
         os.unlink(name, dir_fd=parent)
         os.mkdir(name, 0o700, dir_fd=parent)
         self.opaque.add(path)
-        self.inside.forget()  # a path through a symlink that was here leads elsewhere now
+        self.inside.forget()  # a path through a replaced symlink leads elsewhere now
         return True
 
     def clear(self, parent: int, name: bytes, path: bytes, *, missing_ok: bool = False) -> None:
-        """Take away what stands at `path`, with all that was noted about it."""
+        """Delete what exists at `path`, with all that is recorded about it. Raises FileNotFoundError unless
+        `missing_ok`."""
         try:
             st = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -94,23 +98,26 @@ class LayerTree:
     # --- parents ---
 
     def parent(self, entry: Entry, directory: bytes) -> tuple[int, bytes]:
-        """A descriptor of the directory and its canonical path (links followed); made when it is not there."""
+        """Open a directory, or create it if it is missing. Returns a descriptor and the canonical path, with links
+        followed. Raises ImageError."""
         cached = self.inside.cached(directory)
         if cached is not None:
             return cached
         try:
             fd, canonical = self.inside.open(directory)
         except FileNotFoundError:
-            fd, canonical = self._imply(entry, directory)
+            fd, canonical = self._create_parent(entry, directory)
         except OSError as error:
             if error.errno != errno.ENOTDIR:
                 raise self._bad_parent(entry, directory, error) from error
-            fd, canonical = self._imply(entry, directory)  # over a whiteout; over anything else it is refused
+            fd, canonical = self._create_parent(
+                entry, directory
+            )  # replaces a whiteout; anything else is refused
         self.inside.keep(directory, fd, canonical)
         return fd, canonical
 
-    def _imply(self, entry: Entry, directory: bytes) -> tuple[int, bytes]:
-        """Make a parent the layer does not list; who it belongs to is settled in `finish`."""
+    def _create_parent(self, entry: Entry, directory: bytes) -> tuple[int, bytes]:
+        """Create a parent that the layer does not list. `settle.py` sets its owner and mode."""
         upper, _, name = directory.rpartition(b"/")
         parent, canonical = self.parent(entry, upper)
         path = canonical + b"/" + name if canonical else name
@@ -118,7 +125,7 @@ class LayerTree:
             st = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             st = None
-        if st is not None and not is_whiteout(st):  # a file, or a link that leads to nothing
+        if st is not None and not is_whiteout(st):  # a file or a dangling link
             raise refuse(entry, f'its parent "{text(directory)}" is not a directory')
         self.links.pop(path, None)
         if self.make_directory(parent, name, path):
@@ -131,13 +138,14 @@ class LayerTree:
     def _bad_parent(self, entry: Entry, directory: bytes, error: OSError) -> ImageError:
         why = {
             errno.EXDEV: "leads out of the layer through a symbolic link",
-            errno.ELOOP: "goes in circles through symbolic links",
+            errno.ELOOP: "is a loop of symbolic links",
             errno.ENOTDIR: "is not a directory",
         }.get(error.errno or 0, error.strerror or str(error))
         return refuse(entry, f'its parent "{text(directory)}" {why}')
 
     def existing(self, entry: Entry, path: bytes) -> tuple[int, bytes]:
-        """(parent, name) of something in this layer. FileNotFoundError when it is not here."""
+        """(parent descriptor, name) of an object in this layer. Raises FileNotFoundError if it is not here, or
+        ImageError."""
         directory, _, name = path.rpartition(b"/")
         cached = self.inside.cached(directory)
         if cached is None:
@@ -161,7 +169,7 @@ class LayerTree:
         )
 
     def set_metadata(self, entry: Entry, parent: int, name: bytes) -> None:
-        """Owner, xattrs and mtime of something that must not be opened (link, device, fifo)."""
+        """Set owner, xattrs and mtime of an object that must not be opened (link, device, fifo)."""
         if entry.uid or entry.gid:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if entry.xattrs:
@@ -175,7 +183,7 @@ class LayerTree:
     def _write_xattrs(self, shown: str, xattrs: dict[bytes, bytes], target: int | bytes) -> None:
         for name, value in xattrs.items():
             if name == b"security.selinux":
-                continue  # the build machine's policy, not this one's
+                continue  # belongs to the build machine's policy
             try:
                 if isinstance(target, int):
                     os.setxattr(target, name, value)
@@ -189,7 +197,7 @@ class LayerTree:
     def _refuse_overlay_xattrs(self, entry: Entry) -> None:
         for name in entry.xattrs:
             if name.startswith(b"trusted.overlay."):
-                raise refuse(entry, f"attribute {text(name)} would steer overlayfs")
+                raise refuse(entry, f"attribute {text(name)} would control overlayfs")
 
     def _warn(self, text: str) -> None:
         if len(self.warnings) < _MAX_WARNINGS:

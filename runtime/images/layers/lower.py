@@ -1,8 +1,8 @@
-"""Looking at the layers below one that is being unpacked, as overlayfs would show them merged.
+"""Look at the layers below the one that is being unpacked, as overlayfs would show them merged.
 
-Needed for three things a tar layer may leave to its parents: a directory it uses without listing (the parent's owner
-and mode must stay), a hard link to a file of an earlier layer, and a path that runs through an earlier layer's
-symbolic link. Every component is looked at with lstat, so nothing here ever leaves the layer directories.
+A tar layer may rely on its parent layers in three cases: a directory that it uses but does not list (the parent's owner
+and mode must stay), a hard link to a file of an earlier layer, and a path through a symbolic link of an earlier layer.
+Every component is looked up with lstat, so nothing here leaves the layer directories.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_LINKS = 40  # as the kernel's MAXSYMLINKS
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Where a path of the merged view really is. `path` is its name in the view after following parents' links."""
+    """An object of the merged view. `path` is its name in the view, after following the links of its parents."""
 
     path: bytes
     real: bytes  # absolute, inside one layer directory
@@ -35,8 +35,8 @@ class LowerView:
         self._layers = [os.fsencode(layer) for layer in layers]
 
     def find(self, path: bytes) -> Found | None:
-        """The object at `path` (relative, b"" is the root), not following a final symbolic link; None if hidden or
-        absent. Links among its parents are followed inside the view."""
+        """The object at `path` (relative, b"" is the root), or None if it is hidden or absent. Links among its parents
+        are followed inside the view; a final symbolic link is not. Raises ImageError for too many links."""
         for _ in range(_MAX_LINKS):
             found, redirected = self._step(path)
             if redirected is None:
@@ -45,7 +45,7 @@ class LowerView:
         raise ImageError(f'too many symbolic links in "{path.decode("utf-8", "backslashreplace")}"')
 
     def _step(self, path: bytes) -> tuple[Found | None, bytes | None]:
-        """One attempt: the object, or the path to go on with when a parent turned out to be a symbolic link."""
+        """One step: the object at `path`, or, if a parent is a symbolic link, the path to continue with."""
         components = path.split(b"/") if path else []
         for layer in self._layers:
             real = layer
@@ -73,7 +73,7 @@ class LowerView:
         return None, None
 
     def resolve(self, path: bytes) -> Found | None:
-        """As `find`, and follows a final symbolic link too."""
+        """Like `find`, but follow a final symbolic link too."""
         for _ in range(_MAX_LINKS):
             found = self.find(path)
             if found is None or not stat.S_ISLNK(found.stat.st_mode):
@@ -82,8 +82,9 @@ class LowerView:
         raise ImageError(f'too many symbolic links in "{path.decode("utf-8", "backslashreplace")}"')
 
 
-def landing(view: LowerView, path: bytes) -> bytes:
-    """Where a path ends that symbolic links lead to nothing: what would be made by who opens it to write."""
+def final_path(view: LowerView, path: bytes) -> bytes:
+    """The path at which following symbolic links ends, whether or not it exists: the file that an open for writing
+    would create. Raises ImageError for too many links."""
     for _ in range(_MAX_LINKS):
         found = view.find(path)
         if found is None or not stat.S_ISLNK(found.stat.st_mode):
@@ -93,12 +94,13 @@ def landing(view: LowerView, path: bytes) -> bytes:
 
 
 def is_whiteout(st: os.stat_result) -> bool:
-    """overlayfs's own form of "deleted here": a 0:0 character device (kernel docs, filesystems/overlayfs.rst)."""
+    """Whether this is overlayfs's mark for a deleted name: a 0:0 character device (kernel docs,
+    filesystems/overlayfs.rst)."""
     return stat.S_ISCHR(st.st_mode) and st.st_rdev == 0
 
 
 def is_opaque(directory: bytes) -> bool:
-    """Whether the directory hides what lies below it (overlayfs.rst, "whiteouts and opaque directories")."""
+    """Whether the directory hides its lower layers' content (overlayfs.rst, "whiteouts and opaque directories")."""
     try:
         return os.getxattr(directory, OPAQUE, follow_symlinks=False) == b"y"
     except OSError as error:
@@ -108,7 +110,8 @@ def is_opaque(directory: bytes) -> bool:
 
 
 def copy_metadata(source: bytes, st: os.stat_result, target_fd: int) -> None:
-    """Owner, mode, extended attributes (overlayfs's own aside) and times, onto an open file or directory."""
+    """Copy owner, mode, extended attributes (except overlayfs's own) and times to an open file or directory. Raises
+    OSError."""
     os.fchown(target_fd, st.st_uid, st.st_gid)
     os.fchmod(target_fd, stat.S_IMODE(st.st_mode))
     for name in os.listxattr(source, follow_symlinks=False):
@@ -125,7 +128,7 @@ def _lstat(path: bytes) -> os.stat_result | None:
 
 
 def _redirect(parents: list[bytes], link: bytes, rest: list[bytes]) -> bytes:
-    """Where a link leads inside the view: absolute ones from its root, `..` never above it."""
+    """Resolve a link inside the view: an absolute link starts at its root, and `..` never leads above the root."""
     stack = [] if link.startswith(b"/") else list(parents)
     for component in [*link.split(b"/"), *rest]:
         if component in {b"", b"."}:

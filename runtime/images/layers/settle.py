@@ -1,7 +1,8 @@
-"""What a layer left to those below it: parents that it does not list, and hard links to files that it does not have.
+"""Settle what a layer leaves to lower layers: parents that it does not list, and hard links to files that it does not
+have.
 
-Layers are unpacked beside each other; this comes when those below are in place (image-spec layer.md: an entry's parents
-are those of the layers below where the layer itself does not say).
+Layers are unpacked in parallel. This step runs when the lower layers are in place (image-spec layer.md: a parent that a
+layer does not list has the metadata it has in the layers below).
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ import stat
 from collections.abc import Sequence
 
 from runtime.images.layers import tarstream
-from runtime.images.layers.confined import named, refuse, text
+from runtime.images.layers.confined import naming_entry, refuse, text
 from runtime.images.layers.layertree import Directory, LayerTree
 from runtime.images.layers.lower import LowerView, copy_metadata
 from runtime.images.layers.tarstream import Entry
 
 
 def settle(tree: LayerTree, lower: Sequence[str]) -> None:
-    """`lower`: the unpacked directories, topmost first. Raises ImageError, or OSError."""
+    """Settle one layer. `lower` holds the unpacked directories below it, topmost first. Raises ImageError, OSError."""
     Settler(tree, LowerView(lower)).run()
 
 
 class Settler:
-    """One layer upon those below."""
+    """Settles one layer on top of the lower layers."""
 
     def __init__(self, tree: LayerTree, view: LowerView) -> None:
         self._tree = tree
@@ -32,19 +33,19 @@ class Settler:
     def run(self) -> None:
         settled: set[bytes] = set()
         while todo := [path for path in self._tree.implicit if path not in settled]:
-            for path in todo:  # settling one may make or move others
+            for path in todo:  # settling one may create or move others
                 settled.add(path)
                 self._adopt_parent(path)
         for path, target in list(self._tree.links.items()):
             self._link_below(path, target)
 
     def _hidden_here(self, path: bytes) -> bool:
-        """Whether this layer itself hides what lower layers have at `path`."""
+        """Whether this layer itself hides the lower layers' object at `path`."""
         parts = path.split(b"/")
         return any(b"/".join(parts[:n]) in self._tree.opaque for n in range(len(parts)))
 
     def _adopt_parent(self, path: bytes) -> None:
-        if path not in self._tree.implicit:  # moved away with a parent that was a link below
+        if path not in self._tree.implicit:  # moved with a parent that is a link in a lower layer
             return
         hidden = path in self._tree.opaque or self._hidden_here(path)
         found = None if hidden else self._view.find(path)
@@ -59,7 +60,7 @@ class Settler:
         fd = self._tree.inside.open_for_change(path)
         try:
             copy_metadata(found.real, found.stat, fd)
-            os.chmod(fd, 0o700)  # children are still being made; the mode is set with the rest
+            os.chmod(fd, 0o700)  # children are still created; `finish_directory` sets the mode
         finally:
             os.close(fd)
         st = found.stat
@@ -68,7 +69,8 @@ class Settler:
         )
 
     def _relocate(self, path: bytes, target: bytes) -> None:
-        """`lib/x` where the layers below have `lib → usr/lib` belongs to usr/lib/x: move what was unpacked."""
+        """Move what was unpacked in `path` to `target`. If lower layers have `lib → usr/lib`, then `lib/x` belongs in
+        usr/lib/x."""
         self._tree.inside.forget()
         entry = Entry(name=path, type=tarstream.DIRECTORY)
         directory, _ = self._tree.parent(entry, target)
@@ -80,7 +82,7 @@ class Settler:
         parent, name = self._tree.existing(entry, path)
         os.rmdir(name, dir_fd=parent)
         self._tree.inside.forget()
-        self._move_notes(path, target)
+        self._move_records(path, target)
 
     def _merge(self, entry: Entry, source: int, target: int) -> None:
         for name in map(os.fsencode, os.listdir(source)):
@@ -90,9 +92,7 @@ class Settler:
                 os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
                 continue
             if not stat.S_ISDIR(st.st_mode):
-                raise refuse(
-                    entry, f'a link of a layer below leads two entries called "{text(name)}" to one place'
-                )
+                raise refuse(entry, f'a link in a lower layer maps two entries to the name "{text(name)}"')
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             inner_source = os.open(name, flags, dir_fd=source)
             inner_target = os.open(name, flags, dir_fd=target)
@@ -103,7 +103,7 @@ class Settler:
                 os.close(inner_target)
             os.rmdir(name, dir_fd=source)
 
-    def _move_notes(self, path: bytes, target: bytes) -> None:
+    def _move_records(self, path: bytes, target: bytes) -> None:
         below = path + b"/"
 
         def moved(key: bytes) -> bytes:
@@ -116,15 +116,18 @@ class Settler:
         self._tree.opaque = {moved(key) for key in self._tree.opaque}
 
     def _link_below(self, path: bytes, target: bytes) -> None:
-        """A hard link to an earlier layer's file: copy that file up into this layer, as overlayfs would, and link."""
+        """Create a hard link to a file of a lower layer: copy the file up into this layer, as overlayfs would, and link
+        to the copy."""
         entry = Entry(name=path, type=tarstream.HARD_LINK, link=target)
-        with named(entry):
+        with naming_entry(entry):
             try:
                 source_parent, source = self._tree.existing(entry, target)
             except FileNotFoundError:
                 found = None if self._hidden_here(target) else self._view.find(target)
                 if found is None or stat.S_ISDIR(found.stat.st_mode):
-                    raise refuse(entry, f'hard link to "{text(target)}", which no layer has') from None
+                    raise refuse(
+                        entry, f'it is a hard link to "{text(target)}", which no layer has'
+                    ) from None
                 source_parent, source = self._copy_up(entry, found.real, found.stat, found.path)
             parent, _ = self._tree.parent(entry, path.rpartition(b"/")[0])
             name = path.rpartition(b"/")[2]
@@ -142,7 +145,7 @@ class Settler:
             os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=parent, follow_symlinks=False)
             return parent, name
         if not stat.S_ISREG(st.st_mode):
-            raise refuse(entry, f'hard link to "{text(path)}", which is neither a file nor a link')
+            raise refuse(entry, f'it is a hard link to "{text(path)}", which is neither a file nor a link')
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=parent)
         try:

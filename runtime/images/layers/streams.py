@@ -1,8 +1,8 @@
-"""Bytes on their way: a file that is read while it grows, and decompression with bounded memory.
+"""Streams: a file that is read while it grows, and decompression in bounded memory.
 
-A blob coming from the network is written to a file in the session's directory; whoever hashes and unpacks it follows
-that file as it grows. The network never waits for the unpacking, memory stays at a few chunks whatever the image's
-size, and a broken connection is resumed from the file's length.
+A blob from the network is written to a file in the session's directory. The thread that hashes and unpacks it follows
+the file as it grows. The network never waits for unpacking, memory stays at a few chunks for images of any size, and a
+broken download resumes at the file's length.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from runtime.errors import ImageError
 
 CHUNK = 1 << 20
 _COMPRESSED_CHUNK = 256 * 1024
-_LARGE = 1 << 27  # bytes of a window: what `zstd --long` makes; more would be memory chosen by the image
-_USUAL = 1 << 25  # bytes: what every level of every zstd stays within but --ultra and --long
-_ZSTD_HEADER = 18  # bytes of a frame's header at most (RFC 8878 §3.1.1.1)
+_LARGE = 1 << 27  # bytes of a window: that of `zstd --long`; beyond it the image would choose our memory
+_USUAL = 1 << 25  # bytes of a window: enough for every zstd level, except with --ultra or --long
+_ZSTD_HEADER = 18  # bytes: the maximum of a frame header (RFC 8878 §3.1.1.1)
 
 
-class Room:
-    """Memory that the streams of this process share: who wants more than is left waits until others have ended."""
+class MemoryBudget:
+    """A memory budget that the streams of this process share. A stream that needs more than is left waits until others
+    end."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -49,11 +50,11 @@ class Room:
                 self._changed.notify_all()
 
 
-_windows = Room(_LARGE)  # so that a pull's memory has a bound, however many layers come at once
+_window_budget = MemoryBudget(_LARGE)  # bounds the memory of a pull, whatever the number of layers
 
 
 class Aborted(Exception):
-    """The other side of a pipe gave up; its own error says why."""
+    """The other side of a pipe has given up. Its own error has the reason."""
 
 
 class Reader(Protocol):
@@ -65,7 +66,7 @@ class Spool:
 
     def __init__(self, path: str, size: int) -> None:
         self.path = path
-        self.size = size  # what the descriptor promises; -1 when unknown
+        self.size = size  # bytes, from the descriptor; -1 if unknown
         self.received = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._grown = threading.Condition()
@@ -73,9 +74,10 @@ class Spool:
         self._failure: BaseException | None = None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append. Refuses more than the promised size at once, so a lying registry cannot fill the disk."""
+        """Append data. Raises ImageError as soon as the data exceeds the promised size, so that a lying registry cannot
+        fill the disk."""
         if 0 <= self.size < self.received + len(data):
-            raise ImageError(f"the registry sends more than the {self.size} bytes that the manifest says")
+            raise ImageError(f"the registry sent more than the {self.size} bytes in the manifest")
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -85,7 +87,7 @@ class Spool:
 
     def complete(self) -> None:
         if self.size >= 0 and self.received != self.size:
-            raise ImageError(f"only {self.received} of the {self.size} bytes that the manifest says came")
+            raise ImageError(f"received only {self.received} of the {self.size} bytes in the manifest")
         with self._grown:
             self._complete = True
             self._grown.notify_all()
@@ -104,7 +106,7 @@ class Spool:
             self._fd = -1
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes at `offset`, waiting for them; b"" at the end. Raises Aborted when the writer failed."""
+        """Wait for and return up to `count` bytes at `offset`; b"" at the end. Raises Aborted if the writer failed."""
         with self._grown:
             while self.received <= offset and not self._complete and self._failure is None:
                 self._grown.wait()
@@ -115,7 +117,7 @@ class Spool:
 
 
 class SpoolReader:
-    """Follows a spool from its start and hashes what it reads."""
+    """Follow a spool from its start, and hash what is read."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -129,17 +131,17 @@ class SpoolReader:
         return data
 
     def finish(self) -> str:
-        """Read what a decompressor left over, and return the digest of the whole."""
+        """Read what the decompressor left unread. Returns the digest of the whole blob."""
         while self.read(CHUNK):
             pass
         return f"sha256:{self._hash.hexdigest()}"
 
 
 def decompress(reader: Reader) -> Generator[bytes]:
-    """The plain bytes of a gzip, zstd, bzip2, xz or plain stream, in chunks of about CHUNK at most. The content
-    decides, not what the media type claims: registries hold layers whose type is wrong. Close it when it is not read to
-    the end: another stream may wait for its memory."""
-    yield from _detected(reader)  # lazily: whoever iterates gets every error, the first read's too
+    """Decompress a gzip, zstd, bzip2, xz or plain stream, in chunks of at most about CHUNK bytes. The content decides
+    the format, not the media type: registries hold layers with a wrong type. Close the generator if it is not read to
+    the end, because another stream may wait for its memory. Raises ImageError."""
+    yield from _detected(reader)  # lazily, so that errors of the first read too reach the consumer
 
 
 def _detected(reader: Reader) -> Iterator[bytes]:
@@ -176,7 +178,7 @@ def _plain(source: Reader) -> Iterator[bytes]:
 
 
 def _gunzip(source: Reader) -> Iterator[bytes]:
-    """Every member of the file: pigz, eStargz and `cat a.gz b.gz` make several."""
+    """Decompress every member of the file: pigz, eStargz and `cat a.gz b.gz` write several."""
     member = zlib.decompressobj(wbits=31)
     pending = b""
     started = False
@@ -195,11 +197,11 @@ def _gunzip(source: Reader) -> Iterator[bytes]:
         if out:
             yield out
     if started and not member.eof:
-        raise EOFError("it is cut short")
+        raise EOFError("it is truncated")
 
 
 def _window(head: bytes) -> int:
-    """The window that the first frame wants; 0 when that frame says nothing of it (a skippable one, a broken one)."""
+    """The window size of the first frame in bytes; 0 if the frame does not state one (a skippable or broken frame)."""
     import zstandard
 
     try:
@@ -210,12 +212,12 @@ def _window(head: bytes) -> int:
 
 def _unzstd(source: Reader, window: int) -> Iterator[bytes]:
     most = _USUAL if 0 < window <= _USUAL else _LARGE
-    with _windows.take(most):
+    with _window_budget.take(most):
         yield from _frames(source, most)
 
 
 def _unxz(source: Reader) -> Iterator[bytes]:
-    with _windows.take(_LARGE):
+    with _window_budget.take(_LARGE):
         yield from _stdlib(source, partial(lzma.LZMADecompressor, memlimit=_LARGE))
 
 
@@ -243,7 +245,7 @@ def _stdlib(
         elif member.needs_input:
             data = source.read(_COMPRESSED_CHUNK)
             if not data:
-                raise EOFError("it is cut short")
+                raise EOFError("it is truncated")
         out = member.decompress(data, CHUNK)
         data = b""
         if out:
@@ -251,7 +253,7 @@ def _stdlib(
 
 
 def _guarded(what: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Turn the library's own errors into ours."""
+    """Turn the libraries' errors into ImageError."""
     try:
         yield from chunks
     except (zlib.error, EOFError, lzma.LZMAError) as error:
@@ -266,8 +268,8 @@ def _guarded(what: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise ImageError(f"not a good {what} stream: {error}") from error
 
 
-class Bomb:
-    """Refuses a layer that unpacks to absurdly much: beyond `floor` bytes, more than `ratio` times what came."""
+class BombGuard:
+    """Refuse a layer that unpacks to more than `floor` bytes and to more than `ratio` times its compressed size."""
 
     def __init__(self, compressed: int, *, floor: int = 4 << 30, ratio: int = 200) -> None:
         self.limit = max(floor, compressed * ratio)
@@ -284,7 +286,7 @@ class Bomb:
 
 
 class Pipe:
-    """A bounded hand-over of chunks between two threads. Either side may abort it."""
+    """A bounded queue of chunks between two threads. Either side may abort it."""
 
     _END = object()
 
@@ -294,7 +296,7 @@ class Pipe:
         self._failure: BaseException | None = None
 
     def put_all(self, chunks: Iterator[bytes]) -> None:
-        """Producer: everything, then the end. Its failure is kept and shows on the consumer's side as Aborted."""
+        """Producer: put all chunks, then the end. The consumer sees a failure as Aborted."""
         try:
             for chunk in chunks:
                 self._put(chunk)
@@ -312,7 +314,7 @@ class Pipe:
             raise Aborted from self._failure
 
     def stop(self) -> None:
-        """Consumer: wants no more; the producer's next put raises Aborted."""
+        """Consumer: stop. The producer's next put raises Aborted."""
         self._stopped.set()
         while not self._queue.empty():
             self._queue.get_nowait()

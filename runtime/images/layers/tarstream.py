@@ -1,10 +1,10 @@
-"""A tar archive read once, from front to back, as a stream of entries with raw byte names.
+"""Read a tar archive once, from front to back, as a stream of entries with raw byte names.
 
-Knows ustar, GNU (long names, base-256 numbers, old sparse) and pax (path, linkpath, size, ids, mtime with its
+Supports ustar, GNU (long names, base-256 numbers, old sparse files) and pax (path, linkpath, size, ids, mtime with its
 fraction, xattrs as SCHILY.xattr or LIBARCHIVE.xattr, sparse 0.0, 0.1 and 1.0): what docker, buildkit, buildah, GNU tar
 and bsdtar write. Sources: POSIX pax(1) "pax Interchange Format", GNU tar manual "Tar Internals", libarchive tar(5).
-Names are bytes: a layer may carry any. The standard tarfile module decodes names, keeps every member in memory and is
-three times slower a header, which counts with tens of thousands of small files.
+Names are bytes, because a layer may carry any. The standard tarfile module decodes names, keeps every member in memory
+and takes three times as long per header, which matters with tens of thousands of small files.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Write = Callable[[memoryview], None]
 
 @dataclass(slots=True)
 class Entry:
-    """One member, read or to be written. `size` is what its data takes in the archive, `real_size` the file's own,
-    larger when it is sparse."""
+    """One member, to read or to write. `size` is the number of data bytes in the archive. `real_size` is the file's
+    size, which is larger for a sparse file."""
 
     name: bytes
     type: bytes
@@ -56,7 +56,7 @@ class Entry:
 
 
 class ChunkSource:
-    """Exact reads from an iterable of byte chunks of any sizes, without joining what can be passed through."""
+    """Read exact counts from an iterable of byte chunks of any size. Data that is passed on is not joined."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -64,7 +64,7 @@ class ChunkSource:
         self._at = 0
 
     def read(self, count: int) -> bytes:
-        """`count` bytes, fewer only at the end of the stream."""
+        """Read `count` bytes; fewer only at the end of the stream."""
         if self._at + count <= len(self._view):
             piece = self._view[self._at : self._at + count].tobytes()
             self._at += count
@@ -74,7 +74,7 @@ class ChunkSource:
         return b"".join(parts)
 
     def copy(self, count: int, write: Write) -> int:
-        """Pass `count` bytes to `write` in pieces; returns how many there were."""
+        """Pass `count` bytes to `write` in pieces. Returns the number of bytes passed; fewer only at the end."""
         left = count
         while left:
             if self._at == len(self._view) and not self._more():
@@ -89,7 +89,7 @@ class ChunkSource:
         return self.copy(count, _drop)
 
     def drain(self) -> None:
-        """Read to the end, so that whoever hashes the chunks sees all of them."""
+        """Read to the end, so that the chunks' consumer has hashed all of them."""
         while self._more():
             pass
 
@@ -103,14 +103,15 @@ class ChunkSource:
 
 
 class TarStream:
-    """Iterate for entries; `copy_data` while an entry is current. Raises ImageError on anything that is not tar."""
+    """Iterate over the entries of an archive. Call `copy_data` while an entry is current. Raises ImageError for invalid
+    tar."""
 
     def __init__(self, source: ChunkSource) -> None:
         self._source = source
-        self._left = 0  # data bytes of the current entry not read yet
+        self._left = 0  # unread data bytes of the current entry
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
-        self._name = ""  # of the current entry, for messages
+        self._name = ""  # the current entry's name, for messages
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:
@@ -118,11 +119,11 @@ class TarStream:
         self._source.drain()
 
     def copy_data(self, entry: Entry, write: Write) -> None:
-        """All of the entry's stored data, in order (for a sparse file: its extents, one after the other)."""
+        """Pass the entry's stored data to `write`; for a sparse file, its extents one after the other."""
         self._take(min(entry.size, self._left), write)
 
     def copy_extent(self, length: int, write: Write) -> None:
-        """The next `length` bytes of a sparse entry's data."""
+        """Pass the next `length` bytes of a sparse entry's data to `write`."""
         if length > self._left:
             raise _bad(f'the sparse map of "{self._name}" is longer than its data')
         self._take(length, write)
@@ -164,8 +165,8 @@ class TarStream:
         self._begin_data(entry)
         if entry.type == REGULAR and entry.name.endswith(
             b"/"
-        ):  # the whole name: a header's may be cut at a slash
-            entry.type = DIRECTORY  # the old way to say so; what data it has is passed over
+        ):  # the whole name: in a header it may be cut at a slash
+            entry.type = DIRECTORY  # the old form of a directory; its data is skipped
         if kind == b"S":
             self._gnu_sparse(entry, header)
         elif b"GNU.sparse.major" in pax or b"GNU.sparse.map" in pax or sparse_map:
@@ -180,7 +181,8 @@ class TarStream:
         self._padding = -entry.size % BLOCK
 
     def _header(self) -> bytes | None:
-        """The next header block, or None at the end: two zero blocks, one, or (as Go accepts) simply no more."""
+        """The next header block, or None at the end: at two zero blocks, at one, or (as in Go) simply at the end of the
+        data."""
         if self._left or self._padding:
             rest = self._left + self._padding
             skipped = self._source.skip(rest)
@@ -212,7 +214,7 @@ class TarStream:
         return data[:size]
 
     def _gnu_sparse(self, entry: Entry, header: bytes) -> None:
-        """GNU's old format: four extents in the header, 21 in each extension block that follows it."""
+        """Read the map of GNU's old format: four extents in the header, 21 in each extension block after it."""
         extents = _gnu_extents(header[386:482])
         entry.type = REGULAR
         extended = header[482]
@@ -237,7 +239,7 @@ class TarStream:
         _set_sparse(entry, extents, real)
 
     def _sparse_1_0(self, entry: Entry) -> list[tuple[int, int]]:
-        """Version 1.0 keeps the map at the head of the data, as decimal lines padded to a block."""
+        """Read the map of version 1.0: decimal lines at the start of the data, padded to a block."""
         buffer = b""
         wanted = 1
         numbers: list[int] = []
@@ -269,7 +271,8 @@ def _bad(why: str) -> ImageError:
 
 
 def _checksum_ok(header: bytes) -> bool:
-    """The sum of all bytes with the checksum field taken as spaces; some old tars summed signed bytes."""
+    """Check the header's checksum: the sum of all bytes, with the checksum field taken as spaces. Some old tars summed
+    signed bytes."""
     try:
         stored = int(header[148:156].split(b"\0", 1)[0].strip() or b"0", 8)
     except ValueError:
@@ -282,7 +285,8 @@ def _checksum_ok(header: bytes) -> bool:
 
 
 def _number(raw: bytes, what: str) -> int:
-    """Octal text, or base-256 when the top bit of the first byte is set (GNU). Negative ones are refused."""
+    """Parse octal text, or base-256 if the top bit of the first byte is set (GNU). Raises ImageError for negative
+    numbers."""
     if raw[0] & 0x80:
         if raw[0] & 0x40:
             raise _bad(f"a header has a negative {what}")
@@ -298,7 +302,7 @@ def _number(raw: bytes, what: str) -> int:
 
 
 def _signed_number(raw: bytes, what: str) -> int:
-    """As `_number`, for mtime, which may lie before 1970."""
+    """Like `_number`, for mtime, which may be before 1970."""
     if raw[0] & 0x80 and raw[0] & 0x40:
         return int.from_bytes(raw, "big", signed=True)
     return _number(raw, what)
@@ -313,7 +317,7 @@ def _decimal(text: bytes, what: str) -> int:
 def _plain_entry(header: bytes, size: int) -> Entry:
     kind = header[156:157]
     name = header[:100].split(b"\0", 1)[0]
-    if header[257:263] == b"ustar\0":  # POSIX: GNU's "ustar  " keeps other things where the prefix would be
+    if header[257:263] == b"ustar\0":  # POSIX; GNU's "ustar  " has other fields in place of the prefix
         prefix = header[345:500].split(b"\0", 1)[0]
         name = prefix + b"/" + name if prefix else name
     if kind in {b"\0", b"7"}:
@@ -333,8 +337,8 @@ def _plain_entry(header: bytes, size: int) -> Entry:
 
 
 def _parse_pax(data: bytes, into: dict[bytes, bytes]) -> list[tuple[int, int]]:
-    """`<length> <key>=<value>\\n` records. An empty value takes the key back. Sparse 0.0 repeats offset and numbytes:
-    those pairs are returned."""
+    """Parse `<length> <key>=<value>\\n` records. An empty value deletes the key. Sparse 0.0 repeats offset and
+    numbytes; these pairs are returned."""
     offsets: list[int] = []
     lengths: list[int] = []
     at = 0
@@ -389,7 +393,8 @@ def _base64(value: bytes) -> bytes:
 
 
 def _pax_time(value: bytes) -> int:
-    """Decimal seconds with a fraction of any length → exact nanoseconds (floats would lose the last digits)."""
+    """Convert decimal seconds with a fraction of any length to exact nanoseconds. A float would lose the last
+    digits."""
     negative = value.startswith(b"-")
     whole, _, fraction = value.lstrip(b"-").partition(b".")
     nanoseconds = _decimal(whole or b"0", "mtime") * 1_000_000_000

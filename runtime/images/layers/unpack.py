@@ -1,15 +1,16 @@
-"""One layer's tar stream → one directory in overlayfs's own form, complete or not at all.
+"""Unpack one layer's tar stream into one directory in overlayfs's own form, completely or not at all.
 
-Faithful to what a layer can carry: owners, modes with setuid, setgid and sticky, mtimes in nanoseconds, extended
-attributes (security.capability too), hard links (to earlier layers as well), symbolic links, devices, fifos, sparse
-files. Whiteouts (image-spec layer.md) become 0:0 character devices, opaque ones the xattr trusted.overlay.opaque=y.
+It preserves all that a layer can carry: owners, modes with setuid, setgid and sticky, mtimes in nanoseconds, extended
+attributes (security.capability too), hard links (also to lower layers), symbolic links, devices, fifos and sparse
+files. Whiteouts (image-spec layer.md) become 0:0 character devices. Opaque whiteouts become the xattr
+trusted.overlay.opaque=y.
 
-Nothing of it can leave the directory: names with `..` or a leading `/` are refused, and parents are opened by
-openat2(2) with RESOLVE_BENEATH, so a symbolic link that leads out (or is absolute) is refused by the kernel. What is
-refused is an ImageError that names the entry.
+No entry can leave the directory. Names with `..` or a leading `/` are refused. Parents are opened by openat2(2) with
+RESOLVE_BENEATH, so the kernel refuses symbolic links that are absolute or lead out. A refusal is an ImageError that
+names the entry.
 
-Layers of an image are unpacked beside each other, so `unpack` looks at nothing below; `finish`, called when the
-parents are in place, settles what a layer left to them (see `settle`), then sets the directories' own metadata.
+The layers of an image are unpacked in parallel, so `unpack` looks at no other layer. `finish`, called when the lower
+layers are in place, settles what the layer leaves to them (`settle.py`), then sets the metadata of directories.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import stat
 from collections.abc import Callable, Sequence
 
 from runtime.images.layers import tarstream
-from runtime.images.layers.confined import clean, named, refuse, text
+from runtime.images.layers.confined import clean, naming_entry, refuse, text
 from runtime.images.layers.layertree import LayerTree
 from runtime.images.layers.lower import is_whiteout
 from runtime.images.layers.settle import settle
@@ -27,16 +28,16 @@ from runtime.images.layers.tarstream import Entry, TarStream
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
-AUFS_PREFIX = b".wh..wh."  # aufs's own bookkeeping (plink, orph): not content
+AUFS_PREFIX = b".wh..wh."  # aufs's bookkeeping (plink, orph), not content
 
 MAX_ENTRIES = 500_000  # a layer of a large distribution has about 100,000
-_MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "leave it" to chown(2)
+_MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "unchanged" to chown(2)
 
 
 class LayerUnpacker:
-    """Unpacks one layer into `directory` (empty, private to the caller). Use as a context manager."""
+    """Unpacks one layer into `directory`, which must be empty and private. A context manager."""
 
-    whiteouts = True  # false: names that begin with .wh. are only names
+    whiteouts = True  # false: names that start with .wh. have no special meaning
 
     def __init__(self, directory: str, *, max_entries: int = MAX_ENTRIES) -> None:
         self.directory = directory
@@ -61,7 +62,7 @@ class LayerUnpacker:
 
     @property
     def warnings(self) -> list[str]:
-        """What could not be kept, in sentences; the first few."""
+        """The first few attributes that could not be preserved, as sentences."""
         return self._tree.warnings
 
     @property
@@ -70,19 +71,22 @@ class LayerUnpacker:
         return b"" in self._tree.directories
 
     def unpack(self, stream: TarStream) -> None:
-        """Read the whole stream. Directories keep mode 0700 until `finish`."""
+        """Unpack the whole stream. Directories keep mode 0700 until `finish`. Raises ImageError, OSError."""
         self._stream = stream
         for entry in stream:
             self.entries += 1
             if self.entries > self._max_entries:
-                raise refuse(entry, f"it is entry {self.entries}; a layer may have {self._max_entries}")
-            with named(entry):
+                raise refuse(
+                    entry, f"it is entry {self.entries}; a layer may have at most {self._max_entries}"
+                )
+            with naming_entry(entry):
                 self._apply(entry)
-        self._tree.inside.forget()  # an image may have hundreds of layers waiting for `finish`
+        self._tree.inside.forget()  # hundreds of layers may wait for `finish`
         self._tree.inside.close_retired()
 
     def finish(self, lower: Sequence[str]) -> None:
-        """Settle what depends on the layers below (unpacked directories, topmost first), then directory metadata."""
+        """Settle what depends on the lower layers (unpacked directories, topmost first), then set the metadata of
+        directories. Raises ImageError, OSError."""
         settle(self._tree, lower)
         for path in self._tree.directories.keys() | self._tree.opaque:
             self._tree.finish_directory(path)
@@ -99,7 +103,7 @@ class LayerUnpacker:
             return
         make = self._make.get(entry.type)
         if make is None:
-            raise refuse(entry, f"its tar type {entry.type!r} is not one that layers have")
+            raise refuse(entry, f"a layer cannot have the tar type {entry.type!r}")
         if entry.uid > _MAX_ID or entry.gid > _MAX_ID:
             raise refuse(entry, f"owner {entry.uid}:{entry.gid} is out of range")
         directory, _, name = path.rpartition(b"/")
@@ -124,7 +128,7 @@ class LayerUnpacker:
                 self._sparse_data(entry, fd)
             elif entry.size:
                 self._stream.copy_data(entry, lambda view: _write_all(fd, view))
-            # This order: chown clears setuid bits and security.capability, writing would change the mtime.
+            # This order matters: chown clears setuid bits and security.capability, and writing changes the mtime.
             if entry.uid or entry.gid:
                 os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, entry.mode)
@@ -151,14 +155,14 @@ class LayerUnpacker:
             tarstream.FIFO: stat.S_IFIFO,
         }
         if entry.type == tarstream.CHAR and entry.major == entry.minor == 0:
-            raise refuse(entry, "a 0:0 character device is overlayfs's own whiteout, not content")
+            raise refuse(entry, "a 0:0 character device is a whiteout to overlayfs, not content")
         if entry.major >= 1 << 12 or entry.minor >= 1 << 20:
             raise refuse(entry, f"device number {entry.major}:{entry.minor} is out of range")
         device = os.makedev(entry.major, entry.minor)
         kind = kinds[entry.type]
         self._tree.create(parent, name, path, lambda: os.mknod(name, kind | 0o600, device, dir_fd=parent))
         self._tree.set_metadata(entry, parent, name)
-        os.chmod(name, entry.mode, dir_fd=parent)  # not a symlink: made just now in a directory of our own
+        os.chmod(name, entry.mode, dir_fd=parent)  # not a symlink: just created in a private directory
 
     def _directory(self, entry: Entry, parent: int, name: bytes, path: bytes) -> None:
         self._tree.make_directory(parent, name, path)
@@ -189,7 +193,7 @@ class LayerUnpacker:
         )
 
     def _whiteout(self, entry: Entry, parent: int, directory: bytes, name: bytes) -> None:
-        """Hides what lower layers have; what this layer itself has stays (image-spec layer.md "Whiteouts")."""
+        """Hide the lower layers' object; the layer's own objects stay (image-spec layer.md "Whiteouts")."""
         if name == OPAQUE_MARKER:
             self._tree.opaque.add(directory)
             return
@@ -197,7 +201,7 @@ class LayerUnpacker:
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in {b"", b".", b".."}:
-            raise refuse(entry, "it is a whiteout aimed outside its directory")
+            raise refuse(entry, "it is a whiteout of a name outside its directory")
         path = directory + b"/" + hidden if directory else hidden
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)

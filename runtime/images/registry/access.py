@@ -1,4 +1,4 @@
-"""How this node gets at images: which registries in which order, and as whom. One value, told to every worker."""
+"""How this node accesses registries: their order, transport and logins. One value, passed to every worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from runtime.images.registry.transport import Report
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """`files`: docker configs, the first that knows a registry counts; `secrets` come before them, every one."""
+    """Access settings. `files` are docker configs; the first that has a login for a registry counts. `secrets` (pull
+    secrets) come before them, and all of them are tried."""
 
     files: tuple[str, ...] = ()
     secrets: tuple[AuthConfig, ...] = ()
@@ -24,7 +25,7 @@ class Access:
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any]) -> Access:
-        """What a worker was told. Raises ImageError for a pull secret that is none."""
+        """Build the settings from a worker's request. Raises ImageError for an invalid pull secret."""
         return cls(
             tuple(auth.file_paths(request.get("auth_file", ""))),
             tuple(auth.read_config(entry["config"], entry["source"]) for entry in request.get("secrets", ())),
@@ -33,20 +34,21 @@ class Access:
         )
 
     def endpoints(self, wanted: Reference) -> list[Endpoint]:
-        """Mirrors first, the registry itself last. Raises ImageError when it is blocked."""
+        """The endpoints to try: mirrors first, the registry itself last. Raises ImageError if the registry is
+        blocked."""
         return [
             replace(endpoint, plain=endpoint.registry in self.plain_http)
             for endpoint in self.registries.endpoints(wanted)
         ]
 
     def endpoint_of(self, key: str) -> Endpoint:
-        """The registry itself, for a login."""
+        """The endpoint of the registry itself, for a login."""
         registry, _ = auth.split_key(key)
         insecure = self.registries.insecure(registry)
         return Endpoint(registry, "", insecure, plain=registry in self.plain_http)
 
     async def logins(self, endpoint: Endpoint, report: Report) -> list[Login]:
-        """Whom to be there; anonymous only where this is empty, as docker and kubelet do."""
+        """The logins to try at an endpoint. Only if there is none is access anonymous, as in docker and kubelet."""
 
         def warn(message: str) -> None:
             report({"event": "warning", "message": message})
@@ -56,4 +58,4 @@ class Access:
 
 
 ANONYMOUS = Access()
-NOBODY: tuple[Login | None, ...] = (None,)
+NO_LOGIN: tuple[Login | None, ...] = (None,)

@@ -1,8 +1,8 @@
-"""Who we are to a registry: logins from docker's and podman's files, from credential helpers and from pull secrets.
+"""Logins for registries: from docker's and podman's files, from credential helpers and from pull secrets.
 
-Formats: docker's config.json (docs "docker login", cli/config/configfile), containers-auth.json(5), and the two Secret
-types kubernetes.io/dockerconfigjson and kubernetes.io/dockercfg. Keys are matched as kubelet does (a `*` within one
-part of the host's name, paths as prefixes of whole components) and as podman does (the longest path first).
+Formats: docker's config.json (docs "docker login", cli/config/configfile), containers-auth.json(5), and the Secret
+types kubernetes.io/dockerconfigjson and kubernetes.io/dockercfg. Keys match as in kubelet (a `*` matches within one
+part of the host's name, a path matches as a prefix of whole components) and as in podman (the longest path first).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from runtime.images.reference import DEFAULT_REGISTRY, Reference
 Warn = Callable[[str], None]
 
 _HUB_HOSTS = frozenset(("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"))
-_HUB_SERVER = "https://index.docker.io/v1/"  # what docker's helpers call it
-TOKEN_USER = "<token>"  # a helper's way to say: the secret is an identity token
+_HUB_SERVER = "https://index.docker.io/v1/"  # its name in docker's helpers
+TOKEN_USER = "<token>"  # with this user name, a helper's secret is an identity token
 _HELPER_PATIENCE = 30.0  # seconds
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One way to be somebody. The identity token (an OAuth2 refresh token) goes to the token server, the registry token
-    is sent as it is."""
+    """Credentials for a registry. The identity token (an OAuth2 refresh token) is sent to the token server. The
+    registry token is sent to the registry as it is."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -46,7 +46,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
-    """One file, or one Secret."""
+    """The credentials of one file or one Secret."""
 
     source: str
     logins: tuple[tuple[str, Login], ...] = ()  # by the key as written
@@ -55,16 +55,16 @@ class AuthConfig:
 
 
 def read_config(document: Any, source: str) -> AuthConfig:
-    """A config.json, an auth.json, or (the same without the outer `auths`) a .dockercfg. Raises ImageError."""
+    """Parse a config.json, an auth.json, or a .dockercfg (the same without the outer `auths`). Raises ImageError."""
     if not isinstance(document, dict):
-        raise ImageError(f"{source} is not a docker config: it is no JSON object")
+        raise ImageError(f"{source} is not a docker config: it is not a JSON object")
     if not {"auths", "credHelpers", "credsStore"} & document.keys() and _looks_legacy(document):
         document = {"auths": document}
     entries, helpers = (
         document[key] if document.get(key) is not None else {} for key in ("auths", "credHelpers")
     )
     if not isinstance(entries, dict) or not isinstance(helpers, dict):
-        raise ImageError(f"{source} is not a docker config: auths and credHelpers are objects")
+        raise ImageError(f"{source} is not a docker config: auths and credHelpers must be objects")
     logins = []
     for key, entry in entries.items():
         found = _login(entry, f"{source}: {key}", source)
@@ -79,7 +79,7 @@ def _looks_legacy(document: Mapping[str, Any]) -> bool:
 
 
 def _login(entry: Any, where: str, source: str) -> Login | None:
-    """None for an entry that only says that a helper has the rest, as docker writes."""
+    """None for an empty entry: docker writes one for credentials that a helper holds."""
     if not isinstance(entry, dict):
         raise ImageError(f"{where} is not an object")
     username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
@@ -99,7 +99,7 @@ def _login(entry: Any, where: str, source: str) -> Login | None:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """(host, path) of a key: a host, a URL, or a host with a path. All of docker hub's names are docker.io."""
+    """(host, path) of a key: a host, a URL, or a host with a path. Every host name of Docker Hub becomes docker.io."""
     text = re.sub(r"^https?://", "", key.strip()).strip("/")
     host, _, path = text.partition("/")
     if path in {"v1", "v2"} or path.startswith(("v1/", "v2/")):
@@ -109,7 +109,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def specificity(key: str, reference: Reference) -> tuple[int, int] | None:
-    """How exactly a key means this image, larger is more; None when it does not."""
+    """How specifically a key matches the image: larger is more specific, None means no match."""
     host, path = split_key(key)
     exact = host == reference.registry.lower()
     if not exact and not _globs(host, reference.registry.lower()):
@@ -120,7 +120,7 @@ def specificity(key: str, reference: Reference) -> tuple[int, int] | None:
 
 
 def _globs(pattern: str, host: str) -> bool:
-    """`*.example.com:5000`: each part of the name by itself, the port to the letter."""
+    """Match `*.example.com:5000`: each part of the name as a glob, the port literally."""
     if pattern.startswith("[") or not set(pattern) & set("*?["):
         return False
     pattern, _, pattern_port = pattern.partition(":")
@@ -136,8 +136,8 @@ def _globs(pattern: str, host: str) -> bool:
 async def logins_for(
     reference: Reference, secrets: Sequence[AuthConfig], files: Sequence[AuthConfig], warn: Warn
 ) -> list[Login]:
-    """Every login worth trying, in order: each matching one of the pull secrets, the most exact first, then what the
-    first file that knows the registry says."""
+    """The logins to try, in order: every matching pull secret, the most specific first, then the login of the first
+    file that has one for the registry."""
     found = _matching(reference, secrets)
     for config in files:
         helped = await _ask_helpers(reference, config, warn)
@@ -173,8 +173,8 @@ async def _ask_helpers(reference: Reference, config: AuthConfig, warn: Warn) -> 
 
 
 async def _ask_helper(name: str, server: str, source: str, warn: Warn) -> Login | None:
-    """`docker-credential-NAME get` (docker/docker-credential-helpers): the server in, JSON out. A helper that does not
-    work is warned of, and the registry is asked without it."""
+    """Run `docker-credential-NAME get` (docker/docker-credential-helpers): the server on stdin, JSON on stdout. If the
+    helper fails, warn and go on without it."""
     program = f"docker-credential-{name}"
     if not _HELPER_NAME.fullmatch(name):
         warn(f"{source}: {name!r} is not the name of a credential helper")
@@ -185,7 +185,7 @@ async def _ask_helper(name: str, server: str, source: str, warn: Warn) -> Login 
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
     except OSError as error:
-        warn(f"{source} names the credential helper {program}, which cannot be run: {error.strerror}")
+        warn(f"{source} names the credential helper {program}, but it cannot be run: {error.strerror}")
         return None
     try:
         out, err = await asyncio.wait_for(process.communicate(server.encode()), _HELPER_PATIENCE)
@@ -210,7 +210,7 @@ def _helper_answer(code: int, out: bytes, err: bytes, source: str, warn: Warn) -
         answer = json.loads(out)
         username, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
-        warn(f"{source} answered with something that is not a login")
+        warn(f"{source} did not answer with a user name and a secret")
         return None
     if username == TOKEN_USER:
         return Login(identity_token=secret, source=source)
@@ -221,13 +221,13 @@ def _helper_answer(code: int, out: bytes, err: bytes, source: str, warn: Warn) -
 
 
 def file_paths(own: str, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Where logins are looked for, in order: the node's own file, then podman's places (containers-auth.json(5)), which
-    end with docker's. REGISTRY_AUTH_FILE stands for all of them but the node's own."""
+    """Paths of login files, in order: the node's own file, then podman's (containers-auth.json(5)), and last docker's.
+    REGISTRY_AUTH_FILE replaces all but the node's own."""
     environ = os.environ if environ is None else environ
     paths = [own] if own else []
     if environ.get("REGISTRY_AUTH_FILE"):
         return [*paths, environ["REGISTRY_AUTH_FILE"]]
-    home = environ.get("HOME") or _home()  # systemd gives a service none
+    home = environ.get("HOME") or _home()  # systemd sets no HOME for a service
     runtime = environ.get("XDG_RUNTIME_DIR")
     paths.append(
         f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.geteuid()}/auth.json"
@@ -246,7 +246,7 @@ def _home() -> str:
 
 
 def read_files(paths: Sequence[str], warn: Warn) -> list[AuthConfig]:
-    """Those of the files that are there. One that cannot be read is warned of and passed over."""
+    """Read the files that exist. Warn of a file that cannot be read, and ignore it."""
     found = []
     for path in paths:
         try:
@@ -256,14 +256,15 @@ def read_files(paths: Sequence[str], warn: Warn) -> list[AuthConfig]:
             continue
         except (OSError, ValueError) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
-            warn(f"{path} is passed over: {words}")
+            warn(f"{path} is ignored: {words}")
         except ImageError as error:
-            warn(f"{error}; the file is passed over")
+            warn(f"{error}; the file is ignored")
     return found
 
 
 def write_login(path: str, key: str, login: Login) -> None:
-    """Keep a login in a file of docker's format; what else is in it stays. Only the owner can read it."""
+    """Store a login in a file of docker's format, and leave its other content unchanged. Only the owner can read the
+    file. Raises ImageError if the file is not in that format, or OSError."""
     document = _document(path)
     entry: dict[str, str] = {}
     if login.identity_token:
@@ -275,7 +276,8 @@ def write_login(path: str, key: str, login: Login) -> None:
 
 
 def remove_login(path: str, key: str) -> bool:
-    """Forget it (every one, when the key is empty); False when there was none."""
+    """Delete the login of a registry, or all logins if the key is empty. False if there was none. Raises ImageError or
+    OSError."""
     document = _document(path)
     auths = document.get("auths") or {}
     kept = {k: v for k, v in auths.items() if key and split_key(k) != split_key(key)}
@@ -289,7 +291,7 @@ def _document(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             document = json.loads(file.read() or b"{}")
-        read_config(document, path)  # what is no such file is not written over
+        read_config(document, path)  # do not overwrite a file of another format
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -1,9 +1,9 @@
 """registries.conf, version 2 (containers-registries.conf(5)): mirrors, insecure and blocked registries, short names.
 
-Read are /etc/containers/registries.conf (or $CONTAINERS_REGISTRIES_CONF) and the *.conf beside it in
-registries.conf.d, in order: a later file's table for the same prefix replaces an earlier one's. Names without a
-registry are docker.io's, unless an alias says otherwise: unqualified-search-registries, which would let the network
-decide what a name means, is not used.
+The files are /etc/containers/registries.conf (or $CONTAINERS_REGISTRIES_CONF) and the *.conf in the registries.conf.d
+beside it, in order. A later file's table replaces an earlier one with the same prefix. A name without a registry
+belongs to docker.io unless it is an alias. unqualified-search-registries is ignored, because it would let the network
+decide what a name means.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class RegistryTable:
-    """One [[registry]]. `prefix` is host[/path…] or *.domain; without a location names stay as they are."""
+    """One [[registry]] table. `prefix` is host[/path…] or *.domain. Without a location, names are not rewritten."""
 
     prefix: str
     location: str = ""
@@ -54,14 +54,15 @@ class Registries:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def expand(self, text: str) -> str:
-        """A short name with an alias as what it stands for; anything else as it is."""
+        """Replace a short name by its alias. Returns any other name unchanged."""
         name, at, digest = text.partition("@")
         name, colon, tag = name.partition(":") if "/" not in name.rpartition(":")[2] else (name, "", "")
         target = self.aliases.get(name)
         return f"{target}{colon}{tag}{at}{digest}" if target else text
 
     def endpoints(self, wanted: Reference) -> list[Endpoint]:
-        """Where the repository is to be had, in order: mirrors, then itself. Raises ImageError when it is blocked."""
+        """The endpoints of the repository, in order: mirrors, then the registry itself. Raises ImageError if it is
+        blocked."""
         table = self._table(wanted.name)
         if table is None:
             return [Endpoint(wanted.registry, wanted.repository)]
@@ -75,12 +76,12 @@ class Registries:
         return [*found, _endpoint(table.location, table.insecure, table.prefix, wanted)]
 
     def insecure(self, registry: str) -> bool:
-        """Whether a host is marked insecure, for a login."""
+        """Whether the registry is marked insecure, for a login."""
         table = self._table(registry)
         return table is not None and table.insecure
 
     def _table(self, name: str) -> RegistryTable | None:
-        """The longest prefix that fits."""
+        """The table with the longest matching prefix."""
         fitting = [table for table in self.tables if table.matches(name)]
         return max(fitting, key=lambda table: len(table.prefix), default=None)
 
@@ -94,19 +95,20 @@ def _endpoint(location: str, insecure: bool, prefix: str, wanted: Reference) -> 
 
 
 def load(environ: Mapping[str, str] | None = None) -> Registries:
-    """What the files say; nothing where there are none. Raises ImageError naming the file that cannot be used."""
+    """Read all files. Missing files count as empty. Raises ImageError (InvalidRegistriesConf), which names the invalid
+    file."""
     return merge([_read(path) for path in files(environ) if os.path.exists(path)])
 
 
 def files(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Which they are; the first need not be there."""
+    """The paths of the files. The first need not exist."""
     environ = os.environ if environ is None else environ
     main = environ.get("CONTAINERS_REGISTRIES_CONF") or PATH
     return [main, *sorted(glob(f"{escape(main)}.d/*.conf"))]
 
 
 def merge(parts: Sequence[Registries]) -> Registries:
-    """Several files as one: of each prefix and each alias the last says what it is; an empty alias takes it away
+    """Merge files: the last one to define a prefix or an alias wins. An empty alias removes it
     (containers-registries.conf.d(5))."""
     tables: dict[str, RegistryTable] = {}
     aliases: dict[str, str] = {}
@@ -121,21 +123,21 @@ def _read(path: str) -> Registries:
         with open(path, "rb") as file:
             document = tomllib.load(file)
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}", reason="InvalidRegistriesConf") from error
+        raise ImageError(f"cannot read {path}: {error}", reason="InvalidRegistriesConf") from error
     return parse(document, path)
 
 
 def parse(document: Mapping[str, Any], source: str) -> Registries:
-    """Raises ImageError (InvalidRegistriesConf) for what is not version 2."""
+    """Parse a document of version 2. Raises ImageError (InvalidRegistriesConf)."""
     if "registries" in document:
         raise _bad(
             source,
-            "it is version 1 ([registries.search] and so on), which no tool writes any more: write version 2",
+            "it is version 1 ([registries.search] and so on), which is not supported; convert it to version 2",
         )
     tables = document.get("registry") or []
     aliases = document.get("aliases") or {}
     if not isinstance(tables, list) or not isinstance(aliases, dict):
-        raise _bad(source, "[[registry]] is a list of tables and [aliases] a table")
+        raise _bad(source, "[[registry]] must be a list of tables and [aliases] a table")
     for short, target in aliases.items():
         if target:
             _check_alias(source, short, target)
@@ -153,13 +155,13 @@ def _check_alias(source: str, short: str, target: Any) -> None:
 
 def _table(table: Any, source: str) -> RegistryTable:
     if not isinstance(table, dict):
-        raise _bad(source, "a [[registry]] is no table")
+        raise _bad(source, "a [[registry]] is not a table")
     location = _location(table, source)
     prefix = str(table.get("prefix") or location).rstrip("/")
     if not prefix:
         raise _bad(source, "a [[registry]] has neither prefix nor location")
     if "*" in prefix and not (prefix.startswith("*.") and "*" not in prefix[1:] and "/" not in prefix):
-        raise _bad(source, f'prefix "{prefix}": a * stands only in front, as in *.example.com')
+        raise _bad(source, f'prefix "{prefix}": a * is only allowed at the start, as in *.example.com')
     by_digest = bool(table.get("mirror-by-digest-only"))
     mirrors = tuple(_mirror(entry, source, prefix, by_digest) for entry in table.get("mirror") or ())
     return RegistryTable(
@@ -172,7 +174,7 @@ def _mirror(entry: Any, source: str, prefix: str, by_digest: bool) -> Mirror:
         raise _bad(source, f"a mirror of {prefix} has no location")
     when = str(entry.get("pull-from-mirror") or "")
     if when not in _WHEN:
-        raise _bad(source, f'pull-from-mirror "{when}" is none of all, digest-only, tag-only')
+        raise _bad(source, f'pull-from-mirror "{when}" is not one of all, digest-only, tag-only')
     return Mirror(
         _location(entry, source), bool(entry.get("insecure")), when or ("digest-only" if by_digest else "all")
     )

@@ -1,6 +1,6 @@
-"""The distribution API of one repository, reading: manifests, configs, blobs (OCI distribution-spec, "Pull").
+"""Read one repository by the distribution API: manifests, configs and blobs (OCI distribution-spec, "Pull").
 
-How requests are made, who we are and what is tried again is `transport`. A blob goes on from where it broke (Range).
+`transport.py` sends the requests, authenticates and retries. A broken download resumes where it stopped (Range).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from runtime.errors import ImageError
 from runtime.images import manifests
 from runtime.images.layers.streams import CHUNK, Spool
 from runtime.images.manifests import Descriptor, Manifest, Platform
-from runtime.images.registry.transport import Transient, Transport, broken, read_body
+from runtime.images.registry.transport import Transient, Transport, read_body, unreachable
 from runtime.images.store.listing import digest_of
 
 MAX_MANIFEST = 4 << 20  # docker's own limit
@@ -28,23 +28,23 @@ _RANGE = re.compile(r"bytes (\d{1,18})-")
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a reference leads to on its registry."""
+    """The manifest a reference resolves to on its registry."""
 
     manifest: Manifest
-    raw: bytes  # the manifest as it came
-    digest: str  # of it
-    source_digest: str  # of what the reference itself names: the index if there is one
+    raw: bytes  # the manifest as received
+    digest: str  # of the manifest
+    source_digest: str  # of the document the reference names: the index if there is one
 
 
 class Registry(Transport):
-    """One repository."""
+    """One repository on one registry."""
 
     async def resolve(self, wanted: str, platform: Platform) -> Resolved:
-        """The manifest under a tag or digest, for the platform; every digest on the way checked."""
+        """Fetch the manifest of a tag or digest for the platform. Checks every digest on the way. Raises ImageError."""
         raw, kind = await self._manifest(wanted)
         source_digest = digest = digest_of(raw)
         document = manifests.parse_json(raw, "the manifest")
-        for _ in range(3):  # an index may lead to an index
+        for _ in range(3):  # an index may name another index
             if kind not in manifests.INDEX_TYPES:
                 break
             chosen = manifests.choose(document, platform)
@@ -56,7 +56,7 @@ class Registry(Transport):
         return Resolved(manifests.read_manifest(document), raw, digest, source_digest)
 
     async def fetch_config(self, config: Descriptor) -> bytes:
-        """A config blob, whole, checked."""
+        """Fetch a config blob and check its size and digest. Raises ImageError."""
         if config.size > MAX_CONFIG:
             raise ImageError(f"the image's config has {config.size} bytes; at most {MAX_CONFIG} are accepted")
         path = f"blobs/{config.digest}"
@@ -65,13 +65,14 @@ class Registry(Transport):
             async with self.request("GET", path) as response:
                 return await read_body(response, config.size)
 
-        data = await self.patiently(attempt)
+        data = await self.retry(attempt)
         if len(data) != config.size or digest_of(data) != config.digest:
-            raise ImageError(f"the registry sent something else than config {config.digest}")
+            raise ImageError(f"the registry sent other content than config {config.digest}")
         return data
 
     async def fetch_blob(self, blob: Descriptor, spool: Spool, progress: Callable[[int], None]) -> None:
-        """Stream a blob into the spool, going on where a broken connection left off. The reader checks the digest."""
+        """Stream a blob into the spool, and resume after a broken connection. The spool's reader checks the digest.
+        Raises ImageError."""
         loop = asyncio.get_running_loop()
 
         async def attempt() -> None:
@@ -90,18 +91,19 @@ class Registry(Transport):
                         await loop.run_in_executor(None, spool.write, data)
                         progress(spool.received)
             if spool.received < blob.size:
-                raise Transient(broken(self.base, "the connection ended early"))
+                raise Transient(unreachable(self.base, "the connection ended early"))
 
-        await self.patiently(attempt, progressed=lambda: spool.received)
+        await self.retry(attempt, progressed=lambda: spool.received)
 
     async def ping(self) -> None:
-        """Is a registry there, and does it take our login? (distribution-spec "Determining Support")"""
+        """Check that the registry answers and accepts the login (distribution-spec "Determining Support"). Raises
+        ImageError."""
 
         async def attempt() -> None:
             async with self.request("GET", "/v2/"):
                 pass
 
-        await self.patiently(attempt)
+        await self.retry(attempt)
 
     async def _manifest(self, wanted: str) -> tuple[bytes, str]:
         async def attempt() -> tuple[bytes, str]:
@@ -110,11 +112,9 @@ class Registry(Transport):
                 body = await read_body(response, MAX_MANIFEST)
                 return body, response.headers.get("content-type", "").partition(";")[0].strip()
 
-        raw, content_type = await self.patiently(attempt)
+        raw, content_type = await self.retry(attempt)
         if ":" in wanted and digest_of(raw) != wanted:
-            raise ImageError(
-                f"the registry sent something else than {wanted}: its digest is {digest_of(raw)}"
-            )
+            raise ImageError(f"the registry sent other content than {wanted}: its digest is {digest_of(raw)}")
         document = manifests.parse_json(raw, "the manifest")
         kind = manifests.media_type(document, content_type)
         manifests.refuse_foreign(kind)
@@ -123,19 +123,21 @@ class Registry(Transport):
 
 
 def _begin(response: httpx.Response, *, asked: int) -> int:
-    """Where in the blob an answer begins: a range may begin earlier than was asked for, but not later (RFC 9110
-    §15.3.7), and an answer without one at the start."""
+    """The offset in the blob at which a response starts. A range may start before the requested offset but not after it
+    (RFC 9110 §15.3.7). A response that is not 206 starts at 0."""
     if response.status_code != 206:
         return 0
     given = _RANGE.match(response.headers.get("content-range", ""))
     begin = int(given[1]) if given else asked
     if begin > asked:
-        raise ImageError(f"the registry was asked for bytes from {asked} on and sent those from {begin} on")
+        raise ImageError(
+            f"requested the blob from byte {asked} on, but the registry sent it from byte {begin} on"
+        )
     return begin
 
 
 async def _large_chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it is on the wire, gathered: fewer, larger hand-overs to the writing thread."""
+    """The raw body, gathered into larger chunks: fewer hand-overs to the writing thread."""
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_raw():

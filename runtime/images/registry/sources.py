@@ -1,7 +1,8 @@
-"""Where one image is to be had: its mirrors in order, then the registry itself, each with the logins that may open it.
+"""The sources of one image: its mirrors in order, then the registry itself, each with the logins to try.
 
-The first that has the manifest is asked for the blobs too. A blob that it lacks, refuses, breaks off or damages is
-asked of the others; what has come already is kept, since a digest means the same bytes everywhere.
+The first source that has the manifest is asked for the blobs as well. If it lacks, refuses, breaks off or damages a
+blob, the next source is asked for it. A download resumes across sources, because a digest means the same bytes
+everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from runtime.images.install import Report
 from runtime.images.layers.streams import Spool
 from runtime.images.manifests import Descriptor, Platform
 from runtime.images.reference import Endpoint, Reference
-from runtime.images.registry.access import NOBODY, Access
+from runtime.images.registry.access import NO_LOGIN, Access
 from runtime.images.registry.auth import Login
 from runtime.images.registry.repository import Registry, Resolved
 from runtime.images.registry.transport import Refused
@@ -27,17 +28,17 @@ Progress = Callable[[int], None]
 
 
 class Sources:
-    """An async context manager; connections stay open until its end."""
+    """The sources of one image. An async context manager; its end closes the connections."""
 
     def __init__(self, wanted: Reference, access: Access, report: Report) -> None:
         """Raises ImageError when the registry is blocked."""
         self._wanted = wanted
         self._access = access
         self._report = report
-        self._ways = access.endpoints(wanted)
+        self._endpoints = access.endpoints(wanted)
         self._open: dict[tuple[Endpoint, Login | None], Registry] = {}
-        self._taken: dict[Endpoint, Login | None] = {}  # the login that was taken
-        self._tried: dict[str, int] = {}  # blob → how many of the ways have been asked for it
+        self._accepted: dict[Endpoint, Login | None] = {}  # the login that was accepted
+        self._tried: dict[str, int] = {}  # blob digest → number of endpoints asked for it
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -49,52 +50,53 @@ class Sources:
         await self._stack.__aexit__(kind, error, trace)
 
     async def resolve(self, platform: Platform) -> Resolved:
-        """The manifest, from the first that has it; that one is asked first from here on."""
+        """Fetch the manifest from the first endpoint that has it. That endpoint is asked first from then on. Raises
+        ImageError."""
         failures: list[ImageError] = []
-        for endpoint in self._ways:
+        for endpoint in self._endpoints:
             try:
                 found = await self._ask(endpoint, lambda r: r.resolve(self._wanted.wanted, platform))
             except ImageError as error:
                 failures.append(error)
-                if endpoint is not self._ways[-1]:
+                if endpoint is not self._endpoints[-1]:
                     self._report({"event": "warning", "message": f"mirror {endpoint.registry}: {error}"})
                 continue
-            self._ways.sort(key=lambda way: way is not endpoint)
+            self._endpoints.sort(key=lambda other: other is not endpoint)
             return found
-        raise _together(failures)
+        raise _joined(failures)
 
     async def fetch_config(self, config: Descriptor) -> bytes:
         failures: list[ImageError] = []
-        for at, endpoint in enumerate(self._ways):
+        for at, endpoint in enumerate(self._endpoints):
             try:
                 return await self._ask(endpoint, lambda r: r.fetch_config(config))
             except ImageError as error:
                 failures.append(error)
-                self._warn_of(at, config.digest, error)
-        raise _together(failures)
+                self._warn(at, config.digest, error)
+        raise _joined(failures)
 
     async def fetch_blob(self, layer: Layer, spool: Spool, progress: Progress) -> None:
-        """Stream a blob into the spool. Called again for the same blob it goes on with the next way: what the one
-        before gave was not it."""
+        """Stream a blob into the spool. A second call for the same blob continues with the next endpoint, because the
+        previous one sent damaged data. Raises ImageError."""
         blob = Descriptor(layer.digest, layer.size, layer.media_type)
         failures: list[ImageError] = []
         while self.more(layer):
             at = self._tried.get(blob.digest, 0)
             self._tried[blob.digest] = at + 1
             try:
-                await self._ask(self._ways[at], lambda r: r.fetch_blob(blob, spool, progress))
+                await self._ask(self._endpoints[at], lambda r: r.fetch_blob(blob, spool, progress))
                 return
             except ImageError as error:
                 failures.append(error)
-                self._warn_of(at, blob.digest, error)
-        raise _together(failures)
+                self._warn(at, blob.digest, error)
+        raise _joined(failures)
 
     def more(self, layer: Layer) -> bool:
-        """Whether there is a way that has not been asked for the blob."""
-        return self._tried.get(layer.digest, 0) < len(self._ways)
+        """Whether an endpoint is left that has not been asked for the blob."""
+        return self._tried.get(layer.digest, 0) < len(self._endpoints)
 
     async def _ask(self, endpoint: Endpoint, question: Callable[[Registry], Awaitable[T]]) -> T:
-        """As the first login that is not refused. Raises ImageError with what all of them were told."""
+        """Ask with each login until one is not refused. Raises ImageError with the answers to all of them."""
         refused: list[ImageError] = []
         async for login in self._logins(endpoint):
             try:
@@ -103,16 +105,16 @@ class Sources:
                 refused.append(error)
                 continue
             except ImageError as error:
-                raise _together([*refused, error]) from error
-            self._taken[endpoint] = login
+                raise _joined([*refused, error]) from error
+            self._accepted[endpoint] = login
             return answer
-        raise _together(refused)
+        raise _joined(refused)
 
     async def _logins(self, endpoint: Endpoint) -> AsyncIterator[Login | None]:
-        if endpoint in self._taken:
-            yield self._taken[endpoint]
+        if endpoint in self._accepted:
+            yield self._accepted[endpoint]
             return
-        for login in await self._access.logins(endpoint, self._report) or NOBODY:
+        for login in await self._access.logins(endpoint, self._report) or NO_LOGIN:
             yield login
 
     async def _registry(self, endpoint: Endpoint, login: Login | None) -> Registry:
@@ -122,14 +124,16 @@ class Sources:
             self._open[key] = await self._stack.enter_async_context(registry)
         return self._open[key]
 
-    def _warn_of(self, at: int, digest: str, error: ImageError) -> None:
-        if at + 1 < len(self._ways):
-            message = f"{self._ways[at].registry} does not give {digest}, asking the next: {error}"
+    def _warn(self, at: int, digest: str, error: ImageError) -> None:
+        if at + 1 < len(self._endpoints):
+            message = (
+                f"cannot fetch {digest} from {self._endpoints[at].registry}, trying the next source: {error}"
+            )
             self._report({"event": "warning", "message": message})
 
 
-def _together(failures: Sequence[ImageError]) -> ImageError:
-    """What every way said; one sentence when they said the same."""
+def _joined(failures: Sequence[ImageError]) -> ImageError:
+    """Join the errors of all endpoints into one, without repetitions."""
     said = list(dict.fromkeys(map(str, failures)))
     last = failures[-1]
     return ImageError("; ".join(said), reason=last.reason, retriable=last.retriable)

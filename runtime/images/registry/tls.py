@@ -1,7 +1,7 @@
-"""Whom we trust and how we get out: CA bundles, client certificates, and what no proxy is asked for.
+"""TLS trust and proxies: CA bundles, client certificates, and registries that bypass the proxy.
 
-The system's own bundle (OpenSSL's defaults, which SSL_CERT_FILE and SSL_CERT_DIR replace), certifi's where a machine
-has none; certs.d as containers-certs.d(5) and docker have it; NO_PROXY with networks too, as Go reads it.
+Trust comes from the system's bundle (OpenSSL's defaults, or SSL_CERT_FILE and SSL_CERT_DIR), or from certifi if the
+machine has none. certs.d is read as in containers-certs.d(5) and docker. NO_PROXY may name networks, as in Go.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CERTS_D = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
 
 def context(host: str, *, verify: bool, directories: Sequence[str] = CERTS_D) -> ssl.SSLContext:
-    """For a registry `host[:port]`. Raises ImageError when a certificate of certs.d cannot be read."""
+    """The TLS context for a registry `host[:port]`. Raises ImageError if a certificate in certs.d cannot be read."""
     made = ssl.create_default_context()
     if not _system_has_cas():
         import certifi
@@ -33,12 +33,12 @@ def context(host: str, *, verify: bool, directories: Sequence[str] = CERTS_D) ->
 
 
 def _system_has_cas() -> bool:
-    paths = ssl.get_default_verify_paths()  # None for what is not there
+    paths = ssl.get_default_verify_paths()  # a path is None if it does not exist
     return bool(paths.cafile or (paths.capath and os.listdir(paths.capath)))
 
 
 def _add_directory(made: ssl.SSLContext, directory: str) -> None:
-    """*.crt are authorities, NAME.cert and NAME.key a certificate of ours."""
+    """Load a certs.d directory: *.crt are CA certificates, NAME.cert and NAME.key a client certificate."""
     for path in sorted(glob(f"{escape(directory)}/*")):
         try:
             if path.endswith(".crt"):
@@ -49,8 +49,8 @@ def _add_directory(made: ssl.SSLContext, directory: str) -> None:
             raise ImageError(f"cannot use the certificate {path}: {error}") from error
 
 
-def goes_direct(host: str, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether NO_PROXY names the registry by a network (10.0.0.0/8) or an address; names are httpx's to match."""
+def bypasses_proxy(host: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether NO_PROXY names the registry by an address or a network (10.0.0.0/8). httpx itself matches names."""
     environ = os.environ if environ is None else environ
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     try:

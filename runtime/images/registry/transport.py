@@ -1,8 +1,8 @@
-"""Requests to one registry: TLS, redirects, who we are (Basic and Bearer), patience, and the registry's own words.
+"""HTTP requests to one registry: TLS, redirects, authentication (Basic and Bearer), retries, and error messages.
 
 Sources: docker's "Token Authentication Specification" and "OAuth2" for the Bearer challenge; RFC 7617 for Basic; RFC
-9110 for Retry-After. Only what may pass by itself is tried again: broken connections, 408, 429 and 5xx, with growing
-pauses. 401, 403 and 404 are final.
+9110 for Retry-After. Only transient failures are retried, with growing pauses: broken connections and the statuses 408,
+429, 500, 502, 503 and 504. 401, 403 and 404 are final.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import httpx
 from runtime.errors import ImageError
 from runtime.images.reference import DEFAULT_REGISTRY, Endpoint, is_loopback
 from runtime.images.registry.auth import Login
-from runtime.images.registry.tls import context, goes_direct
+from runtime.images.registry.tls import bypasses_proxy, context
 
 ATTEMPTS = 5
-CONNECT_ATTEMPTS = 3  # nobody is there at all: say so soon, the caller has a back-off of its own
-FIRST_PAUSE = 0.3  # seconds, doubled each time, ± 20 %
+CONNECT_ATTEMPTS = 3  # if there is no answer at all: fail soon, since the caller has a back-off of its own
+FIRST_PAUSE = 0.3  # seconds; doubles each time, ± 20 %
 LONGEST_PAUSE = 10.0
 _TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))
 _REFUSED = frozenset((401, 403, 404))
@@ -37,21 +37,22 @@ _USER_AGENT = "kubelite/0.1 (httpx)"
 _MAX_REDIRECTS = 5
 _OK = frozenset((200, 206))
 _TOKEN_MAX = 1 << 20  # bytes of a token server's answer
-_READ = "kubelite.body"  # the extension of a response whose body has been read already
+_READ = "kubelite.body"  # the response extension that holds a body read earlier
 
 T = TypeVar("T")
 Report = Callable[[dict[str, Any]], None]
-Body = Callable[[], AsyncIterator[bytes]]  # made anew for each attempt
+Body = Callable[[], AsyncIterator[bytes]]  # called for each attempt
 _PARAMETER = re.compile(r'([a-zA-Z_]+)="((?:[^"\\]|\\.)*)"|([a-zA-Z_]+)=([^\s,"]+)')
 _CHALLENGE = re.compile(r"(?:^|,\s*)(Bearer|Basic)(?=\s|,|$)", re.IGNORECASE)
 
 
 class Refused(ImageError):
-    """401, 403 or 404: another login, or another mirror, may be answered differently."""
+    """401, 403 or 404. Another login or another mirror may get another answer."""
 
 
 class Transient(Exception):
-    """Worth another attempt. `pause` is what the registry asked for, in seconds; `answered`: it said something."""
+    """A failure to retry. `pause` is the wait the registry asked for, in seconds. `answered`: the registry sent a
+    response."""
 
     def __init__(self, error: ImageError, pause: float = 0.0, *, answered: bool = False) -> None:
         super().__init__(str(error))
@@ -61,7 +62,7 @@ class Transient(Exception):
 
 
 class Transport:
-    """An async context manager; use within one event loop."""
+    """The connection to one endpoint. An async context manager; use it within one event loop."""
 
     def __init__(
         self,
@@ -72,7 +73,8 @@ class Transport:
         actions: str = "pull",
         also: Collection[str] = (),
     ) -> None:
-        """`actions` on the repository and pulling from the repositories in `also` is what tokens are asked for."""
+        """Tokens are requested for `actions` on the endpoint's repository, and for pulling from the repositories in
+        `also`."""
         self._endpoint = endpoint
         host = endpoint.registry
         loopback = is_loopback(host)
@@ -84,7 +86,7 @@ class Transport:
         elif endpoint.insecure:
             schemes = ("https", "http")
         self.plain = "http" in schemes
-        self._schemes = list(schemes)  # the first is in use; another one only until the registry has answered
+        self._schemes = list(schemes)  # the first is in use; a second one remains until the registry answers
         self._api_host = "registry-1.docker.io" if host == DEFAULT_REGISTRY else host
         self._report = report
         self._login = login
@@ -97,8 +99,8 @@ class Transport:
         self._client = httpx.AsyncClient(
             timeout=_TIMEOUT,
             headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
-            # a proxy has no business with this machine itself
-            trust_env=not loopback and not goes_direct(host),
+            # no proxy for registries on this machine
+            trust_env=not loopback and not bypasses_proxy(host),
             limits=httpx.Limits(max_connections=16),
             verify=context(host, verify=not (loopback or endpoint.insecure)),
         )
@@ -123,15 +125,16 @@ class Transport:
         body: Body | None = None,
         expect: Collection[int] = _OK,
     ) -> AsyncIterator[httpx.Response]:
-        """An answer with one of the expected statuses, its body not read yet. `path` is below the repository, or whole
-        when it begins with a slash, or a URL. Follows redirects of a GET, answers a challenge once."""
+        """Send a request. Yields a response with one of the expected statuses; its body is not read yet. `path` is
+        relative to the repository, or absolute with a leading slash, or a URL. Follows redirects, and answers one
+        authentication challenge. Raises ImageError (Refused for 401, 403 and 404), or Transient if a retry may help."""
         for challenged in (False, True):
             used = self._authorization
             response = await self._reach(method, path, headers or {}, body)
             try:
                 if response.status_code == 401 and not challenged:
                     challenge = ", ".join(response.headers.get_list("www-authenticate"))
-                    words = await words_of(response)
+                    words = await error_text(response)
                     await self._authorize(challenge, stale=used, words=words)
                     continue
                 if response.status_code not in expect:
@@ -141,8 +144,9 @@ class Transport:
             finally:
                 await response.aclose()
 
-    async def patiently(self, attempt: Callable[[], Awaitable[T]], progressed: Callable[[], int] = int) -> T:
-        """Try until it works, it is final, or ATTEMPTS in a row got nowhere."""
+    async def retry(self, attempt: Callable[[], Awaitable[T]], progressed: Callable[[], int] = int) -> T:
+        """Call `attempt` until it succeeds, fails for good, or fails ATTEMPTS times in a row without progress.
+        `progressed` returns a measure of progress, such as bytes received. Raises ImageError."""
         failures = 0
         seen = progressed()
         while True:
@@ -151,7 +155,7 @@ class Transport:
             except Transient as error:
                 transient = error
             except httpx.TransportError as error:
-                transient = Transient(broken(self.base, _describe(error)))
+                transient = Transient(unreachable(self.base, _describe(error)))
             if progressed() > seen:
                 seen, failures = progressed(), 0
             failures += 1
@@ -162,7 +166,7 @@ class Transport:
             self._report({"event": "retry", "message": str(transient.error), "delay": round(pause, 2)})
             await asyncio.sleep(pause)
 
-    # --- reaching it ---
+    # --- sending ---
 
     def url(self, path: str) -> str:
         if path.startswith(("https://", "http://")):
@@ -174,7 +178,7 @@ class Transport:
     async def _reach(
         self, method: str, path: str, headers: Mapping[str, str], body: Body | None
     ) -> httpx.Response:
-        """Send; an insecure registry that does not speak the first scheme is asked in the other."""
+        """Send a request. An insecure registry that does not support the first scheme is tried with the other one."""
         while True:
             try:
                 response = await self._send(method, self.url(path), headers, body)
@@ -191,7 +195,8 @@ class Transport:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None
     ) -> httpx.Response:
-        """Redirects by hand: the token must not follow to another host (distribution-spec "Pulling blobs")."""
+        """Send a request and follow redirects. httpx must not do that: the token must not reach another host
+        (distribution-spec "Pulling blobs")."""
         origin = httpx.URL(self.base)
         here = httpx.URL(url)
         for _ in range(_MAX_REDIRECTS + 1):
@@ -205,7 +210,7 @@ class Transport:
                 response = await self._client.send(request, stream=True)
             except httpx.TransportError as error:
                 raise Transient(
-                    broken(f"{here.scheme}://{here.netloc.decode()}", _describe(error))
+                    unreachable(f"{here.scheme}://{here.netloc.decode()}", _describe(error))
                 ) from error
             if response.status_code not in {301, 302, 303, 307, 308}:
                 return response
@@ -213,39 +218,38 @@ class Transport:
             await response.aclose()
             here = url_of(location, here, f"{self.base} redirects to")
             if here.scheme not in {"https", "http"} or (here.scheme == "http" and not self.plain):
-                raise ImageError(f"{self.base} redirects to {here}, which is not https")
+                raise ImageError(f"{self.base} redirects to {here}, which is not an https URL")
         raise ImageError(f"{self.base} redirects more than {_MAX_REDIRECTS} times")
 
-    # --- who we are ---
+    # --- authentication ---
 
     async def _authorize(self, challenge: str, *, stale: str, words: str) -> None:
-        """Answer the challenge: Bearer where it is offered, else Basic."""
+        """Authenticate for the challenge: Bearer if it is offered, else Basic. `stale` is the authorization that was
+        refused. Raises Refused."""
         offered = _challenges(challenge)
         async with self._lock:
             if self._authorization != stale:
-                return  # another request got a new one meanwhile
+                return  # another request has renewed it
             if self._login is not None and self._login.registry_token and not stale:
                 self._authorization = f"Bearer {self._login.registry_token}"
             elif "bearer" in offered:
                 self._authorization = f"Bearer {await self._token(offered['bearer'])}"
             elif "basic" in offered and self._login is not None and self._login.username:
-                if stale:  # it has just been refused
-                    raise Refused(f"{self.base} does not accept the login of {self._who()}{_colon(words)}")
+                if stale:  # Basic has just been refused
+                    raise Refused(
+                        f"{self.base} does not accept the login of {self._login_name()}{_colon(words)}"
+                    )
                 self._authorization = _basic(self._login)
             else:
                 asks = "asks for a user name and password" if "basic" in offered else "refuses access"
                 raise Refused(f"{self.base} {asks}{_colon(words)}")
 
     async def _token(self, parameters: Mapping[str, str]) -> str:
-        """A token for what the challenge asks: with the login, or anonymously (token specification, "Requesting a
-        Token"; OAuth2 with an identity token)."""
-        realm = url_of(
-            parameters.get("realm", ""), httpx.URL(""), f"{self.base} wants its tokens fetched from"
-        )
+        """Fetch a token for the scopes of the challenge, with the login or anonymously (docker's token specification,
+        "Requesting a Token"; OAuth2 with an identity token)."""
+        realm = url_of(parameters.get("realm", ""), httpx.URL(""), f"{self.base} names the token server")
         if realm.scheme not in {"https", "http"} or (realm.scheme == "http" and not self.plain):
-            raise ImageError(
-                f"{self.base} wants its tokens fetched from {str(realm) or 'nowhere'}, which is not https"
-            )
+            raise ImageError(f"{self.base} names the token server {str(realm)!r}, which is not an https URL")
         asked = parameters.get("scope", "").split() or self._scopes
         if self._asks_more:
             known = {scope.rpartition(":")[0] for scope in self._scopes}
@@ -254,10 +258,10 @@ class Transport:
         try:
             response = await self._ask_for_token(realm, service, asked)
         except httpx.TransportError as error:
-            raise Transient(broken(f"{realm.scheme}://{realm.host}", _describe(error))) from error
+            raise Transient(unreachable(f"{realm.scheme}://{realm.host}", _describe(error))) from error
         if response.status_code == 401 and self._login is not None:
             raise Refused(
-                f"{realm.host} does not accept the login of {self._who()}{_colon(await words_of(response))}"
+                f"{realm.host} does not accept the login of {self._login_name()}{_colon(await error_text(response))}"
             )
         if response.status_code != 200:
             raise await self._refusal(response, f"{realm.scheme}://{realm.netloc.decode()}")
@@ -265,9 +269,9 @@ class Transport:
             answer = json.loads(response.extensions[_READ])
             token = answer.get("token") or answer.get("access_token")
         except (ValueError, AttributeError, RecursionError) as error:
-            raise ImageError(f"{realm.host} answered with something that is not a token") from error
+            raise ImageError(f"{realm.host} sent an answer without a token") from error
         if not isinstance(token, str) or not token:
-            raise ImageError(f"{realm.host} gave no token")
+            raise ImageError(f"{realm.host} sent no token")
         return token
 
     async def _ask_for_token(self, realm: httpx.URL, service: str, scopes: list[str]) -> httpx.Response:
@@ -280,7 +284,7 @@ class Transport:
                 "scope": " ".join(scopes),
                 "refresh_token": login.identity_token,
             }
-            return await self._small(self._client.build_request("POST", realm, data=form))
+            return await self._send_small(self._client.build_request("POST", realm, data=form))
         query: dict[str, Any] = {"service": service} if service else {}
         query["scope"] = scopes
         headers = {}
@@ -288,10 +292,10 @@ class Transport:
             query["account"] = login.username
             headers["Authorization"] = _basic(login)
         url = realm.copy_merge_params(query)
-        return await self._small(self._client.build_request("GET", url, headers=headers))
+        return await self._send_small(self._client.build_request("GET", url, headers=headers))
 
-    async def _small(self, request: httpx.Request) -> httpx.Response:
-        """An answer read whole, and refused when it does not end."""
+    async def _send_small(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and read the response up to a size limit."""
         response = await self._client.send(request, stream=True)
         try:
             response.extensions[_READ] = await read_body(response, _TOKEN_MAX)
@@ -299,7 +303,7 @@ class Transport:
             await response.aclose()
         return response
 
-    def _who(self) -> str:
+    def _login_name(self) -> str:
         login = self._login
         if login is None:
             return "nobody"
@@ -308,44 +312,46 @@ class Transport:
 
     async def _refusal(self, response: httpx.Response, who: str = "") -> ImageError | Transient:
         status = response.status_code
-        words = await words_of(response)
+        words = await error_text(response)
         text = f"{who or self.base} answered {status} {response.reason_phrase}{_colon(words)}"
         if status in _TRANSIENT:
             error = ImageError(text, reason="RegistryUnavailable", retriable=True)
             return Transient(error, _retry_after(response), answered=True)
         if status == 401:
-            text += " (not logged in)" if self._login is None else f" (logged in as {self._who()})"
+            text += " (not logged in)" if self._login is None else f" (logged in as {self._login_name()})"
         return Refused(text) if status in _REFUSED else ImageError(text)
 
 
 def url_of(text: str, base: httpx.URL, what: str) -> httpx.URL:
-    """What a registry gives as a URL, which may be anything. `what` says what it is for."""
+    """Resolve a URL that a registry sent. `what` starts the error message. Raises ImageError for an invalid URL."""
     try:
         return base.join(text)
     except (httpx.InvalidURL, ValueError) as error:
-        raise ImageError(f"{what} {text[:200]!r}, which is no URL: {error}") from error
+        raise ImageError(f"{what} {text[:200]!r}, which is not a valid URL: {error}") from error
 
 
 async def read_body(response: httpx.Response, limit: int) -> bytes:
-    """All of it. A coding is not asked for; gzip is taken all the same, and never inflated further than to the limit:
-    httpx inflates a whole chunk at once, in as many rounds as the header names."""
+    """Read the whole body, at most `limit` bytes. A content coding is not requested, but gzip is accepted, and never
+    decompressed beyond the limit: httpx would decompress a whole chunk at once, as many times as the header names
+    codings. Raises ImageError."""
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", "gzip", "x-gzip", ""):
-        raise ImageError(f"the registry's answer is encoded as {coding[:50]}, which it was not asked for")
+        raise ImageError(f"the registry's answer is encoded as {coding[:50]}, which was not requested")
     inflating = zlib.decompressobj(31) if "gzip" in coding else None
     body = bytearray()
     async for part in response.aiter_raw():
         try:
             body += part if inflating is None else inflating.decompress(part, limit + 1 - len(body))
         except zlib.error as error:
-            raise ImageError(f"the registry's answer is not the gzip that it says: {error}") from error
+            raise ImageError(f"the registry's answer is not valid gzip: {error}") from error
         if len(body) > limit:
             raise ImageError(f"the registry's answer is larger than {limit} bytes")
     return bytes(body)
 
 
-async def words_of(response: httpx.Response) -> str:
-    """The registry's own explanation: `manifest unknown (unknown tag=x)` from its errors list, or the text it sent."""
+async def error_text(response: httpx.Response) -> str:
+    """The registry's own explanation: `manifest unknown (unknown tag=x)` from its list of errors, or a plain text it
+    sent."""
     body: bytes = response.extensions.get(_READ, b"")
     with suppress(httpx.HTTPError, httpx.StreamError, ImageError):
         body = await read_body(response, 64 * 1024) if not response.is_closed else response.content
@@ -370,7 +376,8 @@ def _one_error(error: dict[str, Any]) -> str:
 
 
 async def _wants_tls(response: httpx.Response) -> bool:
-    """What Go's and nginx's TLS servers answer to a request in the clear. Reads the body only of such a 400."""
+    """Whether a TLS server answered a plain-text request: Go and nginx send a 400 that mentions HTTPS. Reads the body
+    only of such a 400."""
     if response.status_code != 400 or response.headers.get("docker-distribution-api-version"):
         return False
     with suppress(httpx.HTTPError, ImageError):
@@ -380,7 +387,7 @@ async def _wants_tls(response: httpx.Response) -> bool:
 
 
 def _challenges(text: str) -> dict[str, dict[str, str]]:
-    """The parameters of each scheme that is offered, by its name in lower case (RFC 9110 §11.6.1)."""
+    """The parameters of each offered scheme, by its lower-case name (RFC 9110 §11.6.1)."""
     found: dict[str, dict[str, str]] = {}
     starts = list(_CHALLENGE.finditer(text))
     for at, match in enumerate(starts):
@@ -413,13 +420,14 @@ def _colon(words: str) -> str:
     return f": {words}" if words else ""
 
 
-def broken(base: str, why: str) -> ImageError:
+def unreachable(base: str, why: str) -> ImageError:
     host = urllib.parse.urlsplit(base).netloc or base
     return ImageError(f"cannot reach {host}: {why}", reason="RegistryUnavailable", retriable=True)
 
 
 def _describe(error: httpx.TransportError) -> str:
-    """httpx often says little; the cause says what the kernel or the resolver said."""
+    """The cause of an error. httpx's own text often says little; the chained OSError has the kernel's or the resolver's
+    message."""
     if isinstance(error, httpx.TimeoutException):
         return "it did not answer in time"
     cause: BaseException | None = error
@@ -427,7 +435,7 @@ def _describe(error: httpx.TransportError) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             known = (
                 isinstance(cause, ConnectionError) or type(cause) is OSError
-            )  # asyncio words these its own way
+            )  # asyncio gives these its own wording
             return os.strerror(cause.errno) if known and cause.errno else cause.strerror
         inner = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
         cause = inner or cause.__cause__ or cause.__context__

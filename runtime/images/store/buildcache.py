@@ -1,8 +1,8 @@
-"""Results of build steps that are kept: `<store>/cache/<key>.json`, and the directories of RUN --mount=type=cache.
+"""Cached results of build steps (`<store>/cache/<key>.json`) and the directories of RUN --mount=type=cache.
 
-A record names one layer (or says that the step made no file) and the layers below it. It is believed only while all of
-them are here; whatever deletes from the store spares what records name, until the records themselves are pruned. A
-record's modification time is when it was used last.
+A record names the layers below a step and the layer it created, or states that the step changed no file. A record is
+valid only while all its layers are present. Deletion spares the layers that records name until the records themselves
+are pruned. A record's modification time is the time of its last use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.removal import remove_tree
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`layer` None: the step changed no file. `chain`: chain ids of all layers, the step's own last."""
+    """A step's result. `layer` is None if it changed no file. `chain` holds all chain ids, the step's own last."""
 
     created: str  # RFC 3339
     layer: Layer | None
@@ -39,12 +39,12 @@ def mounts_directory(store: ImageStore) -> str:
 
 
 def contents_directory(store: ImageStore) -> str:
-    """What is known of contexts' files (`runtime.builder.known`)."""
+    """Known digests of context files (see `runtime.builder.known`)."""
     return os.path.join(store.root, "cache-contents")
 
 
 def compressed_directory(store: ImageStore) -> str:
-    """What layers have come to that were pushed (`runtime.images.layers.compress`)."""
+    """Digests of layers compressed for a push (see `runtime.images.layers.compress`)."""
     return os.path.join(store.root, "cache-compressed")
 
 
@@ -53,7 +53,7 @@ def record_path(store: ImageStore, key: str) -> str:
 
 
 def load(store: ImageStore, key: str) -> Step | None:
-    """The step's result, if it is here whole. Notes that it was used."""
+    """The step's result if all its layers are present, else None. Marks the record as used."""
     path = record_path(store, key)
     step = _read(path)
     if step is None or not _whole(store, step):
@@ -64,13 +64,13 @@ def load(store: ImageStore, key: str) -> Step | None:
 
 
 def save(store: ImageStore, key: str, step: Step) -> None:
-    """Call when the layer is in place and synced; and leased, or it may go at once."""
+    """Record a result. Its layer must be in place, synced and leased, or a sweep may delete it at once."""
     os.makedirs(directory(store), 0o700, exist_ok=True)
     replace_file(record_path(store, key), json.dumps(asdict(step)).encode(), sync=False)
 
 
 def _read(path: str) -> Step | None:
-    """None for one that is missing or torn."""
+    """None if the record is missing or broken."""
     try:
         with open(path, "rb") as file:
             document = json.loads(file.read())
@@ -99,7 +99,7 @@ def _records(store: ImageStore) -> Iterator[tuple[str, Step | None]]:
 
 
 def needed(store: ImageStore) -> set[str]:
-    """Digests and `chain:<id>` that records name."""
+    """Digests of blobs and `chain:<id>` of layers that records name."""
     found: set[str] = set()
     for _, step in _records(store):
         if step is not None:
@@ -110,9 +110,9 @@ def needed(store: ImageStore) -> set[str]:
 
 
 def prune(store: ImageStore, *, before: float | None = None) -> int:
-    """Forget records that are broken or were used last `before` (None: all), and what cache mounts hold, what is known
-    of contexts and what layers were compressed to likewise. Needs the store's lock; its sweep then frees what they
-    named. Returns the bytes that went with the cache mounts."""
+    """Delete records that are broken or were last used before `before` (Unix seconds; None: all), and likewise cache
+    mounts, known context digests and notes on compressed layers. Requires the store's lock; the sweep that follows
+    frees the layers the records named. Returns the bytes freed from cache mounts."""
     for path, step in _records(store):
         if step is None or _older(path, before):
             with suppress(FileNotFoundError):
@@ -126,8 +126,8 @@ def prune(store: ImageStore, *, before: float | None = None) -> int:
     return _prune_mounts(store, before)
 
 
-def prune_loose(store: ImageStore) -> None:
-    """Forget records that name a layer no image has, and broken ones. Needs the lock."""
+def prune_orphans(store: ImageStore) -> None:
+    """Delete broken records, and records that name a layer no image has. Requires the lock."""
     images = {os.path.basename(path) for record in store.list() for path in record.layers}
     for path, step in _records(store):
         if step is None or not images.issuperset(chain.partition(":")[2] for chain in step.chain):
@@ -143,7 +143,7 @@ def _older(path: str, before: float | None) -> bool:
 
 
 def _prune_mounts(store: ImageStore, before: float | None) -> int:
-    """One that a RUN is using (it holds its lock) stays."""
+    """Skip a cache mount that a RUN uses: the RUN holds its lock."""
     freed = 0
     with suppress(FileNotFoundError):
         for name in os.listdir(mounts_directory(store)):
@@ -163,7 +163,7 @@ def _prune_mounts(store: ImageStore, before: float | None) -> int:
 
 
 def usage(store: ImageStore) -> dict[str, Any]:
-    """{"records": n, "needed": digests and chains they name, "mounts": [bytes of each cache mount]}."""
+    """{"records": count, "needed": digests and chains the records name, "mounts": [bytes of each cache mount]}."""
     mounts: list[int] = []
     with suppress(FileNotFoundError):
         for name in sorted(os.listdir(mounts_directory(store))):

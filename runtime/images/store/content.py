@@ -1,11 +1,11 @@
-"""The writing side of the store: sessions, what they promise to need, commits by rename, and sweeping.
+"""The writing side of the store: sessions, leases, and commits by rename.
 
-Rules that make a kill -9 at any line harmless:
-- Everything new is made in a session's own directory `ingest/<id>` and reaches its place by one rename(2), when it is
-  whole, verified and synced. index.json is written last, so it never names what is not there.
-- A session's directory is flocked by its owner for life. Whoever finds one unlocked may delete it.
-- Whatever deletes or edits index.json holds `lock`. It spares what live sessions have leased (`lease.json`).
-- Deletion goes the other way round: first index.json, then renames into a session's directory, then the files.
+These rules make a kill -9 at any line harmless:
+- A session creates everything in its own directory, `ingest/<id>`. A complete, verified and synced object moves to its
+  place by one rename(2). index.json is written last, so it never names an object that is missing.
+- The owner of a session holds an flock on its directory. An unlocked directory belongs to nobody and may be deleted.
+- Deleting an object or editing index.json requires `lock`. Deletion spares what live sessions lease (`lease.json`).
+- Deletion runs in the opposite order: first index.json, then renames into a session's directory, then the files.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from runtime.removal import remove_tree
 
 
 class Session:
-    """One writer at work. A context manager; on exit its directory is gone, whatever happened."""
+    """One writer. A context manager: its directory is deleted on exit, whatever happened."""
 
     def __init__(self, store: ImageStore) -> None:
         self.store = store
-        self.brought: list[str] = []
+        self.new_blobs: list[str] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -49,18 +49,18 @@ class Session:
         self._undo.close()
 
     def temporary(self, prefix: str) -> str:
-        """A new name in the session's directory."""
+        """A new path in the session's directory."""
         return os.path.join(self.directory, f"{prefix}-{secrets.token_hex(8)}")
 
     def lease(self, image: Image) -> None:
-        """Promise to need these: from here on nobody deletes them. Only then look whether they are there."""
+        """Protect the image's blobs and layers from deletion. Lease before looking whether they exist."""
         needed = {image.manifest_digest, image.config_digest}
         for layer in image.layers:
             needed |= {layer.digest, f"chain:{layer.chain_id}"}
         self._lease(needed)
 
     def lease_record(self, record: ImageRecord) -> None:
-        """The same for an image that is here."""
+        """Protect an image that is in the store."""
         self._lease({record.manifest_digest, record.id, *record.layer_digests})
 
     def _lease(self, needed: set[str]) -> None:
@@ -78,9 +78,9 @@ class Session:
         return os.path.isdir(self.store.layer_path(chain_id))
 
     def commit_blob(self, path: str, digest: str) -> None:
-        """Make a verified and synced temporary file the blob `digest`."""
+        """Rename a verified and synced temporary file to the blob `digest`."""
         os.rename(path, self.store.blob_path(digest))
-        self.brought.append(digest)
+        self.new_blobs.append(digest)
         sync_directory(os.path.join(self.store.root, "blobs", "sha256"))
 
     def put_blob(self, data: bytes) -> str:
@@ -91,12 +91,12 @@ class Session:
             self.commit_blob(path, digest)
         return digest
 
-    def lease_things(self, needed: set[str]) -> None:
-        """The same for digests and `chain:<id>` of layers."""
+    def lease_digests(self, needed: set[str]) -> None:
+        """Protect blobs (by digest) and layers (`chain:<chain id>`)."""
         self._lease(needed)
 
     def commit_layer(self, path: str, chain_id: str) -> None:
-        """Make an unpacked and synced directory the layer `chain_id`. Another process may have been first: fine."""
+        """Rename an unpacked and synced directory to the layer `chain_id`. A layer that exists already is kept."""
         try:
             os.rename(path, self.store.layer_path(chain_id))
         except OSError:
@@ -105,7 +105,7 @@ class Session:
             remove_tree(path)
 
     def commit_image(self, image: Image) -> None:
-        """Write manifest and config, then the names. A name that meant another image is taken from it."""
+        """Write config and manifest, then the names. A name that another image had moves to this one."""
         self.put_blob(image.config)
         self.put_blob(image.manifest)
         sync_directory(os.path.join(self.store.root, "layers"))
@@ -117,8 +117,8 @@ class Session:
 
 
 def prepare(root: str) -> None:
-    """Make the directories and the layout file. 0711 and 0700: a layer may hold set-uid programs, which no user of the
-    host must be able to run from here, and a private image what not everybody may read."""
+    """Create the directories and the layout file. Their modes are 0711 and 0700, because a layer may hold set-uid
+    programs that no user of the host may run from here, and a private image may hold secrets."""
     os.makedirs(root, 0o711, exist_ok=True)
     for name, mode in (("blobs", 0o700), ("blobs/sha256", 0o700), ("layers", 0o700), ("ingest", 0o700)):
         with suppress(FileExistsError):
@@ -133,7 +133,7 @@ def prepare(root: str) -> None:
 
 @contextmanager
 def locked(root: str) -> Iterator[None]:
-    """The store's one lock, across processes. Held for index edits and deletions only, never over the network."""
+    """Hold the store's lock, which is one across processes. Hold it for index edits and deletions, never over I/O"""
     fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -143,7 +143,7 @@ def locked(root: str) -> Iterator[None]:
 
 
 def sessions(root: str) -> Iterator[tuple[str, bool]]:
-    """(directory, alive) of every session. Call with the lock held to act on the answer."""
+    """Yield (directory, whether its owner lives) for every session. Hold the lock to act on the answer."""
     ingest = os.path.join(root, "ingest")
     with suppress(FileNotFoundError):
         for name in sorted(os.listdir(ingest)):
@@ -159,8 +159,8 @@ def sessions(root: str) -> Iterator[tuple[str, bool]]:
 
 
 def sweep_stale(root: str) -> None:
-    """Delete what writers that died left behind. Needs the lock: no session is caught between mkdir and flock, and no
-    index between its writing and its renaming."""
+    """Delete what dead writers left behind. Requires the lock, so that no session is between mkdir and flock and no
+    index is between write and rename."""
     for name in os.listdir(root):
         if name.endswith(".tmp"):
             with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Deletion: untag and remove images, prune what nothing needs, and sweep the blobs and layers that are then unused."""
+"""Deletion: untag and remove images, prune, and sweep blobs and layers that nothing references."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from runtime.removal import remove_tree
 def remove_image(
     store: ImageStore, text: str, *, in_use: Collection[str] = (), force: bool = False
 ) -> Removed:
-    """See ImageStore.remove. `text` may be a name (untags) or an image id (all its names)."""
+    """Untag the image that `text` names; with an image id, remove all its names. Then delete the data that no other
+    image needs.
+
+    `in_use` lists the ids of images that containers use. The last name of such an image is not removed (ImageInUse)
+    unless `force` is set, and `force` removes the name but not the data. An id whose names are in several repositories
+    is refused too (ImageHasOtherNames) unless `force` is set. Takes the store's lock and blocks while it deletes files.
+    Raises ImageError, also with the reasons of `ImageStore.look_up`.
+    """
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         record, by_name = store.look_up(text)
@@ -33,7 +40,7 @@ def remove_image(
         kept = [r for r in store.list() if r.id == record.id and r not in gone]
         if not kept and record.id in in_use and not force:
             shown = record.reference or record.id
-            raise ImageError(f"{shown} is in use by a container; remove the pod first", reason="ImageInUse")
+            raise ImageError(f"{shown} is in use by a container; delete the pod first", reason="ImageInUse")
         names = {r.reference for r in gone}
         if not force:
             _refuse_several(text, names - {""})
@@ -55,17 +62,17 @@ def remove_image(
 
 
 def _refuse_several(text: str, names: Collection[str]) -> None:
-    """As docker: an id takes its tags along, but not what other repositories call it."""
+    """Refuse names in several repositories, as docker does: an id removes its tags in one repository only."""
     if len({references.parse(name).name for name in names}) > 1:
         raise ImageError(
-            f"{text} has names in several repositories: {', '.join(sorted(names))}; name one of them, or take all of "
-            "them away with --force",
+            f"{text} has names in several repositories: {', '.join(sorted(names))}; remove one of these names, or all "
+            "of them with --force",
             reason="ImageHasOtherNames",
         )
 
 
 def remove_records(store: ImageStore, session: Session, gone: Collection[ImageRecord]) -> Removed:
-    """Take these out of the index, and sweep. Needs the lock."""
+    """Remove these records from the index, then sweep. Requires the lock."""
     names = {(r.manifest_digest, r.reference) for r in gone}
     ids = {r.id for r in gone} - {r.id for r in store.list() if r not in gone}
     index = read_index(store.root)
@@ -81,8 +88,8 @@ def remove_records(store: ImageStore, session: Session, gone: Collection[ImageRe
 
 
 def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:
-    """Delete dangling images that no container uses, results of build steps whose layers no image has, and data that
-    nobody needs then."""
+    """Delete dangling images that no container uses, build results whose layers belong to no image, and then the data
+    that nothing needs."""
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         named = {r.id for r in store.list() if r.reference}
@@ -95,14 +102,14 @@ def prune(store: ImageStore, *, in_use: Collection[str]) -> Removed:
             if d.get("digest") not in digests or (d.get("annotations") or {}).get(REF_NAME)
         ]
         write_index(store.root, index)
-        buildcache.prune_loose(store)
+        buildcache.prune_orphans(store)
         freed = _sweep(store, session)
     return Removed((), tuple(sorted(gone)), freed)
 
 
 def prune_unused(store: ImageStore, *, in_use: Collection[str], before: float | None = None) -> Removed:
-    """Delete every image that no container uses, named or not (docker image prune -a), and results of build steps.
-    `before`: only those pulled or used for the last time before that, in Unix seconds."""
+    """Delete every image that no container uses, with or without names (docker image prune -a), and cached build steps.
+    `before` (Unix seconds) limits this to images pulled and last used, and steps last used, before that time."""
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         gone = [
@@ -116,7 +123,7 @@ def prune_unused(store: ImageStore, *, in_use: Collection[str], before: float | 
 
 
 def prune_cache(store: ImageStore, *, before: float | None = None) -> Removed:
-    """Forget results of build steps, and what cache mounts hold, used for the last time `before` (None: all)."""
+    """Delete cached build steps and cache mounts last used before `before` (Unix seconds; None: all)."""
     prepare(store.root)
     with Session(store) as session, locked(store.root):
         freed = buildcache.prune(store, before=before)
@@ -124,21 +131,21 @@ def prune_cache(store: ImageStore, *, before: float | None = None) -> Removed:
 
 
 def discard_blobs(session: Session) -> None:
-    """Delete the blobs this session brought which no image and no other session needs: the disk is full."""
+    """Delete the session's new blobs that no image and no other session needs, because the disk is full."""
     store = session.store
     with locked(store.root):
         needed = referenced(store, lambda _digest, _error: None) | buildcache.needed(store)
         for path, alive in sessions(store.root):
             if alive and path != session.directory:
                 needed |= read_lease(os.path.join(path, "lease.json"))
-        for digest in session.brought:
+        for digest in session.new_blobs:
             if digest not in needed:
                 with suppress(FileNotFoundError):
                     os.unlink(store.blob_path(digest))
 
 
 def referenced(store: ImageStore, visit: Callable[[str, Exception], None] | None = None) -> set[str]:
-    """Every digest the index leads to, and `chain:<id>` of its layers. `visit` hears of what cannot be read."""
+    """Every digest reachable from the index, and `chain:<id>` of its layers. `visit` receives unreadable images."""
     needed: set[str] = set()
 
     def follow(descriptor: dict[str, Any]) -> None:
@@ -171,8 +178,8 @@ def referenced(store: ImageStore, visit: Callable[[str, Exception], None] | None
 
 
 def _sweep(store: ImageStore, session: Session) -> int:
-    """Delete every blob and layer that neither the index nor a live session needs. Needs the lock. Returns bytes.
-    An image that cannot be read stops nothing but keeps everything: what it needs is not known."""
+    """Delete every blob and layer that neither the index, nor a live session, nor the build cache needs. Requires the
+    lock. Returns bytes freed. If an image cannot be read, delete nothing: the data it needs is unknown."""
     broken: list[str] = []
     needed = referenced(store, lambda digest, _error: broken.append(digest))
     if broken:
@@ -191,8 +198,8 @@ def _sweep(store: ImageStore, session: Session) -> int:
 
 
 def _sweep_layers(store: ImageStore, session: Session, needed: Collection[str]) -> int:
-    """They leave their place, which reaches the disk before the first of their files goes: a power cut must not leave
-    half a layer under its name, which a later pull would believe to be whole."""
+    """Move unneeded layers to the session's directory, sync both directories, then delete the files. A power cut during
+    the deletion must not leave half a layer under its name: a later pull would take it for complete."""
     layers = os.path.join(store.root, "layers")
     trash = []
     for name in os.listdir(layers):

@@ -1,4 +1,4 @@
-"""The image store's file system: its failures as sentences, and syncing all of it at once."""
+"""Files of the store: atomic writes, syncing, sizes, and errors as sentences."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class DiskFullError(ImageError):
-    """What this session brought is taken back, so that a pull which cannot succeed does not keep the disk full."""
+    """No space left. The session discards its new blobs, so that a failed pull does not keep the disk full."""
 
 
 def disk_error(error: OSError) -> ImageError:
-    """A system call's failure as a sentence."""
+    """Turn a failed system call into an ImageError with a readable message."""
     words = os.strerror(error.errno) if error.errno else str(error)
     where = f" ({error.filename})" if isinstance(error.filename, str) else ""
     if error.errno in _FULL:
-        return DiskFullError("no space left on the image store's file system", retriable=True)
+        return DiskFullError(
+            "no space left on the image store's file system; see `kubelite image prune`", retriable=True
+        )
     return ImageError(f"{words}{where}")
 
 
 def syncfs(path: str) -> None:
-    """syncfs(2): one call instead of an fsync for each of thousands of files."""
+    """syncfs(2): one call instead of an fsync for each of thousands of files. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
@@ -39,7 +41,7 @@ def syncfs(path: str) -> None:
 
 
 def replace_file(path: str, data: bytes, *, sync: bool = True) -> None:
-    """Write beside and rename over: a reader sees the old content or the new."""
+    """Write a temporary file and rename it to `path`: a reader sees the old content or the new. Raises OSError."""
     temporary = f"{path}.{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -57,7 +59,7 @@ def replace_file(path: str, data: bytes, *, sync: bool = True) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """fsync(2) of a directory: the names in it, made, renamed or removed, are on the disk. Raises OSError."""
+    """fsync(2) a directory, so that names created, renamed or removed in it reach the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -66,7 +68,7 @@ def sync_directory(path: str) -> None:
 
 
 def tree_size(path: str) -> int:
-    """Bytes a directory takes on disk; a file with several names counts once."""
+    """Bytes a directory tree occupies on disk. A file with several hard links counts once."""
     seen: set[int] = set()
     total = 0
     todo = [path]

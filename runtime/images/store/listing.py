@@ -1,4 +1,4 @@
-"""PURE: an image as it is put into the store, and index.json's list with it, without it, or with another name."""
+"""Pure functions on index.json's list: add an image, move a name, drop names. Also the `Image` that is installed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A whole image about to be installed: what the index will say of it and what must be in place first."""
+    """An image to install: its index entry, and the blobs and layers that must be in place first."""
 
-    manifest: bytes  # OCI manifest, as it will be stored
+    manifest: bytes  # the OCI manifest, as stored
     config: bytes
     layers: tuple[Layer, ...]  # lowest first
-    names: tuple[str, ...] = ()  # canonical references; none = dangling
+    names: tuple[str, ...] = ()  # canonical references; empty for a dangling image
     source: str = ""  # repository@digest
     platform: dict[str, str] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ def digest_of(data: bytes) -> str:
 
 
 def with_image(manifests: list[dict[str, Any]], image: Image, now: str) -> list[dict[str, Any]]:
-    """The index's list with the image under its names. Another image that loses its only name stays, nameless."""
+    """Add the image under its names. Another image that loses its only name stays in the list without a name."""
     kept: list[dict[str, Any]] = []
     digest = image.manifest_digest
     for descriptor in manifests:
@@ -70,10 +70,10 @@ def with_image(manifests: list[dict[str, Any]], image: Image, now: str) -> list[
 
 
 def name_image(manifests: list[dict[str, Any]], digest: str, name: str) -> list[dict[str, Any]]:
-    """The index's list with one more name for the image; whoever had the name loses it."""
+    """Give the image one more name. Another image that had the name loses it. Raises ImageError (ImageNotFound)."""
     mine = next((d for d in manifests if d.get("digest") == digest), None)
     if mine is None:
-        raise ImageError(f"{digest} is no image of this store", reason="ImageNotFound")
+        raise ImageError(f"{digest} is not an image of this store", reason="ImageNotFound")
     kept = [
         nameless(d) if (d.get("annotations") or {}).get(REF_NAME) == name and d.get("digest") != digest else d
         for d in manifests
@@ -84,7 +84,7 @@ def name_image(manifests: list[dict[str, Any]], digest: str, name: str) -> list[
 
 
 def _without_needless(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A nameless entry of an image that has a name elsewhere, or of one listed already, says nothing."""
+    """Drop an entry without a name if the image has a name elsewhere or is listed already."""
     named = {d.get("digest") for d in manifests if (d.get("annotations") or {}).get(REF_NAME)}
     result: list[dict[str, Any]] = []
     for descriptor in manifests:
@@ -95,7 +95,7 @@ def _without_needless(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def nameless(descriptor: dict[str, Any]) -> dict[str, Any]:
-    """The descriptor without its names: of an image that only its id still tells."""
+    """The descriptor without its names. Only the image id still identifies the image."""
     annotations = dict(descriptor.get("annotations") or {})
     annotations.pop(REF_NAME, None)
     annotations.pop(CONTAINERD_NAME, None)

@@ -1,4 +1,4 @@
-"""Images mounted for somebody to look into: read-only overlays of their layers, named after the image."""
+"""Mount images for inspection: read-only overlays of their layers, recognised by their mount source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from contextlib import suppress
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
 
-SOURCE = "kubelite-image:"  # and the image's id: the source that /proc/self/mountinfo shows
+SOURCE = "kubelite-image:"  # plus the image id: the mount source in /proc/self/mountinfo
 
 
 def mount_image(identity: str, layers: Sequence[str], target: str) -> None:
-    """Mount the layers (topmost first) read-only at `target`, an empty directory. Raises OSError."""
+    """Mount the layers (topmost first) read-only at `target`, an empty directory.
+
+    Raises OSError (ENOTEMPTY), or SyscallError with the kernel's message."""
     if os.listdir(target):
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), target)
-    # An overlay wants two lower directories; what lies under the mount point is empty, and stays while it is mounted.
+    # An overlay needs two lower directories. The mount point itself is empty, so it serves as the second one.
     lower = [*layers, target] if len(layers) < 2 else list(layers)
     context = sc.fsopen("overlay")
     try:
@@ -43,7 +45,7 @@ def mount_image(identity: str, layers: Sequence[str], target: str) -> None:
 
 
 def _mount_by_options(identity: str, layers: Sequence[str], target: str) -> None:
-    """mount(2) before Linux 6.5: the options must fit one page, so layers go by descriptor."""
+    """mount(2), before Linux 6.5. All options must fit in one page, so the layers are named by descriptor."""
     fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in layers]
     try:
         data = "lowerdir=" + ":".join(f"/proc/self/fd/{fd}" for fd in fds)
@@ -54,7 +56,7 @@ def _mount_by_options(identity: str, layers: Sequence[str], target: str) -> None
 
 
 def mounts() -> Iterator[tuple[str, str]]:
-    """(mount point, image id) of every image that is mounted here (proc_pid_mountinfo(5))."""
+    """(mount point, image id) of every image mounted in this mount namespace (proc_pid_mountinfo(5))."""
     with (
         suppress(FileNotFoundError),
         open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file,

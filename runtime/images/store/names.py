@@ -1,4 +1,4 @@
-"""Names and ages of images that are here: tag, last use, what nobody needs."""
+"""Tags, and when an image was last used."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from runtime.images.store.store import ImageRecord, ImageStore, read_index
 
 
 def tag(store: ImageStore, source: str, target: str) -> ImageRecord:
-    """Give the image `source` (a name or an id) one more name. Another image that had it stays, nameless."""
+    """Give the image `source` (name or id) one more name. An image that loses the name stays in the store."""
     wanted = references.parse(target)
     if wanted.digest:
-        raise ImageError(f"{target} has a digest, which a new name cannot have", reason="InvalidImageName")
+        raise ImageError(
+            f"cannot tag as {target}: a new name cannot contain a digest", reason="InvalidImageName"
+        )
     prepare(store.root)
     with locked(store.root):
         record = store.find(source)
@@ -30,15 +32,14 @@ def tag(store: ImageStore, source: str, target: str) -> ImageRecord:
 
 
 def touch(store: ImageStore, ids: Collection[str]) -> None:
-    """Note that these images are in use now: the config blob's mtime is when an image was used last, which outlives
-    the daemon."""
+    """Record that these images are in use now. The config blob's mtime holds the time, so it survives the daemon."""
     for identity in ids:
         with suppress(OSError):
             os.utime(store.blob_path(identity))
 
 
 def last_used(store: ImageStore, record: ImageRecord) -> float:
-    """Unix seconds: when it was last seen in use, or came here."""
+    """Unix seconds of the last use or of the pull, whichever is later."""
     used = 0.0
     with suppress(OSError):
         used = os.stat(store.blob_path(record.id)).st_mtime
@@ -46,7 +47,7 @@ def last_used(store: ImageStore, record: ImageRecord) -> float:
 
 
 def pulled_at(record: ImageRecord) -> float:
-    """Unix seconds; 0 when nobody knows (a foreign layout)."""
+    """Unix seconds of the pull; 0 if unknown (a layout that another tool wrote)."""
     with suppress(ValueError):
         return datetime.strptime(record.pulled, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     return 0.0

@@ -1,16 +1,16 @@
-"""What images are here: the light, synchronous reading side of the store.
+"""The images that are present: records and paths, the synchronous reading side of the store.
 
-Safe in the daemon's event loop: a look-up costs one stat(2) of index.json; the file is read again only when its inode,
-size or mtime changed (writers replace it by rename), and manifests and configs, which are immutable, are read once.
-Nothing here needs the network, a thread or a lock. Deleting takes the lock and may take long: the daemon does it
-through `client.ImageClient.remove`, other programs by `ImageStore.remove`.
+It is safe in the daemon's event loop. A look-up costs one stat(2) of index.json. The file is read again only when its
+inode, size or mtime has changed, because writers replace it by rename. Manifests and configs are immutable and are read
+once. Nothing here needs the network, a thread or a lock. Writers and deletion are separate modules above this one
+(`content.py`, `deletion.py`); the daemon reaches them through `client.ImageClient`.
 
 Each image is one descriptor in index.json (image-spec image-layout.md), always of an OCI manifest. Its annotations:
-    org.opencontainers.image.ref.name   the normalised reference, what skopeo's oci:ROOT:REF is matched with
+    org.opencontainers.image.ref.name   the normalised reference, which skopeo's oci:ROOT:REF matches
     io.containerd.image.name            the same, as containerd and buildkit write it
-    io.kubelite.image.source            repository@digest it was pulled by (the index's digest if there was one)
-    io.kubelite.image.pulled            when, RFC 3339
-A descriptor without a name is a dangling image: its tag moved on, containers may still run on its layers.
+    io.kubelite.image.source            repository@digest the image was pulled by (the index's digest if there was one)
+    io.kubelite.image.pulled            time of the pull, RFC 3339
+A descriptor without a name is a dangling image: its tag has moved to another image, but containers may still use it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One name of one image (or a nameless image)."""
+    """One name of one image, or an image without a name."""
 
     id: str  # sha256:… of its config: what `docker images` calls the image id
     reference: str  # docker.io/library/nginx:latest; "" when dangling
     repo_digests: tuple[str, ...]  # docker.io/library/nginx@sha256:…
     size: int  # bytes of manifest, config and layers as stored (compressed)
-    created: str  # RFC 3339, from the config; "" when it does not say
+    created: str  # RFC 3339, from the config; "" if the config has none
     layers: tuple[str, ...]  # unpacked layer directories, topmost first (overlayfs order)
     config: dict[str, Any] = field(
         default_factory=dict
@@ -52,7 +52,7 @@ class ImageRecord:
     manifest_digest: str = ""  # of the OCI manifest in the store
     layer_digests: tuple[str, ...] = ()  # of the blobs, lowest first
     pulled: str = ""  # RFC 3339
-    unpacked: bool = True  # every layer directory is there; get() returns only such
+    unpacked: bool = True  # every layer directory exists; get() returns only such images
 
     def to_json(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -67,10 +67,10 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a removal did, in docker's terms."""
+    """The result of a removal, in docker's terms."""
 
     untagged: tuple[str, ...] = ()
-    deleted: tuple[str, ...] = ()  # image ids nothing names any more
+    deleted: tuple[str, ...] = ()  # image ids that have no name left
     freed: int = 0  # bytes of blobs and layer files
 
 
@@ -84,10 +84,10 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 
 
 class ImageStore:
-    """The images under `root`. Makes nothing: a root that does not exist yet is an empty store."""
+    """The images under `root`. Creates nothing: a root that does not exist is an empty store."""
 
     def __init__(self, root: str, *, expand: Callable[[str], str] = str) -> None:
-        """`expand`: what a short name stands for, see `registriesconf`."""
+        """`expand` replaces a short name by its alias; see `registriesconf`."""
         self.root = os.path.abspath(root)
         self.expand = expand
         self._stamp: tuple[int, int, int] | None = None
@@ -114,8 +114,8 @@ class ImageStore:
         return self._records
 
     def get(self, reference: str) -> ImageRecord | None:
-        """The image under this name, ready to run, or None. Takes a name as people write it, a name with a digest, or
-        a whole image id (`sha256:…`). Raises ImageError (InvalidImageName) for what is none of these."""
+        """The unpacked image with this name, or None. Accepts a name as users write it, a name with a digest, or a
+        whole image id (`sha256:…`). Raises ImageError (InvalidImageName) for anything else."""
         records = [r for r in self.list() if r.unpacked]
         if references.is_digest(reference):
             return next((r for r in records if reference in (r.id, r.manifest_digest)), None)
@@ -129,13 +129,13 @@ class ImageStore:
         return next((r for r in records if _has_digest(r, wanted)), None)
 
     def find(self, text: str) -> ImageRecord:
-        """As people name images on a command line, and with `look_up`'s errors."""
+        """The image a command-line argument names. Raises the errors of `look_up`."""
         return self.look_up(text)[0]
 
     def look_up(self, text: str) -> tuple[ImageRecord, bool]:
-        """(the image, whether `text` is its name). Names come first, as docker has it: `a` is a:latest before it is the
-        beginning of an id. Else it is an image id, a unique beginning of one, or a name with a digest.
-        Raises ImageError (ImageNotFound, or AmbiguousImageId; InvalidImageName for what can be none of these)."""
+        """Return (image, whether `text` is its name). Names take precedence, as in docker: `a` means a:latest before it
+        means an image id that begins with a. Otherwise `text` is an image id, a unique prefix of one, or a name with a
+        digest. Raises ImageError: ImageNotFound, AmbiguousImageId, or InvalidImageName."""
         prefix = text.removeprefix("sha256:").lower()
         hexadecimal = bool(prefix) and all(c in "0123456789abcdef" for c in prefix)
         wanted: references.Reference | None = None
@@ -155,7 +155,7 @@ class ImageStore:
         )
         if len(found) > 1:
             raise ImageError(
-                f'"{text}" begins the ids of {len(found)} images; give more digits', reason="AmbiguousImageId"
+                f'"{text}" is a prefix of {len(found)} image ids; give more digits', reason="AmbiguousImageId"
             )
         if found:
             return next(iter(found.values())), False
@@ -182,7 +182,7 @@ class ImageStore:
         return tuple(_share_digests(records))
 
     def _record(self, descriptor: dict[str, Any]) -> ImageRecord | None:
-        """None for what is not an image of ours to run: a nested index, an artifact, or a torn foreign entry."""
+        """None if the entry is not an image to run: a nested index, an artifact, or a broken entry of another tool."""
         try:
             manifest = self._json_blob(descriptor["digest"])
             config = self._json_blob(manifest["config"]["digest"])
@@ -226,7 +226,7 @@ class ImageStore:
 
 
 def read_index(root: str) -> dict[str, Any]:
-    """index.json as it stands; the empty one when there is none. Raises ImageError when it is not an index."""
+    """Read index.json; an empty index if there is none. Raises ImageError if the file is not an index."""
     path = os.path.join(root, "index.json")
     try:
         with open(path, "rb") as file:
@@ -241,7 +241,7 @@ def read_index(root: str) -> dict[str, Any]:
 
 
 def _has_digest(record: ImageRecord, wanted: references.Reference) -> bool:
-    """Whether `wanted`'s name@digest is this image: by what it was pulled as, or by the manifest we keep."""
+    """Whether name@digest means this image: by the digest it was pulled with, or by the stored manifest's."""
     if not wanted.digest:
         return False
     exact = f"{wanted.name}@{wanted.digest}"
@@ -252,7 +252,7 @@ def _has_digest(record: ImageRecord, wanted: references.Reference) -> bool:
 
 
 def _share_digests(records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """Repo digests belong to the image, not to one of its names."""
+    """Give every name of an image all its repo digests: they belong to the image, not to a name."""
     by_id: dict[str, list[str]] = {}
     for record in records:
         known = by_id.setdefault(record.id, [])

@@ -1,4 +1,4 @@
-"""How much disk space the store uses."""
+"""Disk space the store uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.images.store.store import ImageStore
 
 
 def usage(store: ImageStore) -> dict[str, Any]:
-    """Bytes on disk: {"blobs": {digest: n}, "layers": {chain id: n}, "ingest": n, "cache": buildcache.usage()}."""
+    """Bytes on disk: {"blobs": {digest: n}, "layers": {chain id: n}, "ingest": n, "cache": see buildcache.usage}."""
     blobs: dict[str, int] = {}
     layers: dict[str, int] = {}
     with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Is the store what it says it is? For `kubelite doctor`: every finding is a sentence, none means all is well."""
+"""Verify the store's files, for `kubelite doctor`: one sentence per problem; an empty list means that all is well."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from runtime.images.store.store import ImageStore
 
 
 def check_store(store: ImageStore, *, deep: bool = False) -> list[str]:
-    """See ImageStore.check. Holds the lock, so that no writer is seen half way."""
+    """Check every blob and layer that the index or an image needs. `deep` reads and hashes every blob. Takes the lock,
+    so that no writer is in the middle of a change."""
     if not os.path.isdir(store.root):
         return []
     prepare(store.root)
@@ -21,10 +22,10 @@ def check_store(store: ImageStore, *, deep: bool = False) -> list[str]:
     with locked(store.root):
         try:
             needed = referenced(
-                store, lambda digest, error: problems.append(f"image {digest} cannot be read: {error}")
+                store, lambda digest, error: problems.append(f"cannot read image {digest}: {error}")
             )
         except (ImageError, KeyError, TypeError) as error:
-            return [f"index.json cannot be read: {error}"]
+            return [f"cannot read index.json: {error}; run `kubelite doctor --repair`"]
         for digest in sorted(needed):
             problems += (
                 _check_layer(store, digest)
@@ -38,10 +39,10 @@ def check_store(store: ImageStore, *, deep: bool = False) -> list[str]:
 
 def _check_blob(store: ImageStore, digest: str, deep: bool) -> list[str]:
     if not is_digest(digest):
-        return [f"an image needs a blob with the digest {digest}, which is not a sha256 digest"]
+        return [f"an image refers to the blob {digest}, which is not a sha256 digest; remove the image"]
     path = store.blob_path(digest)
     if not os.path.isfile(path):
-        return [f"blob {digest} is missing, an image needs it; pull the image again"]
+        return [f"blob {digest} is missing, but an image needs it; pull the image again"]
     if deep and hash_file(path) != digest:
         return [
             f"blob {digest} is damaged: its content has another digest; remove the image and pull it again"
@@ -52,7 +53,8 @@ def _check_blob(store: ImageStore, digest: str, deep: bool) -> list[str]:
 def _check_layer(store: ImageStore, chain: str) -> list[str]:
     if os.path.isdir(store.layer_path(chain.removeprefix("chain:"))):
         return []
-    return [f"layer {chain.removeprefix('chain:')} is not unpacked, an image needs it; pull the image again"]
+    chain_id = chain.removeprefix("chain:")
+    return [f"layer {chain_id} is not unpacked, but an image needs it; pull the image again"]
 
 
 def _check_sizes(store: ImageStore) -> list[str]:
@@ -63,10 +65,10 @@ def _check_sizes(store: ImageStore) -> list[str]:
             try:
                 found = os.stat(store.blob_path(descriptor["digest"])).st_size
             except OSError:
-                continue  # said already
+                continue  # `_check_blob` has reported it
             if found != descriptor["size"]:
                 problems.append(
-                    f"blob {descriptor['digest']} has {found} bytes instead of {descriptor['size']}"
+                    f"blob {descriptor['digest']} has {found} bytes, but an image lists {descriptor['size']}"
                 )
     return list(dict.fromkeys(problems))
 
@@ -83,7 +85,7 @@ def _check_strays(store: ImageStore) -> list[str]:
     for kind in ("blobs/sha256", "layers"):
         directory = os.path.join(store.root, kind)
         problems += [
-            f"{os.path.join(directory, name)} does not belong there; delete it"
+            f"{os.path.join(directory, name)} does not belong to the store; delete it"
             for name in sorted(os.listdir(directory))
             if not is_digest(f"sha256:{name}")
         ]

@@ -103,8 +103,8 @@ def test_forms_of_an_entry(written: dict[str, str], login: Login | None) -> None
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ([], "no JSON object"),
-        ({"auths": []}, "auths and credHelpers are objects"),
+        ([], "not a JSON object"),
+        ({"auths": []}, "auths and credHelpers must be objects"),
         ({"auths": {"reg.test": "x"}}, "reg.test is not an object"),
         ({"auths": {"reg.test": {"auth": "%%%"}}}, "reg.test: auth is not base64 of user:password"),
         ({"auths": {"reg.test": {"auth": "bm9jb2xvbg=="}}}, "reg.test: auth is not base64 of user:password"),
@@ -153,7 +153,7 @@ def test_credential_helpers(helper: str) -> None:
     users, warnings = lookup("locked.test/a", files=[stored])
     assert users == [] and len(warnings) == 1 and "the keyring is locked" in warnings[0]
     users, warnings = lookup("odd.test/a", files=[stored])
-    assert users == [] and "not a login" in warnings[0]
+    assert users == [] and "did not answer with a user name" in warnings[0]
 
     one = auth.read_config({"credHelpers": {"reg.test": helper}, "auths": {"other.test": entry("file")}}, "c")
     assert lookup("reg.test/a", files=[one]) == (["helped"], [])
@@ -187,7 +187,7 @@ def test_a_broken_file_is_passed_over_with_a_warning(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("missing", "a", "b", "empty", "c")]
     found = auth.read_files(paths, warnings.append)
     assert [c.source for c in found] == paths[3:] and len(warnings) == 2
-    assert all(str(tmp_path) in w and "passed over" in w for w in warnings)
+    assert all(str(tmp_path) in w and "ignored" in w for w in warnings)
 
 
 def test_logins_are_written_beside_what_is_there(tmp_path: Path) -> None:

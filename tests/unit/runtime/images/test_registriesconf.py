@@ -99,7 +99,7 @@ def test_short_names(text: str, expanded: str) -> None:
         ("[registries.search]\nregistries = []", "version 1"),
         ("[[registry]]\ninsecure = true", "neither prefix nor location"),
         ('[[registry]]\nlocation = "https://x.test"', "without a scheme"),
-        ('[[registry]]\nprefix = "a.*.test"', "a \\* stands only in front"),
+        ('[[registry]]\nprefix = "a.*.test"', "a \\* is only allowed at the start"),
         (
             '[[registry]]\nlocation = "x.test"\n[[registry.mirror]]\ninsecure = true',
             "a mirror of x.test has no location",
@@ -108,7 +108,7 @@ def test_short_names(text: str, expanded: str) -> None:
             '[[registry]]\nlocation = "x"\n[[registry.mirror]]\nlocation = "y"\npull-from-mirror = "never"',
             "never",
         ),
-        ('registry = "x"', "list of tables"),
+        ('registry = "x"', "must be a list of tables"),
         ('[aliases]\nx = "y"', "must name a registry"),
         ('[aliases]\nx = "reg.test/UPPER"', "lowercase"),
     ],
@@ -134,5 +134,5 @@ def test_files_in_order(tmp_path: Path) -> None:
     assert found.endpoints(parse("nginx")) == [Endpoint("docker.io", "library/nginx")], "its mirrors are gone"
     assert found.endpoints(parse("moved.test/team/x"))[0].registry == "new.test"
     (more / "d.conf").write_text("= broken")
-    with pytest.raises(ImageError, match=r"d\.conf cannot be read"):
+    with pytest.raises(ImageError, match=r"cannot read .*d\.conf"):
         registriesconf.load(environ)

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from runtime.errors import ImageError
-from runtime.images.layers.streams import CHUNK, Aborted, Bomb, Pipe, Spool, SpoolReader, decompress
+from runtime.images.layers.streams import CHUNK, Aborted, BombGuard, Pipe, Spool, SpoolReader, decompress
 from runtime.images.layers.tarstream import ChunkSource, Entry, TarStream
 
 DATA = os.urandom(300_000) + b"zeros" + bytes(5_000_000)
@@ -63,8 +63,8 @@ def test_nothing_is_nothing() -> None:
 def test_a_bomb_is_refused_and_zeros_are_not() -> None:
     bomb = gzip.compress(bytes(3_000_000))
     with pytest.raises(ImageError, match="bomb"):
-        list(Bomb(len(bomb), floor=1_000_000, ratio=10).watch(decompress(io.BytesIO(bomb))))
-    assert sum(map(len, Bomb(len(bomb)).watch(decompress(io.BytesIO(bomb))))) == 3_000_000
+        list(BombGuard(len(bomb), floor=1_000_000, ratio=10).watch(decompress(io.BytesIO(bomb))))
+    assert sum(map(len, BombGuard(len(bomb)).watch(decompress(io.BytesIO(bomb))))) == 3_000_000
 
 
 class TestSpool:
