@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a few minutes")
     parser.add_argument("--json", default="", help="also write all samples to this file")
     parser.add_argument(
-        "--record", action="store_true", help="put the table into docs/explanation/performance.md"
+        "--record", action="store_true", help="put the table into docs/development/measurements.md"
     )
     options = parser.parse_args()
     if unknown := set(options.rows or ()) - {row.key for row in ROWS}:

@@ -38,31 +38,31 @@ class Line:
 
 
 LINES = (
-    Line("start", "start what is added: all running, s", 2),
-    Line("start_pod", "  a pod added, ms"),
-    Line("start_cpu", "  CPU a pod added, ms", flat=True),
-    Line("start_daemon", "    of it the daemon's", flat=True),
-    Line("start_helper", "    of it the network helper's", flat=True),
-    Line("memory", "memory of everything of ours (PSS), MB"),
-    Line("memory_pod", "  for each further pod, MB", 2, flat=True),
+    Line("start", "start the added pods: all running, s", 2),
+    Line("start_pod", "  per added pod, ms"),
+    Line("start_cpu", "  CPU per added pod, ms", flat=True),
+    Line("start_daemon", "    of the daemon", flat=True),
+    Line("start_helper", "    of the network helper", flat=True),
+    Line("memory", "memory of all kubelite processes (PSS), MB"),
+    Line("memory_pod", "  of each further pod, MB", 2, flat=True),
     Line("shim", "  of a shim (PSS), MB", 2, flat=True),
     Line("daemon", "  of the daemon (PSS), MB"),
     Line("idle", "idle CPU, % of a core", 2),
     Line("idle_pod", "  for 100 pods, %", 2, flat=True),
     Line("scrape", "scrape of container metrics, ms"),
-    Line("scrape_cpu", "  CPU a pod, ms", 2, flat=True),
+    Line("scrape_cpu", "  CPU per pod, ms", 2, flat=True),
     Line("list", "`get pods`, whole process, ms"),
-    Line("edit", "edit of one → new container, ms"),
-    Line("edit_cpu", "  CPU meanwhile, ms"),
-    Line("adopt", "daemon killed, started → all adopted and ready, s", 2),
-    Line("adopt_cpu", "  CPU of it, s", 2),
-    Line("adopt_pod", "  CPU a pod, ms"),
-    Line("files", "descriptors open in the daemon", 0),
-    Line("edit_all", "all edited → all new containers, s", 2),
-    Line("edit_all_cpu", "  CPU a pod, ms"),
-    Line("remove", "all removed, nothing left, s", 2),
-    Line("remove_cpu", "  CPU a pod, ms"),
-    Line("daemon_after", "memory of the daemon when all are gone, MB"),
+    Line("edit", "edit one pod → new container, ms"),
+    Line("edit_cpu", "  CPU, ms"),
+    Line("adopt", "restart a killed daemon: start → all ready, s", 2),
+    Line("adopt_cpu", "  CPU, s", 2),
+    Line("adopt_pod", "  CPU per pod, ms"),
+    Line("files", "open descriptors of the daemon", 0),
+    Line("edit_all", "edit all pods → all new containers, s", 2),
+    Line("edit_all_cpu", "  CPU per pod, ms"),
+    Line("remove", "remove all pods: nothing left, s", 2),
+    Line("remove_cpu", "  CPU per pod, ms"),
+    Line("daemon_after", "memory of the daemon after that, MB"),
 )
 
 
@@ -218,7 +218,7 @@ def main() -> int:
     )
     parser.add_argument("--json", default="", help="also write the values to this file")
     parser.add_argument(
-        "--record", action="store_true", help="put the table into docs/explanation/performance.md"
+        "--record", action="store_true", help="put the table into docs/development/measurements.md"
     )
     options = parser.parse_args()
     if why := missing():
@@ -253,7 +253,7 @@ def main() -> int:
     adoption = found.get(stages[-1], {}).get("adopt")
     if adoption is not None:
         words = "reached" if adoption < ADOPTION_S else "NOT reached"
-        what = f"daemon killed with {stages[-1]} pods, started → all adopted and ready"
+        what = f"restart a killed daemon with {stages[-1]} pods: start → all ready"
         shown += f"\n{what}: {adoption:.2f} s, < {ADOPTION_S:.0f}: {words}\n"
     print(f"{shown}\n{time.monotonic() - began:.0f} s in all")
     if options.record and not problem:

@@ -1,10 +1,10 @@
-"""Put what was measured into docs/explanation/performance.md between its markers: the program's own output."""
+"""Put what was measured into docs/development/measurements.md between its markers: the program's own output."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "performance.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "development" / "measurements.md"
 
 
 def record(name: str, text: str, page: Path = PAGE) -> None:

@@ -173,7 +173,7 @@ def _statistics(entry: Entry) -> dict[str, Any]:
         },
         "hugetlb": counters.of_huge_pages(cgroup),
         "intel_rdt": _of_class(entry),
-        # Interfaces that the runtime made: none, for neither runc nor we make any (docs/how-to/oci-runtime.md)
+        # Interfaces that the runtime made: none, for neither runc nor we make any (docs/reference/oci-config.md)
         "network_interfaces": None,
     }
 

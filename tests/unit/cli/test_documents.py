@@ -13,14 +13,18 @@ from kubelite.cli.main import COMMANDS, cli
 
 REPO = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([REPO / "README.md", REPO / "ARCHITECTURE.md", *(REPO / "docs").rglob("*.md")])
-SPAN = re.compile(r"`kubelite ([a-z][^`]*)`|^(?:    |\$ )kubelite ([a-z].*)$", re.MULTILINE)
+SPAN = re.compile(r"`kubelite ([a-z][^`]*)`")
+BLOCK = re.compile(r"^```(?:sh|console)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINE = re.compile(r"^(?:\$ )?(?:sudo )?kubelite (?=[a-z])((?:.*\\\n)*.*)", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 def commands_of(text: str) -> Iterator[str]:
-    """Each command without `kubelite`, up to what stands in the next column, or is the container's own."""
-    for span in SPAN.finditer(text):
-        yield re.split(r" {2,}| -- | \| ", " ".join((span[1] or span[2]).split("\n")))[0]
+    """Each command without `kubelite`, up to a comment, a pipe, or what is the container's own."""
+    found = [span[1] for span in SPAN.finditer(text)]
+    found += [line[1] for block in BLOCK.finditer(text) for line in LINE.finditer(block[1])]
+    for command in found:
+        yield re.split(r"\s+#| -- | \| ", " ".join(command.replace("\\\n", " ").split()))[0]
 
 
 def flags_of(command: click.Command, words: list[str]) -> set[str]:
@@ -30,6 +34,11 @@ def flags_of(command: click.Command, words: list[str]) -> set[str]:
     named = [word for word in words[0].split("|") if word in command.commands] if words else []
     assert named or not words or words[0].startswith("…"), f"{command.name} has no {words[0]}"
     return {flag for name in named for flag in flags_of(command.commands[name], words[1:])}
+
+
+def test_commands_are_found() -> None:
+    text = "`kubelite get pods`\n```sh\nkubelite logs a   # all\nsudo kubelite serve --root /r \\\n --node-name b\n```\n"
+    assert list(commands_of(text)) == ["get pods", "logs a", "serve --root /r --node-name b"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))

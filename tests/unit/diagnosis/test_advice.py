@@ -20,7 +20,7 @@ from kubelite.diagnosis.advice import (
     advice,
 )
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "explanation" / "pod-semantics.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "reference" / "pod-reasons.md"
 
 
 def pod(state: dict[str, Any], last: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
@@ -443,7 +443,7 @@ def test_the_sentence_of_each_event(reason: str) -> None:
 
 
 def test_the_documentation_has_each_sentence() -> None:
-    """docs/explanation/pod-semantics.md lists them by reason."""
+    """docs/reference/pod-reasons.md lists them by reason."""
     before, mark, rest = DOCUMENT.read_text().partition(
         "<!-- advice: kept by tests/unit/diagnosis/test_advice.py -->\n"
     )

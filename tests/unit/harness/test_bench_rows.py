@@ -47,11 +47,14 @@ def test_table() -> None:
     )
     shown = table(found, ["kubelite", "docker", "kubelite engine", "runc", "bare C"], many=7, some=3)
     blocks = {block.splitlines()[0].split(",")[0]: block for block in shown.split("\n\n")}
-    first = blocks["one pod"].splitlines()
+    first = blocks["start one pod with two volumes: manifest or command → first instruction"].splitlines()
     assert first[1].split() == ["kubelite", "20.0", "(10.0–30.0)", "1.00×", "5.00×"]
     assert first[2].split() == ["docker", "200.0", "(200.0–200.0)", "10.00×", "50.00×"]
     assert [line.split()[0] for line in first[1:]] == ["kubelite", "docker", "bare"]  # runc starts no pods
-    assert blocks["manifest edited (command) → new container"].splitlines()[2].split() == ["docker", "–"]
+    assert blocks["edit a manifest (or repeat the command) → new container"].splitlines()[2].split() == [
+        "docker",
+        "–",
+    ]
     engine = blocks["engine alone"].splitlines()
     assert engine[2].split() == ["runc", "40.00", "(40.00–40.00)", "10.00×", "20.00×"]
     assert "left out: podman: not installed" in shown

@@ -1,6 +1,6 @@
 """What an edit of each field costs: asked of the decision itself, and kept in docs/reference/edits.md.
 
-`python -m tests.unit.node.decide.test_edit_costs` prints that document.
+`python -m tests.unit.node.decide.test_edit_costs` writes that document.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Edit(NamedTuple):
 _EXEC = {"exec": {"command": ["true"]}}
 _TERM: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
 _SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
-_RANK = "counts at the next preemption or eviction"
-_PLACED = "counts when a pod is placed"
-_START = "counts when the container starts next"
+_RANK = "takes effect at the next preemption or eviction"
+_PLACED = "takes effect when a pod is scheduled"
+_START = "takes effect at the container's next start"
 
 POD = [
     Edit("activeDeadlineSeconds", 600, 1200, "counted from the pod's start"),
@@ -44,35 +44,37 @@ POD = [
         "containers",
         ["app", "other"],
         ["app", "other", "third"],
-        "the new one starts, one that is gone is stopped",
+        "an added container starts, a removed one stops",
     ),
-    Edit("dnsConfig", None, {"searches": ["example.com"]}, "resolv.conf is written anew"),
-    Edit("dnsPolicy", "ClusterFirst", "Default", "resolv.conf is written anew"),
+    Edit("dnsConfig", None, {"searches": ["example.com"]}, "`resolv.conf` is rewritten in place"),
+    Edit("dnsPolicy", "ClusterFirst", "Default", "`resolv.conf` is rewritten in place"),
     Edit("enableServiceLinks", True, False, _START),
-    Edit("hostAliases", [], [{"ip": "192.0.2.9", "hostnames": ["a"]}], "the hosts file is written anew"),
+    Edit(
+        "hostAliases", [], [{"ip": "192.0.2.9", "hostnames": ["a"]}], "the hosts file is rewritten in place"
+    ),
     Edit("hostIPC", False, True),
     Edit("hostNetwork", False, True),
     Edit("hostPID", False, True),
     Edit("hostUsers", True, False),
     Edit("hostname", "a", "b"),
     Edit("hostnameOverride", "a", "b"),
-    Edit("imagePullSecrets", [], [{"name": "s"}], "counts at the next pull"),
-    Edit("initContainers", [], ["first"], "runs in the pod's next sandbox"),
+    Edit("imagePullSecrets", [], [{"name": "s"}], "takes effect at the next pull"),
+    Edit("initContainers", [], ["first"], "runs when the pod's sandbox is next created"),
     Edit("nodeName", None, "node", _PLACED),
     Edit("nodeSelector", {}, {"disk": "ssd"}, _PLACED),
-    Edit("os", None, {"name": "linux"}, "every node of this kind is linux"),
+    Edit("os", None, {"name": "linux"}, "this node runs Linux only"),
     Edit("overhead", {"cpu": "1"}, {"cpu": "2"}),
-    Edit("preemptionPolicy", "Never", "PreemptLowerPriority", "counts when the pod waits for room"),
+    Edit("preemptionPolicy", "Never", "PreemptLowerPriority", "takes effect while the pod waits for room"),
     Edit("priority", 1, 2, _RANK),
     Edit("priorityClassName", "system-node-critical", "system-cluster-critical", _RANK),
-    Edit("readinessGates", [], [{"conditionType": "example.com/up"}], "counts at once"),
+    Edit("readinessGates", [], [{"conditionType": "example.com/up"}], "takes effect at once"),
     Edit("resourceClaims", [], [{"name": "gpu"}], "dynamic resource allocation is not available"),
     Edit("resources", {"limits": {"cpu": "1", "memory": "1Gi"}}, {"limits": {"cpu": "2", "memory": "1Gi"}}),
-    Edit("restartPolicy", "Always", "OnFailure", "counts at the next exit"),
+    Edit("restartPolicy", "Always", "OnFailure", "takes effect at the next exit"),
     Edit("runtimeClassName", None, "sandboxed"),
     Edit("schedulerName", "default-scheduler", "mine", "there is one scheduler"),
     Edit("schedulingGates", [], [{"name": "later"}], _PLACED),
-    Edit("schedulingGroup", None, {"podGroupName": "g"}, "pods are run one by one"),
+    Edit("schedulingGroup", None, {"podGroupName": "g"}, "pods are scheduled one by one"),
     Edit("securityContext.runAsUser", 1, 2),
     Edit("securityContext.runAsGroup", 1, 2),
     Edit("securityContext.runAsNonRoot", False, True),
@@ -84,10 +86,15 @@ POD = [
     Edit("serviceAccountName", "a", "b", _START),
     Edit("setHostnameAsFQDN", False, True),
     Edit("shareProcessNamespace", False, True),
-    Edit("subdomain", "a", "b", "the hosts file is written anew; a new sandbox with setHostnameAsFQDN"),
-    Edit("terminationGracePeriodSeconds", 30, 60, "counts at the next stop"),
     Edit(
-        "tolerations", [], [{"operator": "Exists"}], "counts at once for NoExecute, else when a pod is placed"
+        "subdomain", "a", "b", "the hosts file is rewritten in place; pod recreate with `setHostnameAsFQDN`"
+    ),
+    Edit("terminationGracePeriodSeconds", 30, 60, "takes effect at the next stop"),
+    Edit(
+        "tolerations",
+        [],
+        [{"operator": "Exists"}],
+        "at once for NoExecute, otherwise when a pod is scheduled",
     ),
     Edit("topologySpreadConstraints", [], [_SPREAD], _PLACED),
     Edit("volumes", [{"name": "v", "emptyDir": {}}], [{"name": "v", "hostPath": {"path": "/srv"}}]),
@@ -98,18 +105,18 @@ CONTAINER = [
     Edit("env", [{"name": "A", "value": "1"}], [{"name": "A", "value": "2"}]),
     Edit("envFrom", [], [{"configMapRef": {"name": "c"}}]),
     Edit("image", "app:1", "app:2"),
-    Edit("imagePullPolicy", "IfNotPresent", "Never", "counts when the container starts next"),
-    Edit("lifecycle", None, {"preStop": _EXEC}, "counts at the next start (postStart) or stop (preStop)"),
-    Edit("livenessProbe", None, _EXEC, "counts at once"),
-    Edit("name", "app", "renamed", "the old one is stopped, the new one started"),
-    Edit("ports", [{"containerPort": 80}], [{"containerPort": 81}], "ports without hostPort are information"),
+    Edit("imagePullPolicy", "IfNotPresent", "Never", "takes effect at the container's next start"),
+    Edit("lifecycle", None, {"preStop": _EXEC}, "takes effect at the next start (postStart) or stop (preStop)"),
+    Edit("livenessProbe", None, _EXEC, "takes effect at once"),
+    Edit("name", "app", "renamed", "the old one stops, the new one starts"),
+    Edit("ports", [{"containerPort": 80}], [{"containerPort": 81}], "ports without `hostPort` are informational"),
     Edit("ports[].hostPort", [{"containerPort": 80}], [{"containerPort": 80, "hostPort": 8080}]),
-    Edit("readinessProbe", None, _EXEC, "counts at once"),
-    Edit("resizePolicy", [], [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}], "counts at a resize"),
+    Edit("readinessProbe", None, _EXEC, "takes effect at once"),
+    Edit("resizePolicy", [], [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}], "effective at a resize"),
     Edit("resources", {"limits": {"cpu": "1"}}, {"limits": {"cpu": "2"}}),
-    Edit("restartPolicy", None, "Never", "counts at the next exit"),
+    Edit("restartPolicy", None, "Never", "takes effect at the next exit"),
     Edit("restartPolicyRules", [], [{"action": "Restart", "exitCodes": {"operator": "In", "values": [3]}}],
-         "counts at the next exit"),
+         "takes effect at the next exit"),
     Edit("securityContext.allowPrivilegeEscalation", True, False),
     Edit("securityContext.appArmorProfile", None, {"type": "Unconfined"}),
     Edit("securityContext.capabilities", {"add": ["KILL"]}, {"drop": ["KILL"]}),
@@ -122,18 +129,18 @@ CONTAINER = [
     Edit("securityContext.seLinuxOptions", None, {"level": "s0"}),
     Edit("securityContext.seccompProfile", None, {"type": "Unconfined"}),
     Edit("securityContext.windowsOptions", None, {"runAsUserName": "a"}),
-    Edit("startupProbe", None, _EXEC, "counts for an instance that has not started yet"),
+    Edit("startupProbe", None, _EXEC, "takes effect for an instance that has not started yet"),
     Edit("stdin", False, True),
     Edit("stdinOnce", False, True),
     Edit("terminationMessagePath", "/dev/a", "/dev/b"),
-    Edit("terminationMessagePolicy", "File", "FallbackToLogsOnError", "counts at the next exit"),
+    Edit("terminationMessagePolicy", "File", "FallbackToLogsOnError", "takes effect at the next exit"),
     Edit("tty", False, True),
     Edit("volumeDevices", [], [{"name": "v", "devicePath": "/dev/x"}]),
     Edit("volumeMounts", [], [{"name": "v", "mountPath": "/v"}]),
     Edit("workingDir", "/a", "/b"),
 ]  # fmt: skip
 #: Fields of the models that no manifest can edit.
-NOT_EDITED = {"ephemeral_containers": "put there by `kubelite debug`, never by a manifest"}
+NOT_EDITED = {"ephemeral_containers": "added by `kubelite debug`, never by a manifest"}
 
 
 def pod_with(edit: Edit, value: Any) -> Pod:
@@ -213,21 +220,23 @@ def _annotated(annotations: Mapping[str, str]) -> Pod:
     return pod
 
 
-HEAD = """# What an edit costs
+HEAD = """<!-- generated by tests/unit/node/decide/test_edit_costs.py: edit the test, not this page -->
+# Cost of an edit
 
-Change a manifest, and what runs is changed by as little as the kernel allows. `kubelite diff -f FILE` says it of one
-edit before it is made; this table of each field. It is what the decision answers (`kubelite/node/decide/decision.py`,
-asked by `tests/unit/node/decide/test_edit_costs.py`, which writes it).
+What happens when you change a field in the manifest of a running pod. [Edits](../explanation/edits.md) explains the
+costs. `kubelite diff -f FILE` shows the cost of your edit before you make it.
 
-- **nothing**: no process is touched; the note says when the new value counts.
-- **cgroup write**: limits are written into the cgroup of what runs (with `resizePolicy: RestartContainer`: a restart).
-- **container restart**: that one container is stopped with its grace period and started again, the others run on.
-- **restart of every container**: the same, of all of them, since each has it from the pod.
-- **pod recreate**: the pod's namespaces are made anew: all its containers are stopped and started; its volumes stay.
+| cost | effect |
+|---|---|
+| nothing | No process is touched. The note says when the new value takes effect. |
+| cgroup write | New limits are written into the running container's cgroup (`RestartContainer`: it restarts). |
+| container restart | This container stops within its grace period and starts again. The others keep running. |
+| restart of every container | The same for all containers, because each inherits the field from the pod. |
+| pod recreate | The pod gets new namespaces: all its containers stop and start again. Its volumes stay. |
 
-A pod that has ended (`Succeeded`, `Failed`) is replaced by a new one when its spec is edited.
+A pod that has ended (`Succeeded`, `Failed`) is replaced by a new pod when its spec changes.
 
-| field | cost | |
+| field | cost | note |
 |---|---|---|
 """
 
@@ -255,4 +264,4 @@ def _json_name(model: Any, field: str) -> str:
 
 
 if __name__ == "__main__":
-    print(document(), end="")
+    DOCUMENT.write_text(document(), encoding="utf-8")

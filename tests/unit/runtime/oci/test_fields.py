@@ -1,7 +1,7 @@
 """Every field of config.json (the specification's schema 1.3, Linux) and what becomes of it: none is passed over.
 
-FIELDS is the table of docs/how-to/oci-runtime.md, which `python -m tests.unit.runtime.oci.test_fields` writes. Of each
-field the test asks whether it is read at all: a value of no kind that the schema has is refused, and the field
+FIELDS is the table of docs/reference/oci-config.md, which `python -m tests.unit.runtime.oci.test_fields` writes. Of
+each field the test asks whether it is read at all: a value of no kind that the schema has is refused, and the field
 is named.
 """
 
@@ -18,114 +18,118 @@ from runtime.errors import SpecError
 from runtime.oci.config import spec as oci
 from tests.unit.runtime.oci.test_spec import GOOD
 
-DOCUMENT: Final = Path(__file__).parents[4] / "docs/how-to/oci-runtime.md"
+DOCUMENT: Final = Path(__file__).parents[4] / "docs/reference/oci-config.md"
 BEGIN, END = "<!-- fields: written by tests/unit/runtime/oci/test_fields.py -->\n", "<!-- end of fields -->\n"
-DONE: Final = "done"
+SUPPORTED: Final = "supported"
 _IDS = "containerID, hostID, size"
 
 # (where, fields, what becomes of them)
 FIELDS: Final[list[tuple[str, str, str]]] = [
-    ("", "ociVersion", "any 1.x; another is refused (runc takes it)"),
-    ("", "hostname, domainname", "done; refused without a UTS namespace"),
-    ("", "annotations", "kept in the state; `org.systemd.property.…` go to systemd"),
-    ("root", "path, readonly", DONE),
+    ("", "ociVersion", "any 1.x; others are refused (runc accepts them)"),
+    ("", "hostname, domainname", "supported; refused without a UTS namespace"),
+    ("", "annotations", "stored in the state; `org.systemd.property.…` are passed to systemd"),
+    ("root", "path, readonly", SUPPORTED),
     (
         "mounts[]",
         "destination, type, source, options",
-        "done; a relative destination is below /, of one that begins with root.path that is taken off (runc)",
+        "supported; a relative destination is below /; a leading root.path is removed (as runc)",
     ),
-    ("mounts[].uidMappings[]", _IDS, "done, on bind mounts; refused on others"),
-    ("mounts[].gidMappings[]", _IDS, "done, on bind mounts; refused on others"),
-    ("process", "args, cwd, env, terminal, noNewPrivileges", DONE),
-    ("process", "commandLine", "refused: Windows"),
-    ("process", "oomScoreAdj", "done; a warning where CAP_SYS_RESOURCE lacks"),
-    ("process", "apparmorProfile, selinuxLabel", "done; refused where the kernel has none"),
-    ("process.consoleSize", "height, width", DONE),
-    ("process.user", "uid, gid, umask, additionalGids", DONE),
-    ("process.user", "username", "a warning: Windows"),
+    ("mounts[].uidMappings[]", _IDS, "supported on bind mounts; refused on others"),
+    ("mounts[].gidMappings[]", _IDS, "supported on bind mounts; refused on others"),
+    ("process", "args, cwd, env, terminal, noNewPrivileges", SUPPORTED),
+    ("process", "commandLine", "refused: Windows only"),
+    ("process", "oomScoreAdj", "supported; a warning without CAP_SYS_RESOURCE"),
+    ("process", "apparmorProfile, selinuxLabel", "supported; refused if the kernel lacks the module"),
+    ("process.consoleSize", "height, width", SUPPORTED),
+    ("process.user", "uid, gid, umask, additionalGids", SUPPORTED),
+    ("process.user", "username", "a warning: Windows only"),
     (
         "process.capabilities",
         "bounding, effective, permitted, inheritable, ambient",
-        "done; a warning for what the machine lacks",
+        "supported; a warning for capabilities that the machine lacks",
     ),
-    ("process.rlimits[]", "type, soft, hard", "done; a warning where CAP_SYS_RESOURCE lacks"),
-    ("process.scheduler", "policy, nice, priority, flags, runtime, deadline, period", DONE),
-    ("process.ioPriority", "class, priority", DONE),
-    ("process.execCPUAffinity", "initial, final", DONE),
-    ("hooks.prestart[]", "path, args, env, timeout", DONE),
-    ("hooks.createRuntime[]", "path, args, env, timeout", DONE),
-    ("hooks.createContainer[]", "path, args, env, timeout", DONE),
-    ("hooks.startContainer[]", "path, args, env, timeout", DONE),
-    ("hooks.poststart[]", "path, args, env, timeout", "done; a failure ends the container"),
-    ("hooks.poststop[]", "path, args, env, timeout", "done; a failure is a warning"),
-    ("linux.namespaces[]", "type, path", "all eight, new, joined or the machine's"),
+    ("process.rlimits[]", "type, soft, hard", "supported; a warning without CAP_SYS_RESOURCE"),
+    ("process.scheduler", "policy, nice, priority, flags, runtime, deadline, period", SUPPORTED),
+    ("process.ioPriority", "class, priority", SUPPORTED),
+    ("process.execCPUAffinity", "initial, final", SUPPORTED),
+    ("hooks.prestart[]", "path, args, env, timeout", SUPPORTED),
+    ("hooks.createRuntime[]", "path, args, env, timeout", SUPPORTED),
+    ("hooks.createContainer[]", "path, args, env, timeout", SUPPORTED),
+    ("hooks.startContainer[]", "path, args, env, timeout", SUPPORTED),
+    ("hooks.poststart[]", "path, args, env, timeout", "supported; a failure ends the container"),
+    ("hooks.poststop[]", "path, args, env, timeout", "supported; a failure is a warning"),
+    ("linux.namespaces[]", "type, path", "all eight: new, joined, or the host's"),
     (
         "linux.uidMappings[]",
         _IDS,
-        "done; beside a user namespace by path they may be left out, or must be that one's",
+        "supported; with a user namespace by path, optional, or equal to that namespace's",
     ),
-    ("linux.gidMappings[]", _IDS, "done"),
+    ("linux.gidMappings[]", _IDS, SUPPORTED),
     (
         "linux.devices[]",
         "type, path, major, minor, fileMode, uid, gid",
-        "done; refused where something else is already",
+        "supported; refused if another file is already at the path",
     ),
-    ("linux.netDevices.eth0", "name", "done, as root; refused without a network namespace"),
-    ("linux", "cgroupsPath", "done; `slice:prefix:name` with --systemd-cgroup"),
-    ("linux", "rootfsPropagation, maskedPaths, readonlyPaths", DONE),
-    ("linux", "sysctl", "namespaced ones; the machine's own are refused"),
-    ("linux", "mountLabel", "done; refused where the kernel has no SELinux"),
-    ("linux.timeOffsets.boottime", "secs, nanosecs", "done; needs Linux 6.1"),
-    ("linux.timeOffsets.monotonic", "secs, nanosecs", "done; needs Linux 6.1"),
-    ("linux.personality", "domain", DONE),
-    ("linux.personality", "flags", "refused: the specification has no value for it"),
-    ("linux.memoryPolicy", "mode, nodes, flags", DONE),
+    ("linux.netDevices.eth0", "name", "supported for root; refused without a network namespace"),
+    ("linux", "cgroupsPath", "supported; `slice:prefix:name` with `--systemd-cgroup`"),
+    ("linux", "rootfsPropagation, maskedPaths, readonlyPaths", SUPPORTED),
+    ("linux", "sysctl", "namespaced ones are supported; those of the host are refused"),
+    ("linux", "mountLabel", "supported; refused if the kernel has no SELinux"),
+    ("linux.timeOffsets.boottime", "secs, nanosecs", "supported; needs Linux 6.1"),
+    ("linux.timeOffsets.monotonic", "secs, nanosecs", "supported; needs Linux 6.1"),
+    ("linux.personality", "domain", SUPPORTED),
+    ("linux.personality", "flags", "refused: the specification defines no value"),
+    ("linux.memoryPolicy", "mode, nodes, flags", SUPPORTED),
     (
         "linux.intelRdt",
         "closID, l3CacheSchema, memBwSchema, schemata, enableMonitoring",
-        "done; refused where resctrl is not mounted",
+        "supported; refused if resctrl is not mounted",
     ),
     (
         "linux.seccomp",
         "defaultAction, defaultErrnoRet, architectures, flags",
-        "done; an errno with an action that has none is refused",
+        "supported; an errno for an action that takes none is refused",
     ),
     (
         "linux.seccomp",
         "listenerPath, listenerMetadata",
-        "done; SCMP_ACT_NOTIFY of write, or by default, is refused (runc)",
+        "supported; SCMP_ACT_NOTIFY for write, or as the default, is refused (as runc)",
     ),
-    ("linux.seccomp.syscalls[]", "names, action, errnoRet", "done; unknown calls are left out (runc)"),
-    ("linux.seccomp.syscalls[].args[]", "index, value, valueTwo, op", DONE),
+    (
+        "linux.seccomp.syscalls[]",
+        "names, action, errnoRet",
+        "supported; unknown system calls are skipped (as runc)",
+    ),
+    ("linux.seccomp.syscalls[].args[]", "index, value, valueTwo, op", SUPPORTED),
     (
         "linux.resources.devices[]",
         "allow, type, major, minor, access",
-        "done; refused where the kernel can keep nobody from them",
+        "supported; refused if the kernel cannot restrict devices",
     ),
-    ("linux.resources.memory", "limit, reservation, swap, checkBeforeUpdate", DONE),
-    ("linux.resources.memory", "kernel, kernelTCP", "a warning: no kernel has them any more"),
-    ("linux.resources.memory", "swappiness, disableOOMKiller", "done on v1; a warning on v2"),
-    ("linux.resources.memory", "useHierarchy", "always so; a warning for false"),
-    ("linux.resources.cpu", "shares, quota, burst, period, cpus, mems, idle", DONE),
-    ("linux.resources.cpu", "realtimeRuntime, realtimePeriod", "done on v1; a warning on v2"),
-    ("linux.resources.pids", "limit", DONE),
-    ("linux.resources.blockIO", "weight", DONE),
-    ("linux.resources.blockIO", "leafWeight", "refused on v1, a warning on v2: no kernel has it any more"),
+    ("linux.resources.memory", "limit, reservation, swap, checkBeforeUpdate", SUPPORTED),
+    ("linux.resources.memory", "kernel, kernelTCP", "a warning: removed from the kernel"),
+    ("linux.resources.memory", "swappiness, disableOOMKiller", "supported on v1; a warning on v2"),
+    ("linux.resources.memory", "useHierarchy", "always true; a warning for false"),
+    ("linux.resources.cpu", "shares, quota, burst, period, cpus, mems, idle", SUPPORTED),
+    ("linux.resources.cpu", "realtimeRuntime, realtimePeriod", "supported on v1; a warning on v2"),
+    ("linux.resources.pids", "limit", SUPPORTED),
+    ("linux.resources.blockIO", "weight", SUPPORTED),
+    ("linux.resources.blockIO", "leafWeight", "refused on v1, a warning on v2: removed from the kernel"),
     (
         "linux.resources.blockIO.weightDevice[]",
         "major, minor, weight, leafWeight",
-        "done; leafWeight as above",
+        "supported; leafWeight as above",
     ),
     *(
-        (f"linux.resources.blockIO.{kind}Device[]", "major, minor, rate", DONE)
+        (f"linux.resources.blockIO.{kind}Device[]", "major, minor, rate", SUPPORTED)
         for kind in ("throttleReadBps", "throttleWriteBps", "throttleReadIOPS", "throttleWriteIOPS")
     ),
-    ("linux.resources.hugepageLimits[]", "pageSize, limit", "done, of usage and reservations"),
-    ("linux.resources.network", "classID", "done on v1; a warning on v2"),
-    ("linux.resources.network.priorities[]", "name, priority", "done on v1; a warning on v2"),
-    ("linux.resources.rdma.mlx5_0", "hcaHandles, hcaObjects", DONE),
-    ("linux.resources", "unified", "done on v2; refused on v1"),
-    ("", "solaris, windows, vm, zos, freebsd", "a warning: other platforms"),
+    ("linux.resources.hugepageLimits[]", "pageSize, limit", "supported, for usage and reservations"),
+    ("linux.resources.network", "classID", "supported on v1; a warning on v2"),
+    ("linux.resources.network.priorities[]", "name, priority", "supported on v1; a warning on v2"),
+    ("linux.resources.rdma.mlx5_0", "hcaHandles, hcaObjects", SUPPORTED),
+    ("linux.resources", "unified", "supported on v2; refused on v1"),
+    ("", "solaris, windows, vm, zos, freebsd", "a warning: other platforms only"),
 ]
 # Only ever told of: what they hold is another platform's
 _TOLD: Final = {"username", "solaris", "windows", "vm", "zos", "freebsd"}
@@ -133,7 +137,7 @@ ONE_BY_ONE: Final = [(where, name) for where, names, _ in FIELDS for name in nam
 
 
 def table() -> str:
-    rows = ["| object | fields | |", "|---|---|---|"]
+    rows = ["| object | fields | support |", "|---|---|---|"]
     rows += [f"| {where or '(top)'} | {names} | {text} |" for where, names, text in FIELDS]
     return "\n".join(rows) + "\n"
 
