@@ -37,7 +37,7 @@ def flags_of(command: click.Command, words: list[str]) -> set[str]:
 
 
 def test_commands_are_found() -> None:
-    text = "`kubelite get pods`\n```sh\nkubelite logs a   # all\nsudo kubelite serve --root /r \\\n --node-name b\n```\n"
+    text = "`kubelite get pods`\n```sh\nkubelite logs a  # b\nsudo kubelite serve --root /r \\\n --node-name b\n```\n"
     assert list(commands_of(text)) == ["get pods", "logs a", "serve --root /r --node-name b"]
 
 
