@@ -7,12 +7,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kubelite.api.errors import ApiError, from_exception, status
+from kubelite.api.errors import from_exception, status
 from kubelite.api.kube import conditions, ephemeral
 from kubelite.api.kube import routes as kube_routes
 from kubelite.api.node import NodeApi
 from kubelite.api.own import build, history, images
 from kubelite.api.own import routes as own_routes
+from kubelite.kube.errors import ApiError
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 

@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import IO, Any, Literal, NotRequired, Protocol, TypedDict
+from typing import IO, Any, NotRequired, Protocol, TypedDict
+
+from kubelite.sources.diff import DiffEntry
 
 Json = dict[str, Any]
 Progress = Callable[[Json], None]
@@ -95,15 +97,6 @@ class Why(TypedDict):
     actions: NotRequired[Json]  # the PodActions whole
     lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that ended badly
     advice: NotRequired[list[str]]  # sentences: what to do next, none for a pod that is well
-
-
-class DiffEntry(TypedDict):
-    """What applying one object would do."""
-
-    object: str  # "pod/default/web"
-    change: Literal["create", "update", "unchanged", "replace", "unsupported"]
-    words: list[str]  # "container app is restarted: its image changes from a to b"
-    fields: NotRequired[list[str]]  # "spec.containers[0].image: "a" -> "b"" lines
 
 
 class ExecSession(Protocol):

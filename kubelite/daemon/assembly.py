@@ -22,13 +22,13 @@ from kubelite.daemon.relist import bury_orphans, measured_directories, relist
 from kubelite.daemon.workqueue import WorkQueue
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodePast
+from kubelite.images.collector import ImageCollector
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.node_config import NodeConfig, node_config
 from kubelite.node.pressure.evictor import Evictor
-from kubelite.node.pressure.image_collector import ImageCollector
 from kubelite.node.pressure.image_gc_policy import ImageGcPolicy
 from kubelite.node.pressure.oom_watch import OomWatch
 from kubelite.node.pressure.qos_cgroups import Tiers
@@ -216,7 +216,16 @@ def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
     tiers.changed()  # what was placed before now
     _background(stack, tiers.run(), "tiers")
     if thresholds:
-        _background(stack, Evictor(agent, collector, thresholds).run(), "eviction")
+        settings = agent.settings
+        evictor = Evictor(
+            agent,
+            thresholds,
+            roots=(settings.root, agent.images_client.store.root),
+            period=settings.eviction_monitoring_period,
+            transition=settings.eviction_pressure_transition_period,
+            free_images=collector.free_all,
+        )
+        _background(stack, evictor.run(), "eviction")
 
 
 async def _start_servers(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
@@ -226,7 +235,7 @@ async def _start_servers(agent: Agent, stack: contextlib.AsyncExitStack) -> None
     _background(stack, serve_unix(create_app(agent), settings.socket), "api")
     if settings.listen:
         host, _, port = settings.listen.rpartition(":")
-        await stack.enter_async_context(serve_metrics(agent, host.strip("[]"), int(port)))
+        await stack.enter_async_context(serve_metrics(agent, agent.pages(), host.strip("[]"), int(port)))
 
 
 def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> None:

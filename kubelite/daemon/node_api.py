@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from kubelite.api.kube.lastwords import last_words
 from kubelite.api.kube.printers import pod_cells
 from kubelite.api.node import (
-    DiffEntry,
     ExecSession,
     Json,
     ManifestFile,
@@ -39,7 +38,7 @@ from kubelite.node.model.node_facts import patched
 from kubelite.node.scheduling.scheduler import NODE
 from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.settings import Settings
-from kubelite.sources.diff import diff_documents
+from kubelite.sources.diff import DiffEntry, diff_documents
 from kubelite.sources.directory import Sources
 from kubelite.sources.plan import KINDS, ManifestState
 from kubelite.telemetry.metrics.meters import Meters
@@ -54,6 +53,7 @@ from state.errors import AlreadyExists
 from state.store import Record, Store
 
 if TYPE_CHECKING:
+    from kubelite.node.pressure.evictor import Measured
     from kubelite.telemetry.metrics.pages import Pages
     from kubelite.telemetry.sampling.volume_stats import Volume
 
@@ -130,6 +130,18 @@ class Agent:
         about = {"kind": "Node", "apiVersion": "v1", "namespace": ""}
         about |= {"name": self.node_name, "uid": self.node_name}
         self.events.event(about, "Warning" if warning else "Normal", reason, message)
+
+    def evicted(self, signal: str, age: float) -> None:
+        """Count an eviction; `age`: seconds since the signal was observed."""
+        label = f'eviction_signal="{signal}"'
+        self.meters.evictions.add(label)
+        self.meters.stats_age.observe(age, label)
+
+    async def measured_pods(self) -> Mapping[str, Measured]:
+        """What each pod uses, by uid, as eviction ranks it."""
+        from kubelite.telemetry.sampling.usage import measured_pods
+
+        return measured_pods(await self.pages().snapshot())
 
     def pages(self) -> Pages:
         """What is measured, as pages; made when somebody first asks."""

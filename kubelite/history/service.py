@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from kubelite.api.errors import ApiError, bad_request, not_found
-from kubelite.api.own import apply
 from kubelite.history import revisions as rollout
 from kubelite.history.entries import pods_at
+from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.objects import SOURCE
 from kubelite.kube.times import rfc3339, rfc3339_micro
+from kubelite.sources import edits
 from state.history import LARGEST, Question, Revision, Version
 from state.store import Store
 
@@ -73,7 +73,7 @@ class NodePast:
             if not found and not os.path.exists(file):
                 raise ApiError("NotFound", f"{file} is not in history")
             return file, found
-        key = apply.Key(str(ref.get("kind")), str(ref.get("namespace")), str(ref.get("name")))
+        key = edits.Key(str(ref.get("kind")), str(ref.get("namespace")), str(ref.get("name")))
         record = self._store.get(*key)
         if record is not None:
             file = (record.metadata.get("annotations") or {}).get(SOURCE, "")
@@ -113,9 +113,9 @@ class NodePast:
         if text is not None:  # a broken edit, say: it is not to be lost
             self.keep(file, text)
             await self._store.revisions(file)
-        keys = [key for chunk in apply.split(chosen.text, whole=file.endswith(".json")) for key in chunk.keys]
-        outcomes = tuple(apply.Outcome(key, "configured", file) for key in keys)
-        apply.execute(apply.Plan({file: chosen.text}, outcomes))
+        keys = [key for chunk in edits.split(chosen.text, whole=file.endswith(".json")) for key in chunk.keys]
+        outcomes = tuple(edits.Outcome(key, "configured", file) for key in keys)
+        edits.execute(edits.Plan({file: chosen.text}, outcomes))
         await self._rescan()
         revisions = await self._store.revisions(file)
         return {**answer, "revision": revisions[-1].number}
@@ -147,14 +147,14 @@ def _errors(revision: Revision) -> list[str]:
     return [str(error) for error in loaded.errors if error.kind != "unsupported"]
 
 
-def _last_with(key: apply.Key, revisions: Sequence[Revision]) -> tuple[str, Sequence[Revision]]:
+def _last_with(key: edits.Key, revisions: Sequence[Revision]) -> tuple[str, Sequence[Revision]]:
     """The file whose newest version had an object that is gone."""
     newest = {revision.file: revision for revision in revisions}
     for revision in sorted(newest.values(), key=lambda r: -r.at):
         if key.name not in revision.text:
             continue
         with contextlib.suppress(ApiError):
-            chunks = apply.split(revision.text, whole=revision.file.endswith(".json"))
+            chunks = edits.split(revision.text, whole=revision.file.endswith(".json"))
             if any(key in chunk.keys for chunk in chunks):
                 return revision.file, [r for r in revisions if r.file == revision.file]
     raise ApiError("NotFound", f'no manifest in history has {key.kind.lower()} "{key.name}"')

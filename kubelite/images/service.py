@@ -7,11 +7,10 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
-from kubelite.api.node import Json, Progress
 from kubelite.node.cri.local import LocalCri
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
@@ -20,6 +19,9 @@ from runtime.images.store.mounts import mounted_images
 from runtime.images.store.names import last_used
 from runtime.images.store.store import ImageRecord, Removed
 from state.store import Store
+
+Json = dict[str, Any]
+Progress = Callable[[Json], None]
 
 
 @dataclass(slots=True)

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubelite.kube.times import rfc3339
+from state.records import Record
 
 Doc = dict[str, Any]
 
 SOURCE = "kubelite.io/source"  # annotation: the manifest file an object comes from
+
+#: Kinds whose objects live in no namespace.
+CLUSTER_SCOPED = frozenset(
+    {"ClusterTrustBundle", "Namespace", "Node", "PersistentVolume", "PriorityClass", "StorageClass"}
+)
 
 #: Conditions of a pod that the node writes; all others are somebody else's.
 OF_THE_NODE = frozenset(
@@ -33,6 +39,12 @@ def is_over(status: Mapping[str, Any]) -> bool:
     """Whether a recorded status says that the pod has ended, or is on its way to: its phase says so only when nothing
     of it runs any more."""
     return status.get("phase") in ("Succeeded", "Failed") or status.get("reason") in OVER
+
+
+def source_of(record: Record) -> str:
+    """The manifest file a stored object comes from; "" when it comes from no file."""
+    found = record.metadata.get("annotations", {}).get(SOURCE, "")
+    return str(found)
 
 
 def object_name(kind: str, namespace: str, name: str) -> str:

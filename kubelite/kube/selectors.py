@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kubelite.api.errors import bad_request
+from kubelite.kube.errors import bad_request
 
 Json = dict[str, Any]
 

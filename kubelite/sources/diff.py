@@ -6,18 +6,26 @@ import difflib
 import json
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
-from kubelite.api.node import DiffEntry
-from kubelite.kube.objects import is_over, object_name
+from kubelite.kube.objects import is_over, object_name, source_of
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.worker.pod_worker import PodWorker
-from kubelite.sources.plan import bound, created, merged, source_of
+from kubelite.sources.plan import bound, created, merged
 from manifests.yaml.loader import load_text
 from state.store import Store
 
 _QUIET = frozenset({"uid", "resourceVersion", "creationTimestamp", "generation", "status"})
+
+
+class DiffEntry(TypedDict):
+    """What applying one object would do."""
+
+    object: str  # "pod/default/web"
+    change: Literal["create", "update", "unchanged", "replace", "unsupported"]
+    words: list[str]  # "container app is restarted: its image changes from a to b"
+    fields: NotRequired[list[str]]  # "spec.containers[0].image: "a" -> "b"" lines
 
 
 async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorker) -> list[DiffEntry]:

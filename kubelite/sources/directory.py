@@ -27,7 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from kubelite.kube.objects import mark_deleting
+from kubelite.kube.objects import mark_deleting, source_of
 from kubelite.node.model.priority import Classes, admitted
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources.files import (
@@ -51,7 +51,6 @@ from kubelite.sources.plan import (
     failed,
     merged,
     plan,
-    source_of,
 )
 from kubelite.sources.tree_watch import TreeWatch
 from manifests.yaml.loader import load_text

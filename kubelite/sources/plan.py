@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubelite.kube.objects import SOURCE, is_over, object_name
+from kubelite.kube.objects import SOURCE, is_over, object_name, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import Classes, admitted, apart, classes_of, rank_kept
@@ -165,11 +165,6 @@ def _classes(
 def _ended(record: Record) -> bool:
     """A pod in a terminal phase never runs again (spec C5): an edit of it means a new pod."""
     return record.kind == "Pod" and is_over(record.doc.get("status", {}))
-
-
-def source_of(record: Record) -> str:
-    found = record.metadata.get("annotations", {}).get(SOURCE, "")
-    return str(found)
 
 
 def _owner(files: list[str], record: Record | None) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubelite.api.own import apply
 from kubelite.node.storage.claims import provision
+from kubelite.sources import edits
 from runtime.images.client import ImageClient
 from state import schema
 from state.errors import AlreadyExists, NotFound
@@ -125,7 +125,7 @@ def write_manifests(directory: Path) -> None:
     ]
     for step in steps:
         writes = {str(directory / name): text for name, text in step.items()}
-        apply.execute(apply.Plan(writes, ()))
+        edits.execute(edits.Plan(writes, ()))
         for name, text in step.items():
             files.pop(name, None)
             files |= {name: text} if text is not None else {}

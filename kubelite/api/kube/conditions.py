@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube.ephemeral import MERGE, STRATEGIC, body_of
 from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import node_of, pod_of
+from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.objects import OF_THE_NODE
 from kubelite.kube.times import rfc3339
 

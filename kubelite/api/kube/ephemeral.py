@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube import exec as exec_bridge
 from kubelite.api.kube.logs import container_status, pick_container
 from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import flag, node_of, pod_of, size_of
+from kubelite.kube.errors import ApiError, bad_request, not_found
 from manifests.validation.problems import InvalidObject
 from runtime.errors import RuntimeFault
 

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from kubelite.api.errors import ApiError
 from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import open_log
 from kubelite.api.node import NodeApi
+from kubelite.kube.errors import ApiError
 
 Json = dict[str, Any]
 

@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
-from kubelite.api.errors import bad_request
 from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.node import NodeApi
+from kubelite.kube.errors import bad_request
 from kubelite.kube.inotify import DirectoryWatch
 
 Json = dict[str, Any]

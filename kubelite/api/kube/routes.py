@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from kubelite.api.errors import ApiError, bad_request, not_found
 from kubelite.api.kube import exec as exec_bridge
 from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import container_status, open_log, pick_container
@@ -36,6 +35,7 @@ from kubelite.api.kube.resources import (
 from kubelite.api.kube.watch import WatchRequest, open_watch
 from kubelite.api.node import NodeApi
 from kubelite.api.stream import Stream
+from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
 from kubelite.node.model.node_facts import NotForPeople

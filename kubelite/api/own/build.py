@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from kubelite.api.errors import bad_request, from_exception, status
+from kubelite.api.errors import from_exception, status
 from kubelite.api.kube.routes import node_of
 from kubelite.api.own.routes import Json, json_body
 from kubelite.api.stream import Stream
+from kubelite.kube.errors import bad_request
 
 
 async def about(request: Request) -> Response:

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from kubelite.api.errors import bad_request
 from kubelite.api.kube.routes import node_of, number_of
 from kubelite.api.own.routes import json_body
+from kubelite.kube.errors import bad_request
 from kubelite.kube.times import parse_time, rfc3339
 
 Json = dict[str, Any]

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from kubelite.api.errors import ApiError, bad_request, from_exception, not_found, status
+from kubelite.api.errors import from_exception, status
 from kubelite.api.kube.routes import node_of
 from kubelite.api.node import NodeApi, Progress
-from kubelite.api.own import apply
 from kubelite.api.stream import Stream
+from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.sources import edits
 from runtime.images.store.disk import disk_error
 
 Json = dict[str, Any]
@@ -88,7 +89,7 @@ async def readyz(request: Request) -> Response:
 # -- manifests in and out -----------------------------------------------------------------------------------------
 
 
-async def _documents(request: Request) -> tuple[str, str, list[apply.Chunk]]:
+async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
     """The text posted, the name of its file, and its objects in the namespace asked for."""
     body = await request.body()
     if len(body) > MAX_MANIFEST:
@@ -99,8 +100,8 @@ async def _documents(request: Request) -> tuple[str, str, list[apply.Chunk]]:
         raise bad_request(f"the manifest is not UTF-8: {error}") from error
     file = request.query_params.get("file", "-")
     namespace = request.query_params.get("namespace", "")
-    chunks = apply.split(text, whole=file.endswith(".json"))
-    return text, file, [apply.in_namespace(c, namespace) for c in apply.single_objects(chunks)]
+    chunks = edits.split(text, whole=file.endswith(".json"))
+    return text, file, [edits.in_namespace(c, namespace) for c in edits.single_objects(chunks)]
 
 
 def _validate(text: str, file: str) -> None:
@@ -124,8 +125,8 @@ async def apply_manifest(request: Request) -> Response:
     await node.rescan()
     paths = [entry["file"] for entry in node.manifests()]
     keys = [chunk.keys[0] for chunk in applied]
-    target = apply.target_path(node.manifests_dir, file, applied, taken=paths)
-    plan = apply.plan_apply(apply.read_candidates(paths, keys, also=target), applied, target)
+    target = edits.target_path(node.manifests_dir, file, applied, taken=paths)
+    plan = edits.plan_apply(edits.read_candidates(paths, keys, also=target), applied, target)
     return await _carry_out(request, node, plan)
 
 
@@ -137,12 +138,12 @@ async def remove_manifest(request: Request) -> Response:
     await node.rescan()
     keys = [chunk.keys[0] for chunk in given]
     paths = [entry["file"] for entry in node.manifests()]
-    return await _carry_out(request, node, apply.plan_remove(apply.read_candidates(paths, keys), keys))
+    return await _carry_out(request, node, edits.plan_remove(edits.read_candidates(paths, keys), keys))
 
 
-async def _carry_out(request: Request, node: NodeApi, plan: apply.Plan) -> Response:
+async def _carry_out(request: Request, node: NodeApi, plan: edits.Plan) -> Response:
     if request.query_params.get("dryRun") != "true" and plan.writes:
-        apply.execute(plan)
+        edits.execute(plan)
         await node.rescan()
     objects = [
         {

@@ -1,7 +1,7 @@
-"""The watch on what the machine has left: looks every few seconds, decides in `node.eviction`, ends one pod at a time.
+"""Node-pressure eviction: observe the machine every few seconds, decide in eviction_policy.py, evict one pod at a time.
 
-A look reads /proc/meminfo and asks the file systems, nothing else; what each pod uses is measured only under pressure.
-Unused images go before any pod does.
+An observation reads /proc/meminfo and asks the file systems, nothing else. What each pod uses is measured only under
+pressure. Unused images are removed before any pod is evicted.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, Protocol
 
+from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.capacity import Threshold
 from kubelite.node.pressure.eviction_policy import (
     Met,
@@ -25,12 +26,9 @@ from kubelite.node.pressure.eviction_policy import (
     victims,
 )
 from kubelite.node.pressure.usage import bytes_below, inodes_below
+from kubelite.node.worker.pod_worker import PodWorker
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
-
-if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
-    from kubelite.node.pressure.image_collector import ImageCollector
 
 log = logging.getLogger(__name__)
 TERMINAL = ("Succeeded", "Failed")
@@ -68,20 +66,60 @@ def _number(path: str) -> int:
         return int(file.read())
 
 
+class Measured(NamedTuple):
+    """What a pod uses now: bytes of memory, processes, and both of each container."""
+
+    memory: int
+    pids: int
+    containers: Mapping[str, Mapping[str, int]]
+
+
+class NodeUnderPressure(Protocol):
+    """What the evictor needs of the node."""
+
+    @property
+    def worker(self) -> PodWorker: ...
+
+    @property
+    def cri(self) -> LocalCri: ...
+
+    @property
+    def pressure_since(self) -> dict[str, float]:
+        """When each condition last changed, in Unix seconds."""
+
+    async def measured_pods(self) -> Mapping[str, Measured]:
+        """What each pod uses, by uid; pods that are not running are left out."""
+
+    def evicted(self, signal: str, age: float) -> None:
+        """A pod was evicted because of this signal, observed `age` seconds before."""
+
+    def node_event(self, reason: str, message: str) -> None: ...
+
+
 class Evictor:
-    """`run()` until cancelled; `once()` is one look."""
+    """`run()` until cancelled; `once()` is one observation and at most one eviction.
+
+    `roots`: the directories of pods and of images. `period`: seconds between observations. `transition`: seconds a
+    condition outlasts its pressure. `free_images` removes unused images and says whether any bytes came free.
+    """
 
     def __init__(
         self,
-        agent: Agent,
-        collector: ImageCollector,
+        node: NodeUnderPressure,
         thresholds: tuple[Threshold, ...],
         *,
+        roots: tuple[str, str],
+        period: float,
+        transition: float,
+        free_images: Callable[[], Awaitable[object]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._agent = agent
-        self._collector = collector
+        self._node = node
         self._thresholds = thresholds
+        self._roots = roots
+        self._period = period
+        self._transition = transition
+        self._free_images = free_images
         self._clock = clock
         self.pressure = Pressure()
         self._looked = 0.0  # when it was last seen what the machine has left
@@ -95,35 +133,33 @@ class Evictor:
                 await self.once()
             except (RuntimeFault, StoreError, OSError) as error:
                 log.error("what the machine has left cannot be told: %s", error)
-            await asyncio.sleep(self._agent.settings.eviction_monitoring_period)
+            await asyncio.sleep(self._period)
 
     async def once(self) -> None:
         found = self._look()
         if not found:
             return
-        if any(one.condition == "DiskPressure" for one in found) and await self._collector.free_all():
+        if any(one.condition == "DiskPressure" for one in found) and await self._free_images():
             found = self._look()
         if found and not self._ends():
             await self._evict(found)
 
     def _look(self) -> tuple[Met, ...]:
-        settings = self._agent.settings
-        found = met(self._thresholds, observe(settings.root, self._agent.images_client.store.root))
+        found = met(self._thresholds, observe(*self._roots))
         self._looked = now = self._clock()
         before = self.pressure.conditions
-        period = settings.eviction_pressure_transition_period
-        self.pressure = pressure(self.pressure, found, now=now, period=period)
+        self.pressure = pressure(self.pressure, found, now=now, period=self._transition)
         if (conditions := self.pressure.conditions) != before:
             for kind in conditions ^ before:
-                self._agent.pressure_since[kind] = now
+                self._node.pressure_since[kind] = now
                 log.warning("%s %s", kind, "begins" if kind in conditions else "ends")
-            self._agent.worker.placing.node.pressure = conditions
-            self._agent.worker.placing.ask_again()
+            self._node.worker.placing.node.pressure = conditions
+            self._node.worker.placing.ask_again()
         return found
 
     def _ends(self) -> bool:
         """Whether the pod that was evicted last still has processes."""
-        return self._going in self._agent.cri.living()
+        return self._going in self._node.cri.living()
 
     async def _evict(self, found: tuple[Met, ...]) -> None:
         """One pod, for the first shortage that any pod can help with."""
@@ -134,37 +170,29 @@ class Evictor:
                 uid, words = order[0].pod.metadata.uid or "", sentence(one, order[0])
                 log.warning("evicting a pod: %s", words, extra={"uid": uid})
                 self._going = uid
-                self._agent.worker.evict(uid, words)
-                signal = f'eviction_signal="{one.threshold.signal}"'
-                self._agent.meters.evictions.add(signal)
-                self._agent.meters.stats_age.observe(self._clock() - self._looked, signal)
+                self._node.worker.evict(uid, words)
+                self._node.evicted(one.threshold.signal, self._clock() - self._looked)
                 return
-            self._agent.node_event("EvictionThresholdMet", f"Attempting to reclaim {one.resource}")
+            self._node.node_event("EvictionThresholdMet", f"Attempting to reclaim {one.resource}")
 
     async def _uses(self) -> list[PodUse]:
-        snapshot = await self._agent.pages().snapshot()
-        memory = {s.target.uid: s.stats.memory.working_set for s in snapshot.pods}
-        pids = {s.target.uid: len(s.pids) for s in snapshot.pods}
-        by_container: dict[str, dict[str, dict[str, int]]] = {}
-        for s in snapshot.containers:
-            amounts = {"memory": s.stats.memory.working_set, "pids": len(s.pids)}
-            by_container.setdefault(s.target.uid, {})[s.target.container] = amounts
+        measured = await self._node.measured_pods()
         uses = []
-        for pod in self._agent.worker.placing.pods():
+        for pod in self._node.worker.placing.pods():
             uid = pod.metadata.uid or ""
-            if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL or uid not in memory:
+            if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL or uid not in measured:
                 continue
-            config = self._agent.worker.config
+            config = self._node.worker.config
             logs = config.pod_log_dir(pod.metadata.namespace or "default", pod.metadata.name or "", uid)
             places = (config.pod_dir(uid), logs)
             uses.append(
                 PodUse(
                     pod,
-                    memory=memory[uid],
+                    memory=measured[uid].memory,
                     disk=sum([await asyncio.to_thread(bytes_below, place) for place in places]),
                     inodes=sum([await asyncio.to_thread(inodes_below, place) for place in places]),
-                    pids=pids.get(uid, 0),
-                    containers=by_container.get(uid, {}),
+                    pids=measured[uid].pids,
+                    containers=measured[uid].containers,
                 )
             )
         return uses

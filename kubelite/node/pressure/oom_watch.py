@@ -13,10 +13,9 @@ import logging
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
+from kubelite.node.cri.local import LocalCri
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +57,22 @@ def whose(limit: str, pod: str) -> str:
     return f"the memory limit of {limit}, which all pods share, was reached"
 
 
+class NodeWithEvents(Protocol):
+    """What the watch needs of the node: the running sandboxes, and where events go."""
+
+    @property
+    def cri(self) -> LocalCri: ...
+
+    def pod_event(self, uid: str, reason: str, message: str, *, container: str = "") -> None: ...
+
+    def node_event(self, reason: str, message: str) -> None: ...
+
+
 class OomWatch:
     """`start()`, then `close()`; both do nothing where the kernel's log is not to be had."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, node: NodeWithEvents) -> None:
+        self._node = node
         self._file = -1
 
     def start(self) -> None:
@@ -100,7 +110,7 @@ class OomWatch:
                 self._tell(kill)
 
     def _tell(self, kill: OomKill) -> None:
-        for uid, record in self._agent.cri.living().items():
+        for uid, record in self._node.cri.living().items():
             if kill.group != record.cgroup and not kill.group.startswith(f"{record.cgroup}/"):
                 continue
             name = next((c["name"] for c in record.containers if c["id"] in kill.group), "")
@@ -108,8 +118,8 @@ class OomWatch:
                 f"Process {kill.task} (pid {kill.pid}) of container {name or 'unknown'} was killed: "
                 f"{whose(kill.limit, record.cgroup)}"
             )
-            self._agent.pod_event(uid, "OOMKilling", words, container=name)
+            self._node.pod_event(uid, "OOMKilling", words, container=name)
             break
         if not kill.limit:  # kubelet's oom watcher
             words = f"System OOM encountered, victim process: {kill.task}, pid: {kill.pid}"
-            self._agent.node_event("SystemOOM", words)
+            self._node.node_event("SystemOOM", words)

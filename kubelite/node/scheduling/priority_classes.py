@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from kubelite.kube.objects import source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND, always_there
-from kubelite.sources.plan import source_of
 from runtime.identity import new_uid
 from state.store import Store
 

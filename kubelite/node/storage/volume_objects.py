@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kubelite.kube.events import EventRecorder
-from kubelite.kube.objects import reference
+from kubelite.kube.objects import reference, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND as CLAIM
 from kubelite.node.model.claim_names import own_volume
@@ -39,7 +39,6 @@ from kubelite.node.storage.binding import (
     phase_of,
 )
 from kubelite.node.storage.protection import protected
-from kubelite.sources.plan import source_of
 from runtime.identity import new_uid
 from state.store import Record, Store
 

@@ -6,22 +6,20 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kubelite.node.spec.volume_plans import PLUGINS
 from kubelite.telemetry.metrics.exposition import Page, counter, gauge, labels, number
 from kubelite.telemetry.metrics.meters import Histogram
+from kubelite.telemetry.node_view import NodeView
 from kubelite.version import version
 from runtime.cgroups.layout import Mode, layout
-
-if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
 
 _STATES = ("running", "exited", "created", "unknown")
 _PER_POD = (1, 2, 4, 8, 16)
 
 
-def write_agent(page: Page, agent: Agent) -> None:
+def write_agent(page: Page, agent: NodeView) -> None:
     """Everything but the meters, which write themselves."""
     sandboxes = agent.cri.living()
     pods = agent.store.list("Pod")
@@ -121,7 +119,7 @@ def _volumes(page: Page, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> N
     page.family(gauge(name, "Number of volumes in Volume Manager"), "".join(lines))
 
 
-def _own(page: Page, agent: Agent) -> None:
+def _own(page: Page, agent: NodeView) -> None:
     page.one(gauge("kubelite_build_info", "The version that runs."), 1, version=version())
     ready, _ = agent.ready()
     page.one(gauge("kubelite_ready", "Whether the node can do its work."), int(ready))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.exposition import generate_latest as text_of
@@ -35,15 +35,13 @@ from kubelite.telemetry.metrics.own_process import boot_time, write_process
 from kubelite.telemetry.metrics.packed import Shelf
 from kubelite.telemetry.metrics.resource_page import write_resource
 from kubelite.telemetry.metrics.summary import Around, CpuRates, summary
+from kubelite.telemetry.node_view import NodeView
 from kubelite.telemetry.sampling.machine import FileSystem, device_name, file_system, most_pids
 from kubelite.telemetry.sampling.sampler import Sample, Sampler, Snapshot
 from kubelite.telemetry.sampling.targets import Finder
 from kubelite.telemetry.sampling.volume_stats import logs_of, write_logs, write_volumes
 from kubelite.telemetry.web import webpage
 from kubelite.telemetry.web.webpage import Recent
-
-if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
 
 T = TypeVar("T")
 
@@ -53,7 +51,7 @@ PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 class Pages:
     """`await render(name, …)` → the page's bytes; `await snapshot()` → the numbers themselves."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: NodeView) -> None:
         self._agent = agent
         self._one_at_a_time = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")

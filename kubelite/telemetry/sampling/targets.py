@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kubelite.telemetry.metrics.exposition import labels
 
 if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
+    from kubelite.telemetry.node_view import NodeView
     from runtime.shim.protocol import SandboxRecord
 
 SANDBOX_IMAGE = (
@@ -74,7 +74,7 @@ class Targets:
 class Finder:
     """Targets of the agent, each made once and kept while it lives: its labels are most of what a scrape says."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: NodeView) -> None:
         self._agent = agent
         self._known: dict[str, Any] = {}
         parent = f"/{agent.settings.cgroup_parent}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubelite.node.pressure.evictor import Measured
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.telemetry.sampling.sampler import Sample, Snapshot
 from runtime.cgroups.reading.stats import Pressure
@@ -34,6 +35,18 @@ def usage(snapshot: Snapshot, node: str) -> Json:
         },
         "pods": [{**_of(sample), **_network(snapshot, sample)} for sample in snapshot.pods],
         "containers": [_of(sample) for sample in snapshot.containers],
+    }
+
+
+def measured_pods(snapshot: Snapshot) -> dict[str, Measured]:
+    """What each pod uses, by uid, as eviction ranks it: working set and processes."""
+    by_container: dict[str, dict[str, dict[str, int]]] = {}
+    for s in snapshot.containers:
+        amounts = {"memory": s.stats.memory.working_set, "pids": len(s.pids)}
+        by_container.setdefault(s.target.uid, {})[s.target.container] = amounts
+    return {
+        s.target.uid: Measured(s.stats.memory.working_set, len(s.pids), by_container.get(s.target.uid, {}))
+        for s in snapshot.pods
     }
 
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,19 +15,18 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from kubelite.api.errors import ApiError
 from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import open_log, pick_container
 from kubelite.api.node import NodeApi
 from kubelite.api.server import serving
+from kubelite.kube.errors import ApiError
 from kubelite.telemetry.metrics.exposition import OPENMETRICS, TEXT, prefers_openmetrics
+from kubelite.telemetry.metrics.pages import Pages
+from kubelite.telemetry.node_view import NodeView
 from kubelite.telemetry.web import access
 from kubelite.telemetry.web.guard import Guarded, OwnNames, is_loopback
 from kubelite.telemetry.web.webpage import HEADERS
 from runtime.errors import RuntimeFault
-
-if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +36,9 @@ TAIL = 1000  # lines of a log
 class _Site:
     """What each path answers."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: NodeView, pages: Pages) -> None:
         self._agent = agent
-        self._pages = agent.pages()
+        self._pages = pages
 
     async def scrape(self, request: Request) -> Response:
         name = request.path_params.get("page", "")
@@ -104,8 +103,8 @@ class _Site:
         return PlainTextResponse("ok\n" if ready else f"{why}\n", 200 if ready else 503)
 
 
-def create_app(agent: Agent) -> Starlette:
-    site = _Site(agent)
+def create_app(agent: NodeView, pages: Pages) -> Starlette:
+    site = _Site(agent, pages)
     return Starlette(
         routes=[
             Route("/", site.index),
@@ -132,7 +131,7 @@ def accepts_gzip(header: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def serve_metrics(agent: Agent, host: str, port: int) -> AsyncIterator[int]:
+async def serve_metrics(agent: NodeView, pages: Pages, host: str, port: int) -> AsyncIterator[int]:
     """Listen while the context lasts; gives the port (useful when 0 was asked for). Raises RuntimeFault when the
     address cannot be had."""
     try:
@@ -144,7 +143,7 @@ async def serve_metrics(agent: Agent, host: str, port: int) -> AsyncIterator[int
             f"cannot listen on {host}:{port} for metrics: {error.strerror} (set --listen to another, or none)"
         )
         raise RuntimeFault(words, reason="AddressInUse") from error
-    app: ASGIApp = create_app(agent)
+    app: ASGIApp = create_app(agent, pages)
     if is_loopback(host):
         app = OwnNames(app, {agent.node_name, socket.gethostname(), *agent.settings.web_hosts.split(",")})
     async with serving(app, [listener], http=Guarded):

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kubelite.api.node import DiffEntry, ManifestFile, Progress, Why
+from kubelite.api.node import ManifestFile, Progress, Why
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodePast
 from kubelite.node.model.node_facts import patched
+from kubelite.sources.diff import DiffEntry
 from kubelite.telemetry.sampling.processes import process
 from manifests.yaml.loader import load_file
 from runtime.errors import ImageError, StartError

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from kubelite.api.app import create_app
-from kubelite.api.errors import ApiError
 from kubelite.api.kube.routes import table_version
 from kubelite.api.server import listen_unix, serving
+from kubelite.kube.errors import ApiError
 from kubelite.kube.selectors import matches_fields, parse_fields
 from runtime.errors import StateError
 from tests.unit.api.fake_node import FakeNode, event_doc, pod_doc

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubelite.api.errors import ApiError
 from kubelite.api.kube import logfiles
 from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.kube.logs import goes_on, open_log, pick_attempt, pick_container
+from kubelite.kube.errors import ApiError
 from tests.unit.api.fake_node import FakeNode, pod_doc
 from tests.waiting import SECONDS
 

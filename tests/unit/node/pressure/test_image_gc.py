@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelite.node.pressure.image_collector import ImageCollector
+from kubelite.images.collector import ImageCollector
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from runtime.images.store.store import ImageRecord, Removed
 

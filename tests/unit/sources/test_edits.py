@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubelite.api.errors import ApiError
-from kubelite.api.own.apply import (
+from kubelite.kube.errors import ApiError
+from kubelite.sources.edits import (
     Key,
     Plan,
     execute,

@@ -21,13 +21,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from kubelite.api.errors import ApiError, bad_request
-from kubelite.api.kube.resources import RESOURCES
+from kubelite.kube.errors import ApiError, bad_request
+from kubelite.kube.objects import CLUSTER_SCOPED
 
 Json = dict[str, Any]
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_IN_NO_NAMESPACE = frozenset(r.kind for r in RESOURCES.values() if not r.namespaced)
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _METADATA = re.compile(r"^metadata:[ \t]*(?:#.*)?\n(?P<indent>[ \t]+)(?=\S)", re.MULTILINE)
 
@@ -96,7 +95,7 @@ def _keys(content: Any) -> Iterable[Key]:
     metadata = content.get("metadata")
     if isinstance(metadata, dict) and metadata.get("name"):
         kind, namespace = str(content.get("kind")), str(metadata.get("namespace") or "default")
-        yield Key(kind, "" if kind in _IN_NO_NAMESPACE else namespace, str(metadata["name"]))
+        yield Key(kind, "" if kind in CLUSTER_SCOPED else namespace, str(metadata["name"]))
 
 
 def in_namespace(chunk: Chunk, namespace: str) -> Chunk:

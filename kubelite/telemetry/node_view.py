@@ -1,0 +1,88 @@
+"""What telemetry sees of the node: a read-only view. The daemon's node object satisfies it; tests give a small one.
+
+Telemetry never imports the daemon. What a page needs beyond this view is added here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kubelite.settings import Settings
+from runtime.shim.protocol import SandboxRecord
+from state.store import Store
+
+if TYPE_CHECKING:
+    from kubelite.sources.plan import ManifestState
+    from kubelite.telemetry.metrics.meters import Meters
+    from kubelite.telemetry.sampling.disk_usage import DiskUsage
+    from kubelite.telemetry.sampling.volume_stats import Volume
+    from kubelite.telemetry.tracing.trace import Tracer
+
+
+class Sandboxes(Protocol):
+    def living(self) -> Mapping[str, SandboxRecord]:
+        """The record of each running pod sandbox, by pod uid."""
+
+
+class ManifestStates(Protocol):
+    def states(self) -> Sequence[ManifestState]:
+        """The state of each manifest file in the watched directory."""
+
+
+class Queue(Protocol):
+    """The work queue: its length, and its totals since the daemon started."""
+
+    @property
+    def added(self) -> int: ...
+
+    @property
+    def retries(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+
+class NodeView(Protocol):
+    """The node, to be read. Times are Unix seconds, durations seconds."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def node_name(self) -> str: ...
+
+    @property
+    def started_at(self) -> float: ...
+
+    @property
+    def startup_took(self) -> float: ...
+
+    @property
+    def cri(self) -> Sandboxes: ...
+
+    @property
+    def sources(self) -> ManifestStates: ...
+
+    @property
+    def queue(self) -> Queue: ...
+
+    @property
+    def meters(self) -> Meters: ...
+
+    @property
+    def tracer(self) -> Tracer: ...
+
+    @property
+    def disk_usage(self) -> DiskUsage: ...
+
+    def node(self) -> dict[str, Any]:
+        """The Node object, as the API serves it."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether the node can do its work; the reason when it cannot."""
+
+    def volumes(self) -> list[Volume]:
+        """The emptyDir volumes and claims of running pods."""
