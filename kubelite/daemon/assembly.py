@@ -17,6 +17,7 @@ from typing import TypeAlias
 from kubelite.api.app import create_app
 from kubelite.api.server import serve_unix
 from kubelite.daemon.node_api import Agent
+from kubelite.daemon.node_config import node_config
 from kubelite.daemon.node_shutdown import Shutdown, begin_again
 from kubelite.daemon.relist import bury_orphans, measured_directories, relist
 from kubelite.daemon.workqueue import WorkQueue
@@ -27,7 +28,7 @@ from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
 from kubelite.node.cri.local import LocalCri
 from kubelite.node.model.capacity import parse_thresholds
-from kubelite.node.model.node_config import NodeConfig, node_config
+from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pressure.evictor import Evictor
 from kubelite.node.pressure.image_gc_policy import ImageGcPolicy
 from kubelite.node.pressure.oom_watch import OomWatch

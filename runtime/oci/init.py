@@ -31,13 +31,13 @@ from runtime.oci import init_steps as steps
 from runtime.oci.config.spec_linux import sysctl_path
 from runtime.oci.job import Job, Reporter
 from runtime.oci.rootfs import rootfs
-from runtime.security import capabilities, rlimits
+from runtime.security import capabilities, capability_names, rlimits
 
 if TYPE_CHECKING:
     from runtime.oci.rootfs.root import Root
     from runtime.oci.rootfs.rootfs import Plan
 
-_SYS_ADMIN: Final = 1 << capabilities.NUMBERS["CAP_SYS_ADMIN"]
+_SYS_ADMIN: Final = 1 << capability_names.NUMBERS["CAP_SYS_ADMIN"]
 
 
 def run(job: Job) -> NoReturn:

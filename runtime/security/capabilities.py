@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from runtime.cgroups.files import read_or
 from runtime.errors import SpecError, SyscallError
+from runtime.security.capability_names import NAMES, NUMBERS
 from runtime.syscalls import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
@@ -21,71 +22,6 @@ from runtime.syscalls import (
     PR_CAPBSET_READ,
     capset,
     prctl,
-)
-
-# include/uapi/linux/capability.h, in number order
-NAMES: tuple[str, ...] = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-)
-NUMBERS: dict[str, int] = {name: number for number, name in enumerate(NAMES)}
-ALL_CAPS: frozenset[str] = frozenset(NAMES)
-
-# What docker and containerd give a container that says nothing (containerd pkg/oci/spec.go)
-DEFAULT_CAPS: tuple[str, ...] = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
 )
 
 
@@ -97,29 +33,6 @@ class CapSets(NamedTuple):
     permitted: int
     inheritable: int
     ambient: int
-
-
-def normalize(name: str) -> str:
-    """`net_admin`, `NET_ADMIN`, `cap_net_admin` → `CAP_NET_ADMIN`, as Kubernetes manifests may write it. Does not say
-    whether it exists."""
-    upper = name.upper()
-    return upper if upper.startswith("CAP_") else f"CAP_{upper}"
-
-
-def adjust(add: Iterable[str], drop: Iterable[str], *, base: Iterable[str] = DEFAULT_CAPS) -> list[str]:
-    """securityContext.capabilities over a base set, in number order: ALL in `drop` empties it, ALL in `add` fills it;
-    what is both added and dropped by name is dropped (containerd's order: add, then drop; ALL first). Raises
-    SpecError for a name that no kernel has."""
-    added, dropped = ({normalize(name) for name in names} for names in (add, drop))
-    if unknown := sorted((added | dropped) - ALL_CAPS - {"CAP_ALL"}):
-        raise SpecError(f"unknown capability {', '.join(unknown)}")
-    have = set(base)
-    if "CAP_ALL" in added:
-        have = set(ALL_CAPS)
-    if "CAP_ALL" in dropped:
-        have = set()
-    have = (have | (added - {"CAP_ALL"})) - (dropped - {"CAP_ALL"})
-    return [name for name in NAMES if name in have]
 
 
 def mask(names: Iterable[str]) -> int:

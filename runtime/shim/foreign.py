@@ -229,9 +229,9 @@ def _own_oom_score() -> int:
 
 
 def _may_lower_oom_score() -> bool:
-    from runtime.security import capabilities
+    from runtime.security import capability_names
 
-    return bool(sc.capget()[0] >> capabilities.NUMBERS["CAP_SYS_RESOURCE"] & 1)
+    return bool(sc.capget()[0] >> capability_names.NUMBERS["CAP_SYS_RESOURCE"] & 1)
 
 
 # --- exec ---

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runtime.security import capabilities, rlimits, seccomp
+from runtime.security import capabilities, capability_names, rlimits, seccomp
 from runtime.syscalls import PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, prctl
 
 pytestmark = pytest.mark.kernel
@@ -55,7 +55,9 @@ def raw(number: int, *args: int) -> int:
     return result
 
 
-def filtered(action: Callable[[], Any], caps: frozenset[str] = frozenset(capabilities.DEFAULT_CAPS)) -> str:
+def filtered(
+    action: Callable[[], Any], caps: frozenset[str] = frozenset(capability_names.DEFAULT_CAPS)
+) -> str:
     profile = seccomp.default_profile(caps)
     code = seccomp.compile(profile)
 
@@ -176,7 +178,7 @@ def test_no_capabilities_for_root() -> None:
 
 def test_what_the_bounding_set_lacks_is_left_out_with_a_warning() -> None:
     def become() -> object:
-        prctl(24, capabilities.NUMBERS["CAP_SYS_CHROOT"])  # PR_CAPBSET_DROP
+        prctl(24, capability_names.NUMBERS["CAP_SYS_CHROOT"])  # PR_CAPBSET_DROP
         names = ["CAP_SYS_CHROOT", "CAP_KILL"]
         sets = {key: names for key in ("bounding", "effective", "permitted")}
         warnings = capabilities.apply(sets)

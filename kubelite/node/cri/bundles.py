@@ -7,10 +7,10 @@ import json
 import os
 
 from kubelite.node.cri import pod_files
+from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.decide.container_details import user_text
 from kubelite.node.model.cri import ContainerRequest, SandboxRequest
 from kubelite.node.storage import quota
-from kubelite.settings import Settings
 from runtime.errors import RuntimeFault
 from runtime.identity import new_id
 from runtime.shim.protocol import CreateContainer, RootfsOverlay, SandboxConfig
@@ -43,7 +43,7 @@ def sandbox_config(request: SandboxRequest, run_dir: str, settings: Settings) ->
     )
 
 
-def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> CreateContainer:
+def prepare(request: ContainerRequest, bundle: str, settings: EngineSettings) -> CreateContainer:
     """Make the bundle directory and the log's; what the shim needs to know of them."""
     if os.path.isdir(bundle):  # left by a daemon that was killed here: its instance was never recorded
         pod_files.remove_links(f"{settings.log_dir}/containers", request.log_path)
@@ -92,7 +92,7 @@ def prepare(request: ContainerRequest, bundle: str, settings: Settings) -> Creat
     )
 
 
-def runtime_path(name: str, settings: Settings) -> str:
+def runtime_path(name: str, settings: EngineSettings) -> str:
     """The OCI runtime of a pod's runtimeClassName; "" is the built-in engine. RuntimeFault in kubelet's words for a
     class that the settings do not have, or whose runtime is not there."""
     if not name:

@@ -19,6 +19,7 @@ from typing import Any
 from kubelite.node.cri import pod_files
 from kubelite.node.cri.bundles import prepare, runtime_path, sandbox_config
 from kubelite.node.cri.commands import Commands, exec_process
+from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.memory_shrink import check_memory
 from kubelite.node.cri.observed import (
     ImagesSeen,
@@ -39,9 +40,8 @@ from kubelite.node.model.cri import (
     SandboxSeen,
 )
 from kubelite.node.model.node_config import pod_log_name
+from kubelite.node.model.step_recorder import StepRecorder
 from kubelite.node.storage.mounts import unmount_below
-from kubelite.settings import Settings
-from kubelite.telemetry.tracing.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError
 from runtime.images.client import ImageClient
@@ -65,13 +65,13 @@ class LocalCri:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EngineSettings,
         store: Store,
         *,
         forkserver: Forkserver,
         network: NetworkClient,
         images: ImageClient,
-        tracer: Tracer,
+        tracer: StepRecorder,
         on_change: Callable[[str], None] = lambda _uid: None,
         warn: Callable[[str, str], None] = lambda _uid, _message: None,
     ) -> None:

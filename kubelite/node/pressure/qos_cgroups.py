@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.step_recorder import StepRecorder
 from kubelite.node.scheduling.ledger import Claim
 from kubelite.node.spec.limits import node_limits, tier_limits
-from kubelite.telemetry.tracing.trace import Tracer
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
 
@@ -29,7 +29,7 @@ class Tiers:
         self,
         config: NodeConfig,
         claims: Callable[[], Sequence[Claim]],
-        tracer: Tracer,
+        tracer: StepRecorder,
         *,
         evicted_below: int,
     ) -> None:

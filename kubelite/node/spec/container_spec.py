@@ -20,7 +20,7 @@ from kubelite.node.spec.netfiles import pod_hostname
 from kubelite.node.spec.users import ResolvedUser
 from manifests.types.core import Container, Pod, SeccompProfile, VolumeMount
 from runtime.errors import SpecError
-from runtime.security.capabilities import ALL_CAPS, adjust
+from runtime.security.capability_names import ALL_CAPS, adjust
 from runtime.security.paths import READONLY_PATHS
 from runtime.shim.protocol import ID_RANGE
 

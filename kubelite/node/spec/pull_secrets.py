@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import binascii
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kubelite.node.spec.env import Find, secret_data
 from manifests.types.core import Pod
 from runtime.errors import ImageError
-from runtime.images.registry.auth import read_config
 
 _KEYS = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
@@ -24,8 +24,9 @@ class PullSecrets(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
-def collect(pod: Pod, find: Find) -> PullSecrets:
-    """As kubelet: a secret that is missing or broken keeps nothing from being tried with the others."""
+def collect(pod: Pod, find: Find, check: Callable[[dict[str, Any], str], object]) -> PullSecrets:
+    """The pull secrets that can be used. As in kubelet, a missing or broken secret does not stop the others from being
+    tried. `check(config, source)` raises ImageError when a config is not a docker config."""
     namespace = pod.metadata.namespace or "default"
     configs: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -44,7 +45,7 @@ def collect(pod: Pod, find: Find) -> PullSecrets:
             config = json.loads(secret_data(found)[key])
             if kind == "kubernetes.io/dockercfg":
                 config = {"auths": config}
-            read_config(config, source)
+            check(config, source)
         except KeyError:
             problems.append(f"{ref.name} (it has no {key})")
         except (ValueError, binascii.Error):

@@ -21,6 +21,7 @@ from kubelite.node.spec.env import Find
 from manifests.types.core import Pod
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images import reference as references
+from runtime.images.registry.auth import read_config
 
 log = logging.getLogger(__name__)
 _REASONS = ("ErrImagePull", "InvalidImageName", "RegistryUnavailable", "SignatureValidationFailed")
@@ -68,7 +69,7 @@ class Puller:
                     pull.task.cancel()
         if _is_a_name(wanted.reference):
             _say(events, wanted, NORMAL, "Pulling", f'Pulling image "{wanted.reference}"')
-        secrets = pull_secrets.collect(pod, self._find)
+        secrets = pull_secrets.collect(pod, self._find, read_config)
         if secrets.problems:
             missing = ", ".join(secrets.problems)
             message = (

@@ -40,6 +40,7 @@ from kubelite.node.storage.container_volumes import block_devices, container_vol
 from kubelite.node.storage.slow_mounts import SlowMounts
 from kubelite.node.worker import userns
 from kubelite.node.worker.hooks import HookRun, Hooks, handler_of
+from kubelite.node.worker.image_accounts import image_accounts
 from kubelite.node.worker.netfiles_disk import dns_trouble, write_net_files
 from kubelite.node.worker.puller import Puller
 from manifests.types.core import Container, Pod
@@ -245,7 +246,9 @@ def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
         if container is None or image is None:
             continue
         with contextlib.suppress(RuntimeFault, OSError):
-            users.resolve_user(pod, container, image.config.get("User") or "", image.layers)
+            users.resolve_user(
+                pod, container, image.config.get("User") or "", image_accounts(tuple(image.layers))
+            )
             seccomp_profile(pod, container, node.config)
             default_masked_paths()
 
@@ -403,7 +406,9 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
         image=image,
         sandbox=one.sandbox,
         container_id=new_id(),
-        user=users.resolve_user(pod, container, image.config.get("User") or "", image.layers),
+        user=users.resolve_user(
+            pod, container, image.config.get("User") or "", image_accounts(tuple(image.layers))
+        ),
         env=variables,
         volumes=container_volumes(
             pod,

@@ -22,7 +22,7 @@ from runtime.builder.copy.accounts import User
 from runtime.builder.errors import BuildError, Cancelled
 from runtime.images.layers.lower import LowerView, final_path, is_opaque
 from runtime.security import seccomp_default
-from runtime.security.capabilities import adjust
+from runtime.security.capability_names import adjust
 from runtime.security.paths import READONLY_PATHS, masked_paths
 
 Json = dict[str, Any]

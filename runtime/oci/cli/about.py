@@ -19,11 +19,11 @@ Flags = dict[str, Any]
 
 def features(_at: Context, _flags: Flags, _arguments: list[str]) -> int:
     """features.md and features-linux.md of the runtime specification: what we can do, not what this machine has."""
-    from runtime.security import capabilities, seccomp
+    from runtime.security import capabilities, capability_names, seccomp
 
     linux = {
         "namespaces": sorted(spec_linux.NAMESPACE_TYPES),
-        "capabilities": list(capabilities.NAMES[: capabilities.last_cap() + 1]),
+        "capabilities": list(capability_names.NAMES[: capabilities.last_cap() + 1]),
         "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
         "seccomp": {
             "enabled": True,

@@ -312,7 +312,8 @@ def warm_up() -> list[str]:
     Returns sentences about what this machine lacks for it."""
     from runtime import cgroups
     from runtime.security import seccomp
-    from runtime.security.capabilities import DEFAULT_CAPS, last_cap
+    from runtime.security.capabilities import last_cap
+    from runtime.security.capability_names import DEFAULT_CAPS
 
     cgroups.warm()
     last_cap()

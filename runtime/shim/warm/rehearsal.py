@@ -27,7 +27,7 @@ from runtime.oci.rootfs.operations import DeviceNode, DevLinks, MakeDirectory
 from runtime.oci.rootfs.root import Root
 from runtime.oci.rootfs.rootfs import plan
 from runtime.security import paths, seccomp
-from runtime.security.capabilities import DEFAULT_CAPS
+from runtime.security.capability_names import DEFAULT_CAPS
 from runtime.shim.loop import Loop
 from runtime.shim.protocol import CreateContainer, Op, RootfsOverlay, SandboxConfig, SandboxRecord
 from runtime.shim.sandbox import Place

@@ -28,7 +28,7 @@ from kubelite.node.spec.env import Sources, container_env, expand
 from kubelite.node.spec.users import ResolvedUser
 from kubelite.settings import Settings
 from manifests.types.defaults import default_pull_policy
-from runtime.security.capabilities import DEFAULT_CAPS
+from runtime.security.capability_names import DEFAULT_CAPS
 from runtime.security.paths import READONLY_PATHS, masked_paths
 from runtime.security.seccomp import default_profile
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, container, make_pod

@@ -12,8 +12,9 @@ from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig, pod_log_name
 from kubelite.node.spec import env, netfiles
-from kubelite.node.spec.users import ResolvedUser, read_in_layers, resolve_user
+from kubelite.node.spec.users import ResolvedUser, resolve_user
 from kubelite.node.worker import netfiles_disk
+from kubelite.node.worker.image_accounts import image_accounts, read_in_layers
 from kubelite.node.worker.termination import log_tail, with_messages
 from tests.unit.node.decide.pod_worlds import CONFIG, container, make_pod
 from tests.unit.node.spec.pod_sources import sources
@@ -128,7 +129,7 @@ def layers(tmp_path: Path) -> list[str]:
 
 def who(layers: list[str], image: str = "", own: dict[str, Any] | None = None, **shared: Any) -> ResolvedUser:
     pod = make_pod(container("a", securityContext=own or {}), securityContext=shared)
-    return resolve_user(pod, pod.spec.containers[0], image, layers)
+    return resolve_user(pod, pod.spec.containers[0], image, image_accounts(tuple(layers)))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from kubelite.node.spec.pull_secrets import collect
 from manifests.types.core import Pod
+from runtime.images.registry.auth import read_config
 
 LOGIN = {"reg.test": {"auth": base64.b64encode(b"u:p").decode()}}
 
@@ -57,7 +58,7 @@ def test_each_secret(name: str, problem: str) -> None:
             "spec": {"imagePullSecrets": [{"name": name}, {"name": "new"}], "containers": []},
         }
     )
-    found = collect(pod, lambda _kind, namespace, which: SECRETS.get((namespace, which)))
+    found = collect(pod, lambda _kind, namespace, which: SECRETS.get((namespace, which)), read_config)
     assert found.configs[-1] == {"source": "secret apps/new", "config": {"auths": LOGIN}}
     if not problem:
         assert found.problems == () and len(found.configs) == 2

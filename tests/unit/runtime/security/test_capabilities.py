@@ -9,42 +9,45 @@ import pytest
 
 from runtime.errors import SpecError
 from runtime.security import capabilities as caps
-from runtime.security import paths, rlimits
+from runtime.security import capability_names, paths, rlimits
 
 EVERYTHING = (1 << 41) - 1
 
 
 def test_names_have_the_kernels_numbers() -> None:
-    assert (caps.NUMBERS["CAP_CHOWN"], caps.NUMBERS["CAP_SYS_ADMIN"]) == (0, 21)
-    assert (caps.NUMBERS["CAP_SYS_RESOURCE"], caps.NUMBERS["CAP_CHECKPOINT_RESTORE"]) == (24, 40)
-    assert caps.names(caps.mask(caps.ALL_CAPS)) == list(caps.NAMES)
+    assert (capability_names.NUMBERS["CAP_CHOWN"], capability_names.NUMBERS["CAP_SYS_ADMIN"]) == (0, 21)
+    assert (
+        capability_names.NUMBERS["CAP_SYS_RESOURCE"],
+        capability_names.NUMBERS["CAP_CHECKPOINT_RESTORE"],
+    ) == (24, 40)
+    assert caps.names(caps.mask(capability_names.ALL_CAPS)) == list(capability_names.NAMES)
 
 
 def test_docker_gives_fourteen() -> None:
-    assert len(set(caps.DEFAULT_CAPS)) == 14
-    assert caps.mask(caps.DEFAULT_CAPS) == 0xA80425FB  # CapEff in docker run
+    assert len(set(capability_names.DEFAULT_CAPS)) == 14
+    assert caps.mask(capability_names.DEFAULT_CAPS) == 0xA80425FB  # CapEff in docker run
 
 
 @pytest.mark.parametrize(
     ("add", "drop", "expected"),
     [
-        ([], [], set(caps.DEFAULT_CAPS)),
-        (["NET_ADMIN"], [], {*caps.DEFAULT_CAPS, "CAP_NET_ADMIN"}),
-        (["cap_net_admin"], ["kill"], {*caps.DEFAULT_CAPS, "CAP_NET_ADMIN"} - {"CAP_KILL"}),
+        ([], [], set(capability_names.DEFAULT_CAPS)),
+        (["NET_ADMIN"], [], {*capability_names.DEFAULT_CAPS, "CAP_NET_ADMIN"}),
+        (["cap_net_admin"], ["kill"], {*capability_names.DEFAULT_CAPS, "CAP_NET_ADMIN"} - {"CAP_KILL"}),
         ([], ["ALL"], set()),
         (["NET_BIND_SERVICE"], ["ALL"], {"CAP_NET_BIND_SERVICE"}),
-        (["ALL"], [], set(caps.NAMES)),
-        (["ALL"], ["SYS_ADMIN"], set(caps.NAMES) - {"CAP_SYS_ADMIN"}),
-        (["NET_RAW"], ["NET_RAW"], set(caps.DEFAULT_CAPS) - {"CAP_NET_RAW"}),
+        (["ALL"], [], set(capability_names.NAMES)),
+        (["ALL"], ["SYS_ADMIN"], set(capability_names.NAMES) - {"CAP_SYS_ADMIN"}),
+        (["NET_RAW"], ["NET_RAW"], set(capability_names.DEFAULT_CAPS) - {"CAP_NET_RAW"}),
     ],
 )
 def test_add_and_drop(add: list[str], drop: list[str], expected: set[str]) -> None:
-    assert set(caps.adjust(add, drop)) == expected
+    assert set(capability_names.adjust(add, drop)) == expected
 
 
 def test_unknown_capability_is_named() -> None:
     with pytest.raises(SpecError, match="CAP_NET_ADMIM"):
-        caps.adjust(["NET_ADMIM"], [])
+        capability_names.adjust(["NET_ADMIM"], [])
 
 
 def test_plan_gives_what_is_asked() -> None:

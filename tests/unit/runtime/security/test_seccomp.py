@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import SpecError
-from runtime.security import capabilities, seccomp, seccomp_default
+from runtime.security import capability_names, seccomp, seccomp_default
 
 try:
     import pyseccomp
@@ -20,7 +20,7 @@ except (ImportError, RuntimeError) as lacking:
 
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 X86_64, I386 = 0xC000003E, 0x40000003
-DOCKER = frozenset(capabilities.DEFAULT_CAPS)
+DOCKER = frozenset(capability_names.DEFAULT_CAPS)
 
 
 def verdict(code: bytes, name: str | int, *args: int, arch: int = X86_64) -> int:

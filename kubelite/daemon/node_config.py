@@ -1,0 +1,82 @@
+"""The node's configuration: what this machine has and what the settings say of it, as one frozen NodeConfig."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+
+from kubelite.node.model.capacity import (
+    cores,
+    disk_bytes,
+    huge_pages,
+    parse_extended,
+    parse_thresholds,
+    reserved,
+    reserved_cpus,
+    swap_bytes,
+)
+from kubelite.node.model.node_config import BackOff, NodeConfig
+from kubelite.settings import Settings
+
+
+def node_config(settings: Settings) -> NodeConfig:
+    """What this machine and its settings make of it."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    disk = disk_bytes(settings.root)
+    apart = reserved(
+        settings.kube_reserved,
+        settings.system_reserved,
+        parse_thresholds(settings.eviction_hard),
+        {"memory": memory, "ephemeral-storage": disk},
+    )
+    found = cores() if settings.cpu_manager_policy == "static" else {}
+    return NodeConfig(
+        node_name=settings.node_name,
+        host_ip=host_address(),
+        root=settings.root,
+        log_dir=f"{settings.log_dir}/pods",
+        cgroup_parent=f"/{settings.cgroup_parent}",
+        cpu_milli=1000 * (os.cpu_count() or 1),
+        memory_bytes=memory,
+        ephemeral_bytes=disk,
+        max_pods=settings.max_pods,
+        huge_pages=huge_pages(),
+        extended=parse_extended(settings.extended_resources),
+        reserved=apart,
+        swap_bytes=swap_bytes(),
+        swap_behavior=settings.memory_swap_behavior,
+        single_process_oom_kill=settings.single_process_oom_kill,
+        memory_qos=settings.memory_qos,
+        memory_throttling_factor=settings.memory_throttling_factor,
+        memory_reservation=settings.memory_reservation_policy,
+        priority_classes=settings.priority_classes,
+        cpu_policy=settings.cpu_manager_policy,
+        cores=found,
+        reserved_cpus=reserved_cpus(found, settings.reserved_cpus, apart.get("cpu", 0)),
+        pod_pids_limit=max(0, settings.pod_pids_limit),
+        cgroup_v2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        crash_back_off=BackOff(settings.crash_backoff_initial, settings.crash_backoff_max),
+        pull_back_off=BackOff(settings.pull_backoff_initial, settings.pull_backoff_max),
+        unsafe_sysctls=tuple(filter(None, (s.strip() for s in settings.allowed_unsafe_sysctls.split(",")))),
+        cluster_domain=settings.cluster_domain,
+        resolv_conf=settings.resolv_conf,
+        rlimits=default_rlimits(),
+    )
+
+
+def host_address() -> str:
+    """The address that the machine would speak to the world from; the loopback one when it would not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # TEST-NET-2: a route is looked up, nothing is sent
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def default_rlimits() -> tuple[tuple[str, int, int], ...]:
+    """docker's: 1024 open files, to be raised up to 524288, as far as this process may give that."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = 524288 if hard == resource.RLIM_INFINITY else min(hard, 524288)
+    return (("RLIMIT_NOFILE", min(1024, most), most),)
