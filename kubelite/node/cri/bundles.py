@@ -16,7 +16,7 @@ from runtime.identity import new_id
 from runtime.shim.protocol import CreateContainer, RootfsOverlay, SandboxConfig
 
 
-def sandbox_config(request: SandboxRequest, run_dir: str, settings: Settings) -> SandboxConfig:
+def sandbox_config(request: SandboxRequest, run_dir: str, settings: EngineSettings) -> SandboxConfig:
     """A new sandbox as its shim is told of it: the shims' protocol stands still, the node's request does not. The host
     ports are not in it, they are the network's; nor is the runtime class, each container says it."""
     return SandboxConfig(
