@@ -1,8 +1,9 @@
-"""A container, from its birth to the end of its cgroup: create, start, kill, exec, update, delete.
+"""A container's life cycle: create, start, kill, exec, update, delete.
 
-Called in the process that is the container's parent (a shim): single-threaded, because clone3 copies the interpreter.
-Reaping is the caller's: the pid of a Container or ExecHandle is its child (`waitid(P_PIDFD, pidfd, WEXITED)`); what
-fails before a handle exists is killed and reaped here. Operations follow runtime-spec runtime.md, "Lifecycle".
+Call this in the process that is the container's parent (a shim). It must be single-threaded, because clone3 copies the
+interpreter. The caller reaps: the pid of a Container or ExecHandle is its child (`waitid(P_PIDFD, pidfd, WEXITED)`). A
+child that fails before a handle exists is killed and reaped here. Operations follow runtime-spec runtime.md,
+"Lifecycle".
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, Place, open_cgroup
 from runtime.errors import StateError, SyscallError
-from runtime.oci import birth, create_plan, ending, prepare
+from runtime.oci import create_plan, prepare, spawn, termination
 from runtime.oci.config import spec as oci
 from runtime.oci.config import spec_linux
 from runtime.oci.config.spec import Process, Spec
-from runtime.oci.handshake import HANDSHAKE_SECONDS, converse, next_word
+from runtime.oci.handshake import HANDSHAKE_SECONDS, converse, next_message
 from runtime.oci.job import Command, Job, from_command
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Stdio(NamedTuple):
-    """Descriptors that become the process's 0, 1 and 2. They stay the caller's to close."""
+    """Descriptors that become the process's 0, 1 and 2. The caller closes them."""
 
     stdin: int
     stdout: int
@@ -44,7 +45,7 @@ class Stdio(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExecHandle:
-    """A further process in a container: a child of the caller, who reaps it and closes `pidfd`."""
+    """An additional process in a container. It is a child of the caller, who reaps it and closes `pidfd`."""
 
     pid: int
     pidfd: int
@@ -53,32 +54,34 @@ class ExecHandle:
 
 @dataclass(slots=True)
 class PendingExec:
-    """A process on its way to execve. `channel` is readable whenever `step` has something to do."""
+    """A process that has been cloned but has not yet executed its program. When `channel` is readable, call `step`."""
 
     pid: int
     pidfd: int
     channel: socket.socket
     who: str
     warnings: list[str]
-    listener: Callable[[int], None] | None = None  # gives seccomp's to the agent
+    listener: Callable[[int], None] | None = None  # sends the seccomp listener to the agent
     program: str = ""
 
     def step(self) -> ExecHandle | None:
-        """Hear what there is, without waiting: the handle once execve has succeeded, None before. Afterwards, also of
-        what it raises, the caller does `done` or `abandon`."""
+        """Process pending messages without waiting. Returns the handle once execve has succeeded, None before.
+
+        After a handle or an exception, the caller calls `done` or `abandon`.
+        """
         self.channel.setblocking(False)
         try:
-            while (said := next_word(self.channel, self.who, self.program)) is not None:
-                self.warnings += said.get("warnings", [])
-                if said.get("listener") and self.listener is not None:
-                    self.listener(said["listener"])
+            while (message := next_message(self.channel, self.who, self.program)) is not None:
+                self.warnings += message.get("warnings", [])
+                if message.get("listener") and self.listener is not None:
+                    self.listener(message["listener"])
                     self.channel.send(b"listened")
         except BlockingIOError:
             return None
         return ExecHandle(self.pid, self.pidfd, tuple(self.warnings))
 
     def wait(self, seconds: float) -> ExecHandle:
-        """Until execve. StateError when it takes longer; whatever is raised, the process is ended."""
+        """Wait until execve has succeeded. StateError after `seconds`; on any exception the process is killed."""
         poll = select.poll()
         poll.register(self.channel, select.POLLIN)
         deadline = time.monotonic() + seconds
@@ -93,18 +96,18 @@ class PendingExec:
         return handle
 
     def done(self) -> None:
-        """It runs: no more is to be heard of it."""
+        """Close the channel after a successful execve."""
         self.channel.close()
 
     def abandon(self) -> None:
-        """End it instead."""
+        """Close the channel, and kill and reap the process."""
         self.channel.close()
-        birth.end(self.pidfd)
+        spawn.kill_and_reap(self.pidfd)
 
 
 @dataclass(slots=True)
 class Container:
-    """A created container. `warnings` are sentences about what this machine could not give it."""
+    """A created container. `warnings` are sentences about requested features that this machine does not provide."""
 
     id: str
     pid: int
@@ -112,20 +115,23 @@ class Container:
     cgroup: Cgroup
     spec: Spec
     warnings: tuple[str, ...] = ()
-    times: str = ""  # of the steps of create, then of start, as runtime.oci.job.written
-    _channel: socket.socket | None = None  # open while the gate is closed
+    times: str = ""  # when each step of create, then of start, began; format: runtime.oci.job.written
+    _channel: socket.socket | None = None  # open until start or detach
     _seccomp: tuple[bytes, int] | None = None
     bundle: str = ""
-    mounted: str = ""  # what shared_root.mount has told of
+    mounted: str = ""  # the mount to undo, from shared_root.mount
 
     @property
     def seccomp(self) -> tuple[bytes, int] | None:
-        """(BPF, flags) of its filter, for who keeps it to exec later."""
+        """(BPF, flags) of its filter, for a caller that stores it for a later exec."""
         return self._seccomp
 
     def start(self) -> None:
-        """Open the gate and wait until execve has succeeded. Raises StartError with runc's words when it has not (the
-        init is then dead, with exit code 1, for the caller to reap); StateError when the state is not `created`."""
+        """Let the init execute its program, and wait until execve has succeeded.
+
+        Raises StartError with runc's message if execve fails; the init is then dead with exit code 1, and the caller
+        reaps it. StateError if the container is not in the state `created`.
+        """
         channel = self._channel
         if channel is None:
             raise StateError(f"container {self.id} cannot be started: it is not in the state created")
@@ -141,10 +147,13 @@ class Container:
         self.times = f"{began} start\n{''.join(times)}{time.monotonic_ns()} \n"
 
     def kill(self, signal: int, *, everything: bool = False) -> None:
-        """Signal the init, or (everything) each process in the cgroup, forks included: SIGKILL by the cgroup's own
-        kill, others while it is frozen. StateError when the init is gone."""
+        """Signal the init or, with `everything`, each process in the cgroup.
+
+        With `everything`, new forks cannot escape: SIGKILL uses the cgroup's own kill, and other signals are sent while
+        the cgroup is frozen. StateError if the init no longer exists.
+        """
         if everything:
-            ending.signal_all(self.cgroup, signal)
+            termination.signal_all(self.cgroup, signal)
             return
         try:
             sc.pidfd_send_signal(self.pidfd, signal)
@@ -154,10 +163,10 @@ class Container:
             raise StateError(f"container {self.id} is not running") from error
 
     def detach(self) -> None:
-        """Let go of a container made with `detached=`: its init waits for a connection from here on."""
+        """Release a container that was created with `Command.detached`. From now on its init waits for a connection."""
         channel, self._channel = self._channel, None
         if channel is None:
-            raise StateError(f"container {self.id} is not waiting at its gate")
+            raise StateError(f"container {self.id} is not waiting to be started")
         with channel:
             try:
                 channel.send(b"detach")
@@ -167,8 +176,11 @@ class Container:
     def exec(
         self, process: dict[str, Any], *, stdio: Stdio | None, console_slave: int | None = None
     ) -> ExecHandle:
-        """Run `process` (the OCI object) in all of the container's namespaces and its cgroup. Returns when execve has
-        succeeded; raises StartError (runc's words), SpecError, StateError when the container is not running."""
+        """Run `process` (the OCI object) in all of the container's namespaces and in its cgroup.
+
+        Returns when execve has succeeded. Raises StartError (runc's message), SpecError, and StateError if the
+        container is not running.
+        """
         pending = self.begin_exec(process, stdio=stdio, console_slave=console_slave)
         return pending.wait(HANDSHAKE_SECONDS)
 
@@ -181,112 +193,121 @@ class Container:
         command: Command | None = None,
         place: Place | None = None,
     ) -> PendingExec:
-        """As `exec`, without the waiting: the process joins while its container runs, and may be starved of CPU by it
-        or stopped (SIGSTOP) by its root. Who must not hang with it watches the PendingExec. `place`: another than
-        the container's own cgroup, below it."""
+        """Like `exec`, but return without waiting.
+
+        The container can delay the new process: it can starve it of CPU, and its root can stop it (SIGSTOP). A caller
+        that must not hang polls the PendingExec. `place`: a cgroup below the container's, to use instead of it.
+        """
         self._check_running(paused_is_fine=command is not None and command.ignore_paused)
         wanted = oci.process({**prepare.inherited(self.spec["process"]), **process})
-        birth.guard_stdio()
-        beside = prepare.joined_by_an_ordinary_user(self.spec)
+        spawn.guard_stdio()
+        beside = prepare.unprivileged_join(self.spec)
         with ExitStack() as always, ExitStack() as undo:
-            ours, theirs = birth.channel_pair(undo)
+            ours, theirs = spawn.channel_pair(undo)
             always.callback(theirs.close)
             given = {"channel": theirs, "stdio": stdio, "console": console_slave, "user_namespace": beside}
-            told, warnings = self._told(wanted, always)
-            told |= {**given, **from_command(command)}
+            fields, warnings = self._job_fields(wanted, always)
+            fields |= {**given, **from_command(command)}
             who = f"exec in container {self.id}"
             if beside is not None:
-                job = Job(cgroup=self.cgroup, **told)
-                child = _born(job, ours, who, 0, into=None, pid_namespace=None, undo=undo)
+                job = Job(cgroup=self.cgroup, **fields)
+                child = _clone_init(job, ours, who, 0, into=None, pid_namespace=None, undo=undo)
             else:
-                child = self._clone_beside(told, place or self.cgroup, always, undo)
-            prepare.join_class(self.spec, self.id, child[0])
+                child = self._clone_beside(fields, place or self.cgroup, always, undo)
+            prepare.join_resctrl(self.spec, self.id, child[0])
             undo.pop_all()
             linux = self.spec.get("linux", {})
             state = prepare.hook_state(self.spec, self.id, self.bundle, "running", self.pid)
 
-            def tell(listener: Any) -> None:
-                prepare.tell_agent(linux, state, child, listener)
+            def send_listener(listener: Any) -> None:
+                prepare.send_to_agent(linux, state, child, listener)
 
-            return PendingExec(*child, ours, who, warnings, tell, wanted["args"][0])
+            return PendingExec(*child, ours, who, warnings, send_listener, wanted["args"][0])
 
-    def _told(self, wanted: Process, always: ExitStack) -> tuple[dict[str, Any], list[str]]:
-        """What a further process is told of itself and of the container (Job's fields), and warnings."""
+    def _job_fields(self, wanted: Process, always: ExitStack) -> tuple[dict[str, Any], list[str]]:
+        """The Job fields for an additional process that describe the process and the container; and warnings."""
         linux, kinds = self.spec.get("linux", {}), oci.namespaces(self.spec)
-        by_ordinary_user = prepare.joined_by_an_ordinary_user(self.spec) is not None
+        by_ordinary_user = prepare.unprivileged_join(self.spec) is not None
         caps, available, warnings = prepare.caps(wanted, in_user_namespace="user" in kinds)
-        told = {
+        fields = {
             "process": wanted,
             "affinity": prepare.affinity(wanted),
-            "parent": birth.own_pidfd(always),
+            "parent": spawn.own_pidfd(always),
             "caps": caps,
             "available_caps": available,
             "join": ((self.pidfd, self._joined_kinds(by_ordinary_user=by_ordinary_user)),),
             "root": -1 if kinds.get("mount") == "" else self._open_root(always),
             "seccomp": self._seccomp,
-            "notify": prepare.notifies(self._seccomp),
+            "notify": prepare.has_listener(self._seccomp),
             "memory_policy": spec_linux.memory_policy(linux),
             "personality": spec_linux.personality(linux),
             "stdio_owner": self._owner_of_stdio(wanted),
             "gate": False,
             "keyring": f"_ses.{self.id}",
         }
-        return told, warnings
+        return fields, warnings
 
     def _open_root(self, always: ExitStack) -> int:
-        """Its init's root, of which the mount namespace that it is in says nothing. (Whatever the init has made of it:
-        who is in the container can be led nowhere else than where it is itself.)"""
+        """A descriptor of the init's root directory, for a container without a mount namespace of its own.
+
+        The init may have changed its root since. That is safe: the new process then only gets to where the init is.
+        """
         fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         always.callback(os.close, fd)
-        if ending.wait_dead(self.pidfd):  # then the number may be another process's
+        if termination.has_exited(self.pidfd):  # then the pid may already belong to another process
             raise StateError(f"cannot exec in container {self.id}: it is not running")
         return fd
 
     def _owner_of_stdio(self, process: Any) -> int:
-        """The host's id of who is to have what exec brings along; -1: it stays whose it is."""
+        """The host uid that is to own the stdio of an exec. -1: leave the owner unchanged."""
         if not oci.namespaces(self.spec).get("user"):
             return -1
         return prepare.host_id(prepare.with_mappings(self.spec, self.pid), process)
 
     def _check_running(self, *, paused_is_fine: bool) -> None:
-        if self._channel is not None or self.pidfd < 0 or ending.wait_dead(self.pidfd):
+        if self._channel is not None or self.pidfd < 0 or termination.has_exited(self.pidfd):
             raise StateError(f"cannot exec in container {self.id}: it is not running")
-        if not paused_is_fine and self.cgroup.frozen():  # the new process would freeze before it answers
+        if not paused_is_fine and self.cgroup.frozen():  # the new process would be frozen before it answers
             raise StateError(f"cannot exec in container {self.id}: it is paused")
 
     def _joined_kinds(self, *, by_ordinary_user: bool) -> int:
-        """The namespaces that a further process joins, as CLONE_NEW* flags."""
+        """The namespaces that an additional process joins, as CLONE_NEW* flags."""
         if by_ordinary_user:
-            return birth.flags_of(self.spec)  # no others: what is the machine's is not to be joined
+            return spawn.flags_of(self.spec)  # only those: this user may not join the host's namespaces
         kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
         wanted = oci.namespaces(self.spec)
         kinds |= sc.CLONE_NEWUSER if "user" in wanted else 0
         return kinds | (sc.CLONE_NEWTIME if "time" in wanted else 0)
 
     def _clone_beside(
-        self, told: dict[str, Any], where: Place, always: ExitStack, undo: ExitStack
+        self, fields: dict[str, Any], where: Place, always: ExitStack, undo: ExitStack
     ) -> tuple[int, int]:
-        """In the container's cgroup; beside its init where the container has given that cgroup's controllers to
-        children (a service manager, on v2): no process may be in the cgroup itself then (cgroup-v2.rst, "No Internal
-        Process Constraint"; runc does the same)."""
+        """Clone the process into the container's cgroup or, if that is not allowed, into the cgroup of its init.
+
+        On v2 no process may be in a cgroup that has enabled controllers for its children, as a service manager in the
+        container does (cgroup-v2.rst, "No Internal Process Constraint"). runc does the same.
+        """
         try:
-            return self._clone_into(told, where, always, undo)
+            return self._clone_into(fields, where, always, undo)
         except SyscallError as error:
-            leaf = birth.cgroup_of(self.pid)
+            leaf = spawn.cgroup_of(self.pid)
             if error.errno != errno.EBUSY or not leaf.startswith(f"{where.path}/"):
                 raise
-        return self._clone_into(told, open_cgroup(leaf), always, undo)
+        return self._clone_into(fields, open_cgroup(leaf), always, undo)
 
     def _clone_into(
-        self, told: dict[str, Any], where: Place, always: ExitStack, undo: ExitStack
+        self, fields: dict[str, Any], where: Place, always: ExitStack, undo: ExitStack
     ) -> tuple[int, int]:
-        job = Job(cgroup=where, **told)
-        into = birth.into_cgroup(where, always)
-        return birth.clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
+        job = Job(cgroup=where, **fields)
+        into = spawn.into_cgroup(where, always)
+        return spawn.clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
 
     def open_terminal(self) -> tuple[int, int]:
-        """(master, slave) of a new terminal of the container's own /dev/pts, so that programs in it can name it
-        (ttyname(3)); for exec(console_slave=). StateError when the container has no devpts. The caller closes both."""
+        """(master, slave) of a new terminal in the container's own /dev/pts, for exec(console_slave=).
+
+        Programs in the container can find its name (ttyname(3)). The caller closes both. StateError if the container
+        has no devpts.
+        """
         root = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags = os.O_RDWR | os.O_NOCTTY
@@ -298,25 +319,27 @@ class Container:
         finally:
             os.close(root)
         try:
-            if sc.fstatfs_type(master) != sc.DEVPTS_SUPER_MAGIC:  # whatever the container put there
-                raise StateError(f"container {self.id} has something else than devpts on /dev/pts")
+            if sc.fstatfs_type(master) != sc.DEVPTS_SUPER_MAGIC:  # the container may have mounted over it
+                raise StateError(f"container {self.id} has no devpts on /dev/pts, but another file system")
             return master, sc.open_peer(master)
         except BaseException:
             os.close(master)
             raise
 
     def update(self, resources: dict[str, Any]) -> list[str]:
-        """Apply OCI linux.resources to the cgroup; only what is named changes. Returns warnings."""
+        """Apply OCI linux.resources to the cgroup. Limits that are not given stay unchanged. Returns warnings."""
         return self.cgroup.apply(resources)
 
     def delete(self) -> None:
-        """End what still runs in it and remove its cgroup: nothing else of it is on the host. Idempotent. An init that
-        this ends is still the caller's to reap."""
+        """Kill all remaining processes, and remove the cgroup and the mount that create left on the host. Idempotent.
+
+        The caller still reaps an init that this kills.
+        """
         if self._channel is not None:
             self._channel.close()
             self._channel = None
         if self.pidfd >= 0:
-            with contextlib.suppress(SyscallError):  # ESRCH: it has ended already
+            with contextlib.suppress(SyscallError):  # ESRCH: it has already exited
                 sc.pidfd_send_signal(self.pidfd, SIGKILL)
         self.cgroup.remove()
         if self.mounted:
@@ -342,15 +365,18 @@ def create(
     parent_death_signal: int = SIGKILL,
     command: Command | None = None,
 ) -> Container:
-    """Make the container up to the gate before execve. When process.terminal is set, the terminal is one of the
-    container's own devpts, whose master `console` gets, and closes; or its slave is `console_slave`. `stdio` None then
-    means the terminal for all three (without a terminal: the caller's own).
+    """Create the container, with its init waiting before execve.
 
-    Raises SpecError, CapabilityError, SyscallError, StateError; whatever is raised, nothing is left: no process, no
-    cgroup, no descriptor, no mount (most live in the container's mount namespace; the others are undone: shared_root).
+    If process.terminal is set, the terminal is either `console_slave`, or a new one in the container's own devpts. The
+    master of a new one is passed to `console`, which must close it. `stdio` None then means that the terminal is all
+    three; without a terminal it means the caller's own.
+
+    Raises SpecError, CapabilityError, SyscallError, StateError. After an exception nothing remains: no process, no
+    cgroup, no descriptor, no mount (most exist only in the container's mount namespace; the others are undone:
+    shared_root).
     """
     began = time.monotonic_ns()
-    draft = create_plan.decide(
+    decided = create_plan.decide(
         spec,
         container_id=container_id,
         bundle=bundle,
@@ -360,55 +386,58 @@ def create(
         receives=console is not None,
         command=command,
     )
-    spec, who = draft.spec, f"container {container_id}"
-    birth.guard_stdio()
+    spec, who = decided.spec, f"container {container_id}"
+    spawn.guard_stdio()
     with ExitStack() as always, ExitStack() as undo:
-        birth.make_directories(draft.plan.root, undo)
+        spawn.make_directories(decided.root_plan.root, undo)
         limited = time.monotonic_ns()
         cgroup = _cgroup(cgroup_path, command, always, undo)
-        warnings = [*draft.warnings, *draft.limit(cgroup)]
-        ours, theirs = birth.channel_pair(undo)
-        into = birth.into_cgroup(cgroup, always)
-        spaces = birth.namespaces(spec, always)
+        warnings = [*decided.warnings, *decided.apply_limits(cgroup)]
+        ours, theirs = spawn.channel_pair(undo)
+        into = spawn.into_cgroup(cgroup, always)
+        spaces = spawn.namespaces(spec, always)
         users = prepare.user_namespace(spec, spaces.flags, spaces.join)
         turn = prepare.turn(spec, spaces.join, pivot=command is None or command.pivot)
-        plan, mounted = draft.placed(turn, users, undo, always)
+        plan, mounted = decided.open_mounts(turn, users, undo, always)
         job = Job(
             channel=theirs,
-            parent=birth.own_pidfd(always),
+            parent=spawn.own_pidfd(always),
             cgroup=cgroup,
             stdio=stdio,
             console=console_slave,
             plan=plan,
             turn=turn,
-            **{**draft.told(spaces, users), "pdeathsig": parent_death_signal, **from_command(command)},
+            **{
+                **decided.job_fields(spaces, users),
+                "pdeathsig": parent_death_signal,
+                **from_command(command),
+            },
         )
         cloned = time.monotonic_ns()
-        child = _born(job, ours, who, spaces.flags, into=into, pid_namespace=spaces.pid, undo=undo)
-        prepare.enter_class(spec, container_id, child[0], undo)
+        child = _clone_init(job, ours, who, spaces.flags, into=into, pid_namespace=spaces.pid, undo=undo)
+        prepare.enter_resctrl(spec, container_id, child[0], undo)
         answers = prepare.answers(
-            child, spec, draft.hooks, draft.state, console=console, undo=undo, always=always
+            child, spec, decided.hooks, decided.state, console=console, undo=undo, always=always
         )
         times = [f"{began} config.json\n{limited} cgroup made\n{cloned} clone3\n"]
-        said = prepare.until_ready(ours, who, answers, cgroup, times)
+        warnings += prepare.until_ready(ours, who, answers, cgroup, times)
         times.append(f"{time.monotonic_ns()} \n")
-        heard = (*warnings, *said)
-        made = Container(
-            container_id, *child, cgroup, spec, heard, "".join(times), ours, draft.seccomp, bundle
+        container = Container(
+            container_id, *child, cgroup, spec, tuple(warnings), "".join(times), ours, decided.seccomp, bundle
         )
-        made.mounted = mounted
+        container.mounted = mounted
         undo.pop_all()
-        return made
+        return container
 
 
 def _cgroup(path: str, command: Command | None, always: ExitStack, undo: ExitStack) -> Cgroup:
-    """Ours, or one that systemd makes for us."""
+    """Create the container's cgroup, directly or through systemd."""
     if command is not None and command.scope is not None:
-        return birth.make_scope(path, command.scope, always, undo)
-    return birth.make_cgroup(path, undo, thaws=command is None)
+        return spawn.make_scope(path, command.scope, always, undo)
+    return spawn.make_cgroup(path, undo, thaws=command is None)
 
 
-def _born(
+def _clone_init(
     job: Job,
     channel: socket.socket,
     who: str,
@@ -418,13 +447,16 @@ def _born(
     pid_namespace: tuple[int, int] | None,
     undo: ExitStack,
 ) -> tuple[int, int]:
-    """(pid, pidfd) of the container's init. The child that joins a user namespace ends when it has made the one we
-    want; what is new is then made in that namespace, by the child's child."""
+    """Clone the container's init: (pid, pidfd).
+
+    If the job has a user namespace to join, a first child joins it, clones the init with all new namespaces inside it,
+    and exits.
+    """
     if job.user_namespace is None:
-        child = birth.clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
+        child = spawn.clone(job, flags, into=into, pid_namespace=pid_namespace, undo=undo)
         job.channel.close()
         return child
     with ExitStack() as first:
-        birth.clone(job, 0, into=into, pid_namespace=pid_namespace, undo=first)
+        spawn.clone(job, 0, into=into, pid_namespace=pid_namespace, undo=first)
         job.channel.close()
-        return birth.second(channel, who, undo)
+        return spawn.receive_init(channel, who, undo)

@@ -1,4 +1,4 @@
-"""create, before anything is made: config.json and what the machine is like, as decisions; and what of them is done."""
+"""Decide what `create` has to do, from config.json and the state of the machine, before anything is created."""
 
 from __future__ import annotations
 
@@ -15,42 +15,46 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from runtime.cgroups import Cgroup
-    from runtime.oci.birth import Namespaces
     from runtime.oci.config.spec import Spec
     from runtime.oci.job import Command, UserNamespace
     from runtime.oci.rootfs.rootfs import Plan
+    from runtime.oci.spawn import Namespaces
     from runtime.security.capabilities import CapSets
     from runtime.shim.protocol import RootfsOverlay
 
 
-class Draft(NamedTuple):
-    """A container that is decided, and of which nothing is there yet."""
+class CreatePlan(NamedTuple):
+    """Everything that is decided about a container before any of it exists."""
 
     id: str
     spec: Spec
-    plan: Plan
+    root_plan: Plan
     hooks: Mapping[str, tuple[hooks.Hook, ...]]
-    state: dict[str, Any]  # what hooks are told
+    state: dict[str, Any]  # the state that hooks receive
     caps: CapSets
     available_caps: int
     warnings: list[str]
     seccomp: tuple[bytes, int] | None
-    own_terminal: bool  # one of its own devpts
+    own_terminal: bool  # the terminal is opened in the container's own devpts
     command: Command | None
 
-    def limit(self, cgroup: Cgroup) -> list[str]:
-        """Its limits, and its cgroup in the hands of who is to have it. Returns warnings."""
+    def apply_limits(self, cgroup: Cgroup) -> list[str]:
+        """Apply the resource limits, and delegate the cgroup to the container's user if config.json requires it.
+        Returns warnings."""
         resources = self.spec.get("linux", {}).get("resources", {})
         warnings = oci.without_effect(self.spec)
-        warnings += prepare.limited(cgroup, resources, strict=self.command is not None)
+        warnings += prepare.apply_limits(cgroup, resources, strict=self.command is not None)
         prepare.delegate(self.spec, cgroup)
         return warnings
 
-    def placed(
+    def open_mounts(
         self, turn: Turn, users: UserNamespace | None, undo: ExitStack, always: ExitStack
     ) -> tuple[Plan, str]:
-        """The plan, with what only we can open or mount; and what of it outlives the container (shared_root.mount)."""
-        plan, mounted = self.plan, ""
+        """Open the mount sources and create the mounts that the child itself cannot.
+
+        Returns the completed plan and the mount that outlives the container, "" for none (shared_root.mount).
+        """
+        plan, mounted = self.root_plan, ""
         if turn == Turn.CHROOT:
             from runtime.oci.rootfs import shared_root
 
@@ -58,11 +62,11 @@ class Draft(NamedTuple):
             root, mounted = shared_root.mount(plan.root, tell, undo, always)
             plan = plan.on(root)
         if users is None or users.fd < 0:
-            plan = prepare.reachable(plan, self.spec, always)
+            plan = prepare.open_sources(plan, self.spec, always)
         return plan, mounted
 
-    def told(self, spaces: Namespaces, users: UserNamespace | None) -> dict[str, Any]:
-        """What its init is told: Job's fields."""
+    def job_fields(self, spaces: Namespaces, users: UserNamespace | None) -> dict[str, Any]:
+        """The Job fields for the container's init."""
         return {
             "process": self.spec["process"],
             "caps": self.caps,
@@ -72,7 +76,7 @@ class Draft(NamedTuple):
             "user_namespace": users,
             "stdio_owner": -1 if self.own_terminal else prepare.stdio_owner(self.spec, users),
             "seccomp": self.seccomp,
-            "notify": prepare.notifies(self.seccomp),
+            "notify": prepare.has_listener(self.seccomp),
             "own_terminal": self.own_terminal,
             "hooks": self.hooks,
             "state": self.state,
@@ -91,9 +95,11 @@ def decide(
     console_slave: int | None,
     receives: bool,
     command: Command | None,
-) -> Draft:
-    """container.create's arguments as a Draft; `receives`: somebody takes a terminal's master. Raises SpecError and
-    CapabilityError."""
+) -> CreatePlan:
+    """Turn the arguments of container.create into a CreatePlan.
+
+    `receives`: the caller takes the master of a new terminal. Raises SpecError and CapabilityError.
+    """
     if command is None:
         spec = oci.validate(spec)
     spec = prepare.with_mappings(spec)
@@ -101,12 +107,12 @@ def decide(
     process = spec["process"]
     own_terminal = bool(process.get("terminal")) and console_slave is None
     if own_terminal and not receives:
-        raise SpecError("process.terminal: a terminal is asked for and none was given")
+        raise SpecError("process.terminal: the container needs a terminal, but the caller passes none")
     plan = prepare.plan(spec, bundle, overlay, cgroup_path, console_slave)
     steps = hooks.parse(spec.get("hooks") or {})
     state = prepare.hook_state(spec, container_id, bundle, "creating")
     caps, available, warnings = prepare.caps(process, in_user_namespace="user" in oci.namespaces(spec))
     cache = command.seccomp_cache if command is not None else None
-    filter_ = prepare.filter_of(spec.get("linux", {}), cache)
+    filter_ = prepare.compile_filter(spec.get("linux", {}), cache)
     decided = (caps, available, warnings, filter_, own_terminal)
-    return Draft(container_id, spec, plan, steps, state, *decided, command)
+    return CreatePlan(container_id, spec, plan, steps, state, *decided, command)

@@ -1,14 +1,17 @@
-"""Hooks: programs that config.json wants run at points of a container's life (runtime-spec config.md, "POSIX-platform
-Hooks"; the points and what a failure means: runtime.md, "Lifecycle").
+"""Hooks: programs that config.json runs at certain points of a container's life.
 
-    prestart, createRuntime    the runtime's namespaces; mounts are made, the root is not pivoted yet; in the bundle
-    createContainer            the container's namespaces, paths still the runtime's; in the container's root
-    startContainer             the container's namespaces and root, before its program is executed; seccomp holds
-    poststart                  the runtime's namespaces; a failure ends the container
+Source: runtime-spec config.md, "POSIX-platform Hooks"; runtime.md, "Lifecycle", defines the points and the effect of a
+failure.
+
+    prestart, createRuntime    the runtime's namespaces; mounts are done, pivot_root is not; cwd is the bundle
+    createContainer            the container's namespaces, before pivot_root; cwd is the container's root
+    startContainer             the container's namespaces and root, before execve; under the seccomp filter
+    poststart                  the runtime's namespaces; a failure stops the container
     poststop                   the runtime's namespaces; a failure is a warning
 
-Each gets the container's state as JSON on its stdin and what is in its `env`, nothing else. Where it has no `env` at
-all it gets ours, a startContainer hook that of the container's program (as runc and crun; the specification is silent).
+Each hook gets the container's state as JSON on stdin, and as its environment exactly its `env`. A hook without `env`
+inherits the runtime's environment; a startContainer hook inherits that of the container's program (as in runc and crun;
+the specification does not say).
 """
 
 from __future__ import annotations
@@ -26,18 +29,18 @@ from runtime.errors import RuntimeFault, SpecError, StartError
 KINDS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 IN_RUNTIME: Final = ("prestart", "createRuntime")
 IN_CONTAINER: Final = ("createContainer", "startContainer")
-_OUTPUT_SHOWN: Final = 4096  # bytes of a failed hook's output that its error quotes
+_OUTPUT_SHOWN: Final = 4096  # bytes of a failed hook's output quoted in the error
 
 
 class Hook(NamedTuple):
     path: str
     args: tuple[str, ...]
-    env: tuple[str, ...] | None  # None: not given
-    timeout: float | None
+    env: tuple[str, ...] | None  # None: inherit
+    timeout: float | None  # seconds
 
 
 def parse(hooks: Mapping[str, Any]) -> dict[str, tuple[Hook, ...]]:
-    """The `hooks` object. Raises SpecError with the field's path."""
+    """Parse the `hooks` object: kind → hooks. Raises SpecError with the field's path."""
     found: dict[str, tuple[Hook, ...]] = {}
     for kind, entries in hooks.items():
         if kind not in KINDS or entries is None:
@@ -73,14 +76,16 @@ def run_all(
     environment: Mapping[bytes, bytes] | None = None,
     confine: Callable[[], None] | None = None,
 ) -> None:
-    """In order, one after the other. StartError at the first that fails, which is the last that ran. `environment`: of
-    those that name none, in place of ours. `confine`: what each does before it is executed."""
+    """Run the hooks in order. The first failure raises StartError, and the rest are not run.
+
+    `environment`: for hooks without `env`, instead of ours. `confine`: called in each hook's process before execve.
+    """
     for number, hook in enumerate(hooks):
         run(hook, state, f"error running {kind} hook #{number}", environment, confine)
 
 
 def warn_all(kind: str, hooks: tuple[Hook, ...], state: Mapping[str, Any]) -> list[str]:
-    """All of them, whatever becomes of each: gives the failures as sentences (poststop)."""
+    """Run all hooks, also after a failure. Returns the failures as sentences (poststop)."""
     warnings = []
     for number, hook in enumerate(hooks):
         try:
@@ -97,8 +102,10 @@ def run(
     environment: Mapping[bytes, bytes] | None = None,
     confine: Callable[[], None] | None = None,
 ) -> None:
-    """One hook, to its end or its timeout. StartError when it cannot be executed, ends with another code than 0, or
-    takes too long (it is then killed)."""
+    """Run one hook and wait for it.
+
+    StartError if it cannot be executed, exits with a code other than 0, or exceeds its timeout (it is then killed).
+    """
     stdin = _memory("state", json.dumps(state).encode())
     output = _memory("output", b"")
     try:
@@ -114,7 +121,7 @@ def run(
             ) from error
         status = _wait(pid, hook.timeout)
         if status is None:
-            raise StartError(f"{who}: {hook.path} did not end within its timeout of {hook.timeout} s")
+            raise StartError(f"{who}: {hook.path} did not finish within its timeout of {hook.timeout} s")
         if status != 0:
             ended = f"exit status {status}" if status > 0 else f"signal: {_signal_words(-status)}"
             said = os.pread(output, _OUTPUT_SHOWN, 0).decode(errors="replace").strip()
@@ -135,7 +142,7 @@ def _spawn(hook: Hook, environment: Mapping[Any, Any], stdin: int, output: int) 
 def _spawn_confined(
     confine: Callable[[], None], hook: Hook, environment: Mapping[Any, Any], stdin: int, output: int
 ) -> int:
-    """For a single-threaded process. What cannot be executed is told by exit code 127, as a shell does."""
+    """Only for a single-threaded process. Exit code 127 means that the hook could not be executed, as in a shell."""
     pid = os.fork()
     if pid:
         return pid
@@ -151,7 +158,7 @@ def _spawn_confined(
 
 
 def _signal_words(number: int) -> str:
-    """`bad system call`, as Go says it."""
+    """The signal's description in Go's spelling, for example `bad system call`."""
     import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions
 
     return (_signal.strsignal(number) or str(number)).lower()
@@ -171,7 +178,8 @@ def _memory(name: str, content: bytes) -> int:
 
 
 def _wait(pid: int, timeout: float | None) -> int | None:
-    """Its exit code, negative for a signal; None when it was killed for taking too long."""
+    """The exit code, or the negative number of the signal that killed it. None if it was killed after `timeout`
+    seconds."""
     if timeout is not None:
         pidfd = os.pidfd_open(pid)
         poll = select.poll()

@@ -1,19 +1,19 @@
-"""The child: from clone3 to execve, in one straight line. Runs in the new process only and never returns.
+"""The container's init process, from clone3 to execve, in one straight line. It never returns to the parent's code.
 
     parent                                   child (here)
-    cgroup made and limited
+    create and limit cgroup
     clone3 ───────────────────────────────►  steps: cgroup, session, namespaces, root, credentials, …
-    recv  ◄── {"ready", "warnings"} ───────  everything is done but seccomp's last word and execve
+    recv  ◄── {"ready", "warnings"} ───────  everything is done except seccomp and execve
     Container.start: send "start" ─────────► execve
-    recv  ◄── end of file ─────────────────  it worked: the socket is close-on-exec
-    recv  ◄── {"error": …} ────────────────  it did not: step, class, errno and sentence
+    recv  ◄── end of file ─────────────────  success: the socket is close-on-exec
+    recv  ◄── {"error": …} ────────────────  failure: step, class, errno and message
 
-A parent that ends after create (`Job.detached`) says "detach" when it has heard "ready"; from there whoever connects to
-the listening socket is the one who starts, and who hears of a failure. The last steps of what a command starts are done
-by a stub (stub.py): the interpreter is gone while the gate is closed, and its going is not waited for.
+A parent that exits after create (`Job.detached`) sends "detach" after it has received "ready". From then on, whoever
+connects to the listening socket starts the container and receives a failure. For a container that a command starts, a
+stub does the last steps (stub.py), so no interpreter waits for the start, and the start does not wait for one to exit.
 
-The child is a copy of an interpreter that knows nothing of having been cloned: it flushes nothing, runs no exit
-handlers, and whatever is raised becomes one packet and os._exit.
+The child is a copy of an interpreter that does not know it was cloned. It flushes nothing and runs no exit handlers.
+Any exception becomes one packet, followed by os._exit.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _SYS_ADMIN: Final = 1 << capability_names.NUMBERS["CAP_SYS_ADMIN"]
 
 
 def run(job: Job) -> NoReturn:
-    """Become the container's process, or die having said why."""
-    gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
-    # What is not imported by now never is: from the next mount namespace on, the import path is the container's files.
+    """Become the container's process, or report the error and exit."""
+    gc.disable()  # a collection would write to, and so copy, every page shared with the parent
+    # No imports from here on: in the container's mount namespace the import path would lead to the container's files.
     sys.meta_path.clear()
     report = Reporter(job.channel, timed=job.gate and job.detached is None and not job.notify)
     try:
         _init(job, report)
-    except BaseException as error:  # noqa: BLE001 - whatever it is must not escape into the parent's code
+    except BaseException as error:  # noqa: BLE001 - no exception may escape into the parent's code
         try:
             report.failed(error)
         finally:
@@ -57,9 +57,9 @@ def run(job: Job) -> NoReturn:
 
 
 def _init(job: Job, report: Reporter) -> None:
-    """The order is the point: of the stages, and within each."""
-    kept = _come_loose(job, report)
-    # The host's /proc, kept by descriptor: after the namespaces change there is no other we can trust.
+    """The order of the stages, and of the steps within each, is essential."""
+    kept = _detach_from_parent(job, report)
+    # Keep the host's /proc by descriptor: once the namespaces change, no other /proc can be trusted.
     proc = steps.open_proc()
     plan = _enter(job, report, proc)
     if plan is not None:
@@ -69,76 +69,79 @@ def _init(job: Job, report: Reporter) -> None:
     os.close(proc)
     _limit(job, report)
 
-    # From here no descriptor is left that leads out of the root: a cwd or program of /proc/self/fd/N finds nothing
+    # From here on no descriptor leads out of the root, so a cwd or program of /proc/self/fd/N finds nothing
     # (CVE-2024-21626). Only the channel and the parent's pidfd remain, both close-on-exec.
     report.step = "descriptors"
     sc.close_all_except({0, 1, 2, *kept})
     last = _become_user(job, report)
-    _pass_gate(job, report, last)
+    _wait_for_start(job, report, last)
     _execute(job, report, last)
 
 
-class _Last(NamedTuple):
-    """What is left to do when the user's rights are all there is, and what stays of ours until then."""
+class _LastSteps(NamedTuple):
+    """What remains to be done once the process has only the user's privileges."""
 
     program: stub.Exec
-    borrowed: int  # capabilities beyond the final sets, for as long as a filter is to be installed
+    borrowed: int  # capabilities beyond the final sets, held until the filter is installed
     inheritable: int
     with_stub: bool
 
 
-def _come_loose(job: Job, report: Reporter) -> set[int]:
-    """Of the parent, whose copy we are. The descriptors that we go on needing."""
-    # First of all: do not outlive the shim, not even while half made. The death may have come before prctl(2);
-    # getppid() says nothing from inside a new pid namespace (it is 0), the parent's pidfd does.
+def _detach_from_parent(job: Job, report: Reporter) -> set[int]:
+    """Drop what was inherited from the parent: signal handling, stdio, descriptors. Returns the descriptors still
+    needed."""
+    # First of all: do not outlive the shim, not even half created. It may have died before prctl(2). In a new pid
+    # namespace getppid() is always 0, so the parent's pidfd is used to find out.
     report.step = "parent"
     steps.die_with_parent(job)
-    # Nobody in a namespace we are about to enter may ptrace us or look into /proc/<us>/fd (CVE-2016-9962).
-    # An ordinary user's child is still dumpable until its ids are mapped: all in /proc/<us> would be root's else.
+    # No process in the namespaces we are about to enter may ptrace us or read /proc/<us>/fd (CVE-2016-9962). An
+    # ordinary user's child stays dumpable until its ids are mapped; otherwise root would own all of /proc/<us>.
     sc.prctl(sc.PR_SET_DUMPABLE, int(os.geteuid() != 0))
-    # Python ignores SIGPIPE and SIGXFSZ; ignored and blocked signals are inherited over execve. (Handlers were
-    # reset by CLONE_CLEAR_SIGHAND: no handler of the parent's ran, or wrote to its wakeup descriptor, from here.)
+    # Python ignores SIGPIPE and SIGXFSZ, and execve preserves ignored and blocked signals. (CLONE_CLEAR_SIGHAND has
+    # reset the handlers, so none of the parent's can run here or write to its wakeup descriptor.)
     steps.default_signals()
 
-    # Descriptors of the parent's (other containers' pipes and logs) would be kept open by us.
+    # Otherwise we would hold the parent's descriptors open, such as other containers' pipes and logs.
     report.step = "stdio"
     steps.place_stdio(job)
     console = () if job.console is None else (job.console,)
-    kept = steps.kept(job)
+    kept = steps.kept_descriptors(job)
     trees = (job.root,) if job.plan is None else job.plan.descriptors
     sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console, *trees})
-
     return kept
 
 
 def _enter(job: Job, report: Reporter, proc: int) -> Plan | None:
-    """Cgroup and namespaces, session and keyring; the plan of the root as it is seen from inside."""
+    """Enter the cgroup and namespaces; create the session and keyring. Returns the plan of the root file system as seen
+    from inside."""
     process = job.process
-    # Limits apply from here. Before the cgroup namespace, whose root is where we are when it is made.
+    # Limits apply from here on. This precedes the cgroup namespace, whose root is our cgroup at the time it is created.
     report.step = "cgroup"
     steps.set_affinity(job.affinity[0])
-    job.cgroup.attach(0)  # where clone3 has not put us already
+    job.cgroup.attach(0)  # the hierarchies that clone3 has not already placed us in
     steps.final_affinity(job)
 
-    # What config.json names by path (the pod's net, ipc, uts), or for exec all of the container's. User first: the
-    # others may need its privileges. pid was done by the parent, it only counts for children.
+    # Join the namespaces that config.json names by path (the pod's net, ipc, uts); for exec, all of the container's.
+    # The user namespace comes first: joining the others may need its privileges. The parent has set the pid namespace,
+    # which only affects children.
     report.step = "namespaces"
-    # oom_score_adj before a user namespace takes the privilege; label before the mount namespace takes /proc away.
+    # Set oom_score_adj before a user namespace removes the privilege, and the label before the mount namespace hides
+    # /proc.
     steps.set_oom_score(proc, process, report)
     steps.set_label(proc, process)
     if not job.new_user_namespace:
         sc.prctl(sc.PR_SET_DUMPABLE, 0)
     if job.stdio_owner >= 0:
-        steps.own_stdio(job.stdio_owner)  # nobody's, seen from inside
+        steps.own_stdio(job.stdio_owner)  # the host's ids are not mapped inside
     plan = job.plan
     if job.user_namespace is not None and job.user_namespace.fd >= 0:
         plan = steps.mapped_plan(job, report)
     steps.join(job)
     if job.user_namespace is not None:
-        steps.be_born_again(job, report)
+        steps.clone_init_in_user_namespace(job, report)
 
-    # A session of our own, of the process that stays: no signal from the caller's terminal, and a terminal can become
-    # the controlling one, which it is for as long as the session's first process lives.
+    # Start a session in the process that stays: it then gets no signals from the caller's terminal, and it can have a
+    # controlling terminal, for as long as the session's first process lives.
     report.step = "session"
     os.setsid()
     if job.console is not None:
@@ -164,21 +167,21 @@ def _enter(job: Job, report: Reporter, proc: int) -> Plan | None:
         sc.unshare(sc.CLONE_NEWCGROUP)
     steps.new_time(job, offsets)
 
-    # A session keyring of its own: else the container shares the caller's keys.
+    # Join a new session keyring; otherwise the container shares the caller's keys.
     report.step = "keyring"
     steps.join_keyring(job.keyring, report)
-
     return plan
 
 
 def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
-    """The container's file systems, and into them."""
-    # After ipc (mqueue), net (sysfs), pid (proc) and cgroup namespaces: these file systems show whose they are.
+    """Mount the container's file systems and make them the root."""
+    # After the ipc (mqueue), net (sysfs), pid (proc) and cgroup namespaces: each of these file systems shows the
+    # namespace it is mounted in.
     report.step = "rootfs"
     root = plan.root.execute()
     try:
         root.map_ids = lambda tree, wanted: steps.ask_for_maps(job, report, tree, wanted)
-        old_umask = os.umask(0)  # modes are exactly those asked for
+        old_umask = os.umask(0)  # so that modes are exactly as specified
         for operation in plan.operations:
             report.step = f"rootfs: {operation.describe()}"
             operation.execute(root)
@@ -186,21 +189,21 @@ def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
         if job.own_terminal:
             report.step = "terminal"
             steps.open_terminal(job, root)
-        _last_from_outside(job, report, proc, root)
+        _before_new_root(job, report, proc, root)
         report.step = job.turn
         rootfs.turn(job.turn, root, propagation=plan.propagation)
     except BaseException:
-        steps.take_back(job, root)
+        steps.undo_mounts(job, root)
         raise
 
 
-def _last_from_outside(job: Job, report: Reporter, proc: int, root: Root) -> None:
-    """Hooks that see both roots, names, and what only the host's /proc can be trusted with."""
+def _before_new_root(job: Job, report: Reporter, proc: int, root: Root) -> None:
+    """The last steps before the root changes: hooks that see both roots, the host name, and sysctls."""
     report.step = "hooks"
     if any(job.hooks.get(kind) for kind in hooks.IN_RUNTIME):
         report.send({"hooks": True})
         steps.expect(job, b"hooked")
-    os.fchdir(root.fd)  # where runc runs them, too; pivot_root changes it anyhow
+    os.fchdir(root.fd)  # where runc runs them too; pivot_root changes the cwd anyway
     hooks.run_all("createContainer", job.hooks.get("createContainer", ()), {**job.state, "pid": os.getpid()})
 
     report.step = "hostname"
@@ -209,14 +212,14 @@ def _last_from_outside(job: Job, report: Reporter, proc: int, root: Root) -> Non
     if job.domainname:
         sc.setdomainname(job.domainname)
 
-    # By the host's procfs: what the container calls /proc/sys could be anything (CVE-2025-52881).
+    # Through the host's procfs: the container's /proc/sys could be anything (CVE-2025-52881).
     report.step = "sysctl"
     for name, value in job.sysctls.items():
         steps.write_proc(proc, f"sys/{sysctl_path(name)}", value)
 
 
 def _limit(job: Job, report: Reporter) -> None:
-    """Limits and scheduling while we still may."""
+    """Set resource limits and scheduling while we still have the privileges."""
     process = job.process
     report.step = "rlimits"
     report.warnings += rlimits.apply(process.get("rlimits", []))
@@ -230,28 +233,28 @@ def _limit(job: Job, report: Reporter) -> None:
     steps.set_scheduling(process)
 
 
-def _become_user(job: Job, report: Reporter) -> _Last:
-    """From root of the namespace to who the program is to be, in its directory."""
+def _become_user(job: Job, report: Reporter) -> _LastSteps:
+    """Change from root of the namespace to the program's user and working directory."""
     process = job.process
     user = process.get("user", {})
     uid, gid = user.get("uid", 0), user.get("gid", 0)
-    # As root first: the directory may be closed to the user, or (root-squashed NFS) to root. Then once more below.
+    # Try as root first, because the directory may be closed to the user. If it is closed to root (root-squashed NFS),
+    # try again below as the user.
     report.step = "cwd"
     there = steps.chdir(process["cwd"], final=False)
 
-    # Bounding set while CAP_SETPCAP is here; groups and gid before uid takes the right to change them away.
-    # KEEPCAPS carries the permitted set over setuid, for what follows.
+    # Drop the bounding set while we have CAP_SETPCAP. Set groups and gid before the uid change removes the right to.
+    # KEEPCAPS preserves the permitted set across setuid for the steps that follow.
     report.step = "user"
     final = job.caps
     no_new_privs = bool(process.get("noNewPrivileges"))
-    # Without no_new_privs, installing a filter needs CAP_SYS_ADMIN: it is kept, and it alone beyond the final sets,
-    # for as long as the gate is closed. What a filter forbids must not be needed after it, so it comes last.
+    # Without no_new_privs, installing a filter needs CAP_SYS_ADMIN. Of all capabilities beyond the final sets, only
+    # this one is kept, and only until the start. The filter comes last, because it may forbid any system call needed
+    # after it.
     borrowed = _SYS_ADMIN if job.seccomp is not None and not no_new_privs else 0
     with_stub = job.use_stub and stub.available() and not job.hooks.get("startContainer")
     inheritable = final.inheritable
-    if (
-        with_stub
-    ):  # what the stub is to have goes over its execve as ambient, and so must be inheritable before
+    if with_stub:  # the stub gets its capabilities across execve as ambient, so they must be inheritable
         inheritable |= final.permitted | borrowed
         effective, permitted, inherited = sc.capget()
         sc.capset(effective, permitted, inherited | inheritable & permitted)
@@ -275,29 +278,29 @@ def _become_user(job: Job, report: Reporter) -> _Last:
         sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
     environment = program.environment(process, uid)
 
-    # A change of credentials clears the parent-death signal: again, and look again.
+    # A change of credentials clears the parent-death signal: set it again, and check the parent again.
     report.step = "parent"
     steps.die_with_parent(job)
 
-    # The user's own eyes decide what is executable; the search path is the container's. A command says at create what
-    # cannot be executed (as runc); a pod's container is created with any program, and fails to start.
+    # Look the program up as the user, in the container's search path. A command reports at create that a program cannot
+    # be executed (as runc does); a pod's container is created with any program and then fails to start.
     report.step = "exec"
     path = program.find(process["args"][0], environment) if job.use_stub else b""
-    if job.notify:  # here, not at the end: it is the parent that tells the agent
+    if job.notify:  # here, not at the end: the parent sends the listener to the agent
         report.step = "seccomp"
         steps.install_with_listener(job)
     filter_ = None if job.notify else job.seccomp
     argv = [os.fsencode(arg) for arg in process["args"]]
     last = stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed)
-    return _Last(last, borrowed, inheritable, with_stub)
+    return _LastSteps(last, borrowed, inheritable, with_stub)
 
 
-def _pass_gate(job: Job, report: Reporter, last: _Last) -> None:
-    """Wait for who starts the container; it is the stub that waits wherever there is one. Then its own hooks."""
+def _wait_for_start(job: Job, report: Reporter, last: _LastSteps) -> None:
+    """Wait for the start, then run the startContainer hooks. If there is a stub, the stub waits instead."""
     report.step = "gate"
     if job.gate:
         report.send({"ready": True, "warnings": report.warnings, "steps": report.taken()})
-        if last.with_stub and job.detached is None:  # while the parent writes down who we are
+        if last.with_stub and job.detached is None:  # while the parent records our pid
             steps.become_stub(job, last.program)
         steps.expect(job, b"start" if job.detached is None else b"detach")
     elif report.warnings:
@@ -317,19 +320,19 @@ def _pass_gate(job: Job, report: Reporter, last: _Last) -> None:
     )
 
 
-def _execute(job: Job, report: Reporter, last: _Last) -> None:
-    """The program, under its filter, with nothing left of what was borrowed."""
+def _execute(job: Job, report: Reporter, last: _LastSteps) -> None:
+    """Install the filter, drop the borrowed capabilities and execute the program."""
     report.step = "exec"
     path, argv, environment, final, filter_ = last.program[:5]
     path = path or program.find(job.process["args"][0], environment)
     report.step = "seccomp" if filter_ is not None else "capabilities"
-    if taken := report.taken():  # the last word: what a filter allows of it is not known
+    if taken := report.taken():  # the last message: the filter may forbid sending
         report.send({"steps": taken})
     if filter_ is not None:
-        from runtime.security import seccomp  # warm already in the process that made job.seccomp
+        from runtime.security import seccomp  # already imported by the process that made job.seccomp
 
         seccomp.install(*filter_)
-    # The last of our privileges goes; ambient capabilities rest on the sets that are final only now.
+    # Drop the last of our privileges. Ambient capabilities depend on the other sets, which are final only now.
     report.step = "capabilities"
     if last.borrowed or final.ambient or last.inheritable != final.inheritable:
         capabilities.set_process(final)

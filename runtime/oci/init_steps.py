@@ -1,8 +1,8 @@
-"""The steps of init.py that take more than a line. Their order, and what each may rely on, is told there."""
+"""The longer steps of init.py, which documents their order and what each may rely on."""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # without `signal`'s enum conversions: 0.1 ms a start
+import _signal  # type: ignore[import-not-found]  # avoids `signal`'s enum conversions: 0.1 ms per start
 import contextlib
 import errno
 import fcntl
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from runtime.oci.rootfs.root import Root
 
 NULL: Final = os.makedev(1, 3)  # /dev/null
-# ioctl_tty(2), asm-generic's numbers but for ppc64le; the import of termios is half a millisecond
+# ioctl_tty(2): asm-generic's numbers, except on ppc64le. Importing termios would take half a millisecond.
 TIOCSCTTY: Final = 0x540E
 _TIOCSWINSZ: Final = 0x5414 if os.uname().machine != "ppc64le" else 0x80087467
 
 
 def die_with_parent(job: Job) -> None:
-    """Have the kernel kill us when the process that made us dies (PR_SET_PDEATHSIG(2const)); if it has, end now."""
+    """Have the kernel kill us when the parent dies (PR_SET_PDEATHSIG(2const)). If it is already dead, exit."""
     if not job.pdeathsig:
         return
     sc.prctl(sc.PR_SET_PDEATHSIG, job.pdeathsig)
@@ -46,8 +46,11 @@ def die_with_parent(job: Job) -> None:
 
 
 def mapped_plan(job: Job, report: Reporter) -> rootfs.Plan:
-    """The container's file systems for a user namespace that we are about to join: while we are the host's root, the
-    layers' and the binds' mounts are id-mapped, and all of it is opened. In a mount namespace that goes with us."""
+    """Prepare the root's plan for the user namespace that we are about to join.
+
+    While we are still the host's root, open all layers and bind sources and id-map their mounts. This happens in a new
+    mount namespace, which ends with us.
+    """
     assert job.plan is not None
     assert job.user_namespace is not None
     report.step = "rootfs"
@@ -57,14 +60,17 @@ def mapped_plan(job: Job, report: Reporter) -> rootfs.Plan:
 
 
 def join(job: Job) -> None:
-    """What config.json names by path; for exec, all of the container's. The user namespace among them gives the right
-    to what belongs to it, and takes it for the rest: so what can be joined before is, and what is left comes after."""
+    """Join the namespaces that config.json names by path; for exec, all of the container's.
+
+    Joining a user namespace grants privileges over the namespaces that belong to it, and removes them over all others.
+    So join the others first as far as possible, then the user namespace, then the rest.
+    """
     todo = job.join
     if job.user_namespace is not None and job.user_namespace.fd >= 0:
         todo = tuple(pair for pair in job.join if pair[1] == sc.CLONE_NEWUSER or not _joined(*pair))
     for fd, kind in todo:
         sc.setns(fd, kind, about="of the container")
-    if job.root >= 0:  # that of the mount namespace is not, or not for sure, the container's
+    if job.root >= 0:  # the mount namespace's root may not be the container's
         os.fchdir(job.root)
         os.chroot(".")
     elif joins_mounts(job):
@@ -84,48 +90,53 @@ def _joined(fd: int, kind: int) -> bool:
 
 
 def joins_mounts(job: Job) -> bool:
-    """Whether the container's file systems are made in a mount namespace that is there already."""
+    """Whether the container's file systems are mounted in an existing mount namespace."""
     return job.plan is not None and any(kind & sc.CLONE_NEWNS for _, kind in job.join)
 
 
-def take_back(job: Job, root: Root) -> None:
-    """After a failure: a mount namespace of the container's own ends with us, another does not."""
+def undo_mounts(job: Job, root: Root) -> None:
+    """After a failure, undo the mounts in a joined mount namespace. One of the container's own ends with us."""
     if joins_mounts(job):
         from runtime.oci.rootfs import shared_root
 
-        shared_root.take_back(root.fd)
+        shared_root.undo_mounts(root.fd)
 
 
 def ask_for_maps(job: Job, report: Reporter, tree: int, wanted: dict[str, Any]) -> None:
-    """Have our parent id-map a mount of ours."""
+    """Ask the parent to id-map one of our mounts."""
     report.send({"map_ids": wanted}, tree)
     expect(job, b"mapped ids")
 
 
-def be_born_again(job: Job, report: Reporter) -> None:
-    """The namespaces that are the container's own belong to the user namespace we are in now, being made from here:
-    with a child that takes our place (and is our parent's child, clone(2) CLONE_PARENT). Returns in the child."""
+def clone_init_in_user_namespace(job: Job, report: Reporter) -> None:
+    """Clone the container's init from inside the user namespace that we have joined, so that the container's new
+    namespaces belong to it.
+
+    The child takes our place: it is our parent's child too (clone(2) CLONE_PARENT). Returns in the child; this process
+    exits.
+    """
     assert job.user_namespace is not None
     gone, ends = os.pipe2(os.O_CLOEXEC)
     pid, pidfd = sc.clone3(job.user_namespace.flags | sc.CLONE_PARENT, exit_signal=0)
     if pid:
-        report.send({"born": True}, pidfd)
+        report.send({"cloned": True}, pidfd)
         os._exit(0)
     os.close(ends)
-    os.read(gone, 1)  # until it has told of us: what we say comes after
+    os.read(gone, 1)  # wait until it has announced us: our messages come after that
     os.close(gone)
     die_with_parent(job)
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
-def kept(job: Job) -> set[int]:
-    """Descriptors that live until execve (all but the preserved ones are closed by it)."""
+def kept_descriptors(job: Job) -> set[int]:
+    """Descriptors to keep until execve, which closes all but the preserved ones."""
     waiting = () if job.detached is None else (job.detached.listener, job.detached.lock)
     return {job.channel.fileno(), job.parent, *waiting, *range(3, 3 + job.preserve)}
 
 
 def become_stub(job: Job, last: stub.Exec) -> None:
-    """Does not return, unless this machine does not execute a memfd: then the interpreter goes on."""
+    """Replace the interpreter with the stub. Returns only if this machine cannot execute a memfd; the interpreter then
+    continues."""
     capabilities.raise_ambient(last.kept_caps)
     if job.detached is not None:
         made = stub.waiting(last, job.detached.listener, job.detached.lock)
@@ -141,7 +152,8 @@ def become_stub(job: Job, last: stub.Exec) -> None:
 
 
 def await_start(job: Job, report: Reporter) -> None:
-    """The parent has gone: whoever connects is the one to be told how the start went."""
+    """Wait for a connection. The original parent has exited; the connecting process receives the result of the
+    start."""
     assert job.detached is not None
     listener = socket.socket(fileno=job.detached.listener)
     report.channel = listener.accept()[0]
@@ -153,8 +165,8 @@ def set_window(terminal: int, size: Box) -> None:
 
 
 def open_terminal(job: Job, root: Root) -> None:
-    """A terminal of the container's own devpts: programs in it can name theirs (ttyname(3)). The slave is 0, 1, 2 and
-    /dev/console; the master goes to the parent."""
+    """Open a terminal in the container's own devpts, so that programs can find its name (ttyname(3)). The slave becomes
+    0, 1, 2 and /dev/console; the master is sent to the parent."""
     flags = os.O_RDWR | os.O_NOCTTY
     master = sc.openat2(root.fd, "dev/pts/ptmx", flags, resolve=sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
     slave = sc.open_peer(master)
@@ -171,7 +183,7 @@ def open_terminal(job: Job, root: Root) -> None:
 
 
 def default_signals() -> None:
-    """No signal ignored or blocked: what the caller ignores would be ignored over execve (signal(7))."""
+    """Ignore and block no signals. Otherwise execve would preserve what the caller ignores (signal(7))."""
     for number in range(1, _signal.NSIG):
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
@@ -184,8 +196,11 @@ def set_affinity(cpus: frozenset[int]) -> None:
 
 
 def final_affinity(job: Job) -> None:
-    """In the container's cgroup: what was asked for; where nothing was, all that the cgroup has. What we inherited of
-    the caller would stay otherwise, whatever the cpuset says (Linux 6.2 on; runc 1.3 does the same)."""
+    """After joining the cgroup: set the requested CPU affinity, or all CPUs of the cgroup if none is requested.
+
+    Otherwise the affinity inherited from the caller would stay in effect despite the cpuset (since Linux 6.2; runc 1.3
+    does the same).
+    """
     if any(job.affinity):
         set_affinity(job.affinity[1])
         return
@@ -194,15 +209,19 @@ def final_affinity(job: Job) -> None:
 
 
 def expect(job: Job, word: bytes) -> None:
-    """Wait for a word of the parent's. Its death closes the channel: then there is nothing to live for."""
+    """Wait for a message from the parent, and exit if it is another one or the parent has died, which closes the
+    channel."""
     said = job.channel.recv(64)
     if said != word:
         os._exit(1)
 
 
 def place_stdio(job: Job) -> None:
-    """The given descriptors become 0, 1, 2. They may themselves be among 0, 1, 2, so they are moved away first. (The
-    parent has seen to it that 0, 1 and 2 are nothing else: no socket or namespace file of ours is overwritten.)"""
+    """Make the given descriptors 0, 1 and 2. They may themselves be among 0, 1, 2, so they are moved away first.
+
+    This overwrites no socket or namespace file of ours: the parent has ensured that 0, 1 and 2 are open
+    (spawn.guard_stdio).
+    """
     if job.stdio is None and job.console is None:
         return
     wanted = job.stdio or (job.console, job.console, job.console)
@@ -213,7 +232,7 @@ def place_stdio(job: Job) -> None:
 
 
 def is_null(fd: int) -> bool:
-    """Whether the descriptor is the null device; False for one that is not open."""
+    """Whether the descriptor is the null device; False if it is not open."""
     try:
         info = os.fstat(fd)
     except OSError:
@@ -222,30 +241,32 @@ def is_null(fd: int) -> bool:
 
 
 def reopen_null(proc: int) -> None:
-    """Where 0, 1 or 2 is the host's null device, the container's own takes its place (runc's reOpenDevNull): with the
-    host's, root in the container could chmod(2) or chown(2) it for the whole machine. A container whose /dev/null is
-    something else gets a pipe without its other end."""
+    """Replace the host's null device on 0, 1 or 2 with the container's own (runc's reOpenDevNull).
+
+    With the host's, root in the container could chmod(2) or chown(2) it for the whole machine. If the container's
+    /dev/null is something else, the descriptor becomes one end of a pipe whose other end is closed.
+    """
     given = [fd for fd in (0, 1, 2) if is_null(fd)]
     if not given:
         return
     own = -1
     with contextlib.suppress(OSError):
         found = sc.openat2(sc.AT_FDCWD, "/dev/null", os.O_PATH, resolve=sc.RESOLVE_NO_MAGICLINKS)
-        if is_null(
-            found
-        ):  # looked at before it is really opened: a running container put there what it likes
+        # check before opening it for real: a running container may have put anything there
+        if is_null(found):
             own = os.open(f"self/fd/{found}", os.O_RDWR | os.O_CLOEXEC, dir_fd=proc)
     for fd in given:
-        os.dup2(
-            own if own >= 0 else os.pipe()[fd > 0], fd, inheritable=True
-        )  # the rest is closed with all others
+        # The spare descriptors are closed with all others.
+        os.dup2(own if own >= 0 else os.pipe()[fd > 0], fd, inheritable=True)
 
 
 def open_proc() -> int:
-    """The machine's own /proc, to be written to later by the descriptor: by then another may stand at its path."""
+    """A descriptor of the host's /proc, for later writes. By then another file system may be mounted at its path."""
     fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if sc.fstatfs_type(fd) != sc.PROC_SUPER_MAGIC:
-        raise CapabilityError("/proc of this machine is not procfs: mount it before containers are started")
+        raise CapabilityError(
+            "/proc on this machine is not procfs: mount procfs there before starting containers"
+        )
     return fd
 
 
@@ -253,7 +274,8 @@ _PLAIN: Final = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS | sc.RESOLVE_NO_XD
 
 
 def write_proc(proc: int, path: str, value: str) -> None:
-    """Write to a file below the host's procfs; what is mounted over it, or linked to from it, is not procfs."""
+    """Write to a file in the host's procfs. Fails for a path that crosses a mount or a magic link, since that may leave
+    procfs."""
     fd = sc.openat2(proc, path, os.O_WRONLY, resolve=_PLAIN)
     try:
         os.write(fd, value.encode())
@@ -264,13 +286,16 @@ def write_proc(proc: int, path: str, value: str) -> None:
 
 
 def open_offsets(proc: int, job: Job) -> int:
-    """The file that a new time namespace's offsets go into, opened while we may: with other ids it is not ours. Whoever
-    opened it needs the right to set them, and we have it in the user namespace that we are in (time_namespaces(7))."""
+    """Open the file for a new time namespace's offsets, or return -1 if there are none to write.
+
+    It must be opened before our ids change, because afterwards we do not own it. The kernel checks the privileges of
+    the process that opened it, and we have them in our present user namespace (time_namespaces(7)).
+    """
     return sc.openat2(proc, "self/timens_offsets", os.O_WRONLY, resolve=_PLAIN) if job.time_offsets else -1
 
 
 def new_time(job: Job, file: int) -> None:
-    """Ours after execve; nobody may be in it when its offsets are set."""
+    """Create a time namespace and set its offsets while it has no processes. We enter it at execve."""
     if job.time_offsets is None:
         return
     sc.unshare(sc.CLONE_NEWTIME)
@@ -283,7 +308,7 @@ def new_time(job: Job, file: int) -> None:
 
 
 def set_oom_score(proc: int, process: Process, report: Reporter) -> None:
-    """process.oomScoreAdj; where lowering is not allowed, as low as it may be, with a warning."""
+    """Set process.oomScoreAdj. If lowering it is not permitted, set the lowest permitted value and warn."""
     wanted = process.get("oomScoreAdj")
     if wanted is None:
         return
@@ -292,7 +317,8 @@ def set_oom_score(proc: int, process: Process, report: Reporter) -> None:
     except SyscallError as error:
         if error.errno not in (errno.EACCES, errno.EPERM):
             raise
-        # Below the floor that a privileged process last set needs CAP_SYS_RESOURCE. 0 is that floor, or we are on it.
+        # CAP_SYS_RESOURCE is needed to go below the minimum that a privileged process last set. That minimum is either
+        # 0 or our present value.
         with contextlib.suppress(SyscallError):
             write_proc(proc, "self/oom_score_adj", str(max(wanted, 0)))
         report.warnings.append(
@@ -301,23 +327,23 @@ def set_oom_score(proc: int, process: Process, report: Reporter) -> None:
 
 
 def set_label(proc: int, process: Process) -> None:
-    """The AppArmor profile or SELinux label that execve will switch to (/proc/self/attr/exec)."""
+    """Set the AppArmor profile or SELinux label that execve switches to (/proc/self/attr/exec)."""
     if profile := process.get("apparmorProfile", ""):
         if profile == "unconfined":
             return
         if not os.path.isdir("/sys/kernel/security/apparmor"):
             raise CapabilityError(
-                f"process.apparmorProfile: {profile!r} asked for, this kernel has no AppArmor"
+                f"process.apparmorProfile: cannot apply {profile!r}: this kernel has no AppArmor"
             )
         write_proc(proc, "self/attr/apparmor/exec", f"exec {profile}")
     elif label := process.get("selinuxLabel", ""):
         if not os.path.isdir("/sys/fs/selinux"):
-            raise CapabilityError(f"process.selinuxLabel: {label!r} asked for, this kernel has no SELinux")
+            raise CapabilityError(f"process.selinuxLabel: cannot apply {label!r}: this kernel has no SELinux")
         write_proc(proc, "self/attr/exec", label)
 
 
 def confined(job: Job, filter_: tuple[bytes, int] | None) -> Callable[[], None] | None:
-    """What a startContainer hook is to be under before it is executed: the container's filter (as runc has it)."""
+    """A function that installs the container's seccomp filter in a startContainer hook before execve (as runc does)."""
     if filter_ is None or not job.hooks.get("startContainer"):
         return None
     from runtime.security import seccomp
@@ -333,21 +359,20 @@ _IFF_UP: Final = 1
 
 
 def loopback_up() -> None:
-    """lo of a new network namespace (netdevice(7)), as every runtime does."""
+    """Bring up `lo` in a new network namespace (netdevice(7)), as every runtime does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("=16sh22x", b"lo", _IFF_UP))
 
 
 def join_keyring(name: str, report: Reporter) -> None:
-    """A session keyring of the container's own (keyrings(7)): it never sees its maker's. Warns where it gets none."""
+    """Join a new session keyring (keyrings(7)), so that the container cannot access the caller's keys. Warn if that
+    fails."""
     if not name:
         return
     try:
         sc.keyctl(sc.KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name))
     except SyscallError as error:
-        if (
-            error.errno == errno.EDQUOT
-        ):  # a quota of keys is no reason not to run; the caller's keyring would be one
+        if error.errno == errno.EDQUOT:  # over the key quota: run with an anonymous keyring, not the caller's
             sc.keyctl(sc.KEYCTL_JOIN_SESSION_KEYRING, None)
         elif error.errno != errno.ENOSYS:
             raise
@@ -375,7 +400,7 @@ _IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_
 
 
 def set_scheduling(process: Process) -> None:
-    """process.scheduler by sched_setattr(2), process.ioPriority by ioprio_set(2)."""
+    """Apply process.scheduler (sched_setattr(2)) and process.ioPriority (ioprio_set(2))."""
     if wanted := process.get("scheduler"):
         policy = _POLICIES.get(wanted.get("policy", "SCHED_OTHER"))
         flags = [_SCHED_FLAGS.get(name) for name in wanted.get("flags", [])]
@@ -390,7 +415,9 @@ def set_scheduling(process: Process) -> None:
             if error.errno != errno.EPERM or len(os.sched_getaffinity(0)) == os.cpu_count():
                 raise
             message = "process scheduler can't be used together with AllowedCPUs"  # runc's words
-            raise CapabilityError(f"{message}: {wanted.get('policy')} needs all of the machine's") from error
+            raise CapabilityError(
+                f"{message}: {wanted.get('policy')} needs all CPUs of the machine"
+            ) from error
     if wanted_io := process.get("ioPriority"):
         kind = _IO_CLASSES.get(wanted_io.get("class", ""))
         if kind is None:
@@ -401,7 +428,8 @@ def set_scheduling(process: Process) -> None:
 
 
 def chdir(cwd: str, *, final: bool) -> bool:
-    """chdir(2) that takes no magic link, so it cannot go where a descriptor leads. False: denied, try as the user."""
+    """chdir(2) without following magic links, so that it cannot enter a directory through a descriptor. False:
+    permission denied, try again as the user."""
     flags = os.O_PATH | os.O_DIRECTORY
     try:
         fd = sc.openat2(sc.AT_FDCWD, cwd, flags, resolve=sc.RESOLVE_NO_MAGICLINKS)
@@ -420,8 +448,11 @@ def chdir(cwd: str, *, final: bool) -> bool:
 
 
 def own_stdio(uid: int) -> None:
-    """The user may reopen its stdio (/dev/stdout → /proc/self/fd/1). Only what can be the container's own: anonymous
-    pipes and terminals. Never a device such as the host's /dev/null, never a file."""
+    """Change the owner of stdio to the user, so that it can reopen it (/dev/stdout → /proc/self/fd/1).
+
+    Only for anonymous pipes and terminals, which belong to the container. Never for a device such as the host's
+    /dev/null, and never for a file.
+    """
     if uid == 0:
         return
     for fd in (0, 1, 2):
@@ -437,8 +468,11 @@ def own_stdio(uid: int) -> None:
 
 
 def install_with_listener(job: Job) -> None:
-    """The filter, whose listener the parent fetches before anything is asked of the agent: but for the write(2) that
-    says which descriptor it is, no call is made before the agent has it (spec_linux refuses to ask it about write)."""
+    """Install the filter and wait until the parent has passed its listener to the agent.
+
+    Until then this process makes only the write(2) that reports the listener's number, because any other call could
+    wait for the agent. spec_linux rejects profiles that notify on write.
+    """
     from runtime.security import seccomp
 
     assert job.seccomp is not None
@@ -450,7 +484,7 @@ def install_with_listener(job: Job) -> None:
 
 
 def set_groups(additional: list[int], *, in_user_namespace: bool) -> None:
-    """Exactly these. Where a user namespace forbids it and none are asked for, what was inherited stays."""
+    """Set exactly these groups. If the user namespace forbids it and none are requested, keep the inherited groups."""
     try:
         os.setgroups(additional)
     except PermissionError:

@@ -1,4 +1,4 @@
-"""What a child is to do, decided and opened by its parent, and how it reports."""
+"""What the parent passes to a child process, and how the child reports back."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
 
     from runtime.cgroups import Place
 
-MOST_TIMES: Final = 32 * 1024  # characters of `written` steps: they share a packet with other words
+MOST_TIMES: Final = 32 * 1024  # characters of `written` steps, which share a packet with other fields
 
-_MAX_TEXT: Final = (
-    4096  # characters of each part of an error: a program's name can be 128 KiB, a packet cannot
-)
+# Characters of each field of an error: a program's name can have 128 KiB, but a packet cannot.
+_MAX_TEXT: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Detached:
-    """For a parent that will not be there at the start."""
+    """For a parent that exits before the start."""
 
-    listener: int  # a listening SOCK_SEQPACKET socket: to connect is to start
-    lock: int  # an flock'd file, held for as long as the gate is closed: its state is the container's
+    listener: int  # a listening SOCK_SEQPACKET socket; a connection starts the program
+    lock: int  # a file that is flock'd until the start; the lock tells `created` from `running`
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a process is started by a command that ends, and not by a parent that stays (a shim). Its config.json is one
-    that `oci.validate` has seen."""
+    """Options for a process started by a command that exits, not by a lasting parent such as a shim.
 
-    detached: Detached | None = None  # the init waits for a connection; Container.detach() lets go of it
+    The command has already passed config.json through `oci.validate`.
+    """
+
+    detached: Detached | None = None  # the init waits for a connection after Container.detach()
     dies_with_us: bool = False
-    preserve: int = 0  # descriptors from 3 on that are the container's
+    preserve: int = 0  # how many descriptors, from 3 on, the container keeps
     new_keyring: bool = True
     pivot: bool = True
     ignore_paused: bool = False
-    scope: Callable[[int], Callable[[], None]] | None = None  # birth.make_scope
-    mounted: Callable[[str], None] | None = (
-        None  # told before a mount that outlives the container (shared_root)
-    )
+    scope: Callable[[int], Callable[[], None]] | None = None  # spawn.make_scope
+    # Called before a mount is made that outlives the container (shared_root).
+    mounted: Callable[[str], None] | None = None
     seccomp_cache: str | None = None  # a directory for compiled filters
 
 
 def from_command(command: Command | None) -> dict[str, Any]:
-    """What of it is the child's affair: Job's fields."""
+    """The Job fields that follow from the command's options."""
     if command is None:
         return {}
     wanted: dict[str, Any] = {
@@ -70,63 +70,62 @@ def from_command(command: Command | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class UserNamespace:
-    """One that is not entered by clone3 alone: another is joined before it, or it is itself. The container's own
-    namespaces are made in it, so that they belong to it."""
+    """A user namespace that clone3 alone cannot enter, because it exists already or others must be joined before it.
 
-    fd: int  # of one that is there, -1: it is among the new ones
-    flags: int  # CLONE_NEW* of what is made in it
-    root: tuple[int, int]  # host ids of its root
+    The container's new namespaces are created inside it, so that they belong to it.
+    """
+
+    fd: int  # of an existing one; -1: it is created with the others
+    flags: int  # CLONE_NEW* of the namespaces created inside it
+    root: tuple[int, int]  # host uid and gid of its root
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All the child needs, decided and opened by the parent. Descriptors named here are the only ones that survive."""
+    """Everything the child needs, decided and opened by the parent. The child closes all descriptors not named here."""
 
     process: Process
     channel: socket.socket
-    parent: int  # pidfd of the process that must outlive us
+    parent: int  # pidfd of the parent; the child dies with it if pdeathsig is set
     caps: CapSets
-    available_caps: int  # our bounding set at the moment
+    available_caps: int  # our present bounding set
     cgroup: Place
     join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
     stdio: tuple[int, int, int] | None = None
     console: int | None = None
-    plan: rootfs.Plan | None = None  # None: join a container that has its root already (exec)
+    plan: rootfs.Plan | None = None  # None for exec: the container already has its root
     new_cgroup_namespace: bool = False
-    new_user_namespace: bool = False  # the parent writes the mappings, we wait for them
+    new_user_namespace: bool = False  # wait for the parent to write the id mappings
     new_network_namespace: bool = False
-    net_devices: bool = False  # the parent moves the machine's interfaces in, we wait for them
-    user_namespace: UserNamespace | None = None  # an existing one, that the container is born into
-    stdio_owner: int = (
-        -1
-    )  # host id of the user in a user namespace: whose our stdio is to be before we are in it
+    net_devices: bool = False  # wait for the parent to move the host's interfaces in
+    user_namespace: UserNamespace | None = None  # to join before the init is cloned
+    # The host uid that owns our stdio before we enter the user namespace; -1: leave it unchanged.
+    stdio_owner: int = -1
     time_offsets: str | None = None  # of a new time namespace
-    affinity: tuple[frozenset[int], ...] = (
-        frozenset(),
-        frozenset(),
-    )  # process.execCPUAffinity: before and after the cgroup
+    # process.execCPUAffinity: before and after joining the cgroup.
+    affinity: tuple[frozenset[int], ...] = (frozenset(), frozenset())
     keyring: str = ""
     hostname: str = ""
     domainname: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     seccomp: tuple[bytes, int] | None = None  # (BPF, SECCOMP_FILTER_FLAG_*)
-    notify: bool = False  # the filter has a listener, which the parent fetches (SCMP_ACT_NOTIFY)
-    personality: int = -1  # personality(2), -1 = leave it
+    notify: bool = False  # the filter has a listener (SCMP_ACT_NOTIFY), which the parent collects
+    personality: int = -1  # personality(2); -1: unchanged
     memory_policy: tuple[int, frozenset[int]] | None = None  # set_mempolicy(2)
     pdeathsig: int = signal.SIGKILL
     gate: bool = True  # wait for "start" before execve
     detached: Detached | None = None
-    use_stub: bool = False  # the last steps are the stub's
-    own_terminal: bool = False  # open the terminal in the container's devpts, and send its master
-    preserve: int = 0  # descriptors after 0, 1, 2 that are the container's
+    use_stub: bool = False  # the stub does the last steps
+    own_terminal: bool = False  # open a terminal in the container's devpts and send its master
+    preserve: int = 0  # how many descriptors, from 3 on, the container keeps
     hooks: Mapping[str, tuple[hooks.Hook, ...]] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)  # what hooks in the container are told
+    state: Mapping[str, Any] = field(default_factory=dict)  # for the hooks that run in the container
     turn: rootfs.Turn = rootfs.Turn.PIVOT
-    root: int = -1  # for exec: the container's, where it is not that of a mount namespace of its own
+    root: int = -1  # for exec: the container's root, if it has no mount namespace of its own
 
 
 class Reporter:
-    """Where we are, when we came there, and what is said about it."""
+    """The child's side of the channel: the current step, the time each step began, warnings and errors."""
 
     def __init__(self, channel: socket.socket, *, timed: bool = False) -> None:
         self.channel = channel
@@ -145,7 +144,7 @@ class Reporter:
             self._times.append((monotonic_ns(), step))
 
     def taken(self) -> str:
-        """The steps since the last time it was asked, as `written`; "" where nobody wants to know."""
+        """The steps since the last call, in the format of `written`; "" if they are not recorded."""
         found, self._times = self._times, [] if self._times is not None else None
         return written(found) if found else ""
 
@@ -167,11 +166,11 @@ class Reporter:
 
 
 def written(times: list[tuple[int, str]]) -> str:
-    """Steps as they travel: a line each, when it began (nanoseconds of CLOCK_MONOTONIC) and what it is. One text: it
-    is not taken apart before somebody asks."""
+    """Steps as one text, parsed only on demand: a line per step with its begin (nanoseconds of CLOCK_MONOTONIC) and its
+    name."""
     return "".join(f"{at} {step.replace(chr(10), ' ')}\n" for at, step in times)[:MOST_TIMES]
 
 
 def _cut(text: str) -> str:
-    """Both ends tell more than one."""
+    """Shorten a long text by its middle; its beginning and its end are the most informative."""
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} … {text[-_MAX_TEXT // 2 :]}"

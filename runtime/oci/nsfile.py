@@ -1,4 +1,4 @@
-"""A namespace that config.json names by path (ns(7)): a bind mount of one, or a link below /proc."""
+"""Open a namespace that config.json names by path (namespaces(7)): a bind mount of one, or a link under /proc."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from runtime.errors import SpecError, SyscallError
 
 
 def open_namespace(path: str, about: str = "") -> int:
-    """Its descriptor, for setns(2). Looked at before it is really opened: the open(2) of a FIFO waits for who writes
-    to it, that of a device may do anything. Raises SpecError for what is no namespace."""
+    """Open a namespace file for setns(2). Raises SpecError if it is not a namespace, SyscallError if it cannot be
+    opened.
+
+    The file's type is checked before the real open(2): opening a FIFO waits for a writer, and opening a device may have
+    any effect.
+    """
     try:
         found = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:

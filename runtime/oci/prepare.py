@@ -1,4 +1,4 @@
-"""What create and exec are made of: config.json turned into what a child is told and answered."""
+"""Turn config.json into the Job fields of a child, and into the answers to its requests; used by create and exec."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, devices, layout
 from runtime.errors import CapabilityError, SpecError, StateError
-from runtime.oci import birth, hooks
+from runtime.oci import hooks, spawn
 from runtime.oci.config import spec as oci
 from runtime.oci.config import spec_linux
 from runtime.oci.config.spec import Linux, Process, Spec
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from runtime.security.capabilities import CapSets
     from runtime.shim.protocol import RootfsOverlay
 
-_NEW_LISTENER = 8  # seccomp.NEW_LISTENER, whose module is for those who need it
+_NEW_LISTENER = 8  # seccomp.NEW_LISTENER; that module is imported only if there is a filter
 
 
 def hook_state(spec: Spec, container_id: str, bundle: str, status: str, pid: int = 0) -> dict[str, Any]:
-    """The state that hooks get on stdin (runtime.md, "State")."""
+    """The container state that hooks receive on stdin (runtime.md, "State")."""
     state: dict[str, Any] = {"ociVersion": spec["ociVersion"], "id": container_id, "status": status}
     if pid:
         state["pid"] = pid
@@ -42,14 +42,14 @@ def hook_state(spec: Spec, container_id: str, bundle: str, status: str, pid: int
 
 
 def from_spec(spec: Spec) -> dict[str, Any]:
-    """What an init needs of config.json as it stands."""
+    """The Job fields that are copied from config.json."""
     linux, kinds = spec.get("linux", {}), oci.namespaces(spec)
     return {
         "new_network_namespace": kinds.get("network") == "",
         "net_devices": bool(linux.get("netDevices")),
         "memory_policy": spec_linux.memory_policy(linux),
         "new_cgroup_namespace": kinds.get("cgroup") == "",
-        "time_offsets": birth.time_offsets(spec),
+        "time_offsets": spawn.time_offsets(spec),
         "hostname": spec.get("hostname", ""),
         "domainname": spec.get("domainname", ""),
         "sysctls": linux.get("sysctl", {}),
@@ -57,11 +57,11 @@ def from_spec(spec: Spec) -> dict[str, Any]:
     }
 
 
-def reachable(plan: rootfs.Plan, spec: Spec, stack: ExitStack) -> rootfs.Plan:
-    """With mounts' sources opened by us where the child, in a user namespace of its own, could not open them."""
+def open_sources(plan: rootfs.Plan, spec: Spec, stack: ExitStack) -> rootfs.Plan:
+    """The plan, with mount sources opened by us if the child, in its own user namespace, could not open them."""
     if "user" not in oci.namespaces(spec) and not any(plan.maps_ids):
         return plan
-    if os.geteuid() != 0:  # the child is the same user, and may do more than we
+    if os.geteuid() != 0:  # the child is the same user and has more privileges than we have
         return plan
     plan = plan.with_open_sources()
     for fd in plan.sources:
@@ -79,20 +79,20 @@ def answers(
     undo: ExitStack,
     always: ExitStack,
 ) -> Answers:
-    """`child`: its pid and pidfd."""
+    """The answers to the requests of a container's init. `child`: its pid and pidfd."""
     pid, linux = child[0], spec.get("linux", {})
     return Answers(
         mappings=lambda: _write_mappings(pid, linux),
         hooks=lambda: _runtime_hooks(steps, {**state, "pid": pid}),
         console=console,
         net_devices=lambda: _move_net_devices(linux, pid, undo, always),
-        listener=lambda listener: tell_agent(linux, {**state, "pid": pid}, child, listener),
+        listener=lambda listener: send_to_agent(linux, {**state, "pid": pid}, child, listener),
         map_ids=_map_ids,
     )
 
 
 def _map_ids(wanted: Mapping[str, Any], tree: int) -> None:
-    """For an init that has no right to, in its user namespace."""
+    """Id-map a mount for an init that lacks the privilege in its user namespace."""
     try:
         maps = binds.IdMaps(*wanted["maps"])
         binds.map_ids(tree, maps, recursive=wanted["recursive"], about=wanted["about"])
@@ -106,10 +106,10 @@ def _move_net_devices(linux: Mapping[str, Any], pid: int, undo: ExitStack, alway
     netdevices.move(linux["netDevices"], pid, undo=undo, always=always)
 
 
-def tell_agent(
+def send_to_agent(
     linux: Mapping[str, Any], state: Mapping[str, Any], child: tuple[int, int], listener: int
 ) -> None:
-    """Give the listener of the child's filter to the agent that the profile names."""
+    """Pass the listener of the child's seccomp filter to the agent that the profile names."""
     from runtime.oci.optional import notify
 
     notify.tell(linux["seccomp"], state, pid=child[0], pidfd=child[1], listener=listener)
@@ -118,7 +118,8 @@ def tell_agent(
 def until_ready(
     channel: socket.socket, who: str, answers: Answers, cgroup: Cgroup, times: list[str]
 ) -> list[str]:
-    """The warnings of an init that has come to its gate; an end by the kernel's OOM killer is named."""
+    """Wait until the init is ready; returns its warnings. If it dies, the error says whether the OOM killer killed
+    it."""
     try:
         return converse(channel, who, answers=answers, times=times)
     except StateError as error:
@@ -128,7 +129,8 @@ def until_ready(
 
 
 def _runtime_hooks(steps: Mapping[str, tuple[hooks.Hook, ...]], state: dict[str, Any]) -> None:
-    """In the bundle, as runc: the specification does not say where."""
+    """Run the hooks of the runtime's namespaces, with the bundle as cwd as in runc; the specification does not define
+    it."""
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.chdir(state["bundle"])
@@ -140,7 +142,7 @@ def _runtime_hooks(steps: Mapping[str, tuple[hooks.Hook, ...]], state: dict[str,
 
 
 def inherited(process: Process) -> dict[str, Any]:
-    """What a process in a running container gets when its request does not say (as runc exec)."""
+    """The fields of the container's process that are the defaults for an exec (as in `runc exec`)."""
     keys = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
     return {key: value for key, value in process.items() if key in keys}
 
@@ -148,13 +150,13 @@ def inherited(process: Process) -> dict[str, Any]:
 def plan(
     spec: Spec, bundle: str, overlay: RootfsOverlay | None, cgroup_path: str, console: int | None
 ) -> rootfs.Plan:
-    """The operations that make the root file system. Cgroup mounts need to know where the container's cgroups are.
+    """The operations that create the root file system. Only cgroup mounts need the paths of the container's cgroups.
     Raises SpecError."""
     needs_cgroups = any(entry.get("type") in ("cgroup", "cgroup2") for entry in spec.get("mounts", []))
     if not needs_cgroups:
         return rootfs.plan(spec, bundle=bundle, overlay=overlay, console=console)
-    if not cgroup_path and oci.namespaces(spec).get("cgroup") != "":  # it would be bound the whole machine's
-        raise SpecError("mounts: the cgroups of a container that has none need a cgroup namespace of its own")
+    if not cgroup_path and oci.namespaces(spec).get("cgroup") != "":  # otherwise it would get the host's
+        raise SpecError("mounts: a cgroup mount in a container without a cgroup needs a new cgroup namespace")
     where = layout()
     points = [*where.hierarchies, *([where.unified] if where.unified else [])]
     host = rootfs.Host(where, {point: f"{point}{cgroup_path}" for point in points})
@@ -162,13 +164,13 @@ def plan(
 
 
 def _check_rootless(spec: Spec) -> None:
-    """Only a user namespace gives an ordinary user what all the rest needs."""
+    """Only in a user namespace does an ordinary user have the necessary privileges."""
     if os.geteuid() != 0 and "user" not in oci.namespaces(spec):
         raise SpecError("linux.namespaces: rootless container requires user namespaces")
 
 
-def join_class(spec: Spec, container_id: str, pid: int) -> None:
-    """linux.intelRdt, for exec."""
+def join_resctrl(spec: Spec, container_id: str, pid: int) -> None:
+    """Move an exec's process to the container's resctrl class (linux.intelRdt)."""
     wanted = spec.get("linux", {}).get("intelRdt")
     if wanted is not None:
         from runtime.oci.optional import intel_rdt
@@ -177,21 +179,25 @@ def join_class(spec: Spec, container_id: str, pid: int) -> None:
 
 
 def check(spec: Spec, *, pivot: bool) -> None:
-    """What is not wrong in itself, and cannot be had here or by this user."""
+    """Reject a valid spec that this machine or this user cannot run. Raises SpecError and CapabilityError."""
     _check_labels(spec)
     _check_rootless(spec)
     _check_pivot(spec, pivot=pivot)
 
 
 def _check_pivot(spec: Spec, *, pivot: bool) -> None:
-    """runc: a root that is only moved to is not to be private, or what is below the old one stays in reach."""
+    """Without pivot_root the root must not be private: what is under the old root would stay reachable (runc's
+    rule)."""
     if not pivot and spec.get("linux", {}).get("rootfsPropagation") in ("private", "rprivate"):
         raise SpecError("linux.rootfsPropagation: [r]private is not safe without pivot_root")
 
 
 def turn(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootfs.Turn:
-    """How the container gets into its root. `join`: the namespaces that it joins, without those that are ours anyhow.
-    Raises SpecError for what must not be done in the mount namespace that it is to be in."""
+    """How the container changes to its root directory.
+
+    `join`: the namespaces that it joins, without those that we are already in. Raises SpecError if the operation is
+    unsafe in the container's mount namespace.
+    """
     usual = rootfs.Turn.PIVOT if pivot else rootfs.Turn.MOVE
     kinds = oci.namespaces(spec)
     if kinds.get("mount") == "":
@@ -204,17 +210,17 @@ def turn(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootf
         return usual
     if "user" in kinds:
         raise SpecError(
-            "linux.namespaces: a user namespace needs another mount namespace: nobody in it may mount in ours"
+            "linux.namespaces: a user namespace needs a mount namespace too: it has no right to mount in the host's"
         )
     if not pivot:
         raise SpecError(
-            "linux.namespaces: --no-pivot needs a mount namespace: the root would be moved over the machine's"
+            "linux.namespaces: --no-pivot needs a mount namespace: otherwise the root would be moved over the host's"
         )
     return rootfs.Turn.CHROOT
 
 
-def enter_class(spec: Spec, container_id: str, pid: int, undo: ExitStack) -> None:
-    """linux.intelRdt."""
+def enter_resctrl(spec: Spec, container_id: str, pid: int, undo: ExitStack) -> None:
+    """Create the container's resctrl class or join it, and move the init there (linux.intelRdt)."""
     wanted = spec.get("linux", {}).get("intelRdt")
     if wanted is None:
         return
@@ -224,15 +230,19 @@ def enter_class(spec: Spec, container_id: str, pid: int, undo: ExitStack) -> Non
 
 
 def _check_labels(spec: Spec) -> None:
-    """A label that no kernel here knows would be no protection. (process.apparmorProfile: at its own step.)"""
+    """Reject a mount label that this kernel would not enforce. (init_steps.set_label checks
+    process.apparmorProfile.)"""
     label = spec.get("linux", {}).get("mountLabel")
     if label and not os.path.isdir("/sys/fs/selinux"):
-        raise CapabilityError(f"linux.mountLabel: {label!r} asked for, this kernel has no SELinux")
+        raise CapabilityError(f"linux.mountLabel: cannot apply {label!r}: this kernel has no SELinux")
 
 
-def limited(cgroup: Cgroup, resources: dict[str, Any], *, strict: bool) -> list[str]:
-    """The limits' warnings. A command that is told to keep a container from devices does not make it where nothing
-    would keep it (as runc); a pod's engine says it, in an event, and goes on."""
+def apply_limits(cgroup: Cgroup, resources: dict[str, Any], *, strict: bool) -> list[str]:
+    """Apply the resource limits; returns warnings.
+
+    `strict` (commands): CapabilityError if device access cannot be restricted, as in runc. For a pod the same is only a
+    warning, which becomes an event.
+    """
     warnings = cgroup.apply(resources)
     if strict:
         for warning in warnings:
@@ -242,8 +252,8 @@ def limited(cgroup: Cgroup, resources: dict[str, Any], *, strict: bool) -> list[
 
 
 def delegate(spec: Spec, cgroup: Cgroup) -> None:
-    """The container's own cgroup to the user its program runs as, where it sees it writable and as a root of its own
-    (config-linux.md, "Cgroup ownership")."""
+    """Make the program's user the owner of the cgroup, if the container has a writable cgroup mount and its own cgroup
+    namespace (config-linux.md, "Cgroup ownership")."""
     writable = any(
         entry.get("source") == "cgroup"
         and os.path.normpath(entry["destination"]) == "/sys/fs/cgroup"
@@ -253,15 +263,18 @@ def delegate(spec: Spec, cgroup: Cgroup) -> None:
     if not writable or oci.namespaces(spec).get("cgroup") != "":
         return
     user = "user" in oci.namespaces(spec)
-    with contextlib.suppress(SpecError):  # not mapped: its own error comes when it is set
+    with contextlib.suppress(SpecError):  # an unmapped id; setting the user reports that error
         cgroup.delegate(
             host_id(spec, spec["process"]) if user else spec["process"].get("user", {}).get("uid", 0)
         )
 
 
 def user_namespace(spec: Spec, flags: int, join: tuple[tuple[int, int], ...]) -> UserNamespace | None:
-    """One that needs a child of the child: it is there already, or is new beside others that are joined (those need our
-    privileges, which nobody has in it)."""
+    """The user namespace, if the init must be cloned from inside it; otherwise None.
+
+    That is the case if the namespace exists already, or if it is new and others are joined: joining those needs our
+    present privileges, which are lost in the new one.
+    """
     fd = next((fd for fd, kind in join if kind == sc.CLONE_NEWUSER), -1)
     if fd < 0 and not (join and flags & sc.CLONE_NEWUSER):
         return None
@@ -271,8 +284,11 @@ def user_namespace(spec: Spec, flags: int, join: tuple[tuple[int, int], ...]) ->
 
 
 def with_mappings(spec: Spec, pid: int = 0) -> Spec:
-    """A user namespace that is joined has mappings already: where config.json does not repeat them they are asked of
-    the kernel, of its member `pid` or by its path (runc; config-linux.md has them as optional)."""
+    """The spec, completed with the id mappings of a user namespace to join.
+
+    An existing namespace has mappings. If config.json does not repeat them (config-linux.md makes them optional), they
+    are read from the kernel: of member process `pid` if given, else of the namespace's path. runc does the same.
+    """
     path, linux = oci.namespaces(spec).get("user"), spec.get("linux", {})
     if not path or linux.get("uidMappings") or linux.get("gidMappings"):
         return spec
@@ -284,9 +300,12 @@ def with_mappings(spec: Spec, pid: int = 0) -> Spec:
     return found
 
 
-def joined_by_an_ordinary_user(spec: Spec) -> UserNamespace | None:
-    """Who is no root has the right to join a container only in its user namespace: the pid namespace, which counts for
-    children alone, is then joined there, and a child of the child is the process."""
+def unprivileged_join(spec: Spec) -> UserNamespace | None:
+    """The user namespace for an exec by an ordinary user; None for root.
+
+    An ordinary user may join the other namespaces only from inside the container's user namespace. The pid namespace
+    affects only children, so it is joined there too, and a grandchild becomes the process.
+    """
     if os.geteuid() == 0 or "user" not in oci.namespaces(spec):
         return None
     return UserNamespace(-1, 0, (-1, -1))
@@ -297,13 +316,13 @@ def stdio_owner(spec: Spec, joined: UserNamespace | None) -> int:
 
 
 def affinity(process: Process) -> tuple[frozenset[int], ...]:
-    """Processors of an exec before and after it joins the cgroup (config.md, execCPUAffinity)."""
+    """The CPUs of an exec before and after it joins the cgroup (config.md, execCPUAffinity)."""
     given: Any = process.get("execCPUAffinity", {})
     return tuple(spec_linux.number_set(given.get(key, ""), key) for key in ("initial", "final"))
 
 
 def host_id(spec: Spec, process: Process, *, group: bool = False) -> int:
-    """The process's user as it is outside of the container's user namespace. SpecError for one that is not mapped."""
+    """The host id of the process's user (or group). SpecError if the container's user namespace does not map it."""
     user, linux = process.get("user", {}), spec.get("linux", {})
     wanted: int = user.get("gid", 0) if group else user.get("uid", 0)
     for entry in linux.get("gidMappings", []) if group else linux.get("uidMappings", []):
@@ -313,29 +332,32 @@ def host_id(spec: Spec, process: Process, *, group: bool = False) -> int:
 
 
 def caps(process: Process, *, in_user_namespace: bool) -> tuple[CapSets, int, list[str]]:
-    """(the sets, what can be had at all, warnings). Whoever enters a user namespace has them all there, whatever our
-    own bounding set lacks (user_namespaces(7)): all that is not wanted is to be dropped, then."""
-    everything = (2 << capabilities.last_cap()) - 1  # cached here, where /proc is the machine's
+    """(the capability sets, the available capabilities as a mask, warnings).
+
+    A process that enters a user namespace gets all capabilities in it, even those missing from our bounding set
+    (user_namespaces(7)). So all of them count as available, and the unwanted ones are dropped.
+    """
+    everything = (2 << capabilities.last_cap()) - 1  # fills the cache here, where /proc is the host's
     available = everything if in_user_namespace else capabilities.bounding()
     wanted: Any = process.get("capabilities")
     sets, warnings = capabilities.plan(wanted, available=available)
     return sets, available, warnings
 
 
-def filter_of(linux: Linux, cache_dir: str | None = None) -> tuple[bytes, int] | None:
+def compile_filter(linux: Linux, cache_dir: str | None = None) -> tuple[bytes, int] | None:
     profile = linux.get("seccomp")
     if not profile:
         return None
-    from runtime.security import seccomp  # loads libseccomp: only for those who filter
+    from runtime.security import seccomp  # loads libseccomp, so imported only if there is a filter
 
     return seccomp.compile(profile, cache_dir=cache_dir), seccomp.install_flags(profile)
 
 
-def notifies(filter_: tuple[bytes, int] | None) -> bool:
-    """Whether it has a listener: see seccomp.NEW_LISTENER."""
+def has_listener(filter_: tuple[bytes, int] | None) -> bool:
+    """Whether the filter has a listener (seccomp.NEW_LISTENER)."""
     if filter_ is None or not filter_[1] & _NEW_LISTENER:
         return False
-    from runtime.security import seccomp  # now: where the child uses it, nothing can be imported
+    from runtime.security import seccomp  # the child uses the module and cannot import it
 
     return bool(filter_[1] & seccomp.NEW_LISTENER)
 

@@ -1,6 +1,7 @@
-"""What a container's process executes, found with its own eyes: search path, environment, home directory.
+"""Determine what a container's process executes: program path, environment, home directory.
 
-By Go's exec.LookPath and runc's texts, which callers of a runtime look for. Runs in the container's root, as its user.
+Runs in the container's root, as its user. It follows Go's exec.LookPath and uses runc's messages, which callers of a
+runtime parse.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from runtime.oci.config.spec import Process
 
 
 def environment(process: Process, uid: int) -> dict[bytes, bytes]:
-    """As given, the last of duplicates wins; HOME from the container's /etc/passwd when it is not (as runc)."""
+    """process.env as a mapping; the last of duplicates wins. If HOME is missing, it comes from the container's
+    /etc/passwd (as in runc)."""
     found: dict[bytes, bytes] = {}
     for entry in process.get("env", []):
         name, _, value = os.fsencode(entry).partition(b"=")
@@ -40,12 +42,13 @@ def _home(uid: int) -> bytes:
                 if len(fields) >= 6 and fields[2] == str(uid).encode():
                     return fields[5] or b"/"
     except OSError:
-        pass  # an image without it, or closed to the user
+        pass  # the file is missing, or the user may not read it
     return b"/"
 
 
 def find(name: str, variables: Mapping[bytes, bytes]) -> bytes:
-    """The path execve gets, by Go's exec.LookPath and runc's texts: a name with a slash is itself."""
+    """The path to execute, as Go's exec.LookPath finds it. A name with a slash is used as it is. Raises StartError with
+    runc's message."""
     if "/" in name:
         _check_program(os.fsencode(name), name, final=True)
         return os.fsencode(name)
@@ -73,10 +76,10 @@ def _check_program(path: bytes, name: str, *, final: bool) -> bool:
     return True
 
 
-_GO_TEXTS: Final = {errno.ENOEXEC: "exec format error", errno.EISDIR: "is a directory"}
+_GO_MESSAGES: Final = {errno.ENOEXEC: "exec format error", errno.EISDIR: "is a directory"}
 
 
 def lower(error: OSError) -> str:
-    """errno as Go spells it: callers of runc look for these words."""
+    """The error's text as Go spells it, which callers of runc parse."""
     code = error.errno or 0
-    return _GO_TEXTS.get(code) or os.strerror(code).lower()
+    return _GO_MESSAGES.get(code) or os.strerror(code).lower()

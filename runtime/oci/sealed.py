@@ -1,9 +1,9 @@
-"""The interpreter as a file no container can write to (CVE-2019-5736).
+"""Run the interpreter from a file that no container can write to (CVE-2019-5736).
 
-A container's entry point may be a script whose interpreter is /proc/self/exe: execve then runs our own executable once
-more, inside, with the container's libraries, and that process holds a way to write to the host's file. So whoever makes
-containers runs the interpreter from a read-only, detached bind mount of it: the file is the same and shares its pages,
-but what is opened through /proc/<pid>/exe is on a mount that is nowhere to be remounted, and writing is EROFS.
+A container's entry point may be a script whose interpreter is /proc/self/exe. execve then runs our own executable
+again, inside the container and with its libraries, and that process could write to the host's file. So a process that
+creates containers runs the interpreter from a read-only, detached bind mount. The file is the same and shares its
+pages, but what is opened through /proc/<pid>/exe is on a mount that cannot be remounted, so writing fails with EROFS.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def is_sealed() -> bool:
 
 
 def reexecute() -> None:
-    """Once, first thing in a process that will make containers: execute ourselves again, sealed, with the same
-    arguments and environment. Returns when we are sealed already, or may not mount (then a root of ours that could
-    write the file is not there either)."""
+    """Execute ourselves again from a sealed file, with the same arguments and environment.
+
+    Call this once, first, in a process that will create containers. Returns if we are already sealed or may not mount;
+    in the latter case we are not a root that could write to the file either.
+    """
     if is_sealed():
         return
     try:

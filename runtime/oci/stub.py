@@ -1,13 +1,13 @@
-"""A program of a few hundred bytes that ends a container's birth in place of the interpreter.
+"""A program of a few hundred bytes that does the last steps of a container's start in place of the interpreter.
 
-It knows one thing: to do a list of system calls, the last of which is execve. The list, and all it points to (argv, the
-environment, the seccomp filter), is made here and laid into the program, a static ELF in a memfd. So
+It only executes a list of system calls, of which execve is the last. This module builds the list and everything it
+points to (argv, the environment, the seccomp filter) and places them in the program, a static ELF in a memfd. Hence
 
-- a created container that waits for `start` holds two pages of memory, not a Python heap;
-- /proc/self/exe, seen from a container's own program, is that memfd, and never the host's python: an entry point
-  `#!/proc/self/exe` finds nothing worth overwriting (CVE-2019-5736).
+- a created container that waits for `start` uses two pages of memory, not a Python heap;
+- /proc/self/exe in the container is that memfd and never the host's Python, so an entry point `#!/proc/self/exe` finds
+  nothing worth overwriting (CVE-2019-5736).
 
-x86_64 and aarch64 have the code; elsewhere the interpreter waits and executes by itself (`available`).
+It exists for x86_64 and aarch64. On other machines the interpreter waits and calls execve itself (`available`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _AARCH64: Final = (
     "09020058e00300cb200500f96a0240f92a0900f9200d40f9e10309aa020380d2"
     "080880d2010000d4200080d2c80b80d2010000d400000000{table}00000000{report}00000000"
 )
-OPTIONAL, MORE_THAN_ZERO = 1, 2  # verdict: an error is none; zero is one
+OPTIONAL, MORE_THAN_ZERO = 1, 2  # verdict: errors are ignored; a result of 0 is an error
 _NR: Final = {
     "write": 1,
     "recvfrom": 45,
@@ -48,7 +48,7 @@ _NR: Final = {
     "seccomp": 317,
     "rt_sigaction": 13,
 }
-# include/uapi/asm-generic/unistd.h; there is no pause(2): ppoll(2) of nothing, for ever, is one
+# include/uapi/asm-generic/unistd.h. It has no pause(2); ppoll(2) of nothing without a timeout does the same.
 _NR_GENERIC: Final = {
     "write": 64,
     "recvfrom": 207,
@@ -65,10 +65,10 @@ _NR_GENERIC: Final = {
 
 class _Machine(NamedTuple):
     code: str
-    end: str  # of the code: what exit_group(1) is
+    end: str  # the part of the code that calls exit_group(1)
     elf: int  # e_machine of elf.h
     numbers: Mapping[str, int]
-    page: int  # the largest that its kernels have
+    page: int  # the largest page size of its kernels, bytes
 
 
 _MACHINES: Final = {
@@ -80,8 +80,8 @@ _CODE_AT: Final = 0x400000
 _DATA_AT: Final = 0x600000
 _HEADERS: Final = 64 + 2 * 56
 _ENDING: Final = (1, 2, 3, 15)  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
-_SA_RESTORER: Final = 0x04000000  # of x86_64 and aarch64: no handler is called without it
-_MFD_EXEC: Final = 0x10  # Linux 6.3; without it a machine may forbid execution (vm.memfd_noexec)
+_SA_RESTORER: Final = 0x04000000  # x86_64 and aarch64 call no handler without it
+_MFD_EXEC: Final = 0x10  # since Linux 6.3; without it vm.memfd_noexec may forbid execution
 _REPORT: Final = struct.Struct("=4q")  # 0, errno, number of the call, descriptor to write to
 REPORT_SIZE: Final = 24
 _WORD: Final = 8  # bytes: more than "start"
@@ -96,34 +96,35 @@ def available() -> bool:
 
 
 class Program:
-    """System calls in order. Text and structures are given as bytes and become addresses."""
+    """A list of system calls in order. Arguments given as bytes are placed in the program and become addresses."""
 
     def __init__(self, machine: str = "") -> None:
-        """For this machine, unless told otherwise."""
+        """`machine`: an architecture as in uname(2); "" means this machine's."""
         self._machine = _MACHINES[machine or os.uname().machine]
-        self._data = bytearray(_REPORT.size + 8)  # the report; a word for results nobody wants
+        self._data = bytearray(_REPORT.size + 8)  # the report; 8 bytes for unused results
         self._calls: list[tuple[list[int], int, int]] = []
 
     def call(self, name: str, *args: int | bytes, result: int = 0, verdict: int = 0) -> None:
-        """`result`: the address that gets what the call returns."""
+        """Append a call. `result`: the address to store its return value at; 0: discard it."""
         words = [a if isinstance(a, int) else self.place(a) for a in args]
         entry = [self._machine.numbers[name], *words, *[0] * (6 - len(words))]
         self._calls.append((entry, result or _DATA_AT + _REPORT.size, verdict))
 
     def place(self, data: bytes) -> int:
-        """Lay `data` into the program; its address."""
+        """Place `data` in the program; returns its address."""
         self._data += b"\0" * (-len(self._data) % 8)
         where = _DATA_AT + len(self._data)
         self._data += data
         return where
 
     def vector(self, texts: list[bytes]) -> int:
-        """A NULL-terminated array of strings, as execve takes it."""
+        """Place a NULL-terminated array of strings for execve; returns its address."""
         addresses = [self.place(text + b"\0") for text in texts]
         return self.place(struct.pack(f"={len(addresses) + 1}Q", *addresses, 0))
 
     def ends_with(self, signals: Sequence[int]) -> None:
-        """Until execve. The first process of a pid namespace gets no signal that it has no handler for (kill(2))."""
+        """Make these signals end the program until execve. Without handlers, the first process of a pid namespace
+        ignores them (kill(2))."""
         machine = self._machine
         code = bytes.fromhex(machine.code.format(table="0" * 8, report="0" * 8))
         end = _CODE_AT + _HEADERS + code.rindex(bytes.fromhex(machine.end))
@@ -136,11 +137,11 @@ class Program:
 
     @property
     def report_fd(self) -> int:
-        """The address of the descriptor that a failure is written to."""
+        """The address of the descriptor to which a failure is written."""
         return _DATA_AT + 24
 
     def image(self) -> bytes:
-        """The ELF file: one segment of code, one of data."""
+        """The ELF file, with one code and one data segment."""
         table = b"".join(
             struct.pack("=7Q", *(word & 0xFFFFFFFFFFFFFFFF for word in entry))
             + struct.pack("=2Q", result, verdict)
@@ -170,35 +171,38 @@ class Program:
 
 
 class Exec(NamedTuple):
-    """What is left to do once the gate is open."""
+    """What remains to be done after the start."""
 
     program: bytes
     argv: list[bytes]
     environment: Mapping[bytes, bytes]
     caps: CapSets
     seccomp: tuple[bytes, int] | None  # (BPF, SECCOMP_FILTER_FLAG_*)
-    filter_last: bool  # False: it needs CAP_SYS_ADMIN, which the final sets may lack
+    filter_last: bool  # False: installing it needs CAP_SYS_ADMIN, which the final sets may lack
 
     @property
     def kept_caps(self) -> int:
-        """What the stub needs of capabilities."""
+        """The capabilities that the stub needs, as a mask."""
         return self.caps.permitted | (1 << _CAP_SYS_ADMIN if self.seccomp and not self.filter_last else 0)
 
 
 def waiting(last: Exec, listener: int, lock: int, machine: str = "") -> Program:
-    """Until somebody connects to `listener`; a failure is written to that connection. `lock` is held until execve."""
+    """A program that waits for a connection to `listener` and writes a failure to it. It holds `lock` until execve."""
     made = Program(machine)
-    made.call("prctl", _PR_SET_DUMPABLE, 0)  # execve has opened it to ptrace
+    made.call("prctl", _PR_SET_DUMPABLE, 0)  # execve made it dumpable, and so open to ptrace
     for fd in (listener, lock):
         made.call("fcntl", fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-    made.ends_with(_ENDING)  # as runc's init, which is an ordinary program of Go's
+    made.ends_with(_ENDING)  # as they do runc's init, an ordinary Go program
     made.call("accept4", listener, 0, 0, _SOCK_CLOEXEC, result=made.report_fd)
     _finish(made, last)
     return made
 
 
 def at_once(last: Exec, channel: int, machine: str = "", *, word: bool = False) -> Program:
-    """A failure is written to `channel`. `word`: not before a word has come over it; with its end ours has come."""
+    """A program that writes a failure to `channel`.
+
+    `word`: first wait for a message on it; exit if it is closed instead.
+    """
     made = Program(machine)
     made.call("prctl", _PR_SET_DUMPABLE, 0)
     made.report_to(channel)
@@ -232,7 +236,7 @@ def _filter(made: Program, seccomp: tuple[bytes, int] | None) -> None:
 
 
 def execute(made: Program, argv: Sequence[bytes] = (b"kubelite-oci", b"init")) -> None:
-    """Become it. Returns, having done nothing, where this machine does not execute a memfd."""
+    """Execute the program in place of this one. Returns without effect if this machine cannot execute a memfd."""
     try:
         fd = os.memfd_create("kubelite-oci", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
     except OSError:
@@ -252,7 +256,7 @@ def execute(made: Program, argv: Sequence[bytes] = (b"kubelite-oci", b"init")) -
 
 
 def failure(packet: bytes) -> tuple[int, str] | None:
-    """(errno, the call) of a report; None when the packet is none."""
+    """(errno, name of the call) of a failure report; None if the packet is something else."""
     if len(packet) != REPORT_SIZE or packet[:8] != bytes(8):
         return None
     _, code, number = struct.unpack("=3q", packet)

@@ -28,7 +28,7 @@ from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, layout, open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import ending, hooks, init_steps, prepare
+from runtime.oci import hooks, init_steps, prepare, termination
 from runtime.oci.config import shape
 from runtime.oci.config import spec as oci
 from runtime.shim.protocol import RootfsOverlay
@@ -99,7 +99,7 @@ class Foreign:
 
     def kill(self, number: int, *, everything: bool = False) -> None:
         """StateError when its init is gone. `everything`: all of its cgroup, which is ours to see."""
-        if self.pid == 0 or ending.wait_dead(self.pidfd):
+        if self.pid == 0 or termination.has_exited(self.pidfd):
             raise StateError(f"container {self.id} is not running")
         if everything and number == signal.SIGKILL:
             self.cgroup.kill()
@@ -271,7 +271,7 @@ class Pending:
     def step(self) -> engine.ExecHandle | None:
         """The handle when the command has ended well, None while it runs. Its `pidfd` is -1 when the process has ended,
         and was reaped, already."""
-        if not ending.wait_dead(self.channel.fileno()):
+        if not termination.has_exited(self.channel.fileno()):
             return None
         try:
             pid = _read_pid(f"{self.files}.pid")
@@ -371,7 +371,7 @@ def _not_the_machines(fd: int) -> int:
 
 
 def _wait(pid: int, pidfd: int) -> int:
-    if not ending.wait_dead(pidfd, SECONDS):
+    if not termination.has_exited(pidfd, SECONDS):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import StateError
-from runtime.oci import birth, stub
+from runtime.oci import spawn, stub
 from runtime.oci.rootfs import idmap
 
 NOBODY = 65535  # upstream's pause image runs as it, too; the last id of a pod's range
@@ -37,7 +37,7 @@ class Pause:
     pidfd: int
 
     def end(self) -> None:
-        birth.end(self.pidfd)
+        spawn.kill_and_reap(self.pidfd)
 
     def gone(self) -> Pause:
         """What is left of it once it was reaped."""
@@ -67,7 +67,7 @@ def start(*, processes: bool, id_maps: Iterable[Mapping[str, Any]] = ()) -> Paus
             os.write(go_write, b"g")
             _until_exec(said_read)
         except BaseException:
-            birth.end(pidfd)
+            spawn.kill_and_reap(pidfd)
             raise
         return Pause(pid, pidfd)
     finally:

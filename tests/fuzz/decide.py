@@ -46,7 +46,7 @@ def _decide(path: str, bundle: str) -> None:
     hooks.parse(loose.get("hooks") or {})
     prepare.hook_state(spec, "fuzz", bundle, "creating")
     prepare.caps(process, in_user_namespace=False)
-    prepare.filter_of(linux)
+    prepare.compile_filter(linux)
     open_cgroup(cgroup)
     resources = linux.get("resources", {})
     for plan in (resources_v1.plan, resources_v2.plan):

@@ -15,8 +15,8 @@ import pytest
 from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError, SyscallError
-from runtime.oci import birth, handshake, prepare, program
 from runtime.oci import container as engine
+from runtime.oci import handshake, prepare, program, spawn
 from runtime.oci import init_steps as steps
 from runtime.oci.rootfs import binds, operations, rootfs
 from runtime.security import capabilities, rlimits, seccomp
@@ -45,9 +45,9 @@ CHILD_STEPS: list[tuple[Any, str]] = [
     (os, "setresuid"), (os, "setresgid"), (os, "umask"), (sc, "pivot_root"), (sc, "attach_mount"),
 ]  # fmt: skip
 PARENT_STEPS: list[tuple[Any, str]] = [
-    (prepare, "plan"), (prepare, "caps"), (prepare, "filter_of"), (birth, "make_directories"),
-    (birth, "make_cgroup"), (birth, "channel_pair"), (birth, "into_cgroup"), (birth, "namespaces"),
-    (birth, "own_pidfd"), (birth, "clone"), (prepare, "converse"), (sc, "clone3"), (engine, "Container"),
+    (prepare, "plan"), (prepare, "caps"), (prepare, "compile_filter"), (spawn, "make_directories"),
+    (spawn, "make_cgroup"), (spawn, "channel_pair"), (spawn, "into_cgroup"), (spawn, "namespaces"),
+    (spawn, "own_pidfd"), (spawn, "clone"), (prepare, "converse"), (sc, "clone3"), (engine, "Container"),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.errors import CapabilityError, NotFoundError, RuntimeFault, StartError, StateError
-from runtime.oci import ending
+from runtime.oci import termination
 from runtime.oci.cli import context, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import CREATED, PAUSED, RUNNING, STOPPED, Entry
@@ -76,7 +76,7 @@ def _raise_start_error(entry: Entry, said: bytes) -> None:
         code, call = failed
         program = entry.spec()["process"]["args"][0] if call == "execve" else f"container {entry.id}"
         raise handshake.stub_failed(code, call, program)
-    handshake.raise_said(f"container {entry.id}", said)
+    handshake.raise_reported(f"container {entry.id}", said)
 
 
 def after_start(at: Context, entry: Entry) -> None:
@@ -177,7 +177,7 @@ def _kill_the_rest(entry: Entry) -> bool:
     cgroup = entry.cgroup
     if not cgroup.exists() or not cgroup.pids():
         return False
-    ending.signal_all(cgroup, SIGKILL)
+    termination.signal_all(cgroup, SIGKILL)
     return True
 
 
@@ -186,7 +186,7 @@ def _kill_all(entry: Entry, number: int) -> None:
     cgroup = entry.cgroup
     if not cgroup.exists():
         raise StateError("container not running")
-    ending.signal_all(cgroup, number)
+    termination.signal_all(cgroup, number)
 
 
 def parse_signal(text: str) -> int:
@@ -307,7 +307,7 @@ def _end_init(entry: Entry) -> None:
             _signal.pidfd_send_signal(pidfd, SIGKILL)
         if entry.cgroup.frozen():
             entry.cgroup.thaw()
-        ending.wait_dead(pidfd, _DEAD_SECONDS)
+        termination.has_exited(pidfd, _DEAD_SECONDS)
     finally:
         os.close(pidfd)
     with contextlib.suppress(ChildProcessError):  # `run`: it is our own child

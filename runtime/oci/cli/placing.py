@@ -47,7 +47,7 @@ def _scope(wanted: str, container_id: str) -> tuple[str, Scope]:
 
 
 def starter(scope: Scope, container_id: str, spec: Spec) -> Callable[[int], Callable[[], None]]:
-    """For `birth.make_scope`."""
+    """For `spawn.make_scope`."""
     from runtime.cgroups import systemd
 
     resources, annotations = spec.get("linux", {}).get("resources") or {}, spec.get("annotations") or {}

@@ -116,7 +116,7 @@ def check_proc(proc: int) -> None:
     )
 
 
-def take_back(root: int) -> None:
+def undo_mounts(root: int) -> None:
     """The root of a container that is not to be, in a mount namespace that outlives it."""
     with contextlib.suppress(SyscallError):
         sc.umount2(proc_path(root), sc.MNT_DETACH)

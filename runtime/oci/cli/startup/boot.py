@@ -93,8 +93,10 @@ def _execute(members):
     done = 0
     try:
         for name, module, code in made:
-            exec(code, module.__dict__)
             parent, _, tail = name.rpartition(".")
+            if parent and parent not in modules:  # the package is in another set
+                __import__(parent)
+            exec(code, module.__dict__)
             if parent:
                 setattr(modules[parent], tail, module)
             if name == LIGHT:

@@ -14,7 +14,7 @@ from runtime.cgroups.devices import DEFAULT_RULES, Access, Node
 from runtime.cgroups.layout import Layout, Mode
 from runtime.cgroups.v1 import V1Cgroup
 from runtime.errors import CapabilityError, SpecError
-from runtime.oci.prepare import limited
+from runtime.oci.prepare import apply_limits
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 ALLOW_ALL = {"allow": True, "access": "rwm"}
@@ -160,7 +160,7 @@ def test_nothing_to_restrict_is_no_failure_to_restrict() -> None:
     group = V1Cgroup("/x", everything)
     assert group.apply({"devices": [{"allow": True, "access": "rwm"}]}) == []
     restricted = {"devices": [{"allow": False, "access": "rwm"}]}
-    (said,) = limited(group, restricted, strict=False)
+    (said,) = apply_limits(group, restricted, strict=False)
     assert said.startswith(devices.UNRESTRICTED)
     with pytest.raises(CapabilityError, match=r"linux\.resources\.devices: device access is not restricted"):
-        limited(group, restricted, strict=True)
+        apply_limits(group, restricted, strict=True)

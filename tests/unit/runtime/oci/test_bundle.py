@@ -21,7 +21,7 @@ SHORT = {
     "runtime", "runtime.errors", "runtime.oci", "runtime.oci.cli", "runtime.oci.cli.context", "runtime.oci.cli.startup",
     "runtime.oci.cli.startup.stdlib_stubs", "runtime.oci.cli.startup.stdlib_stubs_os", "runtime.oci.cli.lifecycle",
     "runtime.oci.cli.main", "runtime.oci.cli.options", "runtime.oci.cli.store", "runtime.oci.config",
-    "runtime.oci.config.shape", "runtime.oci.ending",
+    "runtime.oci.config.shape", "runtime.oci.termination",
 }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""What a container's process is made of before it lives: directories, cgroup, channel, namespaces, clone3; and its end
-when it never came to be one.
+"""Prepare and clone a container's init process: directories, cgroup, channel, namespaces, clone3. Also kills and reaps
+a child that never became a Container.
 
-Each thing acquired goes on the caller's ExitStack. Called in a single-threaded process: clone3 copies the interpreter.
+Every acquired resource is registered on the caller's ExitStack. Call this in a single-threaded process: clone3 copies
+the interpreter.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from runtime import syscalls as sc
 from runtime.cgroups import Cgroup, Place, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.errors import CapabilityError, StateError, SyscallError
-from runtime.oci import ending, init
+from runtime.oci import init, termination
 from runtime.oci.config import spec as oci
 from runtime.oci.config.spec import Spec
-from runtime.oci.handshake import HANDSHAKE_SECONDS, next_word
+from runtime.oci.handshake import HANDSHAKE_SECONDS, next_message
 from runtime.oci.job import Job
 from runtime.oci.nsfile import open_namespace
 from runtime.oci.rootfs import rootfs
 
-END_SECONDS: Final = 2.0  # how long what is killed is waited for
+END_SECONDS: Final = 2.0  # how long to wait for a killed process to die
 
 _ALL_SIGNALS: Final = frozenset(map(int, valid_signals()))
 
-# type → (name below /proc/<pid>/ns, flag); user first: the others may need its privileges
+# type → (name under /proc/<pid>/ns, flag). The user namespace comes first: joining the others may need its privileges.
 _NAMESPACES: Final = {
     "user": ("user", sc.CLONE_NEWUSER),
     "network": ("net", sc.CLONE_NEWNET),
@@ -46,32 +47,35 @@ _NAMESPACES: Final = {
 
 
 def flags_of(spec: Spec) -> int:
-    """CLONE_NEW* of all that the container has, new or joined."""
+    """The CLONE_NEW* flags of all the container's namespaces, new and joined."""
     return sum(_NAMESPACES[kind][1] for kind in oci.namespaces(spec))
 
 
 def time_offsets(spec: Spec) -> str | None:
-    """What goes into timens_offsets of a new time namespace (time_namespaces(7)); None without one."""
+    """The content for timens_offsets of a new time namespace (time_namespaces(7)). None if the spec requests none."""
     if oci.namespaces(spec).get("time") != "":
         return None
     release = os.uname().release.split(".")
     if (int(release[0]), int(release[1].partition("-")[0])) < (6, 1):
-        raise CapabilityError("linux.namespaces: a time namespace needs Linux 6.1, where execve(2) enters it")
+        raise CapabilityError(
+            "linux.namespaces: a time namespace needs Linux 6.1 or later, where execve(2) enters it"
+        )
     wanted = spec.get("linux", {}).get("timeOffsets", {})
     return "".join(f"{clock} {o.get('secs', 0)} {o.get('nanosecs', 0)}\n" for clock, o in wanted.items())
 
 
 def guard_stdio() -> None:
-    """With 0, 1 or 2 closed, a socket of ours would get that number and be overwritten by the child's stdio."""
+    """Open /dev/null on each of 0, 1 and 2 that is closed. Otherwise one of our sockets could get that number, and the
+    child's stdio would overwrite it."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open("/dev/null", os.O_RDWR)  # takes the lowest free number: this one
+            os.open("/dev/null", os.O_RDWR)  # open(2) returns the lowest free number: this one
 
 
 def make_directories(root: rootfs.RootMount, undo: ExitStack) -> None:
-    """The mount point, upper and work directories where the caller has not made them."""
+    """Create the mount point, upper and work directories that the caller has not created."""
     if not root.lower:
         return
     for path in (root.path, root.upper, root.work):
@@ -83,18 +87,21 @@ def make_directories(root: rootfs.RootMount, undo: ExitStack) -> None:
             raise SyscallError(error.errno or 0, "mkdir", path) from error
         undo.callback(_remove_tree, path)
         if path == root.upper:
-            os.chmod(path, 0o755)  # it becomes the mode of "/", whatever our umask is
+            os.chmod(path, 0o755)  # this becomes the mode of "/", so our umask must not affect it
 
 
 def _remove_tree(path: str) -> None:
-    import shutil  # only when something has failed
+    import shutil  # needed only after a failure
 
     shutil.rmtree(path, ignore_errors=True)
 
 
 def make_cgroup(path: str, undo: ExitStack, *, thaws: bool = True) -> Cgroup:
-    """ "" is none. `thaws`: a frozen one without processes is somebody's leftover, that would stop the container
-    at its first step (runc refuses it, in these words); else it is an error."""
+    """Create the cgroup at `path`; an empty path means no cgroup.
+
+    A frozen cgroup without processes is a leftover. It would stop the container at its first step. With `thaws` it is
+    thawed and reused; otherwise StateError (runc refuses it with the same message).
+    """
     if not path:
         from runtime.cgroups.nothing import NoCgroup
 
@@ -119,8 +126,11 @@ def _check_unused(cgroup: Cgroup) -> None:
 def make_scope(
     path: str, scope: Callable[[int], Callable[[], None]], always: ExitStack, undo: ExitStack
 ) -> Cgroup:
-    """A cgroup that systemd makes: `scope` asks it to, for a process, and gives what takes it back. A scope lives from
-    its first process to its last: one that does nothing holds it until the container's init is in it."""
+    """Have systemd create the cgroup.
+
+    `scope` takes a pid, starts a systemd scope for that process, and returns the function that stops the scope. A scope
+    exists from its first process to its last, so an idle process holds it until the container's init has joined.
+    """
     cgroup = open_cgroup(path)
     if cgroup.exists():
         _check_unused(cgroup)
@@ -131,17 +141,18 @@ def make_scope(
     if holder == 0:
         os.close(writing)
         with contextlib.suppress(BaseException):
-            os.read(reading, 1)  # until the parent lets go, or is dead
+            os.read(reading, 1)  # returns when the parent closes its end or dies
         os._exit(0)
-    always.callback(end, holder_fd)
+    always.callback(kill_and_reap, holder_fd)
     always.callback(os.close, writing)
     undo.callback(scope(holder))
-    cgroup.create()  # what systemd leaves to us: v1 hierarchies that are not its own
+    cgroup.create()  # systemd does not create it in the v1 hierarchies that it does not manage
     return cgroup
 
 
 def into_cgroup(cgroup: Place, stack: ExitStack) -> int | None:
-    """For CLONE_INTO_CGROUP: the child is born in the cgroup2 side; its own attach(0) does what is v1."""
+    """The descriptor for CLONE_INTO_CGROUP, closed with the stack. The child starts in the cgroup v2 side; its own
+    attach(0) joins the v1 hierarchies."""
     into = cgroup.clone_fd()
     if into is not None:
         stack.callback(os.close, into)
@@ -149,13 +160,13 @@ def into_cgroup(cgroup: Place, stack: ExitStack) -> int | None:
 
 
 def cgroup_of(pid: int) -> str:
-    """Where a process is in the unified hierarchy; "" when it is gone."""
+    """The path of a process in the unified hierarchy; "" if the process no longer exists."""
     lines = read_or(f"/proc/{pid}/cgroup").splitlines()
     return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
 
 
 def channel_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
-    """Both ends of the socket between a container's init and its maker, closed with the stack."""
+    """Both ends of the socket between a container's init and its parent, closed with the stack."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stack.callback(ours.close)
     stack.callback(theirs.close)
@@ -163,29 +174,29 @@ def channel_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
 
 
 def own_pidfd(stack: ExitStack) -> int:
-    """A descriptor of this process, by which a child sees that it has died, closed with the stack."""
+    """A pidfd of this process, closed with the stack. The child uses it to detect that its parent has died."""
     fd = sc.pidfd_open(os.getpid())
     stack.callback(os.close, fd)
     return fd
 
 
 class Namespaces(NamedTuple):
-    """Of a container. One that is ours already is left out: the shim lives in its pod's."""
+    """The namespaces of a container, without those that this process is already in (a shim is in its pod's)."""
 
     flags: int  # for clone3
-    join: tuple[tuple[int, int], ...]  # what the child joins by setns: (descriptor, CLONE_NEW*)
-    pid: tuple[int, int] | None  # the pid namespace that it is born into
+    join: tuple[tuple[int, int], ...]  # what the child joins with setns: (descriptor, CLONE_NEW*)
+    pid: tuple[int, int] | None  # the pid namespace to clone the child into
 
 
 def namespaces(spec: Spec, stack: ExitStack) -> Namespaces:
-    """Opens what is named by path, for as long as `stack`."""
+    """Open the namespaces that the spec names by path; they are closed with the stack."""
     flags, join, pid_namespace = 0, [], None
     wanted = oci.namespaces(spec)
     for kind, (name, flag) in _NAMESPACES.items():
         path = wanted.get(kind)
         if path == "":
-            # a cgroup namespace has its root where its maker is: the child makes it, once it is in its cgroup; a time
-            # namespace can only be made by unshare(2)
+            # The root of a cgroup namespace is the cgroup of the process that creates it, so the child creates it after
+            # joining its cgroup. Only unshare(2) can create a time namespace.
             flags |= flag if kind not in ("cgroup", "time") else 0
         if not path:
             continue
@@ -204,9 +215,12 @@ def namespaces(spec: Spec, stack: ExitStack) -> Namespaces:
 def clone(
     job: Job, flags: int, *, into: int | None, pid_namespace: tuple[int, int] | None, undo: ExitStack
 ) -> tuple[int, int]:
-    """clone3 and, in the child, init.run. A pid namespace to join is set for children before and put back after:
-    setns(2) of one never moves the caller itself. Signals are blocked meanwhile: a handler that is due would run in
-    the child too."""
+    """Call clone3 and, in the child, init.run. Returns (pid, pidfd).
+
+    setns(2) of a pid namespace affects only later children, never the caller. So the namespace to join is set before
+    clone3, and our own is restored afterwards. Signals are blocked meanwhile: a pending handler would also run in the
+    child.
+    """
     if pid_namespace is not None:
         sc.setns(*pid_namespace, about="pid namespace")
     mask = _signal.pthread_sigmask(SIG_BLOCK, _ALL_SIGNALS)
@@ -214,40 +228,49 @@ def clone(
         pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=SIGCHLD, cgroup=into)
         if pid == 0:
             init.run(job)
-        undo.callback(end, pidfd)
+        undo.callback(kill_and_reap, pidfd)
     except SyscallError as error:
-        if pid_namespace is not None and error.errno == errno.ENOMEM:  # how the kernel says its init is dead
-            raise StateError("the pid namespace to join has no living init any more") from error
+        # ENOMEM is the kernel's answer if the namespace's init is dead.
+        if pid_namespace is not None and error.errno == errno.ENOMEM:
+            raise StateError("cannot join the pid namespace: its init process is dead") from error
         raise
     finally:
         _signal.pthread_sigmask(SIG_SETMASK, mask)
         if pid_namespace is not None:
-            sc.setns(job.parent, sc.CLONE_NEWPID, about="back to the own pid namespace")
+            sc.setns(job.parent, sc.CLONE_NEWPID, about="return to the original pid namespace")
     return pid, pidfd
 
 
-def second(channel: socket.socket, who: str, undo: ExitStack) -> tuple[int, int]:
-    """(pid, pidfd) of the container's init, whom the child that joined its user namespace has made in its place, as our
-    child too. What the first one failed at is raised."""
+def receive_init(channel: socket.socket, who: str, undo: ExitStack) -> tuple[int, int]:
+    """(pid, pidfd) of the container's init process, when a first child joins the user namespace and clones it.
+
+    The init process is our child too (CLONE_PARENT). Raises the error that the first child reports; StateError if it
+    dies or does not answer within HANDSHAKE_SECONDS.
+    """
     channel.settimeout(HANDSHAKE_SECONDS)
     try:
-        said = next_word(channel, who)
+        message = next_message(channel, who)
     except TimeoutError as error:
-        raise StateError(f"{who}: its init was not made within {HANDSHAKE_SECONDS:.0f} s") from error
-    if said is None or not said.get("born"):
-        raise StateError(f"{who}: its init was killed before it was made")
-    pidfd: int = said["fd"]
+        raise StateError(
+            f"{who}: its init process was not created within {HANDSHAKE_SECONDS:.0f} s"
+        ) from error
+    if message is None or not message.get("cloned"):
+        raise StateError(f"{who}: its init process was killed before it was created")
+    pidfd: int = message["fd"]
     os.set_inheritable(pidfd, False)
-    undo.callback(end, pidfd)
+    undo.callback(kill_and_reap, pidfd)
     return sc.pidfd_pid(pidfd), pidfd
 
 
-def end(pidfd: int) -> None:
-    """Kill and reap a child that never became a handle. One that does not die in time (uninterruptible, in a file
-    system that hangs) is left to the caller's own reaping of children it does not know."""
+def kill_and_reap(pidfd: int) -> None:
+    """Kill and reap a child that never became a handle.
+
+    A child that does not die within END_SECONDS (for example in uninterruptible sleep on a hung file system) is left to
+    the caller, which reaps unknown children anyway.
+    """
     with contextlib.suppress(SyscallError):
         sc.pidfd_send_signal(pidfd, SIGKILL)
-    ending.wait_dead(pidfd, END_SECONDS)
+    termination.has_exited(pidfd, END_SECONDS)
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     os.close(pidfd)

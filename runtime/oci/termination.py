@@ -1,4 +1,7 @@
-"""How processes end: waiting for one, and signalling all of a cgroup. Imports nothing of what makes them."""
+"""End processes: wait for one to exit, and signal all processes in a cgroup.
+
+The light commands (kill, delete) use this module, so it imports nothing that creates containers.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ if TYPE_CHECKING:
     from runtime.cgroups import Cgroup
 
 
-def wait_dead(pidfd: int, wait: float = 0.0) -> bool:
-    """Whether its process has ended, or does within `wait` seconds."""
+def has_exited(pidfd: int, wait: float = 0.0) -> bool:
+    """Whether the pidfd's process has exited, or exits within `wait` seconds."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(wait * 1000))
 
 
 def signal_all(cgroup: Cgroup, signal: int) -> None:
-    """Each process in the cgroup, forks included: SIGKILL by the cgroup's own kill, others while it is frozen."""
+    """Signal each process in the cgroup, new forks included: SIGKILL uses the cgroup's own kill, others are sent while
+    it is frozen."""
     if signal == SIGKILL:
         cgroup.kill()
         return
