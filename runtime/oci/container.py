@@ -397,8 +397,8 @@ def create(
         into = spawn.into_cgroup(cgroup, always)
         spaces = spawn.namespaces(spec, always)
         users = prepare.user_namespace(spec, spaces.flags, spaces.join)
-        turn = prepare.turn(spec, spaces.join, pivot=command is None or command.pivot)
-        plan, mounted = decided.open_mounts(turn, users, undo, always)
+        change = prepare.root_change(spec, spaces.join, pivot=command is None or command.pivot)
+        plan, mounted = decided.open_mounts(change, users, undo, always)
         job = Job(
             channel=theirs,
             parent=spawn.own_pidfd(always),
@@ -406,7 +406,7 @@ def create(
             stdio=stdio,
             console=console_slave,
             plan=plan,
-            turn=turn,
+            root_change=change,
             **{
                 **decided.job_fields(spaces, users),
                 "pdeathsig": parent_death_signal,

@@ -8,7 +8,7 @@ from runtime import syscalls as sc
 from runtime.errors import SpecError
 from runtime.oci import hooks, prepare
 from runtime.oci.config import spec as oci
-from runtime.oci.rootfs.rootfs import Turn
+from runtime.oci.rootfs.rootfs import RootChange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,14 +48,14 @@ class CreatePlan(NamedTuple):
         return warnings
 
     def open_mounts(
-        self, turn: Turn, users: UserNamespace | None, undo: ExitStack, always: ExitStack
+        self, change: RootChange, users: UserNamespace | None, undo: ExitStack, always: ExitStack
     ) -> tuple[Plan, str]:
         """Open the mount sources and create the mounts that the child itself cannot.
 
         Returns the completed plan and the mount that outlives the container, "" for none (shared_root.mount).
         """
         plan, mounted = self.root_plan, ""
-        if turn == Turn.CHROOT:
+        if change == RootChange.CHROOT:
             from runtime.oci.rootfs import shared_root
 
             tell = self.command.mounted if self.command is not None else None

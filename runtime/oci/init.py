@@ -190,8 +190,8 @@ def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
             report.step = "terminal"
             steps.open_terminal(job, root)
         _before_new_root(job, report, proc, root)
-        report.step = job.turn
-        rootfs.turn(job.turn, root, propagation=plan.propagation)
+        report.step = job.root_change
+        rootfs.change_root(job.root_change, root, propagation=plan.propagation)
     except BaseException:
         steps.undo_mounts(job, root)
         raise

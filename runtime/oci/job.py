@@ -120,7 +120,7 @@ class Job:
     preserve: int = 0  # how many descriptors, from 3 on, the container keeps
     hooks: Mapping[str, tuple[hooks.Hook, ...]] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)  # for the hooks that run in the container
-    turn: rootfs.Turn = rootfs.Turn.PIVOT
+    root_change: rootfs.RootChange = rootfs.RootChange.PIVOT
     root: int = -1  # for exec: the container's root, if it has no mount namespace of its own
 
 

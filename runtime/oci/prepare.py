@@ -192,13 +192,13 @@ def _check_pivot(spec: Spec, *, pivot: bool) -> None:
         raise SpecError("linux.rootfsPropagation: [r]private is not safe without pivot_root")
 
 
-def turn(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootfs.Turn:
+def root_change(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootfs.RootChange:
     """How the container changes to its root directory.
 
     `join`: the namespaces that it joins, without those that we are already in. Raises SpecError if the operation is
     unsafe in the container's mount namespace.
     """
-    usual = rootfs.Turn.PIVOT if pivot else rootfs.Turn.MOVE
+    usual = rootfs.RootChange.PIVOT if pivot else rootfs.RootChange.MOVE
     kinds = oci.namespaces(spec)
     if kinds.get("mount") == "":
         return usual
@@ -206,7 +206,7 @@ def turn(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootf
 
     joined = next((fd for fd, kind in join if kind == sc.CLONE_NEWNS), -1)
     if joined >= 0:
-        shared_root.check_not_the_machines(joined)
+        shared_root.check_not_the_hosts(joined)
         return usual
     if "user" in kinds:
         raise SpecError(
@@ -216,7 +216,7 @@ def turn(spec: Spec, join: tuple[tuple[int, int], ...], *, pivot: bool) -> rootf
         raise SpecError(
             "linux.namespaces: --no-pivot needs a mount namespace: otherwise the root would be moved over the host's"
         )
-    return rootfs.Turn.CHROOT
+    return rootfs.RootChange.CHROOT
 
 
 def enter_resctrl(spec: Spec, container_id: str, pid: int, undo: ExitStack) -> None:

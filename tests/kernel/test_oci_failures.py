@@ -40,7 +40,7 @@ CHILD_STEPS: list[tuple[Any, str]] = [
     (rootfs.RootMount, "execute"), (operations.FsMount, "execute"), (binds.BindMount, "execute"),
     (operations.CgroupMount, "execute"), (operations.DeviceNode, "execute"), (operations.DevLinks, "execute"),
     (operations.MakeDirectory, "execute"), (operations.ReadonlyPath, "execute"), (operations.MaskPaths, "execute"),
-    (operations.Readonly, "execute"), (rootfs, "turn"), (rlimits, "apply"), (capabilities, "drop_bounding"),
+    (operations.Readonly, "execute"), (rootfs, "change_root"), (rlimits, "apply"), (capabilities, "drop_bounding"),
     (sc, "sethostname"), (sc, "close_all_except"), (sc, "unshare"), (sc, "capset"), (os, "setsid"),
     (os, "setresuid"), (os, "setresgid"), (os, "umask"), (sc, "pivot_root"), (sc, "attach_mount"),
 ]  # fmt: skip

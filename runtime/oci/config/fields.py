@@ -1,4 +1,4 @@
-"""One field of a JSON document: that it is there and of its kind. Each failure is a SpecError with the field's path."""
+"""Read one typed field of a JSON document. Every failure is a SpecError with the field's path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 from runtime.errors import SpecError
 from runtime.oci.config import shape
 
-MAX_ID: Final = (1 << 32) - 2  # (uid_t)-1 means "leave unchanged" to the kernel
+MAX_ID: Final = (1 << 32) - 2  # the kernel takes (uid_t)-1 as "leave unchanged"
 
 
 def fail(field: str, message: str) -> NoReturn:
@@ -16,7 +16,8 @@ def fail(field: str, message: str) -> NoReturn:
 
 
 def object_(holder: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """holder[key], {} when it is not there or null. SpecError that names the field (`where` + key) for another kind."""
+    """holder[key] as an object; {} if missing or null. Another type is a SpecError that names the field (`where` +
+    key)."""
     value = holder.get(key)
     if value is None:
         return {}
@@ -26,7 +27,8 @@ def object_(holder: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
 
 
 def array(holder: Mapping[str, Any], key: str, where: str, of: type) -> list[Any]:
-    """holder[key] as a list of `of`, [] when it is not there or null. SpecError that names the field, or the item."""
+    """holder[key] as a list of `of`; [] if missing or null. Another type is a SpecError that names the field or
+    item."""
     value = holder.get(key)
     if value is None:
         return []
@@ -46,7 +48,8 @@ _NAMES: Final[dict[type, str]] = {str: "a string", int: "an integer", dict: "an 
 
 
 def string(holder: Mapping[str, Any], key: str, where: str, *, default: str = "") -> str:
-    """holder[key], `default` when it is not there or null. SpecError that names the field; a NUL in it is one, too."""
+    """holder[key] as a string; `default` if missing or null. Another type or a NUL byte is a SpecError that names the
+    field."""
     value = holder.get(key)
     if value is None:
         return default
@@ -57,8 +60,8 @@ def string(holder: Mapping[str, Any], key: str, where: str, *, default: str = ""
 
 
 def integer(holder: Mapping[str, Any], key: str, where: str, low: int, high: int, *, default: int = 0) -> int:
-    """holder[key], `default` when it is not there or null; from `low` to `high`, both included. SpecError that names
-    the field."""
+    """holder[key] as an integer in `low` … `high` (inclusive); `default` if missing or null. Otherwise a SpecError that
+    names the field."""
     value = holder.get(key)
     if value is None:
         return default
@@ -70,7 +73,7 @@ def integer(holder: Mapping[str, Any], key: str, where: str, low: int, high: int
 
 
 def boolean(holder: Mapping[str, Any], key: str, where: str) -> bool:
-    """holder[key], False when it is not there or null. SpecError that names the field."""
+    """holder[key] as a boolean; False if missing or null. Another type is a SpecError that names the field."""
     value = holder.get(key)
     if value is not None and not isinstance(value, bool):
         fail(f"{where}{key}", f"must be true or false, not {type(value).__name__}")

@@ -1,8 +1,8 @@
-"""What the deeper parts of config.json must look like, as tables: `linux.resources`, `linux.seccomp` and what of
-`process` is only handed on (config-linux.md "Control groups" and "Seccomp", config.md "Scheduler", "IOPriority").
+"""The types of the nested parts of config.json, as tables: `linux.resources`, `linux.seccomp`, and the parts of
+`process` that are only passed on (config-linux.md "Control groups" and "Seccomp"; config.md "Scheduler", "IOPriority").
 
-Whoever turns them into writes to the kernel then need not look at types again, and a value of the wrong kind is told
-by its field's name before anything is made. Keys that no table has are left alone ("Extensibility").
+The code that passes these values to the kernel need not check types again. A value of the wrong type is reported with
+its field's name before anything is created. Unknown keys are ignored ("Extensibility").
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from runtime.errors import SpecError
 
 
 class Range(NamedTuple):
-    """An integer within both ends."""
+    """An integer in low … high, inclusive."""
 
     low: int
     high: int
 
 
 class Each(NamedTuple):
-    """An object whose keys are names; each value has this shape."""
+    """An object with arbitrary keys; each value has this shape."""
 
     shape: Any
 
 
 class Needs(NamedTuple):
-    """An object with keys that must be there."""
+    """An object with required keys."""
 
     keys: tuple[str, ...]
     shape: Mapping[str, Any]
@@ -39,7 +39,7 @@ U64: Final = Range(0, (1 << 64) - 1)
 U32: Final = Range(0, (1 << 32) - 1)
 U16: Final = Range(0, (1 << 16) - 1)
 
-# A shape is bool, str, a Range, [shape] (an array of it), a mapping of keys, Needs or Each.
+# A shape is bool, str, a Range, [shape] (an array of it), a mapping from keys to shapes, Needs or Each.
 _RATES: Final = [Needs(("major", "minor", "rate"), {"major": I64, "minor": I64, "rate": U64})]
 RESOURCES: Final[Mapping[str, Any]] = {
     "memory": {
@@ -110,8 +110,10 @@ _KINDS: Final[Mapping[type, str]] = {str: "a string", bool: "true or false", lis
 
 
 def check(value: Any, shape: Any, where: str) -> None:
-    """Raises SpecError naming the field. An absent value (None, JSON's null) is fine, as in Go's JSON, where nothing
-    says that it is needed."""
+    """Check `value` against `shape`. Raises SpecError that names the field.
+
+    A missing value (None, JSON null) is valid unless Needs requires it, as in Go's JSON.
+    """
     if value is None:
         return
     if isinstance(shape, Range):
@@ -130,8 +132,10 @@ def check(value: Any, shape: Any, where: str) -> None:
 
 
 def parse(raw: bytes, name: str) -> Any:
-    """JSON that somebody wrote, less what is null: to callers written in Go that is what an absent field looks like.
-    Raises SpecError, with `name` in front."""
+    """Parse JSON and drop null members, which callers written in Go use for absent fields.
+
+    Raises SpecError that begins with `name`.
+    """
     try:
         made = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -142,13 +146,13 @@ def parse(raw: bytes, name: str) -> Any:
 
 
 def _drop_nulls(value: dict[str, Any] | list[Any]) -> None:
-    """Take every key with null out of an object and all objects below it. What is in an array stays as it is."""
+    """Remove all keys with null from an object and from all objects nested in it. Array items that are null stay."""
     if isinstance(value, dict):
         nulls = [key for key, item in value.items() if item is None]
         for key in nulls:
             del value[key]
         items: Any = value.values()
-    elif value and isinstance(value[0], str):  # the other items are strings, too, or will be refused
+    elif value and isinstance(value[0], str):  # the other items are strings too, or are rejected later
         return
     else:
         items = value
@@ -193,18 +197,20 @@ def _typed(value: Any, kind: type, where: str) -> Any:
 
 
 def text(value: str, where: str) -> None:
-    """What the kernel can be given: no NUL, and nothing that has no bytes (half of a surrogate pair)."""
+    """Check that the kernel can take the string: it has no NUL byte and no lone surrogate, which has no UTF-8
+    encoding."""
     if "\0" in value:
         _fail(where, "contains a NUL byte")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            _fail(where, "is no text: it has half of a surrogate pair")
+            _fail(where, "is not valid text: it contains half of a surrogate pair")
 
 
 def all_text(values: list[Any]) -> bool:
-    """Whether they are strings without a fault: a profile of seccomp has hundreds, and is looked at with each start."""
+    """Whether all values are plain ASCII strings without NUL. This check is fast: a seccomp profile has hundreds of
+    names, checked at each start."""
     try:
         joined = "".join(values)
     except TypeError:

@@ -1,8 +1,8 @@
-"""config.json as types, and its validation: the first errors of a container are found here, before anything is made.
+"""The types of config.json and its validation, which runs before anything is created.
 
-The TypedDicts are the OCI runtime specification 1.3 (config.md, config-linux.md), as far as Linux goes. `validate`
-raises SpecError that names the field by its path (`process.rlimits[1].type: …`). Unknown keys are ignored, as the
-specification asks ("Extensibility"); known ones that this engine does not carry out are refused, never skipped.
+The TypedDicts are the Linux part of the OCI runtime specification 1.3 (config.md, config-linux.md). `validate` raises
+SpecError that names the field by its path (`process.rlimits[1].type: …`). Unknown keys are ignored, as the
+specification requires ("Extensibility"). Known keys that this engine does not implement are rejected, never skipped.
 """
 
 from __future__ import annotations
@@ -158,11 +158,12 @@ def load(bundle: str) -> Spec:
 
 
 def validate(data: Any) -> Spec:
-    """The same object as a Spec when it can become a container on Linux; else SpecError with the field's path."""
+    """Check that the object can become a container on Linux, and return it as a Spec. Otherwise SpecError with the
+    field's path."""
     if not isinstance(data, dict):
         fail("config.json", "must be an object")
     version = string(data, "ociVersion", "")
-    if version.split(".")[0] != "1":  # newer minor versions are accepted, as runc and crun do
+    if version.split(".")[0] != "1":  # newer minor versions are accepted, as by runc and crun
         fail("ociVersion", f"{version!r} is not a 1.x version of the OCI runtime specification")
     root = object_(data, "root", "")
     if not string(root, "path", "root."):
@@ -176,7 +177,7 @@ def validate(data: Any) -> Spec:
     process(object_(data, "process", ""))
     for key, needed in (("hostname", "uts"), ("domainname", "uts")):
         if string(data, key, "") and needed not in types:
-            fail(key, f"cannot be set without a {needed} namespace: it would rename the machine")
+            fail(key, f"cannot be set without a {needed} namespace: it would rename the host")
     hooks.parse(object_(data, "hooks", ""))
     shape.check(data.get("annotations"), shape.Each(str), "annotations")
     spec_linux.validate(linux, types)
@@ -184,7 +185,7 @@ def validate(data: Any) -> Spec:
 
 
 def process(data: Mapping[str, Any], where: str = "process.") -> Process:
-    """Validate a process object (config.md, "Process"), of config.json or of an exec request."""
+    """Validate a process object (config.md, "Process") of config.json or of an exec request. Raises SpecError."""
     args = array(data, "args", where, str)
     if not args:
         fail(f"{where}args", "must name a program")
@@ -230,9 +231,9 @@ def _rlimits(entries: list[dict[str, Any]], where: str) -> None:
         field = f"{where}[{index}]."
         name = string(entry, "type", field)
         if name not in RLIMIT_NAMES:
-            fail(f"{field}type", f"{name!r} is no resource limit")
+            fail(f"{field}type", f"{name!r} is not a resource limit")
         if name in seen:  # config.md: "duplicated entries MUST generate an error"
-            fail(f"{field}type", f"{name} is given twice")
+            fail(f"{field}type", f"{name} is specified twice")
         seen.add(name)
         soft = integer(entry, "soft", field, 0, (1 << 64) - 1)
         if soft > integer(entry, "hard", field, 0, (1 << 64) - 1):
@@ -245,7 +246,7 @@ def _mounts(entries: list[dict[str, Any]]) -> None:
         destination = string(entry, "destination", field)
         if not destination:
             fail(f"{field}destination", "is required")
-        # config.md wants it absolute; runc takes a relative one as below "/", so old bundles keep working
+        # config.md requires an absolute path; as in runc, a relative one is taken relative to "/", for old bundles
         for key in ("type", "source"):
             string(entry, key, field)
         array(entry, "options", field, str)
@@ -257,13 +258,13 @@ _OTHER_PLATFORMS: Final = ("solaris", "windows", "vm", "zos", "freebsd")
 
 
 def without_effect(spec: Mapping[str, Any]) -> list[str]:
-    """A sentence for each part that is another platform's: known, and of no use here."""
+    """A warning for each field that is known but has no effect on Linux."""
     unused = [key for key in _OTHER_PLATFORMS if spec.get(key)]
     if (spec.get("process") or {}).get("user", {}).get("username"):
         unused.append("process.user.username")
-    return [f"{key} was not applied: it is for another platform than Linux" for key in unused]
+    return [f"{key} was not applied: it is not for Linux" for key in unused]
 
 
 def namespaces(spec: Spec) -> dict[str, str]:
-    """type → path ("" = a new one) of the namespaces that the container gets or joins."""
+    """The namespaces that the container creates or joins: type → path ("" for a new one)."""
     return {entry["type"]: entry.get("path", "") for entry in spec.get("linux", {}).get("namespaces", [])}

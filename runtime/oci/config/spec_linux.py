@@ -1,4 +1,4 @@
-"""The `linux` object of config.json: its validation (config-linux.md)."""
+"""Validate the `linux` object of config.json (config-linux.md)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,33 @@ PROPAGATIONS: Final = (
     "unbindable",
     "runbindable",
 )
-PERSONALITIES: Final = {"": -1, "LINUX": 0x0000, "LINUX32": 0x0008}  # personality(2); -1 = leave it
+PERSONALITIES: Final = {"": -1, "LINUX": 0x0000, "LINUX32": 0x0008}  # personality(2); -1: unchanged
 
-# sysctls of the ipc namespace (ipc/ipc_sysctl.c); all else under kernel. is the whole machine's
-# fmt: off
-_IPC_SYSCTLS: Final = frozenset(f"kernel.{name}" for name in (
-    "msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced",
-))
+# sysctls of the ipc namespace (ipc/ipc_sysctl.c). All others in kernel. affect the whole host. fmt: off
+_IPC_SYSCTLS: Final = frozenset(
+    f"kernel.{name}"
+    for name in (
+        "msgmax",
+        "msgmnb",
+        "msgmni",
+        "sem",
+        "shmall",
+        "shmmax",
+        "shmmni",
+        "shm_rmid_forced",
+    )
+)
 # fmt: on
 
 
 def validate(linux: Mapping[str, Any], types: frozenset[str]) -> None:
-    """linux.*, but for its namespaces and mappings. `types`: the namespaces that the container makes or joins. Raises
-    SpecError that names the field."""
+    """Validate `linux` except for its namespaces and mappings.
+
+    `types`: the namespaces that the container creates or joins. Raises SpecError that names the field.
+    """
     propagation = string(linux, "rootfsPropagation", "linux.")
     if propagation not in PROPAGATIONS:
-        fail("linux.rootfsPropagation", f"{propagation!r} is none of {', '.join(PROPAGATIONS[1:])}")
+        fail("linux.rootfsPropagation", f"{propagation!r} is not one of {', '.join(PROPAGATIONS[1:])}")
     for key in ("maskedPaths", "readonlyPaths"):
         paths = array(linux, key, "linux.", str)
         if paths and "mount" not in types:
@@ -59,7 +70,7 @@ def validate(linux: Mapping[str, Any], types: frozenset[str]) -> None:
 
 
 def personality(linux: Mapping[str, Any]) -> int:
-    """For personality(2)."""
+    """The argument for personality(2); -1: unchanged."""
     return PERSONALITIES[linux.get("personality", {}).get("domain", "")]
 
 
@@ -68,11 +79,11 @@ def _personality(wanted: Mapping[str, Any]) -> None:
     if domain not in PERSONALITIES:
         fail("linux.personality.domain", f"{domain!r} is neither LINUX nor LINUX32")
     if array(wanted, "flags", "linux.personality.", str):
-        fail("linux.personality.flags", "the specification has no value for it yet")
+        fail("linux.personality.flags", "the specification defines no flags yet")
 
 
 def _seccomp(profile: Mapping[str, Any]) -> None:
-    """What no compiler sees: the parts about errno and about the agent. (Actions and names are its own affair.)"""
+    """Validate the fields about errno and the agent. The seccomp compiler checks actions and names."""
     where = "linux.seccomp."
     _errno(profile, "defaultAction", "defaultErrnoRet", where)
     rules = array(profile, "syscalls", where, dict)
@@ -85,15 +96,15 @@ def _seccomp(profile: Mapping[str, Any]) -> None:
     if profile.get("defaultAction") == "SCMP_ACT_NOTIFY":
         fail(
             f"{where}defaultAction",
-            "SCMP_ACT_NOTIFY would stop the runtime itself before an agent could answer",
+            "SCMP_ACT_NOTIFY would block the runtime itself before an agent can answer",
         )
     if any("write" in (rule.get("names") or []) for rule in notify):
         fail(
             f"{where}syscalls",
-            "SCMP_ACT_NOTIFY cannot be used for the write syscall, by which the runtime tells of the listener",
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall, with which the runtime reports the listener",
         )
     if notify and not path:
-        fail(f"{where}listenerPath", "is required where SCMP_ACT_NOTIFY is used")
+        fail(f"{where}listenerPath", "is required with SCMP_ACT_NOTIFY")
     if notify:
         absolute(path, f"{where}listenerPath")
 
@@ -104,7 +115,7 @@ def _errno(holder: Mapping[str, Any], action: str, key: str, where: str) -> None
         return
     integer(holder, key, where, 0, 0xFFFF)
     if holder.get(action) not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
-        fail(f"{where}{key}", f"{holder.get(action)} gives no errno")
+        fail(f"{where}{key}", f"{holder.get(action)} does not return an errno")
 
 
 _MPOL_MODES: Final = {
@@ -124,18 +135,19 @@ _MPOL_FLAGS: Final = {
 
 
 def memory_policy(linux: Mapping[str, Any]) -> tuple[int, frozenset[int]] | None:
-    """(mode with its flags, memory nodes) for set_mempolicy(2); None: leave it. config-linux.md, "Memory policy"."""
+    """(mode with its flags, memory nodes) for set_mempolicy(2); None: unchanged. Source: config-linux.md, "Memory
+    policy"."""
     policy = object_(linux, "memoryPolicy", "linux.")
     if not policy:
         return None
     where = "linux.memoryPolicy."
     mode = string(policy, "mode", where)
     if mode not in _MPOL_MODES:
-        fail(f"{where}mode", f"{mode!r} is none of {', '.join(_MPOL_MODES)}")
+        fail(f"{where}mode", f"{mode!r} is not one of {', '.join(_MPOL_MODES)}")
     flags = array(policy, "flags", where, str)
     for index, flag in enumerate(flags):
         if flag not in _MPOL_FLAGS:
-            fail(f"{where}flags[{index}]", f"{flag!r} is none of {', '.join(_MPOL_FLAGS)}")
+            fail(f"{where}flags[{index}]", f"{flag!r} is not one of {', '.join(_MPOL_FLAGS)}")
     nodes = number_set(string(policy, "nodes", where), f"{where}nodes")
     return _MPOL_MODES[mode] | sum(_MPOL_FLAGS[flag] for flag in set(flags)), nodes
 
@@ -145,38 +157,38 @@ def memory_policies() -> tuple[list[str], list[str]]:
     return sorted(_MPOL_MODES), sorted(_MPOL_FLAGS)
 
 
-_NUMBERS_MAX: Final = 1 << 13  # CONFIG_NR_CPUS at its highest; memory nodes are fewer
+_NUMBERS_MAX: Final = 1 << 13  # the maximum of CONFIG_NR_CPUS; there are fewer memory nodes
 
 
 def number_set(text: str, where: str) -> frozenset[int]:
-    """`0-3,7` → the numbers (cpuset(7), "List format"); "" → none."""
+    """The numbers in a list such as `0-3,7` (cpuset(7), "List format"); "" is the empty set."""
     numbers: set[int] = set()
     for part in filter(None, text.split(",")):
         low, dash, high = part.strip().partition("-")
         if not part.isascii() or not low.isdigit() or (dash and not high.isdigit()) or len(part) > 12:
-            fail(where, f"{text!r} is no list of numbers and ranges")
+            fail(where, f"{text!r} is not a list of numbers and ranges")
         if max(int(low), int(high or low)) >= _NUMBERS_MAX:
-            fail(where, f"{text!r} names a number that no kernel has: they are below {_NUMBERS_MAX}")
+            fail(where, f"{text!r} contains a number out of range: it must be below {_NUMBERS_MAX}")
         numbers.update(range(int(low), int(high or low) + 1))
     return frozenset(numbers)
 
 
 def _net_devices(devices: Mapping[str, Any], types: frozenset[str]) -> None:
-    """config-linux.md, "Network Devices". In the machine's own network namespace there is nowhere to move them to."""
+    """config-linux.md, "Network Devices". Without a network namespace there is nowhere to move the devices to."""
     if devices and "network" not in types:
-        fail("linux.netDevices", "needs a network namespace of the container's own")
+        fail("linux.netDevices", "requires a network namespace")
     for name in devices:
         where = f"linux.netDevices.{name}."
         new = string(object_(devices, name, "linux.netDevices."), "name", where)
         for text, field in ((name, f"linux.netDevices.{name}"), (new or name, f"{where}name")):
             if not _interface_name(text):
-                fail(field, f"{text!r} is no name of a network interface")
+                fail(field, f"{text!r} is not a valid network interface name")
         if "%" in name:
-            fail(f"linux.netDevices.{name}", "is a pattern: the machine's interface must be named")
+            fail(f"linux.netDevices.{name}", "is a pattern; it must be the name of one host interface")
 
 
 def _interface_name(text: str) -> bool:
-    """dev_valid_name() of the kernel, net/core/dev.c."""
+    """The rule of dev_valid_name() in the kernel (net/core/dev.c)."""
     odd = text in (".", "..") or any(c.isspace() or c in "/:" for c in text)
     return 0 < len(text.encode()) < 16 and not odd
 
@@ -191,10 +203,10 @@ def _intel_rdt(wanted: Mapping[str, Any]) -> None:
     if bandwidth and (not bandwidth.startswith("MB:") or "\n" in bandwidth):
         fail(f"{where}memBwSchema", "must start with MB: and be one line")
     if identity in (".", "..", "info", "mon_data", "mon_groups") or "/" in identity or "\n" in identity:
-        fail(f"{where}closID", f"{identity!r} cannot be a directory of resctrl")
-    for key in ("enableCMT", "enableMBM"):  # of the specification before 1.3
+        fail(f"{where}closID", f"{identity!r} is not a valid name for a resctrl directory")
+    for key in ("enableCMT", "enableMBM"):  # before version 1.3 of the specification
         if wanted.get(key):
-            fail(f"{where}{key}", "became enableMonitoring in the specification 1.3")
+            fail(f"{where}{key}", "was replaced by enableMonitoring in specification 1.3")
 
 
 def _time_offsets(offsets: Mapping[str, Any], types: frozenset[str]) -> None:
@@ -214,7 +226,7 @@ def _devices(entries: list[dict[str, Any]]) -> None:
         field = f"linux.devices[{index}]."
         kind = string(entry, "type", field)
         if kind not in ("c", "b", "u", "p"):
-            fail(f"{field}type", f"{kind!r} is none of c, b, u, p")
+            fail(f"{field}type", f"{kind!r} is not one of c, b, u, p")
         absolute(string(entry, "path", field) or "missing", f"{field}path")
         for key, high in (
             ("major", (1 << 12) - 1),
@@ -229,7 +241,7 @@ def _devices(entries: list[dict[str, Any]]) -> None:
 
 
 def _sysctls(entries: Mapping[str, Any], types: Iterable[str]) -> None:
-    """Only what is namespaced, and only with a namespace of its own: the rest would change the machine."""
+    """Allow only namespaced sysctls, and only with the matching namespace. The others would affect the host."""
     shape.check(entries, shape.Each(str), "linux.sysctl")
     for name in entries:
         field = f"linux.sysctl.{name}"
@@ -241,17 +253,17 @@ def _sysctls(entries: Mapping[str, Any], types: Iterable[str]) -> None:
         elif dotted == "kernel.domainname":
             needed = "uts"
         elif dotted == "kernel.hostname":
-            fail(field, "is set by `hostname`")
+            fail(field, "use the field `hostname` instead")
         else:
-            fail(field, "is not namespaced: it would change the whole machine")
+            fail(field, "is not namespaced: it would affect the whole host")
         if needed not in types:
-            fail(field, f"needs a {needed} namespace of the container's own")
+            fail(field, f"requires a {needed} namespace")
         if ".." in dotted.split("/") or "" in dotted.split("."):
-            fail(field, "is no sysctl name")
+            fail(field, "is not a sysctl name")
 
 
 def sysctl_name(name: str) -> str:
-    """sysctl.d(5): whichever of "." and "/" comes first is the separator; the dotted form of `name`."""
+    """The dotted form of `name`. As in sysctl.d(5), the first of "." and "/" is the separator."""
     slash, dot = name.find("/"), name.find(".")
     if slash != -1 and (dot == -1 or slash < dot):
         return name.translate({ord("/"): ".", ord("."): "/"})
@@ -259,7 +271,7 @@ def sysctl_name(name: str) -> str:
 
 
 def sysctl_path(name: str) -> str:
-    """Its file below /proc/sys."""
+    """The sysctl's file, relative to /proc/sys."""
     return sysctl_name(name).translate({ord("/"): ".", ord("."): "/"})
 
 
@@ -270,9 +282,9 @@ def namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
         field = f"linux.namespaces[{index}]."
         kind = string(entry, "type", field)
         if kind not in NAMESPACE_TYPES:
-            fail(f"{field}type", f"{kind!r} is no namespace; one of {', '.join(NAMESPACE_TYPES)}")
+            fail(f"{field}type", f"{kind!r} is not one of {', '.join(NAMESPACE_TYPES)}")
         if kind in seen:
-            fail(f"{field}type", f"{kind} is given twice")
+            fail(f"{field}type", f"{kind} is specified twice")
         seen.add(kind)
         if path := string(entry, "path", field):
             absolute(path, f"{field}path")
@@ -281,7 +293,7 @@ def namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
     if "user" in seen and "mount" not in seen:
         fail(
             "linux.namespaces",
-            "a user namespace needs a mount namespace: nobody in it may mount in another's",
+            "a user namespace needs a mount namespace: it has no right to mount in another one",
         )
     return frozenset(seen)
 
@@ -289,15 +301,15 @@ def namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
 def _mappings(linux: Mapping[str, Any], *, needed: bool) -> None:
     for key in ("uidMappings", "gidMappings"):
         entries = array(linux, key, "linux.", dict)
-        if needed and not entries:  # runc's side: crun accepts a user namespace without mappings
+        if needed and not entries:  # as in runc; crun accepts a user namespace without mappings
             fail(f"linux.{key}", "is required with a new user namespace")
         mapping_entries(entries, f"linux.{key}")
         if needed and all(entry["containerID"] for entry in entries):
-            fail(f"linux.{key}", "must map 0, which makes the container's root file system")
+            fail(f"linux.{key}", "must map id 0, which creates the container's root file system")
 
 
 def mapping_entries(entries: list[dict[str, Any]], where: str) -> None:
-    """uidMappings or gidMappings: whole, and of ids that there can be. SpecError that names the field."""
+    """Check that uidMappings or gidMappings are complete and in range. SpecError that names the field."""
     for index, entry in enumerate(entries):
         for name in ("containerID", "hostID", "size"):
             if entry.get(name) is None:

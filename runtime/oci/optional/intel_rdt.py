@@ -1,8 +1,8 @@
-"""linux.intelRdt: cache and memory bandwidth by resctrl (config-linux.md, "IntelRdt"; filesystems/resctrl.rst).
+"""linux.intelRdt: limit cache and memory bandwidth with resctrl (config-linux.md, "IntelRdt"; filesystems/resctrl.rst).
 
-A class of service is a directory of the resctrl file system: `closID`, or the container's own ID. What config.json asks
-for is written into its `schemata` when we make it, compared when it is there; the container's init goes into `tasks`,
-and all it becomes follows it.
+A class of service (CLOS) is a directory of the resctrl file system, named by `closID` or by the container's ID. A new
+class gets the schemata of config.json; an existing class must already have them. The container's init is written to
+`tasks`, and its descendants inherit the class.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from runtime.errors import CapabilityError, SpecError, SyscallError
 
 
 def mount_point(mountinfo: str) -> str:
-    """Where resctrl is mounted. CapabilityError when it is not: the specification wants an error then."""
+    """The mount point of resctrl, from the text of mountinfo. CapabilityError if it is not mounted, as the
+    specification requires."""
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         if after.startswith("resctrl "):
             return before.split()[4].replace("\\040", " ")
     how = "mount -t resctrl resctrl /sys/fs/resctrl"
-    raise CapabilityError(f"linux.intelRdt: no resctrl file system is mounted ({how})")
+    raise CapabilityError(f"linux.intelRdt: no resctrl file system is mounted; mount it: {how}")
 
 
 def root() -> str:
@@ -31,8 +32,8 @@ def root() -> str:
 
 
 def lines(wanted: Mapping[str, Any]) -> list[str]:
-    """What `schemata` shall have, in the order it is written: l3CacheSchema, without its MB lines where memBwSchema has
-    one; memBwSchema; `schemata` last."""
+    """The lines for the class's `schemata` file, in order: l3CacheSchema, without its MB lines if memBwSchema is set;
+    then memBwSchema; then `schemata`."""
     bandwidth = wanted.get("memBwSchema") or ""
     cache = [line for line in (wanted.get("l3CacheSchema") or "").splitlines() if line.strip()]
     if bandwidth:
@@ -41,12 +42,14 @@ def lines(wanted: Mapping[str, Any]) -> list[str]:
 
 
 def enter(wanted: Mapping[str, Any], container_id: str, pid: int, where: str, undo: ExitStack) -> None:
-    """Put the container's init into its class. What is made here is taken back by `undo`."""
+    """Move the container's init to its class, which is created if missing. `undo` removes what is created here."""
     group = f"{where}/{wanted.get('closID') or container_id}"
     text = lines(wanted)
     there = os.path.isdir(group)
     if not there and wanted.get("closID") and not text:
-        raise SpecError(f"linux.intelRdt.closID: {group} is not there, and nothing says what it should be")
+        raise SpecError(
+            f"linux.intelRdt.closID: {group} does not exist, and config.json has no schema to create it"
+        )
     if there and text:
         _compare(group, text)
     if not there:
@@ -61,7 +64,7 @@ def enter(wanted: Mapping[str, Any], container_id: str, pid: int, where: str, un
 
 
 def join(wanted: Mapping[str, Any], container_id: str, pid: int, where: str) -> None:
-    """A further process, that is no child of the container's init."""
+    """Move an additional process to the container's class (exec); it is not a child of the container's init."""
     group = f"{where}/{wanted.get('closID') or container_id}"
     if wanted.get("enableMonitoring"):
         _write(f"{group}/mon_groups/{container_id}/tasks", str(pid))
@@ -69,7 +72,7 @@ def join(wanted: Mapping[str, Any], container_id: str, pid: int, where: str) -> 
 
 
 def leave(wanted: Mapping[str, Any], container_id: str, where: str) -> None:
-    """What was the container's alone: its monitoring, and its class when that bears its ID."""
+    """Remove the container's own directories: its monitoring group, and its class if that is named by its ID."""
     group = f"{where}/{wanted.get('closID') or container_id}"
     if wanted.get("enableMonitoring"):
         _remove(f"{group}/mon_groups/{container_id}")
@@ -78,7 +81,7 @@ def leave(wanted: Mapping[str, Any], container_id: str, where: str) -> None:
 
 
 def update(wanted: Mapping[str, Any], changes: Mapping[str, Any], container_id: str, where: str) -> None:
-    """New schemata for the class of a container (`update --l3-cache-schema, --mem-bw-schema`)."""
+    """Write new schemata to the container's class (`update --l3-cache-schema, --mem-bw-schema`)."""
     group = f"{where}/{wanted.get('closID') or container_id}"
     for line in lines(changes):
         _write(f"{group}/schemata", f"{line}\n")
@@ -89,12 +92,12 @@ def _compare(group: str, wanted: list[str]) -> None:
     for line in wanted:
         if _normal(line) not in have:
             raise SpecError(
-                f"linux.intelRdt: {group}/schemata has no {line!r}, and the class is there already"
+                f"linux.intelRdt: the class exists already, and {group}/schemata does not contain {line!r}"
             )
 
 
 def _normal(line: str) -> str:
-    """`L3: 0=00f;1=f` and ` L3:0=f;1=f` are one: the kernel pads names and masks."""
+    """Normalize a line, because the kernel pads names and masks: `L3: 0=00f;1=f` and ` L3:0=f;1=f` are equal."""
     name, _, rest = line.strip().partition(":")
     parts = (part.strip().partition("=") for part in rest.split(";"))
     return f"{name.strip()}:" + ";".join(
@@ -107,7 +110,7 @@ def _make(path: str, undo: ExitStack) -> None:
         os.mkdir(path, 0o755)
     except FileExistsError:
         return
-    except OSError as error:  # ENOSPC: the hardware has no class left
+    except OSError as error:  # ENOSPC: all of the hardware's classes are in use
         raise SyscallError(error.errno or 0, "mkdir", path) from error
     undo.callback(_remove, path)
 

@@ -1,9 +1,9 @@
-"""linux.netDevices: interfaces of the machine that move into the container's network namespace (config-linux.md,
-"Network Devices"), with their permanent addresses, under another name if asked for, and up.
+"""linux.netDevices: move host interfaces to the container's network namespace (config-linux.md, "Network Devices").
 
-When the namespace ends the kernel gives a physical interface back to the machine's, and takes a virtual one away; the
-runtime does not (as the specification has it). A create that fails later moves them back. rtnetlink(7), by hand: the
-engine imports nothing beyond the standard library, and this is four messages.
+Each keeps its permanent addresses, is renamed if requested, and is set up. When the namespace ends, the kernel returns
+a physical interface to the host and deletes a virtual one; as the specification says, the runtime does not. If create
+fails later, the interfaces are moved back. This module speaks rtnetlink(7) itself: the engine imports only the standard
+library, and four message types suffice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEPT: Final = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST)
 
 
 class Address(NamedTuple):
-    """One that moves along: struct ifaddrmsg's family and prefix, and its attributes as they are."""
+    """An address to move: family and prefix of struct ifaddrmsg, and the raw attributes."""
 
     family: int
     prefix: int
@@ -45,10 +45,10 @@ class Link(NamedTuple):
 
 
 class Netlink:
-    """A route socket in one network namespace; close() it."""
+    """A NETLINK_ROUTE socket in one network namespace. The caller calls close()."""
 
     def __init__(self, netns: int | None = None, own: int = -1) -> None:
-        """Of `netns`; a single-threaded caller is in it for a moment, and back in `own`."""
+        """Open a socket in `netns`. The (single-threaded) caller enters it briefly and returns to `own`."""
         if netns is not None:
             sc.setns(netns, sc.CLONE_NEWNET, about="network namespace of the container")
         try:
@@ -63,7 +63,7 @@ class Netlink:
         self._socket.close()
 
     def links(self) -> dict[str, Link]:
-        """By name."""
+        """All interfaces, by name."""
         found = {}
         for body in self._dump(_GETLINK, bytes(16)):
             index, flags = struct.unpack_from("=4xiI", body)
@@ -72,7 +72,7 @@ class Netlink:
         return found
 
     def addresses(self, index: int) -> list[Address]:
-        """Its permanent ones of global scope."""
+        """The interface's permanent addresses of global scope."""
         found = []
         for body in self._dump(_GETADDR, bytes(8)):
             family, prefix, flags, scope, of = struct.unpack_from("=BBBBi", body)
@@ -85,7 +85,7 @@ class Netlink:
         return found
 
     def give(self, link: Link, netns: int, name: str) -> None:
-        """To another namespace, with its new name, at once."""
+        """Move the interface to another namespace and rename it, in one request."""
         attributes = _pack(_IFLA_NET_NS_FD, struct.pack("=i", netns)) + _pack(
             _IFLA_IFNAME, name.encode() + b"\0"
         )
@@ -155,14 +155,16 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def move(devices: Mapping[str, Mapping[str, str]], pid: int, *, undo: ExitStack, always: ExitStack) -> None:
-    """Into the network namespace of `pid`. SpecError for one that is not there, or whose name is taken.
-    `always`: ends after `undo`."""
+    """Move the interfaces to the network namespace of `pid`.
+
+    SpecError if one does not exist or its name is taken in the container. `always` must end after `undo`.
+    """
     if os.geteuid() != 0:
-        raise CapabilityError("linux.netDevices: only root can move the machine's interfaces")
+        raise CapabilityError("linux.netDevices: only root can move host interfaces")
     theirs, ours = (_opened(f"/proc/{who}/ns/net", always) for who in (pid, "self"))
     with ExitStack() as sockets:
         if os.fstat(theirs).st_ino == os.fstat(ours).st_ino:
-            raise SpecError("linux.netDevices: the container is in the machine's own network namespace")
+            raise SpecError("linux.netDevices: the container is in the host's network namespace")
         host, inside = Netlink(), Netlink(theirs, ours)
         sockets.callback(host.close)
         sockets.callback(inside.close)
@@ -181,15 +183,15 @@ def _move_one(host: Netlink, inside: Netlink, names: tuple[str, str], netns: int
     field = f"linux.netDevices.{name}"
     link = host.links().get(name)
     if link is None:
-        raise SpecError(f"{field}: this machine has no such interface")
+        raise SpecError(f"{field}: the host has no such interface")
     before = inside.links()
     if new in before:
-        raise SpecError(f"{field}.name: the container has an interface {new} already")
+        raise SpecError(f"{field}.name: the container already has an interface {new}")
     addresses = host.addresses(link.number)
     try:
         host.give(link, netns, new)
     except SyscallError as error:
-        if error.errno == errno.EINVAL:  # what is bound to its namespace: a bridge's own, a loopback
+        if error.errno == errno.EINVAL:  # an interface bound to its namespace, such as a bridge or loopback
             raise SpecError(f"{field}: this interface cannot leave its network namespace") from error
         raise
     moved = next(found for found in inside.links().values() if found.name not in before)
@@ -200,7 +202,7 @@ def _move_one(host: Netlink, inside: Netlink, names: tuple[str, str], netns: int
 
 
 def _give_back(*, netns: int, link: Link, name: str, addresses: list[Address]) -> None:
-    """As it was, for a container that never came to be."""
+    """Move an interface back and restore its name, addresses and state, after a failed create."""
     with ExitStack() as always:
         ours = _opened("/proc/self/ns/net", always)
         inside = Netlink(netns, ours)

@@ -1,5 +1,8 @@
-"""To a seccomp agent: the listener of a filter with SCMP_ACT_NOTIFY, and whose it is (config-linux.md, "The Container
-Process State"). One connection for each process that is filtered, a descriptor over it, and that is all of it."""
+"""Send the listener of a filter with SCMP_ACT_NOTIFY to a seccomp agent (config-linux.md, "The Container Process
+State").
+
+Each filtered process gets one connection, over which its state and the listener's descriptor are sent.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,24 @@ from typing import Any, Final
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SyscallError
 
-_SECONDS: Final = 10.0  # for an agent that listens and does not accept
+_SECONDS: Final = 10.0  # for an agent that listens but does not accept
 _ADDRESS_MAX: Final = 107  # bytes of a path in struct sockaddr_un
 
 
 def tell(
     profile: Mapping[str, Any], state: Mapping[str, Any], *, pid: int, pidfd: int, listener: int
 ) -> None:
-    """`listener` is a descriptor of the process `pid`. Raises SyscallError when no agent takes it."""
+    """Send `listener`, a descriptor of the process `pid`, to the agent.
+
+    Raises SyscallError if no agent accepts it, CapabilityError if the listener cannot be fetched from the process.
+    """
     try:
         fd = sc.pidfd_getfd(pidfd, listener)
     except SyscallError as error:
         if error.errno != errno.EPERM:
             raise
         raise CapabilityError(
-            "linux.seccomp: SCMP_ACT_NOTIFY needs CAP_SYS_PTRACE, to fetch the listener for the agent"
+            "linux.seccomp: SCMP_ACT_NOTIFY needs CAP_SYS_PTRACE to fetch the listener for the agent"
         ) from error
     try:
         _send(profile["listenerPath"], fd, json.dumps(process_state(profile, state, pid)).encode())
@@ -37,7 +43,8 @@ def tell(
 
 
 def process_state(profile: Mapping[str, Any], state: Mapping[str, Any], pid: int) -> dict[str, Any]:
-    """What a seccomp agent is told with the descriptor (runtime-spec config-linux.md, "containerProcessState")."""
+    """The state that is sent to the agent with the descriptor (runtime-spec config-linux.md,
+    "containerProcessState")."""
     said: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
     if metadata := profile.get("listenerMetadata"):
         said["metadata"] = metadata
@@ -56,7 +63,7 @@ def _send(path: str, fd: int, text: bytes) -> None:
             agent.connect(path)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))
             sent = agent.sendmsg([text], [rights])
-            if sent < len(text):  # the descriptor went with the first part
+            if sent < len(text):  # the descriptor was sent with the first part
                 agent.sendall(text[sent:])
     except OSError as error:
         raise SyscallError(

@@ -1,4 +1,4 @@
-"""Bind mounts (config.md "Mounts"): of what is the host's, or in the container's own root; their attributes and id
+"""Bind mounts (config.md "Mounts") of host paths and of paths in the container's own root, with their attributes and id
 mappings. Needs Linux 5.12 (mount_setattr)."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runtime.oci.config.spec import IDMapping
     from runtime.oci.rootfs.root import Root
 
-# Files below /proc that LXCFS and its like may put their own over; anything else there is an attack (runc's list)
+# Files in /proc that may be covered, as LXCFS does. Any other target in /proc is treated as an attack (runc's list).
 _PROC_FILES: Final = frozenset(
     f"/proc/{name}"
     for name in (
@@ -27,38 +27,40 @@ _PROC_FILES: Final = frozenset(
 
 
 class IdMaps(NamedTuple):
-    """config.md, mounts: uidMappings and gidMappings."""
+    """uidMappings and gidMappings of a mount (config.md, "Mounts")."""
 
     uids: list[IDMapping]
     gids: list[IDMapping]
-    own: bool = False  # the mount's, not the container's user namespace's
+    own: bool = False  # the mount's own mappings, not those of the container's user namespace
 
 
 @dataclass(frozen=True, slots=True)
 class BindMount:
-    """A file or directory of the host. The clone is detached while it gets its attributes: it is never seen rw."""
+    """A bind mount of a file or directory. The clone gets its attributes while it is detached, so it is never visible
+    read-write."""
 
     source: str
     target: str
     options: mount_options.Options
     id_maps: IdMaps | None = None
-    tree: int = -1  # the source's mount, opened before: in another user namespace it may be out of reach
-    inside: str = ""  # the source is in the container's root, here: as it is when it is this one's turn
+    tree: int = -1  # the source's mount if already opened: from another user namespace it may be unreachable
+    inside: str = ""  # the source's path in the container's root, resolved when this mount is executed
 
     def at_home(self, inside: str) -> BindMount:
-        """The same, of a source that is in the container's root at `inside`; "" when it is not."""
+        """A copy whose source is at `inside` in the container's root. "" means it is elsewhere: no change."""
         if not inside:
             return self
         return BindMount(self.source, self.target, self.options, self.id_maps, inside=inside)
 
     def opened(self, userns: int = -1) -> BindMount:
-        """The same, with its source opened now, by us."""
+        """A copy whose source this process opens now."""
         if self.inside:
             return self
         return BindMount(self.source, self.target, self.options, None, self.open(userns))
 
     def open(self, userns: int = -1) -> int:
-        """A detached mount of the source with all its attributes. `userns`: a user namespace that has its id_maps."""
+        """A detached mount of the source, with all its attributes. `userns`: a user namespace with the mappings of
+        id_maps."""
         tree = self._clone(self._flags)
         try:
             if self.id_maps is not None:
@@ -71,8 +73,11 @@ class BindMount:
         return tree
 
     def _open_inside(self, root: Root) -> int:
-        """Of the container's own root, by its descriptor: no link in it leads to what is the host's. Who maps ids has a
-        right that is not to be had in a user namespace: it is asked of our parent."""
+        """A detached mount of a source in the container's root.
+
+        The source is opened relative to the root's descriptor, so no link in it can lead to the host. Id-mapping needs
+        a privilege that we lack in a user namespace, so the parent does it.
+        """
         found = root.open(self.inside)
         try:
             tree = sc.open_tree(found, "", self._flags | sc.AT_EMPTY_PATH)
@@ -114,8 +119,11 @@ class BindMount:
         return self.tree if self.tree >= 0 else self.open()
 
     def _clone(self, flags: int) -> int:
-        """The source's mount. With x-beneath the kernel itself sees to it that the path stays in that directory, at the
-        moment it is opened: a container that shares the directory cannot swap a link in (CVE-2017-1002101)."""
+        """A clone of the source's mount.
+
+        With x-beneath, the kernel ensures that the path stays in that directory at the moment it is opened. A container
+        that shares the directory cannot swap in a link (CVE-2017-1002101).
+        """
         if not self.options.beneath:
             return sc.open_tree(sc.AT_FDCWD, self.source, flags)
         base = os.open(self.options.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -134,12 +142,12 @@ class BindMount:
             return
         if os.path.normpath(self.target) == "/proc" and sc.fstatfs_type(tree) == sc.PROC_SUPER_MAGIC:
             return
-        raise SpecError("it cannot be mounted because it is inside /proc")  # what, `describe` says
+        raise SpecError("it cannot be mounted because it is inside /proc")  # `describe` adds the paths
 
 
 def map_ids(tree: int, maps: IdMaps, userns: int = -1, *, recursive: bool, about: str) -> None:
-    """Id-map a detached mount (mount_setattr(2)). `userns`: a user namespace that has the maps, unless they are the
-    mount's own."""
+    """Id-map a detached mount (mount_setattr(2)). `userns`: a user namespace with these mappings; -1, or the mount's
+    own mappings: create one."""
     from runtime.oci.rootfs import idmap
 
     made = idmap.namespace(maps.uids, maps.gids) if userns < 0 or maps.own else -1
@@ -155,7 +163,8 @@ def map_ids(tree: int, maps: IdMaps, userns: int = -1, *, recursive: bool, about
 
 
 def set_attributes(mount_fd: int, options: mount_options.Options, *, about: str) -> None:
-    """mount_setattr(2) on the root of an open mount: its own attributes, recursive ones, propagation."""
+    """Apply the options to an open mount with mount_setattr(2): its own attributes, recursive attributes,
+    propagation."""
     add, drop = options.attrs
     if add or drop:
         sc.mount_setattr(mount_fd, "", sc.AT_EMPTY_PATH, add, drop, about=about)

@@ -1,4 +1,4 @@
-"""tmpcopyup: what the image has at the place of a tmpfs appears in the tmpfs (as Docker's volumes and runc do)."""
+"""tmpcopyup: copy the image's content at a tmpfs's mount point into the tmpfs (as runc and Docker volumes do)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ _CHUNK = 1 << 20
 
 
 def copy(source: int, target: int) -> None:
-    """All below the directory `source` into the directory `target`, with owners, modes, times and extended attributes,
-    hard links as files of their own. Both are descriptors, and no symbolic link is followed."""
+    """Copy everything in the directory `source` to the directory `target`; both are descriptors.
+
+    Owners, modes, times and extended attributes are preserved. Hard links become separate files. Symbolic links are not
+    followed.
+    """
     for name in os.listdir(proc_path(source)):
         _copy_one(source, target, name)
     _copy_attributes(source, target)
@@ -56,6 +59,6 @@ def _copy_attributes(source: int, target: int) -> None:
         try:
             os.setxattr(place, name, os.getxattr(proc_path(source), name))
         except OSError:
-            continue  # a tmpfs has not every kind; none of them is worth a container that does not start
-    os.chmod(place, stat.S_IMODE(info.st_mode))  # after chown, which takes set-ID bits away
+            continue  # tmpfs does not support every kind, and a missing attribute must not prevent the start
+    os.chmod(place, stat.S_IMODE(info.st_mode))  # after chown, which clears the set-ID bits
     os.utime(place, ns=(info.st_atime_ns, info.st_mtime_ns))

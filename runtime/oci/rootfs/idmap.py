@@ -1,6 +1,6 @@
-"""User namespaces as things to map mounts with (mount_setattr(2), "ID-mapped mounts").
+"""Create and read user namespaces for id-mapped mounts (mount_setattr(2), "ID-mapped mounts").
 
-An ID map of a mount is a user namespace's, and a user namespace needs a process to be made: one that does nothing.
+A mount's id mappings are those of a user namespace. Creating one needs a process, so an idle child holds it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from runtime.oci.nsfile import open_namespace
 
 
 def lines(entries: Iterable[Mapping[str, Any]]) -> str:
-    """uid_map, gid_map (user_namespaces(7))."""
+    """The content for uid_map or gid_map (user_namespaces(7))."""
     return "".join(f"{e['containerID']} {e['hostID']} {e['size']}\n" for e in entries)
 
 
 def write_maps(pid: int, uids: Iterable[Mapping[str, Any]], gids: Iterable[Mapping[str, Any]]) -> None:
-    """An ordinary user may map itself alone, once it has given up setgroups(2); more is for the set-user-ID programs of
-    its distribution to decide, by /etc/subuid and /etc/subgid (newuidmap(1))."""
+    """Write the id mappings of `pid`'s user namespace.
+
+    An ordinary user may map only its own id, and must first give up setgroups(2). For other mappings the distribution's
+    set-user-ID programs newuidmap(1) and newgidmap(1) decide, using /etc/subuid and /etc/subgid.
+    """
     if os.geteuid() != 0:
         _write(pid, "setgroups", "deny" if _only(gids, os.getegid()) else "allow")
         for program, name, entries, own in (
@@ -55,21 +58,23 @@ def _write(pid: int, name: str, text: str) -> None:
 
 
 def _by_program(program: str, pid: int, entries: Iterable[Mapping[str, Any]]) -> None:
-    """newuidmap PID INSIDE OUTSIDE COUNT …; what it has to say goes to our stderr."""
+    """Run newuidmap (or newgidmap) PID INSIDE OUTSIDE COUNT …; its output goes to our stderr."""
     words = [program, str(pid), *lines(entries).split()]
     try:
         child = os.posix_spawnp(program, words, os.environ)
     except FileNotFoundError as error:
-        message = f"linux.uidMappings and gidMappings: more than this user needs {program} (package uidmap)"
+        message = (
+            f"linux.uidMappings and gidMappings: other ids than your own need {program} (package uidmap)"
+        )
         raise CapabilityError(message) from error
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
-        raise SpecError(f"linux.uidMappings and gidMappings: {' '.join(words)} ended with {code}")
+        raise SpecError(f"linux.uidMappings and gidMappings: {' '.join(words)} failed with exit code {code}")
 
 
 @contextlib.contextmanager
-def _ended(pid: int, pidfd: int) -> Iterator[None]:
-    """A child that is held for as long as the block lasts."""
+def _killed_after(pid: int, pidfd: int) -> Iterator[None]:
+    """Kill and reap the child at the end of the block."""
     try:
         yield
     finally:
@@ -80,16 +85,16 @@ def _ended(pid: int, pidfd: int) -> Iterator[None]:
 
 
 def namespace(uids: Iterable[Mapping[str, Any]], gids: Iterable[Mapping[str, Any]]) -> int:
-    """A descriptor of a new user namespace with these mappings."""
+    """Create a user namespace with these mappings; returns its descriptor."""
     hold_read, hold_write = os.pipe2(os.O_CLOEXEC)
     try:
         pid, pidfd = sc.clone3(sc.CLONE_NEWUSER, exit_signal=SIGCHLD)
         if pid == 0:
             os.close(hold_write)
             with contextlib.suppress(BaseException):
-                os.read(hold_read, 1)  # until the parent is done with us, or dead
+                os.read(hold_read, 1)  # returns when the parent closes its end or dies
             os._exit(0)
-        with _ended(pid, pidfd):
+        with _killed_after(pid, pidfd):
             write_maps(pid, uids, gids)
             return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
@@ -98,7 +103,7 @@ def namespace(uids: Iterable[Mapping[str, Any]], gids: Iterable[Mapping[str, Any
 
 
 def of_process(pid: int) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
-    """(uidMappings, gidMappings) of its user namespace, seen from ours."""
+    """(uidMappings, gidMappings) of the process's user namespace, as seen from ours."""
     found = []
     for name in ("uid_map", "gid_map"):
         path = f"/proc/{pid}/{name}"
@@ -112,41 +117,44 @@ def of_process(pid: int) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
 
 
 def of_namespace(path: str) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
-    """Those of the user namespace that `path` is. The kernel says them of a process only: one of ours goes there, says
-    so, and waits to be looked at."""
+    """(uidMappings, gidMappings) of the user namespace at `path`.
+
+    The kernel shows them only for a process. So a child joins the namespace, reports that, and waits while its mappings
+    are read.
+    """
     namespace = open_namespace(path)
-    said, say = os.pipe2(os.O_CLOEXEC)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         pid, pidfd = sc.clone3(0, exit_signal=SIGCHLD)
         if pid == 0:
-            _go_there(namespace, say)
-        with _ended(pid, pidfd):
-            os.close(say)
-            say = -1
-            answer = os.read(said, 4)
-            if answer != _THERE:
+            _join_and_wait(namespace, writing)
+        with _killed_after(pid, pidfd):
+            os.close(writing)
+            writing = -1
+            answer = os.read(reading, 4)
+            if answer != _JOINED:
                 code = int.from_bytes(answer, "little") or errno.EIO
                 raise SyscallError(code, "setns", path)
             return of_process(pid)
     finally:
         os.close(namespace)
-        os.close(said)
-        if say >= 0:
-            os.close(say)
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
 
 
-_THERE = bytes(4)
+_JOINED = bytes(4)
 
 
-def _go_there(namespace: int, say: int) -> NoReturn:
+def _join_and_wait(namespace: int, writing: int) -> NoReturn:
     try:
-        sc.prctl(sc.PR_SET_DUMPABLE, 0)  # a copy of us is not for those who are in there
+        sc.prctl(sc.PR_SET_DUMPABLE, 0)  # processes in that namespace must not read our copy
         sc.setns(namespace, sc.CLONE_NEWUSER)
-        sc.prctl(sc.PR_SET_DUMPABLE, 0)  # other credentials: once more, and the next is forgotten with them
+        sc.prctl(sc.PR_SET_DUMPABLE, 0)  # the change of credentials resets this and PDEATHSIG
         sc.prctl(sc.PR_SET_PDEATHSIG, SIGKILL)
-        os.write(say, _THERE)
+        os.write(writing, _JOINED)
         signal.pause()
     except SyscallError as error:
-        os.write(say, (error.errno or errno.EIO).to_bytes(4, "little"))
+        os.write(writing, (error.errno or errno.EIO).to_bytes(4, "little"))
     finally:
         os._exit(1)

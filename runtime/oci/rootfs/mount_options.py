@@ -1,7 +1,7 @@
-"""The options of a mount, as config.json and fstab spell them → kernel flags, attributes, propagation and data.
+"""Translate mount options, as spelled in config.json and fstab, to kernel flags, attributes, propagation and data.
 
-The table is the OCI runtime specification's (config.md, "Linux mount options"); what is in no table goes to the file
-system as data. Nothing here touches the kernel.
+The tables follow the OCI runtime specification (config.md, "Linux mount options"). Options in no table are passed to
+the file system as data. Nothing here calls the kernel.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from runtime.syscalls import (
     MS_UNBINDABLE,
 )
 
-# option → (flag, True = clears it)
+# option → (flag, whether it clears the flag)
 _FLAGS: Final[dict[str, tuple[int, bool]]] = {
     "acl": (MS_POSIXACL, False),
     "async": (MS_SYNCHRONOUS, True),
@@ -116,8 +116,8 @@ _RECURSIVE: Final[dict[str, tuple[int, int]]] = {
     "rsymfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
 }
 
-# The same flags as mount attributes, for detached bind mounts. MS_RDONLY is only ever set: "rw" leaves a source that
-# is mounted read-only as it is (as runc up to 1.1); "rrw" asks for more.
+# The same flags as mount attributes, for detached bind mounts. MS_RDONLY is only set, never cleared: "rw" leaves a
+# source read-only if it is mounted read-only (as runc up to 1.1 does); "rrw" makes it writable.
 _ATTRS: Final[dict[int, int]] = {
     MS_RDONLY: MOUNT_ATTR_RDONLY,
     MS_NOSUID: MOUNT_ATTR_NOSUID,
@@ -134,19 +134,17 @@ _ATIME_ATTRS: Final[dict[int, int]] = {
 
 
 class Options(NamedTuple):
-    """What a mount's options mean. Attributes (MOUNT_ATTR_*) are for mount_setattr(2), flags (MS_*) for mount(2)."""
+    """The parsed options of a mount. Attributes (MOUNT_ATTR_*) are for mount_setattr(2), flags (MS_*) for mount(2)."""
 
     flags: int = 0
-    cleared: int = 0  # MS_* flags that were explicitly unset
-    propagation: tuple[int, ...] = ()  # MS_PRIVATE … [| MS_REC], in the order they were asked for
+    cleared: int = 0  # MS_* flags that an option clears explicitly
+    propagation: tuple[int, ...] = ()  # MS_PRIVATE … [| MS_REC], in the given order
     recursive_set: int = 0
     recursive_clear: int = 0
     data: str = ""
-    beneath: str = (
-        ""  # x-beneath=DIR: the source of a bind is opened below DIR, and no symbolic link leads out of it
-    )
-
-    idmap: str = ""  # "idmap": the mount itself, "ridmap": all below it too
+    # x-beneath=DIR: a bind's source is opened below DIR, and no symbolic link may leave DIR
+    beneath: str = ""
+    idmap: str = ""  # "idmap": only this mount; "ridmap": all mounts below it too
     copy_up: bool = False
 
     @property
@@ -155,18 +153,18 @@ class Options(NamedTuple):
 
     @property
     def attrs(self) -> tuple[int, int]:
-        """(set, clear) for the top mount of a bind."""
+        """The attributes to (set, clear) on the top mount of a bind."""
         add = sum(attr for flag, attr in _ATTRS.items() if self.flags & flag)
         drop = sum(attr for flag, attr in _ATTRS.items() if self.cleared & flag and flag != MS_RDONLY)
         for flag, attr in _ATIME_ATTRS.items():
             if self.flags & flag:
-                # the access-time modes are one field: to set one, all its bits are cleared
+                # the access-time modes are one field: setting one clears all bits of the field
                 return add | attr, drop | MOUNT_ATTR__ATIME
         return add, drop
 
 
 def parse(options: list[str]) -> Options:
-    """Later options win over earlier ones, as in mount(8)."""
+    """Parse mount options. Later options override earlier ones, as in mount(8)."""
     flags = cleared = rec_set = rec_clear = 0
     propagation: list[int] = []
     data: list[str] = []
@@ -194,5 +192,5 @@ def parse(options: list[str]) -> Options:
 
 
 def known() -> list[str]:
-    """Every option that is not the file system's own (for `features`)."""
+    """All options that are not passed to the file system (for `features`)."""
     return [*_FLAGS, *PROPAGATION, *_RECURSIVE, "idmap", "ridmap", "tmpcopyup"]

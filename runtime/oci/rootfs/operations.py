@@ -1,8 +1,8 @@
-"""The operations of a mount plan: each frozen, able to `describe()` itself and to `execute()` on a Root.
+"""The operations of a mount plan. Each is frozen, can `describe()` itself, and can be executed on a Root.
 
-File systems, binds, cgroups, hidden and read-only paths, and what is in /dev (config.md "Mounts", config-linux.md
-"Default Devices", "Masked Paths", "Readonly Paths"). They run in init, before pivot_root, with the host's /proc and
-/dev still in reach. Needs Linux 5.12 (mount_setattr).
+They mount file systems and cgroups, mask paths or make them read-only, and fill /dev (config.md "Mounts";
+config-linux.md "Default Devices", "Masked Paths", "Readonly Paths"). Init executes them before pivot_root, while the
+host's /proc and /dev are still accessible. Needs Linux 5.12 (mount_setattr).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FsMount:
     fstype: str
     source: str
     options: mount_options.Options
-    late_readonly: bool = False  # mounted read-write, FsReadonly follows when all is in it
+    late_readonly: bool = False  # mount read-write; a Readonly operation follows once the content is complete
 
     def describe(self) -> str:
         return f"mount {self.fstype} on {self.target}"
@@ -48,7 +48,7 @@ class FsMount:
             os.close(fd)
 
     def mount_on(self, fd: int, *, covers: bool = True) -> None:
-        """The mount itself; closes `fd`. `covers`: a directory that was there before us."""
+        """Mount on the directory `fd`, and close it. `covers`: the directory existed before."""
         try:
             self._mount(fd, covers)
         finally:
@@ -61,7 +61,7 @@ class FsMount:
         data = self.options.data or None
         given = any(option.startswith("mode=") for option in self.options.data.split(","))
         if self.fstype == "tmpfs" and covers and not given:
-            # as the directory that it covers (runc), not the kernel's 1777, which is for one that was not there
+            # Use the mode of the covered directory (as runc does), not the kernel's default 1777.
             data = f"{data + ',' if data else ''}mode={stat.S_IMODE(os.fstat(fd).st_mode):o}"
         try:
             sc.mount(self.source, proc_path(fd), self.fstype, flags, data, about=about)
@@ -71,8 +71,10 @@ class FsMount:
             self._mount_over_its_like(fd)
 
     def _mount_over_its_like(self, fd: int) -> None:
-        """mount(2) puts no file system on itself, as it would here: the machine's cgroup2 came along with a bound /sys.
-        Made first and attached then, it may."""
+        """Mount a file system on itself, which mount(2) refuses but fsmount(2) with move_mount(2) allows.
+
+        This is needed if the host's cgroup2 is part of a bind-mounted /sys.
+        """
         context = sc.fsopen(self.fstype)
         try:
             sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
@@ -85,7 +87,7 @@ class FsMount:
             os.close(tree)
 
     def _fill(self, root: Root, below: int) -> None:
-        """tmpcopyup: from the directory that the mount covers."""
+        """tmpcopyup: copy the content of the covered directory."""
         made = root.open(self.target)
         copyup.copy(below, made)
         if self.options.flags & sc.MS_RDONLY and not self.late_readonly:
@@ -95,8 +97,8 @@ class FsMount:
     def _target(self, root: Root) -> int:
         if self.fstype not in ("proc", "sysfs"):
             return root.make(self.target, directory=True)
-        # What is masked below /proc and /sys is looked up by these very names: they must be ordinary directories
-        # of the image, not links to where a copy without masks would appear (CVE-2019-19921, CVE-2023-27561).
+        # Masked paths in /proc and /sys are looked up by these names. So both must be ordinary directories of the
+        # image, not links to another place where they would be mounted without masks (CVE-2019-19921, CVE-2023-27561).
         flags, resolve = os.O_PATH | os.O_DIRECTORY, IN_ROOT | sc.RESOLVE_NO_SYMLINKS
         try:
             try:
@@ -115,14 +117,16 @@ class FsMount:
 
 @dataclass(frozen=True, slots=True)
 class CgroupMount:
-    """/sys/fs/cgroup: what the machine has (v1, hybrid, v2), seen from inside the container's cgroup namespace; without
-    such a namespace the container's own cgroup directories are bound instead (cgroup_namespaces(7))."""
+    """Mount /sys/fs/cgroup with the host's hierarchies (v1, hybrid, v2), as seen in the container's cgroup namespace.
+
+    Without a cgroup namespace, bind-mount the container's own cgroup directories instead (cgroup_namespaces(7)).
+    """
 
     target: str
     options: mount_options.Options
     hierarchies: tuple[tuple[str, str, str], ...]  # (directory below target or "", fstype, mount data)
     links: tuple[tuple[str, str], ...] = ()  # co-mounted v1 controllers: (name, directory)
-    binds: tuple[str, ...] = ()  # host directories, one for each hierarchy, when there is no cgroup namespace
+    binds: tuple[str, ...] = ()  # without a cgroup namespace: a host directory per hierarchy
 
     def describe(self) -> str:
         return f"mount cgroup on {self.target}"
@@ -143,7 +147,7 @@ class CgroupMount:
                 BindMount(self.binds[index], where, bind).execute(root)
                 continue
             mount = FsMount(where, fstype, "cgroup", mount_options.Options(flags, data=data))
-            if split:  # in the tmpfs of a moment ago: nothing is in the way
+            if split:  # in the tmpfs just mounted, which is empty
                 os.mkdir(name, 0o755, dir_fd=top)
                 mount.mount_on(sc.openat2(top, name, os.O_PATH, resolve=IN_ROOT))
             else:
@@ -159,7 +163,7 @@ class CgroupMount:
 
 @dataclass(frozen=True, slots=True)
 class Readonly:
-    """Make the mount at `target` read-only, now that all is in it."""
+    """Make the mount at `target` read-only once its content is complete."""
 
     target: str
 
@@ -174,7 +178,7 @@ class Readonly:
 
 @dataclass(frozen=True, slots=True)
 class ReadonlyPath:
-    """A path becomes a read-only mount of itself with all below it (linux.readonlyPaths); absent ones are fine."""
+    """Bind a path on itself recursively and read-only (linux.readonlyPaths). Ignore a path that does not exist."""
 
     target: str
 
@@ -196,9 +200,12 @@ class ReadonlyPath:
 
 @dataclass(frozen=True, slots=True)
 class MaskPaths:
-    """Files get the host's /dev/null over them, directories one shared empty read-only tmpfs (linux.maskedPaths).
-    The container's /dev/null is never used: an image or a volume could have put something else there. Read-only, or a
-    container's root could chmod(2) the host's device through it; reading and writing a device go on all the same."""
+    """Mount the host's /dev/null over files, and a shared empty read-only tmpfs over directories (linux.maskedPaths).
+
+    The container's /dev/null is never used, because an image or a volume could have replaced it. The mount is
+    read-only; otherwise the container's root could chmod(2) the host's device. Reading and writing the device still
+    work.
+    """
 
     targets: tuple[str, ...]
     label: str = ""  # linux.mountLabel
@@ -207,8 +214,8 @@ class MaskPaths:
         return f"mask {', '.join(self.targets)}"
 
     def execute(self, root: Root) -> None:
-        # Only attached mounts can be cloned before Linux 6.15: the first of a kind is the source itself, the others are
-        # clones of it where it is attached.
+        # Before Linux 6.15 only attached mounts can be cloned. So the first target gets the source itself, and the
+        # others get clones of that attached mount.
         sources = {"null": -1, "empty": -1}
         for path in self.targets:
             target = _open_if_there(root, path)
@@ -247,14 +254,14 @@ def _null_device() -> int:
     info = os.fstat(fd)
     if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
         raise CapabilityError(
-            "/dev/null of this machine is not the null device: paths cannot be masked with it"
+            "/dev/null on this host is not the null device, so it cannot be used to mask paths"
         )
     sc.mount_setattr(fd, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_RDONLY, about="/dev/null")
     return fd
 
 
 def _empty_directory(label: str) -> int:
-    """A detached tmpfs, empty and read-only."""
+    """A detached, empty, read-only tmpfs."""
     context = sc.fsopen("tmpfs")
     for key, value in (("mode", "0755"), ("nr_inodes", "1"), *((("context", label),) if label else ())):
         sc.fsconfig(context, sc.FSCONFIG_SET_STRING, key, value)
@@ -270,21 +277,21 @@ def _empty_directory(label: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DeviceNode:
-    """mknod(2), or a bind mount of the host's node where mknod is not allowed (user namespaces)."""
+    """Create a device with mknod(2) or, where that is not permitted (user namespaces), bind-mount the host's device."""
 
     path: str
     mode: int  # with S_IFCHR, S_IFBLK or S_IFIFO
     device: int = 0
     uid: int = 0
     gid: int = 0
-    asked_for: bool = False  # by config.json, and not one of the default devices
+    explicit: bool = False  # listed in config.json, not a default device
 
     def describe(self) -> str:
         return f"device {self.path} {os.major(self.device)}:{os.minor(self.device)}"
 
     def execute(self, root: Root) -> None:
         parent_path, name = os.path.split(self.path)
-        self._make(root, root.held(parent_path), name)
+        self._make(root, root.cached_directory(parent_path), name)
 
     def _make(self, root: Root, parent: int, name: str) -> None:
         try:
@@ -293,9 +300,9 @@ class DeviceNode:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if stat.S_IFMT(there.st_mode) == stat.S_IFMT(self.mode) and there.st_rdev == self.device:
                 return
-            if self.asked_for:  # config-linux.md, "Devices": "the runtime MUST generate an error"
+            if self.explicit:  # config-linux.md, "Devices": "the runtime MUST generate an error"
                 raise SpecError(
-                    f"{self.path} is there already, and is not the device that linux.devices asks for"
+                    f"linux.devices: {self.path} already exists and is another file or device"
                 ) from None
             os.unlink(name, dir_fd=parent)
             os.mknod(name, self.mode, self.device, dir_fd=parent)
@@ -314,7 +321,8 @@ class DeviceNode:
 
 @dataclass(frozen=True, slots=True)
 class DevLinks:
-    """The symlinks the specification wants in /dev (config-linux.md, "Default Devices"; "dev/core" as runc)."""
+    """Create the symlinks required in /dev (runtime-linux.md, "Dev symbolic links"; ptmx: config-linux.md, "Default
+    Devices")."""
 
     links: tuple[tuple[str, str], ...]
 
@@ -322,13 +330,11 @@ class DevLinks:
         return "links in /dev"
 
     def execute(self, root: Root) -> None:
-        dev = root.held("/dev")
+        dev = root.cached_directory("/dev")
         for name, target in self.links:
             try:
                 if name == "ptmx" and os.path.lexists(f"{proc_path(dev)}/ptmx"):
-                    os.unlink(
-                        name, dir_fd=dev
-                    )  # a multiplexer of another devpts instance would be the host's
+                    os.unlink(name, dir_fd=dev)  # the ptmx of another devpts instance could be the host's
                 os.symlink(target, name, dir_fd=dev)
             except FileExistsError:
                 continue
@@ -336,7 +342,7 @@ class DevLinks:
 
 @dataclass(frozen=True, slots=True)
 class MakeDirectory:
-    """process.cwd: made where the image lacks it, root-owned 0755, as runc does."""
+    """Create process.cwd if the image lacks it: mode 0755, owned by root, as runc does."""
 
     target: str
 
@@ -347,7 +353,7 @@ class MakeDirectory:
         try:
             os.close(root.make(self.target, directory=True))
         except SyscallError as error:
-            if error.errno not in (errno.ENOTDIR, errno.EROFS):  # chdir(2) will say it in its own words
+            if error.errno not in (errno.ENOTDIR, errno.EROFS):  # chdir(2) reports these later
                 raise
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES):

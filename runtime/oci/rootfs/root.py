@@ -1,9 +1,9 @@
-"""A container's root directory as a descriptor, and the only ways to what is below it.
+"""A container's root directory as a descriptor, with the only permitted ways to access paths in it.
 
-No path inside the root is ever given to the kernel as a string to follow: it is resolved by
-openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) and mounts go onto the resulting descriptor. A symlink in an image
-(/proc → /etc, /dev/shm → /) or one swapped in through a shared volume can therefore point nowhere but into the same
-root (CVE-2019-16884, CVE-2021-30465, CVE-2025-31133, CVE-2025-52565).
+The kernel never follows a path inside the root as a string. Every path is resolved with openat2(RESOLVE_IN_ROOT |
+RESOLVE_NO_MAGICLINKS), and mounts are attached to the resulting descriptor. So a symlink in an image (/proc → /etc,
+/dev/shm → /), or one swapped in through a shared volume, can only point into the same root (CVE-2019-16884,
+CVE-2021-30465, CVE-2025-31133, CVE-2025-52565).
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ from runtime import syscalls as sc
 from runtime.errors import SyscallError
 
 IN_ROOT: Final = sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_MAGICLINKS
-_SYMLINKS_MAX: Final = 40  # as the kernel's own MAXSYMLINKS
+_SYMLINKS_MAX: Final = 40  # the kernel's MAXSYMLINKS
 
 
 class Root:
-    """An open root directory, and safe ways to reach and to make what is below it."""
+    """An open root directory, and safe ways to open and create paths in it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.map_ids = _nobody_maps
+        self.map_ids = _no_id_mapping
         self.warnings: list[str] = []
-        self._held: dict[str, int] = {}
+        self._cached: dict[str, int] = {}
 
     def open(self, path: str, flags: int = os.O_PATH, *, resolve: int = IN_ROOT) -> int:
-        """`path` as seen from inside; symlinks are followed and stay inside."""
+        """Open `path` as seen from inside the root. Symlinks are followed but cannot leave the root."""
         return sc.openat2(self.fd, path.lstrip("/") or ".", flags, 0, resolve)
 
     def make(self, path: str, *, directory: bool, mode: int = 0o755) -> int:
-        """An O_PATH descriptor of `path`, made (with its parents) where missing; dangling symlinks are made good
-        inside the root, as an image's /etc/resolv.conf → ../run/resolvconf/… asks for."""
+        """An O_PATH descriptor of `path`, which is created with its parents if missing.
+
+        The missing target of a dangling symlink is created inside the root, as needed for an image's /etc/resolv.conf →
+        ../run/resolvconf/….
+        """
         try:
             return self._checked(self.open(path), path, directory)
         except SyscallError as error:
@@ -52,7 +55,7 @@ class Root:
                 if part != ".." and not self.exists(here):
                     _make_one(parent, part, directory=directory or bool(todo), mode=mode)
                 done = here
-            except FileExistsError:  # a symlink to nowhere: go where it points
+            except FileExistsError:  # a dangling symlink: continue with its target
                 links += 1
                 if links > _SYMLINKS_MAX:
                     raise SyscallError(errno.ELOOP, "openat2", path) from None
@@ -63,15 +66,17 @@ class Root:
                 os.close(parent)
         return self._checked(self.open(done), path, directory)
 
-    def held(self, path: str) -> int:
-        """The descriptor of a directory, made where missing; kept, for the next who asks. For after the mounts: what
-        is mounted on it later is not seen through it."""
-        if path not in self._held:
-            self._held[path] = self.make(path, directory=True)
-        return self._held[path]
+    def cached_directory(self, path: str) -> int:
+        """A cached descriptor of a directory, which is created if missing.
+
+        Use this only after all mounts: the descriptor does not show what is mounted on the directory later.
+        """
+        if path not in self._cached:
+            self._cached[path] = self.make(path, directory=True)
+        return self._cached[path]
 
     def _make_last(self, path: str, directory: bool, mode: int) -> int:
-        """What is lacking is most often the last part alone. -1: it is not that simple, nothing was made."""
+        """The common case that only the last component is missing: create it. -1: another case; nothing was created."""
         above, _, name = path.strip("/").rpartition("/")
         if name in ("", ".", ".."):
             return -1
@@ -84,7 +89,7 @@ class Root:
         try:
             _make_one(parent, name, directory=directory, mode=mode)
             return sc.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, 0, IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
-        except FileExistsError:  # a symlink to nowhere
+        except FileExistsError:  # a dangling symlink
             return -1
         finally:
             os.close(parent)
@@ -115,17 +120,17 @@ def _make_one(parent: int, name: str, *, directory: bool, mode: int) -> None:
 
 
 def proc_path(fd: int) -> str:
-    """A path of the object behind `fd` for mount(2). /proc is the host's own until pivot_root."""
+    """A path to the object behind `fd`, for mount(2). Until pivot_root, /proc is the host's."""
     return f"/proc/self/fd/{fd}"
 
 
-def _nobody_maps(tree: int, wanted: dict[str, Any]) -> None:
-    """Until somebody is there who can id-map a mount of the container's."""
+def _no_id_mapping(tree: int, wanted: dict[str, Any]) -> None:
+    """The default of Root.map_ids: id-mapping is not available."""
     raise SyscallError(errno.EPERM, "mount_setattr", wanted["about"])
 
 
 class Operation(Protocol):
-    """One step of the plan."""
+    """One step of a mount plan."""
 
     def describe(self) -> str: ...
 

@@ -1,8 +1,7 @@
-"""The container's root file system: the plan (data, made in the parent), the root mount, and the turn into it.
+"""The container's root file system: plan it in the parent, mount it, and change to it.
 
-`plan` turns config.json into a tuple of operations (`operations.py`) on a root (`root.py`). All of it happens in the
-container's own mount namespace, so the end of its last process is the undo of all of it (where it has none of its own:
-`shared_root.py`).
+`plan` turns config.json into a tuple of operations (`operations.py`) on a root (`root.py`). They run in the container's
+own mount namespace, so all mounts end with its last process. `shared_root.py` handles containers without one.
 """
 
 from __future__ import annotations
@@ -44,53 +43,61 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RootMount:
-    """Mounts the root: an overlay of image layers, or the bundle's directory bound onto itself (pivot_root(2) needs a
-    mount). Not part of the plan's `operations`: it is what makes the Root they work on."""
+    """Mounts the root: an overlay of image layers, or the bundle's directory bound on itself (pivot_root(2) needs a
+    mount).
+
+    It is not one of the plan's `operations`, because it creates the Root they work on.
+    """
 
     path: str
-    propagation: int  # what the whole tree of the new mount namespace gets first
+    propagation: int  # set first on all mounts of the new mount namespace
     lower: tuple[str, ...] = ()
     upper: str = ""
     work: str = ""
     userxattr: bool = False  # in a user namespace overlayfs cannot use trusted.*
     portable: bool = False  # see RootfsOverlay
-    tree: int = -1  # mounted before: all that is left is to put it in its place
-    attached: bool = False  # it is there already
+    tree: int = -1  # already mounted, but not yet attached
+    attached: bool = False  # `tree` is already attached
 
     def describe(self) -> str:
         return f"overlay on {self.path}" if self.lower else f"bind {self.path} as the root"
 
     def execute(self) -> Root:
-        if self.attached:  # in a mount namespace that is not the container's: nothing else in it is changed
+        if self.attached:  # in a shared mount namespace: change nothing else in it
             return Root(self.tree)
         sc.mount(None, "/", None, self.propagation)
-        if self.tree >= 0:  # over "/": the one directory that any user can reach
+        if self.tree >= 0:  # attach over "/", the one directory that every user can reach
             sc.move_mount(self.tree, "", sc.AT_FDCWD, "/", sc.MOVE_MOUNT_F_EMPTY_PATH, about=self.describe())
             return Root(self.tree)
         if self.propagation & sc.MS_SHARED:
-            _make_parent_private(self.path)  # else the container's root would show up on the host
+            _make_parent_private(self.path)  # otherwise the container's root would appear on the host
         fd = self.tree_at(sc.AT_FDCWD, self.path)
-        # pivot_root refuses a shared put_old, and that is the new root itself (pivot_root(".", "."))
+        # pivot_root refuses a shared put_old, which is the new root itself here (pivot_root(".", "."))
         sc.mount_setattr(fd, "", sc.AT_EMPTY_PATH, propagation=sc.MS_PRIVATE, about=self.path)
         sc.move_mount(fd, "", sc.AT_FDCWD, self.path, sc.MOVE_MOUNT_F_EMPTY_PATH, about=self.describe())
         return Root(fd)
 
     def tree_at(self, dirfd: int, path: str = "") -> int:
-        """The mount itself, detached. Of a directory: the one that is there (openat(2)'s two, or an open one alone)."""
+        """The root's mount, detached: the overlay, or a clone of the directory at `dirfd` and `path` (as in openat(2);
+        an empty path is `dirfd` itself)."""
         if self.lower:
             return self._overlay()
         flags = sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE | (0 if path else sc.AT_EMPTY_PATH)
         return sc.open_tree(dirfd, path, flags)
 
     def in_place(self, tree: int) -> RootMount:
-        """The same, mounted where it is to be."""
+        """A copy for a root that is already mounted in its place."""
         return RootMount(self.path, 0, tree=tree, attached=True)
 
     def mapped(self, userns: int, root: tuple[int, int]) -> RootMount:
-        """The same, mounted by us and seen through a user namespace's ids: its layers are id-mapped where they are (in
-        our own mount namespace), what is written belongs to the host ids."""
+        """A copy mounted by us, with the ids of a user namespace.
+
+        The layers are id-mapped in place, in our own mount namespace. Written files belong to the host ids. `root`:
+        host uid and gid of the namespace's root.
+        """
         if not self.lower:
-            # as it is: whose its files are is the bundle's maker's affair (config-linux.md, "User namespace mappings")
+            # Unchanged: setting the files' owners is the bundle author's task (config-linux.md, "User namespace
+            # mappings").
             tree = sc.open_tree(sc.AT_FDCWD, self.path, sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE)
             sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, propagation=sc.MS_PRIVATE, about=self.path)
             return self._with(tree)
@@ -104,13 +111,14 @@ class RootMount:
         return self._with(self._with(-1)._overlay())
 
     def _with(self, tree: int) -> RootMount:
-        """Mounted by the host's root: the layers' trusted.* attributes count."""
+        """A copy mounted by the host's root, for which overlayfs uses trusted.* attributes."""
         return RootMount(
             self.path, self.propagation, self.lower, self.upper, self.work, False, self.portable, tree
         )
 
     def _overlay(self) -> int:
-        """fsconfig(2) with one lowerdir+ a layer (Linux 6.5): no limit on the length of all paths together."""
+        """Mount with fsconfig(2) and one lowerdir+ per layer (Linux 6.5). This has no limit on the total length of
+        paths."""
         context = sc.fsopen("overlay")
         try:
             sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "source", "overlay")
@@ -118,8 +126,8 @@ class RootMount:
                 sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "lowerdir+", layer)
             sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "upperdir", self.upper)
             sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "workdir", self.work)
-            # The layer dies with this container and after a crash is never mounted again: its end need not wait
-            # for a sync of the file system that holds it.
+            # The upper layer is deleted with the container and never mounted again after a crash. So unmounting need
+            # not wait for a sync of its file system.
             sc.fsconfig(context, sc.FSCONFIG_SET_FLAG, "volatile")
             if self.userxattr:
                 sc.fsconfig(context, sc.FSCONFIG_SET_FLAG, "userxattr")
@@ -139,14 +147,15 @@ class RootMount:
             os.close(context)
 
     def _overlay_by_mount(self) -> int:
-        """mount(2) for older kernels: all options must fit one page, so layers go by descriptor, 18 bytes each."""
+        """Mount with mount(2), for older kernels. All options must fit one page, so layers are named by descriptor, 18
+        bytes each."""
         fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*self.lower, self.upper, self.work)]
         *lower, upper, work = (proc_path(fd) for fd in fds)
         data = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}{',userxattr' if self.userxattr else ''}"
         data += ",redirect_dir=off,metacopy=off,index=off" if self.portable else ""
         if len(data) >= 4096:
             raise CapabilityError(
-                f"{len(self.lower)} layers are too many for this kernel: Linux 6.5 lifts the limit"
+                f"{len(self.lower)} layers are too many for this kernel: Linux 6.5 or later has no such limit"
             )
         sc.mount("overlay", self.path, "overlay", 0, data)
         for fd in fds:
@@ -157,7 +166,8 @@ class RootMount:
 
 
 def _make_parent_private(path: str) -> None:
-    """The mount that holds `path`: the longest mount point that is a prefix of it (proc_pid_mountinfo(5))."""
+    """Make the mount that holds `path` private. It has the longest mount point that is a prefix of `path`
+    (proc_pid_mountinfo(5))."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [line.split(" ", 5)[4].replace("\\040", " ") for line in file]
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -167,19 +177,19 @@ def _make_parent_private(path: str) -> None:
     sc.mount(None, holder, None, sc.MS_PRIVATE)
 
 
-class Turn(StrEnum):
-    """How a container's root becomes its "/"."""
+class RootChange(StrEnum):
+    """How the container's root becomes its "/"."""
 
     PIVOT = "pivot_root"
-    MOVE = "MS_MOVE"  # --no-pivot: for what cannot be pivoted from (an initramfs)
-    CHROOT = "chroot"  # where "/" is somebody else's, too
+    MOVE = "MS_MOVE"  # --no-pivot: for a root that cannot be pivoted from (an initramfs)
+    CHROOT = "chroot"  # if other processes share "/"
 
 
-def turn(how: Turn, root: Root, *, propagation: int) -> None:
-    """Into the root, which is closed. `propagation`: what its mount gets at the end, 0 = as it is."""
-    if how == Turn.PIVOT:
+def change_root(how: RootChange, root: Root, *, propagation: int) -> None:
+    """Change to the root and close its descriptor. `propagation`: set on its mount at the end; 0: unchanged."""
+    if how == RootChange.PIVOT:
         _pivot(root)
-    elif how == Turn.MOVE:
+    elif how == RootChange.MOVE:
         _move(root)
     else:
         os.fchdir(root.fd)
@@ -191,8 +201,11 @@ def turn(how: Turn, root: Root, *, propagation: int) -> None:
 
 
 def _pivot(root: Root) -> None:
-    """pivot_root(2), "pivot_root(".", ".")": the old root is stacked under the new one and detached, no directory is
-    needed. It is made a slave first so that taking it down reaches no other namespace."""
+    """pivot_root(2) with the idiom pivot_root(".", "."), which needs no directory for the old root.
+
+    The old root is stacked under the new one and then detached. It is made a slave first, so that the unmount does not
+    propagate to other namespaces.
+    """
     old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root.fd)
     sc.pivot_root(".", ".")
@@ -203,9 +216,11 @@ def _pivot(root: Root) -> None:
 
 
 def _move(root: Root) -> None:
-    """Without pivot_root(2), which cannot leave an initramfs: the root is moved over "/" and entered by chroot(2). The
-    old file systems stay mounted below it, out of reach by any path; what must not be, /proc and /sys, is covered
-    first (runc's msMoveRoot)."""
+    """Move the root over "/" and enter it with chroot(2), because pivot_root(2) cannot leave an initramfs.
+
+    The old file systems stay mounted below it, but no path leads to them. /proc and /sys must not stay even so: they
+    are unmounted first, or covered (runc's msMoveRoot).
+    """
     os.fchdir(root.fd)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.split(" - ") for line in file]
@@ -220,7 +235,7 @@ def _move(root: Root) -> None:
         except SyscallError as error:
             if error.errno not in (errno.EINVAL, errno.EPERM):
                 raise
-            sc.mount("tmpfs", point, "tmpfs", 0)  # locked in a user namespace: covered instead
+            sc.mount("tmpfs", point, "tmpfs", 0)  # locked in a user namespace: cover it instead
     sc.mount(".", "/", None, sc.MS_MOVE)
     os.chroot(".")
 
@@ -230,38 +245,41 @@ def _move(root: Root) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is mounted for a container, in order."""
+    """Everything that is mounted for a container, in order."""
 
     root: RootMount
     operations: tuple[Operation, ...]
-    propagation: int = 0  # of "/" at the end, 0 = as it is
+    propagation: int = 0  # set on "/" at the end; 0: unchanged
 
     def mapped(self, userns: int, root: tuple[int, int]) -> Plan:
-        """For a container in an existing user namespace: all that comes from the host opened by us, and id-mapped where
-        asked for."""
+        """A copy for a container in an existing user namespace: we open everything that comes from the host, and id-map
+        it if requested."""
         opened = [op.opened(userns) if isinstance(op, BindMount) else op for op in self.operations]
         return Plan(self.root.mapped(userns, root), tuple(opened), self.propagation)
 
     def with_open_sources(self) -> Plan:
-        """For a container in another user namespace, whose init cannot reach what is closed to it: the sources of bind
-        mounts as descriptors, opened by us (each `tree` is the caller's to close)."""
+        """A copy with the sources of bind mounts opened by us, for an init in another user namespace that may not
+        access them.
+
+        The caller closes each `tree`.
+        """
         opened = [op.opened() if isinstance(op, BindMount) else op for op in self.operations]
         return Plan(self.root, tuple(opened), self.propagation)
 
     def on(self, root: RootMount) -> Plan:
-        """On another root."""
+        """A copy with another root."""
         return Plan(root, self.operations, self.propagation)
 
     @property
     def maps_ids(self) -> tuple[bool, ...]:
-        """Whether each bind of the host's is id-mapped: that has to be done by us, too."""
+        """For each bind mount, whether it is an id-mapped host path. We have to open those too."""
         return tuple(
             op.id_maps is not None and not op.inside for op in self.operations if isinstance(op, BindMount)
         )
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What was opened for it before: of the binds alone `sources`, and the root's."""
+        """All descriptors already opened for the plan: `sources` and the root's."""
         return (*self.sources, *((self.root.tree,) if self.root.tree >= 0 else ()))
 
     @property
@@ -292,10 +310,10 @@ _TYPES: Final = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": s
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the plan needs to know of the machine and of the caller."""
+    """What the plan needs to know about the host and the caller."""
 
     layout: Layout | None = None  # None: cgroup mounts are left out
-    cgroup: dict[str, str] = field(default_factory=dict)  # mount point → the container's directory below it
+    cgroup: dict[str, str] = field(default_factory=dict)  # mount point → the container's directory in it
 
 
 def plan(
@@ -306,7 +324,7 @@ def plan(
     host: Host | None = None,
     console: int | None = None,
 ) -> Plan:
-    """The mount plan of `spec`. Pure. Raises SpecError/CapabilityError for what cannot be mounted."""
+    """The mount plan of `spec`. Pure. Raises SpecError or CapabilityError for what cannot be mounted."""
     linux, namespace = spec.get("linux", {}), namespaces(spec)
     wanted = mount_options.PROPAGATION.get(linux.get("rootfsPropagation", ""), 0)
     root = RootMount(
@@ -333,13 +351,13 @@ def plan(
         if isinstance(operation, FsMount) and operation.late_readonly:
             late.append(Readonly(operation.target))
         if os.path.normpath(operation.target) == "/dev":
-            own_dev = isinstance(operation, BindMount)  # the caller's /dev is the caller's business
+            own_dev = isinstance(operation, BindMount)  # a bind-mounted /dev is left as it is
     if not own_dev:
         operations += _devices(linux.get("devices", []))
         operations.append(DevLinks(_DEV_LINKS))
     if console is not None:
         operations.append(Console(console))
-    elif spec["process"].get("terminal"):  # one of its own, when all is mounted
+    elif spec["process"].get("terminal"):  # its own terminal, opened once everything is mounted
         operations.append(ConsolePlace())
     if (cwd := spec["process"].get("cwd", "/")) != "/":
         operations.append(MakeDirectory(cwd))
@@ -353,14 +371,17 @@ def plan(
 
 
 def _below(root: str, destination: str) -> str:
-    """A mount's destination as the container sees it. The specification has it inside the container; runc (and what has
-    been written for it) also takes one that begins with the root's path on the host, and takes that off."""
+    """A mount's destination as a path in the container.
+
+    That is what the specification requires. runc also accepts a destination that begins with the root's host path,
+    which it removes; bundles written for runc rely on that.
+    """
     target = "/" + destination.lstrip("/")
     return _inside(root, target) or target
 
 
 def _inside(root: str, path: str) -> str:
-    """A path of the host as it is inside of the root; "" when it is not in there."""
+    """A host path as seen from inside the root; "" if it is outside."""
     path = os.path.normpath(path)
     if root == "/" or not f"{path}/".startswith(f"{root}/"):
         return ""
@@ -388,12 +409,12 @@ def _mount(
     return FsMount(target, fstype, source or fstype, options, late)
 
 
-# Their files have labels of their own, or none: the kernel takes no context for them
+# The kernel accepts no context option for these: their files have labels of their own, or none.
 _UNLABELLED: Final = ("proc", "sysfs", "mqueue")
 
 
 def _id_maps(entry: Mount, options: mount_options.Options, linux: Linux) -> IdMaps | None:
-    """The mount's own mappings; with the option alone, those of the container's user namespace."""
+    """The mount's own mappings or, with only the option, those of the container's user namespace."""
     own = IdMaps(entry.get("uidMappings") or [], entry.get("gidMappings") or [])
     if not options.idmap and not own.uids and not own.gids:
         return None
@@ -441,5 +462,5 @@ def _devices(wanted: list[Device]) -> list[Operation]:
         mode = kind | (entry.get("fileMode", 0o666) & 0o7777)
         path = os.path.normpath(entry["path"])
         ids = (entry.get("uid", 0), entry.get("gid", 0))
-        nodes[path] = DeviceNode(path, mode, device, *ids, asked_for=True)
+        nodes[path] = DeviceNode(path, mode, device, *ids, explicit=True)
     return list(nodes.values())

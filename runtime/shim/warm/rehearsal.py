@@ -65,7 +65,7 @@ def _play(cgroup: str, stack: ExitStack) -> None:
     _contain(cgroup, directory, stack)
     root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     stack.callback(os.close, root.fd)
-    stack.callback(lambda: os.close(root.held("/dev")))
+    stack.callback(lambda: os.close(root.cached_directory("/dev")))
     overlay = RootfsOverlay(["/lower"], "/upper", "/work")
     for operation in plan(_spec(cgroup), bundle="/bundle", overlay=overlay).operations:  # type: ignore[arg-type]
         operation.describe()

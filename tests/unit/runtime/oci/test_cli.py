@@ -33,13 +33,13 @@ def test_what_is_no_user_is_one_error(flags: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["²", "0-²", "٣", "1-", "-1", "a"])
 def test_what_is_no_list_of_numbers_is_one_error(text: str) -> None:
-    with pytest.raises(SpecError, match="is no list of numbers"):
+    with pytest.raises(SpecError, match="is not a list of numbers"):
         spec_linux.number_set(text, "linux.resources.cpu.cpus")
 
 
 @pytest.mark.parametrize("text", ["8192", "0-8192", "0-9876543210", "9000-9001"])
 def test_a_number_that_no_kernel_has_is_not_passed_over(text: str) -> None:
-    with pytest.raises(SpecError, match="names a number that no kernel has"):
+    with pytest.raises(SpecError, match="contains a number out of range"):
         spec_linux.memory_policy({"memoryPolicy": {"mode": "MPOL_BIND", "nodes": text}})
 
 

@@ -142,7 +142,7 @@ def test_mappings_of_a_user_namespace() -> None:
     assert spec_linux.namespaces(kinds) == {"mount", "user"}
     kinds["namespaces"][1]["path"] = ""
     entry = {"containerID": 1000, "hostID": 100000, "size": 1}
-    for mappings, text in (([], "is required"), ([entry], "must map 0")):
+    for mappings, text in (([], "is required"), ([entry], "must map id 0")):
         with pytest.raises(SpecError, match=f"linux.uidMappings: {text}"):
             spec_linux.namespaces({**kinds, "uidMappings": mappings, "gidMappings": mappings})
     both = [entry, {"containerID": 0, "hostID": 0, "size": 1}]
@@ -151,7 +151,7 @@ def test_mappings_of_a_user_namespace() -> None:
 
 def test_doubled_rlimit() -> None:
     twice = GOOD["process"]["rlimits"] * 2
-    with pytest.raises(SpecError, match=r"process\.rlimits\[1\]\.type: RLIMIT_NOFILE is given twice"):
+    with pytest.raises(SpecError, match=r"process\.rlimits\[1\]\.type: RLIMIT_NOFILE is specified twice"):
         oci.validate(changed("process/rlimits", twice))
 
 
