@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import BUSYBOX
+from tests.programs import BUSYBOX, missing
 from tests.waiting import remove_cgroup, until
 
 RUNTIME = str(Path(sys.executable).with_name("kubelite-oci"))
@@ -41,9 +41,8 @@ def need(*programs: str) -> None:
     if not os.path.exists(RUNTIME):
         pytest.skip("needs kubelite-oci beside the interpreter: make setup")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}")
+    if lacking := missing(*programs):
+        pytest.skip(f"needs {lacking}")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import Bundle, Runtime, alive, cgroup_file, killed_at_the_end
+from tests.programs import missing
 from tests.waiting import SECONDS, until
 
 
@@ -382,6 +383,7 @@ def test_flags_behind_the_id(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime("delete", bundle.id, "--force").code == 0
 
 
+@pytest.mark.skipif(bool(missing("ps")), reason="needs ps")
 def test_ps_as_a_table(runtime: Runtime, bundle: Bundle) -> None:
     pid = bundle.start("sleep", "60")
     head, *rows = runtime("ps", bundle.id, check=True).out.splitlines()

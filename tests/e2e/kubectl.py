@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.node import PATIENCE, Finished, Node
+from tests.programs import missing
 
 PORT = 18001  # of the node, where pods may have well-known ones
 
@@ -38,7 +41,9 @@ class Kubectl:
 
 @contextlib.contextmanager
 def forwarded(node: Node) -> Iterator[Kubectl]:
-    """kubectl speaks TCP only: the node's socket is a port of its loopback meanwhile."""
+    """kubectl speaks TCP only: the node's socket is a port of its loopback meanwhile. Skips without kubectl."""
+    if missing("kubectl"):
+        pytest.skip("needs kubectl")
     script = str(Path(__file__).with_name("forward.py"))
     command = node.in_netns(sys.executable, script, str(PORT), str(node.run_dir / "kubelite.sock"))
     forward = subprocess.Popen(command, stdout=subprocess.PIPE)

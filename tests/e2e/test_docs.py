@@ -21,6 +21,7 @@ from runtime.cgroups import layout
 from runtime.cgroups.layout import Mode
 from tests.e2e.node import REPO, Node
 from tests.e2e.transcript import Matcher, Shell, Step, steps
+from tests.programs import missing
 
 PROGRAM = Path(sys.executable).with_name("kubelite")
 READING = re.compile(r"kubelite (get|logs|why|trace|doctor|describe)|curl|ls ")  # may be asked again
@@ -74,9 +75,8 @@ def present(node: Node) -> frozenset[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_the_document_says_is_true(document: str, tmp_path: Path) -> None:
-    for program in ("ps", "pgrep"):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}")
+    if lacking := missing("ps", "pgrep", "curl", "ip", *(["nft"] if document == "README.md" else [])):
+        pytest.skip(f"needs {lacking}")
     path = REPO / document
     text = path.read_text()
     node = Node(tmp_path, settings={"BRIDGE": "kubelite0", "POD_CIDR": "10.88.0.0/16"})

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
+from tests.programs import BUSYBOX
 
 
 @pytest.mark.either_cgroup
@@ -76,7 +77,7 @@ def test_inspect_shows_the_kernels_side(node: Node) -> None:
     assert any(m["target"] == "/" and m["type"] == "overlay" for m in kernel["mounts"])
     veth, pid = found["sandbox"]["veth"], by_name["a"]["pid"]
     inside = subprocess.run(
-        ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "eth0"],
+        ["nsenter", f"--net=/proc/{pid}/ns/net", BUSYBOX, "ip", "-o", "link", "show", "eth0"],
         capture_output=True,
         text=True,
         check=True,

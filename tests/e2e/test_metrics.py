@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
+from tests.programs import BUSYBOX
 
 METRICS = "http://127.0.0.1:10255/metrics"
 
@@ -92,7 +93,9 @@ def test_network_counts_what_was_sent(node: Node) -> None:
     address = node.pod("net")["status"]["podIP"]
     row = {"pod": "net", "container": "POD", "interface": "eth0"}
     before = one(node.get(METRICS), "container_network_receive_packets_total", **row)
-    subprocess.run(node.in_netns("ping", "-qc", "20", "-i", "0.01", address), check=True, capture_output=True)
+    subprocess.run(
+        node.in_netns(BUSYBOX, "ping", "-qc", "20", "-i", "0.01", address), check=True, capture_output=True
+    )
     after = one(node.get(METRICS), "container_network_receive_packets_total", **row)
     assert 20 <= after - before < 40
     rows = r'^container_network_receive_bytes_total\{.*id="/".*interface="(.+)"'

@@ -19,6 +19,7 @@ from runtime.cgroups.layout import Mode, layout
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import Node
 from tests.e2e.test_metrics import METRICS, one, samples
+from tests.programs import BUSYBOX
 
 BASE = "http://127.0.0.1:10255"
 BUSY = "trap 'exit 0' TERM; while :; do :; done"
@@ -176,8 +177,10 @@ def test_bytes_sent_are_counted(node: Node) -> None:
     node.wait_status("net", "Running")
     address = node.pod("net")["status"]["podIP"]
     row = {"pod": "net", "container": "POD", "interface": "eth0"}
-    ping = node.in_netns("ping", "-qc", "50", "-s", "1000", "-i", "0.002", address)
-    subprocess.run(node.in_netns("ping", "-qc", "1", address), check=True, capture_output=True)  # ARP is done
+    ping = node.in_netns(BUSYBOX, "ping", "-qc", "50", "-s", "1000", "-i", "0.002", address)
+    subprocess.run(
+        node.in_netns(BUSYBOX, "ping", "-qc", "1", address), check=True, capture_output=True
+    )  # ARP is done
     names = ("container_network_receive_bytes_total", "container_network_transmit_bytes_total")
     before = [one(node.get(METRICS), name, **row) for name in names]
     subprocess.run(ping, check=True, capture_output=True)
@@ -307,7 +310,9 @@ def test_counters_go_on_across_a_restart_of_the_daemon(node: Node) -> None:
     node.apply("p.yaml", pod("p", container(script=BUSY)))
     node.wait_status("p", "Running")
     address = node.pod("p")["status"]["podIP"]
-    subprocess.run(node.in_netns("ping", "-qc", "3", "-i", "0.01", address), check=True, capture_output=True)
+    subprocess.run(
+        node.in_netns(BUSYBOX, "ping", "-qc", "3", "-i", "0.01", address), check=True, capture_output=True
+    )
     watched = (
         ("container_cpu_usage_seconds_total", {"pod": "p", "container": "main"}),
         ("container_network_receive_bytes_total", {"pod": "p", "container": "POD"}),

@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from kubelite.node.storage import block_devices, loopdev
 from tests.e2e.manifests import container, pod
 from tests.e2e.node import IMAGE, Node
 from tests.e2e.test_fields import manifest, run
+from tests.programs import missing
 from tests.unit.node.spec.test_trust_bundles import ONE, TWO
 
 
@@ -315,6 +317,7 @@ def test_a_block_claim_is_a_device_in_the_container(node: Node, tmp_path: Path) 
     assert own.read_bytes().startswith(b"text of own\n")
 
 
+@pytest.mark.skipif(bool(missing("mkfs.ext4")), reason="needs mkfs.ext4")
 def test_a_local_volume_over_a_device_is_formatted_and_mounted_while_pods_have_it(
     node: Node, tmp_path: Path
 ) -> None:

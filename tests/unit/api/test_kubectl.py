@@ -17,9 +17,7 @@ from tests.unit.api.server import Served
 from tests.unit.cli.kit import kubelite
 
 Json = dict[str, Any]
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl (Debian: kubernetes-client) is missing"
-)
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
 
 RICH: Json = {
     "serviceAccountName": "default",
