@@ -9,9 +9,9 @@ export PYTHONDONTWRITEBYTECODE ?=
 
 # Each node, shim and command of a test is an interpreter of its own, and a guest keeps nothing: compiled here, once. What
 # cannot be written (a checkout of somebody else's) only makes it slower.
-COMPILE = @$(BIN)/python -m compileall -qq kubelite manifests runtime state tests || true
+COMPILE = @echo 'compiling the sources' && $(BIN)/python -m compileall -qq kubelite manifests runtime state tests || true
 
-.PHONY: help setup run stop install uninstall check docs reference test test-unit test-kernel test-uml chaos fuzz soak bench load format clean
+.PHONY: help setup run stop install uninstall check docs reference test test-unit test-pythons test-kernel test-uml chaos fuzz soak bench load format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -64,6 +64,9 @@ test: setup      ## every test this machine can run; says what is missing for th
 test-unit: setup ## the tests that need neither root nor a kernel, in seconds
 	$(BIN)/python -m pytest tests/unit
 
+test-pythons:    ## types and unit tests on each Python from 3.11 to 3.14 that this machine has; PYTHONS="PATH…" for others
+	@deploy/test-pythons .pythons
+
 test-kernel: setup ## (root) the engine and the node on this machine's kernel
 	$(COMPILE)
 	$(BIN)/python -m pytest tests/kernel tests/conformance tests/callers tests/fuzz tests/packaging tests/e2e
@@ -110,4 +113,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .pythons build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
