@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kubelite.kube.errors import ApiError
+from kubelite.kube.json import Json
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
-
-Json = dict[str, Any]
 
 
 def from_exception(error: Exception) -> ApiError:

@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import IO, Any, NotRequired, Protocol, TypedDict
+from typing import IO, NotRequired, Protocol, TypedDict
 
+from kubelite.kube.json import Json
 from kubelite.sources.diff import DiffEntry
 
-Json = dict[str, Any]
 Progress = Callable[[Json], None]
 
 

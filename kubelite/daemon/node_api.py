@@ -14,7 +14,6 @@ from kubelite.api.kube.lastwords import last_words
 from kubelite.api.kube.printers import pod_cells
 from kubelite.api.node import (
     ExecSession,
-    Json,
     ManifestFile,
     ManifestProblem,
     Progress,
@@ -28,6 +27,7 @@ from kubelite.history.service import NodePast
 from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
 from kubelite.images.service import NodeImages, image_json
 from kubelite.kube.events import EventRecorder
+from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting, reference
 from kubelite.kube.times import rfc3339
 from kubelite.node.cri.commands import exec_process

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import architecture, shown_taints
 from kubelite.node.scheduling.filters import NodeFacts
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.version import version
-
-Json = dict[str, Any]
 
 #: condition → (reason, message) when it is so, and when it is not, in kubelet's words (K nodestatus/setters.go).
 _PRESSURE = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Json = dict[str, Any]
+from kubelite.kube.json import Json
 
 #: Reason of a waiting or terminated container → what to do. Words: pod, container, image, namespace.
 CONTAINER = {

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.node.model.resources import PERIOD, cpu_quota, cpu_shares
 from kubelite.telemetry.sampling.machine import device_name
 from manifests.types.meta import Quantity
@@ -18,8 +19,6 @@ from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.cgroups.resources_v2 import weight as cpu_weight
 from runtime.security.capabilities import names
-
-Json = dict[str, Any]
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _SECCOMP = {"0": "disabled", "1": "strict", "2": "filter"}

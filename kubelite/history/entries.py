@@ -12,12 +12,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
 from kubelite.node.worker.pod_worker import Decided
 from state.history import Entry
 from state.records import Change, Record
-
-Json = dict[str, Any]
 
 KINDS = frozenset({"Pod", "ConfigMap", "Secret"})
 DECISION = "Decision"

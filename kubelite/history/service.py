@@ -6,18 +6,16 @@ import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from kubelite.history import revisions as rollout
 from kubelite.history.entries import pods_at
 from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
 from kubelite.kube.times import rfc3339, rfc3339_micro
 from kubelite.sources import edits
 from state.history import LARGEST, Question, Revision, Version
 from state.store import Store
-
-Json = dict[str, Any]
 
 MICROSECOND = 1e-6  # how exact times are told
 PRUNE = 3600.0  # seconds between looks at what is too old

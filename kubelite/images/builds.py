@@ -10,14 +10,13 @@ import os
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.settings import Settings
 from runtime.errors import StateError
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 
-Json = dict[str, Any]
 LEASE_PREFIX = "build-"  # of the uid that a build's network lease is kept under
 
 

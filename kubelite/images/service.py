@@ -9,8 +9,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
+from kubelite.kube.json import Json
 from kubelite.node.cri.local import LocalCri
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
@@ -20,7 +21,6 @@ from runtime.images.store.names import last_used
 from runtime.images.store.store import ImageRecord, Removed
 from state.store import Store
 
-Json = dict[str, Any]
 Progress = Callable[[Json], None]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Json = dict[str, Any]
+from kubelite.kube.json import Json
 
 # reason -> HTTP code (apimachinery pkg/api/errors); a RuntimeFault's other reasons are the node's own trouble: 500.
 _CODES = {

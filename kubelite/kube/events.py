@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from kubelite.kube.objects import Doc
+from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from state.errors import StoreError
 from state.store import Record, Store
@@ -40,12 +40,12 @@ class EventRecorder:
         self._clock = clock
         self._last = 0  # nanoseconds in the name of the newest event
         self._known: OrderedDict[_Key, str] = OrderedDict()  # -> uid of the stored event
-        self._pending: dict[str, Doc] = {}  # uid -> newest form not yet written
+        self._pending: dict[str, Json] = {}  # uid -> newest form not yet written
         self._writing: set[asyncio.Future[Record | None]] = set()
         for record in store.list("Event"):
             self._known[_key(record.doc)] = record.uid
 
-    def event(self, reference: Doc, type_: str, reason: str, message: str) -> None:
+    def event(self, reference: Json, type_: str, reason: str, message: str) -> None:
         """Record that something happened to the object `reference` (a v1 ObjectReference)."""
         level = logging.WARNING if type_ == "Warning" else logging.INFO
         name = f"{reference.get('namespace', '')}/{reference['name']}".lstrip("/")
@@ -80,7 +80,7 @@ class EventRecorder:
             self._store.hurry()
             await asyncio.wait(self._writing)
 
-    def _written(self, doc: Doc, done: asyncio.Future[Record | None]) -> None:
+    def _written(self, doc: Json, done: asyncio.Future[Record | None]) -> None:
         self._writing.discard(done)
         uid = doc["metadata"]["uid"]
         if self._pending.get(uid) is doc:
@@ -100,7 +100,7 @@ class EventRecorder:
                 self._known.pop(_key(record.doc), None)
                 await self._store.delete(record.uid)
 
-    def _new(self, reference: Doc, type_: str, reason: str, message: str, now: str) -> Doc:
+    def _new(self, reference: Json, type_: str, reason: str, message: str, now: str) -> Json:
         identity = str(uuid.uuid4())
         self._last = max(self._last + 1, int(self._clock() * 1e9))
         return {

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from state.records import Record
-
-Doc = dict[str, Any]
 
 SOURCE = "kubelite.io/source"  # annotation: the manifest file an object comes from
 
@@ -52,7 +51,7 @@ def object_name(kind: str, namespace: str, name: str) -> str:
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
-def reference(doc: Doc, *, field_path: str = "") -> Doc:
+def reference(doc: Json, *, field_path: str = "") -> Json:
     """The v1 ObjectReference of an object, as events carry it."""
     metadata = doc["metadata"]
     ref = {
@@ -67,7 +66,7 @@ def reference(doc: Doc, *, field_path: str = "") -> Doc:
     return ref
 
 
-def mark_deleting(doc: Doc, *, now: float, grace: int | None = None) -> Doc | None:
+def mark_deleting(doc: Json, *, now: float, grace: int | None = None) -> Json | None:
     """The pod with its graceful deletion begun: deletionTimestamp is when grace ends, as in Kubernetes. When one is
     under way already it can only be made shorter; None when nothing changes."""
     metadata = doc["metadata"]

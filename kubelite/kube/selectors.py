@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kubelite.kube.errors import bad_request
-
-Json = dict[str, Any]
+from kubelite.kube.json import Json
 
 _COMMON = ("metadata.name", "metadata.namespace")
 # kubernetes pkg/apis/core/v1/conversion.go: the field labels each kind can be selected by.

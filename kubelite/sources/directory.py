@@ -27,6 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
+from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting, source_of
 from kubelite.node.model.priority import Classes, admitted
 from kubelite.node.storage.protection import FINALIZERS, terminating
@@ -42,7 +43,6 @@ from kubelite.sources.files import (
 )
 from kubelite.sources.plan import (
     KINDS,
-    Doc,
     Key,
     ManifestState,
     Problem,
@@ -273,7 +273,7 @@ class Sources:
         problems = tuple(Problem(e.message, e.line, e.field, e.kind) for e in loaded.errors)
         if any(problem.kind != "unsupported" for problem in problems):
             return failed(file, signature, known, problems, "Invalid")
-        objects: dict[Key, Doc] = {}
+        objects: dict[Key, Json] = {}
         for document in loaded.documents:
             doc = bound(document.obj.to_json(), self._node_name)
             objects[document.kind, document.namespace, document.name] = doc
@@ -325,7 +325,7 @@ class Sources:
         the plan was made stays."""
         wanted = admitted((self._files[file].objects or {})[key], classes)
 
-        def change(doc: Doc) -> Doc | None:
+        def change(doc: Json) -> Json | None:
             going = doc["metadata"].get("deletionTimestamp") and key[0] not in FINALIZERS
             return None if going else merged(doc, wanted, file)
 

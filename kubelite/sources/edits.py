@@ -24,8 +24,6 @@ import yaml
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.objects import CLUSTER_SCOPED
 
-Json = dict[str, Any]
-
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _METADATA = re.compile(r"^metadata:[ \t]*(?:#.*)?\n(?P<indent>[ \t]+)(?=\S)", re.MULTILINE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE, is_over, object_name, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
@@ -39,7 +39,6 @@ OF_THE_NODE = frozenset(
 )
 
 Key = tuple[str, str, str]  # kind, namespace, name
-Doc = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class ManifestState:
 
     file: str
     signature: tuple[int, ...] = ()
-    objects: Mapping[Key, Doc] | None = None
+    objects: Mapping[Key, Json] | None = None
     problems: tuple[Problem, ...] = ()
     status: str = "Loaded"  # Loaded, Empty, Invalid, Unreadable
     loaded_at: float = 0.0
@@ -77,8 +76,8 @@ class ManifestState:
 class Plan:
     """What to do to the store, and what to say of documents that lost to another of their name."""
 
-    create: tuple[tuple[Key, Doc, str], ...] = ()
-    update: tuple[tuple[Key, Doc, str], ...] = ()
+    create: tuple[tuple[Key, Json, str], ...] = ()
+    update: tuple[tuple[Key, Json, str], ...] = ()
     remove: tuple[Key, ...] = ()
     replace: tuple[Key, ...] = ()  # pods that have ended and were edited: a new one takes their place
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
@@ -147,7 +146,7 @@ def plan(
 
 def _classes(
     owners: Mapping[Key, str],
-    documents: Mapping[str, Mapping[Key, Doc]],
+    documents: Mapping[str, Mapping[Key, Json]],
     known: Mapping[Key, Record],
     gone: Iterable[Key],
     priorities: Mapping[str, int],
@@ -183,7 +182,7 @@ def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> d
     return found
 
 
-def merged(old: Doc, new: Doc, file: str) -> Doc | None:
+def merged(old: Json, new: Json, file: str) -> Json | None:
     """The recorded object with the manifest's wishes: identity, times and status stay. None when nothing changes."""
     metadata = {**new["metadata"], "annotations": {**new["metadata"].get("annotations", {}), SOURCE: file}}
     ending = ("deletionTimestamp", "deletionGracePeriodSeconds")
@@ -216,7 +215,7 @@ def merged(old: Doc, new: Doc, file: str) -> Doc | None:
     return doc
 
 
-def _claim_ref(old: Doc, new: Doc) -> Doc | None:
+def _claim_ref(old: Json, new: Json) -> Json | None:
     """Whose a PersistentVolume is, which its being bound has put there, unless its manifest names another claim."""
     had, wanted = old.get("claimRef"), new.get("claimRef")
     if not had or (wanted and any(wanted.get(k) != had.get(k) for k in ("namespace", "name"))):
@@ -224,7 +223,7 @@ def _claim_ref(old: Doc, new: Doc) -> Doc | None:
     return {**had, **(wanted or {})}
 
 
-def bound(doc: Doc, node_name: str) -> Doc:
+def bound(doc: Json, node_name: str) -> Json:
     """A manifest's object without what is the node's to say; a pod is this node's, as a scheduler would have it."""
     metadata = {key: value for key, value in doc["metadata"].items() if key not in OF_THE_NODE}
     doc = {**doc, "metadata": metadata}
@@ -233,7 +232,7 @@ def bound(doc: Doc, node_name: str) -> Doc:
     return doc
 
 
-def created(doc: Doc, file: str, *, uid: str, now: float) -> Doc:
+def created(doc: Json, file: str, *, uid: str, now: float) -> Json:
     """A manifest's object as it enters the store."""
     metadata = {
         **doc["metadata"],

@@ -5,13 +5,12 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubelite.cli.output.rates import bytes_text, cores_text, rates, size_text
 from kubelite.kube.durations import human_duration
+from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
-
-Json = dict[str, Any]
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 KEPT = 60  # looks that are remembered of each thing

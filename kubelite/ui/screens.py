@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 from rich.text import Text
 from textual import events, work
@@ -23,13 +23,13 @@ from textual.widgets import DataTable, Footer, Input, RichLog, Static
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.names import PODS, path_of
+from kubelite.kube.json import Json
 from kubelite.ui import model
 from kubelite.ui.model import Row
 
 if TYPE_CHECKING:
     from kubelite.ui.app import Ui
 
-Json = dict[str, Any]
 
 LINE = 9  # blocks of a sparkline
 TAIL = 500  # lines of a log to begin with

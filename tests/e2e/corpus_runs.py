@@ -23,12 +23,12 @@ import yaml
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.transport.client import Client
+from kubelite.kube.json import Json
 from manifests.types.meta import Quantity
 from manifests.yaml.loader import ErrorKind, load_file
 from tests.e2e.cgroups import cpu_limit, memory_limit, memory_used
 from tests.e2e.node import Node
 
-Json = dict[str, Any]
 CORPUS = Path(__file__).parents[1] / "corpus"
 FILES = ("runs-website.yaml", "runs-podman.yaml", "runs-others.yaml")
 PLACES = {

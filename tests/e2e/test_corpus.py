@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from kubelite.cli.output.tables import list_of, to_yaml
+from kubelite.kube.json import Json
 from tests.e2e.corpus_runs import (
     CORPUS,
-    Json,
     api,
     claim_dir,
     image_names,

@@ -7,7 +7,6 @@ node itself are the node's to say.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,10 +16,9 @@ from kubelite.api.kube.ephemeral import MERGE, STRATEGIC, body_of
 from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import node_of, pod_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
 from kubelite.kube.objects import OF_THE_NODE
 from kubelite.kube.times import rfc3339
-
-Json = dict[str, Any]
 
 
 async def patch_status(request: Request) -> Response:

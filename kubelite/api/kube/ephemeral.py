@@ -7,7 +7,6 @@ merge patches (RFC 7386) give the whole list; PUT gives the whole pod.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,10 +18,9 @@ from kubelite.api.kube.logs import container_status, pick_container
 from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import flag, node_of, pod_of, size_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
 from manifests.validation.problems import InvalidObject
 from runtime.errors import RuntimeFault
-
-Json = dict[str, Any]
 
 FIELD = "ephemeralContainers"
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"

@@ -12,16 +12,14 @@ import contextlib
 import json
 import os
 from collections.abc import Awaitable
-from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kubelite.api.errors import from_exception, status
 from kubelite.api.node import ExecSession
+from kubelite.kube.json import Json
 from runtime.errors import RuntimeFault
-
-Json = dict[str, Any]
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255

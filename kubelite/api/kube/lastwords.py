@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from kubelite.api.kube.logfiles import LogQuery
 from kubelite.api.kube.logs import open_log
 from kubelite.api.node import NodeApi
 from kubelite.kube.errors import ApiError
-
-Json = dict[str, Any]
+from kubelite.kube.json import Json
 
 LINES = 3  # of each container
 WIDTH = 200  # characters of each

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any
 
 from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.node import NodeApi
 from kubelite.kube.errors import bad_request
 from kubelite.kube.inotify import DirectoryWatch
-
-Json = dict[str, Any]
+from kubelite.kube.json import Json
 
 _POLL_SECONDS = 0.05  # only where inotify is not to be had
 _SAFETY_SECONDS = 5.0

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from kubelite.kube.durations import age_of, human_duration
+from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 
-Json = dict[str, Any]
 Cells = list[Any]
 
 NONE = "<none>"

@@ -6,11 +6,10 @@ Namespaces are what the stored objects live in (and `default`); there is exactly
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubelite.api.node import NodeApi
-
-Json = dict[str, Any]
+from kubelite.kube.json import Json
 
 
 class Resource(NamedTuple):

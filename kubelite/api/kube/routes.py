@@ -36,12 +36,11 @@ from kubelite.api.kube.watch import WatchRequest, open_watch
 from kubelite.api.node import NodeApi
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
 from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
 from kubelite.node.model.node_facts import NotForPeople
 from runtime.errors import RuntimeFault, StartError
-
-Json = dict[str, Any]
 
 SOURCE = "kubelite.io/source"  # annotation: the manifest file an object came from
 _TRUE = ("1", "true", "True", "t", "T")

@@ -18,9 +18,8 @@ from kubelite.api.errors import from_exception, status
 from kubelite.api.kube.resources import Resource, complete, read_list
 from kubelite.api.node import ChangeLike, NodeApi, WatchLike
 from kubelite.api.stream import Stream
+from kubelite.kube.json import Json
 from state.errors import StoreError
-
-Json = dict[str, Any]
 
 LIMIT = 4096  # changes that may wait for one client
 LOOK_SECONDS = 1.0  # between two looks at what the node makes up

@@ -11,9 +11,10 @@ from starlette.routing import BaseRoute, Route
 
 from kubelite.api.errors import from_exception, status
 from kubelite.api.kube.routes import node_of
-from kubelite.api.own.routes import Json, json_body
+from kubelite.api.own.routes import json_body
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import bad_request
+from kubelite.kube.json import Json
 
 
 async def about(request: Request) -> Response:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -12,8 +10,6 @@ from kubelite.api.kube.routes import node_of, number_of
 from kubelite.api.own.routes import json_body
 from kubelite.kube.errors import bad_request
 from kubelite.kube.times import parse_time, rfc3339
-
-Json = dict[str, Any]
 
 
 async def history(request: Request) -> Response:

@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.kube.routes import node_of
-from kubelite.api.own.routes import Json, json_body, progress_stream
+from kubelite.api.own.routes import json_body, progress_stream
 from kubelite.kube.errors import bad_request
+from kubelite.kube.json import Json
 
 
 async def inspect(request: Request) -> Response:

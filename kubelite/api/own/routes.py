@@ -17,10 +17,9 @@ from kubelite.api.kube.routes import node_of
 from kubelite.api.node import NodeApi, Progress
 from kubelite.api.stream import Stream
 from kubelite.kube.errors import ApiError, bad_request, not_found
+from kubelite.kube.json import Json
 from kubelite.sources import edits
 from runtime.images.store.disk import disk_error
-
-Json = dict[str, Any]
 
 #: Events that wait for a client who does not read; further ones are left out, the answer never is.
 PROGRESS = 4096

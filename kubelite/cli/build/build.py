@@ -26,11 +26,13 @@ from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import JSON_BODY, Client
 
 if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
+if TYPE_CHECKING:
     from runtime.builder.output import Output
     from runtime.builder.run.running import Attached
     from runtime.builder.solver import Request, Services
 
-Json = dict[str, Any]
 _NAMES = ("Containerfile", "Dockerfile")
 _STDIN_MAX = 10 << 20  # bytes of a Containerfile
 

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-Json = dict[str, Any]
-Report = Callable[[Json], None]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
+Report = Callable[["Json"], None]
 _TAIL = 5  # lines of a running step's output that are seen
 _KEPT = 200  # of a failed one's
 _REDRAW = 0.1  # seconds

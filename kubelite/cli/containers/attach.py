@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,8 @@ from kubelite.cli.containers.session import chosen_container
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    pass
 
 
 @click.command("attach")

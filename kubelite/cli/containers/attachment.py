@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubelite.cli.containers.pod_parts import SPECS, part_of, state_of
 from kubelite.cli.containers.session import exit_code, is_terminal, run_session, terminal_size
 from kubelite.cli.errors import CliError
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 def attach_to(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -21,7 +21,8 @@ from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    pass
 
 
 class Place(NamedTuple):

@@ -6,7 +6,7 @@ import json
 import secrets
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,9 @@ from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
 LOOK_SECONDS = 0.1
 SETTLED = 10.0  # seconds until a status has what a shim knew before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,9 @@ from kubelite.cli.options import (
 )
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 SELECTED_TAIL = 10  # lines of each pod that a selector finds, as with kubectl

@@ -13,13 +13,15 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubelite.cli.containers.logs import default_container
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.transport.client import connect
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 CHUNK = 32 * 1024
 

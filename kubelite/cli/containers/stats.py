@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,8 @@ from kubelite.cli.options import (
 from kubelite.cli.output.rates import percent, rates, size_text
 from kubelite.cli.output.tables import TablePrinter
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,7 +24,9 @@ from kubelite.cli.output.rates import bytes_text, cores_text, percent, rates, si
 from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 INTERVAL = 1.0  # seconds between the two looks that a rate is made of
 _WIDE = (
     "Throttled",

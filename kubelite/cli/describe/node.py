@@ -6,7 +6,7 @@ Layout, order and words are kubectl's (kubectl pkg/describe/describe.go describe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubelite.api.kube.printers import node_roles
 from kubelite.cli.describe.objects import condition_line
@@ -16,7 +16,9 @@ from kubelite.node.model.resources import pod_limits_exact, pod_requests_exact
 from manifests.types.core import Pod
 from manifests.types.meta import Quantity
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 Amounts = Mapping[str, Quantity]
 
 _COUNTED = ("cpu", "memory", "ephemeral-storage")

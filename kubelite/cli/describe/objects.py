@@ -8,15 +8,17 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubelite.api.kube.printers import DEFAULT_CLASS, access_modes
 from kubelite.cli.describe.parts import annotation_lines, date, label_lines, with_events
 from kubelite.cli.describe.volumes import describe_source
 from kubelite.kube.durations import age_of
 
-Json = dict[str, Any]
-Events = Sequence[Json] | None
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
+Events = Sequence["Json"] | None
 
 
 def describe_config_map(doc: Json, events: Events, now: float) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubelite.kube.durations import age_of, human_duration
 from kubelite.kube.times import parse_time
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 _ANNOTATION_MAX = 140
 _HIDDEN = ("kubectl.kubernetes.io/last-applied-configuration",)

@@ -6,13 +6,14 @@ Layout, order and words are kubectl's (kubectl pkg/describe/describe.go describe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubelite.cli.describe.parts import annotation_lines, date, label_lines, truth, with_events
 from kubelite.cli.describe.volumes import describe_volumes
 from kubelite.kube.durations import age_of
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 def describe_pod(pod: Json, events: Sequence[Json] | None, now: float) -> str:

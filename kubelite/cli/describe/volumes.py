@@ -6,11 +6,12 @@ Source: kubectl pkg/describe/describe.go describeVolumes, describePersistentVolu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubelite.cli.describe.parts import truth
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 def describe_volumes(volumes: list[Json]) -> list[str]:

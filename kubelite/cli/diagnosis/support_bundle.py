@@ -12,7 +12,7 @@ import os
 import platform
 import tarfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,9 @@ from kubelite.cli.errors import CliError
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 HIDDEN = "(not in the bundle)"
 PAST = 500  # entries of a pod's history, the newest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +12,9 @@ from kubelite.cli.options import client, complete_pods, namespace_option, socket
 from kubelite.cli.output.tables import print_json
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 _WHY = (
     ("Seen", "observed"),
     ("Decided", "decided"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,8 @@ from kubelite.cli.images.save import save
 from kubelite.cli.images.tag import tag
 from kubelite.cli.options import client, socket_option
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 @click.group(cls=Group)

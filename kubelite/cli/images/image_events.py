@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.images.images import size
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 def encode(document: Json) -> bytes:

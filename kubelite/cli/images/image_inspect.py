@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +13,9 @@ from kubelite.cli.images.rmi import tell_error
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    pass
+
 _IMAGES = "/kubelite/v1/images"
 _json_option = click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.options import client, socket_option
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 _IMAGES = "/kubelite/v1/images"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +12,9 @@ from kubelite.cli.groups import Group
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Change what has another value already.")

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +18,8 @@ from kubelite.cli.objects.manifest_files import YAML_BODY, say_invalid
 from kubelite.cli.options import client, complete_types, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 @click.command("edit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,8 @@ from kubelite.cli.names import wanted
 from kubelite.cli.options import all_namespaces_option, client, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 @click.command()

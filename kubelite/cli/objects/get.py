@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,7 +26,8 @@ from kubelite.cli.output.formats import FORMATS_SHOWN, by_template, complete_for
 from kubelite.cli.output.tables import TablePrinter, list_of, print_json, print_yaml
 from kubelite.cli.transport.client import TABLE, Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
 
 
 @click.command()

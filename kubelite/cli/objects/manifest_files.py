@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +13,9 @@ from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.names import Type, resource_type
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    pass
+
 SUFFIXES = (".yaml", ".yml", ".json")
 YAML_BODY = {"Content-Type": "application/yaml"}
 

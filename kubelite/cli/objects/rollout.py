@@ -9,7 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -21,7 +21,9 @@ from kubelite.cli.options import client, complete_pods, namespace_option, socket
 from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 _KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
 _AT_ONCE = "an edit is carried out as soon as its file is written, `kubelite diff -f FILE` says before what it would do"

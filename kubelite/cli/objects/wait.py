@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -26,8 +26,10 @@ from kubelite.cli.options import (
 )
 from kubelite.cli.transport.client import Client
 
-Json = dict[str, Any]
-Met = Callable[[Json], bool]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
+Met = Callable[["Json"], bool]
 
 WEEK = 7 * 86400.0  # seconds: what kubectl calls a negative timeout
 LOOK_SECONDS = (

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.output.tables import TablePrinter, print_json
 
-Json = dict[str, Any]
-Printer = Callable[[Json, bool], None]  # of a document, or a list of them; the flag: with headers
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
+Printer = Callable[["Json", bool], None]  # of a document, or a list of them; the flag: with headers
 
 FORMATS = ("wide", "json", "yaml", "name")
 # each with =TEXT, or =FILE, behind it

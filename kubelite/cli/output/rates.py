@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 #: Counters of kubelite.telemetry.sampling.usage that become "per second".
 COUNTERS = ("received", "sent", "read", "written")

@@ -5,9 +5,11 @@ Source: Trace Event Format, google/trace-viewer: complete events (ph X) and inst
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 PID = 1
 WIDTH = 40  # characters of the waterfall

@@ -8,12 +8,14 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kubelite.cli.errors import CliError, ServerError, Unreachable
 from kubelite.cli.transport.http import Answer, ask, target
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from kubelite.kube.json import Json
+
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')

@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import Any
 
+from kubelite.kube.json import Json
 from runtime.errors import NotFoundError, StateError
 from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXIT
-
-Json = dict[str, Any]
 
 
 class Attached:

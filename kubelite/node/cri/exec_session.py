@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import Any
 
+from kubelite.kube.json import Json
 from runtime.errors import NotFoundError
 from runtime.shim.client import ExecSession as ShimExec
 from runtime.shim.client import ShimClient, ShimGone
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
-
-Json = dict[str, Any]
 
 
 class Session:

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kubelite.kube.json import Json
 from manifests.types.claim import PersistentVolumeClaim, default_claim
 from manifests.types.core import Pod, Volume
 
 KIND = "PersistentVolumeClaim"
-Json = dict[str, Any]
 
 
 def claim_name(pod: Pod, volume: Volume) -> str:

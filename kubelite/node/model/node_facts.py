@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339, unix
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling.filters import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
-
-Doc = dict[str, Any]
 
 HOSTNAME = "kubernetes.io/hostname"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -87,7 +86,7 @@ class NotForPeople(Exception):
     """A patch of a field that is the node's own; the sentence names it."""
 
 
-def patched(doc: Doc, patch: Mapping[str, Any], *, now: float | None = None) -> Doc:
+def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) -> Json:
     """PURE: the node's object after a merge patch (RFC 7386) of what may be said of a node: labels, annotations, taints
     and whether it is unschedulable. Raises NotForPeople."""
     metadata, spec = patch.get("metadata") or {}, patch.get("spec") or {}
@@ -97,7 +96,7 @@ def patched(doc: Doc, patch: Mapping[str, Any], *, now: float | None = None) -> 
     if patch.get("status"):
         raise NotForPeople("status is the node's own")
     old = doc.get("metadata") or {}
-    made: Doc = {"metadata": dict(old), "spec": dict(doc.get("spec") or {})}
+    made: Json = {"metadata": dict(old), "spec": dict(doc.get("spec") or {})}
     for kind in ("labels", "annotations"):
         if kind in metadata:
             made["metadata"][kind] = _merged(old.get(kind) or {}, metadata[kind] or {})
@@ -121,7 +120,7 @@ def _merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in {**old, **patch}.items() if value is not None}
 
 
-def _taints(wanted: list[Any], now: float) -> list[Doc]:
+def _taints(wanted: list[Any], now: float) -> list[Json]:
     """With the time that a NoExecute taint was added: tolerationSeconds count from there."""
     made = []
     for taint in wanted:
@@ -138,7 +137,7 @@ def _taints(wanted: list[Any], now: float) -> list[Doc]:
     return made
 
 
-def shown_taints(facts: NodeFacts, doc: Mapping[str, Any]) -> list[Doc]:
+def shown_taints(facts: NodeFacts, doc: Mapping[str, Any]) -> list[Json]:
     """PURE: spec.taints as the API shows them: those given, those of conditions, that of a cordon."""
     given = list((doc.get("spec") or {}).get("taints") or ())
     known = {(t["key"], t["effect"]) for t in given}

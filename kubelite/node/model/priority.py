@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubelite.kube.json import Json
 from manifests.types.core import Pod
 from manifests.types.priority import SYSTEM_CLASSES
 
 KIND = "PriorityClass"
-Doc = dict[str, Any]
 _DESCRIPTIONS = {
     "system-node-critical": "Kubernetes' own: pods that must not be moved from their node.",
     "system-cluster-critical": "Kubernetes' own: pods that must run, here or on another node.",
@@ -42,7 +42,7 @@ def priority(pod: Pod) -> int:
     return SYSTEM_CLASSES.get(pod.spec.priority_class_name or "", 0)
 
 
-def classes_of(docs: Iterable[Doc], settings: Mapping[str, int]) -> Classes:
+def classes_of(docs: Iterable[Json], settings: Mapping[str, int]) -> Classes:
     """`docs`: PriorityClasses of manifests, which win over the settings'. Of several with globalDefault the lowest
     counts."""
     found = list(docs)
@@ -53,7 +53,7 @@ def classes_of(docs: Iterable[Doc], settings: Mapping[str, int]) -> Classes:
     return Classes(ranks, min(defaults)[1] if defaults else "")
 
 
-def admitted(doc: Doc, classes: Classes) -> Doc:
+def admitted(doc: Json, classes: Classes) -> Json:
     """A pod with what its class says of it; a number of its own wins. Any other kind, and a pod whose class nobody has
     said, as it is."""
     if doc["kind"] != "Pod":
@@ -63,13 +63,13 @@ def admitted(doc: Doc, classes: Classes) -> Doc:
     rank = classes.ranks.get(name)
     if rank is None:
         return doc
-    given: Doc = {"priorityClassName": name, "priority": rank.value}
+    given: Json = {"priorityClassName": name, "priority": rank.value}
     if rank.policy is not None:
         given["preemptionPolicy"] = rank.policy
     return {**doc, "spec": {**given, **spec}}
 
 
-def rank_kept(old: Mapping[str, Any], new: Doc) -> Doc:
+def rank_kept(old: Mapping[str, Any], new: Json) -> Json:
     """The spec of a pod whose class is gone: it keeps what that gave it."""
     name = new.get("priorityClassName")
     if not name or "priority" in new or old.get("priorityClassName") != name:
@@ -78,18 +78,18 @@ def rank_kept(old: Mapping[str, Any], new: Doc) -> Doc:
     return {**given, **new}
 
 
-def apart(spec: Mapping[str, Any]) -> Doc:
+def apart(spec: Mapping[str, Any]) -> Json:
     """A pod's spec without what a class gives it."""
     given = ("priority", "priorityClassName", "preemptionPolicy")
     return {key: value for key, value in spec.items() if key not in given}
 
 
-def always_there(settings: Mapping[str, int]) -> list[Doc]:
+def always_there(settings: Mapping[str, int]) -> list[Json]:
     """The classes that are in no manifest, as objects."""
     found = []
     for name, value in (SYSTEM_CLASSES | dict(settings)).items():
         words = _DESCRIPTIONS.get(name, "Of the node's setting priority_classes.")
-        one: Doc = {"metadata": {"name": name}, "value": value, "description": words}
+        one: Json = {"metadata": {"name": name}, "value": value, "description": words}
         one |= {"preemptionPolicy": "PreemptLowerPriority"}
         found.append({"apiVersion": "scheduling.k8s.io/v1", "kind": KIND, **one})
     return found

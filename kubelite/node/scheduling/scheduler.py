@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND
@@ -40,9 +41,6 @@ log = logging.getLogger(__name__)
 NODE, CPU_STATE = "Node", "CpuManagerState"
 PINNED = 'Resize is infeasible for Guaranteed Pods alongside CPU Manager policy "static"'
 TERMINAL = ("Succeeded", "Failed")
-
-
-Json = dict[str, Any]
 
 
 def disrupted(doc: Json, reason: str, message: str, now: float) -> Json | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kubelite.kube.json import Json
 from kubelite.node.model.claim_names import claim_name, own_volume
 from kubelite.node.scheduling.filters import NodeFacts, Unbound, matches_terms
 from manifests.types.core import NodeSelector, Pod
@@ -26,7 +27,6 @@ ON_FIRST_USE = "WaitForFirstConsumer"
 NONE_THERE = "no persistent volumes available for this claim"
 
 Doc = Mapping[str, Any]
-Json = dict[str, Any]
 Find = Callable[[str, str, str], Doc | None]
 
 

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kubelite.kube.events import EventRecorder
+from kubelite.kube.json import Json
 from kubelite.kube.objects import reference
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
@@ -48,8 +49,6 @@ log = logging.getLogger(__name__)
 RECLAIM = "kubelite.io/reclaim-policy"
 AGAIN = 60.0  # seconds: what failed is tried again, whatever happens
 GONE = ".gone-"  # begins the name of a directory that is being removed; no claim's name begins with a dot
-
-Json = dict[str, Any]
 
 
 def policy_of(doc: Mapping[str, Any], default: str) -> str:

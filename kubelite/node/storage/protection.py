@@ -6,18 +6,16 @@ Ours: a manifest that is put back meanwhile takes the deletion back.
 
 from __future__ import annotations
 
-from typing import Any
-
+from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 
 FINALIZERS = {
     "PersistentVolumeClaim": "kubernetes.io/pvc-protection",
     "PersistentVolume": "kubernetes.io/pv-protection",
 }
-Doc = dict[str, Any]
 
 
-def protected(kind: str, metadata: Doc) -> Doc:
+def protected(kind: str, metadata: Json) -> Json:
     """An object's metadata with what keeps it."""
     if kind not in FINALIZERS:
         return metadata
@@ -25,7 +23,7 @@ def protected(kind: str, metadata: Doc) -> Doc:
     return {**metadata, "finalizers": [*others, FINALIZERS[kind]]}
 
 
-def terminating(doc: Doc, kind: str, now: float) -> Doc | None:
+def terminating(doc: Json, kind: str, now: float) -> Json | None:
     """The object from its deletion on; None: it is being deleted already."""
     if doc["metadata"].get("deletionTimestamp"):
         return None
@@ -33,5 +31,5 @@ def terminating(doc: Doc, kind: str, now: float) -> Doc | None:
     return {**doc, "metadata": {**metadata, "deletionGracePeriodSeconds": 0}}
 
 
-def is_terminating(doc: Doc) -> bool:
+def is_terminating(doc: Json) -> bool:
     return bool(doc["metadata"].get("deletionTimestamp"))

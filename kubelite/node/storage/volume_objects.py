@@ -43,7 +43,6 @@ from runtime.identity import new_uid
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
-Json = dict[str, Any]
 Key = tuple[str, str]  # namespace and name of a claim
 
 

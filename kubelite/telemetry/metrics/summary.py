@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from kubelite.telemetry.sampling.disk_usage import Usage
 from kubelite.telemetry.sampling.machine import FileSystem
 from kubelite.telemetry.sampling.sampler import Sample, Snapshot
 from kubelite.telemetry.sampling.volume_stats import Logs, Volume, summary_of
 
-Json = dict[str, Any]
 ROOT = "/"
 SHORTEST = 1.0  # seconds between two readings that a rate is made of; nearer ones tell of ticks, not of use
 

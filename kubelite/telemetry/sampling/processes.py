@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
+from kubelite.kube.json import Json
 from runtime.cgroups import open_cgroup
-
-Json = dict[str, Any]
 
 MOST = 1000  # of one container: a fork bomb is not to be told in full
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds

@@ -6,14 +6,11 @@ Units: CPU, throttling and stalls in nanoseconds, the rest in bytes and pieces; 
 
 from __future__ import annotations
 
-from typing import Any
-
+from kubelite.kube.json import Json
 from kubelite.node.pressure.evictor import Measured
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.telemetry.sampling.sampler import Sample, Snapshot
 from runtime.cgroups.reading.stats import Pressure
-
-Json = dict[str, Any]
 
 
 def usage(snapshot: Snapshot, node: str) -> Json:

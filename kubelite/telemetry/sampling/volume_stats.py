@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kubelite.kube.json import Json
 from kubelite.telemetry.metrics.exposition import Page, gauge, labels
 from kubelite.telemetry.sampling.disk_usage import Usage
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from runtime.shim.protocol import SandboxRecord
     from state.store import Store
 
-Json = dict[str, Any]
 PLUGIN = "kubernetes.io~empty-dir"
 
 

@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.version import version
 
 log = logging.getLogger(__name__)
 
-Json = dict[str, Any]
 
 MOST = 1000  # starts that wait to be sent
 BATCH = 50  # starts in one request

@@ -12,12 +12,10 @@ from array import array
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.telemetry.sampling.sampler import Snapshot
 from kubelite.telemetry.tracing.trace import spans
-
-Json = dict[str, Any]
 
 KEEP = 60  # measures that lines are drawn through
 APART = 1.0  # seconds between two of them at least

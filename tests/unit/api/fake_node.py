@@ -20,6 +20,7 @@ from typing import Any
 from kubelite.api.node import ManifestFile, Progress, Why
 from kubelite.history.entries import entry_of
 from kubelite.history.service import NodePast
+from kubelite.kube.json import Json
 from kubelite.node.model.node_facts import patched
 from kubelite.sources.diff import DiffEntry
 from kubelite.telemetry.sampling.processes import process
@@ -27,7 +28,6 @@ from manifests.yaml.loader import load_file
 from runtime.errors import ImageError, StartError
 from state.store import Record, Store
 
-Json = dict[str, Any]
 NOW = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

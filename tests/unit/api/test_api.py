@@ -16,13 +16,13 @@ from kubelite.api.app import create_app
 from kubelite.api.kube.routes import table_version
 from kubelite.api.server import listen_unix, serving
 from kubelite.kube.errors import ApiError
+from kubelite.kube.json import Json
 from kubelite.kube.selectors import matches_fields, parse_fields
 from runtime.errors import StateError
 from tests.unit.api.fake_node import FakeNode, event_doc, pod_doc
 from tests.waiting import SECONDS
 from tests.waiting import until_async as until
 
-Json = dict[str, Any]
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
 
 

@@ -8,15 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from kubelite.kube.json import Json
 from tests.unit.api.fake_node import event_doc, pod_doc
 from tests.unit.api.server import Served
 from tests.unit.cli.kit import kubelite
 
-Json = dict[str, Any]
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl (kubernetes-client)")
 
 RICH: Json = {

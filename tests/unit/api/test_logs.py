@@ -18,10 +18,10 @@ from kubelite.api.kube import logfiles
 from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
 from kubelite.api.kube.logs import goes_on, open_log, pick_attempt, pick_container
 from kubelite.kube.errors import ApiError
+from kubelite.kube.json import Json
 from tests.unit.api.fake_node import FakeNode, pod_doc
 from tests.waiting import SECONDS
 
-Json = dict[str, Any]
 STAMP = "2026-11-24T14:33:0{}.000000000Z"
 
 

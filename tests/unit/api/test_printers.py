@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kubelite.api.kube.printers import event_cells, node_cells, pod_cells, secret_cells, summarize_pod, table
+from kubelite.kube.json import Json
 
-Json = dict[str, Any]
 NOW = 1_000_000_000.0
 M, H, D, Y = 60, 3600, 86400, 365 * 86400
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import yaml
 
@@ -13,9 +11,9 @@ from kubelite.cli.errors import CliError
 from kubelite.cli.images.images import _familiar, size
 from kubelite.cli.names import duration, pod_name, wanted
 from kubelite.cli.output.tables import TablePrinter, to_yaml
+from kubelite.kube.json import Json
 from tests.unit.api.fake_node import event_doc, pod_doc
 
-Json = dict[str, Any]
 NOW = 1_000_000_000.0  # 2001-09-09T01:46:40Z
 
 

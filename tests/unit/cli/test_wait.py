@@ -15,14 +15,13 @@ from kubelite.cli.names import PODS
 from kubelite.cli.objects.rollout import Progress, progress_of
 from kubelite.cli.objects.wait import states
 from kubelite.cli.transport.client import Client
+from kubelite.kube.json import Json
 from tests.unit.api.fake_node import pod_doc
 from tests.unit.api.server import Served
 from tests.unit.cli.kit import WEB, kubelite, line_of, ok, server, started
 from tests.waiting import SECONDS, until
 
 __all__ = ["server"]
-
-Json = dict[str, Any]
 
 
 def ready(name: str, value: str, *, generation: int = 0, **metadata: Any) -> Json:

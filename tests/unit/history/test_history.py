@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from kubelite.history.entries import MOST_REPEATS, entry_of, event_entry, pods_at, status_words
 from kubelite.history.revisions import NothingToUndo, choose, difference
+from kubelite.kube.json import Json
 from state.errors import StorageFailed
 from state.history import VERSIONS, Entry, Question, Revision, Version
 from state.records import Change, Record
 from state.store import Store
 from tests.unit.state.store_kit import commits_of
-
-Json = dict[str, Any]
 
 
 def doc(name: str = "web", **more: Any) -> Json:

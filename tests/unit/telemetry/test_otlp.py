@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
+from kubelite.kube.json import Json
 from kubelite.settings import Settings, SettingsError
 from kubelite.telemetry.tracing import otlp
 from kubelite.telemetry.tracing.otlp import Exporter, request, spans
 from tests.waiting import until_async as until
 
-Json = dict[str, Any]
 POD = {"namespace": "default", "name": "web", "uid": "u1"}
 STEPS: list[Json] = [
     {"at": 100.0, "step": "manifest changed", "detail": "web.yaml"},

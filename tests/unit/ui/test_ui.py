@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from kubelite.kube.json import Json
 from kubelite.ui import model
 from kubelite.ui.app import Ui
 from kubelite.ui.model import Samples, sparkline
@@ -16,8 +16,6 @@ from kubelite.ui.screens import Containers, Events, Help, Log, Pods, Processes, 
 from tests.unit.api.fake_node import event_doc, pod_doc
 from tests.unit.api.server import Served
 from tests.waiting import until_async as until
-
-Json = dict[str, Any]
 
 
 @pytest.mark.parametrize(

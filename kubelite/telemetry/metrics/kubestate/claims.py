@@ -6,16 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 from kubelite.node.model.claim_names import claim_name_in
 from kubelite.telemetry.metrics.exposition import Page, escape
-from kubelite.telemetry.metrics.kubestate.page import Doc, Table, amount, label, label_pairs
+from kubelite.telemetry.metrics.kubestate.page import Table, amount, label, label_pairs
 from kubelite.telemetry.metrics.kubestate.pods import head_of
 
 PHASES = ("Lost", "Bound", "Pending")
 
 
-def write_claims(page: Page, claims: Iterable[Doc], pods: Iterable[Doc]) -> None:
+def write_claims(page: Page, claims: Iterable[Json], pods: Iterable[Json]) -> None:
     """Every family of claims, and of what pods mount of them."""
     table = Table()
     _claims(table, claims)
@@ -23,7 +24,7 @@ def write_claims(page: Page, claims: Iterable[Doc], pods: Iterable[Doc]) -> None
     table.write(page)
 
 
-def _claims(t: Table, claims: Iterable[Doc]) -> None:
+def _claims(t: Table, claims: Iterable[Json]) -> None:
     info = t.gauge("kube_persistentvolumeclaim_info", "Information about persistent volume claim.")
     labelled = t.gauge(
         "kube_persistentvolumeclaim_labels", "Kubernetes labels converted to Prometheus labels."
@@ -64,7 +65,7 @@ def _claims(t: Table, claims: Iterable[Doc]) -> None:
             t.add(created, head, at)
 
 
-def _mounts(t: Table, pods: Iterable[Doc]) -> None:
+def _mounts(t: Table, pods: Iterable[Json]) -> None:
     info = t.gauge(
         "kube_pod_spec_volumes_persistentvolumeclaims_info",
         "Information about persistentvolumeclaim volumes in a pod.",

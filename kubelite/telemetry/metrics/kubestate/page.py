@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 from kubelite.telemetry.metrics.exposition import Family, Page, counter, escape, gauge, number
 from manifests.types.meta import Quantity
-
-Doc = dict[str, Any]
 
 MOST = 64
 _CAPITAL = re.compile("([a-z0-9])([A-Z])")
@@ -65,7 +63,7 @@ def key_name(text: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_]", "_", text)
 
 
-def label_pairs(doc: Doc) -> str:
+def label_pairs(doc: Json) -> str:
     """`,label_app="web"` of every label of the object."""
     return key_labels("label", doc["metadata"].get("labels") or {})
 
@@ -84,10 +82,10 @@ def key_labels(prefix: str, mapping: Mapping[str, object]) -> str:
     return "".join(label(f"{prefix}_{name}", value) for name, value in found.items())
 
 
-def owner_labels(meta: Doc) -> list[str]:
+def owner_labels(meta: Json) -> list[str]:
     """Of each owner, or empty ones of none."""
     found: list[str] = []
-    owners: list[Doc] = meta.get("ownerReferences") or [{}]
+    owners: list[Json] = meta.get("ownerReferences") or [{}]
     for one in owners:
         is_controller = str(bool(one.get("controller"))).lower() if one else ""
         words = {"kind": one.get("kind", ""), "name": one.get("name", ""), "is_controller": is_controller}
@@ -112,7 +110,7 @@ def resource_labels(name: str) -> str:
     return f',resource="{clean}",unit="{unit}"'
 
 
-def write_node(page: Page, doc: Doc) -> None:
+def write_node(page: Page, doc: Json) -> None:
     """kube_node_* of the one node there is."""
     t = Table()
     meta, spec, status = doc["metadata"], doc.get("spec", {}), doc.get("status", {})
@@ -172,7 +170,7 @@ def write_node(page: Page, doc: Doc) -> None:
     t.write(page)
 
 
-def _conditions(t: Table, name: str, head: str, conditions: Iterable[Doc]) -> None:
+def _conditions(t: Table, name: str, head: str, conditions: Iterable[Json]) -> None:
     family = t.gauge(name, "The condition of a cluster node.")
     for condition in conditions:
         for value in ("true", "false", "unknown"):
@@ -181,7 +179,7 @@ def _conditions(t: Table, name: str, head: str, conditions: Iterable[Doc]) -> No
 
 
 def write_objects(
-    page: Page, namespaces: Iterable[Doc], config_maps: Iterable[Doc], secrets: Iterable[Doc]
+    page: Page, namespaces: Iterable[Json], config_maps: Iterable[Json], secrets: Iterable[Json]
 ) -> None:
     """kube_namespace_*, kube_configmap_*, kube_secret_*: that they are there, never what is in them."""
     t = Table()
@@ -201,7 +199,7 @@ def write_objects(
     t.write(page)
 
 
-def _named(t: Table, kind: str, docs: Iterable[Doc]) -> None:
+def _named(t: Table, kind: str, docs: Iterable[Json]) -> None:
     info = t.gauge(f"kube_{kind}_info", f"Information about {kind}.")
     created = t.gauge(f"kube_{kind}_created", "Unix creation timestamp")
     labelled = t.gauge(f"kube_{kind}_labels", "Kubernetes labels converted to Prometheus labels.")

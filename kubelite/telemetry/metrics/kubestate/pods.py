@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 from kubelite.telemetry.metrics.exposition import Page, escape
 from kubelite.telemetry.metrics.kubestate.page import (
     MOST,
-    Doc,
     Table,
     amount,
     key_labels,
@@ -29,7 +29,7 @@ TRUTH = ("true", "false", "unknown")
 STATES = ("running", "waiting", "terminated")
 
 
-def write_pods(page: Page, pods: Iterable[Doc], node: str) -> None:
+def write_pods(page: Page, pods: Iterable[Json], node: str) -> None:
     """Every family; `node` is where all of them are."""
     pods = list(pods)
     table = Table()
@@ -45,17 +45,17 @@ def write_pods(page: Page, pods: Iterable[Doc], node: str) -> None:
         table.write(page)
 
 
-def head_of(doc: Doc) -> str:
+def head_of(doc: Json) -> str:
     meta = doc["metadata"]
     return f'namespace="{escape(meta.get("namespace", ""))}",pod="{escape(meta["name"])}",uid="{meta["uid"]}"'
 
 
-def _pods(t: Table, pods: list[Doc], node: str) -> None:
+def _pods(t: Table, pods: list[Json], node: str) -> None:
     for write in (_identities, _times, _specs, _statuses):
         write(t, pods, node)
 
 
-def _identities(t: Table, pods: list[Doc], node: str) -> None:
+def _identities(t: Table, pods: list[Json], node: str) -> None:
     info = t.gauge("kube_pod_info", "Information about pod.")
     owner = t.gauge("kube_pod_owner", "Information about the Pod's owner.")
     labels = t.gauge("kube_pod_labels", "Kubernetes labels converted to Prometheus labels.")
@@ -63,7 +63,7 @@ def _identities(t: Table, pods: list[Doc], node: str) -> None:
     for doc in pods:
         spec, status, head = doc["spec"], doc.get("status", {}), head_of(doc)
         owners = doc["metadata"].get("ownerReferences") or [{}]
-        controller: Doc = next((o for o in owners if o.get("controller")), {})
+        controller: Json = next((o for o in owners if o.get("controller")), {})
         words = {
             "host_ip": status.get("hostIP", ""),
             "pod_ip": status.get("podIP", ""),
@@ -106,7 +106,7 @@ _NOT_SINCE = {
 }
 
 
-def _times(t: Table, pods: list[Doc], _node: str) -> None:
+def _times(t: Table, pods: list[Json], _node: str) -> None:
     created = t.gauge("kube_pod_created", "Unix creation timestamp")
     started = t.gauge("kube_pod_start_time", "Start time in unix timestamp for a pod.")
     done = t.gauge("kube_pod_completion_time", "Completion time in unix timestamp for a pod.")
@@ -129,7 +129,7 @@ def _times(t: Table, pods: list[Doc], _node: str) -> None:
                 t.add(family, head, at)
 
 
-def _specs(t: Table, pods: list[Doc], _node: str) -> None:
+def _specs(t: Table, pods: list[Json], _node: str) -> None:
     policy = t.gauge("kube_pod_restart_policy", "Describes the restart policy in use by this pod.")
     scheduler = t.gauge("kube_pod_scheduler", "The scheduler for a pod.")
     account = t.gauge("kube_pod_service_account", "The service account for a pod.")
@@ -159,7 +159,7 @@ def _specs(t: Table, pods: list[Doc], _node: str) -> None:
             t.add(selectors, head + wanted, 1)
 
 
-def _statuses(t: Table, pods: list[Doc], _node: str) -> None:
+def _statuses(t: Table, pods: list[Json], _node: str) -> None:
     phase = t.gauge("kube_pod_status_phase", "The pods current phase.")
     ready = t.gauge("kube_pod_status_ready", "Describes whether the pod is ready to serve requests.")
     scheduled = t.gauge(
@@ -190,7 +190,7 @@ def _statuses(t: Table, pods: list[Doc], _node: str) -> None:
             t.add(reason, head + label("reason", status["reason"]), 1)
 
 
-def _completion(status: Doc) -> float | None:
+def _completion(status: Json) -> float | None:
     """When the last container ended, once none runs any more."""
     if status.get("phase") not in ("Succeeded", "Failed"):
         return None
@@ -202,7 +202,7 @@ def _completion(status: Doc) -> float | None:
     return max(ends, default=None)
 
 
-def _tolerations(t: Table, pods: list[Doc]) -> None:
+def _tolerations(t: Table, pods: list[Json]) -> None:
     family = t.gauge("kube_pod_tolerations", "Information about the pod tolerations")
     for doc in pods:
         head, said = head_of(doc), []
@@ -219,7 +219,7 @@ def _tolerations(t: Table, pods: list[Doc]) -> None:
             t.add(family, head + text, 1)
 
 
-def _of(pods: list[Doc], specs: str, statuses: str) -> Iterator[tuple[str, Doc, Doc, str]]:
+def _of(pods: list[Json], specs: str, statuses: str) -> Iterator[tuple[str, Json, Json, str]]:
     """(labels, spec, status, QoS class's pod head) of every container of one sort; status is empty before there is
     one."""
     for doc in pods:
@@ -229,7 +229,7 @@ def _of(pods: list[Doc], specs: str, statuses: str) -> Iterator[tuple[str, Doc, 
             yield f'container="{escape(spec["name"])}",{head}', spec, found.get(spec["name"], {}), head
 
 
-def _containers(t: Table, word: str, found: list[tuple[str, Doc, Doc, str]], node: str) -> None:
+def _containers(t: Table, word: str, found: list[tuple[str, Json, Json, str]], node: str) -> None:
     init = "init" in word
     which = "init container" if init else "container"
     info = t.gauge(f"{word}_info", f"Information about {'an' if init else 'a'} {which} in a pod.")
@@ -276,7 +276,7 @@ def _containers(t: Table, word: str, found: list[tuple[str, Doc, Doc, str]], nod
     _resources(t, word, found, node, which)
 
 
-def _info(spec: Doc, status: Doc, *, init: bool) -> str:
+def _info(spec: Json, status: Json, *, init: bool) -> str:
     words = {
         "image": status.get("image") or spec.get("image", ""),
         "image_id": status.get("imageID", ""),
@@ -298,7 +298,7 @@ def _last(t: Table, families: dict[str, str], head: str, ended: dict[str, Any] |
         t.add(families["timestamp"], head, at)
 
 
-def _resources(t: Table, word: str, found: list[tuple[str, Doc, Doc, str]], node: str, which: str) -> None:
+def _resources(t: Table, word: str, found: list[tuple[str, Json, Json, str]], node: str, which: str) -> None:
     where = label("node", node)
     for kind, text in (
         (

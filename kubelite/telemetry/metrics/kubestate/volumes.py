@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 from kubelite.telemetry.metrics.exposition import Page, escape
-from kubelite.telemetry.metrics.kubestate.page import Doc, Table, amount, label, label_pairs
+from kubelite.telemetry.metrics.kubestate.page import Table, amount, label, label_pairs
 
 PHASES = ("Pending", "Available", "Bound", "Released", "Failed")
 
 
-def write_persistent_volumes(page: Page, volumes: Iterable[Doc], classes: Iterable[Doc]) -> None:
+def write_persistent_volumes(page: Page, volumes: Iterable[Json], classes: Iterable[Json]) -> None:
     """Every family of volumes and their classes."""
     table = Table()
     _volumes(table, volumes)
@@ -21,7 +22,7 @@ def write_persistent_volumes(page: Page, volumes: Iterable[Doc], classes: Iterab
     table.write(page)
 
 
-def _volumes(t: Table, volumes: Iterable[Doc]) -> None:
+def _volumes(t: Table, volumes: Iterable[Json]) -> None:
     claim_ref = t.gauge(
         "kube_persistentvolume_claim_ref", "Information about the Persistent Volume Claim Reference."
     )
@@ -53,7 +54,7 @@ def _volumes(t: Table, volumes: Iterable[Doc]) -> None:
         t.add(mode, head + label("volumemode", spec.get("volumeMode") or "Filesystem"), 1)
 
 
-def _source(spec: Doc) -> dict[str, str]:
+def _source(spec: Json) -> dict[str, str]:
     """The labels of the info family; of sources that no volume here can have they are empty."""
     host, local = spec.get("hostPath") or {}, spec.get("local") or {}
     nfs, csi = spec.get("nfs") or {}, spec.get("csi") or {}
@@ -84,7 +85,7 @@ def _source(spec: Doc) -> dict[str, str]:
     }
 
 
-def _classes(t: Table, classes: Iterable[Doc]) -> None:
+def _classes(t: Table, classes: Iterable[Json]) -> None:
     info = t.gauge("kube_storageclass_info", "Information about storageclass.")
     created = t.gauge("kube_storageclass_created", "Unix creation timestamp")
     labelled = t.gauge("kube_storageclass_labels", "Kubernetes labels converted to Prometheus labels.")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.kube.json import Json
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.decide.shutdown_order import (
     CRITICAL,
@@ -36,7 +37,7 @@ from manifests.types.core import Pod
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, edited, make_pod
 from tests.unit.node.decide.test_pod_actions import EXITED, NOW, decide, instance, sandbox
 from tests.unit.node.semantics.pod_rows import NONE, Row
-from tests.unit.node.storage.volume_kit import BOUND, MANUAL, Doc, claim, storage_class, volume
+from tests.unit.node.storage.volume_kit import BOUND, MANUAL, claim, storage_class, volume
 
 HERE = NodeFacts("node", allocatable={"cpu": 4000, "pods": 9})
 VOLUME = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
@@ -78,7 +79,7 @@ def _rejected() -> tuple[str | None, str | None]:
     return status.phase, status.reason
 
 
-def _waits_for(found: Doc | None, *, held: Doc | None = None) -> str:
+def _waits_for(found: Json | None, *, held: Json | None = None) -> str:
     """What a pod that wants the claim c is told, without what preemption is said to be good for."""
     pod = make_pod("a", volumes=VOLUME)
     kinds = {"PersistentVolumeClaim": found, "PersistentVolume": held}
@@ -94,13 +95,13 @@ def _one_pod_at_a_time() -> str:
     return place(pods[0], claim_of(pods[0]), HERE, book, alone=("c",)).message
 
 
-def _ranked(name: str, *classes: Doc) -> tuple[int | None, str | None]:
+def _ranked(name: str, *classes: Json) -> tuple[int | None, str | None]:
     doc = {"kind": "Pod", **make_pod("a", **({"priorityClassName": name} if name else {})).to_json()}
     spec = admitted(doc, classes_of(classes, {}))["spec"]
     return spec.get("priority"), spec.get("preemptionPolicy")
 
 
-def _class(name: str, value: int, **more: Any) -> Doc:
+def _class(name: str, value: int, **more: Any) -> Json:
     return {"kind": "PriorityClass", "metadata": {"name": name}, "value": value, **more}
 
 
@@ -114,12 +115,12 @@ def _groups(seconds: float, critical: float, by_priority: dict[int, float]) -> l
     return [(group.seconds, [pod.metadata.name or "" for pod in group.pods]) for group in found]
 
 
-def _plan(source: Doc, *, sources: Sources = NONE) -> VolumePlan:
+def _plan(source: Json, *, sources: Sources = NONE) -> VolumePlan:
     pod = make_pod("a", volumes=[{"name": "v", **source}])
     return plan_volume(pod, pod.spec.volumes[0], sources)
 
 
-def _of_claim(wanted: Doc, held: Doc | None = None) -> Sources:
+def _of_claim(wanted: Json, held: Json | None = None) -> Sources:
     kinds = {"PersistentVolumeClaim": wanted, "PersistentVolume": held}
     return Sources(lambda kind, *_: kinds.get(kind), CONFIG, ())
 
@@ -141,7 +142,7 @@ def _image() -> tuple[Kind, Collection[str]]:
     return plan.kind, plan.layers
 
 
-def _bound(wanted: Doc, *volumes: Doc, classes: tuple[Doc, ...] = ()) -> tuple[str, str, str]:
+def _bound(wanted: Json, *volumes: Json, classes: tuple[Json, ...] = ()) -> tuple[str, str, str]:
     shelf = Shelf(
         HERE, {v["metadata"]["name"]: v for v in volumes}, {c["metadata"]["name"]: c for c in classes}
     )

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from kubelite.kube.json import Json
 from kubelite.node.scheduling.filters import Unbound
 from kubelite.node.storage.binding import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
 from kubelite.sources.plan import created, merged
@@ -19,7 +20,6 @@ from tests.unit.node.storage.volume_kit import (
     ON_HDD,
     ON_SSD,
     UNMATCHED,
-    Doc,
     claim,
     pod,
     ref,
@@ -82,7 +82,7 @@ from tests.unit.node.storage.volume_kit import (
         ("what was made for it", claim(volumeName="pvc-u-c"), [volume("a", storageClassName="kubelite")], ""),
     ],
 )
-def test_what_a_claim_gets(what: str, wants: Doc, there: list[Doc], gets: str) -> None:
+def test_what_a_claim_gets(what: str, wants: Json, there: list[Json], gets: str) -> None:
     assert bind(wants, Shelf(NODE, by_name(there))) == Verdict("Bound", gets), what
 
 
@@ -182,7 +182,7 @@ NAMED = claim(storageClassName="manual", volumeName="a")
         ({**NAMED, **BOUND}, [volume("a", "1Gi", claimRef=ref("c", "u-c"))], "Bound", "", ""),
     ],
 )
-def test_why_it_waits(wants: Doc, there: list[Doc], phase: str, reason: str, message: str) -> None:
+def test_why_it_waits(wants: Json, there: list[Json], phase: str, reason: str, message: str) -> None:
     classes = [
         storage_class("none", "kubernetes.io/no-provisioner"),
         storage_class("later", volumeBindingMode="WaitForFirstConsumer"),
@@ -255,7 +255,7 @@ def test_the_default_is_the_manifests_newest() -> None:
         ({"hostPath": None, "csi": {"driver": "d", "volumeHandle": "h"}}, []),
     ],
 )
-def test_which_manifests_are_valid(spec: Doc, problems: list[str]) -> None:
+def test_which_manifests_are_valid(spec: Json, problems: list[str]) -> None:
     doc = volume("a", **spec)
     doc["spec"] = {key: value for key, value in doc["spec"].items() if value is not None}
     found = load_text(json.dumps(doc), file="v.json")
@@ -298,10 +298,10 @@ def test_what_binding_wrote_is_no_edit_and_an_edit_keeps_it() -> None:
         ({**claim(volumeName="pvc-u-c"), **BOUND}, None, None),
     ],
 )
-def test_what_a_pod_waits_for(wants: Doc | None, there: Doc | None, said: Unbound | None) -> None:
+def test_what_a_pod_waits_for(wants: Json | None, there: Json | None, said: Unbound | None) -> None:
     later = storage_class("later", volumeBindingMode="WaitForFirstConsumer")
 
-    def find(kind: str, _: str, name: str) -> Doc | None:
+    def find(kind: str, _: str, name: str) -> Json | None:
         if kind == "StorageClass":
             return later if name == "later" else None
         return there if kind == "PersistentVolume" else wants

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from kubelite.api.kube.printers import claim_cells, volume_cells
+from kubelite.kube.json import Json
 from kubelite.node.storage.binding import Shelf, find_volume, unbound
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources.plan import ManifestState, created, plan
 from manifests.types.core import Pod
 from state.store import Record
 from tests.unit.node.storage.test_volume_objects import Disk, run
-from tests.unit.node.storage.volume_kit import MANUAL, NODE, Doc, claim, pod, volume
+from tests.unit.node.storage.volume_kit import MANUAL, NODE, claim, pod, volume
 
 CLAIM, VOLUME = "PersistentVolumeClaim", "PersistentVolume"
 PLACED = {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]}
@@ -28,7 +29,7 @@ async def take_away(disk: Disk, kind: str, name: str) -> None:
     await disk.claims.look()
 
 
-async def use(disk: Disk, name: str, status: Doc) -> None:
+async def use(disk: Disk, name: str, status: Json) -> None:
     doc = {"apiVersion": "v1", **pod(name).to_json(), "status": status}
     await disk.store.create("Pod", {**doc, "metadata": {**doc["metadata"], "uid": f"u-{name}"}})
 
@@ -39,7 +40,7 @@ async def said(disk: Disk) -> list[str]:
 
 
 @pytest.mark.parametrize(("status", "stays"), [(PLACED, True), ({"phase": "Failed"}, True), (WAITS, False)])
-def test_a_claim_stays_as_long_as_a_pod_of_the_node_has_it(tmp_path: Path, status: Doc, stays: bool) -> None:
+def test_a_claim_stays_as_long_as_a_pod_of_the_node_has_it(tmp_path: Path, status: Json, stays: bool) -> None:
     async def story(disk: Disk) -> None:
         await disk.put(claim())
         await use(disk, "p", status)
@@ -92,14 +93,14 @@ def test_what_is_going_is_for_nobody_new() -> None:
 
 
 @pytest.mark.parametrize(("kind", "doc"), [(CLAIM, claim()), (VOLUME, volume("c"))])
-def test_a_manifest_that_is_put_back_takes_the_deletion_back(kind: str, doc: Doc) -> None:
+def test_a_manifest_that_is_put_back_takes_the_deletion_back(kind: str, doc: Json) -> None:
     namespace = "" if kind == VOLUME else "default"
     bare = {**doc, "metadata": {k: v for k, v in doc["metadata"].items() if k in ("name", "namespace")}}
     made = created(bare, "/m/c.yaml", uid="u", now=1.0)
     assert made["metadata"]["finalizers"] == [FINALIZERS[kind]]
     stands = ManifestState("/m/c.yaml", (1,), {(kind, namespace, "c"): bare})
 
-    def changes(stored: Doc, *files: ManifestState) -> Any:
+    def changes(stored: Json, *files: ManifestState) -> Any:
         found = plan(files, [Record(kind, namespace, "c", "u", 1, stored)])
         return found.update, found.remove
 
@@ -113,7 +114,7 @@ def test_a_manifest_that_is_put_back_takes_the_deletion_back(kind: str, doc: Doc
 
 
 def test_the_claim_of_an_ephemeral_volume_is_its_pods(tmp_path: Path) -> None:
-    spec: Doc = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    spec: Json = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     volumes = [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}]
     metadata = {"name": "p", "namespace": "default", "uid": "u-p"}
     wants = Pod.parse({"metadata": metadata, "spec": {"containers": [], "volumes": volumes}})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kubelite.kube.events import EventRecorder
+from kubelite.kube.json import Json
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
@@ -20,7 +21,7 @@ from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
 from manifests.types.core import Pod
 from state.store import Store
-from tests.unit.node.storage.volume_kit import MANUAL, ON_SSD, Doc, claim, pod, volume
+from tests.unit.node.storage.volume_kit import MANUAL, ON_SSD, claim, pod, volume
 
 
 class Disk:
@@ -34,7 +35,7 @@ class Disk:
         self.volumes = Volumes(self.store, self.config, self.events, NodeState(self.config, lambda: None))
         self.claims = Claims(self.store, self.config, self.events, self.volumes, "Retain")
 
-    async def put(self, *docs: Doc) -> None:
+    async def put(self, *docs: Json) -> None:
         for doc in docs:
             await self.store.create(doc["kind"], doc)
         await self.claims.look()

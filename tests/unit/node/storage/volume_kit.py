@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
 from kubelite.node.scheduling.filters import NodeFacts
 from manifests.types.core import Pod
 
-Doc = dict[str, Any]
 NODE = NodeFacts("node-1", labels={"disk": "ssd"})
 
 
-def claim(name: str = "c", size: str = "2Gi", **spec: Any) -> Doc:
+def claim(name: str = "c", size: str = "2Gi", **spec: Any) -> Json:
     wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}, **spec}
     metadata = {"name": name, "namespace": "default", "uid": f"u-{name}"}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wanted}
 
 
-def volume(name: str, size: str = "2Gi", **spec: Any) -> Doc:
+def volume(name: str, size: str = "2Gi", **spec: Any) -> Json:
     wanted = {
         "accessModes": ["ReadWriteOnce"],
         "capacity": {"storage": size},
@@ -32,11 +32,11 @@ def volume(name: str, size: str = "2Gi", **spec: Any) -> Doc:
     return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": wanted}
 
 
-def storage_class(name: str, provisioner: str = "example.com/x", **more: Any) -> Doc:
+def storage_class(name: str, provisioner: str = "example.com/x", **more: Any) -> Json:
     return {"kind": "StorageClass", "metadata": {"name": name}, "provisioner": provisioner, **more}
 
 
-def ref(name: str, uid: str = "") -> Doc:
+def ref(name: str, uid: str = "") -> Json:
     return {"namespace": "default", "name": name, **({"uid": uid} if uid else {})}
 
 
@@ -54,7 +54,7 @@ def pod(name: str = "p", claim_name: str = "c") -> Pod:
     return Pod.parse({"metadata": {"name": name, "namespace": "default", "uid": name}, "spec": spec})
 
 
-def on_disk(kind: str) -> Doc:
+def on_disk(kind: str) -> Json:
     found = {"key": "disk", "operator": "In", "values": [kind]}
     return {"required": {"nodeSelectorTerms": [{"matchExpressions": [found]}]}}
 
