@@ -11,8 +11,8 @@ from kubelite.cli.containers.logs import DEFAULT_CONTAINER
 from kubelite.kube.objects import SOURCE
 from kubelite.node.decide.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, RESTART_ON_CHANGE
 from kubelite.node.model.node_facts import PRESSURE_TAINTS, own_labels
-from kubelite.node.scheduling.filters import UNSCHEDULABLE_TAINT
-from kubelite.node.storage.binding import DEFAULT_CLASS, NO_PROVISIONER, PROVISIONED_BY, PROVISIONER
+from kubelite.node.model.schedule import UNSCHEDULABLE_TAINT
+from kubelite.node.scheduling.volume_binding import DEFAULT_CLASS, NO_PROVISIONER, PROVISIONED_BY, PROVISIONER
 from kubelite.node.storage.claims import RECLAIM
 from kubelite.node.storage.protection import FINALIZERS
 from manifests.types.annotations import APPARMOR, DELETION_COST, SECCOMP, SECCOMP_POD

@@ -10,7 +10,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import architecture, shown_taints
-from kubelite.node.scheduling.filters import NodeFacts
+from kubelite.node.model.schedule import NodeFacts
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.version import version
 

@@ -8,10 +8,10 @@ seccomp's have meant nothing since 1.27, but must be well-formed.
 import re
 from collections.abc import Iterator
 
+from manifests.names import relative_path
+from manifests.problems import Path, Problem, invalid
 from manifests.types.container import AppArmorProfile, SecurityContext
 from manifests.types.core import Pod
-from manifests.validation.names import relative_path
-from manifests.validation.problems import Path, Problem, invalid
 
 APPARMOR = "container.apparmor.security.beta.kubernetes.io/"  # and the container's name
 SECCOMP_POD = "seccomp.security.alpha.kubernetes.io/pod"

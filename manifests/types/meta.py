@@ -25,8 +25,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from manifests.problems import InvalidObject, problems_of
 from manifests.types.quantity import Form, Quantity
-from manifests.validation.problems import InvalidObject, problems_of
 
 __all__ = [
     "Bool", "BytesMap", "Form", "Int32", "Int64", "IntOrString", "LabelSelector", "LabelSelectorRequirement",

@@ -8,10 +8,10 @@ mended place is not told, since it is our own doing.
 import copy
 from typing import Any, get_args, get_origin
 
+from manifests.problems import InvalidObject, Path, Problem, fields_by_alias, model_at, models_in
 from manifests.types.defaults import default_object
 from manifests.types.meta import Object
 from manifests.validation.objects import validate_object
-from manifests.validation.problems import InvalidObject, Path, Problem, fields_by_alias, model_at, models_in
 
 _PASSES = 5  # an empty object put in may lack fields of its own
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from manifests.problems import Path, Problem, forbidden, invalid, required
 from manifests.types.claim import PersistentVolumeClaim
 from manifests.types.volume import PersistentVolumeClaimSpec
-from manifests.validation.problems import Path, Problem, forbidden, invalid, required
 from manifests.validation.rules import one_of
 
 ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")

@@ -4,6 +4,26 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from manifests.names import (
+    config_key,
+    dns_subdomain,
+    env_name,
+    ip_address,
+    no_backsteps,
+    port_name,
+    qualified_name,
+    relative_path,
+)
+from manifests.problems import (
+    Path,
+    Problem,
+    duplicate,
+    forbidden,
+    invalid,
+    not_found,
+    not_supported,
+    required,
+)
 from manifests.types.core import (
     Container,
     ContainerPort,
@@ -19,27 +39,7 @@ from manifests.types.core import (
     Volume,
     VolumeMount,
 )
-from manifests.validation.names import (
-    config_key,
-    dns_subdomain,
-    env_name,
-    ip_address,
-    no_backsteps,
-    port_name,
-    qualified_name,
-    relative_path,
-)
 from manifests.validation.probe import validate_lifecycle, validate_probes
-from manifests.validation.problems import (
-    Path,
-    Problem,
-    duplicate,
-    forbidden,
-    invalid,
-    not_found,
-    not_supported,
-    required,
-)
 from manifests.validation.rules import (
     formatted,
     one_of,

@@ -1,6 +1,6 @@
 """What the API server refuses, in its words: rules over whole objects, after defaulting.
 
-Shapes and types are the models' business (manifests.validation.problems has their sentences); here is what
+Shapes and types are the models' business (manifests.problems has their sentences); here is what
 pkg/apis/core/validation of Kubernetes 1.36 checks on create. Everything wrong is reported, not just the first.
 Pods are in validation_pod, _container and _volume.
 """
@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from manifests.names import config_key, dns_label, dns_subdomain, qualified_name
+from manifests.problems import Path, Problem, forbidden, invalid, required
 from manifests.types.annotations import validate_annotations
 from manifests.types.claim import PersistentVolumeClaim
 from manifests.types.core import ConfigMap, Pod, Secret
@@ -18,11 +20,9 @@ from manifests.types.persistent_volume import PersistentVolume, StorageClass
 from manifests.types.priority import PriorityClass
 from manifests.types.trust_bundle import ClusterTrustBundle
 from manifests.validation.claim import claim_problems
-from manifests.validation.names import config_key, dns_label, dns_subdomain, qualified_name
 from manifests.validation.persistent_volume import persistent_volume_problems, storage_class_problems
 from manifests.validation.pod import validate_labels, validate_pod_spec
 from manifests.validation.priority import priority_class_problems
-from manifests.validation.problems import Path, Problem, forbidden, invalid, required
 from manifests.validation.rules import formatted
 from manifests.validation.trust_bundle import trust_bundle_problems
 

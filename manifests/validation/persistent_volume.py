@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from manifests.names import dns_subdomain, qualified_name
+from manifests.problems import Path, Problem, forbidden, invalid, not_supported, required
 from manifests.types.persistent_volume import PersistentVolume, PersistentVolumeSpec, StorageClass
 from manifests.validation.claim import ACCESS_MODES
-from manifests.validation.names import dns_subdomain, qualified_name
 from manifests.validation.pod import validate_node_selector
-from manifests.validation.problems import Path, Problem, forbidden, invalid, not_supported, required
 from manifests.validation.rules import formatted, one_of
 from manifests.validation.volume import volume_source
 

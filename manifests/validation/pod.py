@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from manifests.names import dns_label, dns_subdomain, ip_address, label_value, qualified_name
+from manifests.problems import Path, Problem, duplicate, forbidden, invalid, required
 from manifests.types.core import (
     Affinity,
     LabelSelector,
@@ -17,8 +19,6 @@ from manifests.types.core import (
 )
 from manifests.types.meta import LabelSelectorRequirement
 from manifests.validation.container import Within, host_port_conflicts, validate_container, validate_resources
-from manifests.validation.names import dns_label, dns_subdomain, ip_address, label_value, qualified_name
-from manifests.validation.problems import Path, Problem, duplicate, forbidden, invalid, required
 from manifests.validation.rules import formatted, not_negative, one_of, profiles, required_name, valid_id
 from manifests.validation.volume import validate_volumes
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from manifests.problems import Problem, forbidden
 from manifests.types.priority import SYSTEM_CLASSES, PriorityClass
-from manifests.validation.problems import Problem, forbidden
 from manifests.validation.rules import one_of
 
 HIGHEST_OF_USERS = 1_000_000_000

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from manifests.problems import Path, Problem, forbidden, invalid, required
 from manifests.types.core import Container, HTTPGetAction, Lifecycle, LifecycleHandler, PodSpec, Probe
-from manifests.validation.problems import Path, Problem, forbidden, invalid, required
 from manifests.validation.rules import not_negative, one_of, port_in_range, port_or_name
 
 _SIGNALS = frozenset(

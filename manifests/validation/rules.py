@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
+from manifests.names import Format, dns_label, port_name, port_number, relative_path, user_id
+from manifests.problems import Path, Problem, invalid, not_supported, required
 from manifests.types.core import PodSecurityContext, ResourceFieldSelector, SecurityContext
-from manifests.validation.names import Format, dns_label, port_name, port_number, relative_path, user_id
-from manifests.validation.problems import Path, Problem, invalid, not_supported, required
 
 _SCALES = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 _HUGE = "hugepages-"

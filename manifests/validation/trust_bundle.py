@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from manifests.names import dns_subdomain
+from manifests.problems import Problem, invalid
 from manifests.types.trust_bundle import ClusterTrustBundle, pem_blocks
-from manifests.validation.names import dns_subdomain
-from manifests.validation.problems import Problem, invalid
 from manifests.validation.rules import formatted
 
 MAX_BYTES = 1 << 20

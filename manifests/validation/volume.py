@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from manifests.names import dns_label, file_mode, no_backsteps, projected_path
+from manifests.problems import Path, Problem, duplicate, forbidden, invalid, required
 from manifests.types.core import (
     ConfigMapVolumeSource,
     DownwardAPIVolumeFile,
@@ -22,8 +24,6 @@ from manifests.types.core import (
 )
 from manifests.types.meta import ObjectMeta
 from manifests.validation.claim import claim_spec_problems
-from manifests.validation.names import dns_label, file_mode, no_backsteps, projected_path
-from manifests.validation.problems import Path, Problem, duplicate, forbidden, invalid, required
 from manifests.validation.rules import formatted, one_of, required_name, resource_field
 
 _HOST_PATH_TYPES = (

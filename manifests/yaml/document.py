@@ -18,7 +18,7 @@ import yaml
 from yaml._yaml import CParser
 from yaml.reader import ReaderError
 
-from manifests.validation.problems import Path
+from manifests.problems import Path
 
 MAX_ALIASED = 100_000  # nodes that aliases may stand for: what stops an alias bomb
 MAX_EVENTS = 500_000  # in a document: what keeps the node from being busy with one file for long

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from manifests.problems import Path, Problem, did_you_mean, field_path, required
 from manifests.types.core import ConfigMap, PersistentVolumeClaim, Pod, Secret
 from manifests.types.kinds import KNOWN_KINDS, api_versions_of
 from manifests.types.meta import Object
@@ -18,7 +19,6 @@ from manifests.types.persistent_volume import PersistentVolume, StorageClass
 from manifests.types.priority import PriorityClass
 from manifests.types.trust_bundle import ClusterTrustBundle
 from manifests.validation.checking import check
-from manifests.validation.problems import Path, Problem, did_you_mean, field_path, required
 from manifests.yaml.document import SyntaxProblem, YamlDocument, read_documents
 
 MAX_FILE = 10 << 20  # as kubelet's

@@ -19,7 +19,7 @@ from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import flag, node_of, pod_of, size_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
-from manifests.validation.problems import InvalidObject
+from manifests.problems import InvalidObject
 from runtime.errors import RuntimeFault
 
 FIELD = "ephemeralContainers"

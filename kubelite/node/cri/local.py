@@ -40,7 +40,7 @@ from kubelite.node.model.cri import (
     SandboxSeen,
 )
 from kubelite.node.model.node_config import pod_log_name
-from kubelite.node.model.step_recorder import StepRecorder
+from kubelite.node.model.recorder import StepRecorder
 from kubelite.node.storage.mounts import unmount_below
 from runtime.cgroups import open_cgroup
 from runtime.errors import NotFoundError, RuntimeFault, StartError, StateError

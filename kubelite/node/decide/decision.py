@@ -17,6 +17,7 @@ from __future__ import annotations
 from kubelite.kube.objects import OVER
 from kubelite.kube.times import unix
 from kubelite.node.decide import shutdown_order
+from kubelite.node.decide.disk_limits import excess
 from kubelite.node.decide.pod_rules import grace_period, health_of, restart_policy
 from kubelite.node.decide.restart_all import RestartingAll
 from kubelite.node.decide.starting import Starting
@@ -38,7 +39,6 @@ from kubelite.node.model.ephemeral import target_of
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive
 from kubelite.node.model.probe_results import Kind, kill_grace, kill_message
-from kubelite.node.pressure.usage import excess
 from kubelite.node.spec import hashes, limits
 from manifests.types.core import Container, Pod
 

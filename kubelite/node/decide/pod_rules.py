@@ -70,11 +70,6 @@ def grace_period(pod: Pod) -> float:
     return float(max(1, 30 if grace is None else grace))
 
 
-def pod_ref(pod: Pod) -> str:
-    """kubelet's format.Pod: name_namespace(uid)."""
-    return f"{pod.metadata.name}_{pod.metadata.namespace or 'default'}({pod.metadata.uid})"
-
-
 def health_of(facts: Facts, container: Container, instance: ContainerSeen) -> Health:
     """What the probes of a running instance say; before the first try what is assumed."""
     return facts.health.get(instance.id) or health(container, {})

@@ -30,8 +30,7 @@ from kubelite.node.model.pod_view import (
     views,
 )
 from kubelite.node.model.probe_results import Health
-from kubelite.node.scheduling.filters import Placement
-from kubelite.node.scheduling.ledger import RESIZE_PENDING
+from kubelite.node.model.schedule import RESIZE_PENDING, Placement
 from manifests.types.core import (
     Container,
     ContainerStateRunning,

@@ -6,11 +6,12 @@ from __future__ import annotations
 import signal
 
 from kubelite.kube.durations import go_duration
-from kubelite.node.decide.pod_rules import crash_back_off, pod_ref, rule_for
+from kubelite.node.decide.pod_rules import crash_back_off, rule_for
 from kubelite.node.decide.starting import CRASH_RESET
 from kubelite.node.decide.stopping import Stopping
 from kubelite.node.model.actions import RemoveContainer, StopContainer, Waiting
 from kubelite.node.model.cri import ContainerSeen, ContainerState
+from kubelite.node.model.pod_view import pod_ref
 
 
 class RestartingAll(Stopping):

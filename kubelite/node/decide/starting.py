@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from kubelite.kube.durations import go_duration
 from kubelite.node.decide.decision_state import Draft
-from kubelite.node.decide.pod_rules import crash_back_off, pod_ref, restart_policy
+from kubelite.node.decide.pod_rules import crash_back_off, restart_policy
 from kubelite.node.model.actions import (
     Hook,
     PullImage,
@@ -16,7 +16,7 @@ from kubelite.node.model.actions import (
     Waiting,
     volume_pull,
 )
-from kubelite.node.model.pod_view import View, never_ran
+from kubelite.node.model.pod_view import View, never_ran, pod_ref
 from kubelite.node.spec import hashes
 from manifests.types.core import Container
 from runtime.errors import ImageError

@@ -10,7 +10,7 @@ from typing import Any
 
 from kubelite.node.model.cri import ImageSeen
 from kubelite.node.model.probe_results import Health
-from kubelite.node.scheduling.filters import PLACED, Placement, Resize
+from kubelite.node.model.schedule import PLACED, Placement, Resize
 
 
 class PullPhase(StrEnum):

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubelite.node.model.spec_cache import once_a_spec
+from manifests.problems import InvalidObject, Problem, duplicate, forbidden, invalid, not_found
 from manifests.types.core import Container, EphemeralContainer, Pod
 from manifests.types.defaults import default_pod
 from manifests.types.pod import PodSpec
 from manifests.validation.container import Within, validate_container
-from manifests.validation.problems import InvalidObject, Problem, duplicate, forbidden, invalid, not_found
 
 FIELD = "ephemeralContainers"
 _NEVER = (

@@ -14,7 +14,7 @@ from typing import Any
 from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339, unix
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.scheduling.filters import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
+from kubelite.node.model.schedule import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeFacts, Taint
 
 HOSTNAME = "kubernetes.io/hostname"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}

@@ -143,3 +143,8 @@ def _from_status(name: str, recorded: ContainerStatus | None) -> View:
 
 def _ended(state: ContainerStateTerminated) -> Ended:
     return Ended(state.exit_code, unix(state.finished_at), unix(state.started_at))
+
+
+def pod_ref(pod: Pod) -> str:
+    """kubelet's format.Pod: name_namespace(uid)."""
+    return f"{pod.metadata.name}_{pod.metadata.namespace or 'default'}({pod.metadata.uid})"

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kubelite.kube.expansion import expand
 from kubelite.node.model.errors import ConfigError
-from kubelite.node.spec.env import expand
 from manifests.types.core import Container, ContainerStatus, Probe
 
 

@@ -1,12 +1,13 @@
-"""Events, as the node's effects report them: the seam to whoever keeps them, and the reference they are about."""
+"""The seams through which the node reports: events about objects, and the steps and durations of its operations."""
 
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from kubelite.node.decide.pod_rules import pod_ref
 from kubelite.node.model.ephemeral import ephemeral_containers
+from kubelite.node.model.pod_view import pod_ref
 from manifests.types.core import Container, Pod
 
 NORMAL, WARNING = "Normal", "Warning"
@@ -63,3 +64,21 @@ class PodEvents:
 def find_container(pod: Pod, name: str) -> Container | None:
     every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
     return next((c for c in every if c.name == name), None)
+
+
+class StepRecorder(Protocol):
+    """Never waits, never fails. Durations are seconds."""
+
+    def step(
+        self, uid: str, step: str, *, container: str = "", detail: str = ""
+    ) -> AbstractContextManager[None]:
+        """Record a step of a pod's start that lasts as long as the context; an error that leaves it is recorded too."""
+
+    def inner(self, uid: str, container: str, text: str) -> None:
+        """Record the steps that a shim reports of the engine and of the container's init (runtime.oci.job.written)."""
+
+    def count(self, step: str) -> AbstractContextManager[None]:
+        """Count an operation of the engine, for as long as the context lasts."""
+
+    def counted(self, step: str, took: float, detail: str = "") -> None:
+        """Count an operation that is over."""

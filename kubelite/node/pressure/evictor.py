@@ -25,7 +25,7 @@ from kubelite.node.pressure.eviction_policy import (
     sentence,
     victims,
 )
-from kubelite.node.pressure.usage import bytes_below, inodes_below
+from kubelite.node.storage.usage import bytes_below, inodes_below
 from kubelite.node.worker.pod_worker import PodWorker
 from runtime.errors import RuntimeFault
 from state.errors import StoreError

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.model.step_recorder import StepRecorder
-from kubelite.node.scheduling.ledger import Claim
+from kubelite.node.model.recorder import StepRecorder
+from kubelite.node.model.schedule import Reservation
 from kubelite.node.spec.limits import node_limits, tier_limits
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
@@ -28,7 +28,7 @@ class Tiers:
     def __init__(
         self,
         config: NodeConfig,
-        claims: Callable[[], Sequence[Claim]],
+        claims: Callable[[], Sequence[Reservation]],
         tracer: StepRecorder,
         *,
         evicted_below: int,

@@ -13,10 +13,25 @@ priority that has no place beside it (preemption).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
-from kubelite.node.scheduling.ledger import Claim, Ledger, Port
+from kubelite.node.model.schedule import (
+    GATED,
+    NO_EXECUTE,
+    PLACED,
+    PREFER_NO_SCHEDULE,
+    UNSCHEDULABLE,
+    UNSCHEDULABLE_TAINT,
+    NodeFacts,
+    Placement,
+    Port,
+    Reservation,
+    Resize,
+    Taint,
+    Unbound,
+)
+from kubelite.node.scheduling.ledger import Ledger
 from kubelite.node.scheduling.preemption import lower, victims
 from manifests.types.core import (
     NodeSelector,
@@ -28,63 +43,10 @@ from manifests.types.core import (
 )
 from manifests.types.meta import LabelSelectorRequirement
 
-NO_SCHEDULE, PREFER_NO_SCHEDULE, NO_EXECUTE = "NoSchedule", "PreferNoSchedule", "NoExecute"
-UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
-MEMORY_PRESSURE_TAINT = "node.kubernetes.io/memory-pressure"
-UNSCHEDULABLE, GATED = "Unschedulable", "SchedulingGated"
 GATED_MESSAGE = "Scheduling is blocked due to non-empty scheduling gates"
 IN_USE = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
 _UNHELPFUL = "Preemption is not helpful for scheduling"
 _NO_VICTIMS = "No preemption victims found for incoming pod"
-
-
-class Taint(NamedTuple):
-    key: str
-    value: str = ""
-    effect: str = NO_SCHEDULE
-    added: float = 0.0  # Unix seconds: tolerationSeconds count from here
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """This node, as far as placing pods goes. Amounts: cpu in thousandths, the rest in bytes or pieces."""
-
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    taints: tuple[Taint, ...] = ()
-    unschedulable: bool = False
-    allocatable: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """What was found. `reason` "": the pod is this node's. Else it waits or, when `rejected`, never runs here.
-    `victims` are to go for it; while it waits for them to be gone it is `nominated`: what they leave is kept for it."""
-
-    reason: str = ""
-    message: str = ""
-    rejected: bool = False
-    victims: tuple[Claim, ...] = ()
-    nominated: bool = False
-    short_of: str = ""  # the resource that victims go for; "" where it is none (a host port)
-
-
-PLACED = Placement()
-
-
-class Unbound(NamedTuple):
-    """Why a pod's claims keep it from being placed, in the scheduler's words. `here`: it is about this node; else about
-    the pod, wherever it would be."""
-
-    words: str
-    here: bool = False
-
-
-class Resize(NamedTuple):
-    """Why an edit of a pod's resources is not carried out: Deferred or Infeasible, and the numbers."""
-
-    reason: str
-    message: str
 
 
 class _No(NamedTuple):
@@ -100,7 +62,7 @@ class _No(NamedTuple):
 
 def place(
     pod: Pod,
-    claim: Claim,
+    claim: Reservation,
     node: NodeFacts,
     ledger: Ledger,
     *,
@@ -141,7 +103,7 @@ def place(
 
 
 def _preempting(
-    pod: Pod, claim: Claim, no: _No, staying: Ledger, refused: Callable[[Ledger], _No | None]
+    pod: Pod, claim: Reservation, no: _No, staying: Ledger, refused: Callable[[Ledger], _No | None]
 ) -> Placement:
     """The pod has no place beside those that stay: who goes for it, or how it is told that nobody does."""
     if pod.spec.preemption_policy == "Never":
@@ -172,9 +134,6 @@ def _unschedulable(no: _No) -> Placement:
     said = f"{'1 ' * no.of_nodes}{no.words}"
     words = f"0/1 nodes are available: {said}. preemption: 0/1 nodes are available: 1 {why}.{no.more}"
     return Placement(UNSCHEDULABLE, words)
-
-
-# -- the node itself ----------------------------------------------------------------------------------------------
 
 
 def _misfit(pod: Pod, node: NodeFacts) -> _No | None:
@@ -270,10 +229,7 @@ def _requirement(requirement: NodeSelectorRequirement, labels: Mapping[str, str]
     ).matches(labels)
 
 
-# -- room ---------------------------------------------------------------------------------------------------------
-
-
-def _ports(claim: Claim, ledger: Ledger) -> _No | None:
+def _ports(claim: Reservation, ledger: Ledger) -> _No | None:
     for port in claim.ports:
         holder = ledger.holder(port, but=claim.uid)
         if holder is not None:
@@ -286,7 +242,7 @@ def port_text(port: Port) -> str:
     return f"{port.ip + ':' if port.ip else ''}{port.number}/{port.protocol}"
 
 
-def _short(claim: Claim, node: NodeFacts, ledger: Ledger) -> _No | None:
+def _short(claim: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:
     """What there is too little of. Resources in kubelet's order, then by name (K noderesources fitsRequest)."""
     names = ["pods", "cpu", "memory", "ephemeral-storage"]
     names += sorted(set(claim.requests) - set(names))
@@ -307,7 +263,7 @@ def _short(claim: Claim, node: NodeFacts, ledger: Ledger) -> _No | None:
     return None
 
 
-def _volumes(claim: Claim, alone: Collection[str], ledger: Ledger) -> _No | None:
+def _volumes(claim: Reservation, alone: Collection[str], ledger: Ledger) -> _No | None:
     """One pod at a time has a claim that is ReadWriteOncePod (K volumerestrictions satisfyReadWriteOncePod)."""
     for name in claim.volumes:
         if name in alone and (holder := ledger.user(claim, name)) is not None:
@@ -316,7 +272,7 @@ def _volumes(claim: Claim, alone: Collection[str], ledger: Ledger) -> _No | None
     return None
 
 
-def resize(claim: Claim, node: NodeFacts, ledger: Ledger) -> Resize | None:
+def resize(claim: Reservation, node: NodeFacts, ledger: Ledger) -> Resize | None:
     """Whether a placed pod can have what an edit of it asks for in place of what it holds; None: it can. Infeasible is
     more than the node has at all, Deferred more than the others leave (K allocation canResizePod)."""
     held = ledger.get(claim.uid)
@@ -332,9 +288,6 @@ def resize(claim: Claim, node: NodeFacts, ledger: Ledger) -> Resize | None:
         numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
         return Resize("Deferred", f"Node didn't have enough resource: {name}, {numbers}")
     return None
-
-
-# -- the other pods -----------------------------------------------------------------------------------------------
 
 
 def _spread(pod: Pod, node: NodeFacts, ledger: Ledger) -> _No | None:
@@ -367,7 +320,7 @@ def _same_label(key: str, labels: Mapping[str, str], operator: str = "In") -> La
     return LabelSelectorRequirement(key=key, operator=operator, values=[labels[key]])
 
 
-def _pod_affinity(pod: Pod, claim: Claim, node: NodeFacts, ledger: Ledger) -> _No | None:
+def _pod_affinity(pod: Pod, claim: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:
     affinity = pod.spec.affinity
     terms: Sequence[PodAffinityTerm] = ()
     if affinity is not None and affinity.pod_affinity is not None:
@@ -388,7 +341,7 @@ def _pod_affinity(pod: Pod, claim: Claim, node: NodeFacts, ledger: Ledger) -> _N
 
 
 def _attracted(
-    pod: Pod, claim: Claim, terms: Sequence[PodAffinityTerm], node: NodeFacts, ledger: Ledger
+    pod: Pod, claim: Reservation, terms: Sequence[PodAffinityTerm], node: NodeFacts, ledger: Ledger
 ) -> bool:
     """Each term finds a pod here; the first of a group, which only itself matches, may begin."""
     if any(term.topology_key not in node.labels for term in terms):
@@ -397,7 +350,7 @@ def _attracted(
     return any(all(selects(term, claim, other) for term in terms) for other in candidates)
 
 
-def selects(term: PodAffinityTerm, owner: Claim, other: Claim) -> bool:
+def selects(term: PodAffinityTerm, owner: Reservation, other: Reservation) -> bool:
     """Whether a pod's term means another pod. Namespaces have no labels of their own here but their name
     (kubernetes.io/metadata.name), as the API server gives each."""
     named = other.namespace in term.namespaces

@@ -6,52 +6,21 @@ status says that they were placed. Sums are kept as claims come and go: placing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
 
 from kubelite.node.model import resources
 from kubelite.node.model.claim_names import claim_names
 from kubelite.node.model.pod_view import statuses
 from kubelite.node.model.priority import priority
-from manifests.types.core import Container, Pod, PodAffinityTerm
-
-RESIZE_PENDING = "PodResizePending"
-
-
-class Port(NamedTuple):
-    """A port of the host: ip "" is every address."""
-
-    number: int
-    protocol: str = "TCP"
-    ip: str = ""
+from kubelite.node.model.schedule import RESIZE_PENDING, Port, Reservation
+from manifests.types.core import Container, Pod
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What one pod asks of the node."""
-
-    uid: str
-    namespace: str
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    requests: Mapping[str, int] = field(
-        default_factory=dict
-    )  # cpu in thousandths, the rest in bytes or pieces
-    ports: tuple[Port, ...] = ()
-    repels: tuple[PodAffinityTerm, ...] = ()  # its required anti-affinity
-    ending: bool = False  # it is being deleted
-    qos: str = resources.BEST_EFFORT
-    priority: int = 0
-    since: str = ""  # when it began here (RFC 3339)
-    volumes: tuple[str, ...] = ()  # the PersistentVolumeClaims that it mounts
-
-
-def claim_of(pod: Pod) -> Claim:
+def claim_of(pod: Pod) -> Reservation:
     """PURE."""
     affinity = pod.spec.affinity
     repels = affinity.pod_anti_affinity if affinity is not None else None
-    return Claim(
+    return Reservation(
         uid=pod.metadata.uid or "",
         namespace=pod.metadata.namespace or "default",
         name=pod.metadata.name or "",
@@ -110,21 +79,21 @@ def _ports(pod: Pod) -> Iterator[Port]:
 class Ledger:
     """The claims by uid, with their sums."""
 
-    def __init__(self, claims: Iterable[Claim] = ()) -> None:
-        self._claims: dict[str, Claim] = {}
+    def __init__(self, claims: Iterable[Reservation] = ()) -> None:
+        self._claims: dict[str, Reservation] = {}
         self._sums: dict[bool, dict[str, int]] = {False: {}, True: {}}  # by whether the pods are ending
         self._holders: dict[tuple[int, str], dict[str, set[str]]] = {}  # (number, protocol) → uid → ips
         self._repelling: set[str] = set()
         for claim in claims:
             self.enter(claim)
 
-    def __iter__(self) -> Iterator[Claim]:
+    def __iter__(self) -> Iterator[Reservation]:
         return iter(self._claims.values())
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._claims
 
-    def enter(self, claim: Claim) -> None:
+    def enter(self, claim: Reservation) -> None:
         """Enter a pod's claim, in place of the one it had."""
         if self._claims.get(claim.uid) == claim:
             return
@@ -137,7 +106,7 @@ class Ledger:
         if claim.repels:
             self._repelling.add(claim.uid)
 
-    def get(self, uid: str) -> Claim | None:
+    def get(self, uid: str) -> Reservation | None:
         return self._claims.get(uid)
 
     def strike(self, uid: str) -> bool:
@@ -151,7 +120,7 @@ class Ledger:
         self._repelling.discard(uid)
         return True
 
-    def _add(self, claim: Claim, sign: int) -> None:
+    def _add(self, claim: Reservation, sign: int) -> None:
         sums = self._sums[claim.ending]
         for name, amount in (*claim.requests.items(), ("pods", 1)):
             sums[name] = sums.get(name, 0) + sign * amount
@@ -165,7 +134,7 @@ class Ledger:
             total -= 1 if name == "pods" else own.requests.get(name, 0)
         return total
 
-    def holder(self, port: Port, *, but: str = "") -> Claim | None:
+    def holder(self, port: Port, *, but: str = "") -> Reservation | None:
         """Who holds a port that cannot be had beside `port`: the same number and protocol at the same address, or
         either at every address (C12)."""
         for uid, ips in self._holders.get((port.number, port.protocol), {}).items():
@@ -173,7 +142,7 @@ class Ledger:
                 return self._claims[uid]
         return None
 
-    def user(self, claim: Claim, volume: str) -> Claim | None:
+    def user(self, claim: Reservation, volume: str) -> Reservation | None:
         """Another pod that mounts a PersistentVolumeClaim of the pod's namespace."""
         return next(
             (
@@ -184,12 +153,12 @@ class Ledger:
             None,
         )
 
-    def where(self, stays: Callable[[Claim], bool]) -> Ledger:
+    def where(self, stays: Callable[[Reservation], bool]) -> Ledger:
         """The ledger as it would be with these claims alone."""
         return Ledger(claim for claim in self if stays(claim))
 
-    def others(self, pod: Pod) -> Iterator[Claim]:
+    def others(self, pod: Pod) -> Iterator[Reservation]:
         return (claim for uid, claim in self._claims.items() if uid != pod.metadata.uid)
 
-    def repelling(self) -> list[Claim]:
+    def repelling(self) -> list[Reservation]:
         return [self._claims[uid] for uid in self._repelling]

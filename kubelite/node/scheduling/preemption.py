@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kubelite.node.scheduling.ledger import Claim, Ledger
+from kubelite.node.model.schedule import Reservation
+from kubelite.node.scheduling.ledger import Ledger
 
 
-def lower(claim: Claim, ledger: Ledger) -> list[Claim]:
+def lower(claim: Reservation, ledger: Ledger) -> list[Reservation]:
     """Who may have to go, the most important first: by priority, then who began earlier (K util.MoreImportantPod)."""
     found = [other for other in ledger if other.priority < claim.priority and not other.ending]
     return sorted(found, key=lambda other: (-other.priority, other.since or "~", other.uid))
 
 
-def victims(claim: Claim, ledger: Ledger, fits: Callable[[Ledger], bool]) -> tuple[Claim, ...]:
+def victims(claim: Reservation, ledger: Ledger, fits: Callable[[Ledger], bool]) -> tuple[Reservation, ...]:
     """Who goes for the pod, which does not fit as it is; () where nobody's going would help. `ledger`: without those
     that are going already. `fits(ledger)`: whether the pod would fit beside these."""
     candidates = lower(claim, ledger)

@@ -20,20 +20,13 @@ from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import PodSeen
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
+from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, PLACED, Placement, Reservation, Resize
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
-from kubelite.node.scheduling.filters import (
-    MEMORY_PRESSURE_TAINT,
-    PLACED,
-    Placement,
-    Resize,
-    evicted_at,
-    place,
-    resize,
-)
-from kubelite.node.scheduling.ledger import Claim, Ledger, as_allocated, claim_of, resize_pending
-from kubelite.node.storage.binding import unbound
+from kubelite.node.scheduling.filters import evicted_at, place, resize
+from kubelite.node.scheduling.ledger import Ledger, as_allocated, claim_of, resize_pending
+from kubelite.node.scheduling.volume_binding import unbound
+from manifests.problems import InvalidObject
 from manifests.types.core import Pod
-from manifests.validation.problems import InvalidObject
 from state.errors import StoreError
 from state.store import Record, Store
 
@@ -91,7 +84,9 @@ class Placing:
         self._wake = wake
         self._ledger: Ledger | None = None
         self._waiting: dict[str, int] = {}  # uid → priority
-        self._nominated: dict[str, Claim] = {}  # those that others were made to go for, until they are placed
+        self._nominated: dict[
+            str, Reservation
+        ] = {}  # those that others were made to go for, until they are placed
         self._resizes: dict[str, Resize] = {}
         self._cpus: CpuBook | None = None
         self._saving: set[asyncio.Task[None]] = set()
@@ -128,7 +123,7 @@ class Placing:
             self.on_claims()
         return self._ledger
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[Reservation]:
         """What the placed pods hold."""
         return list(self._open())
 
@@ -202,7 +197,7 @@ class Placing:
             self._waiting[uid] = claim.priority
         return found
 
-    def _ask(self, pod: Pod, claim: Claim, ledger: Ledger) -> Placement:
+    def _ask(self, pod: Pod, claim: Reservation, ledger: Ledger) -> Placement:
         """What others were made to go for is kept for those that wait for it, but for a pod of higher priority."""
         kept = [
             one for one in self._nominated.values() if one.uid != claim.uid and one.priority >= claim.priority
@@ -270,7 +265,7 @@ class Placing:
             self._ledger.enter(replace(claim, requests=held.requests))
         self.on_claims()
 
-    def _resize(self, pod: Pod, claim: Claim, ledger: Ledger) -> Resize | None:
+    def _resize(self, pod: Pod, claim: Reservation, ledger: Ledger) -> Resize | None:
         """Processors that are a pod's own are given once (K canResizePod, while InPlacePodVerticalScalingExclusiveCPUs
         is off)."""
         if self._cpus is not None and self._cpus.differs(pod):

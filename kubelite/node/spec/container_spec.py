@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubelite.kube.expansion import expand
 from kubelite.node.model import resources
 from kubelite.node.model.cri import ImageSeen, SandboxSeen
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import lsm
-from kubelite.node.spec.env import expand, process_env
+from kubelite.node.spec.env import process_env
 from kubelite.node.spec.netfiles import pod_hostname
 from kubelite.node.spec.users import ResolvedUser
 from manifests.types.core import Container, Pod, SeccompProfile, VolumeMount

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubelite.kube.expansion import _expanded, expand
 from kubelite.node.model.cri import ImageSeen
 from kubelite.node.model.errors import ConfigError
 from kubelite.node.model.node_config import NodeConfig
@@ -50,12 +51,6 @@ class Sources:
     )
 
 
-def expand(text: str, values: Mapping[str, str]) -> str:
-    """$(NAME) → its value; $$ → $; an unknown name or an unclosed reference stays as it is; one pass only (K
-    third_party/forked/golang/expansion)."""
-    return _expanded(text, lambda name: values.get(name, f"$({name})"))
-
-
 def expand_all(text: str, values: Mapping[str, str]) -> str:
     """As `expand`, of a text whose names must all have a value (K ExpandContainerVolumeMounts). Raises ConfigError."""
     missing: set[str] = set()
@@ -71,27 +66,6 @@ def expand_all(text: str, values: Mapping[str, str]) -> str:
             f'failed to expand subPathExpr "{text}": missing value for {", ".join(sorted(missing))}'
         )
     return expanded
-
-
-def _expanded(text: str, value_of: Callable[[str], str]) -> str:
-    out: list[str] = []
-    position = 0
-    while (dollar := text.find("$", position)) >= 0 and dollar + 1 < len(text):
-        out.append(text[position:dollar])
-        following = text[dollar + 1]
-        position = dollar + 2
-        if following == "$":
-            out.append("$")
-        elif following != "(":
-            out.append("$" + following)
-        elif (end := text.find(")", position)) < 0:
-            out.append("$(")
-        else:
-            name = text[position:end]
-            out.append(value_of(name))
-            position = end + 1
-    out.append(text[position:])
-    return "".join(out)
 
 
 def container_env(pod: Pod, container: Container, sources: Sources) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from kubelite.node.model import resources
 from kubelite.node.model.claim_names import claim_name, not_owner, own_volume, owner_of
@@ -16,8 +17,6 @@ from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import env
 from kubelite.node.spec.trust_bundles import trust_anchors
-from kubelite.node.storage.block_devices import Disk
-from kubelite.node.storage.nfs import Share
 from manifests.types.core import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
@@ -53,6 +52,22 @@ class File:
     mode: int
 
 
+class BlockDevice(NamedTuple):
+    """A block device to mount a volume from."""
+
+    device: str
+    fs_type: str = ""  # "": the file system it has, or is to get
+    options: tuple[str, ...] = ()  # the volume's mountOptions
+
+
+class NfsExport(NamedTuple):
+    """An exported directory of an NFS server."""
+
+    server: str
+    path: str
+    options: tuple[str, ...] = ()  # the volume's mountOptions
+
+
 @dataclass(frozen=True, slots=True)
 class VolumePlan:
     name: str
@@ -68,8 +83,8 @@ class VolumePlan:
     done: str = ""  # where it is kept that fs_group was given; "" = beside the volume
     secret: bool = False  # its files are never on the disk
     layers: tuple[str, ...] = ()  # of an image, topmost first
-    share: Share | None = None  # of a server
-    disk: Disk | None = None  # what `path` is to be mounted from, if it is a block device
+    share: NfsExport | None = None  # of a server
+    disk: BlockDevice | None = None  # what `path` is to be mounted from, if it is a block device
     held: str = ""  # the PersistentVolume of the manifests that the claim has
     users: str = ""  # the user namespace (path) by whose ids an image's files are seen; "" = the host's
 
@@ -129,7 +144,7 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
     if claim_name(pod, volume):
         return _claim(pod, volume, sources)
     if (nfs := volume.nfs) is not None:
-        share = Share(nfs.server, nfs.path, ("ro",) if nfs.read_only else ())
+        share = NfsExport(nfs.server, nfs.path, ("ro",) if nfs.read_only else ())
         return VolumePlan(name, Kind.NFS, config.volume_dir(uid, "kubernetes.io~nfs", name), share=share)
     if volume.image is not None:
         reference = volume.image.reference or ""
@@ -186,12 +201,12 @@ def _by_hand(plan: VolumePlan, held: str, sources: env.Sources, uid: str) -> Vol
     if (host := spec.get("hostPath")) is not None:
         return VolumePlan(plan.name, Kind.HOST, host["path"], host.get("type") or "")
     if (local := spec.get("local")) is not None:
-        disk = Disk(local["path"], local.get("fsType") or "", tuple(spec.get("mountOptions", ())))
+        disk = BlockDevice(local["path"], local.get("fsType") or "", tuple(spec.get("mountOptions", ())))
         return replace(plan, path=local["path"], disk=disk, held=held)
     if (nfs := spec.get("nfs")) is not None:
         options = (*spec.get("mountOptions", ()), *(("ro",) if nfs.get("readOnly") else ()))
         path = sources.config.volume_dir(uid, "kubernetes.io~nfs", held)
-        return VolumePlan(plan.name, Kind.NFS, path, share=Share(nfs["server"], nfs["path"], options))
+        return VolumePlan(plan.name, Kind.NFS, path, share=NfsExport(nfs["server"], nfs["path"], options))
     raise ConfigError(f'persistentvolume "{held}": volumes of this kind are not available on this node')
 
 

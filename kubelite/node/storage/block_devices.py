@@ -14,9 +14,10 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from kubelite.node.model.errors import MountError
+from kubelite.node.spec.volume_plans import BlockDevice
 from kubelite.node.storage.slow_mounts import options
 from runtime import syscalls
 from runtime.errors import SyscallError
@@ -30,12 +31,10 @@ _NOTHING_FOUND, _UNCORRECTED = 2, 4  # exit codes of blkid, of fsck
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Disk(NamedTuple):
-    """A `Slow` one."""
+class Disk(BlockDevice):
+    """A block device as a slow mount (`slow_mounts.Slow`)."""
 
-    device: str
-    fs_type: str = ""  # "": what it has, or is to get, by itself
-    options: tuple[str, ...] = ()  # the volume's mountOptions
+    __slots__ = ()
 
     @property
     def source(self) -> str:

@@ -1,5 +1,5 @@
-"""PersistentVolumeClaims: a volume of the manifests, by the rules of node/storage/binding.py, or else a directory on
-this node's own disk, as soon as the claim is there.
+"""PersistentVolumeClaims: each is bound to a volume of the manifests (node/scheduling/volume_binding.py), or else to a
+directory on this node's own disk, as soon as it exists.
 
     <root>/claims/<namespace>/<name>/data         what pods mount
     <root>/claims/<namespace>/<name>/claim.json   whose it is, and what becomes of it; or which volume the claim has
@@ -33,9 +33,9 @@ from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling.scheduler import TERMINAL, is_placed
+from kubelite.node.scheduling.volume_binding import CLASS_KIND, Doc, Shelf, bind, class_of
+from kubelite.node.scheduling.volume_binding import KIND as VOLUME
 from kubelite.node.storage import block_devices, quota
-from kubelite.node.storage.binding import CLASS_KIND, Doc, Shelf, bind, class_of
-from kubelite.node.storage.binding import KIND as VOLUME
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.protection import is_terminating, protected
 from kubelite.node.storage.volume_objects import Volumes

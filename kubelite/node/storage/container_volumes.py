@@ -19,8 +19,9 @@ from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import env, volume_plans
 from kubelite.node.spec.container_spec import Device, Source
-from kubelite.node.storage import block_devices as disks
 from kubelite.node.storage import loopdev, mounts
+from kubelite.node.storage.block_devices import Disk, is_device, mount_point
+from kubelite.node.storage.nfs import Share
 from kubelite.node.storage.slow_mounts import SlowMounts
 from manifests.types.core import Container, Pod
 
@@ -38,8 +39,8 @@ def container_volumes(
     seconds it took, whether it was made. Raises MountError, ConfigError."""
     plans = _plans(pod, [mount.name for mount in container.volume_mounts], sandbox, sources)
     for name, plan in plans.items():
-        if plan.disk is not None and disks.is_device(plan.path):
-            plans[name] = replace(plan, path=disks.mount_point(sources.config.root, plan.held))
+        if plan.disk is not None and is_device(plan.path):
+            plans[name] = replace(plan, path=mount_point(sources.config.root, plan.held))
     for volume in pod.spec.volumes:
         if volume.name in plans:
             _set_up(volume_plans.plugin(volume), plans[volume.name], mounted)
@@ -64,9 +65,9 @@ async def mount_slow(pod: Pod, container: Container, sources: env.Sources, slow:
         if volume.name in names and (volume.nfs is not None or claim_name(pod, volume)):
             plan = volume_plans.plan_volume(pod, volume, sources)
             if plan.share is not None:
-                await slow.mount(plan.name, plan.path, plan.share)
-            elif plan.disk is not None and disks.is_device(plan.path):
-                await slow.mount(plan.name, disks.mount_point(sources.config.root, plan.held), plan.disk)
+                await slow.mount(plan.name, plan.path, Share(*plan.share))
+            elif plan.disk is not None and is_device(plan.path):
+                await slow.mount(plan.name, mount_point(sources.config.root, plan.held), Disk(*plan.disk))
 
 
 def _set_up(plugin: str, plan: volume_plans.VolumePlan, mounted: Callable[[str, float, bool], None]) -> None:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kubelite.node.spec.volume_plans import NfsExport
 from kubelite.node.storage.slow_mounts import options
 from runtime import syscalls
 from runtime.errors import SyscallError
@@ -23,12 +24,10 @@ _NEXT = (
 )  # what a version that one of the two does not speak is answered with
 
 
-class Share(NamedTuple):
-    """A `Slow` one."""
+class Share(NfsExport):
+    """An NFS export as a slow mount (`slow_mounts.Slow`)."""
 
-    server: str
-    path: str
-    options: tuple[str, ...] = ()  # a PersistentVolume's mountOptions
+    __slots__ = ()
 
     @property
     def source(self) -> str:

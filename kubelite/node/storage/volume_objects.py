@@ -1,5 +1,5 @@
 """PersistentVolumes as objects: whose each is, what its phase is, and what becomes of one that was released. Which
-volume a claim gets is decided in node/storage/binding.py; claims.py, which holds the lock, calls this.
+volume a claim gets is decided in node/scheduling/volume_binding.py; claims.py, which holds the lock, calls this.
 
 Those of the manifests are bound, and given back, here. Those that claims.py makes have an object too, for who asks; it
 stays (Released) as long as there is the directory that a claim has left (Retain).
@@ -25,7 +25,7 @@ from kubelite.node.model.claim_names import KIND as CLAIM
 from kubelite.node.model.claim_names import own_volume
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
-from kubelite.node.storage.binding import (
+from kubelite.node.scheduling.volume_binding import (
     CLASS_KIND,
     KIND,
     PROVISIONED_BY,

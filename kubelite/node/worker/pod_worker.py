@@ -17,7 +17,7 @@ from typing import Any
 from kubelite.kube.objects import OF_THE_NODE, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
-from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off, pod_ref
+from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off
 from kubelite.node.decide.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
 from kubelite.node.decide.unsupported import unsupported_fields
@@ -34,23 +34,23 @@ from kubelite.node.model.cri import ContainerState, Cri, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Noted
-from kubelite.node.model.pod_view import statuses
+from kubelite.node.model.pod_view import pod_ref, statuses
 from kubelite.node.model.priority import priority
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, Recorder
+from kubelite.node.model.schedule import Placement, Resize
 from kubelite.node.model.spec_cache import as_before
-from kubelite.node.pressure.usage import Usage
 from kubelite.node.probing.prober import Prober
-from kubelite.node.scheduling.filters import Placement, Resize
 from kubelite.node.scheduling.ledger import as_allocated
 from kubelite.node.scheduling.scheduler import Placing
 from kubelite.node.spec.env import content_hash
+from kubelite.node.storage.usage import Usage
 from kubelite.node.worker.hooks import Hooks
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.worker.termination import with_messages
+from manifests.problems import InvalidObject
 from manifests.types.core import ContainerStatus, Pod, PodStatus
-from manifests.validation.problems import InvalidObject
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 from state.store import Record, Store

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from manifests.problems import InvalidObject, did_you_mean, field_path
 from manifests.types.core import ContainerPort, Pod, PodSpec, Volume
 from manifests.types.meta import (
     LabelSelector,
@@ -11,7 +12,6 @@ from manifests.types.meta import (
     ObjectMeta,
     parse_selector,
 )
-from manifests.validation.problems import InvalidObject, did_you_mean, field_path
 
 POD = {
     "apiVersion": "v1",

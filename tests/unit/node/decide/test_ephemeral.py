@@ -14,8 +14,8 @@ from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, PodSeen
 from kubelite.node.model.ephemeral import changed, ephemeral_containers, target_of
 from kubelite.sources.plan import merged
+from manifests.problems import InvalidObject
 from manifests.types.core import Pod
-from manifests.validation.problems import InvalidObject
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, container, make_pod
 from tests.unit.node.decide.test_pod_actions import NOW, decide, instance, sandbox, starts
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.disk_limits import limited_volumes
 from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullSeen, SandboxFailure, StartFailure
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
 from kubelite.node.model.probe_results import Health, Kind
 from kubelite.node.model.resources import container_resources
-from kubelite.node.pressure.usage import bytes_below, limited_volumes
 from kubelite.node.spec.hashes import container_hash, resources_hash, sandbox_hash
+from kubelite.node.storage.usage import bytes_below
 from manifests.types.core import Pod, PodStatus
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.node.decide.disk_limits import excess, measured
 from kubelite.node.model.capacity import Threshold, parse_reserved, parse_thresholds, reserved
 from kubelite.node.pressure.eviction_policy import (
     Observation,
@@ -16,7 +17,6 @@ from kubelite.node.pressure.eviction_policy import (
     sentence,
     victims,
 )
-from kubelite.node.pressure.usage import excess, measured
 from manifests.types.core import Pod
 from tests.unit.node.decide.pod_worlds import CONFIG
 

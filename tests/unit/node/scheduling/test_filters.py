@@ -7,17 +7,9 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.scheduling.filters import (
-    PLACED,
-    NodeFacts,
-    Taint,
-    evicted_at,
-    matches_node,
-    place,
-    taint_text,
-    tolerates,
-)
-from kubelite.node.scheduling.ledger import Claim, Ledger, Port, claim_of
+from kubelite.node.model.schedule import PLACED, NodeFacts, Port, Reservation, Taint
+from kubelite.node.scheduling.filters import evicted_at, matches_node, place, taint_text, tolerates
+from kubelite.node.scheduling.ledger import Ledger, claim_of
 from manifests.types.core import Pod, Toleration
 
 NODE = NodeFacts(
@@ -350,5 +342,5 @@ def test_the_ledger_adds_up_again_after_anything() -> None:
 
 def test_an_empty_claim_is_a_pod_all_the_same() -> None:
     book = Ledger()
-    book.enter(Claim("u", "default", "web"))
+    book.enter(Reservation("u", "default", "web"))
     assert book.used("pods") == 1

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.scheduling.filters import PLACED, NodeFacts, Placement, place
-from kubelite.node.scheduling.ledger import Claim, Ledger, claim_of
+from kubelite.node.model.schedule import PLACED, NodeFacts, Placement, Reservation
+from kubelite.node.scheduling.filters import place
+from kubelite.node.scheduling.ledger import Ledger, claim_of
 from kubelite.node.scheduling.preemption import victims
 from kubelite.node.worker.pod_worker import PodWorker
 from manifests.types.core import Pod
@@ -30,8 +31,8 @@ def pod(name: str, cpu: str = "1", priority: int = 0, **more: Any) -> Pod:
     return Pod.parse({"metadata": meta, "spec": {"containers": [one], "priority": priority, **more}})
 
 
-def asked(one: Pod, *others: Pod | Claim, **more: Any) -> Placement:
-    claims = [other if isinstance(other, Claim) else claim_of(other) for other in others]
+def asked(one: Pod, *others: Pod | Reservation, **more: Any) -> Placement:
+    claims = [other if isinstance(other, Reservation) else claim_of(other) for other in others]
     return place(one, claim_of(one), NODE, Ledger(claims), **more)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.kube.expansion import expand
 from kubelite.node.model.actions import PodActions, PullPhase, PullSeen
 from kubelite.node.model.cri import ImageSeen
 from kubelite.node.model.errors import ConfigError
@@ -24,7 +25,7 @@ from kubelite.node.spec.container_spec import (
     process_args,
     seccomp_wanted,
 )
-from kubelite.node.spec.env import Sources, container_env, expand
+from kubelite.node.spec.env import Sources, container_env
 from kubelite.node.spec.users import ResolvedUser
 from kubelite.settings import Settings
 from manifests.types.defaults import default_pull_policy

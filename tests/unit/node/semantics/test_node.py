@@ -22,9 +22,10 @@ from kubelite.node.model.actions import Facts
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.cri import ContainerState, PodSeen
 from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.schedule import NodeFacts, Placement
 from kubelite.node.pressure.eviction_policy import Observation, PodUse, met, sentence, victims
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
-from kubelite.node.scheduling.filters import NodeFacts, Placement, place
+from kubelite.node.scheduling.filters import place
 from kubelite.node.scheduling.ledger import Ledger, claim_of
 from kubelite.node.spec import limits
 from kubelite.settings import EVICTION_HARD, Settings

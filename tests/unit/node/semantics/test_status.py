@@ -18,7 +18,7 @@ from kubelite.node.decide.pod_status import compute_pod_status, terminated_of
 from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullSeen
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
-from kubelite.node.scheduling.filters import Resize
+from kubelite.node.model.schedule import Resize
 from kubelite.node.worker.termination import log_tail, with_messages
 from manifests.types.core import Pod, PodStatus
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, make_pod

@@ -26,11 +26,12 @@ from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, ImageSeen, PodSeen
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.priority import admitted, classes_of
-from kubelite.node.scheduling.filters import IN_USE, NodeFacts, Placement, place
+from kubelite.node.model.schedule import NodeFacts, Placement
+from kubelite.node.scheduling.filters import IN_USE, place
 from kubelite.node.scheduling.ledger import Ledger, claim_of
+from kubelite.node.scheduling.volume_binding import Shelf, bind, class_of, unbound
 from kubelite.node.spec.env import Sources
 from kubelite.node.spec.volume_plans import Kind, VolumePlan, plan_volume
-from kubelite.node.storage.binding import Shelf, bind, class_of, unbound
 from kubelite.node.storage.container_volumes import block_devices
 from kubelite.node.storage.nfs import Share
 from manifests.types.core import Pod

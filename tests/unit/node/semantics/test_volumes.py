@@ -16,7 +16,8 @@ import pytest
 
 from kubelite.node.model.cri import ImageSeen
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.scheduling.ledger import Ledger, Port, claim_of
+from kubelite.node.model.schedule import Port
+from kubelite.node.scheduling.ledger import Ledger, claim_of
 from kubelite.node.spec import netfiles
 from kubelite.node.spec.container_spec import Prepared, Source, container_spec
 from kubelite.node.spec.env import Sources

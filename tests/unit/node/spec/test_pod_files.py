@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kubelite.kube.expansion import expand
 from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig, pod_log_name
@@ -39,7 +40,7 @@ from tests.unit.node.spec.pod_sources import sources
     ],
 )
 def test_expansion_is_one_pass(text: str, expected: str) -> None:
-    assert env.expand(text, {"A": "1", "B": "$(C)", "C": "no"}) == expected
+    assert expand(text, {"A": "1", "B": "$(C)", "C": "no"}) == expected
 
 
 def test_a_sub_path_expression_names_what_has_a_value() -> None:

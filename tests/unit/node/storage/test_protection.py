@@ -9,7 +9,7 @@ import pytest
 
 from kubelite.api.kube.printers import claim_cells, volume_cells
 from kubelite.kube.json import Json
-from kubelite.node.storage.binding import Shelf, find_volume, unbound
+from kubelite.node.scheduling.volume_binding import Shelf, find_volume, unbound
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources.plan import ManifestState, created, plan
 from manifests.types.core import Pod

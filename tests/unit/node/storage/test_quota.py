@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.node.pressure.usage import bytes_of
 from kubelite.node.storage import quota
+from kubelite.node.storage.usage import bytes_of
 from kubelite.telemetry.sampling import disk_usage
 from runtime import syscalls
 from runtime.errors import SyscallError

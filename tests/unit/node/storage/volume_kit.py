@@ -6,7 +6,7 @@ from typing import Any
 
 from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
-from kubelite.node.scheduling.filters import NodeFacts
+from kubelite.node.model.schedule import NodeFacts
 from manifests.types.core import Pod
 
 NODE = NodeFacts("node-1", labels={"disk": "ssd"})

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from kubelite.kube.json import Json
-from kubelite.node.scheduling.filters import Unbound
-from kubelite.node.storage.binding import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
+from kubelite.node.model.schedule import Unbound
+from kubelite.node.scheduling.volume_binding import NONE_THERE, Shelf, Verdict, bind, by_name, unbound
 from kubelite.sources.plan import created, merged
 from manifests.yaml.loader import load_text
 from tests.unit.node.storage.volume_kit import (

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from kubelite.kube.json import Json
 from kubelite.node.model.claim_names import claim_name, own_volume
-from kubelite.node.scheduling.filters import NodeFacts, Unbound, matches_terms
+from kubelite.node.model.schedule import NodeFacts, Unbound
+from kubelite.node.scheduling.filters import matches_terms
 from manifests.types.core import NodeSelector, Pod
 from manifests.types.meta import LabelSelector, Quantity
 

@@ -1,0 +1,94 @@
+"""Which limits of a pod's disk usage there are, what must be measured for them, and what exceeds them.
+
+`sizeLimit` of an emptyDir on disk; `ephemeral-storage` of a container (its writable layer and its logs) and of all
+containers together. A pod over a limit is evicted (Kubernetes eviction_manager.go, localStorageEviction). A limit on
+`medium: Memory` is the size of its tmpfs and needs no measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kubelite.node.model.node_config import NodeConfig
+from manifests.types.core import Container, Pod
+from manifests.types.meta import Quantity
+
+STORAGE = "ephemeral-storage"
+CONTAINER = "container/"  # of a container's sum, in what is measured: no volume's name has a slash
+
+
+def limited_volumes(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, int]]:
+    """PURE: the emptyDir volumes on disk that have a limit: name → (directory, bytes)."""
+    return {
+        volume.name: (
+            config.volume_dir(pod.metadata.uid or "", "kubernetes.io~empty-dir", volume.name),
+            volume.empty_dir.size_limit.value(),
+        )
+        for volume in pod.spec.volumes
+        if volume.empty_dir is not None
+        and volume.empty_dir.size_limit is not None
+        and not is_in_memory(volume.empty_dir.medium)
+    }
+
+
+def measured(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, ...]]:
+    """PURE: what is to be measured → its directories: emptyDir volumes on disk and, where a container's disk is
+    limited, all containers too (the pod's own limit is the sum, and everything counts towards it)."""
+    uid, limited = pod.metadata.uid or "", any(_storage_limit(c) is not None for c in _containers(pod))
+    found: dict[str, tuple[str, ...]] = {
+        name: (path,) for name, (path, _) in limited_volumes(pod, config).items()
+    }
+    if limited:
+        for volume in pod.spec.volumes:
+            if volume.empty_dir is not None and not is_in_memory(volume.empty_dir.medium):
+                found[volume.name] = (config.volume_dir(uid, "kubernetes.io~empty-dir", volume.name),)
+        logs = config.pod_log_dir(pod.metadata.namespace or "default", pod.metadata.name or "", uid)
+        for container in _containers(pod):
+            instances = f"{config.pod_dir(uid)}/containers/{container.name}"
+            found[f"{CONTAINER}{container.name}"] = (instances, f"{logs}/{container.name}")
+    return found
+
+
+def is_in_memory(medium: str | None) -> bool:
+    """An emptyDir that takes no disk."""
+    return (medium or "").startswith(("Memory", "HugePages"))
+
+
+def _containers(pod: Pod) -> list[Container]:
+    return [*pod.spec.init_containers, *pod.spec.containers]
+
+
+def _storage_limit(container: Container) -> Quantity | None:
+    return container.resources.limits.get(STORAGE) if container.resources is not None else None
+
+
+def excess(pod: Pod, used: Mapping[str, int]) -> str:
+    """PURE: kubelet's sentence about the first thing that is over its limit, in kubelet's order (volumes, the pod, its
+    containers); "" when none is."""
+    for volume in pod.spec.volumes:
+        empty = volume.empty_dir
+        if empty is None or empty.size_limit is None or is_in_memory(empty.medium):
+            continue
+        if used.get(volume.name, 0) > empty.size_limit.value():
+            return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{empty.size_limit}". '
+    return _pod_excess(pod, used) or _container_excess(pod, used)
+
+
+def _pod_excess(pod: Pod, used: Mapping[str, int]) -> str:
+    """The pod's limit is that of its containers together, once each has one (K resource PodLimits)."""
+    limits = [_storage_limit(c) for c in pod.spec.containers]
+    if not limits or any(limit is None for limit in limits):
+        return ""
+    total = sum(limit.value() for limit in limits if limit is not None)
+    if sum(used.values()) <= total:
+        return ""
+    words = str(limits[0]) if len(limits) == 1 else str(total)
+    return f"Pod ephemeral local storage usage exceeds the total limit of containers {words}. "
+
+
+def _container_excess(pod: Pod, used: Mapping[str, int]) -> str:
+    for container in _containers(pod):
+        limit = _storage_limit(container)
+        if limit is not None and used.get(f"{CONTAINER}{container.name}", 0) > limit.value():
+            return f'Container {container.name} exceeded its local ephemeral storage limit "{limit}". '
+    return ""

@@ -1,0 +1,95 @@
+"""What scheduling speaks of: taints, the node as a scheduler sees it, what a pod reserves, and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kubelite.node.model import resources
+from manifests.types.core import (
+    PodAffinityTerm,
+)
+
+NO_SCHEDULE, PREFER_NO_SCHEDULE, NO_EXECUTE = "NoSchedule", "PreferNoSchedule", "NoExecute"
+UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
+MEMORY_PRESSURE_TAINT = "node.kubernetes.io/memory-pressure"
+RESIZE_PENDING = "PodResizePending"  # the condition of a pod whose resize waits
+UNSCHEDULABLE, GATED = "Unschedulable", "SchedulingGated"
+
+
+class Taint(NamedTuple):
+    key: str
+    value: str = ""
+    effect: str = NO_SCHEDULE
+    added: float = 0.0  # Unix seconds: tolerationSeconds count from here
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """This node, as far as placing pods goes. Amounts: cpu in thousandths, the rest in bytes or pieces."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    allocatable: Mapping[str, int] = field(default_factory=dict)
+
+
+class Port(NamedTuple):
+    """A port of the host: ip "" is every address."""
+
+    number: int
+    protocol: str = "TCP"
+    ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one pod asks of the node."""
+
+    uid: str
+    namespace: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    requests: Mapping[str, int] = field(
+        default_factory=dict
+    )  # cpu in thousandths, the rest in bytes or pieces
+    ports: tuple[Port, ...] = ()
+    repels: tuple[PodAffinityTerm, ...] = ()  # its required anti-affinity
+    ending: bool = False  # it is being deleted
+    qos: str = resources.BEST_EFFORT
+    priority: int = 0
+    since: str = ""  # when it began here (RFC 3339)
+    volumes: tuple[str, ...] = ()  # the PersistentVolumeClaims that it mounts
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What was found. `reason` "": the pod is this node's. Else it waits or, when `rejected`, never runs here.
+    `victims` are to go for it; while it waits for them to be gone it is `nominated`: what they leave is kept for it."""
+
+    reason: str = ""
+    message: str = ""
+    rejected: bool = False
+    victims: tuple[Reservation, ...] = ()
+    nominated: bool = False
+    short_of: str = ""  # the resource that victims go for; "" where it is none (a host port)
+
+
+PLACED = Placement()
+
+
+class Unbound(NamedTuple):
+    """Why a pod's claims keep it from being placed, in the scheduler's words. `here`: it is about this node; else about
+    the pod, wherever it would be."""
+
+    words: str
+    here: bool = False
+
+
+class Resize(NamedTuple):
+    """Why an edit of a pod's resources is not carried out: Deferred or Infeasible, and the numbers."""
+
+    reason: str
+    message: str
