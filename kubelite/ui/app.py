@@ -1,4 +1,4 @@
-"""The application: its style, its connection to the daemon, and the screen it begins with."""
+"""The application: its style, its global keys, and the first screen."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import ClassVar
 from textual.app import App
 from textual.binding import Binding, BindingType
 
-from kubelite.cli.transport.client import Client
-from kubelite.ui.model import Samples
-from kubelite.ui.screens import Help, Pods
-
-TIMEOUT = 10.0  # seconds that an answer may take
+from kubelite.ui.session import Session
+from kubelite.ui.tables import Pods
+from kubelite.ui.texts import Help
 
 
 class Ui(App[None]):
-    """`kubelite ui`. Screens lie on each other: Enter opens what the cursor is on, Escape goes back."""
+    """`kubelite ui`. Screens are stacked: Enter opens the selected row, Escape goes back."""
 
     TITLE = "kubelite"
     ENABLE_COMMAND_PALETTE = False
@@ -37,14 +35,10 @@ class Ui(App[None]):
 
     def __init__(self, socket: str, *, namespace: str | None, interval: float) -> None:
         super().__init__()
-        self.client = Client(socket, timeout=TIMEOUT)
-        self.endless = Client(socket)  # for streams, which are quiet as long as they please
-        self.namespace = namespace
-        self.interval = interval
-        self.samples = Samples()
+        self._session = Session(socket, namespace=namespace, interval=interval)
 
     def on_mount(self) -> None:
-        self.push_screen(Pods())
+        self.push_screen(Pods(self._session))
 
     def action_help(self) -> None:
         if not isinstance(self.screen, Help):

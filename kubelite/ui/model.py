@@ -1,4 +1,4 @@
-"""PURE: what the screens show: rows from the daemon's answers, sparklines from the last looks, the filter."""
+"""Turns the daemon's answers into rows, and the last samples into sparklines; filters rows. Does no I/O."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kubelite.kube.json import Json
 from kubelite.kube.times import parse_time
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-KEPT = 60  # looks that are remembered of each thing
+KEPT = 60  # samples retained for each pod, container and the node
 
 
 class Row(NamedTuple):
-    """`key` tells it from the others and stays; `words` is what the filter looks at."""
+    """A row of a table. `key` identifies it between refreshes; the filter searches `words`."""
 
     key: str
     cells: tuple[str, ...]
@@ -29,14 +29,14 @@ class Row(NamedTuple):
 
 
 class Lines:
-    """The whole lines of a text that comes in pieces: a piece may end within a line, and within a character."""
+    """Splits a text that arrives in pieces into lines. A piece may end within a line, and within a character."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._left = ""
 
     def feed(self, piece: bytes, *, last: bool = False) -> list[str]:
-        """What has become whole; with `last` also what has no end."""
+        """Return the lines that are complete; with `last`, also a rest without a newline."""
         *whole, self._left = (self._left + self._decoder.decode(piece, last)).split("\n")
         if last and self._left:
             whole.append(self._left)
@@ -45,7 +45,7 @@ class Lines:
 
 
 def sparkline(values: Iterable[float], width: int, *, top: float = 0.0) -> str:
-    """The newest `width` values as blocks, right-aligned; the full block is the highest, or `top` if that is more."""
+    """Draw the newest `width` values as blocks, right-aligned. A full block is the highest of them and `top`."""
     shown = list(values)[-width:]
     highest = max([top, *shown], default=0.0)
     if highest <= 0:
@@ -55,17 +55,17 @@ def sparkline(values: Iterable[float], width: int, *, top: float = 0.0) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` characters, with a mark where something is missing."""
+    """Cut a text to `width` characters; an ellipsis marks the cut."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
 class Samples:
-    """The last looks at what things use: rates by id, and their line of CPU."""
+    """The last usage samples: current rates by id, and the history of CPU."""
 
     def __init__(self) -> None:
         self._before: Json | None = None
         self._lines: dict[str, deque[float]] = {}
-        self.now: dict[str, Json] = {}  # id -> the thing with rates in place of its counters
+        self.now: dict[str, Json] = {}  # id -> its usage, with rates in place of counters
         self.node: Json = {}
 
     def add(self, usage: Json) -> None:
@@ -85,17 +85,17 @@ class Samples:
     def line(self, key: str, width: int) -> str:
         return sparkline(
             self._lines.get(key, ()), width, top=100.0
-        )  # thousandths of a core: the least full block
+        )  # in thousandths of a core: what a full block stands for at least
 
     def cells(self, key: str, width: int) -> tuple[str, str, str]:
-        """CPU, its line, memory."""
+        """Return CPU, its sparkline and memory."""
         one = self.now.get(key)
         if one is None:
             return "", " " * width, ""
         return cores_text(one["cpu"]), self.line(key, width), bytes_text(one["memory"])
 
     def of_container(self, uid: str, name: str) -> str:
-        """The id of a pod's container that runs, "" for none."""
+        """Return the id of a pod's running container, or "" if it does not run."""
         found = (k for k, one in self.now.items() if one.get("uid") == uid and one.get("container") == name)
         return next(found, "")
 
@@ -104,7 +104,7 @@ WELL = frozenset({"Running", "Completed", "Succeeded"})
 
 
 def pod_rows(table: Json, samples: Samples, *, width: int) -> list[Row]:
-    """Of a meta.k8s.io Table of pods: name, ready, status, restarts, age, CPU, its line, memory."""
+    """Turn a meta.k8s.io Table of pods into rows: name, ready, status, restarts, age, CPU, its sparkline, memory."""
     rows = []
     for row in table["rows"]:
         metadata = row["object"]["metadata"]
@@ -121,8 +121,8 @@ def pod_rows(table: Json, samples: Samples, *, width: int) -> list[Row]:
 
 
 def container_rows(pod: Json, samples: Samples, now: float, *, width: int) -> list[Row]:
-    """Name, state, restarts, age, CPU, its line, memory, the image's own name; init containers first, those for
-    debugging last."""
+    """Turn a pod into rows, one a container: name, state, restarts, age, CPU, its sparkline, memory, image (without its
+    registry and path). Init containers come first, ephemeral ones last."""
     status = pod.get("status") or {}
     rows = []
     for specs, found, kind in (
@@ -154,7 +154,8 @@ def _state(status: Json) -> tuple[str, float | None, bool]:
 
 
 def process_rows(before: Sequence[Json], found: Sequence[Json], seconds: float) -> list[Row]:
-    """PID in the container, PID outside, user, state, CPU, memory, threads, command; the busiest first."""
+    """Turn processes into rows, the busiest first: PID in the container, PID on the node, user, state, CPU, memory,
+    threads, command."""
     known = {one["pid"]: one["cpu"] for one in before}
     busy = {
         one["pid"]: max(0.0, one["cpu"] - known.get(one["pid"], one["cpu"])) / 1e6 / max(seconds, 1e-6)
@@ -173,7 +174,7 @@ def process_rows(before: Sequence[Json], found: Sequence[Json], seconds: float) 
 
 
 def event_rows(events: Sequence[Json], now: float) -> list[Row]:
-    """Age, type, reason, object, message; the newest first."""
+    """Turn events into rows, the newest first: age, type, reason, object, message."""
     timed = [(parse_time(event.get("lastTimestamp")) or 0.0, event) for event in events]
     rows = []
     for at, event in sorted(timed, key=lambda pair: (-pair[0], pair[1]["metadata"]["name"])):
@@ -188,7 +189,7 @@ def event_rows(events: Sequence[Json], now: float) -> list[Row]:
 
 
 def chosen(rows: Sequence[Row], words: str) -> list[Row]:
-    """Those that have each of the words, in whatever case."""
+    """Return the rows that contain each of the words, ignoring case."""
     wanted = words.lower().split()
     return [row for row in rows if all(word in row.words for word in wanted)]
 

@@ -59,7 +59,7 @@ def test_pods_containers_processes_log_shell_and_the_way_out(node: Node) -> None
         terminal.type("\x1b")
         seen.wait(lambda s: "CONTAINER" in s, "containers again")
         terminal.type("x")
-        seen.wait(lambda s: "exit ends it" in s, "a shell")
+        seen.wait(lambda s: "exit leaves it" in s, "a shell")
         terminal.type("echo $((6 * 7)) $(hostname)\r")
         seen.wait(lambda s: "42 web" in s, "the shell's answer")
         terminal.type("exit\r")

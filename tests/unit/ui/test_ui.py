@@ -12,7 +12,8 @@ from kubelite.kube.json import Json
 from kubelite.ui import model
 from kubelite.ui.app import Ui
 from kubelite.ui.model import Samples, sparkline
-from kubelite.ui.screens import Containers, Events, Help, Log, Pods, Processes, Reason, TableScreen
+from kubelite.ui.tables import Containers, Events, Pods, Processes, TableScreen
+from kubelite.ui.texts import Help, Log, Reason
 from tests.unit.api.fake_node import event_doc, pod_doc
 from tests.unit.api.server import Served
 from tests.waiting import until_async as until
