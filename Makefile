@@ -11,14 +11,14 @@ export PYTHONDONTWRITEBYTECODE ?=
 # cannot be written (a checkout of somebody else's) only makes it slower.
 COMPILE = @echo 'compiling the sources' && $(BIN)/python -m compileall -qq kubelite manifests runtime state tests || true
 
-.PHONY: help setup run stop install uninstall check docs reference test test-unit test-pythons test-kernel test-uml chaos fuzz soak bench load format clean
+.PHONY: help setup run stop install uninstall check docs reference lock test test-unit test-pythons test-lowest test-kernel test-uml chaos fuzz soak bench load format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(VENV)/.ready $(OCI)  ## a virtual environment with kubelite in it, nothing else
 
-$(VENV)/.ready: pyproject.toml deploy/setup deploy/venv
+$(VENV)/.ready: pyproject.toml requirements-dev.lock deploy/setup deploy/venv
 	@PYTHON=$(PYTHON) deploy/setup $(VENV)
 	@touch $@
 
@@ -57,6 +57,9 @@ docs: setup      ## the documentation as a site in site/; fails where a link lea
 reference: setup ## the pages of docs/reference that are generated from the code
 	$(BIN)/python -m deploy.docs.reference
 
+lock:            ## the lock files anew after a change of dependencies; UPGRADE=1: each at its newest version
+	@deploy/lock $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3))
+
 test: setup      ## every test this machine can run; says what is missing for the rest
 	$(COMPILE)
 	@deploy/test $(BIN)/python
@@ -66,6 +69,9 @@ test-unit: setup ## the tests that need neither root nor a kernel, in seconds
 
 test-pythons:    ## types and unit tests on each Python from 3.11 to 3.14 that this machine has; PYTHONS="PATH…" for others
 	@deploy/test-pythons .pythons
+
+test-lowest: setup ## the unit tests with the oldest release of each dependency that pyproject.toml allows
+	@deploy/test-lowest $(BIN)/python
 
 test-kernel: setup ## (root) the engine and the node on this machine's kernel
 	$(COMPILE)

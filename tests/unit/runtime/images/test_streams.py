@@ -194,7 +194,11 @@ def test_large_numbers_of_gnu_tar() -> None:
     assert (entry.uid, entry.gid, entry.mtime_ns) == (3_000_000, 4_000_000_000, -5_000_000_000)
 
 
-@pytest.mark.parametrize("data", [b"not a tar at all" * 100, b"x", os.urandom(1024), b"<html>" + bytes(1018)])
+@pytest.mark.parametrize(
+    "data",
+    [b"not a tar at all" * 100, b"x", os.urandom(1024), b"<html>" + bytes(1018)],
+    ids=["text", "one byte", "random", "a page"],
+)
 def test_what_is_not_tar_is_refused(data: bytes) -> None:
     with pytest.raises(ImageError, match="not a good tar stream"):
         entries(data)

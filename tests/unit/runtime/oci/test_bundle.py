@@ -115,7 +115,9 @@ def test_a_change_of_what_is_loaded_later_counts_too(command: Path) -> None:
     assert "changed" in run(command, "list")
 
 
-@pytest.mark.parametrize("damage", [b"", b"x", b"x" * 200_000, None])
+@pytest.mark.parametrize(
+    "damage", [b"", b"x", b"x" * 200_000, None], ids=["empty", "short", "long", "missing"]
+)
 def test_without_the_file_it_is_slower_and_the_same(command: Path, damage: bytes | None) -> None:
     file = command.parent / "home/modules"
     if damage is None:
