@@ -1,6 +1,6 @@
 """End processes: wait for one to exit, and signal all processes in a cgroup.
 
-The light commands (kill, delete) use this module, so it imports nothing that creates containers.
+The quick commands (kill, delete) use this module, so it imports nothing that creates containers.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 from runtime.cgroups import devices, open_cgroup, resources_v1, resources_v2
 from runtime.errors import RuntimeFault
 from runtime.oci import hooks, prepare
-from runtime.oci.cli import context, creating
+from runtime.oci.cli import context, create
 from runtime.oci.rootfs import idmap
 from runtime.security import rlimits
 
@@ -36,10 +36,10 @@ def decide(path: Path) -> str:
 
 def _decide(path: str, bundle: str) -> None:
     """In the order of `create`."""
-    _, spec = creating._read_spec(path)
+    _, spec = create._read_spec(path)
     loose: Any = spec
     process, linux = spec["process"], spec.get("linux", {})
-    creating.check_console({}, terminal=bool(process.get("terminal")), foreground=False)
+    create.check_console({}, terminal=bool(process.get("terminal")), foreground=False)
     os.path.join(bundle, spec["root"]["path"])
     cgroup = context.cgroup_path("fuzz", linux.get("cgroupsPath", ""))
     prepare.plan(spec, bundle, None, cgroup, None)

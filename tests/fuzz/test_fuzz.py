@@ -124,7 +124,7 @@ def test_a_damaged_state_file_is_told_and_removed_by_force(tmp_path: Path, raw: 
     (tmp_path / "c/state.json").write_bytes(raw)
     with pytest.raises(StateError, match=r"state.json is damaged.*delete --force"):
         store.load(str(tmp_path), "c")
-    lifecycle._remove_rest(str(tmp_path), "c")
+    lifecycle._remove_damaged(str(tmp_path), "c")
     assert not (tmp_path / "c").exists()
 
 

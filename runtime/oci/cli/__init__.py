@@ -1,1 +1,2 @@
-"""`kubelite-oci`: the engine as an OCI runtime command, in place of runc for podman, docker, containerd and by hand."""
+"""`kubelite-oci`: the engine as an OCI runtime command, a replacement for runc with podman, docker and containerd or by
+hand."""

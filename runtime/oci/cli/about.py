@@ -1,4 +1,4 @@
-"""features, spec, --version: what is said about this runtime."""
+"""The commands `features` and `spec`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Flags = dict[str, Any]
 
 
 def features(_at: Context, _flags: Flags, _arguments: list[str]) -> int:
-    """features.md and features-linux.md of the runtime specification: what we can do, not what this machine has."""
+    """Print what this runtime supports, regardless of the machine (features.md and features-linux.md of the runtime
+    specification)."""
     from runtime.security import capabilities, capability_names, seccomp
 
     linux = {
@@ -50,7 +51,7 @@ def features(_at: Context, _flags: Flags, _arguments: list[str]) -> int:
             "io.github.seccomp.libseccomp.version": seccomp.library_version(),
             "io.kubelite.oci.version": store.VERSION,
         },
-        # By prefix: properties of the container's own unit, whatever systemd lets them do (systemd.annotated)
+        # A prefix: these annotations set any property of the container's systemd unit (systemd.annotated)
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     }
     print(json.dumps(said, indent=4))
@@ -69,7 +70,7 @@ _READONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 
 
 def spec(_at: Context, flags: Flags, _arguments: list[str]) -> int:
-    """A config.json in --bundle (or here), never over one that is there."""
+    """Write a config.json to --bundle or the current directory. RuntimeFault if it already exists."""
     path = f"{flags.get('bundle') or '.'}/config.json"
     rootless = bool(flags.get("rootless"))
     try:
@@ -86,7 +87,8 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
 
 def _example(*, rootless: bool) -> dict[str, Any]:
     kinds = [kind for kind in _NAMESPACES if not (rootless and kind == "network")]
-    if not rootless and layout().mode is not Mode.V2:  # as runc: on v1 a container is shown where it is
+    # as in runc: on v1 a container sees its place in the host's hierarchies
+    if not rootless and layout().mode is not Mode.V2:
         kinds.remove("cgroup")
     sysfs = _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")
     devpts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]

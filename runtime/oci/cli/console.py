@@ -1,6 +1,6 @@
-"""Terminals: their master goes to the caller's console socket, or is kept for us to relay.
+"""Terminal masters: send one to the caller's console socket, or hold it to relay it ourselves.
 
-The socket's protocol is runc's (docs/terminals.md): one message, the descriptor as SCM_RIGHTS, its name as data.
+The socket protocol is runc's (docs/terminals.md): one message with the descriptor as SCM_RIGHTS and its name as data.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from runtime.errors import StateError, SyscallError
 
 
 def send(path: str, master: int) -> None:
-    """To who listens at `path`; the master is closed here."""
+    """Send the master to the socket at `path`, and close it. Raises SyscallError."""
     try:
-        give(path, master, b"/dev/ptmx", "the terminal to console socket")
+        send_fd(path, master, b"/dev/ptmx", "the terminal to console socket")
     finally:
         os.close(master)
 
 
-def give(path: str, fd: int, name: bytes, what: str) -> None:
-    """A descriptor to who listens at `path`, with a name as the message (as runc)."""
+def send_fd(path: str, fd: int, name: bytes, what: str) -> None:
+    """Send a descriptor to the socket at `path`, with a name as the message (as runc does). `what` names it in a
+    SyscallError."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.connect(path)
@@ -32,7 +33,7 @@ def give(path: str, fd: int, name: bytes, what: str) -> None:
 
 
 class Keeper:
-    """Holds a master until it is relayed, or closes it."""
+    """Holds a master until it is relayed or closed."""
 
     def __init__(self) -> None:
         self._master = -1
@@ -40,12 +41,12 @@ class Keeper:
     def take(self, master: int) -> None:
         from runtime.oci.cli import foreground
 
-        foreground.plain_lines(master)
+        foreground.disable_onlcr(master)
         self._master = master
 
     def release(self) -> int:
         if self._master < 0:
-            raise StateError("the container gave no terminal")
+            raise StateError("the container has sent no terminal")
         master, self._master = self._master, -1
         return master
 

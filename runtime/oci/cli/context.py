@@ -1,4 +1,4 @@
-"""What every command gets: the global options as decisions, and the log in the form that callers of runc read."""
+"""The context of every command: the evaluated global options, and the log in the format that callers of runc read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_ROOT: Final = "/run/kubelite-oci"
 
 @dataclass(slots=True)
 class Log:
-    """Lines to stderr, and to --log FILE when there is one. An error goes to both (as runc)."""
+    """Writes lines to --log FILE or, without it, to stderr. An error goes to both (as in runc)."""
 
     file: str = ""
     json: bool = False
@@ -31,8 +31,8 @@ class Log:
     def error(self, message: str) -> None:
         self._write("error", message, aloud=True)
 
-    def said_by_init(self, message: str) -> None:
-        """An error that with runc is the container's own last word on its stderr: without our name before it."""
+    def init_error(self, message: str) -> None:
+        """Write an error to stderr without our name in front: runc's init writes this one to the container's stderr."""
         self._write("error", message, aloud=False)
         os.write(2, f"{message}\n".encode(errors="replace"))
 
@@ -60,7 +60,7 @@ def _now() -> str:
 def _json_line(level: str, message: str) -> str:
     import json
 
-    # without spaces, as Go writes it: some look for "level":"error" with no parser
+    # without spaces, as Go writes it: some callers search for "level":"error" as text
     return f'{{"level":"{level}","msg":{json.dumps(message)},"time":"{_now()}"}}'
 
 
@@ -75,40 +75,42 @@ class Context:
     root: str
     log: Log
     systemd_cgroup: bool = False
-    rootless: bool = False  # make do without a cgroup where this user may make none
+    rootless: bool = False  # run without a cgroup if this user may not create one
     no_cgroup: bool = False
 
 
 def make(options: dict[str, Any]) -> Context:
-    """The context the global options ask for. UsageError and CapabilityError for what they cannot mean here."""
+    """Evaluate the global options. Raises UsageError for an invalid value."""
     style = options.get("log-format", "text")
     if style not in ("text", "json"):
-        raise UsageError(f"unknown log-format {style!r}: text or json")
+        raise UsageError(f"unknown log-format {style!r}: use text or json")
     log = Log(options.get("log", ""), style == "json", options.get("debug", False))
     if log.file and not os.path.isabs(log.file):
         log.file = os.path.abspath(log.file)
     manager = options.get("cgroup-manager", "cgroupfs")
     if manager not in ("cgroupfs", "systemd", "disabled"):
-        raise UsageError(f"unknown cgroup-manager {manager!r}: cgroupfs, systemd or disabled")
+        raise UsageError(f"unknown cgroup-manager {manager!r}: use cgroupfs, systemd or disabled")
     root = options.get("root") or _default_root()
     systemd = options.get("systemd-cgroup", False) or manager == "systemd"
     rootless = options.get("rootless", "auto")
     if rootless not in ("auto", "true", "false", "yes", "no"):
-        raise UsageError(f"invalid value {rootless!r} for --rootless: true, false or auto")
+        raise UsageError(f"invalid value {rootless!r} for --rootless: use true, false or auto")
     unprivileged = os.geteuid() != 0 if rootless == "auto" else rootless in ("true", "yes")
     return Context(os.path.abspath(root), log, systemd, unprivileged, manager == "disabled")
 
 
 def _default_root() -> str:
-    """As runc: an ordinary user's is below its own runtime directory."""
+    """The default for --root. For an ordinary user it is in XDG_RUNTIME_DIR, as in runc."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return DEFAULT_ROOT if os.geteuid() == 0 or not runtime else f"{runtime}/kubelite-oci"
 
 
 def hide_arguments() -> None:
-    """Before a child of ours is seen in a pid namespace that others are in: /proc/<pid>/cmdline is for everybody, and
-    says where we keep what. The child's memory is a copy of ours, and so is that nobody may look into it
-    (PR_SET_DUMPABLE)."""
+    """Overwrite our command line and make us undumpable, before a child becomes visible in a shared pid namespace.
+
+    /proc/<pid>/cmdline is readable by everybody and shows host paths. The child inherits both: its memory is a copy of
+    ours, and so is PR_SET_DUMPABLE, which forbids others to read it.
+    """
     from runtime import syscalls as sc
 
     with open("/proc/self/stat", "rb") as file:
@@ -120,7 +122,7 @@ def hide_arguments() -> None:
             os.pwrite(memory, _TITLE[: end - start - 1].ljust(end - start, b"\0"), start)
         finally:
             os.close(memory)
-    if os.geteuid() == 0:  # for others /proc/self would then be root's
+    if os.geteuid() == 0:  # for other users, root would then own /proc/self
         sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
@@ -128,19 +130,22 @@ _TITLE: Final = b"kubelite-oci"
 
 
 def cgroup_path(container_id: str, wanted: str) -> str:
-    """linux.cgroupsPath → a path below the root of each hierarchy. A relative one is below our own cgroup, an absent
-    one is the container's ID there (config-linux.md, "Cgroups Path")."""
+    """Translate linux.cgroupsPath to a path below the root of each hierarchy (config-linux.md, "Cgroups Path").
+
+    A relative path is relative to our own cgroup; the default is the container's ID there. RuntimeFault for the systemd
+    form.
+    """
     if wanted.startswith("/"):
         return wanted
     if wanted.count(":") == 2:
         raise RuntimeFault(
-            f"cgroupsPath {wanted!r} is the systemd manager's form (slice:prefix:name); the cgroupfs one wants a path"
+            f"cgroupsPath {wanted!r} has the systemd form slice:prefix:name; use --systemd-cgroup, or give a path"
         )
     return f"{_own_cgroup()}/{wanted or container_id}"
 
 
 def _own_cgroup() -> str:
-    """The runtime's own, of the hierarchy that has the most to say: pids on v1, else the unified one."""
+    """The runtime's own cgroup: in the pids hierarchy on v1, otherwise in the unified hierarchy."""
     unified = ""
     with open("/proc/self/cgroup", encoding="utf-8") as file:
         for line in file:

@@ -1,6 +1,7 @@
-"""What `events` tells beyond what a node counts: the kernel's own files, under the names that runc has for them.
+"""The statistics of `events` beyond those that a node collects, read from the kernel under runc's names.
 
-runc's types.Stats (cgroups v1's words; on v2 what has a counterpart there). Nothing that the kernel does not have.
+The names are those of runc's types.Stats, which follow cgroup v1; on v2 they hold what has a counterpart there.
+Counters that the kernel does not provide are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _CPUSET: Final = (
 
 
 def of_memory(cgroup: Cgroup) -> dict[str, Any]:
-    """`raw`, memory.stat as it is; `swap` (with what is in memory, on v2 too), `kernel` and `kernelTCP`."""
+    """`raw` is memory.stat. `swap` includes memory usage, on v2 too. Also `kernel` and `kernelTCP`. Values are in
+    bytes."""
     where = cgroup.directory("memory")
     if where is None:
         return {}
@@ -46,7 +48,7 @@ def of_memory(cgroup: Cgroup) -> dict[str, Any]:
 
 
 def of_processors(cgroup: Cgroup) -> dict[str, Any]:
-    """Nanoseconds on each processor; v1 alone counts them."""
+    """CPU time per processor in nanoseconds; only v1 counts it."""
     where = cgroup.directory("cpuacct")
     rows = [line.split() for line in read_or(f"{where}/cpuacct.usage_all").splitlines()[1:]] if where else []
     if not rows:
@@ -57,7 +59,7 @@ def of_processors(cgroup: Cgroup) -> dict[str, Any]:
 
 
 def of_cpuset(cgroup: Cgroup) -> dict[str, Any]:
-    """The cpuset of `events`, in runc's names; {} where the controller is not there."""
+    """The cpuset with runc's names; {} without the controller."""
     where = cgroup.directory("cpuset")
     if where is None:
         return {}
@@ -69,7 +71,7 @@ def of_cpuset(cgroup: Cgroup) -> dict[str, Any]:
 
 
 def of_huge_pages(cgroup: Cgroup) -> dict[str, Any]:
-    """By the size of a page (`2MB`): bytes that are reserved, where the kernel counts them, else used."""
+    """Bytes by page size (`2MB`): reserved bytes if the kernel counts them, otherwise used bytes."""
     where = cgroup.directory("hugetlb")
     try:
         names = os.listdir(where) if where else []
@@ -90,7 +92,7 @@ def of_huge_pages(cgroup: Cgroup) -> dict[str, Any]:
 
 
 def of_pressure(cgroup: Cgroup, controller: str, resource: str) -> dict[str, Any]:
-    """`psi`, of v2, where the kernel counts it (accounting/psi.rst): averages in percent, `total` in microseconds."""
+    """`psi` of v2, if the kernel provides it (accounting/psi.rst): averages in percent, `total` in microseconds."""
     where = cgroup.directory(controller)
     found: dict[str, dict[str, float | int]] = {}
     for line in read_or(f"{where}/{resource}.pressure").splitlines() if where else []:
@@ -108,8 +110,8 @@ _MONITORED: Final = {"mbm_stats": ("mbm_total_bytes", "mbm_local_bytes"), "cmt_s
 
 
 def of_class(wanted: Mapping[str, Any], container_id: str, root: str) -> dict[str, Any]:
-    """Of linux.intelRdt: what the hardware has, what everybody's class says and the container's, and what is monitored,
-    by NUMA node. `root`: where resctrl is mounted."""
+    """linux.intelRdt: the hardware's properties, the schemata of the default class and of the container's, and the
+    monitored values by NUMA node. `root`: where resctrl is mounted."""
     group = f"{root}/{wanted.get('closID') or container_id}"
     found: dict[str, Any] = {}
     for name, (resource, files) in _CLASS.items():
@@ -144,7 +146,7 @@ def _nodes(directory: str) -> list[str]:
 
 
 def _number(path: str) -> int | None:
-    """None where there is no such file, or no number in it (`max`)."""
+    """The number in a file; None if the file is missing or holds no number (`max`)."""
     try:
         return int(read_or(path))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A container or process that we stay with: signals go to it, its terminal is ours, its exit code becomes ours."""
+"""Attend a process in the foreground: forward signals, relay its terminal, and return its exit code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, Final
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
 
-# What is ours to answer, or means something else to us than to it (runc: SIGCHLD, SIGURG of Go's scheduler). The
-# terminal's word that we are in its background is about our own reading.
+# Signals that we handle ourselves or that concern only us (runc: SIGCHLD, and SIGURG of Go's scheduler). SIGTTIN and
+# SIGTTOU tell that we are in our terminal's background, which is about our own reads and writes.
 _JOB_CONTROL: Final = frozenset({signal.SIGTTIN, signal.SIGTTOU})
 _NOT_FORWARDED: Final = _JOB_CONTROL | frozenset(
     {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG}
@@ -26,16 +26,21 @@ _CHUNK: Final = 65536
 
 
 def hold_signals() -> None:
-    """From here on a signal waits for `attend` to send it on. Before anything is made, so that none is lost, and none
-    ends us half-way (as runc, whose handler is there before its container is)."""
+    """Block signals until `attend` forwards them.
+
+    Call this before anything is created. Then no signal is lost, and none kills us half-way (runc also installs its
+    handler before it creates the container).
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
 
 
 def attend(pid: int, pidfd: int, master: int = -1) -> int:
-    """Wait for our child; its exit code, or 128 + signal. Closes both descriptors. Orphans of its (we are the
-    subreaper) are reaped along the way."""
-    gc.freeze()  # what there is stays, and need not be looked at
-    gc.enable()  # off until here (boot.py): now it may last
+    """Wait for our child; returns its exit code, or 128 + the number of the signal that killed it.
+
+    Closes both descriptors. Meanwhile also reaps orphans of the child, because we are the subreaper.
+    """
+    gc.freeze()  # existing objects stay alive, so the collector need not examine them
+    gc.enable()  # boot.py disabled it; from here on we may run for long
     with ExitStack() as undo:
         undo.callback(os.close, pidfd)
         wakeup, _handlers = _forward_signals(pidfd, undo)
@@ -48,7 +53,7 @@ def attend(pid: int, pidfd: int, master: int = -1) -> int:
         while True:
             for fd, _ in poll.poll():
                 if fd == wakeup:
-                    _heard(os.read(wakeup, 64), pidfd, relay, poll)
+                    _forward(os.read(wakeup, 64), pidfd, relay, poll)
                 elif relay is not None and fd != pidfd:
                     relay.move(fd, poll)
             _reap_orphans(pid)
@@ -71,7 +76,8 @@ def _reap_orphans(pid: int) -> None:
 
 
 def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
-    """Every signal we get makes the pipe readable; which ones, it says as bytes (signal.set_wakeup_fd)."""
+    """Install handlers that write each signal's number to a pipe as a byte (signal.set_wakeup_fd); returns its reading
+    end."""
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     undo.callback(os.close, read)
     undo.callback(os.close, write)
@@ -85,7 +91,7 @@ def _forward_signals(pidfd: int, undo: ExitStack) -> tuple[int, Any]:
     return read, pidfd
 
 
-def _heard(numbers: bytes, pidfd: int, relay: _Relay | None, poll: select.poll) -> None:
+def _forward(numbers: bytes, pidfd: int, relay: _Relay | None, poll: select.poll) -> None:
     for number in numbers:
         if number == signal.SIGCONT and relay is not None:
             relay.resume(poll)
@@ -96,8 +102,9 @@ def _heard(numbers: bytes, pidfd: int, relay: _Relay | None, poll: select.poll) 
                 sc.pidfd_send_signal(pidfd, number)
 
 
-def plain_lines(master: int) -> None:
-    """For a terminal that is nobody's screen, before anything is written: lines end as its program ends them."""
+def disable_onlcr(master: int) -> None:
+    """Turn off ONLCR if our stdin is not a terminal, before anything is written: lines then end as the program writes
+    them."""
     import termios
 
     if not os.isatty(0):
@@ -107,7 +114,7 @@ def plain_lines(master: int) -> None:
 
 
 class _Relay:
-    """Our stdin and stdout, to and from a terminal's master; ours becomes raw meanwhile."""
+    """Copies our stdin and stdout to and from a terminal's master. Our own terminal is raw meanwhile."""
 
     def __init__(self, master: int, undo: ExitStack) -> None:
         self.master = master
@@ -118,7 +125,8 @@ class _Relay:
         self._tty, self._background = os.isatty(0), False
         if self._tty:
             before = termios.tcgetattr(0)
-            # In its background (`timeout` puts us there) the settings are still ours to change, and a read is EIO
+            # With these blocked, we can change the settings and get EIO from reads while in the terminal's background,
+            # where `timeout` puts us.
             signal.pthread_sigmask(signal.SIG_BLOCK, _JOB_CONTROL)
             undo.callback(termios.tcsetattr, 0, termios.TCSANOW, before)
             termios.tcsetattr(0, termios.TCSANOW, _raw(before))
@@ -135,7 +143,8 @@ class _Relay:
         poll.register(self.master, select.POLLIN)
 
     def resume(self, poll: select.poll) -> None:
-        """What was typed while we were in the background was for somebody else; now we may be in the foreground."""
+        """After SIGCONT we may be in the foreground, so read stdin again. Input typed before was for another
+        process."""
         if self._background:
             self._background = False
             poll.register(0, select.POLLIN)
@@ -147,7 +156,8 @@ class _Relay:
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno != errno.EIO:  # the slave's last descriptor is closed, or we are in the background
+            # EIO: the slave's last descriptor is closed, or we are in the background
+            if error.errno != errno.EIO:
                 raise
             data, self._background = b"", self._background or (fd == 0 and self._tty)
         if not data:
@@ -156,7 +166,7 @@ class _Relay:
         _write_all(sink, data)
 
     def drain(self) -> None:
-        """What its program wrote before it ended."""
+        """Copy the rest of the program's output after it has exited."""
         with contextlib.suppress(OSError):
             while data := os.read(self.master, _CHUNK):
                 _write_all(1, data)
@@ -172,7 +182,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _raw(attributes: list[Any]) -> list[Any]:
-    """cfmakeraw(3), but output processing, which is the inner terminal's affair, is off as well."""
+    """The attributes of cfmakeraw(3). Output processing is off too: the inner terminal does it."""
     import termios
 
     iflag, oflag, cflag, lflag, *rest = attributes

@@ -1,6 +1,6 @@
-"""start, kill, delete, pause, resume: the life of a container that is there (runtime-spec runtime.md, "Operations").
+"""The commands start, kill, delete, pause and resume (runtime-spec runtime.md, "Operations").
 
-These commands only ask and order: nothing of what makes containers is imported, which would take longer than they do.
+These commands import nothing that creates containers: the import would take longer than the command.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 Flags = dict[str, Any]
 _START_SECONDS: Final = 60.0
-_DEAD_SECONDS: Final = 10.0  # how long what was killed is waited for
+_DEAD_SECONDS: Final = 10.0  # how long to wait for a killed process to die
 
 
 # --- start ---
 
 
 def start(at: Context, _flags: Flags, arguments: list[str]) -> int:
-    """`start ID`: opens the gate, and returns when execve has succeeded. Raises RuntimeFault."""
+    """`start ID`: let the init execute its program; return when execve has succeeded. Raises RuntimeFault."""
     entry = store.load(at.root, arguments[0])
     lock = entry.lock()
     try:
@@ -80,8 +80,8 @@ def _raise_start_error(entry: Entry, said: bytes) -> None:
 
 
 def after_start(at: Context, entry: Entry) -> None:
-    """poststart. StartError from the first that fails, which is the last that runs: the caller then stops and destroys
-    the container (runtime.md, Lifecycle, 9, 12 and 13, as of 1.3; before it was a warning)."""
+    """Run the poststart hooks until one fails with a StartError. The caller then stops and deletes the container
+    (runtime.md, "Lifecycle", steps 9, 12 and 13, as of 1.3; before, a failure was a warning)."""
     from_create = _late_hooks(at, entry, "poststart", "running", pid=entry.pid)
     if from_create is not None:
         from runtime.oci import hooks
@@ -90,7 +90,7 @@ def after_start(at: Context, entry: Entry) -> None:
 
 
 def _after_stop(at: Context, entry: Entry) -> None:
-    """poststop: a failure is a warning, and the others run all the same (Lifecycle, 13)."""
+    """Run all poststop hooks. A failure is a warning, and the rest still run ("Lifecycle", step 13)."""
     from_create = _late_hooks(at, entry, "poststop", "stopped")
     if from_create is not None:
         from runtime.oci import hooks
@@ -102,9 +102,9 @@ def _after_stop(at: Context, entry: Entry) -> None:
 def _late_hooks(
     at: Context, entry: Entry, kind: str, status: str, pid: int = 0
 ) -> tuple[tuple[Hook, ...], dict[str, Any]] | None:
-    """The hooks of this kind and the state they get; None where config.json has none."""
+    """The hooks of this kind and the state they receive; None if config.json has none."""
     if b'"' + kind.encode() + b'"' not in _read_or(entry.path("config.json")):
-        return None  # nearly always: not even parsed
+        return None  # the common case, without parsing
     from runtime.oci import hooks, prepare
 
     try:
@@ -126,7 +126,7 @@ def _read_or(path: str) -> bytes:
 
 @contextlib.contextmanager
 def short_path(entry: Entry, name: str) -> Any:
-    """A path that fits a socket's address (108 bytes), however deep --root is."""
+    """A path that fits in a socket address (108 bytes), however long --root is."""
     fd = os.open(entry.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{fd}/{name}"
@@ -138,23 +138,24 @@ def short_path(entry: Entry, name: str) -> Any:
 
 
 def kill(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """`kill ID [SIGNAL]`: to its first process, or to all of them (`--all`). StateError when it does not run."""
+    """`kill ID [SIGNAL]`: signal the container's init, or all its processes (`--all`). StateError if it does not
+    run."""
     entry = store.load(at.root, arguments[0])
     number = parse_signal(arguments[1] if len(arguments) > 1 else "SIGTERM")
     if flags.get("all"):
         _kill_all(entry, number)
         return 0
     if entry.status() == STOPPED:
-        if number == SIGKILL and _kill_the_rest(entry):
+        if number == SIGKILL and _kill_remaining(entry):
             return 0
         raise StateError("container not running")
     pidfd = entry.pidfd()
-    alone = number == SIGKILL and not _ends_all(entry.pid)
+    alone = number == SIGKILL and not _is_namespace_init(entry.pid)
     try:
         _signal.pidfd_send_signal(pidfd, number)
         if alone:
-            _kill_the_rest(entry)
-        if number == SIGKILL and (cgroup := entry.cgroup).frozen():  # what is frozen dies only thawed
+            _kill_remaining(entry)
+        if number == SIGKILL and (cgroup := entry.cgroup).frozen():  # a frozen process dies only when thawed
             cgroup.thaw()
     except ProcessLookupError as error:
         raise StateError("container not running") from error
@@ -163,17 +164,19 @@ def kill(at: Context, flags: Flags, arguments: list[str]) -> int:
     return 0
 
 
-def _ends_all(pid: int) -> bool:
-    """Whether it is process 1 of a pid namespace, which all that is in it dies with."""
+def _is_namespace_init(pid: int) -> bool:
+    """Whether the process is process 1 of a pid namespace. All other processes in the namespace die with it."""
     status = _read_or(f"/proc/{pid}/status")
     return (
         next((line.split()[-1] for line in status.splitlines() if line.startswith(b"NSpid:")), b"1") == b"1"
     )
 
 
-def _kill_the_rest(entry: Entry) -> bool:
-    """What lives in the cgroup of a container that shares its pid namespace, whether its init does or not: SIGKILL is
-    for all of it (as runc, since 1.2). False: nobody."""
+def _kill_remaining(entry: Entry) -> bool:
+    """Kill all processes in the cgroup of a container without its own pid namespace, even if its init has exited.
+
+    SIGKILL is meant for the whole container (as in runc since 1.2). False: the cgroup has no processes.
+    """
     cgroup = entry.cgroup
     if not cgroup.exists() or not cgroup.pids():
         return False
@@ -182,7 +185,7 @@ def _kill_the_rest(entry: Entry) -> bool:
 
 
 def _kill_all(entry: Entry, number: int) -> None:
-    """Each process of its cgroup, whether its init lives or not (it may have had no pid namespace of its own)."""
+    """Signal each process in the cgroup, even if the init has exited. Without a pid namespace others may outlive it."""
     cgroup = entry.cgroup
     if not cgroup.exists():
         raise StateError("container not running")
@@ -190,8 +193,9 @@ def _kill_all(entry: Entry, number: int) -> None:
 
 
 def parse_signal(text: str) -> int:
-    """`15`, `TERM`, `SIGTERM`, `sigterm`, `SIGRTMIN+3`. StateError in runc's words for what is none."""
-    if text.isdecimal() and int(text) <= 64:  # 0: is there anybody? (kill(2))
+    """The number of a signal such as `15`, `TERM`, `SIGTERM`, `sigterm` or `SIGRTMIN+3`. Otherwise StateError with
+    runc's message."""
+    if text.isdecimal() and int(text) <= 64:  # 0 only tests for existence (kill(2))
         return int(text)
     name = text.upper()
     name = name if name.startswith("SIG") else f"SIG{name}"
@@ -205,23 +209,24 @@ def parse_signal(text: str) -> int:
 
 
 def _quoted(text: str) -> str:
-    """As Go's %q, which callers of runc look for."""
+    """Quoted as by Go's %q, which callers of runc parse."""
     import json
 
     return json.dumps(text, ensure_ascii=False)
 
 
 def pause(at: Context, _flags: Flags, arguments: list[str]) -> int:
-    """`pause ID`: freezes its cgroup. StateError when it is frozen already, or has ended."""
+    """`pause ID`: freeze the container's cgroup. StateError if it is already frozen or has exited."""
     entry = store.load(at.root, arguments[0])
-    if entry.status() not in (RUNNING, CREATED):  # nor one that is paused already (runc, in these words)
+    # runc also rejects an already paused container with this message
+    if entry.status() not in (RUNNING, CREATED):
         raise StateError("container not running")
     entry.cgroup.freeze()
     return 0
 
 
 def resume(at: Context, _flags: Flags, arguments: list[str]) -> int:
-    """`resume ID`: thaws its cgroup. StateError when it is not frozen."""
+    """`resume ID`: thaw the container's cgroup. StateError if it is not frozen."""
     entry = store.load(at.root, arguments[0])
     if entry.status() != PAUSED:
         raise StateError("container not paused")
@@ -233,29 +238,29 @@ def resume(at: Context, _flags: Flags, arguments: list[str]) -> int:
 
 
 def delete(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """`delete ID`: what has ended (`--force`: whatever it is, and whatever a damaged record left) is removed."""
+    """`delete ID`: remove a stopped container; with `--force`, also a running one or one with a damaged record."""
     force = bool(flags.get("force"))
     try:
         entry = store.load(at.root, arguments[0])
     except NotFoundError:
         if not force:
             raise
-        _remove_rest(at.root, arguments[0])
+        _remove_damaged(at.root, arguments[0])
         return 0
     except StateError:
         if not force:
             raise
-        _remove_rest(at.root, arguments[0])
+        _remove_damaged(at.root, arguments[0])
         return 0
     remove(at, entry, force=force)
     return 0
 
 
 def remove(at: Context, entry: Entry, *, force: bool) -> None:
-    """What `delete` does with a container whose record can be read: its process, cgroup and unit go, its hooks run, the
-    record goes last. StateError for one that still runs, unless forced."""
+    """Remove a container with a readable record: end its init, remove its cgroup and unit, run its poststop hooks, and
+    remove the record last. StateError if it runs and `force` is not given."""
     status = entry.status()
-    # A container that is only created is deleted too: runc and crun do, whatever runtime.md ("Delete") says
+    # A created container is deleted too, as by runc and crun, although runtime.md ("Delete") forbids it.
     if status not in (STOPPED, CREATED) and not force:
         raise StateError(f"cannot delete container {entry.id} that is not stopped: {status}")
     if entry.pid:
@@ -266,38 +271,38 @@ def remove(at: Context, entry: Entry, *, force: bool) -> None:
     _leave_class(entry)
     if entry.unit:
         try:
-            from runtime.oci.cli import placing
+            from runtime.oci.cli import placement
 
-            placing.stop(entry)
-        except RuntimeFault as error:  # it is empty, and collected by systemd in the end
+            placement.stop(entry)
+        except RuntimeFault as error:  # the unit is empty, and systemd collects it later
             at.log.warning(f"unit {entry.unit}: {error}")
     _after_stop(at, entry)
-    with contextlib.suppress(FileNotFoundError):  # deleted by another at the same moment
+    with contextlib.suppress(FileNotFoundError):  # another command has just deleted it
         entry.remove()
 
 
 def _unmount_root(entry: Entry) -> None:
-    """Of a container without a mount namespace of its own."""
-    if mounted := _read_or(entry.path("mounted")):  # hardly ever
+    """Unmount the root of a container without its own mount namespace."""
+    if mounted := _read_or(entry.path("mounted")):  # rare
         from runtime.oci.rootfs import shared_root
 
         shared_root.unmount(os.fsdecode(mounted))
 
 
 def _leave_class(entry: Entry) -> None:
-    """linux.intelRdt."""
+    """Remove the container's resctrl class (linux.intelRdt)."""
     if b'"intelRdt"' not in _read_or(entry.path("config.json")):
-        return  # nearly always: not even parsed
+        return  # the common case, without parsing
     wanted = entry.spec().get("linux", {}).get("intelRdt")
     if wanted is not None:
         from runtime.oci.optional import intel_rdt
 
-        with contextlib.suppress(CapabilityError):  # unmounted since: nothing of it is left
+        with contextlib.suppress(CapabilityError):  # resctrl has been unmounted since: nothing to remove
             intel_rdt.leave(wanted, entry.id, intel_rdt.root())
 
 
 def _end_init(entry: Entry) -> None:
-    """SIGKILL, and wait: a container without a pid namespace of its own has an init that is nobody's but ours."""
+    """Kill the init and wait for it to die."""
     try:
         pidfd = entry.pidfd()
     except StateError:
@@ -310,13 +315,15 @@ def _end_init(entry: Entry) -> None:
         termination.has_exited(pidfd, _DEAD_SECONDS)
     finally:
         os.close(pidfd)
-    with contextlib.suppress(ChildProcessError):  # `run`: it is our own child
+    with contextlib.suppress(ChildProcessError):  # after `run` it is our own child
         os.waitpid(entry.pid, os.WNOHANG)
 
 
-def _remove_rest(root: str, container_id: str) -> None:
-    """A directory that holds no readable state: what a create killed in its first moment leaves, or somebody damaged.
-    Its cgroup is then known from config.json alone, if that is there."""
+def _remove_damaged(root: str, container_id: str) -> None:
+    """Remove a container directory without a readable state.json, left by a killed create or damaged since.
+
+    Its cgroup is known only from config.json, if that exists.
+    """
     directory = f"{root}/{store.check_id(container_id)}"
     if not os.path.isdir(directory):
         return

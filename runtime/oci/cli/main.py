@@ -1,4 +1,4 @@
-"""From the command line to an exit code. What a command needs is imported when it is known which one it is."""
+"""Run one command and return its exit code. Only the module of that command is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.oci.cli.context import Context, Log
 
 Run = Callable[[Context, dict[str, Any], list[str]], int]
 _MODULES: Final = {
-    **dict.fromkeys(("create", "run"), "creating"),
+    **dict.fromkeys(("create", "run"), "create"),
     **dict.fromkeys(("start", "kill", "delete", "pause", "resume"), "lifecycle"),
     **dict.fromkeys(("state", "list", "events"), "report"),
     **dict.fromkeys(("features", "spec"), "about"),
@@ -26,7 +26,7 @@ _FAILED: Final = 1
 
 
 def main() -> None:
-    """The console entry. Never returns: nothing of the interpreter's own end is needed, and it costs milliseconds."""
+    """The entry point. Ends with os._exit, because the interpreter's shutdown would take milliseconds."""
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def run(argv: list[str]) -> int:
-    """One command; its exit code. Everything that goes wrong has been said, and is in the log."""
+    """Run one command; returns its exit code. Errors have been logged by then."""
     log = Log()
     try:
         line = options.parse(argv)

@@ -1,8 +1,10 @@
-"""The command line as runc spells it: global flags, a command, its flags, its arguments. No argparse: its import costs
-more than all of the parsing.
+"""Parse the command line as runc does: global flags, a command, its flags, its arguments.
 
-Go's flag rules: `--name=value`, `--name value`, one or two dashes, `--switch` and `--switch=false`; flags end at
-`--`, those of exec and ps at the first argument (elsewhere runc takes them from behind arguments, too).
+argparse is not used, because its import takes longer than all of the parsing.
+
+The rules are those of Go's flag package: `--name=value`, `--name value`, one or two dashes, `--switch` and
+`--switch=false`. Flags end at `--`. For exec and ps they also end at the first argument; other commands accept them
+after arguments too, as in runc.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ _TRUE: Final = {"true": True, "1": True, "t": True, "false": False, "0": False, 
 
 
 class UsageError(RuntimeFault):
-    """The command line cannot be understood."""
+    """The command line is invalid."""
 
     reason = "Usage"
 
 
 class Command(NamedTuple):
-    """One command: its flags, how many arguments it takes (least, most; -1 = any), its line of help."""
+    """A command: its flags, how many arguments it takes (least, most; -1: unlimited), its help."""
 
     flags: Flags
     least: int
@@ -104,8 +106,8 @@ _UPDATE: Final[Flags] = {
 }
 _ONE = "<container-id>"
 COMMANDS: Final[Mapping[str, Command]] = {
-    "create": Command(_CREATE, 1, 1, _ONE, "create a container: everything but its program runs"),
-    "start": Command({}, 1, 1, _ONE, "run the program of a created container"),
+    "create": Command(_CREATE, 1, 1, _ONE, "create a container without starting its program"),
+    "start": Command({}, 1, 1, _ONE, "start the program of a created container"),
     "run": Command(
         {**_CREATE, "detach": SWITCH, "keep": SWITCH},
         1,
@@ -113,34 +115,36 @@ COMMANDS: Final[Mapping[str, Command]] = {
         _ONE,
         "create, start, wait for and delete a container",
     ),
-    "state": Command({}, 1, 1, _ONE, "the state of a container, as the specification's JSON"),
-    "list": Command({"format": TEXT, "quiet": SWITCH}, 0, 0, "", "the containers below --root"),
+    "state": Command({}, 1, 1, _ONE, "print the state of a container as JSON"),
+    "list": Command({"format": TEXT, "quiet": SWITCH}, 0, 0, "", "list the containers in --root"),
     "kill": Command(
-        {"all": SWITCH}, 1, 2, f"{_ONE} [signal]", "send a signal (SIGTERM) to its init, or to all in it"
+        {"all": SWITCH}, 1, 2, f"{_ONE} [signal]", "send a signal (SIGTERM) to its init, or to all processes"
     ),
-    "delete": Command({"force": SWITCH}, 1, 1, _ONE, "remove a container that has stopped; --force: any"),
-    "exec": Command(_EXEC, 1, -1, f"{_ONE} [command …]", "run a further process in a container"),
-    "pause": Command({}, 1, 1, _ONE, "freeze all processes of a container"),
-    "resume": Command({}, 1, 1, _ONE, "thaw them"),
-    "ps": Command({"format": TEXT}, 1, -1, f"{_ONE} [ps options]", "the processes of a container"),
+    "delete": Command(
+        {"force": SWITCH}, 1, 1, _ONE, "delete a stopped container; --force: also a running one"
+    ),
+    "exec": Command(_EXEC, 1, -1, f"{_ONE} [command …]", "run an additional process in a container"),
+    "pause": Command({}, 1, 1, _ONE, "suspend all processes of a container"),
+    "resume": Command({}, 1, 1, _ONE, "resume all processes of a container"),
+    "ps": Command({"format": TEXT}, 1, -1, f"{_ONE} [ps options]", "list the processes of a container"),
     "events": Command(
-        {"stats": SWITCH, "interval": TEXT}, 1, 1, _ONE, "statistics and OOM kills, as JSON lines"
+        {"stats": SWITCH, "interval": TEXT}, 1, 1, _ONE, "print statistics and OOM kills as JSON lines"
     ),
-    "update": Command(_UPDATE, 1, 1, _ONE, "change the resources of a container"),
-    "features": Command({}, 0, 0, "", "what this runtime can do, as the specification's JSON"),
-    "spec": Command({"bundle": TEXT, "rootless": SWITCH}, 0, 0, "", "write a config.json to start from"),
+    "update": Command(_UPDATE, 1, 1, _ONE, "change the resource limits of a container"),
+    "features": Command({}, 0, 0, "", "print the supported features as JSON"),
+    "spec": Command({"bundle": TEXT, "rootless": SWITCH}, 0, 0, "", "write an example config.json"),
 }
 _SHORT: Final = {
     "b": "bundle", "d": "detach", "f": "format", "q": "quiet", "a": "all", "p": "process", "t": "tty", "e": "env",
     "u": "user", "g": "additional-gids", "c": "cap", "r": "resources", "h": "help", "v": "version",
 }  # fmt: skip
-_PROGRAMS_OWN: Final = ("exec", "ps")  # what follows the ID is another program's command line
+_PROGRAMS_OWN: Final = ("exec", "ps")  # the words after the ID are another program's command line
 _SHORT_OF: Final = {"delete": {"f": "force"}}
 HELP: Final = "help"
 
 
 class Line(NamedTuple):
-    """What was asked for."""
+    """The parsed command line."""
 
     options: dict[str, Any]  # global ones
     command: str  # "" when none was named
@@ -149,7 +153,7 @@ class Line(NamedTuple):
 
 
 def parse(argv: list[str]) -> Line:
-    """Raises UsageError."""
+    """Parse the command line. Raises UsageError."""
     options, rest = _flags(GLOBAL, _SHORT, argv, "")
     if not rest or options.get("help") or options.get("version"):
         return Line(options, "", {}, rest)
@@ -182,7 +186,7 @@ def parse(argv: list[str]) -> Line:
 def _flags(
     known: Flags, short: Mapping[str, str], argv: list[str], where: str, *, anywhere: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    """(flags, arguments). `anywhere`: known flags are taken from behind arguments too."""
+    """Split words into (flags, arguments). `anywhere`: known flags are accepted after arguments too."""
     found: dict[str, Any] = {}
     passed: list[str] = []
     at = 0
@@ -199,7 +203,7 @@ def _flags(
         name, equals, value = word.lstrip("-").partition("=")
         name = name if name in known else short.get(name, name)
         kind = known.get(name)
-        if kind is None and passed:  # `kill ID -9`: no flag, an argument
+        if kind is None and passed:  # `kill ID -9`: an argument, not a flag
             passed.append(word)
             at += 1
             continue

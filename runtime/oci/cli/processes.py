@@ -1,4 +1,4 @@
-"""exec and ps: the further processes of a container."""
+"""The commands exec and ps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from runtime import syscalls as sc
 from runtime.cgroups import Place, layout
 from runtime.errors import RuntimeFault, SpecError, StateError
-from runtime.oci.cli import context, creating, foreground, store
+from runtime.oci.cli import context, create, foreground, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.options import UsageError
 from runtime.oci.cli.store import PAUSED, STOPPED
@@ -19,11 +19,11 @@ from runtime.oci.job import Command
 
 Flags = dict[str, Any]
 _EXEC_SECONDS: Final = 60.0
-EXEC_FAILED: Final = 255  # our own failure, apart from the program's codes (as runc)
+EXEC_FAILED: Final = 255  # our own failure, as opposed to the program's exit codes (as in runc)
 
 
 def run(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """`exec ID PROGRAM`: the program's exit code, or 255 when it could not be run (runc's)."""
+    """`exec ID PROGRAM`: returns the program's exit code, or 255 if it could not be run (as in runc)."""
     try:
         return _exec(at, flags, arguments)
     except UsageError:
@@ -34,10 +34,9 @@ def run(at: Context, flags: Flags, arguments: list[str]) -> int:
 
 
 def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
-    activation: dict[str, Any] = {
-        "process": {}
-    }  # before a descriptor of ours can be taken for one of the caller's
-    preserve = creating.preserved(flags, activation)
+    # First, before we open descriptors that could be mistaken for the caller's.
+    activation: dict[str, Any] = {"process": {}}
+    preserve = create.preserved(flags, activation)
     entry = store.load(at.root, arguments[0])
     status = entry.status()
     if status in (STOPPED, store.CREATING):
@@ -50,12 +49,12 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
         process = _process(made.spec["process"], flags, arguments[1:])
         process["env"] = [*process.get("env", []), *activation["process"].get("env", [])]
         terminal, detach = bool(process.get("terminal")), bool(flags.get("detach"))
-        creating.check_console(flags, terminal=terminal, foreground=not detach)
+        create.check_console(flags, terminal=terminal, foreground=not detach)
         master, slave = made.open_terminal() if terminal else (-1, -1)
         if terminal:
             always.callback(os.close, slave)
             if not flags.get("console-socket"):
-                foreground.plain_lines(master)
+                foreground.disable_onlcr(master)
         if not detach and not flags.get("no-subreaper"):
             sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)
         if not detach:
@@ -74,8 +73,8 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
             raise
         for warning in handle.warnings:
             at.log.warning(warning)
-        creating.give_pidfd(flags, handle.pidfd)
-        creating.write_pid_file(flags.get("pid-file"), handle.pid)
+        create.give_pidfd(flags, handle.pidfd)
+        create.write_pid_file(flags.get("pid-file"), handle.pid)
         if terminal and (path := flags.get("console-socket")):
             from runtime.oci.cli import console
 
@@ -88,7 +87,7 @@ def _exec(at: Context, flags: Flags, arguments: list[str]) -> int:
 
 
 def _place(entry: store.Entry, flags: Flags) -> Place | None:
-    """--cgroup PATH, or CONTROLLER[,CONTROLLER]:PATH on v1: groups that are there, below the container's."""
+    """--cgroup PATH, or on v1 CONTROLLER[,CONTROLLER]:PATH: existing cgroups below the container's."""
     if not (asked := flags.get("cgroup")):
         return None
     below = sub_cgroups(asked)
@@ -100,7 +99,7 @@ def _place(entry: store.Entry, flags: Flags) -> Place | None:
 
 
 def sub_cgroups(asked: list[str]) -> dict[str, str]:
-    """Controller ("": all that there are) → path. UsageError in runc's words."""
+    """Parse --cgroup: controller ("" for all) → path. UsageError with runc's message."""
     found: dict[str, str] = {}
     for text in asked:
         controllers, colon, path = text.partition(":")
@@ -118,7 +117,7 @@ def sub_cgroups(asked: list[str]) -> dict[str, str]:
 
 
 def _process(init: Any, flags: Flags, args: list[str]) -> dict[str, Any]:
-    """The process object: --process FILE as it is, or the container's own with what the flags change (as runc)."""
+    """The process object: --process FILE unchanged, or the container's own with changes from the flags (as in runc)."""
     if path := flags.get("process"):
         try:
             with open(path, "rb") as file:
@@ -147,7 +146,7 @@ def _process(init: Any, flags: Flags, args: list[str]) -> dict[str, Any]:
 
 
 def _with_caps(have: dict[str, list[str]], more: list[str]) -> dict[str, list[str]]:
-    """runc: --cap adds to all sets; the ambient one gets what is inheritable already."""
+    """As in runc, --cap adds to all sets; to the ambient set only what is already inheritable."""
     sets = {kind: list(dict.fromkeys([*(have.get(kind) or []), *more])) for kind in _SETS}
     sets["inheritable"] = list(have.get("inheritable") or [])
     sets["ambient"] = list(
@@ -164,12 +163,12 @@ def _user(init: dict[str, Any], flags: Flags) -> dict[str, Any]:
     if text := flags.get("user"):
         uid, _, gid = text.partition(":")
         if not uid.isdecimal() or (gid and not gid.isdecimal()):
-            raise UsageError(f"exec: --user {text!r}: numbers are wanted, UID[:GID]")
+            raise UsageError(f"exec: --user {text!r}: must be numeric, UID[:GID]")
         user["uid"] = int(uid)
         user["gid"] = int(gid) if gid else user.get("gid", 0)
     groups = flags.get("additional-gids", [])
     if any(not group.isdecimal() for group in groups):
-        raise UsageError("exec: --additional-gids: numbers are wanted")
+        raise UsageError("exec: --additional-gids: must be numeric")
     if groups:
         user["additionalGids"] = [*user.get("additionalGids", []), *map(int, groups)]
     return user
@@ -179,7 +178,7 @@ def _user(init: dict[str, Any], flags: Flags) -> dict[str, Any]:
 
 
 def ps(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """The host's pids: as JSON, or the host's `ps` with only their lines."""
+    """`ps ID`: print the container's host pids as JSON, or the lines for them from the host's `ps`."""
     entry = store.load(at.root, arguments[0])
     pids = entry.cgroup.pids()
     style = flags.get("format", "table")
@@ -203,8 +202,10 @@ def ps(at: Context, flags: Flags, arguments: list[str]) -> int:
 
 
 def _output_of(command: list[str]) -> list[str]:
-    """Its lines; its stderr is ours. (subprocess would bring half of the standard library, which the command's small
-    stand-ins are not enough for.)"""
+    """Run a program and return its output lines; its stderr is ours. Raises RuntimeFault if it fails.
+
+    subprocess would import half of the standard library, including modules that stdlib_stubs cannot replace.
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     with open(reading, encoding="utf-8", errors="surrogateescape") as answer:
         try:
@@ -217,5 +218,5 @@ def _output_of(command: list[str]) -> list[str]:
         lines = answer.read().splitlines()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
-        raise RuntimeFault(f"{command[0]} ended with exit code {code}")
+        raise RuntimeFault(f"{command[0]} failed with exit code {code}")
     return lines

@@ -1,4 +1,4 @@
-"""state, list, events: what is said about containers."""
+"""The commands state, list and events."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from runtime.cgroups.reading.stats import IoStats
 
 Flags = dict[str, Any]
-_NO_LIMIT: Final = (1 << 63) - os.sysconf("SC_PAGE_SIZE")  # as v1 counts it, in pages
+# v1's value for "unlimited", which is rounded to pages
+_NO_LIMIT: Final = (1 << 63) - os.sysconf("SC_PAGE_SIZE")
 
 
-def _described(entry: Entry) -> dict[str, Any]:
+def _state_of(entry: Entry) -> dict[str, Any]:
     status = entry.status()
     return {
         "ociVersion": entry.oci_version,
@@ -37,9 +38,9 @@ def _described(entry: Entry) -> dict[str, Any]:
 
 
 def state(at: Context, _flags: Flags, arguments: list[str]) -> int:
-    """`state ID`: the container's state as JSON (runtime-spec runtime.md, "State"), with its annotations."""
+    """`state ID`: print the container's state and annotations as JSON (runtime-spec runtime.md, "State")."""
     entry = store.load(at.root, arguments[0])
-    described = _described(entry)
+    described = _state_of(entry)
     if entry.annotations:
         described["annotations"] = entry.annotations
     print(json.dumps(described, indent=2))
@@ -47,15 +48,15 @@ def state(at: Context, _flags: Flags, arguments: list[str]) -> int:
 
 
 def list_(at: Context, flags: Flags, _arguments: list[str]) -> int:
-    """`list`: every container of this root, as a table, JSON or bare ids. One whose record is damaged is warned of."""
+    """`list`: print all containers of this root as a table, JSON or plain IDs. Warn about damaged records."""
     entries = store.all_entries(at.root, at.log.warning)
     style = flags.get("format", "table")
     if flags.get("quiet"):
         print("".join(f"{entry.id}\n" for entry in entries), end="")
         return 0
     if style == "json":
-        rows = [{**_described(entry), "owner": _owner(entry)} for entry in entries]
-        found = [{**row, **_annotated(e)} for row, e in zip(rows, entries, strict=True)]
+        rows = [{**_state_of(entry), "owner": _owner(entry)} for entry in entries]
+        found = [{**row, **_annotations_of(e)} for row, e in zip(rows, entries, strict=True)]
         print(json.dumps(found, separators=(",", ":")))
         return 0
     if style != "table":
@@ -63,7 +64,7 @@ def list_(at: Context, flags: Flags, _arguments: list[str]) -> int:
     head = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
     table = [head]
     for entry in entries:
-        one = _described(entry)
+        one = _state_of(entry)
         table.append(
             (one["id"], str(one["pid"]), one["status"], one["bundle"], one["created"], _owner(entry))
         )
@@ -73,7 +74,7 @@ def list_(at: Context, flags: Flags, _arguments: list[str]) -> int:
     return 0
 
 
-def _annotated(entry: Entry) -> dict[str, Any]:
+def _annotations_of(entry: Entry) -> dict[str, Any]:
     return {"annotations": entry.annotations} if entry.annotations else {}
 
 
@@ -91,7 +92,8 @@ def _owner(entry: Entry) -> str:
 
 
 def events(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """One line of statistics now (--stats), or one each --interval and one for each OOM kill, until it stops."""
+    """`events ID`: print one line of statistics (--stats), or a line per --interval and per OOM kill until the
+    container stops."""
     entry = store.load(at.root, arguments[0])
     if entry.status() == store.STOPPED:
         raise StateError(f"container with id {entry.id} is not running")
@@ -100,7 +102,7 @@ def events(at: Context, flags: Flags, arguments: list[str]) -> int:
         _print_event("stats", entry.id, _statistics(entry))
         return 0
     gc.freeze()
-    gc.enable()  # off until here (boot.py): now it may last
+    gc.enable()  # boot.py disabled it; from here on we may run for long
     killed = entry.cgroup.oom_kills()
     due = time.monotonic()
     while entry.status() != store.STOPPED:
@@ -121,12 +123,12 @@ _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3
 
 
 def _seconds(text: str) -> float:
-    """A Go duration of one unit: `5s`, `500ms`."""
+    """The seconds of a Go duration with one unit, such as `5s` or `500ms`."""
     number = text.rstrip("nusmh")
     try:
         seconds = float(number) * _UNITS[text[len(number) :]]
     except (ValueError, KeyError):
-        raise UsageError(f"events: --interval {text!r}: 5s, 500ms, …") from None
+        raise UsageError(f"events: --interval {text!r}: must be a duration such as 5s or 500ms") from None
     if seconds <= 0:
         raise UsageError("events: duration interval must be greater than 0")
     return seconds
@@ -139,7 +141,7 @@ def _print_event(kind: str, container_id: str, data: Any) -> None:
 
 
 def _statistics(entry: Entry) -> dict[str, Any]:
-    """runc's shape (types.Stats), from what the kernel counts here."""
+    """The kernel's statistics in runc's format (types.Stats)."""
     from runtime.oci.cli import counters
 
     cgroup = entry.cgroup
@@ -173,7 +175,7 @@ def _statistics(entry: Entry) -> dict[str, Any]:
         },
         "hugetlb": counters.of_huge_pages(cgroup),
         "intel_rdt": _of_class(entry),
-        # Interfaces that the runtime made: none, for neither runc nor we make any (docs/reference/oci-config.md)
+        # Network interfaces that the runtime created: none, as in runc (docs/reference/oci-config.md)
         "network_interfaces": None,
     }
 
@@ -187,12 +189,12 @@ def _of_devices(found: Iterable[IoStats], read: str, write: str) -> list[dict[st
 
 
 def _of_class(entry: Entry) -> dict[str, Any]:
-    """linux.intelRdt."""
+    """The statistics of linux.intelRdt; {} without it."""
     from runtime.oci.cli import counters
     from runtime.oci.optional import intel_rdt
 
     try:
         wanted = entry.spec().get("linux", {}).get("intelRdt")
         return counters.of_class(wanted, entry.id, intel_rdt.root()) if wanted is not None else {}
-    except (CapabilityError, StateError):  # unmounted since; config.json is damaged
+    except (CapabilityError, StateError):  # resctrl has been unmounted, or config.json is damaged
         return {}

@@ -1,4 +1,4 @@
-"""update: new resource limits for a container, by flags or as linux.resources JSON."""
+"""The command update: set new resource limits from flags or from linux.resources JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.oci.config import shape
 
 Flags = dict[str, Any]
 
-# flag → place in linux.resources
+# flag → (object, key) in linux.resources
 _PLACES: Final = {
     "blkio-weight": ("blockIO", "weight"),
     "cpu-period": ("cpu", "period"),
@@ -37,7 +37,7 @@ _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1
 
 
 def update(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """`update ID`: new limits, of flags or of a file, for what runs. What is not given stays. Raises RuntimeFault."""
+    """`update ID`: change the limits of a container. Limits that are not given stay unchanged. Raises RuntimeFault."""
     entry = store.load(at.root, arguments[0])
     if entry.status() == store.STOPPED:
         raise StateError("container not running")
@@ -46,9 +46,9 @@ def update(at: Context, flags: Flags, arguments: list[str]) -> int:
         at.log.warning(warning)
     _update_class(entry, flags)
     if entry.unit:
-        from runtime.oci.cli import placing
+        from runtime.oci.cli import placement
 
-        placing.update(entry, wanted)
+        placement.update(entry, wanted)
     return 0
 
 
@@ -60,12 +60,15 @@ def _update_class(entry: store.Entry, flags: Flags) -> None:
 
     wanted = entry.spec().get("linux", {}).get("intelRdt")
     if wanted is None:
-        raise StateError("the container was made without linux.intelRdt: it has no class to update")
+        raise StateError(
+            "the container was created without linux.intelRdt, so it has no resctrl class to update"
+        )
     intel_rdt.update(wanted, changes, entry.id, intel_rdt.root())
 
 
 def _without_devices(resources: dict[str, Any]) -> dict[str, Any]:
-    """Device access is not what update changes (runc): podman and docker send an empty or a whole list with it."""
+    """Ignore device access, which update does not change (as in runc). podman and docker send an empty or a complete
+    list."""
     return {key: value for key, value in resources.items() if key != "devices"}
 
 
@@ -91,7 +94,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _size(flag: str, text: str) -> int:
-    """`-1`, `1048576`, `64m`, `1Gi`, `1gb` (docker's go-units: powers of 1024)."""
+    """The bytes of a size such as `-1`, `1048576`, `64m`, `1Gi` or `1gb` (docker's go-units: powers of 1024)."""
     lower = text.strip().lower().removesuffix("b").removesuffix("i")
     number, unit = (lower[:-1], lower[-1:]) if lower[-1:].isalpha() else (lower, "")
     try:

@@ -1,16 +1,16 @@
-"""What a command leaves behind for the next one: a directory for each container, below --root.
+"""The containers' records on disk: a directory per container in --root.
 
-    <root>/<id>/state.json    who it is: init's pid and start time, bundle, cgroup, annotations; written by rename
-    <root>/<id>/config.json   config.json as it was at create: later changes of the bundle's change nothing
+    <root>/<id>/state.json    init's pid and start time, bundle, cgroup, annotations; written by rename
+    <root>/<id>/config.json   a copy made by create; later changes to the bundle's have no effect
     <root>/<id>/seccomp.bpf   the compiled filter, for exec
-    <root>/<id>/mounted       its root's mount, where the container has no mount namespace of its own (shared_root)
-    <root>/<id>/start.sock    to connect is to start
-    <root>/<id>/gate          flock'd by the init for as long as it has not executed the program
+    <root>/<id>/mounted       the root's mount, if the container has no mount namespace of its own (shared_root)
+    <root>/<id>/start.sock    a connection starts the program
+    <root>/<id>/gate          flock'd by the init until it has executed the program
     <root>/<id>/lock          flock'd by a command that changes the container
-    <root>/@seccomp/          compiled filters by what they are of (runtime.security.seccomp); may go at any time
+    <root>/@seccomp/          compiled filters by content (runtime.security.seccomp); may be deleted at any time
 
-The status is never written down: it is asked of the kernel (`status`). Whatever kills a command, the next one sees
-what is.
+The status is never stored; it is determined from the kernel's state (`status`). So the next command sees the actual
+status even if a command was killed.
 """
 
 from __future__ import annotations
@@ -39,21 +39,20 @@ _FILTERS: Final = "@seccomp"
 
 @dataclass(slots=True)
 class Entry:
-    """One container's directory, and what is written in it."""
+    """A container's directory and record."""
 
     directory: str
     id: str
     bundle: str = ""
     rootfs: str = ""
     cgroup_path: str = ""
-    unit: str = ""  # systemd's, and the slice it is in
+    unit: str = ""  # the systemd scope, and its slice
     slice: str = ""
     oci_version: str = OCI_VERSION
     annotations: dict[str, str] = field(default_factory=dict)
     pid: int = 0
-    pid_start: int = (
-        0  # clock ticks after boot (proc_pid_stat(5), field 22): a pid alone may be somebody else's
-    )
+    # Clock ticks after boot (proc_pid_stat(5), field 22). The pid alone may have been reused.
+    pid_start: int = 0
     created: str = ""
 
     @property
@@ -70,7 +69,7 @@ class Entry:
         return f"{self.directory}/{name}"
 
     def save(self) -> None:
-        """state.json, by rename."""
+        """Write state.json, by rename."""
         data = {name: getattr(self, name) for name in _SAVED}
         self.write("state.json", json.dumps(data).encode())
 
@@ -84,7 +83,7 @@ class Entry:
         os.rename(draft, self.path(name))
 
     def spec(self) -> Spec:
-        """config.json as it was at create. StateError when it is not what was validated then."""
+        """The config.json of create. StateError if it is no longer valid."""
         from runtime.oci.config.spec import validate
 
         path = self.path("config.json")
@@ -117,24 +116,24 @@ class Entry:
         return False
 
     def lock(self) -> int:
-        """Wait for other commands that change this container. The descriptor is the lock."""
+        """Wait for other commands that change this container. Closing the returned descriptor releases the lock."""
         fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
     def pidfd(self) -> int:
-        """Of its living init; the caller closes it. StateError when it is dead."""
+        """A pidfd of the init, which the caller closes. StateError if the init is dead."""
         try:
             pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError as error:
             raise StateError("container not running") from error
-        if not alive(self.pid, self.pid_start):  # looked at after opening: it cannot change any more
+        if not alive(self.pid, self.pid_start):  # checked after opening, so the pid cannot be reused any more
             os.close(pidfd)
             raise StateError("container not running")
         return pidfd
 
     def container(self) -> Container:
-        """The engine's handle of its living init. StateError when it is dead. The caller closes its pidfd."""
+        """The engine's Container of the running init. StateError if the init is dead. The caller closes its pidfd."""
         from runtime.oci.container import Container
 
         pidfd = self.pidfd()
@@ -151,7 +150,7 @@ class Entry:
         return raw[8:], int.from_bytes(raw[:8], "little")
 
     def remove(self) -> None:
-        """The directory, state.json last: without it, it is no container."""
+        """Remove the directory, state.json last: a directory without it is not a container."""
         names = sorted(os.listdir(self.directory), key=lambda name: name == "state.json")
         for name in names:
             os.unlink(self.path(name))
@@ -167,20 +166,20 @@ _SHAPE: Final = {
     "pid_start": shape.U64,
 }
 _SAVED: Final = tuple(_SHAPE)
-# What an older kubelite-oci did not write: a container that it made is still ours to delete
-_LATER: Final = ("unit", "slice")
-_NEEDED: Final = tuple(name for name in _SAVED if name not in _LATER)
+# Fields that an older kubelite-oci did not write. We can still delete containers that it created.
+_OPTIONAL: Final = ("unit", "slice")
+_REQUIRED: Final = tuple(name for name in _SAVED if name not in _OPTIONAL)
 
 
 def check_id(container_id: str) -> str:
-    """The id, when it can name a directory (runc's rule). StateError in runc's words."""
+    """The ID, if it can be a directory name (runc's rule). Otherwise StateError with runc's message."""
     if not container_id or container_id in (".", "..") or not _ID_CHARACTERS.issuperset(container_id):
         raise StateError("invalid container ID format")
     return container_id
 
 
 def make(root: str, container_id: str) -> Entry:
-    """A new directory. StateError when there is one already."""
+    """Create the container's directory. StateError if it already exists."""
     directory = f"{root}/{check_id(container_id)}"
     os.makedirs(root, mode=0o711, exist_ok=True)
     try:
@@ -193,17 +192,17 @@ def make(root: str, container_id: str) -> Entry:
 
 
 def filters(root: str) -> str:
-    """Where compiled seccomp filters are kept. No container can have this name."""
+    """The directory of compiled seccomp filters. No container can have this name."""
     return f"{root}/{_FILTERS}"
 
 
 def load(root: str, container_id: str) -> Entry:
-    """NotFoundError when there is none, or nothing but an empty directory."""
+    """Read a container's record. NotFoundError without state.json, StateError if it is damaged."""
     directory = f"{root}/{check_id(container_id)}"
     try:
         with open(f"{directory}/state.json", "rb") as file:
-            data: Any = shape.parse(file.read(), "it")
-        shape.check([] if data is None else data, shape.Needs(_NEEDED, _SHAPE), "state.json")
+            data: Any = shape.parse(file.read(), "state.json")
+        shape.check([] if data is None else data, shape.Needs(_REQUIRED, _SHAPE), "state.json")
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError("container does not exist") from None
     except SpecError as error:
@@ -211,16 +210,16 @@ def load(root: str, container_id: str) -> Entry:
     entry = Entry(directory, container_id)
     for name in _SAVED:
         setattr(entry, name, data.get(name) or getattr(entry, name))
-    entry.id = container_id  # the directory's name, whatever is written in it
+    entry.id = container_id  # the directory's name counts, not the recorded ID
     return entry
 
 
 def _damaged(path: str, error: BaseException) -> StateError:
-    return StateError(f"{path} is damaged ({error}): delete --force removes the container")
+    return StateError(f"{path} is damaged ({error}): remove the container with delete --force")
 
 
 def all_entries(root: str, warn: Callable[[str], None]) -> list[Entry]:
-    """By name. What cannot be read is said and left out."""
+    """All containers, sorted by ID. Those with a damaged record are left out, with a warning."""
     try:
         names = sorted(os.listdir(root))
     except FileNotFoundError:
@@ -239,7 +238,7 @@ def all_entries(root: str, warn: Callable[[str], None]) -> list[Entry]:
 
 
 def start_time(pid: int) -> int:
-    """Field 22 of /proc/<pid>/stat; 0 when it is dead or a zombie."""
+    """Field 22 of /proc/<pid>/stat; 0 if the process is dead or a zombie."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

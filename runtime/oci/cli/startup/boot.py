@@ -1,32 +1,32 @@
 # mypy: ignore-errors
-"""What the launcher executes first: it takes the command's modules out of their one file, set by set.
+"""Load the command's modules from a single file, set by set. The launcher executes this module first.
 
     <version: bundle.VERSION of sys.hexversion, 4 bytes><marshalled: (this module's code, index, extensions)> …
     <from BASE on: the sets, marshalled>
 
-`index` is module → ((offset after BASE, size) of each piece of its set, (path, mtime in ns, size) of each source it was
-made from), the same entry for all modules of a set. A piece is a tuple of (name, is a package, path, code), in the
-order in which they can be executed. `extensions` is name → path of the shared objects that a command needs of the
-standard library. A set of which a source is not what it was is never executed: the ordinary importer finds its modules.
+`index` maps a module to ((offset after BASE, size) of each piece of its set, (path, mtime in ns, size) of each source
+of the set); all modules of a set have the same entry. A piece is a tuple of (name, is a package, path, code) in the
+order of execution. `extensions` maps names to paths of the standard library's shared objects that a command needs. If a
+source of a set has changed, the set is not used, and the ordinary importer loads its modules.
 
-Nothing of ours can be imported here, nor `__future__`, which is a file.
+This module can import neither our own modules nor `__future__`, which would be read from a file.
 """
 
 import gc
 import marshal
 import sys
-from _frozen_importlib import ModuleSpec  # importlib.machinery costs a millisecond
+from _frozen_importlib import ModuleSpec  # importing importlib.machinery takes a millisecond
 from _frozen_importlib_external import ExtensionFileLoader
 from posix import O_CLOEXEC, O_RDONLY, close, fstat, preadv, stat
 from posix import open as open_
 
-BASE = 1 << 16  # bytes; a path of 300 characters to each of a hundred sources is half of that
-LIGHT = "runtime.oci.cli.startup.stdlib_stubs"
+BASE = 1 << 16  # bytes; twice the index for a hundred sources with paths of 300 characters
+STUBS = "runtime.oci.cli.startup.stdlib_stubs"
 _Module = type(sys)
 
 
 class Sets:
-    """A finder (sys.meta_path) that executes a whole set when the first of its modules is asked for."""
+    """A finder (sys.meta_path) that executes a whole set when the first of its modules is imported."""
 
     def __init__(self, path, index, extensions, made):
         self.path = path
@@ -47,10 +47,10 @@ class Sets:
         return sys.modules[spec.name]
 
     def exec_module(self, module):
-        """It is executed already."""
+        """Nothing to do: `load` has executed the module."""
 
     def load(self, entry):
-        """False when a source has changed."""
+        """Execute a set. False if one of its sources has changed."""
         pieces, sources = entry
         for path, mtime, length in sources:
             try:
@@ -59,14 +59,15 @@ class Sets:
                 return False
             if info.st_mtime_ns != mtime or info.st_size != length:
                 return False
-        # It is not kept open: a command's descriptors are its caller's affair (--preserve-fds).
+        # Close the file each time, because the caller decides which descriptors the command has (--preserve-fds).
         try:
             file = open_(self.path, O_RDONLY | O_CLOEXEC)
         except OSError:
             return False
         try:
             info = fstat(file)
-            if (info.st_ino, info.st_mtime_ns) != self.made:  # not any more the file that the index is of
+            # the file has been replaced and does not match the index
+            if (info.st_ino, info.st_mtime_ns) != self.made:
                 return False
             buffer = memoryview(bytearray(max(size for _, size in pieces)))
             for at, size in pieces:
@@ -79,8 +80,10 @@ class Sets:
 
 
 def _execute(members):
-    """The modules of a piece, all there is of them before the first is executed. What fails, and what has not been
-    executed for it, is not left half made to be taken for a module."""
+    """Execute the modules of a piece. All are put into sys.modules first.
+
+    After a failure, the failed module and those not yet executed are removed, so that no incomplete module is left.
+    """
     modules = sys.modules
     made = []
     for name, package, path, code in members:
@@ -99,7 +102,7 @@ def _execute(members):
             exec(code, module.__dict__)
             if parent:
                 setattr(modules[parent], tail, module)
-            if name == LIGHT:
+            if name == STUBS:
                 module.install()
             done += 1
     finally:
@@ -116,9 +119,13 @@ def _is_there(path):
 
 
 def boot(path, index, extensions, info):
-    """From here on our modules come out of the file `path` (`info`: its fstat). The first set is needed in any case.
-    A command is over before there is any garbage in cycles: what lasts turns the collector on again."""
+    """Load our modules from the file `path` from now on (`info`: its fstat), and the first set immediately, since every
+    command needs it.
+
+    The garbage collector is disabled, because a command ends before there are cycles to collect. Long-running commands
+    enable it again.
+    """
     gc.disable()
     sets = Sets(path, index, extensions, (info.st_ino, info.st_mtime_ns))
     sys.meta_path.insert(0, sets)
-    sets.load(index[LIGHT])
+    sets.load(index[STUBS])

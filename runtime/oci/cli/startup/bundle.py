@@ -1,22 +1,23 @@
-"""All modules of the command in one file, as compiled code: finding, reading and linking forty files one by one costs
-a command more than its container.
+"""Write all modules of the command to a single file of compiled code.
+
+Importing forty files one by one would take longer than creating the container.
 
     python -I -X no_debug_ranges -m runtime.oci.cli.startup.bundle [--staged DIR] HOME LAUNCHER PATH…
 
-makes the directory HOME and the command, an interpreter with neither site nor environment (PATH is its sys.path for
-what is not in HOME). With --staged, everything is below DIR for now and will be moved: DIR is in no path that is
-written. In HOME are
+creates the directory HOME and the command LAUNCHER, which runs an interpreter without site and environment. PATH is
+added to its sys.path for modules that are not in HOME. With --staged, all paths are below DIR for now and will be
+moved, so DIR is left out of every path that is written. HOME contains
 
-    modules               the modules in sets: what is needed together is marshalled together, in the order in which it
-                          can be executed, so that to load a set is one pread(2) and no search. `boot.py`, which is in
-                          the file too, does that; its docstring has the layout
-    kubelite_oci.py       the command's first lines, compiled once and not at each start
-    encodings.py          codec.py, in place of the standard library's package
-    python, python._pth   a link to the interpreter, and where it looks for modules: HOME first (getpath.py of CPython
-                          takes such a file beside its executable on every system)
+    modules               the modules in sets. Modules that are needed together are marshalled together in the order
+                          of execution, so loading a set takes one pread(2) and no search. `boot.py`, which is also in
+                          the file, does that; its docstring describes the layout
+    kubelite_oci.py       the command's first lines, precompiled
+    encodings.py          codec.py, which replaces the standard library's package
+    python, python._pth   a link to the interpreter, and its module search path, HOME first (CPython's getpath.py reads
+                          such a file next to the executable on every system)
 
-A set of which a source has changed is not believed, and imported as anybody imports; `make setup` writes a new file. An
-interpreter that does not know ._pth files starts all the same, some milliseconds later.
+If a source of a set has changed, its modules are imported in the ordinary way; `make setup` writes a new file. An
+interpreter that does not know ._pth files works too, but starts some milliseconds later.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ _LEFT_OUT: Final = frozenset(
         "runtime.oci.sealed",
     }
 )
-# The standard library's modules that are shared objects; to look for them is to list its directories.
+# The standard library's shared objects that a command needs. Recording their paths avoids listing directories to find
+# them.
 _EXTENSIONS: Final = ("_ctypes", "termios")
-# What is imported together, by what begins it; each has what those before it do not have. Every other module is a set
-# of its own.
+# Each entry is a set: the given modules and everything they import that is not in an earlier set. Every other module is
+# a set of its own.
 SETS: Final = (
     (
         "runtime.oci.cli.startup.stdlib_stubs",
@@ -68,7 +70,7 @@ SETS: Final = (
     ("runtime.cgroups.v2",),
     ("runtime.cgroups.hybrid",),
     (
-        "runtime.oci.cli.creating",
+        "runtime.oci.cli.create",
         "runtime.oci.cli.foreground",
         "runtime.cgroups.devices",
         "runtime.cgroups.resources_v1",
@@ -77,12 +79,13 @@ SETS: Final = (
 )
 Module = tuple[str, bool, str, CodeType]
 PIECE: Final = 64 << 10
-# Of sys.hexversion: major, minor, and whether it is a release. Releases of one minor version execute each other's code.
+# The mask for sys.hexversion: major, minor, and whether it is a final release. Final releases of one minor version
+# share their bytecode.
 VERSION: Final = 0xFFFF00F0
 
 
 def names() -> list[str]:
-    """Every module the command may need."""
+    """All modules that the command may need."""
     found = list(_MODULES)
     for package in _PACKAGES:
         found.append(package)
@@ -119,8 +122,7 @@ print(*[name for name in done if name.partition(".")[0] == "runtime"])
 
 
 def order(wanted: tuple[str, ...]) -> list[str]:
-    """Our modules that importing these brings along, with the stand-ins for others' in place: each after those that
-    it needs."""
+    """Our modules that get imported with `wanted` while the stubs are installed, each after those it needs."""
     root = os.path.dirname(os.path.dirname(_origin("runtime")))
     code = _ORDER.format(path=[root], wanted=wanted)
     command = [sys.executable, "-ISBE", "-c", code]
@@ -128,7 +130,7 @@ def order(wanted: tuple[str, ...]) -> list[str]:
 
 
 def sets() -> list[list[str]]:
-    """The names of each set's modules, in the order in which they can be executed."""
+    """The names of each set's modules, in the order of execution."""
     found: list[list[str]] = []
     have: set[str] = set()
     for wanted in SETS:
@@ -139,7 +141,7 @@ def sets() -> list[list[str]]:
 
 
 def build(stage: str = "") -> bytes:
-    """The file's content (see boot.py). `stage`: what is left out of every path."""
+    """The file's content (see boot.py). `stage` is removed from the beginning of every path."""
     index: dict[str, tuple[tuple[tuple[int, int], ...], tuple[tuple[str, int, int], ...]]] = {}
     blobs, at = [], 0
     for members in sets():
@@ -159,13 +161,16 @@ def build(stage: str = "") -> bytes:
         (_compiled(starter, starter.removeprefix(stage)), index, found)
     )
     if len(head) > boot.BASE:
-        raise ValueError(f"the index has {len(head)} bytes: more than boot.BASE")
+        raise ValueError(f"the index has {len(head)} bytes, more than boot.BASE")
     return head.ljust(boot.BASE, b"\0") + b"".join(blobs)
 
 
 def _pieces(modules: tuple[Module, ...]) -> list[tuple[Module, ...]]:
-    """In order, about PIECE bytes each: a buffer that malloc(3) has from its heap is used again, a larger one comes
-    from the kernel page by page and goes back."""
+    """Split a set into pieces of about PIECE bytes, in order.
+
+    malloc(3) reuses a buffer of that size from its heap. A larger one would be mapped from the kernel and returned to
+    it.
+    """
     found: list[list[Module]] = [[]]
     size = 0
     for module in modules:
@@ -188,7 +193,7 @@ def _source(path: str, stage: str) -> tuple[str, int, int]:
 
 
 def _compiled(origin: str, path: str) -> CodeType:
-    """Without docstrings, and without what only type checkers read: a fifth of the names that a command would load."""
+    """Compile a module without docstrings and type annotations; the latter are a fifth of the names that it loads."""
     with open(origin, "rb") as file:
         tree = ast.parse(file.read(), path)
     code = compile(_Untyped().visit(tree), path, "exec", dont_inherit=True, optimize=2)
@@ -197,7 +202,8 @@ def _compiled(origin: str, path: str) -> CodeType:
 
 
 class _Untyped(ast.NodeTransformer):
-    """Annotations go, but for those of classes, from which dataclasses and tuples are made; and TypedDict, Protocol."""
+    """Removes annotations except those in classes, which dataclasses and named tuples need. Replaces TypedDict and
+    Protocol classes."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
@@ -213,7 +219,7 @@ class _Untyped(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """What only type checkers look into is nobody's class: a name, for whoever imports it."""
+        """Replace a class that only type checkers use by a plain name, so that it can still be imported."""
         if any(isinstance(base, ast.Name) and base.id in ("TypedDict", "Protocol") for base in node.bases):
             name, kind = ast.Name(node.name, ast.Store()), ast.Name("dict", ast.Load())
             return ast.fix_missing_locations(ast.copy_location(ast.Assign([name], kind), node))
@@ -254,11 +260,12 @@ from runtime.oci.cli.startup.stdlib_stubs import install
 install()
 from runtime.oci.cli.main import main
 """
-_LONGEST: Final = 200  # of an interpreter's path: the kernel reads 256 bytes of a script (execve(2))
+# bytes of an interpreter's path: the kernel reads 256 bytes of a script's first line (execve(2))
+_LONGEST: Final = 200
 
 
 def main() -> None:
-    """`home` and `launcher` are paths; the rest of the command line is the launcher's sys.path."""
+    """Write HOME and LAUNCHER; see the module's docstring."""
     words, stage = sys.argv[1:], ""
     if words[0] == "--staged":
         stage, words = words[1], words[2:]
@@ -288,7 +295,7 @@ def main() -> None:
 
 
 def _unchecked(source: bytes, path: str) -> bytes:
-    """A .pyc that is believed without a look at its source (PEP 552)."""
+    """The content of a .pyc that is not validated against its source (PEP 552)."""
     code = compile(source, path, "exec", dont_inherit=True, optimize=2)
     return MAGIC_NUMBER + (1).to_bytes(4, "little") + source_hash(source) + marshal.dumps(code)
 
@@ -300,7 +307,7 @@ def _link(target: str, path: str) -> None:
 
 
 def _write(path: str, content: bytes, mode: int = 0o644) -> None:
-    """By rename: a command that begins meanwhile has the one or the other."""
+    """Write a file by rename, so that a command that starts meanwhile reads either the old or the new one."""
     draft = f"{path}.{os.getpid()}"
     with open(draft, "wb") as file:
         file.write(content)

@@ -1,21 +1,23 @@
 # mypy: ignore-errors
-"""`encodings` as the command's interpreter finds it: UTF-8, without the table of everybody's names for encodings, whose
-reading is a tenth of an interpreter's start. Whoever asks for another encoding gets the standard library's package.
+"""The package `encodings` of the command's interpreter, with only UTF-8.
 
-bundle.py lays this text where the interpreter looks first. It is imported before anything else can be, and can itself
-import nothing but what is frozen into the interpreter.
+The standard library's package reads a table of encoding aliases, which takes a tenth of an interpreter's start. It is
+loaded when another encoding is used.
+
+bundle.py writes this text where the interpreter looks first. It is imported before anything else, so it can itself
+import only modules that are frozen into the interpreter.
 """
 
 import sys
 from _codecs import register, unregister, utf_8_decode, utf_8_encode
 
-# a package, for whoever imports encodings.idna
+# a package, so that encodings.idna can be imported
 __path__ = __spec__.submodule_search_locations = [f"{directory}/encodings" for directory in sys.path]
 __package__ = __name__
 
 
 class _Encoder:
-    """codecs.IncrementalEncoder, without the module `codecs`: it is a sixteenth of an interpreter's start."""
+    """codecs.IncrementalEncoder without importing `codecs`, which takes a sixteenth of an interpreter's start."""
 
     def __init__(self, errors="strict"):
         self.errors = errors
@@ -34,7 +36,7 @@ class _Encoder:
 
 
 class _Decoder:
-    """codecs.BufferedIncrementalDecoder: what has come of a character waits for the rest of it."""
+    """codecs.BufferedIncrementalDecoder: an incomplete character is kept until the rest of it arrives."""
 
     def __init__(self, errors="strict"):
         self.errors = errors
@@ -57,7 +59,7 @@ class _Decoder:
 
 
 class _Info(tuple):
-    """codecs.CodecInfo of UTF-8."""
+    """The codecs.CodecInfo of UTF-8."""
 
     name = "utf-8"
     incrementalencoder, incrementaldecoder = _Encoder, _Decoder
@@ -67,7 +69,7 @@ class _Info(tuple):
 
 
 def _stream(which):
-    """The standard library's: nothing of ours reads or writes by them."""
+    """The standard library's stream classes, which the command itself does not use."""
     import codecs
 
     if which == 2:
@@ -86,17 +88,17 @@ _UTF_8 = _Info(
 
 
 def _search(name):
-    """For codecs.register."""
+    """The search function for codecs.register."""
     if name in ("utf_8", "utf-8"):
         return _UTF_8
-    if not sys.meta_path:  # init.py: nothing is imported where the files are a container's (CVE-2019-14271)
+    if not sys.meta_path:  # init.py cleared it: never import a container's files (CVE-2019-14271)
         return None
     unregister(_search)
     return _whole().search_function(name)
 
 
 def _whole():
-    """This module, become the standard library's."""
+    """Turn this module into the standard library's package."""
     from _frozen_importlib_external import SourceFileLoader
 
     for directory in __path__:

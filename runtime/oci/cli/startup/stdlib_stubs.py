@@ -1,26 +1,25 @@
 # mypy: ignore-errors
 # ruff: noqa: B905, BLE001, RUF063
-"""Small stand-ins for the parts of the standard library whose import costs a command more than its container.
+"""Stubs for parts of the standard library whose import takes longer than creating a container.
 
-`dataclasses` brings `inspect`, `ast`, `tokenize` along, `json` and `typing` bring `re`, `socket` brings `enum`, `os`
-all abstract base classes, `ctypes` types that nobody asked for: 30 ms in a command that has 10 of its own. The engine
-uses little of each; that little is here, under the same names, for this process alone (`install`, first thing in the
-command). What is not here comes from the real module, which is imported after all. Differences that no command can
-see: dataclasses are neither frozen nor slotted, and compare by identity.
-tests/unit/runtime/oci/test_stdlib_stubs.py holds each against the original.
+`dataclasses` imports `inspect`, `ast` and `tokenize`; `json` and `typing` import `re`; `socket` imports `enum`; `os`
+imports all abstract base classes; `ctypes` creates types that the engine does not use. Together that takes 30 ms in a
+command that itself takes 10. The engine needs little of each module. That part is here under the same names, for this
+process only (`install`, called first in the command). Other names come from the real module, which is then imported
+after all. The differences do not matter to any command: dataclasses are neither frozen nor slotted, and compare by
+identity. tests/unit/runtime/oci/test_stdlib_stubs.py compares each stub with the original.
 """
 
 import sys
 
 _ModuleType = type(sys)
 
-_SUPPORTED = (
-    (3, 11) <= sys.version_info[:2] <= (3, 13)
-)  # class namespaces have __annotations__ as they are written
+# In these versions a class namespace contains __annotations__ while the class is created.
+_SUPPORTED = (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 
-class _Light(_ModuleType):
-    """A module that is filled when it is first used, and becomes the real one when asked for more than it has."""
+class _Stub(_ModuleType):
+    """A stub module. It is filled on first use, and is replaced by the real module when a name is missing."""
 
     def __getattr__(self, name):
         if name.startswith("__") and name.endswith("__") and (name, self.__name__) not in _PATHS:
@@ -32,25 +31,22 @@ class _Light(_ModuleType):
         return getattr(real(self.__name__), name)
 
 
-# Who asks for the path of a package imports a module of it: of json.decoder there is a stand-in, ctypes.util needs the
-# real package.
+# The import of a submodule reads the __path__ of its package. json.decoder has a stub; ctypes.util needs the real
+# package.
 _PATHS = {("__path__", "json"), ("__path__", "ctypes")}
 _EMPTY = {}
 
 
 def real(name):
-    """The standard library's module. From here on all of them are: they import each other."""
+    """Import the standard library's module. All stubs are removed, because the real modules import each other."""
     from importlib import import_module
 
-    for other in [other for other, module in sys.modules.items() if isinstance(module, _Light)]:
+    for other in [other for other, module in sys.modules.items() if isinstance(module, _Stub)]:
         del sys.modules[other]
     for other, module in _ALIASES.items():
         if sys.modules.get(other) is module:
             del sys.modules[other]
-    for package in (
-        "ctypes",
-        "json",
-    ):  # whose module somebody may be about to import: it must be there afterwards
+    for package in ("ctypes", "json"):  # somebody may be about to import a submodule of these
         import_module(package)
     return import_module(name)
 
@@ -282,7 +278,7 @@ def _json():
             else _indented(value, encode, "\n", " " * indent if isinstance(indent, int) else indent)
         )
 
-    # the scanner's error comes from json.decoder, and so the module has to be a package
+    # The scanner raises an error from json.decoder, so this module must be a package.
     return {"loads": loads, "dumps": dumps, "load": lambda file: loads(file.read()), "__path__": []}
 
 
@@ -313,14 +309,14 @@ def _decoder():
     return {"JSONDecodeError": JSONDecodeError}
 
 
-# --- os, and the system calls that it does not have ---
+# --- os and ctypes ---
 
 
-def _from_light_os(name):
+def _from_os_stubs(name, *given):
     def contents():
         from runtime.oci.cli.startup import stdlib_stubs_os
 
-        return getattr(stdlib_stubs_os, name)()
+        return getattr(stdlib_stubs_os, name)(*given)
 
     return contents
 
@@ -375,7 +371,7 @@ class _StrEnum(str):
 
 
 def install() -> None:
-    """Put them in place of what is not imported yet. Nothing where the Python is newer than they know."""
+    """Install the stubs for modules that are not imported yet. Do nothing on an unsupported Python version."""
     if not _SUPPORTED:
         return
     import _operator
@@ -388,8 +384,8 @@ def install() -> None:
         sys.modules.setdefault(name, module)
     for name, contents in (
         ("__future__", lambda: {"annotations": None}),
-        ("os", _from_light_os("make_os")),
-        ("ctypes", _from_light_os("make_ctypes")),
+        ("os", _from_os_stubs("make_os")),
+        ("ctypes", _from_os_stubs("make_ctypes", real)),
         ("collections.abc", _abstract),
         ("typing", _typing),
         ("dataclasses", lambda: {"dataclass": _dataclass, "field": _field}),
@@ -404,8 +400,8 @@ def install() -> None:
         ("enum", lambda: {"StrEnum": _StrEnum}),
     ):
         if name not in sys.modules:
-            sys.modules[name] = _Light(name)
+            sys.modules[name] = _Stub(name)
             _EMPTY[name] = contents
     if "os.path" not in sys.modules:
-        sys.modules["os"].path = sys.modules["os.path"] = _Light("os.path")
-        _EMPTY["os.path"] = _from_light_os("make_os_path")
+        sys.modules["os"].path = sys.modules["os.path"] = _Stub("os.path")
+        _EMPTY["os.path"] = _from_os_stubs("make_os_path")

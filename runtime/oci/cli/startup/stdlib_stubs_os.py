@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The stand-ins of light.py for `os`, `os.path` and `ctypes`: their contents, each as a function that makes them."""
+"""The contents of the stubs for `os`, `os.path` and `ctypes` (see stdlib_stubs.py), each made by a function."""
 
 import sys
 
@@ -24,7 +24,7 @@ def make_os():
         except FileNotFoundError:
             if not head or not tail:
                 raise
-            makedirs(head, exist_ok=True)  # their mode is the umask's alone
+            makedirs(head, exist_ok=True)  # parents get the default mode, reduced by the umask
             makedirs(name, mode, exist_ok)
         except OSError:
             if not exist_ok or not _is_directory(name):
@@ -112,7 +112,8 @@ def make_os_path():
     }
 
 
-def make_ctypes():
+def make_ctypes(real):
+    """`real`: stdlib_stubs.real."""
     import _ctypes as kernel
 
     letters = {"c_char": "c", "c_int": "i", "c_uint": "I", "c_uint32": "I", "c_long": "l", "c_ulong": "L"}
@@ -137,8 +138,6 @@ def make_ctypes():
     def PyDLL(name, use_errno=False):
         if use_errno:
             return Library(name)
-        from runtime.oci.cli.startup.stdlib_stubs import real
-
         return real("ctypes").PyDLL(name)
 
     def create_string_buffer(value, size=None):

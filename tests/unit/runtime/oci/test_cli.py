@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import SpecError, StateError, SyscallError
-from runtime.oci.cli import creating, lifecycle, processes
+from runtime.oci.cli import create, lifecycle, processes
 from runtime.oci.cli.options import UsageError
 from runtime.oci.config import spec_linux
 
@@ -27,7 +27,7 @@ def test_a_signal_that_is_none_in_runcs_words() -> None:
 
 @pytest.mark.parametrize("flags", [{"user": "²"}, {"user": "1:²"}, {"additional-gids": ["²"]}])
 def test_what_is_no_user_is_one_error(flags: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="numbers are wanted"):
+    with pytest.raises(UsageError, match="must be numeric"):
         processes._user({}, flags)
 
 
@@ -46,7 +46,7 @@ def test_a_number_that_no_kernel_has_is_not_passed_over(text: str) -> None:
 def test_what_is_no_count_of_descriptors_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_FDS", "²")
     spec: dict[str, Any] = {"process": {}}
-    assert creating.preserved({}, spec) == 0
+    assert create.preserved({}, spec) == 0
     assert spec == {"process": {}}
 
 
@@ -56,10 +56,10 @@ def test_a_pid_file_goes_through_no_link(tmp_path: Path) -> None:
     victim.write_text("precious")
     (tmp_path / f".pid.{os.getpid()}").symlink_to(victim)
     with pytest.raises(SyscallError, match="pid file"):
-        creating.write_pid_file(str(tmp_path / "pid"), 7)
+        create.write_pid_file(str(tmp_path / "pid"), 7)
     assert victim.read_text() == "precious"
     assert not (tmp_path / "pid").exists()
     (tmp_path / f".pid.{os.getpid()}").unlink()
     (tmp_path / "pid").symlink_to(victim)
-    creating.write_pid_file(str(tmp_path / "pid"), 7)
+    create.write_pid_file(str(tmp_path / "pid"), 7)
     assert (victim.read_text(), (tmp_path / "pid").read_text()) == ("precious", "7")

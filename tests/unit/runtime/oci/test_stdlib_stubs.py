@@ -19,14 +19,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-light: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs")
-light_os: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs_os")
+stubs: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs")
+stubs_os: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs_os")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-_json: dict[str, Any] = light._json()
+_json: dict[str, Any] = stubs._json()
 
 
 @given(value=JSON)
@@ -67,7 +67,7 @@ def test_the_commands_words_about_bad_json_are_the_same() -> None:
 
 def stacks() -> Iterator[type[Any]]:
     yield contextlib.ExitStack
-    yield light._ExitStack
+    yield stubs._ExitStack
 
 
 @pytest.mark.parametrize("kind", list(stacks()))
@@ -99,7 +99,7 @@ def test_exit_stack_enters_what_may_swallow(kind: type[Any]) -> None:
         raise ValueError("swallowed")
 
 
-@pytest.mark.parametrize("make", [contextlib.contextmanager, light._contextmanager])
+@pytest.mark.parametrize("make", [contextlib.contextmanager, stubs._contextmanager])
 def test_context_manager(make: Any) -> None:
     seen: list[str] = []
 
@@ -118,18 +118,18 @@ def test_context_manager(make: Any) -> None:
 
 
 def test_suppress_is_only_for_its_kinds() -> None:
-    with light._suppress(KeyError, OSError):
+    with stubs._suppress(KeyError, OSError):
         raise FileNotFoundError
-    with pytest.raises(ValueError, match="not"), light._suppress(KeyError):
+    with pytest.raises(ValueError, match="not"), stubs._suppress(KeyError):
         raise ValueError("not")
 
 
 def test_dataclass() -> None:
-    @light._dataclass(frozen=True, slots=True)
+    @stubs._dataclass(frozen=True, slots=True)
     class Point:
         x: int
         y: int = 2
-        rest: list[int] = light._field(default_factory=list)
+        rest: list[int] = stubs._field(default_factory=list)
 
     one, two = Point(1), Point(x=3, y=4)
     assert (one.x, one.y, one.rest, two.x, two.y) == (1, 2, [], 3, 4)
@@ -143,8 +143,8 @@ def test_dataclass() -> None:
 
 
 def test_named_tuple() -> None:
-    meta: Any = light._NamedTupleMeta
-    kind = meta("Pair", (light._NamedTuple,), {"__annotations__": {"a": int, "b": int}, "b": 5})
+    meta: Any = stubs._NamedTupleMeta
+    kind = meta("Pair", (stubs._NamedTuple,), {"__annotations__": {"a": int, "b": int}, "b": 5})
     assert kind(1) == (1, 5)
     assert kind(b=2, a=3).a == 3
     assert kind._fields == ("a", "b")
@@ -156,7 +156,7 @@ def test_named_tuple() -> None:
 
 
 def test_str_enum() -> None:
-    class Kind(light._StrEnum):
+    class Kind(stubs._StrEnum):
         ONE = "one"
 
     assert Kind.ONE == "one"
@@ -165,14 +165,14 @@ def test_str_enum() -> None:
 
 
 def test_sockets_pass_descriptors() -> None:
-    made: dict[str, Any] = light._socket()
+    made: dict[str, Any] = stubs._socket()
     with made["socketpair"](socket.AF_UNIX, socket.SOCK_SEQPACKET)[0] as one:
         assert one.type == socket.SOCK_SEQPACKET
     assert one.fileno() == -1
 
 
 def test_os_is_the_same() -> None:
-    made: dict[str, Any] = light_os.make_os()
+    made: dict[str, Any] = stubs_os.make_os()
     for name in set(made) - {"environ", "makedirs", "fsencode", "fsdecode", "fdopen", "__name__"}:
         if not name.startswith("_") and hasattr(os, name):
             assert made[name] == getattr(os, name), name
@@ -183,7 +183,7 @@ def test_os_is_the_same() -> None:
         assert made["fsdecode"](path) == os.fsdecode(path)
 
 
-@pytest.mark.parametrize("makedirs", [os.makedirs, light_os.make_os()["makedirs"]])
+@pytest.mark.parametrize("makedirs", [os.makedirs, stubs_os.make_os()["makedirs"]])
 def test_directories_are_made_with_their_parents(makedirs: Any, tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
@@ -223,7 +223,7 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 def test_paths_are_the_same(path: str) -> None:
-    made: dict[str, Any] = light_os.make_os_path()
+    made: dict[str, Any] = stubs_os.make_os_path()
     for name, function in made.items():
         if name == "join":
             for more in PATHS:
@@ -240,7 +240,7 @@ def test_paths_are_the_same(path: str) -> None:
 
 def test_every_path_function_of_the_engine_is_there() -> None:
     """A container's init can import nothing: what is not in the stand-in would fail in it."""
-    made = light_os.make_os_path()
+    made = stubs_os.make_os_path()
     root = Path(__file__).parents[4] / "runtime"
     files = [
         *(root / "oci").glob("*.py"),
@@ -253,7 +253,7 @@ def test_every_path_function_of_the_engine_is_there() -> None:
 
 
 def test_system_calls_are_the_same() -> None:
-    made: dict[str, Any] = light_os.make_ctypes()
+    made: dict[str, Any] = stubs_os.make_ctypes(stubs.real)
     library = made["PyDLL"](None, use_errno=True)
     assert library.getpid() == os.getpid()
     assert library.close(-1) == -1
@@ -272,7 +272,7 @@ import sys
 sys.path[:0] = [{root!r}]
 from runtime.oci.cli.startup.stdlib_stubs import install
 install()
-import runtime.oci.cli.creating, runtime.oci.cli.foreground, runtime.oci.cli.processes, runtime.oci.cli.resources
+import runtime.oci.cli.create, runtime.oci.cli.foreground, runtime.oci.cli.processes, runtime.oci.cli.resources
 heavy = {{"inspect", "re", "ast", "tokenize", "selectors", "weakref", "collections", "hashlib", "subprocess"}}
 heavy |= {{"_collections_abc", "enum", "types", "operator.py", "typing", "logging"}}
 print(sorted(name for name in heavy & set(sys.modules) if hasattr(sys.modules[name], "__file__")))
@@ -280,7 +280,7 @@ print(sorted(name for name in heavy & set(sys.modules) if hasattr(sys.modules[na
 
 
 def test_nothing_heavy_is_imported() -> None:
-    if not light._SUPPORTED:
+    if not stubs._SUPPORTED:
         pytest.skip("needs a Python that the stand-ins know")
     root = str(Path(__file__).parents[4])
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Which cgroup a container gets, by the global flags and by what this user may make."""
+"""Choose a container's cgroup from the global flags and from what this user may create."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def place(at: Context, container_id: str, linux: Mapping[str, Any]) -> tuple[str, Scope | None]:
-    """(a path below the root of each hierarchy, the scope that systemd makes there); "" for a container without a
-    cgroup of its own."""
+    """(the cgroup's path below the root of each hierarchy, the systemd scope to create there or None). The path is ""
+    for a container without its own cgroup."""
     wanted = linux.get("cgroupsPath") or ""
     if at.no_cgroup:
         return "", None
     if at.systemd_cgroup:
         return _scope(wanted, container_id)
     path = context.cgroup_path(container_id, wanted)
-    if not at.rootless or _may_make(path):
+    if not at.rootless or _may_create(path):
         return path, None
     if wanted:
-        at.log.warning(f"linux.cgroupsPath {wanted} was not applied: this user may make no cgroup there")
+        at.log.warning(f"linux.cgroupsPath {wanted} was not applied: this user may not create a cgroup there")
     return "", None
 
 
@@ -47,7 +47,7 @@ def _scope(wanted: str, container_id: str) -> tuple[str, Scope]:
 
 
 def starter(scope: Scope, container_id: str, spec: Spec) -> Callable[[int], Callable[[], None]]:
-    """For `spawn.make_scope`."""
+    """The function that starts the scope, for `spawn.make_scope`."""
     from runtime.cgroups import systemd
 
     resources, annotations = spec.get("linux", {}).get("resources") or {}, spec.get("annotations") or {}
@@ -70,7 +70,7 @@ def stop(entry: Entry) -> None:
 
 
 def update(entry: Entry, resources: Mapping[str, Any]) -> None:
-    """systemd is told of new limits, or its next reload would undo them."""
+    """Pass new limits to systemd; otherwise its next reload would undo them."""
     from runtime.cgroups import systemd
 
     systemd.update(_scope_of(entry), systemd.properties(resources, v2=layout().mode is Mode.V2))
@@ -82,14 +82,14 @@ def _scope_of(entry: Entry) -> Scope:
     return Scope(entry.unit, entry.slice, user=os.geteuid() != 0)
 
 
-def _may_make(path: str) -> bool:
-    """By trying. A cgroup that has been delegated to this user is made; another user's is not."""
+def _may_create(path: str) -> bool:
+    """Whether this user may create the cgroup; found out by trying. It may in a cgroup that is delegated to it."""
     cgroup = open_cgroup(path)
     if cgroup.exists():
-        return all(os.access(f"{place}/cgroup.procs", os.W_OK) for place in _places(path))
+        return all(os.access(f"{place}/cgroup.procs", os.W_OK) for place in _directories(path))
     try:
         cgroup.create()
-    except CapabilityError:  # processes live in what would be its parent
+    except CapabilityError:  # the parent cgroup contains processes
         return False
     except OSError as error:
         if error.errno not in _FORBIDDEN:
@@ -99,6 +99,6 @@ def _may_make(path: str) -> bool:
     return True
 
 
-def _places(path: str) -> list[str]:
+def _directories(path: str) -> list[str]:
     found = layout()
     return [f"{point}{path}" for point in (*found.hierarchies, *([found.unified] if found.unified else []))]

@@ -1,7 +1,7 @@
-"""create and run: how a container comes to be, by a command (runtime-spec runtime.md, "Lifecycle").
+"""The commands `create` and `run` (runtime-spec runtime.md, "Lifecycle").
 
-`create` ends and leaves a container behind that nobody is the parent of but whoever reaps orphans: the caller, as
-podman's conmon and containerd's shim are. `run` stays, as its parent, until it ends.
+`create` exits after it has created the container. The container's parent is then whoever reaps orphans: the caller, if
+it is a subreaper as podman's conmon and containerd's shim are. `run` stays as the parent until the container exits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from runtime import syscalls as sc
 from runtime.errors import SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci.cli import context, foreground, lifecycle, placing, store
+from runtime.oci.cli import context, foreground, lifecycle, placement, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import Entry
 from runtime.oci.config import shape
@@ -29,7 +29,7 @@ Flags = dict[str, Any]
 
 
 def create(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """`create ID`: a container that waits at its gate for `start`. Raises RuntimeFault."""
+    """`create ID`: create a container that waits for `start`. Raises RuntimeFault."""
     with ExitStack() as always:
         made, entry = _create(at, flags, arguments[0], always, detached=True)
         made.detach()
@@ -41,7 +41,8 @@ def create(at: Context, flags: Flags, arguments: list[str]) -> int:
 def _create(
     at: Context, flags: Flags, container_id: str, always: ExitStack, *, detached: bool, stays: bool = False
 ) -> tuple[engine.Container, Entry]:
-    """The container at its gate, and written down. What fails leaves nothing; what we made is closed by `always`."""
+    """Create the container and record it. A failure leaves nothing behind. `always` closes what is needed until the
+    command ends."""
     store.check_id(container_id)
     bundle = os.path.abspath(flags.get("bundle") or ".")
     raw, spec = _read_spec(flags.get("config") or f"{bundle}/config.json")
@@ -56,13 +57,13 @@ def _create(
         entry.rootfs = os.path.join(bundle, spec["root"]["path"])
         entry.annotations = spec.get("annotations") or {}
         entry.oci_version = spec["ociVersion"]
-        entry.cgroup_path, scope = placing.place(at, container_id, spec.get("linux", {}))
+        entry.cgroup_path, scope = placement.place(at, container_id, spec.get("linux", {}))
         if scope is not None:
             entry.unit, entry.slice = scope.unit, scope.slice
-        entry.save()  # whoever kills us now leaves what delete --force needs
+        entry.save()  # if we are killed from here on, `delete --force` has what it needs
         entry.write("config.json", raw)
         if oci.namespaces(spec).get("pid"):
-            context.hide_arguments()  # from those who are in it
+            context.hide_arguments()  # other processes in that namespace could read them
         command = Command(
             detached=_gate(entry, always) if detached else None,
             dies_with_us=stays,
@@ -71,7 +72,7 @@ def _create(
             pivot=not flags.get("no-pivot"),
             mounted=lambda text: entry.write("mounted", os.fsencode(text)),
             seccomp_cache=store.filters(at.root),
-            scope=placing.starter(scope, container_id, spec) if scope is not None else None,
+            scope=placement.starter(scope, container_id, spec) if scope is not None else None,
         )
         made = engine.create(
             spec, container_id=container_id, bundle=bundle, stdio=None, rootfs=None,
@@ -104,8 +105,11 @@ def _read_spec(path: str) -> tuple[bytes, oci.Spec]:
 
 
 def preserved(flags: Flags, spec: Any) -> int:
-    """How many descriptors from 3 on the container keeps: --preserve-fds, and those of socket activation, which are
-    told to it (sd_listen_fds(3)). Called before we open any of our own."""
+    """How many descriptors, from 3 on, the container keeps: those of --preserve-fds, plus those of socket activation.
+
+    The latter are announced in its environment (sd_listen_fds(3)). Call this before we open descriptors of our own.
+    StateError if one is not open.
+    """
     listening = 0
     if (count := os.environ.get("LISTEN_FDS", "")).isdecimal():
         listening = int(count)
@@ -126,7 +130,7 @@ def preserved(flags: Flags, spec: Any) -> int:
 
 
 def check_console(flags: Flags, *, terminal: bool, foreground: bool) -> None:
-    """runc's rules and words."""
+    """Check --console-socket against the terminal setting, with runc's rules and messages."""
     socket_given = bool(flags.get("console-socket"))
     if terminal and not foreground and not socket_given:
         raise SpecError("cannot allocate tty if runc will detach without setting console socket")
@@ -146,7 +150,7 @@ def _console(flags: Flags, always: ExitStack) -> Callable[[int], None]:
 
 
 def _gate(entry: Entry, always: ExitStack) -> Detached:
-    """The listening socket and the lock that the init holds until it has executed the program."""
+    """The listening socket for `start`, and the lock that the init holds until it has executed the program."""
     lock = os.open(entry.path("gate"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     always.callback(os.close, lock)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,21 +169,21 @@ def _undo_create(made: engine.Container) -> None:
 
 
 def give_pidfd(flags: Flags, pidfd: int) -> None:
-    """--pidfd-socket: who starts us may want to know of the process's end without being its parent."""
+    """--pidfd-socket: send the pidfd to the caller, who can then wait for the process without being its parent."""
     if path := flags.get("pidfd-socket"):
         from runtime.oci.cli import console
 
-        console.give(path, pidfd, b"pidfd", "the pidfd to socket")
+        console.send_fd(path, pidfd, b"pidfd", "the pidfd to socket")
 
 
 def write_pid_file(path: str | None, pid: int) -> None:
-    """By rename: whoever sees it sees a number."""
+    """Write --pid-file by rename, so that a reader always sees a complete number."""
     if not path:
         return
     head, tail = os.path.split(os.path.abspath(path))
     draft = f"{head}/.{tail}.{os.getpid()}"
     try:
-        # what is there already under that name is somebody's trap, or nobody's any more
+        # an existing file of that name is a trap or a leftover
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, b"%d" % pid)
@@ -196,17 +200,18 @@ def _timestamp() -> str:
 
 
 def _execute(at: Context, made: engine.Container) -> bool:
-    """Open the gate. False: execve failed, which has been said."""
+    """Start the container. False: execve failed, and the error has been logged."""
     try:
         made.start()
     except StartError as error:
-        at.log.said_by_init(str(error))
+        at.log.init_error(str(error))
         return False
     return True
 
 
 def run(at: Context, flags: Flags, arguments: list[str]) -> int:
-    """Foreground: the program's exit code is ours. Detached: as create and start."""
+    """`run ID`: create and start a container. In the foreground its exit code becomes ours; detached is like create and
+    start."""
     stays = not flags.get("detach")
     with ExitStack() as always:
         if stays and not flags.get("no-subreaper"):
