@@ -121,8 +121,8 @@ class Build:
 
     # --- the whole ---
 
-    def solve(self) -> Result:
-        """Raises BuildError, ImageError; KeyboardInterrupt ends everything first."""
+    def solve(self, run_stage: Callable[[Build, Stage], Result]) -> Result:
+        """`run_stage`: `stage.run_stage`. Raises BuildError, ImageError; KeyboardInterrupt ends everything first."""
         request = self.request
         leftovers.sweep(self.services.cgroup_parent, self.store.root)
         parsed = lexer.parse(request.containerfile, request.file)
@@ -138,20 +138,18 @@ class Build:
         known = Contents(noted, self.context_fd, trusting=not request.no_cache)
         self.context = Tree(self.context_fd, ignored, known=known, seen=self.seen)
         try:
-            return self._stages(self.plan)
+            return self._stages(self.plan, run_stage)
         finally:
             known.save()
 
-    def _stages(self, plan: Graph) -> Result:
-        from runtime.builder.stage import StageRun
-
+    def _stages(self, plan: Graph, run_stage: Callable[[Build, Stage], Result]) -> Result:
         needed = [plan.stages[index] for index in sorted(plan.needed)]
         self._futures: dict[int, Future[Result]] = {stage.index: Future() for stage in needed}
 
         def work(stage: Stage) -> None:
             future = self._futures[stage.index]
             try:
-                future.set_result(StageRun(self, stage).run())
+                future.set_result(run_stage(self, stage))
             except BaseException as error:
                 future.set_exception(error)
                 raise

@@ -225,3 +225,8 @@ class StageRun:
         whole = posixpath.normpath(posixpath.join(self.state.workdir, path)).replace("//", "/")
         directory = path.endswith(("/", "/.")) or path in (".", "")
         return whole if whole == "/" or not directory else f"{whole}/"
+
+
+def run_stage(build: Build, stage: Stage) -> Result:
+    """Run the steps of one stage; what the stage comes to."""
+    return StageRun(build, stage).run()

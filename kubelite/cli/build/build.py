@@ -128,6 +128,7 @@ def _build(server: Client, about: Json, given: Json) -> None:
     from kubelite.cli.build import build_progress
     from runtime.builder import output as outputs
     from runtime.builder.solver import Build
+    from runtime.builder.stage import run_stage
     from runtime.images.registry import registriesconf
     from runtime.images.store.store import ImageStore
 
@@ -143,7 +144,7 @@ def _build(server: Client, about: Json, given: Json) -> None:
         held.enter_context(_ended_by_signals())
         services = _services(server, about, report)
         with Build(store, request, services) as build_:
-            result = build_.solve()
+            result = build_.solve(run_stage)
             record = outputs.write(build_, result, wanted)
     if record is None:
         return

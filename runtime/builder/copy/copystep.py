@@ -23,7 +23,7 @@ from runtime.builder.overlay import opened
 from runtime.images.store.listing import Layer
 
 if TYPE_CHECKING:
-    from runtime.builder.stage import StageRun
+    from runtime.builder.stage_view import StageView
 
 _REMOTE = ("http://", "https://")
 
@@ -42,7 +42,7 @@ class _Source:
 
 
 class CopyStep:
-    def __init__(self, stage: StageRun, step: Instruction, what: Copy) -> None:
+    def __init__(self, stage: StageView, step: Instruction, what: Copy) -> None:
         self.stage, self.build, self.step, self.what = stage, stage.build, step, what
         self._excluded = context.excluding(())
         self._origin: tuple[Layer, ...] = ()  # layers that the sources are in

@@ -25,7 +25,7 @@ from runtime.images.store.listing import Layer
 
 if TYPE_CHECKING:
     from runtime.builder.run.running import Overlay, Secret
-    from runtime.builder.stage import StageRun
+    from runtime.builder.stage_view import StageView
 
 Json = dict[str, Any]
 _TRUE = ("true", "1", "")
@@ -34,7 +34,7 @@ _TRUE = ("true", "1", "")
 class RunStep:
     """One RUN instruction of a stage. Binds, overlays and secrets are gathered while its mounts are read."""
 
-    def __init__(self, stage: StageRun, step: Instruction, what: Run) -> None:
+    def __init__(self, stage: StageView, step: Instruction, what: Run) -> None:
         self.stage, self.build, self.step, self.what = stage, stage.build, step, what
         self._env = stage.environment()
         self._binds: list[Json] = []

@@ -1,0 +1,86 @@
+"""What the import linter does not look at: circles of modules, the size of modules and of packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grimp
+import pytest
+
+REPO = Path(__file__).parents[3]
+PRODUCT = ("kubelite", "manifests", "runtime", "state")
+MOST_LINES, MOST_MODULES = 500, 16
+
+
+def _circles(edges: dict[str, set[str]]) -> Iterator[list[str]]:
+    """The strongly connected components of more than one module (Tarjan, iterative)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    for root, first in edges.items():
+        if root in index:
+            continue
+        work = [(root, iter(sorted(first)))]
+        index[root] = low[root] = len(index)
+        stack.append(root)
+        on_stack.add(root)
+        while work:
+            module, following = work[-1]
+            for other in following:
+                if other not in index:
+                    index[other] = low[other] = len(index)
+                    stack.append(other)
+                    on_stack.add(other)
+                    work.append((other, iter(sorted(edges.get(other, ())))))
+                    break
+                if other in on_stack:
+                    low[module] = min(low[module], index[other])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[module])
+                if low[module] == index[module]:
+                    component = []
+                    while True:
+                        component.append(stack.pop())
+                        on_stack.discard(component[-1])
+                        if component[-1] == module:
+                            break
+                    if len(component) > 1:
+                        yield sorted(component)
+
+
+def test_a_circle_is_found() -> None:
+    assert list(_circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()})) == [["a", "b", "c"]]
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Lazy imports and those for type checkers count too: a circle is two modules that are one."""
+    graph = grimp.build_graph(*PRODUCT, cache_dir=None)
+    edges = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
+    assert list(_circles(edges)) == []
+
+
+def _modules(*roots: str) -> list[Path]:
+    return [path for root in roots for path in sorted((REPO / root).rglob("*.py"))]
+
+
+def test_no_module_is_long() -> None:
+    long = {
+        str(path.relative_to(REPO)): lines
+        for path in _modules(*PRODUCT, "tests", "deploy")
+        if (lines := path.read_text().count("\n")) > MOST_LINES
+    }
+    assert long == {}
+
+
+@pytest.mark.parametrize("root", PRODUCT)
+def test_no_package_is_crowded(root: str) -> None:
+    counts: dict[str, int] = {}
+    for path in _modules(root):
+        if path.name != "__init__.py":
+            package = str(path.parent.relative_to(REPO))
+            counts[package] = counts.get(package, 0) + 1
+    assert {package: count for package, count in counts.items() if count > MOST_MODULES} == {}
