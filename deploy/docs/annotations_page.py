@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from deploy.docs.tables import GENERATED, table
+from deploy.docs.tables import table, titled
 from kubelite.cli.containers.logs import DEFAULT_CONTAINER
 from kubelite.kube.objects import SOURCE
 from kubelite.node.decide.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, RESTART_ON_CHANGE
@@ -71,27 +71,30 @@ def page() -> str:
     missing = unlisted()
     if missing:
         raise ValueError(f"annotations that no list names: {', '.join(missing)}")
-    return "".join(
-        [
-            GENERATED,
-            HEAD,
-            "\n## Annotations that kubelite reads\n\n",
-            table(("annotation", "of", "effect"), _rows(READ)),
-            "\n## Annotations that kubelite writes\n\n",
-            table(("annotation", "of", "content"), _rows(WRITTEN)),
-            "\n## Labels of the node\n\n",
-            "kubelite sets these labels; `kubelite node label` adds others.\n\n",
-            table(("label", "value"), ((f"`{key}`", _value(key)) for key in own_labels("node"))),
-            "\nA namespace has the label `kubernetes.io/metadata.name`, as on a cluster.\n",
-            "\n## Taints of the node\n\n",
-            table(("taint", "when"), _taints()),
-            "\n## Finalizers\n\n",
-            "An object with a finalizer of its kind stays, with the status `Terminating`, as long as it is in use.\n\n",
-            table(("finalizer", "of"), ((f"`{name}`", kind) for kind, name in FINALIZERS.items())),
-            "\n## Provisioners of a StorageClass\n\n",
-            table(("provisioner", "effect"), ((f"`{name}`", said) for name, said in PROVISIONERS.items())),
-            "\nWith any other provisioner kubelite creates a directory, too.\n",
-        ]
+    return titled(
+        "".join(
+            [
+                HEAD,
+                "\n## Annotations that kubelite reads\n\n",
+                table(("annotation", "of", "effect"), _rows(READ)),
+                "\n## Annotations that kubelite writes\n\n",
+                table(("annotation", "of", "content"), _rows(WRITTEN)),
+                "\n## Labels of the node\n\n",
+                "kubelite sets these labels; `kubelite node label` adds others.\n\n",
+                table(("label", "value"), ((f"`{key}`", _value(key)) for key in own_labels("node"))),
+                "\nA namespace has the label `kubernetes.io/metadata.name`, as on a cluster.\n",
+                "\n## Taints of the node\n\n",
+                table(("taint", "when"), _taints()),
+                "\n## Finalizers\n\n",
+                "An object with a finalizer of its kind stays, with the status `Terminating`, as long as it is in use.\n\n",
+                table(("finalizer", "of"), ((f"`{name}`", kind) for kind, name in FINALIZERS.items())),
+                "\n## Provisioners of a StorageClass\n\n",
+                table(
+                    ("provisioner", "effect"), ((f"`{name}`", said) for name, said in PROVISIONERS.items())
+                ),
+                "\nWith any other provisioner kubelite creates a directory, too.\n",
+            ]
+        )
     )
 
 

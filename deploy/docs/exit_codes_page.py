@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from deploy.docs.tables import GENERATED, table
+from deploy.docs.tables import table, titled
 from kubelite.cli.main import COMMANDS
 from kubelite.node.model.pod_view import LOST_EXIT_CODE
 from runtime.oci.cli.processes import EXEC_FAILED
@@ -67,20 +67,21 @@ def page() -> str:
         raise ValueError(f"exit codes that this page does not have: {undocumented}")
     if not OWN.keys() <= COMMANDS.keys():
         raise ValueError(f"no commands: {OWN.keys() - COMMANDS.keys()}")
-    return "".join(
-        [
-            GENERATED,
-            "# Exit codes\n\n## kubelite\n\n",
-            table(("code", "meaning"), ALL),
-            "\nCommands with codes of their own:\n\n",
-            table(("command", "codes"), ((f"`kubelite {name}`", said) for name, said in OWN.items())),
-            "\n`kubelite serve` ends with 0 after SIGTERM or SIGINT, and with 1 if the node cannot start.\n",
-            "\n## kubelite-oci\n\n",
-            table(("code", "meaning"), OCI),
-            "\n## Containers\n\nThe status of an ended container (`kubelite describe pod`) has\n",
-            "these codes and reasons:\n\n",
-            table(("code", "reason", "meaning"), CONTAINERS),
-        ]
+    return titled(
+        "".join(
+            [
+                "# Exit codes\n\n## kubelite\n\n",
+                table(("code", "meaning"), ALL),
+                "\nCommands with codes of their own:\n\n",
+                table(("command", "codes"), ((f"`kubelite {name}`", said) for name, said in OWN.items())),
+                "\n`kubelite serve` ends with 0 after SIGTERM or SIGINT, and with 1 if the node cannot start.\n",
+                "\n## kubelite-oci\n\n",
+                table(("code", "meaning"), OCI),
+                "\n## Containers\n\nThe status of an ended container (`kubelite describe pod`) has\n",
+                "these codes and reasons:\n\n",
+                table(("code", "reason", "meaning"), CONTAINERS),
+            ]
+        )
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from deploy.docs.tables import GENERATED, table
+from deploy.docs.tables import table, titled
 from kubelite.cli.objects.explain import KIND_DESCRIPTIONS, fields_of
 from kubelite.node.decide.unsupported import WORKING_VOLUMES, unsupported_fields
 from manifests.types.core import Pod, Volume
@@ -62,13 +62,13 @@ EXAMPLES: Final[tuple[dict[str, Any], ...]] = (
 
 
 def page() -> str:
-    parts = [GENERATED, HEAD, "\n## Kinds\n\n", table(("kind", "apiVersion", ""), _kinds())]
+    parts = [HEAD, "\n## Kinds\n\n", table(("kind", "apiVersion", ""), _kinds())]
     parts += [UNSUPPORTED, table(("field", "container waits", "message"), _unsupported()), MACHINE]
     refused = ", ".join(f"`{name}`" for name in _volume_kinds() if name not in WORKING_VOLUMES)
     parts += [f"\nVolumes of other kinds make their containers wait: {refused}.\n"]
     for model in _models():
         parts += [f"\n## {model.__name__}\n\n", table(("field", "type", "meaning"), _fields(model))]
-    return "".join(parts)
+    return titled("".join(parts))
 
 
 def _kinds() -> Iterator[tuple[str, str, str]]:

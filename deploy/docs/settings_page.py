@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-from deploy.docs.tables import GENERATED, table
+from deploy.docs.tables import table, titled
 from kubelite import settings
 from kubelite.cli.node.serve import serve
 
@@ -134,10 +134,10 @@ def page() -> str:
     grouped = [name for names in GROUPS.values() for name in names]
     if sorted(grouped) != sorted(fields):
         raise ValueError(f"GROUPS and the settings differ: {sorted(set(grouped) ^ set(fields))}")
-    parts = [GENERATED, HEAD]
+    parts = [HEAD]
     for title, names in GROUPS.items():
         parts += [f"\n## {title}\n\n", table(HEADINGS, (_row(n, fields[n], said[n], flags) for n in names))]
-    return "".join([*parts, TAIL])
+    return titled("".join([*parts, TAIL]))
 
 
 HEADINGS: Final = ("setting", "type", "default", "meaning")
