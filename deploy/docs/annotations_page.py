@@ -86,7 +86,7 @@ def page() -> str:
                 "\n## Taints of the node\n\n",
                 table(("taint", "when"), _taints()),
                 "\n## Finalizers\n\n",
-                "An object with a finalizer of its kind stays, with the status `Terminating`, as long as it is in use.\n\n",
+                "An object in use that is deleted stays, with the status `Terminating`, until it is unused.\n\n",
                 table(("finalizer", "of"), ((f"`{name}`", kind) for kind, name in FINALIZERS.items())),
                 "\n## Provisioners of a StorageClass\n\n",
                 table(

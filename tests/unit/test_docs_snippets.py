@@ -28,7 +28,7 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("text", SNIPPETS)
 def test_it_can_be_used(text: str, tmp_path: Path) -> None:
     if "apiVersion:" in text:
-        loaded = load_text(text)
+        loaded = load_text(text, file="snippet.yaml")
         assert loaded.documents and not loaded.errors, [str(error) for error in loaded.errors]
     else:
         assert isinstance(yaml.safe_load(text), dict)
