@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 OCI_VERSION: Final = "1.3.0"
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 _ID_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _FILTERS: Final = "@seccomp"
 

@@ -195,10 +195,10 @@ class FakeNode:
                 ],
                 "conditions": [{"type": "Ready", "status": "True"}],
                 "nodeInfo": {
-                    "kubeletVersion": "v0.1.0",
+                    "kubeletVersion": "v0.2.0",
                     "osImage": "Debian GNU/Linux 13",
                     "kernelVersion": "6.18.0",
-                    "containerRuntimeVersion": "kubelite://0.1.0",
+                    "containerRuntimeVersion": "kubelite://0.2.0",
                 },
             },
         }

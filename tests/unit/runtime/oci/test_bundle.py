@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from runtime.oci.cli.startup import bundle
+from runtime.oci.cli.store import VERSION
 
 REPO = Path(__file__).resolve().parents[4]
 # What each command imports of ours, and what it must not bring along: an import at the top of one of these modules is a
@@ -103,9 +104,9 @@ def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
 
 
 def test_what_has_changed_is_not_believed(command: Path) -> None:
-    assert "version 0.1.0" in run(command, "--version")
+    assert f"version {VERSION}" in run(command, "--version")
     source = command.parent / "runtime/oci/cli/store.py"
-    source.write_text(source.read_text().replace('"0.1.0"', '"7.7.7"'))
+    source.write_text(source.read_text().replace(f'"{VERSION}"', '"7.7.7"'))
     assert "version 7.7.7" in run(command, "--version")
 
 
@@ -124,7 +125,7 @@ def test_without_the_file_it_is_slower_and_the_same(command: Path, damage: bytes
         file.unlink()
     else:
         file.write_bytes(damage)
-    assert "version 0.1.0" in run(command, "--version")
+    assert f"version {VERSION}" in run(command, "--version")
     assert json.loads(run(command, "features"))["ociVersionMax"] == "1.3.0"
 
 
@@ -133,7 +134,7 @@ def test_a_file_of_another_interpreter_is_not_read(command: Path) -> None:
     with open(file, "r+b") as opened:
         opened.write((sys.hexversion + 1).to_bytes(4, "little"))
         opened.write(b"\xff" * 1000)
-    assert "version 0.1.0" in run(command, "--version")
+    assert f"version {VERSION}" in run(command, "--version")
 
 
 def test_another_release_of_the_same_version_reads_it(command: Path) -> None:
@@ -250,7 +251,7 @@ def test_no_encoding_is_looked_for_where_nothing_may_be_imported(command: Path) 
 def test_without_its_interpreters_directory_it_runs_all_the_same(command: Path) -> None:
     """An interpreter that knows nothing of ._pth files."""
     (command.parent / "home/python._pth").unlink()
-    assert "version 0.1.0" in run(command, "--version")
+    assert f"version {VERSION}" in run(command, "--version")
 
 
 def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None:
