@@ -41,7 +41,11 @@ uninstall:       ## (root) undo `make install`; manifests and images stay unless
 .PHONY: wheel
 wheel: setup     ## dist/: a wheel, and the source archive it is built from
 	rm -rf build dist
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+.PHONY: deb
+deb:             ## dist/: a Debian package for the release that this machine runs
+	@deploy/deb/make
 
 check: setup     ## style, types, architecture
 	$(BIN)/ruff check .

@@ -145,11 +145,11 @@ HEADINGS: Final = ("setting", "type", "default", "meaning")
 
 def _row(name: str, field: FieldInfo, said: str, flags: Iterable[str | None]) -> tuple[str, str, str, str]:
     flag = f"<br>`--{name.replace('_', '-')}`" if name in flags else ""
-    kind = _kind(field)
+    kind = type_of(field)
     return f"`{name}`{flag}", kind, _default(name, field.get_default(call_default_factory=True), kind), said
 
 
-def _kind(field: FieldInfo) -> str:
+def type_of(field: FieldInfo) -> str:
     annotation = field.annotation
     if typing.get_origin(annotation) is typing.Literal:
         return " or ".join(f"`{one}`" for one in typing.get_args(annotation))

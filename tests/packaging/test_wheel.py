@@ -3,7 +3,6 @@ as the parts of it are."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tarfile
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
+from tests.e2e.conftest import missing
 from tests.e2e.manifests import container, pod
-from tests.e2e.node import Node
+from tests.e2e.node import IMAGE, Node
 from tests.packaging.conftest import COMMON_NAMES, environment, install
-from tests.programs import PACKED_BUSYBOX, missing
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,7 @@ def test_a_package_that_is_imported_already_is_named(installed: Path) -> None:
 def test_an_editable_install_finds_the_checkout(tmp_path: Path, source: Path, mode: str) -> None:
     """Not beside packages of the same names: these are at the top there, too."""
     checkout = tmp_path / "checkout"
-    made = {"build", "dist", "kubelite.egg-info"}  # at its top alone: kubelite has packages of such names
-    shutil.copytree(source, checkout, ignore=lambda here, _: made if here == str(source) else set())
+    shutil.copytree(source, checkout)
     where = environment(tmp_path / "environment")
     install(where, "--config-settings", f"editable_mode={mode}", "--editable", str(checkout))
     assert run(where / "kubelite", "version", "--client").startswith("Client Version: ")
@@ -95,15 +94,13 @@ def test_the_fast_command_is_written_into_an_environment(tmp_path: Path, wheel: 
 @pytest.mark.kernel
 def test_a_node_runs_of_it(installed: Path, tmp_path: Path) -> None:
     """Daemon, forkserver, network helper and image worker, each an interpreter of its own."""
-    if lacking := missing("busybox", "nsenter"):
+    if lacking := missing():
         pytest.skip(f"needs {lacking}")
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
     node = Node(tmp_path, program=(str(installed / "kubelite"),))
     node.prepare()
     try:
         node.start()
-        node.cli("image", "pack", PACKED_BUSYBOX, "-t", "localhost/kubelite/busybox:latest")
+        node.cli("image", "pack", programs.PACKED_BUSYBOX, "-t", IMAGE)
         node.apply("p.yaml", pod("p", container()))
         node.wait_status("p", "Running")
         done = run(

@@ -1,0 +1,191 @@
+"""The Debian package on a small Debian system with systemd: what it brings, what it starts, and what stays of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import programs
+from tests.packaging.machine import Machine, machine, missing
+from tests.waiting import until
+
+MANIFEST = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  containers:
+  - {name: main, image: localhost/busybox, imagePullPolicy: Never, command: [sleep, "1000"]}
+"""
+# a system is made, on a machine that does much else
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def deb(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Path]:
+    if lacking := missing("dpkg-deb"):
+        pytest.skip(f"needs {lacking}")
+    directory = tmp_path_factory.mktemp("deb")
+    asked = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "pyseccomp"]
+    if subprocess.run(asked, cwd=directory, capture_output=True, check=False, timeout=120).returncode:
+        pytest.skip("needs a Python package index")
+    checkout = directory / "checkout"
+    shutil.copytree(source, checkout)
+    environ = {**os.environ, "DEB_VERSION": "1.0-1", "DEBFULLNAME": "A Test", "DEBEMAIL": "test@example.org"}
+    done = subprocess.run(
+        [checkout / "deploy/deb/make"], env=environ, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = (checkout / "dist").glob("*.deb")
+    yield found
+    shutil.rmtree(checkout)
+
+
+@pytest.fixture(scope="module")
+def newer(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same as the next version of kubelite."""
+    directory = tmp_path_factory.mktemp("newer")
+    tree = directory / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace("Version: 1.0-1", "Version: 1.1-1"))
+    (meta,) = tree.glob("usr/lib/kubelite/venv/lib/python3.*/site-packages/kubelite-*.dist-info/METADATA")
+    meta.write_text(re.sub(r"^Version: .*", "Version: 99.0", meta.read_text(), count=1, flags=re.MULTILINE))
+    made = directory / "newer.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made], check=True, capture_output=True
+    )
+    shutil.rmtree(tree)
+    yield made
+    made.unlink()
+
+
+def control(deb: Path, field: str) -> str:
+    return subprocess.run(
+        ["dpkg-deb", "-f", deb, field], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def system(deb: Path, newer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    if lacking := missing("debootstrap", "unshare", "nsenter") or programs.missing("busybox"):
+        pytest.skip(f"needs {lacking}")
+    # what it says that it depends on, and nothing more
+    needs = [word.split()[0] for word in control(deb, "Depends").split(", ")]
+    with machine(tmp_path_factory.mktemp("machine"), needs) as found:
+        found.give(deb, "/root/old.deb")
+        found.give(newer, "/root/new.deb")
+        found.give(Path(programs.BUSYBOX), "/root/busybox")
+        yield found
+
+
+def test_its_files_are_roots_and_compiled(deb: Path) -> None:
+    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        members = {member.name.removeprefix("./"): member for member in archive}
+    assert {(one.uid, one.gid) for one in members.values()} == {(0, 0)}
+    assert not [name for name, one in members.items() if one.mode & 0o022 and not one.issym()]
+    wanted = (
+        "usr/bin/kubelite", "usr/lib/systemd/system/kubelite.service", "etc/kubelite/config.yaml",
+        "etc/kubelite/manifests", "usr/share/doc/kubelite/copyright", "usr/share/doc/kubelite/examples/web.yaml",
+    )  # fmt: skip
+    assert set(wanted) <= set(members)
+    sources = [name for name in members if re.search(r"/kubelite/(?!_packages/).*(?<!__init__)\.py$", name)]
+    for name in sources:
+        directory, _, file = name.rpartition("/")
+        compiled = f"{directory}/__pycache__/{file.removesuffix('.py')}."
+        assert any(other.startswith(compiled) for other in members), name
+    assert len(sources) > 100
+
+
+def test_it_fits_this_release_alone(deb: Path) -> None:
+    python = subprocess.run(["/usr/bin/python3", "-V"], check=True, capture_output=True, text=True).stdout
+    major, minor = (int(number) for number in python.split()[1].split(".")[:2])
+    depends = control(deb, "Depends").split(", ")
+    assert {f"python3 (>= {major}.{minor}~)", f"python3 (<< {major}.{minor + 1})"} <= set(depends)
+    assert any(re.fullmatch(r"libc6 \(>= 2\.\d+\)", one) for one in depends)
+    assert control(deb, "Maintainer") == "A Test <test@example.org>"
+
+
+def test_its_life(system: Machine) -> None:
+    before = system.files()
+
+    said = system.run("dpkg", "-i", "/root/old.deb")
+    assert "systemctl enable --now kubelite" in said
+    assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
+    assert system.run("systemctl", "is-enabled", "kubelite", check=False) == "disabled\n"
+    assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]
+    assert system.run("kubelite-oci", "--version").startswith("kubelite-oci version ")
+    assert system.run("dpkg", "--verify", "kubelite") == ""
+
+    system.run("systemctl", "enable", "--now", "kubelite")
+    until(lambda: "Server Version" in system.run("kubelite", "version", check=False), "the daemon to answer")
+    system.run("kubelite", "image", "pack", "/root/busybox:/bin/busybox", "-t", "localhost/busybox")
+    (system.tree / "etc/kubelite/manifests/p.yaml").write_text(MANIFEST)
+    until(lambda: _state(system).get("running"), "the pod to run")
+    (system.tree / "etc/kubelite/config.yaml").open("a").write("\nmax_pods: 50\n")
+    pid, daemon = _pid(system), system.run("systemctl", "show", "-p", "MainPID", "kubelite")
+
+    # upgraded: another daemon, the same pods, the administrator's settings
+    system.run("dpkg", "-i", "/root/new.deb")
+    until(
+        lambda: "Server Version: 99.0" in system.run("kubelite", "version", check=False),
+        "the new daemon to answer",
+    )
+    assert system.run("systemctl", "show", "-p", "MainPID", "kubelite") != daemon
+    assert _pid(system) == pid
+    assert _state(system)["restartCount"] == 0
+    assert "max_pods: 50" in (system.tree / "etc/kubelite/config.yaml").read_text()
+    assert system.run("kubelite", "exec", "p", "--", "echo", "hello") == "hello\n"
+    assert system.run("kubelite", "doctor") == "All is well.\n"
+
+    # removed: no pod without a program to look after it; what a person made stays
+    said = system.run("dpkg", "-r", "kubelite")
+    assert "ended pod " in said
+    assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]
+    assert system.run("sh", "-c", "cat /proc/[0-9]*/cmdline").count("kubelite") == 0
+    assert not system.run("sh", "-c", "ls -d /sys/fs/cgroup/kubelite*", check=False).startswith("/")
+    assert (system.tree / "etc/kubelite/manifests/p.yaml").exists()
+    assert (system.tree / "var/lib/kubelite/images").is_dir()
+    assert not (system.tree / "usr/lib/kubelite").exists()
+
+    # installed again: enabled as it was, and still nothing is started that was not asked for
+    system.run("dpkg", "-i", "/root/new.deb")
+    assert system.run("systemctl", "is-enabled", "kubelite", check=False) == "enabled\n"
+    assert system.run("systemctl", "is-active", "kubelite", check=False) == "inactive\n"
+
+    # purged, while it runs: nothing is left
+    system.run("systemctl", "start", "kubelite")
+    until(lambda: _state(system).get("running"), "the pod to run again")
+    system.run("dpkg", "-P", "kubelite")
+    assert sorted(system.files() - before) == []
+    assert sorted(before - system.files()) == []
+    for path in ("run/kubelite", "var/log/pods", "var/log/containers"):
+        system.run("test", "!", "-e", f"/{path}")
+    assert system.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]
+    assert system.run("systemctl", "list-units", "--failed", "--no-legend", "kubelite*") == ""
+
+
+def _state(system: Machine) -> dict[str, Any]:
+    """The pod's container as the API has it, with its state's name as a key; empty before there is one."""
+    said = system.run("kubelite", "get", "pod", "p", "-o", "json", check=False)
+    if not said.startswith("{"):
+        return {}
+    (found,) = json.loads(said).get("status", {}).get("containerStatuses") or [{}]
+    return {**found, **found.get("state", {})}
+
+
+def _pid(system: Machine) -> int:
+    (found,) = json.loads(system.run("kubelite", "inspect", "default/p"))["containers"]
+    return int(found["pid"])
