@@ -91,7 +91,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             container_type(record.doc, name) if (record := store.get_uid(uid)) is not None else "container"
         )
         queue: WorkQueue[str] = WorkQueue(meters.timed(worker.reconcile))
-        worker.wake = queue.add
+        worker.wake, worker.heard = queue.add, queue.dirty
         stack.push_async_callback(worker.close)
         stack.push_async_callback(queue.close)
         cri.on_change = queue.add

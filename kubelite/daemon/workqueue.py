@@ -64,6 +64,10 @@ class WorkQueue(Generic[K]):
         """Keys being worked on or waiting for a worker."""
         return len(self._running)
 
+    def dirty(self, key: K) -> bool:
+        """Whether `key` was added while being worked on, and comes back when that is done."""
+        return key in self._dirty
+
     @property
     def scheduled(self) -> int:
         return len(self._timers)

@@ -14,8 +14,6 @@ order C2, termination C3, images C10 of the pod semantics; edits in place are ku
 
 from __future__ import annotations
 
-from kubelite.kube.objects import OVER
-from kubelite.kube.times import unix
 from kubelite.node.decide import shutdown_order
 from kubelite.node.decide.disk_limits import excess
 from kubelite.node.decide.pod_rules import grace_period, health_of, restart_policy
@@ -92,10 +90,9 @@ class Decision(RestartingAll, Starting):
 
     def _over(self) -> Failed | None:
         """A pod whose end is recorded, or whose time is up, the node is short of what it uses, as (reason, message)."""
-        status = self.pod.status
-        if status.phase in ("Succeeded", "Failed") or status.reason in OVER:
-            return Failed(status.reason or "", status.message or "")
-        limit, began = self.pod.spec.active_deadline_seconds, unix(status.start_time)
+        if self.recorded.over is not None:
+            return self.recorded.over
+        limit, began = self.pod.spec.active_deadline_seconds, self.recorded.began
         if limit and began:
             if self.now >= began + limit:
                 return Failed("DeadlineExceeded", DEADLINE_MESSAGE)
@@ -116,13 +113,13 @@ class Decision(RestartingAll, Starting):
         return None
 
     def _wind_down(self, over: Failed) -> None:
-        recorded = self.pod.status.phase in ("Succeeded", "Failed")
+        recorded = self.recorded.phase
         if not recorded:
             self.failed = over
         self.finished.update(self.views)
         alive = self._alive()
         which = "is being ended" if alive else "has ended"
-        self.reasons.append(f"the pod {which} ({self.pod.status.phase if recorded else over.reason})")
+        self.reasons.append(f"the pod {which} ({recorded or over.reason})")
         if alive:  # what outgrew the node is not given the time to grow on (K eviction_manager.go)
             grace = 1.0 if over.reason == "Evicted" else grace_period(self.pod)
             if self.facts.shutdown is not None:

@@ -4,8 +4,12 @@ stopping half (`stopping`), its starting half (`starting`) and the whole (`pod_a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from kubelite.kube.objects import OVER
+from kubelite.kube.times import unix
 from kubelite.node.decide.pod_rules import crash_back_off, restart_policy, should_restart
 from kubelite.node.decide.unsupported import blocked_containers
 from kubelite.node.model.actions import (
@@ -24,11 +28,29 @@ from kubelite.node.model.actions import (
 from kubelite.node.model.cri import ContainerSeen, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.model.pod_view import in_sandbox, is_alive, views
+from kubelite.node.model.pod_view import View, in_sandbox, is_alive, views
 from kubelite.node.spec import hashes, limits
 from manifests.types.core import Container, Pod
 
 LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """All that a decision reads of a pod's last written status: where it is the same, so is the decision."""
+
+    views: Mapping[str, View]
+    over: Failed | None  # the pod's end is on record, or what brought it about
+    phase: str  # Succeeded or Failed; "" while it is neither
+    began: float  # Unix seconds from which its deadline counts; 0 = it has none
+
+
+def recorded(pod: Pod, seen: PodSeen) -> Recorded:
+    status = pod.status
+    ended = status.phase in ("Succeeded", "Failed")
+    over = Failed(status.reason or "", status.message or "") if ended or status.reason in OVER else None
+    began = unix(status.start_time) if pod.spec.active_deadline_seconds else 0.0
+    return Recorded(views(pod, seen), over, status.phase or "" if ended else "", began)
 
 
 class Draft:
@@ -37,7 +59,8 @@ class Draft:
     def __init__(self, pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> None:
         self.pod, self.seen, self.facts, self.config = pod, seen, facts, config
         self.now = facts.now
-        self.views = views(pod, seen)
+        self.recorded = recorded(pod, seen)
+        self.views = self.recorded.views
         self.inits, self.mains = pod.spec.init_containers, pod.spec.containers
         self.ephemerals = ephemeral_containers(pod)
         self.sidecars = {c.name for c in self.inits if restart_policy(pod, c) == "Always"}

@@ -17,10 +17,10 @@ from typing import Any
 from kubelite.kube.objects import OF_THE_NODE, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.decision_state import recorded
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off
 from kubelite.node.decide.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
-from kubelite.node.decide.unsupported import unsupported_fields
 from kubelite.node.model.actions import (
     Facts,
     PodActions,
@@ -34,7 +34,7 @@ from kubelite.node.model.cri import ContainerState, Cri, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Noted
-from kubelite.node.model.pod_view import pod_ref, statuses
+from kubelite.node.model.pod_view import pod_ref
 from kubelite.node.model.priority import priority
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, Recorder
@@ -45,12 +45,13 @@ from kubelite.node.scheduling.ledger import as_allocated
 from kubelite.node.scheduling.scheduler import Placing
 from kubelite.node.spec.env import content_hash
 from kubelite.node.storage.usage import Usage
+from kubelite.node.worker import pod_events
 from kubelite.node.worker.hooks import Hooks
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.worker.termination import with_messages
 from manifests.problems import InvalidObject
-from manifests.types.core import ContainerStatus, Pod, PodStatus
+from manifests.types.core import Pod, PodStatus
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 from state.store import Record, Store
@@ -96,6 +97,19 @@ class _Memory:
     change: explanation.Look | None = None  # the last one that led to anything
 
 
+@dataclass(slots=True)
+class _Turn:
+    """A look at a pod under way: the pod as it is decided on, what was last seen of it, what is to be done."""
+
+    uid: str
+    pod: Pod
+    seen: PodSeen
+    facts: Facts
+    actions: PodActions
+    memory: _Memory
+    events: PodEvents
+
+
 class PodWorker:
     """See the module's text. `wake(uid)` is called when a pod should be looked at (an image has been pulled)."""
 
@@ -111,6 +125,8 @@ class PodWorker:
     ) -> None:
         noted = self._noted = noted or Noted()
         self.wake: Callable[[str], None] = lambda _uid: None
+        #: Whether something has been heard of a pod that is being looked at.
+        self.heard: Callable[[str], bool] = lambda _uid: False
         self.decided: Callable[[Decided], None] = lambda _decided: None
         self.provide: Callable[[Pod], Awaitable[None]] = _nothing  # its claims, bound
         self.config = config
@@ -202,7 +218,8 @@ class PodWorker:
             next_look = None
         else:
             memory.settled = None
-            next_look = await self._act(uid, pod, seen, facts, memory=memory, events=events)
+            actions = compute_pod_actions(pod, seen, facts, self.config)
+            next_look = await self._act(_Turn(uid, pod, seen, facts, actions, memory, events))
         if tainted is None or next_look == 0.0:
             return next_look
         left = max(0.0, tainted.at - self._clock())
@@ -212,55 +229,89 @@ class PodWorker:
         if seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
             refresh_files(self._node, pod, seen.sandbox)
 
-    async def _act(
-        self, uid: str, pod: Pod, seen: PodSeen, facts: Facts, *, memory: _Memory, events: PodEvents
-    ) -> float | None:
-        """Decide, do, look again, report. Seconds until the next look."""
-        before = pod.status
-        actions = compute_pod_actions(pod, seen, facts, self.config)
-        memory.look = explanation.Look(facts.now, seen, actions)
-        after = actions
-        if actions.effects:
-            again = memory.resize_error and memory.change is not None and memory.change.actions == actions
-            memory.change = memory.look
-            if not again:  # new limits that do not take are tried each second, and said once
-                words = "; ".join(actions.describe())
-                log.info("%s", words, extra={"uid": uid, "pod": pod_ref(pod)})
-                self.decided(Decided(facts.now, pod, words, "; ".join(actions.reasons)))
-            if actions.kill_sandbox or actions.remove or actions.finish:
-                pod = await self._write_status(pod, seen, actions, facts)  # before it is forgotten
-            await self._make_room(pod, actions)
-            results = await sync_pod(self._node, pod, seen, actions, events)
-            if results.finished:
-                self._forget(uid)
-                await self._store.delete(uid)
+    async def _act(self, turn: _Turn) -> float | None:
+        """Do what is decided, look again, report; and on with the next decision, where that leaves something to do.
+        Seconds until the next look.
+
+        Where nothing was done nothing is looked at again, and where nothing that a decision reads has changed none is
+        made again."""
+        memory = turn.memory
+        while True:
+            before, actions = turn.pod.status, turn.actions
+            memory.look = explanation.Look(turn.facts.now, turn.seen, actions)
+            if actions.effects and not await self._carry_out(turn):
                 return None
-            self._remember(pod, actions, results, memory)
-            seen = with_messages(pod, await self._cri.observe(uid))
-            facts = self._facts(pod, seen, memory)
-            after = compute_pod_actions(pod, seen, facts, self.config)
-            memory.look = explanation.Look(facts.now, seen, after)
-        self._refresh_files(
-            pod, seen
-        )  # after an effect, too: the same edit may change a file of what runs on
-        memory.sync_failures = 0
-        self._say_waiting(before, after, facts, events)
-        if actions.failed is not None and before.reason != actions.failed.reason:  # said once
-            kind = NORMAL if actions.failed.reason == "DeadlineExceeded" else WARNING
-            events.pod(kind, actions.failed.reason, actions.failed.message)
-        pod = await self._write_status(pod, seen, after, facts)
-        self._say_unsupported(pod, memory, events)
-        if after.effects:
-            return SOON if after == actions else 0.0
-        if pod.status is not before and compute_pod_actions(pod, seen, facts, self.config) != after:
-            return 0.0  # what is on record now counts too
-        if pod.status.phase in TERMINAL and before.phase not in TERMINAL:
-            return 0.0
-        if after.next_look is not None:
-            return max(0.0, after.next_look - self._clock())
-        if pod.status is before and memory.resize is None and not memory.starts:
-            memory.settled = pod, seen, _timeless(facts)
+            # after an effect, too: the same edit may change a file of what runs on
+            self._refresh_files(turn.pod, turn.seen)
+            memory.sync_failures = 0
+            decided = turn.actions
+            await self._report(turn, before)
+            if decided.effects and decided == actions:
+                return SOON
+            self._count_in(turn, before)
+            if turn.actions == decided and not decided.effects:
+                return self._rest(turn, before)
+            if memory.resize is not None or self._is_old(turn):
+                return 0.0
+
+    async def _carry_out(self, turn: _Turn) -> bool:
+        """Do what is decided, look again and decide anew. False: that was the end of the pod."""
+        uid, memory, actions, facts = turn.uid, turn.memory, turn.actions, turn.facts
+        again = memory.resize_error and memory.change is not None and memory.change.actions == actions
+        memory.change = memory.look
+        if not again:  # new limits that do not take are tried each second, and said once
+            words = "; ".join(actions.describe())
+            log.info("%s", words, extra={"uid": uid, "pod": pod_ref(turn.pod)})
+            self.decided(Decided(facts.now, turn.pod, words, "; ".join(actions.reasons)))
+        if actions.kill_sandbox or actions.remove or actions.finish:
+            await self._write_status(turn)  # before it is forgotten
+        await self._make_room(turn.pod, actions)
+        results = await sync_pod(self._node, turn.pod, turn.seen, actions, turn.events)
+        if results.finished:
+            self._forget(uid)
+            await self._store.delete(uid)
+            return False
+        self._remember(turn.pod, actions, results, memory)
+        turn.seen = with_messages(turn.pod, await self._cri.observe(uid))
+        turn.facts = self._facts(turn.pod, turn.seen, memory)
+        turn.actions = compute_pod_actions(turn.pod, turn.seen, turn.facts, self.config)
+        memory.look = explanation.Look(turn.facts.now, turn.seen, turn.actions)
+        return True
+
+    async def _report(self, turn: _Turn, before: PodStatus) -> None:
+        """Events and status; `before`: what was on record when the turn began."""
+        pod_events.say_waiting(before, turn.actions, turn.facts, turn.events)
+        failed = turn.actions.failed
+        if failed is not None and before.reason != failed.reason:  # said once
+            kind = NORMAL if failed.reason == "DeadlineExceeded" else WARNING
+            turn.events.pod(kind, failed.reason, failed.message)
+        await self._write_status(turn)
+        pod_events.say_unsupported(turn.pod, turn.memory.said, turn.events)
+
+    def _count_in(self, turn: _Turn, before: PodStatus) -> None:
+        """What has been put on record counts too: another decision, where it is anything that one reads."""
+        pod, seen = turn.pod, turn.seen
+        if pod.status is before:
+            return
+        if recorded(pod, seen) == recorded(pod.model_copy(update={"status": before}), seen):
+            return
+        if pod.status.phase in TERMINAL:  # it has given back what it held
+            turn.facts = self._facts(pod, seen, turn.memory)
+        turn.actions = compute_pod_actions(pod, seen, turn.facts, self.config)
+
+    def _rest(self, turn: _Turn, before: PodStatus) -> float | None:
+        """Nothing is left to do. Seconds until the decision may be another one."""
+        if turn.actions.next_look is not None:
+            return max(0.0, turn.actions.next_look - self._clock())
+        if turn.pod.status is before and turn.memory.resize is None and not turn.memory.starts:
+            turn.memory.settled = turn.pod, turn.seen, _timeless(turn.facts)
         return None
+
+    def _is_old(self, turn: _Turn) -> bool:
+        """Whether anything has been heard of the pod since it was looked at, but for the status written of it."""
+        record = self._store.get_uid(turn.uid)
+        changed = record is None or record.resource_version != turn.memory.version
+        return changed or self.heard(turn.uid)
 
     async def _make_room(self, pod: Pod, actions: PodActions) -> None:
         """What a start needs of other objects: those that go for it, the claims that are its own."""
@@ -377,17 +428,17 @@ class PodWorker:
 
     # -- the report ---------------------------------------------------------------------------------------------
 
-    async def _write_status(self, pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts) -> Pod:
-        """Write the status if it changed; the pod with it as its last written one."""
-        status = compute_pod_status(pod, seen, actions, facts, self.config)
+    async def _write_status(self, turn: _Turn) -> None:
+        """Write the status if it changed: from then on it is the pod's last written one."""
+        pod, memory = turn.pod, turn.memory
+        status = compute_pod_status(pod, turn.seen, turn.actions, turn.facts, self.config)
         if status == pod.status:
-            return pod
+            return
         if status.phase in TERMINAL:
             self.placing.gone(pod.metadata.uid or "")
         if status.phase != pod.status.phase:
             log.info("phase %s", status.phase, extra={"uid": pod.metadata.uid, "pod": pod_ref(pod)})
-        uid, written = pod.metadata.uid or "", status.to_json()
-        memory = self._pods.setdefault(uid, _Memory())
+        written = status.to_json()
 
         def change(doc: dict[str, Any]) -> dict[str, Any]:
             known = doc["metadata"].get("resourceVersion") == str(memory.version)
@@ -405,16 +456,15 @@ class PodWorker:
         # of a pod that is being deleted it is for those who watch: after a power cut its deletion begins again
         durable = not pod.metadata.deletion_timestamp
         began = time.perf_counter()
-        record = await self._store.modify(uid, change, durable=durable)
+        record = await self._store.modify(turn.uid, change, durable=durable)
         self._noted.status_written(time.perf_counter() - began)
-        pod = pod.model_copy(update={"status": PodStatus.parse(written)})
+        pod = turn.pod = pod.model_copy(update={"status": PodStatus.parse(written)})
         if record is not None and record.doc.get("status") is written and memory.written is not None:
             own = memory.pod or pod  # whose spec is the manifest's, whatever it is decided on as
             memory.pod, memory.version = (
                 own.model_copy(update={"status": pod.status}),
                 record.resource_version,
             )
-        return pod
 
     def is_news(self, record: Record) -> bool:
         """Whether a changed pod needs a look: not when the change is the status that this worker has just written of
@@ -424,44 +474,6 @@ class PodWorker:
             return True
         memory.written = None
         return False
-
-    def _say_waiting(self, before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
-        """Events for what the pod or its containers have begun to wait for, once for each wait."""
-        place, said = facts.placement, {c.message for c in before.conditions}
-        if place.reason and not place.rejected and place.message not in said:
-            events.pod(WARNING, "FailedScheduling", place.message)
-        if facts.resize is not None and facts.resize.message not in said:
-            reason, why = facts.resize
-            events.resize(WARNING, f"Resize{reason}", reason, error=why)
-        error = facts.resize_error if actions.update or actions.update_sandbox else ""
-        if error and error not in said:
-            events.resize(WARNING, "ResizeError", "error", error=error)
-        recorded = {status.name: status for status in statuses(before)}
-        for name, waiting in actions.waiting.items():
-            if name in actions.finished or _waited(recorded.get(name)) == (waiting.reason, waiting.message):
-                continue
-            if waiting.reason == "CrashLoopBackOff":
-                text = f"Back-off restarting failed container {name} in pod {events.name}"
-                events.container(name, WARNING, "BackOff", text)
-            elif waiting.reason == "ImagePullBackOff":
-                image = waiting.message.partition(": ")[0]
-                events.container(name, NORMAL, "BackOff", image)
-                events.container(name, WARNING, "Failed", "Error: ImagePullBackOff")
-            elif waiting.reason == "ErrImageNeverPull":
-                events.container(name, WARNING, "ErrImageNeverPull", waiting.message)
-                events.container(name, WARNING, "Failed", "Error: ErrImageNeverPull")
-            elif waiting.reason == "InvalidImageName" and waiting.message.startswith("Failed to apply"):
-                events.container(name, WARNING, "InspectFailed", waiting.message)
-                events.container(name, WARNING, "Failed", "Error: InvalidImageName")
-            elif waiting.reason == "CreateContainerConfigError" and name not in facts.start_failures:
-                events.container(name, WARNING, "Failed", f"Error: {waiting.message}")
-
-    def _say_unsupported(self, pod: Pod, memory: _Memory, events: PodEvents) -> None:
-        """No field is silent: one Warning event for each that is not acted on."""
-        for found in unsupported_fields(pod):
-            if found.path not in memory.said:
-                memory.said.add(found.path)
-                events.pod(WARNING, "Unsupported", f"{found.path}: {found.sentence}")
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -495,11 +507,6 @@ class PodWorker:
 def _timeless(facts: Facts) -> Facts:
     """All but the time, and apart from what is kept on."""
     return dataclasses.replace(facts, now=0.0, start_failures=dict(facts.start_failures))
-
-
-def _waited(status: ContainerStatus | None) -> tuple[str, str] | None:
-    waiting = status.state.waiting if status is not None and status.state is not None else None
-    return (waiting.reason or "", waiting.message or "") if waiting is not None else None
 
 
 async def _nothing(_pod: Pod) -> None:

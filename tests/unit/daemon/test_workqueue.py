@@ -21,11 +21,14 @@ async def test_many_adds_are_one_look_and_an_add_meanwhile_is_another() -> None:
         queue.add("a")
     await asyncio.sleep(0)
     assert seen == ["a"]
+    assert not queue.dirty("a")
     for _ in range(5):
         queue.add("a")
+    assert queue.dirty("a")
     gate.set()
     await queue.idle()
     assert seen == ["a", "a"]
+    assert not queue.dirty("a")
 
 
 async def test_one_worker_a_key_but_keys_beside_each_other() -> None:

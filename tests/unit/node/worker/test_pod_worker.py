@@ -215,6 +215,7 @@ def test_an_image_is_pulled_beside_the_sandbox(run: Run) -> None:
     async def story(node: Node) -> None:
         woken: list[str] = []
         node.worker.wake = woken.append
+        node.worker.heard = woken.__contains__
         node.fake.pullable["remote:2"] = ImageSeen("sha256:2", "r/remote:2", size=7, config={"Cmd": ["x"]})
         await node.put(container("app", image="remote:2", imagePullPolicy="Always"))
         await node.worker.reconcile(UID)

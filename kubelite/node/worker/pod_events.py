@@ -1,0 +1,54 @@
+"""The events of one look at a pod: what it or its containers have begun to wait for, which of its fields do nothing."""
+
+from __future__ import annotations
+
+from kubelite.node.decide.unsupported import unsupported_fields
+from kubelite.node.model.actions import Facts, PodActions
+from kubelite.node.model.pod_view import statuses
+from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
+from manifests.types.core import ContainerStatus, Pod, PodStatus
+
+
+def say_waiting(before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
+    """Events for what the pod or its containers have begun to wait for, once for each wait."""
+    place, said = facts.placement, {c.message for c in before.conditions}
+    if place.reason and not place.rejected and place.message not in said:
+        events.pod(WARNING, "FailedScheduling", place.message)
+    if facts.resize is not None and facts.resize.message not in said:
+        reason, why = facts.resize
+        events.resize(WARNING, f"Resize{reason}", reason, error=why)
+    error = facts.resize_error if actions.update or actions.update_sandbox else ""
+    if error and error not in said:
+        events.resize(WARNING, "ResizeError", "error", error=error)
+    recorded = {status.name: status for status in statuses(before)}
+    for name, waiting in actions.waiting.items():
+        if name in actions.finished or _waited(recorded.get(name)) == (waiting.reason, waiting.message):
+            continue
+        if waiting.reason == "CrashLoopBackOff":
+            text = f"Back-off restarting failed container {name} in pod {events.name}"
+            events.container(name, WARNING, "BackOff", text)
+        elif waiting.reason == "ImagePullBackOff":
+            image = waiting.message.partition(": ")[0]
+            events.container(name, NORMAL, "BackOff", image)
+            events.container(name, WARNING, "Failed", "Error: ImagePullBackOff")
+        elif waiting.reason == "ErrImageNeverPull":
+            events.container(name, WARNING, "ErrImageNeverPull", waiting.message)
+            events.container(name, WARNING, "Failed", "Error: ErrImageNeverPull")
+        elif waiting.reason == "InvalidImageName" and waiting.message.startswith("Failed to apply"):
+            events.container(name, WARNING, "InspectFailed", waiting.message)
+            events.container(name, WARNING, "Failed", "Error: InvalidImageName")
+        elif waiting.reason == "CreateContainerConfigError" and name not in facts.start_failures:
+            events.container(name, WARNING, "Failed", f"Error: {waiting.message}")
+
+
+def say_unsupported(pod: Pod, said: set[str], events: PodEvents) -> None:
+    """No field is silent: one Warning event for each that is not acted on and that is not in `said`, which grows."""
+    for found in unsupported_fields(pod):
+        if found.path not in said:
+            said.add(found.path)
+            events.pod(WARNING, "Unsupported", f"{found.path}: {found.sentence}")
+
+
+def _waited(status: ContainerStatus | None) -> tuple[str, str] | None:
+    waiting = status.state.waiting if status is not None and status.state is not None else None
+    return (waiting.reason or "", waiting.message or "") if waiting is not None else None

@@ -1,0 +1,72 @@
+"""A decision reads of a pod's status what is in `Recorded` and nothing else: a status that leaves that as it was leaves
+the decision as it was, in any random world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubelite.node.decide.decision import compute_pod_actions
+from kubelite.node.decide.decision_state import recorded
+from kubelite.node.model.actions import PodActions
+from manifests.types.core import Pod
+from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, facts_of, make_pod
+from tests.unit.node.decide.test_pod_worlds import Story
+from tests.unit.node.fake_cri import FakeCri
+
+
+class Witness(World):
+    """Each status it writes is compared with the one before."""
+
+    def __init__(self, pod: Pod) -> None:
+        super().__init__(pod, FakeCri())
+        self.alike = self.different = 0
+
+    def write_status(self, actions: PodActions) -> None:
+        before = self.pod
+        super().write_status(actions)
+        if self.pod.status == before.status:
+            return
+        seen, facts = self.fake.look(UID), self.facts()
+        if recorded(before, seen) != recorded(self.pod, seen):
+            self.different += 1
+            return
+        self.alike += 1
+        first = compute_pod_actions(before, seen, facts, CONFIG)
+        assert compute_pod_actions(self.pod, seen, facts, CONFIG) == first
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_status_that_no_decision_reads_changes_none(seed: int) -> None:
+    story = Story(seed)
+    if story.rng.random() < 0.3:
+        story.spec["activeDeadlineSeconds"] = story.rng.choice([1, 30, 3600])
+    witness = story.world = Witness(make_pod(**story.spec))
+    story.live(events=15)
+    assert witness.alike, "nothing was tried"
+
+
+@pytest.mark.parametrize(
+    ("status", "spec", "differs"),
+    [
+        ({"phase": "Running"}, {}, False),
+        ({"phase": "Succeeded"}, {}, True),
+        ({"phase": "Running", "reason": "Evicted", "message": "no room"}, {}, True),
+        ({"phase": "Running", "startTime": "2026-01-01T00:00:00Z"}, {}, False),
+        ({"phase": "Running", "startTime": "2026-01-01T00:00:00Z"}, {"activeDeadlineSeconds": 5}, True),
+        ({"phase": "Running", "podIP": "10.0.0.2", "conditions": [{"type": "Ready", "status": "True"}]}, {}, False),
+        ({"containerStatuses": [{"name": "app", "ready": False, "restartCount": 2, "image": "app:1", "imageID": "",
+          "state": {"terminated": {"exitCode": 1}}}]}, {}, True),
+    ],
+)  # fmt: skip
+def test_which_parts_of_a_status_are_read(
+    status: dict[str, Any], spec: dict[str, Any], differs: bool
+) -> None:
+    pending = make_pod(**spec)
+    after = Pod.parse({**pending.to_json(), "status": status})
+    seen = FakeCri().look(UID)
+    assert (recorded(pending, seen) != recorded(after, seen)) == differs
+    facts = facts_of(FakeCri(), pending)
+    decisions = [compute_pod_actions(pod, seen, facts, CONFIG) for pod in (pending, after)]
+    assert (decisions[0] != decisions[1]) == differs
