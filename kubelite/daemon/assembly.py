@@ -36,6 +36,7 @@ from kubelite.node.pressure.qos_cgroups import Tiers
 from kubelite.node.scheduling.priority_classes import keep_classes
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
+from kubelite.node.worker.parsed_pods import ParsedPods
 from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.node.worker.warm_up import warm_up
 from kubelite.settings import Settings
@@ -85,7 +86,8 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
             log.info("removed cgroup %s of a build that was killed", path)
         unclaimed = _unclaimed(store, living)
-        worker = PodWorker(store, cri, events, config, noted=meters)
+        parsed = ParsedPods()
+        worker = PodWorker(store, cri, events, config, noted=meters, parsed=parsed)
         worker.prober.tried = meters.probes.tried
         meters.kind_of = lambda uid, name: (
             container_type(record.doc, name) if (record := store.get_uid(uid)) is not None else "container"
@@ -99,7 +101,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
 
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
-        sources = _sources(settings, store, events, tracer, unclaimed, started=started)
+        sources = _sources(settings, store, events, tracer, unclaimed, parsed=parsed, started=started)
         past = NodePast(store, settings.manifests, sources.rescan)
         if settings.history_time and settings.history_size:
             store.historian, sources.keep = entry_of, past.keep
@@ -128,6 +130,7 @@ def _sources(
     tracer: Tracer,
     unclaimed: dict[str, tuple[str, str]],
     *,
+    parsed: ParsedPods,
     started: float,
 ) -> Sources:
     """`unclaimed`: uid → namespace and name of pods that run and are in no record: their manifests get them back."""
@@ -145,6 +148,7 @@ def _sources(
         uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
         report=lambda state: _say_problems(events, state),
         applied=applied,
+        offer=parsed.offer,
     )
 
 

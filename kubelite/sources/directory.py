@@ -30,6 +30,7 @@ from dataclasses import replace
 from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting, source_of
 from kubelite.node.model.priority import Classes, admitted
+from kubelite.node.model.spec_cache import with_changes
 from kubelite.node.storage.protection import FINALIZERS, terminating
 from kubelite.sources.files import (
     MAX_BYTES,
@@ -53,6 +54,7 @@ from kubelite.sources.plan import (
     plan,
 )
 from kubelite.sources.tree_watch import TreeWatch
+from manifests.types.core import Pod, PodSpec
 from manifests.yaml.loader import load_text
 from runtime.identity import new_uid
 from state.errors import AlreadyExists, StoreError
@@ -80,6 +82,7 @@ class Sources:
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
         applied: Callable[[str, ManifestState], None] = lambda _uid, _state: None,
+        offer: Callable[[str, Json, PodSpec], None] = lambda _uid, _document, _spec: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
@@ -92,10 +95,14 @@ class Sources:
         self._uid_for = uid_for
         self._report = report
         self._applied = applied  # called with a pod's uid once what its file says of it is in the store
+        self._offer = (
+            offer  # called with a pod's uid, its spec as it goes to the store, and that in its typed form
+        )
         #: Called with a file and its text when that is understood.
         self.keep: Callable[[str, str], None] = lambda _file, _text: None
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
+        self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # of what was read since the last plan
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
         self._missing: dict[
             Key, float
@@ -275,8 +282,10 @@ class Sources:
             return failed(file, signature, known, problems, "Invalid")
         objects: dict[Key, Json] = {}
         for document in loaded.documents:
-            doc = bound(document.obj.to_json(), self._node_name)
-            objects[document.kind, document.namespace, document.name] = doc
+            doc = document.obj.to_json()
+            if isinstance(document.obj, Pod):
+                self._typed[file, document.key] = document.obj.spec, doc["spec"]
+            objects[document.key] = bound(doc, self._node_name)
         status = "Loaded" if objects or problems else "Empty"
         if objects:
             self.keep(file, text)
@@ -307,6 +316,7 @@ class Sources:
         for (kind, namespace, name), doc, file in wanted.create:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
             new = created(doc, file, uid=uid or new_uid(), now=now)
+            self._hand_over(file, (kind, namespace, name), new)
             # need not be durable: until the pod's first status, which is, it can as well be made anew from its manifest
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
         jobs.extend(
@@ -319,6 +329,13 @@ class Sources:
                 log.error("manifests: %s", result)
             elif isinstance(result, BaseException):
                 raise result
+        self._typed.clear()
+
+    def _hand_over(self, file: str, key: Key, doc: Json) -> None:
+        """Offer what was read as it is, so that nobody reads it again out of what goes to the store."""
+        found = self._typed.get((file, key))
+        if found is not None and (spec := with_changes(*found, doc["spec"])) is not None:
+            self._offer(doc["metadata"]["uid"], doc["spec"], spec)
 
     def _update(self, key: Key, file: str, classes: Classes) -> Awaitable[Record | None]:
         """Bring the object to what its file says as it is when it is written: a deletion, or a status, that came since
@@ -327,7 +344,10 @@ class Sources:
 
         def change(doc: Json) -> Json | None:
             going = doc["metadata"].get("deletionTimestamp") and key[0] not in FINALIZERS
-            return None if going else merged(doc, wanted, file)
+            changed = None if going else merged(doc, wanted, file)
+            if changed is not None:
+                self._hand_over(file, key, changed)
+            return changed
 
         return self._store.modify(self._store.uid_of(*key) or "", change)
 

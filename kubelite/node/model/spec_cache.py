@@ -1,8 +1,8 @@
-"""Pure functions of a pod's specification, asked many times for one specification: their answers are kept as long as it
-lives.
+"""What is made of a pod's specification, once for each specification: its typed form, and the answers of pure functions
+that are asked many times for one.
 
-Models are values: nothing changes one in place, a pod's new status comes as a copy that shares its `spec` and
-`metadata`. So the very same objects mean the very same answer.
+Documents and models are values: nothing changes one in place, a pod's new status comes as a copy that shares its `spec`
+and `metadata`. So the very same objects mean the very same answer.
 """
 
 from __future__ import annotations
@@ -12,10 +12,24 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from manifests.types.core import Pod
+from kubelite.kube.json import Json
+from manifests.types.core import Pod, PodSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def with_changes(spec: PodSpec, before: Json, after: Json) -> PodSpec | None:
+    """The typed form of `after`; `spec` is that of `before`, and few fields differ (a node's name, a priority). None
+    where more differs than can be put in: a field is gone, or the containers are others."""
+    changed = {key: value for key, value in after.items() if before.get(key) is not value}
+    if "containers" in changed or before.keys() - after.keys():
+        return None
+    if not changed:
+        return spec
+    parsed = PodSpec.parse({"containers": [], **changed})
+    fields = parsed.model_fields_set - {"containers"}
+    return spec.model_copy(update={name: getattr(parsed, name) for name in fields})
 
 
 def as_before(pod: Pod, before: Pod | None) -> Pod:

@@ -39,7 +39,6 @@ from kubelite.node.model.priority import priority
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, Recorder
 from kubelite.node.model.schedule import Placement, Resize
-from kubelite.node.model.spec_cache import as_before
 from kubelite.node.probing.prober import Prober
 from kubelite.node.scheduling.ledger import as_allocated
 from kubelite.node.scheduling.scheduler import Placing
@@ -47,6 +46,7 @@ from kubelite.node.spec.env import content_hash
 from kubelite.node.storage.usage import Usage
 from kubelite.node.worker import pod_events
 from kubelite.node.worker.hooks import Hooks
+from kubelite.node.worker.parsed_pods import ParsedPods
 from kubelite.node.worker.puller import Puller
 from kubelite.node.worker.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
 from kubelite.node.worker.termination import with_messages
@@ -77,9 +77,8 @@ class Decided:
 class _Memory:
     """What is known of one pod between two looks."""
 
-    version: int = -1
     written: dict[str, Any] | None = None  # the status on its way to the store, over what we know of the rest
-    pod: Pod | None = None
+    pod: Pod | None = None  # as it was last looked at
     starts: dict[str, StartFailure] = field(default_factory=dict)
     sandbox: SandboxFailure | None = None
     sandbox_failures: int = 0  # in a row: not made, or lost early
@@ -121,6 +120,7 @@ class PodWorker:
         config: NodeConfig,
         *,
         noted: Noted | None = None,
+        parsed: ParsedPods | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         noted = self._noted = noted or Noted()
@@ -141,7 +141,8 @@ class PodWorker:
         self._usage = Usage(config, clock=clock, wake=self._woken)
         self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
         self._pods: dict[str, _Memory] = {}
-        self.placing = Placing(store, config, parse=self._parsed, wake=self._woken)
+        self._parsed = parsed or ParsedPods()
+        self.placing = Placing(store, config, parse=self._parsed.of, wake=self._woken)
 
     async def close(self) -> None:
         """Give up the pulls, hooks and probes under way."""
@@ -310,7 +311,7 @@ class PodWorker:
     def _is_old(self, turn: _Turn) -> bool:
         """Whether anything has been heard of the pod since it was looked at, but for the status written of it."""
         record = self._store.get_uid(turn.uid)
-        changed = record is None or record.resource_version != turn.memory.version
+        changed = record is None or record.resource_version != self._parsed.version(turn.uid)
         return changed or self.heard(turn.uid)
 
     async def _make_room(self, pod: Pod, actions: PodActions) -> None:
@@ -331,17 +332,14 @@ class PodWorker:
             sentence = f"{words}: {name} has priority {priority(pod)}"
             self._recorder.event(reference(record.doc), NORMAL, "Preempted", sentence)
 
-    def _parsed(self, record: Record) -> Pod:
-        return self._parse(record, self._pods.setdefault(record.uid, _Memory()))
-
     def _parse(self, record: Record, memory: _Memory) -> Pod:
-        if memory.pod is None or memory.version != record.resource_version:
-            pod = as_before(Pod.parse(record.doc), memory.pod)
+        pod = self._parsed.of(record)
+        if memory.pod is not pod:
             if memory.pod is not None and memory.pod.metadata.generation != pod.metadata.generation:
                 memory.said.clear()
-            memory.pod, memory.version = pod, record.resource_version
+            memory.pod = pod
             self.placing.changed(pod)
-        return memory.pod
+        return pod
 
     def _facts(
         self, pod: Pod, seen: PodSeen, memory: _Memory, health: Mapping[str, Health] | None = None
@@ -419,6 +417,7 @@ class PodWorker:
 
     def _forget(self, uid: str) -> None:
         self._pods.pop(uid, None)
+        self._parsed.forget(uid)
         self._node.puller.forget(uid)
         self.prober.forget(uid)
         self._node.hooks.forget(uid)
@@ -441,7 +440,7 @@ class PodWorker:
         written = status.to_json()
 
         def change(doc: dict[str, Any]) -> dict[str, Any]:
-            known = doc["metadata"].get("resourceVersion") == str(memory.version)
+            known = doc["metadata"].get("resourceVersion") == str(self._parsed.version(turn.uid))
             memory.written = written if known else None
             others = [
                 c for c in (doc.get("status") or {}).get("conditions") or () if c["type"] not in OF_THE_NODE
@@ -458,13 +457,10 @@ class PodWorker:
         began = time.perf_counter()
         record = await self._store.modify(turn.uid, change, durable=durable)
         self._noted.status_written(time.perf_counter() - began)
-        pod = turn.pod = pod.model_copy(update={"status": PodStatus.parse(written)})
+        turn.pod = pod.model_copy(update={"status": status})
         if record is not None and record.doc.get("status") is written and memory.written is not None:
-            own = memory.pod or pod  # whose spec is the manifest's, whatever it is decided on as
-            memory.pod, memory.version = (
-                own.model_copy(update={"status": pod.status}),
-                record.resource_version,
-            )
+            # its spec stays the manifest's, whatever it is decided on as
+            memory.pod = self._parsed.written(record, status) or memory.pod
 
     def is_news(self, record: Record) -> bool:
         """Whether a changed pod needs a look: not when the change is the status that this worker has just written of

@@ -9,6 +9,7 @@ import pytest
 
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.decision_state import recorded
+from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import PodActions
 from manifests.types.core import Pod
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, facts_of, make_pod
@@ -25,7 +26,9 @@ class Witness(World):
 
     def write_status(self, actions: PodActions) -> None:
         before = self.pod
+        status = compute_pod_status(before, self.fake.look(UID), actions, self.facts(), CONFIG)
         super().write_status(actions)
+        assert type(status).parse(status.to_json()) == status, "it is kept as it was computed"
         if self.pod.status == before.status:
             return
         seen, facts = self.fake.look(UID), self.facts()
