@@ -1,6 +1,6 @@
 """The reference pages that are made from the code: `python -m deploy.docs.reference` writes them into docs/reference.
 
-`tests/unit/test_docs_reference.py` fails while a page there is not what the code says. The other generated parts are
+`tests/unit/docs/test_reference.py` fails while a page there is not what the code says. The other generated parts are
 tables within pages, and their tests write them: metric families (test_metrics_doc.py), fields of config.json
 (test_oci_fields.py), costs of edits (test_edit_costs.py), advice (test_advice.py).
 """
