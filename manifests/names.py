@@ -1,6 +1,6 @@
-"""The formats of names and paths, each a function from a value to what is wrong with it (nothing, when it is right).
+"""Formats of names and paths. Each is a function from a value to the list of what is wrong with it.
 
-From apimachinery's pkg/util/validation/validation.go, in its wording.
+The wording is that of apimachinery's pkg/util/validation/validation.go.
 """
 
 import ipaddress
@@ -54,7 +54,7 @@ def dns_subdomain(value: str) -> list[str]:
 
 
 def qualified_name(value: str) -> list[str]:
-    """A label's or annotation's key: an optional DNS subdomain and a slash, and a name of at most 63."""
+    """Check a key of labels or annotations: an optional DNS subdomain with a slash, a name of up to 63 bytes."""
     prefix, slash, name = value.rpartition("/")
     if "/" in prefix:
         return [
@@ -79,7 +79,7 @@ def label_value(value: str) -> list[str]:
 
 
 def config_key(value: str) -> list[str]:
-    """A key of a ConfigMap or Secret: it becomes a file name."""
+    """Check a key of a ConfigMap or Secret, which becomes a file name."""
     problems = _too_long(value, 253) + ([] if _matches(_CONFIG_KEY, value) else [_CONFIG_KEY_SENTENCE])
     if value in (".", ".."):
         problems.append(f"must not be '{value}'")
@@ -89,7 +89,7 @@ def config_key(value: str) -> list[str]:
 
 
 def env_name(value: str) -> list[str]:
-    """Relaxed names (RelaxedEnvironmentVariableValidation): printable ASCII without `=`."""
+    """Check a name by the relaxed rules (RelaxedEnvironmentVariableValidation): printable ASCII without `=`."""
     if value and all(" " <= char <= "~" and char != "=" for char in value):
         return []
     return [
@@ -98,7 +98,7 @@ def env_name(value: str) -> list[str]:
 
 
 def port_name(value: str) -> list[str]:
-    """IANA_SVC_NAME (RFC 6335)."""
+    """Check a port name: IANA_SVC_NAME (RFC 6335)."""
     problems = _too_long(value, 15)
     if not _matches("[-a-z0-9]+", value):
         problems.append("must contain only alphanumeric characters (a-z, 0-9), and hyphens (-)")
@@ -116,7 +116,7 @@ def port_number(value: int) -> list[str]:
 
 
 def ip_address(value: str) -> list[str]:
-    """Either family's; a zone (`%eth0`) means nothing to another machine, and is none of it."""
+    """Check an IPv4 or IPv6 address. A zone (`%eth0`) is refused: it has a meaning on one machine only."""
     try:
         ipaddress.ip_address(value.replace("%", "/"))  # no zones
     except ValueError:
@@ -137,12 +137,12 @@ def no_backsteps(value: str) -> list[str]:
 
 
 def relative_path(value: str) -> list[str]:
-    """A path below a volume: subPath."""
+    """Check a path below a volume: subPath."""
     return (["must be a relative path"] if value.startswith("/") else []) + no_backsteps(value)
 
 
 def projected_path(value: str) -> list[str]:
-    """Where a key's file goes: below the volume, and not over its own `..data` links."""
+    """Check the path of a key's file: below the volume, and not in the way of the volume's own `..data` links."""
     problems = relative_path(value)
     if value.startswith("..") and not value.startswith("../"):
         problems.append("must not start with '..'")

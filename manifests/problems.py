@@ -1,7 +1,7 @@
-"""What can be wrong with an object, in words: a field path and a sentence, from pydantic's errors or our own rules.
+"""What can be wrong with an object: a field path and a sentence, from pydantic's errors or our own rules.
 
-Wording follows the API server (apimachinery's field.Error: `Required value`, `Invalid value: …: …`, …) with a next
-step where one is known. No YAML in here: lines are the loader's business.
+The wording follows the API server (apimachinery's field.Error: `Required value`, `Invalid value: …: …`, …) and adds a
+next step where one is known. This module knows no YAML; the loader adds the lines.
 """
 
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Path = tuple[str | int, ...]
 
-# Fields whose keys are the user's own: the API writes those as limits[cpu], not limits.cpu.
+# Fields whose keys are chosen by the user: the API writes limits[cpu], not limits.cpu.
 _MAPS = frozenset(
     [
         "annotations",
@@ -35,12 +35,12 @@ _MAPS = frozenset(
 )
 
 
-_SHOWN = 12  # of the values a field can have
+_SHOWN = 12  # allowed values that a message lists
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong: `path` from the object's root (aliases and indexes) and a sentence."""
+    """One thing wrong: `path` from the object's root (JSON names and indexes) and a sentence."""
 
     path: Path
     message: str
@@ -54,7 +54,7 @@ class Problem:
 
 
 class InvalidObject(ValueError):
-    """An object that is not what its kind says. `problems` has everything that is wrong."""
+    """An object that does not match its kind. `problems` lists everything that is wrong."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -92,7 +92,7 @@ def forbidden(path: Path, detail: str) -> Problem:
 
 
 def not_supported(path: Path, value: str, allowed: Iterable[str]) -> Problem:
-    """`Unsupported value: "Allways": supported values: "Always", …`, and the near one when there is one."""
+    """Write `Unsupported value: "Allways": supported values: "Always", …`, with a suggestion if one is near."""
     names = sorted(allowed)
     listed = ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     return Problem(
@@ -105,12 +105,12 @@ def not_found(path: Path, value: object) -> Problem:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean "image"?`, or nothing when no known word is near."""
+    """Write `, did you mean "image"?`, or nothing if no known word is near."""
     names = list(known)
     by_fold = {name.lower().replace("_", "").replace("-", ""): name for name in names}
     near = by_fold.get(word.lower().replace("_", "").replace("-", ""))
     if near is None:
-        from difflib import get_close_matches  # only when something is wrong
+        from difflib import get_close_matches  # imported only if something is wrong
 
         close = get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.7)
         near = next((name for name in names if close and name.lower() == close[0]), None)
@@ -118,7 +118,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def problems_of(error: "ValidationError", root: "type[BaseModel]") -> list[Problem]:
-    """Every pydantic error as a Problem, in the order of the object's fields."""
+    """Turn every pydantic error into a Problem, in the order of the object's fields."""
     return [_problem(item, root) for item in error.errors(include_url=False, include_context=True)]
 
 
@@ -134,9 +134,11 @@ def _problem(item: Any, root: "type[BaseModel]") -> Problem:
 
 def _type_message(kind: str, value: object, item: Any) -> str:
     match kind:
-        case "string_type" if isinstance(value, bool):  # which word stood there, the parser does not tell
+        case "string_type" if isinstance(
+            value, bool
+        ):  # the parser does not tell which of the words was written
             words = "y, n, yes, no, on, off, true or false"
-            return f"must be a string: put it in quotes (YAML takes a bare {words} as a truth)"
+            return f"must be a string: put it in quotes (YAML reads a bare {words} as a boolean)"
         case "string_type" if isinstance(value, int | float):
             return f"must be a string: put it in quotes, like {json.dumps(_plain(value))}"
         case "string_type":
@@ -180,12 +182,12 @@ def _kind_of(value: object) -> str:
 
 
 def _go(value: object) -> str:
-    """A value as Go's %q or %v shows it in a field.Error."""
+    """Format a value as Go's %q or %v does in a field.Error."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _plain(value)
 
 
 def _field_hint(root: "type[BaseModel]", path: Path) -> str:
-    """What was probably meant by the unknown field at `path`: a near name here, or the same name in another place."""
+    """Suggest what the unknown field at `path` was meant to be: a similar name here, or the same name elsewhere."""
     here = model_at(root, path[:-1])
     name = path[-1]
     if here is None or not isinstance(name, str):
@@ -193,12 +195,12 @@ def _field_hint(root: "type[BaseModel]", path: Path) -> str:
     near = did_you_mean(name, fields_by_alias(here))
     if near:
         return near
-    for depth in range(len(path) - 2, -1, -1):  # too deep: it belongs to a parent
+    for depth in range(len(path) - 2, -1, -1):  # indented too deep: the field belongs to a parent
         above = model_at(root, path[:depth])
         if above is not None and name in fields_by_alias(above):
             where = field_path(path[:depth])
             return f": it is a field of {where or 'the object itself'}: check the indentation"
-    for child, model in _children(here):  # too shallow: it belongs to a part of this
+    for child, model in _children(here):  # not indented enough: the field belongs to a child
         if name in fields_by_alias(model):
             return f": it is a field of {field_path((*path[:-1], child))}: check the indentation"
     return ""
@@ -209,11 +211,11 @@ def fields_by_alias(model: "type[BaseModel]") -> dict[str, Any]:
 
 
 def model_at(root: "type[BaseModel]", path: Path) -> "type[BaseModel] | None":
-    """The model class that the (list's, map's) value at `path` has."""
+    """Return the model class of the value at `path`, or of its items if it is a list or a map."""
     model: type[BaseModel] | None = root
     for part in path:
         if model is None or isinstance(part, int):
-            continue  # an index: the list's items are already in `model`
+            continue  # an index: `model` is the items' class already
         field = fields_by_alias(model).get(part)
         model = next(models_in(field.annotation), None) if field is not None else None
     return model
@@ -226,7 +228,7 @@ def _children(model: "type[BaseModel]") -> Iterator[tuple[str, "type[BaseModel]"
 
 
 def models_in(annotation: Any) -> Iterator["type[BaseModel]"]:
-    """The model classes in an annotation: the one it is, or those of its list, map, union or Optional."""
+    """Yield the model classes in an annotation: itself, or those inside its list, map, union or Optional."""
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         yield annotation
         return

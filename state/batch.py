@@ -1,4 +1,4 @@
-"""Writes that share one commit: what each decides against memory, gathered until it is written and then seen."""
+"""Writes that share one commit: each is decided against memory, and becomes visible when the commit is done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Write:
-    """A queued write: `decide` turns it into row changes against the batch, or raises for its own caller."""
+    """A queued write. `decide` turns it into row changes of the batch, or raises an error for its own caller."""
 
     decide: Callable[[Batch], Record | None]
     done: asyncio.Future[Record | None]
@@ -25,7 +25,7 @@ class Write:
 
 @dataclass(slots=True)
 class Batch:
-    """Writes that share one commit, staged over the store's memory."""
+    """Writes that share one commit, layered over the store's memory."""
 
     store: Store
     version: int
@@ -33,11 +33,13 @@ class Batch:
     objects: dict[str, Record | None] = field(default_factory=dict)  # uid -> record, None = deleted
     names: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)  # of history
+    entries: list[Entry] = field(default_factory=list)  # history rows
     versions: list[Version] = field(default_factory=list)
     containers: dict[str, ContainerRow | None] = field(default_factory=dict)
-    sync: bool = False  # all that was written before must be on the disk
-    moved: set[str] = field(default_factory=set)  # uids that were deleted, also those that have come again
+    sync: bool = False  # everything written before must be on the disk
+    moved: set[str] = field(
+        default_factory=set
+    )  # uids that were deleted, including those that were added again
 
     def by_uid(self, uid: str) -> Record | None:
         return self.objects[uid] if uid in self.objects else self.store.get_uid(uid)
@@ -63,26 +65,26 @@ class Batch:
 
 
 def attempt(write: Write, batch: Batch) -> Record | Exception | None:
-    """What a write decides against this batch, or what it raised: one that fails takes no other along."""
+    """Return what a write decides against this batch, or what it raised. A failed write does not affect the others."""
     try:
         return write.decide(batch)
-    except Exception as error:  # noqa: BLE001 - whatever the decision raised belongs to the caller that asked
+    except Exception as error:  # noqa: BLE001 - any error of the decision belongs to the caller of the write
         return error
 
 
 def settle(done: asyncio.Future[Record | None], result: Record | Exception | None) -> None:
-    """Tell the caller of a write how it went; fine when nobody waits any more."""
+    """Give a write's result to its caller, if it is still waiting."""
     if done.cancelled():
         return
     if isinstance(result, Exception):
         done.set_exception(result)
-        done.exception()  # a caller that was cancelled meanwhile never asks: not a lost error
+        done.exception()  # marks it as retrieved: a cancelled caller never does, and asyncio would log a lost error
     else:
         done.set_result(result)
 
 
 def replace_object(batch: Batch, old: Record, doc: Doc) -> Record:
-    """Put a new version of an object into the batch; the old record when nothing changes."""
+    """Put a new version of an object into the batch, and return it; the old record if nothing changes."""
     if same(old.doc, doc):
         return old
     record = stamped(Record(old.kind, old.namespace, old.name, old.uid, batch.next_version(), doc))
@@ -91,7 +93,7 @@ def replace_object(batch: Batch, old: Record, doc: Doc) -> Record:
 
 
 def stamped(record: Record) -> Record:
-    """The record with its uid and resourceVersion written into its document."""
+    """Return the record with its uid and resourceVersion written into its document."""
     metadata = {
         **record.doc["metadata"],
         "uid": record.uid,
@@ -102,7 +104,7 @@ def stamped(record: Record) -> Record:
 
 
 def same(old: Doc, new: Doc) -> bool:
-    """Whether two documents say the same, whatever their resourceVersion and uid."""
+    """Tell whether two documents are equal apart from resourceVersion and uid."""
 
     def bare(doc: Doc) -> Doc:
         metadata = {k: v for k, v in doc["metadata"].items() if k not in ("resourceVersion", "uid")}

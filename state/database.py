@@ -1,9 +1,8 @@
-"""The state file: what the store's commits look like in SQLite, what damage and a full disk look like, and what is
-done about them.
+"""The state file: commits in SQLite, and the handling of damage and of a full disk.
 
-Tables, statements and transactions are SQLAlchemy's (schema.py); a commit runs statements that were compiled once, as
-the driver takes them, for that halves what it costs. What the disk says comes up as the driver's own exception: its
-text is for people, SQLAlchemy's repeats the statement.
+Tables, statements and transactions are SQLAlchemy's (schema.py). A commit executes statements that were compiled once,
+with parameters in the driver's own form, which halves its cost. Disk errors are raised as the driver's own exceptions,
+because their text is for people; SQLAlchemy's text repeats the statement.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from state.history import Entry, Question, Revision, Version
 from state.records import ContainerRow, Record
 from state.reserve import Reserve
 
-DatabaseError = sqlite3.DatabaseError  # what SQLite says, of whatever kind
+DatabaseError = sqlite3.DatabaseError  # any error of SQLite
 
-RESERVE = ".reserve"  # beside the state file: see Reserve
+RESERVE = ".reserve"  # suffix of the reserve file: see state.reserve
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What was in the file."""
+    """The contents of the file."""
 
     objects: tuple[Record, ...]
     containers: tuple[ContainerRow, ...]
@@ -43,28 +42,28 @@ class Contents:
 
 
 class Database:
-    """One process's connection to the file at `path`. Opened by `open`, then used by one thread at a time."""
+    """One process's connection to the file at `path`. Created by `open`, then used by one thread at a time."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.set_aside = ""  # what a damaged file is called now
+        self.set_aside = ""  # new name of a damaged file
         self.reserve = Reserve(path + RESERVE)
         self.connection: Connection | None = None
-        self._synchronous = True  # what it commits with
-        self._missing = False  # a full disk took changes from history, and it has not been said yet
+        self._synchronous = True  # whether commits wait for the disk
+        self._missing = False  # a full disk lost changes of history, which is not recorded yet
 
     @classmethod
     def open(cls, path: str) -> tuple[Self, Contents]:
-        """Open or create; a damaged file is set aside. Raises OSError or DatabaseError when the place itself cannot be
+        """Open or create the file; a damaged file is set aside. Raises OSError or DatabaseError if the path cannot be
         used."""
         database = cls(path)
         while True:
             try:
                 found = database._open_or_set_aside()
-                database.reserve.keep()
+                database.reserve.refill()
                 return database, found
             except (OSError, DatabaseError) as error:
-                if not (looks_full(error) and database.reserve.give()):
+                if not (looks_full(error) and database.reserve.release()):
                     raise
 
     def _open_or_set_aside(self) -> Contents:
@@ -97,7 +96,7 @@ class Database:
         return self.connection
 
     def close(self) -> None:
-        """Fold the log into the file and let go."""
+        """Merge the log into the file and close the connection."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
@@ -114,19 +113,19 @@ class Database:
         versions: list[Version] | None = None,
         remembers: bool = False,
     ) -> None:
-        """Put what is there by its key, forget what is None, and what has `moved` before it is put; all of it or
-        nothing. When the disk is full, without history, in the space that is kept for that. `remembers`: `entries` has
-        all that history is to know of it. Raises OSError or DatabaseError."""
+        """Write rows by key, delete those that are None, and delete `moved` rows before others are written; all or
+        nothing. If the disk is full, write without history, in the reserved space. `remembers`: `entries` is complete,
+        so history has no gap. Raises OSError or DatabaseError."""
         past = entries or [], versions or [], remembers
         while True:
             try:
                 self.write(objects, containers, version=version, durable=durable, moved=moved, past=past)
                 break
             except (OSError, DatabaseError) as error:
-                if not (looks_full(error) and self.reserve.give()):
+                if not (looks_full(error) and self.reserve.release()):
                     raise
                 past, self._missing = ([], [], False), True
-        self.reserve.keep()
+        self.reserve.refill()
 
     def write(
         self,
@@ -138,7 +137,7 @@ class Database:
         moved: Collection[str],
         past: tuple[list[Entry], list[Version], bool] = ([], [], False),
     ) -> None:
-        """One attempt; after a failed one the next begins with a new connection."""
+        """Try once. After a failure, the next attempt opens a new connection."""
         with _driver_errors():
             connection = self.connection or self._connect()
             try:
@@ -146,7 +145,7 @@ class Database:
                     _pragma(connection, f"synchronous={'FULL' if durable else 'NORMAL'}")
                     self._synchronous = durable
                 with connection.begin():
-                    # all that goes before what comes: a name may pass from one object to another
+                    # Deletions come first: a name may pass from one object to another.
                     _many(connection, schema.FORGET_OBJECT, [(uid,) for uid in moved])
                     gone = [(key,) for key, row in containers.items() if row is None]
                     _many(connection, schema.FORGET_CONTAINER, gone)
@@ -158,7 +157,7 @@ class Database:
                     )
                     history.put(connection, *past[:2])
                     if past[2]:
-                        history.complete(connection, version, anew=self._missing)
+                        history.complete(connection, version, restart=self._missing)
                     connection.exec_driver_sql(schema.PUT_META, (schema.RESOURCE_VERSION, str(version)))
                 if past[2]:
                     self._missing = False
@@ -167,10 +166,10 @@ class Database:
                     self.close()
                 raise
 
-    # -- the past ----------------------------------------------------------------------------------------------
+    # -- history -----------------------------------------------------------------------------------------------
 
     def prune(self, *, before: float, size: int) -> None:
-        """See state.history.prune. As a commit: in the thread that writes."""
+        """Prune history (state.history.prune). Like a commit, call this in the writer's thread."""
         with _driver_errors():
             connection = self.connection or self._connect()
             try:
@@ -182,7 +181,7 @@ class Database:
                 raise
 
     def entries(self, question: Question) -> tuple[list[Entry], float]:
-        """In any thread: on a connection of its own, beside which commits go on (WAL)."""
+        """Query history, in any thread: the query has its own connection, and commits continue meanwhile (WAL)."""
         with _driver_errors(), schema.open_reader(self.path).connect() as connection:
             return history.entries(connection, question)
 
@@ -193,7 +192,7 @@ class Database:
 
 @contextlib.contextmanager
 def _driver_errors() -> Iterator[None]:
-    """Let what the driver raised go on, without SQLAlchemy's wrapping."""
+    """Raise the driver's exceptions without SQLAlchemy's wrapping."""
     try:
         yield
     except DBAPIError as error:
@@ -203,7 +202,7 @@ def _driver_errors() -> Iterator[None]:
 
 
 def _pragma(connection: Connection, text: str) -> None:
-    """Set what has no effect within a transaction: on the driver's connection, since SQLAlchemy's begins one."""
+    """Set a pragma on the driver's connection: it has no effect in a transaction, which SQLAlchemy's would begin."""
     driver: sqlite3.Connection | None = connection.connection.driver_connection
     assert driver is not None
     driver.execute(f"PRAGMA {text}")
@@ -215,7 +214,7 @@ def _many(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -
 
 
 def _contents(connection: Connection) -> Contents:
-    """Raises DatabaseError, also for a document that is no JSON: the file was written over."""
+    """Read everything. Raises DatabaseError also if a document is not JSON: the file was overwritten."""
     objects = (
         Record(kind, namespace, name, uid, version, _decoded(doc))
         for uid, kind, namespace, name, version, doc in connection.execute(select(schema.objects))
@@ -252,20 +251,20 @@ def _damaged() -> sqlite3.DatabaseError:
 
 
 def _looks_damaged(error: DatabaseError) -> bool:
-    """What SQLite says of the content. "disk I/O error" is the disk's (a full one says it of its own log's index)."""
+    """Tell whether SQLite found the content damaged. "disk I/O error" is about the disk; a full one causes it too."""
     return any(word in str(error) for word in ("malformed", "not a database"))
 
 
 def looks_full(error: Exception) -> bool:
-    """SQLite says "disk I/O error" where it was its log's index that found no space."""
+    """Tell whether the disk is full. SQLite says "disk I/O error" if there is no space for its log's index."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return any(word in str(error) for word in ("disk is full", "disk I/O error"))
 
 
 def _keep_private(path: str) -> None:
-    """Secrets are in it: nobody but its owner may read it or SQLite's log of it, which gets the file's own mode. Before
-    SQLite has it open: closing a descriptor of a file lets go of all the process's locks on it (fcntl(2))."""
+    """Make the file readable by its owner only, because it contains secrets; SQLite gives its log the same mode. This
+    happens before SQLite opens the file: closing any descriptor of a file releases the process's locks (fcntl(2))."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
@@ -273,7 +272,7 @@ def _keep_private(path: str) -> None:
 
 
 def _set_aside(path: str) -> str:
-    """Move a damaged file and its log out of the way; returns the new name."""
+    """Move a damaged file and its log away; return the new name."""
     kept = f"{path}.damaged-{int(time.time())}"
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):

@@ -1,10 +1,10 @@
-"""What the store says when it cannot do as asked.
+"""The store's errors.
 
 StoreError
-├── AlreadyExists      create: this kind, namespace and name (or uid) is taken
+├── AlreadyExists      create: an object with this kind, namespace and name (or uid) exists
 ├── NotFound           update: no such object
-├── Conflict           update: somebody wrote in between (resourceVersion differs)
-├── Expired            watch: the changes since that resourceVersion are no longer kept; list again
+├── Conflict           update: the object was changed meanwhile (its resourceVersion differs)
+├── Expired            watch: the changes since that resourceVersion are no longer retained; list again
 └── StorageFailed      the disk refused the write (full, read-only, broken); nothing changed, try again later
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base. `reason` is the metav1.Status reason."""
+    """Base class. `reason` is the reason of a metav1.Status."""
 
     reason = "InternalError"
 

@@ -1,9 +1,9 @@
-"""What was: rows that tell of each change, and the versions of each manifest file, within the state file.
+"""History: a row for each change of an object, and the versions of each manifest file, in the state file.
 
-Rows are written by the transaction that makes the change they tell of, never by one of their own. `before` has what the
-change replaced, not what it brought: the past is then the present with the newest changes undone, so that forgetting
-the oldest rows takes nothing from what the others say. Who writes the rows and reads them back knows what they mean;
-here they are only kept, for a time and up to a size.
+The transaction that makes a change also writes its row. `before` has the state that the change replaced, not the new
+one. A past state is therefore the present with the newest changes undone, and pruning the oldest rows takes nothing
+from the others. This module stores rows for a time and up to a size; what they mean is up to those who write and read
+them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from sqlalchemy.sql import ClauseElement
 
 from state.schema import PUT_META, get_meta, history, revisions
 
-SINCE = "history_since"  # in meta: Unix seconds; nothing older is known
-UNTIL = "history_version"  # in meta: the resourceVersion up to which nothing is missing
-VERSIONS = 10  # of a manifest file (Kubernetes: revisionHistoryLimit)
-LARGEST = 1 << 20  # bytes of a manifest file that is kept
-ROW = 100  # bytes that a row takes beside its texts
-SLACK = 0.9  # what is left of the size when it was too much, so that it is not looked at again at once
+SINCE = "history_since"  # key in meta: Unix seconds from which history is complete
+UNTIL = "history_version"  # key in meta: resourceVersion up to which no change is missing
+VERSIONS = 10  # retained per manifest file (as Kubernetes' revisionHistoryLimit)
+LARGEST = 1 << 20  # bytes; larger manifest files are not retained
+ROW = 100  # bytes that a row takes in addition to its texts
+SLACK = 0.9  # fraction of the size to prune to, so that the next pruning is not due at once
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened to an object. `at`: Unix seconds; `what`: ADDED, MODIFIED, DELETED, or a word for what
-    changed nothing in the store; `before`: what the change replaced, as JSON ("" = nothing)."""
+    """One event in the life of an object. `at`: Unix seconds; `what`: ADDED, MODIFIED, DELETED, or a word for an event
+    that changed nothing in the store; `before`: the state that the change replaced, as JSON ("" for none)."""
 
     at: float
     kind: str
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One version of a manifest file, as it was read at `at` (Unix seconds). Numbers count up from 1."""
+    """One version of a manifest file, as read at `at` (Unix seconds). Numbers count from 1."""
 
     file: str
     number: int
@@ -58,7 +58,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A file's text on its way to become a Revision, unless it is the newest one's already."""
+    """The text of a file, which becomes a Revision unless it equals the newest one."""
 
     file: str
     at: float
@@ -75,7 +75,7 @@ def _sql(statement: ClauseElement) -> str:
 
 _COLUMNS = [column for column in history.columns if column.name != "id"]
 _PUT_ENTRY = _sql(insert(history).values({column.name: bindparam(column.name) for column in _COLUMNS}))
-#: A version is a new revision when the file's newest one has another digest.
+#: A version becomes a new revision if the file's newest revision has a different digest.
 _PUT_REVISION = """
 INSERT INTO revisions (file, number, at, digest, text)
 SELECT :file, coalesce((SELECT max(number) FROM revisions WHERE file = :file), 0) + 1, :at, :digest, :text
@@ -88,7 +88,7 @@ _FORGET_REVISIONS = (
 
 
 def put(connection: Connection, entries: list[Entry], versions: list[Version]) -> None:
-    """Within the caller's transaction."""
+    """Write rows and versions, within the caller's transaction."""
     if entries:
         connection.exec_driver_sql(_PUT_ENTRY, [_row(entry) for entry in entries])
     for version in versions:
@@ -107,18 +107,18 @@ def _row(entry: Entry) -> tuple[float | str | int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which entries: of a kind, namespace, name (None = all), at or after `since`, the newest `limit` of them."""
+    """A query: entries of a kind, namespace and name (None: all), at or after `since`, the newest `limit` of them."""
 
     kind: str | None = None
     namespace: str | None = None
     name: str | None = None
     since: float = 0.0
-    changes: bool = False  # only those that changed something in the store
+    changes: bool = False  # only changes of objects in the store
     limit: int | None = None
 
 
 def entries(connection: Connection, question: Question) -> tuple[list[Entry], float]:
-    """The entries asked for, oldest first, and since when all is known (Unix seconds)."""
+    """Return the matching entries, oldest first, and the time since which history is complete (Unix seconds)."""
     wanted = select(*_COLUMNS[:-1]).where(history.c.at >= question.since)
     for column, value in (
         (history.c.kind, question.kind),
@@ -135,7 +135,7 @@ def entries(connection: Connection, question: Question) -> tuple[list[Entry], fl
 
 
 def revisions_of(connection: Connection, file: str | None = None) -> list[Revision]:
-    """The versions of a file, or of all, oldest first."""
+    """Return the versions of a file, or of all files, oldest first."""
     columns = (revisions.c.file, revisions.c.number, revisions.c.at, revisions.c.text)
     wanted = select(*columns).order_by(revisions.c.file, revisions.c.number)
     if file is not None:
@@ -144,11 +144,11 @@ def revisions_of(connection: Connection, file: str | None = None) -> list[Revisi
 
 
 def prune(connection: Connection, *, before: float, size: int) -> None:
-    """Forget what is older than `before` (Unix seconds), and the oldest of what is more than `size` bytes; each file's
-    newest version stays. Within the caller's transaction."""
+    """Delete entries older than `before` (Unix seconds), and the oldest ones beyond `size` bytes. Each file's newest
+    version is retained. Runs within the caller's transaction."""
     limit = max(before, _too_much(connection, size))
-    stays = select(history.c.id).where(history.c.at >= limit).order_by(history.c.id).limit(1)
-    first = connection.scalar(stays)  # the oldest are looked at, no more: they were written in order
+    retained = select(history.c.id).where(history.c.at >= limit).order_by(history.c.id).limit(1)
+    first = connection.scalar(retained)  # reads only the oldest rows, because rows are written in order
     gone = delete(history) if first is None else delete(history).where(history.c.id < first)
     if connection.execute(gone).rowcount:
         connection.exec_driver_sql(PUT_META, (SINCE, repr(limit)))
@@ -164,7 +164,7 @@ def prune(connection: Connection, *, before: float, size: int) -> None:
 
 
 def _too_much(connection: Connection, size: int) -> float:
-    """Until when rows have to go for the rest to be below `size`; 0 when they are."""
+    """Return the time up to which rows must be deleted for the rest to fit in `size`; 0 if all fit."""
     total = int(connection.scalar(select(func.sum(history.c.size))) or 0)
     if total <= size:
         return 0.0
@@ -174,17 +174,17 @@ def _too_much(connection: Connection, size: int) -> float:
     return next((float(at) + 1e-6 for at, taken in rows if taken >= surplus), 0.0)
 
 
-def complete(connection: Connection, version: int, *, anew: bool = False) -> None:
-    """Say that no change up to this resourceVersion is missing (`anew`: but those until now). Within the caller's
-    transaction."""
-    if anew:
+def complete(connection: Connection, version: int, *, restart: bool = False) -> None:
+    """Record that no change up to this resourceVersion is missing; with `restart`, only those from now on. Runs within
+    the caller's transaction."""
+    if restart:
         connection.exec_driver_sql(PUT_META, (SINCE, repr(time.time())))
     connection.exec_driver_sql(PUT_META, (UNTIL, str(version)))
 
 
 def begin(connection: Connection, version: int) -> None:
-    """History begins now, in a file that has just got its tables, or where changes are missing: an older kubelite wrote
-    them, history was switched off, or a full disk took it. `version`: the file's resourceVersion."""
+    """Start history if it is not complete: in a new file, or if changes are missing because an older kubelite wrote
+    them, history was switched off, or the disk was full. `version`: the file's resourceVersion."""
     known = get_meta(connection, UNTIL)
     if known is None or int(known) < version:
-        complete(connection, version, anew=True)
+        complete(connection, version, restart=True)

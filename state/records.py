@@ -1,4 +1,4 @@
-"""What the store keeps and what it tells: objects, changes of them, container instances."""
+"""What the store holds and reports: objects, their changes, and container instances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object. `doc` is the whole of it (metadata.resourceVersion included) and must not be changed in place."""
+    """One object. `doc` is the whole object (with metadata.resourceVersion) and must not be changed in place."""
 
     kind: str
     namespace: str
@@ -32,7 +32,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a watcher gets: the object as it is after the change (as it last was, when DELETED)."""
+    """A change as a watcher receives it, with the object after the change (for DELETED, its last state)."""
 
     type: ChangeType
     record: Record
@@ -40,7 +40,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRow:
-    """The last known record of one container instance; `doc` is a shim's ContainerRecord as JSON object."""
+    """The last known record of a container instance. `doc` is a shim's ContainerRecord as a JSON object."""
 
     id: str
     pod_uid: str

@@ -1,8 +1,8 @@
-"""Space kept for the day the disk is full: without it nobody could record the removal that would make room again.
+"""Disk space reserved for a full disk: without it, the removals that free space could not be recorded.
 
-A file beside the state file that holds nothing. A commit that finds no space takes a piece of it and tries again, as
-often as there are pieces: whoever filled the disk may be quicker with the first. It is made whole again when there is
-room.
+The reserve is an empty file of a fixed size beside the state file. A commit that finds no space releases a piece of it
+and tries again, as long as there are pieces, since another program may take the freed space first. The reserve is
+refilled when there is space again.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import contextlib
 import os
 import time
 
-SIZE = 2 * 1024 * 1024  # some four hundred commits; SQLite's log, once it has grown, is written over and over
+SIZE = 2 * 1024 * 1024  # about four hundred commits: once SQLite's log has grown, it is overwritten in place
 PIECES = 8
-PAUSE = 10.0  # seconds between attempts to have it whole
+PAUSE = 10.0  # seconds between attempts to refill it
 
 
 class Reserve:
-    """One process's; made by `keep`, given by `give`."""
+    """The reserve of one process: `refill` creates it, `release` gives a piece back."""
 
     def __init__(self, path: str, size: int = SIZE) -> None:
         self._path = path
         self._size = size
         self._next_try = 0.0
 
-    def keep(self) -> None:
-        """See that it is whole, if there is room: cheap, and silent when there is not."""
+    def refill(self) -> None:
+        """Restore the full size, if there is space. Cheap, and silent if there is none."""
         now = time.monotonic()
         if now < self._next_try:
             return
@@ -46,8 +46,8 @@ class Reserve:
         finally:
             os.close(descriptor)
 
-    def give(self) -> bool:
-        """Give a piece of it back to the disk; False when there is none left."""
+    def release(self) -> bool:
+        """Return a piece of the reserve to the disk. Returns False if none is left."""
         self._next_try = time.monotonic() + PAUSE
         try:
             left = os.stat(self._path).st_size

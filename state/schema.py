@@ -1,12 +1,13 @@
-"""The tables in `state.db`, the pragmas it is opened with, and the steps from each older schema to this one.
+"""The tables of `state.db`, its pragmas, and the migrations from older schemas.
 
-SQLite in WAL mode with `synchronous=FULL`: a commit that returned is on the disk (https://sqlite.org/wal.html#performance
-and https://sqlite.org/pragma.html#pragma_synchronous), so what was acknowledged is there after a power cut. Writes
-that need not be (Store: `durable=False`) are committed with NORMAL: a power cut may take the newest of them, to the
-last durable one, and nothing else; the death of a process takes none.
-`PRAGMA user_version` counts migrations. Migrations add tables and columns with defaults, so that an older daemon still
-opens the file (it ignores what it does not know). One that cannot keep to that raises OLDEST_READER: an older daemon
-then refuses the file, and says so, rather than lose what it does not understand. All steps are one transaction.
+SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned is on the disk (see
+https://sqlite.org/wal.html#performance and https://sqlite.org/pragma.html#pragma_synchronous), so an acknowledged write
+survives a power failure. Writes with `durable=False` (see Store) are committed with NORMAL: a power failure may lose
+the newest of them, back to the last durable one, and nothing else; a crash of the process loses none.
+
+`PRAGMA user_version` counts migrations. Migrations only add tables, and columns with defaults, so that an older daemon
+can still open the file (it ignores what it does not know). A migration that cannot do so raises OLDEST_READER: an older
+daemon then refuses the file with an explanation, rather than lose data. All migrations run in one transaction.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ objects = Table(
     metadata,
     Column("uid", String, primary_key=True),
     Column("kind", String, nullable=False),
-    Column("namespace", String, nullable=False),  # "" for kinds without one
+    Column("namespace", String, nullable=False),  # "" for kinds without namespaces
     Column("name", String, nullable=False),
     Column("resource_version", Integer, nullable=False),
     Column("doc", Text, nullable=False),  # the whole object as JSON
@@ -58,7 +59,7 @@ containers = Table(
     Column("attempt", Integer, nullable=False),
     Column("state", String, nullable=False),
     Column("updated_at", Float, nullable=False),  # Unix seconds
-    Column("doc", Text, nullable=False),  # the last record that its shim gave, as JSON
+    Column("doc", Text, nullable=False),  # the shim's last record, as JSON
 )
 
 meta = Table(
@@ -80,41 +81,41 @@ history = Table(
     Column("what", String, nullable=False),  # see state.history.Entry
     Column("reason", String, nullable=False),
     Column("message", Text, nullable=False),
-    Column("before", Text, nullable=False),  # what the change replaced, as JSON
-    Column("size", Integer, nullable=False),  # bytes, about
-    # no index: each would be one more page in every commit, for questions that people ask now and then
+    Column("before", Text, nullable=False),  # the state that the change replaced, as JSON
+    Column("size", Integer, nullable=False),  # approximate bytes
+    # No index: it would add a page to every commit, for queries that people make now and then.
 )
 
 revisions = Table(
     "revisions",
     metadata,
-    Column("file", String, primary_key=True),  # a manifest's absolute path
+    Column("file", String, primary_key=True),  # absolute path of a manifest
     Column("number", Integer, primary_key=True),
-    Column("at", Float, nullable=False),  # Unix seconds when it was read
+    Column("at", Float, nullable=False),  # Unix seconds at which it was read
     Column("digest", String, nullable=False),  # SHA-256 of the text
     Column("text", Text, nullable=False),
 )
 
-#: One SQL list a version: MIGRATIONS[n] brings user_version n to n + 1. Version 1 is the first three tables above,
-#: version 2 the other two: tables that are missing are made before the steps.
+#: A list of SQL statements for each version: MIGRATIONS[n] raises user_version from n to n + 1. Version 1 has the first
+#: three tables above, version 2 also the other two. Missing tables are created before the statements run.
 MIGRATIONS: tuple[tuple[str, ...], ...] = ((), ())
 SCHEMA_VERSION = len(MIGRATIONS)
-#: The oldest schema version whose code may open a file that this one wrote; the file says it, too.
+#: The oldest schema version whose code may open a file written by this one; also recorded in the file.
 OLDEST_READER = 1
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
-BUSY = 5.0  # seconds to wait for another process that has the file locked (a backup, say)
+BUSY = 5.0  # seconds to wait while another process, such as a backup, locks the file
 
 RESOURCE_VERSION, OLDEST_READER_KEY = "resource_version", "oldest_reader"
 
 
 def _sql(statement: ClauseElement) -> str:
-    """Compiled once: a commit runs these as they are, for many rows at once."""
+    """Compile a statement once: commits execute it as text, for many rows at once."""
     return str(statement.compile(dialect=sqlite.dialect()))
 
 
 def _put(table: Table, *changing: str) -> str:
-    """Insert a row, the table's columns in their order; where its key is there, only `changing` become new."""
+    """Write a row, given in column order. If its key exists, only the columns `changing` are updated."""
     insertion = sqlite.insert(table)
     insertion = insertion.on_conflict_do_update(
         index_elements=list(table.primary_key), set_={name: insertion.excluded[name] for name in changing}
@@ -135,8 +136,8 @@ PUT_META = _put(meta, "value")
 
 
 def open_engine(path: str) -> Engine:
-    """An engine on the file at `path`: kubelite's pragmas on each connection, and transactions that take the lock when
-    they begin (BEGIN IMMEDIATE) instead of the driver's, which begin with the first write."""
+    """Create an engine for the file at `path`, with kubelite's pragmas. Its transactions take the lock when they begin
+    (BEGIN IMMEDIATE); the driver's own would take it at the first write."""
     engine = create_engine(
         f"sqlite:///{path}",
         poolclass=NullPool,
@@ -156,7 +157,7 @@ def open_engine(path: str) -> Engine:
 
 
 def open_reader(path: str) -> Engine:
-    """An engine for connections that only read, beside the one that writes."""
+    """Create an engine for connections that only read, beside the one that writes."""
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY})
 
     @event.listens_for(engine, "connect")
@@ -172,11 +173,11 @@ def get_meta(connection: Connection, key: str) -> str | None:
 
 
 class TooNew(sqlite3.OperationalError):
-    """The file was written by a newer kubelite, which says that this one must not open it."""
+    """The file was written by a newer kubelite, which marked it as not readable by this version."""
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the file to `SCHEMA_VERSION`, within the caller's transaction. A newer file is left as it is. Raises
+    """Migrate the file to `SCHEMA_VERSION`, within the caller's transaction. A newer file is left unchanged. Raises
     TooNew."""
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if version > SCHEMA_VERSION:
@@ -195,7 +196,7 @@ def _check_readable(connection: Connection, version: int) -> None:
     oldest = get_meta(connection, OLDEST_READER_KEY)
     if oldest is not None and int(oldest) > SCHEMA_VERSION:
         raise TooNew(
-            f"a newer kubelite wrote it (schema {version}, this one knows {SCHEMA_VERSION}); start that version again, "
-            "or move the file away to begin anew: what runs goes on running and is matched with its manifest by name, "
-            "but finished pods are forgotten and run again"
+            f"a newer kubelite wrote it (schema {version}, this version knows {SCHEMA_VERSION}); start that version, "
+            "or move the file away to start over: running containers keep running and are matched with their manifests "
+            "by name, but finished pods are forgotten and run again"
         )

@@ -1,17 +1,17 @@
 """The store: plain documents by kind, namespace and name, in SQLite, with one global resourceVersion and watches.
 
-Reads come from memory and cost nothing; SQLite is read once, when the file is opened. Writes are awaited: they are
-decided against memory, committed by one writer thread, and only then become visible to readers and watchers. Writes
-that arrive while a commit is under way share the next one (group commit), so a burst of 200 pods costs a handful of
-disk flushes instead of 200. The store knows no kinds: a document is a dictionary with `metadata`.
+Reads are served from memory; SQLite is read once, when the file is opened. Writes are awaited: they are decided against
+memory, committed by one writer thread, and only then become visible to readers and watchers. Writes that arrive during
+a commit share the next one (group commit), so a burst of 200 pods costs a handful of disk flushes instead of 200. The
+store knows no kinds: a document is a dictionary with `metadata`.
 
-A write is on the disk when it returns, unless its caller says that it need not be (`durable=False`: a power cut may
-undo it, as long as no durable write came after it; one that changes nothing writes nothing). One that is in no hurry
-(`delay`, seconds) waits for one that is.
+A write is on the disk when it returns, unless its caller passes `durable=False`: a power failure may then undo it,
+until a durable write follows. A write that changes nothing is not written. A write with a `delay` (seconds) waits that
+long for another one to share a commit with.
 
-A file that SQLite finds damaged is set aside as `state.db.damaged-<unix time>` and a new one begins; `Store.set_aside`
-names it so that the daemon can say so and rebuild from the manifests and from what runs. A disk that is full is met
-with space set aside for that (Reserve), so that what makes room again can be recorded.
+If SQLite finds the file damaged, the store sets it aside as `state.db.damaged-<unix time>` and creates a new one.
+`Store.set_aside` is its name, so that the daemon can report it and rebuild from the manifests and the running pods. On
+a full disk the store uses space reserved for that (Reserve), so that the removals that free space can be recorded.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ __all__ = ["Change", "ContainerRow", "Doc", "Record", "Store", "Watch"]
 
 T = TypeVar("T")
 
-HISTORY = 4096  # changes kept for watchers that come back with a resourceVersion
-NOTES_WAIT = 5.0  # seconds that what is noted of the past waits for a write to go with
+HISTORY = 4096  # changes retained for watchers that resume from a resourceVersion
+NOTES_WAIT = 5.0  # seconds that notes for history wait for a write to share a commit with
 
-#: What is to be kept of a change: the object as it was (None: there was none), and the change.
+#: Turns the object before a change (None: it did not exist) and the change into the entry for history, if any.
 Historian = Callable[[Record | None, Change], Entry | None]
 
 
 class Store:
-    """See the module's text. Open with `Store.open(path)`, end with `await close()`. One event loop, one process."""
+    """See the module's docstring. Open it with `Store.open(path)`, end it with `await close()`. One event loop only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,24 +54,24 @@ class Store:
         self._objects: dict[str, Record] = {}
         self._kinds: dict[str, dict[str, Record]] = {}  # kind -> uid -> record
         self._names: dict[tuple[str, str, str], str] = {}
-        self._containers: dict[str, dict[str, ContainerRow]] = {}  # pod's uid -> id -> row
-        self._pods: dict[str, str] = {}  # container's id -> pod's uid
+        self._containers: dict[str, dict[str, ContainerRow]] = {}  # pod uid -> container id -> row
+        self._pods: dict[str, str] = {}  # container id -> pod uid
         self._history: deque[Change] = deque(maxlen=HISTORY)
         self._watches: list[Watch] = []
         self._queue: deque[Write] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
-        self.historian: Historian | None = None  # what history keeps of each change; None: nothing
-        self.history_written = 0  # bytes of history, about; who bounds it sets it back
+        self.historian: Historian | None = None  # decides what history records of each change; None: nothing
+        self.history_written = 0  # approximate bytes written to history; reset by whoever prunes it
         self._notes: list[Entry] = []
         self._versions: dict[str, Version] = {}  # by file
         self._notes_due: asyncio.TimerHandle | None = None
-        self._unsynced = True  # the newest commits need not be on the disk yet
+        self._unsynced = True  # the newest commits may not be on the disk yet
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     @classmethod
     def open(cls, path: str) -> Store:
-        """Open or create the file at `path`. Raises StorageFailed when the place itself cannot be used."""
+        """Open or create the file at `path`. Raises StorageFailed if the path cannot be used."""
         try:
             database, found = Database.open(path)
         except (OSError, DatabaseError) as error:
@@ -99,21 +99,21 @@ class Store:
         return self._objects.get(uid) if uid else None
 
     def docs(self, kind: str) -> list[Doc]:
-        """The documents of a kind, in the order of `list`. Not to be changed in place."""
+        """Return the documents of a kind, in the order of `list`. They must not be changed in place."""
         return [record.doc for record in self.list(kind)]
 
     def list(self, kind: str, namespace: str | None = None) -> list[Record]:
-        """Objects of a kind, of one namespace or of all (None), sorted by namespace and name."""
+        """Return objects of a kind, in one namespace or in all (None), sorted by namespace and name."""
         records = list(
             self._kinds.get(kind, {}).values()
-        )  # one step: the metrics ask in a thread of their own
+        )  # copied in one step: metrics call this in another thread
         if namespace is not None:
             records = [r for r in records if r.namespace == namespace]
         records.sort(key=_by_name)
         return records
 
     def containers(self, pod_uid: str) -> tuple[ContainerRow, ...]:
-        """The recorded container instances of a pod, oldest attempt first."""
+        """Return the recorded container instances of a pod, oldest attempt first."""
         rows = self._containers.get(pod_uid, {}).values()
         return tuple(sorted(rows, key=lambda row: (row.name, row.attempt)))
 
@@ -121,8 +121,8 @@ class Store:
         return tuple(self._containers)
 
     def watch(self, kind: str | None = None, since: int | None = None, limit: int | None = None) -> Watch:
-        """Changes from now on, or after resourceVersion `since`. Raises Expired when those are not kept any more. A
-        watcher that lets more than `limit` changes wait for it is dropped (None: it may, it is one of our own)."""
+        """Return changes from now on, or after resourceVersion `since`. Raises Expired if those are no longer retained.
+        A watcher with more than `limit` pending changes is dropped; None means no limit, for watchers of our own."""
         watch = Watch(self.forget_watch, kind, limit)
         if since is not None and since < self.resource_version:
             oldest = self._history[0].record.resource_version if self._history else self.resource_version + 1
@@ -141,7 +141,7 @@ class Store:
     # -- writing ------------------------------------------------------------------------------------------------
 
     async def create(self, kind: str, doc: Doc, *, durable: bool = True, delay: float = 0.0) -> Record:
-        """Add an object; `doc.metadata` must have name and uid. Raises AlreadyExists."""
+        """Add an object; `doc.metadata` must have a name and a uid. Raises AlreadyExists."""
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
 
@@ -157,8 +157,8 @@ class Store:
     async def update(
         self, kind: str, doc: Doc, *, expect: int | None = None, durable: bool = True, delay: float = 0.0
     ) -> Record:
-        """Replace an object, found by namespace and name. Raises NotFound, or Conflict when its resourceVersion is not
-        `expect`. A document that changes nothing is not written."""
+        """Replace an object, found by namespace and name. Raises NotFound, or Conflict if its resourceVersion is not
+        `expect`. A document without changes is not written."""
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
 
@@ -168,15 +168,15 @@ class Store:
                 raise NotFound(f'{kind.lower()} "{metadata["name"]}" not found')
             if expect is not None and old.resource_version != expect:
                 raise Conflict(
-                    f'{kind.lower()} "{metadata["name"]}" was changed meanwhile (now at {old.resource_version})'
+                    f'{kind.lower()} "{metadata["name"]}" was changed meanwhile (it is now at {old.resource_version})'
                 )
             return replace_object(batch, old, doc)
 
         return _present(await self._submit(decide, durable=durable, delay=delay))
 
     def post(self, kind: str, doc: Doc, *, delay: float) -> asyncio.Future[Record | None]:
-        """Add or replace an object that nobody waits for and that a power cut may take, with the next write that is
-        not put off, or after `delay` seconds."""
+        """Add or replace an object without waiting, and without durability. It is written with the next write that has
+        no delay, or after `delay` seconds."""
         metadata = doc["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
 
@@ -193,8 +193,8 @@ class Store:
     async def modify(
         self, uid: str, change: Callable[[Doc], Doc | None], *, durable: bool = True
     ) -> Record | None:
-        """Apply `change` (old document, not to be altered → new one, None for no change) to the object as it is at the
-        moment of writing; None when it is gone."""
+        """Apply `change` to the object as it is at the moment of writing. `change` gets the old document, which it must
+        not alter, and returns a new one, or None for no change. Returns None if the object does not exist."""
 
         def decide(batch: Batch) -> Record | None:
             old = batch.by_uid(uid)
@@ -204,11 +204,11 @@ class Store:
         return await self._submit(decide, durable=durable)
 
     async def update_status(self, uid: str, status: Doc) -> Record | None:
-        """Set `.status` of the object; None when it is gone."""
+        """Set `.status` of the object. Returns None if the object does not exist."""
         return await self.modify(uid, lambda doc: {**doc, "status": status})
 
     async def delete(self, uid: str) -> Record | None:
-        """Remove the object; its last state, or None when there was none."""
+        """Delete the object. Returns its last state, or None if it did not exist."""
 
         def decide(batch: Batch) -> Record | None:
             old = batch.by_uid(uid)
@@ -222,7 +222,7 @@ class Store:
     async def put_containers(
         self, rows: Mapping[str, ContainerRow | None], *, durable: bool = True, delay: float = 0.0
     ) -> None:
-        """Record container instances by id; None forgets one."""
+        """Record container instances by id; a row of None is deleted."""
 
         def decide(batch: Batch) -> None:
             batch.containers.update(rows)
@@ -230,7 +230,7 @@ class Store:
         await self._submit(decide, durable=durable, delay=delay)
 
     async def forget_containers(self, pod_uid: str, *, durable: bool = True, delay: float = 0.0) -> None:
-        """Forget every container instance of a pod, those included whose record is still on its way here."""
+        """Delete all container instances of a pod, including those whose rows are not written yet."""
 
         def decide(batch: Batch) -> None:
             known = {**self._containers.get(pod_uid, {}), **batch.containers}
@@ -241,18 +241,18 @@ class Store:
         await self._submit(decide, durable=durable, delay=delay)
 
     async def sync(self) -> None:
-        """Return when all that is written by now is on the disk, whatever its writers asked for."""
+        """Return when everything written so far is on the disk, durable or not."""
 
         def decide(batch: Batch) -> None:
             batch.sync = self._unsynced
 
         await self._submit(decide)
 
-    # -- the past -----------------------------------------------------------------------------------------------
+    # -- history ------------------------------------------------------------------------------------------------
 
     def note(self, *what: Entry | Version) -> None:
-        """Keep in history what is no change of an object, and versions of manifests: with the next write, whatever it
-        is of, or after a while. Nobody waits for it, and a full disk may take it."""
+        """Record in history events that change no object, and versions of manifests. They are written with the next
+        write, or after a while. Nobody waits for them, and a full disk may lose them."""
         for found in what:
             if isinstance(found, Entry):
                 self._notes.append(found)
@@ -262,17 +262,18 @@ class Store:
             self._notes_due = asyncio.get_running_loop().call_later(NOTES_WAIT, self._write_notes)
 
     async def history(self, question: Question) -> tuple[Sequence[Entry], float]:
-        """Entries, oldest first, what is on its way included; and since when all is known, Unix seconds."""
+        """Return entries, oldest first, including pending ones, and the time since which history is complete (Unix
+        seconds)."""
         await self._noted()
         return await self._ask(partial(self._database.entries, question))
 
     async def revisions(self, file: str | None = None) -> Sequence[Revision]:
-        """The versions of a manifest file, or of all, oldest first."""
+        """Return the versions of a manifest file, or of all files, oldest first."""
         await self._noted()
         return await self._ask(partial(self._database.revisions, file))
 
     async def prune(self, *, before: float, size: int) -> None:
-        """Forget history before `before` (Unix seconds) and beyond `size` bytes. Raises StorageFailed."""
+        """Delete history before `before` (Unix seconds) and beyond `size` bytes. Raises StorageFailed."""
         await self._ask(partial(self._database.prune, before=before, size=size), self._thread)
 
     async def _noted(self) -> None:
@@ -292,7 +293,7 @@ class Store:
             raise StorageFailed(f"cannot read the state file {self.path}: {error}") from error
 
     async def close(self) -> None:
-        """Wait for what is queued, fold the log into the file, let go."""
+        """Wait for queued writes, merge the log into the file, and close it."""
         if self._notes_due is not None:
             self._notes_due.cancel()
             self._write_notes()
@@ -304,7 +305,7 @@ class Store:
     async def _submit(
         self, decide: Callable[[Batch], Record | None], *, durable: bool = True, delay: float = 0.0
     ) -> Record | None:
-        # The write goes on even if its caller is cancelled: half a decision must not be undone by a timeout.
+        # The write continues if its caller is cancelled: a timeout must not undo half of a decision.
         return await asyncio.shield(self._enqueue(decide, durable=durable, delay=delay))
 
     def _enqueue(
@@ -319,13 +320,13 @@ class Store:
             self._start()
         return write.done
 
-    def hurry(self) -> None:
-        """Write now what was put off."""
+    def flush(self) -> None:
+        """Start writing the delayed writes now."""
         if self._queue:
             self._start()
 
     def _start(self) -> asyncio.Task[None]:
-        """See that the writer runs."""
+        """Start the writer unless it runs."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -343,7 +344,7 @@ class Store:
             self._writer = None
 
     async def _write_together(self, writes: Sequence[Write]) -> None:
-        """Decide, commit, publish; every caller gets its answer, whatever happens."""
+        """Decide, commit and publish. Every caller gets a result in any case."""
         batch = Batch(self, self.resource_version, any(w.durable for w in writes))
         decided = [(w, attempt(w, batch)) for w in writes]
         error: Exception | None = None
@@ -354,9 +355,9 @@ class Store:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, batch)
                 self._unsynced = not batch.durable
                 self._publish(batch)
-            except Exception as failure:  # noqa: BLE001 - what it was is told to each caller
+            except Exception as failure:  # noqa: BLE001 - reported to each caller
                 if len(writes) > 1 and not isinstance(failure, (DatabaseError, OSError)):
-                    for write in writes:  # one of them cannot be stored at all: the others can
+                    for write in writes:  # one of them cannot be stored; the others can
                         await self._write_together([write])
                     return
                 error = StorageFailed(f"cannot write the state file {self.path}: {failure}")
@@ -365,7 +366,7 @@ class Store:
             settle(write.done, error if error and not isinstance(result, Exception) else result)
 
     def _commit(self, batch: Batch) -> None:
-        """In the writer's thread."""
+        """Commit a batch; runs in the writer's thread."""
         self.history_written += sum(ROW + len(e.before) + len(e.message) for e in batch.entries)
         self._database.commit(
             batch.objects,
@@ -415,7 +416,7 @@ class Store:
 
 
 def _nothing(_: Batch) -> None:
-    """A write for the sake of the notes that go with it."""
+    """Decide nothing: a write that only carries notes."""
 
 
 _by_name = attrgetter("namespace", "name")

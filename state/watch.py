@@ -1,4 +1,4 @@
-"""A subscription to the store's changes: who falls too far behind loses it, and is told so."""
+"""A subscription to the store's changes. A reader that falls too far behind loses it, and is told so."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from state.records import Change
 
 
 class Watch:
-    """An asynchronous iterator of `Change`s; leave it by `close()` (or `async with`).
+    """An asynchronous iterator of `Change`s; end it with `close()` (or `async with`).
 
-    One with a `limit` never holds more changes than that: the change that would be one too many ends it, what waited is
-    let go, and the next question raises Expired. Its reader lists again, as after any gap.
+    A watch with a `limit` never holds more changes than that. One more change ends it: the pending changes are dropped,
+    and the next read raises Expired. Its reader then lists again, as after any gap.
     """
 
     def __init__(self, forget: Callable[[Watch], None], kind: str | None, limit: int | None = None) -> None:
@@ -44,7 +44,7 @@ class Watch:
         return change
 
     async def next(self, timeout: float | None = None) -> Change | None:
-        """The next change, or None when `timeout` seconds passed (or the watch was closed). Raises Expired."""
+        """Return the next change, or None after `timeout` seconds (or if the watch was closed). Raises Expired."""
         try:
             async with asyncio.timeout(timeout):
                 return await self._take()

@@ -77,7 +77,7 @@ class EventRecorder:
     async def flush(self) -> None:
         """Wait until everything recorded so far is in the store."""
         if self._writing:
-            self._store.hurry()
+            self._store.flush()
             await asyncio.wait(self._writing)
 
     def _written(self, doc: Json, done: asyncio.Future[Record | None]) -> None:

@@ -1,8 +1,8 @@
-"""Annotations of a Pod that are API: the profiles that were annotations before they were fields.
+"""Pod annotations with a meaning in the API: profiles that were annotations before they became fields.
 
-Checked as pkg/apis/core/validation does (ValidatePodSpecificAnnotations of Kubernetes 1.36). AppArmor's still mean what
-they say: the API server copies them into the fields (pkg/registry/core/pod/strategy.go, applyAppArmorVersionSkew).
-seccomp's have meant nothing since 1.27, but must be well-formed.
+They are checked as Kubernetes does (ValidatePodSpecificAnnotations in pkg/apis/core/validation/validation.go, 1.36).
+AppArmor's annotations still work: the API server copies them into the fields (applyAppArmorVersionSkew in
+pkg/registry/core/pod/strategy.go). seccomp's annotations have no effect since 1.27, but must be well-formed.
 """
 
 import re
@@ -13,16 +13,16 @@ from manifests.problems import Path, Problem, invalid
 from manifests.types.container import AppArmorProfile, SecurityContext
 from manifests.types.core import Pod
 
-APPARMOR = "container.apparmor.security.beta.kubernetes.io/"  # and the container's name
+APPARMOR = "container.apparmor.security.beta.kubernetes.io/"  # followed by the container's name
 SECCOMP_POD = "seccomp.security.alpha.kubernetes.io/pod"
-SECCOMP = "container.seccomp.security.alpha.kubernetes.io/"  # and the container's name
+SECCOMP = "container.seccomp.security.alpha.kubernetes.io/"  # followed by the container's name
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _LOCALHOST = "localhost/"
 _RUNTIME_DEFAULT, _UNCONFINED = "runtime/default", "unconfined"
 
 
 def default_profiles(pod: Pod) -> None:
-    """AppArmor's annotations become the fields of the containers that say nothing themselves. Alters the pod."""
+    """Copy AppArmor annotations into the containers that set no profile themselves. Alters the pod."""
     if pod.spec.os is not None and pod.spec.os.name == "windows":
         return
     for container in (*pod.spec.init_containers, *pod.spec.containers):
@@ -66,5 +66,5 @@ def _seccomp(path: Path, value: str) -> Iterator[Problem]:
 
 
 def _is_int32(text: str) -> bool:
-    """As GetDeletionCostFromPodAnnotations reads it: no +, and no zeros in front but behind a -."""
+    """Parse as GetDeletionCostFromPodAnnotations does: no +, and leading zeros only after a -."""
     return re.fullmatch("-[0-9]+|0|[1-9][0-9]*", text) is not None and -(2**31) <= int(text) < 2**31

@@ -23,7 +23,7 @@ class PersistentVolumeClaim(Object):
 
 
 def default_claim(claim: PersistentVolumeClaim) -> PersistentVolumeClaim:
-    """A copy with what K SetDefaults_PersistentVolumeClaimSpec fills in, and a namespace."""
+    """Return a copy with Kubernetes' defaults (SetDefaults_PersistentVolumeClaimSpec) and a namespace."""
     claim = claim.model_copy(deep=True)
     claim.metadata.namespace = claim.metadata.namespace or "default"
     claim.spec.volume_mode = claim.spec.volume_mode or "Filesystem"

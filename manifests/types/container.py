@@ -1,6 +1,6 @@
-"""core/v1: a container and what it is made of: ports, env, probes, hooks, resources, security (v1.36).
+"""core/v1: a container and its parts: ports, env, probes, hooks, resources, security (Kubernetes 1.36).
 
-Only shapes live here; defaults are in manifests.types.defaults, rules in manifests.validation.objects.
+This module has the shapes only: defaults are in manifests.types.defaults, rules in manifests.validation.objects.
 """
 
 from pydantic import Field
@@ -247,6 +247,6 @@ class Container(Model):
 
 
 class EphemeralContainer(Container):
-    """One that is added to a pod that runs."""
+    """A container that is added to a running pod."""
 
     target_container_name: Str | None = None

@@ -1,4 +1,4 @@
-"""core/v1, whole: one place to import the kinds and their parts from."""
+"""All of core/v1 in one place, for importing kinds and their parts."""
 
 from manifests.types.claim import PersistentVolumeClaim, PersistentVolumeClaimStatus
 from manifests.types.config import ConfigMap, Event, EventSeries, EventSource, Secret

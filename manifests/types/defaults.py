@@ -1,7 +1,6 @@
-"""What the API server fills in (pkg/apis/core/v1/defaults.go of Kubernetes 1.36): each function returns a new object.
+"""The API server's defaulting (pkg/apis/core/v1/defaults.go of Kubernetes 1.36). Each function returns a new object.
 
-Only defaulting: what admission plugins add on a cluster (a service account's token, priorities, tolerations) is not
-here.
+What admission plugins add on a cluster (a service account's token, priorities, tolerations) is not part of it.
 """
 
 import base64
@@ -34,11 +33,11 @@ from manifests.types.persistent_volume import (
 from manifests.types.priority import PriorityClass, default_priority_class
 
 FILE_MODE = 0o644  # of files in configMap, secret, downwardAPI and projected volumes
-_POD_LEVEL = ("cpu", "memory")  # and hugepages-*: resources a pod can have as a whole
+_POD_LEVEL = ("cpu", "memory")  # resources that can be set for a pod as a whole, beside hugepages-*
 
 
 def default_object(obj: Object) -> Object:
-    """A copy with its kind's defaults; of a kind that has none, the object itself."""
+    """Return a copy with its kind's defaults, or the object itself if its kind has none."""
     match obj:
         case Pod():
             return default_pod(obj)
@@ -58,7 +57,7 @@ def default_object(obj: Object) -> Object:
 
 
 def default_pod(pod: Pod) -> Pod:
-    """A copy with everything filled in: containers, ports, volumes, resources, the pod's own fields. Idempotent."""
+    """Return a copy with all defaults: containers, ports, volumes, resources and the pod's own fields. Idempotent."""
     pod = pod.model_copy(deep=True)
     pod.metadata.namespace = pod.metadata.namespace or "default"
     spec = pod.spec
@@ -75,7 +74,7 @@ def default_pod(pod: Pod) -> Pod:
 
 
 def default_secret(secret: Secret) -> Secret:
-    """`stringData` is for writing only: it ends in `data`, and wins over it."""
+    """Return a copy with defaults. `stringData` is write-only: it is merged into `data` and takes precedence."""
     secret = secret.model_copy(deep=True)
     secret.metadata.namespace = secret.metadata.namespace or "default"
     secret.type = secret.type or "Opaque"
@@ -87,21 +86,24 @@ def default_secret(secret: Secret) -> Secret:
 
 
 def default_config_map(config_map: ConfigMap) -> ConfigMap:
-    """A copy with a namespace, which is all that a ConfigMap lacks."""
+    """Return a copy with a namespace, the only default of a ConfigMap."""
     config_map = config_map.model_copy(deep=True)
     config_map.metadata.namespace = config_map.metadata.namespace or "default"
     return config_map
 
 
 def every_container(spec: PodSpec) -> Iterator[Container]:
-    """Init containers, containers, ephemeral ones."""
+    """Yield init containers, containers and ephemeral containers, in this order."""
     yield from spec.init_containers
     yield from spec.containers
     yield from spec.ephemeral_containers
 
 
 def default_pull_policy(image: str | None) -> str:
-    """Always for :latest, or neither tag nor digest; else IfNotPresent (K SetDefaults_Container, ParseImageName)."""
+    """Return Always for :latest or an image with neither tag nor digest, else IfNotPresent.
+
+    Kubernetes: SetDefaults_Container and parsers.ParseImageName.
+    """
     name, _, digest = (image or "").rpartition("/")[2].partition("@")
     _, _, tag = name.partition(":")
     return "Always" if tag == "latest" or not (tag or digest) else "IfNotPresent"
@@ -117,7 +119,7 @@ def _pod_spec(spec: PodSpec) -> None:
         spec.enable_service_links = True
     if spec.security_context is None:
         spec.security_context = PodSecurityContext()
-    # serviceAccount is serviceAccountName's old name; the API keeps both alike (conversion.go).
+    # serviceAccount is the old name of serviceAccountName; the API keeps both equal (pkg/apis/core/v1/conversion.go).
     spec.service_account_name = spec.service_account_name or spec.service_account
     spec.service_account = spec.service_account_name
 
@@ -162,7 +164,7 @@ def _probe(probe: Probe) -> None:
 
 
 def _resources(resources: ResourceRequirements) -> None:
-    """Amounts round up to a thousandth; a limit without a request is the request."""
+    """Round amounts up to a thousandth; a limit without a request becomes the request."""
     resources.limits = {name: amount.rounded_to_milli() for name, amount in resources.limits.items()}
     resources.requests = {
         **resources.limits,
@@ -171,7 +173,7 @@ def _resources(resources: ResourceRequirements) -> None:
 
 
 def _pod_resources(spec: PodSpec) -> None:
-    """The pod's own requests: as written, else what its containers ask, else its limits (defaultPodRequests)."""
+    """Set the pod's own requests: as written, else its containers' sum, else its limits (defaultPodRequests)."""
     resources = spec.resources
     if resources is None or not (resources.limits or resources.requests):
         return
@@ -184,8 +186,11 @@ def _pod_resources(spec: PodSpec) -> None:
 
 
 def aggregate_requests(spec: PodSpec) -> dict[str, Quantity]:
-    """What the containers ask for together: the sum of those that run side by side, or the largest init container's ask
-    with the sidecars started before it, whichever is more (resourcehelper.AggregateContainerRequests)."""
+    """Return the containers' requests as a whole: the larger of the sum over all containers that run side by side, and
+    the largest init container's request plus those of the sidecars started before it.
+
+    Kubernetes: resourcehelper.AggregateContainerRequests.
+    """
     running: dict[str, Quantity] = {}
     peak: dict[str, Quantity] = {}
     for container in spec.init_containers:
@@ -227,7 +232,7 @@ _SOURCE_DEFAULTS: dict[str, dict[str, object]] = {
 
 
 def _volume(volume: Volume) -> None:
-    """Its source's defaults; a volume with no source at all is an emptyDir."""
+    """Apply the defaults of the volume's source. A volume without a source is an emptyDir."""
     if not volume.sources():
         volume.empty_dir = EmptyDirVolumeSource()
     for name, values in _SOURCE_DEFAULTS.items():

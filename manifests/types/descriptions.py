@@ -1,327 +1,327 @@
-"""What fields mean, a line each: of a pod, of its containers, and of the objects beside pods.
+"""One-line descriptions of fields, for `kubelite explain`: of pods, containers and the other kinds.
 
-For `kubelite explain`. The words say what a field does on this node, with unit and default where it has them; what
-Kubernetes says at length is in its API reference. `tests/unit/cli/test_explain.py` keeps the names true, and the table
-whole for a pod and its containers.
+A description says what the field does on this node, with its unit and default; Kubernetes' API reference has the
+details. `tests/unit/cli/test_explain.py` checks that all names exist, and that the table is complete for a pod and its
+containers.
 """
 
 from __future__ import annotations
 
-# a type, then its fields as the wire has them
+# a type, then its fields by their JSON names
 _TABLE = """
 Object
-  apiVersion  Group and version of the kind.
-  kind  The kind.
+  apiVersion  API group and version of the kind.
+  kind  The kind of the object.
   metadata  Name, namespace, labels and annotations.
 Pod
-  spec  The pod that is wanted.
-  status  The pod as it is; written by the node, ignored in a manifest.
+  spec  The desired state.
+  status  The current state; written by the node, ignored in a manifest.
 ObjectMeta
-  annotations  Free text under keys, not selected by. Those under kubelite.io/ are settings of this pod.
-  creationTimestamp  When the object was made; the node's to say.
-  deletionGracePeriodSeconds  Seconds that a pod that ends has left; the node's to say.
-  deletionTimestamp  When a pod that ends will be gone at the latest; the node's to say.
-  finalizers  Nobody waits for them here.
-  generateName  A manifest needs a name; one is not made up from this.
-  generation  Counts the edits of spec; the node's to say.
-  labels  Keys and values that selectors (-l) choose by.
-  managedFields  Nobody has any here.
-  name  Unique in its namespace, a DNS name.
-  namespace  Keeps names apart; default where nothing is said. It is there as soon as something is in it.
-  ownerReferences  What the object belongs to.
-  resourceVersion  Changes with each write; the node's to say.
+  annotations  Free-form keys and values. Keys below kubelite.io/ are settings of this pod.
+  creationTimestamp  When the object was created; set by the node.
+  deletionGracePeriodSeconds  Grace period of a terminating pod, in seconds; set by the node.
+  deletionTimestamp  When the grace period of a terminating pod ends; set by the node.
+  finalizers  Ignored on this node.
+  generateName  Not supported: a manifest must set name.
+  generation  Number of edits of spec; set by the node.
+  labels  Keys and values by which selectors (-l) choose objects.
+  managedFields  Not used on this node.
+  name  A DNS name, unique in its namespace.
+  namespace  Scope of the name; default if not set. A namespace exists as soon as it contains an object.
+  ownerReferences  Objects that this one belongs to.
+  resourceVersion  Changes with each write; set by the node.
   selfLink  No longer used by Kubernetes.
-  uid  Of this one object, never of another with its name; the node's to say.
+  uid  Identifies this object, also among later ones with the same name; set by the node.
 PodSpec
-  activeDeadlineSeconds  The pod has failed (DeadlineExceeded) when it is older than so many seconds.
-  affinity  Which nodes and which pods it wants near, or far. What is preferred chooses between nodes: there is one.
-  automountServiceAccountToken  No token is mounted on this node, whatever this says.
-  containers  What runs, at least one; all start together when the init containers are done.
-  dnsConfig  Name servers, search domains and options, added to what dnsPolicy gives.
+  activeDeadlineSeconds  The pod fails (DeadlineExceeded) after this many seconds.
+  affinity  Nodes and pods to be placed with, or apart from. Preferred terms have no effect on a single node.
+  automountServiceAccountToken  Ignored: this node mounts no tokens.
+  containers  The containers, at least one; all start together after the init containers.
+  dnsConfig  Name servers, search domains and options, added to those of dnsPolicy.
   dnsPolicy  Default, ClusterFirst: the node's resolv.conf (or the setting cluster_dns); None: dnsConfig alone.
-  enableServiceLinks  There are no Services here, so no variables of them either.
-  ephemeralContainers  Added to a pod that runs, by kubelite debug; not in a manifest.
-  hostAliases  Lines more for /etc/hosts.
-  hostIPC  Use the machine's IPC namespace.
-  hostNetwork  Use the machine's network: its addresses and its ports.
-  hostPID  See and be among the machine's processes.
-  hostUsers  false: a user namespace of its own, in which root is nobody on the machine.
-  hostname  The host name inside; the pod's name where nothing is said.
-  hostnameOverride  The host name inside, before hostname and subdomain.
-  imagePullSecrets  Secrets with logins of registries.
-  initContainers  Run one after the other, to their ends, before the containers; one with restartPolicy Always runs on.
-  nodeName  The node that it is for; a pod that names another one waits.
+  enableServiceLinks  Ignored: this node has no Services, so there are no variables for them.
+  ephemeralContainers  Added to a running pod by kubelite debug; not allowed in a manifest.
+  hostAliases  Additional lines of /etc/hosts.
+  hostIPC  Use the node's IPC namespace.
+  hostNetwork  Use the node's network: its addresses and ports.
+  hostPID  Use the node's PID namespace: see all processes of the node.
+  hostUsers  false: run in a user namespace, in which root has no privileges on the node.
+  hostname  Host name inside the pod; default: the pod's name.
+  hostnameOverride  Host name inside the pod; takes precedence over hostname and subdomain.
+  imagePullSecrets  Secrets with registry credentials.
+  initContainers  Run to completion, one by one, before the containers; with restartPolicy Always one keeps running.
+  nodeName  Node to run on; a pod that names another node stays Pending.
   nodeSelector  Labels that the node must have.
-  os  linux; another one is refused.
+  os  linux; any other value is refused.
   overhead  Resources of the sandbox itself, added to those of the containers.
-  preemptionPolicy  Never: no pod of lower priority has to go for this one.
-  priority  Who goes first when room or memory is short: the lower; 0 where nothing is said.
-  priorityClassName  The class that gives the priority.
-  readinessGates  Conditions that must be True, beside ready containers, for the pod to be Ready; others set them.
-  resourceClaims  Devices by dynamic resource allocation, which this node does not have.
+  preemptionPolicy  Never: this pod does not preempt pods of lower priority.
+  priority  Pods of lower priority are preempted and evicted first; default 0.
+  priorityClassName  PriorityClass that sets the priority.
+  readinessGates  Conditions, set by others, that must be True for the pod to be Ready, besides ready containers.
+  resourceClaims  Devices by dynamic resource allocation; not supported on this node.
   resources  Requests and limits of the pod as a whole.
-  restartPolicy  What an exit means: Always (the default) start again, OnFailure only after a failure, Never.
-  runtimeClassName  An OCI runtime of the setting runtime_classes, in place of the node's own.
-  schedulerName  There is one scheduler here, whatever this says.
-  schedulingGates  The pod waits until there are none.
-  schedulingGroup  Pods are placed one by one here.
-  securityContext  Users, groups and profiles of all containers; a container's own wins.
-  serviceAccount  Older name of serviceAccountName.
-  serviceAccountName  Is shown; nobody takes a token of it here.
-  setHostnameAsFQDN  The host name inside has its domain.
-  shareProcessNamespace  The containers see each other's processes; process 1 is the pause.
-  subdomain  The second part of the pod's domain name.
-  terminationGracePeriodSeconds  Seconds between the stop signal and SIGKILL; 30 where nothing is said.
-  tolerations  Taints of the node that the pod puts up with.
-  topologySpreadConstraints  How evenly pods are to lie over the values of a label of the node.
-  volumes  What containers may mount.
+  restartPolicy  When containers restart: Always (the default), OnFailure or Never.
+  runtimeClassName  OCI runtime to use instead of the built-in one, from the setting runtime_classes.
+  schedulerName  Ignored: this node has one scheduler.
+  schedulingGates  The pod stays Pending until this list is empty.
+  schedulingGroup  Ignored: this node schedules pods one by one.
+  securityContext  Users, groups and profiles of all containers; a container's own settings take precedence.
+  serviceAccount  Old name of serviceAccountName.
+  serviceAccountName  Shown only: this node issues no tokens for it.
+  setHostnameAsFQDN  Use the fully qualified domain name as the host name inside the pod.
+  shareProcessNamespace  The containers see each other's processes; process 1 is the pause process.
+  subdomain  Second part of the pod's domain name.
+  terminationGracePeriodSeconds  Seconds between the stop signal and SIGKILL; default 30.
+  tolerations  Taints of the node that the pod tolerates.
+  topologySpreadConstraints  How evenly pods are spread over the values of a node label.
+  volumes  Volumes that containers can mount.
 Container
-  args  Arguments of command, or of the image's ENTRYPOINT, in place of its CMD; $(NAME) is a variable's value.
-  command  The program and its first arguments, in place of the image's ENTRYPOINT; no shell.
-  env  Environment variables; a later one may use an earlier as $(NAME).
-  envFrom  All keys of ConfigMaps or Secrets as variables; those of env win.
-  image  The image's name; docker.io and latest where it does not say.
-  imagePullPolicy  Always, IfNotPresent or Never; Always for latest and no tag, else IfNotPresent.
-  lifecycle  Hooks after its start and before its stop; the signal that stops it.
-  livenessProbe  Restarts the container when it fails.
+  args  Arguments of command, or of the image's ENTRYPOINT, instead of its CMD. $(NAME) expands to a variable.
+  command  Program and first arguments, instead of the image's ENTRYPOINT; not run in a shell.
+  env  Environment variables. Later ones can use earlier ones as $(NAME).
+  envFrom  ConfigMaps or Secrets whose keys all become variables; env takes precedence.
+  image  Name of the image; default registry docker.io, default tag latest.
+  imagePullPolicy  Always, IfNotPresent or Never; default Always for the tag latest or no tag, else IfNotPresent.
+  lifecycle  Hooks after the start and before the stop, and the stop signal.
+  livenessProbe  The container is restarted if this probe fails.
   name  Unique in the pod.
-  ports  Which ports it listens on; with hostPort they are ports of the machine.
-  readinessProbe  Says whether the container counts as ready.
-  resizePolicy  For cpu or memory: whether an edit of it restarts the container.
-  resources  How much it is promised, and how much it may have.
-  restartPolicy  Instead of the pod's. Always at an init container: it runs beside the others (a sidecar).
-  restartPolicyRules  What an exit code means, before restartPolicy.
-  securityContext  User, capabilities and profiles; wins over the pod's.
-  startupProbe  Until it has succeeded, the other probes wait; when it fails for good the container is restarted.
-  stdin  Keep its standard input open, for kubelite attach.
-  stdinOnce  Close it when the first who attached has left.
-  targetContainerName  The container whose processes this one sees.
-  terminationMessagePath  File whose content is its last words in the status; /dev/termination-log.
-  terminationMessagePolicy  FallbackToLogsOnError: the end of its log, where the file is empty and it failed; else File.
-  tty  Give it a terminal.
-  volumeDevices  Claims with volumeMode Block, as devices.
-  volumeMounts  Volumes, and where they are in its file system.
-  workingDir  The directory it starts in; the image's where nothing is said.
+  ports  Ports the container listens on; with hostPort, also ports of the node.
+  readinessProbe  Determines whether the container is ready.
+  resizePolicy  For cpu or memory: whether editing it restarts the container.
+  resources  Guaranteed (requests) and maximum (limits) resources.
+  restartPolicy  Overrides the pod's. Always on an init container makes it a sidecar.
+  restartPolicyRules  Actions for exit codes; checked before restartPolicy.
+  securityContext  User, capabilities and profiles; takes precedence over the pod's.
+  startupProbe  The other probes start after it succeeds; the container is restarted if it fails.
+  stdin  Keep standard input open, for kubelite attach.
+  stdinOnce  Close standard input when the first attached client disconnects.
+  targetContainerName  Container whose processes this one can see.
+  terminationMessagePath  File whose content becomes the termination message in the status; /dev/termination-log.
+  terminationMessagePolicy  FallbackToLogsOnError: if it failed and the file is empty, the end of its log; default File.
+  tty  Allocate a terminal.
+  volumeDevices  Claims with volumeMode Block to use as devices.
+  volumeMounts  Volumes to mount, and where.
+  workingDir  Working directory; default: the image's.
 ContainerPort
-  containerPort  The port inside.
-  hostIP  Address of the machine at which hostPort is open; all of them where nothing is said.
-  hostPort  The machine's port that leads to it.
-  name  For probes and hooks, in place of the number.
+  containerPort  Port inside the pod.
+  hostIP  Address of the node on which hostPort is open; default: all addresses.
+  hostPort  Port of the node that is forwarded to containerPort.
+  name  Name by which probes and hooks can refer to the port.
   protocol  TCP (the default), UDP or SCTP.
 EnvVar
-  name  The variable.
-  value  Its value, a string; $(NAME) is an earlier variable, $$ a dollar.
-  valueFrom  Where its value comes from.
+  name  Name of the variable.
+  value  Its value, a string. $(NAME) expands to an earlier variable, $$ to a dollar sign.
+  valueFrom  Source of the value.
 EnvVarSource
   configMapKeyRef  A key of a ConfigMap.
   fieldRef  A field of the pod: metadata.name, status.podIP, spec.nodeName, metadata.labels['x'].
-  fileKeyRef  A variable of a file that an init container wrote.
+  fileKeyRef  A variable in a file that an init container wrote.
   resourceFieldRef  A request or a limit of a container.
   secretKeyRef  A key of a Secret.
 EnvFromSource
   configMapRef  The ConfigMap.
-  prefix  Stands before each key.
+  prefix  Prefix of each variable name.
   secretRef  The Secret.
 Lifecycle
-  postStart  Runs right after the start; the container counts as running when it is done, is restarted when it fails.
-  preStop  Runs before the stop signal, inside the grace period.
-  stopSignal  Instead of SIGTERM or the image's.
+  postStart  Runs right after the start. The container counts as running when it succeeds, and restarts when it fails.
+  preStop  Runs before the stop signal, within the grace period.
+  stopSignal  Signal that stops the container; default: the image's, else SIGTERM.
 LifecycleHandler
   exec  A command in the container.
-  httpGet  A GET of an address.
-  sleep  Wait.
-  tcpSocket  Deprecated: a hook with it fails.
+  httpGet  An HTTP GET request.
+  sleep  A pause.
+  tcpSocket  Deprecated: a hook of this type fails.
 SleepAction
-  seconds  How long.
+  seconds  Length of the pause.
 ExecAction
-  command  The program and its arguments; no shell.
+  command  Program and arguments; not run in a shell.
 HTTPGetAction
-  host  Instead of the pod's address.
+  host  Host to connect to; default: the pod's address.
   httpHeaders  Headers of the request.
-  path  What to get; /.
-  port  Number, or a port's name.
-  scheme  HTTP (the default) or HTTPS, whose certificate is not checked.
+  path  Path of the request; default /.
+  port  Number or name of the port.
+  scheme  HTTP (the default) or HTTPS; the certificate is not verified.
 HTTPHeader
-  name  The header.
+  name  Name of the header.
   value  Its value.
 TCPSocketAction
-  host  Instead of the pod's address.
-  port  Number, or a port's name.
+  host  Host to connect to; default: the pod's address.
+  port  Number or name of the port.
 GRPCAction
   port  Number of the port.
-  service  Which service's health is asked for.
+  service  Service name in the health request.
 Probe
-  exec  Succeeds when the command exits with 0.
-  failureThreshold  So many failures in a row count; 3.
-  grpc  Succeeds when the health service answers SERVING.
-  httpGet  Succeeds with a status from 200 to 399.
-  initialDelaySeconds  Seconds after the start before the first try; 0.
-  periodSeconds  Seconds from try to try; 10.
-  successThreshold  So many successes in a row count; 1.
-  tcpSocket  Succeeds when the port can be connected to.
-  terminationGracePeriodSeconds  For the stop that the probe causes, instead of the pod's.
-  timeoutSeconds  Seconds a try may take; 1.
+  exec  Succeeds if the command exits with 0.
+  failureThreshold  Consecutive failures after which the probe has failed; default 3.
+  grpc  Succeeds if the health service answers SERVING.
+  httpGet  Succeeds with a status code from 200 to 399.
+  initialDelaySeconds  Seconds between the start and the first try; default 0.
+  periodSeconds  Seconds between tries; default 10.
+  successThreshold  Consecutive successes after which the probe has succeeded; default 1.
+  tcpSocket  Succeeds if a connection to the port can be opened.
+  terminationGracePeriodSeconds  Grace period if the probe stops the container; default: the pod's.
+  timeoutSeconds  Timeout of a try in seconds; default 1.
 ResourceRequirements
-  claims  Devices by dynamic resource allocation, which this node does not have.
-  limits  The most it may have: cpu is throttled, memory ends in OOMKilled. cpu: 500m is half a CPU; memory: 64Mi.
-  requests  What it is promised and placed by; the limit where nothing is said.
+  claims  Devices by dynamic resource allocation; not supported on this node.
+  limits  Maximum: cpu is throttled, memory ends in OOMKilled. cpu: 500m is half a CPU; memory: 64Mi.
+  requests  Guaranteed resources, used for scheduling; default: the limits.
 ContainerResizePolicy
   resourceName  cpu or memory.
   restartPolicy  NotRequired (the default) or RestartContainer.
 ContainerRestartRule
-  action  Restart, or RestartAllContainers.
-  exitCodes  Which codes it is about.
+  action  Restart or RestartAllContainers.
+  exitCodes  Exit codes the rule applies to.
 ContainerRestartRuleOnExitCodes
   operator  In or NotIn.
-  values  The codes.
+  values  The exit codes.
 SecurityContext
-  allowPrivilegeEscalation  false: nothing it executes gains privileges (no_new_privs).
+  allowPrivilegeEscalation  false: no program it executes gains privileges (no_new_privs).
   appArmorProfile  The AppArmor profile.
-  capabilities  Capabilities more or fewer than docker's default ones.
-  privileged  All capabilities and devices, no profiles: root of the machine.
-  procMount  Unmasked: all of /proc is there; needs hostUsers false.
-  readOnlyRootFilesystem  It can write to its volumes alone.
-  runAsGroup  Its primary group, by number.
-  runAsNonRoot  Refuse to start it as user 0.
-  runAsUser  Its user, by number; the image's where nothing is said.
-  seLinuxOptions  SELinux label, where the kernel has SELinux.
-  seccompProfile  Filter of system calls: RuntimeDefault (here the default), Unconfined, Localhost.
-  windowsOptions  Not for linux: refused.
+  capabilities  Capabilities added to or dropped from docker's default set.
+  privileged  All capabilities and devices, no profiles: equal to root on the node.
+  procMount  Unmasked: do not hide parts of /proc; needs hostUsers false.
+  readOnlyRootFilesystem  Only volumes are writable.
+  runAsGroup  Primary group ID.
+  runAsNonRoot  Refuse to start as user 0.
+  runAsUser  User ID; default: the image's user.
+  seLinuxOptions  SELinux label, if the kernel has SELinux.
+  seccompProfile  Filter of system calls: RuntimeDefault (the default on this node), Unconfined or Localhost.
+  windowsOptions  Refused: for Windows only.
 PodSecurityContext
   appArmorProfile  The AppArmor profile.
-  fsGroup  Group, by number, that volumes are given to and all processes are in.
-  fsGroupChangePolicy  OnRootMismatch: leave a volume alone whose root is right already; Always.
-  runAsGroup  Primary group, by number.
+  fsGroup  Group ID that owns the volumes and that all processes belong to.
+  fsGroupChangePolicy  OnRootMismatch: skip a volume whose root directory has the right owner; or Always.
+  runAsGroup  Primary group ID.
   runAsNonRoot  Refuse to start containers as user 0.
-  runAsUser  User, by number.
-  seLinuxChangePolicy  How volumes would be labelled; they are not, here.
-  seLinuxOptions  SELinux label, where the kernel has SELinux.
-  seccompProfile  Filter of system calls: RuntimeDefault (here the default), Unconfined, Localhost.
-  supplementalGroups  Groups more, by number.
-  supplementalGroupsPolicy  Strict: those of the image's /etc/group do not count; Merge (the default).
-  sysctls  Kernel settings of the pod's own namespaces.
-  windowsOptions  Not for linux: refused.
+  runAsUser  User ID.
+  seLinuxChangePolicy  Ignored: this node does not relabel volumes.
+  seLinuxOptions  SELinux label, if the kernel has SELinux.
+  seccompProfile  Filter of system calls: RuntimeDefault (the default on this node), Unconfined or Localhost.
+  supplementalGroups  Additional group IDs.
+  supplementalGroupsPolicy  Merge (the default), or Strict: ignore the groups in the image's /etc/group.
+  sysctls  Kernel parameters of the pod's namespaces.
+  windowsOptions  Refused: for Windows only.
 Capabilities
-  add  By name, without CAP_; ALL.
-  drop  By name, without CAP_; ALL.
+  add  Names without CAP_, or ALL.
+  drop  Names without CAP_, or ALL.
 SeccompProfile
   localhostProfile  File below the node's seccomp directory.
   type  RuntimeDefault, Unconfined or Localhost.
 AppArmorProfile
-  localhostProfile  Name of a profile that is loaded.
+  localhostProfile  Name of a loaded profile.
   type  RuntimeDefault, Unconfined or Localhost.
 Sysctl
-  name  As in sysctl(8).
+  name  Name, as in sysctl(8).
   value  Its value.
 VolumeMount
-  mountPath  Where it is in the container, absolute.
+  mountPath  Absolute path in the container.
   mountPropagation  None (the default), HostToContainer or Bidirectional.
-  name  The volume.
-  readOnly  It cannot be written to.
-  recursiveReadOnly  Nor what is mounted in it: Disabled, IfPossible, Enabled.
-  subPath  Only this part of it.
-  subPathExpr  The same, with $(NAME) of the environment.
+  name  Name of the volume.
+  readOnly  Mount it read-only.
+  recursiveReadOnly  Make mounts below it read-only too: Disabled, IfPossible or Enabled.
+  subPath  Mount only this path of the volume.
+  subPathExpr  Like subPath; $(NAME) expands to an environment variable.
 VolumeDevice
-  devicePath  Where the device is in the container.
-  name  The volume, a claim with volumeMode Block.
+  devicePath  Path of the device in the container.
+  name  Name of the volume, a claim with volumeMode Block.
 Volume
-  configMap  Files of a ConfigMap, which follow its changes.
+  configMap  Files from a ConfigMap, updated when it changes.
   downwardAPI  Files with fields of the pod.
-  emptyDir  A directory that comes and goes with the pod.
-  ephemeral  A claim of its own, made for the pod.
-  hostPath  A path of the machine.
+  emptyDir  A directory that exists as long as the pod.
+  ephemeral  A claim created for this pod.
+  hostPath  A path of the node.
   image  The files of an image, read-only.
   name  Unique in the pod.
   nfs  A share of an NFS server.
-  persistentVolumeClaim  A claim of the same namespace.
-  projected  Several of configMap, secret and downwardAPI in one directory.
-  secret  Files of a Secret, in memory.
+  persistentVolumeClaim  A claim in the same namespace.
+  projected  Files from configMap, secret and downwardAPI sources in one directory.
+  secret  Files from a Secret, kept in memory.
 EmptyDirVolumeSource
-  medium  Memory: a tmpfs; HugePages; else a directory on the disk.
-  sizeLimit  The pod is evicted when it outgrows this.
+  medium  Memory: a tmpfs; HugePages: huge pages; default: a directory on disk.
+  sizeLimit  The pod is evicted if it uses more.
 HostPathVolumeSource
-  path  Absolute.
-  type  What it must be, or is made: Directory, DirectoryOrCreate, File, FileOrCreate, Socket, CharDevice, BlockDevice.
+  path  Absolute path.
+  type  Required type: Directory, File, Socket, CharDevice, BlockDevice; DirectoryOrCreate and FileOrCreate create it.
 ConfigMapVolumeSource
-  defaultMode  Mode of the files; 0644.
-  items  Which keys, and their file names; all where nothing is said.
+  defaultMode  Mode of the files; default 0644.
+  items  Keys to use, and their file names; default: all keys.
   name  The ConfigMap.
-  optional  It may be missing.
+  optional  true: it may be missing.
 SecretVolumeSource
-  defaultMode  Mode of the files; 0644.
-  items  Which keys, and their file names; all where nothing is said.
-  optional  It may be missing.
+  defaultMode  Mode of the files; default 0644.
+  items  Keys to use, and their file names; default: all keys.
+  optional  true: it may be missing.
   secretName  The Secret.
 KeyToPath
   key  The key.
   mode  Mode of the file.
-  path  Its name below the volume.
+  path  File name, relative to the volume.
 PersistentVolumeClaimVolumeSource
   claimName  The claim.
-  readOnly  It cannot be written to.
+  readOnly  Mount it read-only.
 NFSVolumeSource
   path  The exported path.
-  readOnly  It cannot be written to.
-  server  The server's name or address.
+  readOnly  Mount it read-only.
+  server  Name or address of the server.
 ImageVolumeSource
   pullPolicy  Always, IfNotPresent or Never.
-  reference  The image.
+  reference  Name of the image.
 Toleration
-  effect  NoSchedule, PreferNoSchedule or NoExecute; each where nothing is said.
-  key  The taint's key; each where nothing is said.
+  effect  NoSchedule, PreferNoSchedule or NoExecute; default: all effects.
+  key  Key of the taint; default: all keys.
   operator  Equal (the default) or Exists.
-  tolerationSeconds  With NoExecute: for so long.
-  value  The taint's value.
+  tolerationSeconds  With NoExecute: seconds for which the taint is tolerated.
+  value  Value of the taint.
 HostAlias
-  hostnames  Its names.
+  hostnames  Names of the address.
   ip  The address.
 ConfigMap
-  binaryData  Keys and bytes, in base64.
-  data  Keys and texts.
-  immutable  Nobody may edit it on a cluster; an edit of its manifest counts here.
+  binaryData  Keys and binary values, in base64.
+  data  Keys and text values.
+  immutable  Forbids edits on a cluster; here, an edit of the manifest still applies.
 Secret
-  data  Keys and bytes, in base64.
-  immutable  Nobody may edit it on a cluster; an edit of its manifest counts here.
-  stringData  Keys and texts, in place of data.
+  data  Keys and values, in base64.
+  immutable  Forbids edits on a cluster; here, an edit of the manifest still applies.
+  stringData  Keys and plain text values; take precedence over data.
   type  Opaque, kubernetes.io/dockerconfigjson, …
 PersistentVolumeClaim
-  spec  The storage that is wanted.
-  status  Whether it is bound, and what it has; the node's to say.
+  spec  The requested storage.
+  status  Whether the claim is bound, and to what; set by the node.
 PersistentVolumeClaimSpec
-  accessModes  ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod: the last is kept to one pod.
-  dataSource  Not done here: such a claim stays Pending.
-  dataSourceRef  Not done here: such a claim stays Pending.
-  resources  requests.storage is its size.
+  accessModes  ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod; only the last is enforced: one pod.
+  dataSource  Not supported: such a claim stays Pending.
+  dataSourceRef  Not supported: such a claim stays Pending.
+  resources  requests.storage is the size.
   selector  Labels that the PersistentVolume must have.
-  storageClassName  The class; "" waits for a PersistentVolume without one.
+  storageClassName  The class; "" waits for a PersistentVolume without a class.
   volumeMode  Filesystem (the default) or Block.
-  volumeName  This PersistentVolume and no other.
+  volumeName  Bind to this PersistentVolume only.
 PersistentVolume
-  spec  Where it is, and who may have it.
-  status  Whether it is bound; the node's to say.
+  spec  Where the volume is, and which claims may bind to it.
+  status  Whether the volume is bound; set by the node.
 PersistentVolumeSpec
   accessModes  ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod.
-  capacity  storage: its size.
-  claimRef  The claim that it is kept for.
-  hostPath  A path of the machine.
-  local  A path of the machine, a directory or a device.
-  mountOptions  Options of the nfs mount.
+  capacity  storage: the size.
+  claimRef  The claim that the volume is reserved for or bound to.
+  hostPath  A path of the node.
+  local  A path of the node, a directory or a block device.
+  mountOptions  Options of an nfs mount.
   nfs  A share of an NFS server.
-  nodeAffinity  Which node it is of.
-  persistentVolumeReclaimPolicy  What becomes of it when its claim goes: Retain (the default), Recycle, Delete.
-  storageClassName  The class that claims find it by.
+  nodeAffinity  Nodes the volume is available on.
+  persistentVolumeReclaimPolicy  What happens when the claim is deleted: Retain (the default), Recycle or Delete.
+  storageClassName  Class of the claims that can bind to it.
   volumeMode  Filesystem (the default) or Block.
 StorageClass
-  allowVolumeExpansion  Is shown; a claim's size follows its manifest.
-  parameters  For a provisioner; none is asked for them here.
-  provisioner  kubernetes.io/no-provisioner: claims wait for a PersistentVolume. Any other: a directory is made.
-  reclaimPolicy  Of the claims' directories: Delete (the default) or Retain.
-  volumeBindingMode  Immediate (the default), or WaitForFirstConsumer: bound when a pod wants it.
+  allowVolumeExpansion  Shown only: a claim's size always follows its manifest.
+  parameters  Ignored on this node.
+  provisioner  kubernetes.io/no-provisioner: claims wait for a PersistentVolume. Any other: a directory is created.
+  reclaimPolicy  What happens to a claim's directory: Delete (the default) or Retain.
+  volumeBindingMode  Immediate (the default), or WaitForFirstConsumer: bind when a pod uses the claim.
 PriorityClass
   description  For people.
-  globalDefault  For pods that name no class.
+  globalDefault  Use this class for pods that name none.
   preemptionPolicy  PreemptLowerPriority (the default) or Never.
-  value  The priority; the higher counts more.
+  value  The priority; higher values are more important.
 """
 
 
@@ -337,5 +337,5 @@ def _parse(table: str) -> dict[tuple[str, str], str]:
     return found
 
 
-#: (type, field as the wire has it) → what it means
+#: (type, JSON name of the field) → description
 DESCRIPTIONS = _parse(_TABLE)

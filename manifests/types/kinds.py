@@ -1,7 +1,7 @@
-"""The kinds Kubernetes has, by name, with the API versions they were served in, oldest first.
+"""The kinds of Kubernetes by name, with the API versions that serve or served them, oldest first.
 
-For one purpose: to tell a kind that this node does not run from a misspelt one. Kinds of removed versions are kept:
-manifests of them are still about.
+The list tells a kind that this node does not run from a misspelt one. Kinds of removed API versions are included,
+because manifests still use them.
 """
 
 _TABLE = """
@@ -73,5 +73,5 @@ KNOWN_KINDS = _parse(_TABLE)
 
 
 def api_versions_of(kind: str) -> list[str]:
-    """The versions that serve or served it, newest last; none for what is not Kubernetes' own."""
+    """Return the API versions that serve or served a kind, newest last; empty if Kubernetes has no such kind."""
     return KNOWN_KINDS.get(kind, [])

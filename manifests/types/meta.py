@@ -1,8 +1,8 @@
-"""What all kinds share: the model base, metadata, references, label selectors, scalars with Kubernetes' own rules.
+"""What all kinds share: the model base, metadata, references, label selectors, and scalars with Kubernetes' rules.
 
-Types are those of apimachinery's meta/v1 and api/core/v1 (Kubernetes 1.36). Python names are snake_case, the wire's
-are camelCase. Scalars are strict, as the API's are: no number becomes a string, no string a number. A null is a field
-that is not there (Go's decoder leaves the zero value).
+The types are those of apimachinery's meta/v1 and api/core/v1 (Kubernetes 1.36). Python names are snake_case, JSON names
+camelCase. Scalars are strict, as in the API: a number never becomes a string, nor a string a number. A null counts as
+an absent field (Go's decoder leaves the zero value).
 """
 
 import base64
@@ -42,7 +42,7 @@ def _camel(name: str) -> str:
 
 
 class Model(BaseModel):
-    """Base of every type. Built on first use (`defer_build`): importing costs no schema."""
+    """Base of every type. pydantic builds a schema on first use (`defer_build`), so importing costs nothing."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -62,14 +62,14 @@ class Model(BaseModel):
 
     @classmethod
     def parse(cls, data: Any) -> Self:
-        """From a decoded document (camelCase). InvalidObject has everything that is wrong with its shape."""
+        """Parse a decoded document (camelCase). Raises InvalidObject with everything that is wrong with its shape."""
         try:
             return cls.model_validate(data, by_alias=True, by_name=False)
         except ValidationError as error:
             raise InvalidObject(problems_of(error, cls)) from error
 
     def to_json(self) -> dict[str, Any]:
-        """As the API writes it: camelCase, without what is empty or not set."""
+        """Return the object as the API writes it: camelCase, without fields that are empty or not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
 
 
@@ -103,7 +103,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)
 def _rfc3339(value: str) -> str:
     parts = _TIME.fullmatch(value)
     try:
-        # The fraction is left out: Python 3.11 reads at most six digits of it, Go writes up to nine.
+        # Without the fraction: Python 3.11 reads at most six digits of it, Go writes up to nine.
         datetime.fromisoformat("".join(parts.groups()) if parts else "")
     except ValueError as error:
         raise PydanticCustomError("time", "must be a time like 2006-01-02T15:04:05Z (RFC 3339)") from error
@@ -161,14 +161,14 @@ class ObjectMeta(Model):
 
 
 class LabelSelectorRequirement(Model):
-    """`operator`: In, NotIn, Exists, DoesNotExist; Gt and Lt only out of parse_selector."""
+    """`operator` is In, NotIn, Exists or DoesNotExist; parse_selector also gives Gt and Lt."""
 
     key: Str
     operator: Str
     values: list[Str] = Field(default_factory=list)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """labels.Requirement.Matches: NotIn and DoesNotExist hold for a label that is not there."""
+        """Implement labels.Requirement.Matches: NotIn and DoesNotExist also match if the label is missing."""
         value = labels.get(self.key)
         match self.operator:
             case "In":
@@ -192,7 +192,7 @@ class LabelSelectorRequirement(Model):
 
 
 class LabelSelector(Model):
-    """Labels that must be so; all of them. The empty one selects everything."""
+    """A selector that matches if all its requirements do. The empty selector matches everything."""
 
     match_expressions: list[LabelSelectorRequirement] = Field(default_factory=list)
     match_labels: StrMap = Field(default_factory=dict)
@@ -218,7 +218,7 @@ class ObjectReference(Model):
 
 
 class Object(Model):
-    """A top-level object. Each kind sets `api_version` and `kind`; they are always written."""
+    """A top-level object. Each kind sets `api_version` and `kind`; they are always written out."""
 
     namespaced: ClassVar[bool] = True
     api_version: str
@@ -241,7 +241,7 @@ _TERM = re.compile(
 
 
 def parse_selector(text: str) -> LabelSelector:
-    """kubectl's -l: `a=b,c!=d,e in (x,y),f notin (z),g,!h`. Empty selects everything. ValueError when malformed."""
+    """Parse kubectl's -l: `a=b,c!=d,e in (x,y),f notin (z),g,!h`. Empty selects everything. ValueError if malformed."""
     requirements: list[LabelSelectorRequirement] = []
     position, end = 0, len(text.rstrip())
     while position < end:
@@ -265,6 +265,6 @@ def _requirement(match: re.Match[str]) -> LabelSelectorRequirement:
         operator = {"!=": "NotIn", "<": "Lt", ">": "Gt"}.get(found["op"], "In")
         if operator in ("Lt", "Gt") and not re.fullmatch(r"-?\d+", found["right"], re.ASCII):
             words = f"{found['left']}{found['op']}{found['right']}"
-            raise ValueError(f'invalid label selector "{words}": {found["op"]} compares with an integer')
+            raise ValueError(f'invalid label selector "{words}": {found["op"]} needs an integer')
         return LabelSelectorRequirement(key=found["left"], operator=operator, values=[found["right"]])
     return LabelSelectorRequirement(key=found["present"], operator="Exists")

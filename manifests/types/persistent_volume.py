@@ -1,7 +1,7 @@
 """core/v1 PersistentVolume and storage.k8s.io/v1 StorageClass (Kubernetes 1.36).
 
-Sources that no node without that storage system has are taken as they are: which of a PersistentVolume's sources work
-is the node agent's business.
+Sources of other storage systems are accepted without a check of their fields. The node agent decides which sources it
+supports.
 """
 
 from typing import Any, ClassVar, Literal
@@ -44,7 +44,7 @@ class PersistentVolumeSpec(Model):
     storage_class_name: Str | None = None
     volume_attributes_class_name: Str | None = None
     volume_mode: Str | None = None
-    # the source: exactly one of these
+    # the source: exactly one of the following is set
     host_path: HostPathVolumeSource | None = None
     local: LocalVolumeSource | None = None
     nfs: NFSVolumeSource | None = None
@@ -69,7 +69,7 @@ class PersistentVolumeSpec(Model):
     vsphere_volume: Foreign | None = None
 
     def sources(self) -> list[str]:
-        """The camelCase names of the sources that are set: one, in a valid volume."""
+        """Return the camelCase names of the sources that are set; a valid volume has one."""
         names = list(type(self).model_fields)
         return [
             type(self).model_fields[name].alias or name

@@ -1,4 +1,4 @@
-"""core/v1: Pod and PodSpec with scheduling, DNS and the pod's security context (Kubernetes 1.36)."""
+"""core/v1: Pod and PodSpec with scheduling, DNS and the pod-level security context (Kubernetes 1.36)."""
 
 from typing import Literal
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from manifests.types.meta import Bool, Int32, Object, ObjectMeta, Str
 
-#: Kubernetes' own classes, which every cluster has.
+#: Kubernetes' own classes, which exist in every cluster.
 SYSTEM_CLASSES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
 
 

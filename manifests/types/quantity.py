@@ -1,9 +1,9 @@
 """Kubernetes quantities: `500m`, `1.5Gi`, `2e3`, exact and printed in canonical form.
 
-Rules of apimachinery's pkg/api/resource (quantity.go, suffix.go): a number and one of three kinds of suffix,
-decimal SI (n u m k M G T P E), binary (Ki … Ei) or an exponent (e3, E-2). Anything finer than a nano is rounded up
-(away from zero), a binary quantity is capped at 2^63-1, and the canonical text has no fraction, the largest suffix
-that fits, and the form the number was written in (1024Mi prints as 1Gi, 0.5 as 500m, 1e3 as 1e3).
+The rules are those of apimachinery's pkg/api/resource (quantity.go, suffix.go). A quantity is a number and one of three
+kinds of suffix: decimal SI (n u m k M G T P E), binary (Ki … Ei) or an exponent (e3, E-2). Amounts finer than a nano
+are rounded up, away from zero; binary quantities are capped at 2^63-1. The canonical text has no fraction, the largest
+suffix that fits, and the form in which the number was written (1024Mi prints as 1Gi, 0.5 as 500m, 1e3 as 1e3).
 """
 
 import re
@@ -23,7 +23,7 @@ _DECIMAL_NAMES = {exponent: suffix for suffix, exponent in _DECIMAL.items()}
 _BINARY_NAMES = {exponent: suffix for suffix, exponent in _BINARY.items()}
 _NANO = 10**9
 _SHAPE = re.compile(r"([+-]?)(?=[0-9.]*[0-9])([0-9]*)(?:\.([0-9]*))?([A-Za-z]*)([+-]?[0-9]*)")
-_MAX_DIGITS = 400  # a manifest is data from outside: no number in it needs more, and 10**N grows fast
+_MAX_DIGITS = 400  # manifests are untrusted input: no number in them needs more, and 10**N grows fast
 WRONG_FORMAT = (
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$', "
     "like 500m, 0.5, 128Mi or 2e3"
@@ -32,7 +32,7 @@ _BAD_SUFFIX = "unable to parse quantity's suffix"
 
 
 class Form(StrEnum):
-    """How a quantity was written, which is how it is printed."""
+    """The form in which a quantity was written, which is also the form in which it is printed."""
 
     DECIMAL_SI = "DecimalSI"
     BINARY_SI = "BinarySI"
@@ -41,14 +41,14 @@ class Form(StrEnum):
 
 @total_ordering
 class Quantity:
-    """An exact amount. Immutable; equal and ordered by amount, whatever its form. `nanos` is the amount times 10^9."""
+    """An exact amount. Immutable; compared by amount, whatever the form. `nanos` is the amount times 10^9."""
 
     __slots__ = ("form", "nanos")
     nanos: int
     form: Form
 
     def __init__(self, text: "str | int | float | Quantity") -> None:
-        """Parse; ValueError says what is wrong in the API's words."""
+        """Parse a quantity. Raises ValueError in the API's words."""
         if isinstance(text, Quantity):
             nanos, form = text.nanos, text.form
         else:
@@ -58,7 +58,7 @@ class Quantity:
 
     @classmethod
     def of(cls, amount: int | Fraction, form: Form = Form.DECIMAL_SI) -> Self:
-        """A quantity of an exact amount, rounded up to a nano."""
+        """Return a quantity of an exact amount, rounded up to a nano."""
         made = cls.__new__(cls)
         object.__setattr__(made, "nanos", _ceil_away(Fraction(amount) * _NANO))
         object.__setattr__(made, "form", form)
@@ -77,18 +77,18 @@ class Quantity:
         return type(self), (str(self),)
 
     def value(self) -> int:
-        """The amount in whole units (bytes, CPUs), rounded up, away from zero."""
+        """Return the amount in whole units (bytes, CPUs), rounded up, away from zero."""
         return _ceil_away(Fraction(self.nanos, _NANO))
 
     def milli(self) -> int:
-        """The amount in thousandths, rounded up: 0.25 CPU → 250."""
+        """Return the amount in thousandths, rounded up: 0.25 CPU → 250."""
         return _ceil_away(Fraction(self.nanos * 1000, _NANO))
 
     def exact(self) -> Fraction:
         return Fraction(self.nanos, _NANO)
 
     def rounded_to_milli(self) -> "Quantity":
-        """What API defaulting does to every resource amount (SetDefaults_ResourceList)."""
+        """Round up to a thousandth, as API defaulting does with every resource amount (SetDefaults_ResourceList)."""
         return Quantity.of(Fraction(self.milli(), 1000), self.form)
 
     def __eq__(self, other: object) -> bool:
@@ -111,7 +111,7 @@ class Quantity:
         return f"Quantity({str(self)!r})"
 
     def __str__(self) -> str:
-        """Canonical text (CanonicalizeBytes)."""
+        """Return the canonical text (CanonicalizeBytes)."""
         if self.form is Form.BINARY_SI and abs(self.nanos) >= 1024 * _NANO and self.nanos % _NANO == 0:
             return _binary_text(self.nanos // _NANO)
         return _decimal_text(self.nanos, exponent_form=self.form is Form.DECIMAL_EXPONENT)
@@ -138,7 +138,7 @@ def _validate(value: Any) -> Quantity:
 
 
 def _number_text(number: int | float) -> str:
-    """A JSON number as Go prints it: plain digits between 1e-6 and 1e21, an exponent outside."""
+    """Format a JSON number as Go does: plain digits between 1e-6 and 1e21, an exponent outside."""
     if isinstance(number, float) and 1e-6 <= abs(number) < 1e21:
         return format(Decimal(repr(number)), "f")
     return repr(number)

@@ -1,6 +1,6 @@
-"""core/v1: PodStatus and everything under it (Kubernetes 1.36).
+"""core/v1: PodStatus and everything below it (Kubernetes 1.36).
 
-Written by the node agent, never wanted by a manifest.
+The node agent writes the status; a manifest never sets it.
 """
 
 from pydantic import Field

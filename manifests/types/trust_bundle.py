@@ -38,7 +38,7 @@ _BLOCK = re.compile(r"-----BEGIN ([^\n-]+)-----[ \t\r]*\n(.*?)\n?-----END \1----
 
 
 def pem_blocks(text: str) -> Iterator[Block]:
-    """As Go's pem.Decode finds them: what stands between blocks, and a block that is none, is passed over."""
+    """Yield the blocks that Go's pem.Decode finds. Text between blocks and malformed blocks are skipped."""
     for found in _BLOCK.finditer(text):
         head, blank, body = found[2].replace("\r", "").rpartition("\n\n")
         headers = bool(blank) or ":" in body

@@ -1,7 +1,7 @@
-"""core/v1: volumes, every source that Kubernetes 1.36 knows, and the claim template of ephemeral ones.
+"""core/v1: volumes, every source of Kubernetes 1.36, and the claim template of ephemeral volumes.
 
-Sources for cloud and storage systems are typed too, so that a manifest from a cluster is read, checked and named
-field by field; which of them work on this node is the node agent's business.
+The sources of cloud and storage systems are typed too, so that a manifest from a cluster is read, checked and reported
+field by field. The node agent decides which of them it supports.
 """
 
 from pydantic import Field
@@ -333,7 +333,7 @@ class VsphereVirtualDiskVolumeSource(Model):
 
 
 class Volume(Model):
-    """A named source; exactly one of the fields beside `name` is set."""
+    """A named volume. Exactly one of the fields beside `name`, its source, is set."""
 
     name: Str
     aws_elastic_block_store: AWSElasticBlockStoreVolumeSource | None = None
@@ -368,7 +368,7 @@ class Volume(Model):
     vsphere_volume: VsphereVirtualDiskVolumeSource | None = None
 
     def sources(self) -> list[str]:
-        """The camelCase names of the sources that are set: one, in a valid volume."""
+        """Return the camelCase names of the sources that are set; a valid volume has one."""
         return [
             field.alias or name
             for name, field in type(self).model_fields.items()

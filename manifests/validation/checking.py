@@ -1,8 +1,8 @@
-"""A decoded document → a defaulted object, or everything that is wrong with it: its shape and the rules together.
+"""Turns a decoded document into a defaulted object, or everything that is wrong with it, in shape and by the rules.
 
-The rules need typed objects, and a document with a misspelt field has none. So its shape errors are mended in a copy
-(the unknown field left out, the missing one put in empty) and the rules are asked about the rest; what they say about a
-mended place is not told, since it is our own doing.
+The rules need typed objects, but a document with a misspelt field has none. Its shape errors are therefore repaired in
+a copy (unknown fields removed, missing ones set to an empty value), and the rules check the copy. Problems that the
+rules find at a repaired place are dropped, because the repair caused them.
 """
 
 import copy
@@ -13,11 +13,11 @@ from manifests.types.defaults import default_object
 from manifests.types.meta import Object
 from manifests.validation.objects import validate_object
 
-_PASSES = 5  # an empty object put in may lack fields of its own
+_PASSES = 5  # an empty object that a repair adds may lack required fields itself
 
 
 def check(model: type[Object], data: Any) -> tuple[Object | None, list[Problem]]:
-    """The object (None when its shape is wrong) and its problems."""
+    """Return the object (None if its shape is wrong) and its problems."""
     try:
         obj = default_object(model.parse(data))
     except InvalidObject as error:
@@ -27,7 +27,7 @@ def check(model: type[Object], data: Any) -> tuple[Object | None, list[Problem]]
 
 
 def _is_misspelt(problem: Problem, shape: tuple[Problem, ...]) -> bool:
-    """A required field that is there under the wrong name: the unknown field says so already."""
+    """Tell whether a required field is present under a wrong name, which the unknown field's message already says."""
     if not problem.path or not problem.message.startswith("Required value"):
         return False
     meant = f'did you mean "{problem.path[-1]}"?'
@@ -35,7 +35,7 @@ def _is_misspelt(problem: Problem, shape: tuple[Problem, ...]) -> bool:
 
 
 def _beyond(model: type[Object], data: Any, shape: tuple[Problem, ...]) -> list[Problem]:
-    """What the rules say once the shape is mended."""
+    """Return what the rules find after the shape is repaired."""
     mended = copy.deepcopy(data)
     touched: list[Path] = []
     for _ in range(_PASSES):
@@ -53,7 +53,7 @@ def _beyond(model: type[Object], data: Any, shape: tuple[Problem, ...]) -> list[
 
 
 def _mend(model: type[Object], data: Any, problem: Problem) -> bool:
-    """Put in what is missing, take out what is wrong. False when the place cannot be reached."""
+    """Add what is missing and remove what is wrong. Returns False if the place cannot be reached."""
     *parents, last = problem.path or (None,)
     here = data
     for part in parents:
@@ -76,7 +76,7 @@ def _mend(model: type[Object], data: Any, problem: Problem) -> bool:
 
 
 def _empty(model: type[Object], path: Path) -> Any:
-    """The zero value of the field (or item) at `path`: {}, [], 0 or an empty string."""
+    """Return the zero value of the field (or item) at `path`: {}, [], 0 or an empty string."""
     parents, name = path[:-1], path[-1]
     in_list = isinstance(name, int)
     if in_list:

@@ -1,4 +1,4 @@
-"""Rules of a PersistentVolumeClaim (K pkg/apis/core/validation)."""
+"""Rules of a PersistentVolumeClaim (Kubernetes pkg/apis/core/validation/validation.go)."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def claim_problems(claim: PersistentVolumeClaim) -> Iterator[Problem]:
 
 
 def claim_spec_problems(spec: PersistentVolumeClaimSpec, path: Path) -> Iterator[Problem]:
-    """K validation.go ValidatePersistentVolumeClaimSpec."""
+    """Check a claim's spec, as ValidatePersistentVolumeClaimSpec does."""
     if not spec.access_modes:
         yield required((*path, "accessModes"), "at least 1 access mode is required")
     for index, mode in enumerate(spec.access_modes):

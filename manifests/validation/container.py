@@ -1,4 +1,4 @@
-"""What the API server checks of a container, after defaulting (pkg/apis/core/validation of Kubernetes 1.36)."""
+"""The API server's checks of a container, after defaulting (pkg/apis/core/validation, Kubernetes 1.36)."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -63,7 +63,7 @@ _MAX_EXIT_CODES = 255
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """What a container's rules need to know of its pod."""
+    """The parts of the pod that the container's rules depend on."""
 
     spec: PodSpec
     volumes: Mapping[str, Volume]
@@ -75,7 +75,7 @@ class Within:
 
 
 def validate_container(container: Container, path: Path, pod: Within) -> Iterator[Problem]:
-    """Of a container or an init container (K validateContainerCommon, and what its kind adds)."""
+    """Check a container or an init container (validateContainerCommon, and what the kind of container adds)."""
     yield from required_name((*path, "name"), container.name)
     if not container.image:
         yield required((*path, "image"))
@@ -112,7 +112,7 @@ def validate_container(container: Container, path: Path, pod: Within) -> Iterato
 
 
 def _restart(container: Container, path: Path, pod: Within) -> Iterator[Problem]:
-    """A container's own restart policy (ContainerRestartRules), and what only a restartable init container may have."""
+    """Check a container's own restart policy and rules, and the fields that only sidecars may have."""
     yield from one_of((*path, "restartPolicy"), container.restart_policy, ("Always", "Never", "OnFailure"))
     if container.restart_policy_rules and not container.restart_policy:
         yield required((*path, "restartPolicy"), "must specify restartPolicy when restart rules are used")
@@ -170,7 +170,7 @@ def _ports(ports: list[ContainerPort], path: Path, pod: Within) -> Iterator[Prob
 
 
 def host_port_conflicts(containers: list[Container], path: Path) -> Iterator[Problem]:
-    """Two ports of one pod on one port of the host."""
+    """Report ports of a pod that use the same port of the host."""
     seen: set[str] = set()
     for index, container in enumerate(containers):
         for number, port in enumerate(container.ports):
@@ -307,12 +307,14 @@ def _mount_options(mount: VolumeMount, path: Path, container: Container) -> Iter
 def validate_resources(
     resources: ResourceRequirements, path: Path, *, pod_level: bool = False
 ) -> Iterator[Problem]:
-    """Limits and requests, each by itself and against each other (K ValidateResourceRequirements; `pod_level`: those of
-    the pod as a whole, which knows fewer)."""
+    """Check limits and requests, each by itself and against each other (ValidateResourceRequirements).
+
+    `pod_level`: they belong to the pod as a whole, which has fewer resources.
+    """
     for alias, amounts in (("limits", resources.limits), ("requests", resources.requests)):
         for name, amount in amounts.items():
             if alias == "requests" and resources.limits.get(name) == amount:
-                continue  # most likely made of the limit by defaulting, and told already
+                continue  # most likely copied from the limit by defaulting, and reported there
             yield from _resource(name, amount, (*path, alias, name), pod_level=pod_level)
     for name, asked in resources.requests.items():
         limit = resources.limits.get(name)

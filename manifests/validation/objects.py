@@ -1,8 +1,8 @@
-"""What the API server refuses, in its words: rules over whole objects, after defaulting.
+"""The API server's checks of whole objects, in its words, after defaulting.
 
-Shapes and types are the models' business (manifests.problems has their sentences); here is what
-pkg/apis/core/validation of Kubernetes 1.36 checks on create. Everything wrong is reported, not just the first.
-Pods are in validation_pod, _container and _volume.
+The models check shapes and types (manifests.problems words those errors). This module has the checks that Kubernetes
+1.36 makes on create (pkg/apis/core/validation/validation.go). All problems are reported, not just the first. The rules
+of pods are in manifests.validation.pod, container and volume.
 """
 
 import base64
@@ -26,14 +26,14 @@ from manifests.validation.priority import priority_class_problems
 from manifests.validation.rules import formatted
 from manifests.validation.trust_bundle import trust_bundle_problems
 
-MAX_DATA = 1 << 20  # of a ConfigMap's or Secret's values together
+MAX_DATA = 1 << 20  # bytes of all values of a ConfigMap or Secret
 MAX_ANNOTATIONS = 256 << 10
-#: An API server makes uids itself; one given in a manifest becomes part of paths (as in kubelet), so it must be a name.
+#: An API server generates uids. One from a manifest becomes part of paths (as in kubelet), so it must be a valid name.
 _UID = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
 def validate_object(obj: Object) -> list[Problem]:
-    """Everything that is wrong with a defaulted object, by the rules of its kind; [] when nothing is."""
+    """Return everything that is wrong with a defaulted object by the rules of its kind."""
     match obj:
         case Pod():
             return validate_pod(obj)
@@ -49,7 +49,7 @@ def validate_object(obj: Object) -> list[Problem]:
             return [*validate_meta(obj.metadata, namespaced=False), *storage_class_problems(obj)]
         case PriorityClass():
             return [*validate_meta(obj.metadata, namespaced=False), *priority_class_problems(obj)]
-        case ClusterTrustBundle():  # its name has rules of its own
+        case ClusterTrustBundle():  # has its own rules for names
             meta = obj.metadata.model_copy(update={"name": "x"} if obj.metadata.name else {})
             return [*validate_meta(meta, namespaced=False), *trust_bundle_problems(obj)]
     return list(validate_meta(obj.metadata))
@@ -72,12 +72,12 @@ def validate_secret(secret: Secret) -> list[Problem]:
 
 
 def validate_meta(meta: ObjectMeta, *, namespaced: bool = True) -> Iterator[Problem]:
-    """Name, namespace, labels, annotations, owners (K ValidateObjectMetaAccessor), and a uid that can be a path."""
+    """Check name, namespace, labels, annotations and owners (ValidateObjectMetaAccessor), and the uid."""
     path: Path = ("metadata",)
     if meta.name:
         yield from formatted((*path, "name"), meta.name, dns_subdomain)
     elif meta.generate_name:
-        # The name may end in - . as something is put after it.
+        # The prefix may end in "-", because a suffix is appended.
         yield from formatted((*path, "generateName"), meta.generate_name.removesuffix("-"), dns_subdomain)
     else:
         yield required((*path, "name"), "name or generateName is required")
@@ -149,7 +149,7 @@ def _secret_data(secret: Secret) -> Iterator[Problem]:
         if key not in data:
             yield required(("data", key))
         elif key.startswith(".docker") and not _is_json(data[key]):
-            # The value is a secret: it is not shown.
+            # The value is secret, so it is not shown.
             yield invalid(("data", key), "<secret contents redacted>", "must be a JSON document")
     if secret.type == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
         yield required(("data", "username"))

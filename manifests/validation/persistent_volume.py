@@ -1,4 +1,4 @@
-"""Rules of PersistentVolumes and StorageClasses (K pkg/apis/core/validation, pkg/apis/storage/validation)."""
+"""Rules of PersistentVolumes and StorageClasses (Kubernetes pkg/apis/core/validation, pkg/apis/storage/validation)."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the API server checks of a PodSpec, after defaulting (pkg/apis/core/validation of Kubernetes 1.36)."""
+"""The API server's checks of a PodSpec, after defaulting (pkg/apis/core/validation, Kubernetes 1.36)."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def validate_pod_spec(pod: Pod, path: Path) -> Iterator[Problem]:
-    """All of the spec, containers and volumes included (K ValidatePodSpec). `path`: where it stands in the object."""
+    """Check the whole spec with containers and volumes (ValidatePodSpec). `path` is its place in the object."""
     spec = pod.spec
     yield from validate_volumes(spec.volumes, (*path, "volumes"))
     yield from _containers(pod, path)
@@ -125,7 +125,7 @@ def _dns(spec: PodSpec, path: Path) -> Iterator[Problem]:
         )
         yield invalid((*path, "searches"), "", sentence)
     for index, search in enumerate(config.searches):
-        # an underscore is allowed in each label (RelaxedDNSSearchValidation)
+        # An underscore is allowed in each label (RelaxedDNSSearchValidation).
         name = search.removesuffix(".").replace("_", "x")
         for sentence in dns_subdomain(name) if search != "." else ():
             yield invalid((*path, "searches", index), search, sentence)
@@ -203,7 +203,7 @@ def _scheduling(spec: PodSpec, path: Path) -> Iterator[Problem]:
 
 
 def validate_labels(labels: dict[str, str], path: Path) -> Iterator[Problem]:
-    """Keys and values of labels, or of what selects by them (K ValidateLabels)."""
+    """Check the keys and values of labels, or of a selector (ValidateLabels)."""
     for key, value in labels.items():
         for sentence in qualified_name(key):
             yield Problem((*path, key), f'Invalid value: "{key}": {sentence}')
@@ -317,7 +317,7 @@ def _pod_term(term: PodAffinityTerm, path: Path) -> Iterator[Problem]:
 
 
 def validate_selector(selector: LabelSelector, path: Path) -> Iterator[Problem]:
-    """A label selector's labels and expressions (K ValidateLabelSelector)."""
+    """Check a label selector's labels and expressions (ValidateLabelSelector)."""
     yield from validate_labels(selector.match_labels, (*path, "matchLabels"))
     for index, requirement in enumerate(selector.match_expressions):
         yield from _requirement(requirement, (*path, "matchExpressions", index))

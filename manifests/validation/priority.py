@@ -1,4 +1,4 @@
-"""Rules of a PriorityClass (K pkg/apis/scheduling/validation)."""
+"""Rules of a PriorityClass (Kubernetes pkg/apis/scheduling/validation/validation.go)."""
 
 from collections.abc import Iterator
 

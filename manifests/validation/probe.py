@@ -1,4 +1,4 @@
-"""What the API server checks of probes and hooks, after defaulting (pkg/apis/core/validation of Kubernetes 1.36)."""
+"""The API server's checks of probes and hooks, after defaulting (pkg/apis/core/validation, Kubernetes 1.36)."""
 
 import re
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ _SIGNALS = frozenset(
 
 
 def validate_probes(container: Container, path: Path) -> Iterator[Problem]:
-    """A container's three probes (K validateLivenessProbe, validateStartupProbe, validateReadinessProbe)."""
+    """Check a container's three probes (validateLivenessProbe, validateStartupProbe, validateReadinessProbe)."""
     if container.liveness_probe is not None:
         yield from _probe(container.liveness_probe, (*path, "livenessProbe"), once=True)
     if container.startup_probe is not None:
@@ -67,7 +67,7 @@ def validate_probes(container: Container, path: Path) -> Iterator[Problem]:
 
 
 def _probe(probe: Probe, path: Path, *, once: bool) -> Iterator[Problem]:
-    """`once`: liveness and startup, whose success threshold can only be 1."""
+    """Check one probe. `once`: a liveness or startup probe, whose success threshold can only be 1."""
     given = {"exec": probe.exec, "httpGet": probe.http_get, "tcpSocket": probe.tcp_socket, "grpc": probe.grpc}
     yield from _one_handler([alias for alias, handler in given.items() if handler is not None], path)
     if probe.exec is not None and not probe.exec.command:
@@ -112,7 +112,7 @@ def _http_get(action: HTTPGetAction, path: Path) -> Iterator[Problem]:
 
 
 def validate_lifecycle(lifecycle: Lifecycle, path: Path, spec: PodSpec) -> Iterator[Problem]:
-    """A container's hooks and its stop signal (K validateLifecycle)."""
+    """Check a container's hooks and stop signal (validateLifecycle)."""
     for alias, hook in (("postStart", lifecycle.post_start), ("preStop", lifecycle.pre_stop)):
         if hook is not None:
             yield from _hook(hook, (*path, alias), spec)

@@ -1,4 +1,4 @@
-"""The checks that rules are made of: a path and a value in, problems out."""
+"""The checks from which rules are built: a path and a value in, problems out."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,7 +8,7 @@ from manifests.types.core import PodSecurityContext, ResourceFieldSelector, Secu
 
 _SCALES = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 _HUGE = "hugepages-"
-#: Of what the downward API tells amounts: what a message calls it, and the divisors that it may have.
+#: Resources of the downward API: their name in messages, and their allowed divisors.
 _AMOUNTS = {
     "cpu": ("the cpu resource", ("1m", "1")),
     "memory": ("the memory resource", _SCALES),
@@ -23,7 +23,7 @@ def formatted(path: Path, value: str, check: Format) -> Iterator[Problem]:
 
 
 def required_name(path: Path, value: str | None, check: Format = dns_label) -> Iterator[Problem]:
-    """A name that must be there and of a format."""
+    """Check a name that is required and has a format."""
     if value:
         yield from formatted(path, value, check)
     else:
@@ -46,7 +46,7 @@ def port_in_range(path: Path, value: int) -> Iterator[Problem]:
 
 
 def port_or_name(path: Path, value: int | str) -> Iterator[Problem]:
-    """A port by its number, or by the name that a container gave it."""
+    """Check a port number, or a name that a container gave to a port."""
     if isinstance(value, int):
         yield from port_in_range(path, value)
     else:
@@ -59,7 +59,7 @@ def valid_id(path: Path, value: int | None) -> Iterator[Problem]:
 
 
 def profiles(context: SecurityContext | PodSecurityContext, path: Path) -> Iterator[Problem]:
-    """seccompProfile and appArmorProfile, of a container or a pod."""
+    """Check seccompProfile and appArmorProfile of a container or a pod."""
     given = {"seccompProfile": context.seccomp_profile, "appArmorProfile": context.app_armor_profile}
     for alias, profile in given.items():
         if profile is None:
@@ -80,7 +80,7 @@ def profiles(context: SecurityContext | PodSecurityContext, path: Path) -> Itera
 
 
 def resource_field(path: Path, found: ResourceFieldSelector) -> Iterator[Problem]:
-    """limits.cpu and its like, in an environment or a volume (K validateContainerResourceFieldSelector)."""
+    """Check limits.cpu and the like, in an environment or a volume (validateContainerResourceFieldSelector)."""
     kind, _, name = found.resource.partition(".")
     known = _HUGE if name.startswith(_HUGE) else name
     if not found.resource:

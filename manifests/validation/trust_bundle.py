@@ -1,4 +1,4 @@
-"""Rules of a ClusterTrustBundle (K pkg/apis/certificates/validation ValidateClusterTrustBundle)."""
+"""Rules of a ClusterTrustBundle (ValidateClusterTrustBundle in Kubernetes pkg/apis/certificates/validation)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trust_bundle_problems(bundle: ClusterTrustBundle) -> Iterator[Problem]:
 
 
 def _name(name: str, signer: str) -> Iterator[Problem]:
-    """One of a signer begins with the signer's name, its slash a colon."""
+    """Check that a signer's bundle is named with the signer's name as prefix, its slash replaced by a colon."""
     path = ("metadata", "name")
     if signer:
         domain, slash, rest = signer.partition("/")
@@ -66,8 +66,8 @@ def _anchors(text: str) -> Iterator[Problem]:
 
 
 def _is_authority(certificate: bytes) -> bool | None:
-    """Whether a DER certificate is a CA's, by OpenSSL; None: it is no certificate."""
-    import ssl  # 8 ms, and few manifests have one
+    """Tell by OpenSSL whether a DER certificate belongs to a CA; None if it is not a certificate."""
+    import ssl  # takes 8 ms, and few manifests need it
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:

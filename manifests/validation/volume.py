@@ -1,4 +1,4 @@
-"""What the API server checks of a volume, after defaulting (pkg/apis/core/validation of Kubernetes 1.36)."""
+"""The API server's checks of a volume, after defaulting (pkg/apis/core/validation, Kubernetes 1.36)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ _MIN_TOKEN_SECONDS = 600
 
 
 def validate_volumes(volumes: Sequence[Volume], path: Path) -> Iterator[Problem]:
-    """Names, and the one source that each has (K ValidateVolumes)."""
+    """Check the volumes' names, and the one source of each (ValidateVolumes)."""
     seen: set[str] = set()
     for index, volume in enumerate(volumes):
         here = (*path, index)
@@ -65,7 +65,7 @@ def _volume(volume: Volume, path: Path) -> Iterator[Problem]:
 
 
 def volume_source(source: HostPathVolumeSource | NFSVolumeSource, path: Path) -> Iterator[Problem]:
-    """What a PersistentVolume's source must be, where a pod's volume can have the same."""
+    """Check a PersistentVolume's source that pods' volumes can have too."""
     yield from _host_path(source, path) if isinstance(source, HostPathVolumeSource) else _nfs(source, path)
 
 
@@ -180,7 +180,7 @@ def _projection(projection: VolumeProjection, path: Path) -> Iterator[Problem]:
 
 
 def _files(projection: VolumeProjection) -> Iterator[tuple[str, str]]:
-    """(field, path) of every file that a projection names."""
+    """Yield (field, path) of every file that a projection names."""
     for alias, source in (
         ("configMap", projection.config_map),
         ("secret", projection.secret),
@@ -200,7 +200,7 @@ def _claim(source: PersistentVolumeClaimVolumeSource, path: Path) -> Iterator[Pr
 
 
 def _ephemeral(source: EphemeralVolumeSource, path: Path) -> Iterator[Problem]:
-    """K validation.go validateEphemeralVolumeSource: of the template's metadata only labels and annotations count."""
+    """Check a claim template, whose metadata has labels and annotations only (validateEphemeralVolumeSource)."""
     template, here = source.volume_claim_template, (*path, "volumeClaimTemplate")
     if template is None:
         yield required(here)

@@ -1,9 +1,9 @@
-"""YAML and JSON text → plain data, as kubectl reads it, with the line of every field.
+"""Reads YAML and JSON text as kubectl does, into plain data with the line of every field.
 
-Scalars mean what they mean to Go's sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 reads it, then JSON): `yes`, `on` and `y`
-are booleans, 0o14 and 014 are 12, 08 is 8, an unquoted timestamp stays a string, keys become strings. Parsing is
-libyaml's; resolving and building are ours, for the line numbers. A file is cut at its `---` lines first, as kubectl
-does, so that a document that cannot be parsed hides none of the others.
+Scalars have the meaning they have for Go's sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 reads it, then JSON): `yes`, `on`
+and `y` are booleans, 0o14 and 014 are 12, 08 is 8, an unquoted timestamp stays a string, keys become strings. libyaml
+parses; resolving scalars and building data is done here, to keep the line numbers. As in kubectl, a file is split at
+its `---` lines first, so that a document that cannot be parsed does not hide the others.
 """
 
 import base64
@@ -20,17 +20,17 @@ from yaml.reader import ReaderError
 
 from manifests.problems import Path
 
-MAX_ALIASED = 100_000  # nodes that aliases may stand for: what stops an alias bomb
-MAX_EVENTS = 500_000  # in a document: what keeps the node from being busy with one file for long
-MAX_DEPTH = 200  # of nesting; the API's own objects stay below 40
+MAX_ALIASED = 100_000  # nodes that aliases expand to in a document; stops alias bombs
+MAX_EVENTS = 500_000  # parser events in a document; limits the time that one file takes
+MAX_DEPTH = 200  # nesting levels; the API's own objects stay below 40
 _MAX_REPAIRS = 500
-_REPAIR_WORK = 32 << 20  # characters parsed again, at most
+_REPAIR_WORK = 32 << 20  # maximum of characters that are parsed again
 _SURROGATES = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _TAG = "tag:yaml.org,2002:"
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _CONTENT = re.compile(
     r"^(?!---\s*$)[^\S\n]*[^\s#%]", re.MULTILINE
-)  # a line that is no comment, directive or separator
+)  # a line that is not a comment, directive or separator
 _CONSTANTS: dict[str, bool | float | None] = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
@@ -45,7 +45,7 @@ _INT = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[oO]?([0-7]+)|0[bB]([01]+)|(0
 
 
 class SyntaxProblem(Exception):
-    """Text that is not YAML (or not data): a sentence, and the line and column (from 1) it is about."""
+    """Text that is not YAML (or not data): a sentence, and its line and column (from 1)."""
 
     def __init__(self, message: str, line: int, column: int | None = None) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class SyntaxProblem(Exception):
 
 
 class _Composer(CParser):
-    """libyaml's parser with go-yaml's idea of an untyped scalar: tags are resolved later, by `_scalar`."""
+    """libyaml's parser, which leaves untyped scalars to `_Builder._scalar`: go-yaml resolves them differently."""
 
     def __init__(self, text: str) -> None:
         CParser.__init__(self, text)
@@ -70,7 +70,7 @@ class _Composer(CParser):
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """One document: its data (str keys; dict, list, str, int, float, bool, None) and where it stands in the file."""
+    """One document: its data (str keys; dict, list, str, int, float, bool, None) and its place in the file."""
 
     data: Any
     line: int
@@ -80,7 +80,7 @@ class YamlDocument:
     _cache: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def locate(self, path: Path) -> tuple[int, int]:
-        """Line and column (from 1) of the field at `path`, or of the nearest thing above it that exists."""
+        """Return line and column (from 1) of the field at `path`, or of its nearest ancestor that exists."""
         if self.root is None:
             return self.line, 1
         node, mark = self.root, self.root.start_mark
@@ -93,8 +93,8 @@ class YamlDocument:
 
 
 def read_documents(text: str) -> Iterator[YamlDocument | SyntaxProblem]:
-    """Each document of `text` that is not empty, in order; a SyntaxProblem in place of one that cannot be read."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")  # as YAML itself does (5.4)
+    """Yield each non-empty document of `text` in order, or a SyntaxProblem if it cannot be read."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")  # as YAML 1.1 does (5.4)
     for offset, chunk in _chunks(text):
         try:
             yield from _read_yaml(chunk, offset)
@@ -103,7 +103,7 @@ def read_documents(text: str) -> Iterator[YamlDocument | SyntaxProblem]:
 
 
 def _chunks(text: str) -> Iterator[tuple[int, str]]:
-    """(number of the first line, text) of the parts between `---` lines. Directives stay with what follows them."""
+    """Yield (first line, text) of each part between `---` lines. Directives stay with the document that follows."""
     first = _CONTENT.search(text)
     starts = (
         [match.start() for match in _SEPARATOR.finditer(text, first.start())] if first is not None else []
@@ -153,9 +153,9 @@ def _compose(chunk: str, offset: int) -> list[Any]:
 
 
 def _repaired(text: str, error: yaml.MarkedYAMLError) -> str | None:
-    """The text with what go-yaml or JSON allows and libyaml does not written another way, or None. Lines stay."""
+    """Rewrite what go-yaml or JSON allows but libyaml does not, or return None. Line numbers stay the same."""
     mark, problem = error.problem_mark, str(error.problem)
-    if "invalid Unicode character escape" in problem:  # JSON's pair of surrogates for one character
+    if "invalid Unicode character escape" in problem:  # JSON writes some characters as a pair of surrogates
         joined = _SURROGATES.sub(lambda pair: _join_surrogates(pair[1], pair[2]), text)
         return joined if joined != text else None
     if mark is None or "unknown escape character" not in problem:
@@ -181,7 +181,7 @@ def _syntax(chunk: str, error: yaml.MarkedYAMLError, offset: int) -> SyntaxProbl
     if _is_at_tab(chunk, mark) or "tab character" in sentence:
         sentence = "a tab where YAML needs spaces: indent with spaces"
     elif error.context and error.context_mark is not None:
-        sentence += f" ({error.context} that began on line {error.context_mark.line + 1 + offset})"
+        sentence += f" ({error.context} that starts on line {error.context_mark.line + 1 + offset})"
     return SyntaxProblem(
         f"not YAML: {sentence}", (mark.line if mark else 0) + 1 + offset, mark.column + 1 if mark else None
     )
@@ -193,7 +193,7 @@ def _is_at_tab(chunk: str, mark: Any) -> bool:
 
 
 def _refuse_the_outsized(chunk: str, offset: int) -> None:
-    """Composing recurses on the C stack and cannot be stopped: events are counted first, if they could be many."""
+    """Count events before composing a large document: composing recurses on the C stack and cannot be interrupted."""
     if chunk.count("[") + chunk.count("{") + chunk.count("- ") + chunk.count("\n") < MAX_DEPTH:
         return
     depth = events = 0
@@ -211,13 +211,13 @@ def _refuse_the_outsized(chunk: str, offset: int) -> None:
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
     except yaml.YAMLError:
-        return  # composing stops at the same place, before it gets deeper than this
+        return  # composing fails at the same place, before it gets deeper
     finally:
         parser.dispose()
 
 
 class _Builder:
-    """Node graph → data. Aliases are expanded (bounded); duplicate keys are noted, first one wins."""
+    """Turns a node graph into data. Expands aliases (bounded) and records duplicate keys, of which the first wins."""
 
     def __init__(self, offset: int) -> None:
         self._offset = offset
@@ -269,7 +269,7 @@ class _Builder:
         return data
 
     def _merged(self, node: Any, path: Path) -> dict[str, Any]:
-        """What `<<: *base` or `<<: [*a, *b]` brings in; of several, the earlier wins."""
+        """Return what `<<: *base` or `<<: [*a, *b]` merges; earlier sources take precedence."""
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         merged: dict[str, Any] = {}
         for source in sources:
@@ -335,7 +335,7 @@ def _has_tag(value: Any, name: str) -> bool:
 
 
 def resolve(text: str) -> Any:
-    """An untyped plain scalar, as go-yaml v2's resolve() and then Go's JSON encoder see it."""
+    """Resolve an untyped plain scalar as go-yaml v2's resolve() and then Go's JSON encoder do."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     first = text[0]
@@ -359,7 +359,7 @@ def resolve(text: str) -> Any:
 
 
 def _float(text: str) -> int | float | str:
-    """Go writes a whole float64 below 1e21 as an integer: 80.0 is 80."""
+    """Return the value as Go's JSON does, which writes a whole float64 below 1e21 as an integer: 80.0 is 80."""
     number = float(text)
     if math.isinf(number):
         return text  # strconv.ParseFloat: value out of range
@@ -379,7 +379,7 @@ def _is_merge(node: Any) -> bool:
 
 
 def _step(node: Any, part: str | int) -> tuple[Any, Any] | None:
-    """(mark, node) of a mapping's entry or a sequence's item."""
+    """Return (mark, node) of a mapping's entry or a sequence's item."""
     if isinstance(part, int):
         if isinstance(node, yaml.SequenceNode) and part < len(node.value):
             return node.value[part].start_mark, node.value[part]

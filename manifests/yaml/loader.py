@@ -1,8 +1,8 @@
-"""A manifest file → typed, defaulted, validated objects, and every error with file, line and field path.
+"""Loads a manifest file: typed, defaulted, validated objects, and every error with file, line and field path.
 
-One bad document hides none of the good ones, and all errors of a document are reported at once; what to do about them
-is the caller's decision. `List` kinds are expanded. Kinds that Kubernetes has and this node does not run are errors
-of kind "unsupported" for that document alone.
+An invalid document does not hide the valid ones, and all errors of a document are reported at once; the caller decides
+what to do about them. `List` kinds are expanded. A kind that Kubernetes has but this node does not run is an error of
+kind "unsupported", for that document only.
 """
 
 import os
@@ -21,7 +21,7 @@ from manifests.types.trust_bundle import ClusterTrustBundle
 from manifests.validation.checking import check
 from manifests.yaml.document import SyntaxProblem, YamlDocument, read_documents
 
-MAX_FILE = 10 << 20  # as kubelet's
+MAX_FILE = 10 << 20  # bytes, as in kubelet
 SUFFIXES = (".yaml", ".yml", ".json")
 KINDS: dict[tuple[str, str], type[Object]] = {
     ("v1", "Pod"): Pod,
@@ -43,7 +43,7 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ManifestError:
-    """`str()` is the whole line for a person: `web.yaml:7: spec.containers[0].imagee: unknown field, …`"""
+    """An error. `str()` is the whole line for a person: `web.yaml:7: spec.containers[0].imagee: unknown field, …`"""
 
     file: str
     line: int
@@ -51,7 +51,7 @@ class ManifestError:
     message: str
     kind: ErrorKind = ErrorKind.INVALID
     column: int | None = None
-    object: str = ""  # "Pod default/web" when it is known which
+    object: str = ""  # "Pod default/web" if known
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
@@ -60,8 +60,8 @@ class ManifestError:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One valid object. `obj` has its defaults; `line` is where it starts in the file; `namespace` is "" for a kind
-    that is in none."""
+    """One valid object. `obj` has its defaults, `line` is its first line in the file, and `namespace` is "" for a kind
+    without namespaces."""
 
     kind: str
     api_version: str
@@ -84,7 +84,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A decoded object and where it came from: `prefix` is its path inside the YAML document (items of a List)."""
+    """A decoded object and its origin. `prefix` is its path inside the YAML document, for items of a List."""
 
     file: str
     document: YamlDocument
@@ -100,12 +100,12 @@ class _Source:
 
 
 def load_file(path: str | os.PathLike[str], *, file: str | None = None) -> Loaded:
-    """Read and load. `file` is the name that errors carry (default: the path). OSError when it cannot be read."""
+    """Read and load a file. Errors name it `file` (default: the path). Raises OSError if it cannot be read."""
     name = file or os.fspath(path)
     with open(path, "rb") as handle:
         raw = handle.read(MAX_FILE + 1)
     if len(raw) > MAX_FILE:
-        return _failed(name, f"larger than {MAX_FILE >> 20} MiB: not read")
+        return _failed(name, f"larger than {MAX_FILE >> 20} MiB")
     try:
         return load_text(raw.decode("utf-8-sig"), file=name)
     except UnicodeDecodeError as error:
@@ -114,9 +114,9 @@ def load_file(path: str | os.PathLike[str], *, file: str | None = None) -> Loade
 
 
 def load_text(text: str, *, file: str) -> Loaded:
-    """Load what a file says. `file` is the name that errors carry; no error is raised, all are in the answer."""
+    """Load the text of a file, which errors name `file`. Raises nothing: all errors are in the result."""
     if len(text) > MAX_FILE:
-        return _failed(file, f"larger than {MAX_FILE >> 20} MiB: not read")
+        return _failed(file, f"larger than {MAX_FILE >> 20} MiB")
     documents: dict[tuple[str, str, str], Document] = {}
     errors: list[ManifestError] = []
     for read in read_documents(text):
@@ -138,7 +138,7 @@ def _failed(file: str, message: str, line: int = 0) -> Loaded:
 
 
 def _expand(source: _Source) -> Iterator[_Source]:
-    """A List's items, each with its own path; anything else as it is."""
+    """Yield the items of a List, each with its own path; yield anything else unchanged."""
     data = source.data
     kind = data.get("kind") if isinstance(data, dict) else None
     items = data.get("items") if isinstance(kind, str) and kind.endswith("List") else None
@@ -164,7 +164,7 @@ def _load_object(source: _Source) -> Document | list[ManifestError]:
     if obj is None or errors:
         return _sorted(errors)
     if not obj.metadata.name:
-        sentence = "a manifest in a directory needs metadata.name: generateName would make another object at every look"
+        sentence = "a manifest in a directory needs metadata.name: generateName would create a new object on every scan"
         return [source.error(Problem(("metadata", "generateName"), sentence), ErrorKind.UNSUPPORTED)]
     line, _ = source.document.locate(source.prefix)
     meta = obj.metadata
@@ -201,14 +201,14 @@ def _type_of(source: _Source) -> type[Object] | ManifestError:
 def _other_kind(source: _Source, version: str, kind: str) -> ManifestError:
     ours = [ours for ours, name in KINDS if name == kind]
     if ours:
-        return source.error(Problem(("apiVersion",), f'{kind} is in "{ours[0]}", not in "{version}"'))
+        return source.error(Problem(("apiVersion",), f'{kind} is served in "{ours[0]}", not in "{version}"'))
     versions = api_versions_of(kind)
     if version in versions:
-        sentence = f"{kind} is a kind that kubelite does not run yet: this document is left out"
+        sentence = f"kubelite does not run {kind} objects yet: this document is ignored"
         return source.error(Problem(("kind",), sentence), ErrorKind.UNSUPPORTED)
     if versions:
         sentence = (
-            f'no kind "{kind}" in "{version}": it is in "{versions[-1]}" (and kubelite does not run it yet)'
+            f'no kind "{kind}" in "{version}": it is served in "{versions[-1]}"; kubelite does not run it yet'
         )
         return source.error(Problem(("apiVersion",), sentence), ErrorKind.UNSUPPORTED)
     if version != "v1" and "." in version.partition("/")[0]:
@@ -219,7 +219,7 @@ def _other_kind(source: _Source, version: str, kind: str) -> ManifestError:
 
 
 def _duplicate_keys(source: _Source) -> list[ManifestError]:
-    """Only those inside this object, when it is one of a List."""
+    """Return duplicate keys inside this object only; the document may be a List of several."""
     return [
         ManifestError(source.file, line, field_path(path), sentence, object=_title(source.data))
         for path, line, sentence in source.document.problems
@@ -232,7 +232,7 @@ def _sorted(errors: list[ManifestError]) -> list[ManifestError]:
 
 
 def _title(data: Any) -> str:
-    """`Pod default/web`, or as much of it as is known."""
+    """Write `Pod default/web`, or as much of it as is known."""
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
         return ""
     meta = data.get("metadata")

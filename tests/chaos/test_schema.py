@@ -76,7 +76,9 @@ def test_a_downgrade_that_the_newer_version_forbids(machine: Machine) -> None:
     assert machine.daemon is not None
     assert machine.daemon.wait(60) == 1
     assert "cannot open the state file" in machine.tail(3)
-    assert f"a newer kubelite wrote it (schema {VERSION}, this one knows {VERSION - 1})" in machine.tail(3)
+    assert f"a newer kubelite wrote it (schema {VERSION}, this version knows {VERSION - 1})" in machine.tail(
+        3
+    )
     assert _instances(machine) == before, "what runs goes on"
     machine.program = NEWER
     machine.start()

@@ -188,12 +188,12 @@ def test_a_secret_takes_plain_text() -> None:
         (
             "apiVersion: apps/v1\nkind: Deployment",
             ErrorKind.UNSUPPORTED,
-            "2: kind: Deployment is a kind that kubelite does not run",
+            "2: kind: kubelite does not run Deployment objects yet",
         ),
         (
             "apiVersion: v1\nkind: Deployment",
             ErrorKind.UNSUPPORTED,
-            '1: apiVersion: no kind "Deployment" in "v1": it is in "apps/v1"',
+            '1: apiVersion: no kind "Deployment" in "v1": it is served in "apps/v1"',
         ),
         (
             "apiVersion: example.com/v1\nkind: Widget",
@@ -209,7 +209,7 @@ def test_a_secret_takes_plain_text() -> None:
         (
             "apiVersion: apps/v1\nkind: Pod",
             ErrorKind.INVALID,
-            '1: apiVersion: Pod is in "v1", not in "apps/v1"',
+            '1: apiVersion: Pod is served in "v1", not in "apps/v1"',
         ),
         ("kind: Pod", ErrorKind.INVALID, "apiVersion: Required value"),
         ("apiVersion: v1", ErrorKind.INVALID, "kind: Required value"),
@@ -259,7 +259,7 @@ def test_files(tmp_path: Path) -> None:
     ]
     path.write_bytes(b"# " + b"x" * MAX_FILE)
     (error,) = load_file(path, file="a.yaml").errors
-    assert str(error) == "a.yaml: larger than 10 MiB: not read"
+    assert str(error) == "a.yaml: larger than 10 MiB"
     with pytest.raises(FileNotFoundError):
         load_file(tmp_path / "none.yaml")
 

@@ -73,7 +73,7 @@ def test_every_wire_name_is_kubernetes_own() -> None:
         (
             {"name": True},
             "name: must be a string: put it in quotes "
-            "(YAML takes a bare y, n, yes, no, on, off, true or false as a truth)",
+            "(YAML reads a bare y, n, yes, no, on, off, true or false as a boolean)",
         ),
         ({"name": ["a"]}, "name: must be a string, got a list"),
         ({"generation": "3"}, "generation: must be an integer: remove the quotes around 3"),

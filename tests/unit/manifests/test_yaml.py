@@ -169,7 +169,7 @@ def test_duplicate_keys_are_noted_with_both_lines() -> None:
     [
         ("a:\n\t- b\n", "a tab where YAML needs spaces", 2),
         ("a: [1,\n", "did not find expected node content", 2),
-        ('a: "x\n', "that began on line 1", 2),
+        ('a: "x\n', "that starts on line 1", 2),
         ("a: *nope", "undefined alias", 1),
         ("a: 1\nb: \x07", "control characters are not allowed", 2),
         ("[" * 5000, "nest", 1),

@@ -14,28 +14,28 @@ from state.store import Store
 def test_it_is_kept_and_given_piece_by_piece(tmp_path: Path) -> None:
     path = tmp_path / "reserve"
     kept = Reserve(str(path), 1 << 20)
-    kept.keep()
+    kept.refill()
     assert path.stat().st_size == 1 << 20
     assert path.stat().st_blocks * 512 >= 1 << 20, "really allocated"
-    assert [kept.give() for _ in range(PIECES + 1)] == [True] * PIECES + [False]
+    assert [kept.release() for _ in range(PIECES + 1)] == [True] * PIECES + [False]
     assert path.stat().st_size == 0
-    kept.keep()
+    kept.refill()
     assert path.stat().st_size == 0, "not at once: the commit that asked for it shall have it"
 
 
 def test_it_is_whole_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reserve, "PAUSE", 0.0)
     kept = Reserve(str(tmp_path / "reserve"), 1 << 20)
-    kept.keep()
-    assert kept.give()
-    kept.keep()
+    kept.refill()
+    assert kept.release()
+    kept.refill()
     assert (tmp_path / "reserve").stat().st_size == 1 << 20
 
 
 def test_a_directory_that_is_gone_is_no_error(tmp_path: Path) -> None:
     kept = Reserve(str(tmp_path / "gone" / "reserve"))
-    kept.keep()
-    assert not kept.give()
+    kept.refill()
+    assert not kept.release()
 
 
 async def test_the_store_keeps_one(tmp_path: Path) -> None:

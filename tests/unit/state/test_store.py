@@ -197,7 +197,7 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str) -> None:
 async def test_a_disk_that_refuses_changes_nothing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "state.db"))
     await store.create("Pod", pod("a"))
-    while store._database.reserve.give():
+    while store._database.reserve.release():
         pass
     connection = store._database.connection
     assert connection is not None
