@@ -348,7 +348,7 @@ class TestPush:
     def test_what_cannot_be_pushed(self, store: ImageStore) -> None:
         for how, words in (
             ({"form": "xz"}, 'unknown compression "xz"'),
-            ({"level": 12}, "gzip has levels 1 to 9, not 12"),
+            ({"level": 12}, "gzip has the levels 1 to 9, not 12"),
         ):
             with pytest.raises(ImageError, match=words):
                 do(store.root, "push", NAME, "localhost:1/x", compression=how)
