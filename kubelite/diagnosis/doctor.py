@@ -120,7 +120,7 @@ def _check_cgroups(
         if uid not in pods or uid not in shims:
             pids = open_cgroup(path).pids()
             error("cgroups", f"cgroup {path} belongs to no pod (processes: {pids or 'none'})")
-    for path in leftovers.found(parent, f"{settings.root}/images"):
+    for path in leftovers.stale_cgroups(parent, f"{settings.root}/images"):
         pids = open_cgroup(path).pids()
         words = f"cgroup {path} is of a build that was killed (processes: {pids or 'none'})"
         error("cgroups", words, "the next `kubelite build` removes it, and so does kubelite's next start")

@@ -1,18 +1,42 @@
 """Builds: a Containerfile and its context → an image in the store. Standard library only, like the engine.
 
-    lexer          text → instructions with their places         words       variables and quotes
-    instructions   what each of them says                        graph       stages: needed, and who waits for whom
-    ignore         .dockerignore                                 config      an image's config, step by step
-    keys           what makes two steps the same                 errors      every one with file:line
-    ── the above are pure; these act ──
-    context        the files of the context                      overlay     snapshots as detached mounts
-    copying        COPY and ADD                                  diff        an upper directory → a layer's tar
-    cache          results of steps, on disk                     running     RUN: config.json and its runner
-    runner         the process that is a RUN's parent            solver      stages beside each other, step by step
-    output         image, directory, archives                    fetch       ADD from the network
-    leftovers      cgroups of builds that were killed
+Pure:
 
-Nothing is mounted in the node's mount namespace: snapshots are fsmount(2) descriptors that nobody attaches, RUN's
-root is mounted by its container's init. So a build that is killed leaves what its session holds, which the next
-writer of the store removes, and the cache.
+    language/   the Containerfile
+        lexer           text → instructions with their places
+        instructions    each instruction → a frozen value
+        words           variables and quotes
+        graph           stages: which are needed, which depend on which
+        ignore          .dockerignore
+    config      an image's config, instruction by instruction
+    keys        cache keys of steps
+    errors      build errors, with file:line
+
+With effects:
+
+    solver      stages in parallel, steps by cache key
+    stage       one stage, step by step
+    overlay     snapshots as detached overlay mounts
+    diff        an upper directory → a layer's tar
+    known       digests of context files from earlier builds
+    output      the result: image, directory or archive
+
+    copy/       COPY and ADD
+        copystep        one instruction: sources, key, effect
+        context         the files of a context, stage or image
+        copying         writes them into a snapshot
+        accounts        user and group names of an image
+        fetch, git, unpacking   ADD from a URL, a repository, an archive
+
+    run/        RUN
+        runstep         one instruction: command, mounts, key
+        running         config.json, and the builder's side of the runner
+        runner          the process that is the container's parent
+        cachemount      --mount=type=cache
+        agents          --mount=type=ssh
+        leftovers       cgroups of builds that were killed
+
+Nothing is mounted in the node's mount namespace. Snapshots are fsmount(2) descriptors that are never attached, and the
+container's init mounts the root of a RUN. So a killed build leaves only its session's directory, which the next writer
+of the store removes, its RUN's cgroup (`leftovers.py`), and its cache.
 """

@@ -1,6 +1,6 @@
-"""PURE: an image's config under construction: what each instruction without files changes in it.
+"""Pure: an image's config during a build, and how each instruction without files changes it.
 
-Field names are those of the OCI image configuration and, for what only docker has (Healthcheck, OnBuild, Shell), moby's
+Field names follow the OCI image configuration. Fields that only docker has (Healthcheck, OnBuild, Shell) follow moby's
 image/spec/v1.2.md.
 """
 
@@ -31,13 +31,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a stage has come to, its files aside. `args`: build arguments declared so far, with their values."""
+    """The state of a stage, except its files. `args` holds the build arguments declared so far, with their values."""
 
     config: Json = field(default_factory=dict)
-    history: tuple[Json, ...] = ()  # "created" is lacking where the step made no layer; filled in at the end
+    history: tuple[Json, ...] = ()  # "created" is absent if the step made no layer; `output.commit` adds it
     args: Mapping[str, str] = field(default_factory=dict)
     author: str = ""
-    cmd_set: bool = False  # by this stage: ENTRYPOINT then leaves it
+    cmd_set: bool = False  # this stage has set CMD, so ENTRYPOINT does not reset it
 
     @property
     def env(self) -> dict[str, str]:
@@ -45,7 +45,7 @@ class State:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What words may name: arguments, and over them the environment."""
+        """The variables that words may use: build arguments, overridden by the environment."""
         return {**self.args, **self.env}
 
     @property
@@ -61,11 +61,11 @@ class State:
         return str(self.config.get("User") or "")
 
     def with_config(self, **changes: Any) -> State:
-        """None takes a field away."""
+        """The state with these config fields changed. None removes a field."""
         merged = {**self.config, **changes}
         return replace(self, config={k: v for k, v in merged.items() if v is not None})
 
-    def noted(self, words: str, *, created: str = "", empty: bool = True) -> State:
+    def with_history(self, words: str, *, created: str = "", empty: bool = True) -> State:
         entry: Json = {"created_by": words, "comment": "kubelite"}
         if created:
             entry = {"created": created, **entry}
@@ -82,7 +82,7 @@ def env_dict(entries: Any) -> dict[str, str]:
 
 
 def from_image(document: Mapping[str, Any]) -> tuple[State, tuple[str, ...]]:
-    """The state a base image leaves one with, and its ONBUILD triggers."""
+    """The state that a base image starts a stage with, and its ONBUILD triggers."""
     config = dict(document.get("config") or {})
     triggers = tuple(config.pop("OnBuild", None) or ())
     if "PATH" not in env_dict(config.get("Env") or ()):
@@ -104,7 +104,7 @@ def workdir_after(state: State, text: str) -> str:
 
 
 def change(state: State, step: Instruction, expand: Callable[[str], str]) -> State:
-    """The state after an instruction that makes no files. Raises ValueError with the reason."""
+    """The state after an instruction that creates no files. Raises ValueError with the reason."""
     what = step.what
     if isinstance(what, Pairs):
         return _env(state, what, expand) if what.kind == "ENV" else _labels(state, what, expand)
@@ -116,10 +116,10 @@ def change(state: State, step: Instruction, expand: Callable[[str], str]) -> Sta
         return _healthcheck(state, what)
     if isinstance(what, OnBuild):
         before = state.config.get("OnBuild") or []
-        return state.with_config(OnBuild=[*before, what.text]).noted(f"ONBUILD {what.text}")
+        return state.with_config(OnBuild=[*before, what.text]).with_history(f"ONBUILD {what.text}")
     if isinstance(what, Text):
         return _text(state, what, expand)
-    raise TypeError(f"{step.raw.name} makes files")
+    raise TypeError(f"{step.raw.name} creates files")
 
 
 def _env(state: State, what: Pairs, expand: Callable[[str], str]) -> State:
@@ -130,7 +130,7 @@ def _env(state: State, what: Pairs, expand: Callable[[str], str]) -> State:
         env[key] = text
         shown.append(f"{key}={text}")
     changed = state.with_config(Env=[f"{name}={value}" for name, value in env.items()])
-    return changed.noted(f"ENV {' '.join(shown)}")
+    return changed.with_history(f"ENV {' '.join(shown)}")
 
 
 def _labels(state: State, what: Pairs, expand: Callable[[str], str]) -> State:
@@ -140,20 +140,22 @@ def _labels(state: State, what: Pairs, expand: Callable[[str], str]) -> State:
         key, text = expand(name), expand(value or "")
         labels[key] = text
         shown.append(f"{key}={text}")
-    return state.with_config(Labels=labels).noted(f"LABEL {' '.join(shown)}")
+    return state.with_config(Labels=labels).with_history(f"LABEL {' '.join(shown)}")
 
 
 def _program(state: State, what: Program) -> State:
     if what.kind == "SHELL":
         words = list(what.command.args)
-        return state.with_config(Shell=words).noted(f"SHELL {_listed_words(words)}")
+        return state.with_config(Shell=words).with_history(f"SHELL {_listed_words(words)}")
     args = prepend_shell(what.command, state)
     if what.kind == "CMD":
-        return replace(state.with_config(Cmd=args or None), cmd_set=True).noted(f"CMD {_listed_words(args)}")
+        return replace(state.with_config(Cmd=args or None), cmd_set=True).with_history(
+            f"CMD {_listed_words(args)}"
+        )
     changes: Json = {"Entrypoint": args or None}
-    if not state.cmd_set:  # the base's Cmd was for the base's Entrypoint
+    if not state.cmd_set:  # the base's Cmd belongs to the base's Entrypoint
         changes["Cmd"] = None
-    return state.with_config(**changes).noted(f"ENTRYPOINT {_listed_words(args)}")
+    return state.with_config(**changes).with_history(f"ENTRYPOINT {_listed_words(args)}")
 
 
 def _listed_words(words: list[str]) -> str:
@@ -164,28 +166,28 @@ def _listed(state: State, what: Listed, expand: Callable[[str], str]) -> State:
     if what.kind == "VOLUME":
         paths = [expand(item) for item in what.items]
         volumes = {**(state.config.get("Volumes") or {}), **{path: {} for path in paths}}
-        return state.with_config(Volumes=volumes).noted(f"VOLUME {_listed_words(paths)}")
+        return state.with_config(Volumes=volumes).with_history(f"VOLUME {_listed_words(paths)}")
     ports = [port for item in what.items for word in expand(item).split() for port in expose(word)]
     merged = {**(state.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
-    return state.with_config(ExposedPorts=dict(sorted(merged.items()))).noted(
+    return state.with_config(ExposedPorts=dict(sorted(merged.items()))).with_history(
         f"EXPOSE {_listed_words(ports)}"
     )
 
 
 def expose(word: str) -> list[str]:
-    """`80`, `80/udp`, `8000-8002/tcp` → docker's port keys. Raises ValueError."""
+    """Convert `80`, `80/udp` or `8000-8002/tcp` to docker's port keys. Raises ValueError."""
     match = re.fullmatch(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", word, re.IGNORECASE)
     if match is None:
-        raise ValueError(f'"{word}" is no port: it is like 80, 53/udp or 8000-8010')
+        raise ValueError(f'"{word}" is not a port; write 80, 53/udp or 8000-8010')
     first, last = int(match[1]), int(match[2] or match[1])
     if not 0 < first <= last <= 65535:
-        raise ValueError(f'"{word}" is no range of ports')
+        raise ValueError(f'"{word}" is not a range of ports')
     return [f"{port}/{(match[3] or 'tcp').lower()}" for port in range(first, last + 1)]
 
 
 def _healthcheck(state: State, what: HealthCheck) -> State:
     if what.command is None:
-        return state.with_config(Healthcheck={"Test": ["NONE"]}).noted("HEALTHCHECK NONE")
+        return state.with_config(Healthcheck={"Test": ["NONE"]}).with_history("HEALTHCHECK NONE")
     kind = "CMD-SHELL" if what.command.shell else "CMD"
     check: Json = {"Test": [kind, *what.command.args]}
     for name, value in (
@@ -197,25 +199,25 @@ def _healthcheck(state: State, what: HealthCheck) -> State:
     ):
         if value:
             check[name] = value
-    return state.with_config(Healthcheck=check).noted(f"HEALTHCHECK {_listed_words(check['Test'])}")
+    return state.with_config(Healthcheck=check).with_history(f"HEALTHCHECK {_listed_words(check['Test'])}")
 
 
 def _text(state: State, what: Text, expand: Callable[[str], str]) -> State:
     if what.kind == "MAINTAINER":
-        return replace(state, author=what.text).noted(f"MAINTAINER {what.text}")
+        return replace(state, author=what.text).with_history(f"MAINTAINER {what.text}")
     text = expand(what.text)
     if what.kind == "USER":
         if not text:
             raise ValueError("the user's name is empty")
-        return state.with_config(User=text).noted(f"USER {text}")
+        return state.with_config(User=text).with_history(f"USER {text}")
     if what.kind == "STOPSIGNAL":
         check_signal(text)
-        return state.with_config(StopSignal=text).noted(f"STOPSIGNAL {text}")
-    return state.with_config(WorkingDir=workdir_after(state, text))  # its history comes with its layer
+        return state.with_config(StopSignal=text).with_history(f"STOPSIGNAL {text}")
+    return state.with_config(WorkingDir=workdir_after(state, text))  # its layer adds the history
 
 
 def check_signal(text: str) -> None:
-    """ValueError for what is no signal of Linux: 1 to 64, a name with or without SIG, SIGRTMIN+n, SIGRTMAX-n."""
+    """Check a signal of Linux: 1 to 64, a name with or without SIG, SIGRTMIN+n or SIGRTMAX-n. Raises ValueError."""
     if text.isdigit():
         if not 0 < int(text) <= 64:
             raise ValueError(f"{text} is no signal")

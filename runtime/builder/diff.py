@@ -1,9 +1,9 @@
-"""An overlay's upper directory → the layer's tar: what was added, changed and (as whiteouts) deleted.
+"""Write an overlay's upper directory as a layer's tar: what was added, changed and (as whiteouts) deleted.
 
-The same files give the same bytes: entries in order, numeric owners, no access times. Whiteouts and opaque directories
-leave overlayfs's form for the image's (image-spec layer.md, "Whiteouts"); hard links, devices, fifos, extended
-attributes and nanoseconds stay. With an epoch (SOURCE_DATE_EPOCH) what is younger gets that time, in the directory as
-in the tar.
+Equal files give equal bytes: entries are sorted, owners are numeric, access times are omitted. Whiteouts and opaque
+directories change from overlayfs's form to the image's (image-spec layer.md, "Whiteouts"). Hard links, devices, fifos,
+extended attributes and nanoseconds are preserved. With an epoch (SOURCE_DATE_EPOCH), younger files get that time, both
+in the directory and in the tar.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from runtime.images.layers.tarstream import Entry
 from runtime.images.layers.unpack import OPAQUE_MARKER, WHITEOUT_PREFIX
 
 _BLOCK = 512
-_RECORD = 10240  # GNU tar's default; every reader takes it
+_RECORD = 10240  # GNU tar's default, which every reader accepts
 _CHUNK = 1 << 20
-_OCTAL_MAX = 0o7777777  # of an owner; larger ones go into a pax record
+_OCTAL_MAX = 0o7777777  # the largest uid or gid in a header; larger ones need a pax record
 _SIZE_MAX = 0o77777777777
 _NOT_CONTENT = (b"trusted.overlay.", b"security.selinux")
 _KINDS = {
@@ -38,13 +38,13 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    digest: str  # of the tar, which is the diff id as well
+    digest: str  # of the tar; also the diff id
     size: int
     entries: int
 
 
 class TarWriter:
-    """Members to `write`, hashed on the way."""
+    """Writes tar members and hashes them."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -53,7 +53,7 @@ class TarWriter:
         self.entries = 0
 
     def add(self, member: Entry) -> None:
-        """The header; a regular file's `size` bytes follow by `data`."""
+        """Write a member's header. For a regular file, call `data` next with its `size`."""
         records = _pax_records(member)
         if records:
             self.put(_header(Entry(b"PaxHeaders/x", b"x", 0o644, size=len(records))))
@@ -67,7 +67,7 @@ class TarWriter:
         self.size += len(data)
 
     def data(self, fd: int, size: int) -> None:
-        """Exactly `size` bytes of the file; shorter ones are filled with zeros."""
+        """Write exactly `size` bytes of the file. If the file is shorter, zeros follow."""
         left = size
         while left:
             chunk = os.read(fd, min(left, _CHUNK))
@@ -86,14 +86,14 @@ class TarWriter:
 def write_layer(
     upper: str, lower: Sequence[str], write: Callable[[bytes], object], *, epoch: int | None = None
 ) -> Diff:
-    """The tar of `upper` over `lower` (layer directories, topmost first)."""
+    """Write the tar of `upper` over `lower` (layer directories, topmost first). Raises OSError."""
     writer = TarWriter(write)
     _Walk(writer, upper, LowerView(lower), epoch).run(_root_changed(upper, lower))
     return writer.finish()
 
 
 def write_tree(root: int, write: Callable[[bytes], object], *, epoch: int | None = None) -> Diff:
-    """The tar of a whole file system below the descriptor `root`."""
+    """Write the tar of the whole file system below the descriptor `root`. Raises OSError."""
     writer = TarWriter(write)
     _Walk(writer, f"/proc/self/fd/{root}", LowerView(()), epoch, change=False).run(False)
     return writer.finish()
@@ -149,7 +149,8 @@ class _Walk:
             self._writer.add(Entry(path + b"/" + OPAQUE_MARKER, tarstream.REGULAR, 0o644))
 
     def _hides_something(self, path: bytes) -> bool:
-        """overlayfs also marks directories opaque which hide nothing, to look for less."""
+        """Whether an opaque directory hides a directory below. overlayfs also marks directories that hide nothing, to
+        save look-ups."""
         found = self._below.find(path)
         return found is not None and stat.S_ISDIR(found.stat.st_mode)
 
@@ -160,7 +161,7 @@ class _Walk:
             self._writer.add(Entry(parent + b"/" + hidden if parent else hidden, tarstream.REGULAR, 0o644))
             return
         if stat.S_ISSOCK(st.st_mode):
-            return  # no tar has them; they mean nothing without their server
+            return  # tar has no sockets; without their server they have no use
         if self._clamp(real, st):
             st = os.lstat(real)
         self._add(path, real, st)
@@ -214,7 +215,7 @@ def _xattrs(real: bytes) -> dict[bytes, bytes]:
 
 
 def _header(member: Entry) -> bytes:
-    """POSIX.1-2001 ustar. What does not fit stands in the pax records before it."""
+    """A POSIX.1-2001 ustar header. Values that do not fit are in the pax records before it."""
     name, prefix = _split_name(member.name)
     fields = (
         name.ljust(100, b"\0"),
@@ -238,7 +239,8 @@ def _header(member: Entry) -> bytes:
 
 
 def _split_name(name: bytes) -> tuple[bytes, bytes]:
-    """(name, prefix): ustar puts what is too long for 100 bytes before a slash into a second field of 155."""
+    """Split a name into (name, prefix): a name over 100 bytes is split at a slash, with up to 155 bytes in the prefix
+    field."""
     if len(name) <= 100:
         return name, b""
     cut = name.rfind(b"/", 0, min(156, len(name) - 1))
@@ -272,7 +274,7 @@ def _pax_records(member: Entry) -> bytes:
 
 
 def _pax(key: bytes, value: bytes) -> bytes:
-    """`<length> <key>=<value>\\n`, the length counting itself."""
+    """A pax record, `<length> <key>=<value>\\n`. The length includes itself."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     if rest + len(str(length)) != length:

@@ -1,4 +1,4 @@
-"""What goes wrong in a build, always with the place in the Containerfile that asked for it."""
+"""Build errors. Each one names the place in the Containerfile that caused it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runtime.errors import RuntimeFault
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Lines `line` to `end` (from 1) of `file`; `text` is the first of them, as written."""
+    """Lines `line` to `end` (counted from 1) of `file`. `text` is the first of them, as written."""
 
     file: str
     line: int
@@ -21,7 +21,7 @@ class Place:
 
 
 class BuildError(RuntimeFault):
-    """str(error) is `file:line: message` and the text of the line, where there is one."""
+    """A failed build. str(error) is `file:line: message`, followed by the text of the line if there is one."""
 
     reason = "BuildFailed"
 
@@ -33,7 +33,7 @@ class BuildError(RuntimeFault):
 
 
 class Cancelled(BuildError):
-    """Somebody wants no more of this build; nobody has to be told."""
+    """The build was cancelled. This needs no message."""
 
     def __init__(self) -> None:
         super().__init__("the build was cancelled")

@@ -1,5 +1,8 @@
-"""PURE: what makes two steps the same. A key is the digest of everything that can change what a step makes: the files
-below it by their chain id, its words, its environment, the content of what it reads. Names and times are not in it."""
+"""Pure: cache keys. Two steps with equal keys give the same result.
+
+A key is the digest of everything that can change a step's result: the chain id of the files below it, its words, its
+environment, and the content of what it reads. Names and times are not part of it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-VERSION = 1  # another one whenever the same step would be done differently
+VERSION = 1  # changes whenever the same step would give another result
 
 
 def step_key(kind: str, parent: str, inputs: Mapping[str, Any]) -> str:
-    """`parent`: the chain id of the files below, "" for none. `inputs` is JSON."""
+    """The key of a step. `parent` is the chain id of the files below, "" for none. `inputs` is JSON."""
     document = {"version": VERSION, "kind": kind, "parent": parent, **inputs}
     return hashlib.sha256(canonical(document)).hexdigest()
 
@@ -32,8 +35,9 @@ def run_inputs(
     hidden: frozenset[str],
     epoch: int | None,
 ) -> dict[str, Any]:
-    """`mounts`: of a bind its content's digest, of a cache its id, of a secret its id alone: what is in a secret must
-    not change what is made. `hidden`: variables that change nothing, like proxies."""
+    """The inputs of a RUN. A bind mount counts by its content's digest, a cache mount by its id, a secret by its id
+    alone: a secret's content must not change the result. `hidden` lists variables that do not count, such as
+    proxies."""
     return {
         "args": list(args),
         "env": {name: value for name, value in env.items() if name not in hidden},
@@ -54,7 +58,7 @@ def copy_inputs(
     flags: Sequence[str],
     epoch: int | None,
 ) -> dict[str, Any]:
-    """`sources`: (name it gets, digest of its content)."""
+    """The inputs of a COPY or ADD. `sources` holds (target name, digest of the content)."""
     return {
         "sources": [list(source) for source in sources],
         "target": target,
@@ -66,6 +70,7 @@ def copy_inputs(
 
 
 def image_key(parent: str, config: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
-    """Of a whole image, its times aside: the same one gets the same time of creation, and so the same id."""
+    """The key of a whole image, without its times: an equal image gets the recorded creation time, and so the same
+    id."""
     words = [{k: v for k, v in entry.items() if k != "created"} for entry in history]
     return step_key("image", parent, {"config": dict(config), "history": words})

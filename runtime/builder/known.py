@@ -1,10 +1,10 @@
-"""What a build's context held the last time: contents of files that were not touched since need not be read again.
+"""Known digests of context files: files that have not changed since the last build are not read again.
 
-A file is the same while its device, inode, size, mtime and ctime are; nobody but the kernel sets a ctime. Two things
-could still change a file and leave its ctime: a write within the clock's tick, and a write by mmap to a page that is
-dirty already. So nothing is noted of a file whose ctime is younger than `SETTLED`, by when the kernel has written such
-a page back and made it read-only again (Documentation/admin-guide/sysctl/vm.rst, dirty_expire_centisecs: 30 s), and
-nothing of a file system that does not keep times so: tmpfs, FUSE, the network's.
+A file is unchanged if its device, inode, size, mtime and ctime are: only the kernel sets a ctime. Two kinds of writes
+could still change a file without changing its ctime: one within the same tick of the clock, and one by mmap to a page
+that is dirty already. So a file is not recorded while its ctime is younger than `SETTLED`. By then the kernel has
+written such a page back and made it read-only again (Documentation/admin-guide/sysctl/vm.rst, dirty_expire_centisecs:
+30 s). File systems without reliable times are not recorded at all: tmpfs, FUSE, network file systems.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runtime.images.store.disk import replace_file
 from runtime.syscalls import OVERLAYFS_SUPER_MAGIC, fstatfs_type
 
 SETTLED = 60 * 10**9  # ns
-#: statfs f_type of what keeps a ctime that can be relied on: ext2-4, xfs, btrfs, f2fs, overlay (linux/magic.h)
+# statfs f_type of file systems with a reliable ctime: ext2-4, xfs, btrfs, f2fs, overlay (linux/magic.h)
 TRUSTED = frozenset({0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, OVERLAYFS_SUPER_MAGIC})
 _MOST = 200_000  # files of one context; about 20 MB
 _VERSION = 1
@@ -29,10 +29,11 @@ Identity = tuple[int, int, int, int]  # inode, size (bytes), mtime and ctime (ns
 
 
 class Contents:
-    """SHA-256 of the contents of one context's files, in `<directory>/<device>-<inode>.json` of the context.
+    """SHA-256 digests of one context's files, stored in `<directory>/<device>-<inode>.json` (of the context directory).
 
-    `trusting` False: believe nothing of it, and learn it anew. Safe for several threads; of two builds at once of one
-    context the later one's notes stay."""
+    `trusting` False: ignore the stored digests and record them again. Thread-safe. If two builds of one context run at
+    the same time, the records of the later one remain.
+    """
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Contents:
         self._seen: dict[int, tuple[Identity, str]] = {}
 
     def get(self, st: os.stat_result) -> bytes | None:
-        """The digest of this file's content, if it is known."""
+        """The digest of the file's content, or None if it is unknown."""
         if st.st_dev != self._device:
             return None
         with self._lock:
@@ -62,7 +63,7 @@ class Contents:
         return bytes.fromhex(found[1])
 
     def read(self, fd: int, content: Callable[[int], bytes]) -> bytes:
-        """`content(fd)`, noted unless the file may be in the middle of a change."""
+        """Return `content(fd)`, and record it unless the file may be changing."""
         began = self._now()
         before = os.fstat(fd)
         digest = content(fd)
@@ -73,8 +74,8 @@ class Contents:
         return digest
 
     def save(self) -> None:
-        """Keep what was seen, and what another Containerfile of this context may ask for. Never fails: without it the
-        next build reads more."""
+        """Store the digests of this build and those that another Containerfile of this context may need. Never fails:
+        without them the next build reads more files."""
         with self._lock:
             if self._device is None or all(
                 self._before.get(inode) == new for inode, new in self._seen.items()
@@ -88,7 +89,7 @@ class Contents:
             replace_file(self._path, json.dumps(document, separators=(",", ":")).encode(), sync=False)
 
     def _load(self) -> dict[int, tuple[Identity, str]]:
-        """{} when there is none, or it is torn."""
+        """The stored digests; {} if the file is missing or broken."""
         try:
             with open(self._path, "rb") as file:
                 document = json.loads(file.read())
@@ -98,7 +99,7 @@ class Contents:
             for inode, size, mtime, ctime, digest in document["files"]:
                 if len(bytes.fromhex(digest)) == 32:
                     found[inode] = ((inode, size, mtime, ctime), digest)
-            os.utime(self._path)  # when it was used last
+            os.utime(self._path)  # the time of the last use
             return found
         except (OSError, ValueError, KeyError, TypeError):
             return {}

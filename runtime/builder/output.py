@@ -1,4 +1,4 @@
-"""What a build is for: an image in the store, the files in a directory or a tar, an archive of the image."""
+"""The output of a build: an image in the store, its files as a directory or tar, or an archive of the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 from runtime.builder import keys
 from runtime.builder.copy import context
 from runtime.builder.copy.context import Tree
-from runtime.builder.copy.copying import How, Piece, put
+from runtime.builder.copy.copying import CopyOptions, Piece, put
 from runtime.builder.errors import BuildError
 from runtime.builder.solver import Build, Result
 from runtime.images import manifests
@@ -30,7 +30,7 @@ KINDS = {
     "local": "the files, in a directory",
     "tar": "the files, as a tar",
     "oci": "the image, as an OCI archive",
-    "docker": "the image, as docker save writes it",
+    "docker": "the image, in the format of docker save",
 }
 _ALIASES = {"oci-archive": "oci", "docker-archive": "docker"}
 
@@ -38,11 +38,11 @@ _ALIASES = {"oci-archive": "oci", "docker-archive": "docker"}
 @dataclass(frozen=True, slots=True)
 class Output:
     kind: str = "image"
-    target: str = ""  # "-" is standard output
+    target: str = ""  # "-" means standard output
 
 
 def parse(text: str) -> Output:
-    """As buildx: a directory, `-`, or type=KIND,dest=PATH. Raises ValueError."""
+    """Parse --output as buildx does: a directory, `-`, or type=KIND,dest=PATH. Raises ValueError."""
     if "=" not in text:
         return Output("tar", "-") if text == "-" else Output("local", text)
     fields: dict[str, str] = {}
@@ -54,24 +54,23 @@ def parse(text: str) -> Output:
     kind = _ALIASES.get(fields.get("type", ""), fields.get("type", ""))
     unknown = sorted(set(fields) - {"type", "dest"})
     if kind not in KINDS:
-        raise ValueError(
-            f'--output: there is no type "{fields.get("type", "")}"; there are {", ".join(KINDS)}'
-        )
+        raise ValueError(f'--output: unknown type "{fields.get("type", "")}"; use one of {", ".join(KINDS)}')
     if unknown:
-        hint = "; `kubelite push` sends it to its registry" if "push" in unknown else ""
+        hint = "; push the image with `kubelite push`" if "push" in unknown else ""
         raise ValueError(f"--output: {unknown[0]} is not supported{hint}")
     target = fields.get("dest", "")
     if kind in ("local", "tar", "oci", "docker") and not target:
         raise ValueError(f"--output: type={kind} needs dest=")
     if kind == "image" and target:
-        raise ValueError("--output: type=image takes no dest")
+        raise ValueError("--output: type=image has no dest")
     if kind == "local" and target == "-":
         raise ValueError("--output: type=local needs a directory")
     return Output(kind, target)
 
 
 def write(build: Build, result: Result, output: Output) -> ImageRecord | None:
-    """Raises BuildError, ImageError, OSError. The image, unless only its files were wanted."""
+    """Write the output. Returns the image, or None if only its files were requested. Raises BuildError, ImageError,
+    OSError."""
     if output.kind == "local":
         _write_directory(build, result, output.target)
         return None
@@ -103,14 +102,14 @@ def _write_directory(build: Build, result: Result, target: str) -> None:
         with build.snapshot(result.layers) as root:
             tree = Tree(root, owned=True)
             (found,) = context.find(tree, "/")
-            put(into, [Piece(tree, found)], "/", How(check=build.check))
+            put(into, [Piece(tree, found)], "/", CopyOptions(check=build.check))
     finally:
         os.close(into)
 
 
 @contextmanager
 def _opened(target: str) -> Iterator[IO[bytes]]:
-    """A file that appears whole, standard output, or what special thing stands there."""
+    """Open the target: standard output, an existing pipe or device, or a file that appears complete by rename."""
     if target == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -131,7 +130,7 @@ def _opened(target: str) -> Iterator[IO[bytes]]:
 
 
 def commit(build: Build, result: Result) -> ImageRecord:
-    """The image under its names. The same files and config are the same image, whenever they are built."""
+    """Install the image under its names. Equal files and config give the same image, whenever they are built."""
     state, layers = result.state, result.layers
     top = layers[-1].chain_id if layers else ""
     epoch = build.request.epoch
@@ -159,7 +158,7 @@ def commit(build: Build, result: Result) -> ImageRecord:
         if not build.session.has_blob(layer.digest, layer.size) or not build.session.has_layer(
             layer.chain_id
         ):
-            raise BuildError(f"layer {layer.digest} was removed just now; build again")
+            raise BuildError(f"layer {layer.digest} was removed during the build; build again")
     if not _is_there(build, image):
         build.session.commit_image(image)
     record = build.store.get(build.request.tags[0]) if build.request.tags else None
@@ -167,6 +166,6 @@ def commit(build: Build, result: Result) -> ImageRecord:
 
 
 def _is_there(build: Build, image: Image) -> bool:
-    """Whether the index says it all already: nothing is written then."""
+    """Whether the index lists the image under all its names already, so that nothing needs to be written."""
     named = {r.reference for r in build.store.list() if r.manifest_digest == image.manifest_digest}
     return bool(named) and set(image.names) <= named and (bool(image.names) or bool(named))

@@ -1,7 +1,7 @@
-"""Snapshots of layers as detached overlay mounts: fsmount(2) descriptors that are attached nowhere.
+"""Snapshots of layers as detached overlay mounts: fsmount(2) descriptors that are never attached.
 
-A descriptor is all there is of them: files below it are reached by openat2(2), and the kernel takes the mount down when
-the last one is closed, by whatever end the process comes to.
+Only the descriptor refers to a snapshot. Files below it are opened by openat2(2). The kernel unmounts it when the last
+descriptor closes, however the process ends.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from runtime.errors import SyscallError
 from runtime.images.layers.lower import copy_metadata
 
 IN_ROOT = sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_MAGICLINKS
-# Whatever this machine's defaults are, an upper directory must say everything by whiteouts and opaque directories.
+# An upper directory must express every change by whiteouts and opaque directories, whatever the machine's defaults are.
 PORTABLE = (("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
 
 
 def mount_overlay(lower: Sequence[str], *, upper: str = "", work: str = "", scratch: str = "") -> int:
-    """A detached overlay of `lower` (topmost first), read-only without an `upper`. `scratch`: an empty directory, for
-    where the kernel wants one layer more. Raises SyscallError."""
+    """Mount a detached overlay of `lower` (topmost first); read-only without an `upper`. `scratch` is an empty
+    directory that serves as a further layer if the kernel needs one. Returns a descriptor. Raises SyscallError."""
     layers = [*lower] if len(lower) > (0 if upper else 1) else [*lower, *([scratch] * (2 - len(lower)))]
     layers = list(dict.fromkeys(layers))
-    if not upper and len(layers) < 2:  # nothing at all is seen
+    if not upper and len(layers) < 2:  # an empty snapshot
         return os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     context = sc.fsopen("overlay")
     try:
@@ -35,7 +35,9 @@ def mount_overlay(lower: Sequence[str], *, upper: str = "", work: str = "", scra
         if upper:
             sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "upperdir", upper)
             sc.fsconfig(context, sc.FSCONFIG_SET_STRING, "workdir", work)
-            sc.fsconfig(context, sc.FSCONFIG_SET_FLAG, "volatile")  # the layer is synced as a whole
+            sc.fsconfig(
+                context, sc.FSCONFIG_SET_FLAG, "volatile"
+            )  # skips fsync: the layer is synced as a whole later
             for key, value in PORTABLE:
                 sc.fsconfig(context, sc.FSCONFIG_SET_STRING, key, value)
         sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
@@ -51,7 +53,8 @@ def mount_overlay(lower: Sequence[str], *, upper: str = "", work: str = "", scra
 
 
 def _before_6_5(layers: Sequence[str], upper: str, work: str, scratch: str) -> int:
-    """mount(2): all options must fit one page, so layers go by descriptor; attached for a moment."""
+    """mount(2), before Linux 6.5. All options must fit in one page, so the layers are named by descriptor. The mount is
+    attached for a moment."""
     fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*layers, *((upper, work) if upper else ()))]
     try:
         names = [f"/proc/self/fd/{fd}" for fd in fds]
@@ -69,8 +72,10 @@ def _before_6_5(layers: Sequence[str], upper: str, work: str, scratch: str) -> i
 
 
 @contextmanager
-def opened(lower: Sequence[str], *, upper: str = "", work: str = "", scratch: str = "") -> Iterator[int]:
-    """`mount_overlay` for a while: its descriptor, closed at the end, which unmounts it. Raises what that raises."""
+def mounted_overlay(
+    lower: Sequence[str], *, upper: str = "", work: str = "", scratch: str = ""
+) -> Iterator[int]:
+    """`mount_overlay` as a context manager: closes the descriptor at the end, which unmounts the snapshot."""
     fd = mount_overlay(lower, upper=upper, work=work, scratch=scratch)
     try:
         yield fd
@@ -79,8 +84,8 @@ def opened(lower: Sequence[str], *, upper: str = "", work: str = "", scratch: st
 
 
 def make_upper(directory: str, lower: Sequence[str]) -> tuple[str, str]:
-    """(upper, work), new below `directory`. The upper's root is what the merged root shows of itself: it gets owner,
-    mode and times of the one below."""
+    """Create (upper, work) in `directory`. The merged root shows the upper's root, so that gets owner, mode and times
+    of the root below."""
     upper, work = f"{directory}/upper", f"{directory}/work"
     os.makedirs(upper)
     os.mkdir(work)
@@ -97,12 +102,12 @@ def make_upper(directory: str, lower: Sequence[str]) -> tuple[str, str]:
 
 
 def open_beneath(root: int, path: str, flags: int) -> int:
-    """`path` as seen from the root `root`; symbolic links stay inside."""
+    """Open `path` below the descriptor `root`, as after a chroot: symbolic links stay inside. Raises OSError."""
     return sc.openat2(root, path.lstrip("/") or ".", flags, 0, IN_ROOT)
 
 
 def lookup(root: int, path: str, *, follow: bool = True) -> os.stat_result | None:
-    """What is at `path`, None when nothing is."""
+    """The status of `path`, or None if it does not exist."""
     try:
         fd = open_beneath(root, path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
     except OSError as error:
@@ -116,7 +121,7 @@ def lookup(root: int, path: str, *, follow: bool = True) -> os.stat_result | Non
 
 
 def read_file(root: int, path: str, limit: int = 1 << 20) -> bytes:
-    """A regular file's beginning; nothing when it is not there or is something else."""
+    """The first `limit` bytes of a regular file; b"" if it is missing or not a regular file."""
     found = lookup(root, path)
     if found is None or (found.st_mode & 0o170000) != 0o100000:
         return b""

@@ -1,8 +1,9 @@
-"""A build from beginning to end: needed stages beside each other, each step by its key, its result kept.
+"""Run a build: the needed stages in parallel, each step by its cache key.
 
-A step that makes files has a key of all that can change them (`keys`). What the cache has by that key is taken; else
-the step runs on an overlay of its own, whose upper directory becomes a layer: tar and directory are synced, renamed
-into the store, and only then recorded. So a build that is killed at any line has made cache, or nothing.
+A step that creates files has a key made of everything that can change them (`keys.py`). If the cache has the key, its
+result is used. Otherwise the step runs on an overlay of its own, whose upper directory becomes a layer. Tar and
+directory are synced, renamed into the store, and then recorded. So a build that is killed at any point leaves complete
+cache entries or nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from runtime.builder.copy.context import Seen, Tree, read_ignore
+from runtime.builder.copy.context import Tree, UsedFiles, read_ignore
 from runtime.builder.errors import BuildError, Cancelled
 from runtime.builder.known import Contents
 from runtime.builder.language import graph, lexer
@@ -44,7 +45,7 @@ Report = Callable[[Json], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to build. `containerfile`: its text; `file`: what it is called in errors; `beside`: its path, or ""."""
+    """What to build. `containerfile` is its text, `file` its name in errors, `beside` its path or ""."""
 
     context: str  # a directory
     containerfile: str
@@ -55,20 +56,23 @@ class Request:
     args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
-    agents: Mapping[str, str] = field(default_factory=dict)  # ssh agents' sockets by id
+    agents: Mapping[str, str] = field(default_factory=dict)  # id → socket path of an ssh agent
     no_cache: bool = False
     pull: bool = False
     network: str = "default"
     epoch: int | None = None
     resources: Json = field(default_factory=dict)
-    parallel: int = 4  # steps at a time
+    parallel: int = 4  # steps that run at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a build needs of the node. `pull` brings an image into the store, and holds what it is given on the
-    descriptor of the connection it waits on, so that it can be cancelled; `attach` a process's network namespace
-    to the pods' network, for as long as it is held."""
+    """What a build needs from the node.
+
+    `pull` brings an image into the store. It holds the given context manager on the descriptor of the connection it
+    waits for, so that it can be cancelled. `attach` connects a process's network namespace to the pods' network while
+    it is held.
+    """
 
     cgroup_parent: str  # "/kubelite"
     pull: Callable[[str, Callable[[int], AbstractContextManager[None]]], None]
@@ -78,7 +82,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the target stage has come to: layers lowest first."""
+    """The result of a stage. Layers are lowest first."""
 
     state: Any
     layers: tuple[Layer, ...]
@@ -86,7 +90,7 @@ class Result:
 
 
 class Build:
-    """One build under way. Use as a context manager; `solve` then `output.commit`, within it."""
+    """One build. A context manager; call `solve`, then `output.write`, inside it."""
 
     def __init__(self, store: ImageStore, request: Request, services: Services) -> None:
         self.store, self.request, self.services = store, request, services
@@ -99,7 +103,7 @@ class Build:
         self._held: set[str] = set()
         self.slots = threading.Semaphore(request.parallel)
         self._pulls: dict[str, threading.Lock] = {}
-        self.used: dict[str, None] = {}  # keys of results that were taken from the cache, or made
+        self.used: dict[str, None] = {}  # keys of all results, cached or new
 
     def __enter__(self) -> Build:
         self.session.__enter__()
@@ -107,11 +111,13 @@ class Build:
             self.empty = os.path.join(self.session.directory, "empty")
             os.mkdir(self.empty, 0o755)
             self.context_fd = os.open(self.request.context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.seen = Seen(self.request.context, self.context_fd)
+            self.used_files = UsedFiles(self.request.context, self.context_fd)
         except BaseException as error:
             self.session.__exit__(None, None, None)
             if isinstance(error, OSError):
-                raise BuildError(f"the context {self.request.context}: {error.strerror}") from error
+                raise BuildError(
+                    f"cannot open the context {self.request.context}: {error.strerror}"
+                ) from error
             raise
         return self
 
@@ -119,10 +125,11 @@ class Build:
         os.close(self.context_fd)
         self.session.__exit__(None, None, None)
 
-    # --- the whole ---
+    # --- the build ---
 
     def solve(self, run_stage: Callable[[Build, Stage], Result]) -> Result:
-        """`run_stage`: `stage.run_stage`. Raises BuildError, ImageError; KeyboardInterrupt ends everything first."""
+        """Run the build. `run_stage` is `stage.run_stage`. Raises BuildError, ImageError; KeyboardInterrupt after
+        everything has ended."""
         request = self.request
         leftovers.sweep(self.services.cgroup_parent, self.store.root)
         parsed = lexer.parse(request.containerfile, request.file)
@@ -130,13 +137,13 @@ class Build:
             parsed, target=request.target, args=request.args, platform_args=platform_args()
         )
         try:
-            self.seen.note("", os.fstat(self.context_fd))
-            ignored = read_ignore(self.context_fd, request.beside, self.seen)
+            self.used_files.note("", os.fstat(self.context_fd))
+            ignored = read_ignore(self.context_fd, request.beside, self.used_files)
         except PatternError as error:
             raise BuildError(f".dockerignore: {error}") from error
-        noted = buildcache.contents_directory(self.store)
-        known = Contents(noted, self.context_fd, trusting=not request.no_cache)
-        self.context = Tree(self.context_fd, ignored, known=known, seen=self.seen)
+        contents = buildcache.contents_directory(self.store)
+        known = Contents(contents, self.context_fd, trusting=not request.no_cache)
+        self.context = Tree(self.context_fd, ignored, known=known, used_files=self.used_files)
         try:
             return self._stages(self.plan, run_stage)
         finally:
@@ -167,11 +174,11 @@ class Build:
         return self._futures[plan.target].result()
 
     def stage_result(self, index: int) -> Result:
-        """Wait for another stage. Its failure is told by itself."""
+        """Wait for another stage. If it fails, it reports that itself, and this raises Cancelled."""
         if index not in self._futures:
             name = self.plan.stages[index].shown
             raise BuildError(
-                f"a trigger (ONBUILD) needs stage {name}, which nothing else here needs: not supported"
+                f"an ONBUILD trigger needs stage {name}, which no other step needs: this is not supported"
             )
         try:
             return self._futures[index].result()
@@ -179,7 +186,7 @@ class Build:
             raise Cancelled from error
 
     def cancel(self) -> None:
-        """End what runs: every wait for it then raises Cancelled."""
+        """Cancel the build: every wait in it raises Cancelled."""
         self._stop.set()
         with self._lock:
             for fd in self._sockets:
@@ -192,7 +199,7 @@ class Build:
 
     @contextmanager
     def cancellable(self, fd: int) -> Iterator[None]:
-        """The socket is shut down when the build is cancelled meanwhile."""
+        """Shut the socket down if the build is cancelled while the context lasts."""
         with self._lock:
             self.check()
             self._sockets.add(fd)
@@ -211,7 +218,7 @@ class Build:
             return self._numbers
 
     def directories(self, layers: Sequence[Layer]) -> list[str]:
-        """Topmost first."""
+        """The layers' directories, topmost first."""
         return [self.store.layer_path(layer.chain_id) for layer in reversed(layers)]
 
     @contextmanager
@@ -223,7 +230,7 @@ class Build:
             os.close(fd)
 
     def image(self, reference: str) -> ImageRecord:
-        """An image by name, pulled when it is not here. Its layers stay for as long as this build lasts."""
+        """An image by name; pulls it if it is missing. Its layers stay until the build ends."""
         with self._lock:
             lock = self._pulls.setdefault(reference, threading.Lock())
         with lock:
@@ -232,11 +239,11 @@ class Build:
                 self.services.pull(reference, self.cancellable)
                 record = self.store.get(reference)
             if record is None:
-                raise BuildError(f"{reference} vanished right after it was pulled")
+                raise BuildError(f"{reference} was removed right after it was pulled")
             chains = {f"chain:sha256:{os.path.basename(path)}" for path in record.layers}
             self.session.lease_digests({record.manifest_digest, record.id, *record.layer_digests} | chains)
             if any(not os.path.isdir(path) for path in record.layers):
-                raise BuildError(f"{reference} was removed just now; build again")
+                raise BuildError(f"{reference} was removed during the build; build again")
             return record
 
     def layers_of(self, record: ImageRecord) -> tuple[Layer, ...]:
@@ -249,12 +256,12 @@ class Build:
         )
 
     def cached(self, key: str) -> Step | None:
-        """What is known of a step. Nobody promises that it stays: `hold` before its files are used."""
+        """The cached result of a step, or None. It may be pruned at any time: call `hold` before using its files."""
         self.used[key] = None
         return None if self.request.no_cache else buildcache.load(self.store, key)
 
     def hold(self, layers: Sequence[Layer]) -> None:
-        """From here on nobody deletes these. Raises BuildError when somebody has."""
+        """Protect the layers from deletion. Raises BuildError if one is missing already."""
         things = {thing for layer in layers for thing in (layer.digest, f"chain:{layer.chain_id}")}
         with self._lock:
             fresh = things - self._held
@@ -263,11 +270,11 @@ class Build:
                 self._held |= fresh
         for layer in layers:
             if not self.session.has_layer(layer.chain_id):
-                raise BuildError(f"layer {layer.digest} was removed just now; build again")
+                raise BuildError(f"layer {layer.digest} was removed during the build; build again")
 
     @contextmanager
     def once(self, key: str) -> Iterator[None]:
-        """Two stages with the same step: the second waits, and finds it done."""
+        """Serialise equal steps of several stages: the second one waits and finds the result."""
         with self._lock:
             lock = self._keys.setdefault(key, threading.Lock())
         with lock:
@@ -281,8 +288,9 @@ class Build:
         fill: Callable[[str, str, str], None],
         changed: Callable[[], str],
     ) -> Step:
-        """Run `fill(upper, work, directory)` and keep what it leaves in `upper` as the step's layer. `changed` names
-        what is not any more as the key has it, or "": such a result is this build's alone."""
+        """Run `fill(upper, work, directory)` and store what it leaves in `upper` as the step's layer. `changed` returns
+        the name of an input that changed since the key was computed, or "". If one changed, the result is used by this
+        build alone."""
         directory = self.session.temporary("step")
         os.mkdir(directory, 0o700)
         try:
@@ -293,9 +301,7 @@ class Build:
             self.check()
             step = self._layer(layers, upper, lower)
             if name := changed():
-                message = (
-                    f"{name} changed while it was copied: the step's result is not kept for other builds"
-                )
+                message = f"{name} changed while it was copied: the step's result is not cached"
                 self.services.report({"event": "warning", "message": message})
             else:
                 buildcache.save(self.store, key, step)
@@ -329,7 +335,7 @@ class Build:
         return step
 
     def now(self) -> str:
-        """RFC 3339; what SOURCE_DATE_EPOCH says, where it does."""
+        """The current time, or SOURCE_DATE_EPOCH if set, in RFC 3339."""
         epoch = self.request.epoch
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() if epoch is None else epoch))
 
@@ -338,7 +344,8 @@ class Build:
 
 
 def platform_args() -> dict[str, str]:
-    """docs.docker.com/reference/dockerfile, "Automatic platform ARGs in the global scope"."""
+    """The predefined platform arguments (docs.docker.com/reference/dockerfile, "Automatic platform ARGs in the global
+    scope")."""
     platform = manifests.this_platform()
     values = {
         "PLATFORM": str(platform),

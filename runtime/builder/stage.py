@@ -1,4 +1,4 @@
-"""One stage, step by step."""
+"""Run one stage of a build, step by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.builder.errors import BuildError, Cancelled
 from runtime.builder.language import instructions, lexer
 from runtime.builder.language.graph import PREDEFINED, SCRATCH, Stage, expanded
 from runtime.builder.language.instructions import Copy, Instruction, Pairs, Run, Text
-from runtime.builder.overlay import opened
+from runtime.builder.overlay import mounted_overlay
 from runtime.builder.run.runstep import RunStep
 from runtime.builder.solver import Build, Result, platform_args
 from runtime.errors import ImageError, RuntimeFault
@@ -30,7 +30,7 @@ from runtime.images.store.listing import Layer
 
 
 class StageRun:
-    """`run()` gives what the stage comes to."""
+    """One stage. `run` returns its result."""
 
     def __init__(self, build: Build, stage: Stage) -> None:
         self.build, self.stage = build, stage
@@ -39,7 +39,7 @@ class StageRun:
         self._done = 0
         self._steps: tuple[Instruction, ...] = stage.steps
 
-    # --- beginning and end ---
+    # --- the stage ---
 
     def run(self) -> Result:
         triggers = self._begin()
@@ -65,7 +65,7 @@ class StageRun:
         return Result(self.state, self.layers)
 
     def _begin(self) -> tuple[str, ...]:
-        """FROM; the base's ONBUILD triggers."""
+        """Start from the base of FROM. Returns its ONBUILD triggers."""
         stage = self.stage
         if stage.base_stage >= 0:
             base = self.build.stage_result(stage.base_stage)
@@ -77,7 +77,7 @@ class StageRun:
         if stage.base == SCRATCH:
             self.state = config.scratch()
             return ()
-        with self.told(f"FROM {stage.base}") as tell:
+        with self.reported(f"FROM {stage.base}") as tell:
             try:
                 record = self.build.image(str(parse_reference(self.build.store.expand(stage.base))))
             except ImageError as error:
@@ -94,7 +94,7 @@ class StageRun:
         here = platform_args()["TARGETPLATFORM"]
         if self.stage.platform not in ("", here):
             raise BuildError(
-                f"--platform={self.stage.platform} is not supported: this machine builds for {here}",
+                f"--platform={self.stage.platform} is not supported: this machine builds only for {here}",
                 self.stage.place,
             )
 
@@ -121,7 +121,8 @@ class StageRun:
         return expanded(text, self.state.variables, self.build.plan.escape, step)
 
     def _arg(self, step: Instruction, what: Pairs) -> None:
-        """What the command line says, else the default, else (by its name alone) what the global scope has."""
+        """Set build arguments: from the command line, else from the default, else (without a default) from the global
+        scope."""
         given, globals_ = self.build.request.args, self.build.plan.global_args
         args = dict(self.state.args)
         for name, default in what.pairs:
@@ -137,22 +138,22 @@ class StageRun:
                 args[name] = str(self.build.request.epoch)
         self.state = replace(self.state, args=args)
         words = " ".join(name if value is None else f"{name}={value}" for name, value in what.pairs)
-        self.state = self.state.noted(f"ARG {words}")
+        self.state = self.state.with_history(f"ARG {words}")
 
     def _workdir(self) -> None:
-        """The directory is made where there is none, in a layer of its own; it is USER's, as buildkit has it."""
+        """Create the working directory if it is missing, in a layer of its own. USER owns it, as in buildkit."""
         path = self.state.workdir
         found = LowerView(self.build.directories(self.layers)).resolve(os.fsencode(path.strip("/")))
         words = f"WORKDIR {path}"
         if path == "/" or (found is not None and stat.S_ISDIR(found.stat.st_mode)):
-            self.state = self.state.noted(words)
+            self.state = self.state.with_history(words)
             return
         if found is not None:
-            raise CopyError(f"{path} is a file")
+            raise CopyError(f"{path} is not a directory")
 
         def fill(upper: str, work: str, _directory: str) -> None:
             lower = self.build.directories(self.layers) or [self.build.empty]
-            with opened(lower, upper=upper, work=work, scratch=self.build.empty) as root:
+            with mounted_overlay(lower, upper=upper, work=work, scratch=self.build.empty) as root:
                 user = accounts.read(root).user(self.state.user)
                 os.close(make_directories(root, path, Owner(user.uid, user.gid)))
 
@@ -160,7 +161,8 @@ class StageRun:
         self.layer("workdir", inputs, words, words, fill)
 
     def environment(self) -> dict[str, str]:
-        """RUN's: proxies that the command line gives, arguments, and the image's own over them."""
+        """The environment of RUN: proxies from the command line, overridden by build arguments, overridden by the
+        image's variables."""
         given = self.build.request.args
         proxies = {name: given[name] for name in sorted(PREDEFINED) if name in given}
         return {**proxies, **self.state.args, **self.state.env}
@@ -182,9 +184,9 @@ class StageRun:
         number: int = 0,
         changed: Callable[[], str] = str,
     ) -> None:
-        """The result of a step that makes files: from the cache, or made now (`Build.make`)."""
+        """Add the result of a step that creates files: from the cache, or by running it (`Build.make`)."""
         key = keys.step_key(kind, self.layers[-1].chain_id if self.layers else "", inputs)
-        with self.told(shown, number) as tell, self.build.once(key):
+        with self.reported(shown, number) as tell, self.build.once(key):
             step: Step | None = self.build.cached(key)
             if step is not None:
                 tell("cached")
@@ -194,11 +196,11 @@ class StageRun:
                 tell("done")
         if step.layer is not None:
             self.layers = (*self.layers, step.layer)
-        self.state = self.state.noted(history, created=step.created, empty=step.layer is None)
+        self.state = self.state.with_history(history, created=step.created, empty=step.layer is None)
 
     @contextmanager
-    def told(self, shown: str, number: int = 0) -> Iterator[Callable[[str], None]]:
-        """A step's begin and end as events; a failure is one too."""
+    def reported(self, shown: str, number: int = 0) -> Iterator[Callable[[str], None]]:
+        """Report the start and the end of a step as events; a failure too."""
         self._done += 1
         total = 1 + sum(1 for s in self._steps if isinstance(s.what, Run | Copy))
         total += sum(1 for s in self._steps if isinstance(s.what, Text) and s.what.kind == "WORKDIR")
@@ -221,7 +223,7 @@ class StageRun:
             raise
 
     def resolve(self, path: str) -> str:
-        """A target as an absolute path; a slash at its end stays."""
+        """A target as an absolute path. A slash at its end is preserved."""
         whole = posixpath.normpath(posixpath.join(self.state.workdir, path)).replace("//", "/")
         directory = path.endswith(("/", "/.")) or path in (".", "")
         return whole if whole == "/" or not directory else f"{whole}/"

@@ -113,7 +113,7 @@ def test_a_commit_is_what_counts(builder: Node, work: Path, tmp_path: Path) -> N
         wrong = f"{FROM}ADD --checksum={'0' * 40} {url} /x/\n"
         refused = builder.cli("build", "-q", context(tmp_path / "w", wrong), check=False, timeout=60)
         assert refused.code == 1 and "is at commit" in refused.err and "not 0000" in refused.err
-        for ref, words in (("none", "cannot get"), (":no/where", '"no/where" is not in')):
+        for ref, words in (("none", "cannot fetch"), (":no/where", '"no/where" is not in')):
             lost = context(tmp_path / "l", f"{FROM}ADD {url}#{ref} /x/\n")
             refused = builder.cli("build", "-q", lost, check=False, timeout=60)
             assert refused.code == 1 and words in refused.err, refused
@@ -147,7 +147,7 @@ def test_an_agent_inside_is_the_one_outside(builder: Node, tmp_path: Path) -> No
         need_it = context(tmp_path / "n", "FROM sshtools:1\nRUN --mount=type=ssh,required true\n")
         refused = builder.cli("build", "-q", need_it, check=False, timeout=60)
         assert (
-            refused.code == 1 and "the agent default is required: give it with --ssh default" in refused.err
+            refused.code == 1 and "the agent default is required; pass it with --ssh default" in refused.err
         )
         no_agent = builder.cli("build", "-q", "--ssh", f"default={key}", need_it, check=False)
         assert no_agent.code == 1 and "is no agent's socket" in no_agent.err
@@ -160,4 +160,4 @@ def test_nobody_is_asked_for_a_password(builder: Node, tmp_path: Path) -> None:
     with served(tmp_path, status=401) as url:
         where = context(tmp_path / "c", f"{FROM}ADD {url} /x/\n")
         refused = builder.cli("build", "-q", where, check=False, timeout=60)
-        assert refused.code == 1 and f"cannot get {url}: git fetch: " in refused.err, refused
+        assert refused.code == 1 and f"cannot fetch {url}: git fetch: " in refused.err, refused

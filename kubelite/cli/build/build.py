@@ -155,10 +155,14 @@ def _build(server: Client, about: Json, given: Json) -> None:
         return
     answer = [record.id] if given["quiet"] else [f"Built {name}" for name in request.tags or (record.id,)]
     print("\n".join(answer))
-    if looked_at is not None and build_.seen.whole and _device(request.beside) == build_.seen.device:
+    if (
+        looked_at is not None
+        and build_.used_files.whole
+        and _device(request.beside) == build_.used_files.device
+    ):
         from runtime.images.store import buildcache
 
-        seen = {path: build_again.shown(st) for path, st in build_.seen.files.items()}
+        seen = {path: build_again.shown(st) for path, st in build_.used_files.files.items()}
         build_again.keep(
             sys.argv[1:],
             began=began,

@@ -1,4 +1,4 @@
-"""Names of users and groups, as an image's own passwd(5) and group(5) have them."""
+"""User and group names, resolved by the image's own passwd(5) and group(5)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runtime.builder.overlay import read_file
 
 
 class AccountError(ValueError):
-    """A name that the image does not know."""
+    """A user or group that the image does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,9 @@ class Accounts:
     groups: tuple[tuple[str, int, tuple[str, ...]], ...]
 
     def user(self, text: str) -> User:
-        """USER: `name`, `uid`, `name:group`, … A number need not be listed. The group is among the supplementary ones
-        too, as containerd has it: a program that drops them must not gain by it (CVE-2022-36109)."""
+        """Resolve USER: `name`, `uid`, `name:group`, … A number need not be listed. The group is also a supplementary
+        group, as in containerd: a program must not gain access by dropping its supplementary groups (CVE-2022-36109).
+        Raises AccountError."""
         name, _, group = text.partition(":")
         uid, gid, home, known = self._find(name or "0")
         if group:
@@ -37,7 +38,8 @@ class Accounts:
         return User(uid, gid, (gid, *extra), home)
 
     def owner(self, text: str) -> Owner:
-        """--chown: as docker has it, a number without a group means that group too."""
+        """Resolve --chown. A user given by number without a group gets the group of the same number, as in docker.
+        Raises AccountError."""
         name, _, group = text.partition(":")
         uid, gid, _, _ = self._find(name or "0")
         if group:
@@ -62,7 +64,7 @@ class Accounts:
 
 
 def read(root: int) -> Accounts:
-    """Those of the image whose root is open as `root`. A line that is none is left out."""
+    """Read the accounts of the image whose root is open as `root`. Invalid lines are skipped."""
     users, groups = [], []
     for fields in _lines(read_file(root, "etc/passwd")):
         if len(fields) > 5 and fields[2].isdigit() and fields[3].isdigit():

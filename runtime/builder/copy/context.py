@@ -1,6 +1,6 @@
-"""Trees that COPY takes from: the build's context, a stage, an image. What a source names, and its content's digest.
+"""The trees that COPY reads: the build context, a stage or an image. Resolves sources and computes content digests.
 
-Everything is reached from the tree's root by openat2(RESOLVE_IN_ROOT): a link in a context leads nowhere else.
+Every file is opened from the tree's root by openat2(RESOLVE_IN_ROOT), so a link in a context cannot lead outside.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from runtime.builder.overlay import lookup, open_beneath
 from runtime.syscalls import fstatfs_type
 
 IGNORE_FILES = (".containerignore", ".dockerignore")
-_CHUNK = 1 << 16  # most files are small, and what a read asks for is allocated
+_CHUNK = 1 << 16  # most files are small, and a read allocates its whole buffer
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Seen:
-    """What was looked at of a context, by its path: a file's or directory's state from before it was read. `whole` is
-    false where that does not tell all: on a file system whose times tell nothing (`known`), and where a link led from
-    one place of the context to another."""
+class UsedFiles:
+    """The context files that a build has used, by path, each with its status from before it was read. `whole` is false
+    if these records do not cover everything: on a file system without reliable times (`known.py`), or if a link led
+    from one place of the context to another."""
 
     def __init__(self, top: str, root: int) -> None:
         self.top = os.path.abspath(top)
@@ -45,20 +45,20 @@ class Seen:
         self.files.setdefault(named, st)
 
     def changed(self, path: str) -> str:
-        """Of what was looked at there and below, one that is not what it was then (relative to the context); "" for
-        none. What a link led to is not compared."""
+        """The first file at or below `path` that has changed since it was recorded (relative to the context); "" if
+        none has. Targets of links are not compared."""
         named = os.path.normpath(os.path.join(self.top, path or "."))
-        for seen, before in list(self.files.items()):
-            seen_at = os.path.normpath(seen)
-            if seen_at != named and not seen_at.startswith(f"{named}/"):
+        for file, before in list(self.files.items()):
+            file_path = os.path.normpath(file)
+            if file_path != named and not file_path.startswith(f"{named}/"):
                 continue
             try:
-                now = os.lstat(seen)
+                now = os.lstat(file)
             except OSError:
                 now = None
             linked = now is not None and stat.S_ISLNK(now.st_mode) and not stat.S_ISLNK(before.st_mode)
             if now is None or (not linked and _state(now) != _state(before)):
-                return os.path.relpath(seen, self.top)
+                return os.path.relpath(file, self.top)
         return ""
 
 
@@ -68,24 +68,24 @@ def _state(st: os.stat_result) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A root descriptor. `owned`: its owners and attributes count; those of a context's files do not. `known`: what is
-    known of its files' contents from the build before."""
+    """A tree below a root descriptor. `owned`: owners and attributes of its files count; those of a context's files do
+    not. `known`: digests from earlier builds. `used_files`: records the files that are used."""
 
     root: int
     ignored: Ignore = field(default_factory=Ignore)
     owned: bool = False
     shown: str = "the build context"
     known: Contents | None = None
-    seen: Seen | None = None
+    used_files: UsedFiles | None = None
 
     def note(self, path: str, st: os.stat_result) -> None:
-        if self.seen is not None:
-            self.seen.note(path, st)
+        if self.used_files is not None:
+            self.used_files.note(path, st)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file or directory that a source names: `path` in the tree, links followed; `name`: what it is called."""
+    """A file or directory that a source matches: `path` in the tree with links followed, and its `name`."""
 
     path: str
     name: str
@@ -94,7 +94,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something below a directory: `path` relative to it, and the open directory that holds it."""
+    """An object below a directory: `path` relative to it, and the open `parent` directory that contains it."""
 
     path: str
     stat: os.stat_result
@@ -102,8 +102,9 @@ class Item:
     name: str
 
 
-def read_ignore(context: int, containerfile: str, seen: Seen | None = None) -> Ignore:
-    """`<Containerfile>.dockerignore` beside it, else the context's own, noted as seen. Raises PatternError."""
+def read_ignore(context: int, containerfile: str, used_files: UsedFiles | None = None) -> Ignore:
+    """Read `<Containerfile>.dockerignore`, else the context's own ignore file, and record it in `used_files`. Raises
+    PatternError."""
     beside = f"{containerfile}.dockerignore" if containerfile else ""
     if beside and os.path.isfile(beside):
         with open(beside, encoding="utf-8", errors="surrogateescape") as file:
@@ -111,16 +112,16 @@ def read_ignore(context: int, containerfile: str, seen: Seen | None = None) -> I
     for name in IGNORE_FILES:
         found = lookup(context, name)
         if found is not None and stat.S_ISREG(found.st_mode):
-            if seen is not None:
-                seen.note(name, found)
+            if used_files is not None:
+                used_files.note(name, found)
             with open(open_beneath(context, name, os.O_RDONLY), "rb") as raw:
                 return ignore.read(os.fsdecode(raw.read()))
     return Ignore()
 
 
 def find(tree: Tree, source: str, *, deep: bool = False) -> list[Found]:
-    """What a source word names; empty when nothing. A pattern (Go's filepath.Match) may name many, in order. `deep`:
-    `**` stands for any number of directories, as with --parents; else it is a `*`."""
+    """The files that a source word matches, in order. A pattern (Go's filepath.Match) may match several. `deep`: `**`
+    matches any number of directories, as with --parents; otherwise it is a `*`."""
     clean = posixpath.normpath("/" + source).lstrip("/")
     if not ignore.has_glob(clean):
         found = _one(tree, clean)
@@ -143,7 +144,7 @@ def _one(tree: Tree, path: str) -> Found | None:
 
 
 def _directories(tree: Tree, parent: str, _part: str) -> list[str]:
-    """`parent` and every directory below it; links are not followed."""
+    """`parent` and every directory below it. Links are not followed."""
     found = [parent]
     st = lookup(tree.root, parent)
     if st is None or not stat.S_ISDIR(st.st_mode):
@@ -174,8 +175,8 @@ def _matching(tree: Tree, parent: str, part: str) -> list[str]:
 
 
 def walk(tree: Tree, path: str, excluded: Ignore) -> Iterator[Item]:
-    """Everything below the directory `path`, parents first, in order; without what is ignored. A directory that is
-    ignored comes all the same where something in it is taken back."""
+    """Everything below the directory `path` that is not ignored, sorted, parents first. An ignored directory is
+    included if it contains an exception to the ignore patterns."""
     fd = open_beneath(tree.root, path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         tree.note(path, os.fstat(fd))
@@ -203,7 +204,7 @@ def _below(tree: Tree, top: str, fd: int, inside: str, excluded: Ignore) -> Iter
         try:
             tree.note(whole, os.fstat(child))
             below = _below(tree, top, child, relative, excluded)
-            if hidden:  # only with what of it is taken back
+            if hidden:  # only if it contains an exception
                 first = next(below, None)
                 if first is None:
                     continue
@@ -217,8 +218,8 @@ def _below(tree: Tree, top: str, fd: int, inside: str, excluded: Ignore) -> Iter
 
 
 def digest(tree: Tree, found: Found, excluded: Ignore, check: Callable[[], None]) -> str:
-    """Of all that a copy of it would carry: names, kinds, modes, contents; owners and attributes where they count.
-    Times do not: a checkout is the same whenever it was made."""
+    """The digest of everything that a copy would carry: names, kinds, modes and contents, and owners and attributes if
+    they count. Times do not count, because every checkout sets new ones."""
     total = hashlib.sha256()
     tree.note(found.path, found.stat)
     if stat.S_ISREG(found.stat.st_mode):
@@ -231,7 +232,7 @@ def digest(tree: Tree, found: Found, excluded: Ignore, check: Callable[[], None]
                 os.close(fd)
         total.update(_line(tree, "", found.stat, about))
         return total.hexdigest()
-    if not stat.S_ISDIR(found.stat.st_mode):  # a device or a fifo: nobody opens those
+    if not stat.S_ISDIR(found.stat.st_mode):  # a device or a fifo is never opened
         return hashlib.sha256(_line(tree, "", found.stat, b"%d" % found.stat.st_rdev)).hexdigest()
     total.update(_line(tree, "", found.stat, b""))
     for item in walk(tree, found.path, excluded):
@@ -278,7 +279,7 @@ def _line(tree: Tree, path: str, st: os.stat_result, about: bytes) -> bytes:
 
 
 def attributes_of(fd: int) -> dict[str, bytes]:
-    """Extended attributes that a copy carries."""
+    """The extended attributes that a copy carries."""
     try:
         names = os.listxattr(fd)
     except OSError as error:
@@ -293,5 +294,5 @@ def attributes_of(fd: int) -> dict[str, bytes]:
 
 
 def excluding(patterns: Sequence[str]) -> Ignore:
-    """COPY --exclude. Raises PatternError."""
+    """The patterns of COPY --exclude. Raises PatternError."""
     return ignore.read("\n".join(patterns))

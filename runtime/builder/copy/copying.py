@@ -1,7 +1,8 @@
-"""COPY and ADD: files of trees into a snapshot, as docker puts them there.
+"""Write the files of COPY and ADD into a snapshot, with docker's rules.
 
-Everything is written below one descriptor, the snapshot's root, and links in it lead nowhere else. A source directory
-gives its contents, not itself; a target with a slash at its end, or one for several sources, is a directory.
+Everything is written below one descriptor, the snapshot's root, and links cannot lead outside. Of a source directory,
+the content is copied, not the directory itself. A target that ends in a slash, or that has several sources, is a
+directory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _MAX_LINKS = 40
 
 
 class CopyError(ValueError):
-    """What cannot be copied, in a sentence."""
+    """A failed copy, as a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,9 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """`owner` None: a context's files are root's, a stage's stay whose they are. `mode`: --chmod as a function of a
-    file's own mode; None: as it is."""
+class CopyOptions:
+    """How to copy. `owner` None: files of a context belong to root, files of a stage keep their owners. `mode`: --chmod
+    as a function of a file's mode; None leaves modes unchanged."""
 
     owner: Owner | None = None
     mode: Callable[[int], int] | None = None
@@ -44,7 +45,7 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A heredoc: a file by its content."""
+    """A here-document: a file given by its content."""
 
     name: str
     content: bytes
@@ -52,40 +53,41 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One thing to copy. `below`: the directories (--parents) that it is to be in."""
+    """One object to copy. `below`: the directories to create it in (--parents)."""
 
     tree: Tree
     found: Found
     below: str = ""
-    whole: bool = False  # a directory's own owner and mode count too: an archive that lists its root
+    whole: bool = False  # copy a directory's own owner and mode too: for an archive that lists its root
 
 
 def is_directory(root: int, target: str, count: int) -> bool:
-    """Whether files go into the target rather than become it."""
+    """Whether files are copied into the target rather than to its name."""
     if target.endswith("/") or count > 1 or posixpath.basename(target) in (".", ".."):
         return True
     st = lookup(root, target)
     return st is not None and stat.S_ISDIR(st.st_mode)
 
 
-def put(root: int, pieces: Sequence[Piece | Text], target: str, how: How) -> None:
-    """Copy all of them. `target` is absolute. Raises CopyError, OSError."""
+def put(root: int, pieces: Sequence[Piece | Text], target: str, options: CopyOptions) -> None:
+    """Copy all pieces to `target`, an absolute path. Raises CopyError, OSError."""
     into = is_directory(root, target, len(pieces))
     for piece in pieces:
-        how.check()
+        options.check()
         if isinstance(piece, Text):
-            _put_text(root, piece, posixpath.join(target, piece.name) if into else target, how)
+            _put_text(root, piece, posixpath.join(target, piece.name) if into else target, options)
             continue
         base = posixpath.join(target, piece.below) if piece.below else target
         if stat.S_ISDIR(piece.found.stat.st_mode):
-            _put_directory(root, piece, base, how)
+            _put_directory(root, piece, base, options)
         else:
             place = posixpath.join(base, piece.found.name) if into or piece.below else base
-            _put_file(root, piece, place, how)
+            _put_file(root, piece, place, options)
 
 
 def make_directories(root: int, path: str, owner: Owner | None = None, mode: int = 0o755) -> int:
-    """An open directory at `path`, made with its parents where missing; links to nowhere are made good inside."""
+    """Open the directory `path`, and create it and its parents if they are missing. The target of a dangling link is
+    created inside the root. Raises CopyError, OSError."""
     done, todo, links = "", _parts(path), 0
     while todo:
         part = todo.pop(0)
@@ -123,67 +125,68 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _put_text(root: int, text: Text, place: str, how: How) -> None:
-    parent, name = _parent(root, place, how)
+def _put_text(root: int, text: Text, place: str, options: CopyOptions) -> None:
+    parent, name = _parent(root, place, options)
     try:
         _clear(parent, name, place)
         fd = _create(parent, name)
         try:
             _write_all(fd, text.content)
-            owner = how.owner or Owner(0, 0)
+            owner = options.owner or Owner(0, 0)
             os.fchown(fd, owner.uid, owner.gid)
-            os.fchmod(fd, how.mode(0o644) if how.mode else 0o644)
+            os.fchmod(fd, options.mode(0o644) if options.mode else 0o644)
         finally:
             os.close(fd)
     finally:
         os.close(parent)
 
 
-def _parent(root: int, place: str, how: How) -> tuple[int, str]:
+def _parent(root: int, place: str, options: CopyOptions) -> tuple[int, str]:
     directory, name = posixpath.split(place.rstrip("/"))
     if not name:
-        raise CopyError(f"{place} is not a file's name")
-    return make_directories(root, directory, how.owner), name
+        raise CopyError(f"{place} is not a file name")
+    return make_directories(root, directory, options.owner), name
 
 
-def _put_file(root: int, piece: Piece, place: str, how: How) -> None:
-    parent, name = _parent(root, place, how)
+def _put_file(root: int, piece: Piece, place: str, options: CopyOptions) -> None:
+    parent, name = _parent(root, place, options)
     try:
         _clear(parent, name, place)
         source = open_beneath(piece.tree.root, piece.found.path, os.O_PATH)
         try:
-            _copy(source, piece.tree, parent, name, how)
+            _copy(source, piece.tree, parent, name, options)
         finally:
             os.close(source)
     finally:
         os.close(parent)
 
 
-def _put_directory(root: int, piece: Piece, target: str, how: How) -> None:
-    """Its contents alone: the target is a directory of its own, root's or --chown's, as docker makes it."""
+def _put_directory(root: int, piece: Piece, target: str, options: CopyOptions) -> None:
+    """Copy a directory's content. The target directory itself belongs to root or the owner of --chown, as in docker."""
     known = lookup(root, target)
     if known is not None and not stat.S_ISDIR(known.st_mode):
         raise CopyError(f"cannot copy a directory to {target}, which is a file")
-    top = make_directories(root, target, how.owner)
+    top = make_directories(root, target, options.owner)
     try:
         if piece.whole:
-            _directory_metadata(piece.tree, piece.found.stat, top, how)
-        _Merge(piece, top, how).run()
+            _directory_metadata(piece.tree, piece.found.stat, top, options)
+        _Merge(piece, top, options).run()
     finally:
         os.close(top)
 
 
 class _Merge:
-    """A directory's contents into another. Directories get their times last: files made in them would change those."""
+    """Merges a directory's content into another. Sets the times of directories last, because creating files would
+    change them."""
 
-    def __init__(self, piece: Piece, top: int, how: How) -> None:
-        self._piece, self._top, self._how = piece, top, how
+    def __init__(self, piece: Piece, top: int, options: CopyOptions) -> None:
+        self._piece, self._top, self._options = piece, top, options
         self._links: dict[tuple[int, int], str] = {}
         self._times: list[tuple[str, int]] = []
 
     def run(self) -> None:
-        for item in walk(self._piece.tree, self._piece.found.path, self._how.excluded):
-            self._how.check()
+        for item in walk(self._piece.tree, self._piece.found.path, self._options.excluded):
+            self._options.check()
             parent = self._open(posixpath.dirname(item.path))
             try:
                 if stat.S_ISDIR(item.stat.st_mode):
@@ -200,7 +203,7 @@ class _Merge:
                 os.close(fd)
 
     def _open(self, path: str) -> int:
-        """A directory of the target that was made, or found, on the way: a link among them is followed in the root."""
+        """Open a directory of the target. A link in its path is followed inside the root."""
         return open_beneath(self._top, path, os.O_RDONLY | os.O_DIRECTORY)
 
     def _directory(self, parent: int, name: str, path: str, st: os.stat_result) -> None:
@@ -211,7 +214,7 @@ class _Merge:
                 raise CopyError(f"cannot copy the directory {path} over a file") from None
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            _directory_metadata(self._piece.tree, st, fd, self._how)
+            _directory_metadata(self._piece.tree, st, fd, self._options)
         finally:
             os.close(fd)
         self._times.append((path, st.st_mtime_ns))
@@ -231,7 +234,7 @@ class _Merge:
 
         opened = openat2(source, name, os.O_PATH | os.O_NOFOLLOW)
         try:
-            _copy(opened, self._piece.tree, parent, name, self._how)
+            _copy(opened, self._piece.tree, parent, name, self._options)
         finally:
             os.close(opened)
 
@@ -252,37 +255,37 @@ def _create(parent: int, name: str) -> int:
     )
 
 
-def _owner(tree: Tree, st: os.stat_result, how: How) -> Owner:
-    if how.owner is not None:
-        return how.owner
+def _owner(tree: Tree, st: os.stat_result, options: CopyOptions) -> Owner:
+    if options.owner is not None:
+        return options.owner
     return Owner(st.st_uid, st.st_gid) if tree.owned else Owner(0, 0)
 
 
-def _mode(st: os.stat_result, how: How) -> int:
+def _mode(st: os.stat_result, options: CopyOptions) -> int:
     mode = stat.S_IMODE(st.st_mode)
-    return how.mode(mode) if how.mode is not None else mode
+    return options.mode(mode) if options.mode is not None else mode
 
 
-def _directory_metadata(tree: Tree, st: os.stat_result, fd: int, how: How) -> None:
-    owner = _owner(tree, st, how)
+def _directory_metadata(tree: Tree, st: os.stat_result, fd: int, options: CopyOptions) -> None:
+    owner = _owner(tree, st, options)
     os.fchown(fd, owner.uid, owner.gid)
-    os.fchmod(fd, _mode(st, how))
+    os.fchmod(fd, _mode(st, options))
     os.utime(fd, ns=(st.st_mtime_ns, st.st_mtime_ns))
 
 
-def _copy(source: int, tree: Tree, parent: int, name: str, how: How) -> None:
-    """One file, link, device or fifo by its O_PATH descriptor."""
+def _copy(source: int, tree: Tree, parent: int, name: str, options: CopyOptions) -> None:
+    """Copy one file, link, device or fifo, given by its O_PATH descriptor."""
     st = os.fstat(source)
-    owner = _owner(tree, st, how)
+    owner = _owner(tree, st, options)
     times = (st.st_mtime_ns, st.st_mtime_ns)
     if stat.S_ISREG(st.st_mode):
         reading = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_CLOEXEC)
         fd = _create(parent, name)
         try:
             while os.sendfile(fd, reading, None, _SEND):
-                how.check()
-            os.fchown(fd, owner.uid, owner.gid)  # before the mode: it clears setuid
-            os.fchmod(fd, _mode(st, how))
+                options.check()
+            os.fchown(fd, owner.uid, owner.gid)  # before the mode, because it clears setuid
+            os.fchmod(fd, _mode(st, options))
             if tree.owned:
                 for key, value in attributes_of(reading).items():
                     os.setxattr(fd, key, value)
@@ -295,7 +298,7 @@ def _copy(source: int, tree: Tree, parent: int, name: str, how: How) -> None:
         os.symlink(os.readlink("", dir_fd=source), name, dir_fd=parent)
     else:
         os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=parent)
-        os.chmod(name, _mode(st, how), dir_fd=parent)
+        os.chmod(name, _mode(st, options), dir_fd=parent)
     os.chown(name, owner.uid, owner.gid, dir_fd=parent, follow_symlinks=False)
     os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
@@ -307,7 +310,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def parse_mode(text: str) -> Callable[[int], int]:
-    """--chmod: octal, or symbolic as chmod(1) has it (u=rwX,go=rX). Raises CopyError."""
+    """Parse --chmod: octal, or symbolic as in chmod(1) (u=rwX,go=rX). Raises CopyError."""
     import re
 
     if re.fullmatch(r"[0-7]{1,5}", text):
@@ -317,7 +320,7 @@ def parse_mode(text: str) -> Callable[[int], int]:
     for clause in text.split(","):
         match = re.fullmatch(r"([ugoa]*)([-+=])([rwxXst]*)", clause)
         if match is None:
-            raise CopyError(f'--chmod: "{text}" is no mode')
+            raise CopyError(f'--chmod: "{text}" is not a mode')
         clauses.append((match[1] or "a", match[2], match[3]))
 
     def apply(mode: int) -> int:

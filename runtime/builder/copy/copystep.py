@@ -1,4 +1,4 @@
-"""COPY and ADD: their sources, their key."""
+"""The COPY and ADD instructions: resolve sources, compute the cache key, copy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from runtime.builder import keys
 from runtime.builder.copy import context, fetch, git
 from runtime.builder.copy.context import Found, Tree
-from runtime.builder.copy.copying import CopyError, How, Piece, Text, parse_mode, put
+from runtime.builder.copy.copying import CopyError, CopyOptions, Piece, Text, parse_mode, put
 from runtime.builder.errors import BuildError
 from runtime.builder.language import words
 from runtime.builder.language.graph import PREDEFINED
 from runtime.builder.language.ignore import PatternError
 from runtime.builder.language.instructions import Copy, Instruction
 from runtime.builder.language.lexer import Heredoc, heredoc_word
-from runtime.builder.overlay import opened
+from runtime.builder.overlay import mounted_overlay
 from runtime.images.store.listing import Layer
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _REMOTE = ("http://", "https://")
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One thing to copy, and what of it counts for the key. `archive`: it is unpacked."""
+    """One object to copy and its digest for the key. `archive`: unpack it."""
 
     piece: Piece | Text
     digest: str
@@ -45,7 +45,7 @@ class CopyStep:
     def __init__(self, stage: StageView, step: Instruction, what: Copy) -> None:
         self.stage, self.build, self.step, self.what = stage, stage.build, step, what
         self._excluded = context.excluding(())
-        self._origin: tuple[Layer, ...] = ()  # layers that the sources are in
+        self._origin: tuple[Layer, ...] = ()  # layers that contain the sources
 
     def do(self) -> None:
         what = self.what
@@ -81,15 +81,17 @@ class CopyStep:
 
             def fill(upper: str, work: str, directory: str) -> None:
                 owner = self.stage.accounts().owner(chown) if chown else None
-                how = How(owner, mode, self._excluded, self.build.check)
-                self._fill(sources, target, how, (upper, work, directory))
+                options = CopyOptions(owner, mode, self._excluded, self.build.check)
+                self._fill(sources, target, options, (upper, work, directory))
 
             def changed() -> str:
-                seen = tree.seen
+                used_files = tree.used_files
                 paths = [
                     s.piece.found.path for s in sources if isinstance(s.piece, Piece) and s.piece.tree is tree
                 ]
-                return next(filter(None, map(seen.changed, paths)), "") if seen is not None else ""
+                return (
+                    next(filter(None, map(used_files.changed, paths)), "") if used_files is not None else ""
+                )
 
             words_ = " ".join([self.step.raw.name, *self._flags(), *what.sources, what.target])
             history = " ".join(
@@ -106,7 +108,7 @@ class CopyStep:
     def _flags(self) -> list[str]:
         return [f"--{name}={value}" if value else f"--{name}" for name, value in self.step.raw.flags]
 
-    # --- where from ---
+    # --- sources ---
 
     def _tree(self, held: ExitStack) -> Tree:
         origin = self.stage.expand(self.what.origin, self.step)
@@ -145,7 +147,7 @@ class CopyStep:
         return _Source(Text(document.name, data), keys.step_key("text", "", {"text": content}))
 
     def _remote(self, url: str, held: ExitStack) -> _Source:
-        self.build.seen.whole = False  # only its server knows whether it is the same
+        self.build.used_files.whole = False  # only its server knows whether it has changed
         directory = self.build.session.temporary("remote")
         os.mkdir(directory, 0o700)
         name = fetch.file_name(url)
@@ -160,8 +162,8 @@ class CopyStep:
         return _Source(Piece(tree, found), digest, archive)
 
     def _repository(self, word: str, held: ExitStack) -> _Source:
-        """A commit's files, which its name stands for in the key."""
-        self.build.seen.whole = False  # only its server knows where a branch is
+        """The files of a commit. The commit's id represents them in the key."""
+        self.build.used_files.whole = False  # only its server knows whether a branch has moved
         source = git.parse(word)
         directory = self.build.session.temporary("git")
         given = self.build.request.args
@@ -209,9 +211,11 @@ class CopyStep:
         digest = context.digest(tree, found, self._excluded, self.build.check)
         return _Source(Piece(tree, found, below), digest, archive)
 
-    # --- doing it ---
+    # --- copying ---
 
-    def _fill(self, sources: list[_Source], target: str, how: How, where: tuple[str, str, str]) -> None:
+    def _fill(
+        self, sources: list[_Source], target: str, options: CopyOptions, where: tuple[str, str, str]
+    ) -> None:
         self.build.hold(self._origin)
         upper, work, directory = where
         lower = self.build.directories(self.stage.layers) or [self.build.empty]
@@ -222,10 +226,12 @@ class CopyStep:
                 if source.archive and isinstance(piece, Piece):
                     piece = self._unpacked(piece, f"{directory}/archive-{number}", held)
                 pieces.append(piece)
-            root = held.enter_context(opened(lower, upper=upper, work=work, scratch=self.build.empty))
+            root = held.enter_context(
+                mounted_overlay(lower, upper=upper, work=work, scratch=self.build.empty)
+            )
             if len(pieces) > 1 and not target.endswith("/"):
-                raise CopyError(f"{target} must end with a slash: more than one source goes into it")
-            put(root, pieces, target, how)
+                raise CopyError(f"{target} must end with a slash, because several sources are copied to it")
+            put(root, pieces, target, options)
 
     def _unpacked(self, piece: Piece, into: str, held: ExitStack) -> Piece:
         from runtime.builder.copy.unpacking import unpack
@@ -240,7 +246,7 @@ class CopyStep:
 
 
 def _is_archive(root: int, path: str) -> bool:
-    from runtime.builder.copy.unpacking import is_archive  # brings the layers' unpacker along: only for ADD
+    from runtime.builder.copy.unpacking import is_archive  # imports the layers' unpacker: only for ADD
 
     return is_archive(root, path)
 
@@ -251,5 +257,5 @@ def _is_doc(word: str, escape: str) -> bool:
 
 def _hint(tree: Tree, word: str) -> str:
     if tree.ignored.matches(posixpath.normpath("/" + word).lstrip("/")):
-        return ": .dockerignore leaves it out"
+        return ": .dockerignore excludes it"
     return ""

@@ -1,4 +1,4 @@
-"""ADD from the network: http and https, by the standard library."""
+"""ADD from a URL: http and https, with the standard library."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _TIMEOUT = 60.0  # seconds without a byte
 
 
 def file_name(url: str) -> str:
-    """What docker calls it: the last part of the URL's path. Raises CopyError."""
+    """The file's name as in docker: the last part of the URL's path. Raises CopyError."""
     name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
     if not name or name in (".", ".."):
-        raise CopyError(f"{url} has no file name at its end; COPY a heredoc, or fetch it in a RUN")
+        raise CopyError(f"{url} does not end in a file name; fetch it in a RUN instead")
     return name
 
 
 def download(url: str, path: str, checksum: str, check: Callable[[], None]) -> None:
-    """Into `path`, mode 0600, with the time the server says. Raises CopyError."""
+    """Download `url` to the new file `path`, with mode 0600 and the server's Last-Modified time. Raises CopyError."""
     import http.client
     import urllib.error
-    import urllib.request  # brings ssl along: only for who fetches
+    import urllib.request  # imports ssl: only when needed
 
     algorithm, _, wanted = checksum.partition(":")
     if checksum and (algorithm != "sha256" or len(wanted) != 64):
-        raise CopyError(f"--checksum is sha256: and 64 hex digits, not {checksum}")
+        raise CopyError(f"--checksum must be sha256: and 64 hex digits, not {checksum}")
     digest = hashlib.sha256()
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, open(path, "xb") as file:
@@ -40,21 +40,23 @@ def download(url: str, path: str, checksum: str, check: Callable[[], None]) -> N
                 digest.update(chunk)
                 file.write(chunk)
             modified, promised = answer.headers.get("Last-Modified"), answer.headers.get("Content-Length", "")
-            if promised.isdigit() and int(promised) != file.tell():  # the library takes a short one for whole
-                raise CopyError(f"cannot get {url}: it broke off after {file.tell()} of {promised} bytes")
+            if promised.isdigit() and int(promised) != file.tell():  # urllib accepts a short body
+                raise CopyError(
+                    f"cannot fetch {url}: the connection ended after {file.tell()} of {promised} bytes"
+                )
     except CopyError:
         raise
     except (OSError, urllib.error.URLError, http.client.HTTPException, ValueError) as error:
         why = getattr(error, "reason", error)
-        raise CopyError(f"cannot get {url}: {why or type(error).__name__}") from error
+        raise CopyError(f"cannot fetch {url}: {why or type(error).__name__}") from error
     if checksum and digest.hexdigest() != wanted:
-        raise CopyError(f"{url} is sha256:{digest.hexdigest()}, not {checksum}")
+        raise CopyError(f"{url} has the digest sha256:{digest.hexdigest()}, not {checksum}")
     when = _time(modified or "")
     os.utime(path, (when, when))
 
 
 def _time(text: str) -> float:
-    """Unix seconds of a Last-Modified; 0 for what is none."""
+    """Unix seconds of a Last-Modified header; 0 if it is absent or invalid."""
     import email.utils
 
     try:

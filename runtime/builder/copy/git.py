@@ -1,7 +1,7 @@
-"""ADD from a git repository, by the machine's own git: nothing asks, and nobody's configuration or hooks are used.
+"""ADD from a git repository, with the machine's git. It never prompts and uses nobody's configuration or hooks.
 
-URL[#REF[:DIRECTORY]], as docker has it (reference, "Adding files from a Git repository"). What is taken is a commit:
-its name is what a step is known by.
+The source is URL[#REF[:DIRECTORY]], as in docker (reference, "Adding files from a Git repository"). The result is a
+commit, and its id is part of the step's key.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _QUIET = {
     "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",  # of submodules too: no file, no ext
+    "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",  # also for submodules: neither file nor ext
     "LC_ALL": "C",
 }
 _KEPT = ("PATH", "HOME", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_PAUSE = 0.05  # seconds between looks at whether the build goes on
+_PAUSE = 0.05  # seconds between checks for cancellation
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`ref` "" is the repository's own branch; `directory` "" its root."""
+    """A source. `ref` "" means the repository's default branch, `directory` "" its root."""
 
     url: str
     ref: str = ""
@@ -42,7 +42,7 @@ class Source:
 
 
 def is_git(word: str) -> bool:
-    """By its scheme, or by a path that ends in .git, behind which a ref may stand."""
+    """Whether a source is a git repository: by its scheme, or by a path that ends in .git (before a ref)."""
     path = word.partition("#")[0].partition("?")[0]
     if word.startswith(("git@", "git://", "ssh://")):
         return True
@@ -50,13 +50,13 @@ def is_git(word: str) -> bool:
 
 
 def parse(word: str) -> Source:
-    """Raises CopyError."""
+    """Parse a source. Raises CopyError."""
     url, _, fragment = word.partition("#")
     ref, _, directory = fragment.partition(":")
     if ref.startswith("-") or url.startswith("-") or any(ord(char) < 33 for char in url + ref):
-        raise CopyError(f"{word} is no git repository's URL")
+        raise CopyError(f"{word} is not the URL of a git repository")
     if not url.startswith(_SCHEMES) and not re.match(r"git@[^:/]+:", url):
-        raise CopyError(f"{word} is no git repository's URL")
+        raise CopyError(f"{word} is not the URL of a git repository")
     return Source(url, ref, directory.strip("/"))
 
 
@@ -69,17 +69,17 @@ def check_out(
     check: Callable[[], None],
     proxies: dict[str, str],
 ) -> str:
-    """The commit's files into the new directory `into`; with `keep`, .git as well. Returns the commit.
+    """Check out the commit's files into the new directory `into`; with `keep`, .git too. Returns the commit's id.
     Raises CopyError."""
     if shutil.which("git") is None:
-        raise CopyError(f"cannot get {source.url}: there is no git on this machine")
+        raise CopyError(f"cannot fetch {source.url}: git is not installed on this machine")
     run = _Git(source.url, into, check, proxies)
     run("init", "--quiet", "--template=", into)
     ref = source.ref or "HEAD"
     fetch = ("fetch", "--quiet", "--no-tags", "--force")
     try:
         run(*fetch, "--depth=1", "--", source.url, ref)
-    except CopyError:  # a server that knows no shallow clones, or gives no commit by its name
+    except CopyError:  # the server has no shallow clones or refuses a commit id
         spec = "+refs/*:refs/fetched/*" if _COMMIT.fullmatch(ref) else ref
         run(*fetch, "--", source.url, spec)
     wanted = ref if _COMMIT.fullmatch(ref) else "FETCH_HEAD"
@@ -91,7 +91,7 @@ def check_out(
         run("submodule", "--quiet", "update", "--init", "--recursive")
     if not keep:
         shutil.rmtree(f"{into}/.git")
-        for directory, names, files in os.walk(into):  # a submodule's .git is a file
+        for directory, names, files in os.walk(into):  # in a submodule, .git is a file
             if ".git" in files and directory != into:
                 os.unlink(f"{directory}/.git")
             names[:] = [name for name in names if name != ".git"]
@@ -99,7 +99,7 @@ def check_out(
 
 
 class _Git:
-    """git in one directory. A build that is cancelled ends it."""
+    """Runs git in one directory. A cancelled build ends it."""
 
     def __init__(self, url: str, directory: str, check: Callable[[], None], proxies: dict[str, str]) -> None:
         self._url, self._directory, self._check = url, directory, check
@@ -117,7 +117,7 @@ class _Git:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            umask=0o022,  # modes are the repository's, whoever builds
+            umask=0o022,  # file modes must not depend on the caller
         )
         try:
             while process.poll() is None:
@@ -134,7 +134,7 @@ class _Git:
             raise
         if process.returncode != 0:
             lines = err.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
-            raise CopyError(f"cannot get {self._url}: git {_shown(words)}: {lines[-1].strip()}")
+            raise CopyError(f"cannot fetch {self._url}: git {_shown(words)}: {lines[-1].strip()}")
         return out.decode(errors="replace")
 
 

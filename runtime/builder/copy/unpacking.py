@@ -1,5 +1,8 @@
-"""ADD of a local archive: what is one, and its files into a directory. The layers' own unpacker does the work, so that
-nothing an archive holds can leave the directory; but a name that begins with .wh. is only a name here."""
+"""ADD of a local archive: detect an archive, and unpack it into a directory.
+
+The layers' own unpacker does the work, so an archive cannot write outside the directory. But a name that starts with
+.wh. is an ordinary name here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from runtime.images.layers.unpack import LayerUnpacker
 
 
 def is_archive(root: int, path: str) -> bool:
-    """A tar, compressed or not, by its content: its name says nothing (reference, "ADD")."""
+    """Whether a file is a tar, compressed or not, by its content: its name does not count (reference, "ADD")."""
     data = b""
     with open(open_beneath(root, path, os.O_RDONLY), "rb") as file:
         try:
@@ -32,7 +35,7 @@ def is_archive(root: int, path: str) -> bool:
 
 
 def _old_tar(block: bytes) -> bool:
-    """V7's, which has no magic: its checksum must fit."""
+    """Whether a block is a header of V7 tar, which has no magic number: its checksum must match."""
     try:
         wanted = int(block[148:156].strip(b" \0") or b"x", 8)
     except ValueError:
@@ -41,13 +44,14 @@ def _old_tar(block: bytes) -> bool:
 
 
 def unpack(root: int, path: str, into: str) -> bool:
-    """Whether the archive says itself what its root is like. Raises CopyError naming the archive and the entry."""
+    """Unpack an archive. Returns whether the archive lists its root. Raises CopyError, which names the archive and the
+    entry."""
     try:
         with (
             open(open_beneath(root, path, os.O_RDONLY), "rb") as file,
-            _Plain(into) as unpacker,
+            _WithoutWhiteouts(into) as unpacker,
         ):
-            unpacker.unpack(_Relative(ChunkSource(decompress(file))))
+            unpacker.unpack(_RelativeTar(ChunkSource(decompress(file))))
             lists_root = unpacker.lists_root
             unpacker.finish([])
             return lists_root
@@ -55,14 +59,14 @@ def unpack(root: int, path: str, into: str) -> bool:
         raise CopyError(f"cannot unpack {posixpath.basename(path)}: {error}") from error
 
 
-class _Plain(LayerUnpacker):
-    """Without whiteouts."""
+class _WithoutWhiteouts(LayerUnpacker):
+    """An unpacker without whiteouts."""
 
     whiteouts = False
 
 
-class _Relative(TarStream):
-    """Absolute names, which tar itself takes the slash from."""
+class _RelativeTar(TarStream):
+    """A tar whose absolute names become relative, as in tar(1)."""
 
     def __iter__(self) -> Iterator[Entry]:
         for entry in super().__iter__():

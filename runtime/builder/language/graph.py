@@ -1,7 +1,7 @@
-"""PURE: a Containerfile's stages as a graph: which are needed for the target, and which wait for which.
+"""Pure: the stages of a Containerfile as a graph: which of them the target needs, and which depend on which.
 
-Arguments before the first FROM are the global scope: they are for FROM lines, and for a stage that says ARG with the
-name alone (docs.docker.com/reference/dockerfile, "Understand how ARG and FROM interact").
+Arguments before the first FROM form the global scope. FROM lines can use them, and so can a stage that names them in an
+ARG without a default (docs.docker.com/reference/dockerfile, "Understand how ARG and FROM interact").
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runtime.builder.language.instructions import Copy, From, Instruction, Pairs
 from runtime.builder.language.lexer import Containerfile
 
 SCRATCH = "scratch"
-#: Arguments nobody needs to declare; they are in RUN's environment, and in no cache key (reference, "Predefined ARGs").
+# Predefined arguments: need no ARG, are in RUN's environment, and are part of no cache key ("Predefined ARGs").
 PREDEFINED = frozenset(
     name
     for lower in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
@@ -25,7 +25,7 @@ PREDEFINED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`base`: an image's name, SCRATCH, or (`base_stage` ≥ 0) another stage."""
+    """A stage. `base` is an image's name or SCRATCH, or another stage if `base_stage` ≥ 0."""
 
     index: int
     name: str
@@ -44,19 +44,19 @@ class Stage:
 class Graph:
     stages: tuple[Stage, ...]
     target: int
-    needed: frozenset[int]  # the target's, and all that it takes from
-    global_args: Mapping[str, str]  # with what the command line says
+    needed: frozenset[int]  # the target and every stage it depends on
+    global_args: Mapping[str, str]  # with the values of the command line
     escape: str = "\\"
 
     def find(self, text: str, *, before: int) -> int:
-        """The earlier stage that a --from means; -1: it is an image."""
+        """The index of the earlier stage that a --from names; -1 if it names an image."""
         return _find(self.stages, text, before)
 
 
 def plan(
     parsed: Containerfile, *, target: str, args: Mapping[str, str], platform_args: Mapping[str, str]
 ) -> Graph:
-    """Raises BuildError. `args`: --build-arg; `platform_args`: TARGETPLATFORM and so on."""
+    """Build the graph. `args` are those of --build-arg, `platform_args` TARGETPLATFORM and so on. Raises BuildError."""
     steps = [instructions.read(raw, parsed.escape) for raw in parsed.instructions]
     globals_, begin = _global_args(steps, parsed.escape, args, platform_args)
     stages: list[Stage] = []
@@ -78,7 +78,7 @@ def _global_args(
         if isinstance(step.what, From):
             return found, number
         if not isinstance(step.what, Pairs) or step.what.kind != "ARG":
-            raise BuildError(f"{step.raw.name} cannot stand before the first FROM: only ARG can", step.place)
+            raise BuildError(f"{step.raw.name} is not allowed before the first FROM; only ARG is", step.place)
         for name, default in step.what.pairs:
             if name in args:
                 found[name] = args[name]
@@ -86,11 +86,11 @@ def _global_args(
                 found[name] = expanded(default, {**platform_args, **found}, escape, step)
             elif name in platform_args:
                 found[name] = platform_args[name]
-    raise BuildError("there is no FROM: nothing to build on", steps[-1].place)
+    raise BuildError("there is no FROM instruction", steps[-1].place)
 
 
 def expanded(text: str, env: Mapping[str, str], escape: str, step: Instruction) -> str:
-    """`words.expand`, its error with the place."""
+    """Like `words.expand`, but raises BuildError with the place."""
     try:
         return words.expand(text, env, escape)
     except words.WordError as error:
@@ -108,9 +108,9 @@ def _stage(steps: list[Instruction], before: list[Stage], env: Mapping[str, str]
         )
     name = first.what.name
     if name == SCRATCH:
-        raise BuildError("no stage can be called scratch", first.place)
+        raise BuildError('a stage cannot have the name "scratch"', first.place)
     if name and any(stage.name == name for stage in before):
-        raise BuildError(f"there is a stage called {name} already", first.place)
+        raise BuildError(f"another stage has the name {name} already", first.place)
     number = next((s.index for s in before if s.name and s.name == base.lower()), -1)
     return Stage(len(before), name, base, first.place, tuple(steps[1:]), number, platform)
 
@@ -130,12 +130,12 @@ def _target(stages: list[Stage], target: str) -> int:
     found = _find(stages, target, len(stages))
     if found < 0:
         names = ", ".join(stage.name for stage in stages if stage.name)
-        raise BuildError(f'there is no stage "{target}"{f"; there are {names}" if names else ""}')
+        raise BuildError(f'there is no stage "{target}"{f"; the stages are {names}" if names else ""}')
     return found
 
 
-def takes_from(step: Instruction) -> tuple[str, ...]:
-    """Stages or images a step reads files of, as written."""
+def sources_of(step: Instruction) -> tuple[str, ...]:
+    """The stages or images from which a step reads files, as written."""
     if isinstance(step.what, Copy):
         return (step.what.origin,) if step.what.origin else ()
     if isinstance(step.what, Run):
@@ -155,7 +155,7 @@ def _needed(stages: list[Stage], target: int) -> frozenset[int]:
         if stage.base_stage >= 0:
             todo.append(stage.base_stage)
         for step in stage.steps:
-            for text in takes_from(step):
+            for text in sources_of(step):
                 if text.isdigit() and int(text) >= index:
                     raise BuildError(f"stage {text} does not come before this one", step.place)
                 if (found := _find(stages, text, index)) >= 0:

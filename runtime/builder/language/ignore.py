@@ -1,7 +1,8 @@
-"""PURE: .dockerignore (docs.docker.com/build/concepts/context, "dockerignore files").
+"""Pure: .dockerignore (docs.docker.com/build/concepts/context, "dockerignore files").
 
-Each line is a pattern of the whole path: `*` and `?` stop at a slash, `**` does not, `[a-z]` as in Go's filepath.Match,
-`!` takes back. A pattern that fits a directory fits what is in it. The last line that fits decides.
+Each line is a pattern for a whole path. `*` and `?` do not match a slash, `**` does, `[a-z]` works as in Go's
+filepath.Match, and `!` starts an exception. A pattern that matches a directory also matches its content. The last
+matching line decides.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ class Pattern:
 
 
 class PatternError(ValueError):
-    """A pattern that cannot be read."""
+    """An invalid pattern."""
 
 
 class Ignore:
-    """What of the context is not there for the build."""
+    """The patterns of an ignore file: the files of the context that the build does not see."""
 
     def __init__(self, patterns: Iterable[Pattern] = ()) -> None:
         self._patterns = tuple(patterns)
@@ -33,20 +34,20 @@ class Ignore:
         return bool(self._patterns)
 
     def matches(self, path: str) -> bool:
-        """Whether `path` (relative, no leading slash) is ignored, by itself or with a directory it is in."""
+        """Whether `path` (relative, no leading slash) is ignored, itself or with a directory that contains it."""
         parts = path.split("/")
         prefixes = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
         ignored = False
         for pattern in self._patterns:
             if pattern.negated != ignored:
-                continue  # it would change nothing
+                continue  # it would not change the result
             if any(pattern.regex.fullmatch(prefix) for prefix in prefixes):
                 ignored = not pattern.negated
         return ignored
 
 
 def read(text: str) -> Ignore:
-    """The patterns of an ignore file. Raises PatternError."""
+    """Parse an ignore file. Raises PatternError."""
     patterns = []
     for line in text.removeprefix("\ufeff").splitlines():
         if line.startswith("#") or not line.strip():
@@ -56,14 +57,15 @@ def read(text: str) -> Ignore:
         word = word[1:].strip() if negated else word
         clean = posixpath.normpath(word).lstrip("/") if word else ""
         if not clean:
-            raise PatternError(f'"{line}" is no pattern')
+            raise PatternError(f'"{line}" is not a pattern')
         if clean != ".":  # the context itself is never ignored
             patterns.append(Pattern(compile_pattern(clean), negated))
     return Ignore(patterns)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Go's filepath.Match with `**`, as a regular expression for the whole path. Raises PatternError."""
+    """Convert a pattern of Go's filepath.Match, extended by `**`, to a regular expression for a whole path. Raises
+    PatternError."""
     out, at = [], 0
     while at < len(pattern):
         char = pattern[at]
@@ -95,7 +97,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile("".join(out), re.DOTALL)
     except re.error as error:
-        raise PatternError(f'"{pattern}" is no pattern: {error}') from error
+        raise PatternError(f'"{pattern}" is not a pattern: {error}') from error
 
 
 def has_glob(word: str) -> bool:

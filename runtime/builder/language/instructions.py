@@ -1,7 +1,7 @@
-"""PURE: what each instruction says, as one frozen value a kind; variables are not replaced yet.
+"""Pure: parse each instruction to a frozen value of its kind. Variables are not replaced yet.
 
-Flags and forms are those of docs.docker.com/reference/dockerfile. A flag that is not known, or not supported, is
-refused by name here, before anything has run.
+Flags and forms follow docs.docker.com/reference/dockerfile. An unknown or unsupported flag is an error here, before
+anything runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from runtime.builder.language.lexer import Heredoc, Raw
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The argument of RUN, CMD, ENTRYPOINT and a health check: a list of words, or (shell) one text for the shell."""
+    """The argument of RUN, CMD, ENTRYPOINT and a health check: a list of words or, if `shell` is set, one text for the
+    shell."""
 
     args: tuple[str, ...]
     shell: bool
@@ -33,7 +34,7 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """RUN --mount. `values` are as written: variables are replaced when it runs."""
+    """RUN --mount. `values` are as written; variables are replaced when the step runs."""
 
     kind: str
     values: dict[str, str]
@@ -49,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """COPY, or (`add`) ADD. A heredoc is a source by its word, `<<NAME`."""
+    """COPY, or ADD if `add` is set. A here-document appears in `sources` as its word, `<<NAME`."""
 
     sources: tuple[str, ...]
     target: str
@@ -99,7 +100,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """`command` None: HEALTHCHECK NONE. Times in nanoseconds, 0 = the default."""
+    """HEALTHCHECK. `command` is None for HEALTHCHECK NONE. Times are in nanoseconds; 0 means the default."""
 
     command: Command | None
     interval: int = 0
@@ -111,7 +112,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class OnBuild:
-    text: str  # with its heredocs, as the image's config keeps it
+    text: str  # with its here-documents, as stored in the image's config
 
 
 Kind = From | Run | Copy | Pairs | Text | Listed | Program | HealthCheck | OnBuild
@@ -128,7 +129,7 @@ class Instruction:
 
 
 def read(raw: Raw, escape: str) -> Instruction:
-    """Raises BuildError with the place."""
+    """Parse an instruction. Raises BuildError with the place."""
     try:
         return Instruction(raw, _READERS[raw.name](raw, escape))
     except ValueError as error:
@@ -143,7 +144,7 @@ def _command(rest: str) -> Command:
 
 
 def _json(rest: str) -> list[str] | None:
-    """A JSON list of strings, or None: what looks like one and is not is a shell's text, as docker takes it."""
+    """A JSON list of strings, or None. Text that only looks like JSON is for the shell, as in docker."""
     if not rest.lstrip().startswith("["):
         return None
     try:
@@ -154,12 +155,12 @@ def _json(rest: str) -> list[str] | None:
 
 
 def _take(raw: Raw, *known: str) -> dict[str, list[str]]:
-    """The flags by name. Raises ValueError for one that is not known."""
+    """The flags by name. Raises ValueError for an unknown one."""
     found: dict[str, list[str]] = {}
     for name, value in raw.flags:
         if name not in known:
-            others = f"; there are --{', --'.join(known)}" if known else ""
-            raise ValueError(f"there is no flag --{name}{others}")
+            others = f"; the flags are --{', --'.join(known)}" if known else ""
+            raise ValueError(f"unknown flag --{name}{others}")
         found.setdefault(name, []).append(value)
     return found
 
@@ -167,14 +168,14 @@ def _take(raw: Raw, *known: str) -> dict[str, list[str]]:
 def _one(flags: dict[str, list[str]], name: str, default: str = "") -> str:
     values = flags.get(name, [default])
     if len(values) > 1:
-        raise ValueError(f"--{name} stands here {len(values)} times")
+        raise ValueError(f"--{name} is given {len(values)} times")
     return values[0]
 
 
 def _switch(flags: dict[str, list[str]], name: str) -> bool:
     value = _one(flags, name, "false").lower()
     if value not in ("", "true", "false", "1", "0"):
-        raise ValueError(f"--{name} is true or false, not {value}")
+        raise ValueError(f"--{name} must be true or false, not {value}")
     return value in ("", "true", "1")
 
 
@@ -184,10 +185,12 @@ def _from(raw: Raw, escape: str) -> From:
     if len(words) == 1:
         return From(words[0], "", _one(flags, "platform"))
     if len(words) != 3 or words[1].lower() != "as":
-        raise ValueError("it is FROM IMAGE, or FROM IMAGE AS NAME")
+        raise ValueError("write FROM IMAGE or FROM IMAGE AS NAME")
     name = words[2].lower()
     if not re.fullmatch(r"[a-z][a-z0-9._-]*", name):
-        raise ValueError(f'"{words[2]}" is no name for a stage: letters, digits, and -_. after the first')
+        raise ValueError(
+            f'"{words[2]}" is not a stage name: use letters, digits, and -_. after the first letter'
+        )
     return From(words[0], name, _one(flags, "platform"))
 
 
@@ -213,7 +216,7 @@ def _mount(text: str) -> Mount:
     kind = values.get("type", "bind")
     known = _MOUNT_KEYS.get(kind)
     if known is None:
-        raise ValueError(f'--mount has no type "{kind}"; there are {", ".join(_MOUNT_KEYS)}')
+        raise ValueError(f'--mount has no type "{kind}"; the types are {", ".join(_MOUNT_KEYS)}')
     _no_variable(values.get("from", ""), "--mount: from")
     for key in values:
         if key not in known:
@@ -224,15 +227,15 @@ def _mount(text: str) -> Mount:
 
 
 def _no_variable(origin: str, what: str) -> None:
-    """Which stages are needed is decided before any of them runs."""
+    """Refuse a variable: which stages are needed is decided before any stage runs."""
     if "$" in origin:
         raise ValueError(
-            f"{what}={origin}: no variables here; name the image in a FROM … AS, and that name here"
+            f"{what}={origin}: variables are not allowed; name the image in FROM … AS NAME, and use NAME here"
         )
 
 
 def _comma_separated(text: str) -> list[str]:
-    """CSV, as docker reads it: a field in quotes may hold commas."""
+    """Split CSV as docker does: a quoted field may contain commas."""
     import csv
 
     return next(csv.reader([text]), [])
@@ -242,7 +245,7 @@ def _run(raw: Raw, _escape: str) -> Run:
     flags = _take(raw, "mount", "network", "security")
     network = _one(flags, "network", "default")
     if network not in ("default", "none", "host"):
-        raise ValueError(f"--network is default, none or host, not {network}")
+        raise ValueError(f"--network must be default, none or host, not {network}")
     if _one(flags, "security", "sandbox") != "sandbox":
         raise ValueError(
             f"--security={_one(flags, 'security')} is not supported: a build has no more rights than a pod"
@@ -261,7 +264,7 @@ def _copy(raw: Raw, escape: str) -> Copy:
     if len(words) < 2:
         raise ValueError("it needs at least one source and a destination")
     _no_variable(_one(flags, "from"), "--from")
-    _switch(flags, "link")  # every layer of ours is independent of what is below it
+    _switch(flags, "link")  # has no effect: our layers never depend on those below
     return Copy(
         tuple(words[:-1]),
         words[-1],
@@ -281,7 +284,7 @@ def _copy(raw: Raw, escape: str) -> Copy:
 def _pairs(raw: Raw, escape: str) -> Pairs:
     _take(raw)
     words = lexer.words(raw.rest, escape)
-    if "=" not in words[0]:  # ENV name the whole rest
+    if "=" not in words[0]:  # ENV NAME VALUE, where the value is the rest of the line
         name, value = lexer.next_word(raw.rest, escape)
         if not value:
             raise ValueError(f"{name} needs a value")
@@ -328,7 +331,7 @@ def _program(raw: Raw, _escape: str) -> Program:
     _take(raw)
     command = _command(raw.rest)
     if raw.name == "SHELL" and (command.shell or not command.args):
-        raise ValueError('it needs a list in JSON, like ["/bin/sh", "-c"]')
+        raise ValueError('it needs a JSON list, such as ["/bin/sh", "-c"]')
     return Program(raw.name, command)
 
 
@@ -336,12 +339,12 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 *
 
 
 def _duration(text: str, flag: str) -> int:
-    """Go's time.ParseDuration, in nanoseconds."""
+    """Parse a duration as Go's time.ParseDuration, in nanoseconds. Raises ValueError."""
     parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         if text == "0":
             return 0
-        raise ValueError(f'--{flag}: "{text}" is no duration, like 30s')
+        raise ValueError(f'--{flag}: "{text}" is not a duration such as 30s')
     total = round(sum(float(number) * _UNITS[unit] for number, unit in parts))
     if 0 < total < 10**6:
         raise ValueError(f"--{flag} cannot be less than 1ms")
@@ -354,14 +357,14 @@ def _healthcheck(raw: Raw, _escape: str) -> HealthCheck:
     kind, _, rest = raw.rest.partition(" ")
     if kind.upper() == "NONE":
         if rest.strip() or flags:
-            raise ValueError("NONE takes nothing more")
+            raise ValueError("NONE takes no arguments or flags")
         return HealthCheck(None)
     if kind.upper() != "CMD" or not rest.strip():
-        raise ValueError("it is CMD and a command, or NONE")
+        raise ValueError("write CMD and a command, or NONE")
     interval, timeout, period, first = (_duration(_one(flags, name, "0"), name) for name in times)
     retries = _one(flags, "retries", "0")
     if not retries.isdigit():
-        raise ValueError(f"--retries is a number, not {retries}")
+        raise ValueError(f"--retries must be a number, not {retries}")
     return HealthCheck(_command(rest.strip()), interval, timeout, period, first, int(retries))
 
 
@@ -369,7 +372,7 @@ def _onbuild(raw: Raw, escape: str) -> OnBuild:
     _take(raw)
     trigger = raw.rest.split(None, 1)[0].upper()
     if trigger in ("ONBUILD", "FROM", "MAINTAINER"):
-        raise ValueError(f"{trigger} cannot be a trigger")
+        raise ValueError(f"{trigger} is not allowed as a trigger")
     documents = "".join(f"{doc.content}{doc.name}\n" for doc in raw.heredocs)
     text = raw.rest + (f"\n{documents}".rstrip("\n") if documents else "")
     read(lexer.instruction(text, raw.place, escape), escape)

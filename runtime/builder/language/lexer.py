@@ -1,8 +1,8 @@
-"""PURE: a Containerfile's text → its directives and instructions, each with flags, heredocs and its place.
+"""Pure: split a Containerfile into directives and instructions, each with its flags, here-documents and place.
 
-Follows Docker's reference (docs.docker.com/reference/dockerfile, "Format", "Parser directives", "Here-Documents"):
-lines are joined at a trailing escape character, comments vanish wherever a line begins with one, here-documents
-follow the instruction that names them.
+Follows Docker's reference (docs.docker.com/reference/dockerfile, "Format", "Parser directives", "Here-Documents").
+Lines are joined at a trailing escape character. A line that starts with # is dropped, also inside an instruction.
+Here-documents follow the instruction that names them.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ _FRONTEND = re.compile(r"^(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?
 
 @dataclass(frozen=True, slots=True)
 class Heredoc:
-    """`content` ends with a newline unless empty; tabs are taken off already where `<<-` asks for it."""
+    """A here-document. `content` ends with a newline unless it is empty. Leading tabs are removed already if `<<-` asks
+    for it."""
 
     name: str
     content: str
-    expand: bool  # false when the delimiter was quoted
+    expand: bool  # false if the delimiter is quoted
     fd: str = ""  # "3" in 3<<EOF
     strip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """One instruction: `rest` is what follows name and flags, lines joined."""
+    """One instruction. `rest` is the text after name and flags, with its lines joined."""
 
     name: str
     rest: str
@@ -72,29 +73,31 @@ class Containerfile:
 
 
 def parse(text: str, file: str) -> Containerfile:
-    """Raises BuildError with the place."""
+    """Parse a Containerfile; `file` is its name in errors. Raises BuildError with the place."""
     lines = text.removeprefix("\ufeff").split("\n")
     lines = [line.removesuffix("\r") for line in lines]
     directives, begin = _directives(lines, file)
     escape = directives.get("escape", "\\")
     found = tuple(_instructions(lines, begin, escape, file))
     if not found:
-        raise BuildError(f"{file}: it has no instructions")
+        raise BuildError(f"{file} has no instructions")
     return Containerfile(found, escape, directives)
 
 
 def instruction(text: str, place: Place, escape: str) -> Raw:
-    """One instruction standing alone, as ONBUILD keeps them; its heredocs follow its first line."""
+    """Parse one instruction on its own, as in an ONBUILD trigger. Its here-documents follow its first line. Raises
+    BuildError."""
     lines = text.split("\n")
     found = list(_instructions(lines, 0, escape, place.file))
     if len(found) != 1:
-        raise BuildError("it is not one instruction", place)
+        raise BuildError("the trigger is not a single instruction", place)
     raw = found[0]
     return Raw(raw.name, raw.rest, place, raw.flags, raw.heredocs)
 
 
 def _directives(lines: list[str], file: str) -> tuple[dict[str, str], int]:
-    """Directives stand before everything else, comments included; an unknown one is a comment and ends them."""
+    """Read the directives. They come before everything else, including comments. An unknown directive is a comment and
+    ends them."""
     found: dict[str, str] = {}
     for number, line in enumerate(lines):
         place = Place(file, number + 1, number + 1, line)
@@ -103,13 +106,13 @@ def _directives(lines: list[str], file: str) -> tuple[dict[str, str], int]:
             return found, number
         name = match[1].lower()
         if name in found:
-            raise BuildError(f"the directive {name} stands here a second time", place)
+            raise BuildError(f"the directive {name} is given twice", place)
         found[name] = match[2]
         if name == "escape" and match[2] not in ("\\", "`"):
-            raise BuildError(f'the escape character is "\\" or "`", not "{match[2]}"', place)
+            raise BuildError(f'the escape character must be "\\" or "`", not "{match[2]}"', place)
         if name == "syntax" and not _FRONTEND.match(match[2]):
             raise BuildError(
-                f"the syntax {match[2]} is another program's; this builder knows docker/dockerfile", place
+                f"the syntax {match[2]} needs another builder; this one supports docker/dockerfile", place
             )
     return found, len(lines)
 
@@ -124,15 +127,16 @@ def _instructions(lines: list[str], begin: int, escape: str, file: str) -> Itera
         first, joined, at = _joined(lines, at, continued)
         raw = _split(joined.strip(), Place(file, first + 1, at, lines[first]), escape)
         heredocs: list[Heredoc] = []
-        for opened in _opened(raw, escape):
-            content, at = _body(lines, at, opened, raw.place)
-            heredocs.append(Heredoc(opened.name, content, opened.expand, opened.fd, opened.strip))
+        for heredoc in _announced_heredocs(raw, escape):
+            content, at = _body(lines, at, heredoc, raw.place)
+            heredocs.append(Heredoc(heredoc.name, content, heredoc.expand, heredoc.fd, heredoc.strip))
         place = Place(file, first + 1, max(at, first + 1), lines[first])
         yield Raw(raw.name, raw.rest, place, raw.flags, tuple(heredocs))
 
 
 def _joined(lines: list[str], at: int, continued: re.Pattern[str]) -> tuple[int, str, int]:
-    """(first line, all lines as one, the line after): comments and empty lines inside do not end it."""
+    """(first line, the joined text, the line after it). Comments and empty lines inside an instruction do not end
+    it."""
     first = at
     parts: list[str] = []
     while at < len(lines):
@@ -154,7 +158,7 @@ def _split(line: str, place: Place, escape: str) -> Raw:
     upper = name.upper()
     if upper not in INSTRUCTIONS:
         near = _nearest(upper)
-        raise BuildError(f"unknown instruction {name}{f' (is it {near}?)' if near else ''}", place)
+        raise BuildError(f"unknown instruction {name}{f' (did you mean {near}?)' if near else ''}", place)
     flags, rest = _flags(rest.strip(), escape)
     if not rest and upper not in ("RUN",):
         raise BuildError(f"{upper} needs an argument", place)
@@ -168,7 +172,7 @@ def _nearest(name: str) -> str:
 
 
 def _flags(rest: str, escape: str) -> tuple[list[tuple[str, str]], str]:
-    """`--name=value` words at the beginning, quotes taken off; `--` alone ends them."""
+    """The `--name=value` words at the start, without quotes. `--` alone ends them."""
     flags: list[tuple[str, str]] = []
     while rest.startswith("--"):
         word, rest = next_word(rest, escape)
@@ -180,7 +184,7 @@ def _flags(rest: str, escape: str) -> tuple[list[tuple[str, str]], str]:
 
 
 def next_word(text: str, escape: str) -> tuple[str, str]:
-    """The first word, quotes and escapes as they stand, and what follows it."""
+    """The first word, with its quotes and escapes, and the text after it."""
     at, quote = 0, ""
     while at < len(text):
         char = text[at]
@@ -198,7 +202,7 @@ def next_word(text: str, escape: str) -> tuple[str, str]:
 
 
 def words(text: str, escape: str) -> list[str]:
-    """All words, quotes and escapes as they stand."""
+    """All words, with their quotes and escapes."""
     found = []
     rest = text.strip()
     while rest:
@@ -208,8 +212,7 @@ def words(text: str, escape: str) -> list[str]:
 
 
 def unquote(word: str, escape: str) -> str:
-    """The word as a shell reads it: without quotes, and without the escape signs that quote the next sign. `escape` is
-    the file's (`# escape=`)."""
+    """The word as a shell reads it: without quotes and escape characters. `escape` is the file's escape character."""
     out, at, quote = [], 0, ""
     while at < len(word):
         char = word[at]
@@ -231,8 +234,8 @@ def unquote(word: str, escape: str) -> str:
     return "".join(out)
 
 
-def _opened(raw: Raw, escape: str) -> list[Heredoc]:
-    """The heredocs an instruction announces; also what ONBUILD will say later may."""
+def _announced_heredocs(raw: Raw, escape: str) -> list[Heredoc]:
+    """The here-documents an instruction announces, also those of an ONBUILD trigger."""
     name, rest = raw.name, raw.rest
     if name == "ONBUILD":
         word, rest = next_word(rest, escape)
@@ -243,8 +246,8 @@ def _opened(raw: Raw, escape: str) -> list[Heredoc]:
 
 
 def heredoc_word(word: str, escape: str) -> Heredoc | None:
-    """`<<EOF`, `<<-EOF`, `<<"EOF"`, with a descriptor before it or none: what begins there, still empty. None for
-    another word."""
+    """Parse `<<EOF`, `<<-EOF` or `<<"EOF"`, optionally with a descriptor in front, to a Heredoc without content. None
+    for any other word."""
     match = _HEREDOC.match(word)
     if match is None or len(words(match[3], escape)) != 1:
         return None
@@ -253,12 +256,12 @@ def heredoc_word(word: str, escape: str) -> Heredoc | None:
     return Heredoc(name, "", not quoted, match[1], bool(match[2])) if name else None
 
 
-def _body(lines: list[str], at: int, opened: Heredoc, place: Place) -> tuple[str, int]:
+def _body(lines: list[str], at: int, heredoc: Heredoc, place: Place) -> tuple[str, int]:
     content: list[str] = []
     while at < len(lines):
-        line = lines[at].lstrip("\t") if opened.strip else lines[at]
+        line = lines[at].lstrip("\t") if heredoc.strip else lines[at]
         at += 1
-        if line == opened.name:
+        if line == heredoc.name:
             return "".join(f"{text}\n" for text in content), at
         content.append(line)
-    raise BuildError(f'the here-document "{opened.name}" does not end', place)
+    raise BuildError(f'the here-document "{heredoc.name}" has no end', place)

@@ -1,11 +1,11 @@
-"""PURE: variables and quotes in an instruction's words (docs.docker.com/reference/dockerfile, "Environment
+"""Pure: variables and quotes in an instruction's words (docs.docker.com/reference/dockerfile, "Environment
 replacement").
 
-$name ${name}                            nothing when it is not set
-${name:-word} ${name-word}               word when it is not set (with the colon: or empty)
-${name:+word} ${name+word}               word when it is set, else nothing
-${name:?words} ${name?words}             the build fails with these words when it is not set
-${name#pattern} ${name##…} ${name%…} ${name%%…}   without the shortest or longest beginning or end
+$name ${name}                            the value, or "" if it is not set
+${name:-word} ${name-word}               word if it is not set (with the colon: or empty)
+${name:+word} ${name+word}               word if it is set, else ""
+${name:?words} ${name?words}             fail with these words if it is not set
+${name#pattern} ${name##…} ${name%…} ${name%%…}   without the shortest or longest match at the start or end
 ${name/pattern/word} ${name//…/…}        with the first, or every, match replaced
 """
 
@@ -18,11 +18,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class WordError(ValueError):
-    """A word that cannot be read, or a variable that has to be set and is not."""
+    """An invalid word, or a required variable that is not set."""
 
 
 def expand(text: str, env: Mapping[str, str], escape: str = "\\", *, quotes: bool = True) -> str:
-    """The text with variables replaced and (`quotes`) quotes and escapes taken off. Raises WordError."""
+    """Replace variables in the text and, with `quotes`, remove quotes and escape characters. Raises WordError."""
     return _Reader(text, env, escape, quotes).read()
 
 
@@ -32,7 +32,7 @@ class _Reader:
         self._at = 0
 
     def read(self, stop: str = "") -> str:
-        """Up to one of `stop` (left unread), or the end."""
+        """Read up to one of the characters in `stop` (left unread), or to the end."""
         out: list[str] = []
         while self._at < len(self._text):
             char = self._text[self._at]
@@ -102,7 +102,7 @@ class _Reader:
         if name is not None:
             self._at = name.end()
             return self._env.get(name[0], "")
-        if following and following in "@*#0123456789":  # a shell's own, which nobody sets here
+        if following and following in "@*#0123456789":  # a shell's special parameter, never set here
             self._at += 1
             return ""
         return "$"
@@ -126,7 +126,7 @@ class _Reader:
             return self._default(name, value, operator, self.read("}"), colon)
         if not colon and operator in ("#", "%", "/"):
             return self._pattern(value or "", operator)
-        raise WordError(f'"{self._text}" has a substitution that is not known here')
+        raise WordError(f'"{self._text}" has an unknown substitution')
 
     def _default(self, name: str, value: str | None, operator: str, word: str, colon: bool) -> str:
         given = value is not None and (value != "" or not colon)
@@ -154,7 +154,7 @@ class _Reader:
 
 
 def _glob(pattern: str, *, greedy: bool) -> str:
-    """A shell pattern of `*` and `?` as a regular expression."""
+    """Convert a shell pattern of `*` and `?` to a regular expression."""
     many = ".*" if greedy else ".*?"
     return "".join(many if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
 

@@ -1,4 +1,4 @@
-"""RUN --mount=type=cache: directories that outlive a build, shared among RUNs as their `sharing` says."""
+"""RUN --mount=type=cache: directories that persist between builds, shared among RUNs according to `sharing`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-_PAUSE = 0.05  # seconds between looks at a cache that another RUN has
+_PAUSE = 0.05  # seconds between attempts to lock a cache
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
-    """What a cache begins as: an empty directory of this owner and mode, or (`seed`) what that puts in its place, given
-    a path on the same file system. Nothing of it counts for a cache that is there."""
+class InitialState:
+    """The initial state of a cache: an empty directory with this owner and mode, or what `seed` creates at a given path
+    on the same file system. It does not apply to a cache that exists already."""
 
     uid: int
     gid: int
@@ -26,16 +26,18 @@ class Fresh:
 
 
 @contextmanager
-def held(top: str, identity: str, sharing: str, fresh: Fresh, check: Callable[[], None]) -> Iterator[str]:
-    """The cache's directory, locked against pruning and (`locked`, `private`) against other RUNs. `check` is called
-    while somebody else has it."""
+def lock_cache(
+    top: str, identity: str, sharing: str, initial: InitialState, check: Callable[[], None]
+) -> Iterator[str]:
+    """Yield the cache's directory, locked against pruning and, for `locked` and `private`, against other RUNs. `check`
+    is called while the lock is taken and may raise."""
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]
     kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
     number = 0
     while True:
         path = os.path.join(top, name if sharing != "private" else f"{name}-{number}")
-        fd = _opened(path, fresh)
-        if _locked(fd, kind) and _is_still(fd, path):  # else: another's, or pruned meanwhile
+        fd = _opened(path, initial)
+        if _locked(fd, kind) and _is_still(fd, path):  # otherwise it is in use or has been pruned
             break
         os.close(fd)
         check()
@@ -49,21 +51,21 @@ def held(top: str, identity: str, sharing: str, fresh: Fresh, check: Callable[[]
         os.close(fd)
 
 
-def _opened(path: str, fresh: Fresh) -> int:
+def _opened(path: str, initial: InitialState) -> int:
     while True:
-        if fresh.seed is not None and not os.path.lexists(path):
-            fresh.seed(path)
-        elif fresh.seed is None:
-            _make(path, fresh)
-        with suppress(FileNotFoundError):  # pruned in between
+        if initial.seed is not None and not os.path.lexists(path):
+            initial.seed(path)
+        elif initial.seed is None:
+            _make(path, initial)
+        with suppress(FileNotFoundError):  # pruned meanwhile
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _make(path: str, fresh: Fresh) -> None:
+def _make(path: str, initial: InitialState) -> None:
     with suppress(FileExistsError):
-        os.mkdir(path, fresh.mode)
-        os.chmod(path, fresh.mode)
-        os.chown(path, fresh.uid, fresh.gid)
+        os.mkdir(path, initial.mode)
+        os.chmod(path, initial.mode)
+        os.chown(path, initial.uid, initial.gid)
 
 
 def _locked(fd: int, kind: int) -> bool:

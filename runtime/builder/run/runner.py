@@ -1,9 +1,10 @@
-"""The process that is a RUN's parent: single-threaded, with a mount and (unless host) network namespace of its own.
+"""The process that is the parent of a RUN's container. It is single-threaded, has a mount namespace of its own and,
+unless the RUN uses the host's, a network namespace of its own.
 
-It is told one job, a JSON line on a socket, and answers in JSON lines: `{"network": true}` when its namespace waits
-to be attached (the answer "go" lets it go on), then `{"exit", "oom", "warnings"}` or `{"error", "reason"}`. The end
-of the socket, by whatever end of the builder, ends the container: it is killed and its cgroup removed. What is
-mounted for it (other stages' files, secrets in memory) is mounted in its own namespace and goes with it.
+It reads one job, a JSON line on a socket, and answers in JSON lines. `{"network": true}` means that its network
+namespace waits to be attached; the builder answers "go". Then follows `{"exit", "oom", "warnings"}` or `{"error",
+"reason"}`. If the socket closes, for whatever reason, the container is killed and its cgroup removed. Other stages'
+files and in-memory secrets are mounted in its own namespace and disappear with it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ NOT_STARTED = 127
 
 
 def main(control: int, output: int) -> int:
-    """`control`: the socket; `output`: where the program's words go, both stdout and stderr."""
+    """Run one job. `control` is the socket. `output` receives the program's stdout and stderr. Returns the exit
+    status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, lambda *_: None)  # the builder says when it is over
+        signal.signal(number, lambda *_: None)  # only the builder ends a job
     channel = socket.socket(fileno=control)
     with channel, channel.makefile("rb") as lines:
         job: Job = json.loads(lines.readline() or b"{}")
@@ -52,7 +54,7 @@ def main(control: int, output: int) -> int:
 
 
 def _say(channel: socket.socket, document: Job) -> None:
-    with contextlib.suppress(OSError):  # the builder is gone
+    with contextlib.suppress(OSError):  # the builder has exited
         channel.sendall(json.dumps(document).encode() + b"\n")
 
 
@@ -65,7 +67,7 @@ def _run(job: Job, channel: socket.socket, output: int) -> Job:
         if job["attach"]:
             _say(channel, {"network": True})
             if channel.recv(16) != b"go\n":
-                return {"error": "the builder is gone", "reason": "Cancelled"}
+                return {"error": "the builder has exited", "reason": "Cancelled"}
     sc.unshare(sc.CLONE_NEWNS)
     sc.mount(None, "/", None, sc.MS_SLAVE | sc.MS_REC)
     _prepare(job)
@@ -83,13 +85,14 @@ def _run(job: Job, channel: socket.socket, output: int) -> Job:
         )
         undo.callback(made.delete)
         made.start()
-        os.close(output)  # so that the builder sees the end of it
+        os.close(output)  # so that the builder sees end of file
         code = _wait(made, channel)
         return {"exit": code, "oom": bool(made.cgroup.oom_kills()), "warnings": list(made.warnings)}
 
 
 def _prepare(job: Job) -> None:
-    """Other stages' files, read-only or to be thrown away; secrets, in memory."""
+    """Mount the files of other stages (read-only, or with a throw-away upper directory) and write the secrets to a
+    tmpfs."""
     for entry in job["overlays"]:
         fd = mount_overlay(entry["lower"], upper=entry["upper"], work=entry["work"], scratch=entry["scratch"])
         try:
@@ -109,7 +112,7 @@ def _prepare(job: Job) -> None:
 
 
 def _wait(made: Container, channel: socket.socket) -> int:
-    """Its exit code, or 128 + signal. The end of the channel kills it."""
+    """Wait for the container. Returns its exit code, or 128 + signal. If the channel closes, kill the container."""
     poll = select.poll()
     poll.register(made.pidfd, select.POLLIN)
     poll.register(channel, select.POLLIN)

@@ -1,7 +1,7 @@
 """RUN: its OCI config.json (pure), and the builder's side of the runner.
 
-What it gets is what docker build gives: the default capabilities and seccomp profile, no terminal, nothing of the host
-but its name service's configuration. Mount points that had to be made for it do not stay in the layer.
+The container gets what docker build gives: the default capabilities and seccomp profile, no terminal, and nothing of
+the host except its resolver configuration. Mount points created for the RUN do not remain in the layer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runtime.security.paths import READONLY_PATHS, masked_paths
 
 Json = dict[str, Any]
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
-# -I -S: nothing of the user's environment; the import path is this process's own, headed by where this package lies
+# -I -S ignores the user's environment. The import path is that of this process, with this package's location first.
 _PROGRAM = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[3]); from runtime.builder.run.runner import main; "
     "sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))"
@@ -38,7 +38,7 @@ _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A network namespace's address in the pods' network."""
+    """The address of an attached network namespace in the pods' network."""
 
     address: str
 
@@ -48,7 +48,8 @@ Attach = Callable[[int], AbstractContextManager[Attached]]
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """Files of another stage at `at`, a directory of the session's; with an `upper` writable, for nobody to keep."""
+    """Files of another stage, to mount at `at`, a directory of the session. With an `upper` they are writable, and
+    changes are discarded."""
 
     lower: Sequence[str]
     at: str
@@ -76,7 +77,7 @@ class RunJob:
     lower: Sequence[str]
     upper: str
     work: str
-    directory: str  # of the session's own, for bundle, hosts, secrets
+    directory: str  # in the session's directory, for bundle, hosts and secrets
     cgroup: str
     network: str = "default"
     binds: Sequence[Json] = ()
@@ -88,7 +89,7 @@ class RunJob:
 
 
 def spec(job: RunJob, caps: Sequence[str], machine: str, kernel: tuple[int, int]) -> Json:
-    """PURE but for the masked paths: config.json."""
+    """The config.json of a RUN. Pure, except that it looks up which masked paths exist."""
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **job.env}
     environment.setdefault("HOME", job.user.home)
     user: Json = {"uid": job.user.uid, "gid": job.user.gid}
@@ -150,11 +151,11 @@ def run(
     output: Callable[[bytes], None],
     cancelled: Callable[[int], AbstractContextManager[None]],
 ) -> None:
-    """Run it to its end. `cancelled(fd)` is held meanwhile: whoever cancels shuts that socket down. Raises BuildError
-    without a place: for a program that fails, too."""
-    _lay_out(job)
+    """Run a job to its end. `cancelled(fd)` is held meanwhile; cancelling shuts that socket down. Raises BuildError
+    (without a place) if the program cannot be started or fails, and Cancelled."""
+    _write_files(job)
     caps = adjust((), ())
-    stubs = _stubs(job)
+    mount_points = _missing_mount_points(job)
     release = os.uname().release.split(".")
     kernel = int(release[0]), int("".join(c for c in release[1] if c.isdigit()) or 0)
     document = {
@@ -176,15 +177,15 @@ def run(
         ],
         "secrets_at": job.secrets_at,
     }
-    answer = _converse(job, document, attach, output, cancelled)
-    _remove_stubs(job, stubs)
+    answer = _run_job(job, document, attach, output, cancelled)
+    _remove_empty_mount_points(job, mount_points)
     if "error" in answer:
-        raise BuildError(f"RUN cannot be started: {answer['error']}")
+        raise BuildError(f"cannot start RUN: {answer['error']}")
     if answer["exit"]:
         for warning in answer["warnings"]:
             output(warning.encode() + b"\n")
         shown = _shown(job.args)
-        oom = ": its memory limit is too low, the kernel ended it" if answer["oom"] else ""
+        oom = ": the kernel killed it at its memory limit" if answer["oom"] else ""
         raise BuildError(f"RUN failed with exit code {answer['exit']}{oom}: {shown}")
 
 
@@ -193,14 +194,15 @@ def _shown(args: Sequence[str]) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def _lay_out(job: RunJob) -> None:
+def _write_files(job: RunJob) -> None:
     os.makedirs(f"{job.directory}/merged", exist_ok=True)
     _write(f"{job.directory}/hosts", _HOSTS)
     _write(f"{job.directory}/resolv.conf", _resolv_conf(job.network))
 
 
 def _resolv_conf(network: str) -> str:
-    """The host's. A resolver on the host's own loopback is out of reach elsewhere: systemd's then says whom it asks."""
+    """The host's resolv.conf. A resolver on the host's loopback is unreachable from another network namespace; then
+    systemd-resolved's upstream servers are used."""
     if network == "none":
         return ""
     text = ""
@@ -218,7 +220,7 @@ def _write(path: str, text: str) -> None:
     os.chmod(path, 0o644)
 
 
-def _converse(
+def _run_job(
     job: RunJob, document: Json, attach: Attach, output: Callable[[bytes], None],
     cancelled: Callable[[int], AbstractContextManager[None]],
 ) -> Json:  # fmt: skip
@@ -231,7 +233,7 @@ def _converse(
         stdin=subprocess.DEVNULL,
         pass_fds=(theirs.fileno(), writing),
         env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
-        start_new_session=True,  # Ctrl-C is the builder's
+        start_new_session=True,  # Ctrl-C is for the builder
     )
     theirs.close()
     os.close(writing)
@@ -255,7 +257,7 @@ def _converse(
 
 
 def _outcome(reading: int, lines: Any, output: Callable[[bytes], None]) -> Json:
-    """Pass on what the program says, to the end of it; then what came of it."""
+    """Pass on the program's output until it ends. Returns the runner's answer."""
     while chunk := os.read(reading, 65536):
         output(chunk)
     found: Json = json.loads(lines.readline() or b"{}")
@@ -266,9 +268,9 @@ def _gone() -> Json:
     raise Cancelled
 
 
-def _stubs(job: RunJob) -> list[str]:
-    """What of the mount points, with the directories they are in, the files below do not have: paths, parents first. A
-    link to nothing (an image's /etc/resolv.conf → ../run/…) is made good where it points."""
+def _missing_mount_points(job: RunJob) -> list[str]:
+    """The mount points, and their parent directories, that the layers below do not have; parents first. If a mount
+    point is a dangling link (an image's /etc/resolv.conf → ../run/…), its target is listed."""
     view = LowerView(job.lower)
     missing: dict[str, None] = {}
     for destination in [mount["destination"] for mount in _mounts(job)]:
@@ -281,11 +283,11 @@ def _stubs(job: RunJob) -> list[str]:
     return list(missing)
 
 
-def _remove_stubs(job: RunJob, stubs: list[str]) -> None:
-    """Take those out of the layer again that the program left empty, as they were made for it; and the directories
-    that are in it for nothing but them."""
+def _remove_empty_mount_points(job: RunJob, mount_points: list[str]) -> None:
+    """Remove the mount points that the program left empty from the layer, and the directories that are in the layer
+    only because of them."""
     touched: dict[str, None] = {}
-    for path in reversed(stubs):
+    for path in reversed(mount_points):
         real = f"{job.upper}/{path}"
         with suppress(OSError):
             st = os.lstat(real)
@@ -303,7 +305,8 @@ def _remove_stubs(job: RunJob, stubs: list[str]) -> None:
 
 
 def _is_copy(upper: str, path: str, view: LowerView) -> bool:
-    """Whether a directory of the layer is empty, and what it is below: overlayfs copied it up for what was in it."""
+    """Whether a directory of the layer is empty and equals the one below: overlayfs copied it up only for its
+    content."""
     real = os.fsencode(f"{upper}/{path}")
     below = view.find(os.fsencode(path))
     try:

@@ -1,4 +1,4 @@
-"""RUN: its command, its mounts, its key."""
+"""The RUN instruction: resolve command and mounts, compute the cache key, run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.builder import keys
 from runtime.builder.config import DEFAULT_SHELL
 from runtime.builder.copy import context
 from runtime.builder.copy.context import Tree
-from runtime.builder.copy.copying import How, Piece, put
+from runtime.builder.copy.copying import CopyOptions, Piece, put
 from runtime.builder.language.graph import PREDEFINED, expanded
 from runtime.builder.language.ignore import Ignore
 from runtime.builder.language.instructions import Instruction, Mount, Run
@@ -32,7 +32,7 @@ _TRUE = ("true", "1", "")
 
 
 class RunStep:
-    """One RUN instruction of a stage. Binds, overlays and secrets are gathered while its mounts are read."""
+    """One RUN instruction. Reading its mounts collects binds, overlays and secrets."""
 
     def __init__(self, stage: StageView, step: Instruction, what: Run) -> None:
         self.stage, self.build, self.step, self.what = stage, stage.build, step, what
@@ -40,9 +40,9 @@ class RunStep:
         self._binds: list[Json] = []
         self._overlays: list[Overlay] = []
         self._secrets: list[Secret] = []
-        self._later: list[tuple[str, Mount, Any]] = []  # what is prepared only when it runs
-        self._agents = 0  # how many ssh mounts there are
-        self._of_context: list[str] = []  # paths of the context that are mounted
+        self._deferred: list[tuple[str, Mount, Any]] = []  # mounts to prepare when the step runs
+        self._agents = 0  # number of ssh mounts
+        self._context_paths: list[str] = []  # mounted paths of the context
 
     def do(self) -> None:
         script, args = self._command()
@@ -67,8 +67,8 @@ class RunStep:
         self.stage.layer("run", inputs, shown, history, fill, number=number, changed=self._changed)
 
     def _changed(self) -> str:
-        """Of what is mounted of the context, what changed after its digest was taken."""
-        return next(filter(None, map(self.build.seen.changed, self._of_context)), "")
+        """The first mounted file of the context that changed after its digest was taken; "" if none did."""
+        return next(filter(None, map(self.build.used_files.changed, self._context_paths)), "")
 
     def _shown(self) -> str:
         return f"RUN {' '.join(self.what.command.args)}".strip()
@@ -79,7 +79,8 @@ class RunStep:
         return f"RUN {arguments}{' '.join(args)}"
 
     def _command(self) -> tuple[str, list[str]]:
-        """(a script to be run by its own first line, the words): a heredoc alone is the shell's whole text."""
+        """Return (script, arguments). A here-document that is the whole command is the shell's text, or a script if it
+        starts with #!."""
         command, documents = self.what.command, self.what.heredocs
         shell = list(self.stage.state.config.get("Shell") or DEFAULT_SHELL)
         if not command.shell or not documents:
@@ -94,7 +95,7 @@ class RunStep:
             return content, [f"/dev/pipes/{documents[0].name}"]
         return "", [*shell, content]
 
-    # --- mounts: what of them counts for the key ---
+    # --- mounts: their part of the key ---
 
     def _describe(self, mount: Mount) -> Json:
         escape = self.build.plan.escape
@@ -107,14 +108,14 @@ class RunStep:
         about: Json = {"type": mount.kind, "target": target}
         if mount.kind == "bind":
             tree, layers, digest = self._bind_source(values)
-            self._later.append((target, resolved, (tree, layers)))
+            self._deferred.append((target, resolved, (tree, layers)))
             return {**about, "digest": digest, "rw": self._writable(values)}
         if mount.kind == "cache":
             if not values.get("from"):
-                self._later.append((target, resolved, ((), "")))
+                self._deferred.append((target, resolved, ((), "")))
                 return {**about, "id": values.get("id") or target}
             layers, seed = self._origin(values["from"], values.get("source", "") or "/")
-            self._later.append((target, resolved, (layers, seed)))
+            self._deferred.append((target, resolved, (layers, seed)))
             return {**about, "id": values.get("id") or target, "from": seed}
         if mount.kind == "tmpfs":
             options = ["nosuid", "nodev", *([f"size={values['size']}"] if values.get("size") else [])]
@@ -137,14 +138,14 @@ class RunStep:
             found = context.find(self.build.context, source)
             if len(found) != 1:
                 raise ValueError(f'--mount: "{source}" is not in the build context')
-            self._of_context.append(found[0].path)
+            self._context_paths.append(found[0].path)
             digest = context.digest(self.build.context, found[0], Ignore(), self.build.check)
             return self.build.context, (), f"{digest} {found[0].path}"
         layers, digest = self._origin(origin, source)
         return None, layers, digest
 
     def _origin(self, origin: str, source: str) -> tuple[tuple[Layer, ...], str]:
-        """(the layers of a stage or an image, what of `source` in it counts for the key)."""
+        """(layers of a stage or an image, the part of the key for `source` in it)."""
         index = self.build.plan.find(origin, before=self.stage.stage.index)
         here = index >= 0
         layers = (
@@ -166,30 +167,30 @@ class RunStep:
         if content is None:
             if values.get("required", "false") in _TRUE:
                 raise ValueError(
-                    f"the secret {identity} is required: give it with --secret id={identity},src=FILE"
+                    f"the secret {identity} is required; pass it with --secret id={identity},src=FILE"
                 )
             return about
         if variable:
-            self._later.append(("", Mount("env", {"name": variable}), content))
+            self._deferred.append(("", Mount("env", {"name": variable}), content))
         if target or not variable:
             from runtime.builder.run.running import Secret
 
             uid, gid = (_number(values.get(key, "0"), key) for key in ("uid", "gid"))
             mode = _octal(values.get("mode", "0400"))
-            self._later.append(
+            self._deferred.append(
                 (target or f"/run/secrets/{identity}", Mount("secret", {}), Secret(content, uid, gid, mode))
             )
         return about
 
     def _ssh(self, values: Mapping[str, str]) -> Json:
         identity = values.get("id") or "default"
-        target = values.get("target") or f"/run/buildkit/ssh_agent.{self._agents}"  # docker's
+        target = values.get("target") or f"/run/buildkit/ssh_agent.{self._agents}"  # as in docker
         self._agents += 1
         agent = self.build.request.agents.get(identity)
         if agent is not None:
-            self._later.append((target, Mount("ssh", dict(values)), agent))
+            self._deferred.append((target, Mount("ssh", dict(values)), agent))
         elif values.get("required", "false") in _TRUE:
-            raise ValueError(f"the agent {identity} is required: give it with --ssh {identity}")
+            raise ValueError(f"the agent {identity} is required; pass it with --ssh {identity}")
         return {"type": "ssh", "id": identity, "target": target}
 
     # --- running ---
@@ -197,7 +198,7 @@ class RunStep:
     def _run(
         self, args: list[str], script: str, network: str, number: int, where: tuple[str, str, str]
     ) -> None:
-        from runtime.builder.run import running  # with all of the engine: only for a RUN that runs
+        from runtime.builder.run import running  # imports the engine: only when the step runs
 
         upper, work, directory = where
         event = {"event": "log", "id": number}
@@ -243,7 +244,7 @@ class RunStep:
         self._binds.append({"destination": target, "type": "bind", "source": source, "options": options})
 
     def _prepare(self, directory: str, env: dict[str, str], held: ExitStack) -> None:
-        for count, (target, mount, about) in enumerate(self._later):
+        for count, (target, mount, about) in enumerate(self._deferred):
             if mount.kind == "env":
                 env[mount.values["name"]] = about.decode("utf-8", "surrogateescape").rstrip("\n")
             elif mount.kind == "secret":
@@ -277,7 +278,7 @@ class RunStep:
         lower = self.build.directories(layers) or [self.build.empty]
         if (
             tree is not None
-        ):  # of the context: a copy, since what is ignored must not be seen and nothing may change
+        ):  # copy the context: ignored files stay hidden, and nothing writes to the originals
             copied = f"{at}-context"
             os.mkdir(copied, 0o755)
             self._copy_context(tree, source, copied)
@@ -292,7 +293,7 @@ class RunStep:
         (found,) = context.find(tree, source)
         fd = os.open(into, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            put(fd, [Piece(tree, found)], "/it", How(check=self.build.check))
+            put(fd, [Piece(tree, found)], "/it", CopyOptions(check=self.build.check))
         finally:
             os.close(fd)
 
@@ -301,12 +302,12 @@ class RunStep:
     ) -> None:
         sharing = values.get("sharing", "shared")
         if sharing not in ("shared", "private", "locked"):
-            raise ValueError(f"--mount: sharing is shared, private or locked, not {sharing}")
+            raise ValueError(f"--mount: sharing must be shared, private or locked, not {sharing}")
         uid, gid = (_number(values.get(key, "0"), key) for key in ("uid", "gid"))
         identity = values.get("id") or target
         layers, seed = origin
         fill: Callable[[str], None] | None = None
-        if seed:  # what it began with is part of what it is, as with buildkit
+        if seed:  # the seed is part of the cache's identity, as in buildkit
             identity = f"{identity}\0{seed}"
 
             def fill(path: str) -> None:
@@ -314,14 +315,14 @@ class RunStep:
 
         top = buildcache.mounts_directory(self.build.store)
         os.makedirs(top, 0o700, exist_ok=True)
-        fresh = cachemount.Fresh(uid, gid, _octal(values.get("mode", "0755")), fill)
-        path = held.enter_context(cachemount.held(top, identity, sharing, fresh, self.build.check))
+        initial = cachemount.InitialState(uid, gid, _octal(values.get("mode", "0755")), fill)
+        path = held.enter_context(cachemount.lock_cache(top, identity, sharing, initial, self.build.check))
         writable = values.get("ro", "false") not in _TRUE and values.get("rw", "true") in _TRUE
         self._bind(target, path, writable=writable)
 
     def _seed(self, layers: tuple[Layer, ...], source: str, path: str) -> None:
-        """A copy of a stage's or an image's directory as a new cache. It appears whole: what a kill leaves is the
-        session's."""
+        """Copy a directory of a stage or image to a new cache, by rename. If the process is killed before, the copy is
+        in the session's directory."""
         self.build.hold(layers)
         made = self.build.session.temporary("seed")
         os.mkdir(made, 0o700)
@@ -332,19 +333,19 @@ class RunStep:
                 raise ValueError(f'--mount=type=cache: "{source}" is not a directory')
             fd = os.open(made, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                put(fd, [Piece(tree, found, whole=True)], "/it", How(check=self.build.check))
+                put(fd, [Piece(tree, found, whole=True)], "/it", CopyOptions(check=self.build.check))
             finally:
                 os.close(fd)
         try:
             os.rename(f"{made}/it", path)
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another RUN was quicker
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another RUN has created the cache
                 raise
 
 
 def _number(text: str, key: str) -> int:
     if not text.isdigit():
-        raise ValueError(f"--mount: {key} is a number, not {text}")
+        raise ValueError(f"--mount: {key} must be a number, not {text}")
     return int(text)
 
 
@@ -352,4 +353,4 @@ def _octal(text: str) -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise ValueError(f"--mount: mode is octal, not {text}") from None
+        raise ValueError(f"--mount: mode must be octal, not {text}") from None

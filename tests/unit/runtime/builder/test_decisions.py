@@ -61,11 +61,11 @@ def test_stages_know_their_bases() -> None:
 @pytest.mark.parametrize(
     ("text", "target", "message"),
     [
-        ("RUN x\nFROM a", "", "C:1: RUN cannot stand before the first FROM: only ARG can"),
+        ("RUN x\nFROM a", "", "C:1: RUN is not allowed before the first FROM; only ARG is"),
         ("ARG A", "", "there is no FROM"),
         ("FROM $NONE", "", 'the base name "$NONE" is empty'),
-        ("FROM a AS x\nFROM b AS X", "", "C:2: there is a stage called x already"),
-        ("FROM a AS x", "y", 'there is no stage "y"; there are x'),
+        ("FROM a AS x\nFROM b AS X", "", "C:2: another stage has the name x already"),
+        ("FROM a AS x", "y", 'there is no stage "y"; the stages are x'),
         ("FROM a\nCOPY --from=1 a b", "", "C:2: stage 1 does not come before this one"),
         ("ARG A=${\nFROM a", "", "C:1: ARG:"),
     ],

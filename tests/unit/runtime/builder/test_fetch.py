@@ -74,14 +74,14 @@ def test_a_time_that_is_none_is_no_failure(server: Server, tmp_path: Path, time:
 @pytest.mark.parametrize(
     ("head", "checksum", "words"),
     [
-        (f"{OK}Content-Length: 9\r\n", "", "it broke off after 7 of 9 bytes"),
-        ("nonsense\r\n", "", "cannot get http://.*: nonsense"),
+        (f"{OK}Content-Length: 9\r\n", "", "the connection ended after 7 of 9 bytes"),
+        ("nonsense\r\n", "", "cannot fetch http://.*: nonsense"),
         ("HTTP/1.1 404 Not Found\r\n", "", "Not Found"),
-        (f"HTTP/1.1 200 {'x' * 70_000}\r\n", "", "cannot get"),
+        (f"HTTP/1.1 200 {'x' * 70_000}\r\n", "", "cannot fetch"),
         ("HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n", "", "not allowed|file"),
-        (f"{OK}Transfer-Encoding: chunked\r\n", "", "cannot get"),
-        (OK, f"sha256:{'0' * 64}", f"is {SUM}, not"),
-        (OK, "md5:1", "--checksum is sha256: and 64 hex digits"),
+        (f"{OK}Transfer-Encoding: chunked\r\n", "", "cannot fetch"),
+        (OK, f"sha256:{'0' * 64}", f"has the digest {SUM}, not"),
+        (OK, "md5:1", "--checksum must be sha256: and 64 hex digits"),
     ],
 )
 def test_what_goes_wrong_is_named(
@@ -93,5 +93,5 @@ def test_what_goes_wrong_is_named(
 
 @pytest.mark.parametrize("url", ["http://a/", "http://a", "http://a/b/..", "http://a/%2E%2E"])
 def test_a_url_without_a_name(url: str) -> None:
-    with pytest.raises(CopyError, match="has no file name at its end"):
+    with pytest.raises(CopyError, match="does not end in a file name"):
         file_name(url)
