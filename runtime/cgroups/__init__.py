@@ -1,14 +1,14 @@
-"""Control groups, whatever kind the machine has, behind one Protocol.
+"""Control groups of v1, hybrid and v2 machines behind one Protocol.
 
     group = open_cgroup("/kubelite/burstable/pod1/abc")
-    group.create()                                    # parents too; controllers enabled on the way (v2)
-    warnings = group.apply(spec["linux"]["resources"])  # what this kernel lacks comes back as sentences
-    group.attach(pid)                                 # v2: better clone3(…, cgroup=group.into_fd())
-    group.stats(), group.oom_kills()                  # before remove(): the counters go with it
-    group.remove()                                    # kills what is inside
+    group.create()                                    # with parents; on v2 also enables controllers in them
+    warnings = group.apply(spec["linux"]["resources"])  # a warning for each limit that this kernel lacks
+    group.attach(pid)                                 # on v2, prefer clone3(…, cgroup=group.into_fd())
+    group.stats(), group.oom_kills()                  # before remove(), which deletes the counters
+    group.remove()                                    # kills the processes inside
 
-A path is below the root of every hierarchy, "/a/b". The root itself can be looked at (stats, pids) but neither
-limited, killed nor removed.
+A path such as "/a/b" is relative to the root of every hierarchy. The root cgroup itself can be read (stats, pids) but
+not limited, killed or removed.
 """
 
 from __future__ import annotations
@@ -27,74 +27,80 @@ __all__ = ["Cgroup", "Layout", "Mode", "Place", "layout", "open_cgroup", "warm"]
 
 
 class Place(Protocol):
-    """What a process is put into."""
+    """A cgroup that a process can be moved to."""
 
     path: str
 
     def attach(self, pid: int) -> None:
-        """Move a process in; pid 0 is the caller (single-threaded: much cheaper on v1)."""
+        """Move a process into the cgroup. Pid 0 is the caller; for a single-threaded caller that is much cheaper on
+        v1."""
 
     def clone_fd(self) -> int | None:
-        """An O_PATH descriptor for CLONE_INTO_CGROUP, which the caller closes, where there is a cgroup2 side: also on
-        hybrid, for the caller whose child then always does attach(0). The child is born in the cgroup2 side, and
-        attach(0) does the rest, without the global lock."""
+        """An O_PATH descriptor for CLONE_INTO_CGROUP, which the caller closes. None without a cgroup2 side.
+
+        It is also available on hybrid, if the child then always calls attach(0). The child starts in the cgroup2 side,
+        and attach(0) joins the v1 hierarchies without the kernel's global lock.
+        """
 
 
 class Cgroup(Place, Protocol):
-    """One path. The methods raise SyscallError (with the file's name) when the kernel refuses."""
+    """One cgroup path. The methods raise SyscallError with the file's name if the kernel reports an error."""
 
     def create(self) -> None:
-        """Make it and its parents; idempotent; thaws a frozen leftover. Fails as if never tried."""
+        """Create the cgroup and its parents. Idempotent. Thaws a frozen leftover. A failure leaves nothing behind."""
 
     def apply(self, resources: Mapping[str, Any]) -> list[str]:
-        """Set OCI `linux.resources`; only what is named changes. Returns warnings for what this kernel lacks.
+        """Set OCI `linux.resources`. Limits that are not given stay unchanged. Returns warnings for what this kernel
+        lacks.
 
-        `devices`: absent = untouched; a list (also an empty one) = nothing but the list and the default devices.
-        `unified` works on v2 alone, but "memory.oom.group", which v1 ignores.
-        Raises SpecError (contradictory values), CapabilityError (net_cls, net_prio, leafWeight, unified: an error
-        when asked for and not there), StateError (checkBeforeUpdate).
+        `devices`: if absent, device access is unchanged. A list, even an empty one, allows only its devices and the
+        default devices. `unified` works only on v2; v1 ignores "memory.oom.group" in it. Raises SpecError for
+        contradictory values; CapabilityError for net_cls, net_prio, leafWeight and unified, if requested but not
+        available; StateError (checkBeforeUpdate).
         """
 
     def delegate(self, uid: int) -> None:
-        """v2: give the host's user `uid` what kernfs says a delegatee may have (config-linux.md, "Cgroup ownership").
-        Nothing on v1, where delegation is not secure."""
+        """v2: make the host user `uid` the owner of the files that the kernel lists for delegation (config-linux.md,
+        "Cgroup ownership"). No effect on v1, where delegation is not secure."""
 
     def pids(self, recursive: bool = True) -> list[int]:
-        """Host pids inside, sorted; with descendants' unless told otherwise."""
+        """The host pids in the cgroup, sorted; by default including those in descendants."""
 
     def exists(self) -> bool: ...
 
     def into_fd(self) -> int | None:
-        """v2: an O_PATH descriptor for CLONE_INTO_CGROUP, the caller closes it. None: attach() instead."""
+        """v2: an O_PATH descriptor for CLONE_INTO_CGROUP, which the caller closes. None: use attach() instead."""
 
     def freeze(self) -> None:
-        """Stop every process inside; returns when they stand."""
+        """Freeze all processes in the cgroup; returns once they are frozen."""
 
     def thaw(self) -> None: ...
 
     def frozen(self) -> bool: ...
 
     def kill(self, timeout: float = 2.0) -> bool:
-        """SIGKILL to everything inside and below, forks included, also when frozen; waits. True: nothing is left."""
+        """Kill all processes in the cgroup and its descendants, also frozen ones and new forks, and wait up to
+        `timeout` seconds. True: no process remains."""
 
     def remove(self, timeout: float = 2.0) -> None:
-        """Kill the rest and remove it with its descendants; missing is fine. SyscallError(EBUSY) when it stays."""
+        """Kill the remaining processes and remove the cgroup with its descendants. Do nothing if it is missing.
+        SyscallError(EBUSY) if it cannot be removed within `timeout` seconds."""
 
     def oom_kills(self) -> int:
-        """Processes taken by the kernel's OOM killer, here and below, so far."""
+        """How many processes the kernel's OOM killer has killed so far in the cgroup and its descendants."""
 
     def reader(self) -> Reader:
-        """Statistics with kept descriptors, for the one who asks again and again; close() it."""
+        """A reader that keeps descriptors open for repeated readings. The caller calls close()."""
 
     def stats(self) -> Stats:
-        """Statistics once. NotFoundError when there is no such cgroup."""
+        """A single reading of the statistics. NotFoundError if the cgroup does not exist."""
 
     def directory(self, controller: str) -> str | None:
-        """Where a controller's files of this cgroup are; None when it is not available."""
+        """The directory of this cgroup that holds a controller's files; None if the controller is not available."""
 
 
 def normalize(path: str) -> str:
-    """`a//b/` → `/a/b`. Raises SpecError for what could leave the hierarchy."""
+    """`a//b/` → `/a/b`. Raises SpecError for a path that could leave the hierarchy."""
     parts = [part for part in path.split("/") if part and part != "."]
     if ".." in parts or "\0" in path:
         raise SpecError(f"cgroup path {path!r} leaves its hierarchy")
@@ -102,7 +108,7 @@ def normalize(path: str) -> str:
 
 
 def open_cgroup(path: str, layout: Layout | None = None) -> Cgroup:
-    """A handle; touches nothing yet. `layout`: the machine's own unless given."""
+    """A handle for the cgroup; does not access the file system. `layout`: by default this machine's."""
     where = layout or _machine()
     clean = normalize(path)
     handle = _of(where.mode, clean, where)
@@ -113,7 +119,7 @@ _machine = layout
 
 
 def _of(mode: Mode, path: str, layout: Layout) -> Cgroup:
-    """Only the kind that the machine has is imported."""
+    """Import and create the implementation for this machine's mode only."""
     if mode == Mode.V2:
         from runtime.cgroups.v2 import V2Cgroup
 
@@ -128,7 +134,7 @@ def _of(mode: Mode, path: str, layout: Layout) -> Cgroup:
 
 
 def warm() -> None:
-    """All of the machine's kind, now: for who forks afterwards."""
+    """Import everything for this machine's mode now, for a process that forks later."""
     from runtime.cgroups import devices, resources_v1, resources_v2, writes  # noqa: F401
     from runtime.cgroups.reading import stats  # noqa: F401
 
@@ -136,7 +142,7 @@ def warm() -> None:
 
 
 class _Root:
-    """The root of the hierarchies: to be looked at only."""
+    """The root cgroup, which is read-only."""
 
     path = "/"
 
@@ -148,7 +154,7 @@ class _Root:
         self.directory = inner.directory
 
     def _refuse(self, *_: object) -> Any:
-        raise SpecError("the root cgroup is not ours to change")
+        raise SpecError("the root cgroup cannot be changed")
 
     create = apply = delegate = attach = into_fd = clone_fd = freeze = thaw = frozen = kill = remove = (
         oom_kills

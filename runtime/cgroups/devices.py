@@ -1,7 +1,7 @@
-"""Which device nodes a container may touch: the OCI rule list, as a v1 allow list or as a v2 BPF program.
+"""A container's device access: translate the OCI rule list to a v1 allow list or a v2 BPF program.
 
-Rules are applied in order (runtime-spec config-linux.md, "Allowed Device list") to one small model, `Access`: a
-default and its exceptions. Both kernels' forms are made from the model, never from the rules. Sources:
+The rules are evaluated in order (runtime-spec config-linux.md, "Allowed Device list") to an `Access`, which is a
+default and its exceptions. Both kernel forms are generated from the `Access`. Sources:
 admin-guide/cgroup-v1/devices.rst, admin-guide/cgroup-v2.rst "Device controller", bpf(2), linux/bpf.h.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from runtime.errors import SpecError, SyscallError
 from runtime.syscalls import syscall
 
-# What every container may use whatever its rules say (runtime-spec config-linux.md "Default Devices", as runc's
-# AllowedDevices: mknod of anything, the standard nodes, pseudo-terminals; TUN left out as in runc 1.2 and later).
+# Allowed in every container regardless of its rules (runtime-spec config-linux.md "Default Devices", and runc's
+# AllowedDevices): mknod of any device, the standard devices, pseudo-terminals. As in runc since 1.2, not TUN.
 DEFAULT_RULES: tuple[dict[str, Any], ...] = (
     {"allow": True, "type": "c", "access": "m"},
     {"allow": True, "type": "b", "access": "m"},
@@ -30,12 +30,12 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
 )
 
 
-# How the sentence begins that says that nothing keeps a container from a device: who must not run it then looks for it
+# The beginning of the warning that device access is not restricted. prepare.apply_limits searches for it.
 UNRESTRICTED = "device access is not restricted"
 
 
 class Node(NamedTuple):
-    """What an exception is about. None is `*`."""
+    """The devices that an exception applies to. None means `*`."""
 
     type: str  # "b" or "c"
     major: int | None
@@ -47,26 +47,26 @@ class Node(NamedTuple):
 
 
 class Access(NamedTuple):
-    """`allow` for all but `exceptions`, whose letters (of r, w, m) have it the other way round."""
+    """`allow` is the default for all devices. `exceptions` lists the access letters (r, w, m) with the opposite
+    verdict."""
 
     allow: bool
     exceptions: dict[Node, frozenset[str]]
 
 
 def resolve(rules: Iterable[Mapping[str, Any]]) -> Access:
-    """The rules in order, with DEFAULT_RULES at the end, starting from "nothing is allowed"."""
+    """Evaluate the rules in order, followed by DEFAULT_RULES, starting from "nothing is allowed". Raises SpecError."""
     allow, exceptions = False, dict[Node, frozenset[str]]()
     for rule in (*rules, *DEFAULT_RULES):
-        letters = frozenset(
-            (rule.get("access") or "rwm").replace("a", "")
-        )  # "rwa": runc takes and drops an a
+        # runc accepts and ignores an "a" in access, as in "rwa".
+        letters = frozenset((rule.get("access") or "rwm").replace("a", ""))
         kind = rule.get("type") or "a"
         if kind not in ("a", "b", "c", "u", "p") or not letters <= frozenset("rwm"):
             raise SpecError(f"linux.resources.devices: {dict(rule)} is not a device rule")
         major, minor = (None if rule.get(key) in (None, -1) else int(rule[key]) for key in ("major", "minor"))
         if kind == "a":
             if major is not None or minor is not None:
-                raise SpecError("linux.resources.devices: a rule with numbers needs a type, b or c")
+                raise SpecError("linux.resources.devices: a rule with device numbers needs the type b or c")
             allow, exceptions = bool(rule.get("allow")), {}
             continue
         node = Node("c" if kind == "u" else kind, major, minor)
@@ -79,10 +79,10 @@ def resolve(rules: Iterable[Mapping[str, Any]]) -> Access:
 
 
 def v1_writes(current: str, wanted: Access) -> list[tuple[str, str]]:
-    """(file, value) pairs that turn a cgroup whose devices.list reads `current` into `wanted`.
+    """The (file, value) writes that change a cgroup with devices.list `current` to `wanted`.
 
-    The reset by `a` is refused for a cgroup with children and would for an instant take everything from what runs,
-    so only an "all allowed" list (a fresh child's) is reset; any other is changed entry by entry.
+    A reset with `a` fails in a cgroup with children, and would briefly deny running processes all devices. So only a
+    list that allows everything (a new cgroup's) is reset; any other is changed entry by entry.
     """
     have = _parse_list(current)
     if wanted.allow:
@@ -102,7 +102,8 @@ def v1_writes(current: str, wanted: Access) -> list[tuple[str, str]]:
 
 
 def _parse_list(text: str) -> dict[Node, frozenset[str]] | None:
-    """devices.list: `a *:* rwm` (everything, perhaps less exceptions the kernel does not show) is None."""
+    """Parse devices.list. None for `a *:* rwm`, which allows everything except possible exceptions that the kernel does
+    not list."""
     found: dict[Node, frozenset[str]] = {}
     for line in text.splitlines():
         kind, numbers, letters = line.split()
@@ -127,10 +128,10 @@ _LOG_SIZE = 65536
 
 
 def program(access: Access) -> bytes:
-    """The BPF instructions; struct bpf_cgroup_dev_ctx is {access << 16 | type, major, minor}, all u32.
+    """The BPF instructions. struct bpf_cgroup_dev_ctx is {access << 16 | type, major, minor}, all u32.
 
-    An exception to "denied" matches when all the letters asked for are its own; an exception to "allowed" matches
-    when one of them is.
+    An exception to "deny" matches if it contains all requested access letters; an exception to "allow" matches if it
+    contains any of them.
     """
     code = [
         _insn(0x61, dst=2, src=1, off=0),  # r2 = ctx->access_type
@@ -147,7 +148,7 @@ def program(access: Access) -> bytes:
 
 
 def _block(node: Node, letters: frozenset[str], *, allow: bool) -> list[bytes]:
-    """One exception: jump over the verdict at the first thing that differs."""
+    """The code for one exception: jump past its verdict at the first mismatch."""
     mask = sum(_ACCESS[letter] for letter in letters)
     tests: list[tuple[int, int, int]] = [(0x55, 2, _DEVICE[node.type])]  # jne r2, type
     if node.major is not None:
@@ -161,7 +162,7 @@ def _block(node: Node, letters: frozenset[str], *, allow: bool) -> list[bytes]:
     end = len(tests) + len(prepare) + bool(prepare) + len(verdict)
     block = [_insn(op, dst=reg, imm=imm, off=end - at - 1) for at, (op, reg, imm) in enumerate(tests)]
     block += prepare
-    if prepare:  # allow: all asked within the mask (w1 == w3); deny: any asked in the mask (w1 != 0)
+    if prepare:  # allow: all requested bits in the mask (w1 == w3); deny: any (w1 != 0)
         skip = _insn(0x5D, dst=1, src=3, off=2) if allow else _insn(0x15, dst=1, imm=0, off=2)
         block.append(skip)
     return block + verdict
@@ -172,8 +173,10 @@ def _insn(op: int, *, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) ->
 
 
 def attach_v2(directory: str, access: Access) -> str | None:
-    """Load the program and attach it to the cgroup; earlier programs of ours there are taken off after it is on, so
-    that nothing is open in between. A sentence when this kernel refuses BPF (then devices are not restricted)."""
+    """Load the program and attach it to the cgroup, then detach earlier programs, so that access is never unrestricted.
+
+    Returns a warning if this kernel refuses BPF; device access is then not restricted.
+    """
     code = program(access)
     try:
         cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -191,7 +194,7 @@ def attach_v2(directory: str, access: Access) -> str | None:
     except SyscallError as error:
         if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
             raise
-        if access == Access(True, {}):  # nothing was to be restricted
+        if access == Access(True, {}):  # no restriction was requested
             return None
         return f"{UNRESTRICTED}: this kernel refuses a BPF device program ({error})"
     finally:
@@ -200,7 +203,8 @@ def attach_v2(directory: str, access: Access) -> str | None:
 
 
 def _load(code: bytes) -> int:
-    """bpf(BPF_PROG_LOAD): the descriptor of the verified program. The verifier's log is asked for only on failure."""
+    """bpf(BPF_PROG_LOAD): the descriptor of the verified program. The verifier's log is requested only after a
+    failure."""
     buffer = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
 
@@ -228,7 +232,7 @@ def _load(code: bytes) -> int:
 
 
 def _attached(cgroup: int) -> list[int]:
-    """Ids of the device programs already on this very cgroup (BPF_PROG_QUERY)."""
+    """The ids of device programs attached to this cgroup itself (BPF_PROG_QUERY)."""
     ids = (ctypes.c_uint32 * 64)()
     query = ctypes.create_string_buffer(
         struct.pack("=IIIIQI", cgroup, _ATTACH_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), 64).ljust(

@@ -1,7 +1,7 @@
-"""Small file traffic with the cgroup file systems: read, write, make, parse. Every failure names the file.
+"""Access to cgroup file systems: read, write, create directories, parse. Every error names the file.
 
-Plain descriptors instead of `open()`: a container start and a metrics scrape do dozens of these, and a cgroup file
-answers only to whole reads and whole writes anyway.
+This uses plain descriptors instead of `open()`, because a container start and a metrics scrape do dozens of these
+calls, and cgroup files need whole reads and writes anyway.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 from runtime.errors import SyscallError
 
-_CHUNK = 65536  # larger than any cgroup file we read but cgroup.procs of a huge container
+_CHUNK = 65536  # larger than any cgroup file we read, except cgroup.procs of a huge container
 
 
 def read(path: str) -> str:
-    """The file's text, whole. Raises SyscallError with the path."""
+    """The whole text of the file. Raises SyscallError with the path."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -32,7 +32,8 @@ def read(path: str) -> str:
 
 
 def read_or(path: str, default: str = "") -> str:
-    """The file's text, or `default` when this kernel (or this cgroup, by now) has no such file."""
+    """The file's text; `default` if the file cannot be read, for example because this kernel lacks it or the cgroup has
+    been removed."""
     try:
         return read(path)
     except OSError:
@@ -40,7 +41,7 @@ def read_or(path: str, default: str = "") -> str:
 
 
 def write(path: str, value: str) -> None:
-    """One write(2) of `value`: cgroup files take a value per write. Raises SyscallError with value and path."""
+    """Write `value` in one write(2), as cgroup files require. Raises SyscallError with value and path."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -52,7 +53,8 @@ def write(path: str, value: str) -> None:
 
 
 def write_each(path: str, values: Iterable[str]) -> None:
-    """One write(2) a value, in order, through one descriptor. Raises SyscallError with value and path."""
+    """Write each value in its own write(2), in order, through one descriptor. Raises SyscallError with value and
+    path."""
     value = ""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -66,7 +68,7 @@ def write_each(path: str, values: Iterable[str]) -> None:
 
 
 def make(path: str, made: list[str]) -> bool:
-    """mkdir -p; each directory that was really new is appended to `made`, outermost first. True: `path` is new."""
+    """mkdir -p. Appends each created directory to `made`, outermost first. True: `path` itself was created."""
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
@@ -81,7 +83,7 @@ def make(path: str, made: list[str]) -> bool:
 
 
 def subdirectories(path: str) -> list[str]:
-    """Child cgroups of the cgroup at `path`; none when it is gone."""
+    """The child cgroups of the cgroup at `path`; empty if it does not exist."""
     try:
         with os.scandir(path) as entries:
             return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -92,7 +94,7 @@ def subdirectories(path: str) -> list[str]:
 
 
 def tree(path: str) -> list[str]:
-    """The cgroup and all its descendants, deepest first (the order of removal)."""
+    """The cgroup and all its descendants, deepest first, which is the order of removal."""
     found: list[str] = []
     for child in subdirectories(path):
         found += tree(child)
@@ -101,9 +103,9 @@ def tree(path: str) -> list[str]:
 
 
 def pids(path: str, *, recursive: bool) -> list[int]:
-    """Processes in the cgroup at `path` (and below): host pids. Empty when the cgroup is gone.
+    """The host pids in the cgroup at `path` (`recursive`: and in its descendants). Empty if it does not exist.
 
-    A pid is 0 when the process is in a pid namespace we cannot see: left out.
+    The kernel shows pid 0 for a process in a pid namespace that is not visible to us; those are left out.
     """
     places = tree(path) if recursive else [path]
     found: set[int] = set()
@@ -114,13 +116,13 @@ def pids(path: str, *, recursive: bool) -> list[int]:
 
 
 def keyed(text: str) -> dict[str, int]:
-    """`key value` lines (memory.stat, cpu.stat, cgroup.events, …) as a dict."""
+    """Parse `key value` lines (memory.stat, cpu.stat, cgroup.events, …) to a dict."""
     words = text.split()
     return dict(zip(words[::2], map(int, words[1::2]), strict=False))
 
 
 def number(text: str) -> int:
-    """A single value; `max`, an empty file and v1's "no limit" (close to 2^63) are 0."""
+    """Parse a single value. `max`, an empty file and v1's value for "no limit" (close to 2^63) are 0."""
     text = text.strip()
     if not text or text == "max":
         return 0

@@ -1,7 +1,7 @@
-"""One cgroup on a hybrid machine: v1 controllers, and beside them a cgroup2 mount.
+"""A cgroup on a hybrid machine, which has v1 controllers and also a cgroup2 mount.
 
-The cgroup2 side usually controls nothing, and is still worth having: cgroup.kill ends everything in one write, PSI
-is counted there, and cpu.stat has microseconds where cpuacct counts in hundredths of a second.
+The cgroup2 side usually has no controllers but is still useful: cgroup.kill kills everything in one write, PSI is
+counted there, and cpu.stat has microseconds while cpuacct counts hundredths of a second.
 """
 
 from __future__ import annotations
@@ -38,16 +38,15 @@ class HybridCgroup:
         existed = self._v1.exists()
         self._v1.create()
         try:
-            self._v2.create(
-                controllers=False
-            )  # a controller costs memory and time in each cgroup that has it
+            # Enable no controllers: each costs memory and time in every cgroup that has it.
+            self._v2.create(controllers=False)
         except BaseException:
             if not existed:
                 self._v1.remove()
             raise
 
     def apply(self, resources: Mapping[str, Any]) -> list[str]:
-        """Everything by v1, but what only the cgroup2 side controls (hugetlb, on machines of today)."""
+        """Apply limits through v1, except those that only the cgroup2 side controls (hugetlb, on current machines)."""
         if "hugetlb" not in self._offered or not resources.get("hugepageLimits"):
             return self._v1.apply(resources)
         rest = {key: value for key, value in resources.items() if key != "hugepageLimits"}
@@ -55,7 +54,7 @@ class HybridCgroup:
         return self._v1.apply(rest) + self._v2.apply({"hugepageLimits": resources["hugepageLimits"]})
 
     def delegate(self, uid: int) -> None:
-        """Not on v1."""
+        """No effect: delegation is not secure on v1."""
 
     def attach(self, pid: int) -> None:
         self._v1.attach(pid)
@@ -68,7 +67,7 @@ class HybridCgroup:
         return self._v1.exists()
 
     def into_fd(self) -> int | None:
-        return None  # the v1 side needs attach() all the same
+        return None  # the v1 side needs attach() anyway
 
     def clone_fd(self) -> int | None:
         return self._v2.into_fd()
@@ -83,8 +82,10 @@ class HybridCgroup:
         return self._v1.frozen()
 
     def kill(self, timeout: float = 2.0) -> bool:
-        """cgroup.kill, for all at once; then v1's way for whatever is on that side only. What v1 has frozen takes the
-        signal but dies only thawed."""
+        """Use cgroup.kill, then v1's method for processes that are only on that side.
+
+        Processes frozen by v1 receive the signal but die only when thawed.
+        """
         deadline = time.monotonic() + timeout
         if self._v2.send_kill():
             self._v1.thaw_all()

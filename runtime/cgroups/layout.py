@@ -1,6 +1,6 @@
-"""Which cgroup world this machine lives in: v1, hybrid (v1 controllers beside a cgroup2 mount), or v2.
+"""Detect the cgroup mode of this machine: v1, hybrid (v1 controllers and also a cgroup2 mount), or v2.
 
-Found once from /proc/self/mountinfo (proc_pid_mountinfo(5), cgroups(7)); nothing is configured.
+The mode is read once from /proc/self/mountinfo (proc_pid_mountinfo(5), cgroups(7)). There is no setting for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from runtime.cgroups import files
 from runtime.errors import CapabilityError
 
-# Options of a v1 mount that are controllers; a named hierarchy shows as name=…
+# The mount options of v1 that are controllers. A named hierarchy has name=… instead.
 V1_CONTROLLERS = frozenset(
     {
         "cpu",
@@ -42,28 +42,30 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the hierarchies are mounted. Only writable mounts count: the others cannot hold a container."""
+    """Where the hierarchies are mounted. Only writable mounts count, because a container needs those."""
 
     mode: Mode
     unified: str | None  # mount point of the cgroup2 hierarchy
-    v1: dict[str, str]  # v1 controller, or name=systemd → mount point (co-mounted ones share it)
-    v2_controllers: frozenset[str]  # what the cgroup2 hierarchy can control (often nothing on hybrid)
+    v1: dict[str, str]  # v1 controller or name=systemd → mount point; co-mounted ones share it
+    v2_controllers: frozenset[str]  # controllers of the cgroup2 hierarchy (often none on hybrid)
 
     @property
     def hierarchies(self) -> tuple[str, ...]:
-        """Mount points of the v1 hierarchies, each once, in mount order."""
+        """The distinct mount points of the v1 hierarchies, in mount order."""
         return tuple(dict.fromkeys(self.v1.values()))
 
     def missing(self) -> list[str]:
-        """Controllers that limits need and neither side has."""
+        """The controllers that limits need but neither side has."""
         have = {"io" if name == "blkio" else name for name in self.v1} | self.v2_controllers
         return [name for name in ("cpu", "memory", "pids", "cpuset", "io") if name not in have]
 
 
 def parse_mountinfo(text: str) -> tuple[str | None, dict[str, str]]:
-    """(cgroup2 mount point or None, v1 controller → mount point). The first mount of each that can be reached wins:
-    later ones are bind mounts made by other container tools; one that another mount covers leads a path, and the
-    descriptor that clone3 gets, somewhere else."""
+    """(cgroup2 mount point or None, v1 controller → mount point).
+
+    The first reachable mount of each wins. Later ones are bind mounts made by other container tools. A mount covered by
+    another one does not count, because its path, and the descriptor for clone3, lead somewhere else.
+    """
     unified: str | None = None
     v1: dict[str, str] = {}
     mounts = [_parse(line) for line in text.splitlines()]
@@ -102,13 +104,16 @@ def _parse(line: str) -> _Mount:
 
 
 def unescaped(text: str) -> str:
-    """A field of mountinfo: space, tab, newline and backslash are octal in it (proc_pid_mountinfo(5))."""
+    """Decode a field of mountinfo, where space, tab, newline and backslash are octal escapes
+    (proc_pid_mountinfo(5))."""
     return text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
 def _in_sight(wanted: _Mount, by_id: dict[str, _Mount], below: dict[str, list[_Mount]]) -> bool:
-    """Whether a walk to its mount point ends on it: nothing is mounted over it, and on the way down no mount of any
-    of those that hold it comes first (/sys/fs/cgroup covered, with all below)."""
+    """Whether the path of its mount point leads to this mount.
+
+    It does not if another mount is on top of it, or covers a directory above it (such as /sys/fs/cgroup).
+    """
     if any(other.point == wanted.point for other in below.get(wanted.id, ())):
         return False
     here: _Mount | None = wanted
@@ -126,7 +131,8 @@ def _leads(above: str, path: str) -> bool:
 
 
 def mode_of(unified: str | None, v1: dict[str, str]) -> Mode:
-    """A lone name=systemd hierarchy beside cgroup2 controls nothing: that machine is v2."""
+    """The mode of these mounts. cgroup2 with only name=systemd counts as v2, because name=systemd has no controllers.
+    CapabilityError without any mount."""
     controllers = V1_CONTROLLERS.intersection(v1)
     if unified is None:
         if not controllers:
@@ -138,15 +144,15 @@ def mode_of(unified: str | None, v1: dict[str, str]) -> Mode:
 
 
 def detect() -> Layout:
-    """Read it from the kernel now. Raises CapabilityError when no hierarchy is mounted writable."""
+    """Read the layout from the kernel now. Raises CapabilityError if no hierarchy is mounted writable."""
     unified, v1 = parse_mountinfo(files.read("/proc/self/mountinfo"))
     mode = mode_of(unified, v1)
     offered = files.read_or(f"{unified}/cgroup.controllers").split() if unified else []
-    # A controller that v1 has bound never shows up in cgroup.controllers; subtract for certainty.
+    # The kernel does not list controllers in use by v1 in cgroup.controllers; subtract them to be sure.
     return Layout(mode, unified, {} if mode is Mode.V2 else v1, frozenset(offered) - set(v1))
 
 
 @cache
 def layout() -> Layout:
-    """The machine's layout, detected once per process."""
+    """This machine's layout, detected once per process. Raises CapabilityError."""
     return detect()

@@ -1,4 +1,4 @@
-"""OCI `linux.resources` → what to write on cgroup v1. Pure (runtime-spec config-linux.md, "Control groups").
+"""Translate OCI `linux.resources` to writes for cgroup v1. Pure (runtime-spec config-linux.md, "Control groups").
 
 Kernel documents: admin-guide/cgroup-v1/{memory,cpusets,blkio-controller,pids,hugetlb}.rst, scheduler/sched-bwc.rst.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from runtime.cgroups.writes import Plan, Write
 from runtime.errors import CapabilityError, SpecError
 
-# What a v1 machine may be asked by a specification written for either kind, and has no need to mind.
+# Settings that v1 ignores, so that one specification works on both v1 and v2.
 _UNIFIED_WITHOUT_EFFECT = frozenset({"memory.oom.group"})
 _DEFAULTS = frozenset(
     {
@@ -26,7 +26,8 @@ _DEFAULTS = frozenset(
 
 
 def plan(resources: Mapping[str, Any]) -> Plan:
-    """All writes but devices (they depend on the present list: `devices.v1_writes`)."""
+    """All writes except those for devices, which depend on the present list (`devices.v1_writes`). Raises SpecError and
+    CapabilityError."""
     made = Plan([], [])
     _memory(resources.get("memory") or {}, made)
     _cpu(resources.get("cpu") or {}, made)
@@ -39,27 +40,27 @@ def plan(resources: Mapping[str, Any]) -> Plan:
     _rdma(resources.get("rdma") or {}, made)
     if unknown := sorted(set(resources.get("unified") or {}) - _UNIFIED_WITHOUT_EFFECT):
         raise CapabilityError(
-            f"invalid configuration: linux.resources.unified ({', '.join(unknown)}) needs cgroup v2, here is v1"
+            f"invalid configuration: linux.resources.unified ({', '.join(unknown)}) needs cgroup v2, not v1"
         )
     return made
 
 
 def hugetlb(huge: Mapping[str, Any], suffix: str, made: Plan) -> None:
-    """Of what is used, and of what is reserved where the kernel counts that (since 5.7): both, as runc."""
+    """Limit used huge pages and, if the kernel supports it (since 5.7), reserved ones, as runc does."""
     size, limit = huge["pageSize"], str(huge["limit"])
     made.writes.append(Write("hugetlb", f"hugetlb.{size}.{suffix}", limit))
     made.writes.append(Write("hugetlb", f"hugetlb.{size}.rsvd.{suffix}", limit, optional=True))
 
 
 def without_defaults(plan: Plan) -> Plan:
-    """For a cgroup that is new: what it has already need not be written."""
+    """The plan without the kernel's defaults, which a new cgroup already has."""
     return Plan([w for w in plan.writes if (w.file, w.value) not in _DEFAULTS], plan.warnings)
 
 
 def _memory(memory: Mapping[str, Any], made: Plan) -> None:
     limit, swap = memory.get("limit"), memory.get("swap")
     if limit == -1 and swap is None:
-        swap = -1  # memory+swap below an unlimited memory would be refused
+        swap = -1  # the kernel would refuse a limit on memory+swap below that on memory
     if limit and swap and limit > 0 and 0 < swap < limit:
         raise SpecError(f"memory.swap {swap} (memory and swap together) is below memory.limit {limit}")
     for value, file in (
@@ -97,7 +98,7 @@ def _cpu(cpu: Mapping[str, Any], made: Plan) -> None:
         ("idle", "cpu.idle"),
     ):
         value = cpu.get(key)
-        # 0 is "not set" to runc for all but burst and idle; an idle cgroup refuses cpu.shares
+        # As in runc, 0 means "not set" except for burst and idle. An idle cgroup rejects cpu.shares.
         if value is None or (value == 0 and key not in ("burst", "idle")) or (key == "shares" and idle == 1):
             continue
         made.writes.append(Write("cpu", file, str(value)))
@@ -117,9 +118,7 @@ def _pids(pids: Mapping[str, Any], made: Plan) -> None:
 
 def _blkio(block: Mapping[str, Any], made: Plan) -> None:
     if block.get("leafWeight") or any(d.get("leafWeight") for d in block.get("weightDevice") or []):
-        raise CapabilityError(
-            "blockIO.leafWeight went away with the CFQ scheduler: no kernel of today has it"
-        )
+        raise CapabilityError("blockIO.leafWeight was removed from the kernel with the CFQ scheduler")
     if block.get("weight"):
         made.writes.append(Write("blkio", "blkio.bfq.weight", str(block["weight"])))
     for device in block.get("weightDevice") or []:
@@ -151,6 +150,6 @@ def _rdma(rdma: Mapping[str, Any], made: Plan) -> None:
 
 
 def rdma_line(device: str, limits: Mapping[str, Any]) -> str:
-    """`mlx5_0 hca_handle=2 hca_object=max` (cgroup-v2.rst, "RDMA"; the same on v1)."""
+    """A line for rdma.max, such as `mlx5_0 hca_handle=2 hca_object=max` (cgroup-v2.rst, "RDMA"; the same on v1)."""
     handles, objects = limits.get("hcaHandles", "max"), limits.get("hcaObjects", "max")
     return f"{device} hca_handle={handles} hca_object={objects}"

@@ -1,7 +1,7 @@
-"""OCI `linux.resources` → what to write on cgroup v2. Pure.
+"""Translate OCI `linux.resources` to writes for cgroup v2. Pure.
 
-The OCI specification speaks v1; the conversions are those runc and crun agree on (opencontainers/cgroups utils.go,
-crun.1 "CGROUP v2"). Kernel document: admin-guide/cgroup-v2.rst.
+The OCI specification uses v1's units. The conversions are those that runc and crun share (opencontainers/cgroups
+utils.go, crun.1 "CGROUP v2"). Kernel document: admin-guide/cgroup-v2.rst.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from runtime.errors import SpecError
 
 
 def plan(resources: Mapping[str, Any], *, bfq: bool = False) -> Plan:
-    """All writes but devices (a BPF program: `devices.attach_v2`). `bfq`: io.bfq.weight is there (and io.weight may
-    not be)."""
+    """All writes except device access, which is a BPF program (`devices.attach_v2`). `bfq`: io.bfq.weight exists
+    (io.weight may not). Raises SpecError."""
     made = Plan([], [])
     _memory(resources.get("memory") or {}, made)
     _cpu(resources.get("cpu") or {}, made)
@@ -37,8 +37,11 @@ def plan(resources: Mapping[str, Any], *, bfq: bool = False) -> Plan:
 
 
 def weight(shares: int) -> int:
-    """cpu.shares (2..262144) → cpu.weight (1..10000), the formula of runc 1.3.2, crun 1.23 and later: 1024 is 100,
-    as the kernel's own defaults are, and both ends meet. 0 stays 0 (not set)."""
+    """cpu.shares (2..262144) → cpu.weight (1..10000), with the formula of runc 1.3.2, crun 1.23 and later.
+
+    It maps 1024 to 100, which are the kernel's defaults, and both ends of the ranges to each other. 0 stays 0 (not
+    set).
+    """
     if shares == 0:
         return 0
     if shares <= 2:
@@ -50,13 +53,13 @@ def weight(shares: int) -> int:
 
 
 def swap_max(limit: int, swap: int) -> str | None:
-    """memory.swap.max from v1's memory and memory+swap; None: leave it alone."""
+    """memory.swap.max from v1's limits on memory and memory+swap, in bytes. None: unchanged. Raises SpecError."""
     if swap == 0:
         return "max" if limit == -1 else None
     if swap == -1:
         return "max"
     if limit <= 0:
-        raise SpecError("memory.swap needs memory.limit: on cgroup v2 swap is limited by the difference")
+        raise SpecError("memory.swap needs memory.limit: on cgroup v2 the swap limit is their difference")
     if swap < limit:
         raise SpecError(f"memory.swap {swap} (memory and swap together) is below memory.limit {limit}")
     return str(swap - limit)
@@ -92,7 +95,7 @@ def _memory(memory: Mapping[str, Any], made: Plan) -> None:
 
 def _cpu(cpu: Mapping[str, Any], made: Plan) -> None:
     idle, shares = cpu.get("idle"), cpu.get("shares") or 0
-    if shares and idle != 1:  # an idle cgroup refuses a weight
+    if shares and idle != 1:  # an idle cgroup rejects a weight
         made.writes.append(Write("cpu", "cpu.weight", str(weight(shares))))
     quota, period = cpu.get("quota") or 0, cpu.get("period") or 0
     if quota or period:
@@ -131,11 +134,11 @@ def _io(block: Mapping[str, Any], made: Plan, *, bfq: bool) -> None:
 
 
 def _unified(unified: Mapping[str, str], made: Plan) -> None:
-    """Straight to the files, last, so that they win over what was converted."""
+    """Write these directly to the files, last, so that they override converted limits."""
     for file, value in unified.items():
         if "/" in file or "." not in file or file.startswith("cgroup."):
             raise SpecError(f"linux.resources.unified: {file!r} is not a controller's file")
         for line in str(value).splitlines() or [""]:
-            # the group kill is set on every container; a machine without memory control must still run them
+            # Set on every container, so it must not fail on a machine without the memory controller.
             required = file != "memory.oom.group"
             made.writes.append(Write(file.split(".", 1)[0], file, line, required=required))

@@ -1,5 +1,7 @@
-"""Where one more process of a container goes: below the container's cgroup, another place in each hierarchy if asked
-for (`exec --cgroup`). Only to be entered: whoever made the groups looks after them."""
+"""The cgroup of an additional process in a container, below the container's own (`exec --cgroup`).
+
+It may be a different one in each hierarchy. Processes can only be attached; whoever created these cgroups manages them.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,17 @@ from runtime.errors import SpecError, SyscallError
 
 
 class SubCgroup:
-    """`below`: v1 controller, or "" for all there is, → path below the cgroup `path`. What is not named stays there.
+    """`below` maps a v1 controller ("" for all) to a path below the cgroup `path`. For other controllers it is `path`
+    itself.
 
-    Raises SpecError (runc's words) for what no hierarchy has, for two places in one, and for a path that leads out.
+    Raises SpecError (runc's messages) for an unknown controller, for two paths in one hierarchy, and for a path that
+    leads out.
     """
 
     def __init__(self, path: str, below: Mapping[str, str], layout: Layout) -> None:
         self.path = path
         everywhere = below.get("", "")
-        self._v1 = dict.fromkeys(layout.hierarchies, everywhere)  # mount point → path below ours
+        self._v1 = dict.fromkeys(layout.hierarchies, everywhere)  # mount point → path below `path`
         chosen: dict[str, str] = {}
         for controller, wanted in below.items():
             if ".." in wanted.split("/") or "\0" in wanted:
@@ -31,13 +35,13 @@ class SubCgroup:
                 raise SpecError(f"unknown controller {controller} in SubCgroupPaths")
             if self._v1[mount] not in (everywhere, wanted):
                 raise SpecError(
-                    f"{controller} is in one hierarchy with {chosen[mount]}: both go to one cgroup"
+                    f"{controller} and {chosen[mount]} share a hierarchy, so they need the same path"
                 )
             self._v1[mount], chosen[mount] = wanted, controller
         self._unified = None if layout.unified is None else f"{layout.unified}{path}/{everywhere}"
 
     def attach(self, pid: int) -> None:
-        """0 is the caller, which is single-threaded (V1Cgroup.attach says why that matters)."""
+        """Move a process in. Pid 0 is the caller, which must be single-threaded (see V1Cgroup.attach)."""
         file = "cgroup.procs" if pid else "tasks"
         places = [f"{mount}{self.path}/{below}/{file}" for mount, below in self._v1.items()]
         if self._unified is not None:
@@ -50,4 +54,4 @@ class SubCgroup:
                 raise SyscallError(error.errno or 0, call, error.about) from error
 
     def clone_fd(self) -> None:
-        """None: `attach` does it all, and says which place it was that could not be entered."""
+        """None: only `attach` is used, because its error names the cgroup that could not be joined."""

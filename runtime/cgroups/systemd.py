@@ -1,8 +1,8 @@
-"""The systemd cgroup manager: a container's cgroup is a scope, which systemd makes, knows and delegates.
+"""The systemd cgroup manager: a container's cgroup is a scope, which systemd creates, tracks and delegates.
 
-What it is asked for is decided first (`Scope`, `properties`: pure) and said over D-Bus then (org.freedesktop.systemd1.
-Manager: StartTransientUnit, SetUnitProperties, StopUnit). The limits' files are written by us all the same: systemd is
-told so that it does not set them back. Names, defaults and conversions are those of runc (opencontainers/cgroups).
+The request is decided first (`Scope`, `properties`: pure) and then sent over D-Bus (org.freedesktop.systemd1.Manager:
+StartTransientUnit, SetUnitProperties, StopUnit). We also write the limit files ourselves; systemd gets the limits so
+that it does not reset them. Names, defaults and conversions are runc's (opencontainers/cgroups).
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ Property = tuple[str, tuple[str, Any]]  # name, (signature, value)
 
 
 class Scope(NamedTuple):
-    """One transient unit."""
+    """A transient scope unit."""
 
-    unit: str  # docker-abc.scope
-    slice: str  # system.slice
-    user: bool = False  # of the user's own manager
+    unit: str  # such as docker-abc.scope
+    slice: str  # such as system.slice
+    user: bool = False  # belongs to the user's own manager
 
     @property
     def path(self) -> str:
-        """Below the manager's own cgroup."""
+        """The cgroup path, relative to the manager's own cgroup."""
         return f"{expand(self.slice)}/{self.unit}"
 
 
 def scope(wanted: str, container_id: str, *, user: bool) -> Scope:
-    """linux.cgroupsPath for this manager is slice:prefix:name; nothing is runc-<id>.scope in the manager's default."""
+    """The scope for linux.cgroupsPath, which has the form slice:prefix:name for this manager. The default is
+    runc-<id>.scope in the manager's default slice. Raises SpecError."""
     default = "user.slice" if user else "system.slice"
     if not wanted:
         return Scope(f"runc-{container_id}.scope", default, user)
@@ -56,27 +57,28 @@ def scope(wanted: str, container_id: str, *, user: bool) -> Scope:
     slice_, prefix, name = parts
     unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
     if not name or "/" in unit or "\0" in unit:
-        raise SpecError(f"linux.cgroupsPath: {unit!r} is no name of a systemd unit")
+        raise SpecError(f"linux.cgroupsPath: {unit!r} is not a valid systemd unit name")
     if name.endswith(".slice"):
-        raise SpecError("linux.cgroupsPath: a slice holds scopes, a container is a scope")
+        raise SpecError("linux.cgroupsPath: the name must be a scope, not a slice")
     expand(slice_ or default)
     return Scope(unit, slice_ or default, user)
 
 
 def expand(slice_: str) -> str:
-    """`a-b.slice` → `/a.slice/a-b.slice` (systemd.slice(5)); the root slice `-.slice` is nothing."""
+    """The cgroup path of a slice: `a-b.slice` → `/a.slice/a-b.slice` (systemd.slice(5)). "" for the root slice
+    `-.slice`."""
     name = slice_.removesuffix(".slice")
     if name == slice_ or "/" in slice_:
-        raise SpecError(f"linux.cgroupsPath: {slice_!r} is no name of a slice")
+        raise SpecError(f"linux.cgroupsPath: {slice_!r} is not a valid slice name")
     if name == "-":
         return ""
     parts = name.split("-")
     if "" in parts:
-        raise SpecError(f"linux.cgroupsPath: {slice_!r} is no name of a slice")
+        raise SpecError(f"linux.cgroupsPath: {slice_!r} is not a valid slice name")
     return "".join(f"/{'-'.join(parts[: n + 1])}.slice" for n in range(len(parts)))
 
 
-# --- what is asked for ---
+# --- the request ---
 
 
 def start_properties(
@@ -88,8 +90,11 @@ def start_properties(
     *,
     v2: bool,
 ) -> list[Property]:
-    """What StartTransientUnit is told of a container's scope, as runc tells it. `resources`: OCI's; `annotations` with
-    `org.systemd.property.` are properties of the caller's own. Raises SpecError for one of those that is none."""
+    """The properties of a container's scope for StartTransientUnit, the same as runc's.
+
+    `resources`: OCI linux.resources. `annotations` that begin with `org.systemd.property.` become properties; SpecError
+    if one is invalid.
+    """
     accounts = ("Memory", "CPU", "Tasks", "IO" if v2 else "BlockIO")
     return [
         ("Description", ("s", f"libcontainer container {container_id}")),
@@ -105,7 +110,7 @@ def start_properties(
 
 
 def properties(resources: Mapping[str, Any], *, v2: bool) -> list[Property]:
-    """linux.resources as systemd.resource-control(5) has them."""
+    """Translate linux.resources to the properties of systemd.resource-control(5)."""
     found = dict(_memory(resources.get("memory") or {}, v2=v2))
     found.update(_cpu(resources.get("cpu") or {}, v2=v2))
     if limit := (resources.get("pids") or {}).get("limit"):
@@ -136,11 +141,11 @@ def _cpu(cpu: Mapping[str, Any], *, v2: bool) -> Iterator[Property]:
     if shares := cpu.get("shares"):
         yield ("CPUWeight", ("t", weight(shares))) if v2 else ("CPUShares", ("t", shares))
     if v2 and cpu.get("idle") == 1:
-        yield "CPUWeight", ("t", 0)  # how systemd spells it, since 252
+        yield "CPUWeight", ("t", 0)  # the idle weight, since systemd 252
     quota, period = cpu.get("quota") or 0, cpu.get("period") or 100_000
     if cpu.get("period"):
         yield "CPUQuotaPeriodUSec", ("t", period)
-    if quota > 0:  # in whole 10 ms a second, rounded up: systemd has it no finer
+    if quota > 0:  # systemd's resolution is 10 ms per second; round up
         yield "CPUQuotaPerSecUSec", ("t", -(-quota * 1_000_000 // period // 10_000) * 10_000)
     elif quota:
         yield "CPUQuotaPerSecUSec", ("t", _INFINITY)
@@ -150,7 +155,7 @@ def _cpu(cpu: Mapping[str, Any], *, v2: bool) -> Iterator[Property]:
 
 
 def _bits(text: str) -> list[int]:
-    """`0-3,9` → a mask, the lowest byte first."""
+    """The bit mask of a list such as `0-3,9`, lowest byte first."""
     from runtime.oci.config.spec_linux import number_set
 
     mask = sum(1 << number for number in number_set(text, "linux.resources.cpu"))
@@ -169,7 +174,7 @@ _UNIFIED: Final = {
 
 
 def _unified(unified: Mapping[str, str]) -> Iterator[Property]:
-    """What is known of both; the rest is in the files alone."""
+    """The unified settings that systemd has properties for. The others are only written to files."""
     for file, name in _UNIFIED.items():
         value = unified.get(file, "").strip()
         if value == "max" or value.isdigit():
@@ -180,7 +185,7 @@ def _unified(unified: Mapping[str, str]) -> Iterator[Property]:
 
 
 def _devices(resources: Mapping[str, Any]) -> list[Property]:
-    """So that a reload of systemd's, which sets device access anew, sets it to the same."""
+    """The device access, so that a reload of systemd, which sets it again, does not change it."""
     if "devices" not in resources:
         return []
     access = devices.resolve(resources["devices"] or [])
@@ -196,13 +201,13 @@ def _devices(resources: Mapping[str, Any]) -> list[Property]:
             name = f"{kind}-{groups.get((kind, node.major), '')}"
         else:
             name = f"/dev/{kind}/{node.major}:{node.minor}"
-        if not name.endswith("-"):  # a driver that is not there: nothing to allow yet
+        if not name.endswith("-"):  # the driver is not loaded: nothing to allow
             allowed.append((name, "".join(letter for letter in "rwm" if letter in letters)))
     return [("DevicePolicy", ("s", "strict")), ("DeviceAllow", ("a(ss)", allowed))]
 
 
 def _groups(text: str) -> dict[tuple[str, int], str]:
-    """/proc/devices: ("char", 136) → "pts"."""
+    """Parse /proc/devices: ("char", 136) → "pts"."""
     found, kind = {}, ""
     for line in text.splitlines():
         words = line.split()
@@ -214,15 +219,18 @@ def _groups(text: str) -> dict[tuple[str, int], str]:
 
 
 def annotated(annotations: Mapping[str, str]) -> list[Property]:
-    """`org.systemd.property.TimeoutStopUSec: uint64 1000000`: further properties, as GVariant text. …Sec of whole
-    seconds becomes …USec, as in unit files."""
+    """Additional properties from annotations with GVariant text, such as `org.systemd.property.TimeoutStopUSec: uint64
+    1000000`.
+
+    A numeric …Sec property in seconds becomes …USec, as in unit files. Raises SpecError.
+    """
     found: list[Property] = []
     for key, text in annotations.items():
         if not key.startswith(_ANNOTATION):
             continue
         name = key.removeprefix(_ANNOTATION)
         if len(name) < 3 or not (name.isascii() and name.isalpha()):
-            raise SpecError(f"annotations.{key}: {name!r} is no name of a property")
+            raise SpecError(f"annotations.{key}: {name!r} is not a valid property name")
         kind, value = _variant(text, key)
         if name.endswith("Sec") and name[-4].islower() and kind in "ynqiuxtd":
             name, kind, value = f"{name[:-3]}USec", "t", int(value * 1_000_000)
@@ -237,7 +245,7 @@ _WORDS: Final = {
 
 
 def _variant(text: str, key: str) -> tuple[str, Any]:
-    """GVariant text: a literal, with the name of its type before it where it is not the literal's own."""
+    """Parse GVariant text to (signature, value): a literal, optionally preceded by its type. Raises SpecError."""
     text = text.strip()
     word, _, rest = text.partition(" ")
     kind = _WORDS.get(word, "")
@@ -257,10 +265,10 @@ def _variant(text: str, key: str) -> tuple[str, Any]:
         return kind or "i", int(literal, 0)
     except ValueError:
         pass
-    raise SpecError(f"annotations.{key}: {text!r} is no value of D-Bus")
+    raise SpecError(f"annotations.{key}: {text!r} is not a valid D-Bus value")
 
 
-# --- saying it ---
+# --- D-Bus calls ---
 
 
 def available(*, user: bool) -> bool:
@@ -268,7 +276,7 @@ def available(*, user: bool) -> bool:
 
 
 def _address(*, user: bool) -> tuple[str, bool]:
-    """(a bus that the environment names, whether it is systemd itself)."""
+    """(the bus address from the environment or "", whether it is systemd's private socket)."""
     if not user:
         return os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", ""), False
     own = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -278,11 +286,12 @@ def _address(*, user: bool) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def _manager(*, user: bool) -> Iterator[dbus.Bus]:
-    """The bus that the environment names, else systemd's own socket (it works with no bus running), else the bus."""
+    """Connect to the bus from the environment, else to systemd's private socket (which needs no running bus), else to
+    the system bus."""
     address, direct = _address(user=user)
     if not address and user:
         raise CapabilityError(
-            "no bus of this user's systemd: neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR says where"
+            "cannot find the bus of this user's systemd: set DBUS_SESSION_BUS_ADDRESS or XDG_RUNTIME_DIR"
         )
     if not address:
         direct = os.path.exists(dbus.socket_address(dbus.SYSTEMD_PRIVATE))
@@ -304,7 +313,7 @@ def _call(bus: dbus.Bus, member: str, signature: str = "", *args: Any) -> tuple[
 
 
 def _finish(bus: dbus.Bus, job: str, what: str) -> None:
-    """Wait for a job. RuntimeFault when it does not end as asked."""
+    """Wait for a job. RuntimeFault if its result is not `done`."""
     while True:
         _, path, _, result = bus.signal("JobRemoved")
         if path == job:
@@ -314,7 +323,8 @@ def _finish(bus: dbus.Bus, job: str, what: str) -> None:
 
 
 def start(wanted: Scope, asked: list[Property]) -> None:
-    """The scope, with the process of its `PIDs`. A failed one of that name is forgotten first."""
+    """Start the scope with the process of its `PIDs`. If a failed unit has that name, reset it first. Raises
+    RuntimeFault."""
     with _manager(user=wanted.user) as bus:
         _call(bus, "Subscribe")
         try:
@@ -333,7 +343,7 @@ def _transient(bus: dbus.Bus, wanted: Scope, asked: list[Property]) -> tuple[Any
 
 
 def stop(wanted: Scope) -> None:
-    """Nothing when it has ended with its last process, as it does."""
+    """Stop the scope. Do nothing if it no longer exists, which is the case once its last process has exited."""
     with _manager(user=wanted.user) as bus:
         try:
             _call(bus, "Subscribe")
@@ -347,7 +357,7 @@ def stop(wanted: Scope) -> None:
 
 
 def update(wanted: Scope, asked: list[Property]) -> None:
-    """New limits of a scope that runs, until it ends."""
+    """Set new limits on a running scope, until it ends."""
     if not asked:
         return
     with _manager(user=wanted.user) as bus:
@@ -355,7 +365,7 @@ def update(wanted: Scope, asked: list[Property]) -> None:
 
 
 def own_cgroup(*, user: bool) -> str:
-    """Where the manager's own units begin: "" for the system's (process 1 of it is not in a container's)."""
+    """The manager's own cgroup, which contains those of its units; "" for the system manager."""
     if not user:
         return ""
     with _manager(user=True) as bus:

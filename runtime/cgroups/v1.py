@@ -1,4 +1,4 @@
-"""One cgroup on v1: the same path in every mounted hierarchy (admin-guide/cgroup-v1/)."""
+"""A cgroup on v1: the same path in every mounted hierarchy (admin-guide/cgroup-v1/)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from runtime.cgroups import files, killing
+from runtime.cgroups import files, kill
 from runtime.cgroups.layout import Layout
 from runtime.errors import CapabilityError, StateError, SyscallError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runtime.cgroups.reading.stats import Stats
 
 _FREEZE_SECONDS = 2.0
-_THAW_EVERY = 50  # looks at FREEZING before a thaw lets the one process through that blocks it
+_THAW_EVERY = 50  # checks that find FREEZING before a short thaw, which lets a blocking process continue
 
 _STAT_FILES = {
     "cpuacct.usage": "cpuacct",
@@ -51,16 +51,18 @@ class V1Cgroup:
         self._dirs = {name: mount + path for name, mount in layout.v1.items()}
         self._places = tuple(mount + path for mount in layout.hierarchies)
         self._memory_mount = layout.v1.get("memory", "")
-        self._new = False  # made by us and not limited since: it has the kernel's defaults
-        # The freezer sees all processes; without one (rare) any other hierarchy does.
+        self._new = False  # created by us and not limited since, so it has the kernel's defaults
+        # The freezer hierarchy contains all processes. Without one (rare), use any other.
         self._main = self._dirs.get("freezer") or self._places[0]
 
     def directory(self, controller: str) -> str | None:
         return self._dirs.get(controller)
 
     def create(self) -> None:
-        """mkdir -p everywhere. A half-made one is taken back. One that was there is reused, but never frozen: a
-        frozen leftover would stop its next user without a word."""
+        """mkdir -p in every hierarchy; a failure removes what was created.
+
+        An existing cgroup is reused and thawed, because a frozen leftover would silently stop its next user.
+        """
         made: list[str] = []
         try:
             for place in self._places:
@@ -76,10 +78,10 @@ class V1Cgroup:
             raise
 
     def _prepare(self, made: list[str]) -> None:
-        """What a new v1 cgroup needs before a process may enter: CPUs and memory nodes, and hierarchical accounting
-        on kernels before 5.11 that do not have it always."""
+        """Set what a new v1 cgroup needs before a process can join: CPUs and memory nodes, and before Linux 5.11
+        hierarchical memory accounting."""
         cpuset, memory = self._dirs.get("cpuset"), self._dirs.get("memory")
-        if cpuset:  # made now or before: its maker may have been killed between mkdir and this
+        if cpuset:  # also if it existed: its creator may have been killed between mkdir and this
             _inherit_cpuset(cpuset, new=cpuset in made)
         for place in () if _always_hierarchical(self._memory_mount) else made:
             if (
@@ -116,11 +118,14 @@ class V1Cgroup:
         return []
 
     def delegate(self, uid: int) -> None:
-        """Not on v1."""
+        """No effect: delegation is not secure on v1."""
 
     def attach(self, pid: int) -> None:
-        """Move a process; 0 is the caller. A single-threaded caller moving itself goes through `tasks`, the one way
-        that does not take the kernel's global thread-group lock (milliseconds when it is cold)."""
+        """Move a process in; pid 0 is the caller.
+
+        A single-threaded caller is moved through `tasks`, because only that avoids the kernel's global thread-group
+        lock, which can take milliseconds.
+        """
         own = pid in (0, os.getpid())
         file, value = ("tasks", "0") if own else ("cgroup.procs", str(pid))
         for place in self._places:
@@ -139,12 +144,12 @@ class V1Cgroup:
         return None
 
     def freeze(self) -> None:
-        """Stop all processes; returns when they stand. Raises StateError when the kernel does not get there."""
+        """Freeze all processes; returns once they are frozen. StateError if that takes longer than _FREEZE_SECONDS."""
         place = self._freezer()
         deadline = time.monotonic() + _FREEZE_SECONDS
         looks = 0
         while True:
-            # Written again at each look: this catches what was forked meanwhile.
+            # Write it again for each check, to freeze what was forked meanwhile.
             files.write(f"{place}/freezer.state", "FROZEN")
             if files.read(f"{place}/freezer.state").strip() == "FROZEN":
                 return
@@ -152,11 +157,11 @@ class V1Cgroup:
             if time.monotonic() >= deadline:
                 files.write(f"{place}/freezer.state", "THAWED")
                 raise StateError(
-                    f"cgroup {self.path} did not freeze in {_FREEZE_SECONDS:g} s", retriable=True
+                    f"cgroup {self.path} did not freeze within {_FREEZE_SECONDS:g} s", retriable=True
                 )
             if looks % _THAW_EVERY == 0:
                 files.write(f"{place}/freezer.state", "THAWED")
-            time.sleep(killing.STEP)
+            time.sleep(kill.STEP)
 
     def thaw(self) -> None:
         files.write(f"{self._freezer()}/freezer.state", "THAWED")
@@ -178,12 +183,15 @@ class V1Cgroup:
             self.thaw()
 
     def kill(self, timeout: float = 2.0) -> bool:
-        """SIGKILL to everything inside and below; True when nothing is left. Frozen first, so that no fork slips
-        between the look and the kill; thawed so that they can die."""
-        return killing.until_empty(self._all_pids, time.monotonic() + timeout, round_=self._kill_round)
+        """Kill all processes here and below; True if none remains.
+
+        The cgroup is frozen first, so that no process forks between listing and killing, and thawed so that they can
+        die.
+        """
+        return kill.until_empty(self._all_pids, time.monotonic() + timeout, round_=self._kill_round)
 
     def _all_pids(self) -> list[int]:
-        """From every hierarchy: a process may have been moved out of one of them."""
+        """The pids in every hierarchy, because a process may have been moved out of one of them."""
         found: set[int] = set()
         for place in self._places:
             found.update(files.pids(place, recursive=True))
@@ -195,20 +203,23 @@ class V1Cgroup:
         with contextlib.suppress(OSError, StateError, CapabilityError):
             self.freeze()
         try:
-            killing.signal_all(self._all_pids())
+            kill.signal_all(self._all_pids())
         finally:
             self.thaw_all()
 
     def thaw_all(self) -> None:
-        """Descendants too: a container may have frozen its own children, and what is frozen here does not die."""
+        """Thaw the cgroup and its descendants. A container may have frozen its own child cgroups, and frozen processes
+        do not die."""
         place = self._dirs.get("freezer")
         for directory in reversed(files.tree(place)) if place else ():
             with contextlib.suppress(OSError):
                 files.write(f"{directory}/freezer.state", "THAWED")
 
     def remove(self, timeout: float = 2.0) -> None:
-        """Kill what is inside and rmdir everywhere, descendants first. Missing is fine. Raises SyscallError(EBUSY)
-        when something does not go within `timeout` seconds."""
+        """Kill the remaining processes and remove the cgroup from every hierarchy, descendants first.
+
+        Do nothing if it is missing. SyscallError(EBUSY) if it cannot be removed within `timeout` seconds.
+        """
         if self.remove_empty():
             return
         deadline = time.monotonic() + timeout
@@ -217,27 +228,27 @@ class V1Cgroup:
             self.kill(timeout)
         for place in self._places:
             try:
-                killing.remove_tree(place, deadline)
+                kill.remove_tree(place, deadline)
             except SyscallError as error:
                 busy = busy or error
         if busy:
             raise busy
 
     def remove_empty(self) -> bool:
-        """The short way, for a cgroup that nothing is left in, as nearly all are. False: it is still there, maybe not
-        everywhere."""
-        return all(killing.remove_empty(place) for place in self._places)
+        """The fast path for a cgroup without processes and descendants, as most are. False: at least one hierarchy
+        still has it."""
+        return all(kill.remove_empty(place) for place in self._places)
 
     def oom_kills(self) -> int:
-        """Processes the kernel's OOM killer took here and below. v1 counts each cgroup by itself; 0 on kernels before
-        4.13, which do not count."""
+        """How many processes the OOM killer has killed here and below. v1 counts per cgroup, so they are added up. 0
+        before Linux 4.13, which does not count them."""
         memory = self._dirs.get("memory")
         if memory is None:
             return 0
         return sum(_oom_kills(place) for place in files.tree(memory))
 
     def stat_paths(self) -> dict[str, str | None]:
-        """File name → path, what `stats.stats_v1` is made of."""
+        """The files that `stats.stats_v1` needs: name → path, None if not available."""
         return {
             name: f"{place}/{name}" if (place := self._dirs.get(controller)) else None
             for name, controller in _STAT_FILES.items()
@@ -254,8 +265,11 @@ class V1Cgroup:
 
 
 def _inherit_cpuset(place: str, *, new: bool = False) -> None:
-    """A new v1 cpuset is empty and takes no process; give it its parent's, after the parent (cpusets.rst). Its own
-    children get theirs from the kernel (cgroup.clone_children, which they inherit too): nothing is to do for them."""
+    """Copy the parent's CPUs and memory nodes to a new v1 cpuset, parents first (cpusets.rst).
+
+    A new cpuset has none and accepts no process. cgroup.clone_children, which is inherited, makes the kernel do the
+    same for its children.
+    """
     if new and files.read_or(f"{place}/cpuset.mems").strip():
         return
     above = os.path.dirname(place)
@@ -273,7 +287,7 @@ def _inherit_cpuset(place: str, *, new: bool = False) -> None:
 
 @cache
 def _always_hierarchical(mount: str) -> bool:
-    """Whether memory is accounted hierarchically from the root down: always since Linux 5.11. Children inherit it."""
+    """Whether memory accounting is hierarchical at the root, as always since Linux 5.11. Children inherit it."""
     return files.read_or(f"{mount}/memory.use_hierarchy", "1")[:1] == "1"
 
 
@@ -283,7 +297,8 @@ def _oom_kills(place: str) -> int:
 
 
 def _check_before_update(resources: Mapping[str, Any], place: str | None) -> None:
-    """runtime-spec memory.checkBeforeUpdate: refuse a limit below what is in use, instead of trying."""
+    """memory.checkBeforeUpdate of the runtime-spec: reject a limit below the present usage instead of trying to set
+    it."""
     memory = resources.get("memory") or {}
     limit = memory.get("limit") or 0
     if not memory.get("checkBeforeUpdate") or limit <= 0 or place is None:
@@ -294,7 +309,7 @@ def _check_before_update(resources: Mapping[str, Any], place: str | None) -> Non
 
 
 def _without_needless(warnings: list[str]) -> list[str]:
-    """No swap accounting matters only to a machine that swaps."""
+    """Drop the warning about missing swap accounting on a machine without swap."""
     if any("memsw" in warning for warning in warnings) and files.read_or("/proc/swaps").count("\n") <= 1:
         return [warning for warning in warnings if "memsw" not in warning]
     return warnings

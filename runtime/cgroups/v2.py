@@ -1,4 +1,4 @@
-"""One cgroup on v2: a directory of the unified hierarchy (admin-guide/cgroup-v2.rst)."""
+"""A cgroup on v2: a directory of the unified hierarchy (admin-guide/cgroup-v2.rst)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from runtime.cgroups import files, killing
+from runtime.cgroups import files, kill
 from runtime.cgroups.layout import Layout
 from runtime.errors import CapabilityError, StateError, SyscallError
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from runtime.cgroups.reading.reader import Reader
     from runtime.cgroups.reading.stats import Stats
 
-# Controllers we enable for children when they are offered. (perf_event is always on; misc has no OCI limits.)
+# The controllers to enable for children if available. (perf_event is always enabled; misc has no OCI limits.)
 _WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
 _FREEZE_SECONDS = 2.0
-_DELEGATED = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]  # kernels before 4.15 do not say
+# for kernels before 4.15, which do not list them
+_DELEGATED = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
 
 STAT_FILES = (
     "cpu.stat",
@@ -40,7 +41,7 @@ STAT_FILES = (
 
 
 class V2Cgroup:
-    """Implements `Cgroup` over a layout's cgroup2 mount. On hybrid it is the half with few or no controllers."""
+    """Implements `Cgroup` over a layout's cgroup2 mount. On hybrid it has few or no controllers."""
 
     def __init__(self, path: str, layout: Layout) -> None:
         if layout.unified is None:
@@ -51,15 +52,15 @@ class V2Cgroup:
         self._dir = layout.unified + path
 
     def directory(self, controller: str) -> str | None:
-        """The cgroup's directory, for a controller that is enabled in it."""
+        """The cgroup's directory if the controller is enabled in it, otherwise None."""
         return self._dir if controller in self._enabled() else None
 
     def _enabled(self) -> list[str]:
-        """cgroup.controllers here; the root itself has all that are offered."""
+        """The controllers enabled here (cgroup.controllers). The root has all available ones."""
         return files.read_or(f"{self._dir}/cgroup.controllers").split()
 
     def create(self, *, controllers: bool = True) -> None:
-        """mkdir -p, and `enable` unless told otherwise."""
+        """mkdir -p, then `enable` if `controllers`. A failure removes what was created."""
         made: list[str] = []
         try:
             if not files.make(self._dir, made):
@@ -73,8 +74,10 @@ class V2Cgroup:
             raise
 
     def enable(self) -> None:
-        """The controllers, in every ancestor's cgroup.subtree_control on the way down. Only inner nodes get them, and
-        no process ever goes into an inner node (the no-internal-process rule)."""
+        """Enable the controllers in cgroup.subtree_control of every ancestor, from the top.
+
+        Ancestors must not contain processes, and we place none there (the no-internal-process rule).
+        """
         if not self._offered:
             return
         wanted = self._offered.intersection(_WANTED)
@@ -82,7 +85,7 @@ class V2Cgroup:
         place = self._dir
         while place != self._root and not wanted.issubset(files.read(f"{place}/cgroup.controllers").split()):
             place = os.path.dirname(place)
-            todo.append(place)  # it has some of them to give yet, or to get first
+            todo.append(place)  # it may need to enable some, or to get them first
         for place in reversed(todo):
             enable_controllers(place)
 
@@ -100,7 +103,8 @@ class V2Cgroup:
         return warnings
 
     def delegate(self, uid: int) -> None:
-        """The directory and what /sys/kernel/cgroup/delegate lists of its files; not the limits' files."""
+        """Change the owner of the directory and of the files listed in /sys/kernel/cgroup/delegate; not of the limit
+        files."""
         listed = files.read_or("/sys/kernel/cgroup/delegate").split() or _DELEGATED
         for path in (self._dir, *(f"{self._dir}/{name}" for name in listed)):
             try:
@@ -111,8 +115,11 @@ class V2Cgroup:
                 raise SyscallError(error.errno or 0, "chown", path) from error
 
     def attach(self, pid: int) -> None:
-        """Move a process; 0 is the caller, and nothing happens when clone3 has put it here: a move takes a global
-        lock (5 ms when it is cold), CLONE_INTO_CGROUP does not."""
+        """Move a process in; pid 0 is the caller.
+
+        Do nothing if clone3 has already started the caller here: a move takes a global lock (up to 5 ms), but
+        CLONE_INTO_CGROUP does not.
+        """
         if pid == 0 and self._holds_caller():
             return
         files.write(f"{self._dir}/cgroup.procs", str(pid))
@@ -138,13 +145,14 @@ class V2Cgroup:
         return self.into_fd()
 
     def freeze(self) -> None:
-        """Stop all processes here and below; returns when they stand (cgroup.events: frozen 1). Needs 5.2."""
+        """Freeze all processes here and below; returns once they are frozen (cgroup.events: frozen 1). Needs Linux
+        5.2."""
         self._freeze_write("1")
-        if not killing.wait_event(
-            f"{self._dir}/cgroup.events", "frozen", 1, time.monotonic() + _FREEZE_SECONDS
-        ):
+        if not kill.wait_event(f"{self._dir}/cgroup.events", "frozen", 1, time.monotonic() + _FREEZE_SECONDS):
             self._freeze_write("0")
-            raise StateError(f"cgroup {self.path} did not freeze in {_FREEZE_SECONDS:g} s", retriable=True)
+            raise StateError(
+                f"cgroup {self.path} did not freeze within {_FREEZE_SECONDS:g} s", retriable=True
+            )
 
     def thaw(self) -> None:
         self._freeze_write("0")
@@ -165,15 +173,15 @@ class V2Cgroup:
             self.thaw()
 
     def kill(self, timeout: float = 2.0) -> bool:
-        """SIGKILL to everything inside and below, in one write that no fork escapes (cgroup.kill, 5.14); True when
-        nothing is left. Frozen processes die too."""
+        """Kill all processes here and below with one write that no fork escapes (cgroup.kill, Linux 5.14). Frozen
+        processes die too. True if none remains."""
         deadline = time.monotonic() + timeout
         if not self.send_kill():
-            return killing.until_empty(self.pids, deadline, round_=self._kill_round)
+            return kill.until_empty(self.pids, deadline, round_=self._kill_round)
         return self.wait_empty(deadline)
 
     def send_kill(self) -> bool:
-        """The write alone, without waiting. False: there is no cgroup.kill (or no such cgroup)."""
+        """Write cgroup.kill without waiting. False if that file or the cgroup does not exist."""
         if os.getpid() in self.pids():
             raise StateError(f"refusing to kill cgroup {self.path}: the calling process is in it")
         try:
@@ -185,31 +193,33 @@ class V2Cgroup:
         return True
 
     def wait_empty(self, deadline: float) -> bool:
-        return killing.wait_event(f"{self._dir}/cgroup.events", "populated", 0, deadline)
+        return kill.wait_event(f"{self._dir}/cgroup.events", "populated", 0, deadline)
 
     def _kill_round(self, seen: list[int]) -> None:
-        """Before 5.14: freeze against forks, signal, thaw."""
+        """For kernels before 5.14: freeze to prevent forks, signal, thaw."""
         with contextlib.suppress(OSError, StateError, CapabilityError):
             self.freeze()
         try:
-            killing.signal_all(sorted({*seen, *self.pids()}))
+            kill.signal_all(sorted({*seen, *self.pids()}))
         finally:
             with contextlib.suppress(OSError, CapabilityError):
                 self.thaw()
 
     def remove(self, timeout: float = 2.0) -> None:
-        """Kill what is inside and rmdir, descendants first. Missing is fine. Raises SyscallError(EBUSY) when
-        something does not go within `timeout` seconds."""
-        if killing.remove_empty(self._dir):
+        """Kill the remaining processes and remove the cgroup, descendants first.
+
+        Do nothing if it is missing. SyscallError(EBUSY) if it cannot be removed within `timeout` seconds.
+        """
+        if kill.remove_empty(self._dir):
             return
         deadline = time.monotonic() + timeout
         if files.keyed(files.read_or(f"{self._dir}/cgroup.events")).get("populated"):
             self.kill(timeout)
-        killing.remove_tree(self._dir, deadline)
+        kill.remove_tree(self._dir, deadline)
 
     def oom_kills(self) -> int:
-        """Processes the OOM killer took here and below, whoever's limit it was (memory.events oom_kill; `oom` counts
-        also what killed nobody)."""
+        """How many processes the OOM killer has killed here and below, for any cgroup's limit (memory.events oom_kill;
+        `oom` also counts events that killed nothing)."""
         return files.keyed(files.read_or(f"{self._dir}/memory.events")).get("oom_kill", 0)
 
     def stat_paths(self) -> dict[str, str | None]:
@@ -226,8 +236,11 @@ class V2Cgroup:
 
 
 def enable_controllers(place: str) -> None:
-    """Give the children of the cgroup at `place` the controllers it has itself. All in one write; one by one when the
-    kernel refuses some (a controller used by v1, or cpu while real-time processes run)."""
+    """Enable for the children of the cgroup at `place` the controllers that it has itself.
+
+    Tries one write for all. If the kernel refuses some (a controller used by v1, or cpu while real-time processes run),
+    enables each separately.
+    """
     have = set(files.read(f"{place}/cgroup.subtree_control").split())
     offered = files.read(f"{place}/cgroup.controllers").split()
     lacking = [name for name in _WANTED if name in offered and name not in have]
@@ -240,16 +253,16 @@ def enable_controllers(place: str) -> None:
     except SyscallError as error:
         if error.errno == errno.EBUSY and files.pids(place, recursive=False):
             raise CapabilityError(
-                f"processes live in {place} itself, so the kernel gives its children no controllers "
+                f"{place} itself contains processes, so the kernel enables no controllers for its children "
                 "(no-internal-process rule): run kubelite in a cgroup of its own"
             ) from error
     for name in lacking:
-        with contextlib.suppress(SyscallError):  # what stays off becomes a warning where a limit needs it
+        with contextlib.suppress(SyscallError):  # a limit that needs a missing controller gets a warning
             files.write(file, f"+{name}")
 
 
 def _check_before_update(resources: Mapping[str, Any], place: str) -> None:
-    """runtime-spec memory.checkBeforeUpdate: v2 would rather kill than refuse, so look first."""
+    """memory.checkBeforeUpdate of the runtime-spec: v2 kills processes instead of refusing a limit, so check first."""
     memory = resources.get("memory") or {}
     limit = memory.get("limit") or 0
     if not memory.get("checkBeforeUpdate") or limit <= 0:

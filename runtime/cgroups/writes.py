@@ -1,6 +1,6 @@
-"""A limit as data, and the one place that turns such data into writes to the kernel.
+"""Limits as data, and the function that writes them to the kernel.
 
-The planners (`resources_v1`, `resources_v2`) are pure: OCI `linux.resources` in, a list of `Write` out.
+The planners (`resources_v1`, `resources_v2`) are pure: they translate OCI `linux.resources` to a list of `Write`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _LACKING = (errno.ENOENT, errno.EOPNOTSUPP, errno.ENODEV)
 
 
 class Write(NamedTuple):
-    """One value for one file of one controller.
+    """A value to write to a controller's file.
 
-    `required`: a kernel without the file fails the whole apply (CapabilityError) instead of giving a warning.
-    `optional`: it says nothing either.
+    If the kernel lacks the file, the result is a warning; with `required`, a CapabilityError for the whole apply; with
+    `optional`, nothing.
     """
 
     controller: str
@@ -35,10 +35,13 @@ class Plan(NamedTuple):
 
 
 def execute(plan: Plan, directory: Callable[[str], str | None]) -> list[str]:
-    """Do the writes in order; gives the warnings. `directory` says where a controller's files are (None: nowhere).
+    """Execute the writes in order; returns warnings.
 
-    Limits that check each other (memory and memory+swap, period and quota, quota and burst) are refused with EINVAL
-    in one order when they grow and in the other when they shrink: a refused write is tried again after the rest.
+    `directory` gives the directory of a controller's files, or None if it is not available.
+
+    Some limits constrain each other (memory and memory+swap, period and quota, quota and burst). The kernel refuses
+    them with EINVAL in one order when they grow, and in the other order when they shrink. So a refused write is retried
+    after the others.
     """
     warnings = list(plan.warnings)
     refused = _pass(plan.writes, directory, warnings, last=False)
@@ -81,7 +84,8 @@ def _lacks(write: Write, why: str) -> str:
 
 
 def _too_full(write: Write, place: str) -> SyscallError:
-    """v1 refuses a memory limit that reclaim cannot reach; say by how much it misses, as runc does."""
+    """The error for a memory limit that v1 refuses because reclaim cannot reach it, with the present usage (as in
+    runc)."""
     usage = files.read_or(f"{place}/memory.usage_in_bytes", "?").strip()
     return SyscallError(
         errno.EBUSY, "write", f"{write.value} to {place}/{write.file} (in use: {usage} bytes)"

@@ -103,7 +103,7 @@ def make_cgroup(path: str, undo: ExitStack, *, thaws: bool = True) -> Cgroup:
     thawed and reused; otherwise StateError (runc refuses it with the same message).
     """
     if not path:
-        from runtime.cgroups.nothing import NoCgroup
+        from runtime.cgroups.no_cgroup import NoCgroup
 
         return NoCgroup()
     cgroup = open_cgroup(path)

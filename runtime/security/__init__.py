@@ -1,1 +1,1 @@
-"""What a container's process may do: capabilities, seccomp, rlimits, hidden paths. One module each."""
+"""Restrictions on a container's process: capabilities, seccomp, rlimits, masked paths. One module each."""

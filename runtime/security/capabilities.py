@@ -1,7 +1,7 @@
-"""Capabilities: names and numbers, docker's default set, and giving a process exactly the sets a specification says.
+"""Capabilities: compute the sets for a process from a specification, and set them.
 
-capabilities(7), runtime-spec config.md "process.capabilities". What the runtime's own bounding set lacks cannot be
-given: it is left out, with a warning, as runc and crun do.
+Sources: capabilities(7), runtime-spec config.md "process.capabilities". A capability that the runtime's own bounding
+set lacks cannot be granted. It is left out with a warning, as in runc and crun.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from runtime.syscalls import (
 
 
 class CapSets(NamedTuple):
-    """The five sets of a process as bit masks; bit n is capability n."""
+    """The five capability sets of a process as bit masks; bit n is capability n."""
 
     bounding: int
     effective: int
@@ -36,7 +36,7 @@ class CapSets(NamedTuple):
 
 
 def mask(names: Iterable[str]) -> int:
-    """Names → bits. Raises SpecError for a name that no kernel has."""
+    """Names → bit mask. Raises SpecError for an unknown name."""
     bits = 0
     for name in names:
         number = NUMBERS.get(name)
@@ -52,27 +52,29 @@ def names(bits: int) -> list[str]:
 
 @cache
 def last_cap() -> int:
-    """The highest capability this kernel knows."""
+    """The number of the highest capability that this kernel supports."""
     return int(read_or("/proc/sys/kernel/cap_last_cap", str(len(NAMES) - 1)))
 
 
 def bounding() -> int:
-    """Our own bounding set: what can be given at all. (/proc/self/status shows it without 41 system calls.)"""
+    """Our own bounding set, which limits what can be granted. (/proc/self/status shows it without 41 system calls.)"""
     for line in read_or("/proc/self/status").splitlines():
         if line.startswith("CapBnd:"):
             return int(line.split()[1], 16)
     bits = 0
     for number in range(last_cap() + 1):
-        with contextlib.suppress(SyscallError):  # EINVAL: past the last
+        with contextlib.suppress(SyscallError):  # EINVAL: past the last capability
             bits |= prctl(PR_CAPBSET_READ, number) << number
     return bits
 
 
 def plan(caps: Mapping[str, Iterable[str]] | None, *, available: int) -> tuple[CapSets, list[str]]:
-    """OCI process.capabilities → the sets that can really be had of `available` (our bounding set). Pure.
+    """Translate OCI process.capabilities to the sets that can be granted from `available` (our bounding set), and
+    warnings. Pure.
 
-    Absent or None is no capability at all. Unknown names are a warning too (runc: a newer engine's specification on
-    an older machine). Ambient is cut to what is permitted and inheritable: the kernel refuses the rest.
+    Absent or None means no capabilities. Unknown names also give a warning (as in runc: the specification may come from
+    a newer engine). The ambient set is reduced to permitted and inheritable capabilities, because the kernel refuses
+    others.
     """
     warnings: dict[str, None] = {}
     wanted = {}
@@ -81,9 +83,9 @@ def plan(caps: Mapping[str, Iterable[str]] | None, *, available: int) -> tuple[C
         for name in (caps or {}).get(kind) or ():
             number = NUMBERS.get(name)
             if number is None:
-                warnings[f"{name} was not given: there is no such capability"] = None
+                warnings[f"{name} was not granted: there is no such capability"] = None
             elif not available >> number & 1:
-                warnings[f"{name} was not given: the runtime's own bounding set does not have it"] = None
+                warnings[f"{name} was not granted: the runtime's own bounding set lacks it"] = None
             else:
                 bits |= 1 << number
         wanted[kind] = bits
@@ -98,16 +100,18 @@ def plan(caps: Mapping[str, Iterable[str]] | None, *, available: int) -> tuple[C
 
 
 def drop_bounding(keep: int, *, available: int) -> None:
-    """prctl(PR_CAPBSET_DROP) of all but `keep`; needs CAP_SETPCAP, so before the user changes."""
+    """Drop all capabilities except `keep` from the bounding set (prctl(PR_CAPBSET_DROP)). It needs CAP_SETPCAP, so call
+    it before the user changes."""
     for number in range(last_cap() + 1):
         if available >> number & 1 and not keep >> number & 1:
             prctl(PR_CAPBSET_DROP, number)
 
 
 def set_process(sets: CapSets) -> None:
-    """capset(2), then the ambient set. After setuid, with PR_SET_KEEPCAPS on during it."""
+    """Set all but the bounding set with capset(2) and prctl(2). Call it after setuid, which must run with
+    PR_SET_KEEPCAPS."""
     capset(sets.effective, sets.permitted, sets.inheritable)
-    with contextlib.suppress(SyscallError):  # EINVAL: before Linux 4.3 there is no ambient set to clear
+    with contextlib.suppress(SyscallError):  # EINVAL: before Linux 4.3 there is no ambient set
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     for number in range(last_cap() + 1):
         if sets.ambient >> number & 1:
@@ -115,17 +119,17 @@ def set_process(sets: CapSets) -> None:
 
 
 def raise_ambient(bits: int) -> None:
-    """Let `bits` (permitted and inheritable already) go over an execve."""
+    """Add `bits`, which must be permitted and inheritable, to the ambient set, so that they survive execve."""
     for number in range(last_cap() + 1):
         if bits >> number & 1:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
 def apply(caps: Mapping[str, Iterable[str]] | None) -> list[str]:
-    """All of it on the calling thread, user unchanged: bounding, then the other sets. Returns warnings.
+    """Set all sets of the calling thread without changing its user: first bounding, then the others. Returns warnings.
 
-    A process that also changes its user calls the parts: `plan` and `drop_bounding`, then KEEPCAPS and setuid, then
-    `set_process`.
+    A process that also changes its user calls the parts itself: `plan` and `drop_bounding`, then KEEPCAPS and setuid,
+    then `set_process`.
     """
     available = bounding()
     sets, warnings = plan(caps, available=available)

@@ -1,4 +1,4 @@
-"""Capabilities by name: Linux's list, docker's default set, and what add and drop make of a set. No I/O."""
+"""Capability names: Linux's list, docker's default set, and adding to and dropping from a set. No I/O."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ NAMES: tuple[str, ...] = (
 )
 NUMBERS: dict[str, int] = {name: number for number, name in enumerate(NAMES)}
 ALL_CAPS: frozenset[str] = frozenset(NAMES)
-# What docker and containerd give a container that says nothing (containerd pkg/oci/spec.go)
+# The default in docker and containerd (containerd pkg/oci/spec.go)
 DEFAULT_CAPS: tuple[str, ...] = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -72,16 +72,18 @@ DEFAULT_CAPS: tuple[str, ...] = (
 
 
 def normalize(name: str) -> str:
-    """`net_admin`, `NET_ADMIN`, `cap_net_admin` → `CAP_NET_ADMIN`, as Kubernetes manifests may write it. Does not say
-    whether it exists."""
+    """`net_admin`, `NET_ADMIN`, `cap_net_admin` → `CAP_NET_ADMIN`: the spellings that Kubernetes manifests may use.
+    Does not check that it exists."""
     upper = name.upper()
     return upper if upper.startswith("CAP_") else f"CAP_{upper}"
 
 
 def adjust(add: Iterable[str], drop: Iterable[str], *, base: Iterable[str] = DEFAULT_CAPS) -> list[str]:
-    """securityContext.capabilities over a base set, in number order: ALL in `drop` empties it, ALL in `add` fills it;
-    what is both added and dropped by name is dropped (containerd's order: add, then drop; ALL first). Raises
-    SpecError for a name that no kernel has."""
+    """Apply securityContext.capabilities to a base set; the result is in number order.
+
+    ALL in `add` fills the set, and ALL in `drop` empties it. Then named capabilities are added and dropped; one in both
+    lists is dropped (containerd's order: ALL first, then add, then drop). Raises SpecError for an unknown name.
+    """
     added, dropped = ({normalize(name) for name in names} for names in (add, drop))
     if unknown := sorted((added | dropped) - ALL_CAPS - {"CAP_ALL"}):
         raise SpecError(f"unknown capability {', '.join(unknown)}")

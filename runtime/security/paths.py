@@ -1,7 +1,7 @@
-"""Paths of /proc and /sys that a container must not see, or not write.
+"""Paths in /proc and /sys that a container must not read (masked) or must not write (read-only).
 
-kubelet's lists (pkg/securitycontext/util.go: ProcMount Default), which are docker's and containerd's with
-/proc/interrupts and the thermal throttle counters added. procMount: Unmasked clears both.
+These are kubelet's lists (pkg/securitycontext/util.go: ProcMount Default): those of docker and containerd plus
+/proc/interrupts and the thermal throttle counters. `procMount: Unmasked` clears both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CPUS = "/sys/devices/system/cpu"
 
 
 def masked_paths() -> list[str]:
-    """MASKED_PATHS and what this machine has of /sys/devices/system/cpu/cpu*/thermal_throttle."""
+    """MASKED_PATHS and the existing /sys/devices/system/cpu/cpu*/thermal_throttle."""
     try:
         entries = sorted(os.listdir(_CPUS))
     except OSError:

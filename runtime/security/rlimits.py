@@ -1,7 +1,7 @@
-"""Resource limits of a process: the OCI names and setting them (setrlimit(2), runtime-spec config.md "POSIX process").
+"""Parse and set the resource limits of a process (setrlimit(2), runtime-spec config.md "POSIX process").
 
-Raising a hard limit needs CAP_SYS_RESOURCE. Where the runtime itself lacks it, the limit stays at what the runtime
-has, and that is told: a container that asked for more files than the machine's own limit runs all the same.
+Raising a hard limit needs CAP_SYS_RESOURCE. If the runtime lacks it, the limit stays at the runtime's own, with a
+warning. So a container that requests more open files than that still runs.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ RLIMITS: dict[str, int] = {
     "RLIMIT_RTPRIO": 14,
     "RLIMIT_RTTIME": 15,
 }
-_INFINITY = (1 << 64) - 1  # RLIM_INFINITY: the specification's unsigned; some write -1
+_INFINITY = (1 << 64) - 1  # RLIM_INFINITY; unsigned in the specification, but some callers write -1
 
 
 def parse(rlimits: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """OCI process.rlimits → (name, soft, hard) with -1 for unlimited. Raises SpecError: unknown type, one twice, soft
-    above hard."""
+    """OCI process.rlimits → (name, soft, hard), with -1 for unlimited. SpecError for an unknown type, a duplicate, or a
+    soft limit above the hard limit."""
     found: dict[str, tuple[str, int, int]] = {}
     for entry in rlimits:
         name = str(entry.get("type"))
         if name not in RLIMITS:
             raise SpecError(f"process.rlimits: unknown type {name!r}")
         if name in found:
-            raise SpecError(f"process.rlimits: {name} is given twice")
+            raise SpecError(f"process.rlimits: {name} is specified twice")
         soft, hard = (_value(name, entry, key) for key in ("soft", "hard"))
         if _order(soft) > _order(hard):
             raise SpecError(f"process.rlimits: {name} has a soft limit {soft} above its hard limit {hard}")
@@ -52,7 +52,8 @@ def parse(rlimits: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
 
 
 def apply(rlimits: Iterable[Mapping[str, Any]], *, pid: int = 0) -> list[str]:
-    """Set them for `pid` (0: the caller). Gives a warning for each that could only be set up to our own hard limit."""
+    """Set the limits for `pid` (0: the caller). Returns a warning for each limit that had to be reduced to our own hard
+    limit."""
     warnings = []
     for name, soft, hard in parse(rlimits):
         try:

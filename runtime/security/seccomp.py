@@ -1,8 +1,9 @@
-"""System call filters: OCI `linux.seccomp` → BPF, once; and into the kernel, with one system call.
+"""System call filters: compile OCI `linux.seccomp` to BPF once, and install it with one system call.
 
-Compiling takes libseccomp (through pyseccomp, imported only then) some milliseconds; the result depends on nothing
-but the profile, the machine and the library, so it is kept in memory and, given a directory, on disk. A start then
-costs a comparison and seccomp(2). Sources: runtime-spec config-linux.md "Seccomp", seccomp(2), seccomp_rule_add(3).
+Compiling with libseccomp (through pyseccomp, imported only then) takes some milliseconds. The result depends only on
+the profile, the machine and the library, so it is cached in memory and, if a directory is given, on disk. A start then
+takes only a comparison and seccomp(2). Sources: runtime-spec config-linux.md "Seccomp", seccomp(2),
+seccomp_rule_add(3).
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ else:
         except ImportError:
             from hashlib import sha256
 
-#: Raise when the same profile compiles to something else: old cache files are then not met any more.
+#: Increment this when the same profile compiles to something else, so that old cache files are no longer used.
 _FORMAT = 1
 _EPERM, _ENOSYS = 1, 38
 _SET_MODE_FILTER = 1
 _MAX_INSNS = 4096 * 8
 _REMEMBERED = 16
-_KEPT = 128  # files of a cache directory: when there are more it begins anew
+_CACHED = 128  # files in a cache directory; with more than these it is emptied
 
 ACTIONS: dict[str, int] = {
     "SCMP_ACT_KILL": 0x00000000,
@@ -67,7 +68,7 @@ FLAGS: dict[str, int] = {
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
-# AUDIT_ARCH_* (linux/audit.h) of what libseccomp 2.6 learned and pyseccomp has no names for
+# AUDIT_ARCH_* (linux/audit.h) of architectures that libseccomp 2.6 supports but pyseccomp does not name
 _NEWER_ARCHITECTURES: dict[str, int] = {
     "LOONGARCH64": 0xC0000102,
     "M68K": 0x00000004,
@@ -75,15 +76,15 @@ _NEWER_ARCHITECTURES: dict[str, int] = {
     "SHEB": 0x0000002A,
 }
 NEW_LISTENER = 8
-_TSYNC_ESRCH = 16  # with TSYNC and a listener: an error by its number, for the result is a descriptor
+_TSYNC_ESRCH = 16  # for TSYNC with a listener: the result is a descriptor, so report a failure as an errno
 
 _cache_dir: str | None = None
-_memory: list[tuple[Mapping[str, Any], bytes]] = []  # few: a node's containers have a handful of profiles
+_memory: list[tuple[Mapping[str, Any], bytes]] = []  # short: a node uses a handful of profiles
 
 
 def default_profile(caps: frozenset[str]) -> dict[str, Any]:
-    """The default profile for a container with these capabilities, on this machine and kernel, as OCI
-    `linux.seccomp`."""
+    """The default profile as OCI `linux.seccomp`, for a container with these capabilities on this machine and
+    kernel."""
     from runtime.security import seccomp_default
 
     system = os.uname()
@@ -98,12 +99,12 @@ def _kernel(release: str) -> tuple[int, int]:
 
 
 def compile(profile: Mapping[str, Any], *, cache_dir: str | None = None) -> bytes:
-    """The filter as BPF (struct sock_filter after struct sock_filter).
+    """Compile a profile to BPF, an array of struct sock_filter.
 
-    Names this libseccomp does not know are skipped, as every runtime does: profiles name calls of future kernels.
-    What the kernel knows and the profile could not have (numbers above all that it names) is ENOSYS rather than the
-    default's EPERM, so that a newer libc falls back instead of failing (runc does the same).
-    Raises SpecError for a malformed profile, CapabilityError when libseccomp is not installed.
+    Names unknown to this libseccomp are skipped, as in every runtime, because profiles name calls of newer kernels.
+    Calls that are newer than the profile (with numbers above all that it names) get ENOSYS instead of the default
+    EPERM, so that a newer libc falls back instead of failing (as in runc). Raises SpecError for a malformed profile,
+    CapabilityError if libseccomp is not installed.
     """
     for known, code in _memory:
         if known == profile:
@@ -126,16 +127,19 @@ def _remember(profile: Mapping[str, Any], code: bytes) -> None:
     del _memory[:-_REMEMBERED]
 
 
-def stay_small(directory: str) -> None:
-    """For a process that lives long: from now on `compile` leaves the compiler to a child, and keeps what that made in
-    `directory`. Root's alone: what is in there is believed."""
+def compile_in_children(directory: str) -> None:
+    """For long-running processes: from now on `compile` runs the compiler in a child and caches the result in
+    `directory`.
+
+    Only root may have access to the directory, because its files are trusted.
+    """
     global _cache_dir  # noqa: PLW0603
     _cache_dir = directory
 
 
 def compile_apart(profiles: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """As `compile` of each, by a child: what the compiler imports (half the standard library, on its way to libseccomp)
-    weighs more than a shim. For a single-threaded process."""
+    """Compile each profile in a child, because the compiler's imports (half of the standard library) use more memory
+    than a shim. Only for a single-threaded process."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(reading, "rb") as answer:
         child = os.fork()
@@ -166,7 +170,8 @@ def _attempt(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def install_flags(profile: Mapping[str, Any]) -> int:
-    """`flags` for `install`. Without the key: SPEC_ALLOW, as runc (a filter then costs no speculation defence)."""
+    """The `flags` for `install`. The default is SPEC_ALLOW, as in runc (the filter then enables no speculation
+    mitigation). Raises SpecError."""
     names = profile.get("flags")
     listener = NEW_LISTENER if needs_listener(profile) else 0
     if names is None:
@@ -178,13 +183,14 @@ def install_flags(profile: Mapping[str, Any]) -> int:
 
 
 def needs_listener(profile: Mapping[str, Any]) -> bool:
-    """Whether a rule asks user space (SCMP_ACT_NOTIFY): then install with NEW_LISTENER and pass the descriptor on."""
+    """Whether a rule notifies user space (SCMP_ACT_NOTIFY). Such a filter is installed with NEW_LISTENER, and the
+    descriptor is passed on."""
     actions = {profile.get("defaultAction"), *(rule.get("action") for rule in profile.get("syscalls") or [])}
     return "SCMP_ACT_NOTIFY" in actions
 
 
 def architectures() -> list[str]:
-    """The SCMP_ARCH_* names that a profile may have."""
+    """The SCMP_ARCH_* names that a profile may use; empty if libseccomp is not installed."""
     try:
         import pyseccomp
     except (ImportError, RuntimeError):
@@ -194,8 +200,11 @@ def architectures() -> list[str]:
 
 
 def install(bpf: bytes, flags: int = 0) -> int:
-    """seccomp(SECCOMP_SET_MODE_FILTER) for the calling thread: final, inherited by what it executes. Needs
-    no_new_privs or CAP_SYS_ADMIN. Gives the listener's descriptor with NEW_LISTENER, else 0."""
+    """Install the filter in the calling thread: seccomp(SECCOMP_SET_MODE_FILTER). It cannot be removed, and execve
+    preserves it.
+
+    Needs no_new_privs or CAP_SYS_ADMIN. Returns the listener's descriptor with NEW_LISTENER, else 0.
+    """
     code = ctypes.create_string_buffer(bpf, len(bpf))
     program = struct.pack("@HP", len(bpf) // 8, ctypes.addressof(code))
     return syscall("seccomp", _SET_MODE_FILTER, flags, program, about="SECCOMP_SET_MODE_FILTER")
@@ -211,7 +220,8 @@ def _key(profile: Mapping[str, Any]) -> str:
 
 @cache
 def library_version() -> str:
-    """libseccomp's version without pyseccomp (whose import looks the library up with a process): "" when absent."""
+    """libseccomp's version; "" if it is not installed. Does not import pyseccomp, which starts a process to find the
+    library."""
     try:
         library = ctypes.PyDLL("libseccomp.so.2", use_errno=True)
     except OSError:
@@ -221,7 +231,8 @@ def library_version() -> str:
 
 
 def _load(cache_dir: str | None, key: str) -> bytes | None:
-    """A cache file of the right shape, in a directory that nobody else can write to; anything else is compiled anew."""
+    """Read a cache file, or None. The directory must be accessible only to us, and the content must have a valid
+    length."""
     if cache_dir is None:
         return None
     try:
@@ -236,7 +247,8 @@ def _load(cache_dir: str | None, key: str) -> bytes | None:
 
 
 def _save(cache_dir: str | None, key: str, code: bytes) -> None:
-    """By rename, so that a reader never sees half; a directory that cannot be written costs only the time saved."""
+    """Write a cache file by rename, so that a reader never sees part of it. Ignore errors: without the file, the
+    profile is compiled again."""
     if cache_dir is None:
         return
     draft = f"{cache_dir}/.{key}.{os.getpid()}"
@@ -247,7 +259,7 @@ def _save(cache_dir: str | None, key: str, code: bytes) -> None:
             file.write(code)
         os.replace(draft, f"{cache_dir}/{key}.bpf")
         names = os.listdir(cache_dir)
-        for name in names if len(names) > _KEPT else ():
+        for name in names if len(names) > _CACHED else ():
             os.unlink(f"{cache_dir}/{name}")
     except OSError:
         return
@@ -269,18 +281,18 @@ def _compile(profile: Mapping[str, Any]) -> bytes:
     )
     try:
         made = pyseccomp.SyscallFilter(default)
-    except OSError as error:  # an errno that is none: the library knows those below 4095
+    except OSError as error:  # an invalid errno; the library accepts those below 4095
         raise SpecError(
-            f"linux.seccomp.defaultErrnoRet: {profile.get('defaultErrnoRet')} is no errno"
+            f"linux.seccomp.defaultErrnoRet: {profile.get('defaultErrnoRet')} is not an errno"
         ) from error
-    made.set_attr(pyseccomp.Attr.CTL_NNP, 0)  # no_new_privs is process.noNewPrivileges' own affair
-    made.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)  # a binary tree over the numbers
+    made.set_attr(pyseccomp.Attr.CTL_NNP, 0)  # process.noNewPrivileges sets no_new_privs
+    made.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)  # a binary tree of the call numbers
     architectures = _add_architectures(made, profile.get("architectures") or [])
     named: set[str] = set()
     for rule in profile.get("syscalls") or []:
         named.update(rule.get("names") or [])
         action = _action("linux.seccomp.syscalls", rule.get("action"), rule.get("errnoRet"))
-        if action != default:  # libseccomp refuses a rule that says what the default says
+        if action != default:  # libseccomp rejects a rule that equals the default
             _add_rules(made, action, rule)
     code = _export(made)
     if default == ACTIONS["SCMP_ACT_ERRNO"] | _EPERM:
@@ -298,8 +310,11 @@ def _action(where: str, name: Any, errno_: Any) -> int:
 
 
 def _add_architectures(made: pyseccomp.SyscallFilter, names: Iterable[str]) -> list[int]:
-    """The native one is always in; foreign ones this library (or byte order) cannot filter are an error: leaving one
-    out would mean a way around the filter only if its programs ran here, but the profile asked for it."""
+    """Add the profile's architectures; returns them with the native one, which is always included.
+
+    SpecError for one that this library (or byte order) cannot filter. Leaving it out would be unsafe only if this
+    machine ran its programs, but the profile requests it.
+    """
     import pyseccomp
 
     found = [pyseccomp.system_arch()]
@@ -316,15 +331,18 @@ def _add_architectures(made: pyseccomp.SyscallFilter, names: Iterable[str]) -> l
             continue
         except OSError as error:
             raise SpecError(
-                f"linux.seccomp.architectures: {name} cannot be filtered here ({error})"
+                f"linux.seccomp.architectures: cannot filter {name} on this machine ({error})"
             ) from error
         found.append(token)
     return found
 
 
 def _add_rules(made: pyseccomp.SyscallFilter, action: int, rule: Mapping[str, Any]) -> None:
-    """One rule for each name. Conditions are joined by AND; several on one argument libseccomp cannot join, and they
-    become rules of their own, an OR: the meaning runc gave them."""
+    """Add a rule for each name. Conditions are combined with AND.
+
+    libseccomp cannot combine several conditions on one argument. Those become separate rules, which means OR, as in
+    runc.
+    """
     import pyseccomp
 
     args = rule.get("args") or []
@@ -332,13 +350,15 @@ def _add_rules(made: pyseccomp.SyscallFilter, action: int, rule: Mapping[str, An
     joined = [args] if len(set(indexes)) == len(indexes) else [[arg] for arg in args]
     for name in rule.get("names") or []:
         number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-        if number == -1:  # __NR_SCMP_ERROR: no architecture has it, as far as this library knows
+        if number == -1:  # __NR_SCMP_ERROR: unknown to this library on every architecture
             continue
         for conditions in joined:
             try:
                 made.add_rule(action, number, *(_condition(name, arg) for arg in conditions))
             except OSError as error:
-                raise SpecError(f"linux.seccomp: the rule for {name} was refused ({error})") from error
+                raise SpecError(
+                    f"linux.seccomp: libseccomp rejected the rule for {name} ({error})"
+                ) from error
 
 
 def _condition(name: str, arg: Mapping[str, Any]) -> pyseccomp.Arg:
@@ -364,8 +384,11 @@ _X32_BIT = 0x40000000
 
 
 def _enosys_prefix(architectures: Iterable[int], named: Iterable[str]) -> bytes:
-    """Instructions before the filter proper: a number above all those the profile names, in its architecture, is a
-    system call younger than the profile → ENOSYS. x32 shares x86_64's token and is told by a bit in the number."""
+    """Instructions in front of the filter that return ENOSYS for system calls newer than the profile.
+
+    Those have numbers above all that the profile names, per architecture. x32 shares the token of x86_64 and is
+    recognized by a bit in the number.
+    """
     import pyseccomp
 
     names = tuple(named)
@@ -376,7 +399,7 @@ def _enosys_prefix(architectures: Iterable[int], named: Iterable[str]) -> bytes:
             continue
         block = [
             _stmt(_LD, _OFF_ARCH),
-            _jump(_JEQ, token, 0, 4),  # another architecture: past this block
+            _jump(_JEQ, token, 0, 4),  # another architecture: jump past this block
             _stmt(_LD, _OFF_NR),
             _jump(_JGE, _X32_BIT, 2, 0),
             _jump(_JGT, highest, 0, 1),

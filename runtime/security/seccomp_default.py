@@ -1,8 +1,8 @@
-"""The default seccomp profile as data: what a container may call unless its manifest says otherwise.
+"""The default seccomp profile as data: the system calls that a container may make unless its manifest changes that.
 
-The allow-list that docker, podman and containerd share (moby/profiles seccomp/default.json): everything not named
-is EPERM. Groups depend on the container's capabilities, the machine and the kernel; `resolve` decides them once, so
-that what comes out is a plain OCI `linux.seccomp` with nothing conditional left.
+This is the allow-list that docker, podman and containerd share (moby/profiles seccomp/default.json). Calls that are not
+listed fail with EPERM. Groups depend on the container's capabilities, the machine and the kernel. `resolve` evaluates
+these conditions and returns a plain OCI `linux.seccomp`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ _EPERM = 1
 
 
 class Group(NamedTuple):
-    """System calls allowed (or refused with `errno`) together, when all the conditions hold."""
+    """System calls that are allowed, or fail with `errno`, if all conditions hold."""
 
     names: str  # separated by white space
-    caps: tuple[str, ...] = ()  # all of them are had
-    without_caps: tuple[str, ...] = ()  # none of them is had
-    arches: tuple[str, ...] = ()  # GOARCH words; one of them is the machine's
+    caps: tuple[str, ...] = ()  # the container has all of these
+    without_caps: tuple[str, ...] = ()  # the container has none of these
+    arches: tuple[str, ...] = ()  # GOARCH names; the machine's is one of these
     without_arches: tuple[str, ...] = ()
     min_kernel: tuple[int, int] = (0, 0)
     arg: tuple[int, str, int] | None = None  # index, operator, value
     errno: int | None = None  # None: allow
 
 
-# uname machine → the GOARCH word of the groups and the architectures whose programs it also runs
+# uname machine → the GOARCH name in the groups, and all architectures whose programs it runs
 ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "x86_64": ("amd64", ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32")),
     "aarch64": ("arm64", ("SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM")),
@@ -240,9 +240,9 @@ GROUPS: tuple[Group, ...] = (
 
 
 def resolve(caps: frozenset[str], *, machine: str, kernel: tuple[int, int]) -> dict[str, Any]:
-    """OCI `linux.seccomp` for a container with these capabilities (its bounding set). Pure.
+    """The profile as OCI `linux.seccomp` for a container with these capabilities (its bounding set). Pure.
 
-    An unknown machine gets the list without the groups bound to an architecture.
+    An unknown machine gets the list without the groups that depend on an architecture.
     """
     goarch, architectures = ARCHITECTURES.get(machine, ("", ()))
     chosen = [group for group in GROUPS if _holds(group, caps, goarch, kernel)]

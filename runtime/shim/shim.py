@@ -56,7 +56,7 @@ def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inhe
         config, listener = SandboxConfig.from_json(json.loads(packet)), socket.socket(fileno=fds[0])
         control.close()
         undo.callback(state.remove_run_dir, config.run_dir)
-        seccomp.stay_small(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")
+        seccomp.compile_in_children(f"{os.path.dirname(os.path.dirname(config.run_dir))}/seccomp")
         place = sandbox.set_up(config, inherited, undo)
         shim = Shim(config, place, listener)
         shim.write_state()

@@ -21,9 +21,9 @@ from kubelite.telemetry.sampling.targets import Sandbox, Target, Targets
 from runtime.cgroups import Cgroup, open_cgroup
 from runtime.cgroups.files import read_or
 from runtime.cgroups.reading.limits import Spec, read_spec
+from runtime.cgroups.reading.parsers import pressure
 from runtime.cgroups.reading.reader import TOTALS, Reader
 from runtime.cgroups.reading.stats import Stats
-from runtime.cgroups.reading.texts import pressure
 from runtime.errors import NotFoundError, RuntimeFault
 
 FD_BUDGET = 0.85  # share of the descriptor limit that may be kept here; what is beyond is opened each time

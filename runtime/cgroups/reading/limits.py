@@ -1,5 +1,4 @@
-"""What a cgroup is allowed, as its files say it now: the other half of `stats`, which changes only when somebody
-changes it (admin-guide/cgroup-v2.rst, cgroup-v1/)."""
+"""The present limits of a cgroup (admin-guide/cgroup-v2.rst, cgroup-v1/). `stats` has the usage."""
 
 from __future__ import annotations
 
@@ -15,17 +14,17 @@ class _Directories(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """CPU in shares and microseconds, memory in bytes. 0 is no limit, and what this kind of cgroup has not."""
+    """CPU in shares and microseconds, memory in bytes. 0: no limit, or not available in this cgroup version."""
 
     cpu_shares: int = 0
     cpu_quota: int = 0
     cpu_period: int = 0
     memory_reservation: int = 0
-    swap_limit: int = 0  # v1: memory and swap together, as the kernel has it
+    swap_limit: int = 0  # on v1 memory and swap together, as in the kernel
 
 
 def read_spec(group: _Directories) -> Spec:
-    """Zeros for what is gone by now."""
+    """Read the limits. Those of a removed cgroup are 0."""
     cpu, memory = group.directory("cpu"), group.directory("memory")
     shares, quota, period = _cpu(cpu) if cpu else (0, 0, 0)
     return Spec(
@@ -40,7 +39,7 @@ def read_spec(group: _Directories) -> Spec:
 def _cpu(place: str) -> tuple[int, int, int]:
     if weight := files.number(files.read_or(f"{place}/cpu.weight")):
         quota, _, period = files.read_or(f"{place}/cpu.max").strip().partition(" ")
-        # the inverse of the weight's own formula, as cAdvisor has it
+        # the inverse of the linear formula for the weight, as in cAdvisor
         return 2 + ((weight - 1) * 262142) // 9999, files.number(quota), files.number(period)
     return (
         files.number(files.read_or(f"{place}/cpu.shares")),

@@ -1,11 +1,11 @@
-"""Reads a cgroup's statistics again and again, each time only what can have changed since.
+"""Read a cgroup's statistics repeatedly, each time only the files that can have changed.
 
-A scrape of hundreds of containers is all system calls, so descriptors are kept (open/read/close is three times a pread)
-and most files of a cgroup in which nothing ran are left alone: peaks, failures, kills, throttling, processes and a
-v1's I/O are counted by its own tasks only, and a task that runs uses processor time. What others can change (file cache
-that another cgroup's reader ages, kswapd, writeback on v2) is read each time.
+A scrape of hundreds of containers consists mostly of system calls. So descriptors are kept open (open/read/close takes
+three times as long as pread), and most files of a cgroup whose tasks did not run are skipped. Only a cgroup's own tasks
+change its peaks, failures, kills, throttling, process counts and v1's I/O, and a running task uses CPU time. Files that
+others can change are read each time (file cache that other cgroups' reads age, kswapd, writeback on v2).
 
-A kept descriptor does not hold the cgroup back from rmdir; afterwards it gives ENODEV, told as NotFoundError.
+An open descriptor does not prevent rmdir. Afterwards reads fail with ENODEV, which becomes NotFoundError.
 """
 
 from __future__ import annotations
@@ -17,43 +17,46 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from runtime.cgroups import files
-from runtime.cgroups.reading import texts
+from runtime.cgroups.reading import parsers
 from runtime.cgroups.reading.stats import Stats, Values, stats_v1, stats_v2
 from runtime.errors import NotFoundError, SyscallError
 
-#: Bytes that are asked for at first: what fits where small objects lie, so that no reading goes through malloc.
+#: Bytes requested at first. A result of this size is allocated by Python's small-object allocator, without malloc.
 _SMALL = 448
-#: Seconds after the last sign of life until all that it did has been counted: PSI's totals are brought up to date every
-#: 2 s (kernel/sched/psi.c, PSI_FREQ), the time of a task that still runs at each tick.
+#: Seconds after the last activity until all of it has been counted: PSI totals are updated every 2 s
+#: (kernel/sched/psi.c, PSI_FREQ), the CPU time of a running task at each tick.
 SETTLE = 3.0
-#: Files of which the machine has a total: one that waits for memory or a disk, or is killed for want of memory, uses no
-#: processor time meanwhile, but is counted there.
+#: Files for which the machine also has a total. A task that waits for memory or a disk, or that the OOM killer kills,
+#: uses no CPU time meanwhile, but it changes that total.
 TOTALS = ("memory.pressure", "io.pressure", "memory.oom_control")
 
 
 class Join(Protocol):
-    """stats_v1, stats_v2."""
+    """The type of stats_v1 and stats_v2."""
 
     def __call__(self, values: Values, before: Stats | None = ..., changed: Iterable[str] = ...) -> Stats: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What takes the files apart, what their values come to, and when which are read: `clocks` and `signs` first, what
-    is not named at all only when these moved."""
+    """How the files are parsed and combined, and when each is read.
 
-    apart: Mapping[str, Callable[[bytes], Any]]
+    `clocks` and `signs` are read first. Files in none of these sets are read only when `clocks` or `signs` have
+    changed.
+    """
+
+    parsers: Mapping[str, Callable[[bytes], Any]]
     join: Join
-    clocks: frozenset[str]  # processor time; the first that is there is enough
+    clocks: frozenset[str]  # CPU time; the first existing file is sufficient
     signs: frozenset[str]
     always: frozenset[str]
-    limits: frozenset[str]  # change when somebody writes them: opened when asked for, no descriptor is kept
-    needs: Mapping[str, str]  # file → the limit without which it never moves
-    follows: Mapping[str, str]  # file → the one that moves whenever it does
+    limits: frozenset[str]  # change only when written: opened for each reading, no descriptor is kept
+    needs: Mapping[str, str]  # file → the limit without which it never changes
+    follows: Mapping[str, str]  # file → another file that changes whenever it does
 
 
 V1 = Plan(
-    texts.V1,
+    parsers.V1,
     stats_v1,
     frozenset({"unified.cpu.stat", "cpuacct.usage"}),
     frozenset({"memory.usage_in_bytes"}),
@@ -62,13 +65,13 @@ V1 = Plan(
     {
         "cpu.stat": "cpu.cfs_quota_us",
         "memory.failcnt": "memory.limit_in_bytes",
-        "memory.memsw.failcnt": "memory.limit_in_bytes",  # which is never above the limit with swap
+        "memory.memsw.failcnt": "memory.limit_in_bytes",  # never above the limit with swap
     },
-    # block/blk-throttle.c, blk_throtl_bio: an I/O is counted with its bytes, or once more when it is split
+    # block/blk-throttle.c, blk_throtl_bio: an I/O is counted together with its bytes, and once more if it is split
     {"blkio.throttle.io_service_bytes_recursive": "blkio.throttle.io_serviced_recursive"},
 )
 V2 = Plan(
-    texts.V2,
+    parsers.V2,
     stats_v2,
     frozenset({"cpu.stat"}),
     frozenset({"memory.current"}),
@@ -81,16 +84,16 @@ V2 = Plan(
 
 @dataclass(slots=True)
 class _Files:
-    """Some of a cgroup's files, open, and when (monotonic seconds) they were last read."""
+    """Open files of a cgroup, and when they were last read (monotonic seconds)."""
 
     fds: list[tuple[str, int]] = field(default_factory=list)
     at: float = float("-inf")
 
 
 class Reader:
-    """A cgroup's statistics. `paths`: each file by its name, None where there is none.
+    """Reads a cgroup's statistics. `paths`: file name → path, None if the file is not available.
 
-    Context manager; close() gives the descriptors back (about 15 a container: spend them knowingly).
+    A context manager. close() closes the descriptors, about 15 per container.
     """
 
     def __init__(self, about: str, paths: Mapping[str, str | None], plan: Plan) -> None:
@@ -99,13 +102,13 @@ class Reader:
         self._limits = {name: path for name in plan.limits if (path := paths.get(name))}
         self._signs, self._always, self._rest = _Files(), _Files(), _Files()
         self._totals = {name: _Files() for name in TOTALS}
-        self._needing: dict[str, _Files] = {}  # limit → what it is needed for
-        self._following: dict[str, _Files] = {}  # file → what moves with it
-        self._ran = float("-inf")  # when a sign was last seen to have moved
+        self._dependent: dict[str, _Files] = {}  # limit → the files that need it
+        self._following: dict[str, _Files] = {}  # file → the files that change with it
+        self._ran = float("-inf")  # when `clocks` or `signs` last changed
         self._raw: dict[str, bytes] = {}
         self._values: dict[str, Any] = {}
         self._found: Stats | None = None
-        self.awake = True  # whether the last look read everything
+        self.awake = True  # whether the last reading included all files
         for name, path in paths.items():
             if path is not None and name not in plan.limits:
                 self._open(name, path)
@@ -120,7 +123,7 @@ class Reader:
         elif name in plan.always:
             place = self._always
         elif name in plan.needs:
-            place = self._needing.setdefault(plan.needs[name], _Files())
+            place = self._dependent.setdefault(plan.needs[name], _Files())
         elif name in plan.follows:
             place = self._following.setdefault(plan.follows[name], _Files())
         else:
@@ -136,40 +139,43 @@ class Reader:
     def read(
         self, now: float | None = None, *, limits: bool = False, moved: Mapping[str, float] | None = None
     ) -> Stats:
-        """The very same object as last time when nothing has changed. Without `now` (monotonic seconds) everything is
-        read. With it, what only the cgroup's own tasks change is read when they ran less than `SETTLE` before the last
-        such reading, limits when `limits` says so, and a file of `TOTALS` unless the machine's own total last moved at
-        `moved` of its name. Raises NotFoundError once the cgroup is removed."""
+        """Read the statistics. Returns the same object as last time if nothing has changed.
+
+        Without `now` (monotonic seconds) all files are read. With `now`, files that only the cgroup's own tasks change
+        are read if those tasks ran less than SETTLE seconds before the last such reading, and limits are read if
+        `limits` is set. A file of TOTALS is skipped if its last reading was at least SETTLE seconds after
+        `moved[name]`, when the machine's own total last changed. Raises NotFoundError once the cgroup is removed.
+        """
         changed: set[str] = set()
         whole = now is None or self._found is None
-        self._look(self._signs, changed)
+        self._read_files(self._signs, changed)
         if changed and now is not None:
             self._ran = now
         self.awake = whole or not self._clocked or self._rest.at < self._ran + SETTLE
         if limits or whole:
-            self._look_at_limits(changed)  # first: they say what cannot move
-        self._look(self._always, changed)
+            self._read_limits(changed)  # first, because they tell which files cannot have changed
+        self._read_files(self._always, changed)
         if self.awake:
-            self._look_at_rest(changed, whole=whole)
+            self._read_rest(changed, whole=whole)
             self._rest.at = now if now is not None else self._rest.at
         for name, place in self._totals.items():
             if now is None or moved is None or place.at < moved.get(name, now) + SETTLE:
-                self._look(place, changed)
+                self._read_files(place, changed)
                 place.at = now if now is not None else place.at
         if changed or self._found is None:
             self._found = self._plan.join(self._values, self._found, changed)
         return self._found
 
-    def _look_at_rest(self, changed: set[str], *, whole: bool) -> None:
-        self._look(self._rest, changed)
-        for limit, place in self._needing.items():
+    def _read_rest(self, changed: set[str], *, whole: bool) -> None:
+        self._read_files(self._rest, changed)
+        for limit, place in self._dependent.items():
             if whole or self._values.get(limit):
-                self._look(place, changed)
+                self._read_files(place, changed)
         for name, place in self._following.items():
             if whole or name in changed:
-                self._look(place, changed)
+                self._read_files(place, changed)
 
-    def _look(self, place: _Files, changed: set[str]) -> None:
+    def _read_files(self, place: _Files, changed: set[str]) -> None:
         raw, pread, name = self._raw, os.pread, ""
         try:
             for name, fd in place.fds:
@@ -182,21 +188,21 @@ class Reader:
             if error.errno != errno.EOPNOTSUPP:
                 what = f"{name} of cgroup {self._about}"
                 raise SyscallError(error.errno or 0, "pread", what) from error
-            self._leave_out(place, name)  # PSI switched off at boot: as if the file were not there
-            self._look(place, changed)
+            self._drop(place, name)  # PSI is disabled at boot: treat the file as missing
+            self._read_files(place, changed)
 
     def _take(self, name: str, text: bytes, changed: set[str]) -> None:
         self._raw[name] = text
-        self._values[name] = self._plan.apart.get(name, texts.number)(text)
+        self._values[name] = self._plan.parsers.get(name, parsers.number)(text)
         changed.add(name)
 
     @staticmethod
-    def _leave_out(place: _Files, name: str) -> None:
+    def _drop(place: _Files, name: str) -> None:
         for one in [one for one in place.fds if one[0] == name]:
             place.fds.remove(one)
             os.close(one[1])
 
-    def _look_at_limits(self, changed: set[str]) -> None:
+    def _read_limits(self, changed: set[str]) -> None:
         for name, path in self._limits.items():
             text = files.read_or(path).encode()
             if self._raw.get(name) != text:
@@ -204,11 +210,11 @@ class Reader:
 
     @property
     def descriptors(self) -> int:
-        """How many it keeps."""
+        """How many descriptors are open."""
         return sum(len(place.fds) for place in self._places())
 
     def _places(self) -> Iterable[_Files]:
-        more = (self._totals, self._needing, self._following)
+        more = (self._totals, self._dependent, self._following)
         return (self._signs, self._always, self._rest, *(place for each in more for place in each.values()))
 
     def close(self) -> None:
@@ -224,12 +230,12 @@ class Reader:
         self.close()
 
 
-#: Files that were longer than `_SMALL`, with the bytes to ask for.
+#: File name → bytes to request, for files that were longer than `_SMALL`.
 _sizes: dict[str, int] = {}
 
 
 def _whole(name: str, fd: int, text: bytes) -> bytes:
-    """A long file's text, of which `text` is the beginning or all."""
+    """The whole text of a long file. `text`: its beginning."""
     while len(text) >= _sizes.get(name, _SMALL):
         _sizes[name] = 2 * len(text)
         text = os.pread(fd, _sizes[name], 0)

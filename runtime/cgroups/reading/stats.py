@@ -1,4 +1,4 @@
-"""What a cgroup has used: the numbers, and how they come of what its files say (texts.py; reader.py reads those)."""
+"""The usage statistics of a cgroup, and how they are computed from parsed files (parsers.py; reader.py reads them)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from runtime.cgroups.reading import texts
-from runtime.cgroups.reading.texts import IoStats, Pressure
+from runtime.cgroups.reading import parsers
+from runtime.cgroups.reading.parsers import IoStats, Pressure
 
 __all__ = [
     "CpuStats",
@@ -30,7 +30,7 @@ class CpuStats(NamedTuple):
     usage_ns: int = 0
     user_ns: int = 0
     system_ns: int = 0
-    periods: int = 0  # enforcement periods that ran; 0 without a quota
+    periods: int = 0  # elapsed enforcement periods; 0 without a quota
     throttled_periods: int = 0
     throttled_ns: int = 0
     burst_periods: int = 0
@@ -38,10 +38,10 @@ class CpuStats(NamedTuple):
 
 
 class MemoryStats(NamedTuple):
-    """Bytes, with descendants. `limit` 0 is no limit. Zero too is what this kind of cgroup does not count."""
+    """Bytes, including descendants. `limit` 0: no limit. Counters that this cgroup version lacks are 0."""
 
     usage: int = 0
-    working_set: int = 0  # usage without the inactive file cache: what eviction and dashboards look at
+    working_set: int = 0  # usage without inactive file cache; used by eviction and dashboards
     rss: int = 0
     cache: int = 0
     swap: int = 0
@@ -71,7 +71,7 @@ class PidsStats(NamedTuple):
 
 
 class PressureStats(NamedTuple):
-    """None: this kernel counts no PSI, or not for cgroups."""
+    """None: this kernel does not provide PSI for cgroups."""
 
     cpu: Pressure | None = None
     memory: Pressure | None = None
@@ -87,17 +87,20 @@ class Stats:
     pressure: PressureStats
 
 
-Values = Mapping[str, Any]  # file → what it says, taken apart; none for one that is not there
+Values = Mapping[str, Any]  # file name → parsed content; missing files have no entry
 
 
 def stats_v2(values: Values, before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
-    """From cgroup v2 files. `changed`: the files that say something else than when `before` was made, which is given
-    back where they come to the same."""
+    """The statistics from cgroup v2 files.
+
+    `changed`: the files whose content differs from when `before` was computed. Parts with equal results are reused from
+    `before`.
+    """
     return _stats(_V2, values, before, changed)
 
 
 def stats_v1(values: Values, before: Stats | None = None, changed: Iterable[str] = ()) -> Stats:
-    """The same from v1 files; `unified.cpu.stat` and the PSI files come from a hybrid's cgroup2 side."""
+    """The same from v1 files. `unified.cpu.stat` and the PSI files come from the cgroup2 side of hybrid."""
     return _stats(_V1, values, before, changed)
 
 
@@ -107,7 +110,7 @@ def _stats(
     before: Stats | None,
     changed: Iterable[str],
 ) -> Stats:
-    """`makers`: what makes each field of Stats, in their order."""
+    """`makers`: a function for each field of Stats, in their order."""
     if before is None:
         return Stats(*[make(values) for make in makers.values()])
     new = set(map(_part, changed))
@@ -126,7 +129,7 @@ _PARTS = {"unified": "cpu", "cpuacct": "cpu", "blkio": "io"}
 
 @cache
 def _part(name: str) -> str:
-    """The field of Stats that a file is read for."""
+    """The field of Stats to which a file contributes."""
     first = name.partition(".")[0]
     return "pressure" if name.endswith(".pressure") else _PARTS.get(first, first)
 
@@ -136,30 +139,30 @@ def _pids(values: Values) -> PidsStats:
 
 
 def _cpu_v2(values: Values) -> CpuStats:
-    usage, user, system, periods, throttled, time, bursts, burst = values.get("cpu.stat", texts.CPU.nothing)
+    usage, user, system, periods, throttled, time, bursts, burst = values.get("cpu.stat", parsers.CPU.zeros)
     return CpuStats(
         usage * 1000, user * 1000, system * 1000, periods, throttled, time * 1000, bursts, burst * 1000
     )
 
 
 def _cpu_v1(values: Values) -> CpuStats:
-    """cpuacct.stat counts in ticks of 10 ms; the cgroup2 side of a hybrid has microseconds, in one file less."""
-    throttle = values.get("cpu.stat", texts.CPU_V1.nothing)
+    """cpuacct.stat counts ticks of 10 ms. The cgroup2 side of hybrid has microseconds, and in a single file."""
+    throttle = values.get("cpu.stat", parsers.CPU_V1.zeros)
     if fine := values.get("unified.cpu.stat"):
         usage, user, system = fine[0] * 1000, fine[1] * 1000, fine[2] * 1000
     else:
-        user, system = values.get("cpuacct.stat", texts.TICKS.nothing)
+        user, system = values.get("cpuacct.stat", parsers.TICKS.zeros)
         usage, user, system = values.get("cpuacct.usage", 0), user * _TICK, system * _TICK
     return CpuStats(usage, user, system, *throttle)
 
 
 def _memory_v2(values: Values) -> MemoryStats:
     anon, file, mapped, kernel, active, inactive, dirty, writeback, *counts = values.get(
-        "memory.stat", texts.MEMORY.nothing
+        "memory.stat", parsers.MEMORY.zeros
     )
     pgfault, pgmajfault, pgscan, pgsteal, refault_anon, refault_file = counts
-    high, most, kills = values.get("memory.events", texts.EVENTS.nothing)
-    # The root has no memory.current; what is charged to it is about anon + file.
+    high, most, kills = values.get("memory.events", parsers.EVENTS.zeros)
+    # The root has no memory.current; its usage is about anon + file.
     usage = values.get("memory.current", 0) or anon + file
     return MemoryStats(
         usage=usage,
@@ -190,7 +193,7 @@ def _memory_v2(values: Values) -> MemoryStats:
 
 def _memory_v1(values: Values) -> MemoryStats:
     rss, cached, swap, mapped, active, inactive, dirty, writeback, *counts = values.get(
-        "memory.stat", texts.MEMORY_V1.nothing
+        "memory.stat", parsers.MEMORY_V1.zeros
     )
     pgfault, pgmajfault, refault_anon, refault_file = counts
     usage = values.get("memory.usage_in_bytes", 0)
@@ -208,9 +211,9 @@ def _memory_v1(values: Values) -> MemoryStats:
         file_writeback=writeback,
         limit=values.get("memory.limit_in_bytes", 0),
         max_usage=values.get("memory.max_usage_in_bytes", 0),
-        # with memory+swap no higher than memory, it is that limit which is hit
+        # if the limit on memory+swap equals that on memory, the former is hit
         failcnt=values.get("memory.failcnt", 0) + values.get("memory.memsw.failcnt", 0),
-        oom_kills=values.get("memory.oom_control", texts.KILLS.nothing)[0],
+        oom_kills=values.get("memory.oom_control", parsers.KILLS.zeros)[0],
         pgfault=pgfault,
         pgmajfault=pgmajfault,
         workingset_refault_anon=refault_anon,
@@ -219,7 +222,7 @@ def _memory_v1(values: Values) -> MemoryStats:
 
 
 def _io_v1(values: Values) -> tuple[IoStats, ...]:
-    return texts.io_v1(
+    return parsers.io_v1(
         values.get("blkio.throttle.io_service_bytes_recursive", ()),
         values.get("blkio.throttle.io_serviced_recursive", ()),
     )

@@ -58,7 +58,7 @@ class Entry:
     @property
     def cgroup(self) -> Cgroup:
         if not self.cgroup_path:
-            from runtime.cgroups.nothing import NoCgroup
+            from runtime.cgroups.no_cgroup import NoCgroup
 
             return NoCgroup(self.pid)
         from runtime.cgroups import open_cgroup

@@ -66,7 +66,7 @@ SETS: Final = (
         "runtime.oci.cli.main",
         "runtime.oci.cli.lifecycle",
     ),
-    ("runtime.cgroups", "runtime.cgroups.files", "runtime.cgroups.killing"),
+    ("runtime.cgroups", "runtime.cgroups.files", "runtime.cgroups.kill"),
     ("runtime.cgroups.v2",),
     ("runtime.cgroups.hybrid",),
     (

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from runtime.cgroups import files
+from runtime.cgroups.reading import parsers, stats
 from runtime.cgroups.reading import reader as readers
-from runtime.cgroups.reading import stats, texts
 from runtime.cgroups.reading.reader import SETTLE, Reader
 from runtime.errors import NotFoundError
 
@@ -53,15 +53,15 @@ V1 = {
 
 
 def apart(how: Mapping[str, Callable[[bytes], Any]], of: dict[str, str]) -> dict[str, Any]:
-    return {name: how.get(name, texts.number)(text.encode()) for name, text in of.items()}
+    return {name: how.get(name, parsers.number)(text.encode()) for name, text in of.items()}
 
 
 def v1(of: dict[str, str]) -> stats.Stats:
-    return stats.stats_v1(apart(texts.V1, of))
+    return stats.stats_v1(apart(parsers.V1, of))
 
 
 def v2(of: dict[str, str]) -> stats.Stats:
-    return stats.stats_v2(apart(texts.V2, of))
+    return stats.stats_v2(apart(parsers.V2, of))
 
 
 def test_v2() -> None:
@@ -264,12 +264,12 @@ def test_a_cgroup_without_a_clock_is_always_read(tmp_path: Path) -> None:
     ("plan", "every"), [(readers.V1, V1), (readers.V2, {**V2, "memory.pressure": "some total=1\n"})]
 )
 def test_what_did_not_change_is_not_made_again(plan: readers.Plan, every: dict[str, str]) -> None:
-    values = apart(plan.apart, every)
+    values = apart(plan.parsers, every)
     before = plan.join(values)
     for name, text in every.items():
         assert plan.join(values, before, {name}) is before, name  # other bytes that come to the same
         other = "77\n" if text == "max\n" else re.sub(r"[1-9]\d*", "77", text)
-        again = plan.join(apart(plan.apart, {**every, name: other}), before, {name})
+        again = plan.join(apart(plan.parsers, {**every, name: other}), before, {name})
         same = [a is b for a, b in zip(astuple(again), astuple(before), strict=True)]
         assert same.count(False) == 1, name
 

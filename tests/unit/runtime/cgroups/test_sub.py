@@ -61,7 +61,7 @@ def test_unified_alone(tmp_path: Path) -> None:
         ({"": ".."}, "bad sub cgroup path: .."),
         ({"cpu": "a/../../b"}, "bad sub cgroup path: a/../../b"),
         ({"io": "sub"}, "unknown controller io in SubCgroupPaths"),
-        ({"cpu": "sub", "cpuacct": "other"}, "cpuacct is in one hierarchy with cpu: both go to one cgroup"),
+        ({"cpu": "sub", "cpuacct": "other"}, "cpuacct and cpu share a hierarchy, so they need the same path"),
     ],
 )
 def test_what_is_none(tmp_path: Path, below: dict[str, str], words: str) -> None:

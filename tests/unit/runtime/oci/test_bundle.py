@@ -98,7 +98,7 @@ def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
         "runtime.oci.rootfs.idmap", "runtime.oci.optional.intel_rdt", "runtime.oci.optional.netdevices",
         "runtime.oci.optional.notify", "runtime.oci.cli.console", "runtime.oci.cli.report", "runtime.oci.cli.processes",
         "runtime.cgroups.systemd", "runtime.cgroups.reading.reader", "runtime.cgroups.reading.stats",
-        "runtime.cgroups.nothing", "runtime.security.seccomp", "re", "types", "pwd",
+        "runtime.cgroups.no_cgroup", "runtime.security.seccomp", "re", "types", "pwd",
         "_collections_abc", "traceback", "warnings", "tokenize", "selectors", "weakref", "collections", "subprocess",
     }  # fmt: skip
 

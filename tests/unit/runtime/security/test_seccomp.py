@@ -157,10 +157,10 @@ def test_unknown_names_are_skipped_and_unknown_actions_are_not() -> None:
 
 @pytest.mark.parametrize("number", [4095, 38000])
 def test_an_errno_that_is_none(number: int) -> None:
-    with pytest.raises(SpecError, match=f"defaultErrnoRet: {number} is no errno"):
+    with pytest.raises(SpecError, match=f"defaultErrnoRet: {number} is not an errno"):
         seccomp.compile({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": number})
     rule = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": number}
-    with pytest.raises(SpecError, match="the rule for mkdir was refused"):
+    with pytest.raises(SpecError, match="libseccomp rejected the rule for mkdir"):
         seccomp.compile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
 
 
@@ -174,11 +174,11 @@ def test_architectures_that_pyseccomp_has_no_name_for() -> None:
         "syscalls": [{"names": ["mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}],
     }
     if seccomp.library_version() < "2.6":
-        with pytest.raises(SpecError, match="SCMP_ARCH_LOONGARCH64 cannot be filtered here"):
+        with pytest.raises(SpecError, match="cannot filter SCMP_ARCH_LOONGARCH64 on this machine"):
             seccomp.compile(profile)
         return
     assert verdict(seccomp.compile(profile), 34, arch=0xC0000102) == 0x0005000D
-    with pytest.raises(SpecError, match="SCMP_ARCH_M68K cannot be filtered here"):
+    with pytest.raises(SpecError, match="cannot filter SCMP_ARCH_M68K on this machine"):
         seccomp.compile({**profile, "architectures": ["SCMP_ARCH_M68K"]})
 
 
@@ -259,7 +259,7 @@ def test_cache_that_others_can_write_to_is_not_believed(
 def test_cache_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "seccomp"
     cache.mkdir(mode=0o700)
-    for number in range(seccomp._KEPT):
+    for number in range(seccomp._CACHED):
         (cache / f"{number}.bpf").write_bytes(b"\0" * 8)
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["dup"], "action": "SCMP_ACT_TRAP"}]}
     monkeypatch.setattr(seccomp, "_memory", [])
@@ -283,7 +283,7 @@ def test_a_process_that_stays_small_compiles_once_for_all(
 ) -> None:
     monkeypatch.setattr(seccomp, "_cache_dir", None)
     monkeypatch.setattr(seccomp, "_memory", [])
-    seccomp.stay_small(str(tmp_path / "seccomp"))
+    seccomp.compile_in_children(str(tmp_path / "seccomp"))
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["dup"], "action": "SCMP_ACT_TRAP"}]}
     code = seccomp.compile(profile)
     (file,) = (tmp_path / "seccomp").iterdir()

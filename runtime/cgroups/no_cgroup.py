@@ -1,5 +1,7 @@
-"""A container without a cgroup of its own: where the one who starts it may make none (rootless, `--cgroup-manager
-disabled`). Nothing limits it and nothing can pause it; who is in it is told by its pid namespace."""
+"""A container without a cgroup of its own (rootless without delegation, or `--cgroup-manager disabled`).
+
+It cannot be limited or paused. Its processes are those in its pid namespace.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.cgroups import killing
+from runtime.cgroups import kill
 from runtime.cgroups.reading.reader import Reader
 from runtime.cgroups.reading.stats import Stats
 from runtime.errors import CapabilityError
 
 
 class NoCgroup:
-    """Implements `Cgroup`. `pid` is the container's init, 0 before there is one."""
+    """Implements `Cgroup`. `pid` is the container's init; 0 before it exists."""
 
     path = ""
 
@@ -24,26 +26,29 @@ class NoCgroup:
         self.pid = pid
 
     def create(self) -> None:
-        """Nothing to make."""
+        """No effect."""
 
     def apply(self, resources: Mapping[str, Any]) -> list[str]:
-        """CapabilityError for any limit. Device rules are left out, as runc does for who is no root: such a user can
-        neither make a device node nor open one that is root's."""
+        """CapabilityError for any limit.
+
+        Device rules are ignored, as in runc for ordinary users: they can neither create a device nor open one owned by
+        root.
+        """
         wanted = sorted(key for key, value in resources.items() if value and key != "devices")
         if wanted:
             raise CapabilityError(
-                f"linux.resources ({', '.join(wanted)}) needs a cgroup, and this user may make none here"
+                f"linux.resources ({', '.join(wanted)}) needs a cgroup, and this user may not create one here"
             )
         return []
 
     def delegate(self, uid: int) -> None:
-        """Nothing to give."""
+        """No effect."""
 
     def attach(self, pid: int) -> None:
-        """Nothing to enter."""
+        """No effect."""
 
     def pids(self, recursive: bool = True) -> list[int]:
-        """Those of its pid namespace, as far as we may look; the init alone when it has none of its own."""
+        """The pids in the init's pid namespace, as far as we can see them; only the init if it shares our namespace."""
         if not self.pid:
             return []
         wanted = _namespace(self.pid)
@@ -65,17 +70,17 @@ class NoCgroup:
         raise CapabilityError("a container without a cgroup cannot be paused")
 
     def thaw(self) -> None:
-        """It never stands."""
+        """No effect: it is never frozen."""
 
     def frozen(self) -> bool:
         return False
 
     def kill(self, timeout: float = 2.0) -> bool:
         deadline = time.monotonic() + timeout
-        return killing.until_empty(self.pids, deadline, round_=killing.signal_all)
+        return kill.until_empty(self.pids, deadline, round_=kill.signal_all)
 
     def remove(self, timeout: float = 2.0) -> None:
-        """Whoever was in it ends with its init."""
+        """No effect: the other processes die with the init."""
 
     def oom_kills(self) -> int:
         return 0

@@ -1,7 +1,7 @@
-"""What each of a cgroup's statistics files says: bytes → a number, a tuple, devices.
+"""Parsers for a cgroup's statistics files: bytes → a number, a tuple, devices.
 
-Written for a scrape that reads hundreds of cgroups: a file is taken apart only when its bytes are others than before,
-and of the forty lines of memory.stat only those are looked at that somebody wants.
+They are optimized for a scrape of hundreds of cgroups. A file is parsed only when its bytes have changed, and of the
+forty lines of memory.stat only the needed ones are converted.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-_NO_LIMIT = 1 << 62  # v1 says "none" with a number close to 2^63
+_NO_LIMIT = 1 << 62  # v1's value for "no limit" is close to 2^63
 
 
 class IoStats(NamedTuple):
-    """One block device."""
+    """The I/O of a block device."""
 
     major: int
     minor: int
@@ -24,28 +24,30 @@ class IoStats(NamedTuple):
     wios: int = 0
     dbytes: int = 0
     dios: int = 0
-    sync_bytes: int = 0  # v1 alone splits by it
+    sync_bytes: int = 0  # only v1 counts sync and async separately
     async_bytes: int = 0
-    cost_usage_us: int = 0  # v2's io.cost controller, where it is on
+    cost_usage_us: int = 0  # v2's io.cost controller, if enabled
     cost_wait_us: int = 0
     cost_indebt_us: int = 0
     cost_indelay_us: int = 0
 
 
 class Pressure(NamedTuple):
-    """Total stall times of one resource (admin-guide: accounting/psi.rst)."""
+    """The total stall times of a resource (accounting/psi.rst)."""
 
     some_us: int = 0
     full_us: int = 0
 
 
-class Picked:
-    """The values of some keys of `key value` lines, in the order in which the keys are named; 0 for one that is not
-    there. A kernel says its lines in one order, so where each stands is found once for each number of lines."""
+class KeyedValues:
+    """Extracts the values of given keys from `key value` lines, in the order of the keys; 0 for a missing key.
+
+    A kernel writes the lines in a fixed order, so their positions are determined once per number of lines.
+    """
 
     def __init__(self, *keys: str) -> None:
         self._keys = [key.encode() for key in keys]
-        self.nothing = (0,) * len(keys)
+        self.zeros = (0,) * len(keys)
         self._known: dict[int, tuple[list[bytes], Callable[[list[bytes]], tuple[bytes, ...]]]] = {}
 
     def __call__(self, text: bytes) -> tuple[int, ...]:
@@ -64,7 +66,7 @@ class Picked:
 
 
 def number(text: bytes) -> int:
-    """A single value; `max`, an empty file and v1's "no limit" are 0."""
+    """Parse a single value. `max`, an empty file and v1's value for "no limit" are 0."""
     if not text[:1].isdigit():
         return 0
     value = int(text)
@@ -72,7 +74,8 @@ def number(text: bytes) -> int:
 
 
 def pressure(text: bytes) -> Pressure | None:
-    """`some avg10=0.00 avg60=0.00 avg300=0.00 total=12` and, but for old kernels' CPU, the same with `full`."""
+    """Parse `some avg10=0.00 avg60=0.00 avg300=0.00 total=12` and the same with `full`, which old kernels lack for CPU.
+    None if empty."""
     if not text:
         return None
     some, _, full = text.partition(b"full")
@@ -80,8 +83,8 @@ def pressure(text: bytes) -> Pressure | None:
 
 
 def io_stat(text: bytes) -> tuple[IoStats, ...]:
-    """io.stat: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0` and perhaps cost.*; a line without numbers is
-    a device that never did anything."""
+    """Parse io.stat: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`, optionally with cost.*. A line without
+    numbers is a device without I/O; it is left out."""
     found = []
     for line in text.decode("ascii", "replace").splitlines():
         device, *pairs = line.split()
@@ -105,7 +108,8 @@ Operations = tuple[tuple[str, str, int], ...]
 
 
 def blkio(text: bytes) -> Operations:
-    """blkio.throttle.io_*: (device, operation, number) of each `8:0 Read 4096` line; not the `Total` of all."""
+    """Parse blkio.throttle.io_*: (device, operation, number) of each line such as `8:0 Read 4096`, without the final
+    `Total`."""
     if text.startswith(b"Total"):
         return ()
     lines = (line.split() for line in text.decode("ascii", "replace").splitlines())
@@ -131,7 +135,7 @@ def io_v1(service_bytes: Operations, serviced: Operations) -> tuple[IoStats, ...
     return tuple(IoStats(*device, **numbers) for device, numbers in sorted(devices.items()))
 
 
-CPU = Picked(
+CPU = KeyedValues(
     "usage_usec",
     "user_usec",
     "system_usec",
@@ -141,9 +145,9 @@ CPU = Picked(
     "nr_bursts",
     "burst_usec",
 )
-CPU_V1 = Picked("nr_periods", "nr_throttled", "throttled_time", "nr_bursts", "burst_time")
-TICKS = Picked("user", "system")
-MEMORY = Picked(
+CPU_V1 = KeyedValues("nr_periods", "nr_throttled", "throttled_time", "nr_bursts", "burst_time")
+TICKS = KeyedValues("user", "system")
+MEMORY = KeyedValues(
     "anon",
     "file",
     "file_mapped",
@@ -159,8 +163,8 @@ MEMORY = Picked(
     "workingset_refault_anon",
     "workingset_refault_file",
 )
-#: The total_* keys include descendants, as usage_in_bytes does.
-MEMORY_V1 = Picked(
+#: The total_* keys include descendants, like usage_in_bytes.
+MEMORY_V1 = KeyedValues(
     "total_rss",
     "total_cache",
     "total_swap",
@@ -174,15 +178,15 @@ MEMORY_V1 = Picked(
     "total_workingset_refault_anon",
     "total_workingset_refault_file",
 )
-EVENTS = Picked("high", "max", "oom_kill")
-KILLS = Picked("oom_kill", "under_oom")
+EVENTS = KeyedValues("high", "max", "oom_kill")
+KILLS = KeyedValues("oom_kill", "under_oom")
 
 _PRESSURES: dict[str, Callable[[bytes], Any]] = {
     "cpu.pressure": pressure,
     "memory.pressure": pressure,
     "io.pressure": pressure,
 }
-#: File → what takes it apart; one that is not here is a single number.
+#: File name → parser. Files that are not listed contain a single number.
 V2: Mapping[str, Callable[[bytes], Any]] = {
     "cpu.stat": CPU,
     "memory.stat": MEMORY,

@@ -1,6 +1,6 @@
-"""Ending every process of a cgroup, also one that forks faster than it is killed, and removing what is left.
+"""Kill all processes of a cgroup, even if they fork faster than they are killed, and remove the cgroup.
 
-Waiting is on pidfds or on cgroup.events, never a sleep longer than a millisecond; all of it is bounded.
+Waiting uses pidfds or cgroup.events, or sleeps of a millisecond. Every wait has a deadline (time.monotonic).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from collections.abc import Callable
 from runtime.cgroups import files
 from runtime.errors import StateError, SyscallError
 
-STEP = 0.001  # seconds: between two looks where the kernel gives nothing to wait on
-_WATCHED = 64  # pidfds at a time: a descriptor limit is shared with everything else
+STEP = 0.001  # seconds between two checks where the kernel offers nothing to wait on
+_WATCHED = 64  # pidfds open at a time, because the process has a descriptor limit
 
 
 def signal_all(pids: list[int]) -> None:
-    """SIGKILL to each. Refuses a list with the caller in it: that would be a wrong cgroup, and the last mistake."""
+    """Send SIGKILL to each pid. StateError if the caller is among them, because then the cgroup is the wrong one."""
     if os.getpid() in pids:
-        raise StateError("refusing to kill a cgroup that holds the calling process itself")
+        raise StateError("refusing to kill a cgroup that contains the calling process")
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def wait_gone(pids: list[int], deadline: float) -> None:
-    """Until the processes have ended or the deadline (time.monotonic) is there."""
+    """Wait until the processes have exited or the deadline has passed."""
     poll = select.poll()
     fds = set()
     try:
@@ -38,7 +38,7 @@ def wait_gone(pids: list[int], deadline: float) -> None:
             try:
                 fd = os.pidfd_open(pid)
             except OSError:
-                continue  # gone, or a thread's pid (EINVAL): the next look will tell
+                continue  # exited, or a thread's id (EINVAL): the next round decides
             fds.add(fd)
             poll.register(fd, select.POLLIN)
         waiting = set(fds)
@@ -54,20 +54,20 @@ def wait_gone(pids: list[int], deadline: float) -> None:
 def until_empty(
     pids: Callable[[], list[int]], deadline: float, *, round_: Callable[[list[int]], None]
 ) -> bool:
-    """`round_(pids)` and wait, again and again, until `pids()` is empty (True) or time is up (False)."""
+    """Call `round_(pids)` and wait, repeatedly, until `pids()` is empty (True) or the deadline has passed (False)."""
     while left := pids():
         if time.monotonic() >= deadline:
             return False
         round_(left)
         wait_gone(left, min(deadline, time.monotonic() + 0.1))
         if pids() == left:
-            time.sleep(STEP)  # ended, but not yet unlinked from the cgroup
+            time.sleep(STEP)  # exited, but not yet removed from the cgroup
     return True
 
 
 def wait_event(events_path: str, key: str, value: int, deadline: float) -> bool:
-    """v2: poll(2) cgroup.events until `key` is `value` (True) or the deadline (False). A cgroup that is gone has no
-    processes: True."""
+    """v2: poll cgroup.events until `key` is `value` (True) or the deadline has passed (False). True for a removed
+    cgroup, which has no processes."""
     try:
         fd = os.open(events_path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -89,7 +89,8 @@ def wait_event(events_path: str, key: str, value: int, deadline: float) -> bool:
 
 
 def remove_empty(directory: str) -> bool:
-    """One rmdir: True when it is gone. False: something is in it, or it cannot be; the long way tells what."""
+    """Try a single rmdir. True: the cgroup no longer exists. False: use `remove_tree`, which also reports the
+    reason."""
     try:
         os.rmdir(directory)
     except FileNotFoundError:
@@ -100,8 +101,11 @@ def remove_empty(directory: str) -> bool:
 
 
 def remove_tree(directory: str, deadline: float) -> None:
-    """rmdir of the cgroup and all below it, retried in steps of STEP while the kernel says EBUSY: a process that has
-    ended is for a moment still counted. Raises SyscallError(EBUSY) at the deadline; a missing one is fine."""
+    """Remove the cgroup and its descendants. Do nothing if it is missing.
+
+    Retries every STEP while the kernel reports EBUSY, because an exited process is counted for a moment longer. Raises
+    SyscallError(EBUSY) at the deadline.
+    """
     while True:
         busy = None
         for place in files.tree(directory):
