@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.containers.attachment import attach_to
-from kubelite.cli.containers.session import chosen_container
+from kubelite.cli.containers.logs import default_container
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
@@ -32,5 +32,5 @@ def attach(ctx: click.Context, /, pod: str, **options: Any) -> int:
     server, namespace, name = client(ctx), options["namespace"] or "default", pod_name(pod)
     path = path_of(PODS, namespace, name)
     document = server.get(path)
-    container = options["container"] or chosen_container(document, quiet=options["quiet"])
+    container = options["container"] or default_container(document, quiet=options["quiet"])
     return attach_to(server, path, document, container, stdin=options["stdin"], quiet=options["quiet"])

@@ -12,6 +12,7 @@ import posixpath
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -107,26 +108,69 @@ def _out(execute: list[str], from_: Place, destination: str) -> None:
     directory, name = posixpath.split(posixpath.normpath(from_.path))
     into = os.path.isdir(destination)
     target = os.path.join(destination, name) if into and name else destination
-    if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
+    parent = os.path.dirname(os.path.abspath(target))
+    if not os.path.isdir(parent):
         raise CliError(f"error: there is no directory {os.path.dirname(target)}")
     command = [*execute, from_.pod, "--", "tar", "-cf", "-", "-C", directory or ".", "--", name or "."]
-    with (
-        _running(command, stdout=subprocess.PIPE) as pipe,
-        contextlib.suppress(tarfile.ReadError),  # nothing came: its code tells
-        tarfile.open(fileobj=pipe, mode="r|") as archive,
-    ):
-        for member in archive:
-            _unpack(archive, member, name or ".", target)
+    # Unpacked in a directory of its own, then renamed: no name or link in the archive can mean a file of this machine.
+    there = target if os.path.isdir(target) else parent  # the same file system
+    with tempfile.TemporaryDirectory(prefix=".kubelite-cp-", dir=there) as fresh:
+        unpacked = os.path.join(fresh, os.path.basename(os.path.abspath(target)) or "copy")
+        broken, failed = "", None
+        try:
+            with _running(command, stdout=subprocess.PIPE) as pipe:
+                broken = _unpack_all(pipe, name or ".", unpacked)
+        except Exit as error:  # tar has said why; what came before is kept, as by kubectl cp
+            failed = error
+        if broken:
+            raise failed or CliError(f"error: pod {from_.pod} sent no complete tar archive: {broken}")
+        if os.path.lexists(unpacked):
+            _put(unpacked, target)
+        if failed is not None:
+            raise failed
+
+
+def _unpack_all(pipe: IO[bytes], name: str, target: str) -> str:
+    """What is wrong with the archive, "" when nothing is. Raises CliError when what follows is no archive either."""
+    try:
+        with tarfile.open(fileobj=pipe, mode="r|") as archive:
+            for member in archive:
+                _unpack(archive, member, name, target)
+    except tarfile.ReadError as error:
+        if pipe.read(1):
+            raise CliError(f"error: what the container's tar wrote is no tar archive: {error}") from error
+        return str(error)
+    return ""
+
+
+def _put(unpacked: str, target: str) -> None:
+    """Move what was unpacked to the target: over a file, or into a directory, whose other files stay."""
+    if not os.path.isdir(unpacked) or os.path.islink(unpacked):
+        if os.path.isdir(target) and not os.path.islink(target):
+            raise CliError(f"error: {target} is a directory")
+        os.replace(unpacked, target)
+        return
+    if not os.path.lexists(target):
+        os.rename(unpacked, target)
+        return
+    if not os.path.isdir(target):
+        raise CliError(f"error: {target} is not a directory")
+    for name in os.listdir(unpacked):
+        place = os.path.join(target, name)
+        if os.path.islink(place) and os.path.isdir(os.path.join(unpacked, name)):
+            print(f"warning: {place} is a symbolic link: nothing was copied below it", file=sys.stderr)
+            continue
+        _put(os.path.join(unpacked, name), place)
 
 
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, target: str) -> None:
-    """At the target what stood at the name. Symbolic links are left out, as by kubectl cp: one could lead elsewhere
-    what comes after it."""
+    """Unpack what stood at the name to the target, which is in a directory of its own. Symbolic links are left out, as
+    by kubectl cp: one could lead elsewhere what comes after it."""
     inside = _below(member.name, name)
     link = _below(member.linkname, name) if member.islnk() else ""
     if member.issym():
         print(f"warning: skipping symlink: {member.name} -> {member.linkname}", file=sys.stderr)
-    elif inside is None or link is None:
+    elif inside is None or link is None or (member.islnk() and not (inside and link)):
         print(f"warning: {member.name} is not below {name}: left out", file=sys.stderr)
     elif not inside and member.isdir():
         os.makedirs(target, exist_ok=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubelite.cli.containers.logs import default_container
 from kubelite.cli.containers.session import (
-    chosen_container,
     exit_code,
     is_terminal,
     run_session,
@@ -46,7 +46,7 @@ def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options
     phase = document.get("status", {}).get("phase")
     if phase in ("Succeeded", "Failed"):
         raise CliError(f"error: cannot exec into a container in a completed pod; current phase is {phase}")
-    container = container or chosen_container(document, quiet=options["quiet"])
+    container = container or default_container(document, quiet=options["quiet"])
     tty = options["tty"] and is_terminal(options["stdin"])
     query: Json = {"command": list(command), "container": container, "stdout": "true"}
     query |= {"stdin": "true"} if options["stdin"] else {}

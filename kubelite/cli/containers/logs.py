@@ -147,12 +147,13 @@ def _names(pod: Json) -> list[str]:
     ]
 
 
-def default_container(pod: Json) -> str:
-    """The container that is meant when none is named; says so when there are several."""
+def default_container(pod: Json, *, quiet: bool = False) -> str:
+    """The container that is meant when none is named. With several, says on stderr which it is, unless `quiet`."""
     names = [c["name"] for c in pod["spec"].get("containers") or ()]
     chosen = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER) or names[0]
     init = [f"{c['name']} (init)" for c in pod["spec"].get("initContainers") or ()]
-    if len(names) + len(init) > 1 and DEFAULT_CONTAINER not in (pod["metadata"].get("annotations") or {}):
+    annotated = DEFAULT_CONTAINER in (pod["metadata"].get("annotations") or {})
+    if len(names) + len(init) > 1 and not annotated and not quiet:
         print(f'Defaulted container "{chosen}" out of: {", ".join([*names, *init])}', file=sys.stderr)
     return str(chosen)
 

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kubelite.cli.containers.logs import default_container
 from kubelite.cli.errors import CliError, Exit, ServerError
 from kubelite.cli.transport.client import connect
 
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 CHUNK = 32 * 1024
-
-
-def chosen_container(pod: Json, *, quiet: bool) -> str:
-    with contextlib.redirect_stderr(None) if quiet else contextlib.nullcontext():
-        return default_container(pod)
 
 
 def is_terminal(stdin: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kubelite.cli.containers.cp import Place, _unpack, place_of
+from kubelite.cli.containers.cp import Place, _out, _unpack, place_of
+from kubelite.cli.containers.logs import default_container
 from kubelite.cli.containers.port_forward import Pair, pair_of
-from kubelite.cli.errors import CliError
+from kubelite.cli.errors import CliError, Exit
 from tests.unit.api.server import Served
 from tests.unit.cli.kit import kubelite, ok, server
 
@@ -116,6 +118,98 @@ def test_a_container_writes_nowhere_but_where_it_was_asked_to(
     assert written == {"beside/file", "target/good", "target/out/through", "target/same"}
     assert (beside / "file").read_text() == "mine" and not (tmp_path / "target" / "out").is_symlink()
     assert len(capsys.readouterr().err.splitlines()) == 8
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_default_container_is_named_on_stderr_alone(
+    quiet: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes to stdout is the command's: an archive, in a copy from a pod of several containers."""
+    pod = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "app"}, {"name": "side"}]}}
+    assert default_container(pod, quiet=quiet) == "app"
+    said = capsys.readouterr()
+    assert said.out == "" and ("Defaulted container" in said.err) is not quiet
+
+
+def _archive(*members: tuple[str, bytes, str]) -> bytes:
+    """Members by name, type and link; a regular file's content is its link."""
+    told = io.BytesIO()
+    with tarfile.open(fileobj=told, mode="w") as archive:
+        for name, kind, link in members:
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            if kind == tarfile.REGTYPE:
+                member.size = len(link)
+                archive.addfile(member, io.BytesIO(link.encode()))
+            else:
+                member.linkname = link
+                archive.addfile(member)
+    return told.getvalue()
+
+
+# in place of `kubelite exec … POD -- COMMAND`
+RUN = ["sh", "-c", 'shift; exec "$@"']
+
+
+def _hostile_tar(directory: Path, output: bytes, code: int = 0) -> str:
+    """A path in which `tar` writes these bytes."""
+    directory.mkdir()
+    (directory / "answer").write_bytes(output)
+    program = directory / "tar"
+    program.write_text(f"#!/bin/sh\ncat {directory}/answer\nexit {code}\n")
+    program.chmod(0o755)
+    return f"{directory}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("f", tarfile.LNKTYPE, "f/.bashrc"), ("f", tarfile.REGTYPE, "bad")],
+        [("f", tarfile.LNKTYPE, ".bashrc"), ("f", tarfile.REGTYPE, "bad")],
+        [("f", tarfile.DIRTYPE, ""), ("f/../.bashrc", tarfile.REGTYPE, "bad")],
+        [("f", tarfile.SYMTYPE, ".bashrc"), ("f", tarfile.REGTYPE, "bad")],
+    ],
+)
+def test_a_hostile_tar_reaches_no_file_beside_the_target(
+    tmp_path: Path, members: list[tuple[str, bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hard link to a neighbour, then a file of the same name: the write goes through the link."""
+    monkeypatch.setenv("PATH", _hostile_tar(tmp_path / "bin", _archive(*members)))
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_text("mine")
+    with contextlib.suppress(CliError, Exit, OSError):
+        _out(RUN, Place("pod", "default", "/f"), str(home / "f"))
+    assert (home / ".bashrc").read_text() == "mine" and (home / ".bashrc").stat().st_nlink == 1
+    assert {path.name for path in home.iterdir()} <= {".bashrc", "f"}
+
+
+@pytest.mark.parametrize(("output", "code"), [(b"", 0), (b"Defaulted container\n" * 100, 0), (b"", 2)])
+def test_what_is_no_archive_is_an_error(
+    tmp_path: Path, output: bytes, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", _hostile_tar(tmp_path / "bin", output, code))
+    with pytest.raises(Exit if code else CliError):
+        _out(RUN, Place("pod", "default", "/f"), str(tmp_path / "f"))
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_copy_into_a_directory_keeps_what_else_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _archive(
+        ("d", tarfile.DIRTYPE, ""), ("d/new", tarfile.REGTYPE, "1"), ("d/old", tarfile.REGTYPE, "2")
+    )
+    monkeypatch.setenv("PATH", _hostile_tar(tmp_path / "bin", told))
+    (tmp_path / "d").mkdir()
+    for name in ("old", "other"):
+        (tmp_path / "d" / name).write_text("0")
+    _out(RUN, Place("pod", "default", "/d"), str(tmp_path))
+    assert {p.name: p.read_text() for p in (tmp_path / "d").iterdir()} == {
+        "new": "1",
+        "old": "2",
+        "other": "0",
+    }
 
 
 def test_what_a_pair_of_ports_is(server: Served) -> None:
