@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE ?=
 # cannot be written (a checkout of somebody else's) only makes it slower.
 COMPILE = @echo 'compiling the sources' && $(BIN)/python -m compileall -qq kubelite manifests runtime state tests || true
 
-.PHONY: help setup run stop install uninstall check docs reference lock test test-unit test-pythons test-lowest test-kernel test-uml chaos fuzz soak bench load format clean
+.PHONY: help setup run stop install uninstall check docs reference lock test test-unit test-pythons test-lowest coverage test-kernel test-uml chaos fuzz soak bench load format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -76,6 +76,10 @@ test-pythons:    ## types and unit tests on each Python from 3.11 to 3.14 that t
 
 test-lowest: setup ## the unit tests with the oldest release of each dependency that pyproject.toml allows
 	@deploy/test-lowest $(BIN)/python
+
+coverage: setup  ## what the tests execute, as a table: unit tests, and as root a part of the others; FILES=… to choose
+	$(COMPILE)
+	@FILES="$(FILES)" deploy/coverage $(BIN)/python
 
 test-kernel: setup ## (root) the engine and the node on this machine's kernel
 	$(COMPILE)

@@ -133,6 +133,7 @@ def test_reader_that_leaves_early(server: Served) -> None:
     assert done.stdout == "apiVersion: v1\n" and done.stderr == ""
 
 
+@pytest.mark.uninstrumented
 def test_nothing_heavy_is_imported(server: Served) -> None:
     heavy = [
         "pydantic",

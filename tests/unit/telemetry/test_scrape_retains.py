@@ -52,6 +52,7 @@ def scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scrapes:
     return Scrapes(Node(tmp_path, monkeypatch, **{f"pod{number}": "ab" for number in range(PODS)}))
 
 
+@pytest.mark.uninstrumented
 def test_scrapes_of_a_node_at_rest_keep_nothing(scrapes: Scrapes) -> None:
     assert FEW + MANY < KEEP
     before = scrapes.blocks(FEW)
