@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -35,6 +36,8 @@ def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Acco
         extra.add(shared.fs_group)
     name, _, group = (str(uid) if uid is not None else image_user).partition(":")
     found = accounts.user(name or "0")
+    if non_root and found.uid == 0:  # whatever the image's files call it
+        raise ConfigError(f"container has runAsNonRoot and image will run as root {_where(pod, container)}")
     primary = gid if gid is not None else accounts.group(group) if group else found.gid
     groups = extra | (accounts.memberships(found.name) if not group and not strict else set())
     return ResolvedUser(found.uid, primary, tuple(sorted(groups)))
@@ -42,19 +45,24 @@ def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Acco
 
 def check_non_root(pod: Pod, container: Container, uid: int | None, image_user: str) -> None:
     """kubelet's verifyRunAsNonRoot (K kuberuntime/security_context.go)."""
-    where = f'(pod: "{pod.metadata.name}_{pod.metadata.namespace}({pod.metadata.uid})", container: {container.name})'
+    where = _where(pod, container)
     if uid is not None:
         if uid == 0:
             raise ConfigError(f"container's runAsUser breaks non-root policy {where}")
         return
     name = image_user.partition(":")[0]
-    if not name or (name.isdigit() and int(name) == 0):
+    number = _number(name)
+    if not name or number == 0:
         raise ConfigError(f"container has runAsNonRoot and image will run as root {where}")
-    if not name.isdigit():
+    if number is None:
         raise ConfigError(
             f"container has runAsNonRoot and image has non-numeric user ({name}), "
             f"cannot verify user is non-root {where}"
         )
+
+
+def _where(pod: Pod, container: Container) -> str:
+    return f'(pod: "{pod.metadata.name}_{pod.metadata.namespace}({pod.metadata.uid})", container: {container.name})'
 
 
 def _first(*values: _T | None) -> _T | None:
@@ -99,19 +107,32 @@ class Accounts:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() and int(text) <= MAX_ID else None
+    """A uid or gid; None for a name. Digits are never a name: an image's passwd could give it any uid. Raises
+    CreateError when the number is out of range."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if len(text) > len(str(MAX_ID)) or int(text) > MAX_ID:
+        raise CreateError(f"uids and gids must be in range 0-{MAX_ID}: {text[:40]}")
+    return int(text)
+
+
+def _listed(text: str) -> int | None:
+    """A uid or gid in passwd or group; None for what is none, which hides its line."""
+    with contextlib.suppress(CreateError):
+        return _number(text)
+    return None
 
 
 def accounts_of(passwd: bytes, group: bytes) -> Accounts:
     """The accounts in the content of an image's passwd and group files; malformed lines are skipped."""
     users = []
     for fields in _records(passwd, 4):
-        uid, gid = _number(fields[2]), _number(fields[3])
+        uid, gid = _listed(fields[2]), _listed(fields[3])
         if uid is not None and gid is not None:
             users.append(User(fields[0], uid, gid))
     groups = []
     for fields in _records(group, 3):
-        number = _number(fields[2])
+        number = _listed(fields[2])
         if number is not None:
             members = tuple(fields[3].split(",")) if len(fields) > 3 else ()
             groups.append((fields[0], number, members))

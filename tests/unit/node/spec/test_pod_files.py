@@ -182,6 +182,25 @@ def test_run_as_non_root(layers: list[str], image: str, own: dict[str, Any], mes
     assert who(layers, image, {**own, "runAsNonRoot": False}) is not None
 
 
+@pytest.mark.parametrize("image", ["2147483648", "99999999999999999999", "web:2147483648", "4294967296"])
+def test_digits_are_never_a_name(layers: list[str], image: str) -> None:
+    """An image could list a user whose name is a number out of range, with uid 0."""
+    lines = "".join(f"{name}:x:0:0::/:\n" for name in ("web", *image.split(":")))
+    Path(layers[0], "etc/passwd").write_text(lines)
+    for own in ({}, {"runAsNonRoot": True}):
+        with pytest.raises(
+            (CreateError, ConfigError), match=r"must be in range 0-2147483647|non-numeric user"
+        ):
+            who(layers, image, own)
+
+
+def test_digits_of_other_scripts_are_a_name(layers: list[str]) -> None:
+    with pytest.raises(CreateError, match="unable to find user ²"):
+        who(layers, "²")
+    with pytest.raises(ConfigError, match="non-numeric user"):
+        who(layers, "²", {"runAsNonRoot": True})
+
+
 def test_lookups_stay_in_the_image(layers: list[str]) -> None:
     assert read_in_layers(layers, "etc/out") == b"", "an absolute link with .. leads to the image's own root"
     Path(layers[2], "etc/hostname").write_text("inside")
