@@ -7,13 +7,35 @@ from typing import Any
 import click
 
 
+class Command(click.Command):
+    """A command whose help has examples, between description and options as in kubectl's help. `examples`: each is a
+    comment line and command lines, with a blank line between two."""
+
+    def __init__(self, *arguments: Any, examples: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        format_examples(self.examples, formatter)
+        super().format_options(ctx, formatter)
+
+
 class Group(click.Group):
     """Subcommands take kubectl's way of writing flags; an unknown one is answered with those there are, or with what
     does the same (`instead`: a subcommand that people know from elsewhere → what to do here)."""
 
-    def __init__(self, *arguments: Any, instead: dict[str, str] | None = None, **options: Any) -> None:
+    command_class = Command
+
+    def __init__(
+        self, *arguments: Any, examples: str = "", instead: dict[str, str] | None = None, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
+        self.examples = examples
         self.instead = instead or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        format_examples(self.examples, formatter)
+        super().format_options(ctx, formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -30,6 +52,16 @@ class Group(click.Group):
         if word in self.instead:
             return f'there is no "{path} {word}": {self.instead[word]}'
         return f'unknown command "{word}", {path} has {", ".join(known)}{nearest(word, known)}'
+
+
+def format_examples(examples: str, formatter: click.HelpFormatter) -> None:
+    """Write the section Examples, each line as it is."""
+    from textwrap import dedent
+
+    if examples:
+        with formatter.section("Examples"):
+            for line in dedent(examples).strip().splitlines():
+                formatter.write(f"{'':{formatter.current_indent}}{line}".rstrip() + "\n")
 
 
 def plain_flags(command: click.Command, arguments: list[str]) -> list[str]:

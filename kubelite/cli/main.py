@@ -19,96 +19,86 @@ from kubelite.cli.groups import plain_flags
 
 DEFAULT_SOCKET = "/run/kubelite/kubelite.sock"
 
-# name -> (module, attribute, one line of help); the help stands here so that `kubelite --help` loads no module
-COMMANDS = {
-    "get": (
-        "objects.get",
-        "get",
-        "Show pods, events, configmaps, secrets, claims (pvc), namespaces, nodes, manifests",
-    ),
-    "describe": (
-        "describe.command",
-        "describe",
-        "Show everything about a pod, the node, a claim, …, events at the end",
-    ),
-    "logs": ("containers.logs", "logs", "Print a container's log; -f follows over restarts and rotation"),
-    "exec": ("containers.exec", "execute", "Run a command in a container"),
-    "attach": ("containers.attach", "attach", "Follow a running container's output, and feed its stdin"),
-    "cp": ("containers.cp", "copy", "Copy files into a container or out of it"),
-    "port-forward": (
-        "containers.port_forward",
-        "port_forward",
-        "Let ports of this machine lead to ports of a pod",
-    ),
-    "wait": ("objects.wait", "wait", "Wait until pods are Ready, gone, or as a JSONPath says"),
-    "debug": ("containers.debug", "debug", "Add a container to a running pod, to look at it"),
-    "apply": ("objects.apply", "apply", "Put manifests into the manifests directory"),
-    "delete": ("objects.delete", "delete", "Take manifests out of the directory, or end a pod"),
-    "edit": (
-        "objects.edit",
-        "edit",
-        "Open a manifest in an editor, and put it back when nothing is wrong in it",
-    ),
-    "diff": ("objects.diff", "diff", "Say what applying a manifest would do, before it does"),
-    "why": ("diagnosis.why", "why", "Say what was last seen of a pod, what was decided, and why"),
-    "events": ("objects.events", "events", "Show what happened, in order"),
-    "history": (
-        "diagnosis.history",
-        "history",
-        "Show what became of a pod: status changes, events, decisions",
-    ),
-    "rollout": (
-        "objects.rollout",
-        "rollout",
-        "Restart a manifest's pods, wait for them; its versions, and the way back to one",
-    ),
-    "trace": ("diagnosis.trace", "trace", "Show the start of a pod step by step, with times"),
-    "inspect": (
-        "diagnosis.inspect",
-        "inspect",
-        "Show all that is known of a container, pod or image as JSON",
-    ),
-    "top": ("containers.top", "top", "Show what pods, containers and the node use now"),
-    "ui": ("node.ui", "ui", "Look at pods, containers and processes, live, in the whole terminal"),
-    "stats": ("containers.stats", "stats", "Show what containers use, live"),
-    "support-bundle": (
-        "diagnosis.support_bundle",
-        "support_bundle",
-        "Gather what is needed to help into an archive",
-    ),
-    "doctor": ("diagnosis.doctor", "doctor", "Check the node: what is left over, missing or wrong"),
-    "build": ("build.build", "build", "Build an image from a Containerfile (Dockerfile)"),
-    "images": ("images.images", "images", "List the images on this node"),
-    "pull": ("images.pull", "pull", "Get an image from its registry"),
-    "login": ("images.login", "login", "Log in to a registry"),
-    "logout": ("images.logout", "logout", "Forget a registry's login"),
-    "load": ("images.load", "load", "Load an image from an archive (docker save, OCI) or an OCI layout"),
-    "push": ("images.push", "push", "Send an image to a registry"),
-    "save": ("images.save", "save", "Write images to an archive or an OCI layout"),
-    "tag": ("images.tag", "tag", "Give an image one more name"),
-    "rmi": ("images.rmi", "rmi", "Remove images that no container uses"),
-    "image": (
-        "images.image",
-        "image",
-        "Work with images: inspect, history, prune, mount, pack and all of the above",
-    ),
-    "df": ("images.df", "df", "Show what takes the disk's space"),
-    "node": ("node.node", "node", "Give this node labels and taints, or keep new pods away (cordon)"),
-    "serve": ("node.serve", "serve", "Run the node"),
-    "reset": ("node.reset", "reset", "End the node: daemon, pods, network"),
-    "api-resources": (
-        "objects.api_resources",
-        "api_resources",
-        "List the types that `get` knows, as the API has them",
-    ),
-    "explain": ("objects.explain", "explain", "Show the fields that a manifest may have, and what they do"),
-    "version": ("node.version", "version", "Print the version"),
-    "completion": (
-        "node.completion",
-        "completion",
-        "Print the shell's completion script: bash, zsh or fish",
-    ),
+# Title of a group -> name -> (module, attribute, first line of its help). The lines are here so that `kubelite --help`
+# loads no module; a test compares them with the help of the commands.
+GROUPS = {
+    "Basic Commands": {
+        "get": ("objects.get", "get", "List pods, events, volumes, manifests and other objects"),
+        "describe": ("describe.command", "describe", "Show details of objects and their events"),
+        "apply": ("objects.apply", "apply", "Validate manifests and write them to the manifest directory"),
+        "delete": (
+            "objects.delete",
+            "delete",
+            "Delete manifests from the manifest directory, or pods by name",
+        ),
+        "edit": ("objects.edit", "edit", "Edit the manifest of an object in an editor"),
+        "diff": ("objects.diff", "diff", "Show what applying a manifest would change"),
+        "wait": ("objects.wait", "wait", "Wait for a condition of objects"),
+        "rollout": (
+            "objects.rollout",
+            "rollout",
+            "Restart pods, wait for them, or restore earlier manifests",
+        ),
+        "explain": ("objects.explain", "explain", "Describe the fields of a manifest"),
+    },
+    "Container Commands": {
+        "logs": ("containers.logs", "logs", "Print the logs of containers"),
+        "exec": ("containers.exec", "execute", "Run a command in a container"),
+        "attach": ("containers.attach", "attach", "Attach to a running container"),
+        "cp": ("containers.cp", "copy", "Copy files to and from containers"),
+        "port-forward": ("containers.port_forward", "port_forward", "Forward local ports to a pod"),
+        "debug": ("containers.debug", "debug", "Add a debugging container to a running pod"),
+    },
+    "Inspection Commands": {
+        "top": ("containers.top", "top", "Show CPU and memory usage of pods, containers or the node"),
+        "stats": ("containers.stats", "stats", "Show live resource usage of containers"),
+        "ui": ("node.ui", "ui", "Show the node live in the terminal"),
+        "events": ("objects.events", "events", "List events, the oldest first"),
+        "history": (
+            "diagnosis.history",
+            "history",
+            "Show past status changes, events and decisions of a pod",
+        ),
+        "why": ("diagnosis.why", "why", "Explain the state of a pod and the node's last decision"),
+        "trace": ("diagnosis.trace", "trace", "Show the steps of a pod's start with their times"),
+        "inspect": (
+            "diagnosis.inspect",
+            "inspect",
+            "Print all information about a container, pod or image as JSON",
+        ),
+    },
+    "Image Commands": {
+        "build": ("build.build", "build", "Build an image from a Containerfile (Dockerfile)"),
+        "images": ("images.images", "images", "List the images on this node"),
+        "pull": ("images.pull", "pull", "Pull an image from a registry"),
+        "push": ("images.push", "push", "Push an image to a registry"),
+        "login": ("images.login", "login", "Log in to a registry"),
+        "logout": ("images.logout", "logout", "Log out of a registry"),
+        "load": ("images.load", "load", "Load images from an archive or an OCI layout"),
+        "save": ("images.save", "save", "Save images to an archive or an OCI layout"),
+        "tag": ("images.tag", "tag", "Add a name to an image"),
+        "rmi": ("images.rmi", "rmi", "Remove images"),
+        "image": ("images.image", "image", "Manage images"),
+        "df": ("images.df", "df", "Show disk usage"),
+    },
+    "Node Commands": {
+        "node": ("node.node", "node", "Label, taint, cordon or uncordon the node"),
+        "serve": ("node.serve", "serve", "Run the node"),
+        "reset": ("node.reset", "reset", "Stop the node, and remove its pods and network"),
+        "doctor": ("diagnosis.doctor", "doctor", "Check the node for problems"),
+        "support-bundle": (
+            "diagnosis.support_bundle",
+            "support_bundle",
+            "Collect diagnostic data in an archive",
+        ),
+    },
+    "Other Commands": {
+        "api-resources": ("objects.api_resources", "api_resources", "List the object types of the API"),
+        "version": ("node.version", "version", "Print the versions of the client and the daemon"),
+        "completion": ("node.completion", "completion", "Print the completion script of a shell"),
+    },
 }
+COMMANDS = {name: command for commands in GROUPS.values() for name, command in commands.items()}
 
 
 class LazyGroup(click.Group):
@@ -125,8 +115,11 @@ class LazyGroup(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, _, text) in commands.items()])
+        formatter.write("\nUse `kubelite COMMAND --help` for the options and examples of a command.\n")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] == ["help"]:  # `help get`, as git and kubectl have it
@@ -155,12 +148,14 @@ class LazyGroup(click.Group):
     "--socket",
     envvar="KUBELITE_SOCKET",
     metavar="PATH",
-    help=f"The daemon's socket (KUBELITE_SOCKET) [default: {DEFAULT_SOCKET}]",
+    help=f"Path of the daemon's socket; also KUBELITE_SOCKET. [default: {DEFAULT_SOCKET}]",
 )
-@click.option("--version", "show_version", is_flag=True, is_eager=True, help="Print the version and leave.")
+@click.option(
+    "--version", "show_version", is_flag=True, is_eager=True, help="Print the version of the client and exit."
+)
 @click.pass_context
 def cli(ctx: click.Context, socket: str | None, show_version: bool) -> None:
-    """kubelite: a whole container node. Manifests in a directory become running containers."""
+    """kubelite runs pods from manifests in a directory, as a Kubernetes node does."""
     ctx.ensure_object(dict)
     ctx.obj["socket"] = socket or DEFAULT_SOCKET
 

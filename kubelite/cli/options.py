@@ -26,12 +26,18 @@ socket_option = click.option(
     expose_value=False,
     is_eager=True,
     callback=_set_socket,
-    help="The daemon's socket.",
+    help="Path of the daemon's socket.",
 )
-namespace_option = click.option("-n", "--namespace", metavar="NS", help="Namespace [default: default]")
-all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="Every namespace.")
+namespace_option = click.option(
+    "-n", "--namespace", metavar="NS", help="Namespace of the objects. [default: default]"
+)
+all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="Include all namespaces.")
 selector_option = click.option(
-    "-l", "--selector", default="", metavar="SELECTOR", help="Labels: a=b,c!=d,e in (x,y)"
+    "-l",
+    "--selector",
+    default="",
+    metavar="SELECTOR",
+    help="Label selector, like app=web,tier!=db,env in (a,b).",
 )
 files_option = click.option(
     "-f",
@@ -39,10 +45,10 @@ files_option = click.option(
     "files",
     multiple=True,
     metavar="FILE|DIR|-",
-    help="Manifests; - is stdin.",
+    help="Manifest file or directory; - reads standard input.",
     type=click.Path(),
 )
-recursive_option = click.option("-R", "--recursive", is_flag=True, help="Sub-directories of DIR too.")
+recursive_option = click.option("-R", "--recursive", is_flag=True, help="Include subdirectories of DIR.")
 
 
 def client(ctx: click.Context) -> Client:
@@ -104,5 +110,5 @@ container_option = click.option(
     default="",
     metavar="NAME",
     shell_complete=complete_containers,
-    help="Which container [default: the first, or the one that the pod's annotation names]",
+    help="Name of the container. [default: the pod's default container, or its first]",
 )

@@ -197,6 +197,7 @@ class PodTable(TableScreen):
         namespace, pod, container = place
         command = [
             sys.executable,
+            "-P",  # not a package of this name in the current directory
             "-m",
             "kubelite",
             "--socket",

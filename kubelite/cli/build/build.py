@@ -22,6 +22,7 @@ import click
 
 from kubelite.cli.build import build_again
 from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import JSON_BODY, Client
 
@@ -37,7 +38,22 @@ _NAMES = ("Containerfile", "Dockerfile")
 _STDIN_MAX = 10 << 20  # bytes of a Containerfile
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Build an image from the Containerfile in the current directory
+    kubelite build -t web:1 .
+
+    # Pass an argument and a secret
+    kubelite build -t web:1 --build-arg VERSION=2 --secret id=token,src=token.txt .
+
+    # Build one stage, and write its files to a directory
+    kubelite build --target test -o type=local,dest=out .
+
+    # Read the Containerfile from standard input
+    kubelite build -t tool:1 - <Containerfile
+    """,
+)
 @click.argument("context")
 @click.option(
     "-t",
@@ -45,66 +61,76 @@ _STDIN_MAX = 10 << 20  # bytes of a Containerfile
     "tags",
     multiple=True,
     metavar="NAME[:TAG]",
-    help="The image's name; more than once: names.",
+    help="Name of the image. May be repeated.",
 )
 @click.option(
-    "-f", "--file", metavar="FILE", help="[default: CONTEXT/Containerfile or CONTEXT/Dockerfile; - is stdin]"
+    "-f",
+    "--file",
+    metavar="FILE",
+    help="Path of the Containerfile; - is standard input. [default: Containerfile or Dockerfile in CONTEXT]",
 )
-@click.option("--target", default="", metavar="STAGE", help="Build this stage and what it needs.")
+@click.option("--target", default="", metavar="STAGE", help="Build this stage and the stages that it needs.")
 @click.option(
     "--build-arg",
     "args",
     multiple=True,
     metavar="NAME[=VALUE]",
-    help="Set an ARG; without a value, from the environment.",
+    help="Set an ARG; without a value, that of the environment variable.",
 )
 @click.option(
     "--secret",
     "secrets",
     multiple=True,
     metavar="id=ID[,src=FILE|,env=NAME]",
-    help="For RUN --mount=type=secret.",
+    help="Secret for RUN --mount=type=secret.",
 )
 @click.option(
     "--ssh",
     "agents",
     multiple=True,
     metavar="default|ID[=SOCKET]",
-    help="An ssh agent for RUN --mount=type=ssh.",
+    help="SSH agent for RUN --mount=type=ssh.",
 )
-@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of the image.")
-@click.option("--no-cache", is_flag=True, help="Run every step, whatever is known of it.")
-@click.option("--pull", is_flag=True, help="Ask the registry for the base images again.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Set a label of the image.")
+@click.option("--no-cache", is_flag=True, help="Run all steps, without the cache.")
+@click.option("--pull", is_flag=True, help="Ask the registry for new versions of the base images.")
 @click.option(
     "--network",
     type=click.Choice(["default", "none", "host"]),
     default="default",
     show_default=True,
-    help="RUN's network: the pods', none, or the host's.",
+    help="Network of RUN steps: the pod network, none, or that of the host.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="DEST",
-    help="type=local|tar|oci|docker,dest=PATH; DIR; or - [default: an image on this node]",
+    help="Destination: type=local|tar|oci|docker,dest=PATH, a directory, or - for a tar archive on standard output. "
+    "[default: an image on this node]",
 )
-@click.option("-m", "--memory", metavar="BYTES", help="Limit of each RUN, like 512m.")
-@click.option("--cpus", type=float, metavar="N", help="Limit of each RUN.")
-@click.option("--platform", default="", metavar="OS/ARCH", help="Only this machine's own.")
-@click.option("--iidfile", metavar="FILE", help="Write the image's id there.")
+@click.option("-m", "--memory", metavar="BYTES", help="Memory limit of each RUN step, like 512m.")
+@click.option("--cpus", type=float, metavar="N", help="CPU limit of each RUN step.")
 @click.option(
-    "--progress", type=click.Choice(["auto", "plain", "tty", "json"]), default="auto", show_default=True
+    "--platform",
+    default="",
+    metavar="OS/ARCH",
+    help="Platform of the image; only that of this machine is supported.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print the image's id alone.")
+@click.option("--iidfile", metavar="FILE", help="Write the ID of the image to this file.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "tty", "json"]),
+    default="auto",
+    show_default=True,
+    help="Form of the progress output.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Only print the ID of the image.")
 @socket_option
 @click.pass_context
 def build(ctx: click.Context, /, **given: Any) -> None:
-    """Build an image from a Containerfile (Dockerfile). CONTEXT is a directory; - takes the Containerfile from stdin.
+    """Build an image from a Containerfile (Dockerfile).
 
-    \b
-    kubelite build -t web:1 .
-    kubelite build -t web:1 --build-arg VERSION=2 --secret id=token,src=token.txt .
-    kubelite build --target test -o type=local,dest=out .
+    CONTEXT is a directory, or - for a Containerfile from standard input without a directory.
     """
     from runtime.builder.errors import BuildError
     from runtime.errors import RuntimeFault

@@ -8,6 +8,7 @@ import click
 
 from kubelite.cli.containers.attachment import attach_to
 from kubelite.cli.containers.logs import default_container
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
@@ -15,19 +16,32 @@ if TYPE_CHECKING:
     pass
 
 
-@click.command("attach")
+@click.command(
+    "attach",
+    cls=Command,
+    examples="""
+    # Show the output of a container from now on
+    kubelite attach web
+
+    # Connect this terminal to a container with `stdin: true` and `tty: true`
+    kubelite attach -it shell -c main
+    """,
+)
 @namespace_option
 @container_option
-@click.option("-i", "--stdin", is_flag=True, help="Pass our stdin to the container.")
-@click.option("-t", "--tty", is_flag=True, help="Our terminal is the container's (if it has one).")
-@click.option("-q", "--quiet", is_flag=True, help="Only what the container says.")
+@click.option("-i", "--stdin", is_flag=True, help="Pass standard input to the container.")
+@click.option(
+    "-t", "--tty", is_flag=True, help="Connect this terminal to that of the container, if it has one."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only the output of the container.")
 @socket_option
 @click.argument("pod", shell_complete=complete_pods)
 @click.pass_context
 def attach(ctx: click.Context, /, pod: str, **options: Any) -> int:
-    """Follow what a running container says, from now on; with -i, say something to it.
+    """Attach to a running container.
 
-    Its manifest must ask for `stdin: true` for -i, and for `tty: true` for a terminal.
+    Shows the output of the container from now on. -i requires `stdin: true` and -t requires `tty: true` in the
+    manifest.
     """
     server, namespace, name = client(ctx), options["namespace"] or "default", pod_name(pod)
     path = path_of(PODS, namespace, name)

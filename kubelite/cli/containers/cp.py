@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import click
 
 from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
@@ -47,23 +48,35 @@ def place_of(text: str, namespace: str) -> Place:
     return Place(pod_name(parts[-1]), parts[0] if len(parts) == 2 else namespace, path)
 
 
-@click.command("cp")
+@click.command(
+    "cp",
+    cls=Command,
+    examples="""
+    # Copy a file into a pod
+    kubelite cp index.html web:/www/
+
+    # Copy a file from a pod
+    kubelite cp web:/etc/hosts hosts
+
+    # Copy a directory into a certain container of a pod in another namespace
+    kubelite cp -c app ./conf prod/api:/etc/api
+    """,
+)
 @click.argument("source", metavar="SOURCE", shell_complete=complete_pods)
 @click.argument("destination", metavar="DESTINATION", shell_complete=complete_pods)
 @namespace_option
 @container_option
-@click.option("--no-preserve", is_flag=True, help="Files in the container are its user's, with its umask.")
+@click.option(
+    "--no-preserve", is_flag=True, help="Do not preserve ownership and permissions in the container."
+)
 @socket_option
 @click.pass_context
 def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -> None:
-    """Copy a file or a directory into a container or out of it: PATH here, [NAMESPACE/]POD:PATH there.
+    """Copy files to and from containers.
 
-    The container needs a `tar` program. What comes out belongs to whoever calls.
-
-    \b
-    kubelite cp index.html web:/www/
-    kubelite cp web:/etc/hosts hosts
-    kubelite cp -c app ./conf prod/api:/etc/api
+    SOURCE and DESTINATION are a local PATH and a path in a container, [NAMESPACE/]POD:PATH. Directories are copied
+    with their content. The container needs the program `tar`. Copied local files belong to the user who runs the
+    command.
     """
     namespace = options["namespace"] or "default"
     from_, to = place_of(source, namespace), place_of(destination, namespace)
@@ -73,7 +86,9 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
         raise CliError("error: one of src or dest must be a remote file specification", code=2)
     server, there = client(ctx), from_ if from_.pod else to
     server.get(path_of(PODS, there.namespace, there.pod))  # no pod: said once, and before anything is begun
-    execute = [sys.executable, "-m", "kubelite", "--socket", server.path, "exec", "-q", "-n", there.namespace]
+    # -P: not a package of this name in the directory that the command happens to run in
+    execute = [sys.executable, "-P", "-m", "kubelite", "--socket", server.path]
+    execute += ["exec", "-q", "-n", there.namespace]
     execute += ["-c", options["container"]] if options["container"] else []
     if from_.pod:
         _out(execute, from_, to.path)

@@ -13,6 +13,7 @@ import click
 from kubelite.cli.containers.attachment import attach_to
 from kubelite.cli.containers.pod_parts import state_of
 from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
@@ -25,27 +26,37 @@ LOOK_SECONDS = 0.1
 SETTLED = 10.0  # seconds until a status has what a shim knew before
 
 
-@click.command("debug")
+@click.command(
+    "debug",
+    cls=Command,
+    examples="""
+    # Add a container to a pod, and open its shell
+    kubelite debug -it web --image=busybox
+
+    # See the processes of another container
+    kubelite debug -it web --image=busybox --target=app -- sh
+    """,
+)
 @namespace_option
-@click.option("--image", required=True, help="What the debugging container is made from.")
-@click.option("-c", "--container", default="", metavar="NAME", help="Its name [default: debugger-xxxxx]")
-@click.option("--target", default="", metavar="NAME", help="See the processes of this container.")
-@click.option("-i", "--stdin", is_flag=True, help="Keep its stdin open, and attach to it.")
-@click.option("-t", "--tty", is_flag=True, help="Give it a terminal: this one.")
-@click.option("--attach/--no-attach", default=None, help="Attach to it [default: with -i]")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable.")
-@click.option("--image-pull-policy", default="", help="Always, IfNotPresent or Never.")
-@click.option("-q", "--quiet", is_flag=True, help="Only what the container says.")
+@click.option("--image", required=True, metavar="IMAGE", help="Image of the container.")
+@click.option(
+    "-c", "--container", default="", metavar="NAME", help="Name of the container. [default: debugger-xxxxx]"
+)
+@click.option("--target", default="", metavar="NAME", help="Container whose processes are visible.")
+@click.option("-i", "--stdin", is_flag=True, help="Keep standard input open, and attach to the container.")
+@click.option("-t", "--tty", is_flag=True, help="Connect this terminal to the container.")
+@click.option("--attach/--no-attach", default=None, help="Attach to the container. [default: with -i]")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set an environment variable.")
+@click.option("--image-pull-policy", default="", metavar="POLICY", help="Always, IfNotPresent or Never.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the output of the container.")
 @socket_option
 @click.argument("pod", shell_complete=complete_pods)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
 @click.pass_context
 def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: Any) -> int:
-    """Add a container to a running POD to look at it. It stays with the pod until the pod ends.
+    """Add a debugging container to a running pod.
 
-    \b
-    kubelite debug -it web --image=busybox
-    kubelite debug -it web --image=busybox --target=app -- sh
+    The container remains until the pod ends.
     """
     server, namespace, name = client(ctx), options["namespace"] or "default", pod_name(pod)
     path = path_of(PODS, namespace, name)

@@ -14,6 +14,7 @@ from kubelite.cli.containers.session import (
     terminal_size,
 )
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
@@ -21,23 +22,33 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command("exec")
+@click.command(
+    "exec",
+    cls=Command,
+    examples="""
+    # List a directory in the first container of a pod
+    kubelite exec web -- ls /
+
+    # Open a shell in a certain container
+    kubelite exec -it web -c app -- sh
+
+    # Pipe data to a command
+    tar c . | kubelite exec -i web -- tar x -C /data
+    """,
+)
 @namespace_option
 @container_option
-@click.option("-i", "--stdin", is_flag=True, help="Pass our stdin to the command.")
-@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal: this one.")
-@click.option("-q", "--quiet", is_flag=True, help="Only the command's own output.")
+@click.option("-i", "--stdin", is_flag=True, help="Pass standard input to the command.")
+@click.option("-t", "--tty", is_flag=True, help="Connect this terminal to the command.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the output of the command.")
 @socket_option
 @click.argument("pod", shell_complete=complete_pods)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG...]")
 @click.pass_context
 def execute(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: Any) -> int:
-    """Run a command in a container of POD. Its exit code becomes ours.
+    """Run a command in a container.
 
-    \b
-    kubelite exec web -- ls /
-    kubelite exec -it web -c app -- sh
-    tar c . | kubelite exec -i web -- tar x -C /data
+    The exit code is that of the command.
     """
     container, namespace, name = options["container"], options["namespace"] or "default", pod_name(pod)
     server = client(ctx)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, duration, path_of, pod_name
 from kubelite.cli.options import (
     client,
@@ -29,35 +30,59 @@ DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 SELECTED_TAIL = 10  # lines of each pod that a selector finds, as with kubectl
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Print the log of a pod, with rotated files
+    kubelite logs web
+
+    # Print the last 20 lines, and follow the log
+    kubelite logs -f --tail 20 web
+
+    # Print the log of the previous instance of a container
+    kubelite logs -p web -c app
+
+    # Print the logs of all pods with a label
+    kubelite logs -l app=web --prefix
+
+    # Print what was logged in the last hour
+    kubelite logs --since 1h web
+    """,
+)
 @click.argument("pod", required=False, shell_complete=complete_pods)
 @click.argument("container_name", required=False, metavar="[CONTAINER]")
 @namespace_option
 @container_option
-@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, over restarts and rotation.")
-@click.option("-p", "--previous", is_flag=True, help="The log of the instance before this one.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Follow the log, across restarts of the container and rotation."
+)
+@click.option(
+    "-p", "--previous", is_flag=True, help="Print the log of the previous instance of the container."
+)
 @click.option(
     "--tail",
     type=click.IntRange(min=-1),
     metavar="LINES",
-    help="Only so many lines from the end; -1: all [default: all, of each pod 10 with -l]",
+    help="Number of lines to print from the end; -1 for all. [default: -1; with -l, 10 for each pod]",
 )
-@click.option("--since", metavar="DURATION", help="Only what is newer: 30s, 5m, 1h.")
-@click.option("--since-time", metavar="RFC3339", help="Only what is newer than this time.")
-@click.option("--timestamps", is_flag=True, help="The time before each line.")
-@click.option("--limit-bytes", type=int, metavar="BYTES", help="No more than so many bytes.")
-@click.option("--all-containers", is_flag=True, help="Every container of the pod.")
+@click.option(
+    "--since", metavar="DURATION", help="Only print lines newer than this, for example 30s, 5m or 1h."
+)
+@click.option("--since-time", metavar="RFC3339", help="Only print lines newer than this time.")
+@click.option("--timestamps", is_flag=True, help="Print the time before each line.")
+@click.option("--limit-bytes", type=int, metavar="BYTES", help="Maximum number of bytes to print.")
+@click.option("--all-containers", is_flag=True, help="Print the logs of all containers of the pod.")
 @selector_option
-@click.option("--prefix", is_flag=True, help="[pod/NAME/CONTAINER] before each line.")
+@click.option("--prefix", is_flag=True, help="Print [pod/NAME/CONTAINER] before each line.")
 @click.option(
     "--max-log-requests",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
     metavar="N",
-    help="Follow no more logs than this at a time.",
+    help="Maximum number of logs to follow at the same time.",
 )
-@click.option("--ignore-errors", is_flag=True, help="Go on with the others where one cannot be read.")
+@click.option("--ignore-errors", is_flag=True, help="If a log cannot be read, continue with the others.")
 @click.option(
     "--pod-running-timeout", hidden=True
 )  # kubectl's, of its waiting for a pod: what is here has a log
@@ -67,13 +92,9 @@ SELECTED_TAIL = 10  # lines of each pod that a selector finds, as with kubectl
 @socket_option
 @click.pass_context
 def logs(ctx: click.Context, /, pod: str | None, container_name: str | None, **options: Any) -> None:
-    """Print the log of a container of POD, or of all pods with a label.
+    """Print the logs of containers.
 
-    \b
-    kubelite logs web                   all of it, rotated files included
-    kubelite logs -f --tail 20 web      the end, and what comes
-    kubelite logs -p web -c app         of the instance that crashed
-    kubelite logs -l app=web --prefix   the end of each pod's
+    Without a selector, the log is that of one container of POD.
     """
     if (pod is None) is (not options["selector"]):
         words = "only a selector (-l) or a POD name is allowed" if pod else "say which POD, or -l SELECTOR"

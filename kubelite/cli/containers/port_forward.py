@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.transport.client import Client
@@ -46,7 +47,20 @@ def pair_of(text: str) -> Pair:
     return Pair(int(words[0]), int(words[1]))
 
 
-@click.command("port-forward")
+@click.command(
+    "port-forward",
+    cls=Command,
+    examples="""
+    # Forward local port 8080 to port 80 of a pod
+    kubelite port-forward web 8080:80
+
+    # Forward a free local port, which is printed
+    kubelite port-forward web :80
+
+    # Listen on all addresses
+    kubelite port-forward --address 0.0.0.0 web 8080:80
+    """,
+)
 @click.argument("pod", shell_complete=complete_pods)
 @click.argument("ports", nargs=-1, required=True, metavar="[LOCAL:]REMOTE...")
 @namespace_option
@@ -55,18 +69,16 @@ def pair_of(text: str) -> Pair:
     default="localhost",
     show_default=True,
     metavar="ADDRESS,...",
-    help="Listen there; 0.0.0.0: for everybody.",
+    help="Addresses to listen on; 0.0.0.0 for all.",
 )
 @socket_option
 @click.pass_context
 def port_forward(
     ctx: click.Context, pod: str, ports: tuple[str, ...], namespace: str | None, address: str
 ) -> None:
-    """Let ports of this machine lead to ports (TCP) of POD, for as long as the command runs.
+    """Forward local ports to a pod.
 
-    \b
-    kubelite port-forward web 8080:80    curl http://127.0.0.1:8080/
-    kubelite port-forward web :80        any port that is free; it is said which
+    TCP connections are forwarded until the command ends.
     """
     server, where = client(ctx), (namespace or "default", pod_name(pod))
     pairs = [pair_of(text) for text in ports]

@@ -11,6 +11,7 @@ import click
 
 from kubelite.cli.containers.top import INTERVAL
 from kubelite.cli.errors import Exit
+from kubelite.cli.groups import Command
 from kubelite.cli.names import pod_name
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -26,22 +27,35 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Show the usage of the containers of all namespaces until Ctrl-C
+    kubelite stats -A
+
+    # Show the usage of the containers of a pod once
+    kubelite stats --no-stream web
+    """,
+)
 @click.argument("pods", nargs=-1, shell_complete=complete_pods)
 @namespace_option
 @all_namespaces_option
-@click.option("--no-stream", is_flag=True, help="Show once.")
+@click.option("--no-stream", is_flag=True, help="Print the usage once.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 60),
     default=INTERVAL,
     show_default=True,
-    help="Seconds between looks.",
+    metavar="SECONDS",
+    help="Seconds between updates.",
 )
 @socket_option
 @click.pass_context
 def stats(ctx: click.Context, /, pods: tuple[str, ...], **options: Any) -> None:
-    """Show what containers use, live, until Ctrl-C; as `docker stats` does."""
+    """Show live resource usage of containers.
+
+    The output is like that of `docker stats`.
+    """
     server = client(ctx)
     wanted = {pod_name(pod) for pod in pods}
     screen = sys.stdout.isatty() and not options["no_stream"]

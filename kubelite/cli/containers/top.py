@@ -43,20 +43,20 @@ _WIDE = (
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--no-headers", is_flag=True, help="Leave the header line out."),
+        click.option("--no-headers", is_flag=True, help="Do not print the header row."),
         click.option(
             "-o",
             "--output",
             type=click.Choice(["wide", "json"]),
             metavar="wide|json",
-            help="More columns; all of it.",
+            help="Output format: wide has more columns.",
         ),
         click.option(
             "--interval",
             type=click.FloatRange(0.05, 60),
             default=INTERVAL,
             show_default=True,
-            help="Seconds to look.",
+            help="Seconds over which the CPU usage is measured.",
         ),
         socket_option,
     ):
@@ -69,8 +69,13 @@ def _sorted(command: Callable[..., None]) -> Callable[..., None]:
         namespace_option,
         all_namespaces_option,
         selector_option,
-        click.option("--sort-by", type=click.Choice(["cpu", "memory"]), metavar="cpu|memory"),
-        click.option("--sum", "summed", is_flag=True, help="All together in the last line."),
+        click.option(
+            "--sort-by",
+            type=click.Choice(["cpu", "memory"]),
+            metavar="cpu|memory",
+            help="Sort by this column.",
+        ),
+        click.option("--sum", "summed", is_flag=True, help="Print the sum in the last line."),
     ):
         command = option(command)
     return command
@@ -85,37 +90,71 @@ class _Top(Group):
         return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
 
 
-@click.group(cls=_Top, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Top,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples="""
+    # Show the usage of the pods in all namespaces
+    kubelite top pods -A
+
+    # Show the usage of the node
+    kubelite top node
+    """,
+)
 def top() -> None:
-    """Show what pods, containers and the node use now: CPU over the last second, memory as eviction counts it."""
+    """Show CPU and memory usage of pods, containers or the node.
+
+    CPU is the usage of the last second, memory is the working set, as eviction counts it.
+    """
 
 
-@top.command("pods")
+@top.command(
+    "pods",
+    examples="""
+    # Show the usage of pods, the highest CPU usage first
+    kubelite top pods --sort-by cpu
+
+    # Show the usage of each container of a pod
+    kubelite top pods web --containers
+    """,
+)
 @click.argument("pod", required=False, shell_complete=complete_pods)
-@click.option("--containers", is_flag=True, help="Each container by itself.")
+@click.option("--containers", is_flag=True, help="Show each container.")
 @_sorted
 @_options
 @click.pass_context
 def top_pods(ctx: click.Context, /, pod: str | None, containers: bool, **options: Any) -> None:
-    """CPU and memory of pods."""
+    """Show CPU and memory usage of pods."""
     _show(ctx, "containers" if containers else "pods", pod, options)
 
 
-@top.command("containers")
+@top.command(
+    "containers",
+    examples="""
+    # Show the usage of all containers, with network and disk
+    kubelite top containers -A -o wide
+    """,
+)
 @click.argument("pod", required=False, shell_complete=complete_pods)
 @_sorted
 @_options
 @click.pass_context
 def top_containers(ctx: click.Context, /, pod: str | None, **options: Any) -> None:
-    """CPU and memory of containers."""
+    """Show CPU and memory usage of containers."""
     _show(ctx, "containers", pod, options)
 
 
-@top.command("node")
+@top.command(
+    "node",
+    examples="""
+    # Show the usage of the node
+    kubelite top node
+    """,
+)
 @_options
 @click.pass_context
 def top_node(ctx: click.Context, /, **options: Any) -> None:
-    """CPU and memory of the node."""
+    """Show CPU and memory usage of the node."""
     before, now = _two_looks(client(ctx), options["interval"])
     found = rates(before["node"], now["node"], now["now"] - before["now"])
     if options["output"] == "json":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, Type, path_of, wanted
 from kubelite.cli.objects.manifest_files import objects_of_files
 from kubelite.cli.options import (
@@ -28,26 +29,40 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Describe a pod
+    kubelite describe pod web
+
+    # Describe all pods whose names begin with web
+    kubelite describe pods web
+
+    # Describe the node
+    kubelite describe node
+
+    # Describe all volumes and their claims
+    kubelite describe pvc,pv
+
+    # Describe the objects of a manifest file
+    kubelite describe -f web.yaml
+    """,
+)
 @click.argument("what", nargs=-1, metavar="TYPE [NAME...] | TYPE/NAME...", shell_complete=complete_types)
 @namespace_option
 @all_namespaces_option
 @selector_option
 @files_option
 @recursive_option
-@click.option("--show-events/--no-show-events", default=True, help="With its events at the end [default].")
+@click.option(
+    "--show-events/--no-show-events", default=True, help="Show the events of the object. [default: show]"
+)
 @socket_option
 @click.pass_context
 def describe(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
-    """Show everything about a pod, the node, a claim, …: states, what it uses, and its events at the end.
+    """Show details of objects and their events.
 
-    A NAME that nothing has is the beginning of names.
-
-    \b
-    kubelite describe pod web
-    kubelite describe node
-    kubelite describe pvc,pv
-    kubelite describe secret/login         its keys and their sizes
+    If no object is named NAME, all objects whose names begin with NAME are described.
     """
     if what and options["files"]:
         raise CliError("error: name objects, or files with -f, not both", code=2)

@@ -7,20 +7,31 @@ import sys
 import click
 
 from kubelite.cli.errors import Exit
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import print_json
 
 
-@click.command()
-@click.option("--deep", is_flag=True, help="Read every blob of the images and compare it with its digest.")
-@click.option(
-    "--repair", is_flag=True, help="First mend the image store; what cannot be mended is pulled again."
+@click.command(
+    cls=Command,
+    examples="""
+    # Check the node
+    kubelite doctor
+
+    # Check the content of all images, and repair them
+    kubelite doctor --deep --repair
+    """,
 )
-@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@click.option("--deep", is_flag=True, help="Compare the content of each image blob with its digest.")
+@click.option("--repair", is_flag=True, help="Repair the image store first; pull damaged images again.")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
 def doctor(ctx: click.Context, output: str | None, deep: bool, repair: bool) -> None:
-    """Check the node's invariants: what is left over, missing or wrong. Exit code 1 when something is."""
+    """Check the node for problems.
+
+    Reports leftovers, missing parts and errors. The exit code is 1 if there is a problem.
+    """
     if repair:
         for sentence in client(ctx).post("/kubelite/v1/images/repair", {"deep": deep})["done"]:
             print(f"repair: {sentence}", file=sys.stderr)

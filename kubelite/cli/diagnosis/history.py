@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubelite.cli.groups import Command
 from kubelite.cli.names import moment, pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
@@ -16,16 +17,30 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Show the past of a pod
+    kubelite history web
+
+    # Show the last hour, also of a deleted pod
+    kubelite history web --since "1h ago"
+    """,
+)
 @click.argument("pod", shell_complete=complete_pods)
 @namespace_option
-@click.option("--since", default="", metavar="WHEN", help='Only later: "1h ago", or an RFC 3339 time.')
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
-@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@click.option(
+    "--since", default="", metavar="WHEN", help='Only show later entries: "1h ago", or an RFC 3339 time.'
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only show the newest N entries.")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
 def history(ctx: click.Context, /, pod: str, namespace: str | None, **options: Any) -> None:
-    """Show what became of POD: its status, events and decisions, oldest first. Also of one that is gone."""
+    """Show past status changes, events and decisions of a pod.
+
+    The oldest entry comes first. Deleted pods have a history, too.
+    """
     query: Json = {"since": moment(options["since"], time.time())} if options["since"] else {}
     if options["limit"]:
         query["limit"] = options["limit"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import Client
 
@@ -42,14 +43,28 @@ _HOST = (
 )
 
 
-@click.command("support-bundle")
+@click.command(
+    "support-bundle",
+    cls=Command,
+    examples="""
+    # Write an archive to the current directory
+    kubelite support-bundle
+
+    # Choose its name
+    kubelite support-bundle -f /tmp/node.tar.gz
+    """,
+)
 @click.option(
-    "-f", "--file", metavar="FILE", help="Where to write it [default: kubelite-<node>-<time>.tar.gz]"
+    "-f", "--file", metavar="FILE", help="Path of the archive. [default: kubelite-<node>-<time>.tar.gz]"
 )
 @socket_option
 @click.pass_context
 def support_bundle(ctx: click.Context, file: str | None) -> None:
-    """Gather what is needed to help into an archive: state, events, history, traces, doctor's findings, the machine."""
+    """Collect diagnostic data in an archive.
+
+    The archive has the state of the node, events, history, traces, the findings of `kubelite doctor`, and facts
+    about the machine.
+    """
     server = client(ctx)
     contents, errors = gather(server)
     if errors:

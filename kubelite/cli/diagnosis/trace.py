@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from kubelite.cli.groups import Command
 from kubelite.cli.names import pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output import trace_formats
@@ -13,7 +14,19 @@ from kubelite.cli.output.tables import TablePrinter, print_json
 from kubelite.telemetry.tracing.trace import spans
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Show the steps of a pod's start
+    kubelite trace web
+
+    # Draw them as a waterfall, with the steps inside the container
+    kubelite trace web -o wide
+
+    # Write a trace for ui.perfetto.dev
+    kubelite trace web -o chrome >web.json
+    """,
+)
 @click.argument("pod", shell_complete=complete_pods)
 @namespace_option
 @click.option(
@@ -21,12 +34,15 @@ from kubelite.telemetry.tracing.trace import spans
     "--output",
     type=click.Choice(["wide", "json", "chrome"]),
     metavar="wide|json|chrome",
-    help="wide: drawn as a waterfall, with each step of the container's init; chrome: for ui.perfetto.dev or chrome://tracing.",
+    help="Output format: wide draws a waterfall, chrome is for ui.perfetto.dev and chrome://tracing.",
 )
 @socket_option
 @click.pass_context
 def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
-    """Show the start of POD step by step: from the manifest's rename to execve."""
+    """Show the steps of a pod's start with their times.
+
+    The first step is the change of the manifest, the last is the start of the container's program.
+    """
     answer = client(ctx).get(f"/kubelite/v1/trace/{namespace or 'default'}/{pod_name(pod)}")
     if output == "json":
         print_json(answer)

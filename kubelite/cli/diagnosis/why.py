@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.errors import CliError, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
 from kubelite.cli.output.tables import print_json
@@ -24,14 +25,26 @@ _WHY = (
 )
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Explain why a pod is not running
+    kubelite why web
+
+    # Print the reasons as JSON
+    kubelite why web -o json
+    """,
+)
 @click.argument("pod", shell_complete=complete_pods)
 @namespace_option
-@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
 def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None) -> None:
-    """Say what was last seen of POD, what was decided, and why."""
+    """Explain the state of a pod and the node's last decision.
+
+    Shows what the node observed, what it decided, and why.
+    """
     server = client(ctx)
     try:
         answer = server.get(f"/kubelite/v1/why/{namespace or 'default'}/{pod_name(pod)}")

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import click
 
+from kubelite.cli.groups import Command
 from kubelite.cli.images.images import size
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 
-_json_option = click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+_json_option = click.option(
+    "-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format."
+)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Show the disk usage of images, containers, volumes and the build cache
+    kubelite df
+    """,
+)
 @_json_option
 @socket_option
 @click.pass_context
 def df(ctx: click.Context, output: str | None) -> None:
-    """Show what takes the disk's space, as `docker system df` does."""
+    """Show disk usage.
+
+    The output is like that of `docker system df`.
+    """
     found = client(ctx).get("/kubelite/v1/df")["usage"]
     if output == "json":
         print_json(found)

@@ -25,9 +25,18 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    examples="""
+    # List the images on this node
+    kubelite image ls
+
+    # Make an image from a program of this machine
+    kubelite image pack -t busybox:local /usr/bin/busybox
+    """,
+)
 def image() -> None:
-    """Work with images."""
+    """Manage images."""
 
 
 for _name, _command in {
@@ -48,25 +57,31 @@ for _name, _command in {
     image.add_command(_command, _name)
 
 
-@image.command()
+@image.command(
+    examples="""
+    # Make an image from a program of this machine
+    kubelite image pack -t busybox:local /usr/bin/busybox
+
+    # Add files, and set the program that the image runs
+    kubelite image pack -t tool:1 /usr/bin/curl --file /etc/ssl --entrypoint curl
+    """,
+)
 @click.argument("programs", nargs=-1, required=True, metavar="PROGRAM...")
-@click.option("-t", "--tag", required=True, metavar="REFERENCE", help="The image's name.")
-@click.option("--file", "files", multiple=True, metavar="HOST[:IMAGE]", help="A file or tree to put in.")
-@click.option("--entrypoint", metavar="COMMAND", help="Split like a shell does.")
-@click.option("--cmd", metavar="COMMAND", help="Split like a shell does.")
-@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
-@click.option("-w", "--workdir", default="")
-@click.option("-u", "--user", default="")
+@click.option("-t", "--tag", required=True, metavar="REFERENCE", help="Name of the image.")
+@click.option("--file", "files", multiple=True, metavar="HOST[:IMAGE]", help="File or directory to add.")
+@click.option("--entrypoint", metavar="COMMAND", help="Entrypoint of the image, split as in a shell.")
+@click.option("--cmd", metavar="COMMAND", help="Default command of the image, split as in a shell.")
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set an environment variable.")
+@click.option("-w", "--workdir", default="", metavar="DIR", help="Working directory of the image.")
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="User of the image.")
 @socket_option
 @click.pass_context
 def pack(
     ctx: click.Context, /, programs: tuple[str, ...], tag: str, files: tuple[str, ...], **options: Any
 ) -> None:
-    """Make an image out of programs of this machine, with the libraries they need: no registry, no Dockerfile.
+    """Make an image from programs of this machine.
 
-    \b
-    kubelite image pack -t busybox:local /usr/bin/busybox
-    kubelite image pack -t tool:1 /usr/bin/curl --file /etc/ssl --entrypoint curl
+    The image gets the programs and the libraries that they need. No registry and no Containerfile is needed.
     """
     import shlex
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.errors import Exit, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.images.images import size
 from kubelite.cli.images.rmi import tell_error
 from kubelite.cli.options import client, socket_option
@@ -17,15 +18,26 @@ if TYPE_CHECKING:
     pass
 
 _IMAGES = "/kubelite/v1/images"
-_json_option = click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+_json_option = click.option(
+    "-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format."
+)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Print all information about an image
+    kubelite image inspect app:1
+    """,
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @socket_option
 @click.pass_context
 def inspect(ctx: click.Context, images: tuple[str, ...]) -> None:
-    """Show all that is known of images, as docker does, as JSON."""
+    """Print all information about images as JSON.
+
+    The output is like that of `docker image inspect`.
+    """
     server, found, fine = client(ctx), [], True
     for image in images:
         try:
@@ -38,14 +50,23 @@ def inspect(ctx: click.Context, images: tuple[str, ...]) -> None:
         raise Exit(1)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Show the steps that made an image
+    kubelite image history app:1
+    """,
+)
 @click.argument("image")
-@click.option("--no-trunc", is_flag=True, help="Show the commands whole.")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten commands.")
 @_json_option
 @socket_option
 @click.pass_context
 def history(ctx: click.Context, image: str, no_trunc: bool, output: str | None) -> None:
-    """Show how an image was made, the newest step first. Sizes are those of the layers as they are stored."""
+    """Show the build steps of an image.
+
+    The newest step comes first. Sizes are those of the stored layers.
+    """
     from kubelite.kube.durations import age_of
 
     steps = client(ctx).get(f"{_IMAGES}/history/{image}")["history"]

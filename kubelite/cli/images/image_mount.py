@@ -8,21 +8,35 @@ import tempfile
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter
 
 _IMAGES = "/kubelite/v1/images"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Mount an image at a new directory, whose path is printed
+    kubelite image mount app:1
+
+    # Mount an image at an empty directory
+    kubelite image mount app:1 /mnt
+
+    # List the mounted images
+    kubelite image mount
+    """,
+)
 @click.argument("image", required=False)
 @click.argument("directory", required=False)
 @socket_option
 @click.pass_context
 def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
-    """Mount IMAGE read-only, at DIRECTORY (empty) or at a new one whose path is printed; alone: show what is mounted.
+    """Mount an image read-only, or list mounted images.
 
-    While it is mounted, the image is in use: neither rmi nor the collection of unused images takes it."""
+    A mounted image is in use: it is neither removed nor collected.
+    """
     from runtime.images.store.mounts import mount_image, mounts
 
     if image is None:
@@ -41,13 +55,25 @@ def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
     print(target)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Unmount an image
+    kubelite image unmount app:1
+
+    # Unmount all images
+    kubelite image unmount --all
+    """,
+)
 @click.argument("what", nargs=-1, metavar="IMAGE|DIRECTORY...")
-@click.option("-a", "--all", "every", is_flag=True, help="Whatever image is mounted.")
+@click.option("-a", "--all", "every", is_flag=True, help="Unmount all images.")
 @socket_option
 @click.pass_context
 def unmount(ctx: click.Context, what: tuple[str, ...], every: bool) -> None:
-    """Undo `image mount`, by the image or by the directory."""
+    """Unmount images.
+
+    Name the image or the directory.
+    """
     from runtime.images.store import mounts as image_mounts
 
     found = list(image_mounts.mounts())

@@ -7,6 +7,7 @@ import sys
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.images.images import size
 from kubelite.cli.images.rmi import print_removed
 from kubelite.cli.options import client, socket_option
@@ -14,14 +15,26 @@ from kubelite.cli.options import client, socket_option
 _IMAGES = "/kubelite/v1/images"
 
 
-@click.command()
-@click.option("-a", "--all", "every", is_flag=True, help="Named ones too, if no pod uses them.")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
-@click.option("--older", metavar="DURATION", help="With --all: only those not used for so long, like 24h.")
+@click.command(
+    cls=Command,
+    examples="""
+    # Remove images without a name
+    kubelite image prune
+
+    # Remove all images that no pod has used for a day, without a question
+    kubelite image prune --all --older 24h --force
+    """,
+)
+@click.option("-a", "--all", "every", is_flag=True, help="Remove all images that no pod uses.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--older", metavar="DURATION", help="With --all: only images not used for this long, like 24h.")
 @socket_option
 @click.pass_context
 def prune(ctx: click.Context, every: bool, force: bool, older: str | None) -> None:
-    """Remove nameless images that no container uses, or with --all every image that no pod uses."""
+    """Remove unused images.
+
+    Without --all, only images that have no name and that no container uses are removed.
+    """
     if older is not None and not every:
         raise click.UsageError("--older needs --all")
     seconds = _seconds(older) if older else 0.0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
 
@@ -18,12 +19,33 @@ _json_option = click.option(
 )
 
 
-@click.command()
-@click.option("-o", "--output", type=click.Choice(["json", "wide", "name"]), metavar="wide|json|name")
-@click.option("-a", "--all", "_every", is_flag=True, help="As docker's; here no image is hidden without it.")
-@click.option("--digests", is_flag=True, help="Show the manifests' digests.")
-@click.option("-q", "--quiet", is_flag=True, help="Only the ids.")
-@click.option("--no-headers", is_flag=True)
+@click.command(
+    cls=Command,
+    examples="""
+    # List the images on this node
+    kubelite images
+
+    # Print the IDs only
+    kubelite images -q
+    """,
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["json", "wide", "name"]),
+    metavar="wide|json|name",
+    help="Output format.",
+)
+@click.option(
+    "-a",
+    "--all",
+    "_every",
+    is_flag=True,
+    help="No effect, since no image is hidden. For docker's users.",
+)
+@click.option("--digests", is_flag=True, help="Show the digests of the image manifests.")
+@click.option("-q", "--quiet", is_flag=True, help="Only print the IDs.")
+@click.option("--no-headers", is_flag=True, help="Do not print the header row.")
 @socket_option
 @click.pass_context
 def images(

@@ -8,6 +8,7 @@ import sys
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.images.image_events import encode, finish, show
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import JSON_BODY
@@ -17,15 +18,28 @@ _json_option = click.option(
 )
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Load the images of an archive
+    kubelite load images.tar.gz
+
+    # Load an image that docker saves
+    docker save app:1 | kubelite load -
+    """,
+)
 @click.argument("file", metavar="FILE|DIR|-", required=False)
-@click.option("-i", "--input", "given", metavar="FILE", help="The same, as docker has it.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-i", "--input", "given", metavar="FILE", help="Archive to load, as with docker.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print progress.")
 @_json_option
 @socket_option
 @click.pass_context
 def load(ctx: click.Context, file: str | None, given: str | None, quiet: bool, output: str | None) -> None:
-    """Load images from an archive (docker save, skopeo, OCI; compressed too), an OCI layout directory, or stdin."""
+    """Load images from an archive or an OCI layout.
+
+    Archives are those of docker save, podman save and skopeo, or OCI archives; they may be compressed. An OCI
+    layout is a directory. - reads an archive from standard input.
+    """
     if bool(file) == bool(given):
         raise CliError(
             "error: load needs one archive: a file, an OCI layout's directory, or - for stdin", code=2

@@ -7,16 +7,29 @@ import sys
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 
 _HUB = "docker.io"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Log in to Docker Hub; user name and password are asked for
+    kubelite login
+
+    # Log in to another registry, with the password from a file
+    kubelite login quay.io -u robot --password-stdin <password.txt
+    """,
+)
 @click.argument("registry", default=_HUB)
-@click.option("-u", "--username", metavar="NAME")
+@click.option("-u", "--username", metavar="NAME", help="User name.")
 @click.option(
-    "-p", "--password", metavar="PASSWORD", help="Others on this machine may see it: better be asked."
+    "-p",
+    "--password",
+    metavar="PASSWORD",
+    help="Password. Other users may see it: prefer --password-stdin.",
 )
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @socket_option
@@ -24,10 +37,12 @@ _HUB = "docker.io"
 def login(
     ctx: click.Context, registry: str, username: str | None, password: str | None, password_stdin: bool
 ) -> None:
-    """Log in to a registry, docker.io when none is named. What it takes is kept for the pods of this node too.
+    """Log in to a registry.
 
-    Logins of docker and podman (config.json, auth.json, their credential helpers) are used as they are; a pod's
-    imagePullSecrets come before all of them."""
+    The default is docker.io. The pods of this node use the login, too. Logins of docker and podman (config.json,
+    auth.json and their credential helpers) are also used; imagePullSecrets of a pod have precedence over all of
+    them.
+    """
     if password_stdin and password is not None:
         raise click.UsageError("--password and --password-stdin are mutually exclusive")
     if password_stdin:

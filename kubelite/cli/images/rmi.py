@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 
 if TYPE_CHECKING:
@@ -16,18 +17,30 @@ if TYPE_CHECKING:
 _IMAGES = "/kubelite/v1/images"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Remove an image
+    kubelite rmi app:1
+
+    # Remove all names of an image
+    kubelite rmi --force 3a5b7c9d1e2f
+    """,
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "-f",
     "--force",
     is_flag=True,
-    help="Names of an image that containers use, and all names of one that is given by its id.",
+    help="Untag images in use; with an ID, remove every tag.",
 )
 @socket_option
 @click.pass_context
 def rmi(ctx: click.Context, images: tuple[str, ...], force: bool) -> None:
-    """Remove images that no container uses; a name of an image that has others is only untagged."""
+    """Remove images.
+
+    Images that containers use are not removed. If an image has several names, only the given name is removed.
+    """
     server, query = client(ctx), {"force": "true"} if force else None
     fine = True
     for reference in images:  # one that cannot be removed holds the others up as little as with docker

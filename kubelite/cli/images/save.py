@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.images.image_events import encode, show
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.transport.client import JSON_BODY, Client
@@ -20,20 +21,43 @@ from kubelite.cli.transport.client import JSON_BODY, Client
 _IMAGES = "/kubelite/v1/images"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Save an image to an archive
+    kubelite save -o app.tar app:1
+
+    # Copy an image to another machine
+    kubelite save app:1 | ssh other docker load
+
+    # Save images to an OCI layout directory
+    kubelite save --format oci-dir -o layout app:1 tool:1
+    """,
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-o", "--output", "path", default="-", metavar="FILE|DIR", help="Where to [default: stdout]")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    default="-",
+    metavar="FILE|DIR",
+    help="Path of the archive or directory. [default: standard output]",
+)
 @click.option(
     "--format",
     "form",
     type=click.Choice(["docker-archive", "oci-archive", "oci-dir"]),
     default="docker-archive",
     show_default=True,
+    help="Format of the output.",
 )
 @socket_option
 @click.pass_context
 def save(ctx: click.Context, images: tuple[str, ...], path: str, form: str) -> None:
-    """Write images to an archive that docker, podman, skopeo and `kubelite load` read, or to an OCI layout."""
+    """Save images to an archive or an OCI layout.
+
+    docker, podman, skopeo and `kubelite load` read the archive.
+    """
     server = client(ctx)
     if path == "-":
         if form == "oci-dir":

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import click
 
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 
 _IMAGES = "/kubelite/v1/images"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Give an image a second name
+    kubelite tag app:1 quay.io/org/app:1.2
+    """,
+)
 @click.argument("image")
 @click.argument("name")
 @socket_option
 @click.pass_context
 def tag(ctx: click.Context, image: str, name: str) -> None:
-    """Give IMAGE (a name or an id) the further name NAME."""
+    """Add a name to an image.
+
+    IMAGE is a name or an ID.
+    """
     client(ctx).post(f"{_IMAGES}/tag", {"reference": image, "target": name})

@@ -17,21 +17,45 @@ if TYPE_CHECKING:
 
 
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-_OVERWRITE = click.option("--overwrite", is_flag=True, help="Change what has another value already.")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing value.")
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    examples="""
+    # Keep new pods away from the node, and let them in again
+    kubelite node cordon
+    kubelite node uncordon
+
+    # Label the node
+    kubelite node label disk=ssd
+    """,
+)
 def node() -> None:
-    """Say something of this node: labels that pods select it by, taints that keep pods away."""
+    """Label, taint, cordon or uncordon the node."""
 
 
-@node.command()
+@node.command(
+    examples="""
+    # Set labels
+    kubelite node label disk=ssd zone=a
+
+    # Change a label
+    kubelite node label --overwrite disk=hdd
+
+    # Remove a label
+    kubelite node label disk-
+    """,
+)
 @click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
 @_OVERWRITE
 @socket_option
 @click.pass_context
 def label(ctx: click.Context, labels: tuple[str, ...], *, overwrite: bool) -> None:
-    """Give the node labels, or take them away (KEY-)."""
+    """Set or remove labels of the node.
+
+    KEY=VALUE sets a label, KEY- removes it.
+    """
     api = client(ctx)
     doc = _node(api)
     old = doc["metadata"].get("labels") or {}
@@ -53,13 +77,24 @@ def label(ctx: click.Context, labels: tuple[str, ...], *, overwrite: bool) -> No
     click.echo(f"node/{doc['metadata']['name']} {'unlabeled' if taken else 'labeled'}")
 
 
-@node.command()
+@node.command(
+    examples="""
+    # Taint the node
+    kubelite node taint dedicated=db:NoSchedule
+
+    # Remove the taint
+    kubelite node taint dedicated-
+    """,
+)
 @click.argument("taints", nargs=-1, required=True, metavar="KEY[=VALUE]:EFFECT|KEY[:EFFECT]-...")
 @_OVERWRITE
 @socket_option
 @click.pass_context
 def taint(ctx: click.Context, taints: tuple[str, ...], *, overwrite: bool) -> None:
-    """Taint the node, or take taints away. EFFECT is NoSchedule, PreferNoSchedule or NoExecute."""
+    """Set or remove taints of the node.
+
+    EFFECT is NoSchedule, PreferNoSchedule or NoExecute. A - at the end removes a taint.
+    """
     api = client(ctx)
     doc = _node(api)
     now: list[Json] = list(doc["spec"].get("taints") or ())
@@ -97,19 +132,32 @@ def _with(taints: list[Json], given: str, *, overwrite: bool) -> list[Json]:
     return [*kept, {"key": key, "effect": effect, **({"value": value} if value else {})}]
 
 
-@node.command()
+@node.command(
+    examples="""
+    # Accept no new pods
+    kubelite node cordon
+    """,
+)
 @socket_option
 @click.pass_context
 def cordon(ctx: click.Context) -> None:
-    """Keep new pods away; what runs goes on."""
+    """Mark the node as unschedulable.
+
+    New pods wait; running pods keep running.
+    """
     _set_unschedulable(client(ctx), wanted=True)
 
 
-@node.command()
+@node.command(
+    examples="""
+    # Accept new pods again
+    kubelite node uncordon
+    """,
+)
 @socket_option
 @click.pass_context
 def uncordon(ctx: click.Context) -> None:
-    """Let new pods in again."""
+    """Mark the node as schedulable."""
     _set_unschedulable(client(ctx), wanted=False)
 
 

@@ -7,21 +7,44 @@ from typing import Any
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 
 
-@click.command(context_settings={"max_content_width": 110})
-@click.option(
-    "--root", type=click.Path(file_okay=False), help="State, images, pods [default: /var/lib/kubelite]"
+@click.command(
+    context_settings={"max_content_width": 110},
+    cls=Command,
+    examples="""
+    # Remove everything that runs on the node
+    sudo kubelite reset
+    """,
 )
-@click.option("--run-dir", type=click.Path(file_okay=False), help="Socket and shims [default: /run/kubelite]")
-@click.option("--log-dir", type=click.Path(file_okay=False), help="Logs [default: /var/log]")
-@click.option("--bridge", metavar="NAME", help="Bridge of the pod network.")
-@click.option("--pod-cidr", metavar="CIDR", help="Addresses of the pods.")
-@click.option("--cgroup-parent", metavar="NAME", help="Cgroup under which everything of this node is.")
-@click.option("--node-name", metavar="NAME", help="Name of this node [default: the host's]")
-@click.option("--config", type=click.Path(dir_okay=False), help="Settings file.")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False),
+    help="Directory of state, images and pods. [default: /var/lib/kubelite]",
+)
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False),
+    help="Directory of sockets and temporary state. [default: /run/kubelite]",
+)
+@click.option(
+    "--log-dir", type=click.Path(file_okay=False), help="Directory of container logs. [default: /var/log]"
+)
+@click.option("--bridge", metavar="NAME", help="Bridge of the pod network. [default: kubelite0]")
+@click.option("--pod-cidr", metavar="CIDR", help="IPv4 range of pod addresses. [default: 10.88.0.0/16]")
+@click.option("--cgroup-parent", metavar="NAME", help="Cgroup of the node. [default: kubelite]")
+@click.option("--node-name", metavar="NAME", help="Name of the node. [default: the host name]")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="Configuration file. [default: /etc/kubelite/config.yaml]",
+)
 def reset(**flags: Any) -> int:
-    """End the daemon, every pod and the network of this node. Images and manifests stay."""
+    """Stop the node, and remove its pods and network.
+
+    Images and manifests are retained. The flags are those of `kubelite serve`.
+    """
     import asyncio
     import os
 

@@ -7,28 +7,58 @@ from typing import Any
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 
 # Settings.load reads the rest: flag, then KUBELITE_… in the environment, then the configuration file, then defaults.
 _DIRECTORY = click.Path(file_okay=False)
 
 
-@click.command(context_settings={"max_content_width": 110})
-@click.option("--manifests", type=_DIRECTORY, help="Watched directory [default: /etc/kubelite/manifests]")
-@click.option("--root", type=_DIRECTORY, help="State, images, pods [default: /var/lib/kubelite]")
-@click.option(
-    "--run-dir", type=_DIRECTORY, help="Socket and shims; gone after a reboot [default: /run/kubelite]"
+@click.command(
+    context_settings={"max_content_width": 110},
+    cls=Command,
+    examples="""
+    # Run the node with the settings in /etc/kubelite/config.yaml
+    kubelite serve
+
+    # Watch another directory of manifests
+    kubelite serve --manifests /srv/manifests
+
+    # Run a second node beside the first
+    kubelite serve --config /etc/kubelite/second.yaml
+    """,
 )
-@click.option("--log-dir", type=_DIRECTORY, help="Logs [default: /var/log]")
-@click.option("--listen", metavar="HOST:PORT", help="/metrics, /healthz, /readyz [default: 127.0.0.1:10255]")
-@click.option("--bridge", metavar="NAME", help="Bridge of the pod network.")
-@click.option("--pod-cidr", metavar="CIDR", help="Addresses of the pods.")
-@click.option("--cgroup-parent", metavar="NAME", help="Cgroup under which everything of this node is.")
-@click.option("--node-name", metavar="NAME", help="Name of this node [default: the host's]")
 @click.option(
-    "--config", type=click.Path(dir_okay=False), help="Settings file [default: /etc/kubelite/config.yaml]"
+    "--manifests", type=_DIRECTORY, help="Directory of manifests to watch. [default: /etc/kubelite/manifests]"
+)
+@click.option(
+    "--root", type=_DIRECTORY, help="Directory of state, images and pods. [default: /var/lib/kubelite]"
+)
+@click.option(
+    "--run-dir",
+    type=_DIRECTORY,
+    help="Directory of sockets and temporary state. [default: /run/kubelite]",
+)
+@click.option("--log-dir", type=_DIRECTORY, help="Directory of container logs. [default: /var/log]")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Address for metrics and health checks. [default: 127.0.0.1:10255]",
+)
+@click.option("--bridge", metavar="NAME", help="Bridge of the pod network. [default: kubelite0]")
+@click.option("--pod-cidr", metavar="CIDR", help="IPv4 range of pod addresses. [default: 10.88.0.0/16]")
+@click.option("--cgroup-parent", metavar="NAME", help="Cgroup of the node. [default: kubelite]")
+@click.option("--node-name", metavar="NAME", help="Name of the node. [default: the host name]")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="Configuration file. [default: /etc/kubelite/config.yaml]",
 )
 def serve(**flags: Any) -> int:
-    """Run the node: watch the manifests directory and keep what it says running."""
+    """Run the node.
+
+    Watches the manifest directory and runs its pods. Pods keep running when this command ends. Settings come from
+    these flags, environment variables and the configuration file, in this order; not all settings have a flag.
+    """
     from kubelite.daemon.lifecycle import serve as run
     from kubelite.settings import Settings, SettingsError
 

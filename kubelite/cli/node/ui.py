@@ -7,24 +7,38 @@ import sys
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.options import namespace_option, socket_option
 from kubelite.cli.transport.client import connect
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Show the pods of all namespaces
+    kubelite ui
+
+    # Show one namespace, updated every five seconds
+    kubelite ui -n prod --interval 5
+    """,
+)
 @namespace_option
 @click.option(
     "--interval",
     type=click.FloatRange(0.2, 60),
     default=1.0,
     show_default=True,
-    help="Seconds between looks.",
+    metavar="SECONDS",
+    help="Seconds between updates.",
 )
 @socket_option
 @click.pass_context
 def ui(ctx: click.Context, namespace: str | None, interval: float) -> None:
-    """Look at pods, their containers and their processes, live: CPU and memory with sparklines, logs, events, the
-    reason of what is done, a shell in a container. ? shows the keys."""
+    """Show the node live in the terminal.
+
+    Pods, containers and processes with CPU and memory sparklines, logs, events, the reasons of decisions, and a
+    shell in a container. Press ? for the keys.
+    """
     socket = ctx.obj["socket"]
     connect(socket).close()  # no daemon: said here, in a sentence
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -7,18 +7,28 @@ import sys
 import click
 
 from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.groups import Command
 from kubelite.cli.options import socket_option
 from kubelite.cli.output.tables import print_json
 from kubelite.cli.transport.client import Client
 
 
-@click.command()
-@click.option("--client", "client_only", is_flag=True, help="Only our own version; asks no daemon.")
-@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@click.command(
+    cls=Command,
+    examples="""
+    # Print both versions
+    kubelite version
+
+    # Print the version of the client, without asking the daemon
+    kubelite version --client
+    """,
+)
+@click.option("--client", "client_only", is_flag=True, help="Only print the version of the client.")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
 def version(ctx: click.Context, client_only: bool, output: str | None) -> None:
-    """Print the version of this program and of the daemon."""
+    """Print the versions of the client and the daemon."""
     from importlib.metadata import version as installed
 
     answer = {"client": installed("kubelite")}

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import click
 
+from kubelite.cli.groups import Command
 from kubelite.cli.options import client, socket_option
 from kubelite.cli.output.tables import TablePrinter
 
 
-@click.command("api-resources")
-@click.option("-o", "--output", type=click.Choice(["name", "wide"]), metavar="name|wide")
-@click.option(
-    "--namespaced", type=bool, metavar="true|false", help="Only those in namespaces, or only the others."
+@click.command(
+    "api-resources",
+    cls=Command,
+    examples="""
+    # List the object types
+    kubelite api-resources
+
+    # List the types without a namespace
+    kubelite api-resources --namespaced=false
+    """,
 )
-@click.option("--no-headers", is_flag=True, help="Leave the header line out.")
+@click.option(
+    "-o", "--output", type=click.Choice(["name", "wide"]), metavar="name|wide", help="Output format."
+)
+@click.option(
+    "--namespaced",
+    type=bool,
+    metavar="true|false",
+    help="Only list types with a namespace, or only those without.",
+)
+@click.option("--no-headers", is_flag=True, help="Do not print the header row.")
 @socket_option
 @click.pass_context
 def api_resources(ctx: click.Context, output: str | None, namespaced: bool | None, no_headers: bool) -> None:
-    """List the types of the API that this node serves (also to kubectl)."""
+    """List the object types of the API.
+
+    The node also serves this API to kubectl.
+    """
     server = client(ctx)
     groups = [g["preferredVersion"]["groupVersion"] for g in server.get("/apis")["groups"]]
     found = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.errors import Exit, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests, say_invalid
 from kubelite.cli.options import (
     client,
@@ -20,7 +21,22 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Apply a manifest file
+    kubelite apply -f web.yaml
+
+    # Apply all manifests below a directory
+    kubelite apply -R -f manifests/
+
+    # Apply a manifest from standard input
+    cat web.yaml | kubelite apply -f -
+
+    # Show what would be done
+    kubelite apply -f web.yaml --dry-run
+    """,
+)
 @files_option
 @recursive_option
 @namespace_option
@@ -31,17 +47,17 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="server",
     metavar="[=client|server|none]",
-    help="Only say what would be done: the daemon looks, whichever is named.",
+    help="Only show what would be done; client and server are the same.",
 )
 @socket_option
 @click.pass_context
 def apply(
     ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None, dry_run: str
 ) -> None:
-    """Validate manifests and put them into the manifests directory.
+    """Validate manifests and write them to the manifest directory.
 
-    An object that already stands in a file there is replaced in that file; a new one goes into a file of the same
-    name as the one given. A manifest with an error changes nothing.
+    An object that a file in the directory already has is replaced in that file. A new object is written to a file
+    with the name of the given file. If a manifest has an error, nothing is changed.
     """
     dry = dry_run != "none"
     server, suffix = client(ctx), " (dry run)" if dry else ""

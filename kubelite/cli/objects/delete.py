@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, Type, path_of, wanted
 from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests
 from kubelite.cli.objects.wait import WEEK, states, until_of
@@ -30,27 +31,42 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Delete the objects of a manifest file from the manifest directory
+    kubelite delete -f web.yaml
+
+    # Delete a pod; if the manifest directory has it, it is created again
+    kubelite delete pod web
+
+    # Delete all pods with a label
+    kubelite delete pods -l app=web
+
+    # Kill a pod immediately
+    kubelite delete pod web --force
+    """,
+)
 @click.argument("what", nargs=-1, metavar="[pod NAME... | pod/NAME...]", shell_complete=complete_pods)
 @files_option
 @recursive_option
 @namespace_option
 @all_namespaces_option
 @selector_option
-@click.option("--all", "everything", is_flag=True, help="Every pod of the namespace.")
-@click.option("--grace-period", type=int, metavar="SECONDS", help="Instead of the pod's own grace period.")
-@click.option("--now", is_flag=True, help="A grace period of one second.")
-@click.option("--force", is_flag=True, help="Kill at once (with --grace-period=0, which it implies).")
-@click.option("--wait/--no-wait", default=True, help="Return when it is gone [default], or at once.")
-@click.option("--timeout", metavar="DURATION", help="Wait no longer than this.")
-@click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@click.option("--all", "everything", is_flag=True, help="Delete all pods of the namespace.")
+@click.option("--grace-period", type=int, metavar="SECONDS", help="Grace period, instead of that of the pod.")
+@click.option("--now", is_flag=True, help="Use a grace period of one second.")
+@click.option("--force", is_flag=True, help="Kill the containers immediately; implies --grace-period=0.")
+@click.option("--wait/--no-wait", default=True, help="Wait until the pods are gone. [default: wait]")
+@click.option("--timeout", metavar="DURATION", help="Maximum time to wait.")
+@click.option("--ignore-not-found", is_flag=True, help="Do not fail if an object is missing.")
 @socket_option
 @click.pass_context
 def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...], **options: Any) -> None:
-    """Take manifests out of the directory (-f), or end a pod by name.
+    """Delete manifests from the manifest directory, or pods by name.
 
-    A pod ended by name whose manifest still stands comes back, as a ReplicaSet's would; the command says which file
-    brings it back.
+    If the manifest of a pod that is deleted by name remains in the directory, the pod is created again, as by a
+    ReplicaSet. The command names the file.
     """
     if bool(what) == bool(files):
         raise click.UsageError("say what to delete: either -f FILE, or pod NAME")

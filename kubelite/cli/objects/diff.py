@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.errors import CliError, Exit
+from kubelite.cli.groups import Command
 from kubelite.cli.objects.manifest_files import YAML_BODY, read_manifests, say_invalid
 from kubelite.cli.options import (
     client,
@@ -20,16 +21,25 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # Show what a changed manifest file would change
+    kubelite diff -f web.yaml
+
+    # Show what all manifests below a directory would change
+    kubelite diff -R -f manifests/
+    """,
+)
 @files_option
 @recursive_option
 @namespace_option
 @socket_option
 @click.pass_context
 def diff(ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace: str | None) -> None:
-    """Say in words what applying manifests would do, before it does.
+    """Show what applying a manifest would change.
 
-    Exit code 0: nothing would change, 1: something would, 2: an error.
+    The exit code is 0 if nothing would change, 1 if something would, and 2 on an error.
     """
     server, differs = client(ctx), False
     try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import resource_type
 from kubelite.cli.objects.manifest_files import YAML_BODY, say_invalid
 from kubelite.cli.options import client, complete_types, namespace_option, socket_option
@@ -22,19 +23,29 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command("edit")
+@click.command(
+    "edit",
+    cls=Command,
+    examples="""
+    # Edit the manifest of a pod
+    kubelite edit pod/web
+
+    # Edit a file in the manifest directory
+    kubelite edit web.yaml
+
+    # Choose the editor
+    KUBE_EDITOR=nano kubelite edit pod/web
+    """,
+)
 @click.argument("what", nargs=-1, metavar="FILE | TYPE NAME | TYPE/NAME", shell_complete=complete_types)
 @namespace_option
 @socket_option
 @click.pass_context
 def edit(ctx: click.Context, what: tuple[str, ...], namespace: str | None) -> None:
-    """Open the manifest of an object, the whole file, in $KUBE_EDITOR or $EDITOR (vi), and put it back.
+    """Edit the manifest of an object in an editor.
 
-    A manifest with an error changes nothing; what was typed is kept, and it is said where.
-
-    \b
-    kubelite edit pod/web
-    kubelite edit web.yaml
+    The editor is $KUBE_EDITOR, $EDITOR or vi, and gets the whole file. If the edited manifest has an error, nothing
+    is changed; the edited text is saved and its path is printed.
     """
     server = client(ctx)
     place = Path(_file_of(server, "/".join(what), namespace or "default"))

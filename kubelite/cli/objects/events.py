@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import wanted
 from kubelite.cli.options import all_namespaces_option, client, namespace_option, socket_option
 from kubelite.cli.output.tables import TablePrinter, print_json
@@ -17,18 +18,30 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # List the events of the default namespace
+    kubelite events
+
+    # Watch the warnings of all namespaces
+    kubelite events -A --types Warning -w
+
+    # List the events of a pod
+    kubelite events --for pod/web
+    """,
+)
 @namespace_option
 @all_namespaces_option
-@click.option("--for", "about", metavar="TYPE/NAME", help="Only events about this: pod/web")
-@click.option("--types", default="", metavar="Normal,Warning", help="Only of these types.")
-@click.option("-w", "--watch", is_flag=True, help="Go on and show what happens.")
-@click.option("--no-headers", is_flag=True)
-@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@click.option("--for", "about", metavar="TYPE/NAME", help="Only show events about this object, like pod/web.")
+@click.option("--types", default="", metavar="Normal,Warning", help="Only show events of these types.")
+@click.option("-w", "--watch", is_flag=True, help="After the list, show events as they happen.")
+@click.option("--no-headers", is_flag=True, help="Do not print the header row.")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
 def events(ctx: click.Context, /, namespace: str | None, all_namespaces: bool, **options: Any) -> None:
-    """Show what happened, oldest first."""
+    """List events, the oldest first."""
     from kubelite.cli.describe.parts import event_time
 
     server = client(ctx)

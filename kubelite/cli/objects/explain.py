@@ -11,23 +11,34 @@ from typing import Any, NamedTuple
 import click
 
 from kubelite.cli.errors import CliError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import nearest, resource_type
 from kubelite.cli.options import complete_types, socket_option
 
 WIDTH = 80
 
 
-@click.command("explain")
+@click.command(
+    "explain",
+    cls=Command,
+    examples="""
+    # Describe the fields of a pod
+    kubelite explain pod
+
+    # Describe one field
+    kubelite explain pod.spec.containers.livenessProbe
+
+    # List the names of all fields
+    kubelite explain pod.spec --recursive
+    """,
+)
 @click.argument("what", nargs=-1, metavar="TYPE[.FIELD...]", shell_complete=complete_types)
-@click.option("--recursive", is_flag=True, help="The names of all the fields below, and nothing else.")
+@click.option("--recursive", is_flag=True, help="Only list the names of all fields, at all levels.")
 @socket_option
 def explain(what: tuple[str, ...], recursive: bool) -> None:
-    """Show the fields of a type, or of one of its fields: name, kind of value, what it does.
+    """Describe the fields of a manifest.
 
-    \b
-    kubelite explain pod
-    kubelite explain pod.spec.containers.livenessProbe
-    kubelite explain pod.spec --recursive
+    Shows name, type and effect of each field on this node.
     """
     if len(what) != 1:
         raise CliError("error: say one TYPE, or TYPE.FIELD: kubelite explain pod.spec", code=2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError
+from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, Type, Wanted, moment, path_of, wanted
 from kubelite.cli.objects.manifest_files import objects_of_files
 from kubelite.cli.options import (
@@ -30,7 +31,34 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    # List the pods in the default namespace
+    kubelite get pods
+
+    # List the pods in all namespaces, with IP addresses
+    kubelite get pods -A -o wide
+
+    # Print a pod as YAML
+    kubelite get pod web -o yaml
+
+    # List the pods with a label, and watch them
+    kubelite get pods -l app=web -w
+
+    # List the pods as they were ten minutes ago
+    kubelite get pods --at "10m ago"
+
+    # Print the IP address of a pod
+    kubelite get pod web -o jsonpath='{.status.podIP}'
+
+    # List events in the order of time
+    kubelite get events --sort-by=.lastTimestamp
+
+    # List the manifest files and their errors
+    kubelite get manifests
+    """,
+)
 @click.argument("what", nargs=-1, metavar="TYPE [NAME...] | TYPE/NAME...", shell_complete=complete_types)
 @namespace_option
 @all_namespaces_option
@@ -40,23 +68,37 @@ if TYPE_CHECKING:
     metavar=FORMATS_SHOWN,
     callback=known_format,
     shell_complete=complete_format,
-    help="Form of the output.",
+    help="Output format.",
 )
-@click.option("--sort-by", default="", metavar="JSONPATH", help="In the order of this: .metadata.name")
+@click.option("--sort-by", default="", metavar="JSONPATH", help="Sort by this field, like .metadata.name.")
 @selector_option
-@click.option("--field-selector", default="", metavar="SELECTOR", help="Fields: status.phase=Running")
-@click.option("-w", "--watch", is_flag=True, help="Go on and show every change.")
-@click.option("--watch-only", is_flag=True, help="Show changes only, not what there is.")
-@click.option("--at", default="", metavar="WHEN", help='Pods as they were: "10m ago", or an RFC 3339 time.')
-@click.option("--no-headers", is_flag=True, help="Leave the header line out.")
-@click.option("--show-labels", is_flag=True, help="Labels as the last column.")
 @click.option(
-    "-L", "--label-columns", multiple=True, metavar="KEY,...", help="The values of these labels as columns."
+    "--field-selector",
+    default="",
+    metavar="SELECTOR",
+    help="Field selector, like status.phase=Running.",
 )
-@click.option("--show-kind", is_flag=True, help="The type before each name.")
-@click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@click.option("-w", "--watch", is_flag=True, help="After the list, show changes as they happen.")
+@click.option("--watch-only", is_flag=True, help="Show changes as they happen, without the list.")
 @click.option(
-    "--raw", default="", metavar="PATH", help="What the API answers, as it is: /api/v1/pods?limit=1"
+    "--at", default="", metavar="WHEN", help='Show pods as of a past time: "10m ago", or an RFC 3339 time.'
+)
+@click.option("--no-headers", is_flag=True, help="Do not print the header row.")
+@click.option("--show-labels", is_flag=True, help="Show all labels in the last column.")
+@click.option(
+    "-L",
+    "--label-columns",
+    multiple=True,
+    metavar="KEY,...",
+    help="Show the values of these labels as columns.",
+)
+@click.option("--show-kind", is_flag=True, help="Show the type before each name.")
+@click.option("--ignore-not-found", is_flag=True, help="Do not fail if an object is missing.")
+@click.option(
+    "--raw",
+    default="",
+    metavar="PATH",
+    help="Print the API's response for a path, like /api/v1/pods?limit=1.",
 )
 @click.option("--chunk-size", type=int, hidden=True)  # kubectl's, of answers in parts
 @click.option("--show-managed-fields", is_flag=True, hidden=True)  # nobody has any here
@@ -65,17 +107,9 @@ if TYPE_CHECKING:
 @socket_option
 @click.pass_context
 def get(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
-    """Show pods, events, configmaps, secrets, claims (pvc), namespaces, nodes or manifests.
+    """List pods, events, volumes, manifests and other objects.
 
-    \b
-    kubelite get pods                  those of the default namespace
-    kubelite get pods -A -o wide       all, with addresses
-    kubelite get pod web -o yaml       one, whole
-    kubelite get pods -l app=web -w    those with a label, and every change
-    kubelite get pods --at "10m ago"   as they were then
-    kubelite get events --sort-by=.lastTimestamp
-    kubelite get pod web -o jsonpath='{.status.podIP}'
-    kubelite get manifests             the files, and what is wrong in them
+    `kubelite api-resources` lists the types. The type `manifests` stands for the files in the manifest directory.
     """
     if options["raw"]:
         return _get_raw(client(ctx), options["raw"])

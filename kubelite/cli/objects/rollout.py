@@ -29,29 +29,51 @@ _KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
 _AT_ONCE = "an edit is carried out as soon as its file is written, `kubelite diff -f FILE` says before what it would do"
 
 
-@click.group(cls=Group, instead={"pause": _AT_ONCE, "resume": _AT_ONCE})
+@click.group(
+    cls=Group,
+    instead={"pause": _AT_ONCE, "resume": _AT_ONCE},
+    examples="""
+    # Restart a pod, and wait until it runs
+    kubelite rollout restart web
+    kubelite rollout status web
+
+    # Restore the previous version of a manifest file
+    kubelite rollout undo web.yaml
+    """,
+)
 def rollout() -> None:
-    """Make the pods of a manifest anew, wait for them; show its versions, and go back to one."""
+    """Restart pods, wait for them, or restore earlier manifests.
+
+    On a cluster these commands work on a Deployment. Here they work on a manifest: a file in the manifest
+    directory, or an object in such a file.
+    """
 
 
 _manifest = click.argument("manifest", metavar="FILE|TYPE/NAME", shell_complete=complete_pods)
 
 
-@rollout.command("history")
+@rollout.command(
+    "history",
+    examples="""
+    # List the versions of the manifest file that has a pod
+    kubelite rollout history pod/web
+
+    # Print the second version of a manifest file
+    kubelite rollout history web.yaml --revision 2
+    """,
+)
 @_manifest
 @namespace_option
-@click.option("--revision", type=click.IntRange(min=1), metavar="N", help="Print this one.")
-@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json")
+@click.option("--revision", type=click.IntRange(min=1), metavar="N", help="Print this version.")
+@click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
 def rollout_history(
     ctx: click.Context, manifest: str, namespace: str | None, revision: int | None, output: str | None
 ) -> None:
-    """Show the versions of a manifest file, by its name or by an object in it.
+    """List the versions of a manifest file.
 
-    \b
-    kubelite rollout history pod/web
-    kubelite rollout history web.yaml --revision 2
+    Name the file, or an object in it.
     """
     query = _reference(manifest, namespace) | ({"revision": revision} if revision else {})
     answer = client(ctx).get("/kubelite/v1/revisions", query=query)
@@ -69,11 +91,23 @@ def rollout_history(
     TablePrinter().print(("Revision", "Read", "Bytes"), rows)
 
 
-@rollout.command("undo")
+@rollout.command(
+    "undo",
+    examples="""
+    # Restore the previous version of the manifest file that has a pod
+    kubelite rollout undo pod/web
+
+    # Restore the second version of a manifest file
+    kubelite rollout undo web.yaml --to-revision 2
+    """,
+)
 @_manifest
 @namespace_option
 @click.option(
-    "--to-revision", type=click.IntRange(min=1), metavar="N", help="To this one [default: the one before]."
+    "--to-revision",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Version to restore. [default: the previous one]",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @socket_option
@@ -81,11 +115,9 @@ def rollout_history(
 def rollout_undo(
     ctx: click.Context, manifest: str, namespace: str | None, to_revision: int | None, dry_run: bool
 ) -> None:
-    """Write the version before this one back into the manifests directory, the whole file. Once more undoes that.
+    """Restore an earlier version of a manifest file.
 
-    \b
-    kubelite rollout undo pod/web
-    kubelite rollout undo web.yaml --to-revision 2
+    The whole file is written back to the manifest directory. A second undo restores the version before the first.
     """
     wanted = {**_reference(manifest, namespace), "toRevision": to_revision, "dryRun": dry_run}
     answer = client(ctx).post("/kubelite/v1/rollback", wanted)
@@ -103,18 +135,26 @@ _manifests = click.argument(
 )
 
 
-@rollout.command("restart")
+@rollout.command(
+    "restart",
+    examples="""
+    # Restart a pod
+    kubelite rollout restart web
+
+    # Restart all pods of a manifest file
+    kubelite rollout restart web.yaml
+    """,
+)
 @_manifests
 @namespace_option
 @socket_option
 @click.pass_context
 def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: str | None) -> None:
-    """End pods, all at once and gracefully; their manifests make them anew: other uids, empty emptyDirs, image and
-    ConfigMaps as they are now. A pod that has ended runs again. `rollout status` waits for it.
+    """Recreate the pods of a manifest.
 
-    \b
-    kubelite rollout restart web              the pod
-    kubelite rollout restart web.yaml         every pod of the file
+    All pods are deleted gracefully at the same time, and created again from their manifests, with new UIDs, empty
+    emptyDir volumes, and the current images and ConfigMaps. Completed pods run again. `kubelite rollout status`
+    waits for the pods.
     """
     server = Client(ctx.obj["socket"], warnings=False)  # that they come back is what is wanted
     for pod in _pods(server, manifests, namespace, "restarting"):
@@ -122,30 +162,40 @@ def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: s
         print(f"pod/{pod.name} restarted", flush=True)
 
 
-@rollout.command("status")
+@rollout.command(
+    "status",
+    examples="""
+    # Wait up to two minutes until a pod runs as its manifest says
+    kubelite rollout status web --timeout 2m
+
+    # Apply a manifest, and wait for its pods
+    kubelite apply -f web.yaml && kubelite rollout status web.yaml
+    """,
+)
 @_manifests
 @namespace_option
 @click.option(
-    "-w", "--watch/--no-watch", default=True, help="Wait for the end [default], or say how far it is."
+    "-w",
+    "--watch/--no-watch",
+    default=True,
+    help="Wait until the pods are done, or show their progress once. [default: watch]",
 )
 @click.option(
     "--timeout",
     default="0s",
     show_default=True,
     metavar="DURATION",
-    help="Wait no longer than this; 0: as long as it takes.",
+    help="Maximum time to wait; 0 for no limit.",
 )
 @socket_option
 @click.pass_context
 def rollout_status(
     ctx: click.Context, manifests: tuple[str, ...], namespace: str | None, watch: bool, timeout: str
 ) -> None:
-    """Wait until pods run as their manifest says: every container ready, or ended well. Exit code 1 for one that has
-    failed, or is not there in time.
+    """Wait until pods run as their manifests say.
 
-    \b
-    kubelite rollout status web --timeout 2m
-    kubelite apply -f web.yaml && kubelite rollout status web.yaml
+    A pod is done if all its containers are ready, or have succeeded. The exit code is 1 if a pod has failed or is
+    not done in time.
     """
     server, now = client(ctx), time.monotonic()
     until: float | None = until_of(timeout, now)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from kubelite.cli.errors import CliError, Exit, ServerError, Unreachable
+from kubelite.cli.groups import Command
 from kubelite.cli.names import Type, duration, path_of, wanted
 from kubelite.cli.options import (
     all_namespaces_option,
@@ -147,41 +148,54 @@ def _jsonpath(text: str) -> Met:
     return met
 
 
-@click.command("wait")
+@click.command(
+    "wait",
+    cls=Command,
+    examples="""
+    # Wait until a pod is ready
+    kubelite wait --for=condition=Ready pod/web
+
+    # Wait up to two minutes until all pods with a label are ready
+    kubelite wait --for=condition=Ready pods -l app=web --timeout=2m
+
+    # Wait until a pod is deleted
+    kubelite wait --for=delete pod/web
+
+    # Wait until a pod has succeeded
+    kubelite wait --for=jsonpath='{.status.phase}'=Succeeded pod/job
+
+    # Wait until the pods of a manifest file are ready
+    kubelite wait --for=condition=Ready -f web.yaml
+    """,
+)
 @click.argument("what", nargs=-1, metavar="TYPE/NAME... | TYPE [NAME...]", shell_complete=complete_pods)
 @click.option(
     "--for",
     "condition",
     default="",
     metavar="create|delete|condition=NAME[=VALUE]|jsonpath=PATH[=VALUE]",
-    help="What to wait for.",
+    help="Condition to wait for.",
 )
 @click.option(
     "--timeout",
     default="30s",
     show_default=True,
     metavar="DURATION",
-    help="No longer than this, for all of them; 0: look once, negative: a week.",
+    help="Maximum time for all objects together; 0 checks once, a negative value waits for a week.",
 )
 @files_option
 @recursive_option
 @namespace_option
 @all_namespaces_option
 @selector_option
-@click.option("--all", "everything", is_flag=True, help="Every object of the type in the namespace.")
+@click.option("--all", "everything", is_flag=True, help="Wait for all objects of the type in the namespace.")
 @socket_option
 @click.pass_context
 def wait(ctx: click.Context, /, what: tuple[str, ...], **options: Any) -> None:
-    """Wait until objects are as you want them. Exit code 1 when they are not in time.
+    """Wait for a condition of objects.
 
-    A pod that is replaced by another of its name goes on being waited for; with --for=delete that is its end.
-
-    \b
-    kubelite wait --for=condition=Ready pod/web
-    kubelite wait --for=condition=Ready pods -l app=web --timeout=2m
-    kubelite wait --for=delete pod/web
-    kubelite wait --for=jsonpath='{.status.phase}'=Succeeded pod/job
-    kubelite wait --for=condition=Ready -f web.yaml
+    The exit code is 1 if the condition is not met in time. If a pod is replaced by one of the same name, the
+    command waits for the new pod; with --for=delete it ends.
     """
     _Waiter(client(ctx), options).wait(what)
 

@@ -43,7 +43,9 @@ def run(argv: list[str]) -> int:
         if line.options.get("version"):
             return _version()
         if line.options.get("help") or not line.command:
-            print(options.usage(line.arguments[0] if line.arguments else ""))
+            from runtime.oci.cli.help import usage
+
+            print(usage(line.arguments[0] if line.arguments else ""))
             return 0
         at = context.make(line.options)
         log = at.log

@@ -134,12 +134,12 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "features": Command({}, 0, 0, "", "print the supported features as JSON"),
     "spec": Command({"bundle": TEXT, "rootless": SWITCH}, 0, 0, "", "write an example config.json"),
 }
-_SHORT: Final = {
+SHORT: Final = {
     "b": "bundle", "d": "detach", "f": "format", "q": "quiet", "a": "all", "p": "process", "t": "tty", "e": "env",
     "u": "user", "g": "additional-gids", "c": "cap", "r": "resources", "h": "help", "v": "version",
 }  # fmt: skip
 _PROGRAMS_OWN: Final = ("exec", "ps")  # the words after the ID are another program's command line
-_SHORT_OF: Final = {"delete": {"f": "force"}}
+SHORT_OF: Final = {"delete": {"f": "force"}}
 HELP: Final = "help"
 
 
@@ -154,7 +154,7 @@ class Line(NamedTuple):
 
 def parse(argv: list[str]) -> Line:
     """Parse the command line. Raises UsageError."""
-    options, rest = _flags(GLOBAL, _SHORT, argv, "")
+    options, rest = _flags(GLOBAL, SHORT, argv, "")
     if not rest or options.get("help") or options.get("version"):
         return Line(options, "", {}, rest)
     name, *rest = rest
@@ -165,7 +165,7 @@ def parse(argv: list[str]) -> Line:
         raise UsageError(f"{name} is not supported: it needs CRIU")
     if command is None:
         raise UsageError(f"unknown command {name!r}: see kubelite-oci --help")
-    short = {**_SHORT, **_SHORT_OF.get(name, {})}
+    short = {**SHORT, **SHORT_OF.get(name, {})}
     flags, arguments = _flags(
         {**command.flags, "help": SWITCH}, short, rest, f"{name}: ", anywhere=name not in _PROGRAMS_OWN
     )
@@ -233,19 +233,3 @@ def _set(found: dict[str, Any], name: str, kind: type, value: str, where: str) -
             raise UsageError(f"{where}invalid value {value!r} for --{name}: not a number") from None
     else:
         found[name] = value
-
-
-def usage(command: str = "") -> str:
-    """The text of --help."""
-    if command in COMMANDS:
-        about = COMMANDS[command]
-        lines = [f"usage: kubelite-oci {command} [flags] {about.usage}".rstrip(), "", f"  {about.help}", ""]
-        lines += [
-            f"  --{name}{'' if kind is SWITCH else ' VALUE'}" for name, kind in sorted(about.flags.items())
-        ]
-        return "\n".join(lines)
-    lines = ["usage: kubelite-oci [global flags] COMMAND [flags] …", "", "commands:"]
-    lines += [f"  {name:9} {about.help}" for name, about in COMMANDS.items()]
-    lines += ["", "global flags:"]
-    lines += [f"  --{name}{'' if kind is SWITCH else ' VALUE'}" for name, kind in sorted(GLOBAL.items())]
-    return "\n".join(lines)

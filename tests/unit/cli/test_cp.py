@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from kubelite.cli.containers.logs import default_container
 from kubelite.cli.containers.port_forward import Pair, pair_of
 from kubelite.cli.errors import CliError, Exit
 from tests.unit.api.server import Served
-from tests.unit.cli.kit import kubelite, ok, server
+from tests.unit.cli.kit import environment, kubelite, ok, server
 
 __all__ = ["server"]
 
@@ -43,6 +45,25 @@ def test_what_a_place_is(text: str, place: Place) -> None:
 def test_what_no_place_is(text: str) -> None:
     with pytest.raises(CliError):
         place_of(text, "default")
+
+
+@needs_tar
+def test_nothing_of_the_current_directory_is_executed(server: Served, tmp_path: Path) -> None:
+    (tmp_path / "kubelite").mkdir()
+    (tmp_path / "kubelite/__init__.py").write_text("raise SystemExit('this package is not ours')")
+    (tmp_path / "file").write_text("content")
+    command = [str(Path(sys.executable).with_name("kubelite")), "cp", "file", f"web:{tmp_path}/copy"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment(server),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "copy").read_text() == "content"
 
 
 @needs_tar
