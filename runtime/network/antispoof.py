@@ -1,25 +1,25 @@
-"""No pod speaks in another's name: what a frame from a pod's port claims to be from is the pod's own, or it is dropped.
+"""Anti-spoofing: a frame from a pod's port is dropped unless it claims the pod's own addresses.
 
     table bridge <node>
-      set ports    interface                                   the ports that are looked at: one of each pod
+      set ports    interface                                   the checked ports: one for each pod
       set senders  interface . hardware address . IPv4 address  what may come in there
       chain senders  filter prerouting:  from one of our interfaces?
-          ARP  with the pod's hardware and IP address, in the frame's head as in what it says   accept
+          ARP  with the pod's hardware and IP address, in the frame header and in the payload   accept
           IPv4 with the pod's hardware and IP address                                           accept
           anything else that comes in at one of `ports`                                         drop
-      chain reserved  filter input: to one of the addresses that a bridge keeps for itself (01:80:c2:00:00:0X)    drop
+      chain reserved  filter input: to an address that bridges reserve (01:80:c2:00:00:0X)      drop
 
-A container with CAP_NET_RAW (it is among the default ones) could else answer ARP for its neighbours and for the gateway
-and read what is meant for them, or send with their addresses; with CAP_NET_ADMIN, or as root of a user namespace, it
-could simply take them. The chain runs before the bridge learns where a hardware address is (br_handle_frame_finish) and
-before br_netfilter and its NAT. Frames to reserved addresses never come by there: the bridge hands them to its own
-machine, and learns from them (br_handle_local_finish).
+Without this, a container with CAP_NET_RAW (a default capability) could answer ARP for its neighbours or the gateway and
+read their traffic, or send with their addresses. With CAP_NET_ADMIN, or as root of a user namespace, it could simply
+take their addresses. The chain runs before the bridge learns the location of a hardware address
+(br_handle_frame_finish), and before br_netfilter and its NAT. Frames to reserved addresses do not pass this chain: the
+bridge delivers them locally and learns from them (br_handle_local_finish).
 
-IPv6, VLAN tags, whatever else: no pod has an address of that kind, so there is nothing it could rightly come from. The
-kind is read from the frame: what the kernel says of a frame (skb->protocol) is what is inside a VLAN tag.
+IPv6, VLAN tags and other protocols: no pod has such an address, so such frames have no legitimate sender. The protocol
+is read from the frame, because skb->protocol is the protocol inside a VLAN tag.
 
-A port that is in no set is let pass: it is the uplink somebody put on the bridge, or a pod's that an older kubelite
-made, which does not know this table.
+A port in neither set passes: it is an uplink that an administrator added to the bridge, or belongs to a pod of an older
+kubelite, which does not know this table.
 """
 
 from __future__ import annotations
@@ -65,28 +65,28 @@ _SET_IDS = {PORTS: 1, SENDERS: 2}
 _KEYS = {PORTS: (TYPE_IFNAME,), SENDERS: (TYPE_IFNAME, TYPE_ETHERADDR, TYPE_IPADDR)}
 _SIZES = {PORTS: 16, SENDERS: 16 + 8 + 4}  # bytes: each part fills whole 4-byte registers
 
-_HOST_ORDER = struct.pack("=BBI", 0, 4, 1)  # NFTNL_UDATA_SET_KEYBYTEORDER: how `nft list` is to show names
+_HOST_ORDER = struct.pack("=BBI", 0, 4, 1)  # NFTNL_UDATA_SET_KEYBYTEORDER: makes `nft list` show names
 
 NF_BR_PRE_ROUTING, NF_BR_LOCAL_IN = 0, 1
-FIRST = -300  # NF_BR_PRI_NAT_DST_BRIDGED; br_netfilter comes at 0
+FIRST = -300  # NF_BR_PRI_NAT_DST_BRIDGED; br_netfilter runs at 0
 FRAME_DESTINATION, FRAME_SOURCE, FRAME_KIND = 0, 6, 12  # offsets in the Ethernet header
 ARP_SENDER_MAC, ARP_SENDER_IP = 8, 14  # offsets in the ARP header of Ethernet and IPv4 (RFC 826)
 ETH_P_IP, ETH_P_ARP = b"\x08\x00", b"\x08\x06"
-_ARP_OF_IPV4 = bytes.fromhex("000108000604")  # hardware, protocol, and the lengths of their addresses
+_ARP_OF_IPV4 = bytes.fromhex("000108000604")  # hardware and protocol type, and their address lengths
 _RESERVED = bytes.fromhex("0180c2000000")  # IEEE 802.1D, table 7-10
 
 Element = tuple[str, bytes]
 
 
 def elements(lease: Lease) -> tuple[Element, Element]:
-    """What the sets have of a pod: (set, key) of its port and of what may come in there."""
+    """The (set, key) of a pod's port and of its allowed sender."""
     name = lease.host_ifname.encode().ljust(16, b"\0")
     mac = bytes.fromhex(lease.mac.replace(":", "")).ljust(8, b"\0")
     return (PORTS, name), (SENDERS, name + mac + ipaddress.IPv4Address(lease.ip).packed)
 
 
 def describe(item: Element) -> str:
-    """An element in words, for people."""
+    """An element as text, for messages."""
     name = item[1][:16].rstrip(b"\0").decode(errors="replace")
     if item[0] == PORTS:
         return name
@@ -98,7 +98,8 @@ def _is_in(name: str) -> bytes:
 
 
 def _sender(base: int, mac: int, ip: int) -> bytes:
-    """The port, the hardware address at an offset of `base`, the IP address at one of the network header: a sender?"""
+    """Match the port, the hardware address at offset `mac` of the header `base` and the IP address at offset `ip` of
+    the network header with the set of senders."""
     words = (NFT_REG32_00, NFT_REG32_00 + 4, NFT_REG32_00 + 6)
     return (
         load_meta(META_IIFNAME, words[0])
@@ -109,7 +110,7 @@ def _sender(base: int, mac: int, ip: int) -> bytes:
 
 
 def chains(prefix: str) -> tuple[Chain, ...]:
-    """`prefix`: of the names of this node's interfaces."""
+    """The table's chains. `prefix` starts the names of this node's interfaces."""
     ours = load_meta(META_IIFNAME) + compare(EQ, prefix.encode())
     kind = load_payload(LINK_HEADER, FRAME_KIND, 2)
     arp = kind + compare(EQ, ETH_P_ARP) + load_payload(NETWORK_HEADER, 0, 6) + compare(EQ, _ARP_OF_IPV4)
@@ -135,34 +136,35 @@ def chains(prefix: str) -> tuple[Chain, ...]:
 
 
 class SenderTable(Table):
-    """One node's table. Every change is one transaction: it happens whole or not at all."""
+    """One node's table. Every change is one transaction: it happens completely or not at all."""
 
     def __init__(self, name: str, prefix: str) -> None:
-        """`prefix`: of the names of this node's interfaces. CapabilityError when the kernel has no nftables at all."""
+        """`prefix` starts the names of this node's interfaces. Raises CapabilityError if the kernel has no nftables."""
         super().__init__(NFPROTO_BRIDGE, name)
         self._prefix = prefix
 
     def rebuild(self, leases: Iterable[Lease]) -> None:
-        """Replace the table, whatever it was, by one that holds these pods to their addresses. Raises CapabilityError
-        when the kernel lacks a part of nftables that is needed."""
+        """Replace the table, if there is one, by one that restricts these pods to their addresses. Raises
+        CapabilityError if the kernel lacks a part of nftables."""
         self.replace(
             [self._new_set(name) for name in _KEYS],
             chains(self._prefix),
             self._changes(NFT_MSG_NEWSETELEM, leases),
-            lacking="this kernel can not look at a bridge's frames by nftables (CONFIG_NF_TABLES_BRIDGE)",
+            lacking="this kernel cannot filter bridge frames with nftables (it needs CONFIG_NF_TABLES_BRIDGE)",
         )
 
     def admit(self, lease: Lease) -> None:
-        """Hold the pod to its addresses. Fine when that is so already."""
+        """Restrict the pod to its addresses. No effect if it is restricted already."""
         self.transaction(self._changes(NFT_MSG_NEWSETELEM, [lease]))
 
     def forget(self, leases: Sequence[Lease]) -> None:
-        """Their interfaces are gone. Fine when none is known."""
+        """Remove the elements of pods whose interfaces are gone. Missing elements are no error."""
         singly = (one for lease in leases for one in self._changes(NFT_MSG_DELSETELEM, [lease]))
         self.remove(self._changes(NFT_MSG_DELSETELEM, leases), singly)
 
     def admitted(self) -> set[Element]:
-        """The elements that both sets have now, in the form of elements(); NetlinkError when the table is not there."""
+        """The current elements of both sets, in the form of elements(). Raises NetlinkError if the table does not
+        exist."""
         return {(name, key) for name in _KEYS for key, _ in self.elements(name)}
 
     def _new_set(self, name: str) -> Request:
@@ -178,7 +180,7 @@ class SenderTable(Table):
         return self.message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_ACK, payload, f"create set {name}")
 
     def _changes(self, kind: int, leases: Iterable[Lease]) -> list[Request]:
-        """One message a set (at most 200 elements each: an attribute holds 64 KB)."""
+        """The messages that change elements: one per set and 200 elements, because an attribute holds at most 64 KB."""
         listed = [item for lease in leases for item in elements(lease)]
         flags = NLM_F_ACK | (NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0)
         requests = []

@@ -1,7 +1,7 @@
-"""The node's bridge and what the host must allow: made, recognised again, and refused when it is somebody else's.
+"""The node's bridge, and the sysctls it needs: create it, recognise it, and refuse one that belongs to somebody else.
 
-A bridge of ours carries the interface alias "kubelite:<node>". One without it is left alone, whatever its name: its
-addresses may be what keeps docker's or libvirt's guests connected.
+Our bridge carries the interface alias "kubelite:<node>". A bridge without it is left alone, whatever its name: it may
+connect guests of docker or libvirt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.network import netlink
 from runtime.network.netlink import Link, NetlinkSocket
 from runtime.network.plan import Subnet, bridge_alias, mac_of
 
-DEFAULT_MTU = 1500  # of a host without a default route
+DEFAULT_MTU = 1500  # for a host without a default route
 
 
 class Bridge:
@@ -26,7 +26,7 @@ class Bridge:
 
     def __init__(self, route: NetlinkSocket, name: str, node: str, subnet: Subnet) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name) or name in (".", ".."):
-            raise SpecError(f"bridge name {name!r}: 1 to 15 letters, digits, '-', '_' or '.'")
+            raise SpecError(f"bridge name {name!r} must have 1 to 15 letters, digits, '-', '_' or '.'")
         self.name = name
         self.index = 0
         self._route = route
@@ -34,15 +34,16 @@ class Bridge:
         self._subnet = subnet
 
     def set_up(self, *, mtu: int, held: Iterable[str]) -> list[str]:
-        """Make it so: there, with the gateway's address, up, forwarding. Idempotent. `held` are the addresses
-        pods have. Returns warnings; raises NetworkError when the name or the network is taken."""
+        """Create or repair the bridge: it exists, has the gateway's address, is up, and packets are forwarded.
+        Idempotent. `held` are the addresses of pods. Returns warnings. Raises NetworkError if the name or the network
+        is taken."""
         present = netlink.links(self._route)
         bridge = next((link for link in present if link.name == self.name), None)
         if bridge is not None:
-            self._refuse_strange(bridge)
+            self._refuse_foreign(bridge)
         self._refuse_overlap(present, bridge.index if bridge else 0)
         if bridge is None:
-            # In one datagram, so that a crash leaves no bridge without its mark.
+            # In one datagram, so that a crash cannot leave a bridge without its alias.
             make = netlink.new_bridge(self.name, mac=mac_of(self._subnet.gateway), mtu=mtu)
             self._route.request([make, netlink.set_alias(self.name, self._alias)])
         self.index = netlink.interface_index(self.name)
@@ -53,42 +54,42 @@ class Bridge:
             self.index, ip=subnet.gateway, prefix=subnet.prefix, broadcast=subnet.broadcast
         )
         self._route.request([address, netlink.set_link(self.index, up=True)], ignore=(errno.EEXIST,))
-        return warnings + _switch("net/ipv4/ip_forward", "1", "pods do not reach the outside")
+        return warnings + _switch("net/ipv4/ip_forward", "1", "pods cannot reach other networks")
 
     def delete(self) -> None:
-        """Remove it, if it is ours and there."""
+        """Delete the bridge if it exists and is ours."""
         for link in netlink.links(self._route):
             if link.name == self.name and link.alias == self._alias:
                 self._route.request([netlink.delete_link(self.name)], ignore=(errno.ENODEV,))
 
-    def _refuse_strange(self, bridge: Link) -> None:
+    def _refuse_foreign(self, bridge: Link) -> None:
         if bridge.kind != "bridge":
             raise NetworkError(
-                f"{self.name} exists and is no bridge ({bridge.kind or 'a device'}): choose another --bridge",
+                f"{self.name} exists and is not a bridge ({bridge.kind or 'a device'}); choose another --bridge",
                 retriable=False,
             )
         if bridge.alias != self._alias:
             whose = f"marked {bridge.alias!r}" if bridge.alias else "not made by kubelite"
             raise NetworkError(
-                f"bridge {self.name} exists and is not this node's ({whose}): choose another --bridge, or remove "
+                f"bridge {self.name} exists and is not this node's ({whose}); choose another --bridge, or remove "
                 f"it with: ip link del {self.name}",
                 retriable=False,
             )
 
     def _refuse_overlap(self, present: list[Link], bridge: int) -> None:
-        """A pod network that overlaps another one of the host would cut that off (or be cut off by it)."""
+        """Refuse a pod network that overlaps a network of the host: one would cut the other off."""
         names = {link.index: link.name for link in present}
         for address in netlink.addresses(self._route):
             other = Subnet.of(address.ip, address.prefix)
             if address.index != bridge and other.overlaps(self._subnet.network):
                 raise NetworkError(
-                    f"the pod network {self._subnet.network} overlaps {other} of {names.get(address.index, '?')}: "
+                    f"the pod network {self._subnet.network} overlaps {other} of {names.get(address.index, '?')}; "
                     "choose another --pod-cidr",
                     retriable=False,
                 )
 
     def _remove_stale_addresses(self, held: Iterable[str]) -> list[str]:
-        """Addresses of the bridge from an earlier pod CIDR go, unless pods still live in that network."""
+        """Remove the bridge's addresses of earlier pod CIDRs, unless pods still use that network."""
         warnings = []
         pods = [ipaddress.IPv4Address(ip) for ip in held]
         for address in netlink.addresses(self._route):
@@ -103,8 +104,8 @@ class Bridge:
         return warnings
 
     def allow_loopback(self, *, guarded: bool) -> list[str]:
-        """Whether host ports work at 127.0.0.1: route_localnet, which is only safe behind the NAT table's guard
-        chain."""
+        """Set route_localnet, so that host ports work at 127.0.0.1. That is only safe with the NAT table's guard chain
+        (`guarded`)."""
         return _switch(
             f"net/ipv4/conf/{self.name}/route_localnet",
             "1" if guarded else "0",
@@ -113,24 +114,24 @@ class Bridge:
 
 
 def _switch(key: str, value: str, otherwise: str) -> list[str]:
-    """Set a sysctl; a warning when that can not be."""
+    """Set a sysctl. Returns a warning if that fails; `otherwise` states the consequence."""
     try:
         write_sysctl(key, value)
     except OSError as error:
         name = key.replace("/", ".")
-        return [f"sysctl {name} could not be set to {value} ({error.strerror}): {otherwise}"]
+        return [f"cannot set sysctl {name} to {value} ({error.strerror}): {otherwise}"]
     return []
 
 
 def uplink_mtu(route: NetlinkSocket) -> int:
-    """The MTU of the interface with the default route: larger packets would be lost or cut on the way out."""
+    """The MTU of the interface with the default route: larger packets would be lost or fragmented on the way out."""
     index = netlink.uplink(route)
     return next((link.mtu for link in netlink.links(route) if link.index == index), DEFAULT_MTU)
 
 
 def write_sysctl(key: str, value: str) -> None:
-    """Write below /proc/sys, which shows the network namespace of the thread that opens it. Where it is read-only, a
-    value that is right already will do."""
+    """Write below /proc/sys, which shows the network namespace of the thread that opens the file. If it is read-only, a
+    value that is correct already suffices. Raises OSError."""
     path = f"/proc/sys/{key}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -146,7 +147,8 @@ def write_sysctl(key: str, value: str) -> None:
 
 
 def disable_ipv6(interface: str) -> None:
-    """IPv4 only for now: no link-local address appears on its own, and nothing waits for its detection of duplicates
-    (as docker does for networks without IPv6). A kernel without IPv6 has no such file, which is as good."""
+    """Disable IPv6 on an interface, because only IPv4 is supported: then no link-local address appears, and nothing
+    waits for duplicate address detection (as docker does for networks without IPv6). A kernel without IPv6 does not
+    have the file, which is fine."""
     with contextlib.suppress(OSError):
         write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")

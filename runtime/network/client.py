@@ -1,8 +1,8 @@
-"""The daemon's side of the network: NetworkClient speaks to the helper process, and starts it again when it dies.
+"""The daemon's side of the network: NetworkClient talks to the helper process and restarts it when it dies.
 
-The daemon itself never enters a namespace and never waits for the kernel: requests go to the helper over a
-socket pair as JSON lines, any number at once. Every request is idempotent, so one that a dying helper left
-unanswered is simply said again to the next helper, which has healed what was half-made.
+The daemon never enters a namespace and never waits for the kernel. It sends requests to the helper over a socket pair
+as JSON lines, any number at once. Every request is idempotent. So a request that a dying helper left unanswered is sent
+again to the next helper, which has repaired what was half done.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.plan import Attachment, NetworkConfig, PortMapping
 
 _HELPER_FD = 3
-# -I -S: nothing of the user's environment, no site directories to search; the import path is this process's
-# own, headed by where this very package lies (an editable install is found by a hook, not by the path)
+# -I -S ignores the user's environment and site directories. The import path is that of this process, with this
+# package's location first (an import hook, not the path, finds an editable install).
 _PROGRAM = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[3]); from runtime.network.helper import main; "
 )
 _PROGRAM += "sys.exit(main(int(sys.argv[1]), json.loads(sys.argv[2])))"
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
-_ATTEMPTS = 3  # a request is said to so many helpers before its error is the caller's
+_ATTEMPTS = 3  # number of helpers that a request is sent to before it fails
 
 
 class _HelperGone(Exception):
-    """The helper's end of the socket closed before it answered."""
+    """The helper closed its end of the socket before it answered."""
 
 
 class _DiedInSetUp(NetworkError):
-    """A new helper ended before it had greeted."""
+    """A new helper exited before it reported its set-up."""
 
 
 class _Helper:
-    """One life of the helper process."""
+    """One helper process."""
 
     def __init__(self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.pid = pid
@@ -56,7 +56,7 @@ class _Helper:
 
     @classmethod
     async def start(cls, config: NetworkConfig) -> tuple[Self, list[str]]:
-        """A set-up helper and the warnings of the set-up."""
+        """Start a helper. Returns it and the warnings of its set-up. Raises RuntimeFault."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             arguments = [
@@ -86,12 +86,12 @@ class _Helper:
             raise
         if "error" in greeting:
             await helper.end()
-            raise _revived(greeting["error"])
+            raise _rebuilt_error(greeting["error"])
         helper._reading = asyncio.create_task(helper._read_answers(), name="network-helper")
         return helper, greeting["ok"]["warnings"]
 
     async def request(self, op: str, fields: dict[str, Any]) -> Any:
-        """The answer's "ok"; raises what the helper answered, or _HelperGone."""
+        """Send a request. Returns the answer's "ok". Raises the helper's error, or _HelperGone."""
         if not self.alive:
             raise _HelperGone
         number = next(self._ids)
@@ -104,7 +104,7 @@ class _Helper:
             self._waiting.pop(number, None)
 
     async def end(self) -> None:
-        """Close the socket, which ends the helper after the request it is at, and reap it."""
+        """Close the socket, so that the helper exits after its current request, and reap it."""
         self.alive = False
         if self._reading:
             self._reading.cancel()
@@ -112,7 +112,7 @@ class _Helper:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        if not self._reaped:  # its pid may be another child's by now
+        if not self._reaped:  # a reaped pid may belong to another child
             await _reap(self.pid)
             self._reaped = True
 
@@ -134,7 +134,7 @@ class _Helper:
                 if answer is None or answer.done():
                     continue  # its caller was cancelled
                 if "error" in message:
-                    answer.set_exception(_revived(message["error"]))
+                    answer.set_exception(_rebuilt_error(message["error"]))
                 else:
                     answer.set_result(message["ok"])
         except _HelperGone:
@@ -150,7 +150,7 @@ class _Helper:
 
 
 class NetworkClient:
-    """The node's network, for the daemon. `warnings` are the set-up's: said once, by whoever started it."""
+    """The node's network, for the daemon. `warnings` are those of the set-up; the caller of `start` logs them once."""
 
     def __init__(self, config: NetworkConfig, helper: _Helper, warnings: Sequence[str]) -> None:
         self.config = config
@@ -161,8 +161,8 @@ class NetworkClient:
 
     @classmethod
     async def start(cls, config: NetworkConfig) -> Self:
-        """Start the helper in this process's network namespace and set the node up: bridge, forwarding, NAT table.
-        Idempotent; heals what an earlier life left half-made. Raises NetworkError, SpecError or CapabilityError."""
+        """Start the helper in this process's network namespace, and set up the node: bridge, forwarding, NAT table.
+        Idempotent; repairs what an earlier helper left half done. Raises NetworkError, SpecError or CapabilityError."""
         for left in reversed(range(_ATTEMPTS)):
             try:
                 helper, warnings = await _Helper.start(config)
@@ -173,11 +173,12 @@ class NetworkClient:
         return cls(config, helper, warnings)
 
     async def add(self, uid: str, netns: str, ports: Sequence[PortMapping] = ()) -> Attachment:
-        """Attach a pod's network namespace ("/proc/<pid>/ns/net") and publish its ports. Idempotent for a uid: the same
-        namespace gives the same answer (and takes changed ports), a new one is attached under the same address.
+        """Attach a pod's network namespace ("/proc/<pid>/ns/net") and publish its ports. Idempotent per uid: the same
+        namespace gives the same result (and applies changed ports), a new one is attached with the same address.
 
-        Raises NetworkError, whose reason is HostPortConflict when a port is taken (the message says by whom) and
-        AddressPoolExhausted when the pod network is full; SpecError for what can never work."""
+        Raises NetworkError, with the reason HostPortConflict if a port is taken (the message names the holder) or
+        AddressPoolExhausted if the pod network is full; SpecError for a request that can never succeed.
+        """
         listed = [
             {
                 "host_port": port.host_port,
@@ -190,31 +191,31 @@ class NetworkClient:
         return Attachment.from_json(await self._request("add", uid=uid, netns=netns, ports=listed))
 
     async def delete(self, uid: str) -> None:
-        """Withdraw the pod's ports, interface and address. Fine when there are none, or the namespace is long gone."""
+        """Remove the pod's ports, interface and address. No error if there are none or the namespace is gone."""
         await self._request("delete", uid=uid)
 
     async def check(self, uid: str) -> list[str]:
-        """What is wrong with a pod's attachment, as sentences; NotFoundError when it has none."""
+        """The problems of a pod's attachment, as sentences. Raises NotFoundError if it has none."""
         problems: list[str] = await self._request("check", uid=uid)
         return problems
 
     async def audit(self) -> list[str]:
-        """What of the whole node's network is missing, damaged or left over, as sentences."""
+        """Everything in the node's network that is missing, damaged or left over, as sentences."""
         problems: list[str] = await self._request("audit")
         return problems
 
     async def repair(self) -> list[str]:
-        """Mend what audit() finds (somebody flushed the rules, removed the bridge, …); returns what was wrong.
-        What only a new sandbox can mend is found again by the next audit()."""
+        """Repair what audit() finds, such as flushed rules or a removed bridge. Returns the problems. A problem that
+        only a new sandbox can solve remains, and the next audit() finds it again."""
         problems: list[str] = await self._request("repair")
         return problems
 
     async def list(self) -> list[Attachment]:
-        """Every attachment there is a lease for. After a restart: delete() those whose pod is gone."""
+        """Every attachment with a lease. After a restart, call delete() for those whose pod is gone."""
         return [Attachment.from_json(data) for data in await self._request("list")]
 
     async def teardown(self) -> None:
-        """Remove everything of this node: NAT table, interfaces, bridge, leases."""
+        """Remove everything that belongs to this node: NAT table, interfaces, bridge, leases."""
         await self._request("teardown")
 
     async def close(self) -> None:
@@ -229,26 +230,26 @@ class NetworkClient:
     async def _request(self, op: str, **fields: Any) -> Any:
         for _ in range(_ATTEMPTS):
             if self._closed:
-                raise NetworkError("the node's network is closed: the daemon is ending")
+                raise NetworkError("the node's network is closed, because the daemon is shutting down")
             helper = self._helper
             try:
                 return await helper.request(op, fields)
             except _HelperGone:
-                with contextlib.suppress(_DiedInSetUp):  # the next attempt finds that one dead
+                with contextlib.suppress(_DiedInSetUp):  # the next attempt starts another one
                     await self._restart(helper)
-        raise NetworkError(f"the network helper died {_ATTEMPTS} times while it was asked to {op}")
+        raise NetworkError(f"the network helper died {_ATTEMPTS} times during {op}; see the node's log")
 
     async def _restart(self, dead: _Helper) -> None:
-        """A new helper in place of the dead one; whoever comes second finds it done."""
+        """Replace a dead helper. A second caller finds it replaced already."""
         async with self._restarting:
             if self._helper is dead and not self._closed:
                 await dead.end()
                 self._helper, _ = await _Helper.start(self.config)
 
 
-def _revived(error: dict[str, Any]) -> RuntimeFault:
-    """The error a helper described, as the class of runtime.errors it was (a subclass of the room's own, as its
-    base)."""
+def _rebuilt_error(error: dict[str, Any]) -> RuntimeFault:
+    """Rebuild a helper's error with its class of runtime.errors (for a subclass defined elsewhere, with
+    NetworkError)."""
     kind = getattr(errors, error["kind"], NetworkError)
     if kind is errors.SyscallError or not issubclass(kind, RuntimeFault):
         kind = NetworkError
@@ -257,17 +258,17 @@ def _revived(error: dict[str, Any]) -> RuntimeFault:
 
 
 async def _reap(pid: int) -> None:
-    """Wait for a helper whose socket is closed; kill one that does not end."""
+    """Wait for a helper whose socket is closed. Kill it if it does not exit."""
     for delay in (0.0, *[0.005] * 100, *[0.05] * 100):
         await asyncio.sleep(delay)
-        if _waited(pid):
+        if _has_exited(pid):
             return
     os.kill(pid, signal.SIGKILL)
     await asyncio.to_thread(os.waitpid, pid, 0)
 
 
-def _waited(pid: int) -> bool:
+def _has_exited(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return True  # somebody reaped it already
+        return True  # reaped elsewhere

@@ -1,10 +1,9 @@
-"""Deleting interfaces beside the helper's work.
+"""Delete interfaces in a second thread of the helper.
 
-Unregistering a network device waits for RCU grace periods, some 15 ms, most of it without the kernel's RTNL
-lock. Pods that start meanwhile need not wait with it: a thread sends the request and sleeps in the kernel, and
-an eventfd(2) tells the helper's loop when it is done. The thread does nothing else: it never changes its
-namespace and touches none of the node's records. What comes in while it is busy is deleted together afterwards,
-in one go.
+Unregistering a network device waits for RCU grace periods, some 15 ms, most of it without the kernel's RTNL lock.
+Starting pods need not wait for that: a thread sends the request and sleeps in the kernel, and an eventfd(2) tells the
+helper's loop when it is done. The thread does nothing else: it never changes its namespace and never touches the node's
+records. Jobs that arrive while it is busy are done together afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Job:
-    """Interfaces to delete for some pods. `tag` is the submitter's own; `error` is set when it is done, if it
+    """Interfaces to delete for some pods. `tag` belongs to the submitter. `error` is set at the end if the job
     failed."""
 
     names: Sequence[str]
@@ -30,7 +29,7 @@ class Job:
 
 
 class Deleter:
-    """The thread. `fd` becomes readable when jobs have ended; finished() then hands them back."""
+    """The thread. `fd` becomes readable when jobs have ended; finished() then returns them."""
 
     def __init__(self, delete: Callable[[Sequence[str]], None]) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -45,7 +44,7 @@ class Deleter:
         self._submitted.put(job)
 
     def finished(self, *, wait: bool = False) -> list[Job]:
-        """The jobs that ended since the last call; with `wait`, after all that were submitted have."""
+        """The jobs that ended since the last call. With `wait`, first wait for all submitted jobs."""
         jobs: list[Job] = []
         while self.unfinished and (wait or select.select([self.fd], [], [], 0)[0]):
             for _ in range(os.eventfd_read(self.fd)):
@@ -61,7 +60,7 @@ class Deleter:
             error: Exception | None = None
             try:
                 self._delete([name for job in jobs for name in job.names])
-            except Exception as raised:  # noqa: BLE001 - it is the submitter's: it raises or answers with it
+            except Exception as raised:  # noqa: BLE001 - the submitter raises it or reports it
                 error = raised
             for job in jobs:
                 job.error = error

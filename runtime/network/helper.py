@@ -1,17 +1,17 @@
-"""The network helper: a warm process that holds a node's network for the daemon.
+"""The network helper: a warm process that manages a node's network for the daemon.
 
-It is started by client.py with one end of a socket pair and the NetworkConfig. One JSON object a line:
+client.py starts it with one end of a socket pair and the NetworkConfig. Requests and answers are JSON objects, one per
+line:
 
     → {"id": n, "op": "add" | "delete" | "check" | "audit" | "repair" | "list" | "teardown", ...}
     ← {"id": n, "ok": …}  or  {"id": n, "error": {"kind", "reason", "message", "retriable"}}
 
-The first line it sends, unasked, is the answer to the set-up (id 0). It ends when its peer does (end of file):
-network and pods stay as they are, and the next helper takes them over. It lives in the network namespace it was
-started in.
+The first line it sends is the result of the set-up (id 0). It exits when its peer closes the socket. Network and pods
+stay as they are, and the next helper takes them over. It runs in the network namespace it was started in.
 
-One thread works, in order: setns(2) into a pod's namespace concerns the calling thread. A second one only waits for the
-kernel while interfaces are deleted (deleter.py), so that pods which start need not; deletes that wait together are done
-together, because the kernel takes some 15 ms for it however many go at once.
+One thread does the work, in order, because setns(2) into a pod's namespace affects the calling thread. A second thread
+only waits for the kernel while interfaces are deleted (deleter.py), so that starting pods do not wait. Deletes that
+arrive together are done together: the kernel takes some 15 ms for any number of them.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from runtime.network.deleter import Deleter, Job
 from runtime.network.node import Node
 from runtime.network.plan import NetworkConfig, PortMapping
 
-#: Seconds a helper waits for the one before it, which ends within a request of its daemon's end.
+# Seconds to wait for the previous helper, which exits within one request after its daemon.
 LOCK_PATIENCE = 10.0
 
 
 class Helper:
-    """The loop: read what has arrived, work it off, answer. Deletes are answered when their interfaces are gone."""
+    """The request loop: read requests, execute them, answer. A delete is answered when its interfaces are gone."""
 
     def __init__(self, connection: socket.socket, node: Node) -> None:
         self._socket = connection
         self._node = node
         self._buffer = bytearray()
         self._deleter = Deleter(node.delete_links)
-        self._dying: set[str] = set()  # uids whose interfaces are being deleted
+        self._being_deleted: set[str] = set()  # uids of pods whose interfaces are being deleted
 
     def run(self) -> None:
-        """Until the peer is gone; what was begun is finished."""
+        """Serve until the peer closes the socket, then finish what has begun."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._deleter.fd, select.POLLIN)
@@ -71,13 +71,13 @@ class Helper:
             self._finish_deletes(wait=True)
 
     def _handle(self, group: list[dict[str, Any]]) -> None:
-        """A group is one request, or deletes together. An add goes on beside deletes of other pods; everything
-        else sees the node without half-deleted pods."""
+        """Execute a group: one request, or several deletes. An add runs in parallel with deletes of other pods. Any
+        other request waits until no pod is half deleted."""
         op = group[0]["op"]
         if op == "delete":
             self._begin_deletes(group)
             return
-        if op != "add" or group[0]["uid"] in self._dying:
+        if op != "add" or group[0]["uid"] in self._being_deleted:
             self._finish_deletes(wait=True)
         self._answer(group, lambda: self._do(group[0]))
 
@@ -89,7 +89,7 @@ class Helper:
             self._send(group, {"error": describe(error)})
             return
         if names:
-            self._dying.update(uids)
+            self._being_deleted.update(uids)
             self._deleter.submit(Job(names, tag=group))
         else:
             self._send(group, {"ok": None})
@@ -97,14 +97,14 @@ class Helper:
     def _finish_deletes(self, *, wait: bool = False) -> None:
         for job in self._deleter.finished(wait=wait):
             uids = [request["uid"] for request in job.tag]
-            self._dying.difference_update(uids)
+            self._being_deleted.difference_update(uids)
             if job.error:
                 self._send(job.tag, {"error": describe(job.error)})
             else:
                 self._answer(job.tag, functools.partial(self._node.finish_delete, uids))
 
     def _receive(self) -> list[dict[str, Any]]:
-        """Every whole request that has arrived, at least one; [] at the end of file."""
+        """Read every complete request that has arrived, at least one; [] at end of file."""
         lines: list[bytearray] = []
         while not lines:
             data = self._socket.recv(1 << 16)
@@ -142,11 +142,11 @@ class Helper:
             case "teardown":
                 return node.teardown()
             case unknown:
-                raise NetworkError(f"the network helper knows no operation {unknown!r}", retriable=False)
+                raise NetworkError(f"the network helper has no operation {unknown!r}", retriable=False)
 
 
 def _grouped(requests: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The requests in order, neighbouring deletes as one group."""
+    """Yield the requests in order, consecutive deletes as one group."""
     group: list[dict[str, Any]] = []
     for request in requests:
         if group and not (request["op"] == group[-1]["op"] == "delete"):
@@ -158,7 +158,7 @@ def _grouped(requests: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """An error as it goes over the socket; client.py makes the same class of it again."""
+    """An error as JSON for the socket. client.py rebuilds an exception of the same class from it."""
     return {
         "kind": type(error).__name__,
         "reason": getattr(error, "reason", NetworkError.reason),
@@ -172,8 +172,8 @@ def send(connection: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def lock(state_dir: str) -> int:
-    """The descriptor that holds the state directory: leases have one writer. Raises NetworkError when another daemon's
-    helper does not let go of it."""
+    """Lock the state directory, because leases have one writer. Returns the descriptor that holds the lock. Raises
+    NetworkError if another daemon's helper keeps it."""
     os.makedirs(state_dir, mode=0o700, exist_ok=True)
     descriptor = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + LOCK_PATIENCE
@@ -185,13 +185,13 @@ def lock(state_dir: str) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise NetworkError(
-                    f"another kubelite daemon uses {state_dir}: stop it or give this one another"
+                    f"another kubelite daemon uses {state_dir}; stop it, or give this one another --run-dir"
                 ) from None
             time.sleep(0.01)
 
 
 def _prepare_process() -> None:
-    """The terminal's Ctrl-C is the daemon's business; a published port costs a descriptor each."""
+    """Ignore SIGINT, which is for the daemon, and raise the limit of descriptors: a published port needs one each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -201,7 +201,7 @@ def _prepare_process() -> None:
 
 
 def main(fd: int, config: dict[str, Any]) -> int:
-    """Set the node up, say so, serve."""
+    """Set up the node, report the result, and serve requests. Returns the exit status."""
     _prepare_process()
     connection = socket.socket(fileno=fd)
     try:

@@ -1,9 +1,9 @@
-"""Host ports as the host's own sockets see them: a published port is also bound here, as docker's proxy does.
+"""Reserve host ports: a published port is also bound on the host, as docker's proxy does.
 
-DNAT happens before sockets are looked at, so a port that some process listens on would be taken away from it silently
-(publish 22 and nobody logs in any more). Binding tells: it fails when a process listens there, and while it is held no
-other process, no other node in this network namespace and no connection's ephemeral port can take it.
-Nothing is ever received on these sockets: what comes for the port is redirected before it.
+DNAT happens before the socket look-up, so publishing a port would silently cut off a process that listens on it
+(publish 22, and ssh no longer works). bind(2) fails if a process listens on the port. While the socket is bound, no
+other process, no other node in this network namespace and no ephemeral port can use it. These sockets never receive
+anything: packets for the port are redirected earlier.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from runtime.network.plan import PortMapping
 
 
 class HostPorts:
-    """The sockets that hold published ports, in the network namespace of their opening."""
+    """The sockets that reserve published ports, in the network namespace in which they are opened."""
 
     def __init__(self) -> None:
         self._held: dict[str, dict[PortMapping, socket.socket]] = {}
 
     def hold(self, uid: str, ports: Sequence[PortMapping]) -> None:
-        """Hold exactly these ports for the pod. Raises NetworkError (HostPortConflict) when a process of the host has
-        one of them, or the host has no such address; then what the pod held before is held still."""
+        """Reserve exactly these ports for the pod. Raises NetworkError (HostPortConflict) if a process of the host uses
+        one of them, or if the host does not have the address. Then the pod keeps its earlier ports."""
         before = self._held.get(uid, {})
         with contextlib.ExitStack() as undo:
             new = {}
@@ -53,8 +53,9 @@ class HostPorts:
 
 
 def _bound(port: PortMapping) -> socket.socket:
-    """A socket that has the port. Without SO_REUSEADDR nobody else can bind beside it, but then ended connections in
-    TIME_WAIT are in its way: with the option they are not, and listening shows whether anything else is."""
+    """Bind a socket to the port. Without SO_REUSEADDR no other socket can bind to it, but ended connections in
+    TIME_WAIT make bind fail. In that case SO_REUSEADDR is set, and listen(2) then shows whether another socket uses the
+    port."""
     tcp = port.protocol == "TCP"
     result = socket.socket(
         socket.AF_INET, (socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) | socket.SOCK_CLOEXEC
@@ -77,10 +78,10 @@ def _bound(port: PortMapping) -> socket.socket:
 def _refusal(port: PortMapping, error: OSError) -> NetworkError:
     if error.errno == errno.EADDRINUSE:
         return NetworkError(
-            f"host port {port.describe()} is in use by a process of the host (see: ss -lnp "
+            f"host port {port.describe()} is in use by a process of the host (find it with: ss -lnp "
             f"'sport = :{port.host_port}'); stop it or choose another hostPort",
             reason="HostPortConflict",
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return NetworkError(f"host port {port.describe()}: the host has no address {port.address}")
-    return NetworkError(f"host port {port.describe()} can not be taken: {error.strerror}")
+    return NetworkError(f"host port {port.describe()} cannot be bound: {error.strerror}")

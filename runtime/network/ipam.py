@@ -1,14 +1,14 @@
-"""Addresses: which pod has which, kept as one small file a pod so that kill -9 at any line loses nothing.
+"""Address leases: which pod has which address, one small file per pod, so that a kill -9 at any line loses nothing.
 
-    <state_dir>/leases/<uid>.json     a Lease whose pod stands
-    <state_dir>/leases/<uid>.part     one whose pod is being attached or taken off; rename(2) is the step between them
+    <state_dir>/leases/<uid>.json     the Lease of an attached pod
+    <state_dir>/leases/<uid>.part     the Lease of a pod during its add or delete; rename(2) moves it to .json and back
     <state_dir>/last                  the address given last
-    <state_dir>/node                  the node's name when this began
+    <state_dir>/node                  the node's name when this state was created
 
-The state directory belongs to the run directory: leases die with a reboot, as the namespaces do. The network's
-first address is the gateway (the bridge). Addresses are given in a ring behind the last one (as CNI's host-local
-does), so that one that became free rests as long as the pool allows: peers' caches and half-open connections of
-the old pod run out.
+The state directory is part of the run directory: leases end with a reboot, as the namespaces do. The network's first
+address is the gateway (the bridge). Addresses are given round-robin, starting after the last one (as in CNI's
+host-local), so that a freed address is reused as late as possible. By then peers' ARP caches and half-open connections
+of the old pod have expired.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from runtime.network.plan import Lease, PortMapping, Subnet, host_ifname, mac_of
 
 
 class LeaseStore:
-    """The leases of one node. One process writes: the helper, which holds the directory's lock (see helper.py)."""
+    """The leases of one node. Only one process writes them: the helper, which holds the lock of the directory
+    (`helper.py`)."""
 
     def __init__(self, state_dir: str, subnet: Subnet, node: str) -> None:
         self._dir = os.path.join(state_dir, "leases")
@@ -46,9 +47,10 @@ class LeaseStore:
         return list(self._leases.values())
 
     def allocate(self, uid: str, *, netns: str, netns_id: str, ports: tuple[PortMapping, ...]) -> Lease:
-        """A new lease, written but not ready. The uid names a file, so it is checked before anything is."""
+        """Create a lease, written but not ready. The uid becomes a file name, so it is checked first. Raises SpecError,
+        or NetworkError (AddressPoolExhausted)."""
         if not uid or "/" in uid or uid.startswith(".") or len(uid) > 200:
-            raise SpecError(f"pod uid {uid!r} can not name a lease")
+            raise SpecError(f"pod uid {uid!r} cannot be used as a file name")
         ip = self._free_address()
         lease = Lease(
             uid=uid,
@@ -59,35 +61,38 @@ class LeaseStore:
             netns_id=netns_id,
             ports=ports,
         )
-        self.begin(lease)
+        self.write_pending(lease)
         self._last = ip
         os.pwrite(self._last_file, f"{ip:15}\n".encode(), 0)
         return lease
 
-    def begin(self, lease: Lease) -> None:
-        """Keep a lease whose pod does not stand yet. A torn file does no harm: nothing was made by it so far."""
+    def write_pending(self, lease: Lease) -> None:
+        """Write a lease before its pod is attached. A half-written file does no harm, because nothing has been created
+        for it yet."""
         with open(self._path(lease.uid, ready=False), "w") as file:
             json.dump(lease.to_json(), file)
         self._leases[lease.uid] = replace(lease, ready=False)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(lease.uid, ready=True))
 
-    def finish(self, lease: Lease) -> Lease:
-        """What was begun stands now."""
+    def mark_ready(self, lease: Lease) -> Lease:
+        """Mark a lease as ready: its pod is attached."""
         ready = replace(lease, ready=True)
         os.rename(self._path(lease.uid, ready=False), self._path(lease.uid, ready=True))
         self._leases[lease.uid] = ready
         return ready
 
-    def unfinish(self, lease: Lease) -> None:
-        """The pod is taken off: its ports are nobody's any more, its address still is its own."""
+    def mark_pending(self, lease: Lease) -> None:
+        """Mark a lease as not ready while its pod is deleted. Its ports become free; its address stays taken."""
         if lease.ready:
-            with contextlib.suppress(FileNotFoundError):  # somebody removed it: the pod can go all the same
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # removed by hand: the pod can be deleted all the same
                 os.rename(self._path(lease.uid, ready=True), self._path(lease.uid, ready=False))
         self._leases[lease.uid] = replace(lease, ports=(), ready=False)
 
-    def change(self, lease: Lease) -> None:
-        """Other ports for a pod that stands."""
+    def update(self, lease: Lease) -> None:
+        """Write changed ports of an attached pod."""
         _write(self._path(lease.uid, ready=True), json.dumps(lease.to_json()))
         self._leases[lease.uid] = lease
 
@@ -98,7 +103,7 @@ class LeaseStore:
         self._leases.pop(uid, None)
 
     def clear(self) -> None:
-        """Forget everything, the directory too."""
+        """Delete all leases and the directory."""
         for uid in list(self._leases):
             self.remove(uid)
         for path in (self._last_path, self._name_path):
@@ -111,7 +116,7 @@ class LeaseStore:
         return os.path.join(self._dir, f"{uid}.{'json' if ready else 'part'}")
 
     def _load(self) -> None:
-        """Read every lease. What a crash left half-written goes; a file that is no lease is set aside and said."""
+        """Read every lease. Half-written files of a crash are deleted. A damaged lease is set aside, with a warning."""
         for name in sorted(os.listdir(self._dir)):
             path = os.path.join(self._dir, name)
             ready = name.endswith(".json")
@@ -142,9 +147,12 @@ class LeaseStore:
         )
 
     def _ring(self) -> Iterator[str]:
-        """Every address a pod may have, beginning behind the last one given. Lazy: a /8 has 16 million."""
+        """Yield every address a pod may have, starting after the last one given. Lazy, because a /8 has 16 million."""
         base = int(self._subnet.network.network_address)
-        first, count = 2, self._subnet.network.num_addresses - 3  # not network, gateway, broadcast
+        first, count = (
+            2,
+            self._subnet.network.num_addresses - 3,
+        )  # without network, gateway and broadcast address
         start = 0
         if self._last:
             with contextlib.suppress(ValueError):
@@ -154,9 +162,9 @@ class LeaseStore:
             yield str(address(base + first + (start + step) % count))
 
 
-def remembered_name(state_dir: str, node: str) -> str:
-    """The node's name as it was when this state began: interfaces and tables are named after it, and a machine that is
-    renamed while pods run must find them again."""
+def recorded_name(state_dir: str, node: str) -> str:
+    """The node's name when this state was created. Interfaces and tables are named after it, and a machine renamed
+    while pods run must find them again."""
     path = os.path.join(state_dir, "node")
     with contextlib.suppress(FileNotFoundError), open(path) as file:
         if name := file.read():
@@ -167,7 +175,7 @@ def remembered_name(state_dir: str, node: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    """Replace the file in one step. No fsync: after a crash of the machine leases are meaningless anyway."""
+    """Replace the file atomically. No fsync: leases mean nothing after a crash of the machine."""
     temporary = f"{path}.tmp"
     with open(temporary, "w") as file:
         file.write(text)

@@ -1,11 +1,11 @@
-"""The one door to netlink, and so to pyroute2.
+"""The only module that uses netlink and pyroute2.
 
-pyroute2's message classes encode and decode; its sockets are not used: in 0.9 even the synchronous ones run an asyncio
-event loop (and NetNS forks a process). What is sent here goes in one sendmsg(2) a batch: rtnetlink works off every
-message of a datagram before sendmsg returns, and the acknowledgements are read afterwards.
+pyroute2's message classes encode and decode. Its sockets are not used: in 0.9 even the synchronous ones run an asyncio
+event loop (and NetNS forks a process). A batch is sent in one sendmsg(2): rtnetlink processes every message of a
+datagram before sendmsg returns, and the acknowledgements are read afterwards.
 
-`import pyroute2` itself would load all of the library (0.1 s, 20 MB in the warm helper); the message classes
-need only a few of its modules, so the package's own __init__ is stepped over while they are imported.
+`import pyroute2` would load the whole library (0.1 s, 20 MB in the warm helper). The message classes need only a few of
+its modules, so the package's __init__ is bypassed while they are imported.
 
 Sources: netlink(7), rtnetlink(7), Documentation/userspace-api/netlink/intro.rst in the kernel.
 """
@@ -29,10 +29,11 @@ from runtime.errors import CapabilityError, NetworkError
 
 
 def _message_classes() -> tuple[Any, Any, Any]:
-    """(ifinfmsg, ifaddrmsg, rtmsg), without the rest of pyroute2 when nobody else has loaded it."""
+    """(ifinfmsg, ifaddrmsg, rtmsg), without the rest of pyroute2 unless it is loaded already. Raises
+    CapabilityError."""
     spec = importlib.util.find_spec("pyroute2")
     if spec is None:
-        raise CapabilityError("the network needs the Python package pyroute2 (pip install pyroute2)")
+        raise CapabilityError("the Python package pyroute2 is not installed (pip install pyroute2)")
     placeholder = None
     if "pyroute2" not in sys.modules and spec.submodule_search_locations is not None:
         placeholder = types.ModuleType("pyroute2")
@@ -79,7 +80,8 @@ IFLA_INFO_KIND = 1
 
 
 class NetlinkError(NetworkError):
-    """The kernel refused a request: errno, which request, and the kernel's own words (extended ack) if it gave any."""
+    """The kernel refused a request. Has the errno, the name of the request, and the kernel's message (extended ack) if
+    any."""
 
     def __init__(self, errno_: int, request: str, detail: str = "") -> None:
         super().__init__(f"{request}: {os.strerror(errno_)}{f' ({detail})' if detail else ''}")
@@ -88,15 +90,15 @@ class NetlinkError(NetworkError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An encoded message and what to call it when it fails. The sequence number is put in when it is sent, so a
-    request may be sent again (but belongs to one thread)."""
+    """An encoded message, and its name for errors. The sequence number is set when it is sent, so a request can be sent
+    again (but only by one thread)."""
 
     data: bytearray
     about: str
 
 
 def message(kind: int, flags: int, payload: bytes, about: str) -> Request:
-    """A message of any family from its finished payload."""
+    """A message of any family, from an encoded payload."""
     size = _HEADER.size + len(payload)
     data = bytearray(_HEADER.pack(size, kind, flags | NLM_F_REQUEST, 0, 0) + payload)
     data.extend(bytes(-size % 4))
@@ -111,8 +113,7 @@ def _encoded(msg: Any, kind: int, flags: int, about: str) -> Request:
 
 
 class NetlinkSocket:
-    """A netlink socket. It belongs for ever to the network namespace it was opened in, whichever its user is in
-    later."""
+    """A netlink socket. It stays in the network namespace in which it was opened."""
 
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         try:
@@ -124,10 +125,10 @@ class NetlinkSocket:
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         if protocol == socket.NETLINK_ROUTE:
-            with contextlib.suppress(OSError):  # before Linux 4.20: answers are only less strictly chosen
+            with contextlib.suppress(OSError):  # before Linux 4.20: dumps are only filtered less strictly
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-        # An acknowledgement takes up to 1 KB of the receive buffer; a big batch's must all fit before the first
-        # is read. Who lacks CAP_NET_ADMIN can only look, and needs no more than the default.
+        # An acknowledgement takes up to 1 KB of the receive buffer, and those of a large batch must all fit. A process
+        # without CAP_NET_ADMIN can only read, and the default suffices for that.
         with contextlib.suppress(PermissionError):
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
         self._sequence = 0
@@ -142,16 +143,18 @@ class NetlinkSocket:
         self.close()
 
     def request(self, requests: Sequence[Request], *, ignore: Iterable[int] = ()) -> None:
-        """Send a batch in one datagram and raise NetlinkError for the first refusal whose errno is not in `ignore`."""
+        """Send a batch in one datagram. Raises NetlinkError for the first refusal whose errno is not in `ignore`."""
         errors = self.attempt(requests)
         for request, (code, detail) in zip(requests, errors, strict=True):
             if code and code not in ignore:
                 raise NetlinkError(code, request.about, detail)
 
     def attempt(self, requests: Sequence[Request]) -> list[tuple[int, str]]:
-        """Send a batch in one datagram; (errno or 0, the kernel's words) for each message, in order.
+        """Send a batch in one datagram. Returns (errno or 0, the kernel's message) for each request, in order.
 
-        A message without NLM_F_ACK (the begin and end of an nftables transaction) counts as accepted unless refused."""
+        A request without NLM_F_ACK (the begin and end of an nftables transaction) counts as accepted unless it is
+        refused.
+        """
         first = self._sequence + 1
         awaited = set()
         for request in requests:
@@ -163,15 +166,15 @@ class NetlinkSocket:
         results: dict[int, tuple[int, str]] = {}
         while awaited - results.keys() and not any(s not in awaited for s in results):
             self._collect(results, first)
-        # What is not awaited (the end of a transaction) may still have been refused: that answer is here by now, since
-        # the kernel works a datagram off inside sendto().
+        # A request that is not awaited (the end of a transaction) may have been refused as well. Its answer has arrived
+        # already, because the kernel processes a datagram inside sendto().
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._collect(results, first, socket.MSG_DONTWAIT)
         return [results.get(first + n, (0, "")) for n in range(len(requests))]
 
     def dump(self, request: Request) -> list[bytes]:
-        """The payload of every message of a dump. A dump that changed under way (NLM_F_DUMP_INTR) is taken again."""
+        """Every message of a dump. An inconsistent dump (NLM_F_DUMP_INTR) is repeated. Raises NetlinkError."""
         for _ in range(10):
             self._sequence += 1
             struct.pack_into("=I", request.data, 8, self._sequence)
@@ -209,7 +212,7 @@ class NetlinkSocket:
 
 
 def _error(flags: int, body: bytes) -> tuple[int, str]:
-    """(errno, words) from an nlmsgerr: the code, the request's header (and body unless capped), then attributes."""
+    """(errno, message) of an nlmsgerr: the code, the request's header (and body unless capped), then attributes."""
     code = -struct.unpack_from("=i", body)[0]
     if not code or not flags & NLM_F_ACK_TLVS:
         return code, ""
@@ -225,10 +228,10 @@ def _error(flags: int, body: bytes) -> tuple[int, str]:
     return code, ""
 
 
-# --- rtnetlink requests -------------------------------------------------------------------------------------
+# --- rtnetlink requests ------------------------------------------------------------------------------------
 #
-# pyroute2 takes 0.4 ms to encode what one pod needs, as long as the kernel takes to do it. So the requests of
-# an add are encoded once, with the values below where a pod's own belong, and these are replaced in the bytes.
+# pyroute2 takes 0.4 ms to encode one pod's requests, as long as the kernel takes to execute them. So the requests of
+# an add are encoded once, with the placeholders below, which are then replaced in the bytes by the pod's values.
 
 IFNAMSIZ = 16
 _NAME, _MAC, _DESCRIPTOR, _IP = "placeholder-nam", "fe:ed:ba:be:ca:fe", 0x7EEDBABE, "241.186.211.77"
@@ -248,8 +251,8 @@ def _filled(template: Request, changes: dict[bytes, bytes], about: str) -> Reque
 
 
 def new_veth(*, host: str, master: int, peer: str, peer_mac: str, peer_netns: int, mtu: int) -> Request:
-    """A veth pair, made in one step: the host side up and on the bridge, the peer in the namespace `peer_netns` (a
-    descriptor) from birth. A move there afterwards would cost a synchronize_net() and show the peer on the host."""
+    """A veth pair, created in one step: the host side is up and on the bridge, and the peer starts in the namespace
+    `peer_netns` (a descriptor). Moving it there later would cost a synchronize_net() and show the peer on the host."""
     changes = {
         _NAME.encode(): host.encode().ljust(IFNAMSIZ - 1, b"\0"),
         _bytes_of(_MAC): _bytes_of(peer_mac),
@@ -284,8 +287,8 @@ def _veth_template(master: int, peer: str, mtu: int) -> Request:
 
 
 def new_bridge(name: str, *, mac: str, mtu: int) -> Request:
-    """A bridge with a fixed hardware address: otherwise it takes that of a port, and changes it as ports come
-    and go."""
+    """A bridge with a fixed hardware address. Otherwise it takes the address of a port and changes it as ports come and
+    go."""
     msg = IfInfo()
     msg["attrs"] = [
         ("IFLA_IFNAME", name),
@@ -298,7 +301,7 @@ def new_bridge(name: str, *, mac: str, mtu: int) -> Request:
 
 @lru_cache
 def set_link(index: int, *, up: bool = False, attributes: tuple[tuple[str, Any], ...] = ()) -> Request:
-    """Change an interface by its index: up (never down), and attributes, as rtnetlink calls them."""
+    """Change an interface: set it up (never down) and set attributes, with their names in rtnetlink."""
     msg = IfInfo()
     msg["index"] = index
     if up:
@@ -308,15 +311,15 @@ def set_link(index: int, *, up: bool = False, attributes: tuple[tuple[str, Any],
 
 
 def set_alias(name: str, alias: str) -> Request:
-    """The interface's alias (`ip link set … alias`), which says whose it is."""
+    """Set the interface's alias (`ip link set … alias`), which names its owner."""
     msg = IfInfo()
     msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)]
     return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"mark interface {name}")
 
 
 def set_hairpin(name: str) -> Request:
-    """Let a bridge port send a frame back where it came from. A packet of a pod to its own host port needs that where
-    br_netfilter is loaded: the DNAT then happens inside the bridge, and the packet is bridged, not routed."""
+    """Let a bridge port send a frame back to where it came from. A packet from a pod to its own host port needs that if
+    br_netfilter is loaded: then DNAT happens inside the bridge, and the packet is bridged, not routed."""
     changes = {_NAME.encode(): name.encode().ljust(IFNAMSIZ - 1, b"\0")}
     return _filled(_hairpin_template(), changes, f"set hairpin mode of {name}")
 
@@ -335,21 +338,21 @@ def _hairpin_template() -> Request:
 
 
 def set_group(name: str, group: int) -> Request:
-    """Put the interface into a group, by which several are deleted together."""
+    """Put the interface into a group, so that several can be deleted together."""
     msg = IfInfo()
     msg["attrs"] = [("IFLA_IFNAME", name), ("IFLA_GROUP", group)]
     return _encoded(msg, RTM_SETLINK, NLM_F_ACK, f"mark interface {name}")
 
 
 def delete_link(name: str) -> Request:
-    """Remove the interface, and with a veth its other end. ENODEV when it is gone."""
+    """Delete the interface and, for a veth, its peer. ENODEV if it does not exist."""
     msg = IfInfo()
     msg["attrs"] = [("IFLA_IFNAME", name)]
     return _encoded(msg, RTM_DELLINK, NLM_F_ACK, f"delete interface {name}")
 
 
 def delete_group(group: int) -> Request:
-    """Delete every interface of a group at once: the kernel's grace periods are waited for once, not once each."""
+    """Delete every interface of a group: the kernel waits for its grace periods once, not once per interface."""
     msg = IfInfo()
     msg["attrs"] = [("IFLA_GROUP", group)]
     return _encoded(msg, RTM_DELLINK, NLM_F_ACK, "delete interfaces")
@@ -369,7 +372,7 @@ def _address_template(index: int, prefix: int, broadcast: str) -> Request:
 
 
 def delete_address(index: int, *, ip: str, prefix: int) -> Request:
-    """Take an address from an interface. EADDRNOTAVAIL when it does not have it."""
+    """Remove an address from an interface. EADDRNOTAVAIL if the interface does not have it."""
     msg = IfAddr()
     msg["family"], msg["prefixlen"], msg["index"] = socket.AF_INET, prefix, index
     msg["attrs"] = [("IFA_LOCAL", ip)]
@@ -378,7 +381,7 @@ def delete_address(index: int, *, ip: str, prefix: int) -> Request:
 
 @lru_cache
 def new_default_route(index: int, gateway: str) -> Request:
-    """The way to everywhere by the gateway, in the main table. EEXIST when there is one."""
+    """The default route via the gateway, in the main table. EEXIST if there is one already."""
     msg = Route()
     msg["family"], msg["table"], msg["proto"], msg["type"] = (
         socket.AF_INET,
@@ -390,7 +393,7 @@ def new_default_route(index: int, gateway: str) -> Request:
     return _encoded(msg, RTM_NEWROUTE, CREATE | NLM_F_ACK, f"add default route via {gateway}")
 
 
-# --- what is there ------------------------------------------------------------------------------------------
+# --- queries ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +416,8 @@ class Address:
 
 
 def interface_index(name: str, *, missing_ok: bool = False) -> int:
-    """The index of an interface in the calling thread's namespace; 0 when missing_ok and there is none."""
+    """The index of an interface in the calling thread's namespace. If it is missing, 0 with `missing_ok`, else
+    NetlinkError."""
     try:
         return socket.if_nametoindex(name)
     except OSError as error:
@@ -428,7 +432,7 @@ def links(sock: NetlinkSocket) -> list[Link]:
     query["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
     found = []
     for data in sock.dump(_encoded(query, RTM_GETLINK, NLM_F_DUMP, "list interfaces")):
-        # by hand: pyroute2 decodes all sixty attributes, at 0.3 ms an interface, and this is asked for every 20 s
+        # decoded by hand: pyroute2 decodes all sixty attributes, 0.3 ms per interface, and this runs every 20 s
         index, flags = _IFINFO.unpack_from(data, _HEADER.size)
         values = attributes(data[_HEADER.size + IFINFO_SIZE :])
         found.append(
@@ -447,7 +451,7 @@ def links(sock: NetlinkSocket) -> list[Link]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes of a buffer by type (the last one, of several)."""
+    """The attributes in a buffer, by type (the last one of each type)."""
     found, offset = {}, 0
     while offset + 4 <= len(data):
         size, kind = _ATTRIBUTE.unpack_from(data, offset)

@@ -1,17 +1,18 @@
-"""The node's nftables table: masquerading to the outside, and host ports.
+"""The node's nftables table: masquerading for traffic to other networks, and host ports.
 
     map   ports       protocol . port            : pod address . pod port     host ports on every address
     map   ports-addr  address . protocol . port  : pod address . pod port     host ports on one address (hostIP)
-    chain guard       filter prerouting raw      nothing but the host itself may reach 127/8 (see below)
+    chain guard       filter prerouting raw      only the host itself may reach 127/8 (see below)
     chain prerouting  nat  ┐ to one of the host's addresses? look the port up in both maps, DNAT
-    chain output      nat  ┘ (output: what the host itself sends, 127.0.0.1 included)
-    chain postrouting nat    masquerade: pods to the outside; loopback into the bridge; a pod to a pod by host port
+    chain output      nat  ┘ (output: packets of the host itself, including to 127.0.0.1)
+    chain postrouting nat    masquerade: pods to other networks; loopback into the bridge; a pod to a pod by host port
 
-A port is one element of a map: rules are never rewritten, and a lookup costs the same for one port and for a thousand.
-The replies of a pod to a pod on the same bridge would not pass this host's connection tracking, so a connection from a
-pod by way of a host port is masqueraded too.
+A port is one element of a map. Rules are never rewritten, and a look-up costs the same for one port and for a thousand.
+The replies between two pods on the same bridge would bypass the host's connection tracking, so a connection from a pod
+through a host port is masqueraded as well.
 
-route_localnet, which 127.0.0.1 needs, lets 127/8 in from the bridge (CVE-2020-8558); `guard` closes that again.
+route_localnet, which 127.0.0.1 needs, admits packets for 127/8 from the bridge (CVE-2020-8558). The `guard` chain drops
+them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def _address(offset: int, operator: int, network: ipaddress.IPv4Network) -> byte
 
 
 def _to_this_host() -> bytes:
-    """fib daddr type local: result ADDRTYPE (3) by NFTA_FIB_F_DADDR (2), compared with RTN_LOCAL (2, host order)."""
+    """fib daddr type local: result ADDRTYPE (3) for NFTA_FIB_F_DADDR (2), compared with RTN_LOCAL (2, host byte
+    order)."""
     fib = expression("fib", number(1, NFT_REG_1), number(2, 3), number(3, 2))
     return fib + compare(EQ, struct.pack("=I", 2))
 
@@ -103,7 +105,8 @@ def _was_redirected() -> bytes:
 
 
 def _redirect(map_name: str) -> bytes:
-    """Look the packet up and DNAT to what the map says: address in the register's first 4 bytes, port in the next."""
+    """Look the packet up and DNAT to the map's value: the address in the first 4 bytes of the register, the port in the
+    next."""
     words = iter(range(NFT_REG32_00, NFT_REG32_00 + 3))
     key = load_payload(NETWORK_HEADER, DADDR, 4, next(words)) if map_name == PORTS_BY_ADDRESS else b""
     key += load_meta(META_L4PROTO, next(words)) + load_payload(TRANSPORT_HEADER, 2, 2, next(words))
@@ -124,7 +127,7 @@ _MASQUERADE = expression("masq")
 
 
 def chains(bridge: str, subnet: Subnet) -> tuple[Chain, ...]:
-    """The table's chains and rules, as in the module's head."""
+    """The table's chains and rules, as listed in the module's docstring."""
     pods = subnet.network
     loopback = ipaddress.IPv4Network("127.0.0.0/8")
     multicast = ipaddress.IPv4Network("224.0.0.0/4")
@@ -146,7 +149,7 @@ def chains(bridge: str, subnet: Subnet) -> tuple[Chain, ...]:
 
 
 def element(port: PortMapping, ip: str) -> tuple[str, bytes, bytes]:
-    """(map, key, value) of a published port; every part of a concatenation fills whole 4-byte registers."""
+    """(map, key, value) of a published port. Every part of a concatenation fills whole 4-byte registers."""
     key = bytes((PROTOCOLS[port.protocol], 0, 0, 0)) + struct.pack(">HH", port.host_port, 0)
     value = ipaddress.IPv4Address(ip).packed + struct.pack(">HH", port.container_port, 0)
     if port.address == ANY_ADDRESS:
@@ -155,7 +158,7 @@ def element(port: PortMapping, ip: str) -> tuple[str, bytes, bytes]:
 
 
 def describe(item: tuple[str, bytes, bytes]) -> str:
-    """An element in words, for people."""
+    """An element as text, for messages."""
     _, key, value = item
     address = str(ipaddress.IPv4Address(key[:4])) if len(key) == 12 else ANY_ADDRESS
     protocol, port = key[-8], struct.unpack(">H", key[-4:-2])[0]
@@ -166,17 +169,17 @@ def describe(item: tuple[str, bytes, bytes]) -> str:
 
 
 class NatTable(Table):
-    """One node's table. Every change is one transaction: it happens whole or not at all."""
+    """One node's table. Every change is one transaction: it happens completely or not at all."""
 
     def __init__(self, name: str, bridge: str, subnet: Subnet) -> None:
-        """Raises CapabilityError when the kernel has no netfilter netlink at all."""
+        """Raises CapabilityError if the kernel has no netfilter netlink."""
         super().__init__(socket.AF_INET, name)
         self._bridge = bridge
         self._subnet = subnet
 
     def rebuild(self, leases: Iterable[Lease]) -> None:
-        """Replace the table, whatever it was, by one that publishes these leases' ports. Raises CapabilityError when
-        the kernel lacks nftables or a part of it that is needed."""
+        """Replace the table, if there is one, by one that publishes these leases' ports. Raises CapabilityError if the
+        kernel lacks nftables or a part of it."""
         published = [element(port, lease.ip) for lease in leases for port in lease.ports]
         maps = (
             self._new_map(PORTS, (TYPE_PROTO, TYPE_SERVICE)),
@@ -186,33 +189,35 @@ class NatTable(Table):
             maps,
             chains(self._bridge, self._subnet),
             self._elements(NFT_MSG_NEWSETELEM, published),
-            lacking="this kernel can not do address translation by nftables (it needs CONFIG_NFT_NAT, NFT_MASQ and "
-            "NFT_FIB_IPV4)",
+            lacking="this kernel cannot do NAT with nftables (it needs CONFIG_NFT_NAT, CONFIG_NFT_MASQ and "
+            "CONFIG_NFT_FIB_IPV4)",
         )
 
     def publish(self, lease: Lease) -> None:
-        """Add the lease's ports. Fine when they are there already; another value for a key is an error (EEXIST)."""
+        """Publish the lease's ports. Existing elements are no error, but another value for a key is (EEXIST)."""
         self.transaction(
             self._elements(NFT_MSG_NEWSETELEM, [element(port, lease.ip) for port in lease.ports])
         )
         self._forget_flows(lease.ports)
 
     def withdraw(self, leases: Sequence[Lease]) -> None:
-        """Remove the leases' ports; fine when none is there."""
+        """Remove the leases' ports. Missing elements are no error."""
         gone = [element(port, lease.ip) for lease in leases for port in lease.ports]
         singly = (one for item in gone for one in self._elements(NFT_MSG_DELSETELEM, [item]))
         self.remove(self._elements(NFT_MSG_DELSETELEM, gone), singly)
         self._forget_flows([port for lease in leases for port in lease.ports])
 
     def published(self) -> set[tuple[str, bytes, bytes]]:
-        """The elements both maps have now, in the form of element(); NetworkError when the table is not there."""
+        """The current elements of both maps, in the form of element(). Raises NetlinkError if the table does not
+        exist."""
         names = (PORTS, PORTS_BY_ADDRESS)
         return {(name, key, value) for name in names for key, value in self.elements(name)}
 
     def dropping_chains(self) -> list[str]:
-        """Other tables' forward chains whose policy is drop: pods' packets die there, whatever this table says.
+        """Other tables' forward chains whose policy is drop: they drop the pods' packets, whatever this table says.
 
-        A verdict of accept in one base chain never overrides a drop in another of the same hook (nft(8))."""
+        An accept verdict in one base chain never overrides a drop in another of the same hook (nft(8)).
+        """
         head = struct.pack(">BBH", 0, 0, 0)
         query = message(
             NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, NLM_F_DUMP, head, "list nftables chains"
@@ -252,7 +257,7 @@ class NatTable(Table):
         return self.message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_ACK, payload, f"create map {name}")
 
     def _elements(self, kind: int, items: Iterable[tuple[str, bytes, bytes]]) -> list[Request]:
-        """One message a map (at most 200 elements each: an attribute holds 64 KB)."""
+        """The messages that change elements: one per map and 200 elements, because an attribute holds at most 64 KB."""
         requests = []
         listed = list(items)
         for name in (PORTS, PORTS_BY_ADDRESS):
@@ -268,12 +273,13 @@ class NatTable(Table):
         return requests
 
     def _forget_flows(self, ports: Iterable[PortMapping]) -> None:
-        """Drop the connection tracking of UDP to these host ports: a flow that goes on never consults the NAT table
-        again, so a sender that does not pause would keep reaching the old pod's address (or none). Best effort: kernels
-        before CTA_FILTER (5.8) say EINVAL and the flows run out by themselves.
+        """Delete the connection tracking entries of UDP flows to these host ports. An existing flow never consults the
+        NAT table again, so a sender that does not pause would keep reaching the old pod's address (or none). Best
+        effort: kernels before CTA_FILTER (5.8) return EINVAL, and the flows expire by themselves.
 
-        ctnetlink's delete with CTA_FILTER { orig: IP protocol, destination port }, CTA_TUPLE_ORIG {
-        CTA_TUPLE_PROTO }."""
+        Uses ctnetlink's delete with CTA_FILTER { orig: IP protocol, destination port }, CTA_TUPLE_ORIG {
+        CTA_TUPLE_PROTO }.
+        """
         requests = []
         for port in ports:
             if port.protocol == "UDP":

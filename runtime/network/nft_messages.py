@@ -1,8 +1,8 @@
-"""nftables over netlink: attributes, the expressions of rules, messages and the brackets of a transaction.
+"""nftables over netlink: attributes, expressions of rules, messages, and transactions.
 
-This is an encoding of our own: nftables attributes are plain nested type-length-values, pyroute2's classes for them
-would triple the helper's memory and lack correct `fib` encoding, the nft program costs 3 ms a start, and neither it nor
-libnftables has to be installed this way.
+This is our own encoder. nftables attributes are plain nested type-length-values. pyroute2's classes for them would
+triple the helper's memory and do not encode `fib` correctly. The nft program costs 3 ms per call. And this way neither
+nft nor libnftables needs to be installed.
 
 Sources: linux/netfilter/nf_tables.h; nft(8); `nft --debug=netlink` shows the same expressions for the same rules.
 """
@@ -40,7 +40,7 @@ NF_DROP, NF_ACCEPT = 0, 1
 NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 RAW, DSTNAT, SRCNAT = -300, -100, 100  # NF_IP_PRI_*
 NFT_SET_MAP = 0x8
-# libnftables' data types; a concatenation's number is its parts', six bits each (only `nft list` needs them)
+# libnftables' data types. The number of a concatenation is that of its parts, six bits each (only `nft list` uses it).
 TYPE_IPADDR, TYPE_ETHERADDR, TYPE_PROTO, TYPE_SERVICE, TYPE_IFNAME = 7, 9, 12, 13, 41
 
 
@@ -86,7 +86,7 @@ def compare(operator: int, value: bytes) -> bytes:
 
 
 def bitwise_and(mask: bytes) -> bytes:
-    """NFT_REG_1 & mask, back into the register."""
+    """NFT_REG_1 &= mask."""
     zero = bytes(len(mask))
     parts = (number(1, NFT_REG_1), number(2, NFT_REG_1), number(3, len(mask)))
     return expression("bitwise", *parts, nested(4, attribute(1, mask)), nested(5, attribute(1, zero)))
@@ -107,12 +107,12 @@ def table_message(family: int, kind: int, flags: int, payload: bytes, about: str
     return message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, head + payload, about)
 
 
-def bracket(kind: int) -> Request:
+def batch_marker(kind: int) -> Request:
     return message(kind, 0, struct.pack(">BBH", 0, 0, NFNL_SUBSYS_NFTABLES), "nftables transaction")
 
 
 def concatenated(types: tuple[int, ...]) -> int:
-    """The number of a type made of several, the first in its highest bits (libnftables' concat_type_alloc)."""
+    """The number of a concatenated type, with the first part in its highest bits (libnftables' concat_type_alloc)."""
     result = 0
     for part in types:
         result = result << 6 | part
@@ -132,10 +132,10 @@ _LACKING = (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT,
 
 
 class Table:
-    """A table of one family. Every change is one transaction: it happens whole or not at all."""
+    """A table of one family. Every change is one transaction: it happens completely or not at all."""
 
     def __init__(self, family: int, name: str) -> None:
-        """Raises CapabilityError when the kernel has no netfilter netlink at all."""
+        """Raises CapabilityError if the kernel has no netfilter netlink."""
         self.family = family
         self.name = name
         self.socket = NetlinkSocket(NETLINK_NETFILTER)
@@ -146,8 +146,8 @@ class Table:
     def message(self, kind: int, flags: int, payload: bytes, about: str) -> Request:
         return table_message(self.family, kind, flags, payload, about)
 
-    def anew(self) -> list[Request]:
-        """The beginning of a transaction that replaces the table, whatever it was."""
+    def replacement(self) -> list[Request]:
+        """The first messages of a transaction that replaces the table, whether or not it exists."""
         table, make = text(1, self.name), NLM_F_CREATE | NLM_F_ACK
         return [
             self.message(NFT_MSG_NEWTABLE, make, table, f"create nftables table {self.name}"),
@@ -158,9 +158,9 @@ class Table:
     def replace(
         self, sets: Sequence[Request], chains: Iterable[Chain], elements: Sequence[Request], *, lacking: str
     ) -> None:
-        """Replace the table, whatever it was, in one transaction. Raises CapabilityError, in the words of `lacking`,
-        when the kernel has no part of nftables that this needs."""
-        requests = [*self.anew(), *sets]
+        """Replace the table, if there is one, in one transaction. Raises CapabilityError, with the message `lacking`,
+        if the kernel lacks a part of nftables."""
+        requests = [*self.replacement(), *sets]
         for chain in chains:
             requests.append(self.new_chain(chain))
             requests.extend(self.new_rule(chain, rule) for rule in chain.rules)
@@ -172,8 +172,8 @@ class Table:
             raise CapabilityError(f"{lacking}: {error}") from error
 
     def remove(self, together: Sequence[Request], singly: Iterable[Request]) -> None:
-        """Elements of its sets and maps, fine when they are not there: in one transaction, and where one is missing, so
-        that none was removed, each in its own."""
+        """Remove elements of sets and maps; missing ones are no error. Uses one transaction. If an element is missing,
+        that transaction removes none, and each element is then removed in a transaction of its own."""
         try:
             self.transaction(together)
         except NetlinkError as error:
@@ -183,7 +183,8 @@ class Table:
                 self.transaction([one], ignore=(errno.ENOENT,))
 
     def elements(self, name: str) -> list[tuple[bytes, bytes]]:
-        """(key, value) of what a set (b"" for each value) or a map has; NetworkError when the table is not there."""
+        """(key, value) of each element of a map, or of a set (with b"" as value). Raises NetlinkError if the table does
+        not exist."""
         query = text(1, self.name) + text(2, name)
         listed = self.socket.dump(self.message(NFT_MSG_GETSETELEM, NLM_F_DUMP, query, f"list {name}"))
         return [item for data in listed for item in elements_of(data[20:])]
@@ -198,7 +199,7 @@ class Table:
 
     def transaction(self, requests: Sequence[Request], *, ignore: Iterable[int] = ()) -> None:
         if requests:
-            batch = [bracket(NFNL_MSG_BATCH_BEGIN), *requests, bracket(NFNL_MSG_BATCH_END)]
+            batch = [batch_marker(NFNL_MSG_BATCH_BEGIN), *requests, batch_marker(NFNL_MSG_BATCH_END)]
             self.socket.request(batch, ignore=ignore)
 
     def new_chain(self, chain: Chain) -> Request:
@@ -213,7 +214,7 @@ class Table:
 
 
 def elements_of(payload: bytes) -> list[tuple[bytes, bytes]]:
-    """(key, value) of each element in a NFT_MSG_NEWSETELEM; b"" for the value of a set's, which has none."""
+    """(key, value) of each element in an NFT_MSG_NEWSETELEM; the value is b"" for a set."""
     found = []
     elements, offset = attributes(payload).get(3, b""), 0
     while offset + 4 <= len(elements):

@@ -1,12 +1,12 @@
-"""One node's network, done: bridge, forwarding and NAT table; pods attached to it and taken off again.
+"""One node's network: set up the bridge, forwarding and the NAT table; attach and detach pods.
 
-What is to be is decided in plan.py; this module carries it out through netlink.py and nft.py, in the network
-namespace it was started in (the helper's, which is the daemon's). It is synchronous and single-threaded on
-purpose: setns(2) into a pod's namespace concerns the calling thread.
+plan.py describes the network as data. This module applies it through netlink.py and nft.py, in the network namespace in
+which it was started (the helper's, which is the daemon's). It is deliberately synchronous and single-threaded, because
+setns(2) into a pod's namespace affects the calling thread.
 
-Crash safety: a lease is written before the kernel is touched and marked ready after everything stands. At the
-next start what is not ready is rolled back, host interfaces without a lease go, and the NAT table is made anew
-from the leases.
+Crash safety: a lease is written before the kernel is changed, and marked ready when everything is in place. The next
+start rolls back leases that are not ready, deletes host interfaces without a lease, and rebuilds the NAT table from the
+leases.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.errors import CapabilityError, NetworkError, NotFoundError, SpecErr
 from runtime.network import antispoof, netlink, nft
 from runtime.network.bridge import Bridge, disable_ipv6, uplink_mtu
 from runtime.network.hostports import HostPorts
-from runtime.network.ipam import LeaseStore, remembered_name
+from runtime.network.ipam import LeaseStore, recorded_name
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import (
     POD_IFNAME,
@@ -37,44 +37,45 @@ from runtime.network.plan import (
     table_name,
 )
 
-LO_INDEX = 1  # LOOPBACK_IFINDEX: lo is 1 in every network namespace
-DOOMED_GROUP = 0x6B6C0000  # interfaces about to be deleted together
+LO_INDEX = 1  # LOOPBACK_IFINDEX: lo has index 1 in every network namespace
+DELETION_GROUP = 0x6B6C0000  # the group of interfaces that are deleted together
 
 
 class Node:
-    """A set-up node. `warnings` are what its set-up could not do, as sentences."""
+    """The network of one node, set up. `warnings` are the parts of the set-up that failed, as sentences."""
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Idempotent set-up. Raises NetworkError, SpecError or CapabilityError with nothing half-made that the next
-        start would not mend."""
+        """Set up the node; idempotent. Raises NetworkError, SpecError or CapabilityError. What a failure leaves half
+        done, the next start repairs."""
         self.config = config
-        self._name = remembered_name(config.state_dir, config.node)
+        self._name = recorded_name(config.state_dir, config.node)
         self._subnet = Subnet.parse(config.pod_cidr)
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = HostPorts()
         self._route = NetlinkSocket()
-        self._deleting = NetlinkSocket()  # of its own: see deleter.py
+        self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._mtu = config.mtu or uplink_mtu(self._route)
         self._bridge = Bridge(self._route, config.bridge, self._name, self._subnet)
         self.warnings = self._set_up_bridge()
-        self._heal()
+        self._repair_leftovers()
         self._senders = self._set_up_senders()
         self._nat = self._set_up_nat()
 
     # --- pods -------------------------------------------------------------------------------------------------------
 
     def add(self, uid: str, netns: str, ports: Sequence[PortMapping]) -> Attachment:
-        """CNI's ADD, idempotent: the same pod in the same namespace is only checked against its ports."""
+        """CNI's ADD, idempotent: for the same pod in the same namespace, only changed ports are applied. Raises
+        NetworkError, SpecError."""
         wanted, warnings = check_ports(ports)
         if wanted and self._nat is None:
             warnings += [
-                f"host port {p.describe()} is not published: this kernel has no NAT by nftables"
+                f"host port {p.describe()} is not published: this kernel cannot do NAT with nftables"
                 for p in wanted
             ]
             wanted = ()
         with _opened(netns) as namespace:
-            netns_id = self._foreign(namespace, netns)
+            netns_id = self._checked_identity(namespace, netns)
             lease = self._leases.get(uid)
             if lease and lease.ready and lease.netns_id == netns_id and self._index(lease.host_ifname):
                 lease = self._change_ports(lease, wanted)
@@ -85,33 +86,34 @@ class Node:
         return self._attachment(lease, warnings)
 
     def delete(self, uids: Sequence[str]) -> None:
-        """CNI's DEL for several pods at once. Fine for unknown ones, and when their namespaces are long gone."""
+        """CNI's DEL for several pods at once. Unknown pods and namespaces that are gone are no error."""
         _delete_links(self._route, self.begin_delete(uids))
         self.finish_delete(uids)
 
     def begin_delete(self, uids: Sequence[str]) -> list[str]:
-        """The quick half: ports are withdrawn, and free for others. Returns the interfaces that have to go; the address
-        stays taken until finish_delete(). Ended here, the rest is the next start's: the lease is not ready any more."""
+        """The fast part of a delete: withdraw the ports, which become free for other pods. Returns the interfaces to
+        delete. The addresses stay taken until finish_delete(). If the helper dies in between, the next start completes
+        the delete, because the leases are not ready."""
         leases = [lease for uid in dict.fromkeys(uids) if (lease := self._leases.get(uid))]
         if self._nat:
             self._nat.withdraw(leases)
         for lease in leases:
             self._ports.release(lease.uid)
-            self._leases.unfinish(lease)
+            self._leases.mark_pending(lease)
         return [lease.host_ifname for lease in leases]
 
     def finish_delete(self, uids: Sequence[str]) -> None:
-        if self._senders:  # not before their interfaces are gone
+        if self._senders:  # only after their interfaces are gone
             self._senders.forget([lease for uid in uids if (lease := self._leases.get(uid))])
         for uid in uids:
             self._leases.remove(uid)
 
     def delete_links(self, names: Sequence[str]) -> None:
-        """Delete interfaces, together. Touches nothing but a socket of its own: for the thread of deleter.py."""
+        """Delete interfaces together. Uses only a socket of its own, so that the thread of deleter.py can call it."""
         _delete_links(self._deleting, names)
 
     def check(self, uid: str) -> list[str]:
-        """CNI's CHECK: what is wrong with a pod's attachment, as sentences. NotFoundError when it has none."""
+        """CNI's CHECK: the problems of a pod's attachment, as sentences. Raises NotFoundError if it has none."""
         lease = self._leases.get(uid)
         if lease is None:
             raise NotFoundError(f"pod {uid} has no address from this node")
@@ -132,7 +134,7 @@ class Node:
         ports: tuple[PortMapping, ...],
         old: Lease | None,
     ) -> Lease:
-        """The whole of an add. An old lease (its namespace or interface is gone) keeps its address."""
+        """Attach a pod. An old lease (whose namespace or interface is gone) keeps its address."""
         if conflict := port_conflict(uid, ports, self._leases.all()):
             raise conflict
         with contextlib.ExitStack() as undo:
@@ -141,7 +143,7 @@ class Node:
                     self._nat.withdraw([old])
                 _delete_links(self._route, [old.host_ifname])
                 lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
-                self._leases.begin(lease)
+                self._leases.write_pending(lease)
             else:
                 lease = self._leases.allocate(uid, netns=netns, netns_id=netns_id, ports=ports)
             undo.callback(self._leases.remove, uid)
@@ -156,7 +158,7 @@ class Node:
             if self._nat and ports:
                 undo.callback(self._nat.withdraw, [lease])
                 self._publish(lease)
-            lease = self._leases.finish(lease)
+            lease = self._leases.mark_ready(lease)
             undo.pop_all()
         return lease
 
@@ -174,7 +176,7 @@ class Node:
                 self._nat.withdraw([lease])
                 undo.callback(self._nat.withdraw, [changed])
                 self._publish(changed)
-            self._leases.change(changed)
+            self._leases.update(changed)
             undo.pop_all()
         return changed
 
@@ -183,14 +185,14 @@ class Node:
         self._add(self._nat, self._nat.publish, lease)
 
     def _admit(self, lease: Lease) -> None:
-        """Hold the pod to its address from its first frame on."""
+        """Restrict the pod to its addresses, before its first frame."""
         assert self._senders is not None
         self._add(self._senders, self._senders.admit, lease)
 
     def _add(
         self, table: nft.NatTable | antispoof.SenderTable, add: Callable[[Lease], None], lease: Lease
     ) -> None:
-        """The lease's elements, by `add`; a table that somebody flushed away is made anew."""
+        """Add the lease's elements with `add`. If the table has been flushed, rebuild it."""
         try:
             add(lease)
         except NetlinkError as error:
@@ -215,12 +217,13 @@ class Node:
                 raise
             if not self._index(lease.host_ifname):
                 raise NetworkError(f"{lease.netns} already has an interface {POD_IFNAME}") from error
-            # A leftover of ours: the name carries this pod's hash.
+            # A leftover of this node: the name contains this pod's hash.
             _delete_links(self._route, [lease.host_ifname])
             self._route.request(batch)
 
     def _configure_inside(self, lease: Lease, namespace: int) -> None:
-        """lo up; eth0: address, up, default route. The descriptors are made inside, the talking is done from home."""
+        """Configure lo (up) and eth0 (address, up, default route). The socket is opened inside the namespace and used
+        from outside."""
         with self._inside(namespace):
             disable_ipv6(POD_IFNAME)
             index = netlink.interface_index(POD_IFNAME)
@@ -239,7 +242,7 @@ class Node:
 
     @contextlib.contextmanager
     def _inside(self, namespace: int) -> Iterator[None]:
-        """The calling thread in another network namespace. A helper that can not come home must not go on living."""
+        """Run in another network namespace. If the thread cannot return, the helper exits."""
         syscalls.setns(namespace, syscalls.CLONE_NEWNET, about="the pod's network namespace")
         try:
             yield
@@ -247,17 +250,18 @@ class Node:
             try:
                 syscalls.setns(self._home, syscalls.CLONE_NEWNET, about="the node's network namespace")
             except OSError:
-                os._exit(70)  # EX_SOFTWARE: the client starts a new one, which heals
+                os._exit(70)  # EX_SOFTWARE: the client starts a new helper, which repairs the node
 
-    def _foreign(self, namespace: int, path: str) -> str:
-        """The namespace's identity; refuses the node's own, where an eth0 of ours would be a catastrophe."""
+    def _checked_identity(self, namespace: int, path: str) -> str:
+        """The namespace's identity. Raises SpecError for the node's own namespace, because an eth0 must never be
+        configured there."""
         identity = _identity(namespace)
         if identity == _identity(self._home):
             raise SpecError(f"{path} is the node's own network namespace, not a pod's")
         return identity
 
     def _index(self, name: str) -> int:
-        """The interface's index, 0 when there is none."""
+        """The interface's index; 0 if it does not exist."""
         return netlink.interface_index(name, missing_ok=True)
 
     def _attachment(self, lease: Lease, warnings: Sequence[str] = ()) -> Attachment:
@@ -277,7 +281,8 @@ class Node:
     # --- the node itself --------------------------------------------------------------------------------------------
 
     def audit(self) -> list[str]:
-        """What of this node's network is missing, damaged or left over, as sentences; [] when all is well."""
+        """Everything in this node's network that is missing, damaged or left over, as sentences; [] if there are no
+        problems."""
         links = {link.name: link for link in netlink.links(self._route)}
         published = self._published()
         problems = []
@@ -301,12 +306,12 @@ class Node:
         return problems + self._sender_problems(self._leases.all(), others=True)
 
     def repair(self) -> list[str]:
-        """Mend what audit() finds, as far as it can be without a pod's sandbox: a NAT table that somebody
-        flushed, ports of the bridge that fell off, leftovers. Returns what was wrong."""
+        """Repair what audit() finds, as far as possible without a new sandbox: a flushed NAT table, interfaces detached
+        from the bridge, leftovers. Returns the problems found."""
         problems = self.audit()
         if problems:
             self._set_up_bridge()
-            self._heal()
+            self._repair_leftovers()
             if self._senders:
                 self._senders.rebuild(self._leases.all())
             if self._nat:
@@ -315,7 +320,8 @@ class Node:
         return problems
 
     def teardown(self) -> None:
-        """Remove everything of this node: NAT table, pods' interfaces, bridge, leases. ip_forward stays as it is."""
+        """Remove everything that belongs to this node: NAT table, pods' interfaces, bridge, leases. ip_forward is not
+        changed."""
         if self._nat:
             self._nat.delete()
         prefix = link_prefix(self._name)
@@ -345,15 +351,15 @@ class Node:
         return problems
 
     def _sender_problems(self, leases: Sequence[Lease], *, others: bool = False) -> list[str]:
-        """Pods that are not held to their addresses; with `others`, what is held for none of them."""
+        """Pods that are not restricted to their addresses. With `others`, also elements that belong to no pod."""
         if self._senders is None:
             return []
         try:
             admitted = self._senders.admitted()
-        except NetlinkError:  # somebody removed the table
+        except NetlinkError:  # the table has been removed
             admitted = set()
         problems = [
-            f"pod {lease.uid}: nothing keeps {lease.host_ifname} from sending with other addresses than its own"
+            f"pod {lease.uid}: {lease.host_ifname} is not restricted to its own addresses"
             for lease in leases
             if not admitted.issuperset(antispoof.elements(lease))
         ]
@@ -367,7 +373,7 @@ class Node:
         try:
             with _opened(lease.netns) as namespace:
                 if _identity(namespace) != lease.netns_id:
-                    return [f"pod {lease.uid}: {lease.netns} is another namespace than it was"]
+                    return [f"pod {lease.uid}: {lease.netns} is a different namespace now"]
                 with self._inside(namespace):
                     index = netlink.interface_index(POD_IFNAME, missing_ok=True)
                     pod = NetlinkSocket()
@@ -381,7 +387,7 @@ class Node:
         return []
 
     def _published(self) -> set[tuple[str, bytes, bytes]] | None:
-        """What the NAT table publishes; None without NAT, empty when somebody removed the table."""
+        """The elements that the NAT table publishes. None without NAT; empty if the table has been removed."""
         if self._nat is None:
             return None
         try:
@@ -392,8 +398,9 @@ class Node:
     def _set_up_bridge(self) -> list[str]:
         return self._bridge.set_up(mtu=self._mtu, held=[lease.ip for lease in self._leases.all()])
 
-    def _heal(self) -> None:
-        """Roll back what an earlier life began and did not finish; remove interfaces nobody has a lease for."""
+    def _repair_leftovers(self) -> None:
+        """Roll back unfinished leases of an earlier helper, delete interfaces without a lease, and reattach detached
+        ones."""
         self.warnings += self._leases.warnings
         self._leases.warnings = []
         for lease in self._leases.all():
@@ -403,12 +410,12 @@ class Node:
         prefix = link_prefix(self._name)
         ours = [link for link in netlink.links(self._route) if link.name.startswith(prefix)]
         _delete_links(self._route, [link.name for link in ours if link.name not in known])
-        astray = [
+        detached = [
             link
             for link in ours
             if link.name in known and not (link.master == self._bridge.index and link.up)
         ]
-        for link in astray:  # somebody removed the bridge while nobody looked
+        for link in detached:  # the bridge has been deleted and recreated
             back = netlink.set_link(link.index, up=True, attributes=(("IFLA_MASTER", self._bridge.index),))
             self._route.request([back, netlink.set_hairpin(link.name)], ignore=(errno.ENODEV,))
 
@@ -417,7 +424,7 @@ class Node:
             table = antispoof.SenderTable(table_name(self._name), link_prefix(self._name))
             table.rebuild(self._leases.all())
         except CapabilityError as error:
-            self.warnings.append(f"nothing keeps pods from sending with each other's addresses: {error}")
+            self.warnings.append(f"pods are not restricted to their own addresses: {error}")
             return None
         return table
 
@@ -426,7 +433,7 @@ class Node:
             table = nft.NatTable(table_name(self._name), self.config.bridge, self._subnet)
             table.rebuild(self._leases.all())
         except CapabilityError as error:
-            self.warnings.append(f"pods have no way to the outside and no host ports: {error}")
+            self.warnings.append(f"pods cannot reach other networks and have no host ports: {error}")
             self.warnings += self._bridge.allow_loopback(guarded=False)
             return None
         self.warnings += self._bridge.allow_loopback(guarded=True)
@@ -443,7 +450,7 @@ class Node:
 
 
 def _drop_warning(chain: str, bridge: str, *, docker: bool) -> str:
-    """A forward chain of somebody else drops by default (docker and many firewalls do that)."""
+    """A warning about another program's forward chain that drops by default (docker and many firewalls have one)."""
     if docker:
         remedy = (
             f"iptables -I DOCKER-USER -i {bridge} -j ACCEPT; iptables -I DOCKER-USER -o {bridge} -j ACCEPT"
@@ -451,18 +458,19 @@ def _drop_warning(chain: str, bridge: str, *, docker: bool) -> str:
     else:
         remedy = f"nft insert rule {chain} iifname {bridge} accept; nft insert rule {chain} oifname {bridge} accept"
     return (
-        f"nftables chain '{chain}' drops forwarded packets by default, so pods may not reach the outside nor be "
-        f"reached by host port from there; to let them through: {remedy}"
+        f"nftables chain '{chain}' drops forwarded packets by default, so pods may not reach other networks or be "
+        f"reached through host ports from there; to allow it: {remedy}"
     )
 
 
 def _delete_links(route: NetlinkSocket, names: Sequence[str]) -> None:
-    """Several go as one group: the kernel's grace periods are waited for once. One that is gone already is fine."""
+    """Delete interfaces, several as one group: the kernel then waits for its grace periods once. Missing ones are no
+    error."""
     if len(names) == 1:
         route.request([netlink.delete_link(names[0])], ignore=(errno.ENODEV,))
     elif names:
-        batch = [netlink.set_group(name, DOOMED_GROUP) for name in names]
-        route.request([*batch, netlink.delete_group(DOOMED_GROUP)], ignore=(errno.ENODEV,))
+        batch = [netlink.set_group(name, DELETION_GROUP) for name in names]
+        route.request([*batch, netlink.delete_group(DELETION_GROUP)], ignore=(errno.ENODEV,))
 
 
 @contextlib.contextmanager
@@ -470,9 +478,7 @@ def _opened(path: str) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise NetworkError(
-            f"the pod's network namespace {path} can not be opened: {error.strerror}"
-        ) from error
+        raise NetworkError(f"cannot open the pod's network namespace {path}: {error.strerror}") from error
     try:
         yield descriptor
     finally:

@@ -1,13 +1,13 @@
-"""What the node's network is to look like, as plain data: names, addresses, port mappings and who holds them.
+"""The node's network as plain data: names, addresses, port mappings and their holders.
 
-Nothing here touches the kernel or the disk, and nothing here is heavy: the daemon, the helper and the tests all import
-it. The rest of the room only carries out what these values say.
+Nothing here touches the kernel or the disk, and imports are cheap: the daemon, the helper and the tests all use it. The
+other modules of this package carry out what these values describe.
 
     host side                                   pod side (its own network namespace)
     bridge  <gateway>/<prefix>  ── kl<node><pod>  ═veth═  eth0  <ip>/<prefix>, default via <gateway>
 
-Names of host-side interfaces carry a hash of the node's name and of the pod's uid (IFNAMSIZ leaves 15 characters), so
-that several nodes can share one network namespace and each still finds what is its own.
+Names of host-side interfaces contain hashes of the node's name and of the pod's uid (IFNAMSIZ leaves 15 characters). So
+several nodes can share one network namespace, and each recognises its own interfaces.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from runtime.errors import NetworkError, SpecError
 
 POD_IFNAME = "eth0"
 ANY_ADDRESS = "0.0.0.0"
-PROTOCOLS = {"TCP": 6, "UDP": 17}  # IP protocol numbers; SCTP is typed by Kubernetes but not published here
+PROTOCOLS = {
+    "TCP": 6,
+    "UDP": 17,
+}  # IP protocol numbers; Kubernetes also has SCTP, which is not published here
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """One node's network. `node` tells the tables and interfaces of several nodes apart; `mtu` None: the uplink's."""
+    """One node's network. `node` distinguishes the tables and interfaces of several nodes. `mtu` None means the
+    uplink's MTU."""
 
     bridge: str
     pod_cidr: str
@@ -41,7 +45,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:
-    """A port of a pod published on the host. `host_ip` "" or 0.0.0.0: every address of the host."""
+    """A pod's port, published on the host. `host_ip` "" or 0.0.0.0 means every address of the host."""
 
     host_port: int
     container_port: int
@@ -58,7 +62,7 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A pod's place in the network, as `add` made it. `netns` is the path it was given then."""
+    """A pod's attachment to the network, as created by `add`. `netns` is the path given to `add`."""
 
     uid: str
     ip: str
@@ -69,7 +73,7 @@ class Attachment:
     netns: str = ""
     ports: tuple[PortMapping, ...] = ()
     warnings: tuple[str, ...] = field(default=())
-    antispoof: bool = False  # what it sends with another address than its own is dropped
+    antispoof: bool = False  # packets with a source address other than the pod's are dropped
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,14 +86,15 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An address given to a pod: the record the helper keeps as a file. `ready` False: its add never finished."""
+    """An address given to a pod: the record that the helper stores as a file. `ready` False: its add has not
+    finished."""
 
     uid: str
     ip: str
     mac: str
     host_ifname: str
     netns: str  # path, as given
-    netns_id: str  # st_dev:st_ino of the namespace, tells a new one behind the same path apart
+    netns_id: str  # st_dev:st_ino of the namespace; differs for a new one behind the same path
     ports: tuple[PortMapping, ...] = ()
     ready: bool = False
 
@@ -98,8 +103,8 @@ class Lease:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Lease:
-        """Fields that this version does not know are left out: a newer one's pods keep their addresses. Raises KeyError
-        or TypeError for what is no lease."""
+        """Build a lease from JSON. Unknown fields are ignored, so pods of a newer version keep their addresses. Raises
+        KeyError or TypeError for anything else."""
         known = {field.name for field in fields(cls)}
         ports = tuple(PortMapping(**port) for port in data["ports"])
         return cls(**{**{key: value for key, value in data.items() if key in known}, "ports": ports})
@@ -107,14 +112,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """The pod network in the forms the kernel wants it."""
+    """The pod network, in the forms that the kernel needs."""
 
     network: ipaddress.IPv4Network
 
     @classmethod
     def parse(cls, cidr: str) -> Subnet:
-        """From "10.88.0.0/16"; raises SpecError. A network needs room for the gateway and one pod (RFC 950: the
-        first and last address name the network and its broadcast)."""
+        """Parse "10.88.0.0/16". Raises SpecError. The network needs room for the gateway and one pod (RFC 950: the
+        first address names the network, the last one is its broadcast address)."""
         try:
             network = ipaddress.IPv4Network(cidr)
         except ValueError as error:
@@ -127,7 +132,7 @@ class Subnet:
 
     @staticmethod
     def of(ip: str, prefix: int) -> ipaddress.IPv4Network:
-        """The network an address with this prefix length lies in."""
+        """The network that contains an address with this prefix length."""
         return ipaddress.IPv4Network((ip, prefix), strict=False)
 
     @property
@@ -148,12 +153,13 @@ def _digest(text: str, length: int) -> str:
 
 
 def link_prefix(node: str) -> str:
-    """What every host-side interface of this node begins with."""
+    """The prefix of every host-side interface name of this node."""
     return f"kl{_digest(node, 5)}"
 
 
 def host_ifname(node: str, uid: str, taken: Container[str] = ()) -> str:
-    """The host side's name, 15 characters. Two uids of one hash (2^-32) are told apart by hashing once more."""
+    """The host-side interface name, 15 characters. If two uids have the same hash (2^-32), the second is hashed
+    again."""
     salted = uid
     while (name := link_prefix(node) + _digest(salted, 8)) in taken:
         salted += "+"
@@ -161,24 +167,25 @@ def host_ifname(node: str, uid: str, taken: Container[str] = ()) -> str:
 
 
 def is_host_ifname(name: str) -> bool:
-    """Whether this is the host side of a pod, of whichever node."""
+    """Whether the name is that of a pod's host-side interface, of any node."""
     return len(name) == 15 and name.startswith("kl") and not name[2:].strip("0123456789abcdef")
 
 
 def bridge_alias(node: str) -> str:
-    """The interface alias by which a node knows a bridge as made by itself."""
+    """The interface alias by which a node recognises its own bridge."""
     return f"kubelite:{node}"
 
 
 def table_name(node: str) -> str:
-    """The nftables table of this node: readable, and unique when the readable part had to be cut or cleaned."""
+    """The name of this node's nftables table: readable, and unique even if the readable part is shortened or
+    cleaned."""
     clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in node)[:40]
     return f"kubelite-{clean}-{_digest(node, 5)}"
 
 
 def mac_of(ip: str) -> str:
-    """A locally administered address made from the IPv4 address: an address given again keeps its hardware address,
-    so no neighbour's ARP cache goes stale. 0a:58 is what CNI's bridge plugin uses."""
+    """A locally administered hardware address, derived from the IPv4 address. A reused IP address keeps its hardware
+    address, so neighbours' ARP caches stay valid. 0a:58 is the prefix of CNI's bridge plugin."""
     return "0a:58:" + ":".join(f"{octet:02x}" for octet in ipaddress.IPv4Address(ip).packed)
 
 
@@ -190,9 +197,10 @@ def overlaps(a: PortMapping, b: PortMapping) -> bool:
 
 
 def check_ports(ports: Sequence[PortMapping]) -> tuple[tuple[PortMapping, ...], list[str]]:
-    """The mappings that can be published, without exact repetitions, and a sentence for each one that can not.
+    """Return the mappings that can be published, without repetitions, and one sentence for each that cannot.
 
-    Raises SpecError for a port number or an address that is none, and for two that contradict each other."""
+    Raises SpecError for an invalid port number or address, and for two mappings of the pod that overlap.
+    """
     good: list[PortMapping] = []
     warnings: list[str] = []
     for port in ports:
@@ -211,7 +219,7 @@ def check_ports(ports: Sequence[PortMapping]) -> tuple[tuple[PortMapping, ...], 
 
 def _unpublishable(port: PortMapping) -> str:
     if port.protocol not in PROTOCOLS:
-        return f"host port {port.describe()} is not published: only TCP and UDP are"
+        return f"host port {port.describe()} is not published: only TCP and UDP are supported"
     try:
         address = ipaddress.ip_address(port.address)
     except ValueError as error:
@@ -219,12 +227,12 @@ def _unpublishable(port: PortMapping) -> str:
             f"hostIP {port.host_ip!r} of host port {port.host_port} is not an IP address"
         ) from error
     if address.version != 4:
-        return f"host port {port.describe()} is not published: only IPv4 addresses are"
+        return f"host port {port.describe()} is not published: only IPv4 addresses are supported"
     return ""
 
 
 def port_conflict(uid: str, ports: Iterable[PortMapping], leases: Iterable[Lease]) -> NetworkError | None:
-    """The error for the first port that another pod holds."""
+    """The error for the first port that another pod holds; None if all are free."""
     others = [(lease.uid, held) for lease in leases if lease.uid != uid for held in lease.ports]
     for port in ports:
         for holder, held in others:

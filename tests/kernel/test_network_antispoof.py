@@ -293,7 +293,7 @@ def test_a_flushed_table_is_noticed_and_made_anew(world: Lab) -> None:
         a = await node.add("one", first.path)
         assert await node.audit() == [] and await node.check("one") == []
         world.host.sh("nft", "flush", "ruleset")
-        said = f"pod one: nothing keeps {a.host_ifname} from sending with other addresses than its own"
+        said = f"pod one: {a.host_ifname} is not restricted to its own addresses"
         assert said in await node.audit() and said in await node.check("one")
         b = await node.add("two", second.path)  # makes the table anew, with all that are there
         assert {antispoof.describe(item).split()[0] for item in admitted(world)} == {
@@ -331,7 +331,8 @@ def test_a_kernel_without_it_runs_pods_and_says_so(world: Lab, monkeypatch: pyte
     def body() -> None:
         node = Node(world.config())
         assert any(
-            "sending with each other's addresses: no nftables of bridges here" in w for w in node.warnings
+            "pods are not restricted to their own addresses: no nftables of bridges here" in w
+            for w in node.warnings
         )
         assert not node.add("pod", pod.path, []).antispoof
         assert node.check("pod") == [] and node.audit() == []

@@ -245,7 +245,7 @@ def test_the_nodes_own_namespace_is_refused(world: Lab) -> None:
     async def scenario(node: NetworkClient) -> None:
         with pytest.raises(SpecError, match="own network namespace"):
             await node.add("pod", world.host.path)
-        with pytest.raises(NetworkError, match="can not be opened"):
+        with pytest.raises(NetworkError, match="cannot open"):
             await node.add("pod", "/proc/0/ns/net")
         assert await node.list() == []
 
@@ -381,7 +381,7 @@ def test_a_dropping_forward_chain_is_said_at_the_start(world: Lab) -> None:
         await node.add("pod", pod.path)
         with Server(world.internet, 7003):
             assert ask(pod, INTERNET, 7003, timeout=NEVER) is None
-            for remedy in warning.split("let them through: ")[1].split("; "):  # the advice works
+            for remedy in warning.split("to allow it: ")[1].split("; "):  # the advice works
                 world.host.sh(*remedy.split())
             assert ask(pod, INTERNET, 7003) == HOST
 
@@ -399,7 +399,9 @@ def test_a_kernel_without_nat_runs_pods_and_says_so(world: Lab, monkeypatch: pyt
 
     def body() -> None:
         node = Node(world.config())
-        assert any("no way to the outside and no host ports: no nftables here" in w for w in node.warnings)
+        assert any(
+            "cannot reach other networks and have no host ports: no nftables here" in w for w in node.warnings
+        )
         attachment = node.add("pod", pod.path, [PortMapping(8080, 80)])
         assert attachment.ip == "10.77.0.2" and attachment.ports == ()
         assert "TCP 0.0.0.0:8080 is not published" in attachment.warnings[0]
@@ -459,7 +461,7 @@ def test_no_config_reaches_a_bad_bridge_name(world: Lab) -> None:
         for name in ("", "..", "a/b", "way-too-long-for-linux"):
             with pytest.raises(SpecError, match="bridge name"):
                 await NetworkClient.start(NetworkConfig(name, config.pod_cidr, config.state_dir, config.node))
-        with pytest.raises(NetworkError, match="uplink exists and is no bridge"):
+        with pytest.raises(NetworkError, match="uplink exists and is not a bridge"):
             await NetworkClient.start(NetworkConfig("uplink", config.pod_cidr, config.state_dir, config.node))
 
     world.play(start)

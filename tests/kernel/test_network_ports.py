@@ -199,8 +199,8 @@ def test_what_can_not_be_published_is_said(world: Lab) -> None:
         )
         assert made.ports == ()
         assert made.warnings == (
-            "host port SCTP 0.0.0.0:8080 is not published: only TCP and UDP are",
-            "host port TCP ::1:8081 is not published: only IPv4 addresses are",
+            "host port SCTP 0.0.0.0:8080 is not published: only TCP and UDP are supported",
+            "host port TCP ::1:8081 is not published: only IPv4 addresses are supported",
         )
         other = world.namespace()
         with pytest.raises(SpecError, match="between 1 and 65535"):

@@ -46,7 +46,7 @@ def test_a_freed_address_rests_until_the_ring_comes_round(tmp_path: Path) -> Non
 
 def test_leases_outlive_the_process(tmp_path: Path) -> None:
     first = store(tmp_path)
-    made = first.finish(take(first, "a", PortMapping(80, 8080, "UDP", "127.0.0.1")))
+    made = first.mark_ready(take(first, "a", PortMapping(80, 8080, "UDP", "127.0.0.1")))
     take(first, "b")
     second = store(tmp_path)
     assert second.get("a") == made and made.ready
@@ -56,7 +56,7 @@ def test_leases_outlive_the_process(tmp_path: Path) -> None:
 
 def test_what_a_crash_left_half_written_is_no_lease(tmp_path: Path) -> None:
     first = store(tmp_path)
-    first.finish(take(first, "a"))
+    first.mark_ready(take(first, "a"))
     (tmp_path / "leases" / "b.json.tmp").write_text("{")
     (tmp_path / "leases" / "torn.part").write_text('{"uid": "to')
     (tmp_path / "leases" / "b.json.tmp").write_text("{")
@@ -87,16 +87,16 @@ def test_a_lease_that_could_not_be_written_is_nobodys(tmp_path: Path) -> None:
 
 def test_a_lease_whose_file_somebody_removed_can_go(tmp_path: Path) -> None:
     leases = store(tmp_path)
-    lease = leases.finish(take(leases, "a"))
+    lease = leases.mark_ready(take(leases, "a"))
     (tmp_path / "leases" / "a.json").unlink()
-    leases.unfinish(lease)
+    leases.mark_pending(lease)
     leases.remove("a")
     assert leases.all() == []
 
 
 def test_a_lease_with_fields_of_a_newer_version_is_a_lease(tmp_path: Path) -> None:
     first = store(tmp_path)
-    made = first.finish(take(first, "a"))
+    made = first.mark_ready(take(first, "a"))
     path = tmp_path / "leases" / "a.json"
     path.write_text(path.read_text().replace("{", '{"mtu": 1400, ', 1))
     later = store(tmp_path)
@@ -105,7 +105,7 @@ def test_a_lease_with_fields_of_a_newer_version_is_a_lease(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("uid", ["", "../up", "a/b", ".hidden", "x" * 201])
 def test_a_uid_that_could_leave_the_directory_is_refused(tmp_path: Path, uid: str) -> None:
-    with pytest.raises(SpecError, match="can not name a lease"):
+    with pytest.raises(SpecError, match="cannot be used as a file name"):
         take(store(tmp_path), uid)
     assert os.listdir(tmp_path / "leases") == []
 
@@ -118,18 +118,18 @@ def test_each_step_of_a_lease_is_one_file_and_outlives_the_process(tmp_path: Pat
         return os.listdir(tmp_path / "leases"), store(tmp_path).get("a")
 
     assert seen() == (["a.part"], begun) and not begun.ready
-    standing = leases.finish(begun)
+    standing = leases.mark_ready(begun)
     assert seen() == (["a.json"], standing) and standing.ready
     changed = replace(standing, ports=(PortMapping(81, 8080),))
-    leases.change(changed)
+    leases.update(changed)
     assert seen() == (["a.json"], changed)
-    leases.unfinish(changed)
+    leases.mark_pending(changed)
     held = leases.get("a")
     assert held is not None and held.ports == () and held.ip == begun.ip and not held.ready
     assert seen() == (["a.part"], replace(changed, ready=False))
-    leases.unfinish(held)  # again: a delete that was repeated
-    leases.finish(held)
-    leases.begin(replace(held, netns="/ns/new"))  # a new sandbox: never two files of one pod
+    leases.mark_pending(held)  # again: a delete that was repeated
+    leases.mark_ready(held)
+    leases.write_pending(replace(held, netns="/ns/new"))  # a new sandbox: never two files of one pod
     assert seen()[0] == ["a.part"]
     leases.remove("a")
     assert seen() == ([], None)

@@ -12,7 +12,7 @@ import pytest
 
 from runtime import errors
 from runtime.network import netlink, nft, nft_messages
-from runtime.network.client import _revived
+from runtime.network.client import _rebuilt_error
 from runtime.network.helper import _grouped, describe
 from runtime.network.netlink import NetlinkError
 from runtime.network.plan import PortMapping, Subnet
@@ -42,7 +42,7 @@ def test_neighbouring_deletes_are_one_group_and_order_is_kept() -> None:
 def test_errors_cross_the_socket_with_class_reason_and_sentence(
     error: Exception, kind: type[Exception]
 ) -> None:
-    revived = _revived(describe(error))
+    revived = _rebuilt_error(describe(error))
     assert type(revived) is kind and str(revived) == str(error)
     assert revived.reason == getattr(error, "reason", "NetworkNotReady")
     assert revived.retriable == getattr(error, "retriable", True)
