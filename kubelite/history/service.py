@@ -14,6 +14,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
 from kubelite.kube.times import rfc3339, rfc3339_micro
 from kubelite.sources import edits
+from kubelite.sources.files import read_text
 from state.history import LARGEST, Question, Revision, Version
 from state.store import Store
 
@@ -133,8 +134,8 @@ class NodePast:
 
 
 def _text(file: str) -> str | None:
-    with contextlib.suppress(OSError, UnicodeDecodeError), open(file, encoding="utf-8") as stream:
-        return stream.read()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return read_text(file)
     return None
 
 

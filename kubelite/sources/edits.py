@@ -23,6 +23,7 @@ import yaml
 
 from kubelite.kube.errors import ApiError, bad_request
 from kubelite.kube.objects import CLUSTER_SCOPED
+from kubelite.sources.files import read_text
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
@@ -249,8 +250,7 @@ def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = ""
     found: dict[str, str] = {}
     for path in sorted({*paths, *([also] if also else [])}):
         try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
+            text = read_text(path)
         except (OSError, UnicodeDecodeError):
             continue
         if path == also or any(name in text for name in names):

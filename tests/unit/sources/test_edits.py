@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from kubelite.sources.edits import (
     in_namespace,
     plan_apply,
     plan_remove,
+    read_candidates,
     single_objects,
     split,
     target_path,
@@ -164,6 +167,18 @@ def test_execute_replaces_by_rename_and_keeps_the_mode(tmp_path: Path) -> None:
     assert old.read_text() == "new" and old.stat().st_ino != before
     assert stat.S_IMODE(old.stat().st_mode) == 0o640
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.yaml"]
+
+
+def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
+    """A FIFO among the manifests, as a target and as a candidate: a reader would wait for a writer for ever."""
+    fifo, link, good = (str(tmp_path / name) for name in ("pipe.yaml", "link.yaml", "good.yaml"))
+    os.mkfifo(fifo)
+    os.symlink(fifo, link)
+    Path(good).write_text("metadata: {name: web}\n")
+    keys = [Key("Pod", "default", "web")]
+    began = time.monotonic()
+    assert list(read_candidates([fifo, link, good, "/dev/tty"], keys, also=fifo)) == [good]
+    assert time.monotonic() - began < 5
 
 
 def test_bad_yaml_is_said() -> None:
