@@ -220,9 +220,9 @@ def check_signal(text: str) -> None:
     """Check a signal of Linux: 1 to 64, a name with or without SIG, SIGRTMIN+n or SIGRTMAX-n. Raises ValueError."""
     if text.isdigit():
         if not 0 < int(text) <= 64:
-            raise ValueError(f"{text} is no signal")
+            raise ValueError(f"{text} is not a signal")
         return
     name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
     realtime = re.fullmatch(r"SIGRT(MIN(\+\d+)?|MAX(-\d+)?)", name)
     if name not in signal.Signals.__members__ and not realtime:
-        raise ValueError(f"{text} is no signal")
+        raise ValueError(f"{text} is not a signal")

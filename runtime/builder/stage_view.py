@@ -1,4 +1,4 @@
-"""What the steps of a stage (COPY, RUN) see of it. `stage.StageRun` satisfies this."""
+"""The part of a stage that its steps (COPY, RUN) use. `stage.StageRun` implements it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class StageView(Protocol):
 
     @property
     def state(self) -> State:
-        """The image's config so far."""
+        """The image's config at this step."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers so far, lowest first."""
+        """The layers at this step, lowest first."""
 
     def expand(self, text: str, step: Instruction) -> str:
         """The text with the stage's variables replaced."""
 
     def resolve(self, path: str) -> str:
-        """A target as an absolute path; a slash at its end stays."""
+        """A target as an absolute path. A slash at its end is preserved."""
 
     def environment(self) -> dict[str, str]:
         """The environment of a RUN."""
 
     def accounts(self) -> Accounts:
-        """The names of users and groups in the stage's files."""
+        """The users and groups of the stage's files."""
 
     def layer(
         self,
@@ -51,4 +51,4 @@ class StageView(Protocol):
         number: int = 0,
         changed: Callable[[], str] = str,
     ) -> None:
-        """Add the result of a step that makes files: from the cache, or made now by `fill`."""
+        """Add the result of a step that creates files: from the cache, or by running `fill`."""

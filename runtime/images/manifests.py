@@ -205,7 +205,7 @@ def descriptor(entry: Any, what: str) -> Descriptor:
     if not isinstance(digest, str) or not is_digest(digest):
         raise ImageError(f"{what} has the digest {digest!r}; only sha256 is supported")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise ImageError(f"{what} has the size {size!r}")
+        raise ImageError(f"{what} has the invalid size {size!r}")
     return Descriptor(digest, size, str(entry.get("mediaType") or ""))
 
 

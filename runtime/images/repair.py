@@ -144,4 +144,4 @@ def _size(store: ImageStore, digest: str) -> int:
 
 
 async def _nothing_to_fetch(layer: Layer, _spool: Spool, _progress: Callable[[int], None]) -> None:
-    raise ImageError(f"blob {layer.digest} vanished")
+    raise ImageError(f"blob {layer.digest} was removed during the repair")

@@ -246,7 +246,7 @@ def _filled(template: Request, changes: dict[bytes, bytes], about: str) -> Reque
     for old, new in changes.items():
         data = data.replace(old, new)
     if len(data) != len(template.data) or data == template.data:
-        raise NetlinkError(errno.EINVAL, about, "a value does not fit its place")
+        raise NetlinkError(errno.EINVAL, about, "a value does not fit into the template")
     return Request(data, about)
 
 

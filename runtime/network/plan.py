@@ -190,7 +190,8 @@ def mac_of(ip: str) -> str:
 
 
 def overlaps(a: PortMapping, b: PortMapping) -> bool:
-    """kube-scheduler's CheckConflict: same protocol and port, and equal addresses or either of them 0.0.0.0."""
+    """Whether two mappings conflict, as in kube-scheduler's CheckConflict: same protocol and port, and equal addresses
+    or one of them 0.0.0.0."""
     if (a.protocol, a.host_port) != (b.protocol, b.host_port):
         return False
     return a.address == b.address or ANY_ADDRESS in (a.address, b.address)

@@ -68,7 +68,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """ENV, LABEL (name, value) and ARG (name, default or None)."""
+    """ENV or LABEL, with (name, value) pairs, or ARG, with (name, default or None) pairs."""
 
     kind: str
     pairs: tuple[tuple[str, str | None], ...]
@@ -76,7 +76,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """WORKDIR, USER, STOPSIGNAL, MAINTAINER: one word or line."""
+    """WORKDIR, USER, STOPSIGNAL or MAINTAINER, with one word or line."""
 
     kind: str
     text: str
@@ -84,7 +84,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """EXPOSE, VOLUME: words."""
+    """EXPOSE or VOLUME, with a list of words."""
 
     kind: str
     items: tuple[str, ...]
@@ -92,7 +92,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """CMD, ENTRYPOINT, SHELL."""
+    """CMD, ENTRYPOINT or SHELL."""
 
     kind: str
     command: Command

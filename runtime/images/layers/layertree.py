@@ -192,7 +192,7 @@ class LayerTree:
             except OSError as error:
                 if error.errno not in {errno.ENOTSUP, errno.EPERM, errno.EINVAL}:
                     raise
-                self._warn(f'"{shown}": cannot keep its attribute {text(name)}: {error.strerror}')
+                self._warn(f'"{shown}": cannot preserve its attribute {text(name)}: {error.strerror}')
 
     def _refuse_overlay_xattrs(self, entry: Entry) -> None:
         for name in entry.xattrs:

@@ -31,7 +31,7 @@ class Sources:
     """The sources of one image. An async context manager; its end closes the connections."""
 
     def __init__(self, wanted: Reference, access: Access, report: Report) -> None:
-        """Raises ImageError when the registry is blocked."""
+        """Raises ImageError if the registry is blocked."""
         self._wanted = wanted
         self._access = access
         self._report = report

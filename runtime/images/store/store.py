@@ -37,7 +37,7 @@ OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 class ImageRecord:
     """One name of one image, or an image without a name."""
 
-    id: str  # sha256:… of its config: what `docker images` calls the image id
+    id: str  # sha256:… of its config: the image id in `docker images`
     reference: str  # docker.io/library/nginx:latest; "" when dangling
     repo_digests: tuple[str, ...]  # docker.io/library/nginx@sha256:…
     size: int  # bytes of manifest, config and layers as stored (compressed)

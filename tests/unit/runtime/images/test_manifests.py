@@ -109,7 +109,7 @@ def document(
         ({"layers": None}, "no list of layers"),
         ({"layers": [{"mediaType": manifests.LAYER_TYPE, "digest": "sha512:00", "size": 1}]}, "layer 1 has the digest"),
         ({"layers": [{"mediaType": manifests.LAYER_TYPE, "digest": digest_of(b""), "size": -1}]},
-         "layer 1 has the size"),
+         "layer 1 has the invalid size"),
         ({"layers": [{"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
                       "digest": digest_of(b""), "size": 1}]}, "not in the registry"),
         ({"layers": [{"mediaType": manifests.LAYER_TYPE + "+gzip+encrypted", "digest": digest_of(b""), "size": 1}]},
