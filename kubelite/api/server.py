@@ -68,13 +68,18 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, sockets: list[socket.socket], *, http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    app: ASGIApp,
+    sockets: list[socket.socket],
+    *,
+    http: type[asyncio.Protocol] | Literal["auto"] = "auto",
+    websockets: bool = True,
 ) -> AsyncIterator[None]:
     """Serve the application on these sockets while the block runs; they are closed at its end. `http`: what a
-    connection is, in place of uvicorn's own."""
+    connection is, in place of uvicorn's own. Without `websockets` a request to upgrade is answered as any other."""
     config = uvicorn.Config(
         app,
         http=http,
+        ws="auto" if websockets else "none",
         lifespan="off",
         log_config=None,
         access_log=False,

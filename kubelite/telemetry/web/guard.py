@@ -57,6 +57,9 @@ class Guarded(H11Protocol):
         if self.cycle is not before:
             self._requests += 1
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is said: whoever asks for an upgrade, which this port does not have, could fill the log."""
+
     @property
     def answers(self) -> bool:
         """Whether an answer is being made, or is not yet taken."""

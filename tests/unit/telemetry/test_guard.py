@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -170,3 +171,32 @@ def test_whoever_asks_without_a_pause_is_not_taken_for_one_that_never_gets_its_a
     assert not ended
     one._look()
     assert ended
+
+
+async def test_connections_that_ask_for_an_upgrade_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WebSocket would leave the set that the guard counts: this port speaks none, and goes on answering."""
+    monkeypatch.setattr(guard, "MOST", 8)
+    request = (
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    async with served() as port:
+        opened = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            opened.append(writer)
+            writer.write(request)
+            line = await asyncio.wait_for(reader.readline(), 30)
+            assert line.split()[1] == b"200", line
+        held = [name for name in os.listdir("/proc/self/fd") if _is_peer_of(int(name), port)]
+        assert len(held) <= 8
+        assert await ask(port, b"127.0.0.1", b"/healthz") == b"200"
+        for writer in opened:
+            writer.close()
+
+
+def _is_peer_of(descriptor: int, port: int) -> bool:
+    """Whether it is a connection that the server on this port has accepted."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
+        return found.family == socket.AF_INET and found.getsockname()[1] == port and bool(found.getpeername())
+    return False
