@@ -56,7 +56,7 @@ def tokens(
 
 @pytest.fixture(autouse=True)
 def nobodys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No login of whoever runs the tests."""
+    """Hide the logins of the user who runs the tests."""
     home = tmp_path / "home"
     home.mkdir()
     for name in ("REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
@@ -107,7 +107,7 @@ def test_basic_from_every_file(tmp_path: Path, basic: str, nobodys_home: Path) -
     ):
         put(place, basic)
         pull(tmp_path, image)
-        put(place, basic, MALLORY)  # a later place wins over this one
+        put(place, basic, MALLORY)  # a later file takes precedence over this one
         with pytest.raises(ImageError, match=rf"401 Unauthorized.*logged in as mallory \({place}\)"):
             pull(tmp_path, image)
 
@@ -172,7 +172,7 @@ def test_tokens_for_nobody_and_for_somebody(tmp_path: Path, tokens: tuple[str, s
 
 
 def test_a_token_that_runs_out_meanwhile_is_renewed(tmp_path: Path, layout: Path) -> None:
-    """docker-registry grants 60 seconds of grace: one whose token is older than that takes none of them."""
+    """docker-registry accepts a token for 60 seconds after it expires, but rejects one that is older."""
     with (
         support.token_server(tmp_path / "t", lifetime=-90) as server,
         support.registry(tmp_path / "r", server.settings()) as host,

@@ -1,4 +1,4 @@
-"""Whole images that mean harm, through the front door; and a real root file system beside umoci's unpacking of it."""
+"""Hostile images through the public entry points, and a real root file system compared with umoci's unpacking."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def zipped() -> bytes:
 
 
 def with_header(**fields: str) -> bytes:
-    """A tar whose one member's pax header says more than the member has."""
+    """A tar with one member whose pax header contradicts the member."""
     return tar((member("victim", pax_headers=fields), b"x"))
 
 
@@ -103,7 +103,7 @@ def everything(root: Path) -> set[str]:
 
 
 def write_hostile(path: Path, layers: list[bytes]) -> None:
-    """As write_layout, with the diff ids of what a layer inflates to, as far as it does."""
+    """Like write_layout, with the diff ids of what each layer decompresses to, as far as it does."""
     write_layout(path, layers, "localhost/bad:1")
     index = json.loads((path / "index.json").read_text())
     manifest_path = path / "blobs/sha256" / index["manifests"][0]["digest"][7:]
@@ -196,8 +196,8 @@ PACKAGES = ("bash", "coreutils", "libc6", "passwd", "login", "util-linux", "tzda
     bool(support.need("umoci", "dpkg", "tar")), reason="needs umoci, and a Debian to take files from"
 )
 def test_a_debian_root_is_unpacked_as_umoci_does(tmp_path: Path) -> None:
-    """Files of this machine's own packages: set-uid and set-gid programs, hard and symbolic links, odd owners; beside
-    them capabilities, attributes, holes, times before 1970. Then a second layer that takes some of it away."""
+    """Files of this machine's packages: set-uid and set-gid programs, hard and symbolic links, special owners; in
+    addition capabilities, attributes, holes, times before 1970. A second layer removes some of them."""
     root = tmp_path / "root"
     copy_packages(root)
     decorate(root)
@@ -219,7 +219,7 @@ def test_a_debian_root_is_unpacked_as_umoci_does(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(support.need("umoci", "debootstrap", "tar")), reason="needs umoci and debootstrap")
 def test_what_debootstrap_makes_is_unpacked_as_umoci_does(tmp_path: Path) -> None:
-    """All that is required of the stable release, as its packages have it (--foreign: nothing of it is run)."""
+    """The required packages of the stable release, unpacked by debootstrap --foreign, which runs none of them."""
     root = tmp_path / "root"
     made = subprocess.run(
         ["debootstrap", "--foreign", "--variant=minbase", "stable", str(root)],
@@ -235,7 +235,7 @@ def test_what_debootstrap_makes_is_unpacked_as_umoci_does(tmp_path: Path) -> Non
 
 
 def same_as_umoci(tmp_path: Path, layers: list[bytes]) -> dict[str, tuple[Any, ...]]:
-    """Unpack an image of these with both, and compare all of it; what ours is."""
+    """Unpack an image of these layers with both tools and compare the results. Returns ours."""
     layout = tmp_path / "layout"
     write_layout(layout, layers, "localhost/debian:1")
 
@@ -260,7 +260,8 @@ def same_as_umoci(tmp_path: Path, layers: list[bytes]) -> dict[str, tuple[Any, .
 
 
 def comparable(entry: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A directory's own mtime is left out: umoci's removals touch it, overlayfs keeps what the layer says."""
+    """Everything that must be equal. A directory's mtime is not compared: umoci's removals change it, overlayfs
+    preserves the layer's."""
     return (*entry[:3], 0, *entry[4:]) if entry[0].startswith("d") else entry
 
 

@@ -1,4 +1,4 @@
-"""Images kept and given on: names, archives that other tools read, pushes, pruning, repair."""
+"""Stored images: names, archives that other tools read, pushes, pruning, repair."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, layout: Path) -> ImageStore:
-    """A store with the image under NAME, its layers compressed as a registry would have them."""
+    """A store with the image NAME, whose layers are compressed as in a registry."""
     return filled(tmp_path, layout)
 
 
@@ -64,7 +64,7 @@ def do(root: Path | str, operation: str, *arguments: Any, **options: Any) -> Any
 
 
 def trees(record: ImageRecord) -> list[dict[str, Any]]:
-    """All of it, but for the mtimes of whiteouts, which are their making."""
+    """The whole tree, except the mtimes of whiteouts, which are those of their creation."""
     found = [snapshot(layer) for layer in record.layers]
     return [
         {name: (*v[:3], 0, *v[4:]) if v[0].startswith("c") and v[4] == 0 else v for name, v in tree.items()}
@@ -73,7 +73,7 @@ def trees(record: ImageRecord) -> list[dict[str, Any]]:
 
 
 def config_of(source: str) -> str:
-    """The image id, as skopeo reads it."""
+    """The image id according to skopeo."""
     command = ["skopeo", "inspect", "--raw", "--config", source]
     return digest_of(subprocess.run(command, capture_output=True, check=True).stdout)
 
@@ -245,7 +245,7 @@ class TestPush:
         assert smaller == bool(kind) and (digest == record.manifest_digest) == (not kind)
         pulled = do(tmp_path / "second", "pull", target)
         assert (pulled.id, trees(pulled)) == (record.id, trees(record))
-        for _ in range(2):  # known by its note, then found out anew: the same
+        for _ in range(2):  # from the record, then compressed again: equal
             del events[:]
             again = do(store.root, "push", NAME, target, compression=how, progress=events.append)
             assert again[1:] == (digest, size)
@@ -254,7 +254,8 @@ class TestPush:
                 note.write_text("torn")
 
     def test_a_full_disk_while_it_compresses(self, tmp_path: Path, host: str) -> None:
-        """Said, nothing left, nothing of the image lost; sent as it is it needs no room."""
+        """The error is reported, nothing is left behind, and the image is intact. A push without compression needs no
+        space."""
         layout, small = tmp_path / "large", tmp_path / "small"
         write_layout(layout, [tar((member("random"), os.urandom(3 << 20)))], NAME)
         small.mkdir()
@@ -317,7 +318,7 @@ class TestPush:
                 **environment,
             )
         finally:
-            # conmon may outlive podman's command by a moment: its cgroup is busy until it has ended.
+            # conmon may outlive podman's command for a moment; its cgroup is busy until it ends.
             remove_cgroup(parent)
         assert said.splitlines() == ["from sh", "755"]
 
@@ -385,7 +386,7 @@ class TestNames:
         assert check_store(store, deep=True) == []
 
     def test_a_name_comes_before_the_beginning_of_an_id(self, store: ImageStore) -> None:
-        """`a` is a:latest, as docker has it, whatever an id begins with."""
+        """`a` means a:latest, as in docker, even if an id starts with a."""
         record = store.find(NAME)
         digit = record.id[7]
         name = f"docker.io/library/{digit}:latest"
@@ -427,7 +428,7 @@ class TestNames:
         by_name = {r.reference: r for r in store.list()}
         used = by_name["localhost/other:0"].id
         old = by_name["localhost/other:1"]
-        do(store.root, "tag", NAME, "localhost/other:2")  # the third is nameless now
+        do(store.root, "tag", NAME, "localhost/other:2")  # the third has no name now
         assert do(store.root, "prune", in_use=[used]).deleted == (by_name["localhost/other:2"].id,)
         index = Path(store.root, "index.json")
         index.write_text(index.read_text().replace(old.pulled, "2020-01-01T00:00:00Z"))

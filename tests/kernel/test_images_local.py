@@ -1,4 +1,4 @@
-"""Images without a registry: archives of other tools, packed host programs, and a worker killed at any moment."""
+"""Images without a registry: archives of other tools, packed host programs, and workers killed at any moment."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class TestLoad:
 
 
 def _rewrite(layout: Path, index: dict[str, Any], change: Any) -> None:
-    """Edit the config of a one-image layout, keeping every digest on the way right."""
+    """Edit the config of a layout with one image, and update all digests."""
     import hashlib
 
     def blob(digest: str) -> Path:
@@ -198,7 +198,7 @@ class TestPack:
 
 
 def test_a_worker_killed_at_any_moment_leaves_a_valid_store(tmp_path: Path) -> None:
-    """kill -9 after ever longer delays; each time the store is valid and the next run completes and cleans up."""
+    """kill -9 after increasing delays. Each time the store is valid, and the next run completes and cleans up."""
     layout = tmp_path / "layout"
     layers = [tar(*[(member(f"d{n}/f{k}"), os.urandom(3000)) for k in range(300)]) for n in range(4)]
     write_layout(layout, layers, "example.com/big:1")
@@ -207,7 +207,7 @@ def test_a_worker_killed_at_any_moment_leaves_a_valid_store(tmp_path: Path) -> N
     for step in range(12):
         process = _start({"op": "load", "root": store.root, "path": str(layout)})
         assert process.stdout is not None
-        process.stdout.readline()  # it has begun
+        process.stdout.readline()  # it has started
         time.sleep(step * 0.012)
         killed += process.poll() is None
         process.kill()
@@ -218,7 +218,7 @@ def test_a_worker_killed_at_any_moment_leaves_a_valid_store(tmp_path: Path) -> N
         record = store.get("example.com/big:1")
         if record is not None:
             assert _complete(record)
-            remove_image(store, record.reference)  # so that the next one has everything to do again
+            remove_image(store, record.reference)  # so that the next run starts from the beginning
     assert killed >= 3, "the delays must hit a running worker"
     (record,) = do(tmp_path / "store", "load", str(layout))
     assert _complete(record)
@@ -226,7 +226,7 @@ def test_a_worker_killed_at_any_moment_leaves_a_valid_store(tmp_path: Path) -> N
 
 
 def test_a_worker_stops_when_nobody_waits_any_more(tmp_path: Path) -> None:
-    """The daemon was killed: the pipe ends, the worker cleans up by itself."""
+    """The daemon is killed: the pipe closes, and the worker cleans up by itself."""
     layout = tmp_path / "layout"
     write_layout(
         layout, [tar(*[(member(f"f{k}"), os.urandom(1000)) for k in range(20_000)])], "example.com/big:1"
@@ -262,7 +262,7 @@ def test_a_full_disk_is_said_and_what_was_taken_is_freed(tmp_path: Path) -> None
 
 
 def test_an_image_of_very_many_layers(tmp_path: Path) -> None:
-    """More layers at once than a process has descriptors for their parents; each sees those below it."""
+    """More layers than a process has descriptors for their parents. Each layer sees those below it."""
     layout = tmp_path / "layout"
     layers = [tar(directory("d", uid=1), (member("d/f"), b"first"))]
     layers += [

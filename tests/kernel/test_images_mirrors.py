@@ -1,4 +1,4 @@
-"""Mirrors, insecure and blocked registries, TLS with an authority of one's own: real registries, real files."""
+"""Mirrors, insecure and blocked registries, and TLS with a private CA, with real registries and real files."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, host: str, monkeypatch: py
 
 
 def test_tls_on_loopback_and_insecure_registries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry with a certificate nobody knows: on loopback it is found out that it speaks TLS; elsewhere it takes
-    `insecure`, or its authority."""
+    """A registry with an untrusted certificate. On loopback TLS is detected; elsewhere `insecure` or the CA is
+    needed."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     names = "subjectAltName=DNS:reg.test,IP:127.0.0.1"
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=reg.test",
@@ -152,7 +152,8 @@ def test_tls_on_loopback_and_insecure_registries(tmp_path: Path, monkeypatch: py
 def test_a_blob_that_a_mirror_lacks_or_breaks_comes_from_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mirror that has the manifest, and of the layers one whole, one not at all, one damaged, one cut short."""
+    """A mirror has the manifest and, of the layers, a complete one, a damaged one and a truncated one; one is
+    missing."""
     layers = [tar((member(f"file-{n}"), os.urandom(200_000 + n))) for n in range(4)]
     write_layout(tmp_path / "layout", layers)
     with registry(tmp_path / "real") as real:
@@ -188,7 +189,7 @@ def test_a_blob_that_a_mirror_lacks_or_breaks_comes_from_the_next(
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """Passes on to this machine whatever host it is asked for, by CONNECT and by whole URLs."""
+    """A proxy that connects every requested host name to this machine, by CONNECT and by absolute URLs."""
 
     daemon_threads = True
 
@@ -247,7 +248,7 @@ def proxy() -> Iterator[Proxy]:
 def test_proxies_and_authorities_of_the_environment(
     tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that only the proxy can resolve; this machine's own registries are asked without one."""
+    """The proxy alone can resolve the name. Registries on this machine are reached without it."""
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -273,7 +274,8 @@ def test_proxies_and_authorities_of_the_environment(
 
 
 def test_certs_d_has_an_authority_and_who_we_are(tmp_path: Path) -> None:
-    """*.crt are trusted for that registry, NAME.cert and NAME.key are shown to it (containers-certs.d(5))."""
+    """*.crt are trusted for that registry, and NAME.cert and NAME.key are the client certificate
+    (containers-certs.d(5))."""
     made = tmp_path / "certs.d/reg.test:5000"
     made.mkdir(parents=True)
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=us",

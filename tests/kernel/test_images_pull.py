@@ -1,4 +1,4 @@
-"""Pulls from a real registry (docker-registry) of images that skopeo, umoci and buildah made."""
+"""Pulls from a real registry (docker-registry), of images made by skopeo, umoci and buildah."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A layout with three layers: files, then whiteouts and an opaque directory, then a file again."""
+    """A layout with three layers: files, then whiteouts and an opaque directory, then a file."""
     path = tmp_path_factory.mktemp("layered") / "layout"
     busybox = Path(support.BUSYBOX).read_bytes()
     base = tar(
@@ -112,7 +112,7 @@ def test_every_format_arrives_the_same(
     whiteout = (bottom_up[1] / "etc/gone").lstat()
     assert stat.S_ISCHR(whiteout.st_mode) and whiteout.st_rdev == 0
     assert os.getxattr(bottom_up[1] / "etc/conf.d", "trusted.overlay.opaque") == b"y"
-    etc = (bottom_up[2] / "etc").stat()  # not listed in its layer: it stays as the layers below have it
+    etc = (bottom_up[2] / "etc").stat()  # not listed in its layer: keeps the metadata of the layers below
     assert (stat.S_IMODE(etc.st_mode), etc.st_uid, etc.st_gid) == (0o750, 7, 8)
     assert record.config["Env"] == ["A=b"] and record.config["StopSignal"] == "SIGINT"
     manifest = json.loads(
@@ -209,7 +209,7 @@ def test_an_index_is_read_by_platform(tmp_path: Path, host: str, layered: Path) 
     )  # fmt: skip
     record, _ = pull(tmp_path / "store", f"{host}/multi:all", platform="linux/amd64")
     assert record.architecture == "amd64" and record.manifest_digest == digest
-    assert record.repo_digests[0] != f"{host}/multi@{digest}"  # the index's digest is what was asked for
+    assert record.repo_digests[0] != f"{host}/multi@{digest}"  # the digest of the index, which was requested
     error = problem(tmp_path / "store", f"{host}/multi:all", platform="linux/riscv64")
     assert "no image for linux/riscv64" in str(error) and "linux/amd64" in str(error)
 
@@ -237,7 +237,7 @@ def test_a_damaged_blob_never_becomes_visible(tmp_path: Path, layered: Path) -> 
         assert not (tmp_path / "store/blobs/sha256" / digest).exists()
         assert ImageStore(str(tmp_path / "store")).list() == ()
         assert os.listdir(tmp_path / "store/layers") == [] and os.listdir(tmp_path / "store/ingest") == []
-        largest.write_bytes(content[:100])  # and one cut short
+        largest.write_bytes(content[:100])  # a truncated blob
         error = problem(tmp_path / "store", f"{host}/bad:1")
         assert digest in str(error) or "reach" in str(error)
         assert check_store(ImageStore(str(tmp_path / "store")), deep=True) == []
@@ -290,7 +290,7 @@ def test_pulls_of_one_image_are_one_and_cancelling_leaves_nothing(
         ]
         one, two = await asyncio.gather(*both)
         assert one is two
-        assert [e["event"] for e in starts].count("resolved") == 2  # one pull, heard by both
+        assert [e["event"] for e in starts].count("resolved") == 2  # one pull, with two listeners
         store = ImageStore(str(tmp_path / "cancelled"))
         other = ImageClient(store.root)
         seen = asyncio.Event()
@@ -305,7 +305,7 @@ def test_pulls_of_one_image_are_one_and_cancelling_leaves_nothing(
 
 
 def test_the_layer_that_fails_is_named_whatever_the_others_do(tmp_path: Path) -> None:
-    """One is missing on the registry while others are still read: theirs is not the reason."""
+    """One layer is missing in the registry while others are being read. The error names the missing one."""
     with little_registry() as server:
         server.add("1", (tar((member(f"f{n}"), os.urandom(4_000_000))) for n in range(3)))
         manifest = json.loads(server.content["/v2/app/manifests/1"][1])
@@ -318,7 +318,8 @@ def test_the_layer_that_fails_is_named_whatever_the_others_do(tmp_path: Path) ->
 
 
 def test_a_disk_that_fills_up_during_a_pull(tmp_path: Path) -> None:
-    """It is said, what the pull took is free again, what was there before stays; with room the same pull succeeds."""
+    """The error is reported, the space of the pull is free again, and earlier content is intact. With enough space the
+    same pull succeeds."""
     small = tmp_path / "small"
     small.mkdir()
     syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=12m")
@@ -346,7 +347,7 @@ def test_a_disk_that_fills_up_during_a_pull(tmp_path: Path) -> None:
     reason="needs hundreds of MB in one process, which this kernel ends by SIGSEGV",
 )
 def test_memory_has_a_bound_whatever_the_image(tmp_path: Path) -> None:
-    """Large layers beside each other, each with the largest window that zstd may ask for, and one of gzip."""
+    """Several large layers in parallel, each with the largest window that zstd allows, and one with gzip."""
     parameters = zstandard.ZstdCompressionParameters(window_log=27, compression_level=1)
 
     def long(layer: bytes) -> bytes:
@@ -356,7 +357,7 @@ def test_memory_has_a_bound_whatever_the_image(tmp_path: Path) -> None:
     zeros = bytes((140 << 20) + 1024)
     small = tmp_path / "memory"
     small.mkdir()
-    syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=1g")  # what is unpacked need not reach a disk
+    syscalls.mount("tmpfs", str(small), "tmpfs", 0, "size=1g")  # unpacked files need not reach a disk
     try:
         with little_registry() as server:
             heads = [member(f"zeros-{n}", size=140 << 20).tobuf() for n in range(4)]
@@ -371,7 +372,7 @@ def test_memory_has_a_bound_whatever_the_image(tmp_path: Path) -> None:
 
 
 def test_buildah_and_umoci_images(tmp_path: Path, host: str) -> None:
-    """Built by the tools themselves, compared with their own view of the result."""
+    """Built by the tools and compared with their own view of the result."""
     if missing := support.need("buildah", "umoci"):
         pytest.skip(f"needs {', '.join(missing)}")
     environment = support.buildah_environment(tmp_path / "b")
@@ -425,7 +426,7 @@ def _empty(path: Path) -> Path:
 
 
 def _without_fractions(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    """buildah writes whole seconds into its layers."""
+    """Round mtimes down: buildah writes whole seconds into its layers."""
     return (*value[:3], value[3] // 1_000_000_000, *value[4:])
 
 

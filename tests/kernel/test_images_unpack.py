@@ -1,4 +1,4 @@
-"""Unpacking on a real file system: everything a layer can carry arrives as it was, and nothing hostile gets out."""
+"""Unpacking on a real file system: everything a layer can carry is preserved, and nothing leaves the directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.kernel
 
 
 def unpack(path: Path, data: bytes, lower: Iterable[Path] = (), **options: Any) -> LayerUnpacker:
-    """One layer into `path`, the stream cut into odd pieces. `lower`: topmost first."""
+    """Unpack one layer into `path`, with the stream split into odd pieces. `lower`: topmost first."""
     path.mkdir()
     pieces = [data[at : at + 1000] for at in range(0, len(data), 1000)]
     with LayerUnpacker(str(path), **options) as unpacker:
@@ -76,7 +76,7 @@ def test_everything_a_layer_can_carry(tmp_path: Path) -> None:
     assert found["setgid"][:4] == ("drwxrwsr-x", 0, 50, 1_600_000_000 * 10**9)
     assert found["setgid/inside"][:3] == ("-rw-r--r--", 70_000, 80_000)
     assert found["setuid"][:2] == ("-rwsr-sr-x", 33) and found["sticky"][0] == "drwxrwxrwt"
-    assert found["hard"][6] == found["setuid"][6]  # one inode
+    assert found["hard"][6] == found["setuid"][6]  # the same inode
     assert found["nanoseconds"][3] == 1_234_567_890_123_456_789 and found["before-1970"][3] == -1_500_000_000
     assert found["attributes"][7] == {"user.one": b"1", "security.capability": capability}
     assert found["attributes"][1] == 12
@@ -100,7 +100,7 @@ def test_sparse_files_of_gnu_tar(tmp_path: Path, form: str) -> None:
     source = tmp_path / "source"
     source.mkdir()
     with open(source / "sparse", "wb") as file:
-        for at in range(40):  # more extents than the old header holds
+        for at in range(40):  # more extents than the old header has room for
             file.seek(at * 200_000)
             file.write(b"data%d" % at)
         file.truncate(20_000_000)
@@ -112,7 +112,7 @@ def test_sparse_files_of_gnu_tar(tmp_path: Path, form: str) -> None:
 
 
 def test_a_tree_of_gnu_tar_comes_out_the_same(tmp_path: Path) -> None:
-    """/etc and some programs of this machine, packed by GNU tar: every mode, owner, time and link."""
+    """/etc and some programs of this machine, packed by GNU tar: modes, owners, times and links are equal."""
     if need("tar"):
         pytest.skip("needs GNU tar")
     source = tmp_path / "source"
@@ -201,7 +201,8 @@ class TestLowerLayers:
             )
 
     def test_a_parent_that_is_a_link_below(self, tmp_path: Path) -> None:
-        """`lib/x` of a tool that knows nothing of usr-merge must not hide the lib link (and with it every library)."""
+        """`lib/x` of a tool that does not support usr-merge must not hide the link lib (and all libraries behind
+        it)."""
         unpack(
             tmp_path / "low",
             tar(
@@ -368,7 +369,7 @@ def test_values_no_system_call_takes_are_a_bad_layer(
 
 
 def test_a_layer_nested_as_deep_as_links_make_it_is_replaced_and_removed(tmp_path: Path) -> None:
-    """A name may have 255 components; links in them lead deeper."""
+    """A name may have 255 components; links in it lead deeper."""
     step = "/".join(["d"] * 200)
     entries: list[Any] = [directory(step), member("l1", tarfile.SYMTYPE, linkname=step)]
     for number in range(2, 9):

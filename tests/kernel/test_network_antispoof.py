@@ -1,4 +1,4 @@
-"""A pod that tries to speak in another's name is not heard; one that speaks in its own is, in every direction."""
+"""Frames with forged addresses do not arrive; those with the pod's own addresses do, in every direction."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def arp(
 
 
 def datagram(ip: str, text: bytes, *, to: str = EVERYBODY) -> bytes:
-    """UDP to the discard port; no checksums but the header's (RFC 768: zero is none)."""
+    """A UDP datagram to the discard port. Only the header has a checksum (RFC 768: zero means none)."""
     udp = struct.pack(">HHHH", 9, 9, 8 + len(text), 0) + text
     addresses = socket.inet_aton(ip) + socket.inet_aton(to)
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + addresses
@@ -87,7 +87,7 @@ def advertisement(mac: bytes, text: bytes) -> bytes:
 
 
 def forged(me: Attachment, victim: Attachment) -> dict[str, bytes]:
-    """Frames that `me` must not be able to send, by what they try; which is also what they end with."""
+    """Frames that `me` must not be able to send, by name. Each frame ends with its name."""
     mine, theirs, gateway = raw(me.mac), raw(victim.mac), raw(mac_of(GATEWAY))
     datagrams = {
         "another pod's IP": (mine, victim.ip),
@@ -123,7 +123,7 @@ def forged(me: Attachment, victim: Attachment) -> dict[str, bytes]:
 
 
 class Tap:
-    """All that arrives at an interface."""
+    """Captures every frame that arrives at an interface."""
 
     def __init__(self, ns: Netns, interface: str) -> None:
         def listen() -> socket.socket:
@@ -135,7 +135,7 @@ class Tap:
         self.socket.settimeout(10 * SOON)
 
     def until(self, last: bytes) -> bytes:
-        """Frames, up to one with this text."""
+        """The frames up to one that contains this text."""
         heard = b""
         while last not in heard:
             heard += self.socket.recv(2000)
@@ -155,7 +155,7 @@ def send(pod: Netns, *frames: bytes) -> None:
     pod.run(speak)
 
 
-# --- stories --------------------------------------------------------------------------------------------------
+# --- tests ----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_forged_is_not_heard(world: Lab) -> None:
@@ -182,7 +182,7 @@ def test_what_is_forged_is_not_heard(world: Lab) -> None:
 
 
 def test_without_the_table_they_would_be_heard(world: Lab) -> None:
-    """What the test above sends is worth sending: the same frames arrive where nothing looks at them."""
+    """Control for the test above: without the table, the same frames arrive."""
     evil, victim, witness = (world.namespace() for _ in range(3))
 
     async def scenario(node: NetworkClient) -> None:
@@ -197,14 +197,14 @@ def test_without_the_table_they_would_be_heard(world: Lab) -> None:
         send(evil, *frames.values(), end)
         heard = tap.until(b"the honest end")
         tap.close()
-        assert [name for name in frames if name.encode() not in heard] == ["LLDP"]  # that is the bridge's own
+        assert [name for name in frames if name.encode() not in heard] == ["LLDP"]  # the bridge's own address
         assert other.mac in world.host.sh("bridge", "fdb", "show", "br", "br-lab", "brport", me.host_ifname)
 
     world.with_node(scenario)
 
 
 def test_a_pod_that_takes_anothers_address_is_cut_off(world: Lab) -> None:
-    """As root of its network namespace it may set what it likes; back in its own name it is heard again."""
+    """As root of its network namespace, a pod can set any address. With its own address it is reachable again."""
     evil, victim = world.namespace(), world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -241,7 +241,7 @@ def test_honest_traffic_of_all_kinds(world: Lab) -> None:
             for protocol, port in (("TCP", 8080), ("UDP", 8053)):
                 assert ask(world.internet, HOST, port, protocol) == INTERNET
                 assert ask(two, HOST, port, protocol) is not None
-                assert ask(one, HOST, port, protocol) is not None  # its own, by way of the host
+                assert ask(one, HOST, port, protocol) is not None  # its own host port
             assert ask(world.host, "127.0.0.1", 8080) is not None
 
     world.with_node(scenario)
@@ -267,7 +267,7 @@ def test_it_comes_and_goes_with_the_pod_and_survives_the_daemon(world: Lab) -> N
         a, b = await client.add("one", first.path), await client.add("two", second.path)
         assert len(admitted(world)) == 4
         await client.close()
-        assert len(admitted(world)) == 4  # nobody is there, and the pods are held all the same
+        assert len(admitted(world)) == 4  # no daemon runs, and the pods are restricted all the same
         world.host.sh("nft", "flush", "ruleset")
         client = await NetworkClient.start(world.config())
         assert {antispoof.describe(item) for item in admitted(world)} == {
@@ -295,7 +295,7 @@ def test_a_flushed_table_is_noticed_and_made_anew(world: Lab) -> None:
         world.host.sh("nft", "flush", "ruleset")
         said = f"pod one: {a.host_ifname} is not restricted to its own addresses"
         assert said in await node.audit() and said in await node.check("one")
-        b = await node.add("two", second.path)  # makes the table anew, with all that are there
+        b = await node.add("two", second.path)  # rebuilds the table with all pods
         assert {antispoof.describe(item).split()[0] for item in admitted(world)} == {
             a.host_ifname,
             b.host_ifname,

@@ -1,4 +1,4 @@
-"""What a killed helper or daemon leaves, and how the next one takes it over."""
+"""Leftovers of a killed helper or daemon, and how the next helper takes over."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_killed_helper_is_replaced_unnoticed(world: Lab) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_killed_in_the_middle_of_adds_and_deletes(world: Lab, seed: int) -> None:
-    """kill -9 at a random moment, several times over; every call still succeeds and nothing is left over."""
+    """kill -9 at random moments. Every call still succeeds, and nothing is left over."""
     chance = random.Random(seed)
     pods = [world.namespace() for _ in range(12)]
 
@@ -104,7 +104,7 @@ def test_killed_in_the_middle_of_adds_and_deletes(world: Lab, seed: int) -> None
 
 
 def test_an_add_that_never_finished_is_rolled_back(world: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop right before each step of an add, as kill -9 would, without any clean-up; then start anew."""
+    """Stop right before each step of an add, as after kill -9, without any clean-up. Then start a new helper."""
 
     class Killed(BaseException):
         pass
@@ -117,14 +117,14 @@ def test_an_add_that_never_finished_is_rolled_back(world: Lab, monkeypatch: pyte
                 raise Killed
 
             patch.setattr(Node, step, die)
-            patch.setattr(contextlib.ExitStack, "__exit__", lambda *_: None)  # the undo of a dead process
+            patch.setattr(contextlib.ExitStack, "__exit__", lambda *_: None)  # a dead process undoes nothing
 
             def half(ns: str = pod.path) -> None:
                 node = Node(world.config())
                 try:
                     node.add("pod", ns, [PortMapping(8080, 80)])
                 finally:
-                    node._ports.release_all()  # a dead process's sockets are closed
+                    node._ports.release_all()  # the kernel closes the sockets of a dead process
 
             with pytest.raises(Killed):
                 world.host.run(half)
@@ -206,7 +206,7 @@ def test_a_cancelled_call_does_not_disturb_the_next(world: Lab) -> None:
         made = await asyncio.gather(*adds, return_exceptions=True)
         assert isinstance(made[1], asyncio.CancelledError)
         assert len(await node.list()) in (3, 4)
-        await node.delete("pod-1")  # what its caller does: the answer to a cancelled add is a delete
+        await node.delete("pod-1")  # as the caller does after a cancelled add
         assert sorted(a.uid for a in await node.list()) == ["pod-0", "pod-2", "pod-3"]
         assert await node.audit() == []
 
@@ -214,7 +214,7 @@ def test_a_cancelled_call_does_not_disturb_the_next(world: Lab) -> None:
 
 
 def test_failing_adds_beside_deletes_do_not_mix_up_their_answers(world: Lab) -> None:
-    """An add that is rolled back deletes an interface while the other thread deletes interfaces too."""
+    """An add that is rolled back deletes an interface while the other thread deletes interfaces as well."""
     good = [world.namespace() for _ in range(10)]
     bad = [world.namespace() for _ in range(10)]
     for ns in bad:

@@ -1,4 +1,4 @@
-"""Pods on the bridge: addresses, routes, the way outside; what a delete, a full pool and many at once do."""
+"""Pods on the bridge: addresses, routes, access to other networks, deletes, a full pool, and many pods at once."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_outside_sees_the_host_address(world: Lab) -> None:
 
 
 def test_pods_can_not_reach_what_listens_on_the_hosts_loopback(world: Lab) -> None:
-    """CVE-2020-8558: route_localnet lets 127/8 in from the bridge, the guard chain does not."""
+    """CVE-2020-8558: route_localnet admits packets for 127/8 from the bridge; the guard chain drops them."""
     pod = world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -95,7 +95,7 @@ def test_pods_can_not_reach_what_listens_on_the_hosts_loopback(world: Lab) -> No
         with Server(world.host, 7002, address="127.0.0.1"):
             assert ask(world.host, "127.0.0.1", 7002) == "127.0.0.1"
             assert ask(pod, "127.0.0.1", 7002, timeout=NEVER) is None
-            if world.nat and shutil.which("nft"):  # and it is the guard that stops it
+            if world.nat and shutil.which("nft"):  # without the guard it would be reachable
                 world.host.sh("nft", "flush", "chain", "ip", table_name("lab"), "guard")
                 assert ask(pod, "127.0.0.1", 7002) == attachment.ip
 
@@ -201,7 +201,7 @@ def test_a_full_pool_says_so_and_a_freed_address_is_given_again(world: Lab) -> N
     pods = [world.namespace() for _ in range(6)]
 
     async def scenario(node: NetworkClient) -> None:
-        # a /29 has eight addresses: not the network's, the gateway's, the broadcast's
+        # a /29 has eight addresses; network, gateway and broadcast are reserved
         made = [await node.add(f"pod-{n}", pods[n].path) for n in range(5)]
         with pytest.raises(NetworkError, match=r"10\.77\.0\.0/29") as refused:
             await node.add("pod-5", pods[5].path)
@@ -311,7 +311,7 @@ def test_a_renamed_machine_finds_its_pods(world: Lab) -> None:
 
 
 def test_adds_do_not_wait_for_deletes_but_for_their_own(world: Lab) -> None:
-    """Deleting an interface takes the kernel some 15 ms; pods that start meanwhile need not wait."""
+    """Deleting an interface takes the kernel some 15 ms. Pods that start meanwhile do not wait."""
     pods = [world.namespace() for _ in range(12)]
 
     async def scenario(node: NetworkClient) -> None:
@@ -327,10 +327,10 @@ def test_adds_do_not_wait_for_deletes_but_for_their_own(world: Lab) -> None:
             *(noted(f"delete {n}", node.delete(f"pod-{n}")) for n in range(8)),
             noted(
                 "add", node.add("new", pods[8].path, [PortMapping(8080, 80)])
-            ),  # a port that is just being freed
+            ),  # a port that is being freed
             noted("again", node.add("pod-3", pods[9].path)),
         )
-        assert order[: order.index("add")] in ([], ["delete 0"]), order  # its port had to be freed first
+        assert order[: order.index("add")] in ([], ["delete 0"]), order  # its port was freed first
         assert order.index("again") > order.index("delete 3")
         assert sorted(a.uid for a in await node.list()) == ["new", "pod-3"]
         assert await node.check("new") == [] and await node.check("pod-3") == [] and await node.audit() == []
@@ -381,7 +381,7 @@ def test_a_dropping_forward_chain_is_said_at_the_start(world: Lab) -> None:
         await node.add("pod", pod.path)
         with Server(world.internet, 7003):
             assert ask(pod, INTERNET, 7003, timeout=NEVER) is None
-            for remedy in warning.split("to allow it: ")[1].split("; "):  # the advice works
+            for remedy in warning.split("to allow it: ")[1].split("; "):  # the suggested commands work
                 world.host.sh(*remedy.split())
             assert ask(pod, INTERNET, 7003) == HOST
 
@@ -389,7 +389,7 @@ def test_a_dropping_forward_chain_is_said_at_the_start(world: Lab) -> None:
 
 
 def test_a_kernel_without_nat_runs_pods_and_says_so(world: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """User Mode Linux as Debian builds it has no IPv4 nftables."""
+    """Debian's User Mode Linux has no IPv4 nftables."""
 
     def refuse(*_: Any) -> None:
         raise CapabilityError("no nftables here")
@@ -407,7 +407,7 @@ def test_a_kernel_without_nat_runs_pods_and_says_so(world: Lab, monkeypatch: pyt
         assert "TCP 0.0.0.0:8080 is not published" in attachment.warnings[0]
         with Server(pod, 80):
             assert ask(world.host, attachment.ip, 80) == "10.77.0.1"
-        # without the guard chain nothing from the bridge may reach 127.0.0.1
+        # without the guard chain, nothing may reach 127.0.0.1 from the bridge
         assert world.host.sh("cat", "/proc/sys/net/ipv4/conf/br-lab/route_localnet") == "0\n"
         assert node.check("pod") == [] and node.audit() == []
         node.delete(["pod"])
@@ -443,14 +443,14 @@ def test_the_machine_is_told_when_the_state_directory_is_taken(world: Lab) -> No
 
 
 def test_the_helper_is_small(world: Lab) -> None:
-    """It stays for the node's whole life: pyroute2 must not bring all of itself."""
+    """The helper runs as long as the node, so it must not load all of pyroute2."""
 
     async def scenario(node: NetworkClient) -> None:
         text = Path(f"/proc/{node.helper_pid}/smaps_rollup").read_text()
         private = sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private"))
         assert private < 20_000, f"{private} kB private memory"
         threads = os.listdir(f"/proc/{node.helper_pid}/task")
-        assert len(threads) <= 2  # one works, one waits while the kernel deletes
+        assert len(threads) <= 2  # a worker, and one that waits for the kernel to delete
 
     world.with_node(scenario)
 

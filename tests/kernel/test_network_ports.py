@@ -1,4 +1,4 @@
-"""Host ports: reachable from everywhere, by both protocols, with the right addresses seen; and what conflicts do."""
+"""Host ports: reachable from everywhere, by both protocols, with the right source addresses; and conflicts."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def world(tmp_path: Path) -> Iterator[Lab]:
 @pytest.mark.parametrize("br_netfilter", ["0", "1"])
 @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
 def test_a_host_port_is_reachable_from_everywhere(world: Lab, protocol: str, br_netfilter: str) -> None:
-    """Who asks, by which address, and whom the pod sees: replies have to find their way back in every case, also where
-    br_netfilter (docker and kubelet load it) runs the rules on what is only bridged."""
+    """Every client, every address, and the source address the pod sees. Replies must find their way back in every case,
+    also if br_netfilter (which docker and kubelet load) applies the rules to bridged packets."""
     switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
     if os.path.exists(switch):
         world.host.sh("sh", "-c", f"echo {br_netfilter} > {switch}")
@@ -45,18 +45,16 @@ def test_a_host_port_is_reachable_from_everywhere(world: Lab, protocol: str, br_
         with Server(pod, 80, protocol):
             assert (
                 ask(world.host, "127.0.0.1", 8080, protocol) == gateway
-            )  # loopback can not leave: masqueraded
+            )  # loopback addresses cannot leave the host: masqueraded
             assert ask(world.host, "127.9.9.9", 8080, protocol) == gateway
             assert ask(world.host, HOST, 8080, protocol) == HOST
             assert ask(world.host, gateway, 8080, protocol) == gateway
-            assert ask(world.internet, HOST, 8080, protocol) == INTERNET  # the client's address is kept
+            assert ask(world.internet, HOST, 8080, protocol) == INTERNET  # the client's address is preserved
             assert ask(other, HOST, 8080, protocol) == gateway
             assert ask(other, gateway, 8080, protocol) == gateway
-            assert ask(pod, HOST, 8080, protocol) == gateway  # itself, by way of the host
+            assert ask(pod, HOST, 8080, protocol) == gateway  # the pod itself, through its host port
             assert ask(pod, "127.0.0.1", 80, protocol) == "127.0.0.1"
-            assert (
-                ask(pod, "127.0.0.1", 8080, protocol, timeout=NEVER) is None
-            )  # the pod's loopback is its own
+            assert ask(pod, "127.0.0.1", 8080, protocol, timeout=NEVER) is None  # the pod's own loopback
         assert await node.audit() == []
         await node.delete("pod")
         with Server(world.host, 8080, protocol, says="host"):
@@ -97,7 +95,7 @@ def test_a_port_of_another_pod_is_refused_by_name(world: Lab) -> None:
         assert [a.uid for a in await node.list()] == ["first"]
         await node.add(
             "second", second.path, [PortMapping(8080, 80, "UDP")]
-        )  # another protocol is another port
+        )  # the same number of another protocol is free
         await node.delete("first")
         third = world.namespace()
         await node.add("third", third.path, [PortMapping(8080, 80)])
@@ -125,7 +123,7 @@ def test_a_port_a_host_process_listens_on_is_refused(world: Lab, protocol: str, 
 
 
 def test_ended_connections_of_the_host_do_not_block_a_port(world: Lab) -> None:
-    """A server of the host that closed first leaves TIME_WAIT behind for a minute."""
+    """A server that closes first leaves its port in TIME_WAIT for a minute."""
     pod = world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -163,7 +161,8 @@ def test_what_is_published_can_not_be_taken_by_a_host_process(world: Lab) -> Non
 
 
 def test_udp_senders_that_never_pause_reach_the_new_pod(world: Lab) -> None:
-    """A tracked UDP flow does not consult the NAT table again: its record has to go when the port's target changes."""
+    """A tracked UDP flow never consults the NAT table again, so its record must be deleted when the port's target
+    changes."""
     old, new = world.namespace(), world.namespace()
 
     async def scenario(node: NetworkClient) -> None:
@@ -212,7 +211,7 @@ def test_what_can_not_be_published_is_said(world: Lab) -> None:
 
 
 def test_flushed_rules_are_found_and_mended(world: Lab) -> None:
-    """`systemctl restart nftables` flushes everybody's rules."""
+    """`systemctl restart nftables` flushes the rules of all programs."""
     if not shutil.which("nft"):
         pytest.skip("needs the nft program to flush the rules")
     pod, other = world.namespace(), world.namespace()
@@ -225,7 +224,7 @@ def test_flushed_rules_are_found_and_mended(world: Lab) -> None:
             assert "pod pod: host port TCP 0.0.0.0:8080 is not in the NAT table" in await node.repair()
             assert ask(world.internet, HOST, 8080) == INTERNET
             world.host.sh("nft", "flush", "ruleset")
-            await node.add("other", other.path, [PortMapping(8081, 80)])  # notices by itself
+            await node.add("other", other.path, [PortMapping(8081, 80)])  # the node notices by itself
             assert ask(world.internet, HOST, 8080) == INTERNET
             world.host.sh("ip", "link", "del", node.config.bridge)
             assert "bridge br-lab is missing or down" in await node.repair()
@@ -242,7 +241,7 @@ def test_a_change_of_ports_that_fails_changes_nothing(world: Lab) -> None:
 
     async def scenario(node: NetworkClient) -> None:
         await node.add("pod", pod.path, [PortMapping(8080, 80)])
-        in_the_way = Path(node.config.state_dir) / "leases" / "pod.json.tmp"  # as a full disk would be
+        in_the_way = Path(node.config.state_dir) / "leases" / "pod.json.tmp"  # like a full disk
         in_the_way.mkdir()
         with Server(pod, 80):
             with pytest.raises(NetworkError, match="Is a directory"):
@@ -250,7 +249,7 @@ def test_a_change_of_ports_that_fails_changes_nothing(world: Lab) -> None:
             assert ask(world.internet, HOST, 8080) == INTERNET
             assert ask(world.internet, HOST, 8081, timeout=NEVER) is None
             assert await node.audit() == []
-            await node.add("other", other.path, [PortMapping(8081, 80)])  # nothing of ours holds it
+            await node.add("other", other.path, [PortMapping(8081, 80)])  # no socket of ours is bound to it
             in_the_way.rmdir()
             await node.delete("other")
             await node.add("pod", pod.path, [PortMapping(8081, 80)])

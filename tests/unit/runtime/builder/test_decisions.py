@@ -1,4 +1,4 @@
-"""What a build decides without acting: stages, ignored files, keys, an image's config, a layer's tar headers."""
+"""The pure parts of a build: stages, ignored files, keys, an image's config, a layer's tar headers."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ RUN: dict[str, Any] = {
     ("change", "other"),
     [
         ({}, False),
-        ({"env": {"A": "1", "HTTP_PROXY": "x"}}, False),  # a proxy changes nothing
+        ({"env": {"A": "1", "HTTP_PROXY": "x"}}, False),  # proxies are not part of the key
         ({"args": ["sh", "-c", "y"]}, True),
         ({"env": {"A": "2"}}, True),
         ({"user": "app"}, True),

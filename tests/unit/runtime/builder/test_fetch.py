@@ -1,4 +1,4 @@
-"""ADD from servers that misbehave."""
+"""ADD from servers with deliberate faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OK = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
 
 
 class Server:
-    """Gives the same bytes to whoever comes."""
+    """Sends the same bytes to every client."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Contents of a context's files that are believed without a read, and when they are not."""
+"""Known digests of context files: when they are used, and when the file is read again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXT4, TMPFS = 0xEF53, 0x01021994
 
 
 class Reader:
-    """Digests of a context, and which of its files were read for that."""
+    """Computes a context's digests and records which files it reads."""
 
     def __init__(self, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.kept = root, kept
@@ -80,7 +80,7 @@ def test_one_file_is_read_once_in_a_build(reader: Reader) -> None:
 def overwrite(path: Path) -> None:
     st = path.stat()
     path.write_text("x")
-    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))  # the same size and the same mtime
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))  # same size, same mtime
 
 
 def replace(path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_build_without_cache_believes_nothing_and_notes_anew(reader: Reader) -
     document["files"][0][-1] = "00" * 32
     noted.write_text(json.dumps(document))
     with reader.build() as digest:
-        assert digest("one") != first  # what is noted is believed
+        assert digest("one") != first  # the recorded digest is used
     with reader.build(trusting=False) as digest:
         assert digest("one") == first
     with reader.build() as digest:

@@ -1,4 +1,4 @@
-"""Containerfiles as text: lines, directives, flags, heredocs, forms; words and their variables; errors and places."""
+"""Parsing Containerfiles: lines, directives, flags, here-documents, forms, variables, and errors with their places."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parsed(text: str) -> Containerfile:
 
 
 def only(text: str) -> Any:
-    """What the one instruction says."""
+    """The value of the only instruction."""
     found = parsed(text)
     (raw,) = found.instructions
     return instructions.read(raw, found.escape).what

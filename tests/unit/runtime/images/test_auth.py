@@ -1,4 +1,4 @@
-"""Logins: docker's and podman's files, credential helpers, and which login belongs to which image."""
+"""Logins: docker's and podman's files, credential helpers, and the match of a login with an image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def config(name: str = "file", /, **auths: Any) -> AuthConfig:
 def lookup(
     image: str, *, secrets: list[AuthConfig] | None = None, files: list[AuthConfig] | None = None
 ) -> tuple[list[str], list[str]]:
-    """The users that are tried in order, and the warnings."""
+    """The users tried, in order, and the warnings."""
     warnings: list[str] = []
     found = asyncio.run(auth.logins_for(parse(image), secrets or [], files or [], warnings.append))
     return [login.username or f"token:{login.identity_token}" for login in found], warnings

@@ -1,4 +1,4 @@
-"""Manifests: choosing by platform, refusing by name, and the form that is stored."""
+"""Manifests: choice by platform, refusals, and the stored form."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_what_is_nested_without_end_is_refused() -> None:
 
 
 def test_what_is_an_index_and_an_image_at_once_is_refused() -> None:
-    """CVE-2021-41190: the digest is one, what runs depends on who reads."""
+    """CVE-2021-41190: one digest, but the reader decides which of two images runs."""
     with pytest.raises(ImageError, match="an index and an image at once"):
         manifests.refuse_both({"manifests": [], "layers": []})
     manifests.refuse_both({"manifests": []})

@@ -1,4 +1,4 @@
-"""Image names: docker's own grammar and normalisation."""
+"""Image names: docker's grammar and normalisation."""
 
 from __future__ import annotations
 

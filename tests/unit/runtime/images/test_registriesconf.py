@@ -1,4 +1,4 @@
-"""registries.conf: which registries a name leads to."""
+"""registries.conf: the registries that are tried for a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry client against a small HTTP server that misbehaves on purpose."""
+"""The registry client against a small HTTP server with deliberate faults."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers from the server's list of scripted answers, then as a plain registry would."""
+    """Sends the server's scripted answers first, then answers as a plain registry."""
 
     server: Server
 
@@ -354,7 +354,7 @@ def test_a_token_without_end_is_refused(server: Server) -> None:
 
 
 def test_a_token_server_that_asks_in_turn_is_not_followed(server: Server) -> None:
-    """Its own challenge leads back to it: the loop is not entered."""
+    """The token server's challenge names the token server: the client does not loop."""
     for again in (challenge, status(302, b"", {"Location": "/token"})):
         server.script, server.seen[:] = [challenge, again], []
         with pytest.raises(ImageError, match=rf"http://{server.host} answered (401|302)"):
@@ -376,7 +376,8 @@ def test_redirects_to_ever_new_places_end(server: Server) -> None:
 def test_an_encoded_answer_does_not_grow_without_end(
     server: Server, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
-    """A kilobyte that becomes a gigabyte, for httpx at once and for every coding the header names."""
+    """A kilobyte that decompresses to a gigabyte; httpx would decompress it at once, as often as the header names
+    codings."""
     monkeypatch.setattr(repository, "MAX_MANIFEST", 1 << 20)
     bomb = gzip.compress(bytes(64 << 20))
     bomb = bomb if rounds == 1 else gzip.compress(bomb)
@@ -397,7 +398,7 @@ def test_gzip_is_taken_though_nobody_asked(server: Server) -> None:
 
 @pytest.mark.parametrize(("shift", "words"), [(-100_000, ""), (10, "the registry sent it from")])
 def test_a_range_that_is_another(server: Server, tmp_path: Path, shift: int, words: str) -> None:
-    """One that begins earlier is cut, one that begins later leaves a gap."""
+    """A range that starts too early is trimmed. One that starts too late leaves a gap and is an error."""
     seen: list[int] = []
 
     def other(handler: Handler) -> None:

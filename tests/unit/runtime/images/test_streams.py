@@ -1,4 +1,4 @@
-"""Streams: decompression in bounded pieces, files that grow, and tar entries however they are written."""
+"""Streams: decompression in bounded chunks, growing files, and all forms of tar entries."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_cut_stream_is_an_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gzip", "zstd", "xz"])
 def test_a_damaged_stream_is_an_error(name: str) -> None:
-    """What has no checksum of its own (zstd's raw blocks) is left to the diff id."""
+    """Data without a checksum of its own (zstd's raw blocks) is left to the diff id."""
     broken = bytearray(FORMS[name])
     at = 4 if name == "zstd" else 2000
     broken[at : at + 100] = b"\xff" * 100
@@ -175,7 +175,7 @@ def test_a_long_name_that_the_header_cuts_at_a_slash_is_a_files(form: int) -> No
 
 
 def test_a_regular_file_whose_name_ends_in_a_slash_is_a_directory() -> None:
-    """As Unix V7's tar wrote them; data that one has is passed over."""
+    """The form of Unix V7's tar. Data of such an entry is skipped."""
     info = tarfile.TarInfo("old/")
     info.size = 3
     data = info.tobuf(tarfile.USTAR_FORMAT) + b"xyz" + bytes(509)
@@ -222,7 +222,7 @@ def test_everything_after_the_end_is_still_read() -> None:
 
 
 class TestMemory:
-    """Windows that the images choose, not we."""
+    """The image chooses the window size, so memory must be bounded."""
 
     def test_more_than_we_give_is_refused(self) -> None:
         for window_log, fits in ((27, True), (28, False)):
@@ -237,7 +237,7 @@ class TestMemory:
             list(decompress(io.BytesIO(large)))
 
     def test_large_ones_take_turns(self) -> None:
-        """Usual ones go beside each other; one with a large window begins when the others have ended."""
+        """Streams with usual windows run in parallel. One with a large window waits for the others to end."""
         first = decompress(io.BytesIO(zstandard.compress(DATA)))
         second = decompress(io.BytesIO(zstandard.compress(DATA)))
         next(first), next(second)

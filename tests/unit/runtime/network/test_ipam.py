@@ -1,4 +1,4 @@
-"""Addresses: never two pods on one, no address again while another rests longer, nothing lost by a crash."""
+"""Leases: no address for two pods, a freed address rests longest, and a crash loses nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_freed_address_rests_until_the_ring_comes_round(tmp_path: Path) -> Non
     take(leases, "a")
     leases.remove("a")
     assert take(leases, "b").ip == "10.1.0.3"
-    assert take(store(tmp_path), "c").ip == "10.1.0.4"  # the place in the ring outlives the process
+    assert take(store(tmp_path), "c").ip == "10.1.0.4"  # the round-robin position persists
     fresh = store(tmp_path)
     fresh.remove("c")
     assert [take(fresh, uid).ip for uid in ("d", "e", "f")] == ["10.1.0.5", "10.1.0.6", "10.1.0.2"]
@@ -127,9 +127,9 @@ def test_each_step_of_a_lease_is_one_file_and_outlives_the_process(tmp_path: Pat
     held = leases.get("a")
     assert held is not None and held.ports == () and held.ip == begun.ip and not held.ready
     assert seen() == (["a.part"], replace(changed, ready=False))
-    leases.mark_pending(held)  # again: a delete that was repeated
+    leases.mark_pending(held)  # a repeated delete
     leases.mark_ready(held)
-    leases.write_pending(replace(held, netns="/ns/new"))  # a new sandbox: never two files of one pod
+    leases.write_pending(replace(held, netns="/ns/new"))  # a new sandbox: still one file per pod
     assert seen()[0] == ["a.part"]
     leases.remove("a")
     assert seen() == ([], None)

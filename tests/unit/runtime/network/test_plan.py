@@ -1,4 +1,4 @@
-"""Names, addresses and port conflicts: plain values in, plain values out."""
+"""Names, addresses and port conflicts, as pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes over the wires: netlink and nftables bytes, and the helper's lines. No root, no kernel objects."""
+"""The wire formats: netlink and nftables messages, and the helper's JSON lines. Needs neither root nor the kernel."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_attributes_are_read_as_they_are_written() -> None:
     assert parts[1] == b"\0\0\0\x07" and parts[2] == b"name\0"
     assert struct.unpack(">i", netlink.attributes(parts[3])[1]) == (-100,)
     assert len(data) % 4 == 0
-    assert netlink.attributes(b"\x02\0\x01\0") == {}  # a length that can not be: no endless loop
+    assert netlink.attributes(b"\x02\0\x01\0") == {}  # an impossible length must not cause an endless loop
 
 
 def test_each_chain_hooks_where_it_must() -> None:
@@ -114,8 +114,7 @@ def test_reading_the_machine_needs_no_root() -> None:
 
 
 def test_the_helper_loads_neither_asyncio_nor_all_of_pyroute2() -> None:
-    """Its memory is the node's: see the head of netlink.py. Whoever imports pyroute2 later still gets the whole
-    of it."""
+    """The helper's memory counts for the node (see netlink.py). A later import of pyroute2 still loads all of it."""
     code = (
         "import sys, runtime.network.helper\n"
         "assert 'asyncio' not in sys.modules and 'pyroute2' not in sys.modules\n"
