@@ -35,7 +35,9 @@ async def served() -> AsyncIterator[int]:
 
     app = Starlette(routes=[Route("/", small), Route("/healthz", small), Route("/big", big)])
     listener = socket.create_server(("127.0.0.1", 0))
-    async with serving(OwnNames(app, {"node-1", "proxy.example", ""}), [listener], http=Guarded):
+    async with serving(
+        OwnNames(app, {"node-1", "proxy.example", ""}), [listener], http=Guarded, websockets=False
+    ):
         yield int(listener.getsockname()[1])
 
 
