@@ -1,4 +1,4 @@
-"""`python -m kubelite` is `kubelite`."""
+"""Makes `python -m kubelite` run `kubelite`."""
 
 from kubelite.cli.start import main
 

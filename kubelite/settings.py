@@ -1,8 +1,8 @@
-"""What a node can be told: one frozen value, from flags, environment and a file.
+"""A node's settings: one frozen value, from flags, environment and a file.
 
-A flag wins over `KUBELITE_<NAME>` in the environment, which wins over the configuration file
-(`/etc/kubelite/config.yaml`, or `--config`/`KUBELITE_CONFIG`), which wins over the defaults. Names are the same
-everywhere: `--pod-cidr`, `KUBELITE_POD_CIDR`, `pod_cidr:` (or `podCidr:`/`pod-cidr:`) in the file.
+A flag takes precedence over `KUBELITE_<NAME>` in the environment, which takes precedence over the configuration file
+(`/etc/kubelite/config.yaml`, or `--config`/`KUBELITE_CONFIG`), which takes precedence over the defaults. Names are the
+same everywhere: `--pod-cidr`, `KUBELITE_POD_CIDR`, `pod_cidr:` (or `podCidr:`/`pod-cidr:`) in the file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kubelite.kube.durations import parse_duration
 
 DEFAULT_CONFIG = "/etc/kubelite/config.yaml"
 PREFIX = "KUBELITE_"
-#: Environment variables of the prefix that are not settings of the node.
+#: Environment variables with the prefix that are not settings of the node.
 OTHER_VARIABLES = frozenset({"CONFIG", "LOG_FORMAT", "LOG_LEVEL", "SOCKET"})
 
 
@@ -44,7 +44,7 @@ def _go_duration(value: object) -> object:
 
 
 def _classes(value: object) -> object:
-    """`name=path,name=path`, as a flag or the environment has it."""
+    """Parse `name=path,name=path`, the form of a flag or an environment variable."""
     if not isinstance(value, str):
         return value
     entries = [entry.partition("=") for entry in value.replace(",", " ").split()]
@@ -55,7 +55,7 @@ _Duration = Annotated[float, BeforeValidator(_go_duration), Field(ge=0, allow_in
 
 
 def _pairs(joint: str) -> BeforeValidator:
-    """A mapping in the configuration file, as kubelet's has it, or the text of its flag: `cpu=100m,memory=1Gi`."""
+    """Accept a mapping, as in kubelet's configuration file, or the text of a flag: `cpu=100m,memory=1Gi`."""
 
     def text(value: object) -> object:
         if isinstance(value, dict):
@@ -66,7 +66,7 @@ def _pairs(joint: str) -> BeforeValidator:
 
 
 def _by_priority(value: object) -> object:
-    """`0=60s,2000000000=10s`, or kubelet's list of priority and shutdownGracePeriodSeconds."""
+    """Accept `0=60s,2000000000=10s`, or kubelet's list of priority and shutdownGracePeriodSeconds."""
     if isinstance(value, list):
         return {
             one.get("priority"): one.get("shutdownGracePeriodSeconds")
@@ -83,15 +83,15 @@ EVICTION_HARD = (
     "imagefs.available<15%,imagefs.inodesFree<5%"
 )
 
-_KUBELETS = {"max_parallel_image_pulls": "max_parallel_pulls"}  # kubelet's names for ours
+_KUBELETS = {"max_parallel_image_pulls": "max_parallel_pulls"}  # kubelet's name -> ours, where they differ
 
 
 class SettingsError(Exception):
-    """A setting is unknown or has a value that cannot work; the sentence names it and where it came from."""
+    """A setting is unknown or has an invalid value. The message names it and its origin."""
 
 
 class Settings(BaseModel):
-    """A node's settings. Paths are absolute after loading."""
+    """A node's settings. Paths are absolute after `load`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
@@ -239,7 +239,7 @@ class Settings(BaseModel):
     def _runtimes(cls, value: dict[str, str]) -> dict[str, str]:
         for name, path in value.items():
             if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
-                raise ValueError(f"{name!r} is no name of a RuntimeClass: a DNS name in lower case is wanted")
+                raise ValueError(f"{name!r} is not a valid RuntimeClass name: use a DNS name in lower case")
             if not path.startswith("/"):
                 raise ValueError(
                     f"{name}: must be the absolute path of an OCI runtime, for example /usr/bin/runc"
@@ -249,14 +249,12 @@ class Settings(BaseModel):
     @field_validator("priority_classes")
     @classmethod
     def _priorities(cls, value: dict[str, int]) -> dict[str, int]:
-        """As the API server has it: names that begin with system- and priorities above a billion are its own."""
+        """Check names and values as the API server does: it reserves the prefix system- and values above a billion."""
         for name, priority in value.items():
             if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
-                raise ValueError(
-                    f"{name!r} is no name of a PriorityClass: a DNS name in lower case is wanted"
-                )
+                raise ValueError(f"{name!r} is not a valid PriorityClass name: use a DNS name in lower case")
             if name.startswith("system-"):
-                raise ValueError(f"{name}: names that begin with system- are Kubernetes' own")
+                raise ValueError(f"{name}: the prefix system- is reserved for Kubernetes")
             if not -(1 << 31) <= priority <= 1_000_000_000:
                 raise ValueError(f"{name}: must be at most 1000000000")
         return value
@@ -267,13 +265,15 @@ class Settings(BaseModel):
         names = [name.strip().lower() for name in value.split(",") if name.strip()]
         for name in names:
             if not re.fullmatch(r"[a-z0-9_]([-a-z0-9_.]{0,251}[a-z0-9_])?", name):
-                raise ValueError(f"{name!r} is no DNS name; without a port, for example node-1.example.org")
+                raise ValueError(
+                    f"{name!r} is not a DNS name; give it without a port, for example node-1.example.org"
+                )
         return ",".join(names)
 
     @field_validator("otlp_endpoint")
     @classmethod
     def _collector(cls, value: str) -> str:
-        """With the path that OTLP/HTTP has for traces, where none is named."""
+        """Add the path that OTLP/HTTP uses for traces if the URL has none."""
         if not value:
             return ""
         try:
@@ -284,7 +284,7 @@ class Settings(BaseModel):
         if found.scheme not in ("http", "https") or not found.hostname or port == 0:
             raise ValueError("must be an http or https URL with a host, for example http://127.0.0.1:4318")
         if found.username or found.query or found.fragment:
-            raise ValueError("must have neither a login nor a query nor a fragment")
+            raise ValueError("must not have a login, a query or a fragment")
         path = found.path if found.path.strip("/") else "/v1/traces"
         return f"{found.scheme}://{found.netloc}{path}"
 
@@ -292,16 +292,16 @@ class Settings(BaseModel):
     @classmethod
     def _of_the_whole(cls, value: float, info: ValidationInfo) -> float:
         if value > info.data.get("shutdown_grace_period", value):
-            raise ValueError("is a part of shutdown_grace_period: it must not be longer")
+            raise ValueError("must not exceed shutdown_grace_period, of which it is a part")
         return value
 
     @field_validator("shutdown_grace_period_by_pod_priority")
     @classmethod
     def _one_of_the_two(cls, value: dict[int, float], info: ValidationInfo) -> dict[int, float]:
-        """K pkg/kubelet/apis/config/validation."""
+        """Check as Kubernetes does (ValidateKubeletConfiguration in pkg/kubelet/apis/config/validation)."""
         for other in ("shutdown_grace_period", "shutdown_grace_period_critical_pods"):
             if value and info.data.get(other):
-                raise ValueError(f"cannot be set together with {other}: either says how long pods have")
+                raise ValueError(f"cannot be set together with {other}: both set the pods' grace periods")
         return value
 
     @field_validator("bridge")
@@ -377,12 +377,12 @@ class Settings(BaseModel):
 
     @property
     def socket(self) -> str:
-        """The API's unix socket."""
+        """Path of the API's unix socket."""
         return f"{self.run_dir}/kubelite.sock"
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Self:
-        """Settings from flags (None = not given), environment and configuration file. Raises SettingsError."""
+        """Load settings from flags (None: not given), environment and configuration file. Raises SettingsError."""
         flags = {key: value for key, value in (flags or {}).items() if value is not None}
         environ = os.environ if environ is None else environ
         named = flags.pop("config", None) or environ.get(PREFIX + "CONFIG")
@@ -423,19 +423,19 @@ def _from_file(path: str, *, required: bool) -> dict[str, Any]:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         if required:
-            raise SettingsError(f"{path}: there is no such configuration file") from None
+            raise SettingsError(f"{path}: no such configuration file") from None
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise SettingsError(f"{path}: must hold `name: value` lines")
+        raise SettingsError(f"{path}: must consist of `name: value` lines")
     return {_snake(str(key)): value for key, value in data.items()}
 
 
 def _snake(key: str) -> str:
-    """imageGCHighThresholdPercent, image-gc-high-threshold-percent → image_gc_high_threshold_percent."""
+    """Convert imageGCHighThresholdPercent or image-gc-high-threshold-percent to image_gc_high_threshold_percent."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", key).lower().replace("-", "_")
 
 

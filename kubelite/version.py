@@ -1,4 +1,4 @@
-"""The version that is installed, looked up once: importlib.metadata parses a file for each question."""
+"""The installed version, looked up once: importlib.metadata parses a file on each call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 @cache
 def version() -> str:
-    """Of the kubelite that is installed, as its package says."""
+    """Return the version of the installed kubelite package."""
     from importlib.metadata import version as installed
 
     return installed("kubelite")

@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from state.history import Entry, Version
 from state.records import Change, ChangeType, ContainerRow, Doc, Record
 
-if TYPE_CHECKING:
-    from state.store import Store
+#: Turns the object before a change (None: it did not exist) and the change into the entry for history, if any.
+Historian = Callable[[Record | None, Change], Entry | None]
+
+
+class Committed(Protocol):
+    """The store as of its last commit."""
+
+    historian: Historian | None
+
+    def get_uid(self, uid: str) -> Record | None: ...
+
+    def uid_of(self, kind: str, namespace: str, name: str) -> str | None: ...
 
 
 @dataclass(slots=True)
@@ -27,7 +37,7 @@ class Write:
 class Batch:
     """Writes that share one commit, layered over the store's memory."""
 
-    store: Store
+    store: Committed
     version: int
     durable: bool = True
     objects: dict[str, Record | None] = field(default_factory=dict)  # uid -> record, None = deleted
@@ -39,7 +49,7 @@ class Batch:
     sync: bool = False  # everything written before must be on the disk
     moved: set[str] = field(
         default_factory=set
-    )  # uids that were deleted, including those that were added again
+    )  # uids of deleted objects, also of those that were added again
 
     def by_uid(self, uid: str) -> Record | None:
         return self.objects[uid] if uid in self.objects else self.store.get_uid(uid)

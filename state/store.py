@@ -25,7 +25,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TypeVar
 
-from state.batch import Batch, Write, attempt, replace_object, settle, stamped
+from state.batch import Batch, Historian, Write, attempt, replace_object, settle, stamped
 from state.database import Database, DatabaseError
 from state.errors import AlreadyExists, Conflict, Expired, NotFound, StorageFailed
 from state.history import ROW, Entry, Question, Revision, Version
@@ -38,9 +38,6 @@ T = TypeVar("T")
 
 HISTORY = 4096  # changes retained for watchers that resume from a resourceVersion
 NOTES_WAIT = 5.0  # seconds that notes for history wait for a write to share a commit with
-
-#: Turns the object before a change (None: it did not exist) and the change into the entry for history, if any.
-Historian = Callable[[Record | None, Change], Entry | None]
 
 
 class Store:

@@ -163,10 +163,10 @@ class RevisionLike(Protocol):
     def text(self) -> str: ...
 
 
-class PastApi(Protocol):
+class HistoryApi(Protocol):
     """What was. Raises ApiError: NotFound, Expired for what is not known any more."""
 
-    async def history(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
+    async def of_pod(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
         """{"pod", "since": known since, "entries": [{"time", "uid", "what", "reason", "message"}]}, oldest first."""
         ...
 
@@ -235,7 +235,7 @@ class NodeApi(Protocol):
         ...
 
     @property
-    def past(self) -> PastApi: ...
+    def history(self) -> HistoryApi: ...
 
     # pods
     async def why(self, namespace: str, name: str) -> Why | None: ...

@@ -22,7 +22,7 @@ from kubelite.daemon.node_shutdown import Shutdown, begin_again
 from kubelite.daemon.relist import bury_orphans, measured_directories, relist
 from kubelite.daemon.workqueue import WorkQueue
 from kubelite.history.entries import decision_entry, entry_of
-from kubelite.history.service import NodePast
+from kubelite.history.service import NodeHistory
 from kubelite.images.collector import ImageCollector
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
@@ -102,14 +102,14 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
         sources = _sources(settings, store, events, tracer, unclaimed, parsed=parsed, started=started)
-        past = NodePast(store, settings.manifests, sources.rescan)
+        history = NodeHistory(store, settings.manifests, sources.rescan)
         if settings.history_time and settings.history_size:
-            store.historian, sources.keep = entry_of, past.keep
+            store.historian, sources.on_valid = entry_of, history.record_version
             worker.decided = lambda decided: store.note(decision_entry(decided))
         disk_usage = DiskUsage(lambda: measured_directories(agent))
         agent = Agent(
             settings, store, cri, worker, sources, network, images,
-            events, tracer, started, queue, disk_usage, past, meters,
+            events, tracer, started, queue, disk_usage, history, meters,
         )  # fmt: skip
         for sentence in network.warnings:
             log.warning("network: %s", sentence)

@@ -23,7 +23,7 @@ from kubelite.api.node import (
 from kubelite.daemon.workqueue import WorkQueue
 from kubelite.diagnosis.advice import advice
 from kubelite.diagnosis.doctor import examine
-from kubelite.history.service import NodePast
+from kubelite.history.service import NodeHistory
 from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
 from kubelite.images.service import NodeImages, image_json
 from kubelite.kube.events import EventRecorder
@@ -74,7 +74,7 @@ class Agent:
     started_at: float
     queue: WorkQueue[str]
     disk_usage: DiskUsage
-    past: NodePast
+    history: NodeHistory
     meters: Meters = field(default_factory=Meters)
     pressure_since: dict[str, float] = field(default_factory=dict)  # condition → when it last changed
     startup_took: float = 0.0  # seconds

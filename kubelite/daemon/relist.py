@@ -71,7 +71,7 @@ async def relist(agent: Agent, queue: WorkQueue[str]) -> None:
             for sentence in await agent.network.repair():
                 log.warning("network mended: %s", sentence)
             await agent.events.expire()
-            await agent.past.prune(seconds=agent.settings.history_time, size=agent.settings.history_size)
+            await agent.history.prune(seconds=agent.settings.history_time, size=agent.settings.history_size)
         except (RuntimeFault, StoreError, OSError) as error:  # a full disk, say: the next round may go better
             log.error("the node is not in order: %s", error)
 

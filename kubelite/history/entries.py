@@ -1,8 +1,8 @@
-"""PURE: what history keeps of a change, in words and as what undoes it; and the past made from that.
+"""Turns a change into its history entry (words, and what undoes the change), and entries into past pods. Pure.
 
-A pod's status changes in few of its top-level keys (`status`, seldom `metadata` or `spec`): the entry has their old
-values. An object that goes leaves itself. So the pods of any moment that is still known are those of now with the
-entries since then undone, newest first.
+A change of a pod's status touches few of its top-level keys (`status`, seldom `metadata` or `spec`); the entry has the
+old values of these keys. The entry of a deletion has the whole object. The pods of a past moment are therefore the
+present ones with the entries since then undone, newest first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from state.records import Change, Record
 
 KINDS = frozenset({"Pod", "ConfigMap", "Secret"})
 DECISION = "Decision"
-MOST_REPEATS = 10  # of an event; after that only each doubling of its count is kept
+MOST_REPEATS = 10  # of an event; after that, only doublings of its count are recorded
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def entry_of(old: Record | None, change: Change) -> Entry | None:
-    """As state.store.Historian; None for what history does not keep."""
+    """Return the entry for a change, or None if history does not record it (a state.batch.Historian)."""
     record = change.record
     if record.kind == "Event":
         return None if change.type == "DELETED" else event_entry(record.doc)
@@ -58,8 +58,8 @@ def decision_entry(decided: Decided) -> Entry:
 
 
 def pods_at(now: Iterable[Json], changes: Iterable[Entry]) -> list[Json]:
-    """The pods as they were before `changes` (oldest first: all since then), from those of `now`; sorted by namespace
-    and name."""
+    """Return the pods as they were before `changes` (all changes since then, oldest first), given those of `now`.
+    Sorted by namespace and name."""
     found = {doc["metadata"]["uid"]: doc for doc in now}
     for entry in reversed(list(changes)):
         if entry.kind != "Pod":
@@ -78,11 +78,11 @@ def pods_at(now: Iterable[Json], changes: Iterable[Entry]) -> list[Json]:
 
 
 def _now() -> float:
-    return round(time.time(), 6)  # as it is told: so that a time that was read means the same moment
+    return round(time.time(), 6)  # the precision of answers: a time that a client read means the same moment
 
 
 def _replaced(old: Json, new: Json) -> Json:
-    """The old values of the keys that changed; None for one that was not there."""
+    """Return the old values of the keys that changed; None for a key that did not exist."""
     return {
         key: old.get(key)
         for key in {**old, **new}
@@ -101,14 +101,14 @@ def _words(old: Record | None, change: Change) -> Iterator[str]:
     doc = change.record.doc
     if old is None:
         source = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
-        yield f"made{f' from {source}' if source else ''}"
+        yield f"created{f' from {source}' if source else ''}"
         return
     if change.type == "DELETED":
-        yield "gone"
+        yield "deleted"
         return
     before, after = old.doc["metadata"], doc["metadata"]
     if after.get("deletionTimestamp") != before.get("deletionTimestamp"):
-        yield f"to be deleted within {after.get('deletionGracePeriodSeconds', 0)} s"
+        yield f"deletion within {after.get('deletionGracePeriodSeconds', 0)} s requested"
     if change.record.kind != "Pod":
         yield "changed"
         return
@@ -122,7 +122,7 @@ def _words(old: Record | None, change: Change) -> Iterator[str]:
 
 
 def status_words(old: Json, new: Json) -> Iterator[str]:
-    """What changed between two statuses of a pod, as a person says it."""
+    """Describe the changes between two statuses of a pod."""
     if old.get("phase") != new.get("phase"):
         yield f"phase {old.get('phase', 'Pending')} → {new.get('phase')}"
     if new.get("reason") and old.get("reason") != new.get("reason"):
@@ -143,7 +143,7 @@ def _container_words(old: Json, new: Json) -> Iterator[str]:
         ended = f" after {_state({'state': new['lastState']})}" if new.get("lastState") else ""
         yield f"{new['name']} {_state(new)}{ended if 'running' in (new.get('state') or {}) else ''}"
     if new.get("restartCount") and old.get("restartCount") != new.get("restartCount"):
-        yield f"{new['name']} restarts {new['restartCount']}"
+        yield f"{new['name']} restart count {new['restartCount']}"
 
 
 def _state(status: Json) -> str:

@@ -1,7 +1,7 @@
-"""PURE: which version of a manifest file an undo writes back, and what is said of a file's versions.
+"""Chooses the version of a manifest file that an undo writes back. Pure.
 
-A revision is a file's text that was read and understood. The undo writes an older one into the file, where it is read
-like any edit and becomes the newest revision: so an undo is undone by one more.
+A revision is the text of a file that was read and is valid. An undo writes an older revision into the file, where it is
+read like any edit and becomes the newest revision; another undo therefore reverts the first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from state.history import Revision, digest
 
 
 class NothingToUndo(Exception):
-    """The sentence says what there is instead."""
+    """The message says what is available instead."""
 
 
 def choose(
@@ -24,9 +24,9 @@ def choose(
     number: int | None = None,
     valid: Callable[[Revision], bool] = lambda _revision: True,
 ) -> Revision:
-    """The revision to write. `revisions`: oldest first; `text`: what the file says now (None: it is gone). Without
-    `number`: the newest one when the file says something else (a broken edit, a file that was deleted), else the
-    newest one before it that says something else. Raises NothingToUndo."""
+    """Return the revision to write. `revisions`: oldest first; `text`: the file's current text (None: deleted). Without
+    `number`, it is the newest revision that differs from the text: the last valid version after a broken edit or a
+    deletion, else the version before the current one. Raises NothingToUndo."""
     if number is not None:
         found = next((r for r in revisions if r.number == number), None)
         if found is None:
@@ -36,12 +36,12 @@ def choose(
     now = digest(text) if text is not None else ""
     found = next((r for r in reversed(revisions) if r.digest != now and valid(r)), None)
     if found is None:
-        raise NothingToUndo(f"{file}: there is no version before this one in history")
+        raise NothingToUndo(f"{file}: history has no earlier version")
     return found
 
 
 def difference(file: str, text: str | None, revision: Revision) -> str:
-    """What the undo would change, as a unified diff."""
+    """Return the changes that the undo would make, as a unified diff."""
     lines = difflib.unified_diff(
         (text or "").splitlines(keepends=True),
         revision.text.splitlines(keepends=True),

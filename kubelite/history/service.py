@@ -1,4 +1,4 @@
-"""The node's past as the API asks for it: a pod's history, pods of a moment, versions of manifests, the way back."""
+"""History for the API: events of a pod, pods at a past moment, versions of manifests, and going back to one."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from kubelite.sources.files import read_text
 from state.history import LARGEST, Question, Revision, Version
 from state.store import Store
 
-MICROSECOND = 1e-6  # how exact times are told
-PRUNE = 3600.0  # seconds between looks at what is too old
+MICROSECOND = 1e-6  # precision of times in answers
+PRUNE = 3600.0  # seconds between prunings
 
 
-class NodePast:
-    """Answers from the store's history; writes manifests only in `roll_back`."""
+class NodeHistory:
+    """Reads the store's history. Only `roll_back` writes manifests."""
 
     def __init__(self, store: Store, directory: str, rescan: Callable[[], Awaitable[None]]) -> None:
         self._store = store
         self._directory = directory
         self._rescan = rescan
-        self._pruned = 0.0  # when, on the monotonic clock
+        self._pruned = 0.0  # time of the last pruning on the monotonic clock
 
-    async def history(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
-        """What happened to the pods of this name, oldest first. Raises ApiError NotFound."""
+    async def of_pod(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
+        """Return what happened to the pods of this name, oldest first. Raises ApiError NotFound."""
         question = Question(kind="Pod", namespace=namespace, name=name, since=since, limit=limit)
         entries, known = await self._store.history(question)
         if not entries and self._store.get("Pod", namespace, name) is None:
@@ -53,18 +53,18 @@ class NodePast:
         }
 
     async def pods_at(self, at: float) -> list[Json]:
-        """Every pod as it was. Raises ApiError for a moment that is not known any more, or not yet."""
+        """Return every pod as it was at a moment. Raises ApiError if the moment is in the future or too long ago."""
         if at > time.time():
-            raise bad_request(f"{rfc3339(at)} is still to come")
+            raise bad_request(f"{rfc3339(at)} is in the future")
         now = [record.doc for record in self._store.list("Pod")]
         entries, known = await self._store.history(Question(kind="Pod", since=at, changes=True))
         if at < known:
             raise ApiError("Expired", f"history goes back to {rfc3339(known)}, not to {rfc3339(at)}")
-        # what happened at that very moment had happened
+        # A change at exactly that moment counts as done.
         return pods_at(now, [entry for entry in entries if entry.at > at + MICROSECOND / 2])
 
     async def revisions(self, ref: Json) -> tuple[str, Sequence[Revision]]:
-        """The manifest file that is meant ({"file"} or {"kind", "namespace", "name"}) and its versions, oldest first.
+        """Return a manifest file and its versions, oldest first. `ref` is {"file"} or {"kind", "namespace", "name"}.
         Raises ApiError NotFound."""
         if ref.get("file"):
             file = self._inside(str(ref["file"]))
@@ -77,7 +77,7 @@ class NodePast:
         if record is not None:
             file = (record.metadata.get("annotations") or {}).get(SOURCE, "")
             if not file:
-                raise ApiError("NotFound", f"{key} comes from no manifest")
+                raise ApiError("NotFound", f"{key} has no manifest file")
             return file, await self._store.revisions(file)
         return _last_with(key, await self._store.revisions())
 
@@ -88,7 +88,7 @@ class NodePast:
         return path
 
     async def roll_back(self, ref: Json, *, number: int | None, dry_run: bool) -> Json:
-        """Write an older version of a manifest back: {"file", "from", "to", "revision", "diff"}. Raises ApiError."""
+        """Write an older version of a manifest: {"file", "from", "to", "revision", "diff"}. Raises ApiError."""
         await self._rescan()
         file, found = await self.revisions(ref)
         text = _text(file)
@@ -97,7 +97,7 @@ class NodePast:
         except rollout.NothingToUndo as error:
             large = text is not None and len(text.encode()) > LARGEST
             raise ApiError(
-                "Conflict", f"{error}{f' (no version is kept of more than {LARGEST} bytes)' if large else ''}"
+                "Conflict", f"{error}{f' (versions above {LARGEST} bytes are not retained)' if large else ''}"
             ) from None
         if wrong := _errors(chosen):
             raise ApiError("Invalid", "\n".join(wrong))
@@ -109,8 +109,8 @@ class NodePast:
         }
         if dry_run or text == chosen.text:
             return {**answer, "revision": chosen.number}
-        if text is not None:  # a broken edit, say: it is not to be lost
-            self.keep(file, text)
+        if text is not None:  # record the current text first: it may be a broken edit that is in no revision
+            self.record_version(file, text)
             await self._store.revisions(file)
         keys = [key for chunk in edits.split(chosen.text, whole=file.endswith(".json")) for key in chunk.keys]
         outcomes = tuple(edits.Outcome(key, "configured", file) for key in keys)
@@ -119,13 +119,13 @@ class NodePast:
         revisions = await self._store.revisions(file)
         return {**answer, "revision": revisions[-1].number}
 
-    def keep(self, file: str, text: str) -> None:
-        """A manifest was read: keep it, if it is new."""
+    def record_version(self, file: str, text: str) -> None:
+        """Record the text of a manifest that was read, if it is new."""
         if len(text) <= LARGEST:
             self._store.note(Version(file, time.time(), text))
 
     async def prune(self, *, seconds: float, size: int) -> None:
-        """Keep history within its bounds: looked at once an hour, and when much was written. Raises StoreError."""
+        """Keep history within its bounds: once an hour, and after many writes. Raises StoreError."""
         now = time.monotonic()
         if self._pruned and now - self._pruned < PRUNE and self._store.history_written < size // 20:
             return
@@ -147,7 +147,7 @@ def _errors(revision: Revision) -> list[str]:
 
 
 def _last_with(key: edits.Key, revisions: Sequence[Revision]) -> tuple[str, Sequence[Revision]]:
-    """The file whose newest version had an object that is gone."""
+    """Return the file whose newest version defined an object that no longer exists."""
     newest = {revision.file: revision for revision in revisions}
     for revision in sorted(newest.values(), key=lambda r: -r.at):
         if key.name not in revision.text:

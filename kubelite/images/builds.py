@@ -1,6 +1,6 @@
-"""What the node gives a build that runs on it (`kubelite build`): where its images are, a place in the pods' network.
+"""What the node provides to a build that runs on it (`kubelite build`): the image store, and the pods' network.
 
-The build itself is the command's own process; here is only what must not be done twice on a node.
+The build runs in the process of the command. This module has what must be unique on a node.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runtime.errors import StateError
 from runtime.images.client import ImageClient
 from runtime.network.client import NetworkClient
 
-LEASE_PREFIX = "build-"  # of the uid that a build's network lease is kept under
+LEASE_PREFIX = "build-"  # of the uid that holds a build's network lease
 
 
 @dataclass(slots=True)
@@ -40,6 +40,6 @@ class NodeBuilds:
         try:
             found = await self.network.add(uid, f"/proc/{pid}/ns/net")
             yield {"address": found.ip}
-            await asyncio.Event().wait()  # until whoever asked goes away
+            await asyncio.Event().wait()  # until the client disconnects
         finally:
             await asyncio.shield(asyncio.ensure_future(self.network.delete(uid)))

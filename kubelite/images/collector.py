@@ -1,4 +1,4 @@
-"""The collection of unused images: looks every few minutes, decides in `node.image_gc`, removes one after the other."""
+"""Garbage collection of unused images: periodic, decided in node.pressure.image_gc_policy, one image at a time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from runtime.images.store.names import last_used, pulled_at, touch
 from state.errors import StoreError
 
 log = logging.getLogger(__name__)
-PERIOD = 300.0  # seconds, kubelet's ImageGCPeriod
-Say = Callable[[str, str], None]  # reason and message of a Warning event about the node
+PERIOD = 300.0  # seconds; kubelet's ImageGCPeriod
+Say = Callable[[str, str], None]  # emits a Warning event about the node: reason and message
 
 
 class ImageCollector:
-    """`run()` until cancelled; `once()` is one look."""
+    """`run()` collects until cancelled; `once()` collects once."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class ImageCollector:
         period: float = PERIOD,
         began: float,
     ) -> None:
-        """`collected`: told of each image that went, why: "age" or "space"."""
+        """`collected` is called for each removed image with the cause: "age" or "space"."""
         self._images = images
         self._collected = collected
         self._policy = policy
@@ -49,7 +49,7 @@ class ImageCollector:
                 self._say("ImageGCFailed", f"failed to collect unused images: {error}")
 
     async def once(self) -> int:
-        """One look; the bytes that came free."""
+        """Collect once; return the bytes freed."""
         store = self._images.client.store
         if not store.list():
             return 0
@@ -58,12 +58,12 @@ class ImageCollector:
         now = time.time()
         plan = plan_image_gc(self._policy, self._disk(), self._uses(used), now=now, uptime=now - self._began)
         freed = await self._forget_builds(plan, now)
-        if plan.to_free and freed:  # what builds had left may have been enough
+        if plan.to_free and freed:  # the space freed from builds may be enough
             plan = plan_image_gc(
                 self._policy, self._disk(), self._uses(used), now=now, uptime=now - self._began
             )
         for identity in plan.old:
-            freed += await self._remove(identity, "age", "nobody has used it for long")
+            freed += await self._remove(identity, "age", "unused for too long")
         found = 0
         for identity in plan.order:
             if found >= plan.to_free:
@@ -78,13 +78,13 @@ class ImageCollector:
         return freed + found
 
     async def free_all(self) -> int:
-        """The disk is short: every image that is not in use goes, whatever its age; the bytes that came free."""
+        """Remove every unused image of any age, because the disk is short of space; return the bytes freed."""
         used = await self._images.in_use()
         unused = [image.id for image in self._uses(used) if not (image.in_use or image.pinned)]
         return sum([await self._remove(identity, "space", "the disk is short") for identity in unused])
 
     async def _forget_builds(self, plan: GcPlan, now: float) -> int:
-        """Results of build steps can be made again: they go before any image, by the same ages."""
+        """Remove results of build steps, which can be recreated, before any image; they have the same ages."""
         ages = [self._policy.minimum_age] if plan.to_free else []
         ages += [self._policy.maximum_age] if self._policy.maximum_age > 0 else []
         if not ages or now - self._began <= min(ages):
@@ -111,11 +111,11 @@ class ImageCollector:
         return list(uses.values())
 
     async def _remove(self, identity: str, reason: str, why: str) -> int:
-        """The bytes that came free; 0 when a pod has come meanwhile that uses it."""
+        """Remove an image; return the bytes freed, or 0 if a pod has started to use it meanwhile."""
         try:
             removed = await self._images.remove_unused(identity)
         except ImageError as error:
-            log.warning("image is not removed: %s", error, extra={"image": identity})
+            log.warning("cannot remove image: %s", error, extra={"image": identity})
             return 0
         if removed is None:
             return 0

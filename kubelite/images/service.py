@@ -1,4 +1,4 @@
-"""The node's images as the API sees them: what uses them, what they look like, what they take."""
+"""Images for the API: listing, inspecting, removing, and which of them are in use."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ Progress = Callable[[Json], None]
 
 @dataclass(slots=True)
 class NodeImages:
-    """Image requests that need to know the node's pods."""
+    """Image requests that depend on the node's pods."""
 
-    root: str  # the node's
+    root: str  # the node's state directory
     store: Store
     cri: LocalCri
     client: ImageClient
 
     async def in_use(self) -> set[str]:
-        """Ids of images that containers have, that a pod is about to use, and that are mounted. Nobody has had a turn
-        between the last look and the answer: a removal that is begun at once (`Turns.removal`) surprises no start."""
+        """Return the ids of images that containers have, pods are about to use, or mounts use. No other task runs
+        between the last check and the return, so a removal that begins at once (`Turns.removal`) cannot race with a
+        start."""
         used = set(mounted_images())
         for record in self.store.list("Pod"):
             used |= {c.image_id for c in (await self.cri.observe(record.uid)).containers}
         return used | self._named()
 
     def _named(self) -> set[str]:
-        """Images that pods name; also of those that came while containers were looked at."""
+        """Return the images that pods name, including pods that were added while containers were observed."""
         names = {reference for record in self.store.list("Pod") for reference in references_of(record.doc)}
         return {found.id for found in map(self.cri.image, names) if found is not None}
 
@@ -50,7 +51,7 @@ class NodeImages:
         return [image_json(record) for record in self.client.store.list()]
 
     def inspect(self, text: str) -> Json:
-        """As `docker image inspect`, with where the layers are."""
+        """Describe an image as `docker image inspect` does, with the directories of its layers."""
         store = self.client.store
         record = store.find(text)
         config = store.image_config(record)
@@ -75,7 +76,8 @@ class NodeImages:
         }
 
     def history(self, text: str) -> list[Json]:
-        """The newest step first: {"created", "createdBy", "size", "comment", "emptyLayer"}; sizes as stored."""
+        """Return the build steps, newest first: {"created", "createdBy", "size", "comment", "emptyLayer"}. Sizes are
+        those of the stored layers."""
         store = self.client.store
         record = store.find(text)
         sizes = [layer["size"] for layer in store.manifest(record)["layers"]]
@@ -91,7 +93,7 @@ class NodeImages:
                     "size": 0 if empty or not sizes else sizes.pop(0),
                 }
             )
-        for size in sizes:  # an image whose history is shorter than its layers
+        for size in sizes:  # the image has more layers than history entries
             steps.append({"created": "", "createdBy": "", "comment": "", "emptyLayer": False, "size": size})
         return steps[::-1]
 
@@ -101,22 +103,24 @@ class NodeImages:
         return tempfile.TemporaryFile(dir=root if os.path.isdir(root) else os.path.dirname(root))
 
     async def remove(self, reference: str, *, force: bool) -> Json:
-        """Take a name away, or with an id or the last name the image. Raises ImageError (ImageInUse, …)."""
+        """Remove a name; with an id or the last name, remove the image. Raises ImageError (ImageInUse, …)."""
         used = await self.in_use()
         with self.client.turns.removal(self._going(reference) - used):
             removed = await self.client.remove(reference, in_use=tuple(used), force=force)
         return removed_json(removed)
 
     async def remove_unused(self, identity: str) -> Removed | None:
-        """Remove an image with all its names; None when somebody has come to use it."""
+        """Remove an image with all its names, or return None if it is in use meanwhile."""
         used = await self.in_use()
         if identity in used:
             return None
         with self.client.turns.removal([identity]):
-            return await self.client.remove(identity, in_use=tuple(used), force=True)  # with all of its names
+            return await self.client.remove(
+                identity, in_use=tuple(used), force=True
+            )  # force: with all its names
 
     async def prune(self, *, every: bool, older: float) -> Json:
-        """`older`: only those not used for so many seconds."""
+        """Remove unused images. `older`: only those unused for this many seconds."""
         before = time.time() - older if older else None
         used = await self.in_use()
         store, named = self.client.store, {r.id for r in self.client.store.list() if r.reference}
@@ -129,7 +133,7 @@ class NodeImages:
             return removed_json(await self.client.prune(in_use=used, every=every, before=before))
 
     def _going(self, reference: str) -> set[str]:
-        """The image that would be gone without this name; of one that has more names only the name goes."""
+        """Return the image that removing this name would delete; none if the image has other names."""
         with contextlib.suppress(ImageError):
             record, by_name = self.client.store.look_up(reference)
             names = {r.reference for r in self.client.store.list() if r.id == record.id}
@@ -150,18 +154,18 @@ class NodeImages:
         return image_json(await self.client.tag(reference, target))
 
     async def repair(self, *, deep: bool) -> list[str]:
-        """Mend what can be mended here, pull again what cannot; sentences of what was done and what was not."""
+        """Repair images, pulling those again that cannot be repaired locally; return a sentence for each."""
         done, broken = await self.client.repair(deep=deep)
         for name in broken:
             try:
                 await self.client.pull(name)
                 done.append(f"pulled {name} again")
             except ImageError as error:
-                done.append(f"could not mend {name}: {error}")
+                done.append(f"cannot repair {name}: {error}")
         return done
 
     async def disk_usage(self) -> list[Json]:
-        """As `docker system df`: what there is of each kind, what is in use, what removing the rest would free."""
+        """Report disk usage as `docker system df`: totals of each kind, the part in use, and the reclaimable rest."""
         usage = await self.client.usage()
         used = await self.in_use()
         records = {r.id: r for r in self.client.store.list()}
@@ -217,7 +221,7 @@ def _things(record: ImageRecord) -> Iterable[str]:
 
 
 def image_json(record: ImageRecord) -> Json:
-    """The image as the API shows it: camelCase, without layer directories."""
+    """Return an image as the API shows it: camelCase, without layer directories."""
     return {
         "id": record.id,
         "reference": record.reference,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubelite.kube.json import Json
 
-# reason -> HTTP code (apimachinery pkg/api/errors); a RuntimeFault's other reasons are the node's own trouble: 500.
+# reason -> HTTP code (apimachinery pkg/api/errors); other reasons of a RuntimeFault are the node's own failures: 500.
 _CODES = {
     "BadRequest": 400,
     "InvalidImageName": 400,
@@ -31,7 +31,7 @@ _CODES = {
 
 
 class ApiError(Exception):
-    """A deliberate answer: `reason` as in metav1.Status, the message a sentence a person can act on."""
+    """A refusal. `reason` is one of metav1.Status; the message is a sentence that a person can act on."""
 
     def __init__(self, reason: str, message: str, *, details: Json | None = None) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class ApiError(Exception):
 
 
 def not_found(resource: str, name: str) -> ApiError:
-    """kubectl's own words: pods "web" not found."""
+    """Return the error with kubectl's words: pods "web" not found."""
     return ApiError("NotFound", f'{resource} "{name}" not found', details={"name": name, "kind": resource})
 
 

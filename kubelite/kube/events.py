@@ -1,9 +1,9 @@
-"""Events: what happened to an object, as v1 Events in the store, where `kubectl get events` and `describe` find them.
+"""Events: what happened to an object, stored as v1 Events, which `kubectl get events` and `describe` show.
 
-The same event again (object, type, reason, message) raises the first one's count instead of adding another, as
-client-go's correlator does (k8s.io/client-go tools/record/events_cache.go). Events leave after an hour, as in a cluster
-(kube-apiserver --event-ttl), and the oldest go when there are more than `MOST`. Recording never waits and never fails
-the work that reports: writes go on behind it.
+A repeated event (same object, type, reason and message) increments the count of the first one instead of adding
+another, as client-go's correlator does (k8s.io/client-go tools/record/events_cache.go). Events are deleted after an
+hour, as in a cluster (kube-apiserver --event-ttl), and the oldest are deleted beyond `MOST`. Recording never waits, and
+its errors never reach the code that reports an event: events are written in the background.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 TTL = 3600.0  # seconds
 MOST = 5000
-DELAY = 0.1  # seconds that events wait for each other and for a write of their pod's, to go with it
-CACHE = 4096  # keys remembered for counting
+DELAY = 0.1  # seconds that an event waits to share a commit with others, or with a write to its pod
+CACHE = 4096  # keys retained for counting
 
 _Key = tuple[str, str, str, str, str, str]
 
 
 class EventRecorder:
-    """`event(reference, type, reason, message)`; type is Normal or Warning."""
+    """Records events by `event(reference, type, reason, message)`; the type is Normal or Warning."""
 
     def __init__(self, store: Store, node_name: str, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class EventRecorder:
         self._clock = clock
         self._last = 0  # nanoseconds in the name of the newest event
         self._known: OrderedDict[_Key, str] = OrderedDict()  # -> uid of the stored event
-        self._pending: dict[str, Json] = {}  # uid -> newest form not yet written
+        self._pending: dict[str, Json] = {}  # uid -> newest version, not yet written
         self._writing: set[asyncio.Future[Record | None]] = set()
         for record in store.list("Event"):
             self._known[_key(record.doc)] = record.uid
@@ -88,10 +88,10 @@ class EventRecorder:
         if not done.cancelled() and (error := done.exception()) is not None:
             if not isinstance(error, StoreError):
                 raise error
-            log.error("event not recorded: %s", error)
+            log.error("cannot record an event: %s", error)
 
     async def expire(self) -> None:
-        """Remove what is older than an hour or too much."""
+        """Delete events that are older than an hour, and the oldest ones beyond `MOST`."""
         events = sorted(self._store.list("Event"), key=lambda r: str(r.doc.get("lastTimestamp")))
         limit = rfc3339(self._clock() - TTL)
         surplus = len(events) - MOST
@@ -107,7 +107,7 @@ class EventRecorder:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                # as client-go names them: what happened to a pod within one second stays in order by name
+                # named as by client-go: sorting by name orders events of a pod within one second
                 "name": f"{reference['name']}.{self._last:016x}",
                 "namespace": reference.get("namespace") or "default",
                 "uid": identity,

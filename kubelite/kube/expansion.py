@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """$(NAME) → its value; $$ → $; an unknown name or an unclosed reference stays as it is; one pass only (K
-    third_party/forked/golang/expansion)."""
+    """Replace $(NAME) by its value and $$ by $, in one pass. An unknown name or an unclosed reference stays as it
+    is."""
     return _expanded(text, lambda name: values.get(name, f"$({name})"))
 
 

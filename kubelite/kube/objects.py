@@ -1,4 +1,4 @@
-"""Small pure helpers on whole objects (plain dictionaries in Kubernetes' JSON form)."""
+"""Pure helper functions on whole objects (plain dictionaries in Kubernetes' JSON form)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from kubelite.kube.json import Json
 from kubelite.kube.times import rfc3339
 from state.records import Record
 
-SOURCE = "kubelite.io/source"  # annotation: the manifest file an object comes from
+SOURCE = "kubelite.io/source"  # annotation: the manifest file that defines the object
 
-#: Kinds whose objects live in no namespace.
+#: Kinds without namespaces.
 CLUSTER_SCOPED = frozenset(
     {"ClusterTrustBundle", "Namespace", "Node", "PersistentVolume", "PriorityClass", "StorageClass"}
 )
 
-#: Conditions of a pod that the node writes; all others are somebody else's.
-OF_THE_NODE = frozenset(
+#: Pod conditions that the node writes; all others are written by other programs.
+NODE_CONDITIONS = frozenset(
     {
         "ContainersReady",
         "DisruptionTarget",
@@ -30,29 +30,29 @@ OF_THE_NODE = frozenset(
     }
 )
 
-#: Reasons with which a pod is brought to its end from outside; once one is recorded nothing brings it back.
-OVER = frozenset({"DeadlineExceeded", "Evicted"})
+#: Reasons for which a pod is ended from outside. Once one is recorded, the pod never runs again.
+TERMINAL_REASONS = frozenset({"DeadlineExceeded", "Evicted"})
 
 
-def is_over(status: Mapping[str, Any]) -> bool:
-    """Whether a recorded status says that the pod has ended, or is on its way to: its phase says so only when nothing
-    of it runs any more."""
-    return status.get("phase") in ("Succeeded", "Failed") or status.get("reason") in OVER
+def is_terminal(status: Mapping[str, Any]) -> bool:
+    """Tell whether a recorded status says that the pod has ended, or is terminating for good. The phase says so only
+    when none of its containers run any more."""
+    return status.get("phase") in ("Succeeded", "Failed") or status.get("reason") in TERMINAL_REASONS
 
 
 def source_of(record: Record) -> str:
-    """The manifest file a stored object comes from; "" when it comes from no file."""
+    """Return the manifest file that defines a stored object, or ""."""
     found = record.metadata.get("annotations", {}).get(SOURCE, "")
     return str(found)
 
 
 def object_name(kind: str, namespace: str, name: str) -> str:
-    """`Pod default/web`, `PriorityClass high`: how messages name an object."""
+    """Name an object as messages do: `Pod default/web`, `PriorityClass high`."""
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def reference(doc: Json, *, field_path: str = "") -> Json:
-    """The v1 ObjectReference of an object, as events carry it."""
+    """Return the v1 ObjectReference of an object, as events carry it."""
     metadata = doc["metadata"]
     ref = {
         "kind": doc.get("kind", ""),
@@ -67,8 +67,8 @@ def reference(doc: Json, *, field_path: str = "") -> Json:
 
 
 def mark_deleting(doc: Json, *, now: float, grace: int | None = None) -> Json | None:
-    """The pod with its graceful deletion begun: deletionTimestamp is when grace ends, as in Kubernetes. When one is
-    under way already it can only be made shorter; None when nothing changes."""
+    """Return the pod marked for graceful deletion, or None if nothing changes. deletionTimestamp is the end of the
+    grace period, as in Kubernetes. The grace period of a terminating pod can only be shortened."""
     metadata = doc["metadata"]
     if grace is None:
         wanted = doc.get("spec", {}).get("terminationGracePeriodSeconds")

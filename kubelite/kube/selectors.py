@@ -1,4 +1,4 @@
-"""Field selectors (`metadata.name=web,status.phase!=Running`) on plain documents, by kind's supported fields."""
+"""Field selectors (`metadata.name=web,status.phase!=Running`) on plain documents, with the fields of each kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kubelite.kube.errors import bad_request
 from kubelite.kube.json import Json
 
 _COMMON = ("metadata.name", "metadata.namespace")
-# kubernetes pkg/apis/core/v1/conversion.go: the field labels each kind can be selected by.
+# Kubernetes pkg/apis/core/v1/conversion.go: the fields by which each kind can be selected.
 _FIELDS = {
     "Pod": (
         "spec.nodeName",
@@ -46,7 +46,7 @@ class Term(NamedTuple):
 
 
 def parse_fields(text: str, kind: str) -> tuple[Term, ...]:
-    """Raises ApiError BadRequest for a malformed selector or a field this kind cannot be selected by."""
+    """Parse a field selector. Raises ApiError BadRequest if it is malformed or the kind does not have the field."""
     terms = []
     for part in text.split(","):
         if not part.strip():
@@ -63,7 +63,7 @@ def _split(part: str) -> tuple[str, str, str]:
         path, found, value = part.partition(sign)
         if found:
             return path.strip(), sign, value.strip()
-    raise bad_request(f"invalid field selector {part!r}: can't understand it, expected FIELD=VALUE")
+    raise bad_request(f"invalid field selector {part!r}: expected FIELD=VALUE")
 
 
 def matches_fields(terms: tuple[Term, ...], doc: Json) -> bool:
@@ -71,7 +71,7 @@ def matches_fields(terms: tuple[Term, ...], doc: Json) -> bool:
 
 
 def _value(doc: Json, path: str) -> str:
-    if path == "source":  # of an event: its component
+    if path == "source":  # of an event: the component
         return str((doc.get("source") or {}).get("component", ""))
     found: Any = doc
     for key in path.split("."):

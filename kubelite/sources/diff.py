@@ -1,4 +1,4 @@
-"""`kubelite diff -f`: what applying documents would do, in words, before it does."""
+"""`kubelite diff -f`: describes what applying documents would do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Literal, NotRequired, TypedDict
 
-from kubelite.kube.objects import is_over, object_name, source_of
+from kubelite.kube.objects import is_terminal, object_name, source_of
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.worker.pod_worker import PodWorker
@@ -20,7 +20,7 @@ _QUIET = frozenset({"uid", "resourceVersion", "creationTimestamp", "generation",
 
 
 class DiffEntry(TypedDict):
-    """What applying one object would do."""
+    """The effect of applying one object."""
 
     object: str  # "pod/default/web"
     change: Literal["create", "update", "unchanged", "replace", "unsupported"]
@@ -29,7 +29,7 @@ class DiffEntry(TypedDict):
 
 
 async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorker) -> list[DiffEntry]:
-    """An entry for each document of the (already validated) text, in its order."""
+    """Return an entry for each document of the text, in its order. The text must be valid."""
     loaded = load_text(text, file=file)
     entries: list[DiffEntry] = []
     config = worker.config
@@ -54,10 +54,10 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
         words = []
         replaced = False
         if document.kind == "Pod":
-            ended = is_over(record.doc.get("status", {}))
+            ended = is_terminal(record.doc.get("status", {}))
             replaced = ended and doc.get("spec") != record.doc.get("spec")
             words = (
-                ["the pod has ended: a new one takes its place"]
+                ["the pod has ended: a new one replaces it"]
                 if replaced
                 else list((await worker.preview(doc)).reasons) or ["nothing is restarted"]
             )
@@ -71,7 +71,7 @@ async def diff_documents(text: str, *, file: str, store: Store, worker: PodWorke
 
 
 def changed_fields(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """`spec.containers[0].image: "a" -> "b"` lines, and of a longer text the lines that differ."""
+    """Yield lines like `spec.containers[0].image: "a" -> "b"`; for a longer text, its lines that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             if key not in _QUIET:

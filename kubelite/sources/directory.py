@@ -1,18 +1,20 @@
-"""The directory is the truth: watched files → objects in the store.
+"""The manifests directory is the source of truth: this module watches its files and updates objects in the store.
 
-What a directory means is decided by `manifest_plan.plan`, a pure function from files and recorded objects to changes;
-`Sources` reads, watches and applies. The rules (each has a test in tests/unit/sources/test_sources.py):
+`kubelite.sources.plan.plan`, a pure function, decides what a directory means: it turns files and recorded objects into
+changes. `Sources` reads, watches and applies. The rules, each with a test in tests/unit/sources/test_sources.py:
 
-- `.yaml`, `.yml`, `.json`, in sub-directories too; dotfiles, `~`, `.bak`, `.swp` and the like are never read.
-- A file that does not parse or validate changes nothing: its last good version stays, also over a restart.
-- A directory that vanishes, or comes back as another and empty one (an unmounted file system), removes nothing; nor
-  does a sub-directory that was a mounted file system and is empty now.
-- A file or document that goes removes its objects, once it has been gone for `SETTLE` seconds: editors that write anew
-  or rename leave a file missing or empty for a moment. A file that was seen to be unlinked, which only programs do that
-  make it anew at once (git, install), for `SETTLE_UNLINKED`.
-- A file that somebody still has open for writing is not read until it is closed (a lease is refused while a writer is
-  there: fcntl(2), F_SETLEASE), so half a manifest is never taken for a whole one.
-- Two documents with one name: the one that runs stays, else the first by file name; the other is an error.
+- `.yaml`, `.yml` and `.json` files are read, in sub-directories too; dotfiles, `~`, `.bak`, `.swp` and the like are
+not.
+- A file that does not parse or validate changes nothing: its last good version stays in force, also over a restart.
+- If the directory vanishes, or another and empty one takes its place (a file system was unmounted), nothing is removed;
+  likewise for a sub-directory that was a mounted file system and is empty now.
+- When a file or document is gone for `SETTLE` seconds, its objects are removed. The delay is for editors, which leave a
+  file missing or empty for a moment when they rewrite or rename it. It is `SETTLE_UNLINKED` for a file that was
+  unlinked, which only programs do that recreate it at once (git, install).
+- A file that is open for writing is not read until it is closed, so that half a manifest never counts. (A read lease is
+  refused while there is a writer: fcntl(2), F_SETLEASE.)
+- If two documents have the same name, the running one stays in force, else the first by file name; the other is an
+  error.
 """
 
 from __future__ import annotations
@@ -62,14 +64,14 @@ from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 
-SETTLE = 0.1  # seconds a document must have been gone before that counts
-SETTLE_UNLINKED = 0.03  # the same where its file was unlinked
-WRITER_POLL = 0.02  # seconds between looks at a file that is being written
-WRITER_PATIENCE = 5.0  # seconds after which it is read all the same
+SETTLE = 0.1  # seconds that a document must be gone before its objects are removed
+SETTLE_UNLINKED = 0.03  # the same if its file was unlinked
+WRITER_POLL = 0.02  # seconds between checks of a file that is being written
+WRITER_PATIENCE = 5.0  # seconds after which it is read nevertheless
 
 
 class Sources:
-    """Keeps the store saying what the directory says. `run()` watches until cancelled; `scan()` looks once, now."""
+    """Keeps the store in step with the directory. `run()` watches until cancelled; `scan()` reads it once, now."""
 
     def __init__(
         self,
@@ -86,41 +88,39 @@ class Sources:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
-        self.error = ""  # why the directory as a whole cannot be used, "" when it can
-        self.ready = asyncio.Event()  # set once the directory was read a first time
+        self.error = ""  # why the directory as a whole cannot be used
+        self.ready = asyncio.Event()  # set after the directory was read for the first time
         self._store = store
         self._node_name = node_name
         self._priorities = priorities or {}
         self._relist = relist
         self._uid_for = uid_for
         self._report = report
-        self._applied = applied  # called with a pod's uid once what its file says of it is in the store
-        self._offer = (
-            offer  # called with a pod's uid, its spec as it goes to the store, and that in its typed form
-        )
-        #: Called with a file and its text when that is understood.
-        self.keep: Callable[[str, str], None] = lambda _file, _text: None
+        self._applied = applied  # called with a pod's uid after its manifest is in the store
+        self._offer = offer  # called with a pod's uid, its spec as it is stored, and the same in typed form
+        #: Called with a file and its text if the text is valid.
+        self.on_valid: Callable[[str, str], None] = lambda _file, _text: None
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
-        self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # of what was read since the last plan
+        self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # specs read since the last plan
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
         self._missing: dict[
             Key, float
-        ] = {}  # document gone from the files -> monotonic time it was first missed
-        self._unlinked: set[str] = set()  # files seen to be unlinked that have not come back
-        self._settling = False  # some of them not long enough yet to be believed
-        self._writers: dict[str, float] = {}  # file being written -> monotonic time it was first seen so
-        self._lost: frozenset[str] = frozenset()  # sub-directories that are not to be believed
+        ] = {}  # document that is in no file any more -> monotonic time when this was noticed
+        self._unlinked: set[str] = set()  # files that were unlinked and have not come back
+        self._settling = False  # some missing documents are not gone for long enough yet
+        self._writers: dict[str, float] = {}  # file being written -> monotonic time when this was noticed
+        self._lost: frozenset[str] = frozenset()  # sub-directories whose contents are unknown
         self._mounts: frozenset[str] = frozenset()  # sub-directories that are mounted file systems
         self._identity: tuple[int, int] | None = None
         self._lock = asyncio.Lock()
-        # a lease that is broken at the very moment it is held sends SIGIO, whose default is to end the process
+        # A lease that is broken while it is held sends SIGIO, whose default action ends the process.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         self._again: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
 
     def states(self) -> list[ManifestState]:
-        """Every file, sorted by name, with duplicates among its problems."""
+        """Return the state of every file, sorted by name, with duplicates among the problems."""
         also = self._duplicates
         return [
             replace(state, problems=(*state.problems, *also[state.file])) if state.file in also else state
@@ -129,12 +129,13 @@ class Sources:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the directory is known: only then is a pod that no file has really nobody's."""
+        """Tell whether all of the directory is known. Only then does a pod that is in no file really have no
+        manifest."""
         unknown = (state for state in self._files.values() if state.objects is None)
         return not self.error and not self._lost and next(unknown, None) is None
 
     async def run(self) -> None:
-        """Scan at every change, when something is due to be looked at again, and every `relist` seconds."""
+        """Scan at every change, when a check is due, and every `relist` seconds."""
         watcher = asyncio.create_task(self._watch(), name="watch-manifests")
         try:
             while True:
@@ -142,7 +143,7 @@ class Sources:
                 try:
                     await self.scan()
                 except StoreError as error:
-                    self._fail(f"what the manifests say cannot be recorded: {error}")
+                    self._fail(f"cannot record the manifests: {error}")
                     self._look_again(1.0)
                 try:
                     async with asyncio.timeout(self._relist):
@@ -155,25 +156,25 @@ class Sources:
                 self._again.cancel()
 
     def deleted(self, record: Record) -> None:
-        """An object went: when a manifest still stands for it, have `run` make it anew."""
+        """Note that an object was deleted: if a manifest still defines it, `run` recreates it."""
         key = (record.kind, record.namespace, record.name)
         if any(key in state.objects for state in self._files.values() if state.objects):
             self._wake.set()
 
     async def scan(self, *, settle: float = SETTLE) -> None:
-        """Look at the directory and bring the store to what it says. `settle` 0 believes a missing document at once."""
+        """Read the directory and update the store. With `settle` 0, a missing document counts as gone at once."""
         async with self._lock:
             try:
                 found = list_manifests(self.directory)
             except OSError as error:
                 self._fail(
-                    f"the manifests directory {self.directory} cannot be read: {os.strerror(error.errno or 0)}"
+                    f"cannot read the manifests directory {self.directory}: {os.strerror(error.errno or 0)}"
                 )
                 return
             if not found.files and found.identity != self._identity and await self._replaced(found.identity):
                 self._fail(
-                    f"the manifests directory {self.directory} is another one than before and empty (not mounted?); "
-                    "nothing is removed until a manifest is in it"
+                    f"the manifests directory {self.directory} was replaced by an empty one (not mounted?); "
+                    "nothing is removed until it contains a manifest"
                 )
                 return
             lost = self._lost_of(found)
@@ -183,11 +184,11 @@ class Sources:
             self._unfail()
             if (
                 not self._settling
-            ):  # else a pod whose manifest went while the daemon was away would be started first
+            ):  # otherwise a pod whose manifest was deleted while the daemon was down would be started first
                 self.ready.set()
 
     async def rescan(self) -> None:
-        """Look now, and return when the store has what the directory says on the disk: somebody asked for it."""
+        """Scan now, on request, and return when the store has the result on the disk."""
         await self.scan(settle=0)
         await self._store.sync()
 
@@ -199,7 +200,7 @@ class Sources:
 
     def _unfail(self) -> None:
         if self.error:
-            log.info("the manifests in %s are followed again", self.directory)
+            log.info("following the manifests in %s again", self.directory)
         self.error = ""
 
     async def _replaced(self, identity: tuple[int, int]) -> bool:
@@ -209,8 +210,8 @@ class Sources:
         return known is not None and known != identity and has_objects
 
     def _lost_of(self, found: Listing) -> frozenset[str]:
-        """Directories of which nothing is to be believed: they cannot be read, or were file systems and are mounted no
-        more. Said once."""
+        """Return the sub-directories whose contents are unknown: they cannot be read, or their file system is not
+        mounted any more. Each is logged once."""
         if self._identity is None and (record := self._store.get("ManifestDirectory", "", self.directory)):
             self._mounts = frozenset(record.doc.get("mounts", ()))
         unmounted = (self._mounts - found.mounts) & found.empty
@@ -218,7 +219,7 @@ class Sources:
             why = (
                 "is empty and no longer a mounted file system" if directory in unmounted else "cannot be read"
             )
-            log.error("the directory %s %s: what runs from it goes on running", directory, why)
+            log.error("the directory %s %s: its pods keep running", directory, why)
         return found.unreadable | unmounted
 
     async def _remember(self, identity: tuple[int, int], mounts: frozenset[str]) -> None:
@@ -239,7 +240,7 @@ class Sources:
         return [record for kind in KINDS for record in self._store.list(kind)]
 
     async def _read(self, listed: Mapping[str, tuple[int, ...]], lost: frozenset[str]) -> None:
-        """Parse what changed. `lost`: directories not to be believed; what is below them stays as it was."""
+        """Parse the changed files. `lost`: directories with unknown contents; files below them keep their state."""
         self._lost = lost
         self._unlinked.difference_update(listed)
         for file in [f for f in self._files if f not in listed and not below(f, lost)]:
@@ -251,7 +252,7 @@ class Sources:
                 continue
             state = self._load(file, signature, known)
             if state is None:
-                if known is None:  # what it said before the daemon was away stays until it can be read
+                if known is None:  # its recorded objects stay until it can be read
                     self._files[file] = ManifestState(file, status="Writing")
                 continue
             self._files[file] = state
@@ -262,7 +263,7 @@ class Sources:
     def _load(
         self, file: str, signature: tuple[int, ...], known: ManifestState | None
     ) -> ManifestState | None:
-        """The file's new state, or None when it must be looked at again (somebody is still writing it)."""
+        """Return the file's new state, or None if it is being written and must be read later."""
         if why := no_file(signature):
             problem = Problem(f"cannot be read: it {why}", kind="unreadable")
             return failed(file, signature, known, (problem,), "Unreadable")
@@ -288,7 +289,7 @@ class Sources:
             objects[document.key] = bound(doc, self._node_name)
         status = "Loaded" if objects or problems else "Empty"
         if objects:
-            self.keep(file, text)
+            self.on_valid(file, text)
         return ManifestState(file, signature, objects, problems, status, self._clock())
 
     def _text(self, file: str) -> str | None:
@@ -317,7 +318,7 @@ class Sources:
             uid = doc["metadata"].get("uid") or self._uid_for(namespace, name) if kind == "Pod" else None
             new = created(doc, file, uid=uid or new_uid(), now=now)
             self._hand_over(file, (kind, namespace, name), new)
-            # need not be durable: until the pod's first status, which is, it can as well be made anew from its manifest
+            # Need not be durable until the pod's first status, which is: it can be recreated from its manifest.
             jobs.append(self._put(self._store.create(kind, new, durable=False), file))
         jobs.extend(
             self._put(self._update(key, file, wanted.classes), file) for key, _, file in wanted.update
@@ -332,14 +333,14 @@ class Sources:
         self._typed.clear()
 
     def _hand_over(self, file: str, key: Key, doc: Json) -> None:
-        """Offer what was read as it is, so that nobody reads it again out of what goes to the store."""
+        """Offer the typed spec to its users, so that nobody has to parse the document again."""
         found = self._typed.get((file, key))
         if found is not None and (spec := with_changes(*found, doc["spec"])) is not None:
             self._offer(doc["metadata"]["uid"], doc["spec"], spec)
 
     def _update(self, key: Key, file: str, classes: Classes) -> Awaitable[Record | None]:
-        """Bring the object to what its file says as it is when it is written: a deletion, or a status, that came since
-        the plan was made stays."""
+        """Apply a file's content to the object as it is at the moment of writing: a deletion or a status that arrived
+        after the plan was made is preserved."""
         wanted = admitted((self._files[file].objects or {})[key], classes)
 
         def change(doc: Json) -> Json | None:
@@ -380,9 +381,9 @@ class Sources:
     def _end(self, key: Key, now: float) -> Awaitable[object]:
         uid = self._store.uid_of(*key) or ""
         if key[0] == "Pod":
-            # need not be durable: after a power cut the manifest is not there either
+            # Need not be durable: after a power failure the manifest is still missing.
             return self._store.modify(uid, lambda doc: mark_deleting(doc, now=now), durable=False)
-        if key[0] in FINALIZERS:  # gone when nobody has it any more (claims.py)
+        if key[0] in FINALIZERS:  # deleted once nothing uses it any more (storage/protection.py)
             return self._store.modify(uid, lambda doc: terminating(doc, key[0], now))
         return self._store.delete(uid)
 
@@ -396,10 +397,10 @@ class Sources:
         self._again = loop.call_at(due, self._wake.set)
 
     async def _watch(self) -> None:
-        """Wake `run` at file system events. The word for local files comes from `TreeWatch`, which costs nothing
-        meanwhile; watchfiles, which wakes a thread at each of its steps, is loaded only for what inotify does not see
-        (WATCHFILES_FORCE_POLLING, for file systems that other machines write to) or has no room for. That the
-        directory itself is another one is looked at each second."""
+        """Wake `run` at file system events. `TreeWatch` reports changes of local files at no cost in between.
+        watchfiles, which wakes a thread periodically, is loaded only where inotify does not work
+        (WATCHFILES_FORCE_POLLING, for file systems that other machines write to) or has reached its limits. Whether the
+        directory itself was replaced is checked every second."""
         while True:
             before = identity_of(self.directory)
             if before is None:
@@ -407,7 +408,7 @@ class Sources:
                 self._wake.set()
                 continue
             quick = self._quick_watch()
-            self._wake.set()  # what changed before the watch was there
+            self._wake.set()  # for changes made before the watch existed
             try:
                 if quick is not None and not os.environ.get("WATCHFILES_FORCE_POLLING"):
                     while not quick.gone.is_set() and identity_of(self.directory) == before:
@@ -417,7 +418,7 @@ class Sources:
                 else:
                     await self._watch_slowly(before, quick)
             except (OSError, RuntimeError) as error:
-                log.warning("watching %s failed, looking once a second: %s", self.directory, error)
+                log.warning("watching %s failed, checking once a second: %s", self.directory, error)
                 await asyncio.sleep(1.0)
             finally:
                 if quick is not None:
@@ -425,7 +426,7 @@ class Sources:
             self._wake.set()
 
     async def _watch_slowly(self, before: tuple[int, int], quick: TreeWatch | None) -> None:
-        """Until the directory is another one."""
+        """Watch until the directory is replaced."""
         from watchfiles import awatch
 
         changed = awatch(
@@ -443,12 +444,12 @@ class Sources:
                 break
 
     def _quick_watch(self) -> TreeWatch | None:
-        """None when the user's inotify limits are used up: changes are then seen a second later."""
+        """Return a watch, or None if the user's inotify limits are reached: changes are then noticed a second later."""
         try:
             return TreeWatch(self.directory, readable_name, self._wake.set, self._unlinked.add)
         except OSError as error:
             if error.errno != errno.ENOENT:
-                log.warning("%s is watched slowly: %s", self.directory, error)
+                log.warning("cannot watch %s by inotify, using slower polling: %s", self.directory, error)
             return None
 
 

@@ -1,11 +1,11 @@
-"""`apply -f` and `delete -f`: documents written into, and taken out of, the manifests directory.
+"""`apply -f` and `delete -f`: writes documents into the manifests directory, and removes them from it.
 
-PURE planning over texts (`plan_apply`, `plan_remove`), then whole files replaced by rename. A document that already
-stands in some file is replaced there and nothing else of that file changes, comments included; new ones go into the
-file of the same name as the one given.
+Planning is pure and works on texts (`plan_apply`, `plan_remove`); then whole files are replaced by rename. A document
+that some file already contains is replaced there, and nothing else in that file changes, comments included. New
+documents are written to the file with the name of the one given.
 
-Documents are cut at lines that begin with `---`: YAML forbids such a line inside any scalar (c-forbidden, YAML 1.2.2
-section 9.1.2), so the cut is exact without keeping a parse tree.
+Files are cut into documents at lines that begin with `---`. YAML forbids such a line inside any scalar (c-forbidden,
+YAML 1.2.2 section 9.1.2), so the cut is exact without a parse tree.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A document of a file: `text` begins with its `---` line where it has one."""
+    """A document in a file. `text` starts with its `---` line if it has one."""
 
     text: str
-    keys: tuple[Key, ...]  # more than one: a List
+    keys: tuple[Key, ...]  # several for a List
     content: Any
 
     @property
@@ -55,12 +55,12 @@ class Chunk:
 class Outcome(NamedTuple):
     key: Key
     result: str  # created, configured, unchanged, deleted, missing
-    file: str  # absolute path, "" when missing
+    file: str  # absolute path, "" if missing
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`writes`: path → new text, None = the file goes."""
+    """What to write. `writes`: path → new text; None deletes the file."""
 
     writes: Mapping[str, str | None]
     outcomes: tuple[Outcome, ...]
@@ -70,7 +70,7 @@ class Plan:
 
 
 def split(text: str, *, whole: bool = False) -> list[Chunk]:
-    """The documents of a text (with `whole`, as for JSON, it is one). Raises BadRequest when one is no YAML."""
+    """Return the documents of a text; with `whole`, as for JSON, it is one. Raises BadRequest if one is not YAML."""
     cuts = [] if whole else [match.start() for match in _SEPARATOR.finditer(text)]
     edges = [0, *[c for c in cuts if c], len(text)]
     return [_chunk(text[a:b]) for a, b in pairwise(edges) if a != b]
@@ -98,7 +98,7 @@ def _keys(content: Any) -> Iterable[Key]:
 
 
 def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
-    """The document with this namespace, written in if it names none. Raises BadRequest if it names another."""
+    """Return the document with this namespace, adding it if missing. Raises BadRequest if it names another one."""
     if not namespace or not isinstance(chunk.content, dict) or not chunk.keys or not chunk.keys[0].namespace:
         return chunk
     named = (chunk.content.get("metadata") or {}).get("namespace")
@@ -121,7 +121,7 @@ def in_namespace(chunk: Chunk, namespace: str) -> Chunk:
 
 
 def single_objects(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Lists taken apart, empty documents dropped: one object each."""
+    """Return one chunk for each object: Lists are expanded, empty documents dropped."""
     found: list[Chunk] = []
     for chunk in chunks:
         if isinstance(chunk.content, dict) and str(chunk.content.get("kind", "")).endswith("List"):
@@ -136,8 +136,8 @@ def single_objects(chunks: Iterable[Chunk]) -> list[Chunk]:
 
 
 def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) -> Plan:
-    """What to write so that `applied` stands in the directory. `files` has the texts that may hold any of it;
-    `target` is the path for what is new."""
+    """Plan the writes that put `applied` into the directory. `files` has the texts that may contain any of the objects;
+    new objects are written to `target`."""
     parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
     outcomes: list[Outcome] = []
     changed: set[str] = set()
@@ -164,7 +164,7 @@ def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) 
 
 
 def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
-    """What to write so that none of `keys` stands in the directory; a file with nothing left in it goes."""
+    """Plan the writes that remove `keys` from the directory; a file without remaining documents is deleted."""
     parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}
     outcomes: list[Outcome] = []
     changed: set[str] = set()
@@ -198,7 +198,7 @@ def _find(parsed: Mapping[str, list[Chunk]], key: Key) -> tuple[str, int] | None
 def _instead(old: Chunk, new: Chunk, path: str) -> Chunk:
     if path.endswith(".json"):
         return Chunk(json.dumps(new.content, indent=2) + "\n", new.keys, new.content)
-    # "--- {kind: Pod}": what stands behind the dashes is part of the document that goes
+    # "--- {kind: Pod}": the text after the dashes belongs to the document that is replaced
     head = "---" if old.text.startswith("---") else ""
     body = new.body
     if not head and body.startswith((" ", "\n", "\r\n")):
@@ -231,7 +231,7 @@ def _ended(text: str) -> str:
 
 
 def target_path(directory: str, file: str, applied: Sequence[Chunk], *, taken: Iterable[str]) -> str:
-    """Where new documents go: the given file's own name, made one that the directory's source reads."""
+    """Return the path for new documents: the given file's name, changed if needed to one that `Sources` reads."""
     base = os.path.basename(file).lstrip(".")
     stem, suffix = os.path.splitext(base)
     kind, namespace, name = applied[0].keys[0]
@@ -245,7 +245,7 @@ def target_path(directory: str, file: str, applied: Sequence[Chunk], *, taken: I
 
 
 def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = "") -> dict[str, str]:
-    """The files that may hold one of these objects (by its name in the text), and `also`."""
+    """Read the files that may contain one of these objects (they mention its name), and `also`."""
     names = {key.name for key in keys}
     found: dict[str, str] = {}
     for path in sorted({*paths, *([also] if also else [])}):
@@ -259,9 +259,9 @@ def read_candidates(paths: Iterable[str], keys: Iterable[Key], *, also: str = ""
 
 
 def execute(plan: Plan) -> None:
-    """Write each file beside its place and rename it there; a reader sees the old or the new one, whole. On the disk
-    when it returns: what was acknowledged outlives a power cut."""
-    changed: dict[str, None] = {}  # directories, in the order in which they have to be synced
+    """Replace files by rename, so that a reader sees either the old or the new file, whole. The files are on the disk
+    when this returns: an acknowledged change survives a power failure."""
+    changed: dict[str, None] = {}  # directories to sync, in order
     for path, text in plan.writes.items():
         try:
             for directory in _make_directories(os.path.dirname(path)):
@@ -283,7 +283,7 @@ def execute(plan: Plan) -> None:
 
 
 def _make_directories(path: str) -> list[str]:
-    """Make what is missing; the directories that have a new entry."""
+    """Create missing directories; return the directories that have a new entry."""
     missing = []
     while not os.path.isdir(path):
         missing.append(path)
@@ -306,7 +306,9 @@ def _replace(path: str, text: str, *, private: bool) -> None:
     mode = 0o600 if private else 0o644
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(path).st_mode & 0o777
-    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")  # a dotfile: the source never reads it
+    temporary = os.path.join(
+        directory, f".{name}.{os.getpid()}.tmp"
+    )  # a dotfile, which `Sources` never reads
     with contextlib.ExitStack() as undo:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         undo.callback(_forget, temporary)

@@ -1,4 +1,4 @@
-"""The manifests directory as it lies on the disk: which files are manifests, what can be believed of directories."""
+"""The manifests directory on disk: which files are manifests, and which directories can be trusted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MAX_BYTES = 10 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One look. Sub-directories are given by their paths."""
+    """The result of one scan. Sub-directories are given by their paths."""
 
-    identity: tuple[int, int]  # of the top: device and inode
-    files: dict[str, tuple[int, ...]]  # manifest -> what differs when it was changed
+    identity: tuple[int, int]  # device and inode of the top directory
+    files: dict[str, tuple[int, ...]]  # manifest -> signature, which differs after a change
     unreadable: frozenset[str]
-    mounts: frozenset[str]  # on another file system than the directory they are in
-    empty: frozenset[str]  # nothing at all is in them
+    mounts: frozenset[str]  # directories on another file system than their parents
+    empty: frozenset[str]  # directories without any entry
 
 
 _KINDS = {
@@ -29,17 +29,18 @@ _KINDS = {
     stat.S_IFSOCK: "is a socket, not a file",
     stat.S_IFCHR: "is a device, not a file",
     stat.S_IFBLK: "is a device, not a file",
-    stat.S_IFDIR: "links to a directory, which is not entered",
+    stat.S_IFDIR: "is a link to a directory, which is not followed",
 }
 
 
 def readable_name(name: str) -> bool:
-    """Whether a file of this name is a manifest. (kubelet reads all but dotfiles: a backup can win over the file.)"""
+    """Tell whether a file is a manifest by its name. (kubelet reads all but dotfiles: a backup can win over the
+    file.)"""
     return not name.startswith((".", "#")) and name.endswith(SUFFIXES)
 
 
 def list_manifests(directory: str) -> Listing:
-    """OSError when the top cannot be read."""
+    """Scan the directory. Raises OSError if the top cannot be read."""
     top = os.stat(directory)
     walk = _Walk()
     walk.enter(directory, top.st_dev, top=True)
@@ -89,14 +90,16 @@ class _Walk:
 
     def _file(self, entry: os.DirEntry[str]) -> None:
         if (path := os.fsencode(entry.path).decode(errors="replace")) != entry.path:
-            self.files[path] = ()  # a name that nothing can be recorded under: reported when it is read
+            self.files[path] = ()  # the name cannot be stored: reported when the file is read
             return
         try:
             found = entry.stat()
         except OSError:
             self.files[entry.path] = ()  # a dangling link: reported when it is read
             return
-        masked = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)  # /dev/null: an empty file
+        masked = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(
+            1, 3
+        )  # /dev/null counts as an empty file
         if stat.S_ISREG(found.st_mode) or masked:
             self.files[entry.path] = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         else:
@@ -104,8 +107,8 @@ class _Walk:
 
 
 def no_file(signature: tuple[int, ...]) -> str:
-    """What a listed path is that is no regular file, in words; "" when it is one, or nothing is known of it."""
-    return _KINDS.get(signature[0], "is no regular file") if len(signature) == 1 else ""
+    """Say what a listed path is if it is not a regular file; "" if it is one, or unknown."""
+    return _KINDS.get(signature[0], "is not a regular file") if len(signature) == 1 else ""
 
 
 def read_text(path: str) -> str:
@@ -134,8 +137,8 @@ def identity_of(directory: str) -> tuple[int, int] | None:
 
 
 def being_written(descriptor: int) -> bool:
-    """Whether anybody has the file open for writing: a read lease is then refused with EAGAIN. File systems without
-    leases say something else, and are believed to be quiet."""
+    """Tell whether any process has the file open for writing: a read lease is then refused with EAGAIN. File systems
+    without leases return another error and count as not being written to."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the manifests directory means: files and recorded objects in, changes to the store out. Pure."""
+"""Decides what the manifests directory means: files and recorded objects in, changes to the store out. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kubelite.kube.json import Json
-from kubelite.kube.objects import SOURCE, is_over, object_name, source_of
+from kubelite.kube.objects import SOURCE, is_terminal, object_name, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.priority import KIND as PRIORITY_CLASS
 from kubelite.node.model.priority import Classes, admitted, apart, classes_of, rank_kept
 from kubelite.node.storage.protection import FINALIZERS, protected
 from state.store import Record
 
-#: In the order they are applied.
+#: The kinds, in the order in which they are applied.
 KINDS = (
     "ClusterTrustBundle",
     "PriorityClass",
@@ -25,8 +25,8 @@ KINDS = (
     "Pod",
 )
 
-#: Metadata that only the node itself writes. A manifest may carry it (`kubectl get -o yaml`), it means nothing there.
-OF_THE_NODE = frozenset(
+#: Metadata that only the node writes. A manifest may carry it (`kubectl get -o yaml`), but it is ignored.
+NODE_METADATA = frozenset(
     (
         "creationTimestamp",
         "deletionGracePeriodSeconds",
@@ -43,7 +43,7 @@ Key = tuple[str, str, str]  # kind, namespace, name
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a file. `kind`: syntax, invalid, unsupported, duplicate, unreadable."""
+    """One thing wrong with a file. `kind`: syntax, invalid, unsupported, duplicate, unreadable."""
 
     message: str
     line: int = 0
@@ -57,31 +57,31 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ManifestState:
-    """What is known of one file: `objects` is its last good version, None when there never was one."""
+    """The known state of one file. `objects` is its last good version, None if there never was one."""
 
     file: str
     signature: tuple[int, ...] = ()
     objects: Mapping[Key, Json] | None = None
     problems: tuple[Problem, ...] = ()
-    status: str = "Loaded"  # Loaded, Empty, Invalid, Unreadable
+    status: str = "Loaded"  # Loaded, Empty, Invalid, Unreadable, Writing
     loaded_at: float = 0.0
 
     @property
     def changed_at(self) -> float:
-        """When the file came to be what it is, Unix seconds: its ctime, which a rename sets too."""
+        """Return when the file changed last, in Unix seconds: its ctime, which a rename also sets."""
         return self.signature[3] / 1e9 if len(self.signature) > 3 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do to the store, and what to say of documents that lost to another of their name."""
+    """The changes to make to the store, and the documents that lost to another one with the same name."""
 
     create: tuple[tuple[Key, Json, str], ...] = ()
     update: tuple[tuple[Key, Json, str], ...] = ()
     remove: tuple[Key, ...] = ()
-    replace: tuple[Key, ...] = ()  # pods that have ended and were edited: a new one takes their place
+    replace: tuple[Key, ...] = ()  # ended pods that were edited: a new pod replaces each
     duplicates: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
-    classes: Classes = field(default_factory=lambda: classes_of((), {}))  # by which pods have their priority
+    classes: Classes = field(default_factory=lambda: classes_of((), {}))  # from which pods get their priority
 
 
 def plan(
@@ -91,9 +91,9 @@ def plan(
     *,
     priorities: Mapping[str, int] | None = None,
 ) -> Plan:
-    """The changes that make the store say what the files say. A file without any good version (broken since the
-    daemon started) keeps what the store has of it, and so does a directory that cannot be read (`lost`).
-    `priorities`: the PriorityClasses of the node's settings."""
+    """Return the changes that make the store match the files. A file that never had a good version (broken since the
+    daemon started) keeps its recorded objects, and so does a directory that cannot be read (`lost`). `priorities`: the
+    PriorityClasses of the node's settings."""
     known = {(r.kind, r.namespace, r.name): r for r in recorded}
     unreadable = tuple(f"{directory}/" for directory in lost)
     files = sorted(files, key=lambda f: f.file)
@@ -123,10 +123,10 @@ def plan(
             duplicates[file] = (*duplicates.get(file, ()), problem)
         elif record is None:
             create.append((key, doc, file))
-        elif record.metadata.get("ownerReferences") and not source_of(record):  # no file's
+        elif record.metadata.get("ownerReferences") and not source_of(record):  # it comes from no file
             pod = record.metadata["ownerReferences"][0]["name"]
             problem = Problem(
-                f"{key[0]} {key[1]}/{key[2]} is pod {pod}'s own", field="metadata.name", kind="duplicate"
+                f"{key[0]} {key[1]}/{key[2]} belongs to pod {pod}", field="metadata.name", kind="duplicate"
             )
             duplicates[file] = (*duplicates.get(file, ()), problem)
         elif (not record.deleting or key[0] in FINALIZERS) and (
@@ -136,7 +136,7 @@ def plan(
                 update.append((key, wanted, file))
             elif apart(wanted["spec"]) != apart(
                 record.doc["spec"]
-            ):  # an edit of its class is none of the pod
+            ):  # a changed priority class is not an edit of the pod
                 renew.append(key)
     rank = {kind: place for place, kind in enumerate(KINDS)}
     create.sort(key=lambda entry: rank[entry[0][0]])
@@ -151,7 +151,7 @@ def _classes(
     gone: Iterable[Key],
     priorities: Mapping[str, int],
 ) -> Classes:
-    """The PriorityClasses as they will be: what the files say, and what stays of what they said."""
+    """Return the PriorityClasses as they will be: those of the files, and the recorded ones that stay."""
     left = {
         key: record.doc for key, record in known.items() if key[0] == PRIORITY_CLASS and source_of(record)
     }
@@ -162,8 +162,8 @@ def _classes(
 
 
 def _ended(record: Record) -> bool:
-    """A pod in a terminal phase never runs again (spec C5): an edit of it means a new pod."""
-    return record.kind == "Pod" and is_over(record.doc.get("status", {}))
+    """Tell whether the record is a pod in a terminal phase. Such a pod never runs again: an edit creates a new pod."""
+    return record.kind == "Pod" and is_terminal(record.doc.get("status", {}))
 
 
 def _owner(files: list[str], record: Record | None) -> str:
@@ -183,7 +183,8 @@ def _duplicates(claims: Mapping[Key, list[str]], owners: Mapping[Key, str]) -> d
 
 
 def merged(old: Json, new: Json, file: str) -> Json | None:
-    """The recorded object with the manifest's wishes: identity, times and status stay. None when nothing changes."""
+    """Return the recorded object updated from the manifest, preserving identity, times and status. None if
+    unchanged."""
     metadata = {**new["metadata"], "annotations": {**new["metadata"].get("annotations", {}), SOURCE: file}}
     ending = ("deletionTimestamp", "deletionGracePeriodSeconds")
     for kept in (
@@ -192,19 +193,21 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
         "creationTimestamp",
         "generation",
         "finalizers",
-        *(() if new["kind"] in FINALIZERS else ending),  # a claim that is put back is kept
+        *(
+            () if new["kind"] in FINALIZERS else ending
+        ),  # a manifest that is restored cancels a claim's deletion
     ):
         if kept in old["metadata"]:
             metadata[kept] = old["metadata"][kept]
     doc = {**new, "metadata": metadata}
-    if doc["kind"] == "PersistentVolumeClaim":  # what its being bound has put there
+    if doc["kind"] == "PersistentVolumeClaim":  # fields that binding has set
         of_the_node = {k: v for k, v in old["spec"].items() if k in ("storageClassName", "volumeName")}
         doc["spec"] = {**of_the_node, **doc["spec"]}
     if doc["kind"] == "PersistentVolume" and (claim := _claim_ref(old["spec"], doc["spec"])):
         doc["spec"] = {**doc["spec"], "claimRef": claim}
     if doc["kind"] == "Pod":
         doc["spec"] = rank_kept(old.get("spec", {}), doc["spec"])
-    if added := old.get("spec", {}).get("ephemeralContainers"):  # no manifest has those
+    if added := old.get("spec", {}).get("ephemeralContainers"):  # never in a manifest
         doc["spec"] = {**doc["spec"], "ephemeralContainers": added}
     if "status" in old:
         doc["status"] = old["status"]
@@ -216,7 +219,7 @@ def merged(old: Json, new: Json, file: str) -> Json | None:
 
 
 def _claim_ref(old: Json, new: Json) -> Json | None:
-    """Whose a PersistentVolume is, which its being bound has put there, unless its manifest names another claim."""
+    """Return the claimRef that binding has set on a PersistentVolume, unless the manifest names another claim."""
     had, wanted = old.get("claimRef"), new.get("claimRef")
     if not had or (wanted and any(wanted.get(k) != had.get(k) for k in ("namespace", "name"))):
         return wanted
@@ -224,8 +227,8 @@ def _claim_ref(old: Json, new: Json) -> Json | None:
 
 
 def bound(doc: Json, node_name: str) -> Json:
-    """A manifest's object without what is the node's to say; a pod is this node's, as a scheduler would have it."""
-    metadata = {key: value for key, value in doc["metadata"].items() if key not in OF_THE_NODE}
+    """Return a manifest's object without metadata that only the node writes. A pod is bound to this node."""
+    metadata = {key: value for key, value in doc["metadata"].items() if key not in NODE_METADATA}
     doc = {**doc, "metadata": metadata}
     if doc["kind"] == "Pod" and node_name:
         return {**doc, "spec": {"nodeName": node_name, **doc["spec"]}}
@@ -233,7 +236,7 @@ def bound(doc: Json, node_name: str) -> Json:
 
 
 def created(doc: Json, file: str, *, uid: str, now: float) -> Json:
-    """A manifest's object as it enters the store."""
+    """Return a manifest's object as it is added to the store."""
     metadata = {
         **doc["metadata"],
         "uid": uid,
@@ -254,6 +257,6 @@ def failed(
     problems: tuple[Problem, ...],
     status: str,
 ) -> ManifestState:
-    """A file that cannot be used: its last good version stays."""
+    """Return the state of a file that cannot be used: its last good version stays in force."""
     objects = known.objects if known else None
     return ManifestState(file, signature, objects, problems, status, known.loaded_at if known else 0.0)

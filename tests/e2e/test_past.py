@@ -50,7 +50,7 @@ def test_history_and_the_way_back(node: Node) -> None:
 
     entries = node.json("history", "web", "-o", "json")["entries"]
     words = [(entry["what"], entry["reason"], entry["message"]) for entry in entries]
-    assert words[0] == ("ADDED", "", f"made from {node.manifests}/web.yaml")
+    assert words[0] == ("ADDED", "", f"created from {node.manifests}/web.yaml")
     assert words[-1][0] == "DELETED"
     assert any(what == "Normal" and reason == "Started" for what, reason, _ in words)
     assert any(what == "Decision" and "because" in message for what, _, message in words)

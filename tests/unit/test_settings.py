@@ -65,7 +65,7 @@ def test_defaults_stand_alone() -> None:
         ({"image_gc_high_threshold_percent": "101"}, {}, "image-gc-high-threshold-percent: "),
         ({"bridge": "a-name-too-long-for-linux"}, {}, "at most 15"),
         ({"cgroup_parent": "../.."}, {}, "cgroup-parent"),
-        ({"config": "/missing/config.yaml"}, {}, "there is no such configuration file"),
+        ({"config": "/missing/config.yaml"}, {}, "no such configuration file"),
     ],
 )
 def test_a_wrong_setting_names_itself_and_its_place(

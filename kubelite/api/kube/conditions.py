@@ -17,7 +17,7 @@ from kubelite.api.kube.resources import RESOURCES, complete
 from kubelite.api.kube.routes import node_of, pod_of
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
-from kubelite.kube.objects import OF_THE_NODE
+from kubelite.kube.objects import NODE_CONDITIONS
 from kubelite.kube.times import rfc3339
 
 
@@ -35,12 +35,12 @@ async def patch_status(request: Request) -> Response:
     given = status.get("conditions") or []
     if not isinstance(given, list) or not all(isinstance(c, dict) and c.get("type") for c in given):
         raise bad_request("status.conditions must be a list of objects with a type")
-    own = [c for c in given if c["type"] in OF_THE_NODE]
+    own = [c for c in given if c["type"] in NODE_CONDITIONS]
     if kind == STRATEGIC and own:
         raise ApiError(
             "Invalid", f'Pod "{name}" is invalid: status.conditions: {own[0]["type"]} is the node\'s to say'
         )
-    foreign = [c for c in given if c["type"] not in OF_THE_NODE]
+    foreign = [c for c in given if c["type"] not in NODE_CONDITIONS]
     now = rfc3339(time.time())
 
     def change(doc: Json) -> Json:
@@ -58,7 +58,7 @@ def conditions(before: list[Json], given: list[Json], *, whole: bool, now: str) 
     """PURE: the conditions with those given; one whose status is another has changed now. `whole`: others than the
     node's that are not given go."""
     known = {c["type"]: c for c in before}
-    after = {t: c for t, c in known.items() if not whole or t in OF_THE_NODE}
+    after = {t: c for t, c in known.items() if not whole or t in NODE_CONDITIONS}
     for condition in given:
         kind = condition["type"]
         if condition.get("$patch") == "delete":

@@ -137,7 +137,7 @@ def _moment(request: Request, resource: Resource) -> float | None:
 
 
 async def _then(node: NodeApi, namespace: str | None, at: float) -> list[Json]:
-    docs = await node.past.pods_at(at)
+    docs = await node.history.pods_at(at)
     pods = RESOURCES["pods"]
     return [complete(pods, doc) for doc in docs if namespace in (None, doc["metadata"].get("namespace", ""))]
 

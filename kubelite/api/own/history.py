@@ -16,7 +16,7 @@ async def history(request: Request) -> Response:
     node = node_of(request)
     await node.events_settled()
     since = request.query_params.get("since", "")
-    answer = await node.past.history(
+    answer = await node.history.of_pod(
         request.path_params["namespace"],
         request.path_params["pod"],
         since=moment(since, "since") if since else 0.0,
@@ -36,7 +36,7 @@ def moment(text: str, name: str) -> float:
 async def revisions(request: Request) -> Response:
     """Of the manifest with an object (?kind, namespace, name) or of a file (?file); with ?revision its text too."""
     wanted = number_of(request, "revision", least=1)
-    file, found = await node_of(request).past.revisions(dict(request.query_params))
+    file, found = await node_of(request).history.revisions(dict(request.query_params))
     if wanted is not None and wanted not in [revision.number for revision in found]:
         raise bad_request(f"{file}: there is no revision {wanted}")
     return JSONResponse(
@@ -62,7 +62,7 @@ async def roll_back(request: Request) -> Response:
     if number is not None and (not isinstance(number, int) or number < 1):
         raise bad_request(f"toRevision must be a revision's number, not {number!r}")
     dry_run = bool(wanted.pop("dryRun", False))
-    return JSONResponse(await node_of(request).past.roll_back(wanted, number=number, dry_run=dry_run))
+    return JSONResponse(await node_of(request).history.roll_back(wanted, number=number, dry_run=dry_run))
 
 
 def routes() -> list[BaseRoute]:

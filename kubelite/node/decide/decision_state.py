@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.kube.objects import OVER
+from kubelite.kube.objects import TERMINAL_REASONS
 from kubelite.kube.times import unix
 from kubelite.node.decide.pod_rules import crash_back_off, restart_policy, should_restart
 from kubelite.node.decide.unsupported import blocked_containers
@@ -48,7 +48,11 @@ class Recorded:
 def recorded(pod: Pod, seen: PodSeen) -> Recorded:
     status = pod.status
     ended = status.phase in ("Succeeded", "Failed")
-    over = Failed(status.reason or "", status.message or "") if ended or status.reason in OVER else None
+    over = (
+        Failed(status.reason or "", status.message or "")
+        if ended or status.reason in TERMINAL_REASONS
+        else None
+    )
     began = unix(status.start_time) if pod.spec.active_deadline_seconds else 0.0
     return Recorded(views(pod, seen), over, status.phase or "" if ended else "", began)
 

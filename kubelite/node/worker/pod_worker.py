@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubelite.kube.objects import OF_THE_NODE, reference
+from kubelite.kube.objects import NODE_CONDITIONS, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.decision_state import recorded
@@ -443,13 +443,15 @@ class PodWorker:
             known = doc["metadata"].get("resourceVersion") == str(self._parsed.version(turn.uid))
             memory.written = written if known else None
             others = [
-                c for c in (doc.get("status") or {}).get("conditions") or () if c["type"] not in OF_THE_NODE
+                c
+                for c in (doc.get("status") or {}).get("conditions") or ()
+                if c["type"] not in NODE_CONDITIONS
             ]
             ours = written.get("conditions") or []
-            if others == [c for c in ours if c["type"] not in OF_THE_NODE]:
+            if others == [c for c in ours if c["type"] not in NODE_CONDITIONS]:
                 return {**doc, "status": written}
             memory.written = None  # somebody has said something meanwhile
-            kept = [*(c for c in ours if c["type"] in OF_THE_NODE), *others]
+            kept = [*(c for c in ours if c["type"] in NODE_CONDITIONS), *others]
             return {**doc, "status": {**written, "conditions": kept}}
 
         # of a pod that is being deleted it is for those who watch: after a power cut its deletion begins again

@@ -19,7 +19,7 @@ from typing import Any
 
 from kubelite.api.node import ManifestFile, Progress, Why
 from kubelite.history.entries import entry_of
-from kubelite.history.service import NodePast
+from kubelite.history.service import NodeHistory
 from kubelite.kube.json import Json
 from kubelite.node.model.node_facts import patched
 from kubelite.sources.diff import DiffEntry
@@ -171,7 +171,7 @@ class FakeNode:
         self.manifests_dir = str(root / "manifests")
         Path(self.manifests_dir).mkdir(exist_ok=True)
         self.store.historian = entry_of
-        self.past = NodePast(self.store, self.manifests_dir, self.rescan)
+        self.history = NodeHistory(self.store, self.manifests_dir, self.rescan)
         self.deleted: list[tuple[str, str, int | None]] = []
         self.findings: list[Json] = []
         self.events_to_come: list[Json] = []  # recorded, not yet written
@@ -238,7 +238,7 @@ class FakeNode:
                 continue
             loaded = load_file(path)
             if loaded.documents and not loaded.errors:
-                self.past.keep(str(path), path.read_text())
+                self.history.record_version(str(path), path.read_text())
             for document in loaded.documents:
                 doc = document.obj.to_json()
                 doc["metadata"] = {

@@ -112,7 +112,7 @@ CRASHED: Json = {
     ("old", "new", "words"),
     [
         ({}, RUNNING, ["phase Pending → Running", "address 10.88.0.5",
-                       "app running after terminated (OOMKilled, exit code 137)", "app restarts 1", "ready"]),
+                       "app running after terminated (OOMKilled, exit code 137)", "app restart count 1", "ready"]),
         (RUNNING, CRASHED, ["app waiting (CrashLoopBackOff)", "not ready"]),
         (RUNNING, RUNNING, []),
         ({"phase": "Running"}, {"phase": "Failed", "reason": "Evicted", "message": "it grew"},
@@ -129,7 +129,7 @@ def test_words_of_other_changes_and_no_secret() -> None:
     entry = entry_of(old, Change("MODIFIED", new))
     assert entry is not None and "spec.containers[0].image" in entry.message
     made = entry_of(None, Change("ADDED", Record("Pod", "default", "web", "u", 1, doc())))
-    assert made is not None and made.message == "made" and made.before == ""
+    assert made is not None and made.message == "created" and made.before == ""
     secret = Record("Secret", "default", "s", "s", 1, doc("s", data={"password": "aHVudGVyMg=="}))
     kept = entry_of(secret, Change("DELETED", secret))
     assert kept is not None and "aHVudGVyMg" not in repr(kept)
@@ -156,7 +156,7 @@ async def test_it_rides_with_the_commits_there_are(tmp_path: Path) -> None:
     assert len(commits) == 2
     entries, _ = await store.history(Question(name="web"))
     assert [(e.what, e.message) for e in entries] == [
-        ("ADDED", "made"), ("Decision", "start it"), ("MODIFIED", "phase Pending → Running"),
+        ("ADDED", "created"), ("Decision", "start it"), ("MODIFIED", "phase Pending → Running"),
     ]  # fmt: skip
     assert [r.text for r in await store.revisions("/m/web.yaml")] == ["text"]
     assert len(commits) == 2, "reading writes nothing"
@@ -316,8 +316,8 @@ def test_which_version_an_undo_takes(texts: str, now: str | None, chosen: int) -
 
 
 def _sentences() -> Iterator[tuple[list[Revision], str, int | None, str]]:
-    yield revisions("a"), "a", None, "no version before this one"
-    yield [], "a", None, "no version before this one"
+    yield revisions("a"), "a", None, "history has no earlier version"
+    yield [], "a", None, "history has no earlier version"
     yield revisions("a", "b"), "b", 7, "there is no revision 7; known: 1, 2"
 
 

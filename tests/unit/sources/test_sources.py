@@ -422,7 +422,7 @@ async def test_what_is_no_file_is_named_and_never_opened(
         "web.yaml": "cannot be read: it is a pipe, not a file",
         "sock.yaml": "cannot be read: it is a socket, not a file",
         "full.yaml": "cannot be read: it is a device, not a file",
-        "way.yaml": "cannot be read: it links to a directory, which is not entered",
+        "way.yaml": "cannot be read: it is a link to a directory, which is not followed",
     }
     assert names(store) == ["web"] and not web(store).deleting
     (directory / "web.yaml").unlink()

@@ -94,7 +94,7 @@ def test_what_loopback_is() -> None:
 def test_web_hosts_are_names() -> None:
     assert Settings(web_hosts=" A.example, b ").web_hosts == "a.example,b"
     for wrong in ("a:80", "http://a", "*"):
-        with pytest.raises(ValueError, match="no DNS name"):
+        with pytest.raises(ValueError, match="is not a DNS name"):
             Settings(web_hosts=wrong)
 
 

@@ -59,7 +59,7 @@ def document(**spec: Any) -> dict[str, Any]:
         (HIGH.replace("high", "system-node-critical").replace("1000", "2000001000"), ""),
         (
             HIGH.replace("scheduling.k8s.io/v1", "scheduling.k8s.io/v1beta1"),
-            'apiVersion: PriorityClass is in "scheduling.k8s.io/v1", not in "scheduling.k8s.io/v1beta1"',
+            'apiVersion: PriorityClass is served in "scheduling.k8s.io/v1", not in "scheduling.k8s.io/v1beta1"',
         ),
     ],
 )

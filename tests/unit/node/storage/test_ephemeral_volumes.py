@@ -235,7 +235,7 @@ def test_a_manifest_cannot_take_a_pods_own_claim(run: Run) -> None:
         found = plan([ManifestState("/m/c.yaml", objects={key: doc})], [record])
         assert not found.update and not found.remove and not found.create
         assert [p.message for p in found.duplicates["/m/c.yaml"]] == [
-            "PersistentVolumeClaim default/web-scratch is pod web's own"
+            "PersistentVolumeClaim default/web-scratch belongs to pod web"
         ]
         assert plan([], [record]).remove == (), "nor does a directory without it end it"
         assert created(doc, "f", uid="x", now=0.0)["metadata"]["uid"] == "x"
