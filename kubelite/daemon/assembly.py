@@ -216,8 +216,8 @@ def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
     _background(stack, collector.run(), "image-gc")
     thresholds, config = parse_thresholds(agent.settings.eviction_hard), agent.worker.config
     below = sum(t.value(config.memory_bytes) for t in thresholds if t.signal == "memory.available")
-    tiers = Tiers(config, agent.worker.placing.claims, agent.tracer, evicted_below=below)
-    agent.worker.placing.on_claims = tiers.changed
+    tiers = Tiers(config, agent.worker.placing.reservations, agent.tracer, evicted_below=below)
+    agent.worker.placing.on_reservations = tiers.changed
     tiers.changed()  # what was placed before now
     _background(stack, tiers.run(), "tiers")
     if thresholds:

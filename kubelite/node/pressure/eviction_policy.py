@@ -1,9 +1,10 @@
-"""PURE: whether the node is short of something, and which pod gives it back first (C8, K pkg/kubelet/eviction).
+"""Pure: whether the node is short of a resource, and which pod to evict first (docs/explanation/scheduling.md,
+Kubernetes pkg/kubelet/eviction).
 
-A signal below its threshold is a pressure: it shows as a condition of the node, keeps new pods away, and costs one pod
-at each look until there is enough again. Who goes first: pods that use more than they asked for before those that do
-not, lower priority before higher, then who is furthest over; for process ids, priority and their number. Nothing is
-exempt for coming from a file, as everything here does; only system-critical priorities are.
+A signal below its threshold is a pressure: it shows as a condition of the node, keeps new pods away, and evicts one pod
+per observation until the pressure ends. Pods that use more than they request are evicted first, then those of lower
+priority, then those furthest over their request; for process ids, priority and number of processes decide. Only pods of
+system-critical priority are exempt: unlike kubelet's static pods, pods from manifest files are not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from kubelite.node.model.priority import priority
 from kubelite.node.model.resources import pod_requests
 from manifests.types.core import Pod
 
-CRITICAL = 2_000_000_000  # SystemCriticalPriority: from here on nothing is evicted
+CRITICAL = 2_000_000_000  # SystemCriticalPriority: pods of this priority or higher are never evicted
 _CONDITIONS = {
     "memory": "MemoryPressure",
     "nodefs": "DiskPressure",
@@ -27,14 +28,14 @@ _CONDITIONS = {
 
 
 class Observation(NamedTuple):
-    """A signal as it is: bytes, inodes or process ids."""
+    """A signal's present value in bytes, inodes or process ids."""
 
     available: int
     capacity: int
 
 
 class Met(NamedTuple):
-    """A threshold that is met."""
+    """A threshold that is met, and the observation that met it."""
 
     threshold: Threshold
     observation: Observation
@@ -45,7 +46,7 @@ class Met(NamedTuple):
 
     @property
     def resource(self) -> str:
-        """What would be given back, as the message names it."""
+        """The resource to reclaim, as the message names it."""
         signal = self.threshold.signal
         if signal.endswith("inodesFree"):
             return "inodes"
@@ -53,7 +54,7 @@ class Met(NamedTuple):
 
 
 def met(thresholds: Iterable[Threshold], seen: Mapping[str, Observation]) -> tuple[Met, ...]:
-    """The thresholds that are met, memory first, as kubelet reclaims it first."""
+    """The thresholds that are met. Memory comes first, because kubelet reclaims it first."""
     found = [
         Met(threshold, observation)
         for threshold in thresholds
@@ -65,7 +66,7 @@ def met(thresholds: Iterable[Threshold], seen: Mapping[str, Observation]) -> tup
 
 @dataclass(frozen=True, slots=True)
 class PodUse:
-    """What one pod uses now; by container where a message tells it."""
+    """What one pod uses now, and what each container uses as far as the message needs it."""
 
     pod: Pod
     memory: int = 0
@@ -85,7 +86,7 @@ class PodUse:
 
 
 def victims(resource: str, uses: Iterable[PodUse]) -> list[PodUse]:
-    """Who may be evicted for a resource, first to go first."""
+    """The pods that may be evicted for a resource, the first to evict first."""
     candidates = [use for use in uses if priority(use.pod) < CRITICAL]
 
     def rank(use: PodUse) -> tuple[bool, int, int]:
@@ -99,7 +100,7 @@ def victims(resource: str, uses: Iterable[PodUse]) -> list[PodUse]:
 
 
 def sentence(found: Met, victim: PodUse) -> str:
-    """kubelet's message, with the containers that are over what they asked for."""
+    """kubelet's message. It lists the containers that exceed their request."""
     threshold, observation = found
     quantity = _text(found.resource, threshold.value(observation.capacity))
     words = (
@@ -129,7 +130,7 @@ def _text(resource: str, amount: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """The node's conditions that are so, and when each was last met (Unix seconds)."""
+    """The conditions that hold, and when each was last met (Unix seconds)."""
 
     last_met: Mapping[str, float] = field(default_factory=dict)
 
@@ -139,7 +140,7 @@ class Pressure:
 
 
 def pressure(before: Pressure, found: Sequence[Met], *, now: float, period: float) -> Pressure:
-    """The conditions after a look: those met now, and those met within the transition period (an end of pressure that
-    comes and goes would let the same pods in and out)."""
+    """The conditions after an observation: those met now and those met within the transition period. The period keeps
+    an unsteady signal from admitting and evicting the same pods in turn."""
     kept = {kind: at for kind, at in before.last_met.items() if now - at < period and at <= now}
     return Pressure({**kept, **{one.condition: now for one in found}})

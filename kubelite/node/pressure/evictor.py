@@ -35,7 +35,7 @@ TERMINAL = ("Succeeded", "Failed")
 
 
 def observe(root: str, images: str, *, meminfo: str = "/proc/meminfo") -> dict[str, Observation]:
-    """Every signal as it is now. Images count apart only on a file system of their own."""
+    """Every signal's present value. Images count separately only on a file system of their own."""
     seen = {"memory.available": _memory(meminfo), "pid.available": _pids()}
     for name, path in (("nodefs", root), ("imagefs", images)):
         if name == "imagefs" and (not os.path.exists(path) or os.stat(path).st_dev == os.stat(root).st_dev):
@@ -54,7 +54,7 @@ def _memory(path: str) -> Observation:
 
 
 def _pids() -> Observation:
-    """Tasks of the whole machine (proc_loadavg(5)) against what there can be."""
+    """Tasks of the whole machine (proc_loadavg(5)), and how many it can have."""
     most = min(_number("/proc/sys/kernel/pid_max"), _number("/proc/sys/kernel/threads-max"))
     with open("/proc/loadavg", encoding="ascii") as file:
         tasks = int(file.read().split()[3].partition("/")[2])
@@ -67,7 +67,7 @@ def _number(path: str) -> int:
 
 
 class Measured(NamedTuple):
-    """What a pod uses now: bytes of memory, processes, and both of each container."""
+    """What a pod uses now: bytes of memory, processes, and the same for each container."""
 
     memory: int
     pids: int
@@ -122,17 +122,15 @@ class Evictor:
         self._free_images = free_images
         self._clock = clock
         self.pressure = Pressure()
-        self._looked = 0.0  # when it was last seen what the machine has left
-        self._going = (
-            ""  # the pod that was evicted last: the next one waits until it has given back what it had
-        )
+        self._observed_at = 0.0  # Unix seconds of the last observation
+        self._evicted = ""  # uid of the pod evicted last: the next eviction waits until it has ended
 
     async def run(self) -> None:
         while True:
             try:
                 await self.once()
             except (RuntimeFault, StoreError, OSError) as error:
-                log.error("what the machine has left cannot be told: %s", error)
+                log.error("cannot observe the node's resources: %s", error)
             await asyncio.sleep(self._period)
 
     async def once(self) -> None:
@@ -141,12 +139,12 @@ class Evictor:
             return
         if any(one.condition == "DiskPressure" for one in found) and await self._free_images():
             found = self._look()
-        if found and not self._ends():
+        if found and not self._terminating():
             await self._evict(found)
 
     def _look(self) -> tuple[Met, ...]:
         found = met(self._thresholds, observe(*self._roots))
-        self._looked = now = self._clock()
+        self._observed_at = now = self._clock()
         before = self.pressure.conditions
         self.pressure = pressure(self.pressure, found, now=now, period=self._transition)
         if (conditions := self.pressure.conditions) != before:
@@ -157,21 +155,21 @@ class Evictor:
             self._node.worker.placing.ask_again()
         return found
 
-    def _ends(self) -> bool:
-        """Whether the pod that was evicted last still has processes."""
-        return self._going in self._node.cri.living()
+    def _terminating(self) -> bool:
+        """Whether the pod evicted last still has processes."""
+        return self._evicted in self._node.cri.living()
 
     async def _evict(self, found: tuple[Met, ...]) -> None:
-        """One pod, for the first shortage that any pod can help with."""
+        """Evict one pod, for the first shortage that an eviction can relieve."""
         uses = await self._uses()
         for one in found:
             order = victims(one.resource, uses)
             if order:
                 uid, words = order[0].pod.metadata.uid or "", sentence(one, order[0])
-                log.warning("evicting a pod: %s", words, extra={"uid": uid})
-                self._going = uid
+                log.warning("evicting pod: %s", words, extra={"uid": uid})
+                self._evicted = uid
                 self._node.worker.evict(uid, words)
-                self._node.evicted(one.threshold.signal, self._clock() - self._looked)
+                self._node.evicted(one.threshold.signal, self._clock() - self._observed_at)
                 return
             self._node.node_event("EvictionThresholdMet", f"Attempting to reclaim {one.resource}")
 

@@ -1,7 +1,8 @@
-"""PURE: which images go when the disk fills up, or when nobody has used them for long (C8; kubelet's image_gc_manager).
+"""Pure: which images to remove when the disk fills up, or when they have been unused for long (docs/explanation/
+scheduling.md; kubelet's image_gc_manager.go).
 
-Never one that is in use, and never one that no registry can give again (loaded, packed or built here): those are as
-good as pinned.
+Images in use are never removed. Images that no registry can provide again (loaded, packed or built here) count as
+pinned and are not removed either.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ImageGcPolicy:
-    """Per cent of the disk and seconds; a high threshold of 100 and a maximum age of 0 mean never."""
+    """Thresholds in per cent of the disk, ages in seconds. `high` 100 and `maximum_age` 0 mean never."""
 
     high: int = 85
     low: int = 80
@@ -34,7 +35,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class ImageUse:
-    """One image, all its names together. Times in Unix seconds."""
+    """One image with all its names. Times in Unix seconds."""
 
     id: str
     last_used: float
@@ -45,7 +46,7 @@ class ImageUse:
 
 @dataclass(frozen=True, slots=True)
 class GcPlan:
-    """`old` goes whatever the disk says; then `order`, one after the other, until `to_free` bytes have come free."""
+    """Remove `old` in any case, then `order` one by one until `to_free` bytes have been freed."""
 
     old: tuple[str, ...] = ()
     to_free: int = 0
@@ -55,7 +56,7 @@ class GcPlan:
 def plan_image_gc(
     policy: ImageGcPolicy, disk: Disk, images: Iterable[ImageUse], *, now: float, uptime: float
 ) -> GcPlan:
-    """`uptime`: since when this node has been watching, in seconds: an image is not old for lack of a look at it."""
+    """`uptime`: seconds for which this node has recorded the use of images; earlier use is unknown."""
     ordered = sorted((i for i in images if not (i.in_use or i.pinned)), key=lambda i: (i.last_used, i.came))
     old: list[str] = []
     if policy.maximum_age > 0 and uptime > policy.maximum_age:

@@ -1,8 +1,8 @@
-"""Who was killed for want of memory, and whose limit it was: the kernel's own word, as events of the pod.
+"""Events that say which process the kernel's OOM killer killed, and whose memory limit was reached.
 
-The exit code and the cgroup's counters say that there was an OOM kill (C5); that it was a worker and not the server,
-that the pod's limit was hit and not the container's, only the kernel's log says. It is followed from now on, costs
-nothing while nothing is logged, and is done without where /dev/kmsg cannot be read.
+The exit code and the cgroup's counters only say that an OOM kill happened. Only the kernel's log tells which process of
+the container was killed, and whether the container's, the pod's or another limit was reached. The daemon follows the
+log from its start on, which costs nothing while the log is quiet. Without access to /dev/kmsg there are no such events.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OomKill:
 
 
 def parse(record: str) -> OomKill | None:
-    """PURE: a record of /dev/kmsg, None when it is about something else."""
+    """Pure: the OOM kill in a record of /dev/kmsg; None if the record is about something else."""
     found = _KILL.search(record)
     if found is None:
         return None
@@ -47,18 +47,18 @@ def parse(record: str) -> OomKill | None:
 
 
 def whose(limit: str, pod: str) -> str:
-    """PURE: the words for the cgroup whose limit it was, seen from the pod whose cgroup is `pod`."""
+    """Pure: which limit was reached, from the point of view of the pod whose cgroup is `pod`."""
     if not limit:
-        return "the node itself has no memory left"
+        return "the node is out of memory"
     if limit == pod:
         return "the pod's memory limit was reached"
     if limit.startswith(f"{pod}/"):
         return "the container's memory limit was reached"
-    return f"the memory limit of {limit}, which all pods share, was reached"
+    return f"the memory limit of {limit}, which all its pods share, was reached"
 
 
 class NodeWithEvents(Protocol):
-    """What the watch needs of the node: the running sandboxes, and where events go."""
+    """What the watch needs of the node: the running sandboxes, and a place for events."""
 
     @property
     def cri(self) -> LocalCri: ...
@@ -69,7 +69,7 @@ class NodeWithEvents(Protocol):
 
 
 class OomWatch:
-    """`start()`, then `close()`; both do nothing where the kernel's log is not to be had."""
+    """Call `start()`, then `close()`. Both do nothing if the kernel's log cannot be read."""
 
     def __init__(self, node: NodeWithEvents) -> None:
         self._node = node
@@ -81,20 +81,20 @@ class OomWatch:
             os.lseek(self._file, 0, os.SEEK_END)
         except OSError as error:
             self.close()
-            log.warning("OOM kills are not told apart: %s: %s", KMSG, os.strerror(error.errno or 0))
+            log.warning("there are no OOMKilling events: %s: %s", KMSG, os.strerror(error.errno or 0))
             return
         asyncio.get_running_loop().add_reader(self._file, self._readable)
 
     def close(self) -> None:
         if self._file < 0:
             return
-        with contextlib.suppress(RuntimeError):  # the loop may be over
+        with contextlib.suppress(RuntimeError):  # the loop may have ended
             asyncio.get_running_loop().remove_reader(self._file)
         os.close(self._file)
         self._file = -1
 
     def _readable(self) -> None:
-        """Every record that is there; one read is one record. EPIPE: some were overwritten before they were read."""
+        """Read all available records, one per read(). EPIPE: records were overwritten before they were read."""
         while True:
             try:
                 record = os.read(self._file, RECORD)
@@ -103,7 +103,7 @@ class OomWatch:
             except BrokenPipeError:
                 continue
             except OSError as error:
-                log.warning("%s can no longer be read: %s", KMSG, error)
+                log.warning("OOMKilling events end: cannot read %s: %s", KMSG, error)
                 self.close()
                 return
             if b"oom-kill:" in record and (kill := parse(record.decode(errors="replace"))) is not None:

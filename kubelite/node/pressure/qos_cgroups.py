@@ -1,7 +1,7 @@
-"""The QoS cgroups kept as the pods in them want: a job that wakes when what the pods hold has changed (C6).
+"""Keeps the limits of the QoS cgroups up to date: a task that runs after the pods' reservations change.
 
-kubelet looks at this once a minute; here a second passes after a change, so that a hundred pods that come together are
-one write. Nothing is written that is written already.
+kubelet updates them once a minute. Here an update follows a change after one second, so that a hundred pods that start
+together cause a single write. Limits that have not changed are not written again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Tiers:
     def __init__(
         self,
         config: NodeConfig,
-        claims: Callable[[], Sequence[Reservation]],
+        reservations: Callable[[], Sequence[Reservation]],
         tracer: StepRecorder,
         *,
         evicted_below: int,
     ) -> None:
         self._tracer = tracer
         self._config = config
-        self._claims = claims
+        self._reservations = reservations
         self._changed = asyncio.Event()
         self._written: dict[str, dict[str, Any]] = {}
         self._node = node_limits(config, evicted_below=evicted_below)
@@ -53,13 +53,13 @@ class Tiers:
                     await self._write(tier, limits)
 
     def _wanted(self) -> dict[str, dict[str, Any]]:
-        """Only of tiers that hold a pod: no empty cgroup is made."""
-        claims = self._claims()
-        if not claims:
+        """The limits of the cgroups that hold a pod: no empty cgroup is created."""
+        reservations = self._reservations()
+        if not reservations:
             return {}
-        wanted = tier_limits(((claim.qos, claim.requests) for claim in claims), self._config)
+        wanted = tier_limits(((one.qos, one.requests) for one in reservations), self._config)
         wanted[""] = {**wanted.get("", {}), **self._node}
-        here = {"", *(claim.qos.lower() for claim in claims)}
+        here = {"", *(one.qos.lower() for one in reservations)}
         return {tier: limits for tier, limits in wanted.items() if tier in here and limits}
 
     async def _write(self, tier: str, limits: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Tiers:
                 warnings = await asyncio.to_thread(write)
             for warning in warnings:
                 log.warning("%s: %s", path, warning)
-        except RuntimeFault as error:  # its last pod may have gone, and the cgroup with it
-            log.warning("the limits of %s were not written: %s", path, error)
+        except RuntimeFault as error:  # the cgroup may have been removed with its last pod
+            log.warning("cannot write the limits of %s: %s", path, error)
             return
         self._written[tier] = limits

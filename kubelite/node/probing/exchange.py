@@ -1,8 +1,8 @@
-"""Effects: one exchange over TCP with a pod, as cheap as it can be: no process, no thread, no task, a handful of system
-calls. What probes and hooks by httpGet and tcpSocket are made of.
+"""One TCP exchange with a pod at minimal cost: no process, thread or task, and few system calls. Probes and hooks
+with httpGet and tcpSocket use it.
 
-Errors are WireError with Go's words (kubelet's events are made of them): "dial tcp 10.88.0.2:80: connect: connection
-refused".
+Errors are WireError with the messages of Go's net package, which kubelet's events contain: "dial tcp 10.88.0.2:80:
+connect: connection refused".
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ CHUNK = 16 * 1024
 
 
 class WireError(Exception):
-    """The exchange came to nothing; the sentence is Go's."""
+    """The exchange failed. The message is Go's."""
 
 
 class TimedOut(WireError):
-    """Its time was up."""
+    """The exchange did not complete within its timeout."""
 
 
 def address(host: str, port: int) -> str:
@@ -31,14 +31,14 @@ def address(host: str, port: int) -> str:
 
 
 async def connect(host: str, port: int, timeout: float) -> None:
-    """A TCP connection can be made; it is closed at once. Raises WireError."""
+    """Check that a TCP connection can be established, and close it at once. Raises WireError."""
     await exchange(host, port, b"", lambda _data: True, timeout=timeout)
 
 
 async def exchange(
     host: str, port: int, request: bytes, complete: Callable[[bytearray], bool], *, timeout: float
 ) -> bytes:
-    """Send `request`, read until `complete` says so or the other end closes. Raises WireError."""
+    """Send `request` and read until `complete` returns true or the peer closes the connection. Raises WireError."""
     ip = host if is_address(host) else await _resolve(host, timeout)
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytearray] = loop.create_future()
@@ -63,7 +63,7 @@ async def exchange(
 async def exchange_tls(
     host: str, port: int, request: bytes, complete: Callable[[bytearray], bool], *, timeout: float
 ) -> bytes:
-    """The same over TLS; nothing of the certificate is checked."""
+    """The same over TLS, without verification of the certificate."""
     where, data = address(host, port), bytearray()
     try:
         async with asyncio.timeout(timeout):
@@ -101,7 +101,7 @@ def _words(where: str, number: int) -> str:
 
 @lru_cache(maxsize=1024)
 def is_address(host: str) -> bool:
-    """Not a name that has to be looked up."""
+    """Whether `host` is an IP address and not a name to look up."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
@@ -112,7 +112,7 @@ def is_address(host: str) -> bool:
 
 
 async def _resolve(host: str, timeout: float) -> str:
-    """A name is looked up in asyncio's own threads."""
+    """Look up a name in asyncio's default thread pool."""
     try:
         async with asyncio.timeout(timeout):
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -124,10 +124,10 @@ async def _resolve(host: str, timeout: float) -> str:
 
 
 class Exchange:
-    """One connection's life on the event loop's own callbacks: connect, send, receive, close. `ip` is an address.
+    """One connection, driven by callbacks of the event loop: connect, send, receive, close. `ip` is an address.
 
-    `done(data, error)` is called once: with what was read, or with why nothing was. It may be called before `begin`
-    returns; after `close` it is not called any more. Somebody else keeps the time and calls `expire`."""
+    `done(data, error)` is called once, with the data read or with the error. It may be called before `begin` returns,
+    and is not called after `close`. The caller keeps the time limit and calls `expire`."""
 
     __slots__ = (
         *("_complete", "_connected", "_data", "_done", "_fd", "_loop"),
@@ -151,19 +151,19 @@ class Exchange:
         self._data = bytearray()
         self._connected = self._writing = False
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        # the C type: the class that wraps it costs as much again for each connection
+        # socket.SocketType is the C type: the Python class around it doubles the cost of a connection
         self._socket = socket.SocketType(
             family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
-        self._fd = -1  # while the loop watches it
+        self._fd = -1  # set while the loop watches it
 
     @property
     def ended(self) -> bool:
         return self._socket.fileno() < 0
 
     def begin(self) -> None:
-        """On this machine a connection stands, or is refused, when connect(2) returns, which says EINPROGRESS all the
-        same: so the request is sent at once, and only where that cannot be yet is anything waited for."""
+        """Connect and send at once. A local connection is established or refused when connect(2) returns, although
+        it returns EINPROGRESS: so the loop only waits if the send would block."""
         number = self._socket.connect_ex(self._where)
         if number in (0, errno.EINPROGRESS):
             self._send()
@@ -171,7 +171,7 @@ class Exchange:
             self._fail(number)
 
     def expire(self) -> None:
-        """Its time is up."""
+        """Fail with TimedOut, unless the exchange has ended."""
         if not self.ended:
             where = address(*self._where)
             what = f"read tcp {where}" if self._connected else f"dial tcp {where}"
@@ -196,8 +196,8 @@ class Exchange:
 
     def _send(self) -> None:
         try:
-            if not self._unsent and not self._connected:  # nothing to say: whether there is somebody
-                self._connected = self._stands()
+            if not self._unsent and not self._connected:  # nothing to send: only check the connection
+                self._connected = self._is_connected()
             while self._unsent:
                 self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_NOSIGNAL) :]
                 self._connected = True
@@ -212,8 +212,8 @@ class Exchange:
         else:
             self._watch(writing=False)
 
-    def _stands(self) -> bool:
-        """Raises OSError: BlockingIOError for a connection that is still being made."""
+    def _is_connected(self) -> bool:
+        """Raises OSError: BlockingIOError while the connection is being established."""
         if number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(number, os.strerror(number))
         try:
@@ -241,5 +241,5 @@ class Exchange:
 
     def _end(self, error: WireError | None) -> None:
         self.close()
-        data, self._data = self._data, bytearray()  # whoever still keeps the time keeps nothing else
+        data, self._data = self._data, bytearray()  # an expiry timer may hold this object, but not its data
         self._done(data, error)

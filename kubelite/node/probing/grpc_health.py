@@ -1,6 +1,6 @@
-"""Effects: one grpc.health.v1.Health/Check, as kubelet's gRPC probe asks it (K pkg/probe/grpc).
+"""One grpc.health.v1.Health/Check call, as kubelet's gRPC probe makes it (Kubernetes pkg/probe/grpc).
 
-HTTP/2 by the h2 library, imported at the first such probe: most nodes never need it.
+HTTP/2 comes from the h2 library. It is imported with the first such probe, because most nodes have none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CODES = {
 
 
 async def check(host: str, port: int, service: str, timeout: float) -> tuple[bool, str]:
-    """Whether it serves, and kubelet's words for it."""
+    """Whether the service is healthy, and kubelet's message."""
     where, connected = exchange.address(host, port), False
     try:
         async with asyncio.timeout(timeout):
@@ -68,7 +68,7 @@ def _varint(number: int) -> bytes:
 async def _ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str, service: str
 ) -> tuple[dict[str, str], bytes]:
-    """The headers and trailers of the answer in one, and its body."""
+    """The response's headers and trailers together, and its body."""
     from h2.config import H2Configuration
     from h2.connection import H2Connection
     from h2.exceptions import ProtocolError
@@ -105,7 +105,7 @@ async def _ask(
 
 
 def _take(event: Any, connection: Any, answer: dict[str, str], body: bytearray) -> bool:
-    """Keep what an event brings; whether it is the last."""
+    """Store the content of an event. Return whether it is the last one."""
     from h2 import events
 
     if isinstance(event, events.ResponseReceived | events.TrailersReceived):
@@ -139,7 +139,7 @@ def _verdict(answer: tuple[dict[str, str], bytes]) -> tuple[bool, str]:
 
 
 def serving_status(body: bytes) -> int:
-    """Of a HealthCheckResponse in its gRPC frame: one enum field, number 1; 0 (UNKNOWN) when it is not there."""
+    """The status in a HealthCheckResponse in its gRPC frame: one enum field, number 1; 0 (UNKNOWN) if it is missing."""
     message = body[5:]
     if message[:1] != b"\x08":
         return 0

@@ -1,5 +1,5 @@
-"""Effects: a GET as kubelet's probes and hooks make it (K pkg/probe/http): no keep-alive, no proxy, certificates not
-checked, redirects followed on the same host only, 10 KiB of a body read and no more.
+"""An HTTP GET request as kubelet's probes and hooks make it (Kubernetes pkg/probe/http): no keep-alive, no proxy,
+certificates not verified, redirects followed on the same host only, and at most 10 KiB of a body read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """One request. `headers` are the manifest's; a Host among them is the host asked for."""
+    """One request. `headers` are the manifest's. A Host header among them replaces the default one."""
 
     scheme: str  # http or https
     host: str
@@ -42,8 +42,8 @@ class Response:
 
 
 async def fetch(get: Get, timeout: float, first: Response | None = None) -> Response:
-    """The last response of a chain of redirects on one host; `first`, where somebody has asked already. Raises
-    WireError with the words of Go's client."""
+    """The last response in a chain of redirects on one host. `first` is the first response if it has been read before.
+    Raises WireError with the messages of Go's client."""
     url = get.url
     try:
         for _ in range(MAX_REDIRECTS):
@@ -58,7 +58,7 @@ async def fetch(get: Get, timeout: float, first: Response | None = None) -> Resp
 
 
 def redirect(response: Response, url: str, host: str) -> str:
-    """PURE: where to ask next; "" when this is the answer. Raises ValueError for a Location that is no URL."""
+    """Pure: the URL to request next; "" if this response is final. Raises ValueError if Location is not a URL."""
     if response.status not in _REDIRECTS or not response.location:
         return ""
     target = urljoin(url, response.location)
@@ -67,7 +67,7 @@ def redirect(response: Response, url: str, host: str) -> str:
 
 
 def failed(url: str, error: WireError | ValueError) -> WireError:
-    """PURE: the error in the words of Go's client."""
+    """Pure: the error with the message of Go's client."""
     if isinstance(error, TimedOut):
         sentence = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         return TimedOut(f'Get "{url}": {sentence}')
@@ -84,7 +84,7 @@ async def _one(url: str, get: Get, timeout: float) -> Response:
 
 
 def request_of(url: str, get: Get) -> bytes:
-    """PURE: the request for a URL: the one that `get` names, or where that was redirected to."""
+    """Pure: the request for a URL, which is that of `get` or the target of a redirect."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _request(target, parts.netloc, get)
@@ -103,7 +103,7 @@ def _request(target: str, netloc: str, get: Get) -> bytes:
 
 
 def parse(data: bytes | bytearray) -> Response:
-    """Raises WireError for what is no HTTP response."""
+    """Raises WireError if the data is not an HTTP response."""
     if not data:
         raise WireError("EOF")
     head, _, body = data.partition(b"\r\n\r\n")
@@ -120,7 +120,7 @@ def parse(data: bytes | bytearray) -> Response:
 
 
 def _header(head: bytes | bytearray, name: bytes) -> str:
-    """The value of the first header of that name (in small letters), "" when there is none."""
+    """The value of the first header with this name (in lower case); "" if there is none."""
     begin = head.lower().find(b"\r\n" + name + b":")
     if begin < 0:
         return ""
@@ -130,7 +130,7 @@ def _header(head: bytes | bytearray, name: bytes) -> str:
 
 
 def is_complete(data: bytearray) -> bool:
-    """Whether enough was read to stop."""
+    """Whether enough of the response has been read."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return len(data) > MAX_HEAD

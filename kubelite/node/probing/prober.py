@@ -1,10 +1,11 @@
-"""Effects: probes tried on time, by the daemon itself; what they say is read from `health` (decided in probes.py).
+"""Runs probes on schedule inside the daemon. `health` returns the results that node/model/probe_results.py evaluates.
 
-Every running instance that has probes is followed from the look that first sees it. Http, tcp and grpc open a
-connection from the node to the pod's address, exec asks the pod's shim. Most tries are plain http or tcp to an address:
-such a one is a few callbacks on the loop, over what was prepared once; anything else is a short task. Tries fall due
-together, `TICK` by `TICK`. One that lasts until the next is due is followed by that at once, as by kubelet's tickers.
-Nothing is kept: a new daemon starts from what the pod's status says of this very instance.
+The prober follows every running instance that has probes, from the first sync that observes it. HTTP, TCP and gRPC
+probes connect from the node to the pod's address; exec probes run through the pod's shim. Most probes are plain HTTP or
+TCP to an address: these need only a few callbacks on the event loop, with data that is prepared once. All others run as
+a short task. Probes that fall due within the same `TICK` start together. If a probe still runs when the next is due,
+the next follows immediately, as with kubelet's tickers. Nothing is stored: a new daemon starts from what the pod's
+status says about this instance.
 """
 
 from __future__ import annotations
@@ -41,19 +42,19 @@ from manifests.types.core import Container, HTTPGetAction, Pod, Probe
 from runtime.errors import RuntimeFault
 
 log = logging.getLogger(__name__)
-TRIES = 3  # of one probe that could not be made (K prober.go maxProbeRetries)
-EAGER = 1.0  # seconds between the extra tries of what is not ready yet
-TICK = 0.05  # seconds: what is due within one is tried at its end, in one turn of the loop
+TRIES = 3  # of a probe that could not be performed (Kubernetes prober.go, maxProbeRetries)
+EAGER = 1.0  # seconds between the extra probes of a container that is not ready
+TICK = 0.05  # seconds: probes that fall due within one tick start together at its end
 SUCCEEDED = Result(Outcome.SUCCESS)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    """What a try by http or tcp to an address is made of: the same each time."""
+    """What a plain HTTP or TCP probe needs, prepared once and used for each try."""
 
     ip: str
     port: int
-    request: bytes  # of tcp: nothing
+    request: bytes  # empty for TCP
     complete: Callable[[bytearray], bool]
     done: Callable[[bytearray, wire.WireError | None], None]
     get: Get | None
@@ -71,12 +72,12 @@ class _Watch:
     exchange: wire.Exchange | None = None
     plain: _Plain | None = None
     tried_at: float = 0.0
-    began: float = 0.0  # the same by time.perf_counter
-    owed: bool = False  # the next was due before this one had ended
+    began: float = 0.0  # the same in time.perf_counter seconds
+    owed: bool = False  # the next try fell due while this one was running
 
     @property
     def settled(self) -> bool:
-        """Nothing is asked any more of this instance (K worker.go onHold)."""
+        """Whether this instance needs no more tries of the probe (Kubernetes pkg/kubelet/prober/worker.go, onHold)."""
         if self.kind is Kind.STARTUP:
             return self.tally.good is not None
         return self.kind is Kind.LIVENESS and self.tally.good is False
@@ -93,7 +94,7 @@ class _Watch:
 
 @dataclass(slots=True)
 class _Followed:
-    """One instance of a container, with what its probes need to know of it."""
+    """One instance of a container, and what its probes need to know about it."""
 
     pod: Pod
     container: Container
@@ -104,7 +105,7 @@ class _Followed:
     health: Health = field(default_factory=Health)  # as of the last `weigh`
 
     def weigh(self) -> None:
-        """To be called when a tally counts for something else, or the probes are others."""
+        """Recompute `health`, after a tally's result or the set of probes has changed."""
         self.health = probe_results.health(
             self.container, {kind: watch.tally for kind, watch in self.watches.items()}
         )
@@ -115,7 +116,7 @@ class _Followed:
 
 
 class Prober:
-    """See the module's text. `wake(uid)` is called when a pod's health is another one."""
+    """Runs the probes of all pods. `wake(uid)` is called when a pod's health changes."""
 
     def __init__(
         self,
@@ -131,19 +132,19 @@ class Prober:
         self._recorder = recorder
         self._clock = clock
         self._wake = wake
-        self._pods: dict[str, dict[str, _Followed]] = {}  # uid → container id → what is followed
-        self._limits: list[
-            tuple[float, int, wire.Exchange]
-        ] = []  # a heap of when exchanges expire; ended ones too
+        self._pods: dict[str, dict[str, _Followed]] = {}  # uid → container id → instance
+        #: A heap of the times when exchanges expire; it may contain ended ones.
+        self._limits: list[tuple[float, int, wire.Exchange]] = []
         self._order = itertools.count()
-        self._limiter: asyncio.TimerHandle | None = None  # for the first of them
-        #: Told of each try: pod, container, kind, outcome, seconds it took.
+        self._limiter: asyncio.TimerHandle | None = None  # for the earliest expiry
+        #: Called after each try with pod, container, kind, outcome and duration in seconds.
         self.tried: Callable[[Pod, str, Kind, Outcome, float], None] = lambda *_: None
 
-    # -- who is followed ----------------------------------------------------------------------------------------
+    # -- which instances are followed ---------------------------------------------------------------------------
 
     def follow(self, pod: Pod, seen: PodSeen) -> dict[str, Health]:
-        """Begin, go on and end as the pod and its running instances want it; the health of each by container id."""
+        """Start, continue and stop probes to match the pod and its running instances. Return the health by container
+        id."""
         uid, specs = pod.metadata.uid or "", {}
         for container in [*pod.spec.init_containers, *pod.spec.containers]:
             if container.startup_probe or container.liveness_probe or container.readiness_probe:
@@ -156,7 +157,7 @@ class Prober:
             c.id: c
             for c in seen.containers
             if c.state is ContainerState.RUNNING and c.name in specs and in_sandbox(seen, c)
-            if c.post_start != "pending"  # until then it does not count as running
+            if c.post_start != "pending"  # until then the container does not count as running
         }
         for gone in followed.keys() - running.keys():
             followed.pop(gone).stop()
@@ -165,7 +166,7 @@ class Prober:
         return self.health(uid)
 
     def health(self, uid: str) -> dict[str, Health]:
-        """As it stands, by container id."""
+        """The present health by container id."""
         return {identity: one.health for identity, one in self._pods.get(uid, {}).items()}
 
     def forget(self, uid: str) -> None:
@@ -196,7 +197,7 @@ class Prober:
                     each.plain = None
             known.pod, known.container, known.seen, known.host = pod, container, instance, host
             tallies = {}
-        # a container on its way out is only asked whether it still serves (C3)
+        # when termination begins, liveness and startup probes end and readiness probes continue
         ending = bool(pod.metadata.deletion_timestamp) or instance.stop_deadline > 0
         wanted = {k: p for k, p in probe_results.probes(container) if not ending or k is Kind.READINESS}
         for kind in known.watches.keys() - wanted.keys():
@@ -210,7 +211,7 @@ class Prober:
                 watch = _Watch(kind, probe, tallies.get(kind, Tally()), tried_at=self._clock())
                 known.watches[kind] = watch
                 self._plan(known, watch)
-            elif watch.probe != probe:  # edited in place: its next try is by the new rules
+            elif watch.probe != probe:  # edited in place: the next try uses the new probe
                 watch.probe, watch.plain = probe, None
                 self._plan(known, watch)
             elif kind is Kind.READINESS:
@@ -222,7 +223,7 @@ class Prober:
     # -- when ---------------------------------------------------------------------------------------------------
 
     def _plan(self, one: _Followed, watch: _Watch) -> None:
-        """The timer of the next try."""
+        """Set the timer for the next try."""
         if watch.timer is not None:
             watch.timer.cancel()
             watch.timer = None
@@ -243,13 +244,13 @@ class Prober:
         watch.timer = loop.call_at(math.ceil(at / TICK) * TICK, self._due, one, watch)
 
     def _eager(self, one: _Followed, watch: _Watch) -> bool:
-        """What is not ready is asked between its times too, whenever there was reason to look at the pod."""
+        """Whether to probe a container that is not ready in addition to its period, on each sync of the pod."""
         now = self._clock()
         begun = now >= one.seen.started_at + (watch.probe.initial_delay_seconds or 0)
         return watch.tally.good is not True and begun and one.health.started and now - watch.tried_at >= EAGER
 
     def _begin(self, one: _Followed, watch: _Watch) -> None:
-        if watch.task is not None or watch.exchange is not None:  # the last try still waits for its timeout
+        if watch.task is not None or watch.exchange is not None:  # the previous try is still running
             return
         watch.tried_at, watch.began = self._clock(), time.perf_counter()
         loop = asyncio.get_running_loop()
@@ -263,13 +264,14 @@ class Prober:
                 exchange.begin()
                 return
         except (RuntimeFault, OSError, ValueError):
-            pass  # the task says in words what it is, and whether it counts
+            pass  # the task below reports the error and whether it counts
         watch.task = loop.create_task(self._try(one, watch))
 
     # -- a try --------------------------------------------------------------------------------------------------
 
     def _prepared(self, one: _Followed, watch: _Watch) -> _Plain | None:
-        """None for what is not plain. Raises ConfigError for a port that there is not, ValueError for no URL."""
+        """The data of a plain probe; None for others. Raises ConfigError for a missing port, ValueError for an invalid
+        URL."""
         http, tcp = watch.probe.http_get, watch.probe.tcp_socket
         done = partial(self._ended, one, watch)
         if http is not None and watch.probe.exec is None:
@@ -283,7 +285,7 @@ class Prober:
         return None
 
     def _limit(self, exchange: wire.Exchange, at: float) -> None:
-        """One timer for all of them, at the first: hardly any expires."""
+        """Record when an exchange expires. One timer serves all of them, because hardly any expires."""
         while self._limits and self._limits[0][2].ended:
             heapq.heappop(self._limits)
         heapq.heappush(self._limits, (at, next(self._order), exchange))
@@ -302,9 +304,9 @@ class Prober:
         self._limiter = loop.call_at(limits[0][0], self._expire) if limits else None
 
     def _ended(self, one: _Followed, watch: _Watch, data: bytearray, error: wire.WireError | None) -> None:
-        """A plain try is over."""
+        """Evaluate a plain try that has ended."""
         plain, watch.exchange = watch.plain, None
-        if plain is None:  # edited meanwhile: it says nothing of what is asked now
+        if plain is None:  # edited meanwhile: the result does not apply to the new probe
             self._finish(one, watch, None)
             return
         try:
@@ -334,7 +336,7 @@ class Prober:
         self._finish(one, watch, result)
 
     def _finish(self, one: _Followed, watch: _Watch, result: Result | None) -> None:
-        """Count what a try gave; None = nothing."""
+        """Count the result of a try; None counts for nothing."""
         uid, name = one.pod.metadata.uid or "", one.container.name
         if one.seen.id not in self._pods.get(uid, ()):
             return
@@ -343,7 +345,7 @@ class Prober:
             if result.outcome is not Outcome.SUCCESS:
                 self._say(one, watch.kind, result)
             self._count(one, watch, result.outcome)
-        if watch.owed and watch.timer is not None:  # not one that was stopped
+        if watch.owed and watch.timer is not None:  # not if the probe was stopped
             watch.owed = False
             self._begin(one, watch)
 
@@ -365,7 +367,7 @@ class Prober:
             self._wake(uid)
 
     def _started(self, one: _Followed) -> None:
-        """Its startup probe succeeded: the others begin now."""
+        """The startup probe succeeded: start the other probes now."""
         now = self._clock()
         for watch in one.watches.values():
             due = now >= one.seen.started_at + (watch.probe.initial_delay_seconds or 0)
@@ -400,7 +402,7 @@ class Prober:
                 return Result(Outcome.SUCCESS if good else Outcome.FAILURE, text)
         except wire.WireError as error:
             return Result(Outcome.FAILURE, str(error))
-        except (RuntimeFault, OSError) as error:  # nothing was learned of the container
+        except (RuntimeFault, OSError) as error:  # the probe could not be performed
             return Result(Outcome.UNKNOWN, str(error))
         return Result(Outcome.UNKNOWN, f"missing probe handler for {one.events.name}:{one.container.name}")
 
@@ -418,7 +420,7 @@ def _at_once(_data: bytearray) -> bool:
 
 
 def http_get(container: Container, action: HTTPGetAction, host: str, agent: str = "kube-probe/1.36") -> Get:
-    """PURE: what an httpGet action asks for, at the pod's address unless it names a host."""
+    """Pure: the request of an httpGet action. It goes to the pod's address unless the action names a host."""
     return Get(
         scheme=(action.scheme or "HTTP").lower(),
         host=action.host or host,
@@ -430,7 +432,8 @@ def http_get(container: Container, action: HTTPGetAction, host: str, agent: str 
 
 
 def http_result(response: Response) -> Result:
-    """PURE: 200 to 399 is a success; a redirect that was not followed, one with a warning (K pkg/probe/http)."""
+    """Pure: a status from 200 to 399 is a success, a redirect that is not followed is one with a warning (Kubernetes
+    pkg/probe/http/http.go)."""
     body = response.body.decode(errors="replace")
     if 300 <= response.status < 400:
         return Result(Outcome.WARNING, f"Probe terminated redirects, Response body: {body}")

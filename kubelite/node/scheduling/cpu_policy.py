@@ -1,8 +1,9 @@
-"""PURE: which processors a container may run on (kubelet's --cpu-manager-policy).
+"""Pure: which processors a container may run on (kubelet's --cpu-manager-policy).
 
-`none`: any of them. `static`: a container of a Guaranteed pod that asks for whole processors has these to itself, and
-everything else shares the rest (K pkg/kubelet/cm/cpumanager). Processors set apart (`reserved_cpus`, else as many as
-the reservations add up to) are shared, never given away. Whole cores go first: two containers then share no caches.
+With `none`, a container runs on any processor. With `static`, a container of a Guaranteed pod that requests whole
+processors gets processors of its own, and all other containers share the rest (Kubernetes pkg/kubelet/cm/cpumanager).
+Reserved processors (`reserved_cpus`, otherwise enough to cover the node's reservations) always stay shared. Whole cores
+are assigned first, so that two containers do not share a core's caches.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from manifests.types.core import Container, Pod
 
 
 class NotEnough(Exception):
-    """Fewer processors are free than a container needs; the sentence is kubelet's."""
+    """Fewer processors are free than a container needs. The message is kubelet's."""
 
 
 def cpus_text(cpus: Iterable[int]) -> str:
@@ -32,7 +33,7 @@ def cpus_text(cpus: Iterable[int]) -> str:
 
 
 def exclusive(pod: Pod, container: Container) -> int:
-    """How many processors the container has to itself."""
+    """How many exclusive processors the container gets."""
     if qos_class(pod) != GUARANTEED:
         return 0
     milli = amounts(container.resources).cpu_request or 0
@@ -41,14 +42,14 @@ def exclusive(pod: Pod, container: Container) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The processors: online ones by core, and those that are never given away."""
+    """The online processors by core, and the processors that are never assigned exclusively."""
 
     cores: Mapping[int, int]  # processor → core
     reserved: frozenset[int]
 
 
 class CpuBook:
-    """Who has which processors: pod's uid → container → processors."""
+    """Which processors are assigned to whom: pod's uid → container → processors."""
 
     def __init__(self, machine: Machine, held: Mapping[str, Mapping[str, str]]) -> None:
         self._machine = machine
@@ -61,8 +62,10 @@ class CpuBook:
         return frozenset(self._machine.cores) - taken
 
     def assign(self, pod: Pod) -> bool:
-        """Give a pod's containers what they are to have; whether anything changed. All or nothing: NotEnough. Regular
-        init containers give theirs on to what follows them."""
+        """Assign exclusive processors to a pod's containers, all or none. Return whether anything changed.
+
+        Containers that start later reuse the processors of regular init containers. Raises NotEnough.
+        """
         uid = pod.metadata.uid or ""
         if uid in self._held:
             return False
@@ -92,7 +95,7 @@ class CpuBook:
         for cpu in sorted(free):
             cores.setdefault(self._machine.cores[cpu], []).append(cpu)
         order = sorted(first & free)
-        # whole cores while one fits, then the rest of broken ones
+        # whole cores while one fits, then the free processors of partly used cores
         sizes = sorted(cores.values(), key=lambda cpus: (-len(cpus), cpus))
         for cpus in sizes:
             if len([c for c in order if c not in first]) + len(cpus) <= wanted:
@@ -101,7 +104,7 @@ class CpuBook:
         return frozenset(order[:wanted])
 
     def differs(self, pod: Pod) -> bool:
-        """Whether the pod asks for another number of processors of its own than it was given."""
+        """Whether the pod now requests another number of exclusive processors than it has."""
         given = self._held.get(pod.metadata.uid or "")
         every = [*pod.spec.init_containers, *pod.spec.containers]
         return given is not None and any(exclusive(pod, c) != len(given.get(c.name, ())) for c in every)
@@ -110,7 +113,7 @@ class CpuBook:
         return self._held.pop(uid, None) is not None
 
     def of(self, pod: Pod) -> dict[str, str]:
-        """Each container's processors; all that have none of their own share the rest."""
+        """Each container's processors. Containers without exclusive processors share the rest."""
         held, rest = self._held.get(pod.metadata.uid or "", {}), cpus_text(self.shared())
         return {
             c.name: cpus_text(held[c.name]) if c.name in held else rest

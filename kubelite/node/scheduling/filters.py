@@ -1,13 +1,14 @@
-"""PURE: would a scheduler put this pod on this node? The filters of kube-scheduler's default profile, in its order and
-its words, for a cluster of one node (K pkg/scheduler/framework/plugins), with kubelet's own admission for room (C8).
+"""Pure: does this pod fit on this node? Runs the filters of kube-scheduler's default profile for a cluster of one node,
+in its order and with its messages (Kubernetes pkg/scheduler/framework/plugins), and kubelet's own admission check for
+resources (docs/explanation/scheduling.md).
 
     gates → unschedulable → name → taints → node affinity → ports → resources → volumes → topology spread → pod affinity
 
-The first that says no is what the pod is told, as on a cluster. It waits (Pending, PodScheduled=False) until the node
-or the other pods change; for want of room alone it is refused for good, as kubelet does (Failed, OutOfcpu), if there
-will be none when pods that are ending, and those of higher priority, have gone. A pod that has been placed stays,
-whatever it would be told today (IgnoredDuringExecution): only a NoExecute taint makes it go, or a pod of higher
-priority that has no place beside it (preemption).
+The first filter that rejects the pod determines the message, as on a cluster. The pod then waits (Pending,
+PodScheduled=False) until the node or the other pods change. If resources alone are short, and would still be short
+without the terminating pods and those of higher priority, the pod is rejected for good, as by kubelet (Failed,
+OutOfcpu). A scheduled pod stays even if it no longer fits (IgnoredDuringExecution): only a NoExecute taint evicts it,
+or preemption by a pod of higher priority that does not fit otherwise.
 """
 
 from __future__ import annotations
@@ -50,19 +51,19 @@ _NO_VICTIMS = "No preemption victims found for incoming pod"
 
 
 class _No(NamedTuple):
-    """What one filter says: the words, whether other pods' leaving could change it, and more for people. Where it says
-    no for want of room, `out` is kubelet's refusal."""
+    """Why one filter rejects the pod: the scheduler's message, whether the removal of other pods could help, and
+    details for people. If resources are short, `out` is kubelet's rejection."""
 
     words: str
     helpless: bool = True  # the scheduler's UnschedulableAndUnresolvable
     more: str = ""
     out: Placement | None = None
-    of_nodes: bool = True  # the words are counted by nodes
+    of_nodes: bool = True  # the message counts nodes
 
 
 def place(
     pod: Pod,
-    claim: Reservation,
+    reservation: Reservation,
     node: NodeFacts,
     ledger: Ledger,
     *,
@@ -70,11 +71,14 @@ def place(
     nominated: bool = False,
     unbound: Unbound | None = None,
 ) -> Placement:
-    """Whether `pod`, which asks for `claim`, runs on `node` beside what the ledger holds. `alone`: the claims it mounts
-    that are ReadWriteOncePod; `nominated`: pods were made to go for it before; `unbound`: what its claims wait for."""
+    """Whether `pod`, which needs `reservation`, fits on `node` beside the pods in the ledger.
+
+    `alone`: the ReadWriteOncePod PersistentVolumeClaims that it mounts; `nominated`: pods were preempted for it before;
+    `unbound`: why its PersistentVolumeClaims are not ready.
+    """
     if pod.spec.scheduling_gates:
         return Placement(GATED, GATED_MESSAGE)
-    if unbound is not None and not unbound.here:  # the scheduler's PreFilter: no node is looked at
+    if unbound is not None and not unbound.here:  # the scheduler's PreFilter: rejects before it filters nodes
         return _unschedulable(_No(unbound.words, of_nodes=False))
     if (no := _misfit(pod, node)) is not None:
         return _unschedulable(no)
@@ -83,11 +87,11 @@ def place(
 
     def refused(beside: Ledger) -> _No | None:
         return (
-            _ports(claim, beside)
-            or _short(claim, node, beside)
-            or _volumes(claim, alone, beside)
+            _ports(reservation, beside)
+            or _short(reservation, node, beside)
+            or _volumes(reservation, alone, beside)
             or _spread(pod, node, beside)
-            or _pod_affinity(pod, claim, node, beside)
+            or _pod_affinity(pod, reservation, node, beside)
         )
 
     no = refused(ledger)
@@ -97,35 +101,35 @@ def place(
         return _unschedulable(no)
     staying = ledger.where(lambda other: not other.ending)
     if refused(staying) is None:
-        more = no.more or " There will be room when pods that are ending have gone."
+        more = no.more or " The pod will fit when the terminating pods are gone."
         return replace(_unschedulable(no._replace(more=more)), nominated=nominated)
-    return _preempting(pod, claim, no, staying, refused)
+    return _preempting(pod, reservation, no, staying, refused)
 
 
 def _preempting(
-    pod: Pod, claim: Reservation, no: _No, staying: Ledger, refused: Callable[[Ledger], _No | None]
+    pod: Pod, reservation: Reservation, no: _No, staying: Ledger, refused: Callable[[Ledger], _No | None]
 ) -> Placement:
-    """The pod has no place beside those that stay: who goes for it, or how it is told that nobody does."""
+    """Find pods to preempt for a pod that does not fit beside the pods that stay. If there are none, say why."""
     if pod.spec.preemption_policy == "Never":
         sentence = "not eligible due to preemptionPolicy=Never."
-    elif found := victims(claim, staying, lambda beside: refused(beside) is None):
+    elif found := victims(reservation, staying, lambda beside: refused(beside) is None):
         words = f"0/1 nodes are available: 1 {no.words}."
         return Placement(UNSCHEDULABLE, words, victims=found, nominated=True, short_of=_resource(no.words))
     else:
-        gone = {other.uid for other in lower(claim, staying)}
+        gone = {other.uid for other in lower(reservation, staying)}
         still = refused(staying.where(lambda other: other.uid not in gone)) if gone else None
         sentence = f"0/1 nodes are available: 1 {still.words if still is not None else _NO_VICTIMS}."
     if (
         no.out is not None
-        and refused(staying.where(lambda other: other.priority <= claim.priority)) is not None
+        and refused(staying.where(lambda other: other.priority <= reservation.priority)) is not None
     ):
         return no.out
-    more = no.more or (" Pods of higher priority have the room." if no.out is not None else "")
+    more = no.more or (" Pods of higher priority use the resource." if no.out is not None else "")
     return Placement(UNSCHEDULABLE, f"0/1 nodes are available: 1 {no.words}. preemption: {sentence}{more}")
 
 
 def _resource(words: str) -> str:
-    """What a filter's words name: see `_room`."""
+    """The resource that a filter's message names: see `_short`."""
     return "pods" if words == "Too many pods" else words.partition("Insufficient ")[2]
 
 
@@ -151,7 +155,7 @@ def _misfit(pod: Pod, node: NodeFacts) -> _No | None:
 
 
 def taint_text(taint: Taint) -> str:
-    """As kubectl describe writes it: key=value:Effect."""
+    """As kubectl describe formats it: key=value:Effect."""
     return f"{taint.key}{'=' * bool(taint.value)}{taint.value}:{taint.effect}"
 
 
@@ -160,7 +164,8 @@ def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """K api/core/v1 Toleration.ToleratesTaint: an empty effect is every effect, an empty key with Exists every key."""
+    """Kubernetes staging/src/k8s.io/api/core/v1/toleration.go, ToleratesTaint: an empty effect matches every effect, an
+    empty key with Exists matches every key."""
     if toleration.effect and toleration.effect != taint.effect:
         return False
     if toleration.key and toleration.key != taint.key:
@@ -184,8 +189,9 @@ def _number(text: str) -> int | None:
 
 
 def evicted_at(pod: Pod, taints: Iterable[Taint]) -> tuple[float, Taint] | None:
-    """When a running pod must go for a NoExecute taint, and for which: at once where nothing tolerates it, after the
-    shortest tolerationSeconds that do, never (None) where one tolerates it for good (K tainteviction)."""
+    """When a NoExecute taint evicts a running pod, and which taint: at once if no toleration matches, otherwise after
+    the shortest matching tolerationSeconds. None if every taint is tolerated without a limit (Kubernetes
+    pkg/controller/tainteviction/taint_eviction.go)."""
     ends: list[tuple[float, Taint]] = []
     for taint in taints:
         if taint.effect != NO_EXECUTE:
@@ -199,7 +205,7 @@ def evicted_at(pod: Pod, taints: Iterable[Taint]) -> tuple[float, Taint] | None:
 
 
 def matches_node(pod: Pod, node: NodeFacts) -> bool:
-    """nodeSelector, and one term at least of the required node affinity."""
+    """Whether the node matches nodeSelector and at least one term of the required node affinity."""
     if any(node.labels.get(key) != value for key, value in pod.spec.node_selector.items()):
         return False
     affinity = pod.spec.affinity.node_affinity if pod.spec.affinity is not None else None
@@ -214,7 +220,7 @@ def matches_terms(selector: NodeSelector, node: NodeFacts) -> bool:
 
 
 def _term(term: NodeSelectorTerm, node: NodeFacts) -> bool:
-    """A term that is empty selects nothing (K nodeaffinity)."""
+    """An empty term matches no node (Kubernetes component-helpers/scheduling/corev1/nodeaffinity)."""
     if not term.match_expressions and not term.match_fields:
         return False
     fields = {"metadata.name": node.name}
@@ -229,9 +235,9 @@ def _requirement(requirement: NodeSelectorRequirement, labels: Mapping[str, str]
     ).matches(labels)
 
 
-def _ports(claim: Reservation, ledger: Ledger) -> _No | None:
-    for port in claim.ports:
-        holder = ledger.holder(port, but=claim.uid)
+def _ports(reservation: Reservation, ledger: Ledger) -> _No | None:
+    for port in reservation.ports:
+        holder = ledger.holder(port, but=reservation.uid)
         if holder is not None:
             taken = f" hostPort {port_text(port)} is taken by pod {holder.namespace}/{holder.name}."
             return _No("node(s) didn't have free ports for the requested pod ports", False, taken)
@@ -242,19 +248,20 @@ def port_text(port: Port) -> str:
     return f"{port.ip + ':' if port.ip else ''}{port.number}/{port.protocol}"
 
 
-def _short(claim: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:
-    """What there is too little of. Resources in kubelet's order, then by name (K noderesources fitsRequest)."""
+def _short(reservation: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:
+    """The first resource that is short: in kubelet's order, then by name (Kubernetes
+    pkg/scheduler/framework/plugins/noderesources/fit.go, fitsRequest)."""
     names = ["pods", "cpu", "memory", "ephemeral-storage"]
-    names += sorted(set(claim.requests) - set(names))
+    names += sorted(set(reservation.requests) - set(names))
     for name in names:
-        wanted = 1 if name == "pods" else claim.requests.get(name, 0)
+        wanted = 1 if name == "pods" else reservation.requests.get(name, 0)
         if not wanted:
             continue
         room = node.allocatable.get(name)
-        used = ledger.used(name, but=claim.uid)
+        used = ledger.used(name, but=reservation.uid)
         if room is not None and used + wanted <= room:
             continue
-        if room is None or "/" in name:  # not kubelet's to count: the scheduler has the pod wait
+        if room is None or "/" in name:  # kubelet does not check these: the scheduler makes the pod wait
             return _No(f"Insufficient {name}", False)
         numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
         sentence = f"Pod was rejected: Node didn't have enough resource: {name}, {numbers}"
@@ -263,23 +270,25 @@ def _short(claim: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:
     return None
 
 
-def _volumes(claim: Reservation, alone: Collection[str], ledger: Ledger) -> _No | None:
-    """One pod at a time has a claim that is ReadWriteOncePod (K volumerestrictions satisfyReadWriteOncePod)."""
-    for name in claim.volumes:
-        if name in alone and (holder := ledger.user(claim, name)) is not None:
+def _volumes(reservation: Reservation, alone: Collection[str], ledger: Ledger) -> _No | None:
+    """Only one pod at a time may use a ReadWriteOncePod PersistentVolumeClaim (Kubernetes
+    pkg/scheduler/framework/plugins/volumerestrictions, satisfyReadWriteOncePod)."""
+    for name in reservation.volumes:
+        if name in alone and (holder := ledger.user(reservation, name)) is not None:
             used = f" PersistentVolumeClaim {name} is used by pod {holder.namespace}/{holder.name}."
             return _No(IN_USE, False, used)
     return None
 
 
-def resize(claim: Reservation, node: NodeFacts, ledger: Ledger) -> Resize | None:
-    """Whether a placed pod can have what an edit of it asks for in place of what it holds; None: it can. Infeasible is
-    more than the node has at all, Deferred more than the others leave (K allocation canResizePod)."""
-    held = ledger.get(claim.uid)
-    for name, wanted in sorted(claim.requests.items()):
+def resize(reservation: Reservation, node: NodeFacts, ledger: Ledger) -> Resize | None:
+    """Why the edited resources of a scheduled pod do not fit in place of its present ones; None if they do. Infeasible:
+    more than the whole node has. Deferred: more than the other pods leave free (Kubernetes
+    pkg/kubelet/allocation/allocation_manager.go, canResizePod)."""
+    held = ledger.get(reservation.uid)
+    for name, wanted in sorted(reservation.requests.items()):
         if held is None or wanted <= held.requests.get(name, 0):
             continue
-        room, used = node.allocatable.get(name), ledger.used(name, but=claim.uid)
+        room, used = node.allocatable.get(name), ledger.used(name, but=reservation.uid)
         if room is None or used + wanted <= room:
             continue
         if wanted > room:
@@ -291,8 +300,9 @@ def resize(claim: Reservation, node: NodeFacts, ledger: Ledger) -> Resize | None
 
 
 def _spread(pod: Pod, node: NodeFacts, ledger: Ledger) -> _No | None:
-    """With one node there is one domain of each key that the node has: the skew is that of this domain against itself,
-    or against none where minDomains wants more (K podtopologyspread filtering.go)."""
+    """One node is one domain of each topology key that it has. The skew is therefore 0, unless minDomains requires more
+    domains: then the global minimum is 0 (Kubernetes
+    pkg/scheduler/framework/plugins/podtopologyspread/filtering.go)."""
     words = "node(s) didn't match pod topology spread constraints"
     namespace, labels = pod.metadata.namespace or "default", pod.metadata.labels
     for constraint in pod.spec.topology_spread_constraints:
@@ -320,39 +330,39 @@ def _same_label(key: str, labels: Mapping[str, str], operator: str = "In") -> La
     return LabelSelectorRequirement(key=key, operator=operator, values=[labels[key]])
 
 
-def _pod_affinity(pod: Pod, claim: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:
+def _pod_affinity(pod: Pod, reservation: Reservation, node: NodeFacts, ledger: Ledger) -> _No | None:
     affinity = pod.spec.affinity
     terms: Sequence[PodAffinityTerm] = ()
     if affinity is not None and affinity.pod_affinity is not None:
         terms = affinity.pod_affinity.required_during_scheduling_ignored_during_execution
-    if terms and not _attracted(pod, claim, terms, node, ledger):
+    if terms and not _attracted(pod, reservation, terms, node, ledger):
         return _No("node(s) didn't match pod affinity rules")
-    for term in claim.repels:
+    for term in reservation.repels:
         if term.topology_key in node.labels and any(
-            selects(term, claim, other) for other in ledger.others(pod)
+            selects(term, reservation, other) for other in ledger.others(pod)
         ):
             return _No("node(s) didn't match pod anti-affinity rules", False)
     for other in ledger.repelling():
-        if other.uid != claim.uid and any(
-            term.topology_key in node.labels and selects(term, other, claim) for term in other.repels
+        if other.uid != reservation.uid and any(
+            term.topology_key in node.labels and selects(term, other, reservation) for term in other.repels
         ):
             return _No("node(s) didn't satisfy existing pods anti-affinity rules", False)
     return None
 
 
 def _attracted(
-    pod: Pod, claim: Reservation, terms: Sequence[PodAffinityTerm], node: NodeFacts, ledger: Ledger
+    pod: Pod, reservation: Reservation, terms: Sequence[PodAffinityTerm], node: NodeFacts, ledger: Ledger
 ) -> bool:
-    """Each term finds a pod here; the first of a group, which only itself matches, may begin."""
+    """Whether each term selects a pod on this node. The first pod of a group that selects itself may start."""
     if any(term.topology_key not in node.labels for term in terms):
         return False
-    candidates = (*ledger.others(pod), claim)  # the first of a group that only itself belongs to may begin
-    return any(all(selects(term, claim, other) for term in terms) for other in candidates)
+    candidates = (*ledger.others(pod), reservation)  # with itself: see above
+    return any(all(selects(term, reservation, other) for term in terms) for other in candidates)
 
 
 def selects(term: PodAffinityTerm, owner: Reservation, other: Reservation) -> bool:
-    """Whether a pod's term means another pod. Namespaces have no labels of their own here but their name
-    (kubernetes.io/metadata.name), as the API server gives each."""
+    """Whether a pod's affinity term selects another pod. A namespace here has only the label that the API server gives
+    to each: its name (kubernetes.io/metadata.name)."""
     named = other.namespace in term.namespaces
     selected = term.namespace_selector is not None and term.namespace_selector.matches(
         {"kubernetes.io/metadata.name": other.namespace}

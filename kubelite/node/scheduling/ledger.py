@@ -1,7 +1,8 @@
-"""What the pods that were placed on this node hold of it: a ledger of claims, kept by the pod worker.
+"""What the pods scheduled to this node reserve: a ledger of reservations, maintained by the pod worker.
 
-No I/O, nothing remembered that the store could not tell again: after a restart it is written anew from the pods whose
-status says that they were placed. Sums are kept as claims come and go: placing one of 500 pods looks at no other.
+The ledger does no I/O and holds nothing that the store does not: after a restart it is rebuilt from the pods whose
+status says that they were scheduled. Sums are updated with each reservation, so that scheduling one of 500 pods does
+not visit the others.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from kubelite.node.model.schedule import RESIZE_PENDING, Port, Reservation
 from manifests.types.core import Container, Pod
 
 
-def claim_of(pod: Pod) -> Reservation:
-    """PURE."""
+def reservation_of(pod: Pod) -> Reservation:
+    """Pure: what the pod reserves."""
     affinity = pod.spec.affinity
     repels = affinity.pod_anti_affinity if affinity is not None else None
     return Reservation(
@@ -37,13 +38,13 @@ def claim_of(pod: Pod) -> Reservation:
 
 
 def _placed(pod: Pod) -> bool:
-    """Its status tells the class of the cgroup that it is in."""
+    """Whether the pod's status records the QoS class of its cgroup."""
     return any(c.type == "PodScheduled" and c.status == "True" for c in pod.status.conditions)
 
 
 def as_allocated(pod: Pod) -> Pod:
-    """PURE: the pod with the resources that its containers have, where an edit of them could not be carried out: what
-    is decided, started and reported goes by these."""
+    """Pure: the pod with the resources that its containers have, for an edit of resources that cannot be carried out.
+    Decisions, starts and status then use these resources."""
     has = {status.name: status.resources for status in statuses(pod.status) if status.resources is not None}
 
     def one(container: Container) -> Container:
@@ -61,13 +62,15 @@ def as_allocated(pod: Pod) -> Pod:
 
 
 def resize_pending(pod: Pod) -> bool:
-    """PURE: whether the last written status says so."""
+    """Pure: whether the last recorded status has the condition PodResizePending."""
     return any(c.type == RESIZE_PENDING and c.status == "True" for c in pod.status.conditions)
 
 
 def _ports(pod: Pod) -> Iterator[Port]:
-    """With hostNetwork a container's ports are the host's (C12). A regular init container's are free again when the
-    others begin, but a sidecar's are not; all of them count, as for the scheduler."""
+    """The ports that the pod needs on the host. With hostNetwork these are the containers' own ports.
+
+    All containers count, as in the scheduler, although a regular init container frees its ports when it ends.
+    """
     for container in [*pod.spec.init_containers, *pod.spec.containers]:
         for port in container.ports:
             number = port.container_port if pod.spec.host_network else port.host_port
@@ -77,88 +80,88 @@ def _ports(pod: Pod) -> Iterator[Port]:
 
 
 class Ledger:
-    """The claims by uid, with their sums."""
+    """The reservations by uid, and their sums."""
 
-    def __init__(self, claims: Iterable[Reservation] = ()) -> None:
-        self._claims: dict[str, Reservation] = {}
-        self._sums: dict[bool, dict[str, int]] = {False: {}, True: {}}  # by whether the pods are ending
+    def __init__(self, reservations: Iterable[Reservation] = ()) -> None:
+        self._reservations: dict[str, Reservation] = {}
+        self._sums: dict[bool, dict[str, int]] = {False: {}, True: {}}  # by whether the pods are terminating
         self._holders: dict[tuple[int, str], dict[str, set[str]]] = {}  # (number, protocol) → uid → ips
         self._repelling: set[str] = set()
-        for claim in claims:
-            self.enter(claim)
+        for reservation in reservations:
+            self.enter(reservation)
 
     def __iter__(self) -> Iterator[Reservation]:
-        return iter(self._claims.values())
+        return iter(self._reservations.values())
 
     def __contains__(self, uid: object) -> bool:
-        return uid in self._claims
+        return uid in self._reservations
 
-    def enter(self, claim: Reservation) -> None:
-        """Enter a pod's claim, in place of the one it had."""
-        if self._claims.get(claim.uid) == claim:
+    def enter(self, reservation: Reservation) -> None:
+        """Record a pod's reservation and replace its earlier one."""
+        if self._reservations.get(reservation.uid) == reservation:
             return
-        self.strike(claim.uid)
-        self._claims[claim.uid] = claim
-        self._add(claim, 1)
-        for port in claim.ports:
+        self.strike(reservation.uid)
+        self._reservations[reservation.uid] = reservation
+        self._add(reservation, 1)
+        for port in reservation.ports:
             holders = self._holders.setdefault((port.number, port.protocol), {})
-            holders.setdefault(claim.uid, set()).add(port.ip)
-        if claim.repels:
-            self._repelling.add(claim.uid)
+            holders.setdefault(reservation.uid, set()).add(port.ip)
+        if reservation.repels:
+            self._repelling.add(reservation.uid)
 
     def get(self, uid: str) -> Reservation | None:
-        return self._claims.get(uid)
+        return self._reservations.get(uid)
 
     def strike(self, uid: str) -> bool:
-        """The pod holds nothing any more; whether it did."""
-        claim = self._claims.pop(uid, None)
-        if claim is None:
+        """Delete a pod's reservation. Return whether it had one."""
+        reservation = self._reservations.pop(uid, None)
+        if reservation is None:
             return False
-        self._add(claim, -1)
-        for port in claim.ports:
+        self._add(reservation, -1)
+        for port in reservation.ports:
             self._holders.get((port.number, port.protocol), {}).pop(uid, None)
         self._repelling.discard(uid)
         return True
 
-    def _add(self, claim: Reservation, sign: int) -> None:
-        sums = self._sums[claim.ending]
-        for name, amount in (*claim.requests.items(), ("pods", 1)):
+    def _add(self, reservation: Reservation, sign: int) -> None:
+        sums = self._sums[reservation.ending]
+        for name, amount in (*reservation.requests.items(), ("pods", 1)):
             sums[name] = sums.get(name, 0) + sign * amount
 
     def used(self, name: str, *, but: str = "", ending: bool | None = None) -> int:
-        """How much of a resource is held, by pods other than `but`; with `ending`, by those that are going alone."""
+        """How much of a resource all pods but `but` reserve; with `ending`, only terminating (or other) pods count."""
         which = (True, False) if ending is None else (ending,)
         total = sum(self._sums[one].get(name, 0) for one in which)
-        own = self._claims.get(but)
+        own = self._reservations.get(but)
         if own is not None and own.ending in which:
             total -= 1 if name == "pods" else own.requests.get(name, 0)
         return total
 
     def holder(self, port: Port, *, but: str = "") -> Reservation | None:
-        """Who holds a port that cannot be had beside `port`: the same number and protocol at the same address, or
-        either at every address (C12)."""
+        """The pod whose host port conflicts with `port`: same number and protocol, and the same address or either on
+        every address."""
         for uid, ips in self._holders.get((port.number, port.protocol), {}).items():
             if uid != but and (not port.ip or "" in ips or port.ip in ips):
-                return self._claims[uid]
+                return self._reservations[uid]
         return None
 
-    def user(self, claim: Reservation, volume: str) -> Reservation | None:
-        """Another pod that mounts a PersistentVolumeClaim of the pod's namespace."""
+    def user(self, reservation: Reservation, volume: str) -> Reservation | None:
+        """Another pod in the same namespace that mounts this PersistentVolumeClaim."""
         return next(
             (
                 c
                 for c in self
-                if c.uid != claim.uid and c.namespace == claim.namespace and volume in c.volumes
+                if c.uid != reservation.uid and c.namespace == reservation.namespace and volume in c.volumes
             ),
             None,
         )
 
     def where(self, stays: Callable[[Reservation], bool]) -> Ledger:
-        """The ledger as it would be with these claims alone."""
-        return Ledger(claim for claim in self if stays(claim))
+        """A copy of the ledger with only the reservations for which `stays` is true."""
+        return Ledger(reservation for reservation in self if stays(reservation))
 
     def others(self, pod: Pod) -> Iterator[Reservation]:
-        return (claim for uid, claim in self._claims.items() if uid != pod.metadata.uid)
+        return (reservation for uid, reservation in self._reservations.items() if uid != pod.metadata.uid)
 
     def repelling(self) -> list[Reservation]:
-        return [self._claims[uid] for uid in self._repelling]
+        return [self._reservations[uid] for uid in self._repelling]

@@ -1,4 +1,4 @@
-"""The PriorityClasses that no manifest has: Kubernetes' own and the settings', kept among the objects for who asks."""
+"""Stores the PriorityClasses that come from no manifest: Kubernetes' built-in ones and those of the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from state.store import Store
 
 
 async def keep_classes(store: Store, settings: Mapping[str, int]) -> None:
-    """Bring the store to what the settings say; what a manifest says of a class stays. Raises StoreError."""
+    """Make the stored classes match the settings. Classes from manifests stay unchanged. Raises StoreError."""
     wanted = {doc["metadata"]["name"]: doc for doc in always_there(settings)}
     recorded = {record.name: record for record in store.list(KIND)}
     for name, record in recorded.items():

@@ -1,7 +1,7 @@
-"""Which pods are this node's: the ledger kept in step with the store, the question asked once for each pod, and those
-that were told no asked again when something that was in the way has gone.
+"""Which pods run on this node: keeps the ledger in step with the store, schedules each pod once, and retries waiting
+pods when something that blocked them is gone.
 
-Between a pod's being found fit and its claim's standing in the ledger nothing else happens: nothing is awaited there.
+There is no await between the check that a pod fits and its entry in the ledger, so no other pod can take the room.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kubelite.node.model.node_facts import NodeState
 from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, PLACED, Placement, Reservation, Resize
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
 from kubelite.node.scheduling.filters import evicted_at, place, resize
-from kubelite.node.scheduling.ledger import Ledger, as_allocated, claim_of, resize_pending
+from kubelite.node.scheduling.ledger import Ledger, as_allocated, reservation_of, resize_pending
 from kubelite.node.scheduling.volume_binding import unbound
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod
@@ -37,8 +37,8 @@ TERMINAL = ("Succeeded", "Failed")
 
 
 def disrupted(doc: Json, reason: str, message: str, now: float) -> Json | None:
-    """PURE: a pod's object once it is to go: graceful deletion, and the condition that says for what. None: it goes
-    already."""
+    """Pure: a pod's object marked for graceful deletion, with a DisruptionTarget condition that gives the reason. None
+    if the pod is terminating already."""
     deleting = mark_deleting(doc, now=now)
     if deleting is None:
         return None
@@ -56,19 +56,19 @@ def disrupted(doc: Json, reason: str, message: str, now: float) -> Json | None:
 
 @dataclass(frozen=True, slots=True)
 class Tainted:
-    """A pod that a NoExecute taint drives away."""
+    """A pod that a NoExecute taint evicts."""
 
     pod: str  # namespace/name
     at: float  # Unix seconds
 
     def marked(self, now: float) -> Callable[[Json], Json | None]:
-        """The change of its object (K tainteviction)."""
+        """The change to the pod's object (Kubernetes pkg/controller/tainteviction)."""
         words = "Taint manager: deleting due to NoExecute taint"
         return lambda doc: disrupted(doc, "DeletionByTaintManager", words, now)
 
 
 class Placing:
-    """`parse` gives the typed pod of a record; `wake(uid)` has a pod looked at."""
+    """`parse` returns the typed pod of a record; `wake(uid)` schedules another sync of a pod."""
 
     def __init__(
         self,
@@ -84,13 +84,11 @@ class Placing:
         self._wake = wake
         self._ledger: Ledger | None = None
         self._waiting: dict[str, int] = {}  # uid → priority
-        self._nominated: dict[
-            str, Reservation
-        ] = {}  # those that others were made to go for, until they are placed
+        self._nominated: dict[str, Reservation] = {}  # pods that others were preempted for, until scheduled
         self._resizes: dict[str, Resize] = {}
         self._cpus: CpuBook | None = None
         self._saving: set[asyncio.Task[None]] = set()
-        self.on_claims: Callable[[], None] = lambda: None  # what the pods hold is another amount
+        self.on_reservations: Callable[[], None] = lambda: None  # called when the reservations change
         self.node = NodeState(config, self._node_object)
         self._node_name = config.node_name
 
@@ -99,7 +97,7 @@ class Placing:
         return (record.resource_version, record.doc) if record is not None else None
 
     def _open(self) -> Ledger:
-        """The ledger, written anew after a start: those that were placed before come before any that is new."""
+        """The ledger, rebuilt after a start: pods that were scheduled before have precedence over new ones."""
         if self._ledger is None:
             self._ledger = ledger = Ledger()
             self._cpus = self._open_cpus()
@@ -108,26 +106,28 @@ class Placing:
                 if is_placed(record.doc.get("status") or {}):
                     try:
                         pod = self._parse(record)
-                    except InvalidObject:  # whoever looks at that pod says so
+                    except InvalidObject:  # reported when that pod is synced
                         continue
-                    ledger.enter(claim_of(as_allocated(pod) if resize_pending(pod) else pod))
+                    ledger.enter(reservation_of(as_allocated(pod) if resize_pending(pod) else pod))
                     pending += [pod] * resize_pending(pod)
-                    with contextlib.suppress(NotEnough):  # it ran before there was the policy: it shares
+                    with contextlib.suppress(
+                        NotEnough
+                    ):  # it ran before the policy was set: it shares processors
                         self._assign(pod)
                 elif (record.doc.get("status") or {}).get("nominatedNodeName"):
                     with contextlib.suppress(InvalidObject):
-                        self._nominated[record.uid] = claim_of(self._parse(record))
+                        self._nominated[record.uid] = reservation_of(self._parse(record))
             for pod in pending:
-                self._claim_again(pod)
+                self._reserve_again(pod)
             self._release_strangers(ledger)
-            self.on_claims()
+            self.on_reservations()
         return self._ledger
 
-    def claims(self) -> list[Reservation]:
-        """What the placed pods hold."""
+    def reservations(self) -> list[Reservation]:
+        """The reservations of the scheduled pods."""
         return list(self._open())
 
-    # -- processors of their own, by the static CPU policy ------------------------------------------------------
+    # -- exclusive processors, by the static CPU policy ---------------------------------------------------------
 
     def _open_cpus(self) -> CpuBook | None:
         if self._config.cpu_policy != "static":
@@ -142,7 +142,7 @@ class Placing:
                 self._cpus.release(uid)
 
     def cpus_of(self, pod: Pod) -> Mapping[str, str]:
-        """Container → the processors it may run on; {} where all may run anywhere."""
+        """Container → the processors it may run on; {} if all containers may run anywhere."""
         return self._cpus.of(pod) if self._cpus is not None else {}
 
     def _assign(self, pod: Pod) -> None:
@@ -151,10 +151,10 @@ class Placing:
             self._pool_changed(pod.metadata.uid or "")
 
     def _pool_changed(self, uid: str) -> None:
-        """Everybody else has the rest, which is another one now. What was given is kept: a restart moves nobody."""
-        for claim in self._ledger or ():
-            if claim.uid != uid:
-                self._wake(claim.uid)
+        """Update all other pods, which now share other processors, and save the assignment for restarts."""
+        for reservation in self._ledger or ():
+            if reservation.uid != uid:
+                self._wake(reservation.uid)
         task = asyncio.get_running_loop().create_task(self._save_cpus())
         self._saving.add(task)
         task.add_done_callback(self._saving.discard)
@@ -169,45 +169,47 @@ class Placing:
             else:
                 await self._store.update(CPU_STATE, doc)
         except StoreError as error:
-            log.error("which pods have which processors is not recorded: %s", error)
+            log.error("cannot save the assignment of processors: %s", error)
 
     def of(self, pod: Pod, seen: PodSeen, *, keep: bool = True) -> Placement:
-        """Whether the pod is this node's; if so, and with `keep`, what it asks for is from now on its own."""
+        """Whether the pod may run on this node. If so, and with `keep`, reserve its resources."""
         uid, ledger = pod.metadata.uid or "", self._open()
         if uid in ledger or pod.status.phase in TERMINAL or pod.metadata.deletion_timestamp:
             return PLACED
-        claim = claim_of(pod)
-        # whatever became of the record of it; a sandbox that was lost before anything ran in it holds nothing
+        reservation = reservation_of(pod)
+        # a pod that runs stays scheduled, even without a record; a sandbox lost before any container ran holds nothing
         runs = (seen.sandbox is not None and seen.sandbox.ready) or seen.containers
-        found = PLACED if runs else self._ask(pod, claim, ledger)
+        found = PLACED if runs else self._ask(pod, reservation, ledger)
         if keep:
             self._nominated.pop(uid, None)
             if found.nominated:
-                self._nominated[uid] = claim
+                self._nominated[uid] = reservation
         if keep and not found.reason:
             try:
                 self._assign(pod)
             except NotEnough as error:
                 words = f"Allocate failed due to {error}, which is unexpected"
                 return Placement("UnexpectedAdmissionError", f"Pod was rejected: {words}", rejected=True)
-            ledger.enter(claim)
+            ledger.enter(reservation)
             self._waiting.pop(uid, None)
-            self.on_claims()
+            self.on_reservations()
         elif keep and not found.rejected:
-            self._waiting[uid] = claim.priority
+            self._waiting[uid] = reservation.priority
         return found
 
-    def _ask(self, pod: Pod, claim: Reservation, ledger: Ledger) -> Placement:
-        """What others were made to go for is kept for those that wait for it, but for a pod of higher priority."""
+    def _ask(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> Placement:
+        """Room freed by preemption is reserved for the nominated pods, except from a pod of higher priority."""
         kept = [
-            one for one in self._nominated.values() if one.uid != claim.uid and one.priority >= claim.priority
+            one
+            for one in self._nominated.values()
+            if one.uid != reservation.uid and one.priority >= reservation.priority
         ]
         beside = Ledger([*ledger, *kept]) if kept else ledger
-        alone = {name for name in claim.volumes if self._of_one_pod(claim.namespace, name)}
-        nominated = claim.uid in self._nominated
+        alone = {name for name in reservation.volumes if self._of_one_pod(reservation.namespace, name)}
+        nominated = reservation.uid in self._nominated
         facts = self._facts_for(pod)
-        waits = unbound(pod, self._find, facts) if claim.volumes else None
-        return place(pod, claim, facts, beside, alone=alone, nominated=nominated, unbound=waits)
+        waits = unbound(pod, self._find, facts) if reservation.volumes else None
+        return place(pod, reservation, facts, beside, alone=alone, nominated=nominated, unbound=waits)
 
     def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         record = self._store.get(kind, namespace, name)
@@ -222,7 +224,7 @@ class Placing:
         return record is not None and "ReadWriteOncePod" in (record.doc["spec"].get("accessModes") or ())
 
     async def preempt(self, pod: Pod, uid: str, now: float) -> Record | None:
-        """Have a pod go for another one, which waits for what it leaves; None: it was gone, or going, already."""
+        """Preempt a pod in favour of `pod`; None if it is gone or terminating already."""
         words = "preempting to accommodate a higher priority pod"
         by = pod.spec.scheduler_name or "default-scheduler"
         if (held := self._open().get(uid)) is None or held.ending:
@@ -231,84 +233,85 @@ class Placing:
             uid, lambda doc: disrupted(doc, "PreemptionByScheduler", f"{by}: {words}", now)
         )
         if record is not None and (held := self._open().get(uid)) is not None:
-            self._open().enter(replace(held, ending=True))  # before anybody asks again
+            self._open().enter(replace(held, ending=True))  # before another pod is scheduled
         return record
 
     def _facts_for(self, pod: Pod) -> Any:
-        """What asks for memory is let in while memory is short, as the API server's admission has it tolerate that."""
+        """Pods that request resources may start under memory pressure: on a cluster, API server admission gives them a
+        toleration of that taint."""
         facts = self.node.facts()
         if any(t.key == MEMORY_PRESSURE_TAINT for t in facts.taints) and _asks(pod):
             return replace(facts, taints=tuple(t for t in facts.taints if t.key != MEMORY_PRESSURE_TAINT))
         return facts
 
     def pods(self) -> list[Pod]:
-        """The pods that were placed, as last recorded."""
+        """The scheduled pods, as last recorded."""
         ledger = self._open()
         return [self._parse(record) for record in self._store.list("Pod") if record.uid in ledger]
 
     def changed(self, pod: Pod) -> None:
-        """A new version of the pod was read: what it holds may be another amount, or about to be given back."""
+        """Update the reservation after a new version of the pod was read: it may need other resources or terminate."""
         if self._ledger is not None and pod.metadata.uid in self._ledger:
-            self._claim_again(pod)
+            self._reserve_again(pod)
 
-    def _claim_again(self, pod: Pod) -> None:
-        """Have the pod hold what it asks for now, or what it held before where there is no room for more."""
+    def _reserve_again(self, pod: Pod) -> None:
+        """Reserve what the pod requests now. If there is no room for more, keep the reserved resources."""
         assert self._ledger is not None
-        claim, uid = claim_of(pod), pod.metadata.uid or ""
-        found = None if claim.ending else self._resize(pod, claim, self._ledger)
+        reservation, uid = reservation_of(pod), pod.metadata.uid or ""
+        found = None if reservation.ending else self._resize(pod, reservation, self._ledger)
         held = self._ledger.get(uid)
         if found is None or held is None:
             self._resizes.pop(uid, None)
-            self._ledger.enter(claim)
+            self._ledger.enter(reservation)
         else:
             self._resizes[uid] = found
-            self._ledger.enter(replace(claim, requests=held.requests))
-        self.on_claims()
+            self._ledger.enter(replace(reservation, requests=held.requests))
+        self.on_reservations()
 
-    def _resize(self, pod: Pod, claim: Reservation, ledger: Ledger) -> Resize | None:
-        """Processors that are a pod's own are given once (K canResizePod, while InPlacePodVerticalScalingExclusiveCPUs
-        is off)."""
+    def _resize(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> Resize | None:
+        """Exclusive processors are assigned once and not resized (Kubernetes pkg/kubelet/allocation, canResizePod, with
+        the feature gate InPlacePodVerticalScalingExclusiveCPUs off)."""
         if self._cpus is not None and self._cpus.differs(pod):
             return Resize("Infeasible", PINNED)
-        return resize(claim, self.node.facts(), ledger)
+        return resize(reservation, self.node.facts(), ledger)
 
     def resize_of(self, pod: Pod) -> Resize | None:
-        """Why an edit of its resources waits, None: it does not (any more)."""
+        """Why an edit of the pod's resources waits; None if it does not wait (any longer)."""
         uid = pod.metadata.uid or ""
         if uid in self._open() and uid in self._resizes:
-            self._claim_again(pod)
+            self._reserve_again(pod)
         return self._resizes.get(uid)
 
     def gone(self, uid: str) -> None:
-        """The pod needs nothing any more: who waited for that is asked again."""
+        """Release everything the pod holds, and retry the pods that wait for it."""
         self._waiting.pop(uid, None)
         self._resizes.pop(uid, None)
         held = self._nominated.pop(uid, None)
         if self._ledger is not None and self._ledger.strike(uid):
             if self._cpus is not None and self._cpus.release(uid):
                 self._pool_changed(uid)
-            self.on_claims()
+            self.on_reservations()
             self.ask_again()
         elif held is not None:
             self.ask_again()
 
     def ask_again(self) -> None:
-        """Those that wait, the higher priority first."""
+        """Retry the waiting pods, higher priority first."""
         for uid in (*sorted(self._waiting, key=lambda uid: -self._waiting[uid]), *self._resizes):
             self._wake(uid)
 
     def node_changed(self) -> None:
-        """Labels or taints are others: those that wait are asked again, and a NoExecute taint concerns every pod."""
+        """Labels or taints changed: retry waiting pods, and sync every pod, because it may not tolerate a taint."""
         self.ask_again()
         for record in self._store.list("Pod"):
             self._wake(record.uid)
 
     def tainted(self, pod: Pod, now: float) -> Tainted | None:
-        """When a NoExecute taint drives the pod away; None: it does not."""
+        """When a NoExecute taint evicts the pod; None if none does."""
         if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL:
             return None
         if self._ledger is None or pod.metadata.uid not in self._ledger:
-            return None  # not placed: it waits, and is not driven away
+            return None  # not scheduled: it waits and is not evicted
         found = evicted_at(pod, self.node.facts().taints)
         if found is None:
             return None
@@ -316,7 +319,7 @@ class Placing:
 
 
 def is_placed(status: Mapping[str, Any]) -> bool:
-    """PURE: whether a recorded status says that the pod is this node's, and not over."""
+    """Pure: whether a recorded status says that the pod is scheduled to this node and not finished."""
     if status.get("phase") in TERMINAL:
         return False
     return any(

@@ -1,9 +1,9 @@
-"""PURE: which PersistentVolume a claim gets, what a volume's phase is, and whether a pod's claims let it be placed (K
-pkg/controller/volume/persistentvolume, pkg/scheduler/framework/plugins/volumebinding).
+"""Pure: which PersistentVolume a claim binds to, a volume's phase, and whether a pod's claims allow it to be scheduled
+(Kubernetes pkg/controller/volume/persistentvolume and pkg/scheduler/framework/plugins/volumebinding).
 
-A claim takes the smallest volume of the manifests that it fits, else one is made for it (claims.py): by the class
-`kubelite`, which is the default, and by any other class that is not for volumes made by hand. Ours: a volume that was
-released is had again by a claim of the same namespace and name.
+A claim binds to the smallest matching volume of the manifests. If there is none, a volume is provisioned
+(storage/claims.py) by the default class `kubelite` or by any other class, except those for volumes that people create.
+Unlike on a cluster, a released volume binds again to a claim of the same namespace and name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from manifests.types.core import NodeSelector, Pod
 from manifests.types.meta import LabelSelector, Quantity
 
 KIND, CLASS_KIND = "PersistentVolume", "StorageClass"
-BUILT_IN = "kubelite"  # the class of the node's own volumes
+BUILT_IN = "kubelite"  # the class of the volumes that the node provisions
 PROVISIONER, NO_PROVISIONER = "kubelite.io/directory", "kubernetes.io/no-provisioner"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
@@ -33,7 +33,7 @@ Find = Callable[[str, str, str], Doc | None]
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What there is to choose from: the manifests' volumes and every class, by name, and the node they are on."""
+    """The choices: the manifests' volumes and every class, by name, and the node."""
 
     node: NodeFacts
     volumes: Mapping[str, Doc] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Shelf:
 
 
 class Verdict(NamedTuple):
-    """What becomes of a claim. Bound without a `volume`: one is made for it. The rest is its event."""
+    """The outcome for a claim, with its event. Bound without a `volume`: one is to be provisioned."""
 
     phase: str  # Bound, Pending, Lost
     volume: str = ""
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
 
 
 def class_of(claim: Doc, classes: Mapping[str, Doc]) -> str:
-    """What it asks for, else the default: the newest class that says so, a manifest's before the node's own."""
+    """The requested class, else the default: the newest class marked so, preferring manifests over the built-in one."""
     asked = claim["spec"].get("storageClassName")
     if asked is not None:
         return str(asked)
@@ -72,7 +72,7 @@ def class_of(claim: Doc, classes: Mapping[str, Doc]) -> str:
 def bind(
     claim: Doc, shelf: Shelf, *, used: Callable[[], bool] = lambda: True, remembered: str = ""
 ) -> Verdict:
-    """`used`: whether a pod mounts it. `remembered`: the volume that it had before the node forgot everything else."""
+    """`used`: whether a pod mounts the claim. `remembered`: the volume it had, if the node lost all other records."""
     asked = claim["spec"].get("volumeName") or ""
     if asked and asked != own_volume(claim):
         return _asked(claim, asked, shelf)
@@ -87,7 +87,7 @@ def bind(
 
 
 def _asked(claim: Doc, name: str, shelf: Shelf) -> Verdict:
-    """A claim that names its volume, because it asks for that one or since it was bound to it."""
+    """A claim with `volumeName`: its manifest names the volume, or it was bound before."""
     had = (claim.get("status") or {}).get("phase") in ("Bound", "Lost")
     volume = shelf.volumes.get(name)
     if volume is None:
@@ -109,7 +109,7 @@ def _asked(claim: Doc, name: str, shelf: Shelf) -> Verdict:
 
 
 def _mismatch(claim: Doc, volume: Doc, shelf: Shelf) -> str:
-    """K pv_controller.go checkVolumeSatisfyClaim, in its words."""
+    """Kubernetes pv_controller.go, checkVolumeSatisfyClaim, with its messages."""
     spec = volume["spec"]
     if _size(volume) < _requested(claim):
         return "requested PV is too small"
@@ -123,8 +123,8 @@ def _mismatch(claim: Doc, volume: Doc, shelf: Shelf) -> str:
 
 
 def find_volume(claim: Doc, shelf: Shelf, remembered: str = "") -> Doc | None:
-    """K index.go findMatchingVolume: one that is kept for this claim, else the smallest that will do, of those with the
-    fewest access modes first."""
+    """The volume reserved for this claim, else the smallest that fits, those with the fewest access modes first
+    (Kubernetes pkg/controller/volume/persistentvolume/index.go)."""
     wanted, size = set(claim["spec"].get("accessModes") or ()), _requested(claim)
     fits = [
         volume
@@ -155,7 +155,7 @@ def find_volume(claim: Doc, shelf: Shelf, remembered: str = "") -> Doc | None:
 
 
 def _none_made(claim: Doc, shelf: Shelf, used: Callable[[], bool]) -> Verdict | None:
-    """Why none is made for a claim that found none; None: one is."""
+    """Why no volume is provisioned for a claim without a match; None: one is."""
     name, spec = class_of(claim, shelf.classes), claim["spec"]
     found = shelf.classes.get(name)
     by_hand = found is None and any(v["spec"].get("storageClassName") == name for v in shelf.volumes.values())
@@ -166,23 +166,23 @@ def _none_made(claim: Doc, shelf: Shelf, used: Callable[[], bool]) -> Verdict | 
         return Verdict("Pending", reason=ON_FIRST_USE, message=words)
     if by_hand or (found is not None and found.get("provisioner") == NO_PROVISIONER):
         return Verdict(
-            "Pending", reason="FailedBinding", message=f"{NONE_THERE}, and class {name} makes none"
+            "Pending", reason="FailedBinding", message=f"{NONE_THERE}, and class {name} provisions none"
         )
     for alias in ("selector", "dataSource", "dataSourceRef"):
         if spec.get(alias):
-            words = f"spec.{alias}: volumes are made empty here, one for each claim"
+            words = f"spec.{alias}: kubelite provisions every volume empty and for one claim only"
             return Verdict("Pending", type="Warning", reason="ProvisioningFailed", message=words)
     return None
 
 
 def _free(volume: Doc, claim: Doc) -> bool:
-    """Whether it is nobody's, or this claim's."""
+    """Whether the volume is unclaimed, or reserved for this claim."""
     ref = volume["spec"].get("claimRef")
     return not ref or refers_to(ref, claim)
 
 
 def refers_to(ref: Doc, claim: Doc) -> bool:
-    """By namespace and name: a claim whose manifest was taken out and put back is the same to its volume."""
+    """By namespace and name: if a claim's manifest is removed and added again, its volume still refers to it."""
     own = claim["metadata"]
     return (ref.get("namespace"), ref.get("name")) == (own.get("namespace") or "default", own["name"])
 
@@ -206,16 +206,16 @@ def _selector(claim: Doc) -> LabelSelector | None:
 
 
 def on_node(volume: Doc, node: NodeFacts) -> bool:
-    """Its nodeAffinity."""
+    """Whether the volume's nodeAffinity matches the node."""
     required = (volume["spec"].get("nodeAffinity") or {}).get("required")
     return not required or matches_terms(NodeSelector.parse(required), node)
 
 
-# -- what is written of it ----------------------------------------------------------------------------------------
+# -- the objects that are written ---------------------------------------------------------------------------------
 
 
 def bound_claim(claim: Json, volume: Doc, classes: Mapping[str, Doc]) -> Json:
-    """The claim as it is once it has a volume of the manifests."""
+    """The claim's object once it is bound to a volume of the manifests."""
     spec, given = claim["spec"], volume["spec"]
     status = {
         "phase": "Bound",
@@ -227,7 +227,7 @@ def bound_claim(claim: Json, volume: Doc, classes: Mapping[str, Doc]) -> Json:
 
 
 def claimed_volume(volume: Json, claim: Doc) -> Json:
-    """The volume as it is once a claim has it."""
+    """The volume's object once a claim is bound to it."""
     own = claim["metadata"]
     ref = {
         "apiVersion": "v1",
@@ -240,7 +240,7 @@ def claimed_volume(volume: Json, claim: Doc) -> Json:
 
 
 def phase_of(volume: Doc, claim: Doc | None) -> str:
-    """`claim`: the one that its claimRef names, if that is there."""
+    """`claim`: the claim that claimRef names, if it exists."""
     ref = volume["spec"].get("claimRef")
     if not ref:
         return "Available"
@@ -250,7 +250,7 @@ def phase_of(volume: Doc, claim: Doc | None) -> str:
 
 
 def in_phase(volume: Json, phase: str, at: str, *, reason: str = "", message: str = "") -> Json | None:
-    """The volume with this status; None: it has it. `at`: RFC 3339."""
+    """The volume with this status; None if it has it already. `at`: RFC 3339."""
     old = volume.get("status") or {}
     words = {k: v for k, v in (("reason", reason), ("message", message)) if v}
     since = at if old.get("phase") != phase else old.get("lastPhaseTransitionTime", at)
@@ -259,7 +259,7 @@ def in_phase(volume: Json, phase: str, at: str, *, reason: str = "", message: st
 
 
 def made_volume(claim: Doc, path: str, policy: str) -> Json:
-    """The object of a volume that was made for a claim, without what is the node's to say."""
+    """The object of a provisioned volume, without the fields that the node adds."""
     spec: Json = {
         "accessModes": list(claim["spec"].get("accessModes") or ()),
         "capacity": dict((claim.get("status") or {}).get("capacity") or {}),
@@ -274,7 +274,7 @@ def made_volume(claim: Doc, path: str, policy: str) -> Json:
 
 
 def built_in_class(policy: str) -> Json:
-    """The StorageClass that the node's own volumes have, which is the default."""
+    """The StorageClass of volumes that the node provisions, which is the default class."""
     metadata = {"name": BUILT_IN, "annotations": {DEFAULT_CLASS: "true"}}
     return {
         "apiVersion": "storage.k8s.io/v1",
@@ -287,7 +287,7 @@ def built_in_class(policy: str) -> Json:
     }
 
 
-# -- placing ------------------------------------------------------------------------------------------------------
+# -- scheduling ---------------------------------------------------------------------------------------------------
 
 
 def unbound(pod: Pod, find: Find, node: NodeFacts) -> Unbound | None:

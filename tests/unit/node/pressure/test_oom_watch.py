@@ -34,9 +34,9 @@ def test_records(record: str, found: OomKill | None) -> None:
     [
         (f"{POD}/abc", "the container's memory limit was reached"),
         (POD, "the pod's memory limit was reached"),
-        ("", "the node itself has no memory left"),
-        ("/kubelite", "the memory limit of /kubelite, which all pods share, was reached"),
-        (f"{POD}0/abc", f"the memory limit of {POD}0/abc, which all pods share, was reached"),
+        ("", "the node is out of memory"),
+        ("/kubelite", "the memory limit of /kubelite, which all its pods share, was reached"),
+        (f"{POD}0/abc", f"the memory limit of {POD}0/abc, which all its pods share, was reached"),
     ],
 )
 def test_whose_limit(limit: str, words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kubelite.node.model.schedule import PLACED, NodeFacts, Port, Reservation, Taint
 from kubelite.node.scheduling.filters import evicted_at, matches_node, place, taint_text, tolerates
-from kubelite.node.scheduling.ledger import Ledger, claim_of
+from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from manifests.types.core import Pod, Toleration
 
 NODE = NodeFacts(
@@ -45,12 +45,12 @@ def with_port(name: str, number: int, **port: Any) -> Pod:
 def ledger(*pods: Pod) -> Ledger:
     made = Ledger()
     for one in pods:
-        made.enter(claim_of(one))
+        made.enter(reservation_of(one))
     return made
 
 
 def said(one: Pod, node: NodeFacts = NODE, *others: Pod) -> str:
-    found = place(one, claim_of(one), node, ledger(*others))
+    found = place(one, reservation_of(one), node, ledger(*others))
     assert not found.rejected
     return found.message.removeprefix("0/1 nodes are available: 1 ")
 
@@ -242,14 +242,14 @@ def test_who_is_driven_away_and_when() -> None:
 )
 def test_a_full_node_refuses_with_numbers(requests: dict[str, str], reason: str, numbers: str) -> None:
     one, other = asking(**requests), asking("db", cpu="2", memory="2Gi")
-    found = place(one, claim_of(one), NODE, ledger(other))
+    found = place(one, reservation_of(one), NODE, ledger(other))
     assert (found.reason, found.rejected) == (reason, True)
     assert found.message == f"Pod was rejected: Node didn't have enough resource: {numbers}"
 
 
 def test_too_many_pods() -> None:
     others = [pod(f"p{n}") for n in range(10)]
-    found = place(pod(), claim_of(pod()), NODE, ledger(*others))
+    found = place(pod(), reservation_of(pod()), NODE, ledger(*others))
     assert (
         found.message.endswith("pods, requested: 1, used: 10, capacity: 10") and found.reason == "OutOfpods"
     )
@@ -260,9 +260,9 @@ def test_extended_resources_are_waited_for() -> None:
     one, two = asking(**{"example.com/gpu": "1"}), asking("two", **{"example.com/gpu": "2"})
     assert said(one) == f"Insufficient example.com/gpu{NO_VICTIMS}"
     node = replace(NODE, allocatable={**NODE.allocatable, "example.com/gpu": 2})
-    assert place(one, claim_of(one), node, ledger()) == PLACED
+    assert place(one, reservation_of(one), node, ledger()) == PLACED
     for held, wanted in (([one], two), ([two], one), ([], asking("x", **{"example.com/gpu": "3"}))):
-        found = place(wanted, claim_of(wanted), node, ledger(*held))
+        found = place(wanted, reservation_of(wanted), node, ledger(*held))
         assert not found.rejected and found.reason == "Unschedulable"
         assert "Insufficient example.com/gpu" in found.message
 
@@ -270,7 +270,7 @@ def test_extended_resources_are_waited_for() -> None:
 def test_what_fits() -> None:
     other = asking("db", cpu="2", memory="2Gi")
     for one in (asking(cpu="2", memory="6Gi"), pod()):
-        assert place(one, claim_of(one), NODE, ledger(other)) == PLACED
+        assert place(one, reservation_of(one), NODE, ledger(other)) == PLACED
     missing = asking(hugepages_1Gi="1Gi")
     assert said(missing) == f"Insufficient hugepages-1Gi{NO_VICTIMS}"
 
@@ -278,13 +278,13 @@ def test_what_fits() -> None:
 def test_a_pod_waits_for_those_that_are_going() -> None:
     """What replaces a pod is not refused for the room that the old one has until it has ended."""
     one, other = asking(cpu="3"), asking("db", cpu="2")
-    leaving = replace(claim_of(other), ending=True)
+    leaving = replace(reservation_of(other), ending=True)
     book = Ledger()
     book.enter(leaving)
-    found = place(one, claim_of(one), NODE, book)
+    found = place(one, reservation_of(one), NODE, book)
     assert not found.rejected and "Insufficient cpu" in found.message
-    assert found.message.endswith("There will be room when pods that are ending have gone.")
-    assert book.strike(leaving.uid) and place(one, claim_of(one), NODE, book) == PLACED
+    assert found.message.endswith("The pod will fit when the terminating pods are gone.")
+    assert book.strike(leaving.uid) and place(one, reservation_of(one), NODE, book) == PLACED
 
 
 def test_requests_of_a_whole_pod() -> None:
@@ -292,15 +292,15 @@ def test_requests_of_a_whole_pod() -> None:
         return {"name": name, "image": "i", "resources": {"requests": {"cpu": cpu}}, **more}
 
     inits = [c("side", "1", restartPolicy="Always"), c("big", "3")]
-    assert claim_of(pod(containers=[c("a", "1"), c("b", "1")], initContainers=inits)).requests == {
+    assert reservation_of(pod(containers=[c("a", "1"), c("b", "1")], initContainers=inits)).requests == {
         "cpu": 4000
     }
     overhead = pod(containers=[c("a", "1")], overhead={"cpu": "250m", "memory": "10Mi"})
-    assert claim_of(overhead).requests == {"cpu": 1250, "memory": 10 << 20}
+    assert reservation_of(overhead).requests == {"cpu": 1250, "memory": 10 << 20}
     whole = pod(containers=[c("a", "1")], resources={"requests": {"cpu": "2"}})
-    assert claim_of(whole).requests == {"cpu": 2000}
+    assert reservation_of(whole).requests == {"cpu": 2000}
     limited = pod(containers=[{"name": "a", "image": "i", "resources": {"limits": {"memory": "1Gi"}}}])
-    assert claim_of(limited).requests == {"memory": 1 << 30}
+    assert reservation_of(limited).requests == {"memory": 1 << 30}
 
 
 # -- ports --------------------------------------------------------------------------------------------------------
@@ -326,11 +326,11 @@ def test_ports_of_the_host(mine: dict[str, Any], theirs: dict[str, Any], *, conf
 
 def test_a_host_network_pod_has_its_container_ports() -> None:
     one = pod(hostNetwork=True, containers=[{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}])
-    assert claim_of(one).ports == (Port(80),)
+    assert reservation_of(one).ports == (Port(80),)
 
 
 def test_the_ledger_adds_up_again_after_anything() -> None:
-    book, one = Ledger(), claim_of(with_port("web", 80))
+    book, one = Ledger(), reservation_of(with_port("web", 80))
     book.enter(replace(one, requests={"cpu": 5}))
     book.enter(replace(one, requests={"cpu": 7}, ending=True))
     assert book.used("cpu") == book.used("cpu", ending=True) == 7

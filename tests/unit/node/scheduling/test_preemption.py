@@ -12,7 +12,7 @@ import pytest
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.schedule import PLACED, NodeFacts, Placement, Reservation
 from kubelite.node.scheduling.filters import place
-from kubelite.node.scheduling.ledger import Ledger, claim_of
+from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from kubelite.node.scheduling.preemption import victims
 from kubelite.node.worker.pod_worker import PodWorker
 from manifests.types.core import Pod
@@ -32,12 +32,12 @@ def pod(name: str, cpu: str = "1", priority: int = 0, **more: Any) -> Pod:
 
 
 def asked(one: Pod, *others: Pod | Reservation, **more: Any) -> Placement:
-    claims = [other if isinstance(other, Reservation) else claim_of(other) for other in others]
-    return place(one, claim_of(one), NODE, Ledger(claims), **more)
+    reservations = [other if isinstance(other, Reservation) else reservation_of(other) for other in others]
+    return place(one, reservation_of(one), NODE, Ledger(reservations), **more)
 
 
 def names(found: Placement) -> list[str]:
-    return [claim.name for claim in found.victims]
+    return [one.name for one in found.victims]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_as_few_as_will_do(others: list[Pod], going: list[str]) -> None:
 
 
 def test_of_equals_the_one_that_began_later_goes() -> None:
-    early = replace(claim_of(pod("early", "2")), since="2026-01-01T00:00:00Z")
-    late = replace(claim_of(pod("late", "2")), since="2026-01-02T00:00:00Z")
+    early = replace(reservation_of(pod("early", "2")), since="2026-01-01T00:00:00Z")
+    late = replace(reservation_of(pod("late", "2")), since="2026-01-02T00:00:00Z")
     assert names(asked(pod("high", "2", 1), late, early)) == ["late"]
 
 
@@ -97,16 +97,16 @@ def test_a_port_and_a_neighbour_are_worth_it_too() -> None:
 
 
 def test_those_that_are_ending_anyhow_are_waited_for() -> None:
-    leaving = replace(claim_of(pod("leaving", "3")), ending=True)
+    leaving = replace(reservation_of(pod("leaving", "3")), ending=True)
     found = asked(pod("high", "3", 10), leaving, pod("low", "1"), nominated=True)
     assert not found.victims and found.nominated and not found.rejected
-    assert found.message.endswith("There will be room when pods that are ending have gone.")
+    assert found.message.endswith("The pod will fit when the terminating pods are gone.")
 
 
 def test_room_that_pods_of_higher_priority_have_is_waited_for() -> None:
     found = asked(pod("low", "2"), pod("high", "3", 10))
     assert (found.reason, found.rejected) == ("Unschedulable", False)
-    assert found.message == f"{INSUFFICIENT} {NO_VICTIMS} Pods of higher priority have the room."
+    assert found.message == f"{INSUFFICIENT} {NO_VICTIMS} Pods of higher priority use the resource."
     assert asked(pod("low", "5"), pod("high", "3", 10)).reason == "OutOfcpu"  # there will never be so much
 
 
@@ -126,13 +126,13 @@ def test_one_pod_at_a_time_has_a_claim_that_says_so() -> None:
     assert asked(mounting("second", "data"), holder) == PLACED  # any other access mode
     assert asked(mounting("second", "mine"), holder, alone={"mine"}) == PLACED
     assert asked(holder, holder, alone={"data"}) == PLACED
-    elsewhere = replace(claim_of(holder), namespace="other")
+    elsewhere = replace(reservation_of(holder), namespace="other")
     assert asked(mounting("second", "data"), elsewhere, alone={"data"}) == PLACED
     assert names(asked(mounting("high", "data", 1), holder, alone={"data"})) == ["holder"]
 
 
 def test_nobody_goes_where_nobody_is_less() -> None:
-    assert victims(claim_of(pod("a")), Ledger([claim_of(pod("b"))]), lambda _: True) == ()
+    assert victims(reservation_of(pod("a")), Ledger([reservation_of(pod("b"))]), lambda _: True) == ()
 
 
 # -- on a node ----------------------------------------------------------------------------------------------------

@@ -110,14 +110,14 @@ NAMED = claim(storageClassName="manual", volumeName="a")
             [volume("a", "1Gi")],
             "Pending",
             "FailedBinding",
-            f"{NONE_THERE}, and class manual makes none",
+            f"{NONE_THERE}, and class manual provisions none",
         ),
         (
             claim(storageClassName="none"),
             [],
             "Pending",
             "FailedBinding",
-            f"{NONE_THERE}, and class none makes none",
+            f"{NONE_THERE}, and class none provisions none",
         ),
         (
             claim(storageClassName="later"),
@@ -131,14 +131,14 @@ NAMED = claim(storageClassName="manual", volumeName="a")
             [],
             "Pending",
             "ProvisioningFailed",
-            "spec.selector: volumes are made empty here, one for each claim",
+            "spec.selector: kubelite provisions every volume empty and for one claim only",
         ),
         (
             claim(dataSource={"kind": "PersistentVolumeClaim", "name": "x"}),
             [],
             "Pending",
             "ProvisioningFailed",
-            "spec.dataSource: volumes are made empty here, one for each claim",
+            "spec.dataSource: kubelite provisions every volume empty and for one claim only",
         ),
         (NAMED, [], "Pending", "FailedBinding", 'volume "a" not found'),
         (

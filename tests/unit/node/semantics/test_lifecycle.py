@@ -17,7 +17,7 @@ import pytest
 from kubelite.node.decide.pod_rules import restart_policy, should_restart
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.probe_results import Health
-from kubelite.node.scheduling.ledger import claim_of
+from kubelite.node.scheduling.ledger import reservation_of
 from kubelite.settings import Settings
 from kubelite.sources.files import MAX_BYTES, list_manifests, readable_name
 from kubelite.sources.plan import ManifestState, bound, created, merged, plan
@@ -186,7 +186,10 @@ C1 = [
         ["Secret", "Pod"],
     ),
     Row(
-        "C1", "ours: no pod is critical for coming from a file", lambda: claim_of(make_pod("app")).priority, 0
+        "C1",
+        "ours: no pod is critical for coming from a file",
+        lambda: reservation_of(make_pod("app")).priority,
+        0,
     ),
 ]
 

@@ -26,7 +26,7 @@ from kubelite.node.model.schedule import NodeFacts, Placement
 from kubelite.node.pressure.eviction_policy import Observation, PodUse, met, sentence, victims
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
 from kubelite.node.scheduling.filters import place
-from kubelite.node.scheduling.ledger import Ledger, claim_of
+from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from kubelite.node.spec import limits
 from kubelite.settings import EVICTION_HARD, Settings
 from manifests.types.core import Pod
@@ -291,7 +291,7 @@ def _image_plan() -> GcPlan:
 
 
 def _refusal() -> object:
-    claim = claim_of(make_pod(container("app", resources={"requests": {"cpu": "2"}})))
+    claim = reservation_of(make_pod(container("app", resources={"requests": {"cpu": "2"}})))
     found = place(make_pod("app"), claim, NodeFacts("n", allocatable={"cpu": 1000, "pods": 9}), Ledger())
     return found.reason, found.message, found.rejected
 
@@ -307,8 +307,8 @@ def _placed(priority: int, *others: tuple[str, int], **spec: Any) -> Placement:
         return made.model_copy(update={"metadata": identity})
 
     pod = one("new", priority, share, **spec)
-    ledger = Ledger(claim_of(one(name, rank, share)) for name, rank in others)
-    return place(pod, claim_of(pod), NodeFacts("n", allocatable={"cpu": 1000, "pods": 10}), ledger)
+    ledger = Ledger(reservation_of(one(name, rank, share)) for name, rank in others)
+    return place(pod, reservation_of(pod), NodeFacts("n", allocatable={"cpu": 1000, "pods": 10}), ledger)
 
 
 def _evicted(name: str, priority: int, memory: int) -> PodUse:
@@ -318,7 +318,7 @@ def _evicted(name: str, priority: int, memory: int) -> PodUse:
 
 
 def _too_much(amounts: dict[str, str], **node: int) -> object:
-    claim = claim_of(make_pod(container("app", resources={"requests": amounts})))
+    claim = reservation_of(make_pod(container("app", resources={"requests": amounts})))
     facts = NodeFacts("n", allocatable={"cpu": 1000, "memory": 1 << 30, "pods": 9, **node})
     return place(make_pod("app"), claim, facts, Ledger()).reason
 
@@ -327,7 +327,7 @@ def _port_taken() -> object:
     pod = make_pod(container("app", ports=[{"containerPort": 80, "hostPort": 80}]))
     other = pod.model_copy(update={"metadata": pod.metadata.model_copy(update={"uid": "other"})})
     return place(
-        pod, claim_of(pod), NodeFacts("n", allocatable={"pods": 9}), Ledger([claim_of(other)])
+        pod, reservation_of(pod), NodeFacts("n", allocatable={"pods": 9}), Ledger([reservation_of(other)])
     ).message
 
 

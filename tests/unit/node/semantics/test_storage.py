@@ -28,7 +28,7 @@ from kubelite.node.model.errors import MountError
 from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.model.schedule import NodeFacts, Placement
 from kubelite.node.scheduling.filters import IN_USE, place
-from kubelite.node.scheduling.ledger import Ledger, claim_of
+from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from kubelite.node.scheduling.volume_binding import Shelf, bind, class_of, unbound
 from kubelite.node.spec.env import Sources
 from kubelite.node.spec.volume_plans import Kind, VolumePlan, plan_volume
@@ -85,15 +85,15 @@ def _waits_for(found: Json | None, *, held: Json | None = None) -> str:
     pod = make_pod("a", volumes=VOLUME)
     kinds = {"PersistentVolumeClaim": found, "PersistentVolume": held}
     waits = unbound(pod, lambda kind, *_: kinds.get(kind), HERE)
-    placed = place(pod, claim_of(pod), HERE, Ledger(), unbound=waits)
+    placed = place(pod, reservation_of(pod), HERE, Ledger(), unbound=waits)
     return placed.message.removeprefix(NO_NODE).partition(". preemption")[0]
 
 
 def _one_pod_at_a_time() -> str:
     pods = [make_pod("a", volumes=VOLUME), make_pod("a", volumes=VOLUME)]
     pods[1].metadata.uid, pods[1].metadata.name = "other", "other"
-    book = Ledger([claim_of(pods[1])])
-    return place(pods[0], claim_of(pods[0]), HERE, book, alone=("c",)).message
+    book = Ledger([reservation_of(pods[1])])
+    return place(pods[0], reservation_of(pods[0]), HERE, book, alone=("c",)).message
 
 
 def _ranked(name: str, *classes: Json) -> tuple[int | None, str | None]:
@@ -153,7 +153,7 @@ def _bound(wanted: Json, *volumes: Json, classes: tuple[Json, ...] = ()) -> tupl
 
 def _extended() -> str:
     pod = make_pod(container("a", resources={"requests": {"example.com/gpu": "1"}}))
-    return place(pod, claim_of(pod), HERE, Ledger()).message.removeprefix(NO_NODE).partition(". ")[0]
+    return place(pod, reservation_of(pod), HERE, Ledger()).message.removeprefix(NO_NODE).partition(". ")[0]
 
 
 BY_HAND = {**claim(volumeName="a", storageClassName="manual"), **BOUND}

@@ -17,7 +17,7 @@ import pytest
 from kubelite.node.model.cri import ImageSeen
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.schedule import Port
-from kubelite.node.scheduling.ledger import Ledger, claim_of
+from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from kubelite.node.spec import netfiles
 from kubelite.node.spec.container_spec import Prepared, Source, container_spec
 from kubelite.node.spec.env import Sources
@@ -36,7 +36,7 @@ def _conflict(mine: str, theirs: str, protocol: str = "TCP") -> bool:
     ports = [{"containerPort": 80, "hostPort": 80, "hostIP": theirs}]
     other = make_pod(container("app", ports=ports))
     other.metadata.uid = "other"
-    book.enter(claim_of(other))
+    book.enter(reservation_of(other))
     return book.holder(Port(80, protocol, mine)) is not None
 
 
@@ -159,7 +159,9 @@ C12 = [
     Row(
         "C12",
         "with hostNetwork a container's port is the host's",
-        lambda: claim_of(make_pod(container("app", ports=[{"containerPort": 80}]), hostNetwork=True)).ports,
+        lambda: (
+            reservation_of(make_pod(container("app", ports=[{"containerPort": 80}]), hostNetwork=True)).ports
+        ),
         (Port(80),),
     ),
     Row(
