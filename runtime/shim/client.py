@@ -7,9 +7,10 @@ kept by `forkserver_client`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -47,6 +48,46 @@ class ExecSession:
         """Close what is left open of them. Set a field to -1 to keep its descriptor."""
         close_fds([fd for fd in (self.stdin, self.stdout, self.stderr, self.master) if fd >= 0])
         self.stdin = self.stdout = self.stderr = self.master = -1
+
+
+Answer = tuple[dict[str, Any], list[int]]  # the "ok" object, and the descriptors that came with it
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request that has been sent."""
+
+    op: str
+    number: int
+    future: asyncio.Future[Answer]
+    taken: bool = False  # its answer has been
+
+
+class Launch:
+    """A container that is being created, and then started; ask in this order."""
+
+    def __init__(
+        self, answer: Callable[[_Call], Awaitable[dict[str, Any]]], create: _Call, start: _Call
+    ) -> None:
+        self._answer = answer
+        self._create = create
+        self._start = start
+
+    async def created(self) -> str:
+        """As `ShimClient.create`."""
+        return _times(await self._answer(self._create))
+
+    async def started(self) -> tuple[ContainerRecord, str]:
+        """As `ShimClient.start`."""
+        return _started(await self._answer(self._start))
+
+
+def _times(ok: dict[str, Any]) -> str:
+    return str(ok.get("times", ""))
+
+
+def _started(ok: dict[str, Any]) -> tuple[ContainerRecord, str]:
+    return ContainerRecord.from_json(ok["container"]), _times(ok)
 
 
 class ShimClient:
@@ -119,33 +160,51 @@ class ShimClient:
         if self._on_close is not None:
             self._on_close()
 
-    async def call_fds(
-        self, op: Op | str, *, timeout: float | None = 30.0, **args: Any
-    ) -> tuple[dict[str, Any], list[int]]:
-        """The "ok" object and the descriptors that came with it: the caller closes them."""
+    def _send(self, op: Op | str, args: dict[str, Any]) -> _Call:
+        """Requests are answered in the order in which they are sent."""
         if self.closed:
             raise ShimGone(f"the connection to the shim in {self.run_dir} is closed")
-        number, future = self._calls.new()
-        answer: tuple[dict[str, Any], list[int]] | None = None
+        call = _Call(str(op), *self._calls.new())
         try:
-            self._channel.send({**args, "id": number, "op": str(op)})
+            self._channel.send({**args, "id": call.number, "op": call.op})
+        except BaseException:
+            self._give_up(call)
+            raise
+        return call
+
+    async def _answer(self, call: _Call, timeout: float | None = 30.0) -> Answer:
+        """The caller closes the descriptors. `timeout`: seconds from now."""
+        try:
             async with asyncio.timeout(timeout):
-                answer = await future
+                answer = await call.future
+            call.taken = True
             return answer
         except TimeoutError:
             raise RuntimeFault(
-                f"the shim in {self.run_dir} did not answer {op} within {timeout:g} seconds",
+                f"the shim in {self.run_dir} did not answer {call.op} within {timeout:g} seconds",
                 reason="ShimTimeout",
                 retriable=True,
             ) from None
         finally:
-            self._calls.forget(number)
-            # It had come when its time was over, or its caller was cancelled, in the same round of the loop.
-            if answer is None and future.done() and not future.cancelled() and future.exception() is None:
-                close_fds(future.result()[1])
+            self._give_up(call)
+
+    def _give_up(self, call: _Call) -> None:
+        """Nobody waits for the answer any more. Where it came in this very round of the loop, its descriptors are
+        closed, unless they have been taken."""
+        self._calls.forget(call.number)
+        done = call.future.done() and not call.future.cancelled() and not call.taken
+        if done and call.future.exception() is None:
+            close_fds(call.future.result()[1])
+
+    async def call_fds(self, op: Op | str, *, timeout: float | None = 30.0, **args: Any) -> Answer:
+        """The "ok" object and the descriptors that came with it: the caller closes them."""
+        return await self._answer(self._send(op, args), timeout)
 
     async def call(self, op: Op | str, *, timeout: float | None = 30.0, **args: Any) -> dict[str, Any]:
-        ok, fds = await self.call_fds(op, timeout=timeout, **args)
+        return await self._ok(self._send(op, args), timeout)
+
+    async def _ok(self, call: _Call, timeout: float | None = 30.0) -> dict[str, Any]:
+        ok, fds = await self._answer(call, timeout)
         close_fds(fds)
         return ok
 
@@ -174,13 +233,29 @@ class ShimClient:
 
     async def create(self, request: CreateContainer) -> str:
         """The times of its steps, as runtime.oci.job.written ("" from an older shim); then it waits for `start`."""
-        return str((await self.call(Op.CREATE, **request.to_json())).get("times", ""))
+        return _times(await self.call(Op.CREATE, **request.to_json()))
 
     async def start(self, container_id: str) -> tuple[ContainerRecord, str]:
         """The record, and times as of `create`. StartError: the program cannot be executed; the record is kept
         (stopped, exit code 128)."""
-        answer = await self.call(Op.START, container_id=container_id)
-        return ContainerRecord.from_json(answer["container"]), str(answer.get("times", ""))
+        return _started(await self.call(Op.START, container_id=container_id))
+
+    @contextlib.contextmanager
+    def launch(self, request: CreateContainer) -> Iterator[Launch]:
+        """`create` and `start` without a wait between them: both have been sent when the block begins, and a shim does
+        one after the other. Where it cannot create, it has nothing to start: it refuses to, and the refusal is dropped
+        with the block. Of a block that is left early (an error, a cancelled caller) both may still take place."""
+        create = self._send(Op.CREATE, request.to_json())
+        try:
+            start = self._send(Op.START, {"container_id": request.container_id})
+        except BaseException:
+            self._give_up(create)
+            raise
+        try:
+            yield Launch(self._ok, create, start)
+        finally:
+            self._give_up(create)
+            self._give_up(start)
 
     async def stop(self, container_id: str, *, signal: int, grace: float) -> None:
         await self.call(Op.STOP, container_id=container_id, signal=signal, grace=grace)

@@ -90,6 +90,19 @@ class Pod:
         **request: Any,
     ) -> str:
         """Make the bundle and create the container; its id."""
+        made = self.request(*args, process=process, resources=resources, change=change, **request)
+        await self.client.create(made)
+        return made.container_id
+
+    def request(
+        self,
+        *args: str,
+        process: dict[str, Any] | None = None,
+        resources: dict[str, Any] | None = None,
+        change: Callable[[dict[str, Any]], None] | None = None,
+        **request: Any,
+    ) -> CreateContainer:
+        """The bundle made, and what a shim is asked to make of it."""
         container_id = uuid.uuid4().hex * 2
         bundle = self.node.base / "bundles" / container_id
         for name in ("rootfs", "upper", "work"):
@@ -107,8 +120,7 @@ class Pod:
             "work": str(bundle / "work"),
         }
         given = {"log_path": str(self.log_path(container_id)), **request}
-        await self.client.create(CreateContainer(container_id, "main", 0, str(bundle), rootfs, **given))
-        return container_id
+        return CreateContainer(container_id, "main", 0, str(bundle), rootfs, **given)
 
     async def start(self, *args: str, **options: Any) -> str:
         container_id = await self.create(*args, **options)

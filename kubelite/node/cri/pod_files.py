@@ -24,21 +24,23 @@ MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
 
 
 def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
-    """/var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look (spec C7)."""
-    link = _log_link(log_dir, log_path, name, identity)
-    os.makedirs(os.path.dirname(link), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.symlink(log_path, link)
+    """/var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look (spec C7). The container goes on without
+    it, as kubelet has it (K kuberuntime_container.go): the log is written all the same, and the daemon's next start
+    tries again."""
+    try:
+        link = _log_link(log_dir, log_path, name, identity)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(log_path, link)
+    except OSError as error:
+        log.error("no link to the log %s: %s", log_path, error)
 
 
 def link_logs(log_dir: str, sandboxes: Iterable[SandboxRecord]) -> None:
     """The links that a daemon had not come to when it was killed."""
     for container in (c for sandbox in sandboxes for c in sandbox.containers):
-        try:
-            if os.path.exists(container["log_path"]):
-                link_log(log_dir, container["log_path"], container["name"], container["id"])
-        except OSError as error:  # the next start tries again; the log itself is kept
-            log.error("no link to the log %s: %s", container["log_path"], error)
+        if os.path.exists(container["log_path"]):
+            link_log(log_dir, container["log_path"], container["name"], container["id"])
 
 
 def unlink_log(log_dir: str, log_path: str, name: str, identity: str) -> None:

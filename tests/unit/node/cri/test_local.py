@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,16 @@ class Shim:
         return SandboxRecord(1, UID, "s1", os.getpid(), 1, 1.0, "/x", "web", True, {}, found)
 
     subscribe = state
+
+    @contextlib.contextmanager
+    def launch(self, request: CreateContainer) -> Iterator[Any]:
+        async def created() -> str:
+            return await self.create(request)
+
+        async def started() -> tuple[ContainerRecord, str]:
+            return await self.start(request.container_id)
+
+        yield SimpleNamespace(created=created, started=started)
 
     async def create(self, request: CreateContainer) -> str:
         self._put(request.container_id, "created", message_path=request.termination_message_path)
@@ -291,6 +302,16 @@ async def test_nothing_leads_to_a_log_that_is_not_there_yet(
     with pytest.raises(RuntimeFault):
         await cri.start_container(request(tmp_path))
     assert not os.path.exists(tmp_path / "containers")
+
+
+async def test_a_link_that_cannot_be_made_ends_no_start(
+    cri: LocalCri, shim: Shim, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The program may have begun by then: it is no more to be undone than in kubelet."""
+    (tmp_path / "containers").write_text("no directory")
+    seen = await cri.start_container(request(tmp_path))
+    assert seen.state == "running" and not shim.killed
+    assert "no link to the log" in caplog.text
 
 
 async def _dies_at_its_start(cri: LocalCri, shim: Shim, wanted: ContainerRequest) -> None:
