@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OCI    := $(VENV)/lib/kubelite-oci/modules
 PREFIX ?= /usr/local
+DESTDIR ?=
 export PYTHONDONTWRITEBYTECODE ?=
 
 # Each node, shim and command of a test is an interpreter of its own, and a guest keeps nothing: compiled here, once. What
@@ -32,11 +33,11 @@ run: setup       ## (root) start a node on manifests/examples and show its pods
 stop: setup      ## (root) end what `make run` started: pods, network, daemon
 	@deploy/stop $(BIN)/kubelite
 
-install: setup   ## (root) install kubelite and its systemd unit
-	@PREFIX=$(PREFIX) PYTHON=$(PYTHON) deploy/install
+install: setup   ## (root) install kubelite, its manual pages and its systemd unit; DESTDIR=…: below it, for packagers
+	@PREFIX=$(PREFIX) PYTHON=$(PYTHON) DESTDIR=$(DESTDIR) deploy/install
 
 uninstall:       ## (root) undo `make install`; manifests and images stay unless PURGE=1
-	@PREFIX=$(PREFIX) deploy/uninstall
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) deploy/uninstall
 
 .PHONY: wheel
 wheel: setup     ## dist/: a wheel, and the source archive it is built from

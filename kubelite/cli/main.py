@@ -10,12 +10,15 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.groups import plain_flags
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 DEFAULT_SOCKET = "/run/kubelite/kubelite.sock"
 
@@ -120,6 +123,18 @@ class LazyGroup(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, _, text) in commands.items()])
         formatter.write("\nUse `kubelite COMMAND --help` for the options and examples of a command.\n")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of commands, without loading them all, or options."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete[:1] == "-":
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=text)
+            for name, (_, _, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] == ["help"]:  # `help get`, as git and kubectl have it

@@ -99,6 +99,8 @@ def test_its_files_are_roots_and_compiled(deb: Path) -> None:
     wanted = (
         "usr/bin/kubelite", "usr/lib/systemd/system/kubelite.service", "etc/kubelite/config.yaml",
         "etc/kubelite/manifests", "usr/share/doc/kubelite/copyright", "usr/share/doc/kubelite/examples/web.yaml",
+        "usr/share/man/man1/kubelite-get.1.gz", "usr/share/man/man5/kubelite-config.yaml.5.gz",
+        "usr/share/bash-completion/completions/kubelite", "usr/share/zsh/vendor-completions/_kubelite-oci",
     )  # fmt: skip
     assert set(wanted) <= set(members)
     sources = [name for name in members if re.search(r"/kubelite/(?!_packages/).*(?<!__init__)\.py$", name)]

@@ -24,12 +24,20 @@ def completion(shell: str) -> None:
 
     `make install` and the Debian package install the scripts of all three shells.
     """
+    found = script(shell)
+    if not found:
+        raise CliError(f"error: no completion for {shell}")
+    print(found)
+
+
+def script(shell: str) -> str:
+    """The script; "" for a shell that has none."""
     from click.shell_completion import get_completion_class
 
     from kubelite.cli.main import cli
 
-    found = get_completion_class(shell)
-    if found is None:
-        raise CliError(f"error: no completion for {shell}")
-    complete = found(cli, {}, "kubelite", "_KUBELITE_COMPLETE")
-    print(complete.source_template % complete.source_vars())
+    complete = get_completion_class(shell)
+    if complete is None:
+        return ""
+    made = complete(cli, {}, "kubelite", "_KUBELITE_COMPLETE")
+    return made.source_template % made.source_vars()

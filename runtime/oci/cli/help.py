@@ -21,8 +21,10 @@ GLOBAL_FLAGS: Final[Mapping[str, About]] = {
         "DIR",
     ),
     "log": About("file for log messages [default: standard error]", "FILE"),
-    "log-format": About("text or json [default: text]", "FORMAT"),
-    "cgroup-manager": About("cgroupfs, systemd or disabled [default: cgroupfs]", "NAME"),
+    "log-format": About("format of log messages: text or json [default: text]", "FORMAT"),
+    "cgroup-manager": About(
+        "how cgroups are made: cgroupfs, systemd or disabled [default: cgroupfs]", "NAME"
+    ),
     "systemd-cgroup": About("the same as --cgroup-manager systemd"),
     "rootless": About(
         "run without a cgroup if none can be created: true, false or auto [default: auto]", "WHEN"
@@ -46,7 +48,7 @@ FLAGS: Final[Mapping[str, About]] = {
     "config": About("path of config.json [default: config.json in the bundle]", "FILE"),
     "console-socket": About("socket that receives the terminal's file descriptor", "SOCKET"),
     "cpu-burst": About("CPU time in microseconds that may be saved for bursts", "N"),
-    "cpu-idle": About("1: run only when the CPU is idle", "N"),
+    "cpu-idle": About("run only when the CPU is idle, if 1", "N"),
     "cpu-period": About("CPU period in microseconds", "N"),
     "cpu-quota": About("CPU time in microseconds in a period", "N"),
     "cpu-rt-period": About("realtime CPU period in microseconds", "N"),
@@ -59,7 +61,7 @@ FLAGS: Final[Mapping[str, About]] = {
     "detach": About("return as soon as the program has started"),
     "env": About("environment variable; may be repeated", "NAME=VALUE"),
     "force": About("kill the container first, if it is running"),
-    "format": About("table or json [default: table]", "FORMAT"),
+    "format": About("output format: table or json [default: table]", "FORMAT"),
     "ignore-paused": About("accept a paused container"),
     "interval": About("time between statistics [default: 5s]", "DURATION"),
     "keep": About("do not delete the container when it has ended"),
@@ -143,18 +145,10 @@ def usage(command: str = "") -> str:
     if command in COMMANDS:
         about = COMMANDS[command]
         lines = [f"usage: kubelite-oci {command} [flags] {about.usage}".rstrip(), "", f"  {about.help}"]
-        flags = {name: about_flag(command, name) for name in about.flags}
-        return "\n".join([*lines, *_examples(command), *_flags("flags", about.flags, flags, command)])
+        return "\n".join([*lines, *_examples(command), *_flags("flags", about.flags, FLAGS, command)])
     lines = ["usage: kubelite-oci [global flags] COMMAND [flags] …", "", "commands:"]
     lines += [f"  {name:9} {about.help}" for name, about in COMMANDS.items()]
     return "\n".join([*lines, *_examples(""), *_flags("global flags", GLOBAL, GLOBAL_FLAGS, "")])
-
-
-def about_flag(command: str, name: str) -> About:
-    """What a flag of this command does."""
-    if (command, name) == ("ps", "format"):
-        return About("table or json [default: table]", "FORMAT")
-    return FLAGS[name]
 
 
 def short_of(command: str, name: str) -> str:

@@ -325,6 +325,26 @@ def test_version_help_and_completion(server: Served) -> None:
     assert done.stdout.splitlines() == ["plain,db", "plain,web"]
 
 
+def test_the_names_of_commands_are_completed_without_their_modules() -> None:
+    code = "import sys; from kubelite.cli.main import cli; cli(prog_name='kubelite')"
+    words = {"COMP_WORDS": "kubelite lo", "COMP_CWORD": "1", "_KUBELITE_COMPLETE": "zsh_complete"}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        env={**os.environ, **words},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [
+        *("plain", "logs", "Print the logs of containers"),
+        *("plain", "login", "Log in to a registry"),
+        *("plain", "logout", "Log out of a registry"),
+        *("plain", "load", "Load images from an archive or an OCI layout"),
+    ]
+    assert "kubelite.cli.groups" in done.stderr
+    assert "kubelite.cli.images" not in done.stderr
+
+
 # -- the past --------------------------------------------------------------------------------------------------
 
 
