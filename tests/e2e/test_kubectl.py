@@ -332,7 +332,7 @@ def test_what_is_said_of_the_node(node: Node, kubectl: Kubectl) -> None:
     assert kubectl("uncordon", name).out == f"node/{name} uncordoned\n"
     assert kubectl("taint", "node", name, "team-").out == f"node/{name} untainted\n"
     refused = kubectl("patch", "node", name, "-p", '{"spec":{"podCIDR":"10.0.0.0/8"}}')
-    assert refused.code == 1 and "spec.podCIDR is the node's own" in refused.err
+    assert refused.code == 1 and "spec.podCIDR is set by the node" in refused.err
 
 
 def test_what_we_print_is_what_kubectl_reads(node: Node, kubectl: Kubectl) -> None:

@@ -1,4 +1,4 @@
-"""The values of a decision: the facts that go in, and `PodActions`, which comes out and is applied in field order."""
+"""The values of a decision: its input, `Facts`, and its result, `PodActions`, which is applied in field order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PullPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PullSeen:
-    """How the pull for one start of one container stands."""
+    """The state of the pull for one start of one container."""
 
     phase: PullPhase
     reason: str = ""  # ErrImagePull, InvalidImageName, RegistryUnavailable, …
@@ -32,17 +32,17 @@ class PullSeen:
 
 @dataclass(frozen=True, slots=True)
 class StartFailure:
-    """A start that failed before there was an instance to show for it."""
+    """A start that failed before the container had an instance."""
 
     reason: str  # CreateContainerConfigError, CreateContainerError, RunContainerError
     message: str
-    spec_hash: str  # of the container then: an edit is tried at once
+    spec_hash: str  # of the container at that time: after an edit there is no wait
     retry_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxFailure:
-    """A sandbox that could not be made, or did not last."""
+    """A sandbox that could not be created, or that ended right away."""
 
     message: str
     spec_hash: str
@@ -62,40 +62,38 @@ class HookPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a decision needs beside the pod and what is seen of it."""
+    """The input of a decision besides the pod and its observed state."""
 
     now: float
-    images: Mapping[str, ImageSeen | None] = field(
-        default_factory=dict
-    )  # by reference as written in the manifest
+    images: Mapping[str, ImageSeen | None] = field(default_factory=dict)  # by reference as in the manifest
     pulls: Mapping[tuple[str, int], PullSeen] = field(default_factory=dict)  # by container and attempt
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
-    health: Mapping[str, Health] = field(default_factory=dict)  # by container id, of those with probes
+    health: Mapping[str, Health] = field(default_factory=dict)  # by container id, only containers with probes
     hooks: Mapping[tuple[str, Hook], HookPhase] = field(default_factory=dict)  # by container id
     content: Mapping[str, str] = field(default_factory=dict)  # by container, with RESTART_ON_CHANGE: digests
-    used: Mapping[str, int] = field(default_factory=dict)  # bytes in emptyDir volumes that have a limit
+    used: Mapping[str, int] = field(default_factory=dict)  # bytes used in emptyDir volumes that have a limit
     cpus: Mapping[str, str] = field(default_factory=dict)  # container → processors, by the static CPU policy
-    placement: Placement = PLACED  # whether it is this node's at all
-    resize: Resize | None = None  # why an edit of its resources waits: the pod is decided on as it was before
-    resize_error: str = ""  # why one that was carried out did not take
-    evicted: str = ""  # the node is short of something, and this pod gives it back: the sentence
-    shutdown: float | None = None  # the machine ends: seconds that the pod has
+    placement: Placement = PLACED  # whether the pod may run on this node
+    resize: Resize | None = None  # why an edit of resources waits; until then the former resources apply
+    resize_error: str = ""  # why a resize that was carried out failed
+    evicted: str = ""  # the message of a node-pressure eviction of this pod
+    shutdown: float | None = None  # during node shutdown: seconds that the pod has
 
 
 @dataclass(frozen=True, slots=True)
 class StopContainer:
     id: str
     name: str
-    signal: int  # 0: none yet, its preStop hook comes first
+    signal: int  # 0: none yet, the preStop hook runs first
     grace: float
-    message: str  # of the Killing event; "" when that has been said
-    killed_for: str = ""  # it failed, in the node's eyes: its policy decides what follows
-    pre_stop: float = 0.0  # > 0: run its preStop hook, for at most so many seconds
+    message: str  # of the Killing event; "" if the event has been recorded
+    killed_for: str = ""  # why the node kills it as failed; its restart policy then applies
+    pre_stop: float = 0.0  # > 0: run its preStop hook, for at most this many seconds
 
 
 def volume_pull(volume: str) -> str:
-    """What the pull of a volume's image is called, where a container's is by its name (which has no slash)."""
+    """The name of the pull of a volume's image. A container's pull has the container's name, which has no slash."""
     return f"volume/{volume}"
 
 
@@ -113,7 +111,7 @@ class StartContainer:
     init: bool
     reason: str
     crash_count: int = 0
-    discard: str = ""  # id of an instance of the same attempt that never ran: forgotten first
+    discard: str = ""  # id of an instance of the same attempt that never ran, to be removed first
     cpus: str = ""  # the processors it may run on; "" = any
 
 
@@ -138,21 +136,21 @@ class RemoveContainer:
     id: str
     name: str
     attempt: int
-    keep_log: bool = False  # until the next one of its name goes: it tells why the pod began anew
+    keep_log: bool = False  # until the container's next instance is removed: shows why the pod restarted
 
 
 @dataclass(frozen=True, slots=True)
 class PreemptPod:
-    """Have a pod of lower priority go."""
+    """Preempt a pod of lower priority."""
 
     uid: str
     pod: str  # namespace/name
-    short_of: str = ""  # the resource that it goes for
+    short_of: str = ""  # the resource that is short
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A container's waiting state, as status shows it."""
+    """A container's waiting state, as in the pod's status."""
 
     reason: str
     message: str = ""
@@ -160,7 +158,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The pod as a whole is over, whatever its containers did."""
+    """The pod as a whole has failed, whatever the state of its containers."""
 
     reason: str
     message: str
@@ -168,31 +166,31 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class PodActions:
-    """Effects first, in the order they are applied; then what the decision says to status and to people."""
+    """First the effects, in the order in which they are applied; then what status and people are told."""
 
     preempt: tuple[PreemptPod, ...] = ()
     stop: tuple[StopContainer, ...] = ()
     pull: tuple[PullImage, ...] = ()
-    kill_sandbox: str = ""  # why; "" = leave it
+    kill_sandbox: str = ""  # why; "" = keep it
     create_sandbox: str = ""  # why
     update_sandbox: bool = False  # write the pod's own limits
-    start: tuple[StartContainer, ...] = ()  # all of them beside each other
+    start: tuple[StartContainer, ...] = ()  # all of them in parallel
     post_start: tuple[PostStart, ...] = ()
     update: tuple[UpdateContainer, ...] = ()
     remove: tuple[RemoveContainer, ...] = ()
-    finish: bool = False  # every trace goes, then the object itself
+    finish: bool = False  # remove everything the pod has, then the object itself
 
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     finished: frozenset[str] = frozenset()  # containers that will not run (again)
     init_failed: str = ""  # the init container whose failure ends the pod
-    done: bool = False  # nothing runs and nothing will
+    done: bool = False  # nothing runs, and nothing will start
     failed: Failed | None = None
     next_look: float | None = None  # Unix seconds; None = only when something changes
-    reasons: tuple[str, ...] = ()  # why, in sentences
+    reasons: tuple[str, ...] = ()  # sentences that explain the decision
 
     @property
     def effects(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether there is anything to apply."""
         return bool(
             self.preempt
             or self.stop
@@ -208,11 +206,11 @@ class PodActions:
         )
 
     def describe(self) -> list[str]:
-        """The effects in words, in order; what `why` and `diff` show."""
+        """The effects in words, in order, as `why` and `diff` show them."""
         lines = [f"preempt pod {p.pod}" for p in self.preempt]
         lines += [_stop_words(stop) for stop in self.stop]
         lines += [f"pull image {p.reference} for container {p.name}" for p in self.pull]
-        lines += ["end the sandbox"] * bool(self.kill_sandbox)
+        lines += ["stop the sandbox"] * bool(self.kill_sandbox)
         lines += ["create the sandbox"] * bool(self.create_sandbox)
         lines += ["update the pod's limits in place"] * self.update_sandbox
         lines += [
@@ -222,7 +220,7 @@ class PodActions:
         lines += [f"run the postStart hook of container {p.name}" for p in self.post_start]
         lines += [f"update the limits of container {u.name} in place" for u in self.update]
         lines += [f"remove attempt {r.attempt} of container {r.name}" for r in self.remove]
-        lines += ["remove everything of the pod"] * self.finish
+        lines += ["remove everything the pod has"] * self.finish
         return lines or ["nothing to do"]
 
 
@@ -233,7 +231,7 @@ def _stop_words(stop: StopContainer) -> str:
 
 
 def signal_number(name: str | None) -> int:
-    """SIGTERM, TERM or 15 → 15. SIGTERM for what is no signal; SIGRTMIN+n is understood."""
+    """SIGTERM, TERM or 15 → 15. Also accepts SIGRTMIN+n. Anything invalid is SIGTERM."""
     text = (name or "").strip().upper()
     if text.isdigit():
         return int(text) if 0 < int(text) <= signal.SIGRTMAX else signal.SIGTERM

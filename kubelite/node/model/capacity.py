@@ -1,6 +1,6 @@
-"""What the machine has, what is set apart for others, and the thresholds below which pods are evicted, as settings say.
+"""The node's capacity, its reservations, and its eviction thresholds, as the settings state them.
 
-Reservations are written as kubelet's --kube-reserved (`cpu=100m,memory=200Mi`), thresholds as its --eviction-hard
+Reservations have the format of kubelet's --kube-reserved (`cpu=100m,memory=200Mi`), thresholds that of --eviction-hard
 (`memory.available<100Mi,nodefs.available<10%`).
 """
 
@@ -29,7 +29,7 @@ _HUGEPAGES = "/sys/kernel/mm/hugepages"
 
 
 class Threshold(NamedTuple):
-    """A signal's lower bound: an amount, or a share of the whole (0..1) where `amount` is None."""
+    """A signal's lower bound: an amount, or a share of the capacity (0..1) if `amount` is None."""
 
     signal: str
     amount: int | None = None
@@ -40,7 +40,7 @@ class Threshold(NamedTuple):
 
 
 def parse_reserved(text: str) -> dict[str, int]:
-    """cpu in thousandths, the rest in bytes or pieces. Raises ValueError with the sentence."""
+    """Amounts by resource: cpu in thousandths, the rest in bytes or numbers. Raises ValueError with a message."""
     found: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, amount = part.partition("=")
@@ -57,7 +57,8 @@ def parse_reserved(text: str) -> dict[str, int]:
 
 
 def parse_extended(text: str) -> dict[str, int]:
-    """Extended resources, in pieces: `example.com/gpu=2` (K helper IsExtendedResourceName). Raises ValueError."""
+    """Extended resources and their numbers: `example.com/gpu=2` (Kubernetes pkg/apis/core/v1/helper,
+    IsExtendedResourceName). Raises ValueError."""
     found: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, amount = part.partition("=")
@@ -72,7 +73,7 @@ def parse_extended(text: str) -> dict[str, int]:
 
 
 def parse_thresholds(text: str) -> tuple[Threshold, ...]:
-    """`none` and "" are no thresholds. Raises ValueError with the sentence."""
+    """`none` and "" mean no thresholds. Raises ValueError with a message."""
     if text.strip() in ("", "none"):
         return ()
     found: list[Threshold] = []
@@ -107,8 +108,8 @@ def _threshold(signal: str, bound: str) -> Threshold:
 def reserved(
     kube: str, system: str, thresholds: tuple[Threshold, ...], capacity: Mapping[str, int]
 ) -> dict[str, int]:
-    """PURE: what of the capacity is not for pods: both reservations, and what would be evicted for (K cm
-    node_container_manager GetNodeAllocatableReservation)."""
+    """Pure: the part of the capacity that is not for pods: both reservations and the eviction thresholds (Kubernetes
+    pkg/kubelet/cm/node_container_manager_linux.go, GetNodeAllocatableReservation)."""
     total = {"pid": 0}
     for part in (parse_reserved(kube), parse_reserved(system)):
         for name, amount in part.items():
@@ -117,12 +118,12 @@ def reserved(
         kept = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(threshold.signal)
         if kept is not None:
             total[kept] = total.get(kept, 0) + threshold.value(capacity.get(kept, 0))
-    del total["pid"]  # nothing asks for process ids: it is told to no pod
+    del total["pid"]  # pods cannot request process ids, so the node's status does not list them
     return total
 
 
 def huge_pages() -> dict[str, int]:
-    """Bytes of each size that the kernel keeps: hugepages-2Mi → …"""
+    """Bytes of each size of huge page that the kernel reserves: hugepages-2Mi → …"""
     found: dict[str, int] = {}
     try:
         sizes = os.listdir(_HUGEPAGES)
@@ -136,12 +137,12 @@ def huge_pages() -> dict[str, int]:
 
 
 def huge_page_resource(size: int) -> str:
-    """hugepages-2Mi, hugepages-1Gi: the resource of a page size in bytes."""
+    """The resource for a page size in bytes: hugepages-2Mi, hugepages-1Gi."""
     return f"hugepages-{size >> 30}Gi" if size >= 1 << 30 else f"hugepages-{size >> 20}Mi"
 
 
 def disk_bytes(path: str) -> int:
-    """The size of the file system that `path` is on, of the first of its parents that exists."""
+    """The size of the file system of `path`, or of its first parent that exists."""
     while not os.path.exists(path) and path != "/":
         path = os.path.dirname(path)
     found = os.statvfs(path)
@@ -149,7 +150,7 @@ def disk_bytes(path: str) -> int:
 
 
 def swap_bytes() -> int:
-    """All that the machine can swap to."""
+    """The size of the machine's swap space."""
     with open("/proc/meminfo", encoding="ascii") as file:
         return next((int(line.split()[1]) * 1024 for line in file if line.startswith("SwapTotal:")), 0)
 
@@ -169,7 +170,7 @@ def parse_cpus(text: str) -> frozenset[int]:
 
 
 def cores() -> dict[int, int]:
-    """Every online processor, and the core that it is a thread of (a number of ours)."""
+    """Every online processor and its core. A core is identified by its lowest processor."""
     with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
         online = parse_cpus(file.read().strip())
     found: dict[int, int] = {}
@@ -178,13 +179,13 @@ def cores() -> dict[int, int]:
         try:
             with open(topology, encoding="ascii") as file:
                 found[cpu] = min(parse_cpus(file.read().strip()))
-        except OSError:  # a machine that does not say: each is a core
+        except OSError:  # unknown topology: each processor counts as a core
             found[cpu] = cpu
     return found
 
 
 def reserved_cpus(online: Iterable[int], given: str, milli: int) -> frozenset[int]:
-    """The lowest processors, as many as the reservation needs, unless they are named."""
+    """The reserved processors: those named in `given`, else the lowest ones that cover the reservation."""
     if given:
         return parse_cpus(given) & frozenset(online)
     return frozenset(sorted(online)[: math.ceil(milli / 1000)])

@@ -1,5 +1,6 @@
-"""PURE: the PersistentVolumeClaims that a pod's volumes mean: those it names, and those of its generic ephemeral
-volumes, which are its own: `<pod>-<volume>`, made from a template, gone with the pod (K controller/volume/ephemeral).
+"""Pure: the PersistentVolumeClaims of a pod's volumes: those it names, and those of its generic ephemeral volumes. The
+latter are the pod's own: they are named `<pod>-<volume>`, created from a template and deleted with the pod (Kubernetes
+pkg/controller/volume/ephemeral).
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ KIND = "PersistentVolumeClaim"
 
 
 def claim_name(pod: Pod, volume: Volume) -> str:
-    """The claim of a volume; "" for volumes that are none."""
+    """The claim of a volume; "" if the volume has none."""
     if volume.persistent_volume_claim is not None:
         return volume.persistent_volume_claim.claim_name
     return f"{pod.metadata.name}-{volume.name}" if volume.ephemeral is not None else ""
 
 
 def claim_name_in(pod: str, volume: Mapping[str, Any]) -> str:
-    """`claim_name` of a volume as documents have it; `pod`: the pod's name."""
+    """The same as `claim_name` for a volume in JSON form. `pod`: the pod's name."""
     if (claim := volume.get("persistentVolumeClaim")) is not None:
         return str(claim.get("claimName") or "")
     return f"{pod}-{volume['name']}" if volume.get("ephemeral") is not None else ""
 
 
 def claim_names(pod: Pod) -> tuple[str, ...]:
-    """Every claim that the pod mounts, its own among them."""
+    """All claims that the pod mounts, including its own."""
     return tuple(name for volume in pod.spec.volumes if (name := claim_name(pod, volume)))
 
 
 def own_claims(pod: Pod) -> list[Json]:
-    """The claims of its ephemeral volumes as they are to be, without uid and status."""
+    """The claims to create for the pod's ephemeral volumes, without uid and status."""
     return [_own(pod, volume) for volume in pod.spec.volumes if volume.ephemeral is not None]
 
 
@@ -63,18 +64,18 @@ def _own(pod: Pod, volume: Volume) -> Json:
 
 
 def own_volume(claim: Mapping[str, Any]) -> str:
-    """The name of the volume that is made for a claim."""
+    """The name of the volume that is provisioned for a claim."""
     return f"pvc-{claim['metadata'].get('uid', '')}"
 
 
 def owner_of(claim: Mapping[str, Any]) -> str:
-    """The uid of the pod that a claim was made for; "" where it is nobody's."""
+    """The uid of the pod that a claim was created for; "" if there is none."""
     owners = claim["metadata"].get("ownerReferences") or ()
     return next((o["uid"] for o in owners if o.get("kind") == "Pod" and o.get("controller")), "")
 
 
 def not_owner(pod: Pod, name: str) -> str:
-    """K component-helpers/storage/ephemeral VolumeIsForPod."""
+    """The message of Kubernetes component-helpers/storage/ephemeral, VolumeIsForPod."""
     namespace = pod.metadata.namespace or "default"
     return (
         f"PVC {namespace}/{name} was not created for pod {namespace}/{pod.metadata.name} (pod is not owner)"
@@ -82,7 +83,7 @@ def not_owner(pod: Pod, name: str) -> str:
 
 
 def followed(claim: Json, wanted: Json) -> Json | None:
-    """An own claim after an edit of the pod's template; None: nothing changes."""
+    """A pod's own claim after an edit of the pod's template; None if nothing changes."""
     spec = {**claim["spec"], **wanted["spec"]}
     kept = {k: v for k, v in claim["metadata"].items() if k not in ("labels", "annotations")}
     changed = {**claim, "metadata": {**kept, **wanted["metadata"]}, "spec": spec}

@@ -1,7 +1,7 @@
-"""The one door from the node agent to the engine: what a pod worker may ask for, and what it gets to see.
+"""The interface from the node to the container engine: what a pod worker may call, and what it observes.
 
-`Cri` is the seam. `runtime` behind it is `LocalCri` (kubelite/node/cri/local.py); tests hold a fake to the same suite.
-Everything here is a plain frozen value, so that the decision (pod_actions) and the report (pod_status) stay pure.
+`LocalCri` (kubelite/node/cri/local.py) implements `Cri` with the engine in `runtime`. Tests hold a fake to the same
+suite. All values are frozen, so that the decision (decide/decision.py) and the status (decide/pod_status.py) stay pure.
 All times are Unix seconds (float, UTC).
 """
 
@@ -17,7 +17,7 @@ class ContainerState(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     EXITED = "exited"
-    UNKNOWN = "unknown"  # its shim died or the machine rebooted: what became of it nobody saw
+    UNKNOWN = "unknown"  # its shim died or the machine rebooted, and nobody observed its end
 
 
 ALIVE = frozenset({ContainerState.CREATED, ContainerState.RUNNING})
@@ -41,25 +41,21 @@ class ContainerSeen:
     signal: int = 0
     oom_killed: bool = False
     reason: str = ""
-    message: str = ""  # termination message, or the sentence of a start error
+    message: str = ""  # termination message, or the message of a start error
     spec_hash: str = ""  # container_hash() of the spec it was created from
     resources_hash: str = ""  # resources_hash() last applied to its cgroup
-    content_hash: str = (
-        ""  # content_hash() of the ConfigMaps and Secrets it was started with; "" = nobody asked
-    )
-    stop_deadline: float = (
-        0.0  # > 0: a stop was asked for, SIGKILL follows then; kept on the record after the exit
-    )
+    content_hash: str = ""  # content_hash() of its ConfigMaps and Secrets at the start; "" = not recorded
+    stop_deadline: float = 0.0  # > 0: when SIGKILL follows a stop; stays recorded after the exit
     log_path: str = ""
     cgroup: str = ""
     bundle: str = ""
-    sandbox_id: str = ""  # the sandbox it was made in; "" means the one that stands
-    crash_count: int = 0  # crashes in a row before this instance, as its ContainerRequest said
-    user: str = ""  # whose its first process was at the start: uid:gid:group,group; "" = not recorded
-    stop_signal: int = 0  # of the stop that was asked for; 0: not sent (its preStop hook runs first)
-    post_start: str = ""  # "pending" until its postStart hook has succeeded; "" when it has none
+    sandbox_id: str = ""  # the sandbox it was created in; "" means the present one
+    crash_count: int = 0  # consecutive crashes before this instance, from its ContainerRequest
+    user: str = ""  # of its first process at the start: uid:gid:group,group; "" = not recorded
+    stop_signal: int = 0  # of a stop in progress; 0: not sent yet, because the preStop hook runs first
+    post_start: str = ""  # "pending" until its postStart hook has succeeded; "" if it has none
     post_start_error: str = ""  # why its postStart hook failed
-    killed_for: str = ""  # liveness, startup, postStart: the node ended it as failed, its policy decides
+    killed_for: str = ""  # liveness, startup, postStart: why the node killed it as failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +71,24 @@ class SandboxSeen:
     spec_hash: str = ""  # sandbox_hash() of the spec it was created from
     cgroup: str = ""
     resources_hash: str = ""  # resources_hash() last applied to the pod's own cgroup
-    pause: int = (
-        0  # pid of the pod's pause process, where its process and user namespaces are; 0 = it has none
-    )
+    pause: int = 0  # pid of the pod's pause process, which holds its pid and user namespaces; 0 = it has none
 
 
 @dataclass(frozen=True, slots=True)
 class PodSeen:
-    """Everything that exists of a pod on this node. `containers` has every known instance, newest attempt last."""
+    """Everything a pod has on this node. `containers` has every known instance, the newest attempt last."""
 
     uid: str
     sandbox: SandboxSeen | None = None
     containers: tuple[ContainerSeen, ...] = ()
-    logged: Mapping[str, int] = field(
-        default_factory=dict
-    )  # newest attempt by its log, where no record is left
+    logged: Mapping[str, int] = field(default_factory=dict)  # newest attempt by its log, if no record exists
 
     def latest(self, name: str) -> ContainerSeen | None:
-        """The newest instance of the container called `name`. There may be several of one attempt: where the daemon
-        died in a start that does not count, the next start has its number. The living one is it, else one that ran."""
+        """The newest instance of the container called `name`.
+
+        One attempt may have several instances: if the daemon dies during a start that does not count, the next start
+        has the same number. Then a live instance takes precedence, next one that ran.
+        """
         found = [c for c in self.containers if c.name == name]
         if not found:
             return None
@@ -102,7 +97,7 @@ class PodSeen:
 
 @dataclass(frozen=True, slots=True)
 class ImageSeen:
-    """An image that is in the local store."""
+    """An image in the local store."""
 
     id: str  # sha256:… of its config
     reference: str  # normalised: docker.io/library/nginx:latest
@@ -111,7 +106,7 @@ class ImageSeen:
     layers: tuple[str, ...] = ()  # unpacked layer directories, topmost first (overlayfs order)
     config: dict[str, Any] = field(
         default_factory=dict
-    )  # the OCI image config's "config" object (Entrypoint, Env, …)
+    )  # "config" of the OCI image config: Entrypoint, Env, …
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +129,7 @@ class SandboxRequest:
     host_pid: bool = False
     host_ipc: bool = False
     share_pid: bool = False
-    id_base: int = 0  # > 0: in a user namespace whose root is this host id
+    id_base: int = 0  # > 0: the pod has a user namespace whose root is this host id
     host_ports: tuple[HostPort, ...] = ()
     resources: dict[str, Any] = field(default_factory=dict)
     resources_hash: str = ""
@@ -144,7 +139,7 @@ class SandboxRequest:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRequest:
-    """A container to be created and started in a pod's sandbox. `spec` is the OCI config.json as a dictionary."""
+    """A container to create and start in a pod's sandbox. `spec` is the OCI config.json as a dictionary."""
 
     uid: str
     id: str
@@ -157,7 +152,7 @@ class ContainerRequest:
     resources_hash: str
     log_path: str
     crash_count: int = 0
-    files: tuple[tuple[str, str], ...] = ()  # files to make before the start: (path, content)
+    files: tuple[tuple[str, str], ...] = ()  # files to write before the start: (path, content)
     stdin: bool = False
     tty: bool = False
     termination_message_path: str = ""
@@ -168,52 +163,52 @@ class ContainerRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """How a command that was run beside a container's own program ended."""
+    """How a command ended that was run in a container beside its main process."""
 
-    exit_code: int  # 0..255, 128 + signal when killed by one
+    exit_code: int  # 0..255, 128 + signal if a signal killed it
     output: str = ""  # the beginning of stdout and stderr
-    timed_out: bool = False  # it was killed for that
+    timed_out: bool = False  # it was killed because its time was up
 
 
 class Cri(Protocol):
-    """What a node can do to a pod. Every call is idempotent or says StateError; errors are runtime.errors.RuntimeFault
-    (ImageError for pulls). Cancelling a call leaves nothing half-made."""
+    """What a node can do to a pod. Calls are idempotent or raise StateError. All errors are runtime.errors.RuntimeFault
+    (ImageError for pulls). A cancelled call leaves nothing behind."""
 
     async def observe(self, uid: str) -> PodSeen: ...
 
     async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
-        """Start the pod's shim, its cgroup, network and ports."""
+        """Start the pod's shim and set up its cgroup, network and ports."""
         ...
 
     async def update_sandbox(self, uid: str, *, resources: dict[str, Any], resources_hash: str) -> None:
-        """New limits for the pod's own cgroup, in place."""
+        """Set new limits on the pod's own cgroup, in place."""
         ...
 
     async def stop_sandbox(self, uid: str) -> None:
-        """Kill what still runs in it, release network, addresses and ports, end the shim, remove its cgroup.
-        Fine when there is none. Keeps the pod's directory and logs."""
+        """Kill the remaining containers, release network, addresses and ports, end the shim, remove the pod's cgroup.
+        Does nothing if there is no sandbox. Keeps the pod's directory and logs."""
         ...
 
     async def remove_pod(self, uid: str) -> None:
-        """After stop_sandbox: unmount what is mounted in the pod's directory (volumes in memory), remove every file of
-        the pod (volumes, bundles, logs)."""
+        """After stop_sandbox: unmount what is mounted in the pod's directory (volumes in memory) and remove all files
+        of the pod (volumes, bundles, logs)."""
         ...
 
     async def start_container(self, request: ContainerRequest) -> ContainerSeen:
-        """Create and start. A program that cannot be executed raises StartError after the record of it (state EXITED,
-        exit code 128, reason StartError) has been kept."""
+        """Create and start a container. If its program cannot be executed, record the instance (state EXITED, exit code
+        128, reason StartError) and raise StartError."""
         ...
 
     async def stop_container(
         self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
     ) -> None:
-        """Begin to stop: `signal` now (0: none, the deadline alone is set), SIGKILL after `grace` seconds, counted by
-        the shim. Returns at once; the exit shows up in observe() and on the events. Again, after a signal: can only
-        shrink what is left. `killed_for` is kept with the instance."""
+        """Begin to stop a container: send `signal` now (0: only set the deadline), and SIGKILL after `grace` seconds,
+        which the shim counts. Returns at once; the exit shows in observe() and as an event. After a signal, further
+        calls can only shorten the remaining time. `killed_for` is recorded with the instance."""
         ...
 
     async def label_container(self, uid: str, container_id: str, labels: dict[str, str]) -> None:
-        """Keep something with the instance (`post_start`)."""
+        """Record labels with the instance (`post_start`)."""
         ...
 
     async def update_container(
@@ -221,21 +216,22 @@ class Cri(Protocol):
     ) -> None: ...
 
     async def remove_container(self, uid: str, container_id: str, *, keep_log: bool = False) -> None:
-        """Forget a stopped instance: record, bundle, writable layer, cgroup, log; with `keep_log` that stays, and
-        those before it go."""
+        """Remove a stopped instance: record, bundle, writable layer, cgroup and log. With `keep_log` its log stays, and
+        older logs are removed."""
         ...
 
     async def exec(
         self, uid: str, container_id: str, command: list[str], *, timeout: float | None
     ) -> ExecResult:
-        """Run a command in a running container, as whom and where its own program runs, to its end or for `timeout`
-        seconds. StartError when it cannot be executed, StateError or NotFoundError when nothing runs there."""
+        """Run a command in a running container, with the user and working directory of its main process, to its end or
+        for `timeout` seconds. Raises StartError if it cannot be executed, StateError or NotFoundError if no process
+        runs in the container."""
         ...
 
     def image(self, reference: str) -> ImageSeen | None:
-        """The image under this reference if it is here; no network, no waiting."""
+        """The local image with this reference; None if there is none. Does not use the network or wait."""
         ...
 
     async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
-        """`secrets`: docker configs to log in with, see `pull_secrets`."""
+        """`secrets`: docker configs for the login, see spec/pull_secrets.py."""
         ...

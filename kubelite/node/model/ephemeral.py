@@ -1,7 +1,8 @@
-"""PURE: a pod's ephemeral containers, which people add to a pod that runs, to look at it (`kubelite debug`).
+"""Pure: a pod's ephemeral containers, which people add to a running pod to inspect it (`kubelite debug`).
 
-They are part of the recorded pod and of no manifest: an edit of that leaves them. One runs once, in the processes of
-another container if it names one (`targetContainerName`), holds nothing up, and ends with the pod.
+They are part of the recorded pod but of no manifest, so an edit of the manifest keeps them. An ephemeral container runs
+once and ends with the pod; no other container waits for it. With `targetContainerName` it shares the processes of that
+container.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _NEVER_EITHER = ("restartPolicy", "restartPolicyRules")
 
 @once_a_spec
 def ephemeral_containers(pod: Pod) -> tuple[Container, ...]:
-    """As containers like others, which never run again."""
+    """The ephemeral containers as ordinary containers that never restart."""
     return tuple(_as_container(found) for found in pod.spec.ephemeral_containers)
 
 
@@ -41,13 +42,14 @@ def _as_container(found: EphemeralContainer) -> Container:
 
 
 def target_of(pod: Pod, name: str) -> str:
-    """The container whose processes the ephemeral container called `name` shares; "" for none."""
+    """The container whose processes the ephemeral container `name` shares; "" if it has no target."""
     found = next((c for c in pod.spec.ephemeral_containers if c.name == name), None)
     return (found.target_container_name or "") if found is not None else ""
 
 
 def changed(doc: Mapping[str, Any], wanted: list[dict[str, Any]]) -> dict[str, Any]:
-    """The pod's document with these ephemeral containers: those it has, as they are, and more. Raises InvalidObject."""
+    """The pod's document with these ephemeral containers: the existing ones, unchanged, and new ones. Raises
+    InvalidObject."""
     before = list(doc["spec"].get(FIELD) or [])
     given = Pod.parse({**doc, "spec": {**doc["spec"], FIELD: wanted}})
     pod = default_pod(given)

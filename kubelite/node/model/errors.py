@@ -1,4 +1,4 @@
-"""What can stop a container before there is one, in kubelet's words: the class says which reason status shows."""
+"""Errors that keep a container from being created. Each class has the reason that the container's status shows."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from runtime.errors import RuntimeFault
 
 
 class ConfigError(RuntimeFault):
-    """The manifest asks for something that is not there, or must not be: a key, a user, a sub-path."""
+    """The manifest refers to something that does not exist or is not allowed: a key, a user, a sub-path."""
 
     reason = "CreateContainerConfigError"
 
 
 class CreateError(RuntimeFault):
-    """The container cannot be made as asked."""
+    """The container cannot be created as specified."""
 
     reason = "CreateContainerError"
 
 
 class MountError(RuntimeFault):
-    """A volume cannot be set up (event FailedMount); the pod's containers wait."""
+    """A volume cannot be set up (event FailedMount). The pod's containers wait."""
 
     reason = "ContainerCreating"
     retriable = True

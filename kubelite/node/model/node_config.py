@@ -1,4 +1,4 @@
-"""What a pod worker knows of its node: names, roots and sizes, fixed while the daemon lives, and the paths of them."""
+"""The node's settings for pods: names, directories and sizes, which are constant while the daemon runs, and paths."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ NAME_MAX = 255  # bytes of a file's name (Linux, include/uapi/linux/limits.h)
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """How long a crashed container, or an image that cannot be pulled, waits: `initial` doubles up to `maximum`
-    (seconds). A maximum below the initial wait lowers that too, as kubelet's KubeletCrashLoopBackOffMax does."""
+    """How long the restart of a crashed container, or the next attempt to pull an image, is delayed: `initial` seconds,
+    doubled up to `maximum`. A maximum below the initial delay lowers that too, as does kubelet's
+    KubeletCrashLoopBackOffMax."""
 
     initial: float = 10.0
     maximum: float = 300.0
 
     def wait(self, times: int) -> float:
-        """Seconds to wait when it has failed `times` times in a row before this one: none the first time."""
+        """Seconds to wait after `times` consecutive earlier failures; none the first time."""
         if times <= 0:
             return 0.0
         start = min(self.initial, self.maximum)
@@ -43,38 +44,41 @@ class NodeConfig:
     cpu_milli: int = 1000
     memory_bytes: int = 1 << 30
     cgroup_v2: bool = False  # containers get a cgroup v2 mount
-    ephemeral_bytes: int = 1 << 40  # of the disk that pods write to
+    ephemeral_bytes: int = 1 << 40  # size of the file system that pods write to
     max_pods: int = 1000
-    huge_pages: Mapping[str, int] = field(default_factory=dict)  # hugepages-2Mi → bytes the kernel keeps
-    extended: Mapping[str, int] = field(default_factory=dict)  # example.com/gpu → pieces, by the setting
-    reserved: Mapping[str, int] = field(default_factory=dict)  # of all these, not for pods
-    swap_bytes: int = 0  # that the machine has
+    huge_pages: Mapping[str, int] = field(default_factory=dict)  # hugepages-2Mi → bytes the kernel reserves
+    extended: Mapping[str, int] = field(default_factory=dict)  # example.com/gpu → number, from the setting
+    reserved: Mapping[str, int] = field(default_factory=dict)  # the part of all these that is not for pods
+    swap_bytes: int = 0  # the machine's swap space
     swap_behavior: str = NO_SWAP
     single_process_oom_kill: bool = False  # kubelet's singleProcessOOMKill
-    memory_qos: bool = False  # memory.high, and by `memory_reservation` memory.min and low (v2)
+    memory_qos: bool = (
+        False  # sets memory.high and, with `memory_reservation`, memory.min and memory.low (v2)
+    )
     memory_throttling_factor: float = 0.9
     memory_reservation: str = "None"
-    priority_classes: Mapping[str, int] = field(default_factory=dict)  # beside Kubernetes' own
-    cpu_policy: str = "none"  # or static
+    priority_classes: Mapping[str, int] = field(default_factory=dict)  # in addition to Kubernetes' own
+    cpu_policy: str = "none"  # or "static"
     cores: Mapping[int, int] = field(default_factory=dict)  # online processor → its core
-    reserved_cpus: frozenset[int] = frozenset()  # never given away by the static policy
-    pod_pids_limit: int = 0  # 0: none, kubelet's podPidsLimit
+    reserved_cpus: frozenset[int] = frozenset()  # never assigned exclusively by the static policy
+    pod_pids_limit: int = 0  # kubelet's podPidsLimit; 0: none
     crash_back_off: BackOff = BackOff()
     pull_back_off: BackOff = BackOff()
-    unsafe_sysctls: tuple[str, ...] = ()  # allowed beyond the safe ones: names, and prefixes that end in *
+    unsafe_sysctls: tuple[
+        str, ...
+    ] = ()  # allowed in addition to the safe ones: names, and prefixes ending in *
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
-    resolv_conf: str = ""  # the file that was set; "" = none was
+    resolv_conf: str = ""  # the file from the setting; "" = not set
     host_resolv_conf: str = "/etc/resolv.conf"
     resolved_conf: str = "/run/systemd/resolve/resolv.conf"  # systemd-resolved's, with the real servers
     host_hosts: str = "/etc/hosts"
-    rlimits: tuple[
-        tuple[str, int, int], ...
-    ] = ()  # (RLIMIT_…, soft, hard) of every container's first process
+    #: (RLIMIT_…, soft, hard) of every container's first process
+    rlimits: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def capacity(self) -> dict[str, int]:
-        """What the node has: cpu in thousandths, the rest in bytes or pieces."""
+        """The node's resources: cpu in thousandths, the rest in bytes or numbers."""
         return {
             "cpu": self.cpu_milli,
             "ephemeral-storage": self.ephemeral_bytes,
@@ -86,12 +90,12 @@ class NodeConfig:
 
     @property
     def allocatable(self) -> dict[str, int]:
-        """What of it is for pods."""
+        """The part of the capacity that is for pods."""
         return {name: max(0, amount - self.reserved.get(name, 0)) for name, amount in self.capacity.items()}
 
     @property
     def seccomp_dir(self) -> str:
-        """Where Localhost profiles are, as kubelet has them below its root."""
+        """The directory of Localhost profiles, below the root as with kubelet."""
         return f"{self.root}/seccomp"
 
     def pod_dir(self, uid: str) -> str:
@@ -104,11 +108,11 @@ class NodeConfig:
         return f"{self.container_dir(uid, name, attempt)}/termination-log"
 
     def claim_dir(self, namespace: str, name: str) -> str:
-        """What is kept of a PersistentVolumeClaim: `data`, its files, and `claim.json`."""
+        """The directory of a PersistentVolumeClaim: `data`, its files, and `claim.json`."""
         return f"{self.root}/claims/{namespace}/{name}"
 
     def volume_dir(self, uid: str, plugin: str, volume: str) -> str:
-        """Where a volume's files live; `plugin` as kubelet names it (kubernetes.io~empty-dir, ~configmap, ~secret)."""
+        """The directory of a volume; `plugin` as kubelet names it (kubernetes.io~empty-dir, ~configmap, ~secret)."""
         return f"{self.pod_dir(uid)}/volumes/{plugin}/{volume}"
 
     def pod_log_dir(self, namespace: str, name: str, uid: str) -> str:
@@ -119,6 +123,6 @@ class NodeConfig:
 
 
 def pod_log_name(namespace: str, name: str, uid: str) -> str:
-    """<namespace>_<pod>_<uid>, the directory of a pod's logs (spec C7): the pod's name cut where that is longer than a
-    file's name can be, as namespaces (63), names (253) and uids (36) together are."""
+    """The name of a pod's log directory: <namespace>_<pod>_<uid>. The pod's name is cut if the whole would be longer
+    than a file name can be; namespace (63), name (253) and uid (36) may be."""
     return f"{namespace}_{name[: NAME_MAX - len(namespace) - len(uid) - 2]}_{uid}"

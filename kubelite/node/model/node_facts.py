@@ -1,7 +1,7 @@
-"""This node as the pods' placing sees it: the labels and taints it was given, those it gives itself, its room.
+"""This node from the scheduler's point of view: its labels, its taints and its allocatable resources.
 
-What people say of the node (`kubelite node label`, `kubectl taint node`) is an object in the store, kind Node; what is
-the node's own to say (its name, its machine, its pressure) is put over that each time it is asked for.
+What people change about the node (`kubelite node label`, `kubectl taint node`) is stored as an object of kind Node.
+What the node itself determines (its name, its machine, its pressure) overrides that whenever the facts are computed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kubelite.node.model.schedule import NO_SCHEDULE, UNSCHEDULABLE_TAINT, NodeF
 
 HOSTNAME = "kubernetes.io/hostname"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-#: Conditions of the node that keep new pods away while they last (K TaintNodesByCondition).
+#: Conditions of the node that keep new pods away while they last (Kubernetes feature TaintNodesByCondition).
 PRESSURE_TAINTS = {
     "MemoryPressure": "node.kubernetes.io/memory-pressure",
     "DiskPressure": "node.kubernetes.io/disk-pressure",
@@ -27,12 +27,12 @@ PRESSURE_TAINTS = {
 
 
 def architecture() -> str:
-    """The machine, as Go names it."""
+    """The machine's architecture, as Go names it."""
     return _MACHINES.get(platform.machine(), platform.machine())
 
 
 def own_labels(node_name: str) -> dict[str, str]:
-    """PURE but for the machine's name: what a node is labelled with by itself."""
+    """The labels that a node gives itself. Reads the machine's architecture and nothing else."""
     machine = architecture()
     return {
         "beta.kubernetes.io/arch": machine,
@@ -46,7 +46,8 @@ def own_labels(node_name: str) -> dict[str, str]:
 def node_facts(
     config: NodeConfig, doc: Mapping[str, Any], pressure: frozenset[str] = frozenset()
 ) -> NodeFacts:
-    """PURE: the node's settings, the object people change, its conditions (MemoryPressure, …)."""
+    """Pure: the facts from the node's settings, the object that people change, and its conditions (MemoryPressure,
+    …)."""
     spec, metadata = doc.get("spec") or {}, doc.get("metadata") or {}
     taints = [
         Taint(t["key"], t.get("value") or "", t["effect"], unix(t.get("timeAdded")))
@@ -63,7 +64,7 @@ def node_facts(
 
 
 class NodeState:
-    """The facts, made anew when the object or the pressure has changed. `find` reads the node's object."""
+    """The facts, recomputed when the object or the pressure has changed. `find` reads the node's object."""
 
     def __init__(self, config: NodeConfig, find: Callable[[], tuple[int, Mapping[str, Any]] | None]) -> None:
         self._config = config
@@ -79,22 +80,22 @@ class NodeState:
         return kept[2]
 
 
-# -- what people may say of it ------------------------------------------------------------------------------------
+# -- what people may change ---------------------------------------------------------------------------------------
 
 
 class NotForPeople(Exception):
-    """A patch of a field that is the node's own; the sentence names it."""
+    """A patch changes a field that only the node may change. The message names it."""
 
 
 def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) -> Json:
-    """PURE: the node's object after a merge patch (RFC 7386) of what may be said of a node: labels, annotations, taints
-    and whether it is unschedulable. Raises NotForPeople."""
+    """Pure: the node's object after a merge patch (RFC 7386) of the fields that people may change: labels, annotations,
+    taints and unschedulable. Raises NotForPeople."""
     metadata, spec = patch.get("metadata") or {}, patch.get("spec") or {}
     _only(patch, ("apiVersion", "kind", "metadata", "spec", "status"), "")
     _only(metadata, ("name", "uid", "resourceVersion", "labels", "annotations"), "metadata.")
     _only(spec, ("taints", "unschedulable", "$setElementOrder/taints"), "spec.")
     if patch.get("status"):
-        raise NotForPeople("status is the node's own")
+        raise NotForPeople("status is set by the node and cannot be changed")
     old = doc.get("metadata") or {}
     made: Json = {"metadata": dict(old), "spec": dict(doc.get("spec") or {})}
     for kind in ("labels", "annotations"):
@@ -111,7 +112,7 @@ def _only(given: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:
     for name in given:
         if name not in known:
             raise NotForPeople(
-                f"{path}{name} is the node's own: only labels, annotations, taints and "
+                f"{path}{name} is set by the node: only labels, annotations, taints and "
                 "unschedulable can be changed"
             )
 
@@ -121,7 +122,7 @@ def _merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _taints(wanted: list[Any], now: float) -> list[Json]:
-    """With the time that a NoExecute taint was added: tolerationSeconds count from there."""
+    """Records when a NoExecute taint was added, because tolerationSeconds count from then."""
     made = []
     for taint in wanted:
         if not isinstance(taint, Mapping) or not taint.get("key"):
@@ -138,7 +139,7 @@ def _taints(wanted: list[Any], now: float) -> list[Json]:
 
 
 def shown_taints(facts: NodeFacts, doc: Mapping[str, Any]) -> list[Json]:
-    """PURE: spec.taints as the API shows them: those given, those of conditions, that of a cordon."""
+    """Pure: spec.taints as the API shows them: those people set, those of conditions, and that of a cordon."""
     given = list((doc.get("spec") or {}).get("taints") or ())
     known = {(t["key"], t["effect"]) for t in given}
     more = [{"key": t.key, "effect": t.effect} for t in facts.taints if (t.key, t.effect) not in known]

@@ -1,11 +1,11 @@
-"""PURE: what a pod's container has been through, whoever remembers it.
+"""Pure: the history of each container of a pod, from all sources.
 
-A container's story is told by the records of its instances (PodSeen) and, where those are gone (the machine was
-rebooted, the sandbox was replaced), by the pod's last written status. `views` folds both into one value per container,
-and the decision and the report are made from that.
+The records of a container's instances (PodSeen) tell its history. If they are gone, because the machine was rebooted or
+the sandbox replaced, the pod's last recorded status does. `views` combines both into one value per container, which the
+decision and the status are computed from.
 
-The status is also where the decision "this one runs again" is written down: a container recorded as waiting, although
-it had ended, was going to be started again; one recorded as terminated was left so.
+The status also stores the decision to restart: a container that has ended but is recorded as waiting was about to be
+restarted; one recorded as terminated was not.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One container of the pod: `current` is its newest instance in the sandbox that stands, `ended` how its newest
-    instance ended, `attempts` how many there were, `again` that it ended by our will and is to run again."""
+    """One container of the pod: `current` is its newest instance in the present sandbox, `ended` how its newest
+    instance ended, `attempts` how many instances there were, `again` that kubelite itself ended it and will restart
+    it."""
 
     name: str
     current: ContainerSeen | None = None
@@ -61,7 +62,7 @@ def is_alive(container: ContainerSeen) -> bool:
 
 
 def never_ran(container: ContainerSeen) -> bool:
-    """Created, then ended before its program was ever started (the daemon died between the two). It does not count."""
+    """Created, but ended before its program started (the daemon died in between). Such an instance does not count."""
     return (
         container.state is ContainerState.EXITED
         and not container.started_at
@@ -76,7 +77,7 @@ def ended_of(container: ContainerSeen) -> Ended:
 
 
 def in_sandbox(seen: PodSeen, container: ContainerSeen) -> bool:
-    """Whether an instance belongs to the sandbox that stands; records of earlier sandboxes are history only."""
+    """Whether an instance belongs to the present sandbox. Records of earlier sandboxes only serve as history."""
     if seen.sandbox is None or not seen.sandbox.ready:
         return False
     return container.sandbox_id in ("", seen.sandbox.id)
@@ -91,7 +92,7 @@ def statuses(status: PodStatus) -> Iterable[ContainerStatus]:
 
 
 def views(pod: Pod, seen: PodSeen) -> Mapping[str, View]:
-    """A view of every container of the pod, by name."""
+    """The view of each container of the pod, by name."""
     recorded = {status.name: status for status in statuses(pod.status)}
     return {
         c.name: _view(c, seen, recorded.get(c.name))
@@ -103,7 +104,8 @@ def _view(container: Container, seen: PodSeen, recorded: ContainerStatus | None)
     newest = seen.latest(container.name)
     old = _from_status(container.name, recorded)
     if newest is None and not old.attempts and container.name in seen.logged:
-        return View(container.name, attempts=seen.logged[container.name] + 1, again=True)  # C5: by its logs
+        # nothing but log files is left of earlier instances: the restart count follows from them
+        return View(container.name, attempts=seen.logged[container.name] + 1, again=True)
     if newest is None or newest.attempt + 1 < old.attempts:
         return old
     current = newest if in_sandbox(seen, newest) else None
@@ -125,7 +127,7 @@ def _is_record_of(recorded: ContainerStatus, container: ContainerSeen) -> bool:
 
 
 def _from_status(name: str, recorded: ContainerStatus | None) -> View:
-    """What the last written status alone says."""
+    """What the last recorded status alone tells."""
     if recorded is None or recorded.state is None:
         return View(name)
     state, last = recorded.state, recorded.last_state.terminated if recorded.last_state else None
@@ -133,7 +135,7 @@ def _from_status(name: str, recorded: ContainerStatus | None) -> View:
         lost = Ended(LOST_EXIT_CODE, 0.0, unix(state.running.started_at))
         return View(name, None, lost, recorded.restart_count + 1)
     if state.terminated is not None and state.terminated.message == SKIPPED_MESSAGE:
-        return View(name)  # it is called completed, but never ran
+        return View(name)  # its status says Completed, but it never ran
     if state.terminated is not None:
         return View(name, None, _ended(state.terminated), recorded.restart_count + 1)
     if last is not None:

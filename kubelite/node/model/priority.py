@@ -1,7 +1,8 @@
-"""PURE: what a pod's priority is: the rank in which pods get room, keep it, and give it back.
+"""Pure: a pod's priority, which decides the order in which pods are scheduled, preempted and evicted.
 
-It comes from the pod's PriorityClass: one of Kubernetes' own, of the setting `priority_classes`, or of a manifest. As
-admission has it (K plugin/pkg/admission/priority), but for one thing: here a pod follows an edit of its class.
+It comes from the pod's PriorityClass: a built-in one of Kubernetes, one of the setting `priority_classes`, or one of a
+manifest. The rules are those of admission (Kubernetes plugin/pkg/admission/priority) with one difference: an edit of a
+class also changes the priority of existing pods.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ class Rank:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """The PriorityClasses of the node, by name, and the one of pods that name none ("" where they have 0)."""
+    """The node's PriorityClasses by name, and the default class ("" if there is none: priority 0)."""
 
     ranks: Mapping[str, Rank]
     default: str = ""
 
 
 def priority(pod: Pod) -> int:
-    """As its class has it (`admitted`), or by one of the classes that are always there."""
+    """The priority from its class (see `admitted`), or of one of Kubernetes' built-in classes."""
     if pod.spec.priority is not None:
         return pod.spec.priority
     return SYSTEM_CLASSES.get(pod.spec.priority_class_name or "", 0)
 
 
 def classes_of(docs: Iterable[Json], settings: Mapping[str, int]) -> Classes:
-    """`docs`: PriorityClasses of manifests, which win over the settings'. Of several with globalDefault the lowest
-    counts."""
+    """`docs`: PriorityClasses of manifests, which take precedence over those of the settings. Of several classes with
+    globalDefault, the one with the lowest value counts."""
     found = list(docs)
     ranks = {name: Rank(value) for name, value in (SYSTEM_CLASSES | dict(settings)).items()}
     for doc in found:
@@ -54,8 +55,8 @@ def classes_of(docs: Iterable[Json], settings: Mapping[str, int]) -> Classes:
 
 
 def admitted(doc: Json, classes: Classes) -> Json:
-    """A pod with what its class says of it; a number of its own wins. Any other kind, and a pod whose class nobody has
-    said, as it is."""
+    """A pod with the priority of its class; a priority in the manifest takes precedence. Objects of other kinds and
+    pods with an unknown class are returned unchanged."""
     if doc["kind"] != "Pod":
         return doc
     spec = doc.get("spec") or {}
@@ -70,7 +71,7 @@ def admitted(doc: Json, classes: Classes) -> Json:
 
 
 def rank_kept(old: Mapping[str, Any], new: Json) -> Json:
-    """The spec of a pod whose class is gone: it keeps what that gave it."""
+    """The spec of a pod whose class no longer exists. It keeps the priority that the class gave it."""
     name = new.get("priorityClassName")
     if not name or "priority" in new or old.get("priorityClassName") != name:
         return new
@@ -79,16 +80,16 @@ def rank_kept(old: Mapping[str, Any], new: Json) -> Json:
 
 
 def apart(spec: Mapping[str, Any]) -> Json:
-    """A pod's spec without what a class gives it."""
+    """A pod's spec without the fields that a class sets."""
     given = ("priority", "priorityClassName", "preemptionPolicy")
     return {key: value for key, value in spec.items() if key not in given}
 
 
 def always_there(settings: Mapping[str, int]) -> list[Json]:
-    """The classes that are in no manifest, as objects."""
+    """The classes that come from no manifest, as objects."""
     found = []
     for name, value in (SYSTEM_CLASSES | dict(settings)).items():
-        words = _DESCRIPTIONS.get(name, "Of the node's setting priority_classes.")
+        words = _DESCRIPTIONS.get(name, "From the node's setting priority_classes.")
         one: Json = {"metadata": {"name": name}, "value": value, "description": words}
         one |= {"preemptionPolicy": "PreemptLowerPriority"}
         found.append({"apiVersion": "scheduling.k8s.io/v1", "kind": KIND, **one})

@@ -1,8 +1,8 @@
-"""PURE: what probes mean (C4): thresholds as a fold over outcomes, and what they say of a container's instance.
+"""Pure: the meaning of probe results: thresholds over successive outcomes, and the resulting health of a container.
 
-kubelet's rules (K prober/worker.go): a result counts once as many like it came in a row as its threshold says; an
-instance is not ready before its readiness probe succeeded, and is not asked about anything else before its startup
-probe did; a probe that could not be made counts for nothing.
+The rules are kubelet's (Kubernetes pkg/kubelet/prober/worker.go). A result counts after as many equal outcomes in a row
+as its threshold requires. An instance is not ready until its readiness probe has succeeded. Liveness and readiness
+probes wait for the startup probe. A probe that could not be performed does not count.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Kind(StrEnum):
 
 class Outcome(StrEnum):
     SUCCESS = "success"
-    WARNING = "warning"  # a success that somebody should hear of
+    WARNING = "warning"  # a success with a warning
     FAILURE = "failure"
-    UNKNOWN = "unknown"  # it could not be tried: counts for nothing
+    UNKNOWN = "unknown"  # it could not be performed and does not count
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one try gave, and the words for it."""
+    """The outcome of one try, and its message."""
 
     outcome: Outcome
     text: str = ""
@@ -39,7 +39,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The outcomes of one probe so far: what counts (`good`, None: nothing yet), how many like the last in a row."""
+    """The outcomes of one probe so far: the result that counts (`good`, None: none yet), the last outcome, and how many
+    equal ones there were in a row."""
 
     good: bool | None = None
     last: bool | None = None
@@ -52,7 +53,7 @@ def fold(tally: Tally, outcome: Outcome, probe: Probe) -> Tally:
         return tally
     good = outcome is not Outcome.FAILURE
     if good is tally.last and good is tally.good:
-        return tally  # it counts already: one more changes nothing
+        return tally  # the same result counts already
     run = tally.run + 1 if good is tally.last else 1
     needed = (probe.success_threshold or 1) if good else (probe.failure_threshold or 3)
     return Tally(good if run >= needed else tally.good, good, run)
@@ -60,15 +61,15 @@ def fold(tally: Tally, outcome: Outcome, probe: Probe) -> Tally:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What its probes say of one instance of a container."""
+    """The health of one instance of a container according to its probes."""
 
     started: bool = True
     ready: bool = True
-    failed: Kind | None = None  # the probe for which it has to be killed
+    failed: Kind | None = None  # the probe that requires it to be killed
 
 
 def health(container: Container, tallies: Mapping[Kind, Tally]) -> Health:
-    """Of a running instance; a probe without a tally has not been tried."""
+    """The health of a running instance. A probe without a tally has not been tried."""
     startup = tallies.get(Kind.STARTUP, Tally()).good
     started = container.startup_probe is None or startup is True
     ready = started and (
@@ -82,8 +83,8 @@ def health(container: Container, tallies: Mapping[Kind, Tally]) -> Health:
 
 
 def remembered(recorded: ContainerStatus | None, container_id: str) -> dict[Kind, Tally]:
-    """What an earlier daemon had written down of this very instance: it stays so until a probe says otherwise. Failures
-    are counted anew: a restart of the daemon never leads to one of a container."""
+    """The results that an earlier daemon recorded for this instance. They count until a probe changes them. Failures
+    are counted from zero, so that a restart of the daemon never causes the restart of a container."""
     if recorded is None or recorded.container_id != f"kubelite://{container_id}":
         return {}
     tallies = {}
@@ -105,7 +106,7 @@ def probes(container: Container) -> Iterator[tuple[Kind, Probe]]:
 
 
 def kill_message(container: str, failed: Kind, *, restarts: bool) -> str:
-    """Of the Killing event (K kuberuntime_manager.go computePodActions)."""
+    """The message of the Killing event (Kubernetes kuberuntime_manager.go, computePodActions)."""
     return f"Container {container} failed {failed} probe" + ", will be restarted" * restarts
 
 
@@ -117,7 +118,7 @@ def kill_grace(container: Container, failed: Kind, grace: float) -> float:
 
 
 def slot(started_at: float, probe: Probe, now: float) -> float:
-    """When it is tried next: one of initialDelay, initialDelay + period, … after the instance's start."""
+    """When the probe is tried next: initialDelay, initialDelay + period, … after the start of the instance."""
     first, period = started_at + (probe.initial_delay_seconds or 0), float(probe.period_seconds or 10)
     if now <= first:
         return min(
@@ -127,13 +128,14 @@ def slot(started_at: float, probe: Probe, now: float) -> float:
 
 
 def exec_command(container: Container, command: list[str]) -> list[str]:
-    """$(VAR) of values that the manifest gives as they are; those from elsewhere are not known here (K prober.go)."""
+    """The command with $(VAR) replaced by static values of the manifest. Values from other sources are unknown here
+    (Kubernetes pkg/kubelet/prober/prober.go)."""
     static = {variable.name: variable.value or "" for variable in container.env if not variable.value_from}
     return [expand(part, static) for part in command]
 
 
 def port_number(container: Container, port: int | str) -> int:
-    """A port by number or by the name it has in the container's `ports`."""
+    """A port by its number or by its name in the container's `ports`."""
     if isinstance(port, str) and not port.isdigit():
         named = [p.container_port for p in container.ports if p.name == port]
         if not named:

@@ -1,4 +1,4 @@
-"""The seams through which the node reports: events about objects, and the steps and durations of its operations."""
+"""The interfaces by which the node reports events about objects, and the steps and durations of its operations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NORMAL, WARNING = "Normal", "Warning"
 
 
 class Recorder(Protocol):
-    """Never waits, never fails."""
+    """Its methods never wait and never fail."""
 
     def event(self, reference: dict[str, Any], type_: str, reason: str, message: str) -> None: ...
 
 
 class PodEvents:
-    """A recorder that speaks of one pod and its containers."""
+    """A recorder for the events of one pod and its containers."""
 
     def __init__(self, recorder: Recorder, pod: Pod) -> None:
         self._recorder = recorder
@@ -38,8 +38,8 @@ class PodEvents:
         self._recorder.event(self._reference, type_, reason, message)
 
     def resize(self, type_: str, reason: str, what: str, *, error: str = "") -> None:
-        """With the resources that the manifest asks for, as kubelet words it (K events/resize_msg: podResizeMessage):
-        `Pod resize <what>: {…}`."""
+        """Record an event with the resources of the manifest and kubelet's message, `Pod resize <what>: {…}`
+        (Kubernetes pkg/kubelet/events, podResizeMessage)."""
         spec, said = self._pod.spec, {}
         for key, found in (("initContainers", spec.init_containers), ("containers", spec.containers)):
             if found:
@@ -67,18 +67,18 @@ def find_container(pod: Pod, name: str) -> Container | None:
 
 
 class StepRecorder(Protocol):
-    """Never waits, never fails. Durations are seconds."""
+    """Its methods never wait and never fail. Durations are in seconds."""
 
     def step(
         self, uid: str, step: str, *, container: str = "", detail: str = ""
     ) -> AbstractContextManager[None]:
-        """Record a step of a pod's start that lasts as long as the context; an error that leaves it is recorded too."""
+        """Record a step of a pod's start that lasts as long as the context, and an error that ends it."""
 
     def inner(self, uid: str, container: str, text: str) -> None:
-        """Record the steps that a shim reports of the engine and of the container's init (runtime.oci.job.written)."""
+        """Record the steps that a shim reports from the engine and the container's init (runtime.oci.job.written)."""
 
     def count(self, step: str) -> AbstractContextManager[None]:
-        """Count an operation of the engine, for as long as the context lasts."""
+        """Count an operation of the engine that lasts as long as the context."""
 
     def counted(self, step: str, took: float, detail: str = "") -> None:
-        """Count an operation that is over."""
+        """Count an operation that has ended."""

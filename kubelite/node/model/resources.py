@@ -1,7 +1,8 @@
-"""PURE: a pod's requests and limits as the kernel takes them (C6): QoS class, cgroup paths, OCI linux.resources.
+"""Pure: a pod's requests and limits in the form the kernel takes: QoS class, cgroup paths, OCI linux.resources.
 
-Units: CPU in thousandths of a core (milli), memory in bytes, CPU shares and quota as cgroup v1 has them; the cgroups
-room turns shares into the v2 weight, by one formula at every level.
+Units: CPU in thousandths of a core (milli), memory in bytes, CPU shares and quota as in cgroup v1. runtime/cgroups
+converts shares to the v2 weight with one formula at every level. The rules are in docs/explanation/pod-semantics.md,
+"Resources and quality of service".
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ GUARANTEED, BURSTABLE, BEST_EFFORT = "Guaranteed", "Burstable", "BestEffort"
 
 
 class Amounts(NamedTuple):
-    """Requests and limits of a container or a pod; None = not given."""
+    """Requests and limits of a container or a pod; None = not set."""
 
     cpu_request: int | None = None
     cpu_limit: int | None = None
@@ -29,7 +30,7 @@ class Amounts(NamedTuple):
 
 
 def amounts(resources: Any) -> Amounts:
-    """Read a ResourceRequirements. A limit without a request is the request too (API defaulting)."""
+    """Read a ResourceRequirements. A limit without a request is also the request (API defaulting)."""
     if resources is None:
         return Amounts()
     requests, limits = resources.requests, resources.limits
@@ -53,7 +54,8 @@ def _value(quantity: Quantity | None) -> int | None:
 
 
 def qos_class(pod: Pod) -> str:
-    """Guaranteed, Burstable or BestEffort (K helper/qos/qos.go); the pod's own resources win when they are given."""
+    """Guaranteed, Burstable or BestEffort (Kubernetes pkg/apis/core/v1/helper/qos/qos.go). The pod's own resources take
+    precedence."""
     own = amounts(pod.spec.resources)
     asked = (
         [own]
@@ -73,15 +75,16 @@ def qos_class(pod: Pod) -> str:
 
 
 def qos_of_cgroup(path: str) -> str:
-    """The class that a pod's cgroup was made for; "" where the path does not tell. A pod keeps it while its sandbox
-    stands, whatever its limits are by now: a cgroup cannot be moved (and the API has the class immutable)."""
+    """The QoS class that a pod's cgroup was created for; "" if the path does not tell. A pod keeps the class until its
+    sandbox is recreated, even if its limits change: a cgroup cannot be moved (and the API makes the class
+    immutable)."""
     return next((qos for qos in (BURSTABLE, BEST_EFFORT) if f"/{qos.lower()}/pod" in path), "")
 
 
 def oom_score_adj(pod: Pod, container: Container, memory_capacity: int) -> int:
-    """-997 Guaranteed, 1000 BestEffort, else 1000 less the share of the node's memory that was asked for, in 3..999
-    (K qos/policy.go); a sidecar is never a likelier victim than the containers it serves. What a pod asks for as a
-    whole and no container does, each of them has its part of."""
+    """-997 for Guaranteed, 1000 for BestEffort, else 1000 less the requested share of the node's memory, within 3..999
+    (Kubernetes pkg/kubelet/qos/policy.go). A sidecar has at most the value of the containers it serves. A request of
+    the whole pod that exceeds the sum of its containers' requests is divided evenly among the containers."""
     qos = qos_class(pod)
     if qos == GUARANTEED or (pod.spec.priority_class_name or "") == "system-node-critical":
         return -997
@@ -105,7 +108,7 @@ def _burstable_adj(container: Container, shared: int, memory_capacity: int) -> i
 
 
 def is_sidecar(pod: Pod, container: Container) -> bool:
-    """An init container that is restarted for as long as the pod lives."""
+    """Whether this is an init container that restarts for the whole life of the pod."""
     return container.restart_policy == "Always" and any(
         c.name == container.name for c in pod.spec.init_containers
     )
@@ -120,8 +123,8 @@ def cpu_quota(milli: int, period: int = PERIOD) -> int:
 
 
 def oci_resources(asked: Amounts) -> dict[str, Any]:
-    """OCI linux.resources of one container: CPU shares always, quota and memory limit where asked for. Memory+swap
-    equals memory: containers do not swap (kubelet's NoSwap)."""
+    """OCI linux.resources of one container: always CPU shares, quota and memory limit if they are set. Memory+swap
+    equals memory, so that containers do not swap (kubelet's NoSwap)."""
     cpu: dict[str, Any] = {"shares": cpu_shares(asked.cpu_request or 0)}
     cpu["period"] = PERIOD
     cpu["quota"] = cpu_quota(asked.cpu_limit) if asked.cpu_limit else -1
@@ -134,9 +137,9 @@ def container_resources(container: Container) -> dict[str, Any]:
 
 
 def pod_amounts(pod: Pod) -> Amounts:
-    """What the pod as a whole asks for: the larger of its containers together and of any one init container (with the
-    sidecars started before it). A limit counts only when every container has one; its overhead comes
-    on top (K cm/helpers_linux.go)."""
+    """The requests and limits of the pod as a whole: the larger of the sum of its containers and the most that any one
+    init container needs together with the sidecars started before it. A limit counts only if every container has one.
+    Overhead is added (Kubernetes pkg/kubelet/cm/helpers_linux.go)."""
     own = amounts(pod.spec.resources)
     sums = Amounts(*(_pod_amount(pod, index) for index in range(4)))
     asked = Amounts(*(mine if mine is not None else total for mine, total in zip(own, sums, strict=True)))
@@ -144,7 +147,7 @@ def pod_amounts(pod: Pod) -> Amounts:
 
 
 def _with_overhead(asked: Amounts, overhead: Mapping[str, Quantity]) -> Amounts:
-    """A request that was not made is that of the overhead; a limit that was not set stays away."""
+    """Without a request, the overhead is the request; without a limit, there is still none."""
     cpu, memory = (in_units(n, overhead[n]) if n in overhead else 0 for n in ("cpu", "memory"))
     return Amounts(
         (asked.cpu_request or 0) + cpu or None,
@@ -175,21 +178,22 @@ def _sum(values: Iterable[int | None]) -> int:
 
 
 def pod_requests(pod: Pod) -> dict[str, int]:
-    """What the pod asks of its node, by resource: cpu in thousandths, everything else in bytes or pieces."""
+    """The pod's requests by resource: cpu in thousandths, everything else in bytes or numbers."""
     asked = pod_requests_exact(pod)
     return {name: in_units(name, value) for name, value in asked.items() if value.nanos}
 
 
 def pod_requests_exact(pod: Pod) -> dict[str, Quantity]:
-    """The larger of its containers together and of any one init container with the sidecars before it, the pod's own
-    requests in place of these, and its overhead (K resourcehelper PodRequests)."""
+    """The larger of the sum of its containers and the most that any one init container needs with the sidecars before
+    it, replaced by the pod's own requests, plus its overhead (Kubernetes component-helpers/resource, PodRequests)."""
     total = _pod_total(pod, _requests)
     _add(total, pod.spec.overhead)
     return total
 
 
 def pod_limits_exact(pod: Pod) -> dict[str, Quantity]:
-    """The same of limits; overhead comes on top of those there are (K resourcehelper PodLimits)."""
+    """The same for limits. Overhead is added to existing limits only (Kubernetes component-helpers/resource,
+    PodLimits)."""
     total = _pod_total(pod, lambda resources: {} if resources is None else resources.limits)
     _add(total, {name: value for name, value in pod.spec.overhead.items() if name in total})
     return total
@@ -222,12 +226,12 @@ def _add(total: dict[str, Quantity], more: Mapping[str, Quantity]) -> None:
 
 
 def _requests(resources: Any) -> Mapping[str, Quantity]:
-    """A limit without a request is the request too."""
+    """A limit without a request is also the request."""
     return {} if resources is None else {**resources.limits, **resources.requests}
 
 
 def in_units(name: str, quantity: Quantity) -> int:
-    """cpu in thousandths, the rest whole."""
+    """cpu in thousandths, everything else in whole units."""
     return quantity.milli() if name == "cpu" else quantity.value()
 
 
@@ -240,7 +244,7 @@ def pod_resources(pod: Pod, config: NodeConfig) -> dict[str, Any]:
 
 
 def pod_cgroup(pod: Pod, config: NodeConfig) -> str:
-    """<parent>/pod<uid> for Guaranteed pods, below burstable or besteffort for the others."""
+    """<parent>/pod<uid> for Guaranteed pods, below burstable or besteffort for all others."""
     qos = qos_class(pod)
     tier = "" if qos == GUARANTEED else f"/{qos.lower()}"
     return f"{config.cgroup_parent.rstrip('/')}{tier}/pod{pod.metadata.uid}"

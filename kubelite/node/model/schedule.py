@@ -1,4 +1,4 @@
-"""What scheduling speaks of: taints, the node as a scheduler sees it, what a pod reserves, and the outcome."""
+"""The values of scheduling: taints, the node as a scheduler sees it, what a pod reserves, and the outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Taint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """This node, as far as placing pods goes. Amounts: cpu in thousandths, the rest in bytes or pieces."""
+    """This node, as far as scheduling needs it. Amounts: cpu in thousandths, the rest in bytes or numbers."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class NodeFacts:
 
 
 class Port(NamedTuple):
-    """A port of the host: ip "" is every address."""
+    """A port of the host. An ip of "" means all addresses."""
 
     number: int
     protocol: str = "TCP"
@@ -46,7 +46,7 @@ class Port(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one pod asks of the node."""
+    """What one pod reserves on the node."""
 
     uid: str
     namespace: str
@@ -54,42 +54,43 @@ class Reservation:
     labels: Mapping[str, str] = field(default_factory=dict)
     requests: Mapping[str, int] = field(
         default_factory=dict
-    )  # cpu in thousandths, the rest in bytes or pieces
+    )  # cpu in thousandths, the rest in bytes or numbers
     ports: tuple[Port, ...] = ()
     repels: tuple[PodAffinityTerm, ...] = ()  # its required anti-affinity
     ending: bool = False  # it is being deleted
     qos: str = resources.BEST_EFFORT
     priority: int = 0
-    since: str = ""  # when it began here (RFC 3339)
+    since: str = ""  # when it started here (RFC 3339)
     volumes: tuple[str, ...] = ()  # the PersistentVolumeClaims that it mounts
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What was found. `reason` "": the pod is this node's. Else it waits or, when `rejected`, never runs here.
-    `victims` are to go for it; while it waits for them to be gone it is `nominated`: what they leave is kept for it."""
+    """The outcome of scheduling. `reason` "": the pod runs on this node. Otherwise it waits or, if `rejected`, never
+    runs here. `victims` are the pods to preempt for it. Until they are gone it is `nominated`: the room that they free
+    is reserved for it."""
 
     reason: str = ""
     message: str = ""
     rejected: bool = False
     victims: tuple[Reservation, ...] = ()
     nominated: bool = False
-    short_of: str = ""  # the resource that victims go for; "" where it is none (a host port)
+    short_of: str = ""  # the resource that the victims free; "" if it is not a resource (a host port)
 
 
 PLACED = Placement()
 
 
 class Unbound(NamedTuple):
-    """Why a pod's claims keep it from being placed, in the scheduler's words. `here`: it is about this node; else about
-    the pod, wherever it would be."""
+    """Why a pod's claims keep it from being scheduled, in the scheduler's words. `here`: the reason concerns this node;
+    otherwise it would be the same on any node."""
 
     words: str
     here: bool = False
 
 
 class Resize(NamedTuple):
-    """Why an edit of a pod's resources is not carried out: Deferred or Infeasible, and the numbers."""
+    """Why an edit of a pod's resources is not carried out: Deferred or Infeasible, with the numbers."""
 
     reason: str
     message: str

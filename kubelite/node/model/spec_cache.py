@@ -1,8 +1,7 @@
-"""What is made of a pod's specification, once for each specification: its typed form, and the answers of pure functions
-that are asked many times for one.
+"""Caches by pod specification: its typed form, and the results of pure functions that are often called with it.
 
-Documents and models are values: nothing changes one in place, a pod's new status comes as a copy that shares its `spec`
-and `metadata`. So the very same objects mean the very same answer.
+Documents and models are never changed in place: a pod with a new status is a copy that shares `spec` and `metadata`.
+Therefore identical objects have identical results.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ R = TypeVar("R")
 
 
 def with_changes(spec: PodSpec, before: Json, after: Json) -> PodSpec | None:
-    """The typed form of `after`; `spec` is that of `before`, and few fields differ (a node's name, a priority). None
-    where more differs than can be put in: a field is gone, or the containers are others."""
+    """The typed form of `after`. `spec` is the typed form of `before`, and few fields differ (a node's name, a
+    priority). None if more differs than can be updated: a field was removed, or the containers changed."""
     changed = {key: value for key, value in after.items() if before.get(key) is not value}
     if "containers" in changed or before.keys() - after.keys():
         return None
@@ -33,8 +32,8 @@ def with_changes(spec: PodSpec, before: Json, after: Json) -> PodSpec | None:
 
 
 def as_before(pod: Pod, before: Pod | None) -> Pod:
-    """The pod, with the very parts of `before` (the same pod, read earlier) where they say the same: answers that were
-    kept of them stay good, and memory holds them once. Its resourceVersion may be the earlier one."""
+    """The pod with those parts of `before` (the same pod, read earlier) that are equal, so that cached results stay
+    valid and memory holds the parts once. Its resourceVersion may be the earlier one."""
     if before is None:
         return pod
     version = {"resource_version": before.metadata.resource_version}
@@ -45,7 +44,7 @@ def as_before(pod: Pod, before: Pod | None) -> Pod:
 
 
 def once_a_spec(function: Callable[[Pod], R]) -> Callable[[Pod], R]:
-    """For a function that reads `spec` and `metadata` only, and whose answer nobody alters."""
+    """A decorator that caches a function that reads only `spec` and `metadata` and whose result nobody changes."""
     kept: dict[int, tuple[weakref.ref[object], object, R]] = {}
 
     @wraps(function)
