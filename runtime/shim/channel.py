@@ -1,7 +1,7 @@
-"""The daemon's end of a socket to a shim or to the forkserver: packets, answers waited for, errors as classes. asyncio.
+"""The daemon's end of a socket to a shim or to the forkserver: packets, pending answers, errors as exceptions. asyncio.
 
-Nothing here blocks: packets are small, sockets non-blocking. Errors of the other side come back as the runtime.errors
-class their reason stands for.
+Nothing here blocks: packets are small, and sockets are non-blocking. An error from the other side is raised as the
+runtime.errors class for its reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FDS_MAX = 8
 
 
 class ShimGone(RuntimeFault):
-    """Nobody is at the other end (any more): the shim died, was shut down, or the connection broke."""
+    """No shim is at the other end: it died or was shut down, or the connection broke."""
 
     reason = "ShimGone"
     retriable = True
@@ -49,7 +49,7 @@ def _fault(error: dict[str, Any]) -> RuntimeFault:
 
 
 class Channel:
-    """JSON packets over a non-blocking seqpacket socket, with the descriptors that came along."""
+    """JSON packets with file descriptors over a non-blocking seqpacket socket."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Channel:
     def send(self, message: dict[str, Any]) -> None:
         payload = json.dumps(message, separators=(",", ":")).encode()
         if len(payload) > MAX_PACKET:
-            raise SpecError(f"the request is {len(payload)} bytes, a packet may have at most {MAX_PACKET}")
+            raise SpecError(f"the request has {len(payload)} bytes; a packet can have at most {MAX_PACKET}")
         self._outbox.append(payload)
         if len(self._outbox) == 1:
             self._flush()
@@ -131,7 +131,7 @@ def close_fds(fds: list[int]) -> None:
 
 
 class Calls:
-    """Requests waiting for their answers."""
+    """Requests that wait for their answers."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -147,7 +147,8 @@ class Calls:
         self._waiting.pop(number, None)
 
     def answer(self, message: dict[str, Any], fds: list[int]) -> None:
-        """An answer nobody waits for any more (cancelled, timed out) is dropped, its descriptors are closed."""
+        """Deliver an answer. If the request was cancelled or has timed out, drop the answer and close its
+        descriptors."""
         number = message.get("id")
         future = self._waiting.pop(number, None) if isinstance(number, int) else None
         if future is None or future.done():

@@ -1,7 +1,7 @@
-"""The daemon's side of a shim: ask it, hear of it, and tidy up after a dead one. asyncio.
+"""The daemon's client of a shim: send requests, receive events, and clean up after a dead shim. asyncio.
 
-Nothing here blocks: what waits for the kernel (`reap_dead`) runs in a thread. The forkserver that shims come from is
-kept by `forkserver_client`.
+Nothing here blocks: `reap_dead`, which waits for the kernel, runs in a thread. `forkserver_client` manages the
+forkserver, which starts shims.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from runtime.shim.state import read_state, shim_alive
 
 __all__ = ["ExecSession", "ShimClient", "ShimGone", "read_state", "reap_dead", "shim_alive"]
 
-LOST_EXIT_CODE = 137  # kubelet's for ContainerStatusUnknown
+LOST_EXIT_CODE = 137  # kubelet's exit code for ContainerStatusUnknown
 
 
 @dataclass(slots=True)
 class ExecSession:
-    """A process in a container and its stdio: three pipes, or one terminal. -1 = has none."""
+    """A process in a container and its stdio: three pipes or a terminal. -1: not present."""
 
     exec_id: str
     pid: int
@@ -45,12 +45,12 @@ class ExecSession:
     master: int = -1
 
     def close(self) -> None:
-        """Close what is left open of them. Set a field to -1 to keep its descriptor."""
+        """Close all remaining descriptors. Set a field to -1 first to keep its descriptor."""
         close_fds([fd for fd in (self.stdin, self.stdout, self.stderr, self.master) if fd >= 0])
         self.stdin = self.stdout = self.stderr = self.master = -1
 
 
-Answer = tuple[dict[str, Any], list[int]]  # the "ok" object, and the descriptors that came with it
+Answer = tuple[dict[str, Any], list[int]]  # the "ok" object and its descriptors
 
 
 @dataclass(slots=True)
@@ -60,11 +60,11 @@ class _Call:
     op: str
     number: int
     future: asyncio.Future[Answer]
-    taken: bool = False  # its answer has been
+    taken: bool = False  # whether the caller has received the answer
 
 
 class Launch:
-    """A container that is being created, and then started; ask in this order."""
+    """A container that is being created and then started. Await `created` before `started`."""
 
     def __init__(
         self, answer: Callable[[_Call], Awaitable[dict[str, Any]]], create: _Call, start: _Call
@@ -74,11 +74,11 @@ class Launch:
         self._start = start
 
     async def created(self) -> str:
-        """As `ShimClient.create`."""
+        """Like `ShimClient.create`."""
         return _times(await self._answer(self._create))
 
     async def started(self) -> tuple[ContainerRecord, str]:
-        """As `ShimClient.start`."""
+        """Like `ShimClient.start`."""
         return _started(await self._answer(self._start))
 
 
@@ -91,7 +91,7 @@ def _started(ok: dict[str, Any]) -> tuple[ContainerRecord, str]:
 
 
 class ShimClient:
-    """One connection to a shim. When it breaks, every call raises ShimGone; connecting again is the caller's."""
+    """A connection to a shim. After it breaks, every call raises ShimGone; the caller may connect again."""
 
     def __init__(
         self,
@@ -116,7 +116,8 @@ class ShimClient:
         on_event: Callable[[dict[str, Any]], None] | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> Self:
-        """ShimGone when nobody listens there. `on_close` is called once, however the connection ends."""
+        """Connect to the shim of a run directory. ShimGone if none listens there. `on_close` is called once, when the
+        connection ends for any reason."""
         sock = socket.socket(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
@@ -128,7 +129,7 @@ class ShimClient:
                     return cls(run_dir, sock, on_event, on_close)
                 except BlockingIOError:  # its backlog is full
                     await asyncio.sleep(0.01)
-            raise ShimGone(f"the shim in {run_dir} takes no connection")
+            raise ShimGone(f"the shim in {run_dir} does not accept the connection")
         except OSError as error:
             sock.close()
             raise ShimGone(f"no shim listens in {run_dir}: {error.strerror}") from error
@@ -154,14 +155,14 @@ class ShimClient:
             self._on_event(message)
 
     def _gone(self) -> None:
-        self._calls.fail_all(lambda: ShimGone(f"the shim in {self.run_dir} hung up"))
+        self._calls.fail_all(lambda: ShimGone(f"the shim in {self.run_dir} closed the connection"))
         for queue in self._queues:
             queue.put_nowait(None)
         if self._on_close is not None:
             self._on_close()
 
     def _send(self, op: Op | str, args: dict[str, Any]) -> _Call:
-        """Requests are answered in the order in which they are sent."""
+        """Send a request. The shim answers requests in order. ShimGone if the connection is closed."""
         if self.closed:
             raise ShimGone(f"the connection to the shim in {self.run_dir} is closed")
         call = _Call(str(op), *self._calls.new())
@@ -173,7 +174,7 @@ class ShimClient:
         return call
 
     async def _answer(self, call: _Call, timeout: float | None = 30.0) -> Answer:
-        """The caller closes the descriptors. `timeout`: seconds from now."""
+        """Wait up to `timeout` seconds for the answer. The caller closes its descriptors."""
         try:
             async with asyncio.timeout(timeout):
                 answer = await call.future
@@ -189,15 +190,18 @@ class ShimClient:
             self._give_up(call)
 
     def _give_up(self, call: _Call) -> None:
-        """Nobody waits for the answer any more. Where it came in this very round of the loop, its descriptors are
-        closed, unless they have been taken."""
+        """Stop waiting for the answer. If it arrived in the same round of the loop and was not taken, close its
+        descriptors."""
         self._calls.forget(call.number)
         done = call.future.done() and not call.future.cancelled() and not call.taken
         if done and call.future.exception() is None:
             close_fds(call.future.result()[1])
 
     async def call_fds(self, op: Op | str, *, timeout: float | None = 30.0, **args: Any) -> Answer:
-        """The "ok" object and the descriptors that came with it: the caller closes them."""
+        """Send a request and wait up to `timeout` seconds. The caller closes the descriptors of the answer.
+
+        Raises ShimGone, RuntimeFault (reason ShimTimeout), or the error that the shim answers with.
+        """
         return await self._answer(self._send(op, args), timeout)
 
     async def call(self, op: Op | str, *, timeout: float | None = 30.0, **args: Any) -> dict[str, Any]:
@@ -209,7 +213,7 @@ class ShimClient:
         return ok
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Events from now on (after `subscribe`), until the connection ends."""
+        """Yield events from now on until the connection ends. Call `subscribe` first."""
         queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._queues.append(queue)
         try:
@@ -218,13 +222,13 @@ class ShimClient:
         finally:
             self._queues.remove(queue)
 
-    # --- one method an operation ---
+    # --- one method per operation ---
 
     async def state(self) -> SandboxRecord:
         return SandboxRecord.from_json((await self.call(Op.STATE))["sandbox"])
 
     async def subscribe(self) -> SandboxRecord:
-        """Events follow on this connection; the record is what they start from."""
+        """Request events on this connection. The returned record is the state before the first event."""
         return SandboxRecord.from_json((await self.call(Op.SUBSCRIBE))["sandbox"])
 
     async def annotate(self, annotations: dict[str, str]) -> SandboxRecord:
@@ -232,19 +236,23 @@ class ShimClient:
         return SandboxRecord.from_json(ok["sandbox"]) if "sandbox" in ok else await self.state()
 
     async def create(self, request: CreateContainer) -> str:
-        """The times of its steps, as runtime.oci.job.written ("" from an older shim); then it waits for `start`."""
+        """Create a container that waits for `start`. Returns the times of its steps as in runtime.oci.job.written; ""
+        from an older shim."""
         return _times(await self.call(Op.CREATE, **request.to_json()))
 
     async def start(self, container_id: str) -> tuple[ContainerRecord, str]:
-        """The record, and times as of `create`. StartError: the program cannot be executed; the record is kept
-        (stopped, exit code 128)."""
+        """Start the program. Returns the record, and times as for `create`. StartError if the program cannot be
+        executed; the container's record then remains (stopped, exit code 128)."""
         return _started(await self.call(Op.START, container_id=container_id))
 
     @contextlib.contextmanager
     def launch(self, request: CreateContainer) -> Iterator[Launch]:
-        """`create` and `start` without a wait between them: both have been sent when the block begins, and a shim does
-        one after the other. Where it cannot create, it has nothing to start: it refuses to, and the refusal is dropped
-        with the block. Of a block that is left early (an error, a cancelled caller) both may still take place."""
+        """Send `create` and `start` together, without waiting in between.
+
+        Both are sent when the block begins, and the shim executes them in order. If it cannot create the container, it
+        rejects the start, and that error is dropped. If the block ends early (an error, a cancelled caller), both
+        operations may still take place.
+        """
         create = self._send(Op.CREATE, request.to_json())
         try:
             start = self._send(Op.START, {"container_id": request.container_id})
@@ -279,7 +287,8 @@ class ShimClient:
         return ContainerRecord.from_json(ok["container"])
 
     async def exec(self, request: ExecRequest) -> ExecSession:
-        """StartError: the program cannot be executed. Its exit comes as an event to this connection."""
+        """Run a process in a container. StartError if it cannot be executed. Its exit is an event on this
+        connection."""
         ok, fds = await self.call_fds(Op.EXEC, **request.to_json())
         return ExecSession(ok["exec_id"], ok["pid"], **dict(zip(ok["fds"], fds, strict=True)))
 
@@ -287,26 +296,33 @@ class ShimClient:
         await self.call(Op.RESIZE, exec_id=exec_id, width=width, height=height)
 
     async def attach(self, container_id: str, *, once: bool = False) -> list[int]:
-        """[the writing end of its stdin, or its terminal], [] when it has neither. `once`: for nobody else."""
+        """[the write end of the container's stdin, or its terminal]; [] if it has neither. `once`: the shim closes its
+        own copy of stdin."""
         return (await self.call_fds(Op.ATTACH_FDS, container_id=container_id, once=once))[1]
 
     async def tap(self, container_id: str) -> list[int]:
-        """Its output from now on: [both] of a terminal, else [stdout, stderr]."""
+        """Descriptors with the container's output from now on: [combined] for a terminal, otherwise [stdout,
+        stderr]."""
         return (await self.call_fds(Op.TAP, container_id=container_id))[1]
 
     async def rotate(self, container_id: str) -> None:
         await self.call(Op.ROTATE, container_id=container_id)
 
     async def shutdown(self, *, force: bool = False) -> float:
-        """The pod's cgroup and run directory are gone when this returns; the shim's process is as good as. Returns the
-        seconds that the cgroup took, 0 from a shim that does not tell."""
+        """Shut the sandbox down. On return the pod's cgroup and run directory are removed, and the shim is exiting.
+
+        Returns the seconds that removing the cgroup took; 0 from an older shim.
+        """
         return float((await self.call(Op.SHUTDOWN, force=force)).get("cgroup_took", 0.0))
 
 
 async def reap_dead(run_dir: str) -> SandboxRecord | None:
-    """After a shim that died (kill -9, OOM): end what is left of its pod, remove its cgroup and its run directory, and
-    return its last record with every live container marked lost. None when it never wrote one. Idempotent.
-    StateError when it lives after all."""
+    """Clean up after a shim that died (kill -9, OOM): kill the pod's remaining processes, remove its cgroup and run
+    directory.
+
+    Returns the shim's last record, with all live containers marked as lost; None if it never wrote one. Idempotent.
+    StateError if the shim is alive.
+    """
     return await asyncio.to_thread(_reap_dead, run_dir)
 
 
@@ -326,7 +342,7 @@ def _reap_dead(run_dir: str) -> SandboxRecord | None:
 
 
 def _lost(container: dict[str, Any], now: float) -> dict[str, Any]:
-    """The record of a container whose end nobody saw; those that had ended stay as they are."""
+    """The record of a container whose exit was not observed. A stopped container's record is unchanged."""
     if container.get("status") == ContainerStatus.STOPPED:
         return container
     return container | {

@@ -1,10 +1,11 @@
-"""Further processes in running containers: their pipes or terminal go to the client that asked, their exit code too.
+"""Additional processes in running containers (exec). The requesting client gets their stdio and their exit code.
 
-A process that joins a running container is in its hands before it is what was asked for: it may be starved of CPU, or
-stopped by the container's root. So nobody waits for it here: the loop looks at it, and the answer comes when it comes.
+A process that joins a running container is under the container's control before it executes the program: it can be
+starved of CPU, or stopped by the container's root. So nothing here waits for it. The loop watches it, and the answer is
+sent once it has started.
 
-The shim holds nothing of an exec but a second descriptor of its terminal, for RESIZE, and lets go of that when the
-client's connection ends: then the last one to close the terminal hangs it up, as anywhere.
+The shim keeps only a second descriptor of an exec's terminal, for RESIZE, and closes it when the client's connection
+ends. The terminal then hangs up when its last descriptor is closed, as usual.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
 from runtime.shim.supervisor import Supervised
 
-START_SECONDS = 25.0  # from the request to execve; less than a client waits for its answer
+START_SECONDS = 25.0  # from the request to execve; less than a client's timeout
 
-Started = Callable[[dict[str, Any], list[int]], None]  # the answer, and descriptors that go with it
+Started = Callable[[dict[str, Any], list[int]], None]  # the answer and its descriptors
 Failed = Callable[[RuntimeFault], None]
 
 
 class _Starting:
-    """An exec that has not come to execve yet."""
+    """An exec that has not reached execve yet."""
 
     __slots__ = ("ends", "failed", "fd", "master", "owner", "pending", "request", "started", "timer")
 
@@ -67,24 +68,25 @@ class _Running:
 
 
 class Execs:
-    """`exited(owner, event)` is called with the packet for the one who asked and for the subscribers."""
+    """`exited(owner, event)` is called with the exit event for the requesting client and the subscribers."""
 
     def __init__(self, loop: Loop, exited: Callable[[object, dict[str, Any]], None]) -> None:
         self._loop = loop
         self._exited = exited
         self._starting: dict[str, _Starting] = {}
         self._running: dict[str, _Running] = {}
-        self._early: dict[
-            int, int
-        ] = {}  # ends of children that may be execs whose runtime has not told of them yet
+        # Exit codes of children that may be execs that an external runtime has not reported yet.
+        self._early: dict[int, int] = {}
 
     def start(
         self, found: Supervised, request: ExecRequest, owner: object, *, started: Started, failed: Failed
     ) -> None:
-        """One of `started` and `failed` (StartError: cannot be executed) is called later, unless the owner leaves.
-        Raises what can be said at once."""
+        """Start an exec. `started` or `failed` is called later, unless the owner disconnects first.
+
+        `failed` gets a StartError if the program cannot be executed. Errors that are known at once are raised.
+        """
         if request.exec_id in self._running or request.exec_id in self._starting:
-            raise StateError(f"exec {request.exec_id} exists already", reason="AlreadyExists")
+            raise StateError(f"exec {request.exec_id} already exists", reason="AlreadyExists")
         ends = streams.Terminal(found.pid, log=False) if request.tty else streams.Pipes(request.stdin)
         keep = -1
         try:
@@ -111,7 +113,7 @@ class Execs:
     def _step(self, one: _Starting) -> None:
         try:
             handle = one.pending.step()
-        except (RuntimeFault, OSError) as error:  # an OSError of ours (no descriptor left) ends it, too
+        except (RuntimeFault, OSError) as error:  # an OSError of ours too, such as no free descriptor
             self._forget(one)
             one.pending.abandon()
             one.failed(error if isinstance(error, RuntimeFault) else RuntimeFault(f"exec: {error}"))
@@ -120,7 +122,7 @@ class Execs:
             return
         ends, exec_id = one.ends, one.request.exec_id
         if isinstance(one.pending, foreign.Pending) and one.pending.master >= 0:
-            foreign.take(one.pending.master, ends.master, one.master)
+            foreign.replace_fds(one.pending.master, ends.master, one.master)
             if one.request.width and one.request.height:
                 streams.resize(ends.master, one.request.width, one.request.height)
         named = {
@@ -145,13 +147,13 @@ class Execs:
         one.failed(
             StateError(
                 f"exec in container {one.request.container_id}: the process did not start within "
-                f"{START_SECONDS:.0f} s; the container starves or stops it",
+                f"{START_SECONDS:.0f} s; the container starves it of CPU or stops it",
                 retriable=True,
             )
         )
 
     def _forget(self, one: _Starting) -> None:
-        """It is no longer starting; what was kept for it and not given on is closed."""
+        """Remove it from the starting execs, and close the descriptors that were not passed on."""
         del self._starting[one.request.exec_id]
         self._loop.unwatch(one.fd)
         one.timer.cancel()
@@ -168,10 +170,10 @@ class Execs:
         streams.resize(running.master, width, height)
 
     def reaped(self, pid: int, exit_code: int) -> None:
-        """`exit_code` as waitstatus_to_exitcode gives it: negative = killed by that signal."""
+        """Handle the exit of a child. `exit_code` as from waitstatus_to_exitcode: negative if killed by that signal."""
         for one in list(self._starting.values()):
             if one.pending.pid == pid:
-                self._step(one)  # it is dead, so its channel has been closed: this settles it
+                self._step(one)  # it is dead, so its channel is closed and this step is final
         for exec_id, running in self._running.items():
             if running.pid == pid:
                 del self._running[exec_id]

@@ -1,12 +1,14 @@
-"""Containers of a pod that another OCI runtime makes (a pod's runtimeClassName), by its command line: create, start,
-exec, kill, update, delete, with the config.json that our own engine would have got (runtime-spec runtime.md,
-"Operations"; flags as runc spells them).
+"""Containers created by another OCI runtime (a pod's runtimeClassName) through its command line.
 
-What the shim does for a container stays the shim's: its pipes or terminal, its log, its exit code. The command's
-container is the shim's child all the same, because the shim is the subreaper of what a command leaves behind. The
-command runs in a mount namespace of its own, where the overlay is mounted: nothing of it appears on the host.
+The commands are create, start, exec, kill, update and delete, with the same config.json that our own engine would get
+(runtime-spec runtime.md, "Operations"; flags as in runc).
 
-Commands are waited for, with a limit, but exec, which a container can hold up: `Pending` is looked at by the loop.
+The shim still handles the container's pipes or terminal, its log and its exit code. The container becomes the shim's
+child, because the shim is the subreaper of the processes that a command leaves behind. The command runs in its own
+mount namespace, in which the overlay is mounted, so that it does not appear on the host.
+
+The shim waits for commands, with a time limit. The exception is exec, which a container can delay: the loop watches its
+`Pending`.
 """
 
 from __future__ import annotations
@@ -34,14 +36,15 @@ from runtime.oci.config import spec as oci
 from runtime.shim.protocol import RootfsOverlay
 from runtime.shim.stage import Stage, stage
 
-SECONDS = 60.0  # one command
+SECONDS = 60.0  # the time limit for a command
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-_ALL_SIGNALS = frozenset(range(1, signal.NSIG)) - {32, 33}  # those are the C library's
+_ALL_SIGNALS = frozenset(range(1, signal.NSIG)) - {32, 33}  # 32 and 33 belong to the C library
 
 
 @dataclass(slots=True)
 class Runtime:
-    """A runtime's command for one container. What it keeps is in the container's bundle, and goes with that."""
+    """A runtime's command for one container. The runtime keeps its state in the container's bundle, and it is deleted
+    with that."""
 
     path: str
     bundle: str
@@ -59,7 +62,7 @@ class Runtime:
         mounts: Stage | None = None,
         owner: int = -1,
     ) -> None:
-        """To its end. RuntimeFault with the runtime's own words when it fails."""
+        """Run a command and wait for it. RuntimeFault with the runtime's own message if it fails."""
         log = f"{self.bundle}/{args[0]}.log"
         with contextlib.ExitStack() as stack:
             given = _memory(stdin, stack)
@@ -74,13 +77,15 @@ class Runtime:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(log)
         if code != 0:
-            nothing = f"{os.path.basename(self.path)} {args[0]} ended with code {code} and said nothing"
+            nothing = (
+                f"{os.path.basename(self.path)} {args[0]} failed with exit code {code} without a message"
+            )
             raise RuntimeFault(said or nothing, reason="RuntimeError")
 
 
 @dataclass(slots=True)
 class Foreign:
-    """What `engine.Container` is for our own engine; `pid` 0 when it was never made."""
+    """A container of another runtime, with the interface of `engine.Container`. `pid` is 0 if creating it failed."""
 
     id: str
     pid: int
@@ -89,7 +94,7 @@ class Foreign:
     spec: dict[str, Any]
     runtime: Runtime
     warnings: tuple[str, ...] = ()
-    times: str = ""  # of steps that are the runtime's own
+    times: str = ""  # empty: the runtime's steps are unknown
 
     def start(self) -> None:
         try:
@@ -98,7 +103,7 @@ class Foreign:
             raise StartError(str(fault)) from fault
 
     def kill(self, number: int, *, everything: bool = False) -> None:
-        """StateError when its init is gone. `everything`: all of its cgroup, which is ours to see."""
+        """Signal the init or, with `everything`, all processes in its cgroup. StateError if the init has exited."""
         if self.pid == 0 or termination.has_exited(self.pidfd):
             raise StateError(f"container {self.id} is not running")
         if everything and number == signal.SIGKILL:
@@ -121,12 +126,16 @@ class Foreign:
 
     def update(self, resources: dict[str, Any]) -> list[str]:
         self.runtime.run(
-            "update", "--resources", "-", self.id, stdin=json.dumps(_for_here(resources)).encode()
+            "update",
+            "--resources",
+            "-",
+            self.id,
+            stdin=json.dumps(_without_unified_on_v1(resources)).encode(),
         )
         return []
 
     def delete(self) -> None:
-        """Idempotent. Its cgroup is removed even where the runtime has gone meanwhile."""
+        """Delete the container. Idempotent. Removes the cgroup even if the runtime is no longer installed."""
         with contextlib.suppress(RuntimeFault, OSError):
             self.runtime.run("delete", "--force", self.id)
         self.cgroup.remove()
@@ -135,8 +144,8 @@ class Foreign:
             self.pidfd = -1
 
 
-def absent(path: str, container_id: str, bundle: str, spec: dict[str, Any]) -> Foreign:
-    """For the record of one that could not be made."""
+def not_created(path: str, container_id: str, bundle: str, spec: dict[str, Any]) -> Foreign:
+    """A handle for the record of a container that could not be created."""
     return Foreign(
         container_id, 0, -1, open_cgroup(spec["linux"]["cgroupsPath"]), spec, Runtime(path, bundle)
     )
@@ -152,9 +161,11 @@ def create(
     overlay: RootfsOverlay | None,
     console: Callable[[int], None] | None = None,
 ) -> Foreign:
-    """A container at its gate. `console`: with a terminal, gets its master, and closes it.
-    StartError in the runtime's words; nothing is left then."""
-    made = absent(runtime, container_id, bundle, spec)
+    """Create a container that waits for start. `console` receives the master of its terminal, if any, and closes it.
+
+    StartError with the runtime's message; nothing is left behind then.
+    """
+    made = not_created(runtime, container_id, bundle, spec)
     made.warnings = _adapt(bundle, spec)
     pid_file = f"{bundle}/pid"
     args = ["create", "--bundle", bundle, "--pid-file", pid_file]
@@ -163,7 +174,7 @@ def create(
         listening = stack.enter_context(_console(bundle)) if console is not None else None
         if listening is not None:
             args += ["--console-socket", listening[1]]
-            stdio = _nothing(stack)
+            stdio = _null_stdio(stack)
         try:
             os.makedirs(f"{bundle}/runtime", mode=0o700, exist_ok=True)
             made.runtime.run(
@@ -173,7 +184,7 @@ def create(
             made.pidfd = sc.pidfd_open(made.pid)
             if console is not None and listening is not None:
                 console(_receive(listening[0]))
-        except (RuntimeFault, OSError, ValueError) as error:  # a pid file with no number in it, too
+        except (RuntimeFault, OSError, ValueError) as error:  # ValueError: the pid file holds no number
             with contextlib.suppress(RuntimeFault, OSError):
                 made.delete()
             name = os.path.basename(runtime)
@@ -182,10 +193,11 @@ def create(
 
 
 def _adapt(bundle: str, spec: dict[str, Any]) -> tuple[str, ...]:
-    """config.json as another runtime takes it on this machine, written where it looks for it; what was changed."""
+    """Adapt config.json to other runtimes on this machine and write it to the bundle. Returns warnings about the
+    changes."""
     warnings = []
     linux, process = spec["linux"], spec["process"]
-    linux["resources"] = _for_here(linux.get("resources") or {})
+    linux["resources"] = _without_unified_on_v1(linux.get("resources") or {})
     score, floor = process.get("oomScoreAdj"), _own_oom_score()
     if score is not None and score < floor and not _may_lower_oom_score():
         process["oomScoreAdj"] = floor  # runc fails where our engine warns
@@ -200,7 +212,7 @@ def _write(bundle: str, spec: dict[str, Any]) -> None:
 
 
 def _stage(made: Foreign, overlay: RootfsOverlay, stack: contextlib.ExitStack) -> Stage:
-    """Its mounts, and config.json as it has them."""
+    """Prepare the mounts for the command, and write the config.json that uses them."""
     bundle = made.runtime.bundle
     mounts, config = stage(made.spec, bundle=bundle, runtime=made.runtime.path, overlay=overlay)
     if mounts.userns >= 0:
@@ -211,13 +223,13 @@ def _stage(made: Foreign, overlay: RootfsOverlay, stack: contextlib.ExitStack) -
 
 
 def _owner(spec: dict[str, Any], process: dict[str, Any]) -> int:
-    """Whose a process's pipes are on the host: -1 = the runtime itself sees to it."""
+    """The host uid that is to own a process's pipes; -1: the runtime sets the owner."""
     valid, one = oci.validate(spec), oci.process(process)
     return prepare.host_id(valid, one) if "user" in oci.namespaces(valid) else -1
 
 
-def _for_here(resources: dict[str, Any]) -> dict[str, Any]:
-    """Without `unified` where there is no cgroup v2 to write it to: runc refuses it there."""
+def _without_unified_on_v1(resources: dict[str, Any]) -> dict[str, Any]:
+    """The resources, without `unified` on a machine with cgroup v1, where runc rejects it."""
     return (
         resources if not layout().v1 else {key: value for key, value in resources.items() if key != "unified"}
     )
@@ -239,13 +251,16 @@ def _may_lower_oom_score() -> bool:
 
 @dataclass(slots=True)
 class Pending:
-    """`exec --detach` on its way: what `engine.PendingExec` is for our own engine. `pid` is the command's; `channel` is
-    readable when that has ended. `master`: its terminal, the caller's when `step` has given the handle."""
+    """A running `exec --detach` command, with the interface of `engine.PendingExec`.
+
+    `pid` is that of the command. `channel` is readable once the command has exited. `master` is the process's terminal;
+    it belongs to the caller once `step` has returned the handle.
+    """
 
     pid: int
     channel: _Watched
     container: Foreign
-    files: str  # what the names of its files begin with
+    files: str  # the common prefix of its files
     console: tuple[socket.socket, str] | None
     stack: contextlib.ExitStack
     master: int = -1
@@ -263,20 +278,24 @@ class Pending:
             if process["terminal"]:
                 console = stack.enter_context(_console(container.runtime.bundle))
                 args += ["--console-socket", console[1]]
-                stdio = _nothing(stack)
+                stdio = _null_stdio(stack)
             command = container.runtime.command(f"{files}.log", *args, container.id)
             pid, pidfd = spawn(command, stdio, None, _owner(container.spec, process))
             return cls(pid, _Watched(pidfd), container, files, console, stack.pop_all())
 
     def step(self) -> engine.ExecHandle | None:
-        """The handle when the command has ended well, None while it runs. Its `pidfd` is -1 when the process has ended,
-        and was reaped, already."""
+        """The handle once the command has succeeded; None while it runs. StartError if it failed.
+
+        The handle's `pidfd` is -1 if the process has already exited and been reaped.
+        """
         if not termination.has_exited(self.channel.fileno()):
             return None
         try:
             pid = _read_pid(f"{self.files}.pid")
         except (OSError, ValueError):
-            raise StartError(last_error(f"{self.files}.log") or "the runtime's exec said nothing") from None
+            raise StartError(
+                last_error(f"{self.files}.log") or "the runtime's exec failed without a message"
+            ) from None
         if self.console is not None:
             self.master = _receive(self.console[0])
         try:
@@ -293,9 +312,8 @@ class Pending:
     def abandon(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.channel.fileno(), signal.SIGKILL)
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # what it had begun goes too; both are reaped as any child
+        # Kill the process that it may have started, too. Both are reaped like any other child.
+        with contextlib.suppress(OSError, ValueError):
             os.kill(_read_pid(f"{self.files}.pid"), signal.SIGKILL)
         if self.master >= 0:
             os.close(self.master)
@@ -305,7 +323,7 @@ class Pending:
 
 @dataclass(slots=True)
 class _Watched:
-    """A descriptor as the loop wants it."""
+    """A pidfd with the methods that the loop needs."""
 
     fd: int
 
@@ -318,12 +336,15 @@ class _Watched:
             self.fd = -1
 
 
-# --- what a command is made of ---
+# --- running a command ---
 
 
 def spawn(argv: list[str], stdio: engine.Stdio, mounts: Stage | None, owner: int = -1) -> tuple[int, int]:
-    """The pid and a pidfd of `argv`. With `mounts`: in a mount namespace that has them. `owner`: the user on the host
-    whom pipes are given to. Raises NotFoundError, SyscallError or what the mount said, when it cannot be executed."""
+    """Run `argv`; returns its pid and a pidfd.
+
+    With `mounts` it runs in a new mount namespace that contains them. `owner`: the host uid that is to own its pipes.
+    Raises SyscallError, or NotFoundError with the message if the mounts or execve fail.
+    """
     report, report_w = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(report, "rb") as file:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
@@ -349,7 +370,7 @@ def _become(argv: list[str], stdio: engine.Stdio, mounts: Stage | None, owner: i
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if mounts is not None:
             mounts.execute()
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in map(_not_the_machines, stdio)]
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in map(_replace_null, stdio)]
         for number, fd in enumerate(high):
             os.dup2(fd, number)
         if owner >= 0:
@@ -361,9 +382,12 @@ def _become(argv: list[str], stdio: engine.Stdio, mounts: Stage | None, owner: i
         os._exit(127)
 
 
-def _not_the_machines(fd: int) -> int:
-    """crun gives its stdio to the container's user, whatever it is; and who has the machine's /dev/null can close it to
-    everybody. An empty file that is nobody else's reads the same."""
+def _replace_null(fd: int) -> int:
+    """Replace the host's /dev/null by an empty file.
+
+    crun changes the owner of its stdio to the container's user, whatever it is, and the owner of the host's /dev/null
+    could deny it to everybody. An empty file reads the same.
+    """
     status = os.fstat(fd)
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == init_steps.NULL:
         return os.memfd_create("null", os.MFD_CLOEXEC)
@@ -377,7 +401,7 @@ def _wait(pid: int, pidfd: int) -> int:
 
 
 def last_error(log: str) -> str:
-    """The last line of an error in a runtime's JSON log: "" when there is none."""
+    """The last error message in a runtime's JSON log; "" if there is none."""
     found = ""
     with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -406,7 +430,7 @@ def _memory(content: bytes, stack: contextlib.ExitStack) -> int:
 
 @contextlib.contextmanager
 def _console(directory: str) -> Iterator[tuple[socket.socket, str]]:
-    """A listening socket, and its path in a form that is short enough for an address, wherever the bundle is."""
+    """A listening socket in `directory`, and a path of it that is short enough for a socket address."""
     name = f"console-{os.urandom(6).hex()}"
     holder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -423,7 +447,7 @@ def _console(directory: str) -> Iterator[tuple[socket.socket, str]]:
 
 
 def _receive(listener: socket.socket) -> int:
-    """The master that the runtime has sent before it ended."""
+    """The master that the runtime sent before it exited. StateError if there is none."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     if not poll.poll(0):
@@ -435,14 +459,14 @@ def _receive(listener: socket.socket) -> int:
     return fds[0]
 
 
-def take(received: int, *fds: int) -> None:
-    """Let `fds` be the terminal's master from now on."""
+def replace_fds(received: int, *fds: int) -> None:
+    """Make `fds` refer to the received terminal master."""
     for fd in fds:
         os.dup2(received, fd, inheritable=False)
     os.close(received)
 
 
-def _nothing(stack: contextlib.ExitStack) -> engine.Stdio:
+def _null_stdio(stack: contextlib.ExitStack) -> engine.Stdio:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     stack.callback(os.close, null)
     return engine.Stdio(null, null, null)

@@ -1,16 +1,16 @@
-"""A container's log file: CRI lines out of what its pipes say, rotation by size, and life with a full disk.
+"""A container's log file: convert its output to CRI lines, rotate by size, and survive a full disk.
 
-Format (CRI, as containerd writes it): `<RFC3339Nano> <stdout|stderr> <P|F> <text>\\n`. A text longer than `LINE_MAX`
-bytes is cut: leading parts carry P, the last one F; a text that ends without a newline at end of file is P; CR LF
-loses its CR. Two classes: `LineSplitter` (pure: bytes in, CRI lines out; one per stream) and `LogFile` (the file;
-one per container, shared by both streams).
+The format is CRI's, as containerd writes it: `<RFC3339Nano> <stdout|stderr> <P|F> <text>\\n`. A text longer than
+`LINE_MAX` bytes is split: the leading parts are marked P, the last one F. A text without a newline at end of file is P.
+CR LF becomes LF. There are two classes: `LineSplitter` (pure: bytes in, CRI lines out; one per stream) and `LogFile`
+(the file; one per container, shared by both streams).
 
-Rotation renames the file to `<path>.YYYYMMDD-HHMMSS` (a second one within the same second gets `-0001`, … appended,
-so that plain string order is oldest first) and opens a new one; never inside a line. Rotated files stay plain: log
+Rotation renames the file to `<path>.YYYYMMDD-HHMMSS` and opens a new one, never inside a line. Further rotations within
+the same second get `-0001`, … appended, so that string order is oldest first. Rotated files are not compressed, so log
 shippers that follow inodes lose nothing.
 
-A log that cannot be written never holds up the container: its lines are dropped and counted, and the first write that
-works again is preceded by one line saying how many were lost and why.
+A log that cannot be written never blocks the container. Its lines are dropped and counted, and the next successful
+write is preceded by a line that says how many were lost and why.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def rfc3339nano(when_ns: int) -> str:
 
 
 class LineSplitter:
-    """Turns the bytes of one stream into CRI lines. Holds back at most LINE_MAX + 1 bytes of an unfinished line."""
+    """Converts the bytes of one stream to CRI lines. Buffers at most LINE_MAX + 1 bytes of an unfinished line."""
 
     __slots__ = ("_pending", "_stream")
 
@@ -42,7 +42,7 @@ class LineSplitter:
         self._pending = b""
 
     def feed(self, data: bytes, now_ns: int) -> bytes:
-        """The complete CRI lines that `data` finishes; all carry the time the data was read."""
+        """The CRI lines that `data` completes. All get the time `now_ns`, when the data was read."""
         prefix = self._prefix(now_ns)
         whole, newline, rest = data.rpartition(b"\n")
         out = b""
@@ -56,7 +56,7 @@ class LineSplitter:
         return out
 
     def finish(self, now_ns: int) -> bytes:
-        """End of file: what never got its newline, as a partial line."""
+        """At end of file: the text without a newline, as a partial line."""
         pending, self._pending = self._pending, b""
         prefix = self._prefix(now_ns)
         parts = [pending[at : at + LINE_MAX] for at in range(0, len(pending), LINE_MAX)]
@@ -66,7 +66,7 @@ class LineSplitter:
         return b"%s %s" % (rfc3339nano(now_ns).encode(), self._stream)
 
     def _lines(self, text: bytes, prefix: bytes) -> bytes:
-        """`text` is complete lines without the last newline. One C-speed replace when no line is too long."""
+        """`text` is complete lines without the last newline. If no line is too long, this is a single fast replace."""
         if b"\r" in text:
             text = (text + b"\n").replace(b"\r\n", b"\n")[:-1]
         full = b"%s F " % prefix
@@ -81,7 +81,7 @@ class LineSplitter:
         return b"%s%s F %s\n" % (leading, prefix, parts[-1])
 
     def _cut_pending(self, prefix: bytes) -> bytes:
-        """Let go of full leading parts. A CR right behind a full part may still turn out to belong to a CR LF."""
+        """Emit full leading parts. A CR just after a full part may belong to a CR LF, so it is kept."""
         out, pending = [], self._pending
         while len(pending) > LINE_MAX + 1 or (len(pending) == LINE_MAX + 1 and pending[-1] != _CR):
             out.append(b"%s P %s\n" % (prefix, pending[:LINE_MAX]))
@@ -91,12 +91,12 @@ class LineSplitter:
 
 
 class LogFile:
-    """The log of one container instance. `write` takes whole CRI lines and never raises OSError."""
+    """The log file of a container instance. `write` takes whole CRI lines and never raises OSError."""
 
     def __init__(self, path: str, *, max_bytes: int, max_files: int) -> None:
-        """Raises OSError when the file cannot be opened now (its directory is made if missing)."""
+        """Open the file and create its directory if missing. Raises OSError."""
         self.path = path
-        self.lost_lines = 0  # since the last marker
+        self.lost_lines = 0  # since the last marker line
         self.lost_bytes = 0
         self._max_bytes = max_bytes
         self._max_files = max(max_files, 1)
@@ -104,23 +104,23 @@ class LogFile:
         self._size = 0
         self._retry_at = 0.0
         self._lost_why = ""
-        self._torn = False  # the file ends in the middle of a line
+        self._torn = False  # the file ends inside a line
         self._last_stamp = ("", 0)
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         self._open()
 
     def _open(self) -> None:
-        # A pod with /var/log in its hands may put a link there, or a pipe: neither is written to, or waited for.
+        # A pod that can write to /var/log may put a link or a pipe there. Never follow it, write to it or wait for it.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(self.path, flags, 0o640)
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):  # a pipe that somebody reads, say
+        if not stat.S_ISREG(found.st_mode):  # for example a pipe with a reader
             os.close(fd)
-            raise OSError(errno.ENXIO, "it is no regular file", self.path)
+            raise OSError(errno.ENXIO, "not a regular file", self.path)
         self._fd, self._size = fd, found.st_size
 
     def close(self) -> None:
-        """Says what was lost, if the disk lets it, and closes. Fine twice; later writes are lost."""
+        """Write how many lines were lost, if possible, and close. Idempotent. Later writes are lost."""
         if self._usable() and self.lost_lines:
             self._write_marker()
         if self._fd >= 0:
@@ -129,7 +129,8 @@ class LogFile:
         self._retry_at = float("inf")
 
     def write(self, lines: bytes) -> None:
-        """Append whole lines, rotating between lines so that no file grows past max_bytes (a longer line aside)."""
+        """Append whole lines, and rotate between lines so that no file exceeds max_bytes, unless a single line is
+        longer."""
         if not lines:
             return
         if not self._usable() or (self.lost_lines and not self._write_marker()):
@@ -139,7 +140,7 @@ class LogFile:
             block = self._fitting(lines)
             if not block and self.rotate():
                 continue
-            block = block or lines  # cannot rotate now: better a file too big than a line lost
+            block = block or lines  # cannot rotate now: exceed the limit rather than lose a line
             written = self._append(block)
             self._lose(block[written:])
             lines = lines[len(block) :]
@@ -148,16 +149,17 @@ class LogFile:
                 return
 
     def _fitting(self, lines: bytes) -> bytes:
-        """The leading lines that still fit; b"" = rotate first."""
+        """The leading lines that still fit; b"" to rotate first."""
         if self._max_bytes <= 0 or self._size + len(lines) <= self._max_bytes:
             return lines
         end = lines.rfind(b"\n", 0, max(self._max_bytes - self._size, 0)) + 1
         if not end and not self._size:
-            end = lines.find(b"\n") + 1  # one line longer than a whole file may be
+            end = lines.find(b"\n") + 1  # a line longer than the limit for a whole file
         return lines[:end]
 
     def _append(self, block: bytes) -> int:
-        """Returns how many bytes of whole lines are in the file now; a torn last line is cut off again."""
+        """Write the block; returns how many bytes of whole lines were written. A partially written line is removed
+        again."""
         done = 0
         if self._fd < 0:
             return 0
@@ -178,7 +180,7 @@ class LogFile:
         try:
             os.ftruncate(self._fd, size)
         except OSError:
-            self._torn = True  # an append-only file (chattr +a): the marker will end the torn line
+            self._torn = True  # an append-only file (chattr +a): the marker terminates the partial line
 
     def _write_marker(self) -> bool:
         marker = (
@@ -198,7 +200,7 @@ class LogFile:
         self.lost_bytes += len(lines)
 
     def _usable(self) -> bool:
-        """Whether a file is open; a failed open (after a rotation) is tried again, not more than once a second."""
+        """Whether a file is open. If opening it failed after a rotation, retry at most once per second."""
         if self._fd >= 0:
             return True
         if time.monotonic() < self._retry_at:
@@ -213,13 +215,14 @@ class LogFile:
         return True
 
     def rotate(self, *, force: bool = False) -> bool:
-        """Rename the file away and open a new one. False: not now (the old file goes on); tried again in a second."""
+        """Rename the file and open a new one. False if that fails now: the old file stays in use, and the next attempt
+        is in a second."""
         if not force and time.monotonic() < self._retry_at:
             return False
         try:
             os.rename(self.path, self._rotated_name())
         except FileNotFoundError:
-            pass  # somebody moved it away: just open a new one
+            pass  # somebody has moved it: just open a new one
         except OSError:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return False
@@ -231,7 +234,7 @@ class LogFile:
         return self._usable()
 
     def _rotated_name(self) -> str:
-        """Unused, and later in string order than every rotated file before it, even if the clock was set back."""
+        """A new name that sorts after those of all earlier rotated files, even if the clock was set back."""
         if not self._last_stamp[0]:
             newest = self.rotated()[-1:]
             self._last_stamp = _parse_stamp(newest[0][len(self.path) + 1 :]) if newest else ("", 0)
@@ -242,7 +245,7 @@ class LogFile:
         return f"{self.path}.{stamp}-{sequence:04d}" if sequence else f"{self.path}.{stamp}"
 
     def rotated(self) -> list[str]:
-        """Paths of the rotated files, oldest first."""
+        """The paths of the rotated files, oldest first."""
         directory, name = os.path.split(self.path)
         try:
             names = os.listdir(directory)
@@ -257,11 +260,11 @@ class LogFile:
             try:
                 os.unlink(path)
             except OSError:
-                return  # the next rotation tries again
+                return  # the next rotation retries
 
 
 def _parse_stamp(suffix: str) -> tuple[str, int]:
-    """("YYYYMMDD-HHMMSS", sequence) of a rotated file's suffix; ("", 0) when it is not one of ours."""
+    """("YYYYMMDD-HHMMSS", sequence) from a rotated file's suffix; ("", 0) if it is not such a suffix."""
     stamp, sequence = suffix[:15], suffix[15:]
     date, dash, clock = stamp.partition("-")
     if not (dash and len(date) == 8 and date.isdigit() and len(clock) == 6 and clock.isdigit()):

@@ -1,7 +1,7 @@
-"""The shim's event loop: one epoll, timers and SIGCHLD in a single thread; no asyncio (44 ms and 5 MB a shim).
+"""The shim's event loop: one epoll, timers and SIGCHLD in a single thread. asyncio would take 44 ms and 5 MB per shim.
 
-Fair by construction: epoll is level-triggered and every handler does one bounded piece of work, so a pipe that always
-has data gets one turn a round like everybody else.
+The loop is fair: epoll is level-triggered and every handler does a bounded amount of work, so a pipe that always has
+data gets one turn per round like all others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Handler = Callable[[int], None]  # called with the epoll event mask
 
 
 class Timer:
-    """A call at a moment of the monotonic clock; `cancel()` as often as you like."""
+    """A call scheduled at a time of the monotonic clock. `cancel()` is idempotent."""
 
     __slots__ = ("callback", "when")
 
@@ -33,10 +33,10 @@ class Timer:
 
 
 class Loop:
-    """`on_child` is called (at least) once after any number of children died."""
+    """`on_child` is called at least once after children have died, however many."""
 
     def __init__(self, on_child: Callable[[], None], on_fault: Callable[[], None]) -> None:
-        """`on_fault` is called in the except clause when a handler raised: the loop itself never ends by that."""
+        """`on_fault` is called in the except clause after a handler has raised. The loop then continues."""
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._timers: list[Timer] = []
@@ -44,8 +44,8 @@ class Loop:
         self._on_child = on_child
         self._on_fault = on_fault
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Python's C handler writes the signal number into the pipe: that is our signalfd, and children inherit no
-        # blocked mask from us (a handler goes back to default by execve, a mask would not).
+        # Python's C handler writes the signal number to the pipe, which serves as a signalfd. Unlike with a signalfd,
+        # children inherit no blocked signals: execve resets handlers but not the mask.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         self.watch(self._wake_r, self._woken)
@@ -58,7 +58,7 @@ class Loop:
         self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
-        """Before the close(2) of `fd`; fine when it is not watched."""
+        """Stop watching `fd`. Call it before close(2). Do nothing if it is not watched."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
@@ -71,7 +71,7 @@ class Loop:
         self._running = False
 
     def close(self) -> None:
-        """For a loop that is not its process's last; what was watched is its owner's to close."""
+        """Close the loop's own descriptors, if the process continues. Owners close the watched descriptors."""
         signal.set_wakeup_fd(-1)
         self._epoll.close()
         os.close(self._wake_r)
@@ -83,7 +83,7 @@ class Loop:
 
     def run_once(self) -> None:
         for fd, events in self._epoll.poll(self._timeout(), 64):
-            handler = self._handlers.get(fd)  # an earlier handler of this round may have let go of it
+            handler = self._handlers.get(fd)  # an earlier handler in this round may have removed it
             if handler is not None:
                 self._guard(lambda handler=handler, events=events: handler(events))  # type: ignore[misc]
         now = time.monotonic()
@@ -102,7 +102,7 @@ class Loop:
     def _guard(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception:  # noqa: BLE001  a shim that dies takes its pod along: report, go on with the others
+        except Exception:  # noqa: BLE001  the pod dies with its shim, so report the error and continue
             self._on_fault()
 
     def _woken(self, _events: int) -> None:

@@ -1,13 +1,13 @@
-"""A pod's pause process: the first of its shared process namespace, or the holder of its user namespace, or both.
+"""A pod's pause process: process 1 of its shared pid namespace, or the holder of its user namespace, or both.
 
-Most pods have none. One is made for `shareProcessNamespace` (somebody has to be process 1 there, to inherit orphans and
-to be reaped from) and for `hostUsers: false` (a user namespace needs a process to be made, and the pod's network, IPC
-and UTS namespaces must be made in it to be its root's).
+Most pods have none. It is needed for `shareProcessNamespace`, where process 1 inherits orphans, and for `hostUsers:
+false`: creating a user namespace needs a process, and the pod's network, IPC and UTS namespaces must be created in it
+to belong to its root.
 
-It ignores SIGCHLD, so the kernel itself reaps what is left to it, and does nothing but pause(2): a sealed program of
-a few hundred bytes (`runtime.oci.stub`), without capabilities, as user 65535, on an empty read-only root, with nothing
-open. Whoever shares its namespace finds nothing in /proc/1 to use. It dies with the shim, and everybody in its process
-namespace with it (pid_namespaces(7)).
+It ignores SIGCHLD, so the kernel reaps its orphans, and it only calls pause(2). It is a sealed program of a few hundred
+bytes (`runtime.oci.stub`) without capabilities, as user 65535, on an empty read-only root, without open files. So
+processes in its namespace find nothing useful in /proc/1. It dies with the shim, and with it all processes in its pid
+namespace (pid_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from runtime.errors import StateError
 from runtime.oci import spawn, stub
 from runtime.oci.rootfs import idmap
 
-NOBODY = 65535  # upstream's pause image runs as it, too; the last id of a pod's range
+NOBODY = 65535  # as in upstream's pause image; the last id of a pod's range
 POD_NAMESPACES = sc.CLONE_NEWNET | sc.CLONE_NEWUTS | sc.CLONE_NEWIPC
-_SECONDS = 10.0  # to become it
+_SECONDS = 10.0  # the time limit for its start
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A child of ours: reaped by us, ended by `end`."""
+    """The pause process, a child of the shim, which also reaps it. `end` kills it."""
 
     pid: int
     pidfd: int
@@ -40,14 +40,17 @@ class Pause:
         spawn.kill_and_reap(self.pidfd)
 
     def gone(self) -> Pause:
-        """What is left of it once it was reaped."""
+        """The value that replaces this one after the process has been reaped."""
         os.close(self.pidfd)
         return Pause(0, -1)
 
 
 def start(*, processes: bool, id_maps: Iterable[Mapping[str, Any]] = ()) -> Pause:
-    """Make it: in a process namespace of its own (`processes`), in a user namespace with these mappings (for users and
-    groups) and POD_NAMESPACES that belong to it. Raises SyscallError, StateError; nothing is left of what fails."""
+    """Start a pause process.
+
+    `processes`: in a new pid namespace. `id_maps`: in a new user namespace with these mappings for users and groups,
+    and in new POD_NAMESPACES that belong to it. Raises SyscallError, StateError; a failure leaves nothing behind.
+    """
     maps = list(id_maps)
     flags = sc.CLONE_NEWNS | (sc.CLONE_NEWPID if processes else 0)
     if maps:
@@ -82,16 +85,16 @@ def _until_exec(said: int) -> None:
     if not poll.poll(_SECONDS * 1000):
         raise StateError(f"the pod's pause process did not start within {_SECONDS:.0f} s")
     text = os.read(said, 4096).decode(errors="replace")
-    if text:  # else it was closed by execve
-        raise StateError(f"the pod's pause process could not be made: {text}")
+    if text:  # otherwise execve has closed the pipe
+        raise StateError(f"the pod's pause process could not be started: {text}")
 
 
 def _become(go: int, said: int, parent: int) -> NoReturn:
-    """In the child. What it says is an error; execve closes the pipe."""
+    """Runs in the child. It writes an error to the pipe `said`; execve closes it."""
     try:
         os.read(go, 1)
         _leave_everything(parent)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # stays over execve
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # preserved by execve
         sc.close_all_except({said})
         if stub.available():
             stub.execute(_pause(), [b"/pause"])
@@ -106,14 +109,14 @@ def _become(go: int, said: int, parent: int) -> NoReturn:
 
 def _leave_everything(parent: int) -> None:
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
-    os.setresgid(0, 0, 0)  # of its user namespace
+    os.setresgid(0, 0, 0)  # root of the user namespace
     os.setresuid(0, 0, 0)
     _empty_root()
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)  # and with it every capability
+    os.setresuid(NOBODY, NOBODY, NOBODY)  # this also drops all capabilities
     sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
-    # after the change of user, which clears it; the shim may have died before
+    # After the change of user, which would clear it. The shim may already be dead, so check that too.
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
     poll = select.poll()
     poll.register(parent, select.POLLIN)
@@ -122,7 +125,7 @@ def _leave_everything(parent: int) -> None:
 
 
 def _empty_root() -> None:
-    """Nothing of the host may be found below /proc/1/root."""
+    """Change to an empty root, so that /proc/1/root shows nothing of the host."""
     sc.mount(None, "/", None, sc.MS_SLAVE | sc.MS_REC)
     flags = sc.MS_RDONLY | sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC
     sc.mount("tmpfs", "/sys", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
@@ -134,12 +137,13 @@ def _empty_root() -> None:
 
 def _pause() -> stub.Program:
     made = stub.Program()
-    made.call("prctl", sc.PR_SET_DUMPABLE, 0, verdict=stub.OPTIONAL)  # execve has opened it to ptrace
+    # execve made it dumpable, and so open to ptrace
+    made.call("prctl", sc.PR_SET_DUMPABLE, 0, verdict=stub.OPTIONAL)
     made.call("prctl", sc.PR_SET_NAME, b"pause\0", verdict=stub.OPTIONAL)
     made.call("pause", verdict=stub.OPTIONAL)
     return made
 
 
 def join(pause: Pause) -> None:
-    """Be in the pod's own namespaces, which are its user namespace's. Raises SyscallError."""
+    """Enter the pod's namespaces, which belong to its user namespace. Raises SyscallError."""
     sc.setns(pause.pidfd, POD_NAMESPACES, about="of the pod")

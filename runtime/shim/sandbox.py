@@ -1,8 +1,8 @@
-"""What makes a forked process a pod's sandbox: its namespaces, its place in the cgroups, its manners as a parent.
+"""Turn a forked process into a pod's sandbox: namespaces, cgroups, signal handling.
 
-The shim itself lives in the pod's net, uts and ipc namespaces, so `/proc/<shim pid>/ns/{net,uts,ipc}` are the pod's:
-nothing is mounted anywhere, and the kernel ends them with the last process. It stays in the host's mount and pid
-namespaces, and in a cgroup outside the pod's, so that the pod's limits never starve the one who watches them.
+The shim itself is in the pod's net, uts and ipc namespaces, so `/proc/<shim pid>/ns/{net,uts,ipc}` are the pod's.
+Nothing needs to be mounted, and the kernel removes them with the last process. The shim stays in the host's mount and
+pid namespaces, and in a cgroup outside the pod's, so that the pod's limits do not apply to it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _LO_UP = struct.pack("16sH22x", b"lo", 1)  # struct ifreq: name, flags = IFF_UP
 
 _NET_SYSCTLS = ("net.",)
 _IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
-_DOTS_AND_SLASHES = str.maketrans("./", "/.")  # whichever comes first is the separator (sysctl.d(5))
+_DOTS_AND_SLASHES = str.maketrans("./", "/.")  # the first of both is the separator (sysctl.d(5))
 _UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
 
-# Caught by a handler that does nothing rather than ignored: a write to a closed pipe is EPIPE all the same, systemd's
-# stop passes by, and the children get the default back by execve (an ignored signal would stay ignored in them).
-_SHRUGGED = (
+# Signals with an empty handler instead of SIG_IGN. A write to a closed pipe still fails with EPIPE, and systemd's stop
+# has no effect, but execve resets a handler to the default, while an ignored signal would stay ignored in the children.
+_NO_EFFECT = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -52,20 +52,20 @@ _SHRUGGED = (
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What the forkserver has done once, so that no shim needs to: each step costs time and pages of its own there."""
+    """What the forkserver has done once for all shims; each step would cost every shim time and memory pages."""
 
     shim_cgroup: str
     oom_score_adj: int
-    arguments: tuple[int, int]  # where the argument vector lies in memory: [start, end)
+    arguments: tuple[int, int]  # the addresses of the argument vector in memory: [start, end)
 
 
-def bequeath(
+def prepare_inheritance(
     shim_cgroup: str, oom_score_adj: int, before: Inheritance | None
 ) -> tuple[Inheritance, list[str]]:
-    """In the forkserver, ahead of a fork: be where and what the shim has to be. Also returns what this machine
-    refused. Cheap when `before` fits already."""
+    """In the forkserver, before a fork: enter the state that the shim needs. Returns it, and warnings about what
+    failed. Cheap if `before` already matches."""
     if before is None:
-        for number in _SHRUGGED:
+        for number in _NO_EFFECT:
             signal.signal(number, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.umask(0o022)
@@ -82,15 +82,15 @@ def bequeath(
 
 
 def namespaces(config: SandboxConfig) -> int:
-    """The CLONE_NEW* flags of a sandbox. hostNetwork shares the host's name too."""
+    """The CLONE_NEW* flags of a sandbox. hostNetwork shares the host name too."""
     if config.id_base:
-        return 0  # they are made with the pod's user namespace, by its pause
+        return 0  # the pause process creates them with the pod's user namespace
     flags = 0 if config.host_network else syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS
     return flags if config.host_ipc else flags | syscalls.CLONE_NEWIPC
 
 
 def become_daemon(keep: set[int], flags: int) -> None:
-    """First thing after the fork, and all that needs no knowledge of the pod: session, descriptors, namespaces."""
+    """The first steps after the fork, which do not depend on the pod: session, descriptors, namespaces."""
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
@@ -104,17 +104,19 @@ def become_daemon(keep: set[int], flags: int) -> None:
 
 
 class Place(NamedTuple):
-    """Where a pod's containers come to be."""
+    """The pod's cgroup and pause process, which its containers need."""
 
     pod: Cgroup
     pause: Pause | None
-    warnings: list[str]  # what this machine could not give
+    warnings: list[str]  # about settings that could not be applied
     cgroup_took: float  # seconds
 
 
 def set_up(config: SandboxConfig, inherited: Inheritance, undo: ExitStack) -> Place:
-    """Be this pod's: log, name in ps, host name, sysctls, the pod's pause process and cgroup. Namespaces need no undo:
-    they go with the process."""
+    """Set up the pod's part: log, process title, host name, sysctls, pause process and cgroup.
+
+    Namespaces need no undo, because they end with the process. Raises RuntimeFault, OSError.
+    """
     log = os.open(f"{config.run_dir}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
     os.close(log)
@@ -132,7 +134,7 @@ def set_up(config: SandboxConfig, inherited: Inheritance, undo: ExitStack) -> Pl
 
 
 def _pause(config: SandboxConfig, undo: ExitStack) -> Pause:
-    from runtime.shim import pause  # few pods have one
+    from runtime.shim import pause  # few pods need it
 
     maps = [{"containerID": 0, "hostID": config.id_base, "size": ID_RANGE}] if config.id_base else []
     held = pause.start(processes=config.share_pid, id_maps=maps)
@@ -149,7 +151,7 @@ def loopback_up() -> None:
 
 
 def _write_sysctl(key: str, value: str, config: SandboxConfig) -> None:
-    """Only what belongs to a namespace of the pod's own may be set: anything else would change the host."""
+    """Set a sysctl of one of the pod's own namespaces. SpecError for any other, because it would change the host."""
     allowed = (() if config.host_network else _NET_SYSCTLS + _UTS_SYSCTLS) + (
         () if config.host_ipc else _IPC_SYSCTLS
     )
@@ -157,7 +159,7 @@ def _write_sysctl(key: str, value: str, config: SandboxConfig) -> None:
     dotted = path.replace("/", ".")
     if not dotted.startswith(allowed) or ".." in path:
         raise SpecError(
-            f'sysctl "{key}" does not belong to a namespace of this pod, setting it would change the host'
+            f'sysctl "{key}" does not belong to a namespace of this pod; setting it would change the host'
         )
     try:
         fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
@@ -170,7 +172,8 @@ def _write_sysctl(key: str, value: str, config: SandboxConfig) -> None:
 
 
 def _lower_oom_score(value: int) -> list[str]:
-    """As low as we may: below what the forkserver started with needs CAP_SYS_RESOURCE (proc(5))."""
+    """Set our oom_score_adj. Going below the initial value needs CAP_SYS_RESOURCE (proc(5)); without it, return a
+    warning."""
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -180,7 +183,7 @@ def _lower_oom_score(value: int) -> list[str]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM):
             raise SyscallError(error.errno or 0, "write", "/proc/self/oom_score_adj") from error
-        return [f"oom_score_adj {value} of the shim refused (no CAP_SYS_RESOURCE)"]
+        return [f"oom_score_adj {value} was not set for the shim: it needs CAP_SYS_RESOURCE"]
     return []
 
 
@@ -191,8 +194,10 @@ def _argument_vector() -> tuple[int, int]:
 
 
 def _set_title(uid: str, arguments: tuple[int, int]) -> None:
-    """What `ps` shows is this process, not the forkserver's command line: comm, and the argument vector in place.
-    (Through /proc/self/mem: ctypes would cost every shim fifty pages for it.)"""
+    """Set comm and the argument vector, so that `ps` shows a shim and not the forkserver's command line.
+
+    This writes through /proc/self/mem, because ctypes would cost every shim fifty pages.
+    """
     start, end = arguments
     title = f"kubelite-shim {uid}".encode()[: end - start - 1].ljust(end - start, b"\0")
     comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
@@ -201,7 +206,7 @@ def _set_title(uid: str, arguments: tuple[int, int]) -> None:
         os.write(comm, b"kubelite-shim")
         os.pwrite(memory, title, start)
     except OSError:
-        return  # a hardened kernel (proc_mem.restrict_write): then it keeps the forkserver's name
+        return  # a hardened kernel (proc_mem.restrict_write): keep the forkserver's title
     finally:
         os.close(comm)
         os.close(memory)

@@ -1,7 +1,7 @@
-"""The shim's side of its socket: any number of clients, requests in, answers and events out, nobody ever waited for.
+"""The shim's end of its socket: any number of clients, their requests, answers and events. It never waits for a client.
 
-A client that does not read gets its packets queued up to a bound and is then hung up on: it reconnects and looks
-again, which it must be able to do anyway. Nothing a client does or fails to do touches a container.
+Packets for a client that does not read are queued up to a limit; then its connection is closed. The client can
+reconnect and read the state again. No behaviour of a client affects a container.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from runtime.errors import RuntimeFault
 from runtime.shim.loop import Loop
 from runtime.shim.protocol import MAX_PACKET
 
-ACCEPT_PAUSE = 0.5  # seconds, when the machine has no descriptor left
-QUEUE_MAX = 256  # packets a client may leave unread beyond what its socket holds
+ACCEPT_PAUSE = 0.5  # seconds to wait if no descriptor is free
+QUEUE_MAX = 256  # unread packets per client, in addition to those in its socket
 
-Answer = tuple[
-    dict[str, Any], list[int]
-]  # the "ok" object, and descriptors that are closed once they are sent
-Dispatch = Callable[["Client", str, dict[str, Any]], Answer | None]  # None = the answer comes later
+# The "ok" object, and descriptors that are closed after they are sent.
+Answer = tuple[dict[str, Any], list[int]]
+Dispatch = Callable[["Client", str, dict[str, Any]], Answer | None]  # None: the answer is sent later
 
 
 class Client:
-    """One connection. Compared by identity."""
+    """A connection. Compared by identity."""
 
     def __init__(self, loop: Loop, sock: socket.socket, packet: Callable[[Client], None]) -> None:
         self.sock = sock
@@ -54,7 +53,7 @@ class Client:
         payload = json.dumps(message, separators=(",", ":")).encode()
         if len(payload) > MAX_PACKET:
             close_fds(fds or [])
-            sentence = f"the answer is {len(payload)} bytes, more than a packet may have"
+            sentence = f"the answer has {len(payload)} bytes, more than a packet can have"
             payload = json.dumps(
                 {
                     "id": message.get("id"),
@@ -100,7 +99,8 @@ class Client:
 
 
 class Server:
-    """Accepts, parses, dispatches, answers. `dispatch` raises RuntimeFault for an error answer."""
+    """Accepts connections, parses and dispatches requests, and sends answers. `dispatch` raises RuntimeFault for an
+    error answer."""
 
     def __init__(
         self,
@@ -125,9 +125,8 @@ class Server:
             sock, _ = self._listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                self._loop.unwatch(
-                    self._listener.fileno()
-                )  # or epoll would report it again at once, for ever
+                # Otherwise epoll would report it again immediately, without end.
+                self._loop.unwatch(self._listener.fileno())
                 self._loop.after(
                     ACCEPT_PAUSE, lambda: self._loop.watch(self._listener.fileno(), self._accept)
                 )
@@ -142,7 +141,7 @@ class Server:
 
     def _packet(self, client: Client) -> None:
         try:
-            # The real length first (MSG_TRUNC, recv(2)), then just that much: no buffer of MAX_PACKET is touched.
+            # Get the length first (MSG_TRUNC, recv(2)), to allocate no buffer of MAX_PACKET.
             size = client.sock.recv_into(
                 self._probe, 1, socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT
             )
@@ -156,15 +155,15 @@ class Server:
             client.close()
             return
         if size > MAX_PACKET:
-            client.send(_error(None, "TooLarge", f"a request may have at most {MAX_PACKET} bytes"))
+            client.send(_error(None, "TooLarge", f"a request can have at most {MAX_PACKET} bytes"))
             return
         try:
             request = json.loads(packet)
         except ValueError as error:
-            client.send(_error(None, "BadRequest", f"not JSON: {error}"))
+            client.send(_error(None, "BadRequest", f"the request is not JSON: {error}"))
             return
         if not isinstance(request, dict):
-            client.send(_error(None, "BadRequest", "a request is a JSON object"))
+            client.send(_error(None, "BadRequest", "a request must be a JSON object"))
             return
         self._answer(client, request)
 
@@ -180,7 +179,7 @@ class Server:
         except OSError as error:
             self._fault()
             client.send(_error(number, "SyscallError", f"{operation}: {error}"))
-        except Exception as error:  # noqa: BLE001  a bug of ours: told and written down, and the pod lives on
+        except Exception as error:  # noqa: BLE001  a bug: report and log it; the pod continues
             self._fault()
             client.send(_error(number, "InternalError", f"{operation}: {type(error).__name__}: {error}"))
         else:
@@ -188,7 +187,7 @@ class Server:
                 client.send({"id": number, "ok": answer[0]}, answer[1])
 
     def publish(self, event: dict[str, Any], owner: object = None) -> None:
-        """To every subscriber, and to `owner` if it is a client and did not subscribe."""
+        """Send an event to all subscribers, and to the client `owner` even if it has not subscribed."""
         for client in list(self._clients):
             if client.subscribed or client is owner:
                 client.send(event)
@@ -208,7 +207,7 @@ def answer_later(
     *,
     fds: list[int] | None = None,
 ) -> None:
-    """The answer to a request whose dispatch returned None; `fds` are closed once they are sent."""
+    """Answer a request whose dispatch returned None. `fds` are closed after they are sent."""
     if fault is not None:
         client.send(
             _error(number, fault.reason, str(fault), fault.retriable, getattr(fault, "exit_code", None))

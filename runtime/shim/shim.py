@@ -1,10 +1,11 @@
-"""A pod's shim: the process that holds the sandbox, its containers' stdio, logs and exit codes, and outlives the rest.
+"""A pod's shim: the process that holds the sandbox and its containers' stdio, logs and exit codes. It outlives the
+daemon.
 
-    forkserver ──fork──► run() ── set up the sandbox ── write state.json ── tell the forkserver ── loop for ever
-                                       └ anything fails: undone, told, gone
+    forkserver ──fork──► run() ── set up the sandbox ── write state.json ── report to the forkserver ── event loop
+                                       └ on any failure: undo, report, exit
 
-Single-threaded. Everything it knows is in state.json before anybody hears of it, so a daemon that starts later sees
-what one that listened would have seen.
+It is single-threaded. Every change is written to state.json before it is announced, so a daemon that starts later gets
+the same information as one that received the events.
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ from runtime.shim.protocol import (
 from runtime.shim.server import Answer, Client, Server, answer_later, close_fds
 from runtime.shim.supervisor import Supervised, Supervisor
 
-SHUTDOWN_SECONDS = 10.0  # a forced shutdown waits so long for killed processes (uninterruptible ones) to die
+# how long a forced shutdown waits for killed (perhaps uninterruptible) processes to die
+SHUTDOWN_SECONDS = 10.0
 REWRITE_SECONDS = 1.0
-LOG_LIMIT = 256 * 1024  # bytes of shim.log: a fault that repeats must not fill /run
+LOG_LIMIT = 256 * 1024  # bytes of shim.log, so that a repeated fault does not fill /run
 
 
 def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inheritance) -> int:
-    """The shim's life, in a process just forked; returns its exit code. It makes its namespaces (`flags`), then waits
-    on `control` to hear whose sandbox it is: a spare one waits longer. `report` is a pipe to the forkserver: one JSON
-    object, then closed. A forkserver that is gone before it heard of us means that nobody will: all is undone.
+    """Run the shim in a newly forked process; returns its exit code.
+
+    It creates its namespaces (`flags`) and waits on `control` for its sandbox's config; for a spare shim that takes
+    longer. `report` is a pipe to the forkserver for one JSON object. If the forkserver has died before the report,
+    nobody will use this shim, so everything is undone.
     """
     undo = ExitStack()
     try:
@@ -62,11 +66,11 @@ def run(control: socket.socket, report: int, flags: int, inherited: sandbox.Inhe
         shim.write_state()
         _tell(report, {"ok": {"sandbox": shim.record().to_json(), "warnings": place.warnings}})
         undo.pop_all()
-    except BaseException as error:  # noqa: BLE001  whatever it was: undo, then tell
+    except BaseException as error:  # noqa: BLE001  after any error: undo and report
         _undo_and_tell(undo, report, error)
         return 1
     for warning in place.warnings:
-        shim.complain(warning)
+        shim.log(warning)
     shim.loop.run()
     return 0
 
@@ -85,16 +89,16 @@ def _undo_and_tell(undo: ExitStack, report: int, error: BaseException) -> None:
     try:
         undo.close()
     except (OSError, RuntimeFault) as failed:
-        error.add_note(f"and what was made could not all be undone: {failed}")
+        error.add_note(f"cleaning up failed too: {failed}")
     message = "; ".join([f"the sandbox could not be set up: {error}", *getattr(error, "__notes__", [])])
     try:
         _tell(report, {"error": {"reason": reason, "message": message, "retriable": retriable}})
     except OSError:
-        return  # nobody left to tell
+        return  # the forkserver has died
 
 
 class Shim:
-    """Wires loop, server, supervisor and execs together and answers the operations of protocol.Op."""
+    """Connects loop, server, supervisor and execs, and implements the operations of protocol.Op."""
 
     def __init__(self, config: SandboxConfig, place: sandbox.Place, listener: socket.socket) -> None:
         self.config = config
@@ -127,7 +131,7 @@ class Shim:
             Op.SHUTDOWN: self._op_shutdown,
         }
 
-    # --- what is known ---
+    # --- state ---
 
     def record(self) -> SandboxRecord:
         return SandboxRecord(
@@ -149,8 +153,8 @@ class Shim:
     def write_state(self) -> None:
         state.write_json(self.config.run_dir, state.STATE, self.record().to_json())
 
-    def complain(self, message: str) -> None:
-        """A line in shim.log (our stderr), as long as that has not grown silly."""
+    def log(self, message: str) -> None:
+        """Write a line to shim.log (our stderr) unless it has reached LOG_LIMIT."""
         try:
             if os.fstat(2).st_size < LOG_LIMIT:
                 os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {message}\n".encode())
@@ -158,14 +162,14 @@ class Shim:
             return
 
     def _fault(self) -> None:
-        self.complain("".join(traceback.format_exception(*sys.exc_info())).rstrip())
+        self.log("".join(traceback.format_exception(*sys.exc_info())).rstrip())
 
     def _changed(self, _container: Supervised) -> None:
         try:
             self.write_state()
         except OSError as error:
-            # /run is full: the containers and who asks us over the socket are no worse off; tried again soon.
-            self.complain(f"state.json cannot be written: {error}")
+            # /run is full. Containers and clients are not affected; retry soon.
+            self.log(f"state.json cannot be written: {error}")
             if self._rewrite is not None:
                 self._rewrite.cancel()
             self._rewrite = self.loop.after(REWRITE_SECONDS, lambda: self._changed(_container))
@@ -175,10 +179,10 @@ class Shim:
         if self._shutdown is not None and not self._supervisor.live:
             self._finish_shutdown()
         elif self._pause is not None and self._pause.pid == 0:
-            self._give_up()
+            self._exit_when_empty()
 
     def close(self) -> None:
-        """Hang up on everybody, and listen no more."""
+        """Close the listening socket and all connections."""
         self._server.close()
 
     # --- children and clients ---
@@ -188,12 +192,12 @@ class Shim:
 
     def _other_child(self, pid: int, exit_code: int) -> None:
         if self._pause is not None and pid == self._pause.pid:
-            self.complain(f"the pod's pause process has ended (exit code {exit_code}): so does the sandbox")
+            self.log(f"the pod's pause process has exited (code {exit_code}): stopping the sandbox")
             self._pause = self._pause.gone()
             self._supervisor.kill_all()
-            self._give_up()
+            self._exit_when_empty()
             return
-        self._execs.reaped(pid, exit_code)  # or an orphan of the pod: reaped is all it needed
+        self._execs.reaped(pid, exit_code)  # or an orphan of the pod, which only had to be reaped
 
     def _exec_exited(self, owner: object, event: dict[str, Any]) -> None:
         self._server.publish(event, owner)
@@ -205,7 +209,8 @@ class Shim:
         handler = self._operations.get(operation)
         if handler is None:
             raise RuntimeFault(
-                f'this shim (version {VERSION}) knows no operation "{operation}"', reason="UnknownOp"
+                f'this shim (version {VERSION}) does not support the operation "{operation}"',
+                reason="UnknownOp",
             )
         return handler(client, args)
 
@@ -228,7 +233,7 @@ class Shim:
             raise StateError("this sandbox is shutting down")
         made = self._supervisor.create(_parse(CreateContainer, args))
         for warning in made.handle.warnings:
-            self.complain(f"container {made.request.name}: {warning}")
+            self.log(f"container {made.request.name}: {warning}")
         warnings = list(made.handle.warnings)
         return {"container": made.record().to_json(), "warnings": warnings, "times": made.handle.times}, []
 
@@ -256,7 +261,7 @@ class Shim:
         if resources:
             if not found.live:
                 raise StateError(
-                    f"container {found.request.container_id} is {found.status}, it has no limits any more"
+                    f"container {found.request.container_id} is {found.status}: its limits cannot be changed"
                 )
             found.handle.update(resources)
         found.labels |= _strings(args, "labels")
@@ -290,7 +295,7 @@ class Shim:
         found = self._supervisor.get(_text(args, "container_id"))
         end = found.master if found.master >= 0 else found.stdin_w
         if end >= 0 and args.get("once") and end == found.stdin_w:
-            found.stdin_w = -1  # the end of input is when the one who has it now closes it
+            found.stdin_w = -1  # the client now holds the only copy, so closing it ends the input
             return {}, [end]
         return {}, [os.dup(end)] if end >= 0 else []
 
@@ -300,7 +305,7 @@ class Shim:
         try:
             for stream in found.outputs:
                 taps.append(stream.tap())
-        except OSError:  # no descriptor left: nobody gets one of the two
+        except OSError:  # no free descriptor: return neither of the two
             close_fds(taps)
             raise
         return {}, taps
@@ -315,11 +320,14 @@ class Shim:
             )
         return {}, []
 
-    # --- the end ---
+    # --- shutdown ---
 
-    def _give_up(self) -> None:
-        """Without its pause no container can be made in this sandbox: when the last one has ended we end, and the
-        daemon, which finds what we wrote, makes a new one."""
+    def _exit_when_empty(self) -> None:
+        """After the pause process has died, exit once no container is alive.
+
+        Without it no container can be created in this sandbox. The daemon finds our state.json and creates a new
+        sandbox.
+        """
         if not self._supervisor.live:
             self.close()
             self.loop.stop()
@@ -330,7 +338,7 @@ class Shim:
             names = ", ".join(c.request.name for c in live)
             raise StateError(f"the sandbox still has live containers: {names}")
         if self._shutdown is not None:
-            raise StateError("this sandbox is shutting down already")
+            raise StateError("this sandbox is already shutting down")
         timer = self.loop.after(SHUTDOWN_SECONDS, self._shutdown_failed)
         self._shutdown = (client, args.get("id"), timer)
         self._supervisor.kill_all()
@@ -346,7 +354,8 @@ class Shim:
                 self._pause.end()
                 self._pause = None
             began = time.perf_counter()
-            self._supervisor.remove_cgroups()  # inner ones first: each is then one rmdir(2) a hierarchy
+            # inner cgroups first, so that each needs one rmdir(2) per hierarchy
+            self._supervisor.remove_cgroups()
             self._pod.remove()
             took = time.perf_counter() - began
         except RuntimeFault as fault:
@@ -365,7 +374,7 @@ class Shim:
         self._shutdown = None
         pids = ", ".join(str(c.pid) for c in self._supervisor.live)
         fault = StateError(
-            f"processes of this sandbox do not die (pids {pids}); their SIGKILL is sent", retriable=True
+            f"processes of this sandbox do not die (pids {pids}) although SIGKILL was sent", retriable=True
         )
         answer_later(client, number, None, fault)
 

@@ -1,11 +1,11 @@
-"""What another OCI runtime finds mounted when it makes a container: the root, and the sources of its bind mounts where
-they are not for it to open.
+"""Prepare the mounts for another OCI runtime: the container's root, and bind mount sources that it must not open
+itself.
 
-Two kinds are not. One that must lie beneath a directory (`x-beneath`, a volume's subPath): a runtime would follow the
-links of its path. And all of them in a pod with users of its own (`hostUsers: false`): there a runtime mounts as the
-root of the pod's user namespace, who may not search the host's directories, and only the newest runtimes map the ids of
-mounts (runc from 1.2 on). So they are cloned, mapped and attached in the bundle before the command begins, as the
-host's root, in the mount namespace that goes with the command.
+There are two cases. A source that must stay below a directory (`x-beneath`, a volume's subPath): a runtime would follow
+links in its path. And all sources in a pod with its own user namespace (`hostUsers: false`): there a runtime mounts as
+the root of that namespace, which may not search the host's directories, and only recent runtimes support id-mapped
+mounts (runc since 1.2). So these sources are cloned, id-mapped and attached in the bundle before the command runs, as
+the host's root, in a mount namespace that ends with the command.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ from runtime.oci.rootfs import rootfs
 from runtime.oci.rootfs.binds import BindMount
 from runtime.shim.protocol import RootfsOverlay
 
-SOURCES = "mounts"  # in the bundle: one for each bind mount, by its number
+SOURCES = "mounts"  # a directory in the bundle, with an entry per bind mount, named by its number
 _OURS = ("idmap", "ridmap")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The mounts for one command. `userns`: a descriptor of the pod's user namespace, -1 = the host's; `ids`: whom of
-    the host its root is."""
+    """The mounts for one command.
+
+    `userns`: a descriptor of the pod's user namespace; -1: the host's. `ids`: host uid and gid of its root.
+    """
 
     plan: rootfs.Plan
     bundle: str
     runtime: str
-    resolved: bool = False  # the sources of bind mounts are attached in the bundle
+    resolved: bool = False  # whether the sources of bind mounts are attached in the bundle
     userns: int = -1
     ids: tuple[int, int] = (0, 0)
 
     def execute(self) -> None:
-        """In the command's process, in a mount namespace that is new. Raises SyscallError, SpecError."""
+        """Mount everything. Runs in the command's process, in a new mount namespace. Raises SyscallError, SpecError."""
         if self.userns < 0:
             os.close(self.plan.root.execute().fd)
             plan = self.plan.with_open_sources() if self.resolved else self.plan
@@ -49,7 +51,7 @@ class Stage:
             propagation = self.plan.root.propagation
             sc.mount(None, "/", None, propagation)
             plan = self.plan.mapped(self.userns, self.ids)
-            self._uncover()
+            self._expose_bundle()
             sc.move_mount(plan.root.tree, "", sc.AT_FDCWD, plan.root.path, sc.MOVE_MOUNT_F_EMPTY_PATH)
         for number, tree in enumerate(plan.sources):
             place = f"{self.bundle}/{SOURCES}/{number}"
@@ -59,10 +61,13 @@ class Stage:
                 os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             sc.move_mount(tree, "", sc.AT_FDCWD, place, sc.MOVE_MOUNT_F_EMPTY_PATH)
 
-    def _uncover(self) -> None:
-        """The bundle where the pod's root can get to it by its path: a directory on the way that is closed to others is
-        covered, and what lies below it for this command is mounted there again."""
-        closed = _closed(os.path.dirname(self.bundle))
+    def _expose_bundle(self) -> None:
+        """Make the bundle reachable by its path for the pod's root.
+
+        If a directory on the path is not searchable by others, mount a tmpfs over it, and mount the bundle and the
+        runtime there again.
+        """
+        closed = _first_closed(os.path.dirname(self.bundle))
         if not closed:
             return
         kept = [path for path in (self.bundle, self.runtime) if path.startswith(f"{closed}/")]
@@ -81,7 +86,7 @@ class Stage:
 def stage(
     spec: dict[str, Any], *, bundle: str, runtime: str, overlay: RootfsOverlay
 ) -> tuple[Stage, dict[str, Any]]:
-    """The mounts of a container, and its config.json with them. The stage's `userns` is the caller's to close. Raises
+    """The mounts for a container, and its config.json adapted to them. The caller closes the stage's `userns`. Raises
     SpecError, SyscallError."""
     valid = oci.validate(spec)
     plan = rootfs.plan(valid, bundle=bundle, overlay=overlay)
@@ -100,7 +105,8 @@ def stage(
 
 
 def _resolved(mounts: list[dict[str, Any]], binds: list[BindMount], bundle: str) -> Iterator[dict[str, Any]]:
-    """`binds`: what the plan has of them, in their order. One of what is in the root is the runtime's to find."""
+    """The mounts with their sources replaced by those in the bundle. `binds`: the plan's bind mounts, in order. A
+    source inside the root is left to the runtime."""
     number, planned = 0, iter(binds)
     for mount in mounts:
         options = mount.get("options") or []
@@ -115,8 +121,8 @@ def _resolved(mounts: list[dict[str, Any]], binds: list[BindMount], bundle: str)
         number += 1
 
 
-def _closed(path: str) -> str:
-    """The first directory from the top on the way to `path`, it included, that others may not search; "" = none."""
+def _first_closed(path: str) -> str:
+    """The topmost directory on the path, including `path` itself, that others may not search; "" if there is none."""
     above = ""
     for part in path.strip("/").split("/"):
         above = f"{above}/{part}"

@@ -1,9 +1,9 @@
-"""What a pod's run directory holds, and how each file in it is written, read and removed.
+"""The files in a pod's run directory: writing, reading and removing them.
 
-shim.sock      the shim listens here (bound by the forkserver before the shim is forked)
-sandbox.json   SandboxConfig, before anything else exists: says which cgroup to clean after a shim that died at birth
-state.json     SandboxRecord, by rename at each change: adopted by any later daemon, older or newer
-shim.log       what the shim has to complain about; usually empty
+shim.sock      the shim's socket, bound by the forkserver before the fork
+sandbox.json   SandboxConfig, written first: names the cgroup to remove if the shim dies before it writes state.json
+state.json     SandboxRecord, written by rename at each change: any later daemon, older or newer, can adopt it
+shim.log       the shim's warnings and errors; usually empty
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _T = TypeVar("_T", SandboxRecord, SandboxConfig)
 
 
 def write_json(run_dir: str, name: str, data: dict[str, Any]) -> None:
-    """By rename, so that a reader sees the old or the new one. Not synced: the run directory dies with a reboot, as
-    everything it describes does."""
+    """Write a file by rename, so that a reader sees either the old or the new one. It is not synced: a reboot removes
+    the run directory and everything it describes."""
     path = f"{run_dir}/{name}"
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -41,7 +41,7 @@ def write_json(run_dir: str, name: str, data: dict[str, Any]) -> None:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file, by three system calls where `open` takes eight."""
+    """Read the whole file with three system calls; `open` would use eight."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
@@ -53,7 +53,8 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_json(run_dir: str, name: str) -> dict[str, Any] | None:
-    """None when the file is not there or is not a JSON object (a disk that was full at the wrong moment)."""
+    """Read a JSON object. None if the file is missing or is not a JSON object (for example because the disk was
+    full)."""
     try:
         data = json.loads(read_bytes(f"{run_dir}/{name}"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -62,7 +63,7 @@ def read_json(run_dir: str, name: str) -> dict[str, Any] | None:
 
 
 def read_state(run_dir: str) -> SandboxRecord | None:
-    """The last thing the shim wrote down; None when there is no (readable) state of a shim."""
+    """The last record that the shim wrote; None if there is no readable one."""
     return _record(SandboxRecord, read_json(run_dir, STATE))
 
 
@@ -75,12 +76,12 @@ def _record(kind: type[_T], data: dict[str, Any] | None) -> _T | None:
         return None
     try:
         return kind.from_json(data)
-    except TypeError:  # a field is missing: not ours
+    except TypeError:  # a required field is missing
         return None
 
 
 def remove_run_dir(run_dir: str) -> None:
-    """Remove the directory and the files in it (there are no others than ours); fine when it is gone."""
+    """Remove the directory and its files. Do nothing if it is missing."""
     try:
         names = os.listdir(run_dir)
     except FileNotFoundError:
@@ -97,7 +98,8 @@ def remove_run_dir(run_dir: str) -> None:
 
 
 def process_start(pid: int) -> int:
-    """Field 22 of /proc/<pid>/stat: clock ticks from boot to its start; 0 when it is gone or a zombie."""
+    """Field 22 of /proc/<pid>/stat: the process's start time in clock ticks after boot; 0 if it does not exist or is a
+    zombie."""
     try:
         content = read_bytes(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
@@ -107,14 +109,14 @@ def process_start(pid: int) -> int:
 
 
 def shim_alive(record: SandboxRecord) -> bool:
-    """Whether the very process that wrote `record` still runs (pid and start time, so a reused pid is not it)."""
+    """Whether the process that wrote `record` still runs. It compares pid and start time, to detect a reused pid."""
     return record.pid > 0 and record.pid_start != 0 and process_start(record.pid) == record.pid_start
 
 
 @contextmanager
 def socket_path(run_dir: str) -> Iterator[str]:
-    """The address of a run directory's socket, through /proc/self/fd: the directory's own path may be longer than the
-    108 bytes of sun_path."""
+    """The address of a run directory's socket through /proc/self/fd, because the directory's path may exceed the 108
+    bytes of sun_path."""
     fd = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{fd}/{SOCKET}"
@@ -123,7 +125,7 @@ def socket_path(run_dir: str) -> Iterator[str]:
 
 
 def listen(run_dir: str) -> socket.socket:
-    """Bind the shim's socket. The directory is 0700, so the socket needs no permissions of its own."""
+    """Bind the shim's socket and listen. The directory has mode 0700, so the socket needs no permissions of its own."""
     listener = socket.socket(
         socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
@@ -138,20 +140,23 @@ def listen(run_dir: str) -> socket.socket:
 
 
 def answers(run_dir: str) -> bool:
-    """Whether a process still has the shim's socket open (it may be one that is only just starting)."""
+    """Whether a process listens on the shim's socket, perhaps a shim that is still starting."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
         try:
             with socket_path(run_dir) as path:
                 probe.connect(path)
         except BlockingIOError:
-            return True  # its backlog is full
+            return True  # the backlog is full
         except OSError:
             return False
         return True
 
 
 def occupied(run_dir: str) -> bool:
-    """Whether the directory is a living shim's. One that wrote its state is known by its process: a container's init
-    cloned from it the moment it was killed has its socket open for an instant more. Before that, by its socket."""
+    """Whether the directory belongs to a living shim.
+
+    With a state.json, the recorded process decides: a container's init that was being cloned when the shim was killed
+    may hold the socket open a moment longer. Without it, the socket decides.
+    """
     record = read_state(run_dir)
     return shim_alive(record) if record is not None else answers(run_dir)

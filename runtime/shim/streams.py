@@ -1,4 +1,4 @@
-"""The shim's ends of a container's stdio: pipes or a terminal, and the reading of them into the log."""
+"""A container's stdio: its pipes or terminal, and reading their output into the log."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from runtime import syscalls
 from runtime.shim.logs import LineSplitter, LogFile
 from runtime.shim.loop import Loop
 
-READ_SIZE = 32 * 1024  # one turn of one stream: bounds memory, and keeps a flood from starving the rest
-DRAIN_LIMIT = (
-    2 * 1024 * 1024
-)  # what is read of a pipe at once after its container died (a pipe holds at most 1 MiB)
+READ_SIZE = 32 * 1024  # per stream and turn: limits memory, and keeps one stream from starving the others
+# Bytes to read at once from a pipe after its container has died. (A pipe holds at most 1 MiB.)
+DRAIN_LIMIT = 2 * 1024 * 1024
 
 _PTMX = os.makedev(5, 2)
-_TIOCSPTLCK = 0x40045431  # asm-generic/ioctls.h, both;
-_TIOCGPTPEER = 0x5441  # ppc, sparc, mips and alpha number it otherwise and use the host's pty
+# asm-generic/ioctls.h. ppc, sparc, mips and alpha have other numbers, so there the host's pty is used.
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
 
 
 class Stream:
-    """The reading end of one stdout or stderr. `on_end` is called once, when no writer is left."""
+    """The read end of a stdout or stderr. `on_end` is called once, when no writer remains."""
 
     def __init__(
         self, loop: Loop, fd: int, name: str, log: LogFile | None, on_end: Callable[[], None]
@@ -48,13 +48,13 @@ class Stream:
         self._read()
 
     def _read(self) -> int:
-        """One read; 0 = nothing there now, or the end."""
+        """Read once; returns the number of bytes. 0: nothing available, or end of file."""
         try:
             data = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
             return 0
         except OSError as error:
-            if error.errno != errno.EIO:  # EIO: the last one holding the terminal closed it
+            if error.errno != errno.EIO:  # EIO: the last process has closed the terminal
                 raise
             data = b""
         if not data:
@@ -68,8 +68,8 @@ class Stream:
         return len(data)
 
     def tap(self) -> int:
-        """A descriptor that gets all that comes from here on, until its end. Who does not read is let go of: neither
-        the container nor its log waits for him."""
+        """A descriptor that receives all further output. A reader that falls behind is disconnected, because neither
+        the container nor its log may wait for it."""
         read, write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(write, False)
         if self.open:
@@ -81,14 +81,14 @@ class Stream:
     def _give(self, tap: int, data: bytes) -> None:
         try:
             done = os.write(tap, data) == len(data)
-        except OSError:  # full, or nobody is there
+        except OSError:  # the pipe is full, or its reader has closed it
             done = False
         if not done:
             self._taps.remove(tap)
             os.close(tap)
 
     def drain(self) -> None:
-        """Read what is in there now, without waiting."""
+        """Read what is available now, without waiting."""
         left = DRAIN_LIMIT
         while self.open and left > 0:
             done = self._read()
@@ -97,7 +97,7 @@ class Stream:
             left -= done
 
     def close(self) -> None:
-        """Stop reading; an unfinished line is written as it is. Fine twice."""
+        """Stop reading, and write an unfinished line as it is. Idempotent."""
         if self._fd < 0:
             return
         self._loop.unwatch(self._fd)
@@ -111,7 +111,7 @@ class Stream:
 
 
 class Ends:
-    """Both ends of a process's stdio; -1 = has none. What is not released is closed by close()."""
+    """Both ends of a process's stdio; -1: not present. close() closes what has not been released."""
 
     def __init__(self) -> None:
         self._owned: set[int] = set()
@@ -122,7 +122,7 @@ class Ends:
         self._owned.update(fds)
 
     def release(self, fd: int) -> int:
-        """`fd` is somebody else's to close from now on."""
+        """Give up ownership of `fd`: the caller closes it."""
         self._owned.discard(fd)
         return fd
 
@@ -133,7 +133,7 @@ class Ends:
 
 
 class Pipes(Ends):
-    """Three pipes; the null device for stdin unless asked for. (The engine gives them to the process's user.)"""
+    """Three pipes; without `stdin`, stdin is the null device. (The engine makes the process's user their owner.)"""
 
     def __init__(self, stdin: bool) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ class Pipes(Ends):
 
 
 class Terminal(Ends):
-    """A terminal; of the container's own devpts when `pid` (its init) has one, so that
-    `tty` in there tells a name that exists there, else of the host's. `log` adds a reading end for the log."""
+    """A terminal, if possible in the devpts of the container whose init is `pid`, so that `tty` prints a name that
+    exists there. Otherwise it is in the host's devpts. `log` adds a read end for the log."""
 
     def __init__(self, pid: int, *, log: bool) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Terminal(Ends):
 
 
 class GivenTerminal(Ends):
-    """A terminal that whoever makes the container opens in there; `take` gets its master."""
+    """A terminal that the engine or runtime opens in the container. `take` receives its master."""
 
     def take(self, master: int) -> None:
         os.set_inheritable(master, False)
@@ -186,8 +186,11 @@ class GivenTerminal(Ends):
 
 
 def _container_terminal(pid: int) -> tuple[int, int] | None:
-    """Opened by path inside the container's root, never past it, and looked at before it is really opened: what stands
-    at /dev/pts/ptmx is the container's word."""
+    """(master, slave) of a new terminal in the container's devpts, or None.
+
+    The path is resolved inside the container's root. The file's type is checked before the real open(2), because the
+    container controls what is at /dev/pts/ptmx.
+    """
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -217,7 +220,7 @@ def _container_terminal(pid: int) -> tuple[int, int] | None:
 
 
 def resize(master: int, width: int, height: int) -> None:
-    """TIOCSWINSZ; the foreground process group gets SIGWINCH from the kernel."""
+    """Set the terminal's size (TIOCSWINSZ). The kernel sends SIGWINCH to the foreground process group."""
     limit = 0xFFFF
     size = struct.pack("HHHH", min(max(height, 0), limit), min(max(width, 0), limit), 0, 0)
     fcntl.ioctl(master, termios.TIOCSWINSZ, size)

@@ -1,12 +1,12 @@
-"""The containers of one pod, from create to delete: what the shim does for each, and what it remembers of it.
+"""The containers of one pod, from create to delete.
 
-A container is `Supervised`: the engine's handle, its stdio and log, the stop under way, and the facts of its end.
-`Supervisor` has them all, is the parent that reaps (every orphan of the pod too: the shim is a subreaper), and calls
-`changed` whenever the record of one changed.
+`Supervised` is a container: the engine's handle, its stdio and log, a pending stop, and how it ended. `Supervisor`
+holds them all, reaps children (including all orphans of the pod, because the shim is a subreaper), and calls `changed`
+whenever a record changes.
 
-An exit becomes known in this order: the process is reaped; whether the OOM killer took it is read from its cgroup,
-which still exists; what its pipes still hold is read (a process outside the container may hold a pipe open: waited
-for DRAIN_SECONDS, no longer); only then is the record `stopped` and the event sent.
+An exit is handled in this order: reap the process; read from its cgroup, which still exists, whether the OOM killer
+killed it; read the remaining output (a process outside the container may hold a pipe open, so this is limited to
+DRAIN_SECONDS); then set the record to `stopped` and send the event.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContai
 from runtime.shim.state import process_start, read_bytes
 
 DRAIN_SECONDS = 0.5
-KILL_AGAIN_SECONDS = 1.0  # a stop whose SIGKILL did not end it yet (frozen, forking) is repeated at this pace
-START_FAILED = 128  # exit code of a container whose program could not be executed (containerd's)
+KILL_AGAIN_SECONDS = 1.0  # interval for repeating SIGKILL to a container that has not died (frozen, forking)
+START_FAILED = 128  # exit code of a container whose program could not be executed (as in containerd)
 
 
 class Supervised:
-    """One container instance. Facts are plain attributes; `record()` is what others see of them."""
+    """A container instance. `record()` returns its state for others."""
 
     def __init__(self, request: CreateContainer, handle: engine.Container | foreign.Foreign) -> None:
         self.request = request
@@ -60,7 +60,7 @@ class Supervised:
         self.master = -1
         self.stop_timer: Timer | None = None
         self.drain_timer: Timer | None = None
-        self.dying = False  # reaped, its output not read to the end yet
+        self.dying = False  # reaped, but its output is not completely read yet
 
     @property
     def live(self) -> bool:
@@ -92,7 +92,7 @@ class Supervised:
         )
 
     def release_stdio(self) -> None:
-        """Close what the shim holds of its stdio and log; unread output is given up."""
+        """Close the shim's ends of its stdio, and its log. Unread output is lost."""
         for stream in self.outputs:
             stream.close()
         if self.log is not None:
@@ -110,7 +110,8 @@ class Supervised:
 
 
 class Supervisor:
-    """`changed(container)` after each change of a record; `other_child(pid, exit_code)` for what is no container."""
+    """Calls `changed(container)` after each change of a record, and `other_child(pid, exit_code)` for children that are
+    not containers."""
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class Supervisor:
     def running(self, container_id: str) -> Supervised:
         found = self.get(container_id)
         if found.status is not ContainerStatus.RUNNING or found.dying:
-            raise StateError(f"container {container_id} is not running, it is {found.status}")
+            raise StateError(f"container {container_id} is not running: it is {found.status}")
         return found
 
     @property
@@ -145,13 +146,13 @@ class Supervisor:
 
     def create(self, request: CreateContainer) -> Supervised:
         if request.container_id in self.containers:
-            raise StateError(f"container {request.container_id} exists already", reason="AlreadyExists")
+            raise StateError(f"container {request.container_id} already exists", reason="AlreadyExists")
         spec = _read_spec(request.bundle)
         try:
             made = self._make(request, spec)
-        except StartError as fault:  # another runtime's: it says at create what cannot be executed
+        except StartError as fault:  # another runtime reports at create that the program cannot be executed
             made = Supervised(
-                request, foreign.absent(request.runtime, request.container_id, request.bundle, spec)
+                request, foreign.not_created(request.runtime, request.container_id, request.bundle, spec)
             )
             self.containers[request.container_id] = made
             self._start_failed(made, fault)
@@ -166,12 +167,12 @@ class Supervisor:
             ends = _stdio(request, spec)
             undo.callback(ends.close)
             handle = _engine_create(request, spec, ends)
-            undo.callback(handle.delete)  # kills it too; SIGCHLD has it reaped
+            undo.callback(handle.delete)  # kills it too; the SIGCHLD handler reaps it
             made = Supervised(request, handle)
             undo.callback(made.release_stdio)
             self._take_ends(made, ends, log)
             undo.pop_all()
-        ends.close()  # the container's own ends: it has its copies
+        ends.close()  # the container's ends, of which it has copies
         made.own_pid_namespace = _has_own_pid_namespace(spec)
         if request.termination_message_path:
             made.labels.setdefault("kubelite.io/termination-message-path", request.termination_message_path)
@@ -188,10 +189,11 @@ class Supervisor:
                 made.outputs.append(stream)
 
     def start(self, container_id: str) -> Supervised:
-        """A program that cannot be executed leaves a record: stopped, exit code 128, with the reason."""
+        """Start a container. If its program cannot be executed, the record becomes stopped with exit code 128 and the
+        reason."""
         found = self.get(container_id)
         if found.status is not ContainerStatus.CREATED:
-            raise StateError(f"container {container_id} cannot be started, it is {found.status}")
+            raise StateError(f"container {container_id} cannot be started: it is {found.status}")
         try:
             found.handle.start()
         except RuntimeFault as fault:
@@ -212,8 +214,11 @@ class Supervisor:
     # --- stop and kill ---
 
     def stop(self, container_id: str, number: int, grace: float) -> None:
-        """`number` now and once, SIGKILL when `grace` seconds are over; asked again it can only become sooner. With
-        number 0 nothing is sent yet (something else is done first): the signal, and a new grace, follow."""
+        """Send signal `number` once, now, and SIGKILL after `grace` seconds. A repeated call can only shorten the time.
+
+        With number 0 only the deadline is set, because something else happens first; the signal follows with a new
+        grace.
+        """
         found = self.get(container_id)
         if not found.live or found.dying:
             return
@@ -225,7 +230,8 @@ class Supervisor:
         found.stop_deadline = deadline
         if found.stop_timer is not None:
             found.stop_timer.cancel()
-        if grace <= 0 or found.status is ContainerStatus.CREATED:  # a gate-keeping init takes no other signal
+        # an init that waits for start handles no other signal
+        if grace <= 0 or found.status is ContainerStatus.CREATED:
             self._kill_now(found)
         else:
             if first and number:
@@ -234,8 +240,8 @@ class Supervisor:
         self._changed(found)
 
     def _kill_now(self, found: Supervised) -> None:
-        """SIGKILL, again and again until it is reaped: a process that was frozen or just forking gets the next one."""
-        self.reap()  # it may be over already: then its own end is the truth, not our signal
+        """Send SIGKILL repeatedly until the container is reaped, because it may be frozen or forking."""
+        self.reap()  # if it has already exited, that exit counts, not our signal
         if not found.live or found.dying:
             return
         self._signal(found, signal.SIGKILL)
@@ -244,43 +250,43 @@ class Supervisor:
     def kill(self, container_id: str, number: int, everything: bool) -> None:
         found = self.get(container_id)
         if not found.live or found.dying:
-            raise StateError(f"container {container_id} is not running, it is {found.status}")
+            raise StateError(f"container {container_id} is not running: it is {found.status}")
         if number == signal.SIGKILL:
             self._signal(found, number, everything)
         else:
             found.handle.kill(number, everything=everything)
 
     def _signal(self, found: Supervised, number: int, everything: bool = False) -> None:
-        """To its init, or everything in its cgroup where no pid namespace ends the rest with it."""
+        """Signal the init. Without its own pid namespace, SIGKILL goes to everything in its cgroup."""
         if number == signal.SIGKILL:
-            # A kill counted from here on is ours: only an OOM kill after this moment would make it the OOM killer's.
+            # From here on the container dies by our signal, unless an OOM kill is counted after this moment.
             found.oom_base = max(found.oom_base, found.handle.cgroup.oom_kills())
             everything = everything or not found.own_pid_namespace
         try:
             found.handle.kill(number, everything=everything)
         except StateError:
-            return  # gone meanwhile: the next reap tells
+            return  # it has exited; the next reap handles that
         except SyscallError as error:
             if error.errno != errno.ESRCH:
                 raise
             return
         if number == signal.SIGKILL and found.handle.cgroup.frozen():
-            found.handle.cgroup.thaw()  # cgroup v1: a frozen process dies when it thaws, not before
+            found.handle.cgroup.thaw()  # on cgroup v1 a frozen process dies only when thawed
 
     def kill_all(self) -> None:
         for found in self.live:
             self._kill_now(found)
 
     def remove_cgroups(self) -> None:
-        """Of containers that have ended; the pod's own, with whatever is left in it, is the caller's."""
+        """Remove the cgroups of stopped containers. The caller removes the pod's cgroup with the rest."""
         for found in self.containers.values():
             if not found.live:
                 found.handle.cgroup.remove()
 
-    # --- the end ---
+    # --- exit ---
 
     def reap(self) -> None:
-        """Collect every dead child: containers, execs, and orphans of theirs that became ours."""
+        """Reap all dead children: containers, execs, and their orphans that have become our children."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -301,11 +307,12 @@ class Supervisor:
         found.signal = -code if code < 0 else 0
         found.exit_code = 128 - code if code < 0 else code
         grew = found.handle.cgroup.oom_kills() > found.oom_base
-        # 137 without a signal is a shell's way to say that its child was killed.
+        # A shell exits with 137 if its child was killed.
         found.oom_killed = grew and found.exit_code == 128 + signal.SIGKILL
         found.cancel_timers()
         if not found.own_pid_namespace:
-            with contextlib.suppress(RuntimeFault):  # who cannot be killed now is when the cgroup is removed
+            # what cannot be killed now is killed when the cgroup is removed
+            with contextlib.suppress(RuntimeFault):
                 found.handle.cgroup.kill()
         for stream in found.outputs:
             stream.drain()
@@ -332,14 +339,15 @@ class Supervisor:
     def delete(self, container_id: str) -> None:
         found = self.get(container_id)
         if found.live:
-            raise StateError(f"container {container_id} is {found.status}: stop it before it is deleted")
+            raise StateError(f"container {container_id} is {found.status}: stop it before deleting it")
         found.handle.delete()
         del self.containers[container_id]
         self._changed(found)
 
 
 def _stdio(request: CreateContainer, spec: dict[str, Any]) -> streams.Ends:
-    """A terminal is the container's own (`tty` says /dev/pts/0), where it has a devpts for that."""
+    """Pipes or a terminal. If the container has a devpts, the terminal is opened there, so that `tty` prints
+    /dev/pts/0."""
     if not request.tty:
         return streams.Pipes(request.stdin)
     if request.runtime or any(mount.get("type") == "devpts" for mount in spec.get("mounts") or ()):
@@ -353,7 +361,7 @@ def _engine_create(
     cgroup_path = (spec.get("linux") or {}).get("cgroupsPath") or ""
     if not cgroup_path:
         raise SpecError(f"linux.cgroupsPath is missing in {request.bundle}/config.json")
-    _die_together(spec)
+    _set_oom_group(spec)
     given = ends.take if isinstance(ends, streams.GivenTerminal) else None
     stdio = engine.Stdio(ends.stdin, ends.stdout, ends.stderr) if given is None else None
     if request.runtime:
@@ -378,9 +386,9 @@ def _engine_create(
     )
 
 
-def _die_together(spec: dict[str, Any]) -> None:
-    """Out of memory ends the whole container, not one worker of it: kubelet's rule since cgroup v2 can do it
-    (memory.oom.group). v1 cannot, and the engine ignores the setting there."""
+def _set_oom_group(spec: dict[str, Any]) -> None:
+    """Make the OOM killer kill the whole container instead of one process (memory.oom.group), as kubelet does on cgroup
+    v2. The engine ignores the setting on v1."""
     resources = spec["linux"].setdefault("resources", {})
     resources["unified"] = {"memory.oom.group": "1", **(resources.get("unified") or {})}
 

@@ -1,4 +1,5 @@
-"""The daemon's side of the forkserver: start it, keep one running, ask it for shims. asyncio; nothing here blocks."""
+"""The daemon's client of the forkserver: start it, restart it if it dies, request shims. asyncio; nothing here
+blocks."""
 
 from __future__ import annotations
 
@@ -19,17 +20,17 @@ from runtime.shim.channel import Calls, Channel, ShimGone, close_fds
 from runtime.shim.client import ShimClient, reap_dead
 from runtime.shim.protocol import Op, SandboxConfig, SandboxRecord
 
-_BACKOFF = (0.0, 0.1, 0.5, 2.0, 10.0)  # seconds before the n-th restart of a forkserver that died young
-_STARTS = 3  # forkservers that may die in a row before they are warm
-_OLD_AGE = 30.0  # seconds after which a forkserver's death counts as the first again
+_BACKOFF = (0.0, 0.1, 0.5, 2.0, 10.0)  # seconds before the n-th restart of a forkserver that keeps dying
+_STARTS = 3  # attempts to start a forkserver that dies before it is ready
+_STABLE_SECONDS = 30.0  # after running this long, a forkserver's death counts as the first again
 
 
-class _DiedYoung(RuntimeFault):
-    """A forkserver ended before it was warm."""
+class _DiedEarly(RuntimeFault):
+    """A forkserver died before it was ready."""
 
 
 class Forkserver:
-    """Keeps one forkserver process running and asks it for shims. One per daemon."""
+    """Keeps a forkserver process running and requests shims from it. One per daemon."""
 
     def __init__(
         self,
@@ -38,12 +39,13 @@ class Forkserver:
         on_warning: Callable[[str], None] = lambda sentence: None,
         shim_cgroup: str = "",
     ) -> None:
-        """`on_warning` gets sentences for the log: what a forkserver warns of, and that one died and is replaced.
-        `shim_cgroup`: the one that the SandboxConfigs will name, so that the first of them is as fast as the others."""
+        """`on_warning` receives sentences for the log: warnings of the forkserver, and that it died and is restarted.
+
+        `shim_cgroup`: the one that the SandboxConfigs will use, so that the first spawn is as fast as later ones.
+        """
         self.pid = 0
-        self.spare = (
-            0  # pid of the shim that stands by, in the shims' cgroup as the forkserver itself; 0 = none yet
-        )
+        # The pid of the spare shim, which is in the shims' cgroup like the forkserver itself; 0: none.
+        self.spare = 0
         self._python = python
         self._shim_cgroup = shim_cgroup
         self._on_warning = on_warning
@@ -57,11 +59,12 @@ class Forkserver:
         self._closing = False
 
     async def start(self) -> None:
-        """Returns once it is warm. RuntimeFault if it cannot start, that is, if several in a row died on the way."""
+        """Start a forkserver; returns once it is ready. RuntimeFault if it cannot be started, or has died _STARTS times
+        in a row before it was ready."""
         for left in reversed(range(_STARTS)):
             try:
                 return await self._start()
-            except _DiedYoung:
+            except _DiedEarly:
                 if not left:
                     raise
 
@@ -93,31 +96,31 @@ class Forkserver:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
         elif "warning" in message:
-            self._on_warning(f"the forkserver: {message['warning']}")
+            self._on_warning(f"forkserver: {message['warning']}")
         elif "spare" in message:
             self.spare = int(message["spare"]["pid"])
         else:
             self._calls.answer(message, [])
 
     def _gone(self, pid: int) -> None:
-        """Its socket closed: it died, or is about to; its spare goes with it."""
+        """The forkserver's socket is closed: it has died or is about to, and its spare with it."""
         self.spare = 0
         self._reaped = _reap_soon(pid, kill=not self._closing)
         gone = RuntimeFault("the forkserver died", reason="ForkserverGone", retriable=True)
         self._calls.fail_all(lambda: gone)
         was_ready = self._ready is not None and self._ready.done() and self._ready.exception() is None
         if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(_DiedYoung("the forkserver could not start", reason="ForkserverFailed"))
+            self._ready.set_exception(_DiedEarly("the forkserver could not start", reason="ForkserverFailed"))
         if self._closing or not was_ready:
             return
-        self._deaths = 0 if time.monotonic() - self._started_at > _OLD_AGE else self._deaths + 1
+        self._deaths = 0 if time.monotonic() - self._started_at > _STABLE_SECONDS else self._deaths + 1
         if self._restart is None or self._restart.done():
             self._restart = asyncio.ensure_future(self._start_again())
 
     async def _start_again(self) -> None:
         while not self._closing:
             delay = _BACKOFF[min(self._deaths, len(_BACKOFF) - 1)]
-            self._on_warning(f"the forkserver (pid {self.pid}) died; starting another in {delay:g} s")
+            self._on_warning(f"the forkserver (pid {self.pid}) died; restarting it in {delay:g} s")
             await asyncio.sleep(delay)
             try:
                 await self.start()
@@ -133,8 +136,11 @@ class Forkserver:
         return self._channel
 
     async def spawn(self, config: SandboxConfig, *, timeout: float = 30.0) -> SandboxRecord:
-        """A new sandbox. On an error nothing of it is left. StateError with reason AlreadyExists (its shim lives: adopt
-        it) or StaleSandbox (a dead one's run directory is there: `reap_dead` first)."""
+        """Create a sandbox. After an error nothing of it remains.
+
+        StateError with reason AlreadyExists (its shim is alive: adopt it) or StaleSandbox (the run directory of a dead
+        shim exists: call `reap_dead` first).
+        """
         number, future = self._calls.new()
         try:
             async with asyncio.timeout(timeout):
@@ -144,7 +150,7 @@ class Forkserver:
                 return SandboxRecord.from_json(ok["sandbox"])
         except TimeoutError:
             raise RuntimeFault(
-                f"no shim for pod {config.uid} within {timeout:g} seconds",
+                f"the shim for pod {config.uid} was not ready within {timeout:g} seconds",
                 reason="ShimTimeout",
                 retriable=True,
             ) from None
@@ -156,7 +162,7 @@ class Forkserver:
             self._calls.forget(number)
 
     async def close(self) -> None:
-        """End the forkserver, and return when it has. Shims live on."""
+        """Stop the forkserver and wait for it to exit. Shims continue."""
         self._closing = True
         if self._restart is not None:
             self._restart.cancel()
@@ -169,8 +175,11 @@ class Forkserver:
 
 
 async def _after_its_death(config: SandboxConfig, fault: RuntimeFault) -> SandboxRecord:
-    """The forkserver died while it made this sandbox. The shim either was ready and is now ours, or notices that
-    nobody heard of it and undoes itself; which of the two, its socket tells."""
+    """Find out what happened to a sandbox whose forkserver died while creating it.
+
+    The shim was either ready, and its socket answers; or its report failed, and it undoes everything. Returns the
+    record, or raises `fault`.
+    """
     try:
         client = await ShimClient.connect(config.run_dir)
         try:
@@ -180,7 +189,7 @@ async def _after_its_death(config: SandboxConfig, fault: RuntimeFault) -> Sandbo
         if record.sandbox_id == config.sandbox_id:
             return record
     except ShimGone:
-        for _ in range(100):  # it hung up first and lets go of its socket a moment later
+        for _ in range(100):  # it closes the connection first and its listening socket a moment later
             with contextlib.suppress(StateError):
                 await reap_dead(config.run_dir)
                 break
@@ -189,35 +198,34 @@ async def _after_its_death(config: SandboxConfig, fault: RuntimeFault) -> Sandbo
 
 
 def _launch(python: str, theirs: socket.socket) -> int:
-    """Start `python -I -S` on runtime.shim.warm.forkserver, with descriptor 3 as its socket and a bare environment."""
+    """Start `python -I -S` with runtime.shim.warm.forkserver, its socket as descriptor 3, and a minimal environment.
+    Returns the pid."""
     number = 3
     paths = [os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))]
     seccomp = importlib.util.find_spec("pyseccomp")
     if seccomp is not None and seccomp.origin is not None:
         where = os.path.dirname(seccomp.origin)
         paths.append(os.path.dirname(where) if os.path.basename(seccomp.origin) == "__init__.py" else where)
-    # sealed first: shims are forks of this very executable, and containers can name it (CVE-2019-5736)
+    # Seal it first: shims are forks of this executable, and containers can refer to it (CVE-2019-5736).
     seal = "from runtime.oci.sealed import reexecute; reexecute()"
     code = f"import sys; sys.path += {paths!r}; {seal}; from runtime.shim.warm.forkserver import main; main({number})"
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
     null = os.open(os.devnull, os.O_RDWR)
     try:
         actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
-        if theirs.fileno() == number:  # dup2 onto itself would leave it close-on-exec
+        if theirs.fileno() == number:  # dup2 to itself would keep it close-on-exec
             os.set_inheritable(number, True)
         else:
             actions.append((os.POSIX_SPAWN_DUP2, theirs.fileno(), number))
         return os.posix_spawn(python, [python, "-I", "-S", "-c", code], env, file_actions=actions)
     except OSError as error:
-        raise RuntimeFault(
-            f"{python} cannot be started: {error.strerror}", reason="ForkserverFailed"
-        ) from error
+        raise RuntimeFault(f"cannot start {python}: {error.strerror}", reason="ForkserverFailed") from error
     finally:
         os.close(null)
 
 
 def _reap_soon(pid: int, *, kill: bool) -> asyncio.Future[None]:
-    """Collect our child's exit status without waiting for it here; `kill` if it may hang. Done when it is collected."""
+    """Reap our child without blocking; `kill` it first if it may hang. The future is done once it is reaped."""
     loop = asyncio.get_running_loop()
     reaped: asyncio.Future[None] = loop.create_future()
     pidfd = os.pidfd_open(pid)

@@ -1,11 +1,13 @@
-"""Keep a forked shim's pages shared: objects whose reference counts are never written.
+"""Keep a forked shim's memory pages shared by making objects immortal, so that their reference counts are never
+written.
 
-CPython writes to an object each time it is only looked at, so a forked child soon has a copy of its own of nearly every
-page it walks over. Since 3.12 (PEP 683) an object with the count 0xFFFFFFFF in the lower half of its count is immortal:
-INCREF and DECREF leave it alone. The forkserver makes everything that exists before the first fork so; measured, that
-halves what a shim has to itself (2.8 to 1.3 MB on 3.13). They are never freed, which is what they were for anyway.
+CPython writes an object's reference count even when it only reads the object, so a forked child soon copies nearly
+every page it uses. Since 3.12 (PEP 683) an object is immortal if the lower half of its count is 0xFFFFFFFF: INCREF and
+DECREF do not change it. The forkserver makes all objects that exist before the first fork immortal. Measured, that
+halves a shim's private memory (2.8 to 1.3 MB on 3.13). Immortal objects are never freed, but these would exist for the
+whole lifetime anyway.
 
-On 3.11, on a free-threaded build, or where the proof below fails, nothing is done and shims are bigger.
+On 3.11, on a free-threaded build, or if the check below fails, nothing is done, and shims use more memory.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _IMMORTAL = 0xFFFFFFFF  # valid for 3.12, 3.13 (UINT_MAX) and 3.14 (any count wi
 
 
 def supported() -> bool:
-    """Whether this interpreter has immortal objects laid out as we think, proven on an object of our own."""
+    """Whether this interpreter has immortal objects with the expected layout; checked with an object of our own."""
     if sys.implementation.name != "cpython" or not (3, 12) <= sys.version_info[:2] <= (3, 14):
         return False
     if sysconfig.get_config_var("Py_GIL_DISABLED") or sys.byteorder != "little":
@@ -30,18 +32,22 @@ def supported() -> bool:
     another = probe
     grown = ctypes.c_uint32.from_address(id(probe)).value
     del another
-    return grown == before + 1 or sys.version_info >= (3, 14)  # 3.14 may borrow instead of counting
+    # 3.14 may borrow the reference instead of counting it
+    return grown == before + 1 or sys.version_info >= (3, 14)
 
 
 def immortalise() -> int:
-    """Make all objects that exist now immortal; how many that were. Call with a clean heap, just before gc.freeze().
-    The interpreter must then end by os._exit: finalisation counts on being able to free."""
+    """Make all existing objects immortal; returns how many. Call it after a collection, just before gc.freeze().
+
+    The interpreter must then end with os._exit, because finalization requires that objects can be freed.
+    """
     if not supported():
         return 0
     known = _reachable(gc.get_objects())
     for address in known:
         references = ctypes.c_uint32.from_address(address)
-        if references.value != _IMMORTAL:  # a second time must not touch what is shared with shims already
+        # a repeated call must not write to pages that are already shared with shims
+        if references.value != _IMMORTAL:
             references.value = _IMMORTAL
     count = len(known)
     known.clear()
@@ -49,7 +55,8 @@ def immortalise() -> int:
 
 
 def _reachable(roots: list[object]) -> dict[int, object]:
-    """Everything `roots` lead to, by address; held, so that no address is stale when it is written to."""
+    """All objects reachable from `roots`, by address. The references keep them alive, so that the addresses stay
+    valid."""
     known: dict[int, object] = {}
     todo = roots
     while todo:
@@ -59,7 +66,7 @@ def _reachable(roots: list[object]) -> dict[int, object]:
                 continue
             known[id(item)] = item
             found += gc.get_referents(item)
-            if isinstance(item, types.CodeType):  # not a container to the collector, but it leads on
+            if isinstance(item, types.CodeType):  # the collector does not traverse code objects
                 found += (item.co_consts, item.co_names)
         todo = found
     return known

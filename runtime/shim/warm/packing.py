@@ -1,12 +1,12 @@
-"""Lay what shims write to side by side, so that few of the pages that a fork shares are ever copied.
+"""Place the memory that shims write to side by side, so that they copy few of the pages shared by the fork.
 
-Byte code is written to as it runs: since 3.13 each conditional jump notes which way it went, every time, and what could
-not be specialised counts down to the next attempt. So each page with a function that a shim runs becomes the shim's
-own, and functions lie where they were compiled, between all that never runs again. Here those that a rehearsal was seen
-to run are copied to one place. A copy has learnt nothing: rehearse again after.
+The interpreter writes to byte code as it runs. Since 3.13 each conditional jump records the direction it took, and
+instructions that could not be specialized count down to the next attempt. So a shim copies each page that contains a
+function it runs, and functions lie where they were compiled, between others that never run again. This module copies
+the functions that ran in a rehearsal to one place. The copies are not specialized, so rehearse again afterwards.
 
-And new objects go into the gaps that a heap has, one page here and one there. The gaps are filled first, by blocks that
-are kept: what comes after begins new pages.
+New objects would also go into gaps of the heap, on many different pages. So the gaps are filled first with blocks that
+are kept, and later objects start new pages.
 """
 
 from __future__ import annotations
@@ -18,42 +18,38 @@ import types
 from collections.abc import Callable
 from opcode import opmap
 
-_POOL, _POOL_HEADER = (
-    16384,
-    48,
-)  # bytes of a pymalloc pool (obmalloc.h, 64 bit), which is aligned, and of its header
-_SMALL = 512  # bytes; what is larger is malloc's
-_CACHED, _CACHE = (
-    1040,
-    7,
-)  # malloc(3) keeps so many freed chunks of each size up to that one, for the next who asks
+# Bytes of a pymalloc pool, which is aligned to its size, and of its header (obmalloc.h, 64 bit).
+_POOL, _POOL_HEADER = 16384, 48
+_SMALL = 512  # bytes; larger blocks come from malloc
+# malloc(3) caches up to 7 freed chunks of each size up to 1040 bytes.
+_CACHED, _CACHE = 1040, 7
 _LARGE = (65536, 16384, 8192, 4096, 2048, 1024, 768, 640, 544)
-_MOST = 256 * 1024  # bytes at most that are given for the gaps in the pools of one size
+_MOST = 256 * 1024  # maximum bytes to fill the gaps in the pools of one size
 _MOST_CHUNKS = 4096
 _CHUNK_HEADER = 16
 _BYTES_HEADER = 33  # of a bytes object
 
 _filling: list[object] = []
 
-Learnt = list[tuple[types.FunctionType, bytes]]
+Snapshot = list[tuple[types.FunctionType, bytes]]
 
 
-def learnt() -> Learnt:
-    """Each function with its byte code as it is now, with what that has learnt. What is there is frozen afterwards."""
-    gc.unfreeze()  # what is frozen is not told
+def snapshot() -> Snapshot:
+    """All functions with their present byte code, including its specializations. Freezes all objects (gc.freeze)."""
+    gc.unfreeze()  # get_objects does not return frozen objects
     found = [item for item in gc.get_objects() if type(item) is types.FunctionType]
     gc.freeze()
     return [(item, _adaptive(item.__code__)) for item in found]
 
 
 def _adaptive(code: types.CodeType) -> bytes:
-    """Its own and that of all functions defined in it; empty where the interpreter does not tell."""
+    """The byte code of a function and of all functions defined in it; empty if the interpreter does not expose it."""
     own: bytes = getattr(code, "_co_code_adaptive", b"")
     return own + b"".join(_adaptive(item) for item in code.co_consts if isinstance(item, types.CodeType))
 
 
-def pack(before: Learnt) -> int:
-    """Move the functions that have run since `before`; how many that were."""
+def pack(before: Snapshot) -> int:
+    """Copy the functions that have run since `before` to one place; returns how many."""
     ran = [item for item, code in before if _adaptive(item.__code__) != code]
     fill_gaps()
     for item in ran:
@@ -62,15 +58,17 @@ def pack(before: Learnt) -> int:
 
 
 def _copy(code: types.CodeType) -> types.CodeType:
-    """With as much behind its last instruction as makes it malloc's, which puts one behind the other: pymalloc, whose
-    the smaller ones are, has pools for each size."""
+    """Copy a code object, padded so that malloc allocates it.
+
+    malloc places blocks one after the other. pymalloc, which allocates smaller ones, has separate pools per size.
+    """
     consts = tuple(_copy(item) if isinstance(item, types.CodeType) else item for item in code.co_consts)
     missing = max(_SMALL + 16 - sys.getsizeof(code), 0) // 2
     return code.replace(co_consts=consts, co_code=code.co_code + bytes((opmap["NOP"], 0)) * missing)
 
 
 def fill_gaps() -> None:
-    """Leave no gap in the heap for a new object to go into."""
+    """Fill all gaps in the heap, so that new objects start new pages."""
     malloc = _Malloc.here()
     if malloc is not None:
         malloc.trim()
@@ -84,7 +82,8 @@ def fill_gaps() -> None:
 
 
 def _fill_pools(size: int, make: Callable[[], object]) -> None:
-    """pymalloc has pools of one size, and begins one when no block is left in the others."""
+    """Allocate blocks until pymalloc starts a new pool for this size, which it does when the existing pools are
+    full."""
     for _ in range(_MOST // size):
         block = make()
         _filling.append(block)
@@ -93,14 +92,14 @@ def _fill_pools(size: int, make: Callable[[], object]) -> None:
 
 
 class _Mallinfo(ctypes.Structure):
-    """struct mallinfo2 of mallinfo(3)."""
+    """struct mallinfo2 (mallinfo(3))."""
 
     _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks")
     _fields_ = tuple((name, ctypes.c_size_t) for name in (*_names, "fordblks", "keepcost"))
 
 
 class _Malloc:
-    """malloc(3) itself: what it gives and nobody writes to takes no memory."""
+    """Direct access to malloc(3). Chunks that nobody writes to use no memory."""
 
     def __init__(self, libc: ctypes.CDLL) -> None:
         self._malloc, self._free = libc.malloc, libc.free
@@ -111,14 +110,14 @@ class _Malloc:
 
     @classmethod
     def here(cls) -> _Malloc | None:
-        """None without glibc 2.33."""
+        """This process's malloc; None without glibc 2.33 or later."""
         try:
             return cls(ctypes.CDLL(None))
         except (OSError, AttributeError):
             return None
 
     def trim(self) -> None:
-        """Give back the pages that are free."""
+        """Return free pages to the kernel."""
         self._trim(ctypes.c_size_t(0))
 
     def take(self, size: int, count: int) -> None:
@@ -126,7 +125,7 @@ class _Malloc:
             self._malloc(size - _CHUNK_HEADER)
 
     def fill(self, size: int) -> None:
-        """Take chunks for as long as there is room for one in between: then malloc cuts from its top."""
+        """Take chunks as long as one fits in a gap, until malloc allocates from the top of the heap."""
         left = self._between()
         for _ in range(_MOST_CHUNKS):
             chunk = self._malloc(size - _CHUNK_HEADER)
@@ -137,6 +136,6 @@ class _Malloc:
             left = now
 
     def _between(self) -> int:
-        """Bytes that are free, but for the top."""
+        """Free bytes, not counting the top."""
         info = self._info()
         return int(info.fordblks - info.keepcost)

@@ -1,11 +1,12 @@
-"""What every shim is about to do, done in the forkserver first, as far as nothing comes of it.
+"""Run in the forkserver what every shim will do, as far as that has no lasting effect.
 
-CPython writes down what it learns as it runs: byte code is specialised (and counts up to that), types, functions and
-dictionaries get version numbers, caches fill. Each is a write to a page that a fork shares until then, and takes time.
-What is played through here is written already when a shim is forked.
+CPython writes to memory as it runs code: it specializes byte code (and counts up to that), assigns version numbers to
+types, functions and dictionaries, and fills caches. Each write copies a page that the fork shares, and takes time.
+After a rehearsal these writes are already done when a shim is forked.
 
-Nothing is made: files live in a tmpfs that is mounted nowhere, the container fails at the cgroup it asks for (our own:
-"in use"), the socket has a name of the kernel's choice. All of it is gone with its descriptors, also after a kill -9.
+It leaves nothing behind. Files are in a tmpfs that is not attached anywhere. Creating the container fails at its
+cgroup, which is our own and so in use. The kernel chooses the socket's name. All of that ends with its descriptors,
+even after kill -9.
 """
 
 from __future__ import annotations
@@ -34,35 +35,36 @@ from runtime.shim.sandbox import Place
 from runtime.shim.shim import Shim
 from runtime.shim.supervisor import Supervised, Supervisor
 
-ROUNDS = 4  # since 3.12 byte code is specialised when it runs for the second time; some of it runs in turns
+ROUNDS = 4  # since 3.12 byte code is specialized on its second run; some code runs only every other round
 
 
 def rehearse(cgroup: str, warn: Callable[[str], None], *, rounds: int = ROUNDS) -> None:
-    """`cgroup`: the caller's own. What fails is told `warn`, and costs the next shims their head start only."""
+    """Run the rehearsal. `cgroup`: the caller's own. A failure is passed to `warn`; its only effect is slower shims."""
     before = signal.getsignal(signal.SIGCHLD)
     try:
         for _ in range(rounds):
             with ExitStack() as stack:
-                _play(cgroup, stack)
+                _run_once(cgroup, stack)
     except (RuntimeFault, OSError) as error:
-        warn(f"the rehearsal ended early: {error}")
+        warn(f"the rehearsal failed: {error}")
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, before)
         if before == signal.SIG_IGN:
-            _reap_who_died_meanwhile()
+            _reap_children()
 
 
-def _reap_who_died_meanwhile() -> None:
-    """The kernel reaps for a process that ignores SIGCHLD; while a shim's handler was in its place it did not."""
+def _reap_children() -> None:
+    """Reap children that exited during the rehearsal. The kernel reaps only while SIGCHLD is ignored, not with a shim's
+    handler."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
-def _play(cgroup: str, stack: ExitStack) -> None:
-    directory = _nowhere(stack)
-    _contain(cgroup, directory, stack)
+def _run_once(cgroup: str, stack: ExitStack) -> None:
+    directory = _detached_tmpfs(stack)
+    _rehearse_create(cgroup, directory, stack)
     root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     stack.callback(os.close, root.fd)
     stack.callback(lambda: os.close(root.cached_directory("/dev")))
@@ -71,11 +73,13 @@ def _play(cgroup: str, stack: ExitStack) -> None:
         operation.describe()
         if isinstance(operation, DeviceNode | DevLinks | MakeDirectory):
             operation.execute(root)
-    _converse(cgroup, directory, stack)  # last: what it asks of types is then in the interpreter's cache
+    _rehearse_requests(
+        cgroup, directory, stack
+    )  # last, so that its type lookups remain in the interpreter's cache
 
 
-def _nowhere(stack: ExitStack) -> str:
-    """The path, good in this process alone, of a directory on a file system of its own."""
+def _detached_tmpfs(stack: ExitStack) -> str:
+    """The path, valid only in this process, of a directory on a detached tmpfs."""
     context = sc.fsopen("tmpfs")
     stack.callback(os.close, context)
     sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
@@ -84,8 +88,8 @@ def _nowhere(stack: ExitStack) -> str:
     return f"/proc/self/fd/{directory}"
 
 
-def _converse(cgroup: str, directory: str, stack: ExitStack) -> None:
-    """A shim that is asked how it is."""
+def _rehearse_requests(cgroup: str, directory: str, stack: ExitStack) -> None:
+    """A shim that answers some requests."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     listener.bind("")
     listener.listen(1)
@@ -112,8 +116,8 @@ def _converse(cgroup: str, directory: str, stack: ExitStack) -> None:
             SandboxRecord.from_json(answer["ok"]["sandbox"])
 
 
-def _contain(cgroup: str, directory: str, stack: ExitStack) -> None:
-    """A container, as far as the cgroup that it cannot have; and one that was, from its record alone."""
+def _rehearse_create(cgroup: str, directory: str, stack: ExitStack) -> None:
+    """Create a container, which fails at its cgroup, and make the record of a container."""
     loop = Loop(lambda: None, lambda: None)
     stack.callback(loop.close)
     supervisor = Supervisor(loop, lambda _: None, lambda _: None, lambda *_: None)
@@ -135,14 +139,14 @@ def _contain(cgroup: str, directory: str, stack: ExitStack) -> None:
             )
         )
     )
-    with contextlib.suppress(StateError):  # as it should
+    with contextlib.suppress(StateError):  # the expected failure
         supervisor.create(request)
     handle = engine.Container("id", os.getpid(), -1, open_cgroup(cgroup), spec)  # type: ignore[arg-type]
     json.dumps(Supervised(request, handle).record().to_json())
 
 
 def _spec(cgroup: str) -> dict[str, Any]:
-    """As kubelite writes them for a pod that asks for nothing."""
+    """A config.json like that of a pod without special settings."""
     caps = list(DEFAULT_CAPS)
     options = ["nosuid", "noexec", "nodev"]
     mounts: list[dict[str, Any]] = [

@@ -32,7 +32,7 @@ from kubelite.settings import EVICTION_HARD, Settings
 from manifests.types.core import Pod
 from runtime.cgroups.resources_v2 import weight
 from runtime.shim.logs import LineSplitter, LogFile
-from runtime.shim.supervisor import _die_together
+from runtime.shim.supervisor import _set_oom_group
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, container, make_pod
 from tests.unit.node.decide.test_pod_actions import EXITED, NOW, decide, instance, sandbox
 from tests.unit.node.semantics.pod_rows import Row, defaulted
@@ -91,7 +91,7 @@ def _oom_group(**config: Any) -> str:
     pod = make_pod("app")
     limited = limits.container_limits(pod, pod.spec.containers[0], replace(V2, **config))
     spec: dict[str, Any] = {"linux": {"resources": limited}}
-    _die_together(spec)
+    _set_oom_group(spec)
     return str(spec["linux"]["resources"]["unified"]["memory.oom.group"])
 
 

@@ -262,7 +262,7 @@ def test_a_pipe_in_the_logs_place_is_not_written_to_though_somebody_reads_it(tmp
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     before = len(os.listdir("/proc/self/fd"))
     try:
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             LogFile(str(path), max_bytes=0, max_files=1)
         assert len(os.listdir("/proc/self/fd")) == before, "and is not kept open"
     finally:

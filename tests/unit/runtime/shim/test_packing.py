@@ -15,7 +15,7 @@ STORY = textwrap.dedent("""
     import ctypes, os, sys, traceback
     sys.path.insert(0, sys.argv[1])
     from runtime.shim.warm.immortal import immortalise
-    from runtime.shim.warm.packing import fill_gaps, learnt, pack
+    from runtime.shim.warm.packing import fill_gaps, pack, snapshot
 
     def tiny(n): return n + 1
     def outer(start):
@@ -59,7 +59,7 @@ STORY = textwrap.dedent("""
 
     functions = [tiny, outer, numbers, careful, Thing.__init__, Thing.__repr__, story]
     old, still = [f.__code__ for f in functions], never.__code__
-    before = learnt()
+    before = snapshot()
     first = [story() for _ in range(8)]
     assert pack(before) >= len(functions)
     assert not any(f.__code__ is code for f, code in zip(functions, old))
