@@ -1,8 +1,9 @@
-"""As much of D-Bus as a call to a service manager takes: a connection, calls with their answers, signals.
+"""A minimal D-Bus client for calls to a service manager: a connection, method calls, signals.
 
-The D-Bus specification, "Message Protocol" and "Authentication Protocol" (EXTERNAL: the kernel says who we are). Values
-are written by their signature: `pack("a(sv)", [[("Slice", ("s", "system.slice"))]])`; a variant is (signature, value).
-Only ever little endian on the way out; both on the way in. One thread, one call at a time.
+Source: the D-Bus specification, "Message Protocol" and "Authentication Protocol" (EXTERNAL: the kernel supplies our
+identity). Values are marshalled by their signature: `pack("a(sv)", [[("Slice", ("s", "system.slice"))]])`; a variant is
+(signature, value). Messages are sent in little endian and received in either. It supports one thread and one call at a
+time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _MAX_MESSAGE: Final = 1 << 27
 
 
 class BusError(RuntimeFault):
-    """An error that the other side answered with; `name` is its D-Bus name."""
+    """An error reply from the other side. `name` is its D-Bus name."""
 
     reason = "DBus"
 
@@ -50,7 +51,7 @@ class Message(NamedTuple):
 
 
 def split(signature: str) -> list[str]:
-    """Into its complete types: `sa(sv)u` → s, a(sv), u. ValueError for what is none."""
+    """Split a signature into its complete types: `sa(sv)u` → s, a(sv), u. ValueError if it is invalid."""
     found, rest = [], signature
     while rest:
         end = _end(rest, 0)
@@ -79,8 +80,8 @@ def _end(signature: str, at: int) -> int:
 
 
 def pack(signature: str, values: list[Any] | tuple[Any, ...]) -> bytes:
-    """The values in D-Bus's form, one for each type of the signature (D-Bus specification, "Marshaling"). ValueError
-    when there are more or fewer."""
+    """Marshal one value for each type of the signature (D-Bus specification, "Marshaling"). ValueError if the numbers
+    differ."""
     out = bytearray()
     for kind, value in zip(split(signature), values, strict=True):
         _pack(out, kind, value)
@@ -164,7 +165,7 @@ def unpack(signature: str, data: bytes, endian: str = "<") -> tuple[Any, ...]:
 def message(
     kind: int, serial: int, fields: dict[int, tuple[str, Any]], signature: str, body: list[Any]
 ) -> bytes:
-    """A whole message, as it goes over the socket."""
+    """A complete message for the socket."""
     content = pack(signature, body)
     if signature:
         fields = {**fields, _SIGNATURE: ("g", signature)}
@@ -173,7 +174,7 @@ def message(
 
 
 def socket_address(address: str) -> str | bytes:
-    """`unix:path=…[;…]` or `unix:abstract=…` → what connect(2) takes. ValueError for another transport."""
+    """The argument for connect(2) from `unix:path=…[;…]` or `unix:abstract=…`. ValueError for another transport."""
     for one in address.split(";"):
         transport, _, keys = one.partition(":")
         values = dict(pair.partition("=")[::2] for pair in keys.split(","))
@@ -181,12 +182,15 @@ def socket_address(address: str) -> str | bytes:
             return values["path"]
         if transport == "unix" and "abstract" in values:
             return b"\0" + values["abstract"].encode()
-    raise ValueError(f"D-Bus address {address!r} is no unix socket's")
+    raise ValueError(f"D-Bus address {address!r} is not that of a unix socket")
 
 
 class Bus:
-    """A connection; close() it. `direct`: to the service itself, not to a bus (there is no name to be had).
-    `descriptors`: those that come with answers (type h) are kept in `received`, and are the caller's to close."""
+    """A connection; the caller calls close().
+
+    `direct`: the other side is the service itself, not a bus that assigns names. `descriptors`: file descriptors in
+    replies (type h) are put into `received`, and the caller closes them. `seconds`: the timeout of a socket operation.
+    """
 
     def __init__(
         self, address: str, *, direct: bool = False, descriptors: bool = False, seconds: float = 30.0
@@ -215,13 +219,14 @@ class Bus:
         self._socket.close()
 
     def fileno(self) -> int:
-        """To wait at for a signal: `take` reads what has come."""
+        """The descriptor to poll for a signal, which `take` then reads."""
         return self._socket.fileno()
 
     def call(
         self, destination: str, path: str, interface: str, member: str, signature: str = "", *args: Any
     ) -> tuple[Any, ...]:
-        """The answer's body. BusError when the other side refuses, SyscallError when it is gone or does not answer."""
+        """Call a method; returns the reply's body. BusError for an error reply, SyscallError if the connection fails or
+        times out."""
         self._serial += 1
         fields = {_PATH: ("o", path), _INTERFACE: ("s", interface), _MEMBER: ("s", member)}
         if not self.direct:
@@ -232,34 +237,34 @@ class Bus:
             if said.kind == _SIGNAL:
                 self._waiting.append(said)
             elif said.reply_serial == self._serial and said.kind == _ERROR:
-                raise BusError(said.error, str(said.body[0]) if said.body else f"{member} was refused")
+                raise BusError(said.error, str(said.body[0]) if said.body else f"{member} failed")
             elif said.reply_serial == self._serial and said.kind == _ANSWER:
                 return said.body
 
     def signal(self, member: str) -> tuple[Any, ...]:
-        """The body of the next signal of that name, of those that have come too."""
+        """The body of the next signal of that name, including signals already received."""
         while True:
             said = self._waiting.pop(0) if self._waiting else self._receive()
             if said.kind == _SIGNAL and said.member == member:
                 return said.body
 
     def take(self) -> Message:
-        """The next message, of those that have come too. SyscallError when the other side is gone."""
+        """The next message, including those already received. SyscallError if the connection is closed."""
         return self._waiting.pop(0) if self._waiting else self._receive()
 
     @property
     def waits(self) -> bool:
-        """Whether `take` has one without reading."""
+        """Whether `take` can return a message without reading."""
         return bool(self._waiting)
 
     def _authenticate(self) -> None:
         identity = str(os.geteuid()).encode().hex().encode()
-        # BEGIN at once, as sd-bus has it: systemd's own socket does not look at a message that comes along with it
+        # Send BEGIN at once, as sd-bus does, but no message with it: systemd's private socket would ignore that.
         wishes = b"NEGOTIATE_UNIX_FD\r\n" * self._descriptors
         self._socket.sendall(b"\0AUTH EXTERNAL " + identity + b"\r\n" + wishes + b"BEGIN\r\n")
         said = b""
         while said.count(b"\r\n") <= self._descriptors:
-            more = self._socket.recv(1)  # what comes behind it may bring a descriptor along
+            more = self._socket.recv(1)  # byte by byte, because the data after it may carry a descriptor
             if not more:
                 raise ConnectionResetError(104, os.strerror(104))
             said += more
@@ -272,7 +277,7 @@ class Bus:
         kind, size, fields_size = head[1], *struct.unpack_from(f"{endian}I4xI", head, 4)
         rest = fields_size + -fields_size % 8 + size
         if rest > _MAX_MESSAGE:
-            raise BusError("org.freedesktop.DBus.Error.InvalidArgs", "a message of more than 128 MiB")
+            raise BusError("org.freedesktop.DBus.Error.InvalidArgs", "the message is larger than 128 MiB")
         data = self._exactly(rest)
         reading = _Reading(head + data, endian)
         reading.at = 12

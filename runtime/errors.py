@@ -1,16 +1,16 @@
-"""The error tree of the runtime room. Programs read the class and `reason`; people read the sentence.
+"""The exceptions of the runtime package. Programs use the class and `reason`; people read the message.
 
-    RuntimeFault                       anything the runtime reports on purpose
-    ├── SyscallError                   a system call failed: errno, name of the call, what it was about
-    ├── SpecError                      config.json (or a request) asks for something impossible or malformed
-    ├── StateError                     the operation does not fit the container's state (start of a running one, …)
-    │   └── NotFoundError              no such container, exec, image, sandbox
+    RuntimeFault                       base of all errors that the runtime raises deliberately
+    ├── SyscallError                   a system call failed: errno, its name, its object
+    ├── SpecError                      config.json or a request is malformed, or requests something impossible
+    ├── StateError                     the operation is invalid in the container's state (start of a running one, …)
+    │   └── NotFoundError              no such container, exec, image or sandbox
     ├── StartError                     the entry point could not be executed (not found, no permission, bad format)
-    ├── CapabilityError                this kernel or machine lacks what is asked for
-    ├── ImageError                     registry, archive or layer trouble
-    └── NetworkError                   bridge, veth, address or rule trouble
+    ├── CapabilityError                this kernel or machine lacks a requested feature
+    ├── ImageError                     a registry, archive or layer failed
+    └── NetworkError                   a bridge, veth, address or rule failed
 
-`reason` is a CamelCase word as in Kubernetes status; `retriable` says whether trying again later can help.
+`reason` is a CamelCase word as in Kubernetes status. `retriable` tells whether a later retry can help.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 
 
 class RuntimeFault(Exception):
-    """Base of every deliberate error. `reason` (CamelCase) is for programs, str(error) for people."""
+    """The base of all deliberate errors. `reason` (CamelCase) is for programs, str(error) for people."""
 
     reason = "RuntimeFault"
     retriable = False
@@ -33,7 +33,8 @@ class RuntimeFault(Exception):
 
 
 class SyscallError(RuntimeFault, OSError):
-    """A system call failed. Is an OSError too, so `errno` matching (FileNotFoundError aside) works."""
+    """A system call failed. It is also an OSError, so code can match `errno` (but not subclasses such as
+    FileNotFoundError)."""
 
     reason = "SyscallError"
 
@@ -60,7 +61,7 @@ class NotFoundError(StateError):
 
 
 class StartError(RuntimeFault):
-    """The container's program could not be executed; kubelet's StartError, exit code 128 (or 127/126 for exec)."""
+    """The container's program could not be executed: kubelet's StartError with exit code 128 (127 or 126 for exec)."""
 
     reason = "StartError"
 

@@ -1,14 +1,14 @@
-"""Identities that gzip sees through: uids of objects, ids of containers and sandboxes.
+"""Generate identifiers that compress well: uids of objects, ids of containers and sandboxes.
 
-An id is in each line of a metrics page, and the line before that has the same one is a family ago: too far for gzip's
-window (32 KiB). So each digit of chance is paid for in each of 70,000 lines: the page of 500 pods is 1.9 MB with random
-uids, 0.8 with these. What one process gives out is chance that it had from the kernel once (90 bits of a uid, 232 of an
-id) and a count. So two of one process are never the same, and those of two processes (daemons of two machines, of one
-machine today and tomorrow) are the same only when those 90 bits are: among a thousand million daemons ever started,
-with a probability of 4 in 10,000 million.
+Each line of a metrics page contains an id, and the previous line with the same id is a whole family earlier, outside
+gzip's window (32 KiB). So every random digit costs space in each of 70,000 lines: the page of 500 pods takes 1.9 MB
+with random uids, but 0.8 MB with these. An identifier consists of random bits, which a process gets once from the
+kernel (90 bits of a uid, 232 of an id), and a counter. So two identifiers of one process never collide. Those of two
+processes (daemons of two machines, or of one machine at different times) collide only if all 90 bits are equal: among a
+billion daemons ever started, with a probability of 4 in 10 billion.
 
-The first twelve digits of an id, which people type, are half chance, half count. Ids are names, never secrets: who
-knows one can tell the next.
+The first twelve digits of an id, which people type, are half random and half counter. Identifiers are names, not
+secrets: each reveals the next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COUNT_OF_UID, COUNT_OF_ID = 32, 24  # bits
 
 
 class Identities:
-    """One series of each kind. Thread-safe; a forked child begins series of its own."""
+    """A series of each kind. Thread-safe. A forked child starts its own series."""
 
     def __init__(self) -> None:
         self.renew()
@@ -31,7 +31,7 @@ class Identities:
         self._begin_ids()
 
     def uid(self) -> str:
-        """A UUID of version 8 (RFC 9562, 5.8: a layout of one's own), the count in its last eight digits."""
+        """A UUID of version 8 (RFC 9562, 5.8: custom layout) with the counter in the last eight digits."""
         prefix, numbers = self._uids
         number = next(numbers)
         if number >> COUNT_OF_UID:
@@ -41,7 +41,7 @@ class Identities:
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def id(self) -> str:
-        """64 hexadecimal digits, as every tool expects them, the count in the second six."""
+        """64 hexadecimal digits, as all tools expect, with the counter in the second six."""
         prefix, numbers = self._ids
         number = next(numbers)
         if number >> COUNT_OF_ID:

@@ -1,10 +1,9 @@
-"""Removing a directory with everything in it, when what is in it was made by somebody who may mean ill.
+"""Remove a directory tree whose content may be hostile.
 
-A container can nest directories as deep as its disk has inodes: a removal that recurses, or that keeps a descriptor or
-the path of every level (shutil.rmtree, os.walk), ends in an error there, and the pod could never be taken down. Here
-nothing is followed, nothing is named by more than one component, and the depth does not matter: what lies deeper than
-DEPTH is first moved up to the top. What is on another file system stays (a mount that should not be there is no reason
-to empty what is mounted).
+A container can nest directories as deeply as its disk has inodes. A removal that recurses, or that keeps a descriptor
+or path per level (shutil.rmtree, os.walk), fails on such a tree, and the pod could never be removed. Here links are not
+followed, every path has a single component, and the depth does not matter: directories deeper than DEPTH are first
+moved to the top. The content of other file systems is kept, because an unexpected mount must not be emptied.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import os
 import secrets
 from collections.abc import Callable
 
-DEPTH = 64  # levels that are walked, each with a descriptor
+DEPTH = 64  # levels to descend, with a descriptor each
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str) -> None:
-    """Remove `path`, a directory or not; missing is fine. Does all that can be done, then raises the first OSError."""
+    """Remove `path`, a directory or file. Do nothing if it is missing. Removes as much as possible, then raises the
+    first OSError."""
     try:
         top = os.open(path, _FLAGS)
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def remove_tree(path: str) -> None:
 
 
 class _Emptying:
-    """One directory on its way to being empty."""
+    """Empties a directory."""
 
     def __init__(self, top: int, failed: Callable[[OSError], None]) -> None:
         self._top = top
@@ -52,7 +52,8 @@ class _Emptying:
         self._moved = True
 
     def run(self) -> None:
-        while self._moved:  # what was moved up is found by the next pass at the latest
+        # directories that were moved to the top are removed by the next pass at the latest
+        while self._moved:
             self._moved = False
             self._empty(self._top, 0)
 

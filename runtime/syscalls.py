@@ -1,9 +1,9 @@
-"""The one door to the kernel: system calls that Python's `os` lacks, under their man-page names and argument order.
+"""System calls that Python's `os` lacks, with the names and argument order of their man pages.
 
-Everything goes through `ctypes.PyDLL`, which keeps the GIL: after a raw `clone3` the child owns the interpreter lock it
-was cloned with, and no other thread can slip in between; with `waits`, for what a server or a disk may hold up, they go
-on. Every failure is a SyscallError: errno, the call and what it was about. Constants keep the kernel's spelling.
-Sources: man-pages section 2, include/uapi/linux/*.h.
+All calls go through `ctypes.PyDLL`, which keeps the GIL. So after a raw `clone3` the child owns the interpreter lock,
+and no other thread can run in between. With `waits`, for calls that a server or a disk may delay, the GIL is released.
+Every failure is a SyscallError with errno, the call and its object. Constants keep the kernel's spelling. Sources:
+man-pages section 2, include/uapi/linux/*.h.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from runtime.errors import SyscallError
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 6)  # registers: integers, or addresses
+_libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 6)  # registers: integers or addresses
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _NOTHING = (0,) * 6
 
-# Calls since 5.1 have one number on every architecture; the older ones differ.
+# Calls added since Linux 5.1 have the same number on every architecture; older ones differ.
 _NR_COMMON = {
     "pidfd_send_signal": 424,
     "open_tree": 428,
@@ -181,7 +181,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
-# statfs f_type of what must be the real thing before it is written to (linux/magic.h)
+# statfs f_type, to check that a file system is the expected one before writing to it (linux/magic.h)
 PROC_SUPER_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
 TMPFS_MAGIC = 0x01021994
@@ -218,10 +218,10 @@ def _libcall(name: str, *args: _Argument, about: str = "", waits: bool = False) 
 
 
 def clone3(flags: int, *, exit_signal: int, cgroup: int | None = None) -> tuple[int, int]:
-    """clone3(2) without a new stack, as fork. Returns (pid, pidfd) in the parent and (0, -1) in the child.
+    """clone3(2) without a new stack, like fork. Returns (pid, pidfd) in the parent and (0, -1) in the child.
 
-    The child is a copy of a single-threaded interpreter; none of Python's after-fork hooks ran. It must never return
-    to its caller's caller: os._exit or execve only.
+    The child is a copy of a single-threaded interpreter. Python's after-fork hooks have not run. It must not return to
+    its caller's caller, but call os._exit or execve.
     """
     pidfd = ctypes.c_int(-1)
     flags |= CLONE_PIDFD
@@ -238,7 +238,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(fd: int, nstype: int, *, about: str = "") -> None:
-    """setns(2); `fd` is a namespace file (then nstype may be 0) or a pidfd (then a mask of CLONE_NEW*)."""
+    """setns(2). `fd` is a namespace file (nstype may be 0) or a pidfd (nstype is a mask of CLONE_NEW*)."""
     _libcall("setns", fd, ctypes.c_int(nstype), about=about)
 
 
@@ -247,7 +247,7 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
 
 
 def pidfd_pid(pidfd: int) -> int:
-    """The process of a pidfd, in our pid namespace (proc_pid_fdinfo(5)); -1 when it was reaped."""
+    """The pid of a pidfd's process in our pid namespace (proc_pid_fdinfo(5)); -1 if it has been reaped."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
         for line in file:
             if line.startswith("Pid:"):
@@ -285,7 +285,7 @@ def personality(persona: int) -> int:
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
-    """capset(2), version 3, of the calling thread; masks are 64-bit, bit n = capability n."""
+    """capset(2), version 3, for the calling thread. Masks have 64 bits; bit n is capability n."""
     header = struct.pack("=Ii", 0x20080522, 0)
     low, high = 0xFFFFFFFF, 32
     sets = (effective, permitted, inheritable)
@@ -307,7 +307,7 @@ _RLIM_INFINITY = 0xFFFFFFFFFFFFFFFF
 
 
 def prlimit(pid: int, resource: int, new: tuple[int, int] | None = None) -> tuple[int, int]:
-    """prlimit(2): the (soft, hard) limits before; -1 is none. (The module `resource` is a shared object to load.)"""
+    """prlimit(2): returns the previous (soft, hard) limits; -1: unlimited. (Importing `resource` is slower.)"""
     old = _Rlimit()
     if _libc.prlimit(pid, resource, None if new is None else _Rlimit(*new), old) < 0:
         raise SyscallError(ctypes.get_errno(), "prlimit", str(resource))
@@ -324,20 +324,20 @@ def ioprio_set(which: int, who: int, ioprio: int) -> None:
 
 
 def set_mempolicy(mode: int, nodes: frozenset[int]) -> None:
-    """set_mempolicy(2) of the calling thread; execve keeps it. No node at all is a null mask."""
+    """set_mempolicy(2) for the calling thread; execve preserves it. An empty set is a null mask."""
     words = max(nodes, default=-1) // 64 + 1
     mask = sum(1 << node for node in nodes).to_bytes(words * 8, "little")
-    # the kernel takes one bit less than it is told
+    # the kernel uses one bit less than maxnode
     syscall("set_mempolicy", mode, mask or None, words * 64 + 1 if words else 0, about=f"mode {mode:#x}")
 
 
 def sched_setattr(pid: int, attr: bytes, flags: int = 0) -> None:
-    """sched_setattr(2); `attr` is a packed struct sched_attr whose first word is its size."""
+    """sched_setattr(2). `attr` is a packed struct sched_attr, whose first word is its size."""
     syscall("sched_setattr", pid, attr, flags)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
-    """close_range(2), both ends included."""
+    """close_range(2), inclusive."""
     try:
         syscall("close_range", first, last, flags)
     except SyscallError as error:
@@ -351,7 +351,7 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
 
 
 def close_all_except(keep: set[int]) -> None:
-    """Close every descriptor that is not in `keep`."""
+    """Close all descriptors that are not in `keep`."""
     first = 0
     for fd in [*sorted(keep), 0x7FFFFFFF]:
         if fd > first:
@@ -404,7 +404,7 @@ def move_mount(
 
 
 def attach_mount(mount_fd: int, target_fd: int, *, about: str) -> None:
-    """move_mount(2) of a detached mount onto an open O_PATH descriptor: no path is looked at any more."""
+    """Attach a detached mount to an open O_PATH descriptor with move_mount(2), without resolving a path."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
     move_mount(mount_fd, "", target_fd, "", flags, about=about)
 
@@ -423,7 +423,7 @@ def fsmount(fs_fd: int, flags: int = FSMOUNT_CLOEXEC, attr_flags: int = 0) -> in
 
 
 def fs_messages(fs_fd: int) -> str:
-    """What the kernel has to say about a failed fsconfig/fsmount, "" when nothing (fsopen's message log)."""
+    """The kernel's messages about a failed fsconfig or fsmount (fsopen's message log); "" if there are none."""
     said = []
     try:
         while text := os.read(fs_fd, 4096):
@@ -452,7 +452,7 @@ def mount_setattr(  # noqa: PLR0917 - the man page's argument order
 
 
 def openat2(dirfd: int, path: _Path, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2), always O_CLOEXEC; EAGAIN (a rename raced with "..") is tried again a bounded number of times."""
+    """openat2(2), always with O_CLOEXEC. Retries EAGAIN (a rename raced with "..") up to 32 times."""
     how = struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(32):
         try:
@@ -463,18 +463,18 @@ def openat2(dirfd: int, path: _Path, flags: int, mode: int = 0, resolve: int = 0
     raise SyscallError(errno.EAGAIN, "openat2", os.fsdecode(path))
 
 
-# ioctl_tty(2); the numbers are asm-generic's, which all our architectures but ppc64le have
+# ioctl_tty(2): asm-generic's numbers, except on ppc64le
 _TIOCSPTLCK = 0x40045431 if os.uname().machine != "ppc64le" else 0x80045431
 _TIOCGPTPEER = 0x5441 if os.uname().machine != "ppc64le" else 0x20005441
 
 
 def open_peer(master: int) -> int:
-    """Unlock the terminal of `master` and open its slave: by descriptor, never by the slave's name, which is for
-    whoever owns the mount namespace to give (TIOCGPTPEER)."""
+    """Unlock the terminal of `master` and open its slave by descriptor (TIOCGPTPEER), not by its name, which the owner
+    of the mount namespace controls."""
     import fcntl
 
     if fstatfs_type(master) != DEVPTS_SUPER_MAGIC:
-        raise SyscallError(errno.ENOTTY, "TIOCGPTPEER", "what is on /dev/pts is not devpts")
+        raise SyscallError(errno.ENOTTY, "TIOCGPTPEER", "the file system on /dev/pts is not devpts")
     try:
         fcntl.ioctl(master, _TIOCSPTLCK, b"\0\0\0\0")
         return fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -482,19 +482,19 @@ def open_peer(master: int) -> int:
         raise SyscallError(error.errno or 0, "TIOCGPTPEER") from error
 
 
-# An array type is made once: create_string_buffer makes one a call, a tenth of a millisecond in a fresh child.
+# Create the array type once: create_string_buffer creates one per call, 0.1 ms in a new child.
 _Statfs = ctypes.c_char * 256
 
 
 def fstatfs_type(fd: int) -> int:
-    """f_type of the file system `fd` is on (works on O_PATH descriptors), one of the *_MAGIC numbers."""
+    """The f_type of the file system of `fd`, which may be an O_PATH descriptor: one of the *_MAGIC constants."""
     if _libc.fstatfs(fd, buffer := _Statfs()) < 0:
         raise SyscallError(ctypes.get_errno(), "fstatfs", str(fd))
-    return int(struct.unpack_from("=I", buffer.raw)[0])  # little endian, or 32 bits wide
+    return int(struct.unpack_from("=I", buffer.raw)[0])  # little endian or 32 bits wide
 
 
 def pack_sched_attr(  # noqa: PLR0917 - the structure's order
     policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
 ) -> bytes:
-    """struct sched_attr, version 0 (48 bytes); times in nanoseconds."""
+    """Pack a struct sched_attr, version 0 (48 bytes). Times are in nanoseconds."""
     return struct.pack("=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period)
