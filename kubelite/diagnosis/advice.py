@@ -1,5 +1,7 @@
-"""PURE: what to do next about a pod that is not as it should be: for each reason of its status one sentence with the
-command or the field that helps (the reasons of kubelet's status, spec C5)."""
+"""Advice for pods with a problem: for each reason in the status, one sentence with the command or field that helps.
+
+The reasons are those that kubelet writes (docs/explanation/pod-semantics.md). Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,130 +11,131 @@ from typing import NamedTuple
 
 from kubelite.kube.json import Json
 
-#: Reason of a waiting or terminated container → what to do. Words: pod, container, image, namespace.
+#: Reason of a waiting or terminated container → advice. Placeholders: pod, container, image, namespace.
 CONTAINER = {
-    "ErrImagePull": "check the image's name and that its registry can be reached: kubelite pull {image}",
-    "ImagePullBackOff": "the next try waits; see what the registry says now: kubelite pull {image}",
-    "ErrImageNeverPull": "imagePullPolicy is Never and {image} is not here: kubelite pull {image}, kubelite load, or "
-    "another policy",
-    "InvalidImageName": "mend spec.containers[].image: {image} is no image's name",
+    "ErrImagePull": "check the image name, and that the registry is reachable: kubelite pull {image}",
+    "ImagePullBackOff": "waiting before the next pull; see the registry's answer now: kubelite pull {image}",
+    "ErrImageNeverPull": "imagePullPolicy is Never and {image} is not on the node: run kubelite pull {image} or "
+    "kubelite load, or set another policy",
+    "InvalidImageName": "correct spec.containers[].image: {image} is not a valid image name",
     "ImageInspectError": "the image's record is damaged: kubelite doctor --deep --repair",
     "RegistryUnavailable": "the registry does not answer: check the network and DNS of the node",
-    "CreateContainerConfigError": "a ConfigMap, a Secret or a key of one is missing, or a field contradicts the image: "
-    "add it, the container starts by itself (kubelite describe pod {pod} names it)",
-    "CreateContainerError": "the engine could not make it: kubelite describe pod {pod}, kubelite doctor",
-    "RunContainerError": "the engine could not start it: kubelite describe pod {pod}",
-    "StartError": "its program could not be executed: check command, args and that the file is in {image} and may be "
-    "executed",
-    "PostStartHookError": "lifecycle.postStart failed: kubelite describe pod {pod} shows what it said",
-    "CrashLoopBackOff": "it keeps ending: kubelite logs {pod} -c {container} --previous",
-    "OOMKilled": "it needed more memory than resources.limits.memory allows: raise it, or see kubelite top pods "
+    "CreateContainerConfigError": "a ConfigMap, a Secret or one of its keys is missing, or a field contradicts the "
+    "image; kubelite describe pod {pod} names it. Once it is added, the container starts without further action",
+    "CreateContainerError": "the engine cannot create the container: kubelite describe pod {pod}, kubelite doctor",
+    "RunContainerError": "the engine cannot start the container: kubelite describe pod {pod}",
+    "StartError": "the program cannot be executed: check command and args, and that the file exists in {image} and is "
+    "executable",
+    "PostStartHookError": "lifecycle.postStart failed; kubelite describe pod {pod} shows its output",
+    "CrashLoopBackOff": "the container exits repeatedly: kubelite logs {pod} -c {container} --previous",
+    "OOMKilled": "the container exceeded resources.limits.memory: raise the limit; see kubelite top pods "
     "--containers",
-    "Error": "it ended with an error: kubelite logs {pod} -c {container}",
-    "ContainerStatusUnknown": "nobody saw how it ended (the machine or its shim went down); nothing to do if it runs "
-    "again",
+    "Error": "the container failed: kubelite logs {pod} -c {container}",
+    "ContainerStatusUnknown": "its exit code is unknown (the machine or its shim went down); no action is needed if it "
+    "runs again",
     "SignatureValidationFailed": "the image's signature is not accepted: check spec.containers[].image",
-    "PreCreateHookError": "the engine could not prepare it: kubelite describe pod {pod}, kubelite doctor",
-    "PreStartHookError": "the engine could not prepare it: kubelite describe pod {pod}, kubelite doctor",
-    "Unknown": "nobody saw how it ended; nothing to do if it runs again",
+    "PreCreateHookError": "the engine cannot prepare the container: kubelite describe pod {pod}, kubelite doctor",
+    "PreStartHookError": "the engine cannot prepare the container: kubelite describe pod {pod}, kubelite doctor",
+    "Unknown": "its exit code is unknown; no action is needed if it runs again",
 }
-#: Reason of the pod itself.
+#: Reason of the pod itself → advice.
 POD = {
-    "Evicted": "the node ran short: kubelite top node, kubelite df; lower what the pod uses, or ask for what it needs",
-    "NodeAffinity": "spec.nodeSelector or affinity names another node: this one is kubelite get node -o yaml",
-    "NodePorts": "another pod, or a program, has the host port: kubelite get pods -A -o wide, ss -ltnp",
-    "OutOfcpu": "the pods' CPU requests are more than the node has: lower resources.requests.cpu",
-    "OutOfmemory": "the pods' memory requests are more than the node has: lower resources.requests.memory",
-    "OutOfpods": "the node takes no more pods: remove some",
-    "DeadlineExceeded": "it took longer than spec.activeDeadlineSeconds: raise that",
-    "OutOfephemeral-storage": "the pods' ephemeral-storage requests are more than the node has: lower "
+    "Evicted": "the node ran short of a resource: see kubelite top node and kubelite df; reduce what the pod uses, or "
+    "raise its requests",
+    "NodeAffinity": "spec.nodeSelector or affinity does not match this node: kubelite get node -o yaml",
+    "NodePorts": "another pod or program uses the host port: kubelite get pods -A -o wide, ss -ltnp",
+    "OutOfcpu": "the pods request more CPU than the node has: lower resources.requests.cpu",
+    "OutOfmemory": "the pods request more memory than the node has: lower resources.requests.memory",
+    "OutOfpods": "the node has reached its maximum number of pods: delete some",
+    "DeadlineExceeded": "the pod ran longer than spec.activeDeadlineSeconds: raise it",
+    "OutOfephemeral-storage": "the pods request more ephemeral storage than the node has: lower "
     "resources.requests.ephemeral-storage",
-    "Terminated": "the machine shut down: it starts again with the node",
-    "UnexpectedAdmissionError": "this node cannot give it what it asks for; what it has: kubelite get node -o yaml",
-    "SysctlForbidden": "spec.securityContext.sysctls has one that a pod may not set here: take it out",
-    "AppArmor": "this kernel has no such AppArmor profile: load it, or take it out of securityContext",
+    "Terminated": "the machine shut down: the pod starts again with the node",
+    "UnexpectedAdmissionError": "this node cannot provide what the pod requests: kubelite get node -o yaml",
+    "SysctlForbidden": "spec.securityContext.sysctls has a sysctl that is not allowed on this node: remove it",
+    "AppArmor": "the kernel does not have this AppArmor profile: load it, or remove it from securityContext",
 }
-#: Reason of the condition PodScheduled, when it is False.
+#: Reason of the condition PodScheduled=False → advice.
 SCHEDULING = {
-    "Unschedulable": "no room or no match: {message}; kubelite get node -o yaml shows labels, taints and what is free",
-    "SchedulingGated": "it waits for spec.schedulingGates to be emptied: take them out of its manifest",
+    "Unschedulable": "the pod does not fit on this node: {message}; kubelite get node -o yaml shows its labels, taints "
+    "and free resources",
+    "SchedulingGated": "the pod waits until spec.schedulingGates is empty: remove the gates from its manifest",
 }
-#: <type>=<status>/<reason> of another condition.
+#: <type>=<status>/<reason> of another condition → advice.
 CONDITION = {
-    "Ready=False/ReadinessGatesNotReady": "its containers are ready, what spec.readinessGates waits for is not "
-    "({message}): have that condition set in its status, or take the gate out",
-    "PodResizePending=True/Infeasible": "its new resources are more than this node can give ({message}): lower "
-    "them; it goes on with what it has",
-    "PodResizePending=True/Deferred": "its new resources wait for room ({message}): lower them, or remove "
-    "other pods; it goes on with what it has",
-    "PodResizeInProgress=True/Error": "its new resources did not take ({message}), it is tried again: choose a "
-    "limit above what it uses, see kubelite top pods --containers",
-    "DisruptionTarget=True/PreemptionByScheduler": "a pod of higher priority takes its room ({message}): give it a "
-    "priorityClassName, or make room",
+    "Ready=False/ReadinessGatesNotReady": "all containers are ready, but a condition in spec.readinessGates is not "
+    "({message}): set that condition in the pod's status, or remove the gate",
+    "PodResizePending=True/Infeasible": "the node cannot provide the new resources ({message}): lower them; the pod "
+    "keeps running with the old ones",
+    "PodResizePending=True/Deferred": "the new resources are not free yet ({message}): lower them, or delete other "
+    "pods; the pod keeps running with the old ones",
+    "PodResizeInProgress=True/Error": "the new resources cannot be applied ({message}); this is retried. Choose a "
+    "limit above the current usage, see kubelite top pods --containers",
+    "DisruptionTarget=True/PreemptionByScheduler": "preempted by a pod of higher priority ({message}): set "
+    "priorityClassName, or free resources",
 }
-#: Reason of the newest Warning event of a pod that is not ready, where its status does not say it.
+#: Reason of the newest Warning event of a pod that is not ready → advice, if its status gives no reason.
 EVENT = {
-    "FailedCreatePodSandBox": "its network or namespaces could not be made ({message}): kubelite doctor",
-    "FailedMount": "a volume is missing or cannot be set up ({message}): mend spec.volumes, it goes on by itself",
-    "FailedScheduling": "nothing fits ({message}): kubelite get node -o yaml",
-    "FailedSync": "the last attempt failed ({message}), it is tried again: kubelite doctor",
-    "FailedPostStartHook": "lifecycle.postStart failed ({message}): mend its command or its address",
-    "FailedPreStopHook": "lifecycle.preStop failed ({message}): mend its command or its address",
-    "FailedToRetrieveImagePullSecret": "a Secret of spec.imagePullSecrets is missing ({message}): apply it",
-    "TaintManagerEviction": "the node has a taint that it does not tolerate: spec.tolerations, or kubelite node taint",
-    "Unhealthy": "a probe fails ({message}): kubelite logs {pod}, and the probe's path, port or command",
-    "NetworkDegraded": "its network is not whole ({message}): kubelite doctor",
+    "FailedCreatePodSandBox": "its network or namespaces cannot be created ({message}): kubelite doctor",
+    "FailedMount": "a volume is missing or cannot be set up ({message}): correct spec.volumes; mounting is retried",
+    "FailedScheduling": "the pod does not fit on this node ({message}): kubelite get node -o yaml",
+    "FailedSync": "the last attempt failed ({message}) and is retried: kubelite doctor",
+    "FailedPostStartHook": "lifecycle.postStart failed ({message}): correct its command or address",
+    "FailedPreStopHook": "lifecycle.preStop failed ({message}): correct its command or address",
+    "FailedToRetrieveImagePullSecret": "a Secret in spec.imagePullSecrets is missing ({message}): apply it",
+    "TaintManagerEviction": "the pod does not tolerate a taint of the node: spec.tolerations, or kubelite node taint",
+    "Unhealthy": "a probe fails ({message}): see kubelite logs {pod}, and the probe's path, port or command",
+    "NetworkDegraded": "its network is incomplete ({message}): kubelite doctor",
 }
-#: Reason → part of its message → what to do, where the message says more than the reason.
+#: Reason → part of its message → advice, if the message says more than the reason.
 REFINED = {
     "CreateContainerConfigError": {
-        "not found": "{message}: add it, the container starts by itself",
-        "find key": "{message}: add it, the container starts by itself",
-        "runAsNonRoot": "{message}: set securityContext.runAsUser to another than 0, or take runAsNonRoot out",
+        "not found": "{message}: add it; the container then starts without further action",
+        "find key": "{message}: add it; the container then starts without further action",
+        "runAsNonRoot": "{message}: set securityContext.runAsUser to a value other than 0, or remove runAsNonRoot",
     },
     "Evicted": {
-        "EmptyDir volume": "it was evicted ({message}): have it write less, or raise the volume's sizeLimit",
-        "ephemeral": "it was evicted ({message}): have it write less, or raise resources.limits.ephemeral-storage",
+        "EmptyDir volume": "evicted ({message}): let it write less, or raise the volume's sizeLimit",
+        "ephemeral": "evicted ({message}): let it write less, or raise resources.limits.ephemeral-storage",
     },
     "Unschedulable": {
-        "affinity/selector": "spec.nodeSelector or affinity asks for labels that this node has not: kubelite get node "
-        "--show-labels; give it one: kubelite node label KEY=VALUE",
-        "free ports": "its host port is taken ({message}): choose another, or remove that pod",
-        "Insufficient": "it asks for more than is free ({message}): lower resources.requests, or remove other pods; "
-        "kubelite get node -o yaml shows what there is",
-        "taint": "the node has a taint that it does not tolerate ({message}): add it to spec.tolerations, or kubelite "
-        "node taint KEY-",
+        "affinity/selector": "spec.nodeSelector or affinity requires labels that this node does not have: kubelite get "
+        "node --show-labels; add one with kubelite node label KEY=VALUE",
+        "free ports": "the host port is in use ({message}): choose another one, or delete the other pod",
+        "Insufficient": "the pod requests more than is free ({message}): lower resources.requests, or delete other "
+        "pods; kubelite get node -o yaml shows the capacity",
+        "taint": "the pod does not tolerate a taint of the node ({message}): add it to spec.tolerations, or remove it "
+        "with kubelite node taint KEY-",
     },
     "FailedCreatePodSandBox": {
-        "RuntimeClass": "{message}: name it in the setting runtime_classes, or take spec.runtimeClassName out",
+        "RuntimeClass": "{message}: add it to the setting runtime_classes, or remove spec.runtimeClassName",
     },
 }
-#: What the event Killing says of a container that keeps ending → what to do. `message`: what the check said.
+#: Part of the message of a Killing event, for a container that restarts repeatedly → advice. `message`: the failure.
 KILLED = {
-    "failed liveness probe": "it is restarted because its liveness probe fails ({message}): mend the probe's path, "
-    "port or command, or give it more time (failureThreshold)",
-    "failed startup probe": "it is restarted because its startup probe does not succeed in time ({message}): mend the "
-    "probe's path, port or command, or give it more time (failureThreshold)",
-    "FailedPostStartHook": "it is restarted because lifecycle.postStart fails ({message}): mend its command or its "
-    "address",
+    "failed liveness probe": "restarted because the liveness probe fails ({message}): correct the probe's path, port "
+    "or command, or allow more time (failureThreshold)",
+    "failed startup probe": "restarted because the startup probe does not succeed in time ({message}): correct the "
+    "probe's path, port or command, or allow more time (failureThreshold)",
+    "FailedPostStartHook": "restarted because lifecycle.postStart fails ({message}): correct its command or address",
 }
-#: An init container that runs, in a pod whose other containers wait for it.
+#: A running init container, while the other containers wait for it.
 INIT = (
-    "the other containers start when init container {container} has ended; what it does: kubelite logs {pod} -c "
+    "the other containers start when init container {container} is done; see its progress: kubelite logs {pod} -c "
     "{container}"
 )
-#: A pull that fails, of an image that is here.
+#: A failing pull of an image that is on the node.
 HERE = (
-    "{image} is in the store already, but imagePullPolicy is Always (as it is for :latest and for no tag): set it to "
+    "{image} is already on the node, but imagePullPolicy is Always (the default for :latest or no tag): set it to "
     "IfNotPresent"
 )
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
 _NORMAL = frozenset({"", "ContainerCreating", "PodInitializing", "Completed"})
-_PLAIN = ("Error",)  # the end of one that keeps ending
+_PLAIN = ("Error",)  # an exit that says nothing more than CrashLoopBackOff does
 
 
 class _Wrong(NamedTuple):
-    """What is wrong with a container: a reason of its status, what that says, and when what ended had started."""
+    """A problem of a container: a reason of its status, the message, and when the ended instance had started."""
 
     container: str
     image: str
@@ -144,8 +147,8 @@ class _Wrong(NamedTuple):
 def advice(
     doc: Json, events: Iterable[Json] = (), is_here: Callable[[str], bool] = lambda image: False
 ) -> list[str]:
-    """Sentences, the pod's own first, each once; none for a pod that is well. `events` are the pod's; `is_here`: is
-    an image of this name in the store?"""
+    """Return sentences of advice, the pod's own first, without duplicates; none for a healthy pod. `events` are the
+    pod's. `is_here` tells whether the store has an image of this name."""
     status = doc.get("status", {})
     words = {"pod": doc["metadata"]["name"]}
     if (namespace := doc["metadata"].get("namespace", "default")) != "default":
@@ -156,7 +159,7 @@ def advice(
     found = [*_of_the_pod(status), *_of_conditions(status)]
     for wrong in _wrongs(doc):
         if wrong.reason in _PLAIN and status.get("reason") in POD:
-            continue  # it was made to end
+            continue  # it was ended for the pod's reason
         text = _of_container(wrong, newest, is_here)
         found.append(f"{wrong.container}: " + text.format(**wrong._asdict(), **words))
     ready = any(c["type"] == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
@@ -187,12 +190,12 @@ def _of_conditions(status: Json) -> Iterator[str]:
             yield CONDITION[key].format(message=message)
 
 
-#: What the scheduler's sentence says for clusters.
+#: Parts of the scheduler's message that only make sense in a cluster.
 _UNHELPFUL = re.compile(r"^0/1 nodes are available: 1 | preemption: 0/1 nodes are available: 1 [^.]*\.?")
 
 
 def _refined(reason: str, message: str) -> str:
-    """The sentence for this message of a reason, "" where there is no other than the reason's."""
+    """Return the advice for this message of a reason, or "" if there is none."""
     return next((text for part, text in REFINED.get(reason, {}).items() if part in message), "")
 
 
@@ -206,7 +209,7 @@ def _of_container(wrong: _Wrong, newest: list[Json], is_here: Callable[[str], bo
 
 
 def _killed(wrong: _Wrong, newest: list[Json]) -> str:
-    """Why the node ended the instance that ended last; "" when it ended by itself."""
+    """Return the advice if the node killed the instance that ended last; "" if that exited by itself."""
     mine = [e for e in newest if f"{{{wrong.container}}}" in e.get("involvedObject", {}).get("fieldPath", "")]
     last = next((e for e in mine if e.get("reason") == "Killing"), {})
     if str(last.get("lastTimestamp", "")) < wrong.since:
@@ -217,12 +220,12 @@ def _killed(wrong: _Wrong, newest: list[Json]) -> str:
 
 
 def _braced(text: str) -> str:
-    """For str.format to leave as it is."""
+    """Escape a text for str.format."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def _of_events(newest: list[Json], words: dict[str, str]) -> list[str]:
-    """The newest Warning that there are words for: one or none."""
+    """Return the advice for the newest Warning that has one, as a list of one or none."""
     for event in newest:
         reason, message = event.get("reason", ""), _short(event)
         if event.get("type") == "Warning" and reason in EVENT:
@@ -232,12 +235,12 @@ def _of_events(newest: list[Json], words: dict[str, str]) -> list[str]:
 
 
 def _short(event: Json) -> str:
-    """Its first line."""
+    """Return the first line of an event's message."""
     return str(event.get("message", "")).strip().partition("\n")[0].rstrip(".: ")
 
 
 def _wrongs(doc: Json) -> Iterator[_Wrong]:
-    """All that is wrong now; for one that waits to start again, why it ended, where that says more."""
+    """Yield all current problems; for a container that waits to restart, why it ended, if that says more."""
     status, spec = doc.get("status", {}), doc.get("spec", {})
     images = {
         c["name"]: c.get("image", "")
@@ -250,7 +253,7 @@ def _wrongs(doc: Json) -> Iterator[_Wrong]:
             waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
             if loops := waiting.get("reason") == "CrashLoopBackOff":
                 ended = (found.get("lastState") or {}).get("terminated") or {}
-            if key == "ephemeralContainerStatuses":  # how somebody's shell ended keeps the pod from nothing
+            if key == "ephemeralContainerStatuses":  # how a debugging shell ended does not affect the pod
                 ended = {}
             told = ended.get("reason", "") not in (*_NORMAL, *(_PLAIN if loops else ()))
             if waiting.get("reason") and waiting["reason"] not in _NORMAL and not (loops and told):
@@ -260,7 +263,7 @@ def _wrongs(doc: Json) -> Iterator[_Wrong]:
 
 
 def _awaited(doc: Json) -> Iterator[str]:
-    """Init containers that run and are no sidecars: the others wait for their end."""
+    """Yield the running init containers that are not sidecars: the other containers wait for them."""
     sidecars = {
         c["name"] for c in doc["spec"].get("initContainers") or () if c.get("restartPolicy") == "Always"
     }

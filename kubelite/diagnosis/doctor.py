@@ -1,7 +1,8 @@
-"""`kubelite doctor`: the invariants of a node at rest, checked against the kernel and the disk, not against memory.
+"""`kubelite doctor`: checks the invariants of a node at rest against the kernel and the disk, not against memory.
 
-Nothing may exist that belongs to no pod: no process, mount, cgroup, interface, address, rule, directory, record. And
-nothing may exist twice: one shim a pod, one living instance a container. Tests call this after every scenario.
+Nothing may exist that belongs to no pod: no process, mount, cgroup, interface, address, rule, directory or record. And
+nothing may exist twice: each pod has one shim, each container one running instance. Tests run these checks after every
+scenario.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SHARED_LOGS = "/var/log"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level` is error (an invariant does not hold) or warning; `fix` the next step, where there is one."""
+    """`level` is error (an invariant does not hold) or warning; `fix` is the next step, if there is one."""
 
     level: str
     check: str
@@ -45,8 +46,8 @@ def examine(
     helpers: Iterable[int] = (),
     images: Iterable[str] = (),
 ) -> list[Finding]:
-    """Every check, in order. `network` and `images` are the sentences those rooms' own checks gave; `leases` the uids
-    that hold an address, `helpers` the pids of the daemon's own processes."""
+    """Run every check, in order. `network` and `images` are the findings of their own checks, `leases` the uids that
+    hold an address, `helpers` the pids of the daemon's own processes."""
     pods = {record.uid: record for record in store.list("Pod")}
     shims = dict(_shims(settings))
     findings: list[Finding] = []
@@ -61,10 +62,10 @@ def examine(
     findings.extend(_check_logs(settings, pods))
     for uid in leases:
         if uid not in shims:
-            error("network", f"an address is held for pod {uid}, which has no sandbox")
+            error("network", f"an address is leased for pod {uid}, which has no sandbox")
     for row_uid in store.pods_with_containers():
         if row_uid not in pods:
-            error("state", f"containers are recorded for pod {row_uid}, which is not known")
+            error("state", f"containers are recorded for pod {row_uid}, which does not exist")
     for sentence in network:
         error("network", sentence)
     for sentence in images:
@@ -92,9 +93,9 @@ def _check_shims(pods: dict[str, Any], shims: dict[str, SandboxRecord | None], e
             error("shims", f"the run directory of pod {uid} has no state")
             continue
         if not shim_alive(record):
-            error("shims", f"the shim of pod {uid} (pid {record.pid}) is dead and was not buried")
+            error("shims", f"the shim of pod {uid} (pid {record.pid}) is dead and was not cleaned up")
         if uid not in pods:
-            error("shims", f"a sandbox runs for pod {uid}, which is not known")
+            error("shims", f"a sandbox runs for pod {uid}, which does not exist")
         alive = Counter(c["name"] for c in record.containers if c["status"] in ("created", "running"))
         for name, count in alive.items():
             if count > 1:
@@ -103,7 +104,7 @@ def _check_shims(pods: dict[str, Any], shims: dict[str, SandboxRecord | None], e
             if container["status"] == "running" and not os.path.exists(f"/proc/{container['pid']}"):
                 error(
                     "containers",
-                    f"container {container['name']} of pod {uid} is recorded as running and is not",
+                    f"container {container['name']} of pod {uid} is recorded as running but does not run",
                 )
 
 
@@ -122,19 +123,21 @@ def _check_cgroups(
             error("cgroups", f"cgroup {path} belongs to no pod (processes: {pids or 'none'})")
     for path in leftovers.stale_cgroups(parent, f"{settings.root}/images"):
         pids = open_cgroup(path).pids()
-        words = f"cgroup {path} is of a build that was killed (processes: {pids or 'none'})"
-        error("cgroups", words, "the next `kubelite build` removes it, and so does kubelite's next start")
+        words = f"cgroup {path} belongs to a build that was killed (processes: {pids or 'none'})"
+        error("cgroups", words, "the next `kubelite build` or the next start of kubelite removes it")
     known = helpers | {pid for record in shims.values() if record for pid in (record.pid, record.pause)}
     group = open_cgroup(f"{parent}/shims")
     for pid in group.pids() if group.exists() else ():
         if pid not in known:
             error(
-                "processes", f"process {pid} is in the shims' cgroup and is no pod's shim", f"kill -9 {pid}"
+                "processes",
+                f"process {pid} is in the shims' cgroup but is not a pod's shim",
+                f"kill -9 {pid}",
             )
 
 
 def _pod_cgroups(parent: str) -> set[str]:
-    """Every pod cgroup below the parent, in any hierarchy."""
+    """Return every pod cgroup below the parent, in any hierarchy."""
     found: set[str] = set()
     found_layout = layout()
     for root in (*found_layout.hierarchies, found_layout.unified):
@@ -144,23 +147,23 @@ def _pod_cgroups(parent: str) -> set[str]:
     return found
 
 
-_OF_THE_NODE = tuple(  # volumes that are mounts of the node itself
+_NODE_MOUNTS = tuple(  # volumes that are mounted by the node itself
     f"volumes/kubernetes.io~{plugin}/" for plugin in ("empty-dir", "image", "projected", "secret")
 )
 
 
 def _check_mounts(settings: Settings, pods: dict[str, Any], error: _Error) -> None:
-    """Containers' file systems are mounted in their own namespaces: this one shows none of them, only the file systems
-    in memory, and the images, that the containers of a pod share (see node/storage/mounts.py)."""
+    """Containers' file systems are mounted in their own mount namespaces. The node's namespace has only the in-memory
+    file systems and images that containers of a pod share (see node/storage/mounts.py)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place = line.split()[4]
             if not place.startswith((f"{settings.root}/pods/", f"{settings.run_dir}/shims/")):
                 continue
             uid, _, rest = place.removeprefix(f"{settings.root}/pods/").partition("/")
-            shared = rest == "shm" or rest.startswith(_OF_THE_NODE)
+            shared = rest == "shm" or rest.startswith(_NODE_MOUNTS)
             if uid not in pods or not shared:
-                error("mounts", f"{place} is mounted on the node itself", f"umount {place}")
+                error("mounts", f"{place} is mounted in the node's namespace", f"umount {place}")
 
 
 def _check_directories(settings: Settings, pods: dict[str, Any], error: _Error) -> None:
@@ -170,8 +173,8 @@ def _check_directories(settings: Settings, pods: dict[str, Any], error: _Error) 
 
 
 def _check_logs(settings: Settings, pods: dict[str, Any]) -> Iterator[Finding]:
-    """In the machine's own log directory other nodes, and a kubelet, may have theirs: what is not this node's there may
-    be in order."""
+    """The machine's own log directory may also have logs of other nodes or a kubelet, so unknown logs are only a
+    warning there."""
     shared = settings.log_dir == SHARED_LOGS
     level, words = ("warning", "no pod of this node") if shared else ("error", "no pod")
     for name in _names(f"{settings.log_dir}/pods"):
@@ -181,7 +184,7 @@ def _check_logs(settings: Settings, pods: dict[str, Any]) -> Iterator[Finding]:
     for name in _names(links):
         target = os.path.join(links, name)
         if os.path.islink(target) and not os.path.exists(target):
-            yield Finding(level, "directories", f"{target} points nowhere", f"rm {target}")
+            yield Finding(level, "directories", f"{target} is a dangling link", f"rm {target}")
 
 
 def _names(directory: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Where a container stands in the kernel, for `kubelite inspect`: each limit with its file, its value now and the line
-of arithmetic from the manifest; namespaces and who shares them; both ends of the veth; mounts, capabilities, rlimits.
+"""A container as the kernel sees it, for `kubelite inspect`: each limit with its file, current value and the arithmetic
+from the manifest; namespaces and who shares them; both ends of the veth; mounts, capabilities and rlimits.
 
-All of it is read when it is asked for. What is gone, or what this kernel has not, is left out.
+Everything is read on request. What does not exist any more, or does not exist in this kernel, is omitted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.security.capabilities import names
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _SECCOMP = {"0": "disabled", "1": "strict", "2": "filter"}
 
-#: (what it is, controller, files of which the first that exists counts: v2's, then v1's)
+#: (label, controller, files: the first that exists is used, v2's before v1's)
 _FILES = (
     ("cpu limit", "cpu", ("cpu.max", "cpu.cfs_quota_us")),
     ("cpu period", "cpu", ("cpu.cfs_period_us",)),
@@ -37,7 +37,7 @@ _FILES = (
 
 
 def limits(cgroup: str, resources: Mapping[str, Any] | None) -> list[Json]:
-    """[{"limit", "file", "value", "from"?}]; `resources` are the container's in the manifest."""
+    """Return [{"limit", "file", "value", "from"?}]. `resources` are those of the container in the manifest."""
     group = open_cgroup(cgroup)
     found = []
     for word, controller, files in _FILES:
@@ -53,7 +53,7 @@ def limits(cgroup: str, resources: Mapping[str, Any] | None) -> list[Json]:
 
 
 def arithmetic(word: str, resources: Mapping[str, Any], *, v2: bool) -> str:
-    """How a number of the manifest becomes the kernel's; "" where the manifest has no part in it."""
+    """Explain how a number in the manifest becomes the kernel's; "" if the manifest does not set it."""
     wanted, most = resources.get("requests") or {}, resources.get("limits") or {}
     if word == "cpu limit" and "cpu" in most:
         milli = Quantity(str(most["cpu"])).milli()
@@ -67,14 +67,12 @@ def arithmetic(word: str, resources: Mapping[str, Any], *, v2: bool) -> str:
     if word == "memory limit" and "memory" in most:
         return f"limits.memory {most['memory']} = {Quantity(str(most['memory'])).value()} bytes"
     if word == "memory and swap limit" and "memory" in most:
-        return (
-            "a container does not swap: no more than memory alone" if not v2 else "a container does not swap"
-        )
+        return "containers do not swap: the same as memory alone" if not v2 else "containers do not swap"
     return ""
 
 
 def process(pid: int) -> Json:
-    """Rights and limits of a process (proc_pid_status(5), proc_pid_limits(5))."""
+    """Return the privileges and limits of a process (proc_pid_status(5), proc_pid_limits(5))."""
     status = dict(
         line.split(":\t", 1) for line in read_or(f"/proc/{pid}/status").splitlines() if ":\t" in line
     )
@@ -108,7 +106,7 @@ def process(pid: int) -> Json:
 
 
 def mounts(pid: int) -> list[Json]:
-    """What is mounted where, as the process sees it (proc_pid_mountinfo(5))."""
+    """Return the mounts as the process sees them (proc_pid_mountinfo(5))."""
     found = []
     for line in read_or(f"/proc/{pid}/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
@@ -125,7 +123,7 @@ def mounts(pid: int) -> list[Json]:
 
 
 def namespaces(pid: int, others: Mapping[str, int]) -> Json:
-    """{"net": {"inode", "sharedWith": [...]}} of a process; `others` are the names and pids it could share with."""
+    """Return {"net": {"inode", "sharedWith": [...]}} of a process. `others` are names and pids it may share with."""
     found: Json = {}
     for kind in NAMESPACES:
         inode = _inode(pid, kind)
@@ -136,8 +134,8 @@ def namespaces(pid: int, others: Mapping[str, int]) -> Json:
 
 
 def veth(host: str, bridge: str, pid: int) -> Json:
-    """Both ends of a pod's link by index. `pid` is in the pod's network: its indexes stand in net/igmp (and in
-    net/dev_mcast, where there is no IPv4), so that nobody has to go there to look."""
+    """Return both ends of a pod's link with their indexes. `pid` is in the pod's network namespace: its indexes are in
+    net/igmp (and in net/dev_mcast, if there is no IPv4), so there is no need to enter the namespace."""
     found: Json = {}
     try:
         found["host"] = {"name": host, "ifindex": socket.if_nametoindex(host), "bridge": bridge}
@@ -159,14 +157,14 @@ def _inode(pid: int, kind: str) -> str:
 
 
 def cgroup_directories(cgroup: str) -> Json:
-    """Controller → directory."""
+    """Return controller → directory."""
     group: Cgroup = open_cgroup(cgroup)
     words = ("cpu", "cpuacct", "memory", "pids", "io", "blkio", "cpuset", "devices", "freezer")
     return {word: place for word in words if (place := group.directory(word))}
 
 
 def add_kernel(containers: Iterable[Json], spec: Mapping[str, Any], shim: int) -> None:
-    """Put all of it into `containers` (running ones, as `inspect` shows them), in place."""
+    """Add all of this to the running `containers` (as `inspect` shows them), in place."""
     running = [c for c in containers if c["state"] == "running" and c["pid"]]
     written = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     resources = {c["name"]: c.get("resources") for c in written}

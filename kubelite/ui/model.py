@@ -36,7 +36,7 @@ class Lines:
         self._left = ""
 
     def feed(self, piece: bytes, *, last: bool = False) -> list[str]:
-        """Return the lines that are complete; with `last`, also a rest without a newline."""
+        """Return the lines that are complete; with `last`, also the incomplete last line."""
         *whole, self._left = (self._left + self._decoder.decode(piece, last)).split("\n")
         if last and self._left:
             whole.append(self._left)
@@ -85,7 +85,7 @@ class Samples:
     def line(self, key: str, width: int) -> str:
         return sparkline(
             self._lines.get(key, ()), width, top=100.0
-        )  # in thousandths of a core: what a full block stands for at least
+        )  # thousandths of a core: the least that a full block stands for
 
     def cells(self, key: str, width: int) -> tuple[str, str, str]:
         """Return CPU, its sparkline and memory."""

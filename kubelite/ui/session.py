@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubelite.cli.transport.client import Client
 from kubelite.ui.model import Samples
 
-TIMEOUT = 10.0  # seconds until an answer counts as missing
+TIMEOUT = 10.0  # seconds to wait for an answer
 
 
 class Session:

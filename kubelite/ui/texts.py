@@ -94,9 +94,7 @@ class Log(NodeScreen):
         while not self._left.is_set():
             try:
                 response, self._hang_up = self.session.streams.stream(path, query={**query, "follow": "true"})
-                if (
-                    self._left.is_set()
-                ):  # left while the stream was opening: on_unmount had nothing to close yet
+                if self._left.is_set():  # the screen was closed while the stream was opening
                     self._hang_up()
                 self._said = ""
                 self.app.call_from_thread(self.say, self.title_of())

@@ -38,25 +38,26 @@ def test_every_reason_of_a_container(reason: str) -> None:
     (sentence,) = advice(pod({kind: {"reason": reason}}))
     assert sentence.startswith("app: ")
     assert "{" not in sentence
-    words = ("kubelite ", "imagePullPolicy", "spec.", "resources.", "command", "network", "nothing to do")
+    words = ("kubelite ", "imagePullPolicy", "spec.", "resources.", "command", "network", "no action")
     assert any(word in sentence for word in words)
 
 
 #: Reason of the pod itself → the very sentence.
 OF_A_POD = {
-    "Evicted": "the node ran short: kubelite top node, kubelite df; lower what the pod uses, or ask for what it needs",
-    "NodeAffinity": "spec.nodeSelector or affinity names another node: this one is kubelite get node -o yaml",
-    "NodePorts": "another pod, or a program, has the host port: kubelite get pods -A -o wide, ss -ltnp",
-    "OutOfcpu": "the pods' CPU requests are more than the node has: lower resources.requests.cpu",
-    "OutOfmemory": "the pods' memory requests are more than the node has: lower resources.requests.memory",
-    "OutOfpods": "the node takes no more pods: remove some",
-    "DeadlineExceeded": "it took longer than spec.activeDeadlineSeconds: raise that",
-    "OutOfephemeral-storage": "the pods' ephemeral-storage requests are more than the node has: lower "
+    "Evicted": "the node ran short of a resource: see kubelite top node and kubelite df; reduce what the pod "
+    "uses, or raise its requests",
+    "NodeAffinity": "spec.nodeSelector or affinity does not match this node: kubelite get node -o yaml",
+    "NodePorts": "another pod or program uses the host port: kubelite get pods -A -o wide, ss -ltnp",
+    "OutOfcpu": "the pods request more CPU than the node has: lower resources.requests.cpu",
+    "OutOfmemory": "the pods request more memory than the node has: lower resources.requests.memory",
+    "OutOfpods": "the node has reached its maximum number of pods: delete some",
+    "DeadlineExceeded": "the pod ran longer than spec.activeDeadlineSeconds: raise it",
+    "OutOfephemeral-storage": "the pods request more ephemeral storage than the node has: lower "
     "resources.requests.ephemeral-storage",
-    "Terminated": "the machine shut down: it starts again with the node",
-    "UnexpectedAdmissionError": "this node cannot give it what it asks for; what it has: kubelite get node -o yaml",
-    "SysctlForbidden": "spec.securityContext.sysctls has one that a pod may not set here: take it out",
-    "AppArmor": "this kernel has no such AppArmor profile: load it, or take it out of securityContext",
+    "Terminated": "the machine shut down: the pod starts again with the node",
+    "UnexpectedAdmissionError": "this node cannot provide what the pod requests: kubelite get node -o yaml",
+    "SysctlForbidden": "spec.securityContext.sysctls has a sysctl that is not allowed on this node: remove it",
+    "AppArmor": "the kernel does not have this AppArmor profile: load it, or remove it from securityContext",
 }
 
 
@@ -69,27 +70,27 @@ def test_every_reason_of_a_pod(reason: str) -> None:
 OF_CONDITIONS = {
     "Ready=False/ReadinessGatesNotReady": (
         'readiness gate "x/y" does not exist.',
-        "its containers are ready, what spec.readinessGates waits for is not "
-        '(readiness gate "x/y" does not exist): have that condition set in its status, or take the gate out',
+        'all containers are ready, but a condition in spec.readinessGates is not (readiness gate "x/y" '
+        "does not exist): set that condition in the pod's status, or remove the gate",
     ),
     "PodResizePending=True/Infeasible": (
         "Node didn't have enough capacity: cpu",
-        "its new resources are more than this node can give (Node didn't have enough capacity: cpu): lower them; "
-        "it goes on with what it has",
+        "the node cannot provide the new resources (Node didn't have enough capacity: cpu): lower them; "
+        "the pod keeps running with the old ones",
     ),
     "PodResizePending=True/Deferred": (
         "Node didn't have enough resource: cpu",
-        "its new resources wait for room (Node didn't have enough resource: cpu): lower them, or remove other pods; "
-        "it goes on with what it has",
+        "the new resources are not free yet (Node didn't have enough resource: cpu): lower them, or "
+        "delete other pods; the pod keeps running with the old ones",
     ),
     "PodResizeInProgress=True/Error": (
         "memory.max: busy",
-        "its new resources did not take (memory.max: busy), it is tried again: choose a limit above what it uses, "
-        "see kubelite top pods --containers",
+        "the new resources cannot be applied (memory.max: busy); this is retried. Choose a limit above "
+        "the current usage, see kubelite top pods --containers",
     ),
     "DisruptionTarget=True/PreemptionByScheduler": (
         "preempting {it}",
-        "a pod of higher priority takes its room (preempting {it}): give it a priorityClassName, or make room",
+        "preempted by a pod of higher priority (preempting {it}): set priorityClassName, or free resources",
     ),
 }
 
@@ -131,7 +132,7 @@ def test_kubelets_reasons_are_known(reason: str) -> None:
 def test_a_pull_that_fails_of_an_image_that_is_here(reason: str) -> None:
     waiting = pod({"waiting": {"reason": reason}})
     (sentence,) = advice(waiting, is_here=lambda image: image == "nginx:1")
-    assert sentence.startswith("app: nginx:1 is in the store already") and "IfNotPresent" in sentence
+    assert sentence.startswith("app: nginx:1 is already on the node") and "IfNotPresent" in sentence
     assert advice(waiting, is_here=lambda image: False) == advice(waiting) != [sentence]
 
 
@@ -141,7 +142,7 @@ def test_a_debugging_container_that_waits() -> None:
     status = {"name": "look", "state": {"waiting": {"reason": "ErrImagePull"}}}
     doc["status"]["ephemeralContainerStatuses"] = [status]
     (sentence,) = advice(doc, is_here=lambda image: image == "box")
-    assert sentence.startswith("look: box is in the store already")
+    assert sentence.startswith("look: box is already on the node")
     status["state"] = {"terminated": {"reason": "Error", "exitCode": 7}}
     assert advice(doc) == []
 
@@ -156,7 +157,7 @@ def test_a_crash_loop_says_why_it_ended() -> None:
 def test_another_namespace_is_in_the_command() -> None:
     doc = pod({"waiting": {"reason": "CrashLoopBackOff"}})
     doc["metadata"]["namespace"] = "shop"
-    assert advice(doc) == ["app: it keeps ending: kubelite logs web -n shop -c app --previous"]
+    assert advice(doc) == ["app: the container exits repeatedly: kubelite logs web -n shop -c app --previous"]
 
 
 @pytest.mark.parametrize(
@@ -193,30 +194,31 @@ def event(
 
 #: What is wrong → the very sentence: each failure of kubelet's status and of what comes before it.
 SENTENCES = {
-    "ErrImagePull": "app: check the image's name and that its registry can be reached: kubelite pull nginx:1",
-    "ImagePullBackOff": "app: the next try waits; see what the registry says now: kubelite pull nginx:1",
-    "ErrImageNeverPull": "app: imagePullPolicy is Never and nginx:1 is not here: kubelite pull nginx:1, kubelite load, "
-    "or another policy",
-    "InvalidImageName": "app: mend spec.containers[].image: nginx:1 is no image's name",
+    "ErrImagePull": "app: check the image name, and that the registry is reachable: kubelite pull nginx:1",
+    "ImagePullBackOff": "app: waiting before the next pull; see the registry's answer now: kubelite pull nginx:1",
+    "ErrImageNeverPull": "app: imagePullPolicy is Never and nginx:1 is not on the node: run kubelite pull nginx:1 or "
+    "kubelite load, or set another policy",
+    "InvalidImageName": "app: correct spec.containers[].image: nginx:1 is not a valid image name",
     "ImageInspectError": "app: the image's record is damaged: kubelite doctor --deep --repair",
     "RegistryUnavailable": "app: the registry does not answer: check the network and DNS of the node",
     "SignatureValidationFailed": "app: the image's signature is not accepted: check spec.containers[].image",
-    "CreateContainerConfigError": "app: a ConfigMap, a Secret or a key of one is missing, or a field contradicts the "
-    "image: add it, the container starts by itself (kubelite describe pod web names it)",
-    "CreateContainerError": "app: the engine could not make it: kubelite describe pod web, kubelite doctor",
-    "PreCreateHookError": "app: the engine could not prepare it: kubelite describe pod web, kubelite doctor",
-    "PreStartHookError": "app: the engine could not prepare it: kubelite describe pod web, kubelite doctor",
-    "PostStartHookError": "app: lifecycle.postStart failed: kubelite describe pod web shows what it said",
-    "RunContainerError": "app: the engine could not start it: kubelite describe pod web",
-    "CrashLoopBackOff": "app: it keeps ending: kubelite logs web -c app --previous",
-    "OOMKilled": "app: it needed more memory than resources.limits.memory allows: raise it, or see kubelite top pods "
+    "CreateContainerConfigError": "app: a ConfigMap, a Secret or one of its keys is missing, or a field contradicts "
+    "the image; kubelite describe pod web names it. Once it is added, the container starts without further "
+    "action",
+    "CreateContainerError": "app: the engine cannot create the container: kubelite describe pod web, kubelite doctor",
+    "PreCreateHookError": "app: the engine cannot prepare the container: kubelite describe pod web, kubelite doctor",
+    "PreStartHookError": "app: the engine cannot prepare the container: kubelite describe pod web, kubelite doctor",
+    "PostStartHookError": "app: lifecycle.postStart failed; kubelite describe pod web shows its output",
+    "RunContainerError": "app: the engine cannot start the container: kubelite describe pod web",
+    "CrashLoopBackOff": "app: the container exits repeatedly: kubelite logs web -c app --previous",
+    "OOMKilled": "app: the container exceeded resources.limits.memory: raise the limit; see kubelite top pods "
     "--containers",
-    "Error": "app: it ended with an error: kubelite logs web -c app",
-    "StartError": "app: its program could not be executed: check command, args and that the file is in nginx:1 and may "
-    "be executed",
-    "ContainerStatusUnknown": "app: nobody saw how it ended (the machine or its shim went down); nothing to do if it "
-    "runs again",
-    "Unknown": "app: nobody saw how it ended; nothing to do if it runs again",
+    "Error": "app: the container failed: kubelite logs web -c app",
+    "StartError": "app: the program cannot be executed: check command and args, and that the file exists in nginx:1"
+    " and is executable",
+    "ContainerStatusUnknown": "app: its exit code is unknown (the machine or its shim went down); no action is needed "
+    "if it runs again",
+    "Unknown": "app: its exit code is unknown; no action is needed if it runs again",
 }
 
 
@@ -231,8 +233,8 @@ def test_a_pod_that_waits_to_be_placed() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     doc = {"metadata": {"name": "web"}, "spec": {}, "status": {"phase": "Pending", "conditions": [condition]}}
     assert advice(doc) == [
-        "no room or no match: node(s) had what nobody foresaw; kubelite get node -o yaml shows labels, taints and "
-        "what is free"
+        "the pod does not fit on this node: node(s) had what nobody foresaw; kubelite get node -o yaml "
+        "shows its labels, taints and free resources"
     ]
     condition["reason"] = "SchedulingGated"
     assert advice(doc) == [SCHEDULING["SchedulingGated"]]
@@ -242,15 +244,15 @@ def test_a_pod_that_waits_to_be_placed() -> None:
     ("reason", "message", "sentence"),
     [
         ("FailedCreatePodSandBox", "Failed to create pod sandbox: no address is free.",
-         "its network or namespaces could not be made (no address is free): kubelite doctor"),
+         "its network or namespaces cannot be created (no address is free): kubelite doctor"),
         ("FailedMount", "hostPath type check failed: /x is not a directory",
-         "a volume is missing or cannot be set up (hostPath type check failed: /x is not a directory): mend "
-         "spec.volumes, it goes on by itself"),
-        ("FailedSync", "error: {disk} is full", "the last attempt failed (error: {disk} is full), it is tried again: "
-         "kubelite doctor"),
+         "a volume is missing or cannot be set up (hostPath type check failed: /x is not a directory): "
+         "correct spec.volumes; mounting is retried"),
+        ("FailedSync", "error: {disk} is full",
+         "the last attempt failed (error: {disk} is full) and is retried: kubelite doctor"),
         ("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 500",
-         "a probe fails (Readiness probe failed: HTTP probe failed with statuscode: 500): kubelite logs web, and the "
-         "probe's path, port or command"),
+         "a probe fails (Readiness probe failed: HTTP probe failed with statuscode: 500): see kubelite "
+         "logs web, and the probe's path, port or command"),
     ],
 )  # fmt: skip
 def test_what_only_an_event_tells(reason: str, message: str, sentence: str) -> None:
@@ -270,67 +272,66 @@ OF_MESSAGES = [
     (
         "CreateContainerConfigError",
         'configmap "settings" not found',
-        'app: configmap "settings" not found: add it, the container starts by itself',
+        'app: configmap "settings" not found: add it; the container then starts without further action',
     ),
     (
         "CreateContainerConfigError",
         "couldn't find key p in Secret d/s",
-        "app: couldn't find key p in Secret d/s: add it, the container starts by itself",
+        "app: couldn't find key p in Secret d/s: add it; the container then starts without further action",
     ),
     (
         "CreateContainerConfigError",
         "container has runAsNonRoot and image will run as root",
-        "app: container has runAsNonRoot and image will run as root: set "
-        "securityContext.runAsUser to another than 0, or take runAsNonRoot out",
+        "app: container has runAsNonRoot and image will run as root: set securityContext.runAsUser to a "
+        "value other than 0, or remove runAsNonRoot",
     ),
     (
         "Evicted",
         'Usage of EmptyDir volume "c" exceeds the limit "1Mi". ',
-        'it was evicted (Usage of EmptyDir volume "c" exceeds the limit "1Mi"): have it write '
-        "less, or raise the volume's sizeLimit",
+        'evicted (Usage of EmptyDir volume "c" exceeds the limit "1Mi"): let it write less, or raise the '
+        "volume's sizeLimit",
     ),
     (
         "Evicted",
         "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi",
-        "it was evicted (Pod ephemeral local storage usage exceeds the total limit of containers "
-        "1Mi): have it write less, or raise resources.limits.ephemeral-storage",
+        "evicted (Pod ephemeral local storage usage exceeds the total limit of containers 1Mi): let it "
+        "write less, or raise resources.limits.ephemeral-storage",
     ),
     (
         "OutOfcpu",
         "Node didn't have enough resource: cpu.",
-        "the pods' CPU requests are more than the node has: lower resources.requests.cpu (Node "
-        "didn't have enough resource: cpu)",
+        "the pods request more CPU than the node has: lower resources.requests.cpu (Node didn't have "
+        "enough resource: cpu)",
     ),
     (
         "Unschedulable",
         "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No.",
-        "it asks for more than is free (Insufficient cpu): lower resources.requests, or remove "
-        "other pods; kubelite get node -o yaml shows what there is",
+        "the pod requests more than is free (Insufficient cpu): lower resources.requests, or delete other"
+        " pods; kubelite get node -o yaml shows the capacity",
     ),
     (
         "Unschedulable",
         "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
-        "spec.nodeSelector or affinity asks for labels that this node has not: kubelite get node "
-        "--show-labels; give it one: kubelite node label KEY=VALUE",
+        "spec.nodeSelector or affinity requires labels that this node does not have: kubelite get node "
+        "--show-labels; add one with kubelite node label KEY=VALUE",
     ),
     (
         "Unschedulable",
         "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. "
         "preemption: 0/1 nodes are available: 1 No. hostPort 80/TCP is taken by pod d/w.",
-        "its host port is taken (node(s) didn't have free ports for the requested pod ports. "
-        "hostPort 80/TCP is taken by pod d/w): choose another, or remove that pod",
+        "the host port is in use (node(s) didn't have free ports for the requested pod ports. hostPort "
+        "80/TCP is taken by pod d/w): choose another one, or delete the other pod",
     ),
     (
         "Unschedulable",
         "0/1 nodes are available: 1 node(s) had untolerated taint(s).",
-        "the node has a taint that it does not tolerate (node(s) had untolerated taint(s)): add "
-        "it to spec.tolerations, or kubelite node taint KEY-",
+        "the pod does not tolerate a taint of the node (node(s) had untolerated taint(s)): add it to "
+        "spec.tolerations, or remove it with kubelite node taint KEY-",
     ),
     (
         "FailedCreatePodSandBox",
         'Failed to create pod sandbox: RuntimeClass "g" not found',
-        'RuntimeClass "g" not found: name it in the setting runtime_classes, or take '
-        "spec.runtimeClassName out",
+        'RuntimeClass "g" not found: add it to the setting runtime_classes, or remove spec.runtimeClassName',
     ),
 ]
 
@@ -366,29 +367,28 @@ def test_no_message_is_left_without_a_sentence() -> None:
             "Container app failed liveness probe, will be restarted",
             "Unhealthy",
             "Liveness probe failed: ",
-            "app: it is restarted because its liveness probe fails (Liveness probe failed): mend the "
-            "probe's path, port or command, or give it more time (failureThreshold)",
+            "app: restarted because the liveness probe fails (Liveness probe failed): correct the probe's "
+            "path, port or command, or allow more time (failureThreshold)",
         ),
         (
             "Container app failed startup probe, will be restarted",
             "Unhealthy",
             "Startup probe failed: {no}",
-            "app: it is restarted because its startup probe does not succeed in time (Startup probe "
-            "failed: {no}): mend the probe's path, port or command, or give it more time "
-            "(failureThreshold)",
+            "app: restarted because the startup probe does not succeed in time (Startup probe failed: {no}): "
+            "correct the probe's path, port or command, or allow more time (failureThreshold)",
         ),
         (
             "FailedPostStartHook",
             "FailedPostStartHook",
             "PostStartHook failed",
-            "app: it is restarted because lifecycle.postStart fails (PostStartHook failed): mend its "
-            "command or its address",
+            "app: restarted because lifecycle.postStart fails (PostStartHook failed): correct its command or "
+            "address",
         ),
         (
             "Stopping container app",
             "Unhealthy",
             "Readiness probe failed: no",
-            "app: it keeps ending: kubelite logs web -c app --previous",
+            "app: the container exits repeatedly: kubelite logs web -c app --previous",
         ),
     ],
 )
@@ -402,7 +402,7 @@ def test_one_that_the_node_ends_again_and_again(killing: str, reason: str, said:
     ]
     assert advice(doc, events) == [sentence]
     ended["terminated"]["startedAt"] = "2026-01-01T00:00:03Z"  # the one that ended last ended by itself
-    assert advice(doc, events) == ["app: it keeps ending: kubelite logs web -c app --previous"]
+    assert advice(doc, events) == ["app: the container exits repeatedly: kubelite logs web -c app --previous"]
 
 
 def test_how_containers_of_an_evicted_pod_ended_is_no_news() -> None:
@@ -418,22 +418,23 @@ def test_a_pod_that_waits_for_its_init_container() -> None:
     running: list[Any] = [{"name": name, "state": {"running": {}}} for name in ("proxy", "wait")]
     doc["status"]["initContainerStatuses"] = running
     assert advice(doc) == [
-        "the other containers start when init container wait has ended; what it does: kubelite logs web -c wait"
+        "the other containers start when init container wait is done; see its progress: kubelite logs web"
+        " -c wait"
     ]
 
 
 #: Reason of an event with the message "why" → the very sentence.
 OF_EVENTS = {
-    "FailedCreatePodSandBox": "its network or namespaces could not be made (why): kubelite doctor",
-    "FailedMount": "a volume is missing or cannot be set up (why): mend spec.volumes, it goes on by itself",
-    "FailedScheduling": "nothing fits (why): kubelite get node -o yaml",
-    "FailedSync": "the last attempt failed (why), it is tried again: kubelite doctor",
-    "FailedPostStartHook": "lifecycle.postStart failed (why): mend its command or its address",
-    "FailedPreStopHook": "lifecycle.preStop failed (why): mend its command or its address",
-    "FailedToRetrieveImagePullSecret": "a Secret of spec.imagePullSecrets is missing (why): apply it",
-    "TaintManagerEviction": "the node has a taint that it does not tolerate: spec.tolerations, or kubelite node taint",
-    "Unhealthy": "a probe fails (why): kubelite logs web, and the probe's path, port or command",
-    "NetworkDegraded": "its network is not whole (why): kubelite doctor",
+    "FailedCreatePodSandBox": "its network or namespaces cannot be created (why): kubelite doctor",
+    "FailedMount": "a volume is missing or cannot be set up (why): correct spec.volumes; mounting is retried",
+    "FailedScheduling": "the pod does not fit on this node (why): kubelite get node -o yaml",
+    "FailedSync": "the last attempt failed (why) and is retried: kubelite doctor",
+    "FailedPostStartHook": "lifecycle.postStart failed (why): correct its command or address",
+    "FailedPreStopHook": "lifecycle.preStop failed (why): correct its command or address",
+    "FailedToRetrieveImagePullSecret": "a Secret in spec.imagePullSecrets is missing (why): apply it",
+    "TaintManagerEviction": "the pod does not tolerate a taint of the node: spec.tolerations, or kubelite node taint",
+    "Unhealthy": "a probe fails (why): see kubelite logs web, and the probe's path, port or command",
+    "NetworkDegraded": "its network is incomplete (why): kubelite doctor",
 }
 
 

@@ -24,10 +24,10 @@ def test_logs_of_no_pod_are_a_fault_only_where_nobody_else_has_any(
     (tmp_path / "containers" / "x.log").symlink_to(tmp_path / "nowhere")
     assert levels(tmp_path) == {
         f"{tmp_path}/pods/default_other_u2 belongs to no pod": "error",
-        f"{tmp_path}/containers/x.log points nowhere": "error",
+        f"{tmp_path}/containers/x.log is a dangling link": "error",
     }
     monkeypatch.setattr(doctor, "SHARED_LOGS", str(tmp_path))
     assert levels(tmp_path) == {
         f"{tmp_path}/pods/default_other_u2 belongs to no pod of this node": "warning",
-        f"{tmp_path}/containers/x.log points nowhere": "warning",
+        f"{tmp_path}/containers/x.log is a dangling link": "warning",
     }
