@@ -24,6 +24,9 @@ def exec_process(bundle: str, command: list[str], *, tty: bool = False) -> dict[
     with open(f"{bundle}/config.json", encoding="utf-8") as file:
         process: dict[str, Any] = dict(json.load(file)["process"])
     process.pop("consoleSize", None)
+    environment = list(process.get("env") or ())
+    if tty and not any(entry.startswith("TERM=") for entry in environment):
+        process["env"] = [*environment, "TERM=xterm"]  # as docker and containerd set it
     return {**process, "args": list(command), "terminal": tty}
 
 
