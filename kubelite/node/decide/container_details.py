@@ -1,5 +1,5 @@
-"""PURE: what a container's status tells of how its newest instance was made (C5): whose it is, what is mounted in it,
-how it is stopped.
+"""The parts of a container's status that tell how its newest instance was created: its user, its mounts and its stop
+signal.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from manifests.types.status import (
 
 
 def user_text(user: dict[str, object]) -> str:
-    """The `process.user` of a config.json as an instance's record keeps it: uid:gid:group,group. The primary group is
-    among the groups, as containerd has it."""
+    """The `process.user` of a config.json as an instance's record stores it: uid:gid:group,group. The groups include
+    the primary group, as with containerd."""
     gid, groups = user.get("gid", 0), user.get("additionalGids") or ()
     assert isinstance(groups, list | tuple)
     every = sorted({int(gid), *(int(group) for group in groups)})  # type: ignore[call-overload]
@@ -31,7 +31,7 @@ def user_text(user: dict[str, object]) -> str:
 
 
 def user_of(instance: ContainerSeen) -> ContainerUser | None:
-    """Who its first process was at the start; None where an older kubelite started it."""
+    """The user of the instance's first process at the start; None if an older version of kubelite started it."""
     uid, colon, rest = instance.user.partition(":")
     gid, _, groups = rest.partition(":")
     if not colon:
@@ -41,7 +41,7 @@ def user_of(instance: ContainerSeen) -> ContainerUser | None:
 
 
 def stop_signal(container: Container | None, instance: ContainerSeen, facts: Facts) -> int:
-    """The number of the one that a stop sends: spec stopSignal > image STOPSIGNAL > SIGTERM."""
+    """The number of the signal that stops it: the manifest's stopSignal, else the image's STOPSIGNAL, else SIGTERM."""
     if container is not None and container.lifecycle is not None and container.lifecycle.stop_signal:
         return signal_number(container.lifecycle.stop_signal)
     image = facts.images.get(instance.image)
@@ -49,7 +49,7 @@ def stop_signal(container: Container | None, instance: ContainerSeen, facts: Fac
 
 
 def signal_name(number: int) -> str:
-    """As core/v1 Signal has it: SIGTERM, SIGRTMIN+3, SIGRTMAX-2."""
+    """The name as core/v1 Signal has it: SIGTERM, SIGRTMIN+3, SIGRTMAX-2."""
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     low, high = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
@@ -57,8 +57,8 @@ def signal_name(number: int) -> str:
 
 
 def mounts_of(pod: Pod, container: Container, facts: Facts) -> Iterator[VolumeMountStatus]:
-    """Its volumeMounts as they were made (K kubelet_pods.go): of a read-only one, whether what is mounted below it is
-    read-only too; of an image's, which image."""
+    """The container's volumeMounts as they were mounted (Kubernetes pkg/kubelet/kubelet_pods.go): for a read-only mount
+    whether mounts below it are read-only too, for an image volume which image."""
     volumes = {volume.name: volume for volume in pod.spec.volumes}
     fixed = fixed_volumes(pod)
     for mount in container.volume_mounts:

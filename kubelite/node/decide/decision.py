@@ -1,14 +1,15 @@
-"""PURE: what is to be done to a pod now. `compute_pod_actions` is the one place where that is decided.
+"""Decides what to do to a pod now. `compute_pod_actions` is the only place where that is decided.
 
-Values in, one frozen value out; sync_pod applies it in field order and never chooses again. It is level-triggered: the
-same world gives the same answer, and a world that has arrived gives nothing to do. Rules: restart, back-off and init
-order C2, termination C3, images C10 of the pod semantics; edits in place are kubelite's own (see hashes).
+Values go in, and one frozen value comes out; worker/sync_pod.py applies it in field order and makes no choices of its
+own. The decision is level-triggered: the same input has the same result, and a pod in its desired state needs no
+action. The rules are in docs/explanation/pod-semantics.md (restarts and back-off, termination, images). Edits in place
+are kubelite's own (see spec/hashes.py).
 
-    decide ─┬─ deleted?               _delete: mains, then sidecars, then the sandbox, then every trace
-            ├─ over (phase, deadline)? _wind_down: stop what still runs, give the sandbox back
-            ├─ not this node's?       it waits, Pending; pods of lower priority may go for it
+    decide ─┬─ deleted?               _delete: main containers, then sidecars, then the sandbox, then all its files
+            ├─ over (phase, deadline)? _wind_down: stop what still runs, then the sandbox
+            ├─ not scheduled here?    it stays Pending; pods of lower priority may be preempted for it
             ├─ no sandbox?            _from_nothing: which containers run again, then a sandbox for them
-            ├─ wrong sandbox?         _replace_sandbox: stop all, then as from nothing
+            ├─ sandbox outdated?      _replace_sandbox: stop all, then as without a sandbox
             └─ else                   _in_sandbox: strays, init containers in order, then the others
 """
 
@@ -44,12 +45,12 @@ DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadlin
 
 
 def compute_pod_actions(pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> PodActions:
-    """Decide. `pod.status` is the pod's last written status."""
+    """Decide what to do. `pod.status` is the pod's last recorded status."""
     return Decision(pod, seen, facts, config).decide()
 
 
 class Decision(RestartingAll, Starting):
-    """One decision in the making: a method for each question, gathering the answer; it lives for one call."""
+    """One decision in progress. Each method answers one question and collects actions; an object serves one call."""
 
     def decide(self) -> PodActions:
         if self.pod.metadata.deletion_timestamp:
@@ -57,13 +58,11 @@ class Decision(RestartingAll, Starting):
         elif (over := self._over()) is not None:
             self._wind_down(over)
         elif self.facts.placement.reason:
-            self.reasons.append(f"the pod is not placed on this node: {self.facts.placement.message}")
-            if going := self.facts.placement.victims:
-                self.reasons.append("pods of lower priority go for it")
+            self.reasons.append(f"the pod is not scheduled to this node: {self.facts.placement.message}")
+            if victims := self.facts.placement.victims:
+                self.reasons.append("pods of lower priority are preempted for it")
                 want = self.facts.placement.short_of
-                self.preempt += [
-                    PreemptPod(claim.uid, f"{claim.namespace}/{claim.name}", want) for claim in going
-                ]
+                self.preempt += [PreemptPod(one.uid, f"{one.namespace}/{one.name}", want) for one in victims]
         elif self.seen.sandbox is None or not self.seen.sandbox.ready:
             self._from_nothing()
         elif self.seen.sandbox.spec_hash != hashes.sandbox_hash(self.pod):
@@ -75,21 +74,23 @@ class Decision(RestartingAll, Starting):
     # -- the end of a pod ---------------------------------------------------------------------------------------
 
     def _delete(self) -> None:
-        """C3: mains together, then sidecars one by one from the last, then the sandbox, then every trace."""
+        """Stop main containers in parallel, then sidecars one by one from the last, then the sandbox; remove all
+        files."""
         self.finished.update(self.views)
         alive = self._alive()
         if alive:
             self.reasons.append("the pod is being deleted")
             self._stop_in_order(alive, grace_period(self.pod))
             return
-        self.reasons.append("the pod is being deleted and nothing of it runs")
+        self.reasons.append("the pod is being deleted and none of its containers run")
         self.done = True
         if self.seen.sandbox is not None:
             self.kill_sandbox = "the pod is being deleted"
         self.finish = True
 
     def _over(self) -> Failed | None:
-        """A pod whose end is recorded, or whose time is up, the node is short of what it uses, as (reason, message)."""
+        """Why the pod is over: its end is recorded, its deadline has passed, or the node rejects, evicts or stops
+        it."""
         if self.recorded.over is not None:
             return self.recorded.over
         limit, began = self.pod.spec.active_deadline_seconds, self.recorded.began
@@ -98,9 +99,8 @@ class Decision(RestartingAll, Starting):
                 return Failed("DeadlineExceeded", DEADLINE_MESSAGE)
             self.wakes.append(began + limit)
         began_here = self.seen.sandbox is not None or any(view.attempts for view in self.views.values())
-        if not began_here and (
-            sentence := forbidden(self.pod, self.config.unsafe_sysctls)
-        ):  # at admission only
+        # forbidden sysctls count at admission only
+        if not began_here and (sentence := forbidden(self.pod, self.config.unsafe_sysctls)):
             return Failed(SYSCTL_FORBIDDEN, sentence)
         if (place := self.facts.placement).rejected:
             return Failed(place.reason, place.message)
@@ -118,9 +118,9 @@ class Decision(RestartingAll, Starting):
             self.failed = over
         self.finished.update(self.views)
         alive = self._alive()
-        which = "is being ended" if alive else "has ended"
+        which = "is being stopped" if alive else "has ended"
         self.reasons.append(f"the pod {which} ({recorded or over.reason})")
-        if alive:  # what outgrew the node is not given the time to grow on (K eviction_manager.go)
+        if alive:  # an evicted pod gets no time to use more of the resource (Kubernetes eviction_manager.go)
             grace = 1.0 if over.reason == "Evicted" else grace_period(self.pod)
             if self.facts.shutdown is not None:
                 grace = min(grace, max(self.facts.shutdown, 1.0))
@@ -133,14 +133,15 @@ class Decision(RestartingAll, Starting):
     # -- the sandbox --------------------------------------------------------------------------------------------
 
     def _from_nothing(self, *, by_edit: bool = False) -> None:
-        """There is no sandbox (any more): who runs (again), and is it worth one? (K kuberuntime computePodActions)"""
+        """Without a ready sandbox: find the containers to start, and create a sandbox if there are any (Kubernetes
+        pkg/kubelet/kuberuntime, computePodActions)."""
         if self.seen.sandbox is not None:
-            why = "the sandbox's settings changed" if by_edit else "the sandbox is lost"
+            why = "the sandbox's settings changed" if by_edit else "the sandbox was lost"
             self.kill_sandbox = why
         todo = [c for c in self.mains if self._runs_from_nothing(c, by_edit=by_edit)]
         self.finished.update(c.name for c in self.mains if c not in todo)
         if not todo:
-            self._done("no container is to run again")
+            self._done("no container will run again")
             return
         for container in [*self.inits, *self.mains]:
             if container.name not in self.finished:
@@ -164,7 +165,8 @@ class Decision(RestartingAll, Starting):
         return self._should_run(container)
 
     def _past_of_never(self, container: Container) -> list[View]:
-        """What forbids a container of a Never pod to run in a new sandbox: itself, and init containers, having run."""
+        """Containers that, if they have run before, keep a container of a Never pod from running in a new sandbox:
+        itself and regular init containers."""
         return [
             self.views[container.name],
             *(self.views[c.name] for c in self.inits if c.name not in self.sidecars),
@@ -173,14 +175,14 @@ class Decision(RestartingAll, Starting):
     def _may_create(self) -> bool:
         failure = self.facts.sandbox_failure
         if failure and failure.spec_hash == hashes.sandbox_hash(self.pod) and not self._due(failure.retry_at):
-            self.reasons.append(f"the sandbox is tried again later: {failure.message}")
+            self.reasons.append(f"creating the sandbox is retried later: {failure.message}")
             self.wakes.append(failure.retry_at)
             return False
         return True
 
     def _replace_sandbox(self) -> None:
         alive = self._alive()
-        self.reasons.append("the sandbox was made from other settings")
+        self.reasons.append("the sandbox was created with other settings")
         if not alive:
             self._from_nothing(by_edit=True)
             return
@@ -214,7 +216,7 @@ class Decision(RestartingAll, Starting):
         self._dead_instances()
 
     def _ephemeral(self, container: Container) -> None:
-        """It runs once, whatever the others do; with a target, in the processes of that one, which has to run."""
+        """Start it once, independently of the other containers. With a target, wait until the target runs."""
         view = self.views[container.name]
         if view.attempts:
             if not view.alive:
@@ -224,12 +226,12 @@ class Decision(RestartingAll, Starting):
             return
         target = target_of(self.pod, container.name)
         if target and not self.views[target].running:
-            self._wait(container.name, Waiting("ContainerCreating", f"its target {target} does not run"))
+            self._wait(container.name, Waiting("ContainerCreating", f"its target {target} is not running"))
             return
         self._want(container, fresh=True)
 
     def _strays(self) -> None:
-        """Instances of containers that the pod no longer has, and what lives beside its own container's newest."""
+        """Stop instances of containers that the pod no longer has, and all live instances but a container's newest."""
         for container in self.seen.containers:
             if container.name in self.views:
                 current = self.views[container.name].current
@@ -249,10 +251,10 @@ class Decision(RestartingAll, Starting):
         self.finished.update(self.views)
         alive = [c for c in self._alive() if c.name in self.views]
         if alive:
-            self.reasons.append("every container has ended: the sidecars are stopped")
+            self.reasons.append("all main containers have ended: the sidecars are stopped")
             self._stop_in_order(alive, grace_period(self.pod))
         else:
-            self._done("every container has ended and none is to run again")
+            self._done("all containers have ended and none will run again")
 
     def _done(self, why: str) -> None:
         self.finished.update(self.views)
@@ -260,7 +262,7 @@ class Decision(RestartingAll, Starting):
         self.done = True
 
     def _init_containers(self, *, initialised: bool) -> bool:
-        """Go down the init containers, strictly in order; True when the others may run."""
+        """Handle the init containers in their order. Return True if the main containers may run."""
         for index, container in enumerate(self.inits):
             for later in [*self.inits[index:], *self.mains]:
                 if not initialised and not self.views[later.name].alive:
@@ -288,7 +290,7 @@ class Decision(RestartingAll, Starting):
         return True
 
     def _failed_init(self) -> str:
-        """The init container whose failure is final, "" when there is none."""
+        """The init container that has failed for good; "" if there is none."""
         for container in self.inits:
             view = self.views[container.name]
             ended = view.ended if view.current is not None else None
@@ -298,13 +300,13 @@ class Decision(RestartingAll, Starting):
 
     def _init_failure(self, name: str) -> None:
         self.init_failed = name
-        self.reasons.append(f"init container {name} failed and is not to run again")
+        self.reasons.append(f"init container {name} failed and will not run again")
         alive = [c for c in self._alive() if c.name in self.views]
         if alive:
             self.finished.update(self.views)
             self._stop_in_order(alive, grace_period(self.pod))
         else:
-            self._done("nothing of the pod runs")
+            self._done("none of the pod's containers run")
 
     def _sidecar(self, container: Container, *, initialised: bool) -> bool:
         view = self.views[container.name]
@@ -326,8 +328,8 @@ class Decision(RestartingAll, Starting):
             self.finished.add(container.name)
 
     def _may_start_after_hooks(self, container: Container) -> bool:
-        """A postStart hook holds up the containers behind it, as in kubelet, where people make use of that. (Without
-        hooks all start beside each other.)"""
+        """Whether no earlier container's postStart hook is pending. Such a hook delays the containers after it, as with
+        kubelet, because manifests rely on that. Without hooks all containers start in parallel."""
         for before in self.mains[: self.mains.index(container)]:
             if before.lifecycle is None or before.lifecycle.post_start is None:
                 continue
@@ -341,7 +343,7 @@ class Decision(RestartingAll, Starting):
         return True
 
     def _started(self, container: Container, view: View) -> bool:
-        """Whether a sidecar lets the next one begin: it runs, is to go on, and its startup probe has succeeded."""
+        """Whether the next container may start after a sidecar: it runs, is not being stopped, and has started."""
         current = view.current
         if current is None or not view.running or any(stop.name == container.name for stop in self.stop):
             return False
@@ -350,11 +352,11 @@ class Decision(RestartingAll, Starting):
         return health_of(self.facts, container, current).started
 
     def _keep(self, container: Container, view: View) -> None:
-        """It runs: is it what is wanted?"""
+        """Compare a live container with its specification, and stop or update it if they differ."""
         current = view.current
         assert current is not None
         if current.state is ContainerState.CREATED:
-            self.reasons.append(f"container {container.name} was created but never started: it is made anew")
+            self.reasons.append(f"container {container.name} was created but not started: it is recreated")
             self._stop(current, 0.0)
         elif current.spec_hash != hashes.container_hash(self.pod, container):
             self.reasons.append(f"the definition of container {container.name} changed: it is restarted")
@@ -376,7 +378,8 @@ class Decision(RestartingAll, Starting):
             self._limits(container, current)
 
     def _content_changed(self, container: Container, current: ContainerSeen) -> bool:
-        """Asked for by annotation: one that was started before that was set is left."""
+        """Only if the annotation asks for it. An instance that was started before the annotation was set has no hash
+        and keeps running."""
         wanted = self.facts.content.get(container.name, "")
         return bool(wanted and current.content_hash and wanted != current.content_hash)
 
@@ -397,7 +400,7 @@ class Decision(RestartingAll, Starting):
         self._stop(current, grace, kill_message(container.name, failed, restarts=restarts), failed)
 
     def _limits(self, container: Container, current: ContainerSeen) -> None:
-        """In place, unless the container's resizePolicy asks for a restart at a change of what changed."""
+        """Update limits in place, unless resizePolicy requires a restart for the resource that changed."""
         name, wanted = container.name, self._limits_of(container)
         mark = hashes.resources_hash(wanted)
         if current.resources_hash == mark:
@@ -406,7 +409,7 @@ class Decision(RestartingAll, Starting):
         rules = {rule.resource_name: rule.restart_policy for rule in container.resize_policy}
         if restart := next((r for r in changed if rules.get(r) == "RestartContainer"), ""):
             self.reasons.append(
-                f"the {restart} of container {name} changed, whose resizePolicy is to restart it"
+                f"the {restart} of container {name} changed: it is restarted, as its resizePolicy requires"
             )
             self._stop(current, grace_period(self.pod), f"Container {name} resize requires restart")
             return
@@ -416,7 +419,7 @@ class Decision(RestartingAll, Starting):
     # -- cleaning up --------------------------------------------------------------------------------------------
 
     def _dead_instances(self) -> None:
-        """Of each container the newest dead instance is kept (its logs and end are what people ask for), older go."""
+        """Keep only the newest dead instance of each container, for its log and its end, and remove older ones."""
         discarded = {start.discard for start in self.start}
         for name in self.views:
             dead = sorted(

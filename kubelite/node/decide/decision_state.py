@@ -1,5 +1,5 @@
-"""PURE: one decision in the making: what it is made from, what it has come to so far, and the questions that its
-stopping half (`stopping`), its starting half (`starting`) and the whole (`pod_actions`) all ask.
+"""The state of one decision in progress: its input, the actions collected so far, and the questions that all its parts
+ask: `stopping`, `starting` and `decision`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from kubelite.node.model.pod_view import View, in_sandbox, is_alive, views
 from kubelite.node.spec import hashes, limits
 from manifests.types.core import Container, Pod
 
-LONGEST_RETRY = 60.0  # seconds: no failure that is not a crash or a pull waits longer for another try
+LONGEST_RETRY = 60.0  # seconds: the longest delay after failures other than crashes and failed pulls
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """All that a decision reads of a pod's last written status: where it is the same, so is the decision."""
+    """Everything a decision reads of a pod's last recorded status. If it is equal, so is the decision."""
 
     views: Mapping[str, View]
-    over: Failed | None  # the pod's end is on record, or what brought it about
-    phase: str  # Succeeded or Failed; "" while it is neither
-    began: float  # Unix seconds from which its deadline counts; 0 = it has none
+    over: Failed | None  # the recorded end of the pod, or the recorded reason why it is being stopped
+    phase: str  # Succeeded or Failed; "" otherwise
+    began: float  # Unix seconds from which its deadline counts; 0 = no deadline
 
 
 def recorded(pod: Pod, seen: PodSeen) -> Recorded:
@@ -58,7 +58,7 @@ def recorded(pod: Pod, seen: PodSeen) -> Recorded:
 
 
 class Draft:
-    """It lives for one call of `compute_pod_actions`."""
+    """Serves one call of `compute_pod_actions`."""
 
     def __init__(self, pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> None:
         self.pod, self.seen, self.facts, self.config = pod, seen, facts, config
@@ -89,7 +89,7 @@ class Draft:
         self.wakes: list[float] = []
 
     def _actions(self) -> PodActions:
-        """What it has come to, frozen."""
+        """The collected actions as a frozen value."""
         return PodActions(
             preempt=tuple(self.preempt),
             stop=tuple(self.stop),
@@ -126,8 +126,8 @@ class Draft:
         return should_restart(self.pod, container, view.ended.exit_code)
 
     def _due(self, at: float) -> bool:
-        """Whether the time set for another try has come. One further away than any wait lasts was set before the clock
-        was set back."""
+        """Whether the time of the next attempt has come. A time that is further away than the longest delay was set
+        before the clock was set back, and counts as past."""
         config = self.config
         longest = max(
             crash_back_off(self.pod, config.crash_back_off).maximum,

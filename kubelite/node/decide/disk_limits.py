@@ -1,8 +1,8 @@
-"""Which limits of a pod's disk usage there are, what must be measured for them, and what exceeds them.
+"""The limits of a pod's disk usage: which there are, what must be measured for them, and what exceeds them.
 
-`sizeLimit` of an emptyDir on disk; `ephemeral-storage` of a container (its writable layer and its logs) and of all
-containers together. A pod over a limit is evicted (Kubernetes eviction_manager.go, localStorageEviction). A limit on
-`medium: Memory` is the size of its tmpfs and needs no measurement.
+The limits are `sizeLimit` of an emptyDir on disk, and `ephemeral-storage` of a container (its writable layer and its
+logs) and of all containers together. A pod over a limit is evicted (Kubernetes eviction_manager.go,
+localStorageEviction). A limit on `medium: Memory` is the size of its tmpfs and needs no measurement.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from manifests.types.core import Container, Pod
 from manifests.types.meta import Quantity
 
 STORAGE = "ephemeral-storage"
-CONTAINER = "container/"  # of a container's sum, in what is measured: no volume's name has a slash
+CONTAINER = "container/"  # prefix of a container's total among what is measured: no volume has a slash
 
 
 def limited_volumes(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, int]]:
-    """PURE: the emptyDir volumes on disk that have a limit: name → (directory, bytes)."""
+    """The emptyDir volumes on disk that have a limit: name → (directory, bytes)."""
     return {
         volume.name: (
             config.volume_dir(pod.metadata.uid or "", "kubernetes.io~empty-dir", volume.name),
@@ -32,8 +32,8 @@ def limited_volumes(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, int]]:
 
 
 def measured(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, ...]]:
-    """PURE: what is to be measured → its directories: emptyDir volumes on disk and, where a container's disk is
-    limited, all containers too (the pod's own limit is the sum, and everything counts towards it)."""
+    """The values to measure, with their directories: emptyDir volumes on disk and, if any container's disk is limited,
+    all containers too, because all of them count for the pod's limit."""
     uid, limited = pod.metadata.uid or "", any(_storage_limit(c) is not None for c in _containers(pod))
     found: dict[str, tuple[str, ...]] = {
         name: (path,) for name, (path, _) in limited_volumes(pod, config).items()
@@ -50,7 +50,7 @@ def measured(pod: Pod, config: NodeConfig) -> dict[str, tuple[str, ...]]:
 
 
 def is_in_memory(medium: str | None) -> bool:
-    """An emptyDir that takes no disk."""
+    """Whether an emptyDir uses no disk."""
     return (medium or "").startswith(("Memory", "HugePages"))
 
 
@@ -63,8 +63,8 @@ def _storage_limit(container: Container) -> Quantity | None:
 
 
 def excess(pod: Pod, used: Mapping[str, int]) -> str:
-    """PURE: kubelet's sentence about the first thing that is over its limit, in kubelet's order (volumes, the pod, its
-    containers); "" when none is."""
+    """kubelet's message about the first limit that is exceeded, in kubelet's order (volumes, the pod, its containers);
+    "" if none is."""
     for volume in pod.spec.volumes:
         empty = volume.empty_dir
         if empty is None or empty.size_limit is None or is_in_memory(empty.medium):
@@ -75,7 +75,8 @@ def excess(pod: Pod, used: Mapping[str, int]) -> str:
 
 
 def _pod_excess(pod: Pod, used: Mapping[str, int]) -> str:
-    """The pod's limit is that of its containers together, once each has one (K resource PodLimits)."""
+    """The pod's limit is the sum of its containers' limits, if each has one (Kubernetes component-helpers/resource,
+    PodLimits)."""
     limits = [_storage_limit(c) for c in pod.spec.containers]
     if not limits or any(limit is None for limit in limits):
         return ""

@@ -1,4 +1,4 @@
-"""PURE: the last look at a pod in words: what was seen, what was decided, why, and when it is looked at again."""
+"""The last sync of a pod in words: what was observed, what was decided and why, and when the next sync is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look: when, what was seen, what was decided, and the error that cut it short."""
+    """One sync: its time, what was observed, what was decided, and the error that ended it early."""
 
     at: float
     seen: PodSeen
@@ -22,9 +22,9 @@ class Look:
 
 
 def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
-    """As kubelite.api.node.Why; `change` is the last look that led to anything."""
+    """The fields of kubelite.api.node.Why. `change` is the last sync that had any effect."""
     actions = look.actions
-    reasons = list(actions.reasons) or ["everything is as the manifest wants it"]
+    reasons = list(actions.reasons) or ["everything is as the manifest specifies"]
     if change is not None and change is not look:
         because = "; ".join(change.actions.reasons)
         reasons.append(
@@ -38,7 +38,7 @@ def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
         "observed": observed(look.seen),
         "decided": actions.describe(),
         "reasons": reasons,
-        "next": f"looked at again at {rfc3339(actions.next_look)}" if actions.next_look else "",
+        "next": f"next sync at {rfc3339(actions.next_look)}" if actions.next_look else "",
         "actions": _json(actions),
     }
 
@@ -49,8 +49,9 @@ def observed(seen: PodSeen) -> list[str]:
         lines = ["there is no sandbox"]
     else:
         where = f", address {sandbox.ip}" if sandbox.ip else ""
-        state = "stands" if sandbox.ready else "is not ready"
-        lines = [f"the sandbox {state} (shim pid {sandbox.pid}{where}), made {rfc3339(sandbox.created_at)}"]
+        state = "is ready" if sandbox.ready else "is not ready"
+        created = rfc3339(sandbox.created_at)
+        lines = [f"the sandbox {state} (shim pid {sandbox.pid}{where}), created {created}"]
     lines += [_container(container) for container in seen.containers]
     return lines
 
@@ -58,8 +59,8 @@ def observed(seen: PodSeen) -> list[str]:
 def _container(seen: ContainerSeen) -> str:
     what = f"container {seen.name}" + (f" (attempt {seen.attempt})" if seen.attempt else "")
     if seen.state is ContainerState.RUNNING:
-        ending = f", to be killed at {rfc3339(seen.stop_deadline)}" if seen.stop_deadline else ""
-        return f"{what} runs since {rfc3339(seen.started_at)} (pid {seen.pid}){ending}"
+        ending = f", will be killed at {rfc3339(seen.stop_deadline)}" if seen.stop_deadline else ""
+        return f"{what} has been running since {rfc3339(seen.started_at)} (pid {seen.pid}){ending}"
     if seen.state is ContainerState.CREATED:
         return f"{what} is created but not started"
     if seen.state is ContainerState.UNKNOWN:
@@ -69,7 +70,7 @@ def _container(seen: ContainerSeen) -> str:
 
 
 def _json(actions: PodActions) -> dict[str, Any]:
-    """The PodActions whole, as JSON knows it."""
+    """All fields of the PodActions that are set, as JSON values."""
     return {
         entry.name: _plain(value)
         for entry in dataclasses.fields(actions)

@@ -1,5 +1,5 @@
-"""PURE: a pod's own rules for its containers, as everything that decides or reports reads them: whether one runs again,
-how long its end may take, what its probes say of it.
+"""A pod's rules for its containers, for all code that decides or reports: whether a container restarts, how long it may
+take to stop, and its health.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from manifests.types.core import Container, Pod
 
 BACK_OFF_INITIAL = "kubelite.io/crash-back-off-initial"  # annotations of a pod
 BACK_OFF_MAX = "kubelite.io/crash-back-off-max"
-RESTART_ON_CHANGE = "kubelite.io/restart-on-change"  # "true": of the content of its ConfigMaps and Secrets
+RESTART_ON_CHANGE = "kubelite.io/restart-on-change"  # "true": when its ConfigMaps and Secrets change
 
 
 def restart_policy(pod: Pod, container: Container) -> str:
-    """Always, OnFailure or Never, for one container: its own rule, else the pod's; a pod's Always means OnFailure for
-    its init containers."""
+    """Always, OnFailure or Never for one container: its own policy, else the pod's. For init containers, the pod's
+    Always means OnFailure."""
     if container.restart_policy:
         return container.restart_policy
     policy = pod.spec.restart_policy or "Always"
@@ -28,8 +28,8 @@ def restart_policy(pod: Pod, container: Container) -> str:
 
 
 def should_restart(pod: Pod, container: Container, exit_code: int) -> bool:
-    """Whether a container that ended with this code runs again: the first of its own rules that fits, else its policy
-    (K podutil ContainerShouldRestart)."""
+    """Whether a container that ended with this code restarts, by its first matching rule, else by its policy
+    (Kubernetes pkg/api/v1/pod/util.go, ContainerShouldRestart)."""
     if rule_for(container, exit_code):
         return True
     policy = restart_policy(pod, container)
@@ -37,7 +37,7 @@ def should_restart(pod: Pod, container: Container, exit_code: int) -> bool:
 
 
 def rule_for(container: Container, exit_code: int) -> str:
-    """The action of the first of its restartPolicyRules that fits: Restart, RestartAllContainers, "" = none does."""
+    """The action of the first matching restartPolicyRule: Restart or RestartAllContainers; "" = none matches."""
     for rule in container.restart_policy_rules:
         codes = rule.exit_codes
         if codes is not None and (exit_code in codes.values) is (codes.operator == "In"):
@@ -46,8 +46,8 @@ def rule_for(container: Container, exit_code: int) -> str:
 
 
 def crash_back_off(pod: Pod, node: BackOff) -> BackOff:
-    """The pod's own by annotation (a duration: `30s`, `2m`), else the node's. What is no duration counts as not there;
-    `unsupported` says so."""
+    """The back-off from the pod's annotations (durations: `30s`, `2m`), else the node's. An invalid duration is
+    ignored, and `unsupported` reports it."""
     found = {key: back_off_annotation(pod, key) for key in (BACK_OFF_INITIAL, BACK_OFF_MAX)}
     if not any(found.values()):
         return node
@@ -55,7 +55,7 @@ def crash_back_off(pod: Pod, node: BackOff) -> BackOff:
 
 
 def back_off_annotation(pod: Pod, key: str) -> float | None:
-    """Seconds; None when it is not set, or not a positive duration."""
+    """Seconds; None if the annotation is missing or is not a positive duration."""
     try:
         return parse_duration(pod.metadata.annotations[key]) or None
     except (KeyError, ValueError):
@@ -63,7 +63,7 @@ def back_off_annotation(pod: Pod, key: str) -> float | None:
 
 
 def grace_period(pod: Pod) -> float:
-    """Seconds between the stop signal and SIGKILL; at least one (C3)."""
+    """Seconds between the stop signal and SIGKILL: at least one."""
     grace = pod.spec.termination_grace_period_seconds
     if pod.metadata.deletion_timestamp and pod.metadata.deletion_grace_period_seconds is not None:
         grace = pod.metadata.deletion_grace_period_seconds
@@ -71,5 +71,5 @@ def grace_period(pod: Pod) -> float:
 
 
 def health_of(facts: Facts, container: Container, instance: ContainerSeen) -> Health:
-    """What the probes of a running instance say; before the first try what is assumed."""
+    """The health of a running instance. Before the first probe it has the default values."""
     return facts.health.get(instance.id) or health(container, {})

@@ -1,7 +1,8 @@
-"""PURE: a pod's status, as kubelet writes it (C5), from what is seen and what was decided.
+"""A pod's status, as kubelet writes it, computed from the observed state and the decision (docs/explanation/
+pod-semantics.md, "Phase, conditions and container status").
 
-The previous status is part of the story: times of transitions are kept, terminal phases never change, and the end of an
-instance that nobody else remembers is found there.
+The previous status is part of the input: transition times stay, terminal phases never change, and it may be the only
+record of how an instance ended.
 """
 
 from __future__ import annotations
@@ -51,17 +52,13 @@ TERMINAL = ("Succeeded", "Failed")
 OWN_CONDITIONS = frozenset(
     {"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"}
 )
-REJECTED = (
-    "OutOf",
-    "UnexpectedAdmissionError",
-    SYSCTL_FORBIDDEN,
-)  # the reasons of kubelet's admission begin so
+REJECTED = ("OutOf", "UnexpectedAdmissionError", SYSCTL_FORBIDDEN)  # prefixes of kubelet's admission reasons
 
 
 def compute_pod_status(
     pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts, config: NodeConfig
 ) -> PodStatus:
-    """The status to be written. `actions` is the decision about `seen`; `pod.status` is the previous status."""
+    """The status to record. `actions` is the decision for `seen`; `pod.status` is the previous status."""
     if (place := facts.placement).reason and not place.rejected and not pod.metadata.deletion_timestamp:
         return _not_placed(pod, place, facts.now, config.node_name)
     if actions.failed is not None and actions.failed.reason == SYSCTL_FORBIDDEN:
@@ -73,7 +70,7 @@ def compute_pod_status(
     mains = sorted((report.container(c) for c in pod.spec.containers), key=lambda status: status.name)
     extra = [report.container(c) for c in ephemeral_containers(pod)]
     for status in extra:
-        status.ready, status.started = False, None  # it is nobody's backend
+        status.ready, status.started = False, None  # an ephemeral container serves no traffic
     old = pod.status
     phase = old.phase if old.phase in TERMINAL else _phase(pod, actions, inits, mains)
     over = actions.failed
@@ -102,7 +99,7 @@ def compute_pod_status(
 
 
 def _not_placed(pod: Pod, place: Placement, now: float, node: str) -> PodStatus:
-    """As the scheduler leaves a pod that no node takes: Pending, and one condition that says why."""
+    """The status of a pod that fits on no node: Pending, and one condition with the reason."""
     condition = _dated(_condition("PodScheduled", False, place.reason, place.message), pod, now)
     foreign = [c for c in pod.status.conditions if c.type not in OWN_CONDITIONS]
     return PodStatus(
@@ -115,7 +112,8 @@ def _not_placed(pod: Pod, place: Placement, now: float, node: str) -> PodStatus:
 
 
 def _rejected(pod: Pod, place: Placement, now: float) -> PodStatus:
-    """As kubelet leaves a pod that it does not admit: Failed, with nothing of it made (K kubelet.go rejectPod)."""
+    """The status of a pod that kubelet does not admit: Failed, without containers (Kubernetes kubelet.go,
+    rejectPod)."""
     if pod.status.phase in TERMINAL:
         return pod.status
     return PodStatus(
@@ -130,7 +128,7 @@ def _rejected(pod: Pod, place: Placement, now: float) -> PodStatus:
 
 
 def _ips(pod: Pod, seen: PodSeen, config: NodeConfig) -> list[str]:
-    """The pod's address; the last one is kept for a pod that has ended."""
+    """The pod's address. A pod that has ended keeps its last one."""
     if seen.sandbox is not None and seen.sandbox.ready:
         ip = config.host_ip if pod.spec.host_network else seen.sandbox.ip
         return [ip] if ip else []
@@ -148,8 +146,9 @@ class _Report:
         self.lost = self._never_seen() if actions.done else frozenset()
 
     def _never_seen(self) -> frozenset[str]:
-        """Of a pod that has ended, the containers that count as having run though nobody knows of it: all of a pod that
-        was initialized, else the init containers up to the last that began (K status_manager.go TerminatePod)."""
+        """For a pod that has ended: containers that count as having run although no record exists. These are all
+        containers of an initialized pod, else the init containers up to the last that started (Kubernetes
+        pkg/kubelet/status/status_manager.go, TerminatePod)."""
         inits, mains = self.pod.spec.init_containers, self.pod.spec.containers
         begun = [index for index, c in enumerate(inits) if self.views[c.name].attempts]
         lost = {c.name for c in inits[: max(begun, default=0) + 1]}
@@ -196,7 +195,7 @@ class _Report:
         status: ContainerStatus,
         old: ContainerStatus | None,
     ) -> None:
-        """How the newest instance was made; what is on record where that is known no more."""
+        """Describe how the newest instance was created. If that is no longer known, keep the recorded details."""
         if instance is not None:
             status.user = user_of(instance)
             status.stop_signal = signal_name(stop_signal(container, instance, self.facts))
@@ -212,7 +211,7 @@ class _Report:
         status: ContainerStatus,
         old: ContainerStatus | None,
     ) -> None:
-        """What was allocated, and what its cgroup has: the manifest's, unless a change of it is yet to be written."""
+        """Report the allocated resources and those of the cgroup: the manifest's, unless an update is still pending."""
         given = container.resources
         assert given is not None
         status.allocated_resources = dict(given.requests)
@@ -221,13 +220,13 @@ class _Report:
         status.resources = kept or ResourceRequirements(limits=given.limits, requests=given.requests)
 
     def _instance(self, name: str) -> ContainerSeen | None:
-        """The newest instance that counts."""
+        """The newest instance that counts: one that ran."""
         found = [c for c in self.seen.containers if c.name == name and not never_ran(c)]
         return max(found, key=lambda c: c.attempt) if found else None
 
     def _skipped(self, container: Container, view: View) -> bool:
-        """An init container that came by an edit to a pod that was past its init containers (K kubelet_pods.go
-        convertToAPIContainerStatuses): it runs in the pod's next sandbox."""
+        """Whether an edit added this init container when the pod was already initialized (Kubernetes kubelet_pods.go,
+        convertToAPIContainerStatuses). It runs in the pod's next sandbox."""
         if view.attempts or view.name not in self.actions.finished:
             return False
         if restart_policy(self.pod, container) == "Always":
@@ -265,7 +264,7 @@ class _Report:
     def _last_state(
         self, view: View, state: State, instance: ContainerSeen | None, old: ContainerStatus | None
     ) -> ContainerStateTerminated | None:
-        """How the instance before the one in `state` ended; with a waiting state: the newest one."""
+        """How the instance before the one in `state` ended. For a waiting state this is the newest instance."""
         if state.waiting is not None:
             return self._terminated(view, instance, old)
         attempt = view.attempts - 1
@@ -306,7 +305,8 @@ class _Report:
 
 
 def terminated_of(container: ContainerSeen) -> ContainerStateTerminated:
-    """The end of an instance: Completed, Error, OOMKilled, StartError, or ContainerStatusUnknown when nobody saw it."""
+    """The end of an instance: Completed, Error, OOMKilled, StartError, or ContainerStatusUnknown if it was not
+    observed."""
     if container.state is ContainerState.UNKNOWN or is_alive(container):
         return _lost(f"kubelite://{container.id}", container.started_at)
     reason = container.reason or ("Completed" if container.exit_code == 0 else "Error")
@@ -350,8 +350,9 @@ def _recorded_end(old: ContainerStatus | None) -> ContainerStateTerminated | Non
 
 
 def _phase(pod: Pod, actions: PodActions, inits: list[ContainerStatus], mains: list[ContainerStatus]) -> str:
-    """K kubelet_pods.go getPhase; what ends a pod is the decision's word (`failed`, `init_failed`, `done`). While
-    anything of it runs, and holds what it has of the node, it has not ended (K status_manager.go mergePodStatus)."""
+    """The phase, as Kubernetes kubelet_pods.go, getPhase, computes it. The decision says whether the pod is over
+    (`failed`, `init_failed`, `done`). A pod is not over while any of its containers runs and holds resources
+    (Kubernetes status_manager.go, mergePodStatus)."""
     if actions.failed is not None and not actions.done:
         return pod.status.phase or "Pending"
     if actions.failed is not None or (actions.init_failed and actions.done):
@@ -379,13 +380,13 @@ def _has_begun(status: ContainerStatus) -> bool:
 
 
 def _init_pending(pod: Pod, container: Container, status: ContainerStatus, *, begun: bool) -> bool:
-    """A regular init container that waits for its first run or runs; a sidecar that has not started yet while the pod
-    is not initialised."""
+    """Whether the pod waits for this init container: a regular one that has not run yet or is running, or a sidecar
+    that has not started in a pod that is not initialized."""
     state = status.state
     if restart_policy(pod, container) == "Always":
         return not begun and not status.started
     if begun and (state is None or state.waiting is not None):
-        return False  # a new sandbox runs it again: the pod was Running before
+        return False  # it runs again in a new sandbox, and the pod was Running before
     return state is None or state.running is not None or (state.waiting is not None and not status.last_state)
 
 
@@ -429,7 +430,7 @@ def _condition(kind: str, value: bool, reason: str = "", message: str = "") -> P
 
 
 def _dated(condition: PodCondition, pod: Pod, now: float) -> PodCondition:
-    """With the time of its last transition: the old one as long as the status is the same."""
+    """Set the time of the last transition. It stays as long as the condition's status is the same."""
     old = next((c for c in pod.status.conditions if c.type == condition.type), None)
     kept = old.last_transition_time if old is not None and old.status == condition.status else None
     condition.last_transition_time = kept or rfc3339(now)
@@ -440,7 +441,7 @@ def _dated(condition: PodCondition, pod: Pod, now: float) -> PodCondition:
 def _initialized(
     pod: Pod, phase: str, inits: list[ContainerStatus], mains: list[ContainerStatus]
 ) -> PodCondition:
-    """K status/generate.go GeneratePodInitializedCondition."""
+    """Kubernetes pkg/kubelet/status/generate.go, GeneratePodInitializedCondition."""
     if phase == "Succeeded":
         return _condition("Initialized", True, "PodCompleted")
     if any(status.state and (status.state.running or status.state.terminated) for status in mains):
@@ -471,7 +472,7 @@ def _containers_ready(
 
 
 def _unready(pod: Pod, inits: list[ContainerStatus], mains: list[ContainerStatus]) -> Iterable[str]:
-    """Sidecars, then the others, in the order of the spec, as kubelet lists them."""
+    """Unready containers in kubelet's order: sidecars, then main containers, in the order of the manifest."""
     by_name = {status.name: status for status in [*inits, *mains]}
     sidecars = [c.name for c in pod.spec.init_containers if restart_policy(pod, c) == "Always"]
     return [name for name in [*sidecars, *(c.name for c in pod.spec.containers)] if not by_name[name].ready]

@@ -1,5 +1,5 @@
-"""PURE: every container of a pod from the beginning, in the sandbox that stands, when one of them ends with a code that
-its own rules have for that (restartPolicyRules, action RestartAllContainers)."""
+"""Restarts all containers of a pod in its existing sandbox when one of them ends with an exit code for which its
+restartPolicyRules have the action RestartAllContainers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kubelite.node.model.pod_view import pod_ref
 
 
 class RestartingAll(Stopping):
-    """The questions and answers of that."""
+    """The part of a decision that restarts all containers."""
 
     def _restarts_all(self) -> ContainerSeen | None:
-        """The instance whose end orders, by its own rule, that every container of the pod begins anew (KEP-5532)."""
+        """The instance that ended with the action RestartAllContainers (KEP-5532); None if there is none."""
         for container in [*self.inits, *self.mains]:
             newest = self.views[container.name].current
             if newest is None or newest.state is not ContainerState.EXITED:
                 continue
-            if newest.stop_deadline and not newest.killed_for:  # it was asked to end
+            if newest.stop_deadline and not newest.killed_for:  # kubelite stopped it for another reason
                 continue
             if rule_for(container, newest.exit_code) == "RestartAllContainers":
                 return newest
         return None
 
     def _restart_all(self, trigger: ContainerSeen) -> None:
-        """The sandbox stays. Everything in it is killed at once, without hooks or grace, and forgotten; what is then
-        recorded as waiting runs again, init containers first. Each time it takes longer, as with any crash."""
+        """Kill all containers at once, without hooks or grace period, and remove their records; the sandbox stays.
+        Containers recorded as waiting then start again, init containers first. The delay grows as after any crash."""
         name = trigger.name
         lasted = trigger.finished_at - trigger.started_at > CRASH_RESET
         back_off = crash_back_off(self.pod, self.config.crash_back_off)
@@ -44,12 +44,12 @@ class RestartingAll(Stopping):
             self._wait(name, Waiting("CrashLoopBackOff", f"{wait} of pod={pod_ref(self.pod)}"), due)
             return
         self.reasons.append(
-            f"container {name} ended with exit code {trigger.exit_code}: all are restarted, by its rule"
+            f"container {name} ended with exit code {trigger.exit_code}: its rule restarts all containers"
         )
         alive = self._alive()
         for one in alive:
             if not one.stop_deadline or one.stop_deadline > self.now:
-                message = f"Container {one.name} is killed: the pod restarts all of its containers"
+                message = f"Container {one.name} is killed because the pod restarts all of its containers"
                 self.stop.append(StopContainer(one.id, one.name, int(signal.SIGKILL), 0.0, message))
         if alive:
             self.wakes.append(self.now + 1.0)

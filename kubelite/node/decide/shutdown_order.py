@@ -1,4 +1,4 @@
-"""PURE: in which order pods end before the machine does, and how long each has (K pkg/kubelet/nodeshutdown)."""
+"""The order in which pods are stopped at node shutdown, and how long each has (Kubernetes pkg/kubelet/nodeshutdown)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from kubelite.node.model.priority import priority
 from manifests.types.core import Pod
 
-CRITICAL = 2_000_000_000  # priorities from here on are ended last
+CRITICAL = 2_000_000_000  # pods of this priority or higher are stopped last
 REASON, MESSAGE = "Terminated", "Pod was terminated in response to imminent node shutdown."
 REJECTED, REJECTED_MESSAGE = "NodeShutdown", "Pod was rejected as the node is shutting down."
 ENDS_BY_SHUTDOWN = (REASON, REJECTED)
 
 
 class Group(NamedTuple):
-    """Pods from this priority on, and the seconds that all of them have."""
+    """Pods of this priority up to that of the next group, and the seconds that all of them have together."""
 
     priority: int
     seconds: float
@@ -23,8 +23,8 @@ class Group(NamedTuple):
 
 
 def groups_of(seconds: float, critical: float, by_priority: Mapping[int, float] = {}) -> tuple[Group, ...]:
-    """The settings': of `seconds`, the last `critical` are those of critical pods; or the seconds of each priority and
-    those above it. None: pods are not ended."""
+    """The groups of the settings: critical pods have the last `critical` of all `seconds`; or, with `by_priority`, pods
+    of each priority and above have their seconds. (): pods are not stopped."""
     if by_priority:
         return tuple(Group(priority, by_priority[priority]) for priority in sorted(by_priority))
     if seconds <= 0:
@@ -33,7 +33,7 @@ def groups_of(seconds: float, critical: float, by_priority: Mapping[int, float] 
 
 
 def in_groups(groups: tuple[Group, ...], pods: Iterable[Pod]) -> list[Group]:
-    """Who ends with whom, first to go first; groups without pods are left out."""
+    """The groups with their pods, the first to stop first. Groups without pods are left out."""
     members: dict[int, list[Pod]] = {group.priority: [] for group in groups}
     for pod in pods:
         own = max((p for p in members if p <= priority(pod)), default=min(members))

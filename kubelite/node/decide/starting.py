@@ -1,5 +1,5 @@
-"""PURE: whether a container that is wanted can start now, and what it waits for if not: a field that does not work
-here, its back-off (C2), a start that failed, its image (C10).
+"""Whether a container can start now and, if not, what it waits for: an unsupported field, its back-off, a failed start,
+or its image (docs/explanation/pod-semantics.md, "Restarts and back-off" and "Images").
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from manifests.types.core import Container
 from runtime.errors import ImageError
 from runtime.images import reference as references
 
-CRASH_RESET = 600.0  # an instance that ran longer than this starts the count anew
+CRASH_RESET = 600.0  # seconds: an instance that ran longer resets the crash count
 RETRY = 10.0
-TOLD = 1.0  # seconds for which a failure itself is shown, before what is waited for
+TOLD = 1.0  # seconds for which status shows a failure itself, before it shows the back-off
 
 
 class Starting(Draft):
-    """The half of a decision that begins containers."""
+    """The part of a decision that starts containers."""
 
     def _want(self, container: Container, *, init: bool = False, fresh: bool = False) -> None:
-        """Start it, or say what it waits for: a field that does not work, its back-off, a failed start, its image."""
+        """Start the container, or record what it waits for: an unsupported field, back-off, a failed start, an
+        image."""
         name, view = container.name, self.views[container.name]
         self._default_waiting(container)
         if name in self.blocked:
@@ -72,11 +73,12 @@ class Starting(Draft):
         if view.current is None:
             return "its sandbox is new"
         if view.again or view.ended is None:
-            return "it was stopped to be made anew"
+            return "it was stopped to be recreated"
         return f"it ended with exit code {view.ended.exit_code}, restartPolicy {restart_policy(self.pod, container)}"
 
     def _back_off(self, container: Container, view: View, *, fresh: bool) -> tuple[int, float, float]:
-        """(crashes in a row before the next instance, when it may start, the wait): C2, from recorded facts alone."""
+        """(consecutive crashes before the next instance, when it may start, the delay), all from recorded facts: the
+        first restart is immediate, further ones wait 10 s, 20 s, … up to 5 minutes after the container's end."""
         newest, ended = view.current, view.ended
         if fresh or newest is None or ended is None or view.again or self._edited(container, newest):
             return 0, 0.0, 0.0
@@ -84,13 +86,12 @@ class Starting(Draft):
         if ended.started_at and ended.finished_at - ended.started_at > CRASH_RESET:
             crashes = 0
         wait = crash_back_off(self.pod, self.config.crash_back_off).wait(crashes)
-        known = (
-            0 < ended.finished_at <= self.now + 1.0
-        )  # an end in the future (the clock was set back) bounds no wait
+        # an end in the future (the clock was set back) delays nothing
+        known = 0 < ended.finished_at <= self.now + 1.0
         return crashes + 1, ended.finished_at + wait if wait and known else 0.0, wait
 
     def _images_ready(self, container: Container, attempt: int) -> bool:
-        """Whether the start can go ahead: its own image is here, and those that it has as volumes."""
+        """Whether the container's image and the images of its volumes are present."""
         policy = container.image_pull_policy or "IfNotPresent"
         ready = self._image_ready(
             container, PullImage(container.name, attempt, container.image or ""), policy
@@ -103,7 +104,7 @@ class Starting(Draft):
         return ready
 
     def _image_ready(self, container: Container, wanted: PullImage, policy: str) -> bool:
-        """Whether an image is here; else a pull is under way or asked for, or the wait is said (C10)."""
+        """Whether an image is present. If not, request a pull or record what the container waits for."""
         reference = wanted.reference
         here = self.facts.images.get(reference) is not None
         pull = self.facts.pulls.get((wanted.name, wanted.attempt))
@@ -121,7 +122,7 @@ class Starting(Draft):
             self.reasons.append(
                 f"container {container.name} waits for its image {reference} (policy {policy})"
             )
-            if wanted not in self.pull:  # two containers may wait for one volume
+            if wanted not in self.pull:  # two containers may need the same volume
                 self.pull.append(wanted)
         elif pull.phase is PullPhase.PULLING:
             self.reasons.append(f"container {container.name} waits for its image {reference} to be pulled")
@@ -133,7 +134,7 @@ class Starting(Draft):
         return pull.phase is PullPhase.FAILED and self._due(pull.retry_at)
 
     def _wait_for_pull(self, container: Container, reference: str, pull: PullSeen) -> None:
-        """The failure itself for a second, then that it is waited for, as kubelet's next look shows it."""
+        """For one second show the failure itself, then the back-off, as kubelet's next sync does."""
         if self.now < pull.failed_at + TOLD:
             self._wait(container.name, Waiting(pull.reason, pull.error), pull.failed_at + TOLD)
             return
@@ -145,7 +146,7 @@ class Starting(Draft):
 
 
 def _just_failed(view: View, now: float) -> Waiting | None:
-    """What kubelet says of a start that failed until its next look, which then tells of the back-off."""
+    """What kubelet shows of a failed start until its next sync, which then shows the back-off."""
     newest, ended = view.current, view.ended
     if newest is None or ended is None or not ended.finished_at <= now < ended.finished_at + TOLD:
         return None
@@ -159,7 +160,7 @@ def _just_failed(view: View, now: float) -> Waiting | None:
 
 
 def _not_a_name(reference: str) -> str:
-    """Why this is no image's name; "" when it is one."""
+    """Why this is not a valid image name; "" if it is valid."""
     try:
         references.parse(reference)
     except ImageError as error:

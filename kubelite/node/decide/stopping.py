@@ -1,5 +1,5 @@
-"""PURE: how what runs is stopped: in which order, by which signal, after which hook, within what is left of the grace
-(C3 of the pod semantics).
+"""How running containers are stopped: in which order, with which signal, after which hook, and within the remaining
+grace period (docs/explanation/pod-semantics.md, "Termination").
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from kubelite.node.decide.pod_rules import grace_period
 from kubelite.node.model.actions import Hook, HookPhase, StopContainer
 from kubelite.node.model.cri import ContainerSeen, ContainerState
 
-MIN_GRACE = 2.0  # seconds that a signal gets at least, whatever hooks and other containers have used up
+MIN_GRACE = (
+    2.0  # seconds that follow a signal at least, even if hooks and other containers have used up the grace
+)
 
 
 class Stopping(Draft):
-    """The half of a decision that ends containers."""
+    """The part of a decision that stops containers."""
 
     def _stop_in_order(self, alive: list[ContainerSeen], grace: float, message: str = "") -> None:
         mains = [c for c in alive if c.name not in self.sidecars]
@@ -29,14 +31,14 @@ class Stopping(Draft):
         self._stop(last, max(grace - self._spent(), MIN_GRACE), message)
 
     def _spent(self) -> float:
-        """Seconds of the grace period that the containers stopped before took."""
+        """Seconds of the grace period that the containers stopped earlier took."""
         stopped = [c for c in self.seen.containers if c.stop_deadline and c.finished_at]
         ends = [c.finished_at for c in stopped]
         begins = [c.stop_deadline - grace_period(self.pod) for c in stopped]
         return max(0.0, max(ends) - min(begins)) if stopped else 0.0
 
     def _stop(self, container: ContainerSeen, grace: float, message: str = "", killed_for: str = "") -> None:
-        """Ask for a stop unless one that ends no later is under way; its preStop hook comes first."""
+        """Stop a container, with its preStop hook first, unless an earlier stop already ends no later."""
         number = self._stop_signal(container)
         if container.state is ContainerState.CREATED:
             number, grace = int(signal.SIGKILL), 0.0
@@ -55,8 +57,9 @@ class Stopping(Draft):
         return spec is not None and spec.lifecycle is not None and spec.lifecycle.pre_stop is not None
 
     def _pre_stop(self, container: ContainerSeen, grace: float, message: str, killed_for: str) -> None:
-        """The hook eats the grace; the signal gets what it leaves, and two seconds at least (C3). Until the signal the
-        shim's deadline stands those two seconds behind the grace: nobody is killed before he was told."""
+        """The hook's time counts against the grace period. The signal has what remains, but at least two seconds. Until
+        the signal is sent, the shim's deadline is those two seconds after the grace period, so that no process is
+        killed before its stop signal."""
         phase = self.facts.hooks.get((container.id, Hook.PRE_STOP))
         left = container.stop_deadline - MIN_GRACE - self.now if container.stop_deadline else grace
         begun = container.stop_deadline > 0

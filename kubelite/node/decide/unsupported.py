@@ -1,8 +1,8 @@
-"""PURE: fields that are valid and mean something, but that this node does not act on yet.
+"""Fields that are valid and have a meaning, but have no effect on this node.
 
-None is silent: each gives the pod a Warning event naming it. Where a program could not run as meant without it (a
-volume that is missing, a security promise that would not be kept), it also blocks the containers that need it, which
-then wait with CreateContainerConfigError.
+Each such field causes a Warning event that names it. If a program cannot work as intended without the field (a missing
+volume, a security setting that would not be enforced), it also blocks the containers that need it: they wait with
+CreateContainerConfigError.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from manifests.types.priority import SYSTEM_CLASSES
 class Unsupported(NamedTuple):
     path: str  # spec.containers[0].livenessProbe
     sentence: str
-    blocks: bool  # the containers it is about cannot start
+    blocks: bool  # whether the containers that it concerns cannot start
 
 
 WORKING_VOLUMES = frozenset(
@@ -38,17 +38,17 @@ WORKING_VOLUMES = frozenset(
         "nfs",
     }
 )
-NO_CLAIMS = "no driver of this node allocates ResourceClaims (dynamic resource allocation)"
-NO_TOKEN = "no token is mounted: this node has no API server that would take one"
-_SPEC_FIELDS = {  # fields of PodSpec that change nothing here, and what that means
+NO_CLAIMS = "this node has no driver that allocates ResourceClaims (dynamic resource allocation)"
+NO_TOKEN = "no token is mounted, because this node has no API server that would accept it"
+_SPEC_FIELDS = {  # fields of PodSpec without effect here, and what that means
     "resourceClaims": NO_CLAIMS,
-    "schedulingGroup": "pods are run one by one",
+    "schedulingGroup": "the pods of a group are scheduled one by one",
 }
 
 
 @once_a_spec
 def unsupported_fields(pod: Pod) -> list[Unsupported]:
-    """Every field of the pod that is not acted on, in the order of the manifest. Not to be altered."""
+    """All fields of the pod without effect, in the order of the manifest. Callers must not change the list."""
     return [
         *_of_spec(pod),
         *_of_security(pod),
@@ -58,7 +58,7 @@ def unsupported_fields(pod: Pod) -> list[Unsupported]:
 
 
 def blocked_containers(pod: Pod) -> dict[str, str]:
-    """The containers that must not start, each with the sentence of why."""
+    """The containers that must not start, and the reason for each."""
     blocked: dict[str, str] = {}
     found = [field for field in unsupported_fields(pod) if field.blocks]
     if not found:
@@ -98,25 +98,27 @@ def _of_spec(pod: Pod) -> Iterator[Unsupported]:
         yield Unsupported("spec.automountServiceAccountToken", NO_TOKEN, False)
     if (scheduler := pod.spec.scheduler_name) not in (None, "", "default-scheduler"):
         yield Unsupported(
-            "spec.schedulerName", f"{scheduler} is not asked: this node places its pods itself", False
+            "spec.schedulerName", f"{scheduler} is ignored: this node schedules its pods itself", False
         )
     if pod.metadata.finalizers:
         yield Unsupported(
-            "metadata.finalizers", "nothing waits for them: the pod goes when it has ended", False
+            "metadata.finalizers", "they are ignored: a deleted pod is removed when it has ended", False
         )
     for key in (BACK_OFF_INITIAL, BACK_OFF_MAX):
         if key in pod.metadata.annotations and back_off_annotation(pod, key) is None:
             yield Unsupported(f"metadata.annotations[{key}]", "is not a duration such as 30s or 2m", False)
     yield from _of_annotations(pod)
     rank = pod.spec.priority_class_name
-    if rank and pod.spec.priority is None and rank not in SYSTEM_CLASSES:  # else its class has written it
+    if (
+        rank and pod.spec.priority is None and rank not in SYSTEM_CLASSES
+    ):  # an existing class sets the priority
         yield Unsupported("spec.priorityClassName", f"no PriorityClass with name {rank} was found", False)
     if pod.spec.os is not None and pod.spec.os.name != "linux":
         yield Unsupported("spec.os.name", "only linux pods run here", True)
 
 
 def _of_annotations(pod: Pod) -> Iterator[Unsupported]:
-    """seccomp's old ones, where no field says it (K pkg/api/pod/warnings.go)."""
+    """The former seccomp annotations, if no field replaces them (Kubernetes pkg/api/pod/warnings.go)."""
     sentence = 'non-functional in v1.27+; use the "seccompProfile" field instead'
     shared = pod.spec.security_context
     if SECCOMP_POD in pod.metadata.annotations and (shared is None or shared.seccomp_profile is None):
@@ -140,10 +142,10 @@ def _of_profiles(path: str, security: Any) -> Iterator[Unsupported]:
     if profile is not None and profile.type == "Localhost" and not lsm.apparmor():
         yield Unsupported(f"{path}.appArmorProfile", "AppArmor is not enabled on the host", True)
     if profile is not None and profile.type == "RuntimeDefault" and lsm.apparmor():
-        sentence = "this node has no AppArmor profile of its own: the container is not confined by one"
+        sentence = "this node has no default AppArmor profile, so that none confines the container"
         yield Unsupported(f"{path}.appArmorProfile", sentence, False)
     if security.se_linux_options is not None:
-        on = "the label is the process's: volumes keep the labels that they have"
+        on = "only processes get the label: volumes keep their own labels"
         off = "SELinux is not enabled on the host"
         yield Unsupported(f"{path}.seLinuxOptions", on if lsm.selinux() else off, False)
     if security.windows_options is not None:
@@ -165,13 +167,13 @@ def _of_projection(path: str, projection: VolumeProjection) -> Iterator[Unsuppor
     if projection.service_account_token is not None:
         yield Unsupported(f"{path}.serviceAccountToken", NO_TOKEN, False)
     if projection.pod_certificate is not None:
-        sentence = "no signer on this node answers a PodCertificateRequest: a Secret can have the key"
+        sentence = "this node has no signer for a PodCertificateRequest: use a Secret with the key"
         yield Unsupported(f"{path}.podCertificate", sentence, True)
 
 
 def _of_container(pod: Pod, path: str, container: Container) -> Iterator[Unsupported]:
     if container.volume_devices and pod.spec.host_users is False:
-        sentence = "a block device cannot be given to the users of a pod with hostUsers: false"
+        sentence = "a block device is not accessible to a pod with hostUsers: false"
         yield Unsupported(f"{path}.volumeDevices", sentence, True)
     if container.resources is not None:
         yield from _of_resources(path, container)

@@ -52,9 +52,7 @@ class NodeConfig:
     swap_bytes: int = 0  # the machine's swap space
     swap_behavior: str = NO_SWAP
     single_process_oom_kill: bool = False  # kubelet's singleProcessOOMKill
-    memory_qos: bool = (
-        False  # sets memory.high and, with `memory_reservation`, memory.min and memory.low (v2)
-    )
+    memory_qos: bool = False  # sets memory.high and, by `memory_reservation`, memory.min and low (v2)
     memory_throttling_factor: float = 0.9
     memory_reservation: str = "None"
     priority_classes: Mapping[str, int] = field(default_factory=dict)  # in addition to Kubernetes' own

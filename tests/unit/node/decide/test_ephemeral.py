@@ -103,4 +103,4 @@ def test_it_waits_for_its_target() -> None:
     pod = Pod.parse(changed(doc(), [DEBUG]))
     actions = decide(pod, instance(pod, "side"))
     assert "debug" not in dict(starts(actions))
-    assert actions.waiting["debug"].message == "its target app does not run"
+    assert actions.waiting["debug"].message == "its target app is not running"

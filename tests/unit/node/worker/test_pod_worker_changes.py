@@ -194,7 +194,7 @@ def test_why_says_what_was_seen_decided_and_for_which_reason(run: Run) -> None:
         )
         assert any("ended" in line and "exit code 7" in line for line in found["observed"])
         assert any("CrashLoopBackOff" in line for line in found["reasons"])
-        assert found["next"].startswith("looked at again at ")
+        assert found["next"].startswith("next sync at ")
 
     run(story)
 
