@@ -250,7 +250,9 @@ def _code(result: Any) -> int:
 
 def _say(text: str, code: int) -> int:
     sys.stdout.flush()
-    print(text, file=sys.stderr)
+    from kubelite.cli.output.foreign import harmless
+
+    print(harmless(text), file=sys.stderr)
     return code
 
 

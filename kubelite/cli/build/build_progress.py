@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kubelite.cli.output.foreign import harmless
+
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
@@ -77,7 +79,7 @@ class _Plain:
             if rest:
                 self._half[number] = rest
         elif kind in ("warning", "retry"):
-            print(f"{kind}: {event['message']}", file=sys.stderr, flush=True)
+            print(f"{kind}: {harmless(event['message'])}", file=sys.stderr, flush=True)
 
     def _step(self, event: Json, number: int) -> None:
         if rest := self._half.pop(number, ""):
@@ -95,7 +97,7 @@ class _Plain:
 
     @staticmethod
     def _say(number: int, text: str) -> None:
-        print(f"#{number} {text}", file=sys.stderr, flush=True)
+        print(f"#{number} {harmless(text)}", file=sys.stderr, flush=True)
 
 
 @dataclass(slots=True)

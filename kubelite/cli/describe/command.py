@@ -23,6 +23,7 @@ from kubelite.cli.options import (
     selector_option,
     socket_option,
 )
+from kubelite.cli.output.foreign import harmless
 from kubelite.cli.transport.client import Client
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class _Describer:
 
     def _print(self, kind: Type, doc: Json) -> None:
         text = ("\n\n" if self.shown else "") + self._described(kind, doc)
-        sys.stdout.write(text.replace("\x1b", "^["))  # what others wrote does not steer the terminal
+        sys.stdout.write(harmless(text))
         self.shown = True
 
     def _described(self, kind: Type, doc: Json) -> str:

@@ -10,6 +10,7 @@ from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.groups import Command
 from kubelite.cli.names import pod_name
 from kubelite.cli.options import client, complete_pods, namespace_option, socket_option
+from kubelite.cli.output.foreign import harmless, indented
 from kubelite.cli.output.tables import print_json
 from kubelite.cli.transport.client import Client
 
@@ -69,8 +70,8 @@ def _broken(server: Client) -> list[str]:
 
 def why_lines(answer: Json) -> list[str]:
     status = f" is {answer['status']}" if answer.get("status") else ""
-    lines = [f"Pod {answer['pod']}{status}, last looked at {answer['observedAt']}"]
+    lines = [f"Pod {answer['pod']}{harmless(status)}, last looked at {answer['observedAt']}"]
     for title, key in _WHY:
         if answer.get(key):
-            lines += [f"{title}:", *(f"  - {sentence}" for sentence in answer[key])]
+            lines += [f"{title}:", *(f"  - {indented(sentence, '    ')}" for sentence in answer[key])]
     return [*lines, f"Next: {answer['next']}"] if answer.get("next") else lines

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubelite.cli.errors import CliError, ServerError
 from kubelite.cli.images.images import size
+from kubelite.cli.output.foreign import harmless
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -66,4 +67,4 @@ def _plain(event: Json) -> None:
     elif kind == "layer" and event.get("state") in ("done", "present", "mounted"):
         print(f"{event['digest'].partition(':')[2][:12]}: {event['state']}", file=sys.stderr)
     elif kind in ("retry", "warning"):
-        print(f"{kind}: {event['message']}", file=sys.stderr)
+        print(f"{kind}: {harmless(event['message'])}", file=sys.stderr)

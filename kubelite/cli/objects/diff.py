@@ -16,6 +16,7 @@ from kubelite.cli.options import (
     recursive_option,
     socket_option,
 )
+from kubelite.cli.output.foreign import indented
 
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
@@ -61,7 +62,7 @@ def _print_diff(entry: Json) -> bool:
         return False
     print(f"{entry['object'].replace('/default/', '/')}: {entry['change']}")
     for word in entry.get("words", []):
-        print(f"  - {word}")
+        print(f"  - {indented(word, '    ')}")
     for field in entry.get("fields", []):
-        print(f"      {field}")
+        print(f"      {indented(field, ' ' * 8)}")
     return True

@@ -23,6 +23,7 @@ from kubelite.cli.options import (
     selector_option,
     socket_option,
 )
+from kubelite.cli.output.foreign import harmless
 from kubelite.cli.output.formats import FORMATS_SHOWN, by_template, complete_format, known_format
 from kubelite.cli.output.tables import TablePrinter, list_of, print_json, print_yaml
 from kubelite.cli.transport.client import TABLE, Client
@@ -336,7 +337,7 @@ def _get_raw(server: Client, wanted: str) -> None:
 def problem_line(file: str, problem: Json) -> str:
     """A problem of a manifest as people and editors read it: file:line: field: what is wrong."""
     where = f"{file}:{problem['line']}" if problem["line"] else file
-    return ": ".join(word for word in (where, problem["field"], problem["message"]) if word)
+    return harmless(": ".join(word for word in (where, problem["field"], problem["message"]) if word))
 
 
 def _get_manifests(server: Client, query: Wanted, options: Json) -> None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kubelite.cli.output.foreign import harmless
+
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
@@ -48,9 +50,7 @@ def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
     first, newline, _ = text.partition("\n")
     text = first.rstrip("\r") + "..." if newline else text
-    return text.replace("\x1b", "^[").replace(
-        "\r", "\\r"
-    )  # as kubectl: what others wrote does not steer the terminal
+    return harmless(text.replace("\r", "\\r"))
 
 
 def print_json(document: Any) -> None:

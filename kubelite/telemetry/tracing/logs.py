@@ -20,7 +20,7 @@ class Logfmt(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
         tail = "".join(f" {key}={_quoted(str(value))}" for key, value in _fields(record).items())
-        line = f"{at}Z {record.levelname:<7} {record.getMessage()}{tail}"
+        line = f"{at}Z {record.levelname:<7} {_one_line(record.getMessage())}{tail}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -54,9 +54,14 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 FORMATS: dict[str, type[logging.Formatter]] = {"text": Logfmt, "json": JsonLines}
 
 
+def _one_line(text: str) -> str:
+    """Without control characters: what a probe or a registry said could look like a line of our own."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _quoted(text: str) -> str:
-    plain = text and not any(c in text for c in ' "=\n')
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    plain = text.isprintable() and text and not any(c in text for c in ' "=')
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 class Seldom(logging.Filter):

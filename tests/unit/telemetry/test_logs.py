@@ -58,3 +58,11 @@ def test_what_a_peer_can_have_said_is_said_once_a_minute() -> None:
     assert said(900.0) == "Invalid HTTP request received. (and 1 more since)"  # the clock was set back
     failed = "Exception in ASGI application"
     assert [said(2000.0, failed, logging.ERROR) for _ in "abc"] == [failed] * 3
+
+
+def test_a_message_is_one_line() -> None:
+    """The output of a probe, say: it must not look like a line of the daemon's own."""
+    hostile = record()
+    hostile.args = ("oh\n2026-01-01T00:00:00.000Z INFO    all is well\x1b[2J",)
+    said = Logfmt().format(hostile)
+    assert "\n" not in said and "\x1b" not in said and "oh\\n2026" in said

