@@ -1,7 +1,8 @@
-"""PURE: a container's OCI config.json, from its manifest, its image and what was prepared for it (C6, C9, C11).
+"""A container's OCI config.json, from its manifest, its image and the values prepared for it. The rules are in
+docs/explanation/pod-semantics.md (resources, environment, security).
 
-What a container gets by default is what docker and containerd give it: their mounts, capabilities, devices, masked and
-read-only paths; a privileged one gets the machine.
+The defaults are those of docker and containerd: mounts, capabilities, devices, masked and read-only paths. A privileged
+container has access to all of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from runtime.shim.protocol import ID_RANGE
 OCI_VERSION = "1.2.0"
 TERMINATION_PATH = "/dev/termination-log"
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
-# What any container may do with devices (containerd pkg/oci DefaultUnixDevices): make any node, use the harmless ones.
+# Device access of every container (containerd pkg/oci DefaultUnixDevices): create any node, use the harmless devices.
 _ALLOWED_DEVICES: tuple[tuple[str, int | None, int | None, str], ...] = (
     ("c", None, None, "m"),
     ("b", None, None, "m"),
@@ -50,12 +51,12 @@ class Source:
 
     volume: str
     sub_path: str = ""
-    mapped: bool = False  # its owners are the pod's users already
+    mapped: bool = False  # its files already belong to the pod's users
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A block device that a container has by a claim."""
+    """A block device that a claim gives to a container."""
 
     path: str  # in the container
     major: int
@@ -65,7 +66,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was looked up or made for this one container before its config.json is written."""
+    """The values that were looked up or created for this container before its config.json is written."""
 
     image: ImageSeen
     sandbox: SandboxSeen
@@ -73,22 +74,22 @@ class Prepared:
     user: ResolvedUser
     env: Mapping[str, str] = field(default_factory=dict)  # container_env()
     volumes: Mapping[str, Source] = field(default_factory=dict)  # by mount path
-    hosts: str = ""  # path of the pod's hosts file; "" = none is mounted
+    hosts: str = ""  # path of the pod's hosts file; "" = not mounted
     hostname: str = ""
     resolv_conf: str = ""
-    shm: str = ""  # the pod's shared /dev/shm; "" = one of its own
+    shm: str = ""  # the pod's shared /dev/shm; "" = a separate one
     termination_log: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)  # container_limits()
-    target: int = 0  # > 0: it shares the processes of the container that has this init
+    target: int = 0  # > 0: pid of the init of the container whose processes it shares
     id_base: int = 0  # > 0: host id of the root of the pod's user namespace
     masked_paths: Sequence[str] = ()
-    devices: Sequence[Mapping[str, Any]] = ()  # of the host, for a privileged container
+    devices: Sequence[Mapping[str, Any]] = ()  # the host's, for a privileged container
     block_devices: Sequence[Device] = ()
-    seccomp: Mapping[str, Any] | None = None  # the default profile for these capabilities
+    seccomp: Mapping[str, Any] | None = None  # the default profile for its capabilities
 
 
 def capabilities(container: Container) -> list[str]:
-    """securityContext's over the default set; all of them when privileged."""
+    """The default set, changed by securityContext; all capabilities for a privileged container."""
     security = container.security_context
     if security is not None and security.privileged:
         return sorted(ALL_CAPS)
@@ -104,8 +105,8 @@ def is_privileged(container: Container) -> bool:
 
 
 def seccomp_wanted(pod: Pod, container: Container) -> SeccompProfile | None:
-    """The profile that applies: the container's, else the pod's, else RuntimeDefault; None when it is privileged or
-    says Unconfined."""
+    """The profile that applies: the container's, else the pod's, else RuntimeDefault. None if the container is
+    privileged or the profile is Unconfined."""
     if is_privileged(container):
         return None
     own = container.security_context.seccomp_profile if container.security_context else None
@@ -115,8 +116,8 @@ def seccomp_wanted(pod: Pod, container: Container) -> SeccompProfile | None:
 
 
 def process_args(container: Container, image: ImageSeen, env: Mapping[str, str]) -> list[str]:
-    """command replaces the image's Entrypoint and Cmd, args replaces Cmd alone; $(VAR) of the container's own
-    environment is expanded in both."""
+    """The command line: `command` replaces the image's Entrypoint and Cmd, `args` replaces only Cmd. In both, $(VAR) of
+    the container's environment is expanded."""
     command = [expand(part, env) for part in container.command]
     args = [expand(part, env) for part in container.args]
     if not command:
@@ -128,7 +129,7 @@ def process_args(container: Container, image: ImageSeen, env: Mapping[str, str])
 
 
 def container_spec(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> dict[str, Any]:
-    """The whole config.json. Raises ConfigError or CreateError."""
+    """The complete config.json. Raises ConfigError or CreateError."""
     security = container.security_context
     return {
         "ociVersion": OCI_VERSION,
@@ -149,8 +150,8 @@ def _process(pod: Pod, container: Container, prepared: Prepared, config: NodeCon
     security, image, caps = container.security_context, prepared.image, capabilities(container)
     tty = bool(container.tty)
     uid, gid = prepared.user.uid, prepared.user.gid
-    # Its primary group is among the others, too: else a set-group-ID program takes it out of the group, and that may be
-    # allowed what the group is not (CVE-2023-25173).
+    # The supplementary groups include the primary group. Otherwise a set-group-ID program would remove the process from
+    # the group, and files might grant others what they deny to the group (CVE-2023-25173).
     groups = [gid, *(group for group in prepared.user.groups if group != gid)]
     user: dict[str, Any] = {"uid": uid, "gid": gid, "additionalGids": groups}
     process: dict[str, Any] = {
@@ -206,8 +207,8 @@ def _proc_mount(container: Container) -> str:
 
 
 def namespaces(pod: Pod, sandbox: SandboxSeen, target: int = 0) -> list[dict[str, str]]:
-    """Its own mount, cgroup and process namespaces; the pod's, which are the shim's (process and user namespace: its
-    pause's), for the rest. What the pod shares with the host is in none of them."""
+    """The container's namespaces: mount, cgroup and pid namespaces of its own, and the pod's, which its shim holds (pid
+    and user namespace: the pause process). Namespaces shared with the host are left out."""
     shim = sandbox.pid
     found: list[dict[str, str]] = [{"type": "mount"}, {"type": "cgroup"}]
     if pod.spec.host_users is False:
@@ -227,7 +228,8 @@ def namespaces(pod: Pod, sandbox: SandboxSeen, target: int = 0) -> list[dict[str
 
 
 def _block_device(device: Device, user: ResolvedUser) -> dict[str, Any]:
-    """The first process's own (containerd: device_ownership_from_security_context): it could do nothing with root's."""
+    """The device node. It belongs to the container's user (containerd: device_ownership_from_security_context), who
+    could not use root's."""
     numbers = {"path": device.path, "type": "b", "major": device.major, "minor": device.minor}
     return {**numbers, "fileMode": 0o660, "uid": user.uid, "gid": user.gid}
 
@@ -242,15 +244,15 @@ def device_rules(*, privileged: bool, block: Sequence[Device] = ()) -> list[dict
         rule.update({"minor": minor} if minor is not None else {})
         rules.append(rule)
     for device in block:
-        access = "mr" if device.read_only else "mrw"  # as kubelet asks for them
+        access = "mr" if device.read_only else "mrw"  # as kubelet requests them
         numbers = {"major": device.major, "minor": device.minor}
         rules.append({"allow": True, "type": "b", **numbers, "access": access})
     return rules
 
 
 def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfig) -> list[dict[str, Any]]:
-    """Docker's defaults, the pod's files, the volumes; parents before children. A volume takes the place of a default
-    of the same path, and of the pod's files. Raises CreateError for one that would take the place of everything."""
+    """The container's mounts: docker's defaults, the pod's files and the volumes, parents before children. A volume
+    replaces a default or a file of the pod with the same path. Raises CreateError for a volume on /."""
     taken = {_clean(mount.mount_path): mount.name for mount in container.volume_mounts}
     if "/" in taken:
         raise CreateError(f'volumeMount "{taken["/"]}": mountPath / is the container\'s root')
@@ -258,7 +260,7 @@ def mounts(pod: Pod, container: Container, prepared: Prepared, config: NodeConfi
     made += [m for m in _pod_files(container, prepared) if m["destination"] not in taken]
     fixed = fixed_volumes(pod)
     made += [_volume(mount, prepared, fixed=mount.name in fixed) for mount in container.volume_mounts]
-    if prepared.id_base:  # what comes from the host keeps the owners that it has there
+    if prepared.id_base:  # files from the host keep their owners
         mapped = {_clean(path) for path, source in prepared.volumes.items() if source.mapped}
         for mount in made:
             mount["options"] += ["idmap"] * (mount["type"] == "bind" and mount["destination"] not in mapped)
@@ -297,7 +299,7 @@ def _shm(pod: Pod, prepared: Prepared, quiet: list[str]) -> dict[str, Any]:
 
 
 def _pod_files(container: Container, prepared: Prepared) -> list[dict[str, Any]]:
-    """The pod's own files; writable like docker's, unless the root file system is not."""
+    """The pod's files. They are writable, as with docker, unless the root file system is read-only."""
     security = container.security_context
     access = "ro" if security is not None and security.read_only_root_filesystem else "rw"
     log_path = container.termination_message_path or TERMINATION_PATH
@@ -314,7 +316,7 @@ def _pod_files(container: Container, prepared: Prepared) -> list[dict[str, Any]]
 
 
 def fixed_volumes(pod: Pod) -> frozenset[str]:
-    """Volumes whose files the node writes: a container only reads them, as kubelet has it since 1.9.6."""
+    """Volumes whose files the node writes. Containers can only read them, as with kubelet since 1.9.6."""
     return frozenset(
         v.name
         for v in pod.spec.volumes
@@ -331,14 +333,14 @@ def fixed_volumes(pod: Pod) -> frozenset[str]:
 def _volume(mount: VolumeMount, prepared: Prepared, *, fixed: bool) -> dict[str, Any]:
     source = prepared.volumes.get(mount.mount_path)
     if source is None:
-        raise ConfigError(f'volumeMount {mount.mount_path}: volume "{mount.name}" is not there')
+        raise ConfigError(f'volumeMount {mount.mount_path}: volume "{mount.name}" does not exist')
     propagation = _PROPAGATION.get(mount.mount_propagation or "", "rprivate")
     options = ["rbind", propagation, "ro" if mount.read_only or fixed else "rw"]
     if mount.recursive_read_only in ("Enabled", "IfPossible") and mount.read_only:
-        options.append("rro")  # every kernel that this runs on can (5.12)
+        options.append("rro")  # needs Linux 5.12, which every supported kernel has
     if not source.sub_path:
         return _mount(_clean(mount.mount_path), "bind", source.volume, options)
-    # the engine opens it below the volume: whatever links a container puts there, none leads out
+    # the engine opens it below the volume, so that no link a container creates there leads out of it
     options.append(f"x-beneath={source.volume}")
     return _mount(_clean(mount.mount_path), "bind", f"{source.volume}/{source.sub_path}", options)
 

@@ -1,6 +1,7 @@
-"""PURE: a container's environment (C9): $(VAR) expansion, envFrom, values from fields, ConfigMaps, Secrets, resources.
+"""A container's environment: $(VAR) expansion, envFrom, and values from fields, ConfigMaps, Secrets and resources
+(docs/explanation/pod-semantics.md, "Environment").
 
-`Sources` is what the values come from; its `find` reads the store, which is a look into memory.
+`Sources` provides the values. Its `find` reads objects from memory.
 """
 
 from __future__ import annotations
@@ -37,22 +38,21 @@ _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']*)'\]")
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the values of one pod come from."""
+    """The sources of the values for one pod."""
 
     find: Find
     config: NodeConfig
     pod_ips: tuple[str, ...] = ()
-    every: Callable[[str], Iterable[Mapping[str, Any]]] = (
-        lambda _: ()
-    )  # all objects of a kind that is in no namespace
-    image: Callable[[str], ImageSeen | None] | None = None  # by its name, where it is here
+    #: All objects of a cluster-scoped kind.
+    every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
+    image: Callable[[str], ImageSeen | None] | None = None  # by name; None if it is not present
     read: ReadFile | None = (
-        None  # a file of one of the pod's volumes: (volume, path) → its text, None = not there
+        None  # a file of one of the pod's volumes: (volume, path) → its text, None = missing
     )
 
 
 def expand_all(text: str, values: Mapping[str, str]) -> str:
-    """As `expand`, of a text whose names must all have a value (K ExpandContainerVolumeMounts). Raises ConfigError."""
+    """Like `expand`, but every name must have a value (Kubernetes ExpandContainerVolumeMounts). Raises ConfigError."""
     missing: set[str] = set()
 
     def value_of(name: str) -> str:
@@ -69,8 +69,8 @@ def expand_all(text: str, values: Mapping[str, str]) -> str:
 
 
 def container_env(pod: Pod, container: Container, sources: Sources) -> dict[str, str]:
-    """The variables that the manifest gives, in order: envFrom first, env over it, later over earlier. Raises
-    ConfigError for what is missing and not optional."""
+    """The variables of the manifest in order: envFrom, then env, where later entries win. Raises ConfigError if
+    something is missing and not optional."""
     result: dict[str, str] = {}
     for source in container.env_from:
         result.update(_from_object(pod, source, sources))
@@ -82,7 +82,7 @@ def container_env(pod: Pod, container: Container, sources: Sources) -> dict[str,
 
 
 def process_env(image_env: list[str], given: Mapping[str, str], *, hostname: str, tty: bool) -> list[str]:
-    """The whole environment as config.json has it: the image's, HOSTNAME, the manifest's over both."""
+    """The complete environment for config.json: the image's, HOSTNAME, and the manifest's, which wins."""
     merged: dict[str, str] = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     if tty:
         merged["TERM"] = "xterm"
@@ -109,7 +109,7 @@ def _from_object(pod: Pod, source: EnvFromSource, sources: Sources) -> dict[str,
 
 
 def content_hash(pod: Pod, container: Container, find: Find) -> str:
-    """A digest of the content of every ConfigMap and Secret that the container has, in environment or volumes."""
+    """A digest of the content of every ConfigMap and Secret that the container uses in its environment or volumes."""
     namespace = pod.metadata.namespace or "default"
     whole = hashlib.sha256()
     for kind, name in sorted(_references(pod, container)):
@@ -143,7 +143,7 @@ def _references(pod: Pod, container: Container) -> set[tuple[str, str]]:
 
 
 def secret_data(document: Mapping[str, Any]) -> dict[str, bytes]:
-    """A Secret's data decoded, stringData over it."""
+    """A Secret's decoded data; stringData wins."""
     data = {key: base64.b64decode(value) for key, value in document.get("data", {}).items()}
     data.update({key: value.encode() for key, value in document.get("stringData", {}).items()})
     return data
@@ -180,7 +180,7 @@ def _value(
 
 
 def _file_value(ref: FileKeySelector, sources: Sources) -> str | None:
-    """fileKeyRef (KEP-3721): a variable of an env file that another container has written into an emptyDir."""
+    """fileKeyRef (KEP-3721): a variable from an env file that another container has written to an emptyDir."""
     where = f'file "{ref.path}" of volume "{ref.volume_name}"'
     text = sources.read(ref.volume_name, ref.path) if sources.read is not None else None
     if text is None:
@@ -197,8 +197,9 @@ def _file_value(ref: FileKeySelector, sources: Sources) -> str | None:
 
 
 def env_file(text: str) -> dict[str, str]:
-    """NAME='value' lines: blank lines and those of # are skipped; what is between the quotes is taken as it is, with
-    line ends; the last of a name wins. ValueError with the number of a line that is none of these."""
+    """The variables of an env file with NAME='value' lines. Blank lines and lines that begin with # are skipped. The
+    text between the quotes is taken literally and may contain line ends. The last value of a name wins. Raises
+    ValueError with the number of an invalid line."""
     found: dict[str, str] = {}
     lines = text.split("\n")
     number = 0
@@ -213,12 +214,12 @@ def env_file(text: str) -> dict[str, str]:
         value = lines[first - 1].partition("=")[2].lstrip()[1:]
         while "'" not in value:
             if number == len(lines):
-                raise ValueError(f"line {first}: its quote is not closed")
+                raise ValueError(f"line {first}: the quote is not closed")
             value += "\n" + lines[number]
             number += 1
         value, _, rest = value.partition("'")
         if rest.strip() and not rest.lstrip().startswith("#"):
-            raise ValueError(f"line {first}: something stands behind the closing quote")
+            raise ValueError(f"line {first}: unexpected text after the closing quote")
         found[name] = value
     return found
 
@@ -241,7 +242,7 @@ def _key_value(pod: Pod, source: EnvVarSource, sources: Sources) -> str | None:
 
 
 def field_value(pod: Pod, path: str, sources: Sources) -> str:
-    """The downward API's fieldRef."""
+    """The value of the downward API's fieldRef."""
     meta, config = pod.metadata, sources.config
     subscript = _SUBSCRIPT.fullmatch(path)
     if subscript is not None:
@@ -271,7 +272,8 @@ def _quoted(value: str) -> str:
 
 
 def resource_value(pod: Pod, container: Container, ref: ResourceFieldSelector, config: NodeConfig) -> str:
-    """resourceFieldRef: rounded up by the divisor; a missing limit is the node's whole."""
+    """The value of a resourceFieldRef, rounded up to the divisor. Without a limit it is the node's allocatable
+    amount."""
     if ref.container_name and ref.container_name != container.name:
         named = [c for c in [*pod.spec.init_containers, *pod.spec.containers] if c.name == ref.container_name]
         if not named:
@@ -283,7 +285,7 @@ def resource_value(pod: Pod, container: Container, ref: ResourceFieldSelector, c
     given = container.resources or ResourceRequirements()
     amount = given.limits.get(name)
     if kind == "requests":
-        amount = given.requests.get(name, amount)  # a limit alone is the request too
+        amount = given.requests.get(name, amount)  # a limit without a request is also the request
     nanos = amount.nanos if amount is not None else 0
     if not nanos and kind == "limits" and name in _AMOUNTS:
         nanos = config.allocatable[name] * (10**6 if name == "cpu" else 10**9)

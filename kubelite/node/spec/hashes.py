@@ -1,13 +1,14 @@
-"""Which edits mean what: three hashes of what a pod, a container and a cgroup were made from.
+"""What an edit requires: three hashes of the inputs of a pod's sandbox, of a container and of a cgroup.
 
-They are kept with what they made; a hash that differs from the wanted one is the whole reason for a restart:
+Each hash is recorded with what was created from it. Only a difference between the recorded and the wanted hash causes a
+restart or an update:
 
     sandbox_hash      the shared namespaces: a difference recreates the pod's sandbox
-    container_hash    the process and its files: a difference restarts that one container
-    resources_hash    the limits: a difference is written into the cgroup in place
+    container_hash    the process and its files: a difference restarts that container
+    resources_hash    the limits: a difference is written to the cgroup in place
 
-What is in none of them (labels, annotations, probes, hooks, grace, pull policy, informational ports, host aliases,
-DNS) changes in place, or counts only the next time it is used.
+Fields that are in none of them (labels, annotations, probes, hooks, grace period, pull policy, informational ports,
+host aliases, DNS) change in place, or take effect the next time they are used.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _CONTAINER_FIELDS = (
     "tty",
     "terminationMessagePath",
 )
-_POD_SECURITY_FIELDS = (  # what every container of the pod takes from the pod's own securityContext
+_POD_SECURITY_FIELDS = (  # the fields of the pod's securityContext that apply to each container
     "runAsUser",
     "runAsGroup",
     "runAsNonRoot",
@@ -51,8 +52,8 @@ _POD_SECURITY_FIELDS = (  # what every container of the pod takes from the pod's
 
 
 def canonical(value: Any) -> str:
-    """One text for one meaning: sorted keys, no blanks, nothing that is null or empty (an unset field, an empty list
-    and an explicit default of nothing are the same wish)."""
+    """The same text for equal meanings: sorted keys, no blanks, and no null or empty values, because an unset field and
+    an empty list mean the same."""
     return json.dumps(_pruned(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -72,12 +73,12 @@ def digest(value: Any) -> str:
 
 @once_a_spec
 def _container_hashes(_pod: Pod) -> dict[int, tuple[Container, str]]:
-    """Those asked for so far, by the container's identity."""
+    """The hashes computed so far, by the identity of the container."""
     return {}
 
 
 def container_hash(pod: Pod, container: Container) -> str:
-    """Of everything that the container's config.json is made from, except what changes in place."""
+    """The hash of all inputs of the container's config.json, except those that change in place."""
     kept = _container_hashes(pod)
     known = kept.get(id(container))
     if known is None or known[0] is not container:
@@ -98,7 +99,7 @@ def _container_hash(pod: Pod, container: Container) -> str:
 
 @once_a_spec
 def sandbox_hash(pod: Pod) -> str:
-    """Of everything that the pod's shared namespaces and published ports are made from."""
+    """The hash of all inputs of the pod's shared namespaces and published ports."""
     spec = pod.spec
     security = spec.security_context.to_json() if spec.security_context is not None else {}
     ports = [
@@ -116,7 +117,9 @@ def sandbox_hash(pod: Pod) -> str:
             "hostIPC": bool(spec.host_ipc),
             "hostPorts": [] if spec.host_network else sorted(ports, key=str),
             "sysctls": security.get("sysctls"),
-            "hostUsers": False if spec.host_users is False else None,  # None: the hash of older versions
+            "hostUsers": False
+            if spec.host_users is False
+            else None,  # None: equal to the hash of older versions
             "shareProcessNamespace": bool(spec.share_process_namespace),
             "runtimeClassName": spec.runtime_class_name,
         }
@@ -124,16 +127,18 @@ def sandbox_hash(pod: Pod) -> str:
 
 
 def resources_hash(resources: Mapping[str, Any]) -> str:
-    """Of an OCI linux.resources object without its devices, which never change in place: three parts, joined by dots,
-    of the CPU, of the memory, of the rest, so that what changed can be told (`resized`)."""
+    """The hash of an OCI linux.resources object without devices, which never change in place. It has three parts,
+    joined by dots: CPU, memory and the rest, so that `resized` can tell what changed."""
     rest = {key: value for key, value in resources.items() if key not in ("devices", "cpu", "memory")}
     cpu = {key: value for key, value in resources.get("cpu", {}).items() if key != "cpus"}
-    rest["cpus"] = resources.get("cpu", {}).get("cpus")  # where it runs is the node's to say: no resize
+    rest["cpus"] = resources.get("cpu", {}).get(
+        "cpus"
+    )  # the node assigns processors: their change is no resize
     return ".".join(digest(part) for part in (cpu, resources.get("memory", {}), rest))
 
 
 def resized(before: str, after: str) -> tuple[str, ...]:
-    """Which of cpu and memory differ between two `resources_hash`es; none where one is of an older kind."""
+    """Which of cpu and memory differ between two `resources_hash` values; none if one has an older format."""
     old, new = before.split("."), after.split(".")
     if len(old) != 3 or len(new) != 3:
         return ()

@@ -1,5 +1,5 @@
-"""PURE: the whole of a container's and a pod's OCI linux.resources: CPU and memory (see `resources`), and what a node's
-machine and settings add to them (C6): huge pages, MemoryQoS, swap, the processors a container may run on.
+"""The complete OCI linux.resources of containers, pods and QoS cgroups: CPU and memory (see model/resources.py), and
+what depends on the machine and the settings: huge pages, MemoryQoS, swap, and the processors a container may run on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HUGE = "hugepages-"
 
 
 def container_limits(pod: Pod, container: Container, config: NodeConfig, cpus: str = "") -> dict[str, Any]:
-    """`cpus`: the processors that the node's CPU policy gives it; "" = any."""
+    """The limits of a container. `cpus`: the processors that the node's CPU policy assigns to it; "" = any."""
     made = resources.container_resources(container)
     if cpus:
         made["cpu"]["cpus"] = cpus
@@ -26,14 +26,14 @@ def container_limits(pod: Pod, container: Container, config: NodeConfig, cpus: s
     _add(made, config, {name: amount.value() for name, amount in wanted.items() if name.startswith(HUGE)})
     unified = {**_swap(pod, asked, config), **_memory_qos(pod, asked, config)}
     if config.cgroup_v2 and config.single_process_oom_kill:
-        unified["memory.oom.group"] = "0"  # else the engine's caller has a container die together
+        unified["memory.oom.group"] = "0"  # by default an OOM kill ends the whole container
     if unified:
         made["unified"] = unified
     return made
 
 
 def pod_limits(pod: Pod, config: NodeConfig) -> dict[str, Any]:
-    """Of the pod's own cgroup."""
+    """The limits of the pod's own cgroup."""
     made = resources.pod_resources(pod, config)
     requests = resources.pod_requests(pod)
     _add(made, config, {name: amount for name, amount in requests.items() if name.startswith(HUGE)})
@@ -44,8 +44,8 @@ def pod_limits(pod: Pod, config: NodeConfig) -> dict[str, Any]:
 
 
 def _add(made: dict[str, Any], config: NodeConfig, wanted: Mapping[str, int]) -> None:
-    """A limit for each size of which the kernel keeps pages: none where none were asked for (K
-    GetHugepageLimitsFromResources). Where it keeps none, none can be used."""
+    """Add a limit for each page size that the kernel reserves pages of; 0 unless the pod requests some (Kubernetes
+    GetHugepageLimitsFromResources). Sizes without reserved pages need no limit."""
     kept = [name for name, amount in config.huge_pages.items() if amount]
     if kept:
         made["hugepageLimits"] = [
@@ -54,7 +54,7 @@ def _add(made: dict[str, Any], config: NodeConfig, wanted: Mapping[str, int]) ->
 
 
 def _page_size(resource: str) -> str:
-    """hugepages-2Mi → 2MB, as the kernel names its files (hugetlb.2MB.max)."""
+    """hugepages-2Mi → 2MB, the kernel's name in file names (hugetlb.2MB.max)."""
     return resource.removeprefix(HUGE).replace("Mi", "MB").replace("Gi", "GB")
 
 
@@ -62,8 +62,9 @@ def _page_size(resource: str) -> str:
 
 
 def _swap(pod: Pod, asked: Amounts, config: NodeConfig) -> dict[str, str]:
-    """memory.swap.max where the machine has swap: none (kubelet's NoSwap) or, by LimitedSwap, a Burstable container's
-    part of it by the memory that it asked for (K kuberuntime_container_linux.go configureContainerSwapResources)."""
+    """memory.swap.max if the machine has swap: 0 (kubelet's NoSwap) or, with LimitedSwap, a share of the swap for
+    Burstable containers in proportion to their memory request (Kubernetes kuberuntime_container_linux.go,
+    configureContainerSwapResources)."""
     if not (config.cgroup_v2 and config.swap_bytes):
         return {}
     request = asked.memory_request or 0
@@ -78,8 +79,8 @@ def _swap(pod: Pod, asked: Amounts, config: NodeConfig) -> dict[str, str]:
 
 
 def _memory_qos(pod: Pod, asked: Amounts, config: NodeConfig) -> dict[str, str]:
-    """memory.high: where reclaim begins, before the limit ends in an OOM kill (KEP-2570); not where request and limit
-    are one. memory.min or low: what was asked for is kept, as the policy says."""
+    """memory.high: where reclaim starts, before the limit causes an OOM kill (KEP-2570); not set if request and limit
+    are equal. memory.min or memory.low protects the requested memory, if the reservation policy says so."""
     if not (config.memory_qos and config.cgroup_v2):
         return {}
     request, limit = asked.memory_request or 0, asked.memory_limit
@@ -98,15 +99,18 @@ def _reserved(pod: Pod, request: int, config: NodeConfig) -> dict[str, str]:
     return {file: str(request)} if file else {}
 
 
-# -- the tiers ----------------------------------------------------------------------------------------------------
+# -- QoS cgroups --------------------------------------------------------------------------------------------------
 
 
 def tier_limits(
     pods: Iterable[tuple[str, Mapping[str, int]]], config: NodeConfig
 ) -> dict[str, dict[str, Any]]:
-    """Of the QoS cgroups, by tier ("" is the node's own), from each pod's class and requests: Burstable gets what its
-    pods ask for together, BestEffort the least there is, or what those ask for that were given limits since (K
-    cm/qos_container_manager_linux.go); with MemoryQoS, a pod's protection holds only as far as its parents' does."""
+    """The limits of the QoS cgroups by name ("" is the node's own), from the class and requests of each pod.
+
+    Burstable gets the CPU shares of all its pods' requests. BestEffort gets the minimum, or the shares of pods that
+    were given requests after their start (Kubernetes pkg/kubelet/cm/qos_container_manager_linux.go). With MemoryQoS the
+    parents are protected too, because a pod's protection is limited by that of its parents.
+    """
     sums: dict[str, dict[str, int]] = {}
     for qos, requests in pods:
         one = sums.setdefault(qos, {})
@@ -125,8 +129,8 @@ def tier_limits(
 
 
 def node_limits(config: NodeConfig, *, evicted_below: int) -> dict[str, Any]:
-    """Of the node's own cgroup where something is set apart from the pods: no more than the rest, up to where pods are
-    evicted (kubelet's enforceNodeAllocatable=pods). `evicted_below`: bytes of memory.available."""
+    """The limits of the node's own cgroup if resources are reserved: pods together get the rest, plus the memory below
+    which pods are evicted (kubelet's enforceNodeAllocatable=pods). `evicted_below`: bytes of memory.available."""
     made: dict[str, Any] = {}
     apart = {name: amount for name, amount in config.reserved.items() if amount}
     if apart.get("cpu"):

@@ -1,5 +1,5 @@
-"""The kernel's security modules that a manifest can ask for: AppArmor, SELinux. Which of them is there is settled when
-the machine boots."""
+"""The Linux security modules that a manifest can use: AppArmor and SELinux. Which of them is active is fixed at boot,
+so it is read only once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _read(path: str) -> str:
 
 
 def process_labels(pod: Pod, container: Container) -> dict[str, str]:
-    """What of config.json's `process` says it: apparmorProfile, selinuxLabel; nothing where the kernel has no such."""
+    """The fields of config.json's `process`: apparmorProfile and selinuxLabel, each only if the module is active."""
     found = {}
     profile = _wanted(pod, container, "app_armor_profile")
     if isinstance(profile, AppArmorProfile) and apparmor():
@@ -42,7 +42,7 @@ def process_labels(pod: Pod, container: Container) -> dict[str, str]:
 
 
 def label(options: SELinuxOptions) -> str:
-    """user:role:type:level, with containers' own where nothing is said."""
+    """user:role:type:level; omitted parts have the defaults for containers."""
     parts = (options.user or "system_u", options.role or "system_r", options.type or "container_t")
     return ":".join((*parts, options.level or "s0"))
 

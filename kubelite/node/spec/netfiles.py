@@ -1,7 +1,8 @@
-"""PURE: a pod's host name and the contents of its /etc/hostname, /etc/hosts and /etc/resolv.conf (C12).
+"""A pod's host name and the contents of its /etc/hostname, /etc/hosts and /etc/resolv.conf, as kubelet makes them
+(docs/explanation/pod-semantics.md, "Host name and DNS"; Kubernetes pkg/kubelet/kubelet_pods.go, network/dns/dns.go).
 
-As kubelet makes them (K kubelet_pods.go, network/dns/dns.go). The callers read the host's own files and write the
-results; both files are bind mounted, so a later change of host aliases or DNS shows up in place.
+Callers read the host's files and write the results. Containers get them as bind mounts, so that a change of host
+aliases or DNS takes effect in place.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ _LOCAL = (
 
 
 def pod_hostname(pod: Pod) -> str:
-    """spec.hostname or the pod's name, cut to 63 characters and trimmed of - and . at the cut."""
+    """spec.hostname or the pod's name, cut to 63 characters without a trailing - or . at the cut."""
     name = pod.spec.hostname_override or pod.spec.hostname or pod.metadata.name or ""
     return name if len(name) <= HOSTNAME_MAX else name[:HOSTNAME_MAX].rstrip("-.")
 
 
 def pod_fqdn(pod: Pod, domain: str) -> str:
-    """hostname.subdomain.namespace.svc.domain, "" for a pod without a subdomain."""
+    """hostname.subdomain.namespace.svc.domain; "" for a pod without a subdomain."""
     if not pod.spec.subdomain or pod.spec.hostname_override:
         return ""
     return f"{pod_hostname(pod)}.{pod.spec.subdomain}.{pod.metadata.namespace or 'default'}.svc.{domain}"
 
 
 def uts_hostname(pod: Pod, config: NodeConfig) -> str:
-    """What the pod's own UTS namespace is set to; with hostNetwork the host's name is left alone. Raises CreateError
-    for one that the kernel does not take."""
+    """The host name in the pod's UTS namespace. Pods with hostNetwork keep the host's name. Raises CreateError if the
+    name is too long for the kernel."""
     fqdn = pod_fqdn(pod, config.cluster_domain) if pod.spec.set_hostname_as_fqdn else ""
     if len(fqdn) > UTS_MAX and not pod.spec.host_network:
         numbers = f"({UTS_MAX} characters is the max, {len(fqdn)} characters requested)"
@@ -50,7 +51,7 @@ def uts_hostname(pod: Pod, config: NodeConfig) -> str:
 
 
 def hosts_file(pod: Pod, ips: Sequence[str], config: NodeConfig, host_file: str = "") -> str:
-    """/etc/hosts; `host_file` is the host's own, which a hostNetwork pod gets a copy of."""
+    """/etc/hosts. `host_file` is the content of the host's own, which pods with hostNetwork get a copy of."""
     if pod.spec.host_network:
         lines = ["# Kubernetes-managed hosts file (host network).", *host_file.splitlines()]
     else:
@@ -76,7 +77,7 @@ def _asked_policy(pod: Pod) -> str:
 
 
 def resolv_conf(pod: Pod, config: NodeConfig, host_file: str) -> str:
-    """/etc/resolv.conf by dnsPolicy and dnsConfig; `host_file` is the host's own."""
+    """/etc/resolv.conf by dnsPolicy and dnsConfig. `host_file` is the content of the host's own."""
     servers, searches, options = _parse(host_file)
     policy = _asked_policy(pod)
     if policy == "ClusterFirst" and config.cluster_dns:
@@ -99,21 +100,21 @@ def resolv_conf(pod: Pod, config: NodeConfig, host_file: str) -> str:
 
 
 def reachable_resolv_conf(host_file: str, resolved_file: str) -> str:
-    """What a pod's resolv.conf is made from: the host's own, unless that names servers on the loopback alone, which in
-    a pod is another one. systemd-resolved's stub (127.0.0.53, as Ubuntu has it) is such a server; the file with the
-    servers behind it (systemd-resolved.service(8)) then stands in, as in docker and in kubeadm's set-up."""
+    """The resolv.conf for pods: the host's own, unless all its servers are loopback addresses, which a pod cannot
+    reach. systemd-resolved's stub (127.0.0.53, as on Ubuntu) is such a server. Then the file with its upstream servers
+    is used (systemd-resolved.service(8)), as in docker and kubeadm."""
     behind = _parse(resolved_file)[0]
     return resolved_file if _only_loopback(_parse(host_file)[0]) and behind else host_file
 
 
 def unreachable_servers(pod: Pod, text: str) -> str:
-    """Why no name will be found in the pod whose resolv.conf this is; "" when one may."""
+    """Why no name can be resolved in the pod with this resolv.conf; "" if names may be resolved."""
     servers = _parse(text)[0]
     if pod.spec.host_network or not _only_loopback(servers):
         return ""
     return (
-        f"the node's resolv.conf names no server but {', '.join(servers)}, which is the pod's own loopback in the pod: "
-        "set dnsConfig.nameservers, or resolv_conf in the node's settings to a file with other servers"
+        f"the node's resolv.conf names only {', '.join(servers)}, which in a pod is the pod's own loopback: "
+        "set dnsConfig.nameservers, or set resolv_conf in the node's settings to a file with other servers"
     )
 
 
@@ -122,7 +123,7 @@ def _only_loopback(servers: list[str]) -> bool:
 
 
 def _parse(text: str) -> tuple[list[str], list[str], list[str]]:
-    """resolv.conf(5): the nameservers, the last search (or domain), all options."""
+    """The nameservers, the last search (or domain), and all options (resolv.conf(5))."""
     servers: list[str] = []
     searches: list[str] = []
     options: list[str] = []
@@ -144,7 +145,7 @@ def _unique(values: Iterable[str]) -> list[str]:
 
 
 def _fit_searches(searches: list[str]) -> list[str]:
-    """As many as the resolver takes: 32 of at most 253 characters, 2048 characters together."""
+    """The searches that fit the resolver's limits: 32 of at most 253 characters each, 2048 characters in total."""
     kept = [search for search in _unique(searches) if len(search) <= MAX_SEARCH][:MAX_SEARCHES]
     while kept and len(" ".join(kept)) > MAX_SEARCH_CHARS:
         kept.pop()

@@ -1,4 +1,4 @@
-"""PURE: a pod's imagePullSecrets as docker configs (C10; Secret types kubernetes.io/dockerconfigjson and dockercfg)."""
+"""A pod's imagePullSecrets as docker configs (Secret types kubernetes.io/dockerconfigjson and dockercfg)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = {
 
 
 class PullSecrets(NamedTuple):
-    """What there is, for `ImageClient.pull`, and a sentence for each that is missing or none."""
+    """The configs for `ImageClient.pull`, and a message for each secret that is missing or invalid."""
 
     configs: tuple[dict[str, Any], ...] = ()
     problems: tuple[str, ...] = ()

@@ -1,5 +1,5 @@
-"""PURE: what a projected clusterTrustBundle has in its file: the trust anchors of one bundle, or of all of a signer's
-that a selector picks, each once (K pkg/kubelet/clustertrustbundle).
+"""The file of a projected clusterTrustBundle: the trust anchors of one bundle, or of all bundles of a signer that a
+selector matches, each anchor once (Kubernetes pkg/kubelet/clustertrustbundle).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Doc = Mapping[str, Any]
 
 
 def trust_anchors(wanted: ClusterTrustBundleProjection, every: Callable[[str], Iterable[Doc]]) -> bytes:
-    """PEM; nothing where there is none and that is `optional`. Raises ConfigError."""
+    """The anchors as PEM; empty if there are none and the source is `optional`. Raises ConfigError."""
     if wanted.name:
         found = [doc for doc in every(KIND) if doc["metadata"]["name"] == wanted.name]
         missing = f'clustertrustbundle "{wanted.name}" not found'
@@ -29,12 +29,14 @@ def trust_anchors(wanted: ClusterTrustBundleProjection, every: Callable[[str], I
     if not found and not wanted.optional:
         raise ConfigError(missing)
     anchors = {block.content for doc in found for block in pem_blocks(doc["spec"]["trustBundle"])}
-    ordered = sorted(anchors, key=lambda one: hashlib.sha256(one).digest())  # of no bundle's own order
+    ordered = sorted(
+        anchors, key=lambda one: hashlib.sha256(one).digest()
+    )  # so that consumers rely on no order
     return b"".join(_pem(one) for one in ordered)
 
 
 def _picked(wanted: ClusterTrustBundleProjection, doc: Doc) -> bool:
-    """A selector that is not there matches nothing, one that is empty everything."""
+    """Whether a bundle is selected. A missing selector matches nothing, an empty one everything."""
     if wanted.label_selector is None or doc["spec"].get("signerName") != wanted.signer_name:
         return False
     return wanted.label_selector.matches(doc["metadata"].get("labels") or {})

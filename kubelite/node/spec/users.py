@@ -1,4 +1,5 @@
-"""Who a container runs as: the image's USER and the manifest's runAs… fields, by the image's passwd(5) and group(5)."""
+"""The user of a container: the image's USER and the manifest's runAs… fields, with the image's passwd(5) and
+group(5)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class ResolvedUser:
 
 
 def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Accounts) -> ResolvedUser:
-    """uid, gid and supplementary groups. With supplementalGroupsPolicy Strict, the groups that only the image names are
+    """The uid, gid and supplementary groups. With supplementalGroupsPolicy Strict, groups that only the image names are
     left out. Raises ConfigError (runAsNonRoot) and CreateError (no such user)."""
     own, shared = container.security_context, pod.spec.security_context
     uid = _first(own.run_as_user if own else None, shared.run_as_user if shared else None)
@@ -36,7 +37,7 @@ def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Acco
         extra.add(shared.fs_group)
     name, _, group = (str(uid) if uid is not None else image_user).partition(":")
     found = accounts.user(name or "0")
-    if non_root and found.uid == 0:  # whatever the image's files call it
+    if non_root and found.uid == 0:  # under whatever name the image's passwd has it
         raise ConfigError(f"container has runAsNonRoot and image will run as root {_where(pod, container)}")
     primary = gid if gid is not None else accounts.group(group) if group else found.gid
     groups = extra | (accounts.memberships(found.name) if not group and not strict else set())
@@ -44,7 +45,7 @@ def resolve_user(pod: Pod, container: Container, image_user: str, accounts: Acco
 
 
 def check_non_root(pod: Pod, container: Container, uid: int | None, image_user: str) -> None:
-    """kubelet's verifyRunAsNonRoot (K kuberuntime/security_context.go)."""
+    """kubelet's verifyRunAsNonRoot (Kubernetes pkg/kubelet/kuberuntime/security_context.go)."""
     where = _where(pod, container)
     if uid is not None:
         if uid == 0:
@@ -78,13 +79,13 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The image's passwd and group."""
+    """The accounts in the image's passwd and group files."""
 
     users: tuple[User, ...]
     groups: tuple[tuple[str, int, tuple[str, ...]], ...]
 
     def user(self, wanted: str) -> User:
-        """By number (which need not be listed: gid 0 then) or by name (which must be)."""
+        """The user with this number (gid 0 if it is not listed), or with this name (which must be listed)."""
         number = _number(wanted)
         for user in self.users:
             if user.uid == number if number is not None else user.name == wanted:
@@ -107,8 +108,8 @@ class Accounts:
 
 
 def _number(text: str) -> int | None:
-    """A uid or gid; None for a name. Digits are never a name: an image's passwd could give it any uid. Raises
-    CreateError when the number is out of range."""
+    """A uid or gid; None for a name. Digits are never a name, because an image's passwd could give that name any uid.
+    Raises CreateError if the number is out of range."""
     if not (text.isascii() and text.isdigit()):
         return None
     if len(text) > len(str(MAX_ID)) or int(text) > MAX_ID:
@@ -117,14 +118,14 @@ def _number(text: str) -> int | None:
 
 
 def _listed(text: str) -> int | None:
-    """A uid or gid in passwd or group; None for what is none, which hides its line."""
+    """A uid or gid in passwd or group; None if it is invalid, in which case its line is ignored."""
     with contextlib.suppress(CreateError):
         return _number(text)
     return None
 
 
 def accounts_of(passwd: bytes, group: bytes) -> Accounts:
-    """The accounts in the content of an image's passwd and group files; malformed lines are skipped."""
+    """The accounts in the content of an image's passwd and group files. Malformed lines are skipped."""
     users = []
     for fields in _records(passwd, 4):
         uid, gid = _listed(fields[2]), _listed(fields[3])

@@ -1,6 +1,6 @@
-"""PURE: what a pod's volumes are on this node, and what the files in them say. mounts.py makes them.
+"""What each volume of a pod is on this node, and the content of its files. storage/mounts.py sets them up.
 
-A volume is planned as a directory below the pod's own (kubelet's layout), or as a path of the host. The content of
+A volume is planned as a directory below the pod's own (in kubelet's layout) or as a path of the host. The content of
 configMap, secret, downwardAPI and projected volumes is a payload: relative path → bytes and mode.
 """
 
@@ -39,11 +39,11 @@ class Kind(StrEnum):
     MEMORY = "memory"  # emptyDir on a tmpfs
     HUGE_PAGES = "huge pages"  # emptyDir on a hugetlbfs
     HOST = "host"  # hostPath
-    FILES = "files"  # a payload, swapped in whole
+    FILES = "files"  # a payload, replaced as a whole
     CLAIM = "claim"  # the directory of a PersistentVolumeClaim
     IMAGE = "image"  # the files of an image, read-only
-    NFS = "nfs"  # a share, mounted before (nfs.py)
-    BLOCK = "block"  # a block device, or a file that becomes one
+    NFS = "nfs"  # an NFS export, mounted in advance (storage/nfs.py)
+    BLOCK = "block"  # a block device, or a file for a loop device
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class BlockDevice(NamedTuple):
     """A block device to mount a volume from."""
 
     device: str
-    fs_type: str = ""  # "": the file system it has, or is to get
+    fs_type: str = ""  # "": the file system that it has, or the default for an empty device
     options: tuple[str, ...] = ()  # the volume's mountOptions
 
 
@@ -74,22 +74,22 @@ class VolumePlan:
     kind: Kind
     path: str  # on the host
     host_type: str = ""  # hostPath's type
-    size: int = 0  # bytes of a tmpfs, 0 = no limit of its own; of a hugetlbfs, the size of its pages
+    size: int = 0  # of a tmpfs in bytes, 0 = no limit of its own; of a hugetlbfs, the size of its pages
     files: Mapping[str, File] = field(default_factory=dict)
     fs_group: int | None = None
     whole_tree: bool = (
-        True  # fsGroupChangePolicy Always: fs_group is given to all that is in it, whatever its root says
+        True  # fsGroupChangePolicy Always: fs_group applies to all files, whatever the root's group is
     )
-    done: str = ""  # where it is kept that fs_group was given; "" = beside the volume
-    secret: bool = False  # its files are never on the disk
+    done: str = ""  # where it is recorded that fs_group was applied; "" = beside the volume
+    secret: bool = False  # its files are never written to disk
     layers: tuple[str, ...] = ()  # of an image, topmost first
-    share: NfsExport | None = None  # of a server
-    disk: BlockDevice | None = None  # what `path` is to be mounted from, if it is a block device
-    held: str = ""  # the PersistentVolume of the manifests that the claim has
-    users: str = ""  # the user namespace (path) by whose ids an image's files are seen; "" = the host's
+    share: NfsExport | None = None  # an NFS server's
+    disk: BlockDevice | None = None  # what to mount at `path`, if that is a block device
+    held: str = ""  # the PersistentVolume of the manifests that the claim is bound to
+    users: str = ""  # path of the user namespace whose ids apply to an image's files; "" = the host's
 
 
-#: A volume's field → kubelet's plugin for it (K pkg/volume). Claims are directories of the node's own disk.
+#: A volume's field → kubelet's plugin for it (Kubernetes pkg/volume). Claims are directories on the node's own disk.
 PLUGINS = {
     "emptyDir": "empty-dir",
     "hostPath": "host-path",
@@ -105,13 +105,13 @@ PLUGINS = {
 
 
 def plugin(volume: Volume) -> str:
-    """kubelet's name of what makes this volume; one without a field is an emptyDir."""
+    """kubelet's name of the plugin for this volume. A volume without a source is an emptyDir."""
     named = PLUGINS.keys() & volume.to_json().keys()
     return PLUGINS[named.pop()] if named else PLUGINS["emptyDir"]
 
 
 def plan_volumes(pod: Pod, names: Iterable[str], sources: env.Sources) -> tuple[VolumePlan, ...]:
-    """The volumes of these names. Raises MountError for content that is missing."""
+    """The plans of the volumes with these names. Raises MountError if content is missing."""
     wanted = set(names)
     return tuple(plan_volume(pod, volume, sources) for volume in pod.spec.volumes if volume.name in wanted)
 
@@ -158,8 +158,8 @@ def plan_volume(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
 
 
 def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
-    """What a claim that is bound, and, for an ephemeral volume, the pod's own, has: its directory, or a volume of the
-    manifests."""
+    """The plan for a bound claim: its directory, or its PersistentVolume of the manifests. The claim of an ephemeral
+    volume must belong to the pod."""
     namespace, name = pod.metadata.namespace or "default", claim_name(pod, volume)
     found = sources.find("PersistentVolumeClaim", namespace, name)
     why = ""
@@ -190,7 +190,7 @@ def _claim(pod: Pod, volume: Volume, sources: env.Sources) -> VolumePlan:
 
 
 def _by_hand(plan: VolumePlan, held: str, sources: env.Sources, uid: str) -> VolumePlan:
-    """A PersistentVolume of the manifests. As for kubelet fsGroup is not for a hostPath."""
+    """The plan for a PersistentVolume of the manifests. As with kubelet, fsGroup does not apply to a hostPath."""
     found = sources.find("PersistentVolume", "", held)
     if found is None:
         why = f'persistentvolume "{held}" not found'
@@ -221,27 +221,28 @@ def _whole_tree(pod: Pod) -> bool:
 
 
 def shm_plan(pod: Pod, config: NodeConfig) -> VolumePlan | None:
-    """The /dev/shm that the containers of a pod share; None where one tmpfs of its own is as good (one container)."""
+    """The /dev/shm that a pod's containers share. None if the pod has only one container, which then gets its own
+    tmpfs."""
     if pod.spec.host_ipc or len(pod.spec.containers) + len(pod.spec.init_containers) < 2:
         return None
     return VolumePlan("shm", Kind.MEMORY, f"{config.pod_dir(pod.metadata.uid or '')}/shm", size=SHM_BYTES)
 
 
 def _page_size(pod: Pod, volume: str, medium: str) -> int:
-    """Bytes of the pages of `HugePages-<size>`; `HugePages` alone are those that the pod asks for (K emptydir
-    getPageSizeMountOption). Raises MountError where that is none, or several."""
+    """The page size in bytes of `HugePages-<size>`. `HugePages` alone means the size that the pod requests (Kubernetes
+    emptydir, getPageSizeMountOption). Raises MountError if it requests no size or several."""
     _, _, given = medium.partition("-")
     prefix = "hugepages-"
     asked = {name.removeprefix(prefix) for name in resources.pod_requests(pod) if name.startswith(prefix)}
     found = {given} if given else asked
     if len(found) != 1 or not found <= asked:
-        words = f"medium {medium}: the pod asks for huge pages of {', '.join(sorted(asked)) or 'no size'}"
+        words = f"medium {medium}: the pod requests huge pages of {', '.join(sorted(asked)) or 'no size'}"
         raise MountError(f'MountVolume.SetUp failed for volume "{volume}" : {words}')
     return Quantity(found.pop()).value()
 
 
 def _pod_memory(pod: Pod) -> int:
-    """An emptyDir in memory may grow to the pod's memory limit (kubelet's SizeMemoryBackedVolumes)."""
+    """An emptyDir in memory may grow up to the pod's memory limit (kubelet's SizeMemoryBackedVolumes)."""
     return resources.pod_amounts(pod).memory_limit or 0
 
 
@@ -273,7 +274,7 @@ def _projected(
     if projection.downward_api is not None:
         return _downward(pod, projection.downward_api.items, mode, sources)
     if projection.service_account_token is not None:
-        return {}  # nobody would take it: said in an event
+        return {}  # no API server would accept a token: reported as an event
     if (bundle := projection.cluster_trust_bundle) is not None:
         content = trust_anchors(bundle, sources.every)
         return {checked_path(bundle.path): File(content, DEFAULT_MODE if mode is None else mode)}
@@ -308,7 +309,7 @@ def _secret(
 def _picked(
     data: Mapping[str, bytes], items: list[KeyToPath], mode: int | None, optional: bool, owner: str
 ) -> dict[str, File]:
-    """All keys, or those of `items` at their paths."""
+    """All keys, or the keys of `items` at their paths."""
     default = DEFAULT_MODE if mode is None else mode
     if not items:
         return {key: File(value, default) for key, value in data.items()}
@@ -339,7 +340,7 @@ def _downward(
 
 
 def checked_path(path: str) -> str:
-    """A relative path that stays below where it is put."""
+    """Return the path if it is relative and stays below its directory. Raises ConfigError otherwise."""
     if (
         path.startswith("/")
         or any(part in ("", ".", "..") for part in path.split("/"))

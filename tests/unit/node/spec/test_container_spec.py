@@ -222,7 +222,7 @@ def test_mount_propagation() -> None:
 
 
 def test_a_volume_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match='volume "v" is not there'):
+    with pytest.raises(ConfigError, match='volume "v" does not exist'):
         made(volumes({"mountPath": "/v"}))
 
 

@@ -92,7 +92,7 @@ def test_a_volume_of_huge_pages() -> None:
     )
     assert plan("HugePages-1Gi", hugepages_2Mi="2Mi", hugepages_1Gi="1Gi").size == GI
     for medium, limits in (("HugePages", {}), ("HugePages-1Gi", {"hugepages_2Mi": "2Mi"})):
-        with pytest.raises(MountError, match="the pod asks for huge pages of"):
+        with pytest.raises(MountError, match="the pod requests huge pages of"):
             plan(medium, **limits)
 
 

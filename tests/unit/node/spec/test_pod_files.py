@@ -328,7 +328,7 @@ def test_the_node_reads_the_file_that_a_pod_can_use(tmp_path: Path) -> None:
     own, behind, chosen = tmp_path / "own", tmp_path / "behind", tmp_path / "chosen"
     own.write_text(STUB)
     config = replace(CONFIG, host_resolv_conf=str(own), resolved_conf=str(behind))
-    assert "names no server but 127.0.0.53" in netfiles_disk.dns_trouble(make_pod("a"), config)
+    assert "names only 127.0.0.53" in netfiles_disk.dns_trouble(make_pod("a"), config)
     assert not netfiles_disk.dns_trouble(make_pod("a", hostNetwork=True), config)
     assert not netfiles_disk.dns_trouble(
         make_pod("a", dnsPolicy="None", dnsConfig={"nameservers": ["192.0.2.9"]}), config
@@ -338,7 +338,7 @@ def test_the_node_reads_the_file_that_a_pod_can_use(tmp_path: Path) -> None:
     config = replace(config, resolv_conf=str(chosen))
     assert "cannot be read" in netfiles_disk.dns_trouble(make_pod("a"), config)
     chosen.write_text("nameserver 127.0.0.1\n")
-    assert "names no server but 127.0.0.1" in netfiles_disk.dns_trouble(make_pod("a"), config)
+    assert "names only 127.0.0.1" in netfiles_disk.dns_trouble(make_pod("a"), config)
 
 
 # -- last words -------------------------------------------------------------------------------------------------
