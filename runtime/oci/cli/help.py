@@ -1,4 +1,4 @@
-"""The text of --help: what each command and flag does, and examples. Imported only when it is asked for."""
+"""The text of --help: what each command and flag does, and examples. Imported only when needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device rules: the model, the v1 writes that reach it, and the v2 program, run here by a small BPF interpreter."""
+"""Device rules: the model, the v1 writes that implement it, and the v2 program, run here by a small BPF interpreter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRESH = "a *:* rwm\n"
 
 
 def run(code: bytes, *, kind: str, access: str, major: int, minor: int) -> bool:
-    """The verdict of a device program: eBPF, 64-bit registers, as far as it is used here."""
+    """The verdict of a device program: the part of eBPF with 64-bit registers that it uses."""
     letters = sum(devices._ACCESS[letter] for letter in access)
     context = [letters << 16 | devices._DEVICE[kind], major, minor]
     registers = [0] * 10
@@ -56,7 +56,7 @@ def run(code: bytes, *, kind: str, access: str, major: int, minor: int) -> bool:
 
 
 def allowed(access: Access, *, kind: str, letters: str, major: int, minor: int) -> bool:
-    """What the model means, as the kernel's v1 controller decides it."""
+    """The model's verdict, as the kernel's v1 controller decides."""
     for node, exception in access.exceptions.items():
         if node.type != kind or node.major not in (None, major) or node.minor not in (None, minor):
             continue
@@ -155,7 +155,7 @@ def test_v1_everything_allowed_needs_nothing_when_fresh() -> None:
 
 
 def test_nothing_to_restrict_is_no_failure_to_restrict() -> None:
-    """A container that may use every device is made where none can be kept from it; another only by who says so."""
+    """Without device control, a container that may use all devices is created; another one only if not `strict`."""
     everything = Layout(Mode.V1, None, {"pids": "/nowhere"}, frozenset())
     group = V1Cgroup("/x", everything)
     assert group.apply({"devices": [{"allow": True, "access": "rwm"}]}) == []

@@ -1,4 +1,4 @@
-"""Which cgroup world a mount table describes."""
+"""The cgroup mode that a mount table describes."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ OTHER = "22 1 254:0 / / rw,noatime - ext4 /dev/vda rw\n"
             Mode.V1,
         ),
         (MEMORY + UNIFIED, "/sys/fs/cgroup/unified", {"memory": "/sys/fs/cgroup/memory"}, Mode.HYBRID),
-        # a lone named hierarchy controls nothing
+        # a single named hierarchy has no controllers
         (V2 + SYSTEMD, "/sys/fs/cgroup", {"name=systemd": "/sys/fs/cgroup/systemd"}, Mode.V2),
-        # a later bind mount of the same hierarchy is somebody else's
+        # a later bind mount of the same hierarchy is ignored
         (
             MEMORY + MEMORY.replace("/sys/fs/cgroup/memory", "/var/lib/x/memory"),
             None,
             {"memory": "/sys/fs/cgroup/memory"},
             Mode.V1,
         ),
-        # what is mounted read-only cannot hold a container
+        # a read-only mount cannot be used for a container
         (V2 + MEMORY.replace(" rw,relatime ", " ro,relatime "), "/sys/fs/cgroup", {}, Mode.V2),
         (V2.replace("/sys/fs/cgroup", "/mnt/a\\040b"), "/mnt/a b", {}, Mode.V2),
-        # mounted twice on one place: the upper one is what a path finds
+        # two mounts on one mount point: a path leads to the upper one
         (V2 + V2.replace("30 23", "50 30"), "/sys/fs/cgroup", {}, Mode.V2),
-        # covered by a tmpfs, and a hierarchy of its own on that
+        # covered by a tmpfs that has its own hierarchy mounted on it
         (
             V2 + "50 30 0:50 / /sys/fs/cgroup rw - tmpfs none rw\n" + MEMORY.replace("35 31", "51 50"),
             None,

@@ -1,4 +1,4 @@
-"""OCI linux.resources → writes, for both kinds of cgroup; and how refused or impossible writes are dealt with."""
+"""OCI linux.resources → writes, for both cgroup versions; and the handling of refused or impossible writes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def flat(plan: Plan) -> list[tuple[str, str]]:
             [("cpu.cfs_quota_us", "50000"), ("cpu.cfs_burst_us", "0")],
             [("cpu.max", "50000"), ("cpu.max.burst", "0")],
         ),
-        # an idle cgroup refuses a weight
+        # an idle cgroup rejects a weight
         ({"cpu": {"shares": 512, "idle": 1}}, [("cpu.idle", "1")], [("cpu.idle", "1")]),
         (
             {"cpu": {"cpus": "0-1", "mems": "0"}},
@@ -88,7 +88,7 @@ def flat(plan: Plan) -> list[tuple[str, str]]:
             [("rdma.max", "mlx5_0 hca_handle=2 hca_object=max")],
             [("rdma.max", "mlx5_0 hca_handle=2 hca_object=max")],
         ),
-        # the group OOM kill is v2's alone, and asked for on every machine
+        # the group OOM kill exists only on v2, but is requested on every machine
         ({"unified": {"memory.oom.group": "1"}}, [], [("memory.oom.group", "1")]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Kernel texts → numbers."""
+"""Parsing the kernel's statistics files."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_reader_of_no_cgroup(tmp_path: Path) -> None:
 
 
 class Kernel:
-    """A cgroup's files, to be changed under a reader."""
+    """A cgroup's files, which the test changes while a reader uses them."""
 
     def __init__(self, place: Path, texts: dict[str, str]) -> None:
         self._place = place
@@ -162,7 +162,7 @@ def test_what_only_its_own_tasks_change_is_left_alone_when_none_ran(tmp_path: Pa
 
 
 def test_a_long_pause_is_no_rest(tmp_path: Path) -> None:
-    """The last look at a cgroup that ran was before all of it was counted: it is looked at once more."""
+    """The last reading of an active cgroup was before everything was counted, so it is read once more."""
     kernel = Kernel(tmp_path, V2)
     with Reader("/x", kernel.paths, readers.V2) as reader:
         reader.read(100.0)
@@ -173,7 +173,7 @@ def test_a_long_pause_is_no_rest(tmp_path: Path) -> None:
 
 
 def test_stalls_are_read_when_the_machine_had_some(tmp_path: Path) -> None:
-    """One that waits for a disk uses no processor time: the machine's own total tells."""
+    """A task that waits for a disk uses no CPU time, but the machine's total changes."""
     kernel = Kernel(tmp_path, {**V2, "io.pressure": "some total=1\n"})
     with Reader("/x", kernel.paths, readers.V2) as reader:
 
@@ -279,7 +279,7 @@ def astuple(found: stats.Stats) -> tuple[object, ...]:
 
 
 def test_pressure_that_is_switched_off_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """psi=0 at boot leaves the files there, and each reading of them fails (kernel/sched/psi.c)."""
+    """With psi=0 at boot the files exist, but every read of them fails (kernel/sched/psi.c)."""
     kernel = Kernel(tmp_path, {**V2, "memory.pressure": "", "io.pressure": ""})
     off = {os.stat(path).st_ino for name, path in kernel.paths.items() if path and name.endswith(".pressure")}
     real = os.pread

@@ -1,4 +1,4 @@
-"""Which place in which hierarchy `exec --cgroup` asks for."""
+"""The cgroup in each hierarchy for `exec --cgroup`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.errors import SpecError, SyscallError
 
 
 def machine(at: Path, mode: Mode = Mode.HYBRID) -> Layout:
-    """Hierarchies that are directories, each with a container's group and one below it."""
+    """Directories that imitate hierarchies, each with a container's cgroup and one below it."""
     v1 = {"cpu": "cpu,cpuacct", "cpuacct": "cpu,cpuacct", "memory": "memory"} if mode is not Mode.V2 else {}
     for place in (*v1.values(), "unified"):
         for group in ("c", "c/sub"):

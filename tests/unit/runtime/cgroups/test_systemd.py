@@ -1,4 +1,4 @@
-"""What systemd is asked for, and the D-Bus that says it."""
+"""The requests to systemd, and their D-Bus messages."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_what_is_packed_is_unpacked(values: list[tuple[str, Any]]) -> None:
 
 
 def test_a_call_as_another_reads_it() -> None:
-    """tests/conformance/systemd_peer.py has its own reading and writing."""
+    """tests/conformance/systemd_peer.py has its own implementation of the message format."""
     args = ["x.scope", "replace", [("PIDs", ("au", [1, 2])), ("Slice", ("s", "a.slice"))], []]
     raw = dbus.message(1, 9, {1: ("o", "/p"), 3: ("s", "M")}, "ssa(sv)a(sa(sv))", args)
     size, serial, block = struct.unpack("<III", raw[4:16])

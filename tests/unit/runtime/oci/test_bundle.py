@@ -1,4 +1,4 @@
-"""The command's modules in one file: what a command takes out of it, and that nothing stale ever runs."""
+"""The file with the command's modules: which modules a command loads from it, and that stale code never runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from runtime.oci.cli.startup import bundle
 from runtime.oci.cli.store import VERSION
 
 REPO = Path(__file__).resolve().parents[4]
-# What each command imports of ours, and what it must not bring along: an import at the top of one of these modules is a
-# millisecond for all of them.
+# The modules of ours that each quick command imports. An additional import at the top of one of them would cost all
+# commands a millisecond.
 SHORT = {
     "runtime", "runtime.errors", "runtime.oci", "runtime.oci.cli", "runtime.oci.cli.context", "runtime.oci.cli.startup",
     "runtime.oci.cli.startup.stdlib_stubs", "runtime.oci.cli.startup.stdlib_stubs_os", "runtime.oci.cli.lifecycle",
@@ -32,7 +32,7 @@ def command(tmp_path: Path) -> Path:
 
 
 def made_in(directory: Path, *, stage: Path | None = None) -> Path:
-    """A copy of the engine, with a bundle and a launcher of its own; `stage`: see bundle's --staged."""
+    """Make a copy of the engine with its own bundle and launcher. `stage`: see bundle's --staged."""
     for room in ("oci", "cgroups", "security"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPO / "runtime" / room, directory / "runtime" / room, ignore=ignored)
@@ -53,7 +53,7 @@ def run(command: Path, *words: str) -> str:
 
 
 def imported(command: Path, *words: str) -> set[str]:
-    """What is in sys.modules when the command has done its work."""
+    """The names in sys.modules when the command has finished."""
     text = command.read_text().replace("main()\n", "import posix\nexit = posix._exit\ndef told(code):\n"
         "    print('\\n#', *sys.modules, file=sys.stderr, flush=True)\n    exit(code)\n"
         "sys.modules['os'].getpid\nsys.modules['os']._exit = told\nmain()\n")  # fmt: skip
@@ -74,7 +74,7 @@ def test_it_has_every_module() -> None:
 
 
 def test_a_checkout_at_a_long_path_has_a_bundle_too(tmp_path: Path) -> None:
-    """The sources' paths are in its index."""
+    """The index contains the sources' paths."""
     directory = tmp_path / ("x" * 100) / ("y" * 100)
     directory.mkdir(parents=True)
     assert "runtime.oci.cli.lifecycle" in imported(made_in(directory), "start", "x")
@@ -88,7 +88,7 @@ def test_a_short_command_takes_little(command: Path, words: tuple[str, ...]) -> 
     heavy = {
         name for name in ("ctypes", "_ctypes", "_collections_abc", "types", "re", "pwd", "termios")
     } & seen
-    assert not heavy - {"ctypes"}  # that one is a stand-in, and empty
+    assert not heavy - {"ctypes"}  # ctypes is an unused stub
 
 
 def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
@@ -146,7 +146,7 @@ def test_another_release_of_the_same_version_reads_it(command: Path) -> None:
 
 
 def test_a_stage_is_in_no_path(tmp_path: Path) -> None:
-    """What a package is made of is not yet where it will be."""
+    """While a package is built, its files are not yet at their final place."""
     stage, place = tmp_path / "stage", tmp_path / "place"
     staged = stage / str(place).lstrip("/")
     staged.mkdir(parents=True)
@@ -159,7 +159,7 @@ def test_a_stage_is_in_no_path(tmp_path: Path) -> None:
 
 
 def _loaders(command: Path) -> set[str]:
-    """What found the command's modules: `Sets` alone is the one file."""
+    """The names of the loaders of the command's modules; only `Sets` means the single file."""
     text = command.read_text().replace("main()\n", "print({type(module.__spec__.loader).__name__ if module.__spec__ "
         "else 'Sets' for name, module in sys.modules.items() if name.startswith('runtime')})\n")  # fmt: skip
     telling = command.with_name("telling")
@@ -169,7 +169,7 @@ def _loaders(command: Path) -> set[str]:
 
 
 def test_a_file_that_is_replaced_meanwhile_is_not_mixed(command: Path) -> None:
-    """Its index is of the file that was read first."""
+    """The index belongs to the file that was read first."""
     other = command.with_name("other")
     other.write_bytes(os.urandom(1 << 20))
     text = command.read_text().replace("main()\n", f"import posix\nposix.rename({str(other)!r}, "
@@ -191,7 +191,7 @@ def test_it_keeps_no_descriptor(command: Path) -> None:
 
 
 def with_its_python(command: Path, code: str, **environment: str) -> str:
-    """By the interpreter that the command is executed by."""
+    """Run code with the command's interpreter."""
     python = command.parent / "home/python"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, env=environment)
     return done.stdout + done.stderr
@@ -205,7 +205,7 @@ def test_its_interpreter_knows_utf_8_alone_until_asked(command: Path) -> None:
 
 
 def test_its_utf_8_is_the_standard_librarys(command: Path) -> None:
-    """Piece by piece, by stream and by name; `codecs` is read by whoever asks for it, and by nobody else."""
+    """Decoding in pieces, by stream and by name. `codecs` is imported only when used."""
     code = (
         "import sys; print('codecs' in sys.modules)\n"
         "import codecs, io\n"
@@ -239,7 +239,7 @@ def test_its_interpreter_finds_the_other_encodings(command: Path) -> None:
 
 
 def test_no_encoding_is_looked_for_where_nothing_may_be_imported(command: Path) -> None:
-    """In a container's init the directories of the interpreter are the container's files (CVE-2019-14271)."""
+    """In a container's init, the interpreter's directories would be the container's files (CVE-2019-14271)."""
     code = (
         "import sys; sys.meta_path.clear()\n"
         "try: 'a'.encode('cp1252')\nexcept LookupError as error: print(error)\n"
@@ -249,7 +249,7 @@ def test_no_encoding_is_looked_for_where_nothing_may_be_imported(command: Path) 
 
 
 def test_without_its_interpreters_directory_it_runs_all_the_same(command: Path) -> None:
-    """An interpreter that knows nothing of ._pth files."""
+    """As with an interpreter that does not support ._pth files."""
     (command.parent / "home/python._pth").unlink()
     assert f"version {VERSION}" in run(command, "--version")
 
@@ -271,7 +271,7 @@ def test_a_set_that_fails_midway_leaves_nothing_half_made(command: Path) -> None
     "source", ["errors", "oci/init", "oci/cli/startup/boot", "cgroups/v1", "security/seccomp"]
 )
 def test_make_writes_it_anew_for_a_changed_source(tmp_path: Path, source: str) -> None:
-    """Else a checkout that was pulled has a command that starts as if there were no such file."""
+    """Otherwise the command of an updated checkout would start as slowly as without the file."""
     home = tmp_path / "lib/kubelite-oci"
     home.mkdir(parents=True)
     (tmp_path / ".ready").touch()

@@ -1,4 +1,4 @@
-"""What callers of the command hand it: descriptors, numbers that are none, file names that are traps."""
+"""Input from callers of the command: descriptors, invalid numbers, file names that are traps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_no_count_of_descriptors_is_none(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_pid_file_goes_through_no_link(tmp_path: Path) -> None:
-    """Its draft has a name that can be known, in a directory that may be others' too."""
+    """The temporary file's name is predictable, and its directory may be shared with others."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / f".pid.{os.getpid()}").symlink_to(victim)

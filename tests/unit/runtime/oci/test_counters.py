@@ -1,4 +1,4 @@
-"""What `events` reads of the kernel's files, on directories that stand for a cgroup and for resctrl."""
+"""The statistics that `events` reads from kernel files, on directories that imitate a cgroup and resctrl."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.oci.cli import counters
 
 
 class Standing:
-    """A cgroup whose every controller is one directory."""
+    """A cgroup that has all controllers in one directory."""
 
     def __init__(self, where: Path | None) -> None:
         self._where = where
@@ -81,7 +81,7 @@ def write(root: Path, path: str, text: str) -> None:
     [({}, "c1"), ({"closID": "gold"}, "gold"), ({"enableMonitoring": True}, "c1/mon_groups/c1")],
 )
 def test_a_class_of_service(tmp_path: Path, wanted: dict[str, Any], monitor: str) -> None:
-    """Its own ID's, a shared one's, and with a monitoring group of its own."""
+    """A class named by the container's ID, a shared class, and one with its own monitoring group."""
     for name, text in (("cbm_mask", "7ff\n"), ("min_cbm_bits", "1\n"), ("num_closids", "16\n")):
         write(tmp_path, f"info/L3/{name}", text)
     for name in ("bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids"):

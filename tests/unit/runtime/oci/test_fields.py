@@ -131,7 +131,7 @@ FIELDS: Final[list[tuple[str, str, str]]] = [
     ("linux.resources", "unified", "supported on v2; refused on v1"),
     ("", "solaris, windows, vm, zos, freebsd", "a warning: other platforms only"),
 ]
-# Only ever told of: what they hold is another platform's
+# Other platforms' fields, which only give a warning.
 _TOLD: Final = {"username", "solaris", "windows", "vm", "zos", "freebsd"}
 ONE_BY_ONE: Final = [(where, name) for where, names, _ in FIELDS for name in names.split(", ")]
 
@@ -143,7 +143,7 @@ def table() -> str:
 
 
 def holder_of(spec: dict[str, Any], where: str) -> dict[str, Any]:
-    """The object at `where`, made where it is missing; the first of an array."""
+    """The object at `where`, created if missing; for an array its first item."""
     here: Any = spec
     for part in filter(None, where.split(".")):
         name, array = part.removesuffix("[]"), part.endswith("[]")
@@ -156,7 +156,7 @@ def holder_of(spec: dict[str, Any], where: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("where", "name"), ONE_BY_ONE, ids=[f"{w}.{n}".lstrip(".") for w, n in ONE_BY_ONE])
 def test_is_read(where: str, name: str) -> None:
-    """3.5 is of no kind that the schema has."""
+    """No type in the schema accepts 3.5."""
     spec: dict[str, Any] = copy.deepcopy(GOOD)
     spec["linux"]["namespaces"] += [{"type": "user"}, {"type": "time"}]
     for key in ("uidMappings", "gidMappings"):

@@ -1,4 +1,4 @@
-"""linux.intelRdt on a directory that stands for resctrl: what is written where, and what is taken back."""
+"""linux.intelRdt on a directory that imitates resctrl: which files are written, and what is removed again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.oci.optional import intel_rdt
 
 
 def make_class(root: Path, name: str, schemata: str = "") -> Path:
-    """As the kernel fills a new directory."""
+    """Create the files that the kernel creates in a new directory."""
     group = root / name
     (group / "mon_groups").mkdir(parents=True, exist_ok=True)
     (group / "schemata").write_text(schemata)
@@ -23,7 +23,7 @@ def make_class(root: Path, name: str, schemata: str = "") -> Path:
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Every write, in order; a made directory has its files at once."""
+    """Record all writes in order. A created directory gets its files immediately."""
     writes: list[tuple[str, str]] = []
 
     def write(path: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Mount options: each word of the specification's table means what mount(8) says."""
+"""Mount options: each option in the specification's table has the meaning of mount(8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mount plan: which operations, in which order, from which config.json. And Root on an ordinary directory."""
+"""The mount plan: the operations and their order for a config.json. Also Root on an ordinary directory."""
 
 from __future__ import annotations
 

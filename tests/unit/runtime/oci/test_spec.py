@@ -1,4 +1,4 @@
-"""config.json: what is accepted, and that what is not names its field."""
+"""config.json: what is accepted, and that errors name the field."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_errors_name_the_field(path: str, value: Any, field: str) -> None:
 
 
 def test_what_needs_a_mount_namespace() -> None:
-    """One that is joined will do, but nobody in another user namespace mounts in the machine's."""
+    """A joined mount namespace is sufficient, but a user namespace may not mount in the host's."""
     linux: Any = {"namespaces": [{"type": "pid"}]}
     spec: Any = {**{key: GOOD[key] for key in ("ociVersion", "root", "process")}, "linux": linux}
     assert oci.validate(spec) is spec
@@ -137,7 +137,7 @@ def test_what_needs_a_mount_namespace() -> None:
 
 
 def test_mappings_of_a_user_namespace() -> None:
-    """A new one needs them, and 0 among them; one that is joined has its own."""
+    """A new user namespace needs mappings that include id 0; a joined one has its own."""
     kinds: Any = {"namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/1/ns/user"}]}
     assert spec_linux.namespaces(kinds) == {"mount", "user"}
     kinds["namespaces"][1]["path"] = ""

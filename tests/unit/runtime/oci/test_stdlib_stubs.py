@@ -1,5 +1,5 @@
 # mypy: disable-error-code="call-arg,misc,untyped-decorator"
-"""The stand-ins do what the originals do, as far as the engine uses them; and the command runs with them."""
+"""The stubs behave like the originals as far as the engine uses them, and the command runs with them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_not_json_is_a_value_error(text: str) -> None:
 
 
 def test_the_commands_words_about_bad_json_are_the_same() -> None:
-    """The scanner raises what it finds in json.decoder, which must not need the rest of the real module."""
+    """The scanner raises an error from json.decoder, which must not require the rest of the real module."""
     texts = ['{"a" 1}', '{"a":\n 1,}', '"\\x"', "[1", "[1,]"]
     code = (
         f"import sys; sys.path[:0] = [{str(Path(__file__).parents[4])!r}]\n"
@@ -239,7 +239,7 @@ def test_paths_are_the_same(path: str) -> None:
 
 
 def test_every_path_function_of_the_engine_is_there() -> None:
-    """A container's init can import nothing: what is not in the stand-in would fail in it."""
+    """A container's init cannot import modules, so a name that is missing in the stub would fail there."""
     made = stubs_os.make_os_path()
     root = Path(__file__).parents[4] / "runtime"
     files = [

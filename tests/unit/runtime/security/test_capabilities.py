@@ -1,4 +1,4 @@
-"""Capabilities, rlimits and hidden paths: the decisions."""
+"""Decisions about capabilities, rlimits and masked paths."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_plan_leaves_out_what_cannot_be_had_and_says_so_once() -> None:
 
 
 def test_plan_keeps_the_kernels_rules() -> None:
-    """Effective and ambient within permitted, ambient within inheritable: else capset and prctl fail."""
+    """Effective and ambient are subsets of permitted, and ambient of inheritable; otherwise capset and prctl fail."""
     sets, _ = caps.plan(
         {"effective": ["CAP_KILL"], "ambient": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]},
         available=EVERYTHING,

@@ -1,4 +1,4 @@
-"""Seccomp: the default profile's conditions, and what the compiled filter really answers, run by a small classic-BPF
+"""Seccomp: the conditions of the default profile, and the verdicts of the compiled filter, run by a small classic-BPF
 interpreter (struct seccomp_data: nr, arch, instruction pointer, six arguments)."""
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def test_an_errno_that_is_none(number: int) -> None:
 
 @needs_x86
 def test_architectures_that_pyseccomp_has_no_name_for() -> None:
-    """libseccomp 2.6 filters loongarch64 (AUDIT_ARCH_LOONGARCH64 of linux/audit.h); another byte order it cannot."""
+    """libseccomp 2.6 can filter loongarch64 (AUDIT_ARCH_LOONGARCH64 of linux/audit.h), but no other byte order."""
     assert "SCMP_ARCH_LOONGARCH64" in seccomp.architectures()
     profile = {
         "defaultAction": "SCMP_ACT_ALLOW",

@@ -1,4 +1,4 @@
-"""What the shim and its clients let go of where something fails half-way: descriptors, a pod's last record."""
+"""What the shim and its clients release after a failure half-way: descriptors, a pod's last record."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def descriptors() -> set[str]:
 
 
 def stall() -> None:
-    """The event loop does not come round while the time of what waits passes."""
+    """Block the event loop while the timeouts of waiting tasks expire."""
     time.sleep(0.05)
 
 
 class Still:
-    """A loop in which nothing happens by itself."""
+    """A loop that only records calls."""
 
     def __init__(self) -> None:
         self.handlers: dict[int, Callable[[int], None]] = {}
@@ -53,7 +53,7 @@ class Still:
 
 
 class Group:
-    """A cgroup that will not be emptied."""
+    """A cgroup whose processes do not die."""
 
     path = "/none"
 
@@ -65,7 +65,7 @@ class Group:
 
 
 class Handle:
-    """Of a container whose exec comes to nothing for want of a descriptor."""
+    """The handle of a container whose exec fails because no descriptor is free."""
 
     def __init__(self, pending: Any = None) -> None:
         self.pid = os.getpid()
@@ -95,9 +95,9 @@ def test_an_answer_that_comes_when_nobody_waits_any_more_keeps_no_descriptor_ope
             with theirs:
                 before = descriptors()
                 call = asyncio.ensure_future(client.call_fds("tap", timeout=0.01))
-                await asyncio.sleep(0)  # it waits
+                await asyncio.sleep(0)  # let it wait
                 socket.send_fds(theirs, [b'{"id":1,"ok":{}}'], [0, 0])
-                stall()  # in one round of the loop the answer is there, and its time is over
+                stall()  # the answer arrives and the timeout expires in the same round of the loop
                 with pytest.raises(RuntimeFault) as late:
                     await call
                 assert late.value.reason == "ShimTimeout"
@@ -124,7 +124,7 @@ def test_a_command_that_cannot_be_forked_keeps_nothing_open(monkeypatch: pytest.
 
 @pytest.fixture
 def sleeper() -> Iterator[int]:
-    """A pidfd of a command that goes on."""
+    """A pidfd of a running command."""
     with subprocess.Popen(["sleep", "1000"]) as process:
         pidfd = os.pidfd_open(process.pid)
         try:
@@ -147,7 +147,7 @@ def test_an_exec_that_is_given_up_closes_the_terminal_it_was_sent(sleeper: int) 
 
 
 class Broken:
-    """A pending exec whose look at itself fails with an errno, not with a sentence."""
+    """A pending exec whose step fails with an OSError, not with a RuntimeFault."""
 
     pid = 0
 

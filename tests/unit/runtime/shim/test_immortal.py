@@ -1,4 +1,4 @@
-"""Immortal objects: an interpreter that has them goes on working, and one that has none is left alone."""
+"""Immortal objects: an interpreter with them continues to work, and one without support is not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CRI log writer: format, cutting of long lines, rotation without loss, and a disk that is full for a while."""
+"""The CRI log writer: format, splitting of long lines, rotation without loss, and a temporarily full disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINE = re.compile(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z) (stdout|stderr) (
 
 
 def parse(out: bytes) -> list[tuple[bytes, bytes]]:
-    """(tag, text) of every line; fails on a malformed one."""
+    """(tag, text) of every line. Fails on a malformed line."""
     assert out == b"" or out.endswith(b"\n")
     found = []
     for line in out.split(b"\n")[:-1]:
@@ -35,7 +35,7 @@ def feed_all(chunks: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def reference(text: bytes) -> list[tuple[bytes, bytes]]:
-    """What containerd's redirectLogs makes of `text`, written the slow and obvious way."""
+    """The result of containerd's redirectLogs for `text`, in a slow and obvious implementation."""
     found = []
     *whole, rest = text.split(b"\n")
     for raw in whole:
@@ -174,7 +174,7 @@ def test_a_log_moved_away_is_made_anew_by_rotate(tmp_path: Path) -> None:
 
 
 class FullDisk:
-    """os.write of a disk with `room` bytes left."""
+    """os.write on a disk with `room` free bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room

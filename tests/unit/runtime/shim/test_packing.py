@@ -1,4 +1,4 @@
-"""Functions that were moved are the functions they were: closures, generators, exceptions and the lines they tell."""
+"""Moved functions behave as before: closures, generators, exceptions and their line numbers."""
 
 from __future__ import annotations
 

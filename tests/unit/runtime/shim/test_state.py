@@ -1,4 +1,4 @@
-"""The run directory's files: whole or absent, readable by older and newer daemons, and a process told from its pid."""
+"""The run directory's files: complete or absent, readable by older and newer daemons; and detecting a reused pid."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     written = record(annotations={"ip": "10.0.0.1"}, containers=[{"id": "c"}])
     state.write_json(str(tmp_path), state.STATE, written.to_json())
     assert state.read_state(str(tmp_path)) == written
-    assert os.listdir(tmp_path) == [state.STATE]  # the temporary file became it
+    assert os.listdir(tmp_path) == [state.STATE]  # the temporary file was renamed
 
 
 def test_fields_of_a_newer_shim_are_ignored_and_missing_ones_get_their_default(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_pid_is_only_the_same_process_with_its_start_time() -> None:
     if child == 0:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    assert state.process_start(child) == 0  # a zombie is no living shim
+    assert state.process_start(child) == 0  # a zombie is not a running shim
     os.waitpid(child, 0)
 
 
@@ -64,12 +64,12 @@ def test_the_socket_works_however_long_the_path_is(tmp_path: Path) -> None:
     assert not state.answers(str(deep))
     with state.listen(str(deep)):
         assert state.answers(str(deep)) and state.occupied(str(deep))
-        # A dead shim's listening socket that a half-made init still has open: the process is what counts.
+        # A half-created init still holds a dead shim's listening socket open: the recorded process decides.
         state.write_json(str(deep), state.STATE, record(pid_start=1).to_json())
         assert state.answers(str(deep)) and not state.occupied(str(deep))
         state.write_json(str(deep), state.STATE, record().to_json())
         assert state.occupied(str(deep))
-    assert not state.answers(str(deep))  # the file is there, nobody behind it
+    assert not state.answers(str(deep))  # the socket file exists, but nobody listens
     state.remove_run_dir(str(deep))
     assert not deep.exists()
     state.remove_run_dir(str(deep))
