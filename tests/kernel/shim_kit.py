@@ -1,4 +1,4 @@
-"""A small node for the shim's tests: a forkserver, sandboxes, containers of busybox, and a look for leftovers."""
+"""A small node for the shim's tests: a forkserver, sandboxes, busybox containers, and a check for leftovers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ APPLETS = (
 
 
 class Pod:
-    """One sandbox and a subscribed client of its shim."""
+    """A sandbox and a subscribed client of its shim."""
 
     def __init__(self, node: Node, config: SandboxConfig, record: SandboxRecord) -> None:
         self.node = node
@@ -89,7 +89,7 @@ class Pod:
         change: Callable[[dict[str, Any]], None] | None = None,
         **request: Any,
     ) -> str:
-        """Make the bundle and create the container; its id."""
+        """Make the bundle and create the container; returns its id."""
         made = self.request(*args, process=process, resources=resources, change=change, **request)
         await self.client.create(made)
         return made.container_id
@@ -102,7 +102,7 @@ class Pod:
         change: Callable[[dict[str, Any]], None] | None = None,
         **request: Any,
     ) -> CreateContainer:
-        """The bundle made, and what a shim is asked to make of it."""
+        """Make the bundle; returns the request to create its container."""
         container_id = uuid.uuid4().hex * 2
         bundle = self.node.base / "bundles" / container_id
         for name in ("rootfs", "upper", "work"):
@@ -128,11 +128,11 @@ class Pod:
         return container_id
 
     async def run(self, *args: str, **options: Any) -> ContainerRecord:
-        """Start it and wait for its end."""
+        """Start a container and wait for its exit."""
         return await self.ended(await self.start(*args, **options))
 
     async def ended(self, container_id: str, seconds: float = SECONDS) -> ContainerRecord:
-        """The record in the exit event."""
+        """Wait for the exit event; returns its record."""
 
         def found() -> ContainerRecord | None:
             exits = [e["container"] for e in self.events if e["event"] == "exit"]
@@ -162,13 +162,13 @@ class Pod:
         return self.node.base / "logs" / container_id[:12] / "0.log"
 
     def log(self, container_id: str) -> list[tuple[str, str, str]]:
-        """(stream, tag, text) of each line."""
+        """(stream, tag, text) of each line of the log."""
         lines = self.log_path(container_id).read_text().splitlines()
         return [(p[1], p[2], p[3]) for p in (line.split(" ", 3) for line in lines)]
 
 
 class Node:
-    """Use as `node.run(story)`: starts, plays, ends, and asserts that nothing is left."""
+    """Use as `node.run(story)`: starts a node, runs the story, stops, and asserts that nothing is left."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -203,7 +203,7 @@ class Node:
         return pod
 
     def run(self, story: Callable[[Node], Awaitable[None]]) -> None:
-        """Start a forkserver, play the story, shut every sandbox down that still answers."""
+        """Start a forkserver, run the story, and shut down every sandbox that still answers."""
 
         async def play() -> None:
             await self.forkserver.start()
@@ -229,7 +229,7 @@ class Node:
         ]
 
     def processes(self) -> list[int]:
-        """Pids whose cgroup carries our tag. (Not the dead that only wait for the machine's init to reap them.)"""
+        """The pids in cgroups with our tag, except zombies that the machine's init has yet to reap."""
         found = []
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
             with contextlib.suppress(OSError):
@@ -240,7 +240,7 @@ class Node:
         return found
 
     def assert_clean(self) -> None:
-        """Nothing is left: process, cgroup, run directory, mount."""
+        """Assert that no process, cgroup, run directory or mount is left."""
         end = time.monotonic() + SECONDS
         while self.processes() and time.monotonic() < end:
             time.sleep(0.01)
@@ -251,7 +251,7 @@ class Node:
         assert f"{self.base}/bundles" not in Path("/proc/self/mountinfo").read_text()
 
     def sweep(self) -> None:
-        """After a failed test: end what it started."""
+        """Clean up after a failed test."""
         run = self.base / "run"
         for name in os.listdir(run) if run.exists() else []:
             record = read_state(str(run / name))

@@ -1,4 +1,4 @@
-"""Limits of cgroups on a real kernel, and what it counts: the same assertions on v1, hybrid and v2."""
+"""Limits and counters of cgroups on a real kernel: the same assertions on v1, hybrid and v2."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_limits_arrive_in_the_kernel(group: Cgroup, machine: cgroups.Layout) -> 
 
 
 def test_limits_move_up_and_down(group: Cgroup) -> None:
-    """Limits that check each other are accepted in whichever order fits (memory with swap, quota with period)."""
+    """Limits that constrain each other are set in the order that works (memory and swap, quota and period)."""
     for size in (64, 256, 32):
         group.apply({"memory": {"limit": size * MIB, "swap": size * MIB}})
         assert group.stats().memory.limit == size * MIB

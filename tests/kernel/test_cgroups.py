@@ -1,4 +1,4 @@
-"""Cgroups on a real kernel, from their making to their end: the same assertions on v1, hybrid and v2."""
+"""Cgroups on a real kernel, from creation to removal: the same assertions on v1, hybrid and v2."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_kill_and_remove_refuse_the_caller(group: Cgroup) -> None:
 
 
 def test_remove_takes_leftovers_along(parent: Cgroup, machine: cgroups.Layout) -> None:
-    """Processes, descendants, a frozen part: all of it goes."""
+    """Processes, descendants and a frozen part are all removed."""
     deep = open_cgroup(f"{parent.path}/x/y", machine)
     deep.create()
     pids = [spawn(deep, sleeper()) for _ in range(3)]
@@ -136,7 +136,7 @@ def test_remove_takes_leftovers_along(parent: Cgroup, machine: cgroups.Layout) -
 
 
 def test_remove_of_a_half_present_cgroup(group: Cgroup, machine: cgroups.Layout) -> None:
-    """A crash between two rmdirs leaves some hierarchies: removal and creation both mend it."""
+    """After a crash between two rmdirs the cgroup exists in some hierarchies. Both removal and creation fix that."""
     place = group.directory("memory")
     assert place
     os.rmdir(place)
@@ -175,14 +175,14 @@ def test_attach_from_outside(group: Cgroup) -> None:
 
 
 def mounted(line: str) -> bool:
-    """Whether a line of /proc/PID/cgroup is about a hierarchy of the layout."""
+    """Whether a line of /proc/PID/cgroup belongs to a hierarchy of the layout."""
     layout = cgroups.layout()
     names = line.split(":")[1]
     return bool(layout.unified) if not names else any(name in layout.v1 for name in names.split(","))
 
 
 def test_born_in_the_cgroup(group: Cgroup, machine: cgroups.Layout) -> None:
-    """clone3 with clone_fd, then attach(0): everywhere the same two steps."""
+    """clone3 with clone_fd, then attach(0): the same two steps in every mode."""
     from runtime.syscalls import clone3
 
     fd = group.clone_fd()
@@ -215,7 +215,7 @@ def test_hybrid_has_its_cgroup2_side(group: Cgroup, machine: cgroups.Layout) -> 
 
 
 def test_a_reader_that_rests_says_what_a_fresh_one_says(group: Cgroup) -> None:
-    """And sees at once that something runs again."""
+    """It also notices immediately when something runs again."""
 
     def by_turns() -> None:
         while signal.sigwait({signal.SIGUSR1}):
@@ -250,7 +250,7 @@ def test_a_reader_that_rests_says_what_a_fresh_one_says(group: Cgroup) -> None:
 
 
 def test_v1_alone_works_on_a_hybrid_machine(parent: Cgroup, machine: cgroups.Layout) -> None:
-    """A machine without the cgroup2 mount, as far as this one can play it."""
+    """A machine without a cgroup2 mount, as far as this one can imitate it."""
     if machine.mode is not Mode.HYBRID:
         pytest.skip(f"needs v1 controllers; this machine is {machine.mode}")
     plain = cgroups.Layout(Mode.V1, None, machine.v1, frozenset())

@@ -1,4 +1,4 @@
-"""Further processes in a container, and terminals, on a real kernel."""
+"""Additional processes in a container, and terminals, on a real kernel."""
 
 from __future__ import annotations
 

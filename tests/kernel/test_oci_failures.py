@@ -1,4 +1,4 @@
-"""A failure at any step of a start or of an exec leaves nothing, and says what it was."""
+"""A failure at any step of a start or exec leaves nothing behind, and its error names the cause."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.kernel
 
 
 class Sabotage(Exception):
-    """Not a RuntimeFault: even what nobody foresaw is reported and undone."""
+    """Not a RuntimeFault: unexpected exceptions are reported and undone too."""
 
 
 def _sabotage(*_: Any, **__: Any) -> Any:
@@ -160,7 +160,7 @@ def test_many_starts_leave_nothing(oci: Engine, no_leaks: Callable[[], None]) ->
 
 
 def test_no_channel_stays_open_in_a_sibling(oci: Engine) -> None:
-    """A created container must not hold another's gate: the end of the one shows at once."""
+    """A created container must not hold another one's channel open, so that the other's death is noticed at once."""
     first = oci.create(oci.spec("true"))
     oci.start(oci.spec("sleep", "60"))
     first.kill(9)

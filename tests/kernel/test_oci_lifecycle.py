@@ -106,7 +106,7 @@ def test_kill_everything(oci: Engine, number: int) -> None:
 
 
 def test_death_of_the_parent_ends_the_container(oci: Engine) -> None:
-    """A shim that is killed leaves no orphan: neither a running container nor a created one."""
+    """A killed shim leaves neither a running nor a created container behind."""
     for started in (True, False):
         reader, writer = os.pipe()
         shim = os.fork()

@@ -1,4 +1,5 @@
-"""The container's process on a real kernel: what /proc and the process itself say of user, rights, limits, place."""
+"""The container's process on a real kernel: its user, privileges, limits and place, as /proc and the process show
+them."""
 
 from __future__ import annotations
 
@@ -242,7 +243,7 @@ def test_joins_namespaces_by_path(oci: Engine) -> None:
 
 
 def test_deadline_scheduling_beside_chosen_processors(oci: Engine) -> None:
-    """sched_setattr(2) refuses it with EPERM: the one thing that it does not mean is a privilege."""
+    """sched_setattr(2) refuses it with EPERM, although no privilege is missing."""
     if os.cpu_count() == 1:
         pytest.skip("needs a second processor")
     spec = oci.spec("true")

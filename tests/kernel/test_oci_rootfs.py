@@ -1,4 +1,5 @@
-"""The container's root on a real kernel: what is mounted, hidden, read-only, shared; and images that try to get out."""
+"""The container's root on a real kernel: what is mounted, masked, read-only and shared; and images that try to
+escape."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.kernel
 
 
 def mountinfo(container: Container) -> dict[str, tuple[set[str], str, list[str]]]:
-    """mount point → (options, type, optional fields) as the kernel shows it for the container; topmost wins."""
+    """The container's mountinfo: mount point → (options, type, optional fields); the topmost mount wins."""
     found = {}
     with open(f"/proc/{container.pid}/mountinfo", encoding="utf-8") as file:
         for line in file:
@@ -31,7 +32,7 @@ def mountinfo(container: Container) -> dict[str, tuple[set[str], str, list[str]]
 
 
 def layer(oci: Engine, **links: str) -> str:
-    """An image layer that has symlinks where an honest image has directories: name with _ for / → target."""
+    """An image layer with symlinks in place of directories: name (with _ for /) → target."""
     root = oci.tmp / "evil"
     for name, target in links.items():
         path = root / name.replace("_", "/")
@@ -41,7 +42,7 @@ def layer(oci: Engine, **links: str) -> str:
 
 
 def bare_lower(oci: Engine, *without: str) -> str:
-    """A copy of the busybox root without some directories, so that links of another layer can take their place."""
+    """A copy of the busybox root without some directories, which another layer replaces with links."""
     root = make_rootfs(_made(oci.tmp / "bare"))
     for name in without:
         (root / name).rmdir()
@@ -293,7 +294,7 @@ def test_mount_points_are_made_through_dangling_links(oci: Engine, volume: Path)
 
 
 def test_links_in_the_image_stay_inside(oci: Engine, volume: Path) -> None:
-    """CVE-2021-30465's kind: a mount target that is a symlink to the host's root."""
+    """As in CVE-2021-30465: a mount target that is a symlink to the host's root."""
     outside = oci.tmp / "outside"
     outside.mkdir()
     evil = layer(oci, data=str(outside), up="../../../../../../../../../.." + str(outside), loop="loop")
@@ -311,7 +312,7 @@ def test_links_in_the_image_stay_inside(oci: Engine, volume: Path) -> None:
 @pytest.mark.parametrize("name", ["proc", "sys"])
 @pytest.mark.parametrize("target", ["etc", "/etc", "/tmp/nothing", "/proc/self/cwd", "loop"])
 def test_proc_and_sys_that_are_links_are_refused(oci: Engine, name: str, target: str) -> None:
-    """CVE-2019-16884, CVE-2019-19921: with /proc elsewhere, what is masked would be masked elsewhere."""
+    """CVE-2019-16884, CVE-2019-19921: with /proc at another place, masks would be applied at that place."""
     evil = layer(oci, **{name: target, "loop": "loop"})
     with pytest.raises(RuntimeFault, match=r"ordinary directory|symbolic links"):
         oci.create(oci.spec("true"), lower=[evil, bare_lower(oci, name)])
@@ -331,7 +332,7 @@ def test_dev_shm_as_a_link_to_the_root(oci: Engine) -> None:
 
 
 def test_devices_never_go_through_links(oci: Engine) -> None:
-    """CVE-2025-31133's kind: /dev/null of the image is a link to something else when masks are made."""
+    """As in CVE-2025-31133: the image's /dev/null is a link to something else when masks are applied."""
     evil = layer(oci, dev_null="/proc/sys/kernel/core_pattern", dev_console="/etc/passwd")
     spec = oci.spec(
         "sh", "-c", "stat -c '%F %t:%T' /dev/null; cat /proc/interrupts /proc/sys/kernel/core_pattern"
@@ -375,7 +376,8 @@ def test_magic_links_are_no_way_out(oci: Engine, volume: Path) -> None:
 
 
 def test_sysctls_are_written_to_the_true_procfs(oci: Engine, volume: Path) -> None:
-    """CVE-2025-52881: the container's /proc/sys is a link; the value arrives nevertheless, and nowhere else."""
+    """CVE-2025-52881: the container's /proc/sys is a link. The sysctl is set nevertheless, and nothing else is
+    written."""
     spec = oci.spec("cat", "/dev/null")
     spec["mounts"] = [mount("/fakeproc", "tmpfs")]
     spec["linux"]["sysctl"] = {"kernel.msgmax": "4242"}

@@ -1,4 +1,4 @@
-"""The engine's own executable cannot be written through a container (CVE-2019-5736)."""
+"""The engine's own executable cannot be overwritten from a container (CVE-2019-5736)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ os.waitpid(made.pid, 0)
 def test_what_a_container_sees_of_it(
     tmp_path: Path, cgroup_name: str, busybox_rootfs: Path, sealed: bool
 ) -> None:
-    """A created container is the interpreter still: its /proc/<pid>/exe is what an attacker gets hold of."""
+    """A created container still runs the interpreter, so an attacker can reach it through /proc/<pid>/exe."""
     copy = tmp_path / "root"
     shutil.copytree(busybox_rootfs, copy, symlinks=True)
     spec = {
@@ -72,7 +72,7 @@ def test_what_a_container_sees_of_it(
 
 
 def test_such_a_mount_cannot_be_written_through_its_descriptor(tmp_path: Path) -> None:
-    """The attack's last step, on a file that nobody executes (else ETXTBSY comes first)."""
+    """The last step of the attack, on a file that is not being executed (otherwise ETXTBSY comes first)."""
     (tmp_path / "file").write_text("whole")
     tree = sc.open_tree(sc.AT_FDCWD, str(tmp_path / "file"), sc.OPEN_TREE_CLONE)
     sc.mount_setattr(tree, "", sc.AT_EMPTY_PATH, sc.MOUNT_ATTR_RDONLY)

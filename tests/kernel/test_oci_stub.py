@@ -1,4 +1,4 @@
-"""The stub of this machine, by itself: what it waits for, and what it takes for the end."""
+"""The stub for this machine, alone: what it waits for, and what makes it exit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING = CapSets(0, 0, 0, 0, 0)
 
 
 def waiting(path: Path, program: bytes) -> tuple[subprocess.Popen[str], socket.socket]:
-    """One that is to execute `program`, and our end of its channel."""
+    """A stub that will execute `program`, and our end of its channel."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         last = stub.Exec(program, [program, b"started"], {}, NOTHING, None, filter_last=True)

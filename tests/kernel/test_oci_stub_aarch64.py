@@ -1,4 +1,4 @@
-"""The stub of another machine, run by qemu-user: its code, its system call numbers, its ELF file."""
+"""The stub for another architecture, run by qemu-user: its code, system call numbers and ELF file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pause processes, and containers that are born into the user namespace of one: whose files, whose powers."""
+"""Pause processes, and containers in the user namespace of one: file owners and privileges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shim on a real kernel: start, exits, OOM kills, stop, reaping, adoption; and nothing left over."""
+"""A shim on a real kernel: start, exits, OOM kills, stop, reaping, adoption; and no leftovers."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_create_that_fails_leaves_nothing(node: Node) -> None:
 
 
 def test_oom_kill_is_told_apart_from_sigkill(node: Node) -> None:
-    """A real memory limit; then the same exit code without an OOM kill, in a pod that has seen one."""
+    """A real OOM kill; then the same exit code without one, in a pod that has had an OOM kill."""
 
     async def story(node: Node) -> None:
         pod = await node.pod()
@@ -240,7 +240,7 @@ def test_stop_of_a_created_container(node: Node) -> None:
 
 
 def test_host_pid_container_takes_its_processes_along(node: Node) -> None:
-    """Without a pid namespace the kernel does not end the rest. (The one here keeps the pipe open, too.)"""
+    """Without a pid namespace the kernel does not kill the other processes. (The one here also keeps the pipe open.)"""
 
     async def story(node: Node) -> None:
         pod = await node.pod(host_pid=True)
@@ -280,7 +280,7 @@ def test_a_pipe_held_by_an_outsider_delays_the_exit_for_a_bounded_time(node: Nod
 
 
 def test_orphans_are_reaped(node: Node) -> None:
-    """A double fork inside a hostPID pod ends up with the shim (subreaper), which leaves no zombie."""
+    """After a double fork in a hostPID pod the orphan becomes a child of the shim (subreaper), which reaps it."""
 
     async def story(node: Node) -> None:
         pod = await node.pod(host_pid=True)
@@ -427,8 +427,9 @@ def test_sigterm_does_not_end_a_shim(node: Node) -> None:
 
 
 def test_an_idle_shim_stays_small(node: Node) -> None:
-    """Private memory. Two containers have run in it, one runs; immortal objects halve it. A shim that was forked before
-    the forkserver's rehearsal has the pages for itself that this changed, so it is not the first."""
+    """The private memory of a shim in which two containers have run and one runs; immortal objects halve it. Not the
+    first shim: it was forked before the forkserver's rehearsal, and has private copies of the pages that this
+    changed."""
 
     async def story(node: Node) -> None:
         await node.pod()
@@ -445,7 +446,7 @@ def test_an_idle_shim_stays_small(node: Node) -> None:
 
 
 def test_nothing_grows_with_use(node: Node) -> None:
-    """Descriptors after many containers and execs are those after the first; so is what state.json holds."""
+    """After many containers and execs there are as many descriptors, and as much in state.json, as after the first."""
 
     async def story(node: Node) -> None:
         pod = await node.pod()

@@ -1,4 +1,4 @@
-"""kill -9 anywhere between daemon and container: what survives is whole, what does not leaves nothing behind."""
+"""kill -9 anywhere between daemon and container: what survives is complete, and the rest leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_shim_outlives_the_forkserver_and_another_one_comes(node: Node) -> Non
 @pytest.mark.either_cgroup  # and what hits its fork half-way ends a guest, by a bug of User Mode Linux
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02])
 def test_forkserver_killed_in_the_middle_of_a_spawn(node: Node, delay: float) -> None:
-    """Whenever it happens: either there is a sandbox, whole and ours, or there is nothing."""
+    """At any moment: afterwards there is either a complete sandbox, which is ours, or nothing."""
 
     async def story(node: Node) -> None:
         config = node.config()
@@ -86,8 +86,8 @@ def test_forkserver_killed_in_the_middle_of_a_spawn(node: Node, delay: float) ->
 
 @pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.004, 0.008])
-def test_shim_killed_in_the_middle_of_its_birth(node: Node, delay: float, spare: bool) -> None:
-    """The forkserver answers with an error and cleans up, or the sandbox was ready and its death is seen later."""
+def test_shim_killed_while_it_starts(node: Node, delay: float, spare: bool) -> None:
+    """The forkserver reports an error and cleans up, or the sandbox was ready and its death is noticed later."""
 
     async def story(node: Node) -> None:
         config = node.config()
@@ -276,7 +276,7 @@ def test_a_sandbox_that_cannot_be_made_leaves_nothing(
 
 
 def test_a_shims_cgroup_that_a_killed_forkserver_left_half_made_is_finished(node: Node) -> None:
-    """cgroup v1: a cpuset that exists but has no CPUs yet takes no process (ENOSPC), for ever, if nobody mends it."""
+    """cgroup v1: a cpuset without CPUs accepts no process (ENOSPC) until somebody sets them."""
 
     async def story(node: Node) -> None:
         for point in layout().hierarchies:
@@ -310,7 +310,7 @@ DAEMON = textwrap.dedent("""
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.005, 0.007, 0.01, 0.03, 0.1])
 def test_daemon_killed_anywhere(node: Node, delay: float) -> None:
-    """After kill -9 of the whole daemon: its forkserver ends, and there is a whole sandbox or none."""
+    """After kill -9 of the whole daemon, its forkserver exits, and there is a complete sandbox or none."""
 
     async def story(node: Node) -> None:
         config = node.config()
@@ -342,7 +342,8 @@ def test_daemon_killed_anywhere(node: Node, delay: float) -> None:
 
 
 def test_shim_with_no_room_for_its_state_goes_on(node: Node) -> None:
-    """/run full: the container runs, ends, and is told over the socket; state.json catches up when there is room."""
+    """With /run full, the container runs and exits, and the shim reports that on its socket; state.json is written
+    later."""
 
     async def story(node: Node) -> None:
         pod = await node.pod()

@@ -1,4 +1,4 @@
-"""A container created and started in one go, by a shim on a real kernel: it runs, or nothing of it does."""
+"""A shim creates and starts a container in one step, on a real kernel: the container runs, or nothing of it remains."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_program_that_is_not_there_leaves_its_record(node: Node) -> None:
 
 
 def test_a_client_that_hangs_up_leaves_it_created(node: Node) -> None:
-    """A daemon that is killed here finds, when it is back, what it has always found, and makes it anew."""
+    """A daemon that is killed here finds a created container after its restart, as before, and recreates it."""
 
     async def story(node: Node) -> None:
         pod = await node.pod()

@@ -1,4 +1,4 @@
-"""The rehearsal: it really plays, nothing is left of it, and a fork after it finds more to share."""
+"""The rehearsal: it really runs, leaves nothing behind, and a later fork shares more memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What goes in and out of a shim on a real kernel: exec, terminals, attach, stdin, logs and their rotation, a full
-disk, a flood."""
+"""A shim's streams on a real kernel: exec, terminals, attach, stdin, logs and their rotation, a full disk, a flood."""
 
 from __future__ import annotations
 
@@ -125,7 +124,7 @@ def test_container_with_a_terminal_and_attach(node: Node) -> None:
 
 
 def test_a_terminal_has_a_name_in_the_container_and_is_its_users(node: Node) -> None:
-    """As docker's and containerd's: of the container's own devpts; of the host's where it has none."""
+    """As in docker and containerd: the terminal is in the container's own devpts, or in the host's if it has none."""
 
     def without_devpts(spec: dict[str, Any]) -> None:
         spec["mounts"] = [m for m in spec["mounts"] if m["type"] != "devpts"]
@@ -213,7 +212,7 @@ def test_rotation_under_flood_loses_nothing(node: Node) -> None:
 
 
 def drained(pid: int) -> bool:
-    """Whether nothing waits in any pipe that the process holds."""
+    """Whether all pipes of the process are empty."""
     for entry in Path("/proc", str(pid), "fd").iterdir():
         if os.readlink(entry).startswith("pipe:"):
             pipe = os.open(entry, os.O_RDONLY | os.O_NONBLOCK)
@@ -227,7 +226,7 @@ def drained(pid: int) -> bool:
 
 
 def test_a_full_disk_does_not_hold_up_the_container(node: Node) -> None:
-    """The log on a tiny tmpfs of its own, full, then with room again."""
+    """The log is on its own small tmpfs, which is first full and then has room again."""
 
     async def story(node: Node) -> None:
         pod = await node.pod()
