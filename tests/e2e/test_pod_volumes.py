@@ -259,7 +259,7 @@ def test_a_claim_in_use_stays_until_its_pod_is_gone(node: Node) -> None:
     (node.manifests / "mine.yaml").unlink()
     node.wait(lambda: "Terminating" in state(), "the claim to be going again")
     told = [e["message"] for e in node.events("Terminating")]
-    assert "its manifest is gone; it stays as long as pod default/p has it" in told
+    assert "its manifest was removed; it stays until pod default/p no longer uses it" in told
     (node.manifests / "p.yaml").unlink()
     node.wait_gone("p")
     node.wait(lambda: not (node.root / "claims/default/mine").exists(), "claim and directory to go")

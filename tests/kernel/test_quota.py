@@ -118,7 +118,7 @@ def test_several_directories_are_one_project(kind: str, disk: Path) -> None:
 def test_a_file_system_that_only_counts(kind: str, tmp_path: Path) -> None:
     with with_projects(kind, tmp_path, NOT_KEPT[kind]) as disk:
         data = made(disk / "data")
-        assert "keeps no project quotas" in quota.set_quota(str(data), MIB)
+        assert "has no project quotas" in quota.set_quota(str(data), MIB)
         quota.count(str(data))
         (data / "file").write_bytes(bytes(MIB))
         found = quota.used(str(data))
@@ -130,6 +130,6 @@ def test_a_file_system_that_only_counts(kind: str, tmp_path: Path) -> None:
 def test_one_that_does_neither(tmp_path: Path) -> None:
     with with_projects("xfs", tmp_path, "noquota") as disk:
         data = made(disk / "data")
-        assert "keeps no project quotas" in quota.set_quota(str(data), MIB)
+        assert "has no project quotas" in quota.set_quota(str(data), MIB)
         quota.count(str(data))
         assert quota.used(str(data)) is None

@@ -1,8 +1,8 @@
-"""Block devices with a file system: `local` PersistentVolumes over a device (K pkg/volume/local, mount-utils). One is
-mounted once for the node, and each container of a claim has that.
+"""Block devices with a file system: `local` PersistentVolumes on a device (Kubernetes pkg/volume/local and
+mount-utils). The node mounts each device once, and all containers that use the claim get this mount.
 
-A device is formatted where nothing is on it, and only then: what blkid(8) knows, a partition table too, stays, and what
-it cannot decide is an error. mkfs(8), fsck(8) and blkid are the machine's programs.
+A device is formatted only if it is empty. Anything that blkid(8) recognizes stays, including a partition table; if
+blkid cannot decide, that is an error. mkfs(8), fsck(8) and blkid are the machine's own programs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from runtime.errors import SyscallError
 log = logging.getLogger(__name__)
 DEFAULT_TYPE = "ext4"
 PARTITIONS = "unknown data, probably partitions"
-_MOUNTS = "plugins/kubernetes.io/local-volume/mounts"  # kubelet's place of them
-_FORCE = {"ext3": ("-F", "-m0"), "ext4": ("-F", "-m0"), "xfs": ("-f",)}  # as mount-utils has it
-_NOTHING_FOUND, _UNCORRECTED = 2, 4  # exit codes of blkid, of fsck
+_MOUNTS = "plugins/kubernetes.io/local-volume/mounts"  # the same directory as kubelet's
+_FORCE = {"ext3": ("-F", "-m0"), "ext4": ("-F", "-m0"), "xfs": ("-f",)}  # as in mount-utils
+_NOTHING_FOUND, _UNCORRECTED = 2, 4  # exit codes of blkid and of fsck
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Disk(BlockDevice):
-    """A block device as a slow mount (`slow_mounts.Slow`)."""
+    """A block device as a slow mount (see `slow_mounts.Slow`)."""
 
     __slots__ = ()
 
@@ -46,10 +46,10 @@ class Disk(BlockDevice):
 
     @property
     def delay(self) -> str:
-        return "it is being formatted, or checked"
+        return "it is being formatted or checked"
 
     def mount(self, path: str) -> None:
-        """Checked, or formatted where it is empty, and mounted. Raises MountError, SyscallError, OSError."""
+        """Check the device, or format it if it is empty, and mount it. Raises MountError, SyscallError, OSError."""
         flags, data = options(self.options)
         found = content_of(self.device)
         kind = self.fs_type or (found if found != PARTITIONS else "") or DEFAULT_TYPE
@@ -57,7 +57,7 @@ class Disk(BlockDevice):
             _check(self.device)
         elif not found:
             if flags & syscalls.MS_RDONLY:
-                raise MountError("it is empty, and a volume that is read-only is not formatted")
+                raise MountError("the device is empty, and a read-only volume is not formatted")
             _format(self.device, kind)
         try:
             syscalls.mount(self.device, path, kind, flags, ",".join(data), waits=True)
@@ -77,22 +77,20 @@ class Disk(BlockDevice):
 
 
 def content_of(device: str) -> str:
-    """The file system that is on it, `PARTITIONS`, or "" for nothing. Raises MountError where blkid cannot tell."""
+    """The file system on the device, `PARTITIONS`, or "" if it is empty. Raises MountError if blkid cannot tell."""
     done = _run("blkid", "-p", "-s", "TYPE", "-s", "PTTYPE", "-o", "export", device)
     if done.returncode == _NOTHING_FOUND:
         return ""
     if done.returncode:
-        words = (
-            f"blkid ended with {done.returncode}: what is on {device} is not known, nothing is written to it"
-        )
+        words = f"blkid ended with {done.returncode}: the content of {device} is unknown, so nothing is written to it"
         raise MountError(words)
     said = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     return PARTITIONS if said.get("PTTYPE") else said.get("TYPE", "") or "unknown data"
 
 
 def _check(device: str) -> None:
-    """What fsck cannot mend is not mounted; that it could not run at all is no reason (the device is in use, there is
-    no fsck for this file system)."""
+    """Do not mount what fsck cannot repair. If fsck could not run at all (the device is in use, or the file system has
+    no fsck), mount it."""
     if shutil.which("fsck", path=_PATH) is None:
         return
     done = _run("fsck", "-a", device)
@@ -104,7 +102,7 @@ def _check(device: str) -> None:
 
 
 def _format(device: str, kind: str) -> None:
-    log.info("%s is empty: it gets a file system, %s", device, kind)
+    log.info("%s is empty: formatting it with %s", device, kind)
     done = _run(f"mkfs.{kind}", *_FORCE.get(kind, ()), device)
     if done.returncode:
         raise MountError(f"mkfs.{kind} ended with {done.returncode}: {done.stdout.strip()[-500:]}")
@@ -134,7 +132,7 @@ def is_device(path: str) -> bool:
 
 
 def mount_point(root: str, volume: str) -> str:
-    """PURE: where the node with this root directory has the PersistentVolume's device mounted."""
+    """Pure: where the node with this root directory mounts the PersistentVolume's device."""
     return f"{root}/{_MOUNTS}/{volume}"
 
 
@@ -145,7 +143,7 @@ def place_of(root: str, volume: Mapping[str, Any]) -> str:
 
 
 def mounted(root: str) -> list[str]:
-    """The volumes whose devices a node has mounted."""
+    """The volumes whose devices the node has mounted."""
     try:
         return os.listdir(f"{root}/{_MOUNTS}")
     except FileNotFoundError:
@@ -153,7 +151,7 @@ def mounted(root: str) -> list[str]:
 
 
 def let_go(root: str, in_use: Collection[str]) -> list[str]:
-    """Unmount a node's devices but those of these volumes; the volumes that were unmounted."""
+    """Unmount all devices of the node except those of volumes in use. Return the unmounted volumes."""
     gone = [name for name in mounted(root) if name not in in_use]
     for name in gone:
         _unmount(mount_point(root, name))
@@ -161,13 +159,14 @@ def let_go(root: str, in_use: Collection[str]) -> list[str]:
 
 
 def _unmount(path: str) -> None:
-    """Now, so that the device is free; what holds it still keeps it until it ends."""
+    """Unmount at once, so that the device becomes free. If it is busy, detach the mount, which ends with its last
+    user."""
     for flags in (syscalls.UMOUNT_NOFOLLOW, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH):
         try:
             syscalls.umount2(path, flags, waits=True)
             break
         except SyscallError as error:
-            if error.errno == errno.EINVAL:  # it was never mounted
+            if error.errno == errno.EINVAL:  # not mounted
                 break
             if error.errno != errno.EBUSY:
                 raise

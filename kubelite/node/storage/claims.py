@@ -1,16 +1,17 @@
-"""PersistentVolumeClaims: each is bound to a volume of the manifests (node/scheduling/volume_binding.py), or else to a
-directory on this node's own disk, as soon as it exists.
+"""PersistentVolumeClaims: binds each to a volume of the manifests (node/scheduling/volume_binding.py), or else to a
+directory on this node's disk, as soon as the claim exists.
 
     <root>/claims/<namespace>/<name>/data         what pods mount
-    <root>/claims/<namespace>/<name>/claim.json   whose it is, and what becomes of it; or which volume the claim has
+    <root>/claims/<namespace>/<name>/claim.json   the owner and reclaim policy, or the volume that the claim is bound to
 
-A claim that goes leaves its directory (Retain: the claim's name gets it again), or takes it along once no pod has it
-(Delete), by its annotation `kubelite.io/reclaim-policy`, else the node's setting. Its size is a project quota where the
-file system keeps them (ext4, xfs, mounted with prjquota); elsewhere an event says that nothing holds it.
+When a claim is deleted, its directory stays for the next claim of that name (Retain) or is removed as soon as no pod
+uses it (Delete). The policy comes from the annotation `kubelite.io/reclaim-policy`, else from the node's setting. The
+size is enforced by a project quota if the file system has them (ext4 and xfs, mounted with prjquota); otherwise an
+event says that the size is not enforced.
 
-The claim of a pod's ephemeral volume is made when the pod first starts something (`provide`) and goes with its pod, the
-directory in any case. claim.json has the owner's uid: what a dead daemon left of a pod that is gone is nobody else's.
-A directory is removed under another name (`.gone-…`), so that half of one is never taken for a claim's.
+The claim of a pod's ephemeral volume is created before the pod's first start (`provide`) and deleted with the pod,
+always with its directory. claim.json contains the owner's uid, so that leftovers of a pod are never used by another
+pod. A directory is renamed (`.gone-…`) before it is removed, so that a half removed one is never taken for a claim's.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 RECLAIM = "kubelite.io/reclaim-policy"
-AGAIN = 60.0  # seconds: what failed is tried again, whatever happens
-GONE = ".gone-"  # begins the name of a directory that is being removed; no claim's name begins with a dot
+AGAIN = 60.0  # seconds after which failed operations are retried
+GONE = ".gone-"  # prefix of directories that are being removed; no claim's name begins with a dot
 
 
 def policy_of(doc: Mapping[str, Any], default: str) -> str:
-    """PURE: Retain or Delete; what is a pod's own goes with it."""
+    """Pure: Retain or Delete. A pod's own claim always has Delete."""
     if owner_of(doc):
         return "Delete"
     wanted = (doc["metadata"].get("annotations") or {}).get(RECLAIM, "")
@@ -60,7 +61,7 @@ def policy_of(doc: Mapping[str, Any], default: str) -> str:
 
 
 def bound(doc: Json, classes: Mapping[str, Doc]) -> Json:
-    """PURE: the claim as it is once it has its directory."""
+    """Pure: the claim's object once it has its directory."""
     spec = doc["spec"]
     wanted = (spec.get("resources") or {}).get("requests") or {}
     status = {
@@ -73,17 +74,17 @@ def bound(doc: Json, classes: Mapping[str, Doc]) -> Json:
 
 
 def is_block(doc: Mapping[str, Any]) -> bool:
-    """PURE: whether it is a device, not a directory."""
+    """Pure: whether the claim is a block device rather than a directory."""
     return bool(doc["spec"].get("volumeMode") == "Block")
 
 
 def without(doc: Json, phase: str) -> Json:
-    """PURE: the claim as long as it has no volume (any more)."""
+    """Pure: the claim's object while it has no volume."""
     return {**doc, "status": {"phase": phase}}
 
 
 class Claims:
-    """Binds claims, and takes away what nobody has any more. Looks at everything at each change: there are few."""
+    """Binds claims and removes what is no longer used. Each change checks all claims, because there are few."""
 
     def __init__(
         self,
@@ -97,12 +98,12 @@ class Claims:
     ) -> None:
         self._store, self._config, self._events, self._policy = store, config, events, policy
         self._volumes = volumes
-        self._blocks = True  # there may be block devices, of before the daemon's start
-        self._shelf: Shelf | None = None  # as it is, while the lock is held
+        self._blocks = True  # there may be loop devices from before the daemon's start
+        self._shelf: Shelf | None = None  # the current choice of volumes, while the lock is held
         self._clock = clock
         self._said: set[tuple[str, str]] = set()
-        self._provided: set[str] = set()  # by us; since then it may be mounted with other options
-        self._lock = asyncio.Lock()  # one look, or one pod's claims, at a time
+        self._provided: set[str] = set()  # by this daemon; earlier, mount options may have been different
+        self._lock = asyncio.Lock()  # one look(), or the claims of one pod, at a time
 
     async def run(self) -> None:
         await self._volumes.keep_class(self._policy)
@@ -123,7 +124,7 @@ class Claims:
                         kind = waiting.pop(task)
                         task.result()
                         while kind != "Pod" and await watches[kind].next(0) is not None:
-                            pass  # one look is enough for all that has changed
+                            pass  # one look() covers all changes
                         waiting[news(kind)] = kind
                     await self.look()
             finally:
@@ -131,7 +132,7 @@ class Claims:
                     task.cancel()
 
     async def look(self) -> None:
-        """Bind what is not, and sweep."""
+        """Bind unbound claims, and remove what is no longer used."""
         none = not self._store.list(KIND) and not self._store.list(VOLUME)
         if (
             none
@@ -155,7 +156,7 @@ class Claims:
             await asyncio.to_thread(_remove, directory)
 
     async def _let_devices_go(self) -> None:
-        """Loop devices over the files of claims that no pod has any more; looked for as long as there may be any."""
+        """Detach loop devices over files of claims that no pod uses, as long as there may be any."""
         blocks = [record for record in self._store.list(KIND) if is_block(record.doc)]
         if not blocks and not self._blocks:
             return
@@ -167,11 +168,11 @@ class Claims:
                 own = f"{self._config.claim_dir(record.namespace, record.name)}/block"
                 files.add(os.path.realpath(local.get("path") or own))
         for path in await asyncio.to_thread(let_go, self._config.root, files):
-            log.info("the loop device over %s is detached", path)
+            log.info("detached the loop device of %s", path)
         self._blocks = bool(blocks)
 
     async def _let_disks_go(self) -> None:
-        """Unmount the devices of volumes whose claims no pod has any more."""
+        """Unmount the devices of volumes whose claims no pod uses."""
         used = self._used()
         held = {
             str(record.doc["spec"].get("volumeName") or "")
@@ -181,14 +182,14 @@ class Claims:
         try:
             gone = await asyncio.to_thread(block_devices.let_go, self._config.root, held)
         except (OSError, RuntimeFault) as error:
-            log.warning("a volume cannot be unmounted: %s", error)
+            log.warning("cannot unmount a volume: %s", error)
             return
         for name in gone:
-            log.info("volume %s is unmounted", name)
+            log.info("unmounted volume %s", name)
 
     async def provide(self, pod: Pod) -> None:
-        """The claims of the pod's ephemeral volumes, as its templates say now, and those that it names, bound. One of
-        that name that is not the pod's is left alone. Raises StoreError."""
+        """Create the claims of the pod's ephemeral volumes, update them from its templates, and bind all claims of the
+        pod. A claim of the same name that is not the pod's stays unchanged. Raises StoreError."""
         names = claim_names(pod)
         if not names:
             return
@@ -206,7 +207,7 @@ class Claims:
         key = (KIND, metadata["namespace"], metadata["name"])
         record = self._store.get(*key)
         if record is not None and not self._lives(record) and not self._mounted(record):
-            await self._store.delete(record.uid)  # left by the pod of this name that was there before
+            await self._store.delete(record.uid)  # left by an earlier pod of this name
             record = None
         if record is None:
             own = {"uid": str(uuid.uuid4()), "creationTimestamp": rfc3339(self._clock())}
@@ -216,31 +217,32 @@ class Claims:
             except AlreadyExists:
                 record = self._store.get(*key)
         if record is None or owner_of(record.doc) != pod.metadata.uid:
-            return  # the start that needs it says so
+            return  # reported when a container starts that needs it
         record = await self._store.modify(record.uid, lambda doc: followed(doc, wanted))
         if record is not None:
             await self._try_to_bind(record)
 
     def _lives(self, record: Record) -> bool:
-        """Whether a claim is nobody's in particular, or its pod is there."""
+        """Whether a claim has no owner, or its owner exists."""
         owner = owner_of(record.doc)
         return not owner or self._store.get_uid(owner) is not None
 
     def _mounted(self, record: Record) -> bool:
-        """Whether a pod names the claim (by name: what is a pod's own goes with that pod)."""
+        """Whether a pod names the claim in its manifest. (An ephemeral volume's claim is not named, but owned.)"""
         return (record.namespace, record.name) in self._used()
 
     def _used(self) -> set[tuple[str, str]]:
         return {key for record in self._store.list("Pod") for key in _claims_of(record.doc)}
 
     async def _orphans(self) -> None:
-        """Claims whose pod is gone go too, but not while another pod has them."""
+        """Delete claims whose owner is gone, unless another pod uses them."""
         for record in self._store.list(KIND):
             if not self._lives(record) and not self._mounted(record):
                 await self._store.delete(record.uid)
 
     async def _finish(self, kind: str) -> None:
-        """What was taken away goes when nobody has it any more; until then it is said why not."""
+        """Delete the terminating objects that are no longer used. For others, record an event that says why they
+        stay."""
         for record in self._store.list(kind):
             if not is_terminating(record.doc):
                 continue
@@ -250,13 +252,13 @@ class Claims:
                     record,
                     "Normal",
                     "Terminating",
-                    f"its manifest is gone; it stays as long as {user} has it",
+                    f"its manifest was removed; it stays until {user} no longer uses it",
                 )
             else:
                 await self._store.delete(record.uid)
 
     def _user(self, claim: Record) -> str:
-        """A pod of this node that has the claim (one that waits for a place does not)."""
+        """A pod on this node that uses the claim. A pod that is not scheduled does not count."""
         for pod in self._store.list("Pod"):
             status = pod.doc.get("status") or {}
             if (is_placed(status) or status.get("phase") in TERMINAL) and (
@@ -273,7 +275,7 @@ class Claims:
         return f"claim {ref['namespace']}/{ref['name']}" if held else ""
 
     def _set_aside(self) -> list[str]:
-        """Rename the directories that are to be removed; those that a dead daemon had renamed are among them."""
+        """Rename the directories to remove. Return all renamed ones, including those of a daemon that died."""
         used = self._used()
         kept = {(record.namespace, record.name) for record in self._store.list(KIND)}
         volumes = {record.name for record in self._store.list(VOLUME)}
@@ -281,7 +283,7 @@ class Claims:
             forgotten = "volume" in about and about["volume"] not in volumes
             if key not in used and key not in kept and (about.get("policy") == "Delete" or forgotten):
                 self._aside(*key)
-                log.info("the directory of claim %s/%s is removed", *key)
+                log.info("removing the directory of claim %s/%s", *key)
         root = f"{self._config.root}/claims"
         return [
             f"{root}/{namespace}/{name}"
@@ -324,7 +326,7 @@ class Claims:
             await self._make(record, directory, shelf.classes)
 
     async def _make(self, record: Record, directory: str, classes: Mapping[str, Doc]) -> None:
-        """A directory of its own for the claim."""
+        """Provision a directory for the claim."""
         owner = owner_of(record.doc)
         size = Quantity(
             (record.doc["spec"].get("resources") or {}).get("requests", {}).get("storage", "0")
@@ -333,20 +335,19 @@ class Claims:
         policy = policy_of(record.doc, by_class if by_class in ("Retain", "Delete") else self._policy)
         about = _read(f"{directory}/claim.json")
         if os.path.isdir(directory) and about.get("owner", "") != owner:
-            if about.get("owner"):  # of a pod that is gone: no other pod sees what is in it
+            if about.get("owner"):  # its pod is gone: no other pod may see its content
                 self._aside(record.namespace, record.name)
                 about = {}
-            elif owner and os.path.isdir(
-                f"{directory}/data"
-            ):  # what a claim of this name left behind to be had again is not for an ephemeral volume
-                raise StateError(f"{directory} was left by another claim: move it away, or remove it")
+            elif owner and os.path.isdir(f"{directory}/data"):
+                # retained for a later claim of this name, so an ephemeral volume must not use it
+                raise StateError(f"{directory} belongs to an earlier claim: move or remove it")
         wanted = {"policy": policy, "size": size, **({"owner": owner} if owner else {})}
         if about != wanted or record.uid not in self._provided or not os.path.isdir(f"{directory}/data"):
-            why = await asyncio.to_thread(provision, directory, wanted)  # it waits for the disk
+            why = await asyncio.to_thread(provision, directory, wanted)  # disk I/O
             self._provided.add(record.uid)
             if why and not is_block(record.doc):
                 name = record.doc["spec"]["resources"]["requests"]["storage"]
-                message = f"nothing holds the volume to {name}: {why}"
+                message = f"the size limit of {name} is not enforced: {why}"
                 self._say(record, "Warning", "SizeNotEnforced", message)
         if bound(record.doc, classes) != record.doc:
             found = await self._store.modify(record.uid, lambda doc: bound(doc, classes))
@@ -355,7 +356,7 @@ class Claims:
         await self._volumes.made(record, path, policy)
 
     def _found(self) -> Iterator[tuple[tuple[str, str], Json]]:
-        """What there is on the disk, of claims that stand and of those that are gone."""
+        """The claim.json of each directory on disk, of existing and of deleted claims."""
         root = f"{self._config.root}/claims"
         for namespace in _names(root):
             for name in _names(f"{root}/{namespace}"):
@@ -370,7 +371,7 @@ class Claims:
 
 
 async def _end_of_one(pods: Any) -> None:
-    """Until a pod is gone."""
+    """Wait until a pod is deleted."""
     async for change in pods:
         if change.type == "DELETED":
             return
@@ -387,15 +388,14 @@ def _claims_of(pod: Json) -> list[tuple[str, str]]:
 
 
 def provision(directory: str, about: Json) -> str:
-    """Make the claim's directory, or bring it up to date; why nothing holds it to its size ("" where something does).
-    Raises OSError."""
+    """Create or update the claim's directory. Return why its size is not enforced, "" if it is. Raises OSError."""
     data = f"{directory}/data"
     os.makedirs(directory, mode=0o750, exist_ok=True)
     if not os.path.isdir(data):
-        if "owner" in about:  # whose it is, before there is anything of it
+        if "owner" in about:  # recorded before any data exists
             _write(directory, {"policy": "Delete", "owner": about["owner"]})
         os.makedirs(new := f"{directory}/.data.new", exist_ok=True)
-        os.chmod(new, 0o777)  # as local provisioners have it: whoever the pod runs as
+        os.chmod(new, 0o777)  # for any user of the pod, as with local provisioners
         os.rename(new, data)
     why = quota.set_quota(data, about["size"])
     _write(directory, about)
@@ -408,16 +408,16 @@ def _remove(directory: str) -> None:
 
 
 def remember(directory: str, volume: str) -> None:
-    """Which volume a claim has, where it outlives the state file: two claims that could have either of two volumes get
-    no other one when that is made anew. Raises OSError."""
+    """Record which volume a claim has, outside of the state file. If the state file is lost, claims that fit several
+    volumes then get the same ones again. Raises OSError."""
     about = _read(f"{directory}/claim.json")
     os.makedirs(directory, mode=0o750, exist_ok=True)
     _write(directory, {**about, "volume": volume})
 
 
 def _write(directory: str, about: Json) -> None:
-    """On the disk before there is anything it speaks of: a power cut that left no claim.json, or an empty one, would
-    make the directory nobody's, which no ephemeral volume takes and no policy removes."""
+    """Write claim.json durably before there is any data. If a power cut left it missing or empty, the directory would
+    have no owner: no ephemeral volume could use it, and no policy would remove it."""
     temporary = f"{directory}/.claim.json.new"
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(about, file)

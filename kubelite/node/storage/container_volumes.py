@@ -1,8 +1,8 @@
-"""Effects: what one container gets of its pod's volumes, made: directories and files to mount, block devices to have.
+"""Sets up the volumes of one container: directories and files to mount, and block devices.
 
-A claim with `volumeMode: Block` is a device: the PersistentVolume's own (`local.path`), or a loop device over a file,
-of the volume or of the claim. Loop devices are found again by the file behind them, so nothing is remembered; `let_go`
-takes away those of claims that no pod has.
+A claim with `volumeMode: Block` is a device: the PersistentVolume's own (`local.path`), or a loop device over a file of
+the volume or of the claim. Loop devices are found by the file behind them, so nothing is remembered. `let_go` detaches
+those of claims that no pod uses.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def container_volumes(
     variables: Mapping[str, str],
     mounted: Callable[[str, float, bool], None],
 ) -> dict[str, Source]:
-    """Mount path → what of the host is mounted there, with the volumes made. `mounted` is told of each: its plugin, the
-    seconds it took, whether it was made. Raises MountError, ConfigError."""
+    """Set up the volumes. Return mount path → what of the host to mount there. `mounted` is called for each volume with
+    its plugin, the seconds it took, and whether it succeeded. Raises MountError, ConfigError."""
     plans = _plans(pod, [mount.name for mount in container.volume_mounts], sandbox, sources)
     for name, plan in plans.items():
         if plan.disk is not None and is_device(plan.path):
@@ -47,7 +47,7 @@ def container_volumes(
     found: dict[str, Source] = {}
     for mount in container.volume_mounts:
         if mount.name not in plans:
-            raise ConfigError(f'volumeMount {mount.mount_path}: no volume is called "{mount.name}"')
+            raise ConfigError(f'volumeMount {mount.mount_path}: there is no volume "{mount.name}"')
         sub_path = mount.sub_path or ""
         if mount.sub_path_expr:
             sub_path = env.expand_all(mount.sub_path_expr, variables)
@@ -59,7 +59,7 @@ def container_volumes(
 
 
 async def mount_slow(pod: Pod, container: Container, sources: env.Sources, slow: SlowMounts) -> None:
-    """What may take its time is mounted before the rest. Raises MountError."""
+    """Mount the volumes that may take long, before the others. Raises MountError."""
     names = {mount.name for mount in container.volume_mounts}
     for volume in pod.spec.volumes:
         if volume.name in names and (volume.nfs is not None or claim_name(pod, volume)):
@@ -85,7 +85,7 @@ def _plans(
     pod: Pod, names: Collection[str], sandbox: SandboxSeen, sources: env.Sources
 ) -> dict[str, volume_plans.VolumePlan]:
     plans = {plan.name: plan for plan in volume_plans.plan_volumes(pod, names, sources)}
-    if pod.spec.host_users is False:  # an image's files are its users' before they are mounted
+    if pod.spec.host_users is False:  # an image's files are mapped to the pod's users before they are mounted
         of_pod = f"/proc/{sandbox.pause}/ns/user"
         images = {n: replace(p, users=of_pod) for n, p in plans.items() if p.kind is volume_plans.Kind.IMAGE}
         plans |= images
@@ -93,7 +93,7 @@ def _plans(
 
 
 def block_devices(pod: Pod, container: Container, sources: env.Sources) -> tuple[Device, ...]:
-    """The devices that it has of its claims. Raises MountError, in kubelet's words where it has any."""
+    """The block devices that claims give to the container. Raises MountError, with kubelet's message if it has one."""
     wanted = {device.name: device.device_path for device in container.volume_devices}
     found = []
     for plan in volume_plans.plan_volumes(pod, wanted, sources):
@@ -116,12 +116,12 @@ def block_devices(pod: Pod, container: Container, sources: env.Sources) -> tuple
 
 
 def mark_of(root: str) -> bytes:
-    """By which the node with this root directory knows its loop devices."""
+    """The mark of the loop devices that belong to the node with this root directory."""
     return f"kubelite:{root}".encode()[-loopdev.MARK_SIZE :]
 
 
 def _device(plan: volume_plans.VolumePlan, config: NodeConfig) -> int:
-    """The number of the block device that the volume is, or is made: a file of the claim's size, sparse."""
+    """The number of the volume's block device. A claim's own is a loop device over a sparse file, created if needed."""
     if plan.size and not os.path.exists(plan.path):
         os.makedirs(os.path.dirname(plan.path), exist_ok=True)
         descriptor = os.open(plan.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -137,6 +137,6 @@ def _device(plan: volume_plans.VolumePlan, config: NodeConfig) -> int:
 
 
 def let_go(root: str, in_use: Collection[str]) -> list[str]:
-    """Detach a node's loop devices over other files than these; the files that they were over."""
+    """Detach the node's loop devices whose files are not in use. Return these files."""
     found = list(loopdev.marked(mark_of(root)))
     return [path for device, path in found if path not in in_use and loopdev.detach(device)]

@@ -1,5 +1,5 @@
-"""Loop devices: a file as a block device (loop(4)). Each has a mark, by which its maker knows its own: nobody else's is
-ever taken away. Every function raises OSError; where the node has no loop devices, that of /dev/loop-control.
+"""Loop devices: files as block devices (loop(4)). Each has a mark that identifies its creator, so that no other device
+is ever detached. All functions raise OSError; on a node without loop devices it names /dev/loop-control.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-MARK_SIZE: Final = 63  # bytes: lo_file_name, which is free text
+MARK_SIZE: Final = 63  # bytes of lo_file_name, which may contain any text
 CONTROL: Final = "/dev/loop-control"
 MAJOR: Final = 7
 _SET_FD, _CLR_FD, _SET_STATUS64, _GET_STATUS64, _GET_FREE = 0x4C00, 0x4C01, 0x4C04, 0x4C05, 0x4C82
 #: struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt type, key size, flags; file name,
 #: crypt name, key; two words.
 _INFO: Final = struct.Struct("=QQQQQIIII64s64s32sQQ")
-_TRIES = 16  # somebody else may take the free one that we were told of
+_TRIES = 16  # another process may take the free device first
 
 
 class _Info(NamedTuple):
-    device: int  # of the file system that the file is on
+    device: int  # of the file's file system
     inode: int
     name: bytes
 
 
 def attach(path: str, mark: bytes) -> str:
-    """The path of a loop device over this file; the one that is there already, if it has this mark."""
+    """The path of a loop device over this file. An existing one with this mark is reused."""
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         status = os.fstat(file)
@@ -46,7 +46,7 @@ def attach(path: str, mark: bytes) -> str:
 
 
 def detach(device: str) -> bool:
-    """Whether it is free now, or will be when the last who has it open is gone."""
+    """Detach a device. Return whether it is free, or will be when its last user closes it."""
     with contextlib.suppress(OSError):
         with _opened(device) as descriptor:
             fcntl.ioctl(descriptor, _CLR_FD, 0)
@@ -55,7 +55,7 @@ def detach(device: str) -> bool:
 
 
 def marked(mark: bytes) -> Iterator[tuple[str, str]]:
-    """(device, the file behind it) of those with this mark."""
+    """(device, file behind it) of the loop devices with this mark."""
     for device in _every():
         found = _info(device)
         if found is not None and found.name == mark:
@@ -63,7 +63,7 @@ def marked(mark: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _every() -> list[str]:
-    """Those that have a file."""
+    """The loop devices that have a file."""
     try:
         names = sorted(os.listdir("/sys/block"))
     except FileNotFoundError:
@@ -83,13 +83,13 @@ def _free() -> str:
     with _opened(CONTROL) as control:
         number = fcntl.ioctl(control, _GET_FREE, 0)
     device = f"/dev/loop{number}"
-    if not os.path.exists(device):  # nobody makes nodes here
+    if not os.path.exists(device):  # no udev or devtmpfs creates device nodes here
         os.mknod(device, 0o060600, os.makedev(MAJOR, number))
     return device
 
 
 def _set(device: str, file: int, mark: bytes) -> bool:
-    """False: it was taken meanwhile."""
+    """Attach the file; False if another process has taken the device."""
     with _opened(device) as descriptor:
         try:
             fcntl.ioctl(descriptor, _SET_FD, file)
@@ -110,7 +110,7 @@ def _info(device: str) -> _Info | None:
     try:
         with _opened(device, os.O_RDONLY) as descriptor:
             data = fcntl.ioctl(descriptor, _GET_STATUS64, bytes(_INFO.size))
-    except OSError:  # it has no file, or is not ours to open
+    except OSError:  # it has no file, or may not be opened
         return None
     fields = _INFO.unpack(data)
     return _Info(fields[0], fields[1], fields[9].rstrip(b"\0"))

@@ -1,8 +1,8 @@
-"""Effects: a pod's volumes made on the host, sub-paths opened safely, tmpfs taken down again.
+"""Sets up a pod's volumes on the host, opens sub-paths safely, and unmounts tmpfs volumes.
 
-Everything here is idempotent: it looks at what is there and does the rest. A tmpfs for `medium: Memory` (and for the
-/dev/shm that the containers of a pod share) is mounted below the pod's directory; `unmount_below` is its undo and works
-from the mount table alone, so that nothing needs to be remembered.
+All functions are idempotent: they look at what exists and do the rest. A tmpfs for `medium: Memory`, and for the
+/dev/shm that a pod's containers share, is mounted below the pod's directory. `unmount_below` undoes this from the mount
+table alone, so nothing needs to be remembered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DETACH_WAIT = 20.0  # seconds
 
 
 def set_up(plan: VolumePlan) -> None:
-    """Make the volume. Raises MountError with kubelet's sentence."""
+    """Set up the volume. Raises MountError with kubelet's message."""
     try:
         if plan.kind is Kind.HOST:
             _host_path(plan)
@@ -42,7 +42,7 @@ def set_up(plan: VolumePlan) -> None:
         elif plan.kind is Kind.IMAGE:
             _image(plan)
         elif plan.kind is Kind.NFS:
-            if not is_mounted(plan.path):  # taken down meanwhile: the next try mounts it
+            if not is_mounted(plan.path):  # unmounted meanwhile: the next start mounts it
                 raise MountError(f'MountVolume.SetUp failed for volume "{plan.name}" : it is not mounted')
         else:
             _empty_dir(plan)
@@ -56,7 +56,7 @@ def _empty_dir(plan: VolumePlan) -> None:
     if fresh:
         os.mkdir(plan.path)
         if plan.kind is Kind.DIRECTORY:
-            with contextlib.suppress(OSError):  # what is not counted is walked
+            with contextlib.suppress(OSError):  # without a project, the directory is walked to measure it
                 quota.count(plan.path)
     if plan.kind is Kind.HUGE_PAGES and not _is_mounted(plan.path):
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
@@ -69,7 +69,7 @@ def _empty_dir(plan: VolumePlan) -> None:
         syscalls.mount("tmpfs", plan.path, "tmpfs", flags, f"mode={mode}{size}")
         fresh = True
     if fresh:
-        os.chmod(plan.path, 0o1777 if plan.name == "shm" else 0o777)  # whatever the umask took
+        os.chmod(plan.path, 0o1777 if plan.name == "shm" else 0o777)  # the umask may have removed bits
     if plan.fs_group is not None:
         give_to_group(plan.path, plan.fs_group, whole_tree=plan.whole_tree, fresh=fresh)
 
@@ -78,9 +78,9 @@ def _empty_dir(plan: VolumePlan) -> None:
 
 
 def give_to_group(path: str, group: int, *, whole_tree: bool, fresh: bool, done: str = "") -> None:
-    """fsGroup (K pkg/volume/volume_linux.go): everything in the volume is the group's, who may do what its owner may;
-    what is made in a directory is the group's too. Without `whole_tree` (OnRootMismatch) a root that is right already
-    is believed. Once for a pod: a file beside the volume says that it was done."""
+    """Apply fsGroup (Kubernetes pkg/volume/volume_linux.go): all files get the group and the owner's permissions for
+    it, and new files in a directory get the group too. Without `whole_tree` (OnRootMismatch), a correct root means that
+    all files are correct. This happens once per pod, which a file beside the volume records."""
     done = done or f"{path}.fsgroup"
     if not fresh and _read(done) == str(group):
         return
@@ -90,20 +90,20 @@ def give_to_group(path: str, group: int, *, whole_tree: bool, fresh: bool, done:
         for _, directories, names, fd in os.fwalk(path, topdown=False, follow_symlinks=False):
             for name in (*directories, *names):
                 _give(name, group, fd)
-        _give(path, group, None)  # last: a walk that is broken off begins again
+        _give(path, group, None)  # last, so that an interrupted walk starts again
     with open(done, "w", encoding="ascii") as file:
         file.write(str(group))
 
 
 def _give(name: str, group: int, fd: int | None) -> None:
-    with contextlib.suppress(FileNotFoundError):  # whoever shares the volume may remove it meanwhile
+    with contextlib.suppress(FileNotFoundError):  # another user of the volume may remove it meanwhile
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         os.chown(name, -1, group, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISLNK(found.st_mode):
             return
         more = 0o2770 if stat.S_ISDIR(found.st_mode) else 0o660
         opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-        try:  # by descriptor: a name may have become a link to anywhere
+        try:  # by descriptor, because the name may have become a link to anywhere
             os.chmod(f"/proc/self/fd/{opened}", stat.S_IMODE(os.fstat(opened).st_mode) | more)
         finally:
             os.close(opened)
@@ -117,11 +117,11 @@ def _read(path: str) -> str:
         return ""
 
 
-# -- mounts of our own -------------------------------------------------------------------------------------------
+# -- kubelite's own mounts --------------------------------------------------------------------------------------
 
 
 def _in_memory(path: str) -> None:
-    """Secrets are on a tmpfs. One that an older version has written to the disk is left to its containers."""
+    """Mount a tmpfs for secrets. One that an older version has written to disk is kept, because containers use it."""
     os.makedirs(path, mode=0o755, exist_ok=True)
     if not _is_mounted(path) and not os.path.lexists(f"{path}/{_DATA}"):
         syscalls.mount(
@@ -130,7 +130,7 @@ def _in_memory(path: str) -> None:
 
 
 def _claim(plan: VolumePlan) -> None:
-    """The claim's directory is there since it was bound; whose it is, is said once for each pod that has it."""
+    """Check the claim's directory, which exists since the claim was bound, and apply fsGroup once for each pod."""
     failed = f'MountVolume.SetUp failed for volume "{plan.name}" : {plan.path}'
     if not os.path.isdir(plan.path):
         there = os.path.lexists(plan.path)
@@ -138,18 +138,18 @@ def _claim(plan: VolumePlan) -> None:
             f"{failed}{': only directory and block device are supported' if there else ' is gone'}"
         )
     if plan.disk is not None and plan.disk.device != plan.path and not is_mounted(plan.path):
-        raise MountError(f"{failed} is not mounted")  # taken down meanwhile: the next try mounts it
+        raise MountError(f"{failed} is not mounted")  # unmounted meanwhile: the next start mounts it
     if plan.fs_group is not None:
         done = f"{plan.done}/{plan.name}.fsgroup"
         give_to_group(plan.path, plan.fs_group, whole_tree=plan.whole_tree, fresh=False, done=done)
 
 
 def _image(plan: VolumePlan) -> None:
-    """An image's layers as a file system that nobody writes to, and nothing is executed from (as kubelet asks for)."""
+    """Mount an image's layers read-only and noexec, as kubelet requires."""
     os.makedirs(plan.path, mode=0o755, exist_ok=True)
     if _is_mounted(plan.path):
         return
-    nothing = f"{os.path.dirname(plan.path)}/.nothing"  # overlayfs wants two layers at least
+    nothing = f"{os.path.dirname(plan.path)}/.nothing"  # overlayfs needs at least two layers
     os.makedirs(nothing, mode=0o755, exist_ok=True)
     with contextlib.ExitStack() as stack:
         layers = plan.layers
@@ -179,8 +179,8 @@ def _image(plan: VolumePlan) -> None:
 
 
 def _mapped(layer: str, place: str, userns: int, stack: contextlib.ExitStack) -> str:
-    """A layer seen by a user namespace's ids, for as long as it takes to make an overlay of it: overlayfs itself cannot
-    be id-mapped, and takes what is mounted somewhere alone (before Linux 6.15)."""
+    """A layer id-mapped by a user namespace, mounted until the overlay is created: overlayfs itself cannot be
+    id-mapped, and before Linux 6.15 it only accepts layers that are mounted somewhere."""
     tree = syscalls.open_tree(syscalls.AT_FDCWD, layer, syscalls.OPEN_TREE_CLONE)
     stack.callback(os.close, tree)
     about = f"{layer} (id-mapped)"
@@ -199,11 +199,11 @@ def _is_mounted(path: str) -> bool:
 
 
 def unmount_below(path: str) -> None:
-    """Take down every mount below a directory, deepest first; nothing to do is fine."""
+    """Unmount everything below a directory, the deepest first. Does nothing if there are no mounts."""
     prefix = path.rstrip("/") + "/"
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         table = file.read()
-    if prefix not in table and prefix not in _unescaped(table):  # nearly always
+    if prefix not in table and prefix not in _unescaped(table):  # the usual case
         return
     mounted = [(_unescaped(line.split(" ")[4]), " - nfs" in line) for line in table.splitlines()]
     for point, of_server in sorted(mounted, key=lambda one: len(one[0]), reverse=True):
@@ -220,8 +220,8 @@ def unmount_below(path: str) -> None:
 
 
 def _detach_share(point: str) -> None:
-    """At once; but the call says good-bye to the server before it comes back, and waits for minutes for one that is
-    away. So nobody waits for the call: only until the share is out of the mount table. Raises SyscallError."""
+    """Detach an NFS mount. umount2(2) detaches it at once, but then waits minutes for a server that does not answer. So
+    wait only until the mount has left the mount table. Raises SyscallError."""
     failed: list[SyscallError] = []
 
     def work() -> None:
@@ -242,7 +242,7 @@ def _detach_share(point: str) -> None:
 
 
 def _unescaped(field: str) -> str:
-    """mountinfo writes blanks, tabs, newlines and backslashes as octal."""
+    """mountinfo writes blanks, tabs, newlines and backslashes in octal."""
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(code, char)
     return field
@@ -262,10 +262,10 @@ _CHECKS = {
 
 
 def _host_path(plan: VolumePlan) -> None:
-    """Create and check by type (K pkg/volume/hostpath/host_path.go)."""
+    """Create and check a hostPath by its type (Kubernetes pkg/volume/hostpath/host_path.go)."""
     path, kind = plan.path, plan.host_type
     failed = f'MountVolume.SetUp failed for volume "{plan.name}" : hostPath '
-    if not os.path.isabs(path):  # it would be the daemon's own directory that it is taken from
+    if not os.path.isabs(path):  # it would be relative to the daemon's working directory
         raise MountError(f"{failed}{path} is not absolute")
     missing = not os.path.lexists(path)
     if missing and kind in ("", "DirectoryOrCreate"):
@@ -282,12 +282,12 @@ def _host_path(plan: VolumePlan) -> None:
         raise MountError(f"{failed}type check failed: {path} {words}")
 
 
-# -- files swapped in whole -------------------------------------------------------------------------------------
+# -- files replaced as a whole ----------------------------------------------------------------------------------
 
 
 def write_files(plan: VolumePlan) -> bool:
-    """Write a payload as kubelet's atomic writer does: a new directory, then one rename of the ..data link, so that a
-    reader sees all old or all new. True when something changed."""
+    """Write a payload as kubelet's atomic writer does: a new directory, then one rename of the ..data link, so that
+    readers see either all old or all new files. Return whether anything changed."""
     os.makedirs(plan.path, mode=0o755, exist_ok=True)
     data = f"{plan.path}/{_DATA}"
     old = os.path.realpath(data) if os.path.islink(data) else ""
@@ -325,7 +325,7 @@ def _write(path: str, content: bytes, mode: int, group: int | None) -> None:
 
 
 def _holds(directory: str, plan: VolumePlan) -> bool:
-    """Whether a written payload is this one."""
+    """Whether the written payload is this one."""
     found: dict[str, tuple[bytes, int, int | None]] = {}
     for root, _, names in os.walk(directory):
         for name in names:
@@ -341,12 +341,12 @@ def _holds(directory: str, plan: VolumePlan) -> bool:
 
 
 def _mode(mode: int, group: int | None) -> int:
-    """The volume's group may read what is written for it."""
+    """The mode of a file. With fsGroup, the group may read it."""
     return mode if group is None else mode | 0o440
 
 
 def _link_names(plan: VolumePlan) -> None:
-    """The names that users see are links into ..data; those that are gone from the payload go."""
+    """Create the visible names as links into ..data, and remove those that are no longer in the payload."""
     wanted = {path.split("/")[0] for path in plan.files}
     for name in os.listdir(plan.path):
         if not name.startswith("..") and name not in wanted:
@@ -360,9 +360,11 @@ def _link_names(plan: VolumePlan) -> None:
 
 
 def open_sub_path(volume: str, sub_path: str) -> int:
-    """A descriptor (O_PATH) of a path inside a volume, made (as directories) when it is not there. No symbolic link
-    leads out of the volume, whatever a container that shares it does meanwhile (CVE-2017-1002101). (The engine opens
-    it once more, below the volume too, in the mount namespace it is mounted in.)"""
+    """A descriptor (O_PATH) of a path inside a volume, created as directories if it does not exist.
+
+    No symbolic link leads out of the volume, whatever a container that shares it does at the same time
+    (CVE-2017-1002101). The engine opens the path again below the volume, in the mount namespace where it mounts it.
+    """
     parts = [part for part in sub_path.split("/") if part not in ("", ".")]
     if sub_path.startswith("/") or ".." in parts:
         raise ConfigError(f'subPath "{sub_path}" must be relative and must not contain ".."')
@@ -394,7 +396,7 @@ def _directory(base: int, parts: list[str], mode: int) -> int:
         os.close(parent)
     fd = _beneath(base, path)
     if made:
-        os.chmod(f"/proc/self/fd/{fd}", mode)  # what the descriptor holds, whatever the name means by now
+        os.chmod(f"/proc/self/fd/{fd}", mode)  # by descriptor, because the name may be replaced meanwhile
     return fd
 
 
@@ -409,7 +411,8 @@ def _beneath(base: int, path: str) -> int:
 
 
 def read_beneath(volume: str, path: str) -> str | None:
-    """A small text file inside a volume; None when it is not there. ConfigError for what is none, or leads out."""
+    """The text of a small file inside a volume; None if it does not exist. Raises ConfigError if the path leads out of
+    the volume or is no regular file."""
     try:
         base = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -443,7 +446,7 @@ def _sub_path_error(path: str, error: OSError) -> ConfigError:
 
 
 def host_devices() -> list[dict[str, int | str]]:
-    """Every device node of the host's /dev, as OCI linux.devices: what a privileged container gets."""
+    """All device nodes in the host's /dev as OCI linux.devices, for privileged containers."""
     devices: list[dict[str, int | str]] = []
     for root, directories, names in os.walk("/dev"):
         directories[:] = [d for d in directories if d not in ("pts", "shm", "fd", "mqueue", ".lxc", ".udev")]

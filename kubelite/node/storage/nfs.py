@@ -1,7 +1,7 @@
-"""NFS volumes, by the kernel's own client (nfs(5)): no program of the machine is needed. The version is agreed on as
-mount.nfs does, the newest first, unless an option says which.
+"""NFS volumes, mounted with the kernel's client (nfs(5)), so that no program of the machine is needed. Versions are
+tried from the newest on, as by mount.nfs, unless an option names one.
 
-Locks of version 3 are the client's own (`nolock`: a lock daemon would have to run beside us).
+Locks of NFS version 3 are local (`nolock`), because otherwise a lock daemon would have to run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ VERSIONS = ("4.2", "4.1", "4.0", "3")
 _NEXT = (
     errno.EPROTONOSUPPORT,
     errno.EINVAL,
-)  # what a version that one of the two does not speak is answered with
+)  # the errors for a version that client or server does not support
 
 
 class Share(NfsExport):
-    """An NFS export as a slow mount (`slow_mounts.Slow`)."""
+    """An NFS export as a slow mount (see `slow_mounts.Slow`)."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class Share(NfsExport):
 
 
 class Attempt(NamedTuple):
-    """One mount(2)."""
+    """The arguments of one mount(2)."""
 
     kind: str
     flags: int
@@ -57,7 +57,7 @@ class Attempt(NamedTuple):
 
 
 def attempts(share: Share, address: str, own: str) -> Iterator[Attempt]:
-    """PURE: what is tried, in order. `address`: the server's; `own`: ours, as the server sees it."""
+    """Pure: the mounts to try, in order. `address`: the server's; `own`: this node's, as the server sees it."""
     (flags, given), rest, wanted = options(share.options), list[str](), list(VERSIONS)
     for option in given:
         name, _, value = option.partition("=")
@@ -76,11 +76,11 @@ def attempts(share: Share, address: str, own: str) -> Iterator[Attempt]:
 
 
 def _mount(path: str, share: Share) -> None:
-    """In a thread: it may take minutes. Raises OSError, SyscallError."""
+    """Mount in a thread, because it may take minutes. Raises OSError, SyscallError."""
     found = socket.getaddrinfo(share.server, 2049, type=socket.SOCK_STREAM)
     family, *_, place = found[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(place)  # sends nothing: asks which address is ours on the way there
+        probe.connect(place)  # sends nothing; selects the local address for this destination
         own = str(probe.getsockname()[0])
     last: SyscallError | None = None
     for attempt in attempts(share, str(place[0]), own):
@@ -102,6 +102,6 @@ def _words(error: OSError) -> str:
     known = {
         errno.ENODEV: "this kernel has no NFS client (modprobe nfs)",
         errno.EACCES: "access denied by server",
-        errno.EPROTONOSUPPORT: "the server speaks none of the versions asked for",
+        errno.EPROTONOSUPPORT: "the server supports none of the requested versions",
     }
     return known.get(error.errno or 0) or os.strerror(error.errno or 0)

@@ -1,7 +1,8 @@
-"""PURE: claims and volumes that are in use stay when they are taken away, as a cluster keeps them (K
-pkg/controller/volume/pvcprotection, pvprotection): Terminating, until no pod has the claim, no claim has the volume.
+"""Pure: keeps deleted claims and volumes that are in use, as a cluster does (Kubernetes
+pkg/controller/volume/pvcprotection and pvprotection). They are Terminating until no pod uses the claim, and no claim is
+bound to the volume.
 
-Ours: a manifest that is put back meanwhile takes the deletion back.
+Unlike on a cluster, adding the manifest again before then cancels the deletion.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ FINALIZERS = {
 
 
 def protected(kind: str, metadata: Json) -> Json:
-    """An object's metadata with what keeps it."""
+    """An object's metadata with the finalizer that protects it."""
     if kind not in FINALIZERS:
         return metadata
     others = [one for one in metadata.get("finalizers") or () if one != FINALIZERS[kind]]
@@ -24,7 +25,7 @@ def protected(kind: str, metadata: Json) -> Json:
 
 
 def terminating(doc: Json, kind: str, now: float) -> Json | None:
-    """The object from its deletion on; None: it is being deleted already."""
+    """The object, marked as being deleted; None if it is marked already."""
     if doc["metadata"].get("deletionTimestamp"):
         return None
     metadata = {**protected(kind, doc["metadata"]), "deletionTimestamp": rfc3339(now)}

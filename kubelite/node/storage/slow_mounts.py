@@ -1,6 +1,6 @@
-"""Mounts that may take their time: of a server that does not answer (mount(2) waits for minutes), of a disk that has to
-be formatted first. Each is a thread of its own, which nobody waits for longer than `WAIT`; it goes on, and the next try
-finds what came of it.
+"""Mounts that may take long: NFS, where mount(2) waits minutes for a server that does not answer, and disks that must
+be formatted first. Each runs in its own thread. Callers wait for at most `WAIT` seconds; the mount continues, and the
+next attempt finds its result.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ _FLAGS = {
 
 
 class Slow(Protocol):
-    """What is mounted."""
+    """What to mount."""
 
     @property
     def step(self) -> str:
-        """kubelet's name of what it does: SetUp, MountDevice."""
+        """kubelet's name of the operation: SetUp, MountDevice."""
 
     @property
     def source(self) -> str: ...
 
     @property
     def delay(self) -> str:
-        """What takes so long, if it does."""
+        """The reason to report if the mount takes long."""
 
     def mount(self, path: str) -> None:
-        """In a thread. Raises OSError, RuntimeFault."""
+        """Called in a thread. Raises OSError, RuntimeFault."""
 
     def words(self, error: OSError) -> str: ...
 
 
 def options(given: Iterable[str]) -> tuple[int, list[str]]:
-    """PURE: a volume's mountOptions as mount(2)'s flags, and those that are the file system's."""
+    """Pure: a volume's mountOptions as flags of mount(2), and the remaining options of the file system."""
     flags, rest = 0, list[str]()
     for option in given:
         if option in _FLAGS:
@@ -59,13 +59,13 @@ def options(given: Iterable[str]) -> tuple[int, list[str]]:
 
 
 class SlowMounts:
-    """The mounts under way, by the directory that they are for."""
+    """The mounts in progress, by directory."""
 
     def __init__(self) -> None:
         self._pending: dict[str, asyncio.Future[None]] = {}
 
     async def mount(self, name: str, path: str, what: Slow) -> None:
-        """Have it at `path`. Raises MountError, of the volume `name`."""
+        """Mount at `path`. Raises MountError that names the volume `name`."""
         if is_mounted(path):
             return
         os.makedirs(path, mode=0o750, exist_ok=True)
@@ -74,7 +74,7 @@ class SlowMounts:
         try:
             await asyncio.wait_for(asyncio.shield(future), WAIT)
         except TimeoutError:
-            raise MountError(f"{said}{what.delay}; it is waited for") from None
+            raise MountError(f"{said}{what.delay}; still waiting") from None
         except OSError as error:
             raise MountError(said + what.words(error)) from error
         except SyscallError as error:
@@ -85,7 +85,9 @@ class SlowMounts:
     def _begin(self, path: str, what: Slow) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        future.add_done_callback(lambda done: done.exception())  # asked for here, if by nobody else
+        future.add_done_callback(
+            lambda done: done.exception()
+        )  # retrieved in any case, to avoid asyncio's warning
 
         def ended(error: Exception | None) -> None:
             self._pending.pop(path, None)
@@ -109,6 +111,6 @@ class SlowMounts:
 
 
 def is_mounted(path: str) -> bool:
-    """By the mount table: stat(2) would wait for a server that is away."""
+    """Uses the mount table, because stat(2) would wait for a server that does not answer."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return f" {path} " in file.read()

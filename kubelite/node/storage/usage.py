@@ -1,6 +1,6 @@
-"""How much of the node's disk each pod uses, measured where the manifest limits it (decide/disk_limits.py).
+"""Measures how much of the node's disk a pod uses, if its manifest limits that (decide/disk_limits.py).
 
-Measured in a thread every `PERIOD` seconds while the pod runs; the decision reads the sums.
+A thread measures every `PERIOD` seconds while the pod runs. The decision reads the sums.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLOCK = 512  # bytes of st_blocks (stat(2))
 
 
 class Usage:
-    """What was measured last. `wake(uid)` is called when a volume has outgrown its limit."""
+    """The last measurements. `wake(uid)` is called when a pod exceeds a limit."""
 
     def __init__(
         self, config: NodeConfig, *, clock: Callable[[], float], wake: Callable[[str], None]
@@ -34,7 +34,7 @@ class Usage:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def of(self, pod: Pod) -> Mapping[str, int]:
-        """Bytes by volume and container; a new measurement is begun when it is time for one."""
+        """Bytes by volume and container. Starts a new measurement when it is due."""
         limited = measured(pod, self._config)
         if not limited:
             return {}
@@ -58,7 +58,7 @@ class Usage:
             self._timers[uid] = loop.call_later(PERIOD, self._again, uid)
 
     def _again(self, uid: str) -> None:
-        """The look begins the next one, whatever the machine's clock did meanwhile."""
+        """The next sync measures again, even if the machine's clock was changed."""
         self._due[uid] = 0.0
         self._wake(uid)
 
@@ -78,8 +78,8 @@ class Usage:
 
 
 def bytes_of(name: str, paths: Sequence[str]) -> int:
-    """What a volume, or a container's instances and its logs, take on disk: as the file system has counted it
-    (kubelite/node/storage/quota.py), else walked."""
+    """The bytes on disk of a volume, or of a container's instances and logs: as counted by the file system
+    (storage/quota.py), else by walking the directory."""
     first, *logs = paths
     total = sum(bytes_below(path) for path in logs)
     if not name.startswith(CONTAINER):
@@ -98,8 +98,8 @@ def _counted_or_walked(path: str, counted: str, work: str = "") -> int:
 
 
 def bytes_below(path: str) -> int:
-    """What the files of a tree take on disk, each once however many names it has; other file systems mounted in it do
-    not count. What vanishes meanwhile is not there."""
+    """The bytes on disk of the files in a tree. Files with several names count once; other file systems mounted in the
+    tree do not count. Files that disappear meanwhile are ignored."""
     total, seen, others = 0, set[int](), mounted_below(path)
     with contextlib.suppress(OSError):
         device = os.stat(path).st_dev
@@ -115,8 +115,8 @@ def bytes_below(path: str) -> int:
 
 
 def inodes_below(path: str) -> int:
-    """How many files and directories a tree has, without those of other file systems mounted in it; what vanishes
-    meanwhile is not there."""
+    """The number of files and directories in a tree, without other file systems mounted in it. Files that disappear
+    meanwhile are ignored."""
     total, others = 0, mounted_below(path)
     for directory, inside, names in os.walk(path):
         inside[:] = [name for name in inside if f"{directory}/{name}" not in others]
@@ -125,8 +125,8 @@ def inodes_below(path: str) -> int:
 
 
 def mounted_below(path: str) -> frozenset[str]:
-    """The mount points in a tree, by the mount table: to stat(2) one would wait for a server that is away. Names with
-    blanks in them, which no volume's directory has, are left out."""
+    """The mount points in a tree, from the mount table, because stat(2) would wait for a server that does not answer.
+    Names with blanks are left out, but no volume's directory has any."""
     prefix = f"{path}/"
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = (line.split(" ", 5)[4] for line in file)

@@ -1,11 +1,11 @@
-"""PersistentVolumes as objects: whose each is, what its phase is, and what becomes of one that was released. Which
-volume a claim gets is decided in node/scheduling/volume_binding.py; claims.py, which holds the lock, calls this.
+"""The objects of PersistentVolumes: their claim, their phase, and the reclaim of released ones. The binding is decided
+in node/scheduling/volume_binding.py; claims.py calls this module and holds the lock.
 
-Those of the manifests are bound, and given back, here. Those that claims.py makes have an object too, for who asks; it
-stays (Released) as long as there is the directory that a claim has left (Retain).
+Volumes of the manifests are bound and reclaimed here. Volumes that claims.py provisions have an object too, for
+information; it stays (Released) as long as a deleted claim's directory is retained.
 
-A volume by hand is never written to but by its policy: `Recycle` empties a hostPath, `Delete` removes one below /tmp,
-as Kubernetes does, and of any other kind says that it cannot (Failed).
+Of volumes from manifests, the reclaim policy changes data only as in Kubernetes: `Recycle` empties a hostPath, and
+`Delete` removes one below /tmp. For any other kind the volume becomes Failed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Key = tuple[str, str]  # namespace and name of a claim
 
 
 class Volumes:
-    """`node`: the facts by which nodeAffinity is matched."""
+    """`node`: the facts that nodeAffinity is matched against."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Volumes:
         return Shelf(self._node.facts(), by_name(volumes), classes)
 
     async def keep_class(self, policy: str) -> None:
-        """The class of the node's own volumes, kept among the objects. A manifest of that name stands."""
+        """Store the class of the volumes that the node provisions. A manifest of that name takes precedence."""
         wanted = built_in_class(policy)
         record = self._store.get(CLASS_KIND, "", wanted["metadata"]["name"])
         if record is None:
@@ -77,7 +77,7 @@ class Volumes:
             await self._store.update(CLASS_KIND, {**wanted, "metadata": record.metadata})
 
     async def hold(self, name: str, claim: Record) -> None:
-        """Bind the two: the volume first, so that a claim that says Bound has one. Raises StoreError."""
+        """Bind the two: first the volume, so that a claim that is Bound always has one. Raises StoreError."""
         record = self._store.get(KIND, "", name)
         if record is None:
             return
@@ -90,12 +90,12 @@ class Volumes:
             await self._store.modify(claim.uid, lambda old: bound_claim(old, wanted, classes))
 
     async def made(self, claim: Record, path: str, policy: str) -> None:
-        """The object of the volume that was made for a claim, as the claim is now. Raises StoreError."""
+        """Store the object of the volume that was provisioned for a claim. Raises StoreError."""
         wanted = made_volume(claim.doc, path, policy)
         name = own_volume(claim.doc)
         record = self._store.get(KIND, "", name)
         if record is None:
-            for other in self._store.list(KIND):  # of a claim of this name that was there before
+            for other in self._store.list(KIND):  # left by an earlier claim of this name
                 ref = other.doc["spec"].get("claimRef") or {}
                 if _is_made(other) and _key(ref) == (claim.namespace, claim.name):
                     await self._store.delete(other.uid)
@@ -107,8 +107,8 @@ class Volumes:
             await self._store.update(KIND, {**record.doc, "spec": wanted["spec"]})
 
     async def settle(self, used: Iterable[Key], left: Mapping[Key, Any]) -> None:
-        """Bring every volume's phase up to date. `used`: the claims that pods mount; `left`: those that have something
-        on the disk. Raises StoreError."""
+        """Update the phase of every volume. `used`: the claims that pods mount; `left`: the claims with a directory on
+        disk. Raises StoreError."""
         mounted = set(used)
         for record in self._store.list(KIND):
             key = _key(record.doc["spec"].get("claimRef") or {})
@@ -130,7 +130,7 @@ class Volumes:
             )
 
     async def _released(self, record: Record, *, gone: bool) -> None:
-        """`gone`: no pod has it mounted any more."""
+        """Reclaim a released volume. `gone`: no pod mounts it any longer."""
         spec, before = record.doc["spec"], (record.doc.get("status") or {}).get("phase")
         policy = spec.get("persistentVolumeReclaimPolicy", "Retain")
         if policy == "Retain" or not gone:
@@ -150,7 +150,7 @@ class Volumes:
                 self._events.event(reference(record.doc), "Normal", "VolumeRecycled", "Volume recycled")
 
     async def _reclaim(self, record: Record, policy: str) -> str:
-        """Carry out Delete or Recycle; why that cannot be, "" when it was."""
+        """Carry out Delete or Recycle. Return why that is not possible; "" if it was done."""
         path = (record.doc["spec"].get("hostPath") or {}).get("path", "")
         verb = "deletable" if policy == "Delete" else "recyclable"
         if not path:
@@ -167,7 +167,7 @@ class Volumes:
 
 
 def _empty(path: str, *, remove: bool) -> None:
-    """Everything in a directory, and with `remove` itself; what is not there is done. Raises OSError."""
+    """Empty a directory and, with `remove`, remove it. A missing directory is fine. Raises OSError."""
     if os.path.islink(path):
         raise OSError(20, "it is a symbolic link", path)
     try:

@@ -92,7 +92,7 @@ def mounted(tmp_path: Path, server: str = "127.0.0.1") -> str:
         ((errno.ENOENT,), "No such file or directory", ["vers=4.2"]),
         (
             (errno.EPROTONOSUPPORT,) * 4,
-            "the server speaks none of the versions asked for",
+            "the server supports none of the requested versions",
             ["vers=4.2", "vers=4.1", "vers=4.0", "vers=3"],
         ),
     ],
@@ -118,7 +118,7 @@ def test_a_server_that_is_away_is_waited_for_by_one(tmp_path: Path, monkeypatch:
     async def story() -> None:
         shares, path, share = SlowMounts(), str(tmp_path / "v"), Share("127.0.0.1", "/e")
         for _ in range(3):
-            with pytest.raises(MountError, match="the server does not answer; it is waited for"):
+            with pytest.raises(MountError, match="the server does not answer; still waiting"):
                 await shares.mount("v", path, share)
         await until(lambda: kernel.calls, "the thread to have asked")
         kernel.go.set()

@@ -46,7 +46,10 @@ def test_a_claim_stays_as_long_as_a_pod_of_the_node_has_it(tmp_path: Path, statu
         await use(disk, "p", status)
         await take_away(disk, CLAIM, "c")
         assert disk.phase("c", CLAIM) == ("Bound" if stays else "gone")
-        assert await said(disk) == ["its manifest is gone; it stays as long as pod default/p has it"] * stays
+        assert (
+            await said(disk)
+            == ["its manifest was removed; it stays until pod default/p no longer uses it"] * stays
+        )
         await disk.claims.look()
         assert len(await said(disk)) == stays, "said once"
         if stays:
@@ -62,7 +65,9 @@ def test_a_volume_stays_as_long_as_a_claim_has_it(tmp_path: Path) -> None:
         await use(disk, "p", PLACED)
         await take_away(disk, VOLUME, "a")
         assert (disk.phase("a"), disk.phase("c", CLAIM)) == ("Bound", "Bound"), "the claim is not lost"
-        assert await said(disk) == ["its manifest is gone; it stays as long as claim default/c has it"]
+        assert await said(disk) == [
+            "its manifest was removed; it stays until claim default/c no longer uses it"
+        ]
         await take_away(disk, CLAIM, "c")
         assert (disk.phase("a"), disk.phase("c", CLAIM)) == ("Bound", "Bound")
         await disk.end("p", "Pod")

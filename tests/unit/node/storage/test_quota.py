@@ -147,7 +147,7 @@ def test_the_first_project_that_nothing_has(
 @pytest.mark.parametrize("flags", [0, COUNTS])
 def test_one_that_holds_nobody_says_so(disk: Disk, tmp_path: Path, flags: int) -> None:
     disk.flags = flags
-    assert "keeps no project quotas" in quota.set_quota(str(tmp_path), 1 << 20)
+    assert "has no project quotas" in quota.set_quota(str(tmp_path), 1 << 20)
     assert not disk.limits
 
 
