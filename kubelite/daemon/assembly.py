@@ -1,6 +1,6 @@
-"""A running node: everything it is made of put together, in order, each step's undo beside it.
+"""Assemble a running node. The steps run in order, and each registers its cleanup:
 
-store → the two helpers → adopt shims → workers → manifests → standing jobs → API
+store → the two helpers → adopt shims → workers → manifests → background tasks → API
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
-FRESH = 5.0  # seconds; a file read longer ago is not what a pod's start waited for
+FRESH = 5.0  # seconds; a file that was read earlier did not delay the pod's start
 
-#: The two warm processes on their way, or why one is not.
+#: The two helper processes as they start. A result is the client or the error.
 Launch: TypeAlias = "asyncio.Future[tuple[Forkserver | BaseException, NetworkClient | BaseException]]"
 
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings, launch: Launch, started: float) -> AsyncIterator[Agent]:
-    """The node, from its state file to its API, as long as the block lasts. `started`: Unix seconds."""
+    """Run the node, from its state file to its API, until the block exits. `started`: Unix seconds."""
     async with contextlib.AsyncExitStack() as stack:
         store = _open_store(settings)
         stack.push_async_callback(store.close)
@@ -84,7 +84,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         living = await cri.adopt()
         log.info("adopted %d pods", len(living))
         for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
-            log.info("removed cgroup %s of a build that was killed", path)
+            log.info("removed cgroup %s of a killed build", path)
         unclaimed = _unclaimed(store, living)
         parsed = ParsedPods()
         worker = PodWorker(store, cri, events, config, noted=meters, parsed=parsed)
@@ -114,7 +114,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         for sentence in network.warnings:
             log.warning("network: %s", sentence)
         _background(stack, sources.run(), "sources")
-        await sources.ready.wait()  # no pod is started from what its manifest said before the daemon was away
+        await sources.ready.wait()  # start no pod from a manifest that is older than the daemon's last stop
         await begin_again(agent)
         _standing_jobs(agent, config, stack)
         _background(stack, bury_orphans(agent, unclaimed, first=first), "orphans")
@@ -133,7 +133,8 @@ def _sources(
     parsed: ParsedPods,
     started: float,
 ) -> Sources:
-    """`unclaimed`: uid → namespace and name of pods that run and are in no record: their manifests get them back."""
+    """Create the manifest sources. `unclaimed`: uid → namespace and name of running pods without a record. A manifest
+    with the same namespace and name takes over the uid."""
 
     def applied(uid: str, state: ManifestState) -> None:
         unclaimed.pop(uid, None)
@@ -156,7 +157,7 @@ def _open_store(settings: Settings) -> Store:
     store = Store.open(f"{settings.root}/state.db")
     if store.set_aside:
         log.error(
-            "the state file was damaged and is set aside; starting anew from manifests and what runs",
+            "the state file was damaged and is set aside; rebuilding state from manifests and running pods",
             extra={"kept": store.set_aside},
         )
     return store
@@ -173,7 +174,7 @@ def _image_client(settings: Settings) -> ImageClient:
 
 
 def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExitStack) -> None:
-    """What goes on for as long as the node does."""
+    """Start the tasks that run until the node stops."""
     store, settings = agent.store, agent.settings
     volumes = Volumes(store, config, agent.events, agent.worker.placing.node)
     claims = Claims(store, config, agent.events, volumes, settings.volume_reclaim_policy)
@@ -185,7 +186,7 @@ def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExit
         "Secret",
         "ClusterTrustBundle",
         "PersistentVolumeClaim",
-    ):  # a change of a volume changes its claim
+    ):  # a change to a volume also changes its claim
         _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
     _background(stack, relist(agent, agent.queue), "relist")
     _background(stack, Shutdown(agent).run(), "shutdown")
@@ -207,7 +208,7 @@ def _launched(
 
 
 def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
-    """Watch what the machine has left, and who paid for it when there was nothing."""
+    """Watch the machine's free resources and the kernel's OOM kills. Start image GC and eviction."""
     oom = OomWatch(agent)
     oom.start()
     stack.callback(oom.close)
@@ -218,7 +219,7 @@ def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
     below = sum(t.value(config.memory_bytes) for t in thresholds if t.signal == "memory.available")
     tiers = Tiers(config, agent.worker.placing.reservations, agent.tracer, evicted_below=below)
     agent.worker.placing.on_reservations = tiers.changed
-    tiers.changed()  # what was placed before now
+    tiers.changed()  # count the pods scheduled so far
     _background(stack, tiers.run(), "tiers")
     if thresholds:
         settings = agent.settings
@@ -244,8 +245,8 @@ async def _start_servers(agent: Agent, stack: contextlib.AsyncExitStack) -> None
 
 
 def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> None:
-    """Run `work` beside the rest until the node stops. When it fails the node says so and ends: systemd, or a person,
-    starts it again, and nothing is lost; a node that lives on deaf would be worse."""
+    """Run `work` in the background until the node stops. If it fails, log the error and stop the node: a restart loses
+    nothing, while a node without this task would ignore changes."""
     task = asyncio.ensure_future(work)  # type: ignore[call-overload]
 
     def done(finished: asyncio.Future[object]) -> None:
@@ -262,8 +263,8 @@ def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> No
 
 
 def _unclaimed(store: Store, living: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:
-    """Pods that run and are not known (a lost state file), by uid: a manifest of that namespace and name may claim one
-    until it is buried."""
+    """Return the running pods without a record (the state file was lost), by uid. A manifest with the same namespace
+    and name can claim one until it is removed as an orphan."""
     return {
         uid: (record.annotations.get("namespace", ""), record.annotations.get("name", ""))
         for uid, record in living.items()
@@ -285,10 +286,12 @@ def _say_problems(events: EventRecorder, state: ManifestState) -> None:
 
 
 def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: float) -> None:
-    """How a pod's manifest got here: the file's change (or the start of the daemon that found it there), its reading,
-    its record in the store."""
+    """Trace how a pod's manifest arrived: the file changed (or the daemon started and found it), it was read and it
+    was recorded in the store."""
     name = os.path.basename(state.file)
-    if time.time() - state.loaded_at < FRESH:  # else it is made anew from a file that was read long ago
+    if (
+        time.time() - state.loaded_at < FRESH
+    ):  # otherwise the pod is recreated from a file that was read earlier
         if state.changed_at < started:
             tracer.mark(uid, "daemon started", at=started)
         else:
@@ -334,7 +337,7 @@ def _collector(agent: Agent) -> ImageCollector:
 
 
 async def _dispatch(agent: Agent) -> None:
-    """Every change of a pod → look at that pod; a deleted pod whose manifest still stands → look at the directory."""
+    """Queue a pod when it changes. Rescan the directory when a pod is deleted and its manifest still exists."""
     store, queue, meters = agent.store, agent.queue, agent.meters
     async with store.watch("Pod") as watch:
         for record in store.list("Pod"):
@@ -354,8 +357,8 @@ async def _dispatch(agent: Agent) -> None:
 
 
 async def _dispatch_content(store: Store, worker: PodWorker, kind: str) -> None:
-    """A ConfigMap or Secret changes → look at the pods that can see it: those that wait for it start, the files of the
-    others are written anew."""
+    """When an object of `kind` changes, reconcile the pods that can use it: waiting pods start, and running pods get
+    updated files."""
     async with store.watch(kind) as watch:
         async for change in watch:
             for record in store.list("Pod", change.record.namespace or None):

@@ -1,10 +1,10 @@
-"""`kubelite serve`: the life of a node agent, from settings to the last signal.
+"""`kubelite serve`: the lifecycle of the daemon, from settings to the last signal.
 
-    lock → forkserver and network helper, side by side → the rest of the program → what wiring.py says
+    lock → forkserver and network helper, in parallel → import the rest of the program → assembly.py
 
-Only what those first steps need is imported at the top: while the helpers come up, in processes of their own, this one
-loads the agent. Each step's undo stands beside it on one exit stack, so that a start that fails half-way, and a stop,
-run the same way back. Stopping ends the daemon alone: shims and containers live on, and the next start adopts them.
+The top of this module imports only what the first steps need: the helpers start in their own processes while this one
+loads the rest. Each step registers its cleanup on one exit stack, so a failed start and a stop undo the same steps.
+Stopping ends only the daemon: shims and containers keep running, and the next start adopts them.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
 class StartupError(Exception):
-    """The node cannot start; the sentence says why."""
+    """The node cannot start. The message says why."""
 
 
 def serve(settings: Settings) -> int:
     """Run a node until SIGTERM or SIGINT. Returns the exit code."""
     environ = os.environ.get
     logs.set_up(environ("KUBELITE_LOG_LEVEL", "INFO"), environ("KUBELITE_LOG_FORMAT", "text"))
-    gc.disable()  # until the node is ready: nothing of what is loaded is garbage
+    gc.disable()  # until the node is ready: startup creates almost no garbage
     try:
         asyncio.run(_serve(settings))
     except (StartupError, RuntimeFault, StoreError, OSError) as error:
@@ -62,7 +62,7 @@ async def _serve(settings: Settings) -> None:
     life, starting = asyncio.current_task(), True
 
     def end() -> None:
-        """A start that is under way is given up (it may wait for something that never comes); its undo is not."""
+        """Stop the node. Cancel a start in progress (it may wait forever), but not its cleanup."""
         if starting and not stop.is_set() and life is not None:
             life.cancel()
         stop.set()
@@ -72,25 +72,25 @@ async def _serve(settings: Settings) -> None:
     try:
         async with node(settings):
             starting = False
-            gc.freeze()  # what is there now stays: no collection walks over it again
+            gc.freeze()  # these objects live until exit: no collection visits them again
             gc.enable()
             _give_back()
             log.info("kubelite is ready", extra={"node": settings.node_name, "socket": settings.socket})
             await stop.wait()
-            log.info("kubelite stops; its pods live on")
+            log.info("kubelite stops; its pods keep running")
     except asyncio.CancelledError:
         if not starting:
             raise
-        log.info("kubelite stops before it was ready; its pods live on")
+        log.info("kubelite stops before it is ready; its pods keep running")
 
 
 def _give_back() -> None:
-    """To the kernel, what the start has allocated and freed: five megabytes, most of them of the models' schemas. The C
-    library would keep it for a second start (malloc_trim(3); musl has none).
+    """Return the memory that startup freed to the kernel: five megabytes, mostly from the models' schemas. The C
+    library would keep it (malloc_trim(3); musl has no such function).
 
-    And from now on all that is big, as soon as it is freed. Left alone, the size from which on memory is mapped and
-    unmapped follows the biggest piece that was ever freed (mallopt(3)): the text of a metrics page then comes from the
-    heap, which keeps what the unluckiest scrape wanted at once. With 500 pods that is 2 to 4 MB."""
+    Also return large blocks as soon as they are freed. By default, the mmap threshold grows to the largest block ever
+    freed (mallopt(3)). The text of a metrics page then comes from the heap, which keeps the peak of the largest scrape:
+    2 to 4 MB with 500 pods."""
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
@@ -100,9 +100,9 @@ def _give_back() -> None:
 
 @contextlib.asynccontextmanager
 async def node(settings: Settings) -> AsyncIterator[Agent]:
-    """A whole running node."""
+    """Run a complete node until the block exits."""
     if os.geteuid() != 0:
-        raise StartupError("a node needs root: it makes namespaces, mounts and cgroups (try sudo)")
+        raise StartupError("a node needs root to create namespaces, mounts and cgroups (try sudo)")
     started = time.time()
     async with contextlib.AsyncExitStack() as stack:
         _directories(settings)
@@ -111,14 +111,14 @@ async def node(settings: Settings) -> AsyncIterator[Agent]:
         stack.push_async_callback(_end, launch)
         await asyncio.sleep(
             0.002
-        )  # both are on their way, and come up while this process loads the rest of itself
+        )  # let both helpers launch: they start up while this process imports the rest
         from kubelite.daemon.assembly import running
 
         yield await stack.enter_async_context(running(settings, launch, started))
 
 
 def _launch(settings: Settings) -> Launch:
-    """Start the two warm processes, side by side."""
+    """Start the two helper processes in parallel."""
     forkserver = Forkserver(
         shim_cgroup=f"/{settings.cgroup_parent}/shims",
         on_warning=lambda sentence: log.warning("%s", sentence),
@@ -138,7 +138,7 @@ def _launch(settings: Settings) -> Launch:
 
 
 async def _end(launch: Launch) -> None:
-    """End those that came up."""
+    """Close the helpers that started."""
     with contextlib.suppress(asyncio.CancelledError):
         for one in await launch:
             if not isinstance(one, BaseException):
@@ -160,18 +160,20 @@ def _directories(settings: Settings) -> None:
         if settings.manifests == "/etc/kubelite/manifests":
             os.makedirs(settings.manifests, exist_ok=True)
     except OSError as error:
-        raise StartupError(f"cannot make {error.filename}: {os.strerror(error.errno or 0)}") from error
+        raise StartupError(f"cannot create {error.filename}: {os.strerror(error.errno or 0)}") from error
 
 
 @contextlib.contextmanager
 def _locked(settings: Settings) -> Iterator[None]:
-    """One daemon a root and a run directory: the second refuses, naming the first."""
+    """Lock the root and the run directory: each allows one daemon. Raises StartupError with the pid of the holder."""
     with contextlib.ExitStack() as stack:
         for directory in dict.fromkeys((settings.root, settings.run_dir)):
             path = f"{directory}/kubelite.pid"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, descriptor)
-            os.fchmod(descriptor, 0o600)  # whoever may read it may lock it, and keep the node from starting
+            os.fchmod(
+                descriptor, 0o600
+            )  # a user who can read the file can lock it and block the node's start
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -179,7 +181,7 @@ def _locked(settings: Settings) -> Iterator[None]:
                     raise
                 holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise StartupError(f"another kubelite (pid {holder}) already uses {directory}") from None
-            with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            with contextlib.suppress(OSError):  # on a full disk, the lock still holds
                 text = f"{os.getpid()}\n".encode()
                 os.ftruncate(descriptor, os.pwrite(descriptor, text, 0))
         yield

@@ -1,7 +1,7 @@
-"""What systemd-logind says of the machine's end (org.freedesktop.login1): a delay lock that holds a shutdown up, and
-the signal that one has begun. https://systemd.io/INHIBITOR_LOCKS
+"""systemd-logind's part in node shutdown (org.freedesktop.login1): a delay lock that delays a shutdown, and the signal
+that a shutdown begins. https://systemd.io/INHIBITOR_LOCKS
 
-Calls wait for their answers: a thread's work. `take` is for when the socket has something.
+Calls block until the reply arrives: run them in a thread. Call `take` when the socket is readable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEAD, _DELAY = "# kubelite: shutdown_grace_period of ", "InhibitDelayMaxSec="
 
 
 class Logind:
-    """A connection; close() it. Raises RuntimeFault where there is no logind, or it goes."""
+    """A connection; close() it. Raises RuntimeFault when logind is not running or stops."""
 
     def __init__(self) -> None:
         address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS
@@ -44,7 +44,7 @@ class Logind:
         self._bus.close()
 
     def longest_delay(self) -> float:
-        """Seconds that a delay lock holds a shutdown up at most (InhibitDelayMaxSec)."""
+        """Return the longest time that a delay lock can delay a shutdown, in seconds (InhibitDelayMaxSec)."""
         return float(self._property("InhibitDelayMaxUSec")) / 1e6
 
     def shutting_down(self) -> bool:
@@ -55,8 +55,8 @@ class Logind:
         return int(value)
 
     def ask_for_delay(self, seconds: float, root: str) -> None:
-        """Have logind hold a shutdown up for so long, as kubelet does: by a file of settings, read anew. `root`: the
-        directory of the node that wants it, by which `take_back` knows its own."""
+        """Make logind allow a delay of `seconds`, as kubelet does: write a drop-in file and reload logind. `root`: the
+        node's directory, by which `take_back` recognizes the node's own file."""
         text = f"{_HEAD}{root}\n[Login]\n{_DELAY}{seconds:.0f}\n"
         try:
             os.makedirs(os.path.dirname(OVERRIDE), exist_ok=True)
@@ -67,13 +67,13 @@ class Logind:
         self.read_again()
 
     def read_again(self) -> None:
-        """Have logind read its settings."""
+        """Make logind reload its settings."""
         self._bus.call(*_SYSTEMD, "KillUnit", "ssi", "systemd-logind.service", "all", SIGHUP)
 
     def hold(self) -> None:
-        """Take the lock. As long as it is held, a shutdown waits (no longer than logind allows)."""
+        """Take the lock. While it is held, a shutdown waits (at most as long as logind allows)."""
         self.release()
-        why = ("shutdown", "kubelite", "pods are ended before the machine is", "delay")
+        why = ("shutdown", "kubelite", "pods terminate before the machine shuts down", "delay")
         self._bus.call(_NAME, _OBJECT, _MANAGER, "Inhibit", "ssss", *why)
         if not self._bus.received:
             raise RuntimeFault("logind gave no lock")
@@ -86,7 +86,7 @@ class Logind:
         self._lock = -1
 
     def take(self) -> list[bool]:
-        """What the messages that have come say: a shutdown begins (True), or one was given up (False)."""
+        """Read the received signals: True when a shutdown begins, False when it was cancelled."""
         found = []
         while True:
             said = self._bus.take()
@@ -97,7 +97,7 @@ class Logind:
 
 
 def asked_for(root: str) -> int | None:
-    """The seconds that this node's file of settings asks of logind; None: there is none, or it is not this node's."""
+    """Return the delay in this node's drop-in file, in seconds. None: the file is missing or another node's."""
     try:
         with open(OVERRIDE, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
@@ -109,7 +109,7 @@ def asked_for(root: str) -> int | None:
 
 
 def take_back(root: str) -> None:
-    """The undo of `ask_for_delay`, where this node has asked: the file goes, and logind reads its settings, if it runs.
+    """Undo `ask_for_delay` if this node called it: remove the file and reload logind, if it runs.
     Raises OSError, RuntimeFault."""
     if asked_for(root) is None:
         return

@@ -1,4 +1,4 @@
-"""The node agent as the API sees it: `kubelite.api.node.NodeApi`, answered from store, worker, shims and images."""
+"""The node behind the API: implements `kubelite.api.node.NodeApi` with the store, the worker, shims and images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Agent:
-    """Everything a node is made of, wired together; see daemon.py for its life."""
+    """All parts of a node. assembly.py creates it; lifecycle.py runs it."""
 
     settings: Settings
     store: Store
@@ -106,10 +106,10 @@ class Agent:
         return node_document(self.worker.config, facts, record.doc if record is not None else {}, state)
 
     async def patch_node(self, patch: Json) -> Json:
-        """What people may say of the node; kept in the store. Raises NotForPeople."""
+        """Apply a user's patch to the node and save it in the store. Raises NotForPeople."""
         record = self.store.get(NODE, "", self.node_name)
         if record is None:
-            # the uid is no pod's, whatever its name
+            # the prefix keeps the uid apart from every pod's
             identity = {"name": self.node_name, "uid": f"node:{self.node_name}"}
             with contextlib.suppress(AlreadyExists):
                 await self.store.create(NODE, patched({"metadata": identity}, patch))
@@ -119,14 +119,14 @@ class Agent:
         return self.node()
 
     def pod_event(self, uid: str, reason: str, message: str, *, container: str = "") -> None:
-        """A Warning event about a pod, or one of its containers."""
+        """Record a Warning event about a pod or one of its containers."""
         record = self.store.get_uid(uid)
         if record is not None:
             path = f"spec.containers{{{container}}}" if container else ""
             self.events.event(reference(record.doc, field_path=path), "Warning", reason, message)
 
     def node_event(self, reason: str, message: str, *, warning: bool = True) -> None:
-        """An event about the node."""
+        """Record an event about the node."""
         about = {"kind": "Node", "apiVersion": "v1", "namespace": ""}
         about |= {"name": self.node_name, "uid": self.node_name}
         self.events.event(about, "Warning" if warning else "Normal", reason, message)
@@ -138,13 +138,13 @@ class Agent:
         self.meters.stats_age.observe(age, label)
 
     async def measured_pods(self) -> Mapping[str, Measured]:
-        """What each pod uses, by uid, as eviction ranks it."""
+        """Return the usage that eviction ranks pods by, by uid."""
         from kubelite.telemetry.sampling.usage import measured_pods
 
         return measured_pods(await self.pages().snapshot())
 
     def pages(self) -> Pages:
-        """What is measured, as pages; made when somebody first asks."""
+        """Return the metrics pages. The first call creates them."""
         if self._pages is None:
             from kubelite.telemetry.metrics.pages import Pages
 
@@ -152,7 +152,7 @@ class Agent:
         return self._pages
 
     def volumes(self) -> list[Volume]:
-        """The emptyDir volumes and the claims of pods that run."""
+        """Return the emptyDir volumes and claims of running pods."""
         from kubelite.telemetry.sampling.volume_stats import claim_finder, volumes_of
 
         living = map(self.store.get_uid, self.cri.living())
@@ -203,7 +203,7 @@ class Agent:
     def _is_here(self, image: str) -> bool:
         try:
             return self.images_client.store.get(image) is not None
-        except ImageError:  # no image's name: said elsewhere
+        except ImageError:  # not a valid image name; reported elsewhere
             return False
 
     async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
@@ -245,7 +245,7 @@ class Agent:
         return await Session.open(self.cri.run_dir(uid), request)
 
     async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
-        from kubelite.node.cri.attach_session import Attached  # when somebody first asks
+        from kubelite.node.cri.attach_session import Attached  # imported on first use
 
         uid = pod["metadata"]["uid"]
         seen = (await self.cri.observe(uid)).latest(container)
@@ -414,7 +414,7 @@ def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
         {"line": p.line, "field": p.field, "message": p.message, "kind": p.kind} for p in state.problems
     ]
     keys = list(state.objects or ())
-    if state.objects is None:  # broken since the daemon started: what the store has of it stays
+    if state.objects is None:  # invalid since the daemon started: the store retains its objects
         keys = [
             (r.kind, r.namespace, r.name)
             for kind in KINDS

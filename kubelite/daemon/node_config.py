@@ -1,4 +1,4 @@
-"""The node's configuration: what this machine has and what the settings say of it, as one frozen NodeConfig."""
+"""Build the frozen NodeConfig from the machine's resources and the settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kubelite.settings import Settings
 
 
 def node_config(settings: Settings) -> NodeConfig:
-    """What this machine and its settings make of it."""
+    """Return the node's configuration from this machine and the settings."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     disk = disk_bytes(settings.root)
     apart = reserved(
@@ -66,17 +66,17 @@ def node_config(settings: Settings) -> NodeConfig:
 
 
 def host_address() -> str:
-    """The address that the machine would speak to the world from; the loopback one when it would not."""
+    """Return the machine's source address on the default route, or the loopback address without one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("198.51.100.1", 9))  # TEST-NET-2: a route is looked up, nothing is sent
+            probe.connect(("198.51.100.1", 9))  # TEST-NET-2: looks up a route and sends nothing
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
 
 
 def default_rlimits() -> tuple[tuple[str, int, int], ...]:
-    """docker's: 1024 open files, to be raised up to 524288, as far as this process may give that."""
+    """Return docker's limits: 1024 open files (soft) and 524288 (hard), or this process's hard limit if it is lower."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = 524288 if hard == resource.RLIM_INFINITY else min(hard, 524288)
     return (("RLIMIT_NOFILE", min(1024, most), most),)

@@ -1,4 +1,4 @@
-"""The v1 Node document: what the API shows of this machine. PURE, from the node's facts and the state of the agent."""
+"""Build the v1 Node document that the API shows, from the node's facts and the daemon's state. PURE."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from kubelite.node.model.schedule import NodeFacts
 from kubelite.telemetry.sampling.machine import machine
 from kubelite.version import version
 
-#: condition → (reason, message) when it is so, and when it is not, in kubelet's words (K nodestatus/setters.go).
+#: condition → (reason, message) when it is true, and when it is false, as kubelet words them
+#: (Kubernetes pkg/kubelet/nodestatus/setters.go).
 _PRESSURE = {
     "MemoryPressure": (
         ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
@@ -35,17 +36,17 @@ HEARTBEAT_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What the document says of the agent."""
+    """The daemon's state that the document shows."""
 
     started_at: float
     pod_cidr: str
     now: float
-    not_ready: str = ""  # why; "" = it is
+    not_ready: str = ""  # why the node is not ready; "" = it is ready
     pressure_since: Mapping[str, float] | None = None  # condition → Unix seconds it last changed
 
 
 def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any], agent: AgentState) -> Json:
-    """`stored`: the object people change, {} when nobody has."""
+    """Build the document. `stored`: the node object that users patched; {} if nobody has."""
     kept = stored.get("metadata") or {}
     metadata: Json = {
         "name": config.node_name,
@@ -83,7 +84,7 @@ def node_document(config: NodeConfig, facts: NodeFacts, stored: Mapping[str, Any
 
 
 def amounts(found: Mapping[str, int]) -> dict[str, str]:
-    """As kubelet writes them: cores (or thousandths), Ki of memory, bytes of disk."""
+    """Format amounts as kubelet does: cores (or millicores), Ki of memory, bytes of disk."""
     return {name: _amount(name, value) for name, value in sorted(found.items())}
 
 
@@ -96,10 +97,10 @@ def _amount(name: str, value: int) -> str:
 
 
 def _heartbeat(agent: AgentState) -> float:
-    """When the conditions count as looked at: every five minutes, as kubelet reports (nodeStatusReportFrequency). They
-    are looked at whenever somebody asks, but a watch is not told of each look."""
+    """Return the conditions' heartbeat time: it advances every five minutes, as kubelet's (nodeStatusReportFrequency).
+    Each request evaluates the conditions, but a watch must not see a change each time."""
     beats = (agent.now - agent.started_at) // HEARTBEAT_SECONDS
-    return agent.started_at + beats * HEARTBEAT_SECONDS  # the very same number until the next one
+    return agent.started_at + beats * HEARTBEAT_SECONDS  # exactly the same number until the next heartbeat
 
 
 def _conditions(facts: NodeFacts, agent: AgentState) -> list[Json]:

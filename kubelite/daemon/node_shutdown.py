@@ -1,8 +1,9 @@
-"""The machine's end, waited for and held up until the pods have ended: those of lower priority first, each group within
-its time (K pkg/kubelet/nodeshutdown). Off unless `shutdown_grace_period`, or that by priority, is set, as in kubelet.
+"""Graceful node shutdown: delay a machine shutdown until the pods have terminated. Pods of lower priority terminate
+first, each group within its grace period (Kubernetes pkg/kubelet/nodeshutdown). Off unless `shutdown_grace_period`, or
+the one by priority, is set, as in kubelet.
 
-A pod that was ended so is Failed, Terminated; when the node is back, or the shutdown is given up, it is made anew from
-its manifest, unless its restartPolicy is Never.
+A pod that a shutdown terminated is Failed with reason Terminated. When the node is back, or the shutdown is cancelled,
+the pod is recreated from its manifest, unless its restartPolicy is Never.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from kubelite.daemon.node_api import Agent
 
 log = logging.getLogger(__name__)
-AGAIN = 5.0  # seconds until a connection that broke is tried again
-POLL = 0.1  # seconds between looks at pods that are ending
+AGAIN = 5.0  # seconds before reconnecting to logind
+POLL = 0.1  # seconds between checks of terminating pods
 
 
 class Shutdown:
@@ -47,19 +48,19 @@ class Shutdown:
             try:
                 await asyncio.to_thread(take_back, self._root)
             except (RuntimeFault, OSError) as error:
-                log.warning("what logind was asked for cannot be taken back: %s", error)
+                log.warning("cannot undo the change to logind's settings: %s", error)
         while self._groups:
             try:
                 logind, sentence = await asyncio.to_thread(self._connect)
             except (RuntimeFault, OSError) as error:
-                self._trouble(f"a shutdown of the machine cannot be held up: {error}")
+                self._trouble(f"cannot delay a machine shutdown: {error}")
                 await asyncio.sleep(AGAIN)
                 continue
             self._trouble(sentence)
             try:
                 await self._watch(logind)
             except (RuntimeFault, OSError) as error:
-                self._trouble(f"logind is gone: {error}")
+                self._trouble(f"lost the connection to logind: {error}")
             finally:
                 logind.close()
             await asyncio.sleep(AGAIN)
@@ -71,7 +72,8 @@ class Shutdown:
         self._said = sentence
 
     def _connect(self) -> tuple[Logind, str]:
-        """In a thread: logind with our lock on it, and what is wrong with that. Raises RuntimeFault."""
+        """Connect and take the delay lock; return both the connection and a warning, if any. Runs in a thread. Raises
+        RuntimeFault."""
         wanted, sentence = sum(group.seconds for group in self._groups), ""
         with contextlib.ExitStack() as undo:
             logind = Logind()
@@ -79,8 +81,8 @@ class Shutdown:
             if logind.longest_delay() < wanted or asked_for(self._root) not in (None, round(wanted)):
                 logind.ask_for_delay(wanted, self._root)
                 if (now := logind.longest_delay()) < wanted:
-                    most = f"{now:.0f} s at most (InhibitDelayMaxSec), not for {wanted:.0f} s"
-                    sentence = f"logind holds a shutdown up for {most}"
+                    most = f"at most {now:.0f} s (InhibitDelayMaxSec), not {wanted:.0f} s"
+                    sentence = f"logind delays a shutdown for {most}"
             logind.hold()
             undo.pop_all()
         return logind, sentence
@@ -106,17 +108,17 @@ class Shutdown:
 
     async def _end(self, logind: Logind) -> None:
         agent = self._agent
-        log.warning("the machine shuts down: its pods are ended")
+        log.warning("the machine shuts down: terminating its pods")
         agent.node_event("NodeShutdown", "Shutdown manager detected shutdown event", warning=False)
         agent.worker.shutting_down = True
         active = [p for p in agent.worker.placing.pods() if p.status.phase not in ("Succeeded", "Failed")]
         try:
             for group in in_groups(self._groups, active):
                 await self._end_group(group)
-            await agent.store.sync()  # how they ended is on the disk before the machine goes
+            await agent.store.sync()  # write the pods' final status to disk before the machine shuts down
         finally:
             logind.release()
-        log.warning("the pods have ended: the machine may go")
+        log.warning("the pods have terminated: the machine can shut down")
 
     async def _end_group(self, group: Group) -> None:
         uids = {pod.metadata.uid or "" for pod in group.pods}
@@ -128,7 +130,7 @@ class Shutdown:
             await asyncio.sleep(POLL)
 
     async def _given_up(self, logind: Logind) -> None:
-        log.warning("the shutdown was given up: the pods begin again")
+        log.warning("the shutdown was cancelled: recreating the pods")
         self._agent.node_event(
             "NodeShutdown", "Shutdown manager detected shutdown cancellation", warning=False
         )
@@ -138,7 +140,7 @@ class Shutdown:
 
 
 async def begin_again(agent: Agent) -> None:
-    """Pods that a shutdown ended are made anew from their manifests."""
+    """Delete the pods that a shutdown terminated: they are recreated from their manifests."""
     for record in agent.store.list("Pod"):
         if ended_by_shutdown(record.doc):
             with contextlib.suppress(StoreError):
@@ -154,7 +156,7 @@ def ended_by_shutdown(doc: dict[str, Any]) -> bool:
 
 async def _readable(descriptor: int) -> None:
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
-    copy = os.dup(descriptor)  # one that is not closed under the loop
+    copy = os.dup(descriptor)  # nobody closes the copy while the loop watches it
     loop.add_reader(copy, ready.set)
     try:
         await ready.wait()

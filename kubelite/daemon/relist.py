@@ -1,4 +1,4 @@
-"""The node's standing jobs: to find what events missed, and to end what belongs to nobody."""
+"""The node's periodic tasks: find changes that events missed, and remove orphaned pods."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BURY_AGAIN = 10.0  # seconds until what could not be buried is tried again
-TURNS = 3  # rounds in which each pod is looked at once: a minute, as kubelet's --sync-frequency
+BURY_AGAIN = 10.0  # seconds before a failed removal is retried
+TURNS = 3  # relists until each pod was queued once: a minute, as kubelet's --sync-frequency
 
 
 async def bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, first: bool) -> None:
-    """Sandboxes, directories and records of pods that are not known (removed while the daemon was away, a state file
-    that was lost) are ended, once the manifests have been read, every one of them: a directory that is not there, or a
-    file that is broken, may be what knows them. So may one that is empty, when nothing is on record of it (`first`):
-    with the state file, what tells an unmounted directory from an emptied one was lost."""
+    """Remove the sandboxes, directories and records of unknown pods (deleted while the daemon was down, or the state
+    file was lost). Wait until every manifest is read: a missing directory or an invalid file may define these pods. An
+    empty directory may define them too if the store has no record of it (`first`): without the state file, nothing
+    distinguishes an unmounted directory from an emptied one."""
     if first and unclaimed and not agent.sources.states():
-        log.warning("pods run that nothing is known of; they are left alone until there is a manifest")
+        log.warning("unknown pods are running; they are left alone until a manifest exists")
     while not agent.sources.complete or (first and unclaimed and not agent.sources.states()):
         await asyncio.sleep(1.0)
     unclaimed.clear()
@@ -37,14 +37,14 @@ async def bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, f
         for uid in strays:
             if agent.store.get_uid(uid) is not None:
                 continue
-            log.warning("ending what is left of a pod that is not known", extra={"uid": uid})
+            log.warning("removing the leftovers of an unknown pod", extra={"uid": uid})
             if uid in agent.cri.living():
                 agent.meters.orphans.add()
             try:
                 await agent.cri.stop_sandbox(uid)
                 await agent.cri.remove_pod(uid)
             except (RuntimeFault, StoreError, OSError) as error:
-                log.error("it will be tried again: %s", error, extra={"uid": uid})
+                log.error("cannot remove the leftovers, will retry: %s", error, extra={"uid": uid})
         await asyncio.sleep(BURY_AGAIN)
 
 
@@ -57,7 +57,7 @@ def _strays(agent: Agent) -> set[str]:
 
 
 async def relist(agent: Agent, queue: WorkQueue[str]) -> None:
-    """What events missed is found here: of the network in each round, of the pods in turns."""
+    """Find what events missed: each round checks the network and a third of the pods."""
     turn = 0
     while True:
         await asyncio.sleep(agent.settings.relist_seconds)
@@ -67,17 +67,21 @@ async def relist(agent: Agent, queue: WorkQueue[str]) -> None:
         turn = (turn + 1) % TURNS
         agent.meters.relisted(time.perf_counter() - began)
         try:
-            # a flushed rule set, a bridge that somebody removed
+            # for example, a flushed rule set or a removed bridge
             for sentence in await agent.network.repair():
-                log.warning("network mended: %s", sentence)
+                log.warning("network repaired: %s", sentence)
             await agent.events.expire()
             await agent.history.prune(seconds=agent.settings.history_time, size=agent.settings.history_size)
-        except (RuntimeFault, StoreError, OSError) as error:  # a full disk, say: the next round may go better
-            log.error("the node is not in order: %s", error)
+        except (
+            RuntimeFault,
+            StoreError,
+            OSError,
+        ) as error:  # for example, a full disk: the next round may succeed
+            log.error("periodic maintenance failed: %s", error)
 
 
 def writable_layers(cri: LocalCri) -> dict[str, str]:
-    """The directory of every running container's writable layer, with its cgroup."""
+    """Map the writable layer's directory of each running container to the container's cgroup."""
     return {
         f"{container['bundle']}/upper": str(container["cgroup"])
         for record in cri.living().values()
@@ -87,7 +91,7 @@ def writable_layers(cri: LocalCri) -> dict[str, str]:
 
 
 def measured_directories(agent: Agent) -> dict[str, str]:
-    """What is measured in the background: writable layers with their cgroups, volumes and logs with none."""
+    """Map the directories measured in the background to cgroups: writable layers have one, volumes and logs have ""."""
     places = [volume.path for volume in agent.volumes()]
     places += [log.path for log in logs_of(agent.cri.living(), agent.store)]
     return {**writable_layers(agent.cri), **dict.fromkeys(places, "")}

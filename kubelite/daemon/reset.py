@@ -1,5 +1,5 @@
-"""`kubelite reset`: a node as if it had never run. The daemon is ended, then every pod, then network and cgroups;
-images and manifests stay. Works with and without a living daemon, and again after it was interrupted."""
+"""`kubelite reset`: remove every trace of the node but images and manifests. It ends the daemon, then every pod, then
+removes network and cgroups. It works with or without a running daemon and can be repeated after an interruption."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from runtime.removal import remove_tree
 from runtime.shim.client import ShimClient, ShimGone, reap_dead
 
 STOP_SECONDS = 15.0
-AT_ONCE = 16  # pods that are being ended
+AT_ONCE = 16  # pods that end in parallel
 HELPER_SECONDS = 3.0
 
 
 async def reset(settings: Settings, say: Callable[[str], None]) -> None:
-    """End the node. `say` gets a sentence for each thing done. Raises RuntimeFault when something cannot be ended."""
+    """Reset the node. `say` receives a message for each step. Raises RuntimeFault when a process does not end."""
     await _end_daemon(settings, say)
     shims = f"{settings.run_dir}/shims"
     await _end_pods(shims, say)
@@ -58,22 +58,22 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
             remove_tree(f"{pods}/{uid}")
     for path in (shims, f"{settings.run_dir}/network"):
         shutil.rmtree(path, ignore_errors=True)
-    # every pod has ended and the manifests say what is wanted: a record of restarts would only confuse the next start
+    # every pod has ended and the manifests hold the desired state: stale restart counts would mislead the next start
     state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm", ".reserve")]
-    # the lock files stay: a daemon that starts at this moment may hold one, and must not hold a file nobody else sees
+    # the lock files stay: a daemon that starts now may hold one, and a lock on a deleted file would lock nobody out
     for path in (settings.socket, *state):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
 
 async def _remove_cgroups(settings: Settings, say: Callable[[str], None]) -> None:
-    """The node's own cgroups; all its pods have ended, so what still runs below the parent is another node's."""
+    """Remove the node's cgroups. All its pods have ended, so any process left below the parent is another node's."""
     group = open_cgroup(f"/{settings.cgroup_parent}")
     if not group.exists():
         return
     until = time.monotonic() + HELPER_SECONDS
     while (pids := group.pids()) and time.monotonic() < until:
-        await asyncio.sleep(0.01)  # the forkserver and its spare shim end with the daemon, a moment later
+        await asyncio.sleep(0.01)  # the forkserver and its spare shim end shortly after the daemon
     if pids:
         say(f"left cgroup {group.path} alone: processes {pids} in it are not this node's")
     else:
@@ -81,7 +81,7 @@ async def _remove_cgroups(settings: Settings, say: Callable[[str], None]) -> Non
 
 
 async def _end_daemon(settings: Settings, say: Callable[[str], None]) -> None:
-    """End the process that holds the lock, if one does."""
+    """End the process that holds the lock, if any."""
     pid = _holder(f"{settings.run_dir}/kubelite.pid")
     if pid is None:
         return
@@ -91,14 +91,16 @@ async def _end_daemon(settings: Settings, say: Callable[[str], None]) -> None:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             ended, _, _ = await asyncio.to_thread(select.select, [descriptor], [], [], STOP_SECONDS)
             if not ended:
-                raise RuntimeFault(f"the daemon (pid {pid}) does not end; kill -9 {pid}, then reset again")
+                raise RuntimeFault(
+                    f"the daemon (pid {pid}) does not stop; run kill -9 {pid}, then reset again"
+                )
         finally:
             os.close(descriptor)
     say(f"ended the daemon (pid {pid})")
 
 
 def _holder(path: str) -> int | None:
-    """The pid in a lock file that somebody holds."""
+    """Return the pid in the lock file if a process holds the lock."""
     import fcntl
 
     try:
@@ -115,7 +117,7 @@ def _holder(path: str) -> int | None:
 
 
 async def _end_pods(shims: str, say: Callable[[str], None]) -> None:
-    """All of them, so many at a time: each mostly waits for the kernel to take its namespaces down."""
+    """End all pods, `AT_ONCE` in parallel: each mostly waits for the kernel to remove its namespaces."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def end(uid: str) -> None:
@@ -125,7 +127,7 @@ async def _end_pods(shims: str, say: Callable[[str], None]) -> None:
 
     uids = sorted(os.listdir(shims)) if os.path.isdir(shims) else []
     results = await asyncio.gather(*map(end, uids), return_exceptions=True)
-    for result in results:  # once every other one has ended
+    for result in results:  # raise only after every pod was tried
         if isinstance(result, BaseException):
             raise result
 
@@ -144,7 +146,7 @@ async def _end_pod(run_dir: str) -> None:
 
 
 def _remove_logs(settings: Settings, uids: set[str]) -> None:
-    """The logs of this node's pods, and the links to them; /var/log/pods may be another kubelet's too."""
+    """Remove the logs of this node's pods and the links to them. Another kubelet may also use /var/log/pods."""
     pods, links = f"{settings.log_dir}/pods", f"{settings.log_dir}/containers"
     for name in os.listdir(pods) if os.path.isdir(pods) else ():
         if name.rpartition("_")[2] in uids:  # <namespace>_<pod>_<uid>
@@ -155,10 +157,10 @@ def _remove_logs(settings: Settings, uids: set[str]) -> None:
             os.unlink(path)
     for directory in (pods, links):
         with contextlib.suppress(OSError):
-            os.rmdir(directory)  # only when nothing is in it
+            os.rmdir(directory)  # fails unless it is empty
 
 
 def _pod_of_log(path: str) -> str:
-    """The uid in …/<namespace>_<pod>_<uid>/<container>/<n>.log."""
+    """Return the uid in …/<namespace>_<pod>_<uid>/<container>/<n>.log."""
     directory = os.path.basename(os.path.dirname(os.path.dirname(path)))
     return directory.rpartition("_")[2]

@@ -1,8 +1,8 @@
-"""A queue of keys with client-go's semantics: a key waits once however often it is added, is worked on by one worker at
-a time, and comes back when it was added meanwhile.
+"""A work queue with client-go's semantics: a key added several times is queued once, one worker at a time processes it,
+and a key added during processing is processed again.
 
 Sources: k8s.io/client-go util/workqueue (queue.go, delaying_queue.go, default_rate_limiters.go). Each key gets its own
-short-lived task, so pods run beside each other and one slow pod holds up nobody; `limit` bounds how many at once.
+short-lived task, so pods run in parallel and a slow pod delays no other. `limit` bounds the number of active workers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Generic, TypeVar
 log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 
-RETRY_FIRST = 0.05  # seconds; client-go begins at 5 ms, for an API across a network that is far busier
+RETRY_FIRST = 0.05  # seconds; client-go starts at 5 ms
 RETRY_LAST = 60.0
 
 
 class WorkQueue(Generic[K]):
-    """`work(key)` returns seconds until the key wants to be looked at again, or None. When it raises, the key comes
-    back after an exponential back-off that a success resets."""
+    """`work(key)` returns the seconds until it must run again for this key, or None. If it raises, the queue retries
+    with an exponential back-off. A success resets the back-off."""
 
     def __init__(self, work: Callable[[K], Awaitable[float | None]], *, limit: int = 64) -> None:
         self._work = work
@@ -35,7 +35,7 @@ class WorkQueue(Generic[K]):
         self.retries = 0
 
     def add(self, key: K) -> None:
-        """Look at `key` as soon as possible."""
+        """Process `key` as soon as possible."""
         if self._closed:
             return
         self.added += 1
@@ -46,7 +46,7 @@ class WorkQueue(Generic[K]):
         self._running[key] = asyncio.get_running_loop().create_task(self._run(key), name=f"work-{key}")
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Look at `key` in `seconds`, or earlier: an earlier appointment, or an add, wins."""
+        """Process `key` in `seconds`. An earlier timer, or a call of add(), wins."""
         if self._closed:
             return
         if seconds <= 0:
@@ -61,11 +61,11 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(due, self.add, key)
 
     def __len__(self) -> int:
-        """Keys being worked on or waiting for a worker."""
+        """Return the number of keys in processing or waiting for a worker."""
         return len(self._running)
 
     def dirty(self, key: K) -> bool:
-        """Whether `key` was added while being worked on, and comes back when that is done."""
+        """Whether `key` was added during processing, and will be processed again."""
         return key in self._dirty
 
     @property
@@ -73,12 +73,12 @@ class WorkQueue(Generic[K]):
         return len(self._timers)
 
     async def idle(self) -> None:
-        """Wait until nothing is being worked on (appointments in the future do not count)."""
+        """Wait until no key is in processing. Pending timers do not count."""
         while self._running:
             await asyncio.wait(list(self._running.values()))
 
     async def close(self) -> None:
-        """Take nothing new, cancel what runs, wait for it to end."""
+        """Accept no more keys, cancel the running tasks and wait for them to end."""
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
@@ -116,7 +116,7 @@ class WorkQueue(Generic[K]):
             self._failures[key] = failures + 1
             self.retries += 1
             delay: float = min(RETRY_FIRST * 2.0 ** min(failures, 20), RETRY_LAST)
-            log.exception("work failed, will be tried again", extra={"key": str(key), "retry_in": delay})
+            log.exception("work failed, will retry", extra={"key": str(key), "retry_in": delay})
             return delay
         self._failures.pop(key, None)
         return again

@@ -231,7 +231,7 @@ def test_a_lost_state_file_and_a_manifests_directory_that_is_not_mounted(node: N
         path.unlink()
     (node.manifests / "p.yaml").unlink()
     node.start()
-    node.wait(lambda: "left alone until there is a manifest" in node.tail(200), "that it is left alone")
+    node.wait(lambda: "left alone until a manifest exists" in node.tail(200), "that it is left alone")
     os.kill(pid, 0)
     node.apply("p.yaml", pod("p"))
     node.wait_status("p", "Running")

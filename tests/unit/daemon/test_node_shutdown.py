@@ -174,7 +174,7 @@ def test_what_logind_is_asked(peer: LogindPeer, tmp_path: Path) -> None:
     logind.hold()
     assert peer.held()
     asked = next(body for member, body in peer.calls if member == "Inhibit")
-    assert asked == ["shutdown", "kubelite", "pods are ended before the machine is", "delay"]
+    assert asked == ["shutdown", "kubelite", "pods terminate before the machine shuts down", "delay"]
     assert not logind.shutting_down()
     peer.prepare_for_shutdown(True)
     assert logind.take() == [True]
