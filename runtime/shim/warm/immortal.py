@@ -2,7 +2,7 @@
 written.
 
 CPython writes an object's reference count even when it only reads the object, so a forked child soon copies nearly
-every page it uses. Since 3.12 (PEP 683) an object is immortal if the lower half of its count is 0xFFFFFFFF: INCREF and
+every page it uses. Since 3.12 (PEP 683) an object is immortal if the highest bit of its 32-bit count is set: INCREF and
 DECREF do not change it. The forkserver makes all objects that exist before the first fork immortal. Measured, that
 halves a shim's private memory (2.8 to 1.3 MB on 3.13). Immortal objects are never freed, but these would exist for the
 whole lifetime anyway.
@@ -18,7 +18,11 @@ import sys
 import sysconfig
 import types
 
-_IMMORTAL = 0xFFFFFFFF  # valid for 3.12, 3.13 (UINT_MAX) and 3.14 (any count with bit 31 set)
+# The count that CPython itself gives to immortal objects. Python 3.14 still increments and decrements the count of an
+# object that was mortal when it was pushed on the stack (_Py_INCREF_MORTAL). From 0xFFFFFFFF an increment would wrap to
+# zero, and the object would be freed; so 3.14 starts at a lower count, which may drift (Include/refcount.h).
+_IMMORTAL = 0xFFFFFFFF if sys.version_info < (3, 14) else 3 << 30
+_LEAST = 1 << 31
 
 
 def supported() -> bool:
@@ -47,7 +51,7 @@ def immortalise() -> int:
     for address in known:
         references = ctypes.c_uint32.from_address(address)
         # a repeated call must not write to pages that are already shared with shims
-        if references.value != _IMMORTAL:
+        if references.value < _LEAST:
             references.value = _IMMORTAL
     count = len(known)
     known.clear()

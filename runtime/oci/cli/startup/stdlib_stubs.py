@@ -14,8 +14,9 @@ import sys
 
 _ModuleType = type(sys)
 
-# In these versions a class namespace contains __annotations__ while the class is created.
-_SUPPORTED = (3, 11) <= sys.version_info[:2] <= (3, 13)
+# In these versions a class namespace contains __annotations__ while the class is created. In 3.14 it does so only where
+# the module has `from __future__ import annotations`, as each module of the engine has.
+_SUPPORTED = (3, 11) <= sys.version_info[:2] <= (3, 14)
 
 
 class _Stub(_ModuleType):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import json
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from runtime.oci.cli.startup import bundle
 
 stubs: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs")
 stubs_os: Any = importlib.import_module("runtime.oci.cli.startup.stdlib_stubs_os")
@@ -277,6 +280,19 @@ heavy = {{"inspect", "re", "ast", "tokenize", "selectors", "weakref", "collectio
 heavy |= {{"_collections_abc", "enum", "types", "operator.py", "typing", "logging"}}
 print(sorted(name for name in heavy & set(sys.modules) if hasattr(sys.modules[name], "__file__")))
 """
+
+
+def test_annotations_are_there_while_a_class_is_made() -> None:
+    """Since Python 3.14 only because of the import; `_SUPPORTED` counts on it."""
+    root = Path(__file__).parents[4]
+    for name in (name for members in bundle.sets() for name in members):
+        path = root / name.replace(".", "/")
+        source = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        tree = ast.parse(source.read_text())
+        annotated = any(isinstance(node, ast.ClassDef) and any(isinstance(part, ast.AnnAssign) for part in node.body)
+                        for node in ast.walk(tree))  # fmt: skip
+        future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+        assert future or not annotated, source
 
 
 def test_nothing_heavy_is_imported() -> None:
