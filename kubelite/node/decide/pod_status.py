@@ -410,7 +410,7 @@ def _conditions(
         _condition("PodScheduled", True),
     ]
     gone_for = report.facts.evicted or (shutdown_order.MESSAGE if report.facts.shutdown is not None else "")
-    # K eviction_manager.go, nodeshutdown_manager.go
+    # Kubernetes eviction_manager.go, nodeshutdown_manager.go
     if gone_for and report.actions.failed is not None and report.actions.done:
         made.append(_condition("DisruptionTarget", True, "TerminationByKubelet", gone_for))
     if report.actions.update or report.actions.update_sandbox:  # not written yet
