@@ -1,4 +1,4 @@
-"""The API as one ASGI application: both halves' routes, and every error as a metav1.Status."""
+"""The API as one ASGI application: the routes of both halves, and every error as a metav1.Status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 
 
 def create_app(node: NodeApi) -> Starlette:
-    """The whole API over this node."""
+    """Create the API over this node."""
     app = Starlette(
         routes=[
             *build.routes(),

@@ -1,4 +1,5 @@
-"""Errors on the wire: every failure is a `metav1.Status` whose code, reason and sentence kubectl understands."""
+"""Errors in HTTP answers: every failure is a `metav1.Status` with a code, a reason and a message kubectl
+understands."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from state.errors import StoreError
 
 
 def from_exception(error: Exception) -> ApiError:
-    """What an error from below looks like to a client. Reason and sentence are kept."""
+    """Turn an error from below into one for the client, with the same reason and message."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RuntimeFault | StoreError):
@@ -18,7 +19,7 @@ def from_exception(error: Exception) -> ApiError:
 
 
 def status(error: ApiError) -> Json:
-    """The `metav1.Status` of a failure."""
+    """Return the `metav1.Status` of a failure."""
     return {
         "kind": "Status",
         "apiVersion": "v1",

@@ -1,8 +1,8 @@
-"""What the API's routes need of the node agent: the seam between HTTP and the daemon.
+"""What the API's routes need from the node agent: the seam between HTTP and the daemon.
 
-`NodeApi` is implemented in the daemon; tests hold a fake. Documents are plain dictionaries in Kubernetes' JSON form
-(the store's `Record.doc`), so that answering a request never builds a typed object. Errors are
-`runtime.errors.RuntimeFault` (their `reason` picks the HTTP code, see errors.py) or `ApiError`.
+The daemon implements `NodeApi`; tests use a fake. Documents are plain dictionaries in Kubernetes' JSON form (the
+store's `Record.doc`), so that answering a request never builds a typed object. Errors are `runtime.errors.RuntimeFault`
+(whose `reason` determines the HTTP code, see errors.py) or `ApiError`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Progress = Callable[[Json], None]
 
 
 class RecordLike(Protocol):
-    """The part of `state.store.Record` that is read here. `doc` is the whole object, status included."""
+    """The part of `state.store.Record` that the API reads. `doc` is the whole object, status included."""
 
     @property
     def kind(self) -> str: ...
@@ -42,20 +42,21 @@ class ChangeLike(Protocol):
 
 
 class WatchLike(Protocol):
-    """A subscription to changes; always left by `close()`."""
+    """A subscription to changes; always end it with `close()`."""
 
     async def next(self, timeout: float | None = None) -> ChangeLike | None:
-        """The next change, or None when `timeout` seconds passed or the watch was closed. An error whose `reason` is
-        "Expired" when too many wait to be fetched."""
+        """Return the next change, or None after `timeout` seconds or if the watch was closed. Raises an error whose
+        `reason` is "Expired" if too many changes are pending."""
         ...
 
     def close(self) -> None: ...
 
 
 class StoreView(Protocol):
-    """Reads of the store: free, synchronous; `watch` yields every change after `since` (None: from now on).
+    """The store as readers see it: reads are free and synchronous; `watch` yields every change after `since` (None:
+    from now on).
 
-    A `since` that history no longer reaches raises an error whose `reason` is "Expired"; clients then list again.
+    If history does not reach back to `since`, an error with the `reason` "Expired" is raised; clients then list again.
     """
 
     @property
@@ -69,39 +70,39 @@ class StoreView(Protocol):
 
 class ManifestProblem(TypedDict):
     line: int
-    field: str  # "spec.containers[0].imagee", "" when the file does not parse
+    field: str  # "spec.containers[0].imagee", "" if the file does not parse
     message: str
     kind: NotRequired[str]  # syntax, invalid, unsupported, duplicate, …
 
 
 class ManifestFile(TypedDict):
-    """One file of the watched directory, as `kubelite get manifests` shows it."""
+    """One file of the manifests directory, as `kubelite get manifests` shows it."""
 
     file: str  # absolute path
-    status: str  # Loaded, Invalid (last good version runs on), Unreadable, Empty
-    objects: list[str]  # "pod/default/web", what it gives now (its last good version)
+    status: str  # Loaded, Invalid (the last good version stays in force), Unreadable, Empty, Writing
+    objects: list[str]  # "pod/default/web": the objects of its last good version
     errors: list[ManifestProblem]
-    loadedAt: str  # RFC 3339, when the last good version was read, "" never
+    loadedAt: str  # RFC 3339 time at which the last good version was read, "" if never
 
 
 class Why(TypedDict):
-    """The last observation, decision and reason of one pod, in words."""
+    """The last observation, decision and reason of a pod, in words."""
 
     pod: str  # namespace/name
     status: NotRequired[str]  # as `get pods` shows it
     observedAt: str  # RFC 3339
-    observed: list[str]  # sentences: what was seen of sandbox and containers
-    decided: list[str]  # sentences: what was decided, "nothing to do" included
-    reasons: list[str]  # sentences: why
-    next: NotRequired[str]  # when it is looked at again and what for, "" = on the next change
-    actions: NotRequired[Json]  # the PodActions whole
-    lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that ended badly
-    advice: NotRequired[list[str]]  # sentences: what to do next, none for a pod that is well
+    observed: list[str]  # sentences: the state of the sandbox and containers
+    decided: list[str]  # sentences: the decision, which may be "nothing to do"
+    reasons: list[str]  # sentences: the reasons of the decision
+    next: NotRequired[str]  # when and why the pod is checked next; "" = at the next change
+    actions: NotRequired[Json]  # the whole PodActions
+    lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that failed
+    advice: NotRequired[list[str]]  # sentences: what to do next; none for a healthy pod
 
 
 class ExecSession(Protocol):
-    """A process running in a container, started by the shim. The descriptors are non-blocking-able and owned by the
-    session: `close()` closes what is still open. With a tty, stdin and stdout are the same pty master, stderr None.
+    """A process in a container, started by the shim. The session owns the descriptors, which can be set non-blocking:
+    `close()` closes those that are still open. With a tty, stdin and stdout are the same pty master and stderr is None.
     """
 
     @property
@@ -114,27 +115,27 @@ class ExecSession(Protocol):
     def tty(self) -> bool: ...
 
     def close_stdin(self) -> None:
-        """The client has no more input (pipes only; nothing happens with a tty). `stdin` is None afterwards."""
+        """Close stdin, because the client has no more input; `stdin` is None afterwards. Does nothing with a tty."""
         ...
 
     async def resize(self, width: int, height: int) -> None: ...
     async def wait(self) -> int:
-        """The exit code (128 + signal when killed by one)."""
+        """Wait for the process; return its exit code (128 + signal if a signal killed it)."""
         ...
 
     async def close(self, *, kill: bool = True) -> None:
-        """Close the descriptors; with `kill` also end the process if it still runs (the client went away)."""
+        """Close the descriptors; with `kill`, also kill the process if it still runs (the client disconnected)."""
         ...
 
 
 class ImagesApi(Protocol):
-    """What looks at images, keeps them in order and gives them on. ImageError for what is not here."""
+    """Operations on the node's images. They raise ImageError, for example for an image that is not on the node."""
 
     def inspect(self, text: str) -> Json: ...
     def history(self, text: str) -> list[Json]: ...
     def spool(self) -> IO[bytes]:
-        """A file without a name on the image store's file system, for an archive that comes over the wire: whatever
-        ends the daemon frees its room."""
+        """Return an unnamed file on the image store's file system, for an uploaded archive. Its space is freed however
+        the daemon ends."""
         ...
 
     async def push(
@@ -143,17 +144,17 @@ class ImagesApi(Protocol):
     async def save(self, references: list[str], path: str, form: str, progress: Progress) -> list[Json]: ...
     async def tag(self, reference: str, target: str) -> Json: ...
     async def prune(self, *, every: bool, older: float) -> Json:
-        """`every`: named ones too; `older`: seconds since they were used for the last time."""
+        """Remove unused images. `every`: also named ones; `older`: only those unused for this many seconds."""
         ...
 
     async def repair(self, *, deep: bool) -> list[str]: ...
     async def disk_usage(self) -> list[Json]:
-        """[{"type", "total", "active", "size", "reclaimable"}], bytes."""
+        """Return [{"type", "total", "active", "size", "reclaimable"}], sizes in bytes."""
         ...
 
 
 class RevisionLike(Protocol):
-    """A version of a manifest file (state.history.Revision): `at` in Unix seconds."""
+    """A version of a manifest file (state.history.Revision). `at` is in Unix seconds."""
 
     @property
     def number(self) -> int: ...
@@ -164,38 +165,39 @@ class RevisionLike(Protocol):
 
 
 class HistoryApi(Protocol):
-    """What was. Raises ApiError: NotFound, Expired for what is not known any more."""
+    """The node's history. Raises ApiError: NotFound, or Expired for a time that history does not reach."""
 
     async def of_pod(self, namespace: str, name: str, *, since: float, limit: int | None) -> Json:
-        """{"pod", "since": known since, "entries": [{"time", "uid", "what", "reason", "message"}]}, oldest first."""
+        """Return {"pod", "since": start of history, "entries": [{"time", "uid", "what", "reason", "message"}]}, with
+        the oldest entry first."""
         ...
 
     async def pods_at(self, at: float) -> list[Json]:
-        """Every pod as it was at `at` (Unix seconds)."""
+        """Return every pod as it was at `at` (Unix seconds)."""
         ...
 
     async def revisions(self, ref: Json) -> tuple[str, Sequence[RevisionLike]]:
-        """The manifest file with an object (or {"file"}) and its versions, oldest first."""
+        """Return the manifest file that defines an object (or {"file"}), and its versions, oldest first."""
         ...
 
     async def roll_back(self, ref: Json, *, number: int | None, dry_run: bool) -> Json:
-        """Write a version back: {"file", "from", "to", "revision", "diff"}."""
+        """Write an earlier version of a manifest; return {"file", "from", "to", "revision", "diff"}."""
 
 
 class BuildsApi(Protocol):
-    """What a build asks of the node it runs on."""
+    """What a build needs from the node it runs on."""
 
     def about(self) -> Json:
-        """{"images": the store's directory, "cgroupParent"}"""
+        """Return {"images": the store's directory, "cgroupParent"}."""
         ...
 
     def attach(self, pid: int) -> AsyncGenerator[Json, None]:
-        """{"address"} once the process's network namespace is in the pods' network; until it is closed."""
+        """Attach a process's network namespace to the pods' network, and yield {"address"}; closing detaches it."""
         ...
 
 
 class NodeApi(Protocol):
-    """Everything the API asks of the daemon."""
+    """Everything the API needs from the daemon."""
 
     @property
     def store(self) -> StoreView: ...
@@ -207,31 +209,31 @@ class NodeApi(Protocol):
     def manifests_dir(self) -> str: ...
 
     def node(self) -> Json:
-        """The one v1 Node: metadata, status.{addresses, capacity, allocatable, nodeInfo, conditions}."""
+        """Return the v1 Node: metadata, status.{addresses, capacity, allocatable, nodeInfo, conditions}."""
         ...
 
     async def patch_node(self, patch: Json) -> Json:
-        """Change its labels, annotations, taints, unschedulable by a merge patch; the new document. Raises NotForPeople
-        for anything else."""
+        """Change labels, annotations, taints or unschedulable by a merge patch; return the new document. Raises
+        ForbiddenPatch for any other field."""
         ...
 
     def ready(self) -> tuple[bool, str]:
-        """Whether the node works (sources read once, shims adopted), and the sentence of why not."""
+        """Tell whether the node works (sources read once, shims adopted), and if not, why."""
         ...
 
     async def events_settled(self) -> None:
-        """Return when the store holds every event that was recorded so far."""
+        """Return when the store has every event recorded so far."""
         ...
 
     # manifests
     def manifests(self) -> list[ManifestFile]: ...
 
     async def rescan(self) -> None:
-        """Look at the manifests directory now; return when the store holds what it says."""
+        """Read the manifests directory now; return when the store matches it."""
         ...
 
     async def diff(self, text: str, *, file: str) -> list[DiffEntry]:
-        """What applying these documents would do, before it does; text is already validated."""
+        """Describe what applying these documents would do. The text must be valid."""
         ...
 
     @property
@@ -241,12 +243,12 @@ class NodeApi(Protocol):
     async def why(self, namespace: str, name: str) -> Why | None: ...
 
     async def delete_pod(self, namespace: str, name: str, *, grace: int | None) -> RecordLike | None:
-        """Begin a graceful deletion (grace 0: at once). Gives the record with its deletionTimestamp, None = no such
-        pod. Idempotent: again can only shorten the grace."""
+        """Begin a graceful deletion (grace 0: at once). Return the record with its deletionTimestamp, or None if there
+        is no such pod. Idempotent: another call can only shorten the grace period."""
         ...
 
     def container_log_dir(self, pod: Json, container: str) -> str:
-        """The directory with `<attempt>.log` and its rotated files; need not exist."""
+        """Return the directory of `<attempt>.log` and its rotated files, which may not exist."""
         ...
 
     async def exec(
@@ -260,61 +262,62 @@ class NodeApi(Protocol):
         width: int,
         height: int,
     ) -> ExecSession:
-        """Start a process in the container's running instance. StateError when it does not run; StartError when the
+        """Start a process in the running container. Raises StateError if the container does not run, StartError if the
         program cannot be executed."""
         ...
 
     async def attach(self, pod: Json, container: str, *, stdin: bool) -> ExecSession:
-        """A running container's own output from now on, and its stdin. StateError when it does not run or has none."""
+        """Attach to a running container: its output from now on, and its stdin. Raises StateError if it does not
+        run."""
         ...
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
-        """The pod with these ephemeral containers, which only get more. InvalidObject; None = no such pod."""
+        """Set the pod's ephemeral containers; they can only be added. Raises InvalidObject. None: no such pod."""
         ...
 
     async def change_pod(self, uid: str, change: Callable[[Json], Json]) -> RecordLike | None:
-        """The pod's document as `change` makes it; None = no such pod."""
+        """Apply `change` to the pod's document. None: no such pod."""
         ...
 
     async def trace(self, namespace: str, name: str) -> Json | None:
-        """The start of a pod step by step: {"pod", "uid", "steps": [{"at": unix seconds, "step", "container"?,
+        """Return the steps of a pod's start: {"pod", "uid", "steps": [{"at": Unix seconds, "step", "container"?,
         "detail"?, "took"?: seconds}]}."""
         ...
 
     async def inspect(self, ref: str) -> Json | None:
-        """Everything known of a container id (prefix), "namespace/pod" or pod, or image reference."""
+        """Return everything known about a container id (prefix), "namespace/pod" or pod, or image reference."""
         ...
 
     async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
-        """What runs in a container now (kubelite.telemetry.sampling.processes); None when it does not run."""
+        """Return the processes in a container (kubelite.telemetry.sampling.processes); None if it does not run."""
         ...
 
     def stats(self) -> Json: ...
     async def usage(self) -> Json:
-        """Counters of node, pods and containers now (kubelite.telemetry.sampling.usage)."""
+        """Return the usage counters of node, pods and containers (kubelite.telemetry.sampling.usage)."""
         ...
 
     # images
     def images(self) -> list[Json]:
-        """[{"id", "reference", "repoDigests", "size", "created", "architecture"}]"""
+        """Return [{"id", "reference", "repoDigests", "size", "created", "architecture"}]."""
         ...
 
     async def pull(self, reference: str, progress: Progress) -> Json: ...
     async def login(self, registry: str, username: str, password: str) -> Json:
-        """Ask the registry, then keep the login: {"file": where}. ImageError when it is refused."""
+        """Try the login at the registry, then store it: {"file": path}. Raises ImageError if it is refused."""
         ...
 
     async def logout(self, registry: str) -> bool:
-        """Forget it ("" = every one); False when there was none."""
+        """Remove the login of a registry ("": of all). Returns False if there was none."""
         ...
 
     async def load(self, path: str, progress: Progress, *, shown: str = "") -> list[Json]:
-        """`shown`: what errors call the archive."""
+        """Load an archive, which errors call `shown`."""
         ...
 
     async def pack(self, request: Json) -> Json:
-        """{"programs": [path or name], "reference", "files": ["HOST[:IMAGE]"], "entrypoint"?, "cmd"?, "env": [],
-        "workdir", "user"}: what `runtime.images.client.ImageClient.pack` takes."""
+        """Pack an image from {"programs": [path or name], "reference", "files": ["HOST[:IMAGE]"], "entrypoint"?,
+        "cmd"?, "env": [], "workdir", "user"}, as `runtime.images.client.ImageClient.pack` does."""
         ...
 
     @property
@@ -324,10 +327,10 @@ class NodeApi(Protocol):
     def builds_api(self) -> BuildsApi: ...
 
     async def remove_image(self, reference: str, *, force: bool = False) -> Json | None:
-        """{"untagged": […], "deleted": […], "freed": bytes}; ImageError ImageInUse while a container uses it."""
+        """Return {"untagged": […], "deleted": […], "freed": bytes}. Raises ImageError ImageInUse if it is in use."""
         ...
 
     async def doctor(self, *, deep: bool = False) -> list[Json]:
-        """The node\'s invariants that do not hold: [{"level": "error|warning", "check", "message", "fix"?}].
-        `deep`: every blob of the images is read."""
+        """Return the node's violated invariants: [{"level": "error|warning", "check", "message", "fix"?}]. `deep`: also
+        read every blob of the images."""
         ...

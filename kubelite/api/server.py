@@ -1,4 +1,4 @@
-"""The API's server: uvicorn on sockets that are ours to open, inside the daemon's own event loop."""
+"""The API's server: uvicorn on sockets that we open, in the daemon's own event loop."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from runtime.errors import StateError
 
 
 def listen_unix(path: str) -> socket.socket:
-    """A listening socket that only its owner (root) can reach. A file that a dead daemon left is replaced; a living
-    one keeps its socket (StateError AlreadyRunning)."""
+    """Return a listening socket that only its owner (root) can reach. The file of a dead daemon is replaced; if a
+    daemon listens on it, StateError AlreadyRunning is raised."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
         probe.connect(path)
@@ -30,7 +30,7 @@ def listen_unix(path: str) -> socket.socket:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         undo.callback(server.close)
         server.bind(path)
-        os.chmod(path, 0o600)  # between bind and listen: nobody can have connected yet
+        os.chmod(path, 0o600)  # between bind and listen, while nobody can connect yet
         server.listen(128)
         server.setblocking(False)
         undo.pop_all()
@@ -38,7 +38,7 @@ def listen_unix(path: str) -> socket.socket:
 
 
 class _State(uvicorn_server.ServerState):
-    """The headers of every answer, made when they are asked for: uvicorn keeps the date by the clock."""
+    """The headers of every answer, computed on demand: uvicorn updates the date periodically."""
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -49,8 +49,8 @@ class _State(uvicorn_server.ServerState):
 
 
 class _Server(uvicorn.Server):
-    """Signals stay the daemon's own business; and where uvicorn looks at a flag ten times a second, an event is waited
-    for: an idle node has nothing to do."""
+    """A uvicorn server that leaves signals to the daemon, and that waits for an event where uvicorn polls a flag ten
+    times a second, so that an idle node does no work."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -74,8 +74,8 @@ async def serving(
     http: type[asyncio.Protocol] | Literal["auto"] = "auto",
     websockets: bool = True,
 ) -> AsyncIterator[None]:
-    """Serve the application on these sockets while the block runs; they are closed at its end. `http`: what a
-    connection is, in place of uvicorn's own. Without `websockets` a request to upgrade is answered as any other."""
+    """Serve the application on these sockets while the block runs, then close them. `http` replaces uvicorn's protocol
+    class of a connection. Without `websockets`, a request to upgrade is answered like any other."""
     config = uvicorn.Config(
         app,
         http=http,
@@ -85,7 +85,7 @@ async def serving(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,
-        ws_ping_interval=None,  # a local peer's death is its socket's end; a stopped client (^Z) is not dead
+        ws_ping_interval=None,  # a dead local peer closes its socket; a stopped client (^Z) is not dead
         ws_per_message_deflate=False,
     )
     server = _Server(config)
@@ -101,7 +101,7 @@ async def serving(
 
 
 async def serve_unix(app: ASGIApp, path: str) -> None:
-    """Serve on a unix socket until cancelled; its file is gone afterwards."""
+    """Serve on a unix socket until cancelled, then remove its file."""
     async with serving(app, [listen_unix(path)]):
         try:
             await asyncio.Event().wait()

@@ -1,7 +1,7 @@
-"""A streamed HTTP answer that ends at once when its client goes away.
+"""A streamed HTTP answer that ends as soon as its client disconnects.
 
-Starlette's own leaves a generator that has nothing to send (a quiet watch, a quiet log) hanging after the client is
-gone, where the ASGI server speaks spec 2.4; here the disconnect message is always listened for.
+Starlette's own response does not: with an ASGI server of spec 2.4, a generator with nothing to send (a quiet watch, a
+quiet log) keeps waiting after the client has disconnected. This one always listens for the disconnect message.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 
 class Stream(Response):
-    """Sends what the generator yields as it comes; the generator is closed in every case."""
+    """Sends what the generator yields, as it comes. The generator is closed in any case."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Stream(Response):
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.chunks = chunks
-        self.on_close = on_close  # runs even when the generator never began
+        self.on_close = on_close  # called even if the generator never started
         self.status_code = 200
         self.media_type = media_type
         self.background = None
@@ -47,7 +47,7 @@ class Stream(Response):
             error = sending.exception()
             if error is not None and not isinstance(
                 error, OSError
-            ):  # OSError: the client went away while we wrote
+            ):  # OSError: the client disconnected during a write
                 raise error
 
     async def _send_all(self, send: Send) -> None:
@@ -55,7 +55,7 @@ class Stream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         async for chunk in self.chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await asyncio.sleep(0)  # a long log must not keep the daemon from everything else
+            await asyncio.sleep(0)  # lets other tasks of the daemon run during a long log
         with contextlib.suppress(OSError):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -106,7 +106,7 @@ class Agent:
         return node_document(self.worker.config, facts, record.doc if record is not None else {}, state)
 
     async def patch_node(self, patch: Json) -> Json:
-        """Apply a user's patch to the node and save it in the store. Raises NotForPeople."""
+        """Apply a user's patch to the node and save it in the store. Raises ForbiddenPatch."""
         record = self.store.get(NODE, "", self.node_name)
         if record is None:
             # the prefix keeps the uid apart from every pod's

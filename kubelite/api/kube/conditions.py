@@ -1,7 +1,7 @@
-"""`PATCH …/pods/NAME/status`: conditions of a pod that others than the node look after, as readiness gates need.
+"""`PATCH …/pods/NAME/status`: pod conditions that other programs maintain, as readiness gates need them.
 
-A strategic merge patch goes by a condition's type; a merge patch (RFC 7386) gives the whole list, of which those of the
-node itself are the node's to say.
+A strategic merge patch merges conditions by type. A merge patch (RFC 7386) replaces the whole list, except for the
+conditions that the node maintains.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ async def patch_status(request: Request) -> Response:
     if not isinstance(status, dict):
         raise bad_request("status must be an object")
     if others := [key for key in status if key != "conditions" and not key.startswith("$")]:
-        raise ApiError("Invalid", f'Pod "{name}" is invalid: status.{others[0]}: the node alone writes it')
+        raise ApiError("Invalid", f'Pod "{name}" is invalid: status.{others[0]}: only the node may set it')
     given = status.get("conditions") or []
     if not isinstance(given, list) or not all(isinstance(c, dict) and c.get("type") for c in given):
         raise bad_request("status.conditions must be a list of objects with a type")
     own = [c for c in given if c["type"] in NODE_CONDITIONS]
     if kind == STRATEGIC and own:
         raise ApiError(
-            "Invalid", f'Pod "{name}" is invalid: status.conditions: {own[0]["type"]} is the node\'s to say'
+            "Invalid", f'Pod "{name}" is invalid: status.conditions: only the node may set {own[0]["type"]}'
         )
     foreign = [c for c in given if c["type"] not in NODE_CONDITIONS]
     now = rfc3339(time.time())
@@ -55,8 +55,8 @@ async def patch_status(request: Request) -> Response:
 
 
 def conditions(before: list[Json], given: list[Json], *, whole: bool, now: str) -> list[Json]:
-    """PURE: the conditions with those given; one whose status is another has changed now. `whole`: others than the
-    node's that are not given go."""
+    """Return the conditions updated with those given. A condition whose status changes gets a transition time. `whole`:
+    conditions that are not given are removed, except for the node's. Pure."""
     known = {c["type"]: c for c in before}
     after = {t: c for t, c in known.items() if not whole or t in NODE_CONDITIONS}
     for condition in given:

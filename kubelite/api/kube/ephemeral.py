@@ -1,7 +1,7 @@
 """`…/pods/NAME/ephemeralcontainers` (what `kubectl debug` and `kubelite debug` use) and `…/pods/NAME/attach`.
 
-A patch may add ephemeral containers and nothing else. Strategic merge patches go by name, as the list's merge key says;
-merge patches (RFC 7386) give the whole list; PUT gives the whole pod.
+A patch may add ephemeral containers, and nothing else. Strategic merge patches merge by name, the list's merge key; a
+merge patch (RFC 7386) replaces the whole list; PUT sends the whole pod.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def change_ephemeral(request: Request) -> Response:
 
 
 def by_name(before: list[Json], patch: list[Json]) -> list[Json]:
-    """PURE: the list with the patch's entries merged in by name, new ones behind."""
+    """Return the list with the patch's entries merged by name, new ones at the end. Pure."""
     after = {entry["name"]: dict(entry) for entry in before}
     for entry in patch:
         name = entry.get("name")
@@ -79,7 +79,7 @@ async def body_of(request: Request) -> Json:
     except ValueError as error:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict) or not isinstance(body.get("spec") or {}, dict):
-        raise bad_request("the body must be an object, and its spec too")
+        raise bad_request("the body and its spec must be objects")
     return body
 
 
@@ -94,7 +94,9 @@ async def pod_attach(ws: WebSocket) -> None:
     protocol = exec_bridge.choose_protocol(ws.scope.get("subprotocols", []))
     try:
         if protocol is None:
-            raise bad_request(f"attach speaks the WebSocket subprotocols {', '.join(exec_bridge.PROTOCOLS)}")
+            raise bad_request(
+                f"attach supports only the WebSocket subprotocols {', '.join(exec_bridge.PROTOCOLS)}"
+            )
         pod = pod_of(ws)
         container = pick_container(pod, ws.query_params.get("container", ""))
         if "running" not in container_status(pod, container).get("state", {}):

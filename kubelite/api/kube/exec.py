@@ -1,8 +1,8 @@
 """`…/pods/NAME/exec` over WebSocket: the subprotocols v5.channel.k8s.io and v4.channel.k8s.io.
 
-Binary messages whose first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (one metav1.Status at the end),
-4 resize ({"Width", "Height"}). In v5 a message [255, n] closes channel n: that is how a client says end of stdin.
-Source: apimachinery pkg/util/remotecommand/constants.go, client-go tools/remotecommand/websocket.go.
+Messages are binary; the first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (one metav1.Status at the end),
+4 resize ({"Width", "Height"}). In v5 the message [255, n] closes channel n, by which a client ends stdin. Source:
+apimachinery pkg/util/remotecommand/constants.go, client-go tools/remotecommand/websocket.go.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 CHUNK = 32 * 1024
 
-# After the process has ended its output is read to the end; something it left behind may hold the pipe for ever.
+# Seconds in which output is read to its end after the process has ended; a child may keep the pipe open for ever.
 DRAIN_SECONDS = 1.0
 
-# Input that waits for the process; beyond it the client is no longer read, so its pipe holds it back.
+# Input messages that wait for the process. Beyond that the client is not read, so that its own pipe blocks it.
 _INPUT_MESSAGES = 64
 
 
@@ -37,7 +37,7 @@ def choose_protocol(offered: list[str]) -> str | None:
 
 
 async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
-    """Carry bytes between an accepted WebSocket and the session until the process ends or the client leaves."""
+    """Copy bytes between an accepted WebSocket and the session until the process ends or the client disconnects."""
     for end in (session.stdin, session.stdout, session.stderr):
         if end is not None:
             os.set_blocking(end, False)
@@ -54,7 +54,7 @@ async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
     try:
         await asyncio.wait((incoming, ended), return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
-            return  # the client left; the session is killed below
+            return  # the client disconnected; the session is killed below
         if pumps:
             await asyncio.wait(pumps, timeout=DRAIN_SECONDS)
         with contextlib.suppress(WebSocketDisconnect):
@@ -68,13 +68,13 @@ async def serve(ws: WebSocket, session: ExecSession, protocol: str) -> None:
 
 
 async def deny(ws: WebSocket, error: Exception) -> None:
-    """What was asked for cannot be: an ordinary answer with a Status, in place of a WebSocket."""
+    """Refuse the upgrade: answer with a Status over HTTP instead of a WebSocket."""
     failure = from_exception(error)
     await ws.send_denial_response(JSONResponse(status(failure), failure.code))
 
 
 async def refuse(ws: WebSocket, sentence: str, *, tty: bool) -> None:
-    """The program could not be executed: said on its stderr, with the code that a shell gives (POSIX: 126, 127)."""
+    """Report that the program cannot be executed: on its stderr, with a shell's exit code (POSIX: 126, 127)."""
     missing = "not found" in sentence or "no such file" in sentence.lower()
     with contextlib.suppress(WebSocketDisconnect):
         end = "\r\n" if tty else "\n"
@@ -88,7 +88,7 @@ async def _wait(session: ExecSession) -> int:
 
 
 def _outcome(ended: asyncio.Task[int]) -> Json:
-    """How it ended; a pod that went away under it is a failure without a code."""
+    """Return the Status of the end; if the pod ended meanwhile, it is a failure without an exit code."""
     error = ended.exception()
     if isinstance(error, RuntimeFault):
         return status(from_exception(error))
@@ -96,7 +96,7 @@ def _outcome(ended: asyncio.Task[int]) -> Json:
 
 
 def exit_status(code: int) -> Json:
-    """The Status on the error channel: kubectl takes its own exit code from the cause ExitCode."""
+    """Return the Status for the error channel; kubectl takes its own exit code from the cause ExitCode."""
     if code == 0:
         return {"metadata": {}, "status": "Success"}
     return {
@@ -109,7 +109,7 @@ def exit_status(code: int) -> Json:
 
 
 async def _pump(ws: WebSocket, fd: int, channel: int) -> None:
-    """Output to its channel until end of file. A slow client holds back the process, not our memory."""
+    """Copy output to its channel until end of file. A slow client blocks the process; output is not buffered."""
     with contextlib.suppress(WebSocketDisconnect):
         while data := await read_fd(fd):
             await _send(ws, channel, data)
@@ -118,7 +118,7 @@ async def _pump(ws: WebSocket, fd: int, channel: int) -> None:
 async def _receive(
     ws: WebSocket, session: ExecSession, protocol: str, input_: asyncio.Queue[bytes | None]
 ) -> None:
-    """Input, resizes and closes from the client; returns when it leaves."""
+    """Handle input, resizes and closes from the client; return when it disconnects."""
     while True:
         message = await ws.receive()
         if message["type"] == "websocket.disconnect":
@@ -136,13 +136,13 @@ async def _receive(
 
 
 async def _feed(session: ExecSession, input_: asyncio.Queue[bytes | None]) -> None:
-    """Write the client's input to the process; None closes it. Never ends: what comes after is thrown away."""
+    """Write the client's input to the process; None closes its stdin. Never returns: later input is discarded."""
     while True:
         data = await input_.get()
         if data is None:
             session.close_stdin()
         elif session.stdin is not None:
-            # EPIPE: the process does not read (any more); what it was sent is lost, as with a pipe
+            # EPIPE: the process does not read any more; the input is lost, as with a pipe.
             with contextlib.suppress(OSError):
                 await write_fd(session.stdin, data)
 
@@ -152,7 +152,7 @@ async def _resize(session: ExecSession, body: bytes) -> None:
         size = json.loads(body)
         width, height = int(size["Width"]), int(size["Height"])
     except (ValueError, KeyError, TypeError):
-        return  # a client that sends nonsense gets no resize
+        return  # ignore an invalid resize
     await session.resize(width, height)
 
 
@@ -161,7 +161,7 @@ async def _send(ws: WebSocket, channel: int, data: bytes) -> None:
 
 
 async def read_fd(fd: int) -> bytes:
-    """What a non-blocking descriptor has, b"" at its end (EIO is how a pty master says that the slave is closed)."""
+    """Read from a non-blocking descriptor; b"" at its end (a pty master reports EIO when the slave is closed)."""
     while True:
         try:
             return os.read(fd, CHUNK)
@@ -172,7 +172,7 @@ async def read_fd(fd: int) -> bytes:
 
 
 async def write_fd(fd: int, data: bytes) -> None:
-    """All of `data` into a non-blocking descriptor. Raises OSError when nobody reads it."""
+    """Write all of `data` to a non-blocking descriptor. Raises OSError if the reader is gone."""
     view = memoryview(data)
     while view:
         try:
@@ -182,7 +182,7 @@ async def write_fd(fd: int, data: bytes) -> None:
 
 
 def _ready(fd: int, *, writing: bool) -> Awaitable[None]:
-    """Becomes true when the descriptor can be read or written. A pty master may be waited on in both directions."""
+    """Return a future that is done when the descriptor is ready. A pty master can be awaited in both directions."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)

@@ -1,4 +1,4 @@
-"""The end of what containers said that ended badly: mostly that is why."""
+"""The last log lines of containers that failed, which usually say why."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ WIDTH = 200  # characters of each
 
 
 async def last_words(node: NodeApi, pod: Json) -> list[str]:
-    """Lines as "main: cannot open /etc/app.conf", none where nothing was said, oldest first. What a terminal would take
-    for an order is shown as a question mark."""
+    """Return lines like "main: cannot open /etc/app.conf", oldest first. Control characters are replaced by question
+    marks, because a terminal would interpret them."""
     found = []
     for container, loops in _ended_badly(pod):
-        with contextlib.suppress(ApiError, OSError):  # its log is gone
+        with contextlib.suppress(ApiError, OSError):  # its log was deleted
             chunks = open_log(node, pod, container, LogQuery(tail=LINES), previous=loops)
             text = b"".join([chunk async for chunk in chunks]).decode(errors="replace")
             found += [
@@ -30,7 +30,7 @@ async def last_words(node: NodeApi, pod: Json) -> list[str]:
 
 
 def _ended_badly(pod: Json) -> Iterator[tuple[str, bool]]:
-    """(container, whether it waits for its next start)."""
+    """Yield (container, whether it waits to restart)."""
     for key in ("initContainerStatuses", "containerStatuses"):
         for status in (pod.get("status") or {}).get(key) or ():
             state = status.get("state") or {}

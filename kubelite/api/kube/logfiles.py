@@ -1,8 +1,8 @@
-"""Reading a container's CRI log files: joined lines, in order, over rotations and over restarts.
+"""Reads a container's CRI log files: lines in order and in one piece, across rotations and restarts.
 
-No waiting in here: `LogReader.read_some()` gives what there is now and remembers where it stands. Files are held by
-descriptor, so a file that is renamed under us is read to its end before its successor is opened. kubelet's reader
-loses lines there (kubernetes#115701) and ignores rotated files; this one begins with the oldest.
+Nothing here waits: `LogReader.read_some()` returns what is there now and remembers the position. Files are held by
+descriptor, so a file that is renamed meanwhile is read to its end before its successor is opened. kubelet's reader
+loses lines in that case (kubernetes#115701) and ignores rotated files; this one begins with the oldest.
 
 Format: kubernetes cri-client/pkg/logs, written by runtime.shim.logs: `<RFC3339Nano> <stdout|stderr> <P|F> <text>`.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from kubelite.kube.times import rfc3339_nano
 
 CHUNK = 64 * 1024
-JOIN_MAX = 1024 * 1024  # a line longer than this is passed on in pieces
+JOIN_MAX = 1024 * 1024  # longer lines are passed on in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LogQuery:
 
 
 def attempts(directory: str) -> list[int]:
-    """The attempts that have a log here, oldest first; rotated files count."""
+    """Return the attempts that have a log in the directory, rotated ones included, oldest first."""
     with contextlib.suppress(OSError):
         heads = {name.partition(".log")[0] for name in os.listdir(directory) if ".log" in name}
         return sorted(int(head) for head in heads if head.isdigit())
@@ -39,7 +39,7 @@ def attempts(directory: str) -> list[int]:
 
 
 def rotated(path: str) -> list[str]:
-    """The rotated files of a log, oldest first (the names sort by time)."""
+    """Return the rotated files of a log, oldest first (their names sort by time)."""
     directory, name = os.path.split(path)
     try:
         names = os.listdir(directory)
@@ -49,7 +49,7 @@ def rotated(path: str) -> list[str]:
 
 
 class LineJoiner:
-    """CRI lines in; text out, with the pieces of a long line put together again, each stream by itself."""
+    """Turns CRI lines into text, joining the pieces of long lines, for each stream separately."""
 
     def __init__(self, query: LogQuery) -> None:
         self._timestamps = query.timestamps
@@ -68,7 +68,7 @@ class LineJoiner:
     def _take(self, line: bytes, out: list[bytes]) -> None:
         fields = line.split(b" ", 3)
         if len(fields) < 3:
-            return  # not a CRI line: a torn write
+            return  # not a CRI line: an incomplete write
         stamp, stream, tags = fields[:3]
         if self._since and stamp < self._since:
             return
@@ -86,17 +86,17 @@ class LineJoiner:
             out.append(b"\n")
 
     def finish(self) -> bytes:
-        """What never got its newline."""
+        """Return the pieces of a line that has no newline."""
         left = b"".join(b"".join(parts) for parts in self._parts.values())
         self._parts.clear()
         return left
 
 
 class LogReader:
-    """Reads one attempt's log, oldest rotated file first; with `query.follow` also the attempts after it.
+    """Reads the log of one attempt, oldest rotated file first; with `query.follow`, also of later attempts.
 
-    `read_some()` returns the next piece of output, b"" when there is nothing more for now. `done` says that the
-    limit is reached. Always `close()`.
+    `read_some()` returns the next piece of output, or b"" if there is none now. `done` tells that the limit is
+    reached. Always call `close()`.
     """
 
     def __init__(self, directory: str, attempt: int, query: LogQuery) -> None:
@@ -131,7 +131,7 @@ class LogReader:
                     newer = self._newer() if self._query.follow else []
                     if not newer:
                         return b""
-                    self._attempt = newer[0]  # that one is gone, with its log: a container that fails fast
+                    self._attempt = newer[0]  # its log was deleted already: the container fails fast
                     continue
             data = os.read(self._files[0], CHUNK)
             if data:
@@ -152,16 +152,16 @@ class LogReader:
         return [n for n in attempts(self._directory) if n > self._attempt]
 
     def finish(self) -> bytes:
-        """When the container has ended: its last line, if that has no newline."""
+        """Return the last line of an ended container, if it has no newline."""
         left = b"" if self.done else self._joiner.finish()
         self._mid_line = self._mid_line or bool(left)
         return self._limited(left)
 
     def _advance(self) -> bytes | None:
-        """At the end of the newest file known: queue its successor. None when there is none yet.
+        """Continue after the end of the newest known file by queueing its successor; None if there is none yet.
 
-        The successor was looked for after the end was seen, and the old file may have grown in between: `read_some`
-        reads it to its end once more, as it stays first in the list.
+        The old file may have grown between its end and the lookup of the successor. It stays first in the list, so
+        `read_some` reads it to its end once more.
         """
         successor = _successor(self._path, self._files[0])
         if successor is not None:
@@ -192,7 +192,7 @@ class LogReader:
 
 
 def _open(path: str) -> int | None:
-    """None for what is not there, and for a link or a pipe that a pod with /var/log in its hands put there."""
+    """Open a log file. None if it is missing, or is a link or pipe created by a pod that has /var/log mounted."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -206,8 +206,8 @@ def _open(path: str) -> int | None:
 
 
 def _open_all(path: str) -> list[int]:
-    """The log and its rotated files, oldest first. The current one is opened first: if it is rotated right then, it
-    shows up in the listing and is known by its inode."""
+    """Open the log and its rotated files, oldest first. The current file is opened first: if it is rotated at that
+    moment, it appears in the listing too and is recognized by its inode."""
     current = _open(path)
     found: list[int] = []
     inode = os.fstat(current).st_ino if current is not None else -1
@@ -222,7 +222,7 @@ def _open_all(path: str) -> list[int]:
 
 
 def _successor(path: str, fd: int) -> int | None:
-    """The file that was begun after this one was rotated away, opened; None while this one is the newest."""
+    """Open the file that follows this one after a rotation; None while this one is the newest."""
     inode = os.fstat(fd).st_ino
     try:
         if os.stat(path).st_ino == inode:
@@ -231,7 +231,9 @@ def _successor(path: str, fd: int) -> int | None:
         return None  # between the rename and the new file
     names = [*rotated(path), path]
     inodes = [_inode(name) for name in names]
-    after = inodes.index(inode) + 1 if inode in inodes else 0  # pruned already: all that is there is newer
+    after = (
+        inodes.index(inode) + 1 if inode in inodes else 0
+    )  # if it was pruned, all remaining files are newer
     for name in names[after:]:
         if (opened := _open(name)) is not None:
             return opened
@@ -246,7 +248,7 @@ def _inode(path: str) -> int:
 
 
 def _seek_tail(files: list[int], wanted: int) -> list[int]:
-    """Position the files so that only the last `wanted` lines follow; files before them are closed."""
+    """Seek so that only the last `wanted` lines follow; files before them are closed."""
     for index in range(len(files) - 1, -1, -1):
         offset, found = tail_start(files[index], wanted)
         if found >= wanted or index == 0:
@@ -259,9 +261,9 @@ def _seek_tail(files: list[int], wanted: int) -> list[int]:
 
 
 def tail_start(fd: int, wanted: int) -> tuple[int, int]:
-    """Where the last `wanted` lines begin, and how many of them this file has (fewer: all of it, from 0).
+    """Return the offset of the last `wanted` lines, and how many of them this file has (if fewer, the offset is 0).
 
-    Parts of a line (tag P) belong to the line they lead to; a part at the very end counts as a line.
+    Parts of a line (tag P) belong to the line that they start; a part at the very end counts as a line.
     """
     position = os.fstat(fd).st_size
     data, found, last = b"", 0, True

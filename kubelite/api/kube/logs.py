@@ -1,7 +1,7 @@
-"""`GET …/pods/NAME/log`: which file it is (kubelet's rules and sentences), and the stream of it.
+"""`GET …/pods/NAME/log`: chooses the log file by kubelet's rules, with its messages, and streams it.
 
-With `follow`, the stream goes on over rotation and over restarts of the container for as long as the pod may still
-start it again (kubectl's ends with the container); it is woken by inotify and by the pod's own changes, not by polling.
+With `follow`, the stream continues across rotations and restarts of the container, as long as the pod may start it
+again (kubectl's ends with the container). It is woken by inotify and by changes of the pod, not by polling.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kubelite.kube.errors import bad_request
 from kubelite.kube.inotify import DirectoryWatch
 from kubelite.kube.json import Json
 
-_POLL_SECONDS = 0.05  # only where inotify is not to be had
+_POLL_SECONDS = 0.05  # only used if inotify is not available
 _SAFETY_SECONDS = 5.0
 _SPEC_LISTS = ("containers", "initContainers", "ephemeralContainers")
 _STATUS_LISTS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
@@ -27,7 +27,7 @@ _PULL_WORDS = {
 
 
 def pick_container(pod: Json, name: str) -> str:
-    """The container meant; raises BadRequest in the apiserver's words when that is not clear."""
+    """Return the requested container. Raises BadRequest in the API server's words if the choice is ambiguous."""
     spec = pod.get("spec", {})
     pod_name = pod["metadata"]["name"]
     if name:
@@ -50,8 +50,8 @@ def container_status(pod: Json, container: str) -> Json:
     return next(found, {})
 
 
-def goes_on(pod: Json | None, container: str) -> bool:
-    """Whether this container runs or may be started again: whether its log can still grow."""
+def can_grow(pod: Json | None, container: str) -> bool:
+    """Tell whether the container runs or may be started again, so that its log can still grow."""
     if pod is None or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return False
     terminated = container_status(pod, container).get("state", {}).get("terminated")
@@ -70,12 +70,12 @@ def goes_on(pod: Json | None, container: str) -> bool:
 
 
 def pick_attempt(directory: str, pod: Json, container: str, *, previous: bool) -> int:
-    """The attempt whose log is asked for. Raises BadRequest when there is none (kubelet's sentences)."""
+    """Return the attempt whose log is requested. Raises BadRequest, with kubelet's messages, if there is none."""
     found = attempts(directory)
     status = container_status(pod, container)
     pod_name = pod["metadata"]["name"]
     if previous:
-        # While it waits for its next start the last instance is both the current and the previous one.
+        # While the container waits to restart, its last instance is both the current and the previous one.
         waits = "waiting" in status.get("state", {})
         if len(found) < (1 if waits else 2):
             raise bad_request(f'previous terminated container "{container}" in pod "{pod_name}" not found')
@@ -90,7 +90,7 @@ def pick_attempt(directory: str, pod: Json, container: str, *, previous: bool) -
 def open_log(
     node: NodeApi, pod: Json, container: str, query: LogQuery, *, previous: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The log as a stream. Errors are raised here, before an answer has begun."""
+    """Return the log as a stream. Errors are raised here, before the answer starts."""
     directory = node.container_log_dir(pod, container)
     attempt = pick_attempt(directory, pod, container, previous=previous)
     if query.follow and not previous:
@@ -119,10 +119,10 @@ async def _follow(
         with DirectoryWatch(log[0], wake.set) as changes:
             while not reader.done:
                 wake.clear()
-                now = _current(node, pod)  # before the reading: what was written until then is then read
+                now = _current(node, pod)  # before reading, so that everything written until then is read
                 while chunk := reader.read_some():
                     yield chunk
-                if not goes_on(now, container):
+                if not can_grow(now, container):
                     break
                 if "running" not in container_status(now or {}, container).get("state", {}) and (
                     last := reader.finish()
@@ -137,7 +137,7 @@ async def _follow(
 
 
 def _current(node: NodeApi, pod: Json) -> Json | None:
-    """The pod as it is now; None when it is gone (or another one has its name)."""
+    """Return the pod as it is now; None if it is deleted (or another pod has its name)."""
     metadata = pod["metadata"]
     record = node.store.get("Pod", metadata.get("namespace", ""), metadata["name"])
     return record.doc if record is not None and record.uid == metadata["uid"] else None

@@ -1,7 +1,7 @@
-"""Tables as Kubernetes' server renders them. PURE: documents and `now` in, `meta.k8s.io/v1` Table out.
+"""Tables as Kubernetes' API server renders them: documents and `now` in, a `meta.k8s.io/v1` Table out. Pure.
 
-Source: kubernetes pkg/printers/internalversion/printers.go (printPod, printEvent, printConfigMap, printSecret,
-printNamespace, printNode). Cells of priority 1 are the ones that `-o wide` shows.
+Source: Kubernetes pkg/printers/internalversion/printers.go (printPod, printEvent, printConfigMap, printSecret,
+printNamespace, printNode). `-o wide` also shows the cells of priority 1.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Column(NamedTuple):
 
 
 _NAME = Column("Name", format="name", description="Name must be unique within a namespace.")
-_AGE = Column("Age", description="Time since the object was made.")
+_AGE = Column("Age", description="Time since the object was created.")
 
 POD_COLUMNS = (
     _NAME,
-    Column("Ready", description="Ready containers of all containers."),
-    Column("Status", description="The phase, or what keeps the pod from it."),
-    Column("Restarts", description="Restarts of its containers, and when the last one was."),
+    Column("Ready", description="Ready containers / all containers."),
+    Column("Status", description="The phase, or the reason why the pod is not running."),
+    Column("Restarts", description="Number of container restarts, and the time since the last one."),
     _AGE,
-    Column("IP", priority=1, description="Address of the pod."),
-    Column("Node", priority=1, description="Node it runs on."),
+    Column("IP", priority=1, description="IP address of the pod."),
+    Column("Node", priority=1, description="Node the pod runs on."),
     Column("Nominated Node", priority=1),
     Column("Readiness Gates", priority=1),
 )
@@ -111,7 +111,7 @@ NODE_COLUMNS = (
 
 
 class PodSummary(NamedTuple):
-    """The three words of a pod that take an algorithm."""
+    """The three columns of a pod that are computed."""
 
     ready: str
     status: str
@@ -119,7 +119,7 @@ class PodSummary(NamedTuple):
 
 
 class _Tally:
-    """Counts restarts and keeps the latest end of a former instance."""
+    """Counts restarts, and keeps the time when the latest former instance ended."""
 
     def __init__(self) -> None:
         self.restarts = 0
@@ -138,7 +138,7 @@ class _Tally:
 
 
 def summarize_pod(pod: Json, now: float) -> PodSummary:
-    """READY, STATUS and RESTARTS of a pod, printPod's way."""
+    """Return READY, STATUS and RESTARTS of a pod, as printPod does."""
     spec, status = pod.get("spec", {}), pod.get("status", {})
     sidecars = {c["name"] for c in spec.get("initContainers", ()) if c.get("restartPolicy") == "Always"}
     total = len(spec.get("containers", ())) + len(sidecars)
@@ -170,14 +170,14 @@ def _phase_reason(status: Json) -> str:
 
 
 class _Init(NamedTuple):
-    reason: str  # "" = initialised
+    reason: str  # "" after initialization
     ready: int  # sidecars that are ready
     all: _Tally
     sidecars: _Tally
 
 
 def _init_progress(spec: Json, status: Json, sidecars: set[str]) -> _Init:
-    """Walk the init containers until the first that is not done; that one names the status."""
+    """Go through the init containers up to the first that is not done, which determines the status."""
     everyone, restartable, ready = _Tally(), _Tally(), 0
     for index, container in enumerate(status.get("initContainerStatuses", ())):
         sidecar = container.get("name") in sidecars
@@ -202,7 +202,7 @@ def _init_progress(spec: Json, status: Json, sidecars: set[str]) -> _Init:
 
 
 def _main_reason(status: Json, reason: str, tally: _Tally) -> tuple[str, int]:
-    """The containers from last to first, so that the first one by name has the word; and how many are ready."""
+    """Return the reason and the number of ready containers. The loop runs backwards, so the first container wins."""
     running, ready, failure = False, 0, ""
     for container in reversed(status.get("containerStatuses", ())):
         tally.add(container)
@@ -284,7 +284,7 @@ def event_cells(event: Json, now: float) -> Cells:
 
 
 def event_object(event: Json) -> str:
-    """What the event is about: pod/web."""
+    """Name the object of the event: pod/web."""
     about = event.get("involvedObject") or {}
     kind = str(about.get("kind", "")).lower()
     return f"{kind}/{about['name']}" if about.get("name") else kind
@@ -309,7 +309,7 @@ def access_modes(modes: Iterable[str] | None) -> str:
 
 
 def _volume_phase(doc: Json) -> str:
-    """Of a PersistentVolume or a claim."""
+    """Return the phase of a PersistentVolume or a claim."""
     going = doc["metadata"].get("deletionTimestamp")
     return "Terminating" if going else str((doc.get("status") or {}).get("phase", ""))
 
@@ -434,7 +434,7 @@ def table(
     include: str = "Metadata",
     api_version: str = "meta.k8s.io/v1",
 ) -> Json:
-    """The Table of these objects. `include` (query includeObject): what each row carries, None, Metadata or Object."""
+    """Return the Table of these objects. `include` (query includeObject): None, Metadata or Object, for each row."""
     columns, cells = _PRINTERS[kind]
     return {
         "kind": "Table",

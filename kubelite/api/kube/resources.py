@@ -1,6 +1,6 @@
 """The kinds served under /api/v1 and /apis: their names, discovery documents, and how they are read from the node.
 
-Namespaces are what the stored objects live in (and `default`); there is exactly one node.
+Namespaces are derived from the stored objects (and `default`). There is exactly one node.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Resource(NamedTuple):
 
     @property
     def stored(self) -> bool:
-        """Whether the store has it; the others are made up on reading."""
+        """Tell whether the store has the kind; other kinds are derived when they are read."""
         return self.kind not in ("Namespace", "Node")
 
 
@@ -63,7 +63,7 @@ def find_resource(group_version: str, plural: str) -> Resource | None:
 
 
 def api_resource_list(group_version: str = "v1") -> Json:
-    """Discovery of /api/v1, or of a group's version."""
+    """Return the discovery document of /api/v1, or of a version of a group."""
     entries = [
         {
             "name": r.plural,
@@ -97,7 +97,7 @@ def api_group_list() -> Json:
 
 
 def api_group(name: str) -> Json | None:
-    """Discovery of one group; None where there is none of that name."""
+    """Return the discovery document of a group; None if there is no such group."""
     found = next((group for group in api_group_list()["groups"] if group["name"] == name), None)
     return {"kind": "APIGroup", "apiVersion": "v1", **found} if found is not None else None
 
@@ -109,12 +109,12 @@ def _group(group_version: str) -> Json:
 
 
 def complete(resource: Resource, doc: Json) -> Json:
-    """The document with apiVersion and kind in front, whatever its writer left out."""
+    """Return the document with apiVersion and kind, which stored documents may lack."""
     return {"apiVersion": resource.group_version, "kind": resource.kind, **doc}
 
 
 def read_list(node: NodeApi, resource: Resource, namespace: str | None) -> list[Json]:
-    """All documents of a resource, of one namespace or of all (None)."""
+    """Return all documents of a resource, in one namespace or in all (None)."""
     if resource.kind == "Node":
         return [complete(resource, node.node())]
     if resource.kind == "Namespace":
@@ -130,7 +130,7 @@ def read_one(node: NodeApi, resource: Resource, namespace: str, name: str) -> Js
 
 
 def _namespaces(node: NodeApi) -> list[Json]:
-    """Made up from what is stored: a namespace is as old as its oldest object."""
+    """Derive the namespaces from the stored objects; a namespace is as old as its oldest object."""
     started = str(node.node()["metadata"].get("creationTimestamp", ""))
     born = {"default": started}
     for resource in RESOURCES.values():

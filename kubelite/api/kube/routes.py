@@ -1,7 +1,7 @@
 """The Kubernetes half of the API: discovery, get, list, watch, log, exec, delete under /api and /apis.
 
-Shapes and sentences are the apiserver's, so that kubectl works against it. Objects are written through the manifests
-directory alone; POST, PUT and PATCH say so.
+Shapes and messages are the API server's, so that kubectl works. Objects are only written through the manifests
+directory; POST, PUT and PATCH are refused with an explanation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.kube.selectors import Selector, matches_fields, parse_fields
 from kubelite.kube.times import parse_time
-from kubelite.node.model.node_facts import NotForPeople
+from kubelite.node.model.node_facts import ForbiddenPatch
 from runtime.errors import RuntimeFault, StartError
 
 SOURCE = "kubelite.io/source"  # annotation: the manifest file an object came from
@@ -78,7 +78,7 @@ def number_of(request: Request, name: str, *, least: int = 0) -> int | None:
 
 
 def table_version(accept: str) -> str | None:
-    """`meta.k8s.io/v1` when the client would rather have a Table, None when it wants the object."""
+    """Return `meta.k8s.io/v1` if the client prefers a Table, None if it wants the object."""
     for offer in accept.split(","):
         parts = dict(p.strip().partition("=")[::2] for p in offer.split(";")[1:])
         if parts.get("as") == "Table" and parts.get("v") in ("v1", "v1beta1"):
@@ -124,12 +124,12 @@ async def list_or_watch(request: Request) -> Response:
 
 
 def _moment(request: Request, resource: Resource) -> float | None:
-    """Our own query parameter `at`, an RFC 3339 time: the pods as they were then. Raises BadRequest."""
+    """Parse our own query parameter `at`, an RFC 3339 time that selects the pods of a past moment. BadRequest."""
     text = request.query_params.get("at", "")
     if not text:
         return None
     if resource.kind != "Pod":
-        raise bad_request(f"only pods have a past that is kept, not {resource.plural}")
+        raise bad_request(f"history is only kept for pods, not for {resource.plural}")
     found = parse_time(text)
     if found is None:
         raise bad_request(f"at {text!r} is not an RFC 3339 time")
@@ -143,7 +143,7 @@ async def _then(node: NodeApi, namespace: str | None, at: float) -> list[Json]:
 
 
 async def _settled(node: NodeApi, resource: Resource) -> None:
-    """Events are written behind the work that they tell of; who sees the work done finds them told, too."""
+    """Wait until recorded events are in the store: a client that sees the effect of some work also finds its events."""
     if resource.kind == "Event":
         await node.events_settled()
 
@@ -257,7 +257,9 @@ async def pod_exec(ws: WebSocket) -> None:
     try:
         if protocol is None:
             offered = ", ".join(exec_bridge.PROTOCOLS)
-            raise bad_request(f"exec speaks the WebSocket subprotocols {offered}, none of which was offered")
+            raise bad_request(
+                f"exec supports only the WebSocket subprotocols {offered}; none of them was offered"
+            )
         pod, container, command = _exec_target(ws)
         session = await node_of(ws).exec(
             pod,
@@ -279,7 +281,7 @@ async def pod_exec(ws: WebSocket) -> None:
 
 
 def _exec_target(connection: HTTPConnection) -> tuple[Json, str, list[str]]:
-    """Pod, container and command of an exec; raises what is wrong with them."""
+    """Return pod, container and command of an exec request. Raises BadRequest if one of them is wrong."""
     pod = pod_of(connection)
     container = pick_container(pod, connection.query_params.get("container", ""))
     command = connection.query_params.getlist("command")
@@ -296,15 +298,15 @@ def size_of(ws: WebSocket, name: str) -> int:
 
 
 async def pod_exec_without_upgrade(request: Request) -> Response:
-    # kubectl comes here (SPDY) when its WebSocket was refused: it gets to hear the same reason.
+    # kubectl falls back to this (SPDY) after its WebSocket was refused, so it gets the same reason.
     _exec_target(request)
     raise bad_request("exec needs a WebSocket: upgrade the connection with subprotocol v5.channel.k8s.io")
 
 
 async def pod_portforward(request: Request) -> Response:
     raise bad_request(
-        "ports are forwarded by `kubelite port-forward`, on the node itself: what kubectl wants for it, SPDY, is not "
-        "spoken here"
+        "this node does not support SPDY, which kubectl port-forward needs: run `kubelite port-forward` on the node "
+        "itself"
     )
 
 
@@ -316,19 +318,19 @@ async def delete_one(request: Request) -> Response:
         raise not_found(resource.plural, name)
     source = (doc["metadata"].get("annotations") or {}).get(SOURCE, "")
     if resource.kind != "Pod":
-        words = f"{resource.kind} {name} comes from {source or 'the node itself'}"
+        words = f"{resource.kind} {name} is defined by {source or 'the node itself'}"
         remedy = f": delete it with `kubelite delete -f {source}`" if source else " and cannot be deleted"
         raise ApiError("MethodNotAllowed", words + remedy)
     options = await _delete_options(request)
     wanted_uid = (options.get("preconditions") or {}).get("uid")
     if wanted_uid and wanted_uid != doc["metadata"].get("uid"):
-        raise ApiError("Conflict", f'pod "{name}" has another uid than the one to delete: {wanted_uid}')
+        raise ApiError("Conflict", f'the uid in the precondition, {wanted_uid}, is not that of pod "{name}"')
     record = await node.delete_pod(namespace, name, grace=options.get("gracePeriodSeconds"))
     if record is None:
         raise not_found("pods", name)
     headers = {}
     if source:
-        text = f"{source} still has pod {name}, so it comes back; `kubelite delete -f {source}` removes it for good"
+        text = f"{source} still defines pod {name}, so it is recreated; delete it with `kubelite delete -f {source}`"
         headers["Warning"] = '299 - "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return JSONResponse(complete(resource, record.doc), headers=headers)
 
@@ -352,21 +354,22 @@ async def _delete_options(request: Request) -> Json:
 async def write_refused(request: Request) -> Response:
     raise ApiError(
         "MethodNotAllowed",
-        f"{request.method} is not supported: on this node the manifests directory "
-        f"{node_of(request).manifests_dir} is the truth; use `kubelite apply -f FILE` (or put the file there)",
+        f"{request.method} is not supported: the source of truth on this node is the manifests directory "
+        f"{node_of(request).manifests_dir}; use `kubelite apply -f FILE` (or put the file there)",
     )
 
 
 async def patch_node(request: Request) -> Response:
-    """`kubectl label|annotate|taint|cordon`: what may be said of the node. Both patch kinds mean the same here: lists
-    that may be patched are replaced whole, as their type says (atomic)."""
+    """Implement `kubectl label|annotate|taint|cordon`. Both kinds of patches mean the same here, because the lists that
+    can be patched are atomic and replaced as a whole."""
     node, name = node_of(request), request.path_params["name"]
     if name != node.node_name:
         raise not_found("nodes", name)
     kind = request.headers.get("content-type", "").partition(";")[0]
     if kind not in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
         raise ApiError(
-            "UnsupportedMediaType", f"a node is changed by a merge patch, not by {kind or 'nothing'}"
+            "UnsupportedMediaType",
+            f"a node can only be changed by a merge patch, not by {kind or 'an untyped body'}",
         )
     try:
         patch = json.loads(await request.body())
@@ -378,12 +381,12 @@ async def patch_node(request: Request) -> Response:
         return JSONResponse(node.node())
     try:
         return JSONResponse(await node.patch_node(patch))
-    except NotForPeople as error:
+    except ForbiddenPatch as error:
         raise ApiError("Forbidden", f'nodes "{name}" is forbidden: {error}') from error
 
 
 def version_document() -> Json:
-    """/version: the Kubernetes release whose shapes are served, with our own after a plus."""
+    """Answer /version: the Kubernetes release whose API is served, with our version after a plus sign."""
     import platform
 
     from kubelite.version import version
@@ -402,7 +405,7 @@ def version_document() -> Json:
 
 
 async def get_group(request: Request) -> Response:
-    """/apis/<group>, and /apis/<group>/<version>."""
+    """Answer /apis/<group> and /apis/<group>/<version>."""
     found = api_group(request.path_params["group"])
     if found is not None and (version := request.path_params.get("version")):
         name = f"{found['name']}/{version}"

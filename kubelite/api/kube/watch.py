@@ -1,8 +1,8 @@
-"""Watches: the store's changes as metav1.WatchEvent lines, whole objects or Table rows.
+"""Watches: the store's changes as metav1.WatchEvent lines, with whole objects or Table rows.
 
-A selector turns a change into a move in or out of what the client sees: in is ADDED, out is DELETED
-(kubernetes apiserver pkg/storage/cacher watchCache: the same rule). A client that does not read its changes is told
-"410 Gone" and left, as an apiserver does, so that what waits for it is bounded.
+With a selector, an object can enter or leave the client's view: entering is ADDED, leaving is DELETED (the same rule as
+in Kubernetes: watchCache in staging/src/k8s.io/apiserver/pkg/storage/cacher). A client that does not read its changes
+is told "410 Gone" and disconnected, as by the API server, so that its pending changes are bounded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kubelite.api.stream import Stream
 from kubelite.kube.json import Json
 from state.errors import StoreError
 
-LIMIT = 4096  # changes that may wait for one client
-LOOK_SECONDS = 1.0  # between two looks at what the node makes up
+LIMIT = 4096  # pending changes of one client
+LOOK_SECONDS = 1.0  # between checks of objects that are not stored
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class WatchRequest:
     resource: Resource
     namespace: str | None
     selects: Callable[[Json], bool]
-    render: Callable[[Json], Json]  # one document -> what is sent of it (itself, or a Table of one row)
-    since: int | None  # None: begin with everything there is
+    render: Callable[[Json], Json]  # document -> what is sent: the document, or a Table of one row
+    since: int | None  # None: begin with all existing objects
     timeout: float | None
-    bookmark: bool = False  # sendInitialEvents: mark the end of what there was
+    bookmark: bool = False  # sendInitialEvents: mark the end of the existing objects
 
 
 def open_watch(node: NodeApi, request: WatchRequest) -> Stream:
-    """Subscribe now (an Expired error comes from here, before an answer has begun) and return the answer."""
+    """Subscribe and return the answer. An Expired error is raised here, before the answer starts."""
     if not request.resource.stored:
-        return Stream(_made_up(node, request), media_type="application/json")
+        return Stream(_watch_derived(node, request), media_type="application/json")
     now = node.store.resource_version
     watch = node.store.watch(request.resource.kind, request.since, LIMIT)
     initial = [
@@ -68,7 +68,7 @@ async def _events(
             change = await watch.next(left)
         except (
             StoreError
-        ) as error:  # fallen behind: the client lists again, as after a resourceVersion too old
+        ) as error:  # too far behind: the client lists again, as after an expired resourceVersion
             yield _line("ERROR", status(from_exception(error)))
             return
         if change is None:
@@ -78,9 +78,9 @@ async def _events(
             yield event
 
 
-async def _made_up(node: NodeApi, request: WatchRequest) -> AsyncGenerator[bytes, None]:
-    """Of what the store does not have (nodes, namespaces): looked at again while somebody watches. It has no versions
-    to go on from: unless nothing at all has changed since the client's, it is told what there is once more."""
+async def _watch_derived(node: NodeApi, request: WatchRequest) -> AsyncGenerator[bytes, None]:
+    """Watch objects that are not stored (nodes, namespaces) by checking them periodically. They have no versions to
+    resume from: unless nothing has changed since the client's version, all of them are sent again."""
 
     def look() -> dict[str, Json]:
         docs = (doc for doc in read_list(node, request.resource, None) if request.selects(doc))
@@ -115,7 +115,7 @@ def _event(change: ChangeLike, request: WatchRequest, known: set[Any], *, replay
     was_known = record.uid in known
     if change.type == "DELETED" or not request.selects(doc):
         known.discard(record.uid)
-        # Of a replayed change nobody here knows what the client saw before it; a needless DELETED does no harm.
+        # For a replayed change, it is unknown what the client saw before; a redundant DELETED does no harm.
         gone = was_known or (replayed and change.type != "ADDED")
         if change.type == "DELETED":
             gone = gone or request.selects(doc)

@@ -1,4 +1,4 @@
-"""/kubelite/v1/build: what a build, which is its command's own process, asks of the node."""
+"""/kubelite/v1/build: what a build needs from the node. The build itself runs in its command's process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def about(request: Request) -> Response:
 
 
 async def network(request: Request) -> Response:
-    """Attach a network namespace for as long as the connection is open. One line: {"address"}, or
+    """Attach a network namespace for as long as the connection is open. Answers one line: {"address"} or
     {"error": a Status}."""
     pid = (await json_body(request)).get("pid")
     if not isinstance(pid, int) or pid <= 1:

@@ -1,4 +1,4 @@
-"""The past, under /kubelite/v1: a pod's history, the versions of manifests, and the way back to one."""
+"""History, under /kubelite/v1: a pod's history, the versions of manifests, and going back to one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def history(request: Request) -> Response:
 
 
 def moment(text: str, name: str) -> float:
-    """Unix seconds of an RFC 3339 time. Raises BadRequest."""
+    """Return the Unix seconds of an RFC 3339 time. Raises BadRequest."""
     found = parse_time(text)
     if found is None:
         raise bad_request(f"{name} {text!r} is not an RFC 3339 time")
@@ -34,7 +34,7 @@ def moment(text: str, name: str) -> float:
 
 
 async def revisions(request: Request) -> Response:
-    """Of the manifest with an object (?kind, namespace, name) or of a file (?file); with ?revision its text too."""
+    """Answer the versions of an object's manifest (?kind, namespace, name) or of a ?file; with ?revision, its text."""
     wanted = number_of(request, "revision", least=1)
     file, found = await node_of(request).history.revisions(dict(request.query_params))
     if wanted is not None and wanted not in [revision.number for revision in found]:
@@ -60,7 +60,7 @@ async def roll_back(request: Request) -> Response:
     wanted = await json_body(request)
     number = wanted.pop("toRevision", None)
     if number is not None and (not isinstance(number, int) or number < 1):
-        raise bad_request(f"toRevision must be a revision's number, not {number!r}")
+        raise bad_request(f"toRevision must be the number of a revision, not {number!r}")
     dry_run = bool(wanted.pop("dryRun", False))
     return JSONResponse(await node_of(request).history.roll_back(wanted, number=number, dry_run=dry_run))
 

@@ -1,4 +1,4 @@
-"""The rest of /kubelite/v1/images: what looks at images, keeps them in order and gives them on."""
+"""The other operations under /kubelite/v1/images: inspect, push, save, tag, prune, disk usage, repair."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def push(request: Request) -> Response:
     reference, target = _text(wanted, "reference"), _text(wanted, "target", optional=True)
     form, level = wanted.get("compressionFormat") or "gzip", wanted.get("compressionLevel") or 0
     if not isinstance(form, str) or not isinstance(level, int):
-        raise bad_request("compressionFormat is a name, compressionLevel a number")
+        raise bad_request("compressionFormat must be a name, compressionLevel a number")
     images, how = node_of(request).images_api, {"form": form, "level": level}
     return progress_stream(lambda progress: images.push(reference, target, how, progress))
 
@@ -51,7 +51,7 @@ async def prune(request: Request) -> Response:
     wanted = await json_body(request)
     older = wanted.get("olderSeconds") or 0
     if not isinstance(older, int | float) or older < 0:
-        raise bad_request("olderSeconds is not a number of seconds")
+        raise bad_request("olderSeconds must be a number of seconds")
     images = node_of(request).images_api
     return JSONResponse(await images.prune(every=bool(wanted.get("all")), older=float(older)))
 
@@ -69,7 +69,7 @@ async def repair(request: Request) -> Response:
 def _text(document: Json, key: str, *, optional: bool = False) -> str:
     value = document.get(key, "" if optional else None)
     if not isinstance(value, str) or not (value or optional):
-        raise bad_request(f'"{key}" is missing, or not a string')
+        raise bad_request(f'"{key}" is missing or not a string')
     return value
 
 

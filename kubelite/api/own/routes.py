@@ -21,9 +21,9 @@ from kubelite.kube.json import Json
 from kubelite.sources import edits
 from runtime.images.store.disk import disk_error
 
-#: Events that wait for a client who does not read; further ones are left out, the answer never is.
+#: Events that wait for a client that does not read. Further events are dropped; the final answer never is.
 PROGRESS = 4096
-MAX_MANIFEST = 10 << 20  # bytes: as much as the directory's source reads of a file
+MAX_MANIFEST = 10 << 20  # bytes, the same limit as for files in the manifests directory
 
 
 async def manifests(request: Request) -> Response:
@@ -51,7 +51,7 @@ async def inspect(request: Request) -> Response:
     ref = request.path_params["ref"]
     answer = await node_of(request).inspect(ref)
     if answer is None:
-        raise ApiError("NotFound", f'no container, pod or image is called "{ref}"')
+        raise ApiError("NotFound", f'there is no container, pod or image "{ref}"')
     return JSONResponse(answer)
 
 
@@ -85,11 +85,11 @@ async def readyz(request: Request) -> Response:
     return PlainTextResponse(sentence or "ok", 200 if ready else 503)
 
 
-# -- manifests in and out -----------------------------------------------------------------------------------------
+# -- apply and delete ---------------------------------------------------------------------------------------------
 
 
 async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
-    """The text posted, the name of its file, and its objects in the namespace asked for."""
+    """Return the posted text, its file name, and its objects in the requested namespace."""
     body = await request.body()
     if len(body) > MAX_MANIFEST:
         raise bad_request(f"the manifest is larger than {MAX_MANIFEST} bytes")
@@ -104,7 +104,7 @@ async def _documents(request: Request) -> tuple[str, str, list[edits.Chunk]]:
 
 
 def _validate(text: str, file: str) -> None:
-    """Raises Invalid with every error of the text, each with file, line and field."""
+    """Raise Invalid with every error in the text, each with file, line and field."""
     from manifests.yaml.loader import load_text
 
     loaded = load_text(text, file="<stdin>" if file == "-" else file)
@@ -117,7 +117,7 @@ def _validate(text: str, file: str) -> None:
 
 async def apply_manifest(request: Request) -> Response:
     node = node_of(request)
-    # What is validated is what was sent, so that lines in errors are the sender's.
+    # The text is validated as it was sent, so that errors have the sender's line numbers.
     body = await request.body()
     _validate(body.decode(errors="replace"), request.query_params.get("file", "-"))
     _, file, applied = await _documents(request)
@@ -189,7 +189,7 @@ async def login(request: Request) -> Response:
     wanted = await json_body(request)
     registry, username, password = (wanted.get(key) for key in ("registry", "username", "password"))
     if not (isinstance(registry, str) and isinstance(username, str) and isinstance(password, str)):
-        raise bad_request('login needs {"registry", "username", "password"}, all of them strings')
+        raise bad_request('login needs {"registry", "username", "password"}, all strings')
     if not registry or not username:
         raise bad_request("login needs a registry and a user name")
     return JSONResponse(await node_of(request).login(registry, username, password))
@@ -198,12 +198,12 @@ async def login(request: Request) -> Response:
 async def logout(request: Request) -> Response:
     registry = (await json_body(request)).get("registry")
     if not isinstance(registry, str):
-        raise bad_request('logout needs {"registry": HOST}, or "" for every one')
+        raise bad_request('logout needs {"registry": HOST}, or "" for all registries')
     return JSONResponse({"removed": await node_of(request).logout(registry)})
 
 
 async def load_image(request: Request) -> Response:
-    """An archive by path (JSON body), or the archive itself as the body (application/x-tar)."""
+    """Load an archive by path (JSON body), or from the body itself (application/x-tar)."""
     node = node_of(request)
     if request.headers.get("content-type", "").startswith("application/json"):
         path = (await json_body(request)).get("path")
@@ -224,7 +224,7 @@ async def load_image(request: Request) -> Response:
 
 
 async def _spooled(request: Request, spool: IO[bytes]) -> None:
-    """The body as a file. What has no room is read to its end all the same: only then does its sender read why."""
+    """Write the body to a file. If the disk is full, read the rest nevertheless: only then does the sender see why."""
     full: OSError | None = None
     async for chunk in request.stream():
         try:
@@ -247,7 +247,7 @@ async def remove_image(request: Request) -> Response:
     force = request.query_params.get("force") == "true"
     removed = await node_of(request).remove_image(ref, force=force)
     if removed is None:
-        raise ApiError("NotFound", f'no image is called "{ref}"')
+        raise ApiError("NotFound", f'there is no image "{ref}"')
     return JSONResponse(removed)
 
 
@@ -268,12 +268,12 @@ def progress_stream(
 
 
 async def _progress_lines(work: Callable[[Progress], Awaitable[list[Json]]]) -> AsyncGenerator[bytes, None]:
-    """The work's progress as JSON lines; the last one is {"event": "done", "images"} or {"event": "error", "status"}.
-    A client that leaves ends the work."""
+    """Yield the work's progress as JSON lines; the last one is {"event": "done", "images"} or {"event": "error",
+    "status"}. If the client disconnects, the work is cancelled."""
     queue: asyncio.Queue[Json | None] = asyncio.Queue()
 
     def tell(event: Json) -> None:
-        # the images come with the answer: the work's own last word would be a second one
+        # The final answer has the images, so the work's own "done" event is dropped.
         if event.get("event") != "done" and queue.qsize() < PROGRESS:
             queue.put_nowait(event)
 

@@ -83,19 +83,19 @@ class NodeState:
 # -- what people may change ---------------------------------------------------------------------------------------
 
 
-class NotForPeople(Exception):
+class ForbiddenPatch(Exception):
     """A patch changes a field that only the node may change. The message names it."""
 
 
 def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) -> Json:
     """Pure: the node's object after a merge patch (RFC 7386) of the fields that people may change: labels, annotations,
-    taints and unschedulable. Raises NotForPeople."""
+    taints and unschedulable. Raises ForbiddenPatch."""
     metadata, spec = patch.get("metadata") or {}, patch.get("spec") or {}
     _only(patch, ("apiVersion", "kind", "metadata", "spec", "status"), "")
     _only(metadata, ("name", "uid", "resourceVersion", "labels", "annotations"), "metadata.")
     _only(spec, ("taints", "unschedulable", "$setElementOrder/taints"), "spec.")
     if patch.get("status"):
-        raise NotForPeople("status is set by the node and cannot be changed")
+        raise ForbiddenPatch("status is set by the node and cannot be changed")
     old = doc.get("metadata") or {}
     made: Json = {"metadata": dict(old), "spec": dict(doc.get("spec") or {})}
     for kind in ("labels", "annotations"):
@@ -111,7 +111,7 @@ def patched(doc: Json, patch: Mapping[str, Any], *, now: float | None = None) ->
 def _only(given: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:
     for name in given:
         if name not in known:
-            raise NotForPeople(
+            raise ForbiddenPatch(
                 f"{path}{name} is set by the node: only labels, annotations, taints and "
                 "unschedulable can be changed"
             )
@@ -126,9 +126,9 @@ def _taints(wanted: list[Any], now: float) -> list[Json]:
     made = []
     for taint in wanted:
         if not isinstance(taint, Mapping) or not taint.get("key"):
-            raise NotForPeople("spec.taints: each taint needs a key and an effect")
+            raise ForbiddenPatch("spec.taints: each taint needs a key and an effect")
         if taint.get("effect") not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
-            raise NotForPeople(
+            raise ForbiddenPatch(
                 f"spec.taints: effect {taint.get('effect')!r} must be NoSchedule, PreferNoSchedule or NoExecute"
             )
         one = {name: taint[name] for name in ("key", "value", "effect", "timeAdded") if taint.get(name)}

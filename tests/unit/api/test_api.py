@@ -212,7 +212,7 @@ def test_delete_says_which_file_brings_it_back(http: Http, node: FakeNode) -> No
     assert conflict.status_code == 409
     answer = http.request("DELETE", "/api/v1/namespaces/default/pods/held", json={"gracePeriodSeconds": 3})
     assert answer.status_code == 200 and answer.json()["metadata"]["name"] == "held"
-    assert "/m/held.yaml still has pod held, so it comes back" in answer.headers["warning"]
+    assert "/m/held.yaml still defines pod held, so it is recreated" in answer.headers["warning"]
     assert node.deleted == [("default", "held", 3)]
     assert http.request("DELETE", "/api/v1/namespaces/default/pods/held").status_code == 404
     assert (

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kubelite.api.kube import logfiles
 from kubelite.api.kube.logfiles import LogQuery, LogReader, attempts
-from kubelite.api.kube.logs import goes_on, open_log, pick_attempt, pick_container
+from kubelite.api.kube.logs import can_grow, open_log, pick_attempt, pick_container
 from kubelite.kube.errors import ApiError
 from kubelite.kube.json import Json
 from tests.unit.api.fake_node import FakeNode, pod_doc
@@ -175,19 +175,19 @@ def test_pick_attempt(tmp_path: Path) -> None:
 def test_goes_on_as_long_as_it_may_be_started_again(policy: str, code: int, expected: bool) -> None:
     ended = {"terminated": {"exitCode": code}}
     pod = state(pod_doc("web", restartPolicy=policy), state=ended)
-    assert goes_on(pod, "app") is expected
-    assert goes_on(pod_doc("web", restartPolicy=policy), "app")
-    assert not goes_on(None, "app")
+    assert can_grow(pod, "app") is expected
+    assert can_grow(pod_doc("web", restartPolicy=policy), "app")
+    assert not can_grow(None, "app")
     pod["metadata"]["deletionTimestamp"] = "2026-11-24T14:33:00Z"
-    assert not goes_on(pod, "app")
+    assert not can_grow(pod, "app")
 
 
 def test_init_containers_are_not_started_again_after_success() -> None:
     pod = pod_doc("web", initContainers=[{"name": "i"}, {"name": "s", "restartPolicy": "Always"}])
     done = {"state": {"terminated": {"exitCode": 0}}}
     pod["status"]["initContainerStatuses"] = [{"name": "i", **done}, {"name": "s", **done}]
-    assert not goes_on(pod, "i")
-    assert goes_on(pod, "s")
+    assert not can_grow(pod, "i")
+    assert can_grow(pod, "s")
 
 
 # -- following -----------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_delete_by_name_says_what_brings_it_back(server: Served) -> None:
     ok(server, "apply", "-f", "-", stdin=WEB)
     done = kubelite(server, "delete", "pod/nginx", "--grace-period", "5")
     assert done.stdout == 'pod "nginx" deleted from default namespace\n'
-    assert "still has pod nginx, so it comes back; `kubelite delete -f" in done.stderr
+    assert "still defines pod nginx, so it is recreated; delete it with `kubelite delete -f" in done.stderr
     assert server.node.deleted == [("default", "nginx", 5)]
     assert kubelite(server, "delete", "pod", "nix").returncode == 1
     assert ok(server, "delete", "pods", "-l", "app=db", "--now").startswith('pod "db" deleted')
