@@ -373,7 +373,9 @@ def test_the_pages(node: Node) -> None:
     assert "kube_pod_info" not in cadvisor
     assert one(cadvisor, "container_memory_working_set_bytes", id="/") > 0
     assert one(node.get(f"{BASE}/metrics/state"), "kube_pod_info", pod="p") == 1
-    assert fetch(node, "/metrics/nonsense")[1].startswith(b"no page called nonsense; there are: cadvisor")
+    assert fetch(node, "/metrics/nonsense")[1].startswith(
+        b"there is no page nonsense; the pages are: cadvisor"
+    )
 
     summary = json.loads(node.get(f"{BASE}/stats/summary"))
     assert summary["node"]["nodeName"] == node.name
@@ -455,7 +457,7 @@ def test_the_web_page(node: Node) -> None:
     _, body = fetch(node, "/pods/default/p")
     assert b"shim" in body
     assert b"hunter2" not in body
-    assert fetch(node, "/pods/default/nope")[1] == b"there is no such pod\n"
+    assert fetch(node, "/pods/default/nope")[1] == b"no such pod\n"
     for method in ("POST", "DELETE", "PUT"):
         assert node.fetch(f"{BASE}/", method=method).status == 405
 

@@ -1,10 +1,9 @@
-"""How much the writable layers hold and how many sockets are open, measured in the background so that no scrape and no
-decision walks a directory. Where the file system keeps project quotas nothing does (kubelite/node/storage/quota.py).
+"""The size of writable layers and the number of open sockets, measured in the background, so that no scrape and no
+decision walks directories. File systems with project quotas are not walked at all (node/storage/quota.py).
 
-Measured on demand: nobody asks, nothing is done. A question (`ask`) that finds the last round older than `INTERVAL`, or
-a layer that was never measured, starts one in a thread of its own; a round that took long makes the next one wait (a
-tenth of the time at most is spent walking), so the cost is bounded however big the layers are. The age of what is shown
-is a metric of its own.
+Measurements are made on demand only. A request (`ask`) starts a round in a thread if the last round is older than
+`INTERVAL` or a layer was never measured. A long round delays the next one, so that at most a tenth of the time is spent
+walking: the cost is bounded however large the layers are. The age of the measurements is a metric, too.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from kubelite.node.storage.quota import used
 from kubelite.telemetry.sampling.machine import FileSystem, device_name, file_system
 from runtime.cgroups import open_cgroup
 
-INTERVAL = 30.0  # seconds
-FIRST = 1.0  # seconds between two rounds for what was never measured
-SHARE = 0.1  # of the time may be spent walking
-SOCKETS_MOST = 4096  # descriptors looked at in a container; with more its sockets are not counted
+INTERVAL = 30.0  # seconds between rounds
+FIRST = 1.0  # seconds between two rounds for layers that were never measured
+SHARE = 0.1  # maximum fraction of the time spent walking
+SOCKETS_MOST = 4096  # descriptors examined in a container; if there are more, its sockets are not counted
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A writable layer: bytes and inodes in use, where it is, and the sockets of the container (None: too many
-    descriptors to look at)."""
+    """The usage of a directory: bytes and inodes, its file system, and the container's sockets (None: too many
+    descriptors to examine)."""
 
     bytes: int
     inodes: int
@@ -38,21 +37,21 @@ class Usage:
 
 
 class DiskUsage:
-    """`get(path)` → as last measured. `layers()` gives each layer's directory with its container's cgroup."""
+    """`get(path)` returns the last measurement. `layers()` maps each layer's directory to its container's cgroup."""
 
     def __init__(self, layers: Callable[[], Mapping[str, str]]) -> None:
         self._layers = layers
         self._measured: dict[str, Usage] = {}
         self._wanted = asyncio.Event()
-        self._until = 0.0  # monotonic seconds until which known layers are left alone
+        self._until = 0.0  # monotonic seconds until which measured layers are not measured again
         self.last_round = 0.0  # Unix seconds when the last round ended
-        self.took = 0.0  # seconds it took
+        self.took = 0.0  # duration of the last round in seconds
 
     def get(self, path: str) -> Usage | None:
         return self._measured.get(path)
 
     def ask(self) -> None:
-        """Somebody wants to know: measure if it is time, or if something was never measured. From the loop's thread."""
+        """Request a measurement: it is made if it is due, or if a layer was never measured. From the loop's thread."""
         if time.monotonic() >= self._until or any(path not in self._measured for path in self._layers()):
             self._wanted.set()
 
@@ -77,10 +76,10 @@ class DiskUsage:
 
 
 def measure(path: str, cgroup: str = "", systems: dict[int, FileSystem] | None = None) -> Usage | None:
-    """Bytes on disk and inodes below a directory, on its own file system; what vanishes meanwhile does not count. A
-    directory with a project of its own is not walked: its file system counts that anyhow, and says the project's size
-    for its own. The others share what is in `systems` (by device), asked for once a round. One with a cgroup is a
-    writable layer, an overlay's."""
+    """Measure the bytes on disk and inodes below a directory, within its file system; None if it does not exist. Files
+    that vanish meanwhile are not counted. A directory with its own project quota is not walked: the file system has
+    counted it, and reports the project's limit as its size. Other directories share the file systems in `systems` (by
+    device), which are queried once a round. A directory with a cgroup is the writable layer of an overlay."""
     systems = {} if systems is None else systems
     total, inodes = 0, 0
     try:
@@ -117,7 +116,7 @@ def _sockets(cgroup: str) -> int | None:
 
 
 def sockets(pids: Iterable[int]) -> int | None:
-    """Descriptors that are sockets, of these processes together."""
+    """Count the descriptors of these processes that are sockets; None if there are too many descriptors."""
     count, left = 0, SOCKETS_MOST
     for pid in pids:
         with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:

@@ -1,5 +1,5 @@
-"""The machine itself, for the series with id="/", machine_* and node_*: /proc and statvfs, never the root cgroup's
-memory.stat, which walks every cgroup there is on v1.
+"""The machine itself, for the series with id="/", machine_* and node_*. Read from /proc and by statvfs, never from the
+root cgroup's memory.stat, which on v1 walks every cgroup.
 
 Sources: proc(5); Documentation/admin-guide/iostats.rst; google/cadvisor machine/.
 """
@@ -19,7 +19,7 @@ from runtime.network.plan import is_host_ifname
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SECTOR = 512
-_SKIPPED = ("lo", "veth", "docker", "nerdctl")  # what cAdvisor leaves out of the node's interfaces
+_SKIPPED = ("lo", "veth", "docker", "nerdctl")  # interfaces that cAdvisor omits for the node
 _REAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "vfat", "f2fs", "jfs", "reiserfs"})
 
 
@@ -37,7 +37,7 @@ class FileSystem:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A line of /proc/diskstats in units of its own: counts, sectors, milliseconds."""
+    """A line of /proc/diskstats in its units: counts, sectors, milliseconds."""
 
     device: str
     reads: int
@@ -55,13 +55,13 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """CPU in seconds, memory in bytes."""
+    """The machine's totals: CPU in seconds, memory in bytes."""
 
     cpu: float
     cpu_user: float
     cpu_system: float
     memory: Mapping[str, int]  # /proc/meminfo, in bytes
-    vm: Mapping[str, int]  # /proc/vmstat: page faults
+    vm: Mapping[str, int]  # /proc/vmstat, page faults
     threads: int
     disks: tuple[Disk, ...]
     file_systems: tuple[FileSystem, ...]
@@ -70,7 +70,7 @@ class Root:
 
     @property
     def usage(self) -> int:
-        """Anonymous memory and page cache: what the root cgroup is charged for."""
+        """Return anonymous memory and page cache, which is what the root cgroup is charged for."""
         get = self.memory.get
         return get("AnonPages", 0) + get("Cached", 0) + get("Buffers", 0)
 
@@ -96,7 +96,9 @@ def read_root() -> Root:
         {
             name: counters
             for name, counters in interfaces(read_or("/proc/self/net/dev"), _SKIPPED).items()
-            if not is_host_ifname(name)  # a veth by another name: what it carries is counted with its pod
+            if not is_host_ifname(
+                name
+            )  # a pod's veth under another name: its traffic is counted with its pod
         },
         {name: text for name in ("cpu", "memory", "io") if (text := read_or(f"/proc/pressure/{name}"))},
     )
@@ -112,14 +114,14 @@ def meminfo() -> dict[str, int]:
 
 
 def vmstat() -> dict[str, int]:
-    """The few counters of /proc/vmstat that are shown."""
+    """Return the few counters of /proc/vmstat that are reported."""
     wanted = ("pgfault ", "pgmajfault ", "oom_kill ")
     lines = (line for line in read_or("/proc/vmstat").splitlines() if line.startswith(wanted))
     return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
 def interfaces(text: str, without: tuple[str, ...] = ("lo",)) -> dict[str, tuple[int, ...]]:
-    """Interface → the 16 counters of net/dev (proc_pid_net(5)), but of those whose names begin with one of these."""
+    """Return interface → the 16 counters of net/dev (proc_pid_net(5)), except for names with one of these prefixes."""
     found: dict[str, tuple[int, ...]] = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")
@@ -130,7 +132,7 @@ def interfaces(text: str, without: tuple[str, ...] = ("lo",)) -> dict[str, tuple
 
 
 def disks() -> tuple[Disk, ...]:
-    """Whole disks and partitions that ever did anything; not the memory that calls itself one."""
+    """Return whole disks and partitions with any activity, except for RAM disks and loop devices."""
     found = []
     for line in read_or("/proc/diskstats").splitlines():
         _, _, name, *rest = line.split()
@@ -141,7 +143,7 @@ def disks() -> tuple[Disk, ...]:
 
 
 def file_systems() -> tuple[FileSystem, ...]:
-    """Each block device that is mounted, once, at its first mount point."""
+    """Return each mounted block device once, at its first mount point."""
     seen: dict[str, FileSystem] = {}
     for line in read_or("/proc/self/mounts").splitlines():
         device, where, kind, *_ = line.split(" ")
@@ -167,13 +169,13 @@ def file_system(device: str, where: str) -> FileSystem:
 
 
 def most_pids() -> int:
-    """How many processes and threads the kernel lets there be: the lower of kernel.pid_max and kernel.threads-max."""
+    """Return the kernel's limit of processes and threads: the lower of kernel.pid_max and kernel.threads-max."""
     limits = [int(read_or(f"/proc/sys/kernel/{name}", "0")) for name in ("pid_max", "threads-max")]
     return min(filter(None, limits), default=0)
 
 
 def _real_device(device: str, where: str) -> str:
-    """/dev/root and /dev/mapper/x by the name the kernel counts them under."""
+    """Resolve /dev/root and /dev/mapper/x to the name under which the kernel counts the device."""
     if os.path.exists(device) and not device.startswith("/dev/mapper/"):
         return device
     with contextlib.suppress(OSError):
@@ -190,7 +192,7 @@ _device_names: dict[tuple[int, int], str] = {}
 
 
 def device_name(major: int, minor: int) -> str:
-    """`/dev/<name>` of a block device by number (sysfs, dev/block); "major:minor" when the kernel has none for it."""
+    """Return `/dev/<name>` of a block device by number (sysfs, dev/block), or "major:minor" if it has no name."""
     key = (major, minor)
     if key not in _device_names:
         try:
@@ -203,7 +205,7 @@ def device_name(major: int, minor: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What does not change while the machine is up."""
+    """Properties that do not change while the machine runs."""
 
     machine_id: str
     system_uuid: str

@@ -1,4 +1,4 @@
-"""The processes of a container, as /proc has them (proc_pid_stat(5), proc_pid_status(5)): read when somebody asks."""
+"""The processes of a container, read from /proc on request (proc_pid_stat(5), proc_pid_status(5))."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from kubelite.kube.json import Json
 from runtime.cgroups import open_cgroup
 
-MOST = 1000  # of one container: a fork bomb is not to be told in full
+MOST = 1000  # processes reported of a container: a fork bomb is not listed in full
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def processes(cgroup: str) -> list[Json]:
-    """By pid: {"pid", "innerPid": in the container's own pid namespace, "parent", "user", "state", "cpu": nanoseconds,
-    "memory": resident bytes, "threads", "command"}. One that ends meanwhile is left out."""
+    """Return the processes by pid: {"pid", "innerPid": in the container's pid namespace, "parent", "user", "state",
+    "cpu": nanoseconds, "memory": resident bytes, "threads", "command"}. Processes that exit meanwhile are omitted."""
     found = []
     for pid in sorted(open_cgroup(cgroup).pids())[:MOST]:
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -25,11 +25,11 @@ def processes(cgroup: str) -> list[Json]:
 
 
 def process(pid: int) -> Json:
-    """Raises OSError when it is gone."""
+    """Describe one process. Raises OSError if it has exited."""
     place = Path("/proc", str(pid))
     stat = (place / "stat").read_text(errors="replace")
     name = stat[stat.index("(") + 1 : stat.rindex(")")]
-    fields = stat[stat.rindex(")") + 2 :].split()  # from the third on, the state
+    fields = stat[stat.rindex(")") + 2 :].split()  # from the third field on, the state
     words = dict(line.split(":", 1) for line in (place / "status").read_text(errors="replace").splitlines())
     arguments = (place / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     command = " ".join(part.decode(errors="replace") for part in arguments) or f"[{name}]"

@@ -1,9 +1,9 @@
-"""One look at everything that is measured: `Sampler.sample() → Snapshot`. Pages, `top` and the summary all show one.
+"""Samples everything that is measured: `Sampler.sample() → Snapshot`, which pages, `top` and the summary show.
 
-Between two looks open descriptors are kept (a reading with them costs a third), what hardly changes (labels, limits),
-and what cannot have changed: of a cgroup in which nothing ran (runtime/cgroups/reading/reader.py) few files are read.
-Nothing here walks a directory: the size of writable layers and the sockets come from a measure in the background
-(disk_usage.py). What is gone by the time it is looked at is left out.
+Between samples the sampler keeps open descriptors (which make a reading three times as cheap), values that hardly
+change (labels, limits), and values that cannot have changed: for a cgroup in which nothing ran, few files are read
+(runtime/cgroups/reading/reader.py). It never walks directories: sizes of writable layers and sockets are measured in
+the background (disk_usage.py). Things that disappear before they are read are omitted.
 """
 
 from __future__ import annotations
@@ -26,25 +26,23 @@ from runtime.cgroups.reading.reader import TOTALS, Reader
 from runtime.cgroups.reading.stats import Stats
 from runtime.errors import NotFoundError, RuntimeFault
 
-FD_BUDGET = 0.85  # share of the descriptor limit that may be kept here; what is beyond is opened each time
+FD_BUDGET = 0.85  # fraction of the descriptor limit that may be kept open; other files are opened each time
 NO_LIMITS = Spec()
-_SMALL = (
-    479  # bytes, at first, of net/dev: what comes of it fits where small objects lie, not into malloc's heap
-)
-SPEC_AGE = 300.0  # seconds that limits are believed at most when nothing says that they changed
+_SMALL = 479  # bytes, at first, of net/dev: small enough for Python's allocator, which keeps it out of malloc's heap
+SPEC_AGE = 300.0  # maximum seconds for which limits are reused if nothing indicates that they changed
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What changes only when somebody changes it."""
+    """Values that only change by an edit."""
 
     spec: Spec = NO_LIMITS
-    open_files: int | None = None  # the init's soft RLIMIT_NOFILE; -1 is unlimited
+    open_files: int | None = None  # the init's soft RLIMIT_NOFILE; -1: unlimited
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A cgroup's numbers. `pids` is empty for groups."""
+    """The values of a cgroup. `pids` is empty for groups."""
 
     target: Target
     stats: Stats
@@ -59,7 +57,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`now` is Unix seconds; `errors` counts readings that failed otherwise than by the thing being gone."""
+    """One sample of everything. `now`: Unix seconds; `errors`: failed readings, other than of things that
+    disappeared."""
 
     now: float
     containers: tuple[Sample, ...]
@@ -71,8 +70,8 @@ class Snapshot:
 
     @property
     def all(self) -> tuple[Sample, ...]:
-        """A pod's containers follow it, and pods are in the order of their uids, which count: what neighbours have in
-        common is then near enough for gzip to see."""
+        """Return all samples with each pod's containers after it, and pods ordered by uid. The order matters: the text
+        that neighbours have in common is then close enough for gzip."""
         pods = sorted(self.pods, key=lambda pod: pod.target.uid)
         mine: dict[str, list[Sample]] = {pod.target.uid: [pod] for pod in pods}
         for container in self.containers:
@@ -82,44 +81,44 @@ class Snapshot:
 
 @dataclass(slots=True)
 class _Kept:
-    """What is remembered of one cgroup."""
+    """What the sampler keeps of one cgroup."""
 
     group: Cgroup
     reader: Reader | None = None
     limits: Limits = Limits()
-    believed: float = 0.0  # monotonic seconds until which the limits are
+    believed: float = 0.0  # monotonic seconds until which the limits are reused
     hash: str = ""
     sample: Sample | None = None
 
 
 @dataclass(slots=True)
 class _Network:
-    """A sandbox's net/dev: its descriptor, what it said, and what that means."""
+    """A sandbox's net/dev: the descriptor, the last text, and its parsed form."""
 
     descriptor: int
-    size: int = _SMALL  # bytes to ask for
+    size: int = _SMALL  # bytes to read
     text: bytes = b""
     found: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Total:
-    """What the machine counts of all cgroups together, and when (monotonic seconds) it was last seen to have moved."""
+    """A counter of all cgroups together, and the monotonic time when it was last seen to change."""
 
     value: int
     at: float
 
 
 class Sampler:
-    """`find()` gives the targets of the moment, `descriptors` is the process's limit. One caller at a time."""
+    """Samples the targets that `find()` returns. `descriptors` is the process's limit. One caller at a time."""
 
     def __init__(self, find: Callable[[], Targets], *, descriptors: int) -> None:
         self._find = find
         self._errors = 0
         self._left = max(256, int(descriptors * FD_BUDGET))
         self._kept: dict[str, _Kept] = {}
-        self._net: dict[str, _Network] = {}  # sandbox id →
-        self._totals: dict[str, _Total] = {}  # file of TOTALS →
+        self._net: dict[str, _Network] = {}  # by sandbox id
+        self._totals: dict[str, _Total] = {}  # by the file name in TOTALS
 
     def sample(self) -> Snapshot:
         targets = self._find()
@@ -149,7 +148,7 @@ class Sampler:
         self._net.clear()
 
     def _moved(self, root: Root, now: float) -> dict[str, float]:
-        """When a task was last held up or killed anywhere, by the file that tells it of a cgroup."""
+        """Return when a task was last stalled or killed in any cgroup, by the file that reports it for a cgroup."""
         found = {}
         for name in TOTALS:
             total = _total(root, name)
@@ -168,7 +167,7 @@ class Sampler:
         moved: Mapping[str, float],
         still: Collection[str] = (),
     ) -> tuple[Sample, ...]:
-        """`still`: uids of pods whose every number is what it was; so is that of the only container such a pod has."""
+        """`still`: uids of pods whose values are all unchanged, and therefore also those of a pod's only container."""
         found = (self._sample(target, now, moved, still) for target in targets)
         return tuple(sample for sample in found if sample is not None)
 
@@ -191,7 +190,7 @@ class Sampler:
             self._drop(target.cgroup)
             return None
         if due:
-            # not all at the same time again
+            # Randomized, so that the limits of many cgroups are not due at the same time again.
             kept.believed, kept.hash = now + SPEC_AGE * random.uniform(0.5, 1.0), target.resources_hash
             kept.limits = _limits(kept.group, target, kept.limits)
         last = kept.sample
@@ -203,7 +202,7 @@ class Sampler:
     def _read(
         self, kept: _Kept, now: float, moved: Mapping[str, float], *, limits: bool
     ) -> tuple[Stats, bool]:
-        """The numbers, and whether something may have run since the last look."""
+        """Return the values, and whether something may have run since the last sample."""
         if kept.reader is None:
             reader = kept.group.reader()
             if self._left < reader.descriptors:
@@ -214,8 +213,8 @@ class Sampler:
         return kept.reader.read(now, limits=limits, moved=moved), kept.reader.awake
 
     def _network(self, sandbox: Sandbox) -> Mapping[str, tuple[int, ...]]:
-        """Counters of the sandbox's interfaces, through a descriptor that is kept: it is the namespace's, and stays
-        readable when the process is gone, so it goes with the pod."""
+        """Return the counters of the sandbox's interfaces. The descriptor is kept until the pod is deleted: it belongs
+        to the namespace and stays readable after the process has exited."""
         known = self._net.get(sandbox.sandbox_id)
         try:
             if known is None:
@@ -249,7 +248,7 @@ class Sampler:
 
 
 def _total(root: Root, name: str) -> int | None:
-    """The machine's number of what a file of TOTALS counts; None where it does not tell."""
+    """Return the machine's total of what a file in TOTALS counts; None if the kernel does not report it."""
     if name == "memory.oom_control":
         return root.vm.get("oom_kill")
     found = pressure(root.pressure.get(name.removesuffix(".pressure"), "").encode())
@@ -257,12 +256,12 @@ def _total(root: Root, name: str) -> int | None:
 
 
 def _alone(containers: Iterable[Target]) -> set[str]:
-    """The pods that have one container."""
+    """Return the pods that have one container."""
     return {uid for uid, count in Counter(c.uid for c in containers).items() if count == 1}
 
 
 def _with_processes(pods: tuple[Sample, ...], containers: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """No process lives in a pod's own cgroup: it has those of its containers."""
+    """Give each pod the processes of its containers: no process is in the pod's own cgroup."""
     pids: dict[str, list[int]] = {}
     descriptors: dict[str, int] = {}
     for sample in containers:
@@ -278,13 +277,13 @@ def _with_processes(pods: tuple[Sample, ...], containers: tuple[Sample, ...]) ->
 
 
 def _limits(group: Cgroup, target: Target, before: Limits) -> Limits:
-    """The very same object when they are what they were."""
+    """Return the limits; the same object if they are unchanged."""
     found = Limits(read_spec(group), _soft_limit(target.pid) if target.pid else None)
     return before if found == before else found
 
 
 def _soft_limit(pid: int) -> int | None:
-    """The soft "Max open files" of proc_pid_limits(5)."""
+    """Return the soft limit "Max open files" of proc_pid_limits(5)."""
     for line in read_or(f"/proc/{pid}/limits").splitlines():
         if line.startswith("Max open files"):
             word = line[len("Max open files") :].split()[0]
@@ -293,18 +292,18 @@ def _soft_limit(pid: int) -> int | None:
 
 
 def _processes(group: Cgroup, stats: Stats, last: Sample | None) -> tuple[tuple[int, ...], int]:
-    """The processes of a container and their descriptors. As many tasks as it had processes, all of which live, are
-    those processes and nothing else: the list, which costs v1 a sort, is not asked for."""
+    """Return the processes of a container and the number of their descriptors. If the number of tasks equals that of
+    the known processes, and all of these live, they are the same: the list, which v1 has to sort, is not read."""
     if last is not None and last.pids and stats.pids.current == len(last.pids):
         opened = [_open_files(pid) for pid in last.pids]
-        if all(opened):  # one that is dead, or waited for by nobody, has none
+        if all(opened):  # a dead process or a zombie has none
             return last.pids, sum(opened)
     pids = tuple(group.pids(recursive=False))
     return pids, sum(map(_open_files, pids))
 
 
 def _open_files(pid: int) -> int:
-    """Descriptors of a process: the size of /proc/<pid>/fd says it since Linux 6.2; before, they are counted."""
+    """Count a process's descriptors: the size of /proc/<pid>/fd since Linux 6.2; before that, its entries."""
     path = f"/proc/{pid}/fd"
     with contextlib.suppress(OSError):
         return os.stat(path).st_size or (0 if _SIZED else len(os.listdir(path)))

@@ -1,8 +1,8 @@
-"""What there is to measure, as the shims last said: containers, pods, the node's own groups; and their labels.
+"""What is measured, as last reported by the shims: containers, pods, the node's own groups; and their labels.
 
 Labels follow kubelet's containerPrometheusLabelsFunc (pkg/kubelet/server/server.go): container, id, image, name,
-namespace and pod, always all six. A pod's own cgroup has the first, third and fourth empty; the series of its network
-belong to the sandbox, container="POD", which is what most dashboards match.
+namespace and pod, always all six. For a pod's own cgroup, container, image and name are empty. The pod's network series
+belong to the sandbox, container="POD", which most dashboards match.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runtime.shim.protocol import SandboxRecord
 
 SANDBOX_IMAGE = (
-    "kubelite/sandbox"  # there is no pause image; dashboards want image!="" on the network's series
+    "kubelite/sandbox"  # there is no pause image, but dashboards expect image!="" on network series
 )
 
 
@@ -38,8 +38,8 @@ class Target:
     created_at: float = 0.0
     started_at: float = 0.0
     upper: str = ""  # the writable layer's directory
-    resources_hash: str = ""  # what its limits were made from: new ones are read anew
-    head: str = field(default="", compare=False)  # the labels' text, its brace still open
+    resources_hash: str = ""  # of the resources that its limits derive from: a change makes them read again
+    head: str = field(default="", compare=False)  # the labels as text, without the closing brace
 
     def with_head(self) -> Target:
         pairs = {
@@ -56,7 +56,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A pod's network namespace, seen through its shim. `target` carries the labels of the sandbox row."""
+    """A pod's network namespace, accessed through its shim. `target` has the labels of the sandbox's series."""
 
     pid: int
     sandbox_id: str
@@ -67,12 +67,12 @@ class Sandbox:
 class Targets:
     containers: tuple[Target, ...]
     pods: tuple[Target, ...]
-    groups: tuple[Target, ...]  # the parents: /kubelite, /kubelite/burstable, /kubelite/besteffort
+    groups: tuple[Target, ...]  # the parent cgroups: /kubelite, /kubelite/burstable, /kubelite/besteffort
     sandboxes: tuple[Sandbox, ...]
 
 
 class Finder:
-    """Targets of the agent, each made once and kept while it lives: its labels are most of what a scrape says."""
+    """Returns the agent's targets. Each is built once and kept, because its labels are most of a scrape's text."""
 
     def __init__(self, agent: NodeView) -> None:
         self._agent = agent

@@ -1,7 +1,7 @@
-"""What `kubelite top` and `kubelite stats` read: a snapshot's counters as plain JSON. Rates are the reader's business:
-it asks twice, so that nothing is measured for nobody.
+"""The data of `kubelite top` and `kubelite stats`: a snapshot's counters as plain JSON. The client computes rates from
+two requests, so that nothing is measured without a reader.
 
-Units: CPU, throttling and stalls in nanoseconds, the rest in bytes and pieces; 0 is no limit.
+Units: CPU, throttling and stalls in nanoseconds, the rest in bytes and counts; 0 means no limit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def usage(snapshot: Snapshot, node: str) -> Json:
 
 
 def measured_pods(snapshot: Snapshot) -> dict[str, Measured]:
-    """What each pod uses, by uid, as eviction ranks it: working set and processes."""
+    """Return what each pod uses, by uid, as eviction ranks it: working set and processes."""
     by_container: dict[str, dict[str, dict[str, int]]] = {}
     for s in snapshot.containers:
         amounts = {"memory": s.stats.memory.working_set, "pids": len(s.pids)}
@@ -86,10 +86,10 @@ def _network(snapshot: Snapshot, sample: Sample) -> Json:
         if sandbox.target.uid == sample.target.uid:
             every = interfaces.values()
             return {"received": sum(v[0] for v in every), "sent": sum(v[8] for v in every)}
-    return {}  # the host's network: it has none of its own
+    return {}  # it uses the host's network
 
 
 def _total(text: str) -> int:
-    """Nanoseconds of `some` in a file of /proc/pressure."""
+    """Return the nanoseconds of `some` in a file of /proc/pressure."""
     first = text.partition("\n")[0]
     return int(first.rpartition("total=")[2]) * 1000 if "total=" in first else 0

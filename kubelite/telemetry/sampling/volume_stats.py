@@ -1,9 +1,9 @@
-"""kubelet_volume_stats_*: how full the volumes of pods are: claims, as kubelet has them, each once however many pods
-mount it; and emptyDir volumes, under the name that the claim of a generic ephemeral volume would have,
+"""kubelet_volume_stats_*: the usage of volumes. Claims are reported as by kubelet, each once for all pods that mount
+it. emptyDir volumes are reported under the name that the claim of a generic ephemeral volume would have,
 `<pod>-<volume>` (kubernetes.io/docs, Ephemeral Volumes, "PersistentVolumeClaim naming").
 
-What is used is measured in the background with the writable layers (diskusage.py). The capacity is the claim's, or the
-volume's sizeLimit, or what its file system has.
+Usage is measured in the background with the writable layers (disk_usage.py). The capacity is the claim's, the volume's
+sizeLimit, or that of its file system.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PLUGIN = "kubernetes.io~empty-dir"
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume of a pod that runs, an emptyDir where `persistent` is "", else of the claim of this name. `limit`:
-    bytes, 0 for none."""
+    """A volume of a running pod: an emptyDir if `persistent` is "", else the claim of that name. `limit`: bytes, 0 for
+    none."""
 
     namespace: str
     pod: str
@@ -37,7 +37,7 @@ class Volume:
     path: str
     limit: int
     persistent: str = ""
-    memory: bool = False  # it is in memory, not on a disk
+    memory: bool = False  # it is in memory, not on disk
 
     @property
     def claim(self) -> str:
@@ -46,7 +46,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Where the logs of a pod's container are, all its instances'."""
+    """The log directory of a pod's container, for all its instances."""
 
     namespace: str
     pod: str
@@ -56,7 +56,7 @@ class Logs:
 
 
 def logs_of(living: Mapping[str, SandboxRecord], store: Store) -> list[Logs]:
-    """Of the containers that run."""
+    """Return the logs of the running containers."""
     found: dict[str, Logs] = {}
     for uid, sandbox in living.items():
         if (pod := store.get_uid(uid)) is None:
@@ -83,8 +83,8 @@ Places = Callable[[str, str], tuple[str, str] | None]
 def volumes_of(
     doc: Mapping[str, Any], directory: Callable[[str, str, str], str], claim: Places = lambda _ns, _name: None
 ) -> list[Volume]:
-    """PURE: `directory`: (uid, plugin, name) → where a volume is (NodeConfig.volume_dir). `claim`: (namespace, name) →
-    where a claim that is bound has its files, and its capacity, a quantity."""
+    """Return the volumes of a pod. `directory`: (uid, plugin, name) → path of a volume (NodeConfig.volume_dir).
+    `claim`: (namespace, name) → path and capacity (a quantity) of a bound claim. Pure."""
     from kubelite.node.model.claim_names import claim_name_in
     from manifests.types.meta import Quantity
 
@@ -107,7 +107,7 @@ def volumes_of(
 
 
 def claim_finder(store: Store, config: NodeConfig) -> Places:
-    """Of the claims that are bound."""
+    """Return a function that finds bound claims."""
     from kubelite.node.model.claim_names import KIND, own_volume
     from kubelite.node.storage.block_devices import place_of
 
@@ -122,14 +122,14 @@ def claim_finder(store: Store, config: NodeConfig) -> Places:
             return f"{config.claim_dir(namespace, name)}/data", size
         volume = store.get("PersistentVolume", "", held)
         if volume is None or not volume.doc["spec"].get("local"):
-            return None  # as kubelet: nothing of a hostPath
+            return None  # as in kubelet: nothing is reported for hostPath
         return place_of(config.root, volume.doc), size
 
     return find
 
 
 def numbers(volume: Volume, usage: Usage) -> tuple[int, int, int, int, int, int]:
-    """PURE: capacity, available and used bytes; inodes there are, free and used."""
+    """Return capacity, available and used bytes; total, free and used inodes. Pure."""
     place = usage.file_system
     capacity = min(volume.limit, place.size) if volume.limit else place.size
     available = max(0, min(capacity - usage.bytes, place.available)) if volume.limit else place.available
@@ -153,7 +153,7 @@ def write_volumes(page: Page, volumes: Iterable[Volume], usage: Callable[[str], 
     mine: dict[tuple[str, str], Volume] = {}
     for volume in sorted(
         volumes, key=lambda one: not one.persistent
-    ):  # a claim before an emptyDir of its name
+    ):  # a claim takes precedence over an emptyDir with the same name
         mine.setdefault((volume.namespace, volume.claim), volume)
     found = [(volume, numbers(volume, used)) for volume in mine.values() if (used := usage(volume.path))]
     heads = [
@@ -165,7 +165,7 @@ def write_volumes(page: Page, volumes: Iterable[Volume], usage: Callable[[str], 
 
 
 def summary_of(at: str, volume: Volume, usage: Usage) -> Json:
-    """A VolumeStats of the Summary API."""
+    """Return a VolumeStats of the Summary API."""
     capacity, available, used, inodes, free, inodes_used = numbers(volume, usage)
     reference = {"pvcRef": {"name": volume.claim, "namespace": volume.namespace}} if volume.persistent else {}
     return {

@@ -1,5 +1,5 @@
-"""The daemon's own log: one line a change of state on standard error, `time LEVEL message key=value …` (logfmt), or one
-JSON object a line with KUBELITE_LOG_FORMAT=json."""
+"""The daemon's own log on standard error: a line for each change of state, `time LEVEL message key=value …` (logfmt),
+or a JSON object on each line with KUBELITE_LOG_FORMAT=json."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-SELDOM = 60.0  # seconds
+SELDOM = 60.0  # seconds between repetitions of a warning
 
 
 class Logfmt(logging.Formatter):
-    """Fields given as `extra=` follow the message; an exception's trace follows on further lines."""
+    """Formats a line; `extra=` fields follow the message, and an exception's traceback follows on further lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
@@ -27,7 +27,7 @@ class Logfmt(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, message, logger, what was given as `extra=`, and an exception's trace."""
+    """Formats a JSON object: time, level, message, logger, the `extra=` fields and an exception's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
@@ -37,7 +37,7 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             "logger": record.name,
         }
-        # a field never takes the place of one that every line has
+        # An extra field never replaces a standard one.
         line |= {f"field_{k}" if k in line else k: v for k, v in _fields(record).items()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -45,7 +45,7 @@ class JsonLines(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """What was given as `extra=` and says something."""
+    """Return the non-empty `extra=` fields."""
     return {
         key: value for key, value in vars(record).items() if key not in _STANDARD and value not in ("", None)
     }
@@ -55,7 +55,7 @@ FORMATS: dict[str, type[logging.Formatter]] = {"text": Logfmt, "json": JsonLines
 
 
 def _one_line(text: str) -> str:
-    """Without control characters: what a probe or a registry said could look like a line of our own."""
+    """Escape control characters: text from a probe or registry could otherwise imitate a log line of its own."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -65,17 +65,19 @@ def _quoted(text: str) -> str:
 
 
 class Seldom(logging.Filter):
-    """Each warning once in SELDOM seconds, with how many were left out: whoever reaches a port can have a server warn
-    of his wrong requests, thousands of times a second. Errors are ours, and all said."""
+    """Passes each warning once in SELDOM seconds, with the number of those suppressed. Anyone who can reach a port can
+    cause warnings by invalid requests, thousands of times a second. Errors are always logged: they are our own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[str, tuple[float, int]] = {}  # sentence -> when it was said last, and left out since
+        self._said: dict[
+            str, tuple[float, int]
+        ] = {}  # message -> time of the last line, number suppressed since
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:
             return True
-        sentence = str(record.msg)  # without its arguments: those may be the peer's
+        sentence = str(record.msg)  # without the arguments, which may come from the peer
         said, left_out = self._said.get(sentence, (-SELDOM, 0))
         if 0 <= record.created - said < SELDOM:
             self._said[sentence] = (said, left_out + 1)
@@ -87,8 +89,8 @@ class Seldom(logging.Filter):
 
 
 def set_up(level: str = "INFO", form: str = "text") -> None:
-    """Send every logger's lines to standard error; libraries only from warnings on."""
-    # what no line shows is not looked for (Python's logging howto, "Optimization")
+    """Send all loggers' lines to standard error; libraries log warnings and errors only."""
+    # Do not collect what no line shows (Python's logging howto, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
@@ -98,9 +100,9 @@ def set_up(level: str = "INFO", form: str = "text") -> None:
     known = level.upper() in logging.getLevelNamesMapping()
     root.setLevel(level.upper() if known else "INFO")
     if not known:
-        root.warning("KUBELITE_LOG_LEVEL: there is no level %s (DEBUG, INFO, WARNING, ERROR)", level)
+        root.warning("KUBELITE_LOG_LEVEL: unknown level %s (use DEBUG, INFO, WARNING or ERROR)", level)
     if form.lower() not in FORMATS:
-        root.warning("KUBELITE_LOG_FORMAT: there is no format %s (%s)", form, ", ".join(FORMATS))
+        root.warning("KUBELITE_LOG_FORMAT: unknown format %s (use %s)", form, ", ".join(FORMATS))
     for name in ("uvicorn", "httpx", "httpcore", "asyncio", "pyroute2", "watchfiles", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").filters[:] = [Seldom()]

@@ -1,8 +1,8 @@
-"""How late the daemon's event loop is: everything on it waits for the same thread, probes and timers too.
+"""Measures the lag of the daemon's event loop, which delays everything that runs on it, probes and timers included.
 
-Once a second it is noted how much later than asked the loop came round. Where it was late by `LONG` the log says so: by
-how much, how much of that the processor worked for us (the rest the machine had none free, or a call waited), and in
-which function, which a signal that came meanwhile has seen. What that costs is one wake-up a second.
+Once a second it records how much later than scheduled the loop called back. If the lag is `LONG` or more, a log line
+says how long it was, how much CPU time the thread used in it (otherwise no CPU was free, or a call blocked), and in
+which function, as seen by a signal handler during the lag. The cost is one wake-up a second.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from types import FrameType
 
 log = logging.getLogger(__name__)
 
-BEAT = 1.0  # seconds
-LONG = 0.5  # seconds
-SELDOM = 60.0  # seconds between two sentences in the log
-DEPTH = 4  # functions that are named
+BEAT = 1.0  # seconds between measurements
+LONG = 0.5  # seconds of lag that are logged
+SELDOM = 60.0  # seconds between log lines
+DEPTH = 4  # stack frames that are logged
 
 
 class LoopLag:
-    """`start()` on the loop's thread, which has to be the process's main one (signal(7)), then `close()`.
-    `observe(seconds)` is told once a beat."""
+    """Call `start()` on the loop's thread, which must be the main thread (signal(7)), and later `close()`. Each
+    measurement calls `observe(seconds)`."""
 
     def __init__(self, observe: Callable[[float], None]) -> None:
         self._observe = observe
         self._timer: asyncio.TimerHandle | None = None
-        self._worked = 0.0  # seconds of processor that the thread has had, at the last beat
-        self._where = ""  # what it was in when the beat was late
+        self._worked = 0.0  # CPU seconds of the thread at the last beat
+        self._where = ""  # functions that ran when the beat was late
         self._said = -SELDOM
 
     def start(self) -> None:
@@ -57,14 +57,14 @@ class LoopLag:
         self._observe(lag)
         if lag >= LONG and loop.time() - self._said >= SELDOM:
             self._said = loop.time()
-            worked, where = time.thread_time() - self._worked, self._where or "what ended before it was seen"
+            worked, where = time.thread_time() - self._worked, self._where or "in a call that ended meanwhile"
             log.warning(
-                "the event loop was late by %.2f s, in which it worked for %.2f s: %s", lag, worked, where
+                "the event loop lagged by %.2f s and used %.2f s of CPU time in that: %s", lag, worked, where
             )
         self._next()
 
     def _alarm(self, _number: int, frame: FrameType | None) -> None:
-        """The beat is late, and this is where the thread is; a call into C is seen when it returns."""
+        """Record what the thread is doing when the beat is late. A call into C is noticed when it returns."""
         names: list[str] = []
         while frame is not None and len(names) < DEPTH:
             code = frame.f_code

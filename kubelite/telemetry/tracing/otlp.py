@@ -1,10 +1,10 @@
-"""Starts as OpenTelemetry traces, sent to a collector by OTLP over HTTP with JSON, where the node is told of one.
+"""Exports starts of containers as OpenTelemetry traces, by OTLP over HTTP with JSON, if a collector is configured.
 
 Sources: OTLP specification 1.x (opentelemetry.io/docs/specs/otlp: OTLP/HTTP, JSON encoding), the trace data model, and
-the semantic conventions for Kubernetes resources. A trace is one start of a pod's container: its root is the time from
-the manifest (or the decision) to the process's first instruction, its spans are the start trace's steps.
+the semantic conventions for Kubernetes resources. A trace is one start of a pod's container. Its root span lasts from
+the manifest (or the decision) to the process's first instruction; the other spans are the steps of the start trace.
 
-Nothing waits for the collector: what it does not take within `MOST` starts is dropped, and that is said once.
+Nothing waits for the collector: starts beyond the newest `MOST` are dropped, which is logged once.
 """
 
 from __future__ import annotations
@@ -23,29 +23,33 @@ from kubelite.version import version
 log = logging.getLogger(__name__)
 
 
-MOST = 1000  # starts that wait to be sent
+MOST = 1000  # starts waiting to be sent
 BATCH = 50  # starts in one request
-SETTLE = 1.0  # seconds after a start until it is sent: the steps of its other containers go along
+SETTLE = (
+    1.0  # seconds between a start and sending it, so that steps of the pod's other containers are included
+)
 TIMEOUT = 10.0  # seconds for the collector's answer
-PAUSE, LONGEST = 5.0, 300.0  # seconds until it is tried again: the first time, at most
+PAUSE, LONGEST = 5.0, 300.0  # seconds before a retry: the first one, and at most
 _INTERNAL, _ERROR = 1, 2  # SpanKind, StatusCode
 
 
 def trace_id(uid: str, begin: float) -> str:
-    """PURE: of the start of the pod whose first step was at `begin`, Unix seconds."""
+    """Return the trace id of the start whose first step was at `begin` (Unix seconds). Pure."""
     return hashlib.sha256(f"{uid} {begin!r}".encode()).hexdigest()[:32]
 
 
 def spans(pod: Json, steps: Sequence[Json]) -> list[Json]:
-    """PURE: the steps of one start as OTLP spans of one trace, the root first. `pod`: namespace, name and uid. Ids come
-    from what the start is, so that one that is sent twice is one."""
+    """Return the steps of a start as OTLP spans of one trace, the root first. `pod`: namespace, name and uid. The ids
+    are derived from the start, so that sending it twice does not duplicate it. Pure."""
     begin = min(step["at"] for step in steps)
     end = max(step["at"] + step.get("took", 0.0) for step in steps)
     trace = trace_id(pod["uid"], begin)
     name = f"start {pod['namespace']}/{pod['name']}"
     root = _span(trace, "root", "", name=name, begin=begin, end=end, words={})
     found = [root]
-    outer: dict[str, tuple[float, float, str]] = {}  # container → the span that the init's steps are in
+    outer: dict[
+        str, tuple[float, float, str]
+    ] = {}  # container → the span that contains the steps of its init
     for place, step in enumerate(steps):
         container, took = step.get("container", ""), step.get("took", 0.0)
         parent = root["spanId"]
@@ -86,7 +90,7 @@ def attributes(words: dict[str, str]) -> list[Json]:
 
 
 def request(node: str, starts: Sequence[tuple[Json, Sequence[Json]]]) -> Json:
-    """PURE: an ExportTraceServiceRequest: one resource for each pod."""
+    """Return an ExportTraceServiceRequest with one resource for each pod. Pure."""
     scope = {"name": "kubelite", "version": version()}
     return {
         "resourceSpans": [
@@ -110,8 +114,8 @@ def request(node: str, starts: Sequence[tuple[Json, Sequence[Json]]]) -> Json:
 
 
 class Exporter:
-    """`started(uid)` when a container has started; `run()` sends until cancelled. `look(uid)` gives the pod (namespace,
-    name, uid) and its steps, or None when it is gone."""
+    """Call `started(uid)` when a container has started; `run()` sends until cancelled. `look(uid)` returns the pod
+    (namespace, name, uid) and its steps, or None if the pod is deleted."""
 
     def __init__(
         self,
@@ -125,8 +129,8 @@ class Exporter:
         self._node = node
         self._look = look
         self._headers = headers or {}
-        self._due: dict[str, float] = {}  # uid → the loop's time when it is to be sent
-        self._sent: dict[str, float] = {}  # uid → Unix seconds of the newest step that was sent
+        self._due: dict[str, float] = {}  # uid → loop time at which to send it
+        self._sent: dict[str, float] = {}  # uid → Unix seconds of the newest step sent
         self._waiting: deque[tuple[Json, list[Json]]] = deque()
         self._wake = asyncio.Event()
         self.dropped = 0
@@ -136,7 +140,7 @@ class Exporter:
         self._wake.set()
 
     def forget(self, uid: str) -> None:
-        """The pod is gone: what is known of its start goes out with the next request."""
+        """Forget a deleted pod; what is known of its start is sent with the next request."""
         if uid in self._due:
             self._take(uid)
         self._sent.pop(uid, None)
@@ -160,10 +164,10 @@ class Exporter:
     def _say_dropped(self) -> None:
         self.dropped += 1
         if self.dropped == 1:
-            log.warning("traces are dropped: %s does not take them", self.endpoint)
+            log.warning("dropping traces: %s does not accept them", self.endpoint)
 
     async def run(self) -> None:
-        import httpx  # only where a collector is named
+        import httpx  # loaded only if a collector is configured
 
         pause = PAUSE
         async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
@@ -177,7 +181,7 @@ class Exporter:
                     pause = PAUSE
                     continue
                 if pause == PAUSE:
-                    log.warning("traces are not sent, it will be tried again: %s: %s", self.endpoint, error)
+                    log.warning("cannot send traces, retrying: %s: %s", self.endpoint, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST)
 
@@ -199,7 +203,7 @@ class Exporter:
                 pass
 
     async def _send(self, client: Any, batch: list[tuple[Json, list[Json]]]) -> str | None:
-        """None when it was taken, or refused for good (it would be refused again); else why not."""
+        """Send a batch. Return None if it was accepted, or refused for good; otherwise the reason to retry."""
         import httpx
 
         headers = {**self._headers, "Content-Type": "application/json"}
@@ -211,7 +215,7 @@ class Exporter:
         if answer.is_success:
             return None
         words = f"HTTP {answer.status_code} {answer.text[:200].strip()}".strip()
-        if answer.status_code in (429, 502, 503, 504):  # what OTLP/HTTP calls retryable
+        if answer.status_code in (429, 502, 503, 504):  # OTLP/HTTP defines these as retryable
             return words
-        log.warning("traces are refused: %s: %s", self.endpoint, words)
+        log.warning("the collector refused traces: %s: %s", self.endpoint, words)
         return None

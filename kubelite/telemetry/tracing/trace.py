@@ -1,7 +1,8 @@
-"""The start trace: how a pod got from its manifest to its first instruction, step by step, with times.
+"""The start trace: the steps of a pod from its manifest to its first instruction, with times.
 
-Kept in memory for the newest pods only (`KEEP`); `kubelite trace POD` shows it. A step costs two clock reads. What a
-container's init does is stamped there and comes as one text with its shim's answers; it is taken apart when asked for.
+Steps are kept in memory, for the newest pods only (`KEEP`); `kubelite trace POD` shows them. A step costs two clock
+reads. The steps of a container's init are stamped there and arrive as one text with the shim's answers, which is parsed
+on request.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from itertools import pairwise
 from typing import Any
 
 KEEP = 1000  # pods
-STEPS = 200  # steps kept of one pod, the newest
-PAUSE = 2.0  # seconds
-INNER = 8  # texts of inits kept of one container, the newest; two a start
+STEPS = 200  # newest steps kept of a pod
+PAUSE = 2.0  # seconds without a step after which the next one counts as another start
+INNER = 8  # newest texts kept of a container's inits; a start has two
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`at` is Unix seconds when the step began, `took` its seconds; `error` the sentence when it failed."""
+    """A step. `at`: Unix seconds when it began; `took`: its duration in seconds; `error`: the message if it failed."""
 
     at: float
     step: str
@@ -30,29 +31,29 @@ class Step:
     container: str = ""
     detail: str = ""
     error: str = ""
-    call: str = ""  # the kernel's primitive, of a step within the container's init
+    call: str = ""  # the system calls, for a step of the container's init
 
 
 class Tracer:
-    """Steps by pod uid."""
+    """The steps of pods, by uid."""
 
     def __init__(self, observe: Callable[[str, Step], None] = lambda _uid, _step: None) -> None:
-        self.started: Callable[[str], None] = lambda _uid: None  # told of each container that has started
-        self._observe = observe  # told of each step that took time, when it has ended
+        self.started: Callable[[str], None] = lambda _uid: None  # called for each container that has started
+        self._observe = observe  # called at the end of each step that has a duration
         self._steps: OrderedDict[str, list[Step]] = OrderedDict()
         self._inner: dict[
             str, dict[str, list[tuple[str, float]]]
-        ] = {}  # by container: text, its clock's zero
+        ] = {}  # uid → container → (text, Unix seconds at which its clock was 0)
 
     def mark(
         self, uid: str, step: str, *, at: float | None = None, container: str = "", detail: str = ""
     ) -> None:
-        """Note a moment."""
+        """Record a moment."""
         self._add(uid, Step(time.time() if at is None else at, step, container=container, detail=detail))
 
     @contextlib.contextmanager
     def step(self, uid: str, step: str, *, container: str = "", detail: str = "") -> Iterator[None]:
-        """Note a step that takes time; an error that leaves it is noted too and goes on."""
+        """Record a step with a duration. An error that leaves the block is recorded, too, and raised again."""
 
         def done(one: Step) -> None:
             self._add(uid, one)
@@ -63,16 +64,16 @@ class Tracer:
 
     @contextlib.contextmanager
     def count(self, step: str) -> Iterator[None]:
-        """Have a step that is no part of a start counted (meters.py): it is in no pod's trace."""
+        """Measure a step for the metrics only (meters.py), because it belongs to no pod's start."""
         with _timed(Step(0.0, step), lambda done: self._observe("", done)):
             yield
 
     def counted(self, step: str, took: float, detail: str = "") -> None:
-        """The same of one that somebody else did."""
+        """Do the same for a step that was measured elsewhere."""
         self._observe("", Step(0.0, step, took, detail=detail))
 
     def steps(self, uid: str) -> list[dict[str, Any]]:
-        """The pod's steps in order of time, as JSON objects without empty fields."""
+        """Return the pod's steps in order of time, as JSON objects without empty fields."""
         found = [*self._steps.get(uid, ())]
         for container, texts in self._inner.get(uid, {}).items():
             for text, zero in texts:
@@ -81,11 +82,11 @@ class Tracer:
         return [{k: v for k, v in asdict(s).items() if v not in ("", 0.0)} for s in found]
 
     def begin(self, uid: str) -> float | None:
-        """When the oldest step that is kept of the pod began, Unix seconds."""
+        """Return when the oldest step kept of the pod began, in Unix seconds."""
         return min((step.at for step in self._steps.get(uid, ())), default=None)
 
     def inner(self, uid: str, container: str, text: str) -> None:
-        """Keep what a shim said of the steps of its engine and of the container's init (runtime.oci.job.written)."""
+        """Keep the steps that a shim reported of its engine and of the container's init (runtime.oci.job.written)."""
         if text:
             kept = self._inner.setdefault(uid, {}).setdefault(container, [])
             kept.append((text, time.time() - time.monotonic()))
@@ -107,7 +108,7 @@ class Tracer:
 
 @contextlib.contextmanager
 def _timed(step: Step, done: Callable[[Step], None]) -> Iterator[None]:
-    """Tell how long the block took, and the sentence of the error that left it."""
+    """Report how long the block took, and the message of the error that left it."""
     began, error = time.perf_counter(), ""
     try:
         yield
@@ -119,8 +120,8 @@ def _timed(step: Step, done: Callable[[Step], None]) -> Iterator[None]:
 
 
 def spans(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """PURE: for each step, when the start that it belongs to began and ended, Unix seconds. A pod's trace has its later
-    starts and edits too; after `PAUSE` seconds in which nothing went on, another one begins."""
+    """Return for each step the begin and end of the start that it belongs to, in Unix seconds. A pod's trace also has
+    its later starts and edits: after `PAUSE` seconds without a step, another start begins. Pure."""
     found: list[tuple[float, float]] = []
     begin, end = 0, 0.0
     for place, step in enumerate(steps):
@@ -131,7 +132,7 @@ def spans(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     return found + [(steps[begin]["at"], end)] * (len(steps) - begin) if steps else []
 
 
-#: The engine's and the init's steps (runtime.oci.container, runtime.oci.init) → what they ask of the kernel.
+#: Steps of the engine and the init (runtime.oci.container, runtime.oci.init) → the system calls they make.
 CALLS = {
     "config.json": "openat",
     "cgroup made": "mkdir, write",
@@ -159,7 +160,7 @@ CALLS = {
     "exec": "access",
     "gate": "recvfrom",
     "start": "sendto",
-    "seccomp": "seccomp, capset, execve",  # nothing is stamped after the filter: it may forbid to ask for the time
+    "seccomp": "seccomp, capset, execve",  # the last stamp: after it, the filter may forbid reading the clock
 }
 _OPERATIONS = {
     "mount": "fsopen, fsmount, move_mount",
@@ -172,8 +173,8 @@ _OPERATIONS = {
 
 
 def inner_steps(container: str, text: str, zero: float) -> list[Step]:
-    """PURE: each stamp until the next one. `zero`: Unix seconds when the monotonic clock was 0. A line without a name
-    is the end; the same step twice in a row is one."""
+    """Turn stamps into steps; each lasts until the next stamp. `zero`: Unix seconds when the monotonic clock was 0. A
+    line without a name is the end; a step that is stamped twice in a row counts once. Pure."""
     stamps = [
         (int(at), name) for at, _, name in (line.partition(" ") for line in text.splitlines()) if at.isdigit()
     ]
@@ -183,6 +184,6 @@ def inner_steps(container: str, text: str, zero: float) -> list[Step]:
             kind, _, what = name.partition(": ")
             call = _OPERATIONS.get(what.partition(" ")[0], "") if what else CALLS.get(name, "")
             if name == "capabilities" and until != stamps[-1][0]:
-                call = "capset"  # only the last one goes on to execve
+                call = "capset"  # only the last one is followed by execve
             found.append(Step(zero + at / 1e9, what or kind, (until - at) / 1e9, container, call=call))
     return found

@@ -1,11 +1,12 @@
-"""What the node's TCP port bears: connections that are many, slow or silent, and names that are not the node's.
+"""Protects the node's TCP port against too many, slow or silent connections, and against foreign host names.
 
-The daemon's descriptors are its pods' too: whoever opens connections and says nothing must not have them all. So there
-are `MOST` at a time, the one that has been silent for longest makes room for a new one, and each must get on within
-`PATIENCE`. Headers are bounded by h11 (64 KiB).
+The daemon's file descriptors also serve its pods, so clients that open connections and send nothing must not exhaust
+them. At most `MOST` connections are open; a new one replaces the one that has been silent for longest. Each must make
+progress within `PATIENCE`. h11 bounds the headers (64 KiB).
 
-A browser on this machine may be made to ask the loopback address under a stranger's name, whose page then reads the
-answer (DNS rebinding). A port of loopback answers to addresses, `localhost`, the node's name and `web_hosts` only.
+A web page can make a browser on this machine request the loopback address under the page's own host name, and then read
+the answer (DNS rebinding). A port on loopback therefore answers to IP addresses, `localhost`, the node's name and
+`web_hosts` only.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST = 64  # connections
-PATIENCE = 10.0  # seconds for a request to come, or for the peer to take anything of the answer
-LOOKS = 12  # times PATIENCE for the whole answer
-UNSENT = 64 << 20  # bytes of answers that may wait for slow peers, all together
-OPEN = frozenset({"/healthz", "/livez", "/readyz"})  # under whatever name: they say nothing of the node
+PATIENCE = 10.0  # seconds for a request to arrive, or for the peer to read some of the answer
+LOOKS = 12  # multiples of PATIENCE for the whole answer
+UNSENT = 64 << 20  # bytes of answers waiting for slow peers, in total
+OPEN = frozenset(
+    {"/healthz", "/livez", "/readyz"}
+)  # answered under any name: they reveal nothing of the node
 
 
 class Guarded(H11Protocol):
     """An HTTP connection with a deadline."""
 
-    silent_since = 0.0  # the loop's time of its beginning, or of the last look at which a request had come
-    _requests = 0  # that came since
-    _looks = 0  # during the answer that is under way
-    _unsent = 0  # bytes, at the last look
+    silent_since = 0.0  # loop time of its start, or of the last check after a request
+    _requests = 0  # received since the last check
+    _looks = 0  # checks during the current answer
+    _unsent = 0  # bytes at the last check
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -58,18 +61,18 @@ class Guarded(H11Protocol):
             self._requests += 1
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing is said: whoever asks for an upgrade, which this port does not have, could fill the log."""
+        """Log nothing: clients that request an upgrade, which this port does not offer, could fill the log."""
 
     @property
     def answers(self) -> bool:
-        """Whether an answer is being made, or is not yet taken."""
+        """Tell whether an answer is in progress or not fully read."""
         making = self.cycle is not None and not self.cycle.response_complete
         return making or self.transport.get_write_buffer_size() > 0
 
     def _look(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         if self.answers:
-            # a request since the last look: this is another answer, to one that asks without a pause
+            # A request since the last check means that this is another answer, to a client that never pauses.
             self._looks = 0 if self._requests else self._looks + 1
             stuck = unsent > 0 and unsent == self._unsent
         else:
@@ -85,15 +88,14 @@ class Guarded(H11Protocol):
 
 
 def _make_room(connections: Iterable[Guarded]) -> None:
-    """End the one that has been silent for longest; when all are being answered, the oldest."""
+    """Close the connection that has been silent for longest; if all are being answered, the oldest one."""
     victim = min(connections, key=lambda one: (one.answers, one.silent_since))
     victim.connections.discard(victim)
     victim.transport.abort()
 
 
 class OwnNames:
-    """Passes on what is asked of an address, of localhost or of one of `names`; the rest gets 421 (RFC 9110,
-    15.5.20)."""
+    """Passes on requests for an IP address, localhost or one of `names`; answers 421 to others (RFC 9110, 15.5.20)."""
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
         self._app = app
@@ -104,11 +106,13 @@ class OwnNames:
         if scope["path"] in OPEN or all(self.knows(host) for host in hosts):
             await self._app(scope, receive, send)
             return
-        words = "this port answers to addresses, localhost, the node's name and web_hosts of its settings\n"
+        words = (
+            "this port only answers to IP addresses, localhost, the node's name and the names in web_hosts\n"
+        )
         await PlainTextResponse(words, 421)(scope, receive, send)
 
     def knows(self, host: str) -> bool:
-        """Of a Host header: a name or an address, perhaps a port."""
+        """Tell whether a Host header (a name or an address, with or without a port) is accepted."""
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
         name = name.lower().rstrip(".")
         if name in self._names or name.endswith(".localhost"):
@@ -121,7 +125,7 @@ class OwnNames:
 
 
 def is_loopback(host: str) -> bool:
-    """Of the address that is listened on."""
+    """Tell whether an address to listen on is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

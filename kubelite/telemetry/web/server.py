@@ -1,5 +1,5 @@
-"""What Prometheus and load balancers ask: /metrics with its parts, /stats/summary, /healthz and /readyz on the node's
-TCP port. All of it is numbers to be read; the API itself is on the unix socket only. Logs take a token (access.py)."""
+"""The HTTP server on the node's TCP port, for Prometheus and load balancers: /metrics and its parts, /stats/summary,
+/healthz and /readyz. All of it is read-only; the API is on the unix socket only. Logs need a token (access.py)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from runtime.errors import RuntimeFault
 
 logger = logging.getLogger(__name__)
 
-TAIL = 1000  # lines of a log
+TAIL = 1000  # lines of a log that are shown
 
 
 class _Site:
-    """What each path answers."""
+    """The handlers of the paths."""
 
     def __init__(self, agent: NodeView, pages: Pages) -> None:
         self._agent = agent
@@ -44,7 +44,7 @@ class _Site:
         name = request.path_params.get("page", "")
         if name not in self._pages.names:
             return PlainTextResponse(
-                f"no page called {name}; there are: {', '.join(self._pages.names[1:])}\n", 404
+                f"there is no page {name}; the pages are: {', '.join(self._pages.names[1:])}\n", 404
             )
         openmetrics = prefers_openmetrics(request.headers.get("accept", ""))
         compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
@@ -63,11 +63,11 @@ class _Site:
     async def pod(self, request: Request) -> Response:
         found = await self._pages.pod(request.path_params["namespace"], request.path_params["name"])
         if found is None:
-            return PlainTextResponse("there is no such pod\n", 404)
+            return PlainTextResponse("no such pod\n", 404)
         return HTMLResponse(found, headers=HEADERS)
 
     async def log(self, request: Request) -> Response:
-        """The end of a container's log, to those who have the token."""
+        """Answer the end of a container's log, to clients that have the token."""
         try:
             access.check(self._agent.settings.web_token_file, request.headers.get("authorization", ""))
         except access.Denied as denied:
@@ -78,7 +78,7 @@ class _Site:
         where = request.path_params
         record = self._agent.store.get("Pod", where["namespace"], where["name"])
         if record is None:
-            return PlainTextResponse("there is no such pod\n", 404)
+            return PlainTextResponse("no such pod\n", 404)
         try:
             container = pick_container(record.doc, where["container"])
             text = open_log(
@@ -90,7 +90,7 @@ class _Site:
         return PlainTextResponse(body, headers=HEADERS)
 
     async def discovery(self, request: Request) -> Response:
-        """Prometheus' HTTP service discovery: this node, by the address it was asked at, with its name."""
+        """Answer Prometheus' HTTP service discovery: this node, at the requested address, with its name."""
         target = request.headers.get("host", "")
         labels = {"__meta_kubelite_node": self._agent.node_name}
         return JSONResponse([{"targets": [target], "labels": labels}] if target else [])
@@ -122,7 +122,7 @@ def create_app(agent: NodeView, pages: Pages) -> Starlette:
 
 
 def accepts_gzip(header: str) -> bool:
-    """Whether Accept-Encoding names gzip and does not forbid it (RFC 9110, 12.5.3)."""
+    """Tell whether Accept-Encoding names gzip and does not forbid it (RFC 9110, 12.5.3)."""
     for part in header.split(","):
         coding, _, weight = part.replace(" ", "").partition(";q=")
         if coding == "gzip":
@@ -132,16 +132,14 @@ def accepts_gzip(header: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def serve_metrics(agent: NodeView, pages: Pages, host: str, port: int) -> AsyncIterator[int]:
-    """Listen while the context lasts; gives the port (useful when 0 was asked for). Raises RuntimeFault when the
-    address cannot be had."""
+    """Listen while the context lasts; yield the port (for when 0 was requested). Raises RuntimeFault if the address is
+    not available."""
     try:
         listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
     except OSError as error:
-        words = (
-            f"cannot listen on {host}:{port} for metrics: {error.strerror} (set --listen to another, or none)"
-        )
+        words = f"cannot listen on {host}:{port} for metrics: {error.strerror} (change --listen, or set it to none)"
         raise RuntimeFault(words, reason="AddressInUse") from error
     app: ASGIApp = create_app(agent, pages)
     if is_loopback(host):

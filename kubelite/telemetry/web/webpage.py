@@ -1,9 +1,9 @@
-"""The node as a web page, to be read only: pods at `/`, one pod with its start at `/pods/<namespace>/<name>`.
+"""The node as a read-only web page: pods at `/`, one pod with its start trace at `/pods/<namespace>/<name>`.
 
-Plain HTML with SVG drawn here: no script, nothing from elsewhere, and a policy that forbids both. It shows what the
-metrics show and no more: the port is open to whoever reaches it, so no environment, no paths, no messages that a
-container could have written; logs are a page of their own, behind a token (access.py). Lines are drawn through what was
-measured when somebody asked (`Recent`): looking at the page is asking.
+Plain HTML with SVG that is drawn here: no scripts and no external resources, and a policy that forbids both. The page
+shows no more than the metrics do, because everyone who can reach the port can read it: no environment variables, no
+paths, no messages that a container may have written. Logs are on a page of their own, behind a token (access.py). The
+lines show measurements taken on requests (`Recent`); viewing the page is such a request.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kubelite.kube.json import Json
 from kubelite.telemetry.sampling.sampler import Snapshot
 from kubelite.telemetry.tracing.trace import spans
 
-KEEP = 60  # measures that lines are drawn through
-APART = 1.0  # seconds between two of them at least
-_TURN = KEEP + 1  # places for them: the one that is being written is none that is read
+KEEP = 60  # measurements that a line shows
+APART = 1.0  # minimum seconds between two of them
+_TURN = KEEP + 1  # slots of the ring: the one that is being written is never read
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -43,18 +43,18 @@ svg .l{fill:none;stroke:#37c;stroke-width:1.5}svg .b{fill:#37c}svg text{font-siz
 
 
 class _Line:
-    """A pod's measures in turn, room for all of them from the first on: what is looked at for long takes no more."""
+    """A ring of a pod's measurements, allocated in full at first, so that watching for long takes no more memory."""
 
     __slots__ = ("cpu", "memory", "since")
 
     def __init__(self, since: int) -> None:
-        self.since = since  # number of the first measure
+        self.since = since  # number of the first measurement
         self.cpu, self.memory = (array("Q", bytes(8 * _TURN)) for _ in range(2))
 
 
 class Recent:
-    """The last measures of CPU and memory by pod uid, "" for the node. One thread notes, others read: a place is
-    written again only when it is no longer one of the last `KEEP`."""
+    """The last measurements of CPU and memory by pod uid; "" is the node. One thread writes, others read: a slot is
+    only overwritten when it no longer belongs to the last `KEEP`."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -74,7 +74,7 @@ class Recent:
         self._lines, self._count = lines, count + 1
 
     def cores(self, uid: str) -> list[float]:
-        """Cores between each two measures, oldest first."""
+        """Return the CPU usage in cores between each two measurements, oldest first."""
         found = [(self._times[place], line.cpu[place]) for line, place in self._places(uid)]
         return [max(0, now - before) / 1e9 / (at - since) for (since, before), (at, now) in pairwise(found)]
 
@@ -82,7 +82,7 @@ class Recent:
         return [line.memory[place] for line, place in self._places(uid)]
 
     def _places(self, uid: str) -> list[tuple[_Line, int]]:
-        """Where its measures are, oldest first."""
+        """Return the slots of a pod's measurements, oldest first."""
         line, count = self._lines.get(uid), self._count
         if line is None:
             return []
@@ -90,7 +90,7 @@ class Recent:
 
 
 def sparkline(values: Sequence[float], *, width: int = 120, height: int = 22) -> str:
-    """A line through the values, from zero to the highest."""
+    """Draw a line through the values, from zero to the highest."""
     if len(values) < 2:
         return ""
     top = max(values) or 1.0
@@ -103,9 +103,9 @@ def sparkline(values: Sequence[float], *, width: int = 120, height: int = 22) ->
 
 
 def waterfall(steps: Sequence[Json]) -> str:
-    """A start trace, drawn: a row a step, each start in its own measure."""
+    """Draw a start trace: a row for each step, each start on its own time scale."""
     if not steps:
-        return "<p>Nothing is recorded of its start: an earlier daemon started it.</p>"
+        return "<p>No start trace: an earlier daemon started the pod.</p>"
     rows, first = [], steps[0]["at"]
     for place, (step, (start, end)) in enumerate(zip(steps, spans(steps), strict=True)):
         whole = max(end - start, 1e-6)
@@ -123,7 +123,7 @@ def waterfall(steps: Sequence[Json]) -> str:
 
 
 def bare(step: str) -> str:
-    """A step's name without the paths in it: which directories of the host a pod has is nobody's business here."""
+    """Remove the paths from a step's name: a pod's host directories must not be visible to everyone."""
     return step.partition(" /")[0].removesuffix(" on")
 
 
@@ -137,7 +137,7 @@ def page(title: str, body: str, *, refresh: int = 5) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> str:
-    """Cells are HTML already; the last `numbers` columns are aligned as numbers."""
+    """Return an HTML table. Cells are HTML already; the last `numbers` columns are right-aligned."""
     first = len(columns) - numbers
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -157,7 +157,8 @@ def mebibytes(value: float) -> str:
 def index(
     node: str, health: tuple[bool, str], pods: Sequence[tuple[str, str, Sequence[str], str]], recent: Recent
 ) -> str:
-    """`pods` are (namespace, uid, the cells of `get pods`: name, ready, status, restarts, age; good or bad)."""
+    """Return the page of pods, given as (namespace, uid, cells of `get pods`: name, ready, status, restarts, age, and
+    their style: good or bad)."""
     rows = []
     for namespace, uid, (name, ready, status, restarts, age), mood in pods:
         where = f"/pods/{escape(namespace)}/{escape(name)}"
@@ -191,13 +192,13 @@ def index(
 
 
 def state_words(status: Json) -> str:
-    """A container's state as people say it, with how its last instance ended where it waits for the next one."""
+    """Describe a container's state; for one that waits to restart, also how its last instance ended."""
     state = status.get("state") or {"waiting": {}}
     words = ", ".join(f"{name} {detail.get('reason', '')}".strip() for name, detail in state.items())
     ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
     if not ended or "running" in state:
         return words
-    return f"{words} (ended with exit code {ended.get('exitCode', 0)})"
+    return f"{words} (exit code {ended.get('exitCode', 0)})"
 
 
 def pod_page(
@@ -209,8 +210,8 @@ def pod_page(
     advice: Sequence[str],
     logs: bool = False,
 ) -> str:
-    """One pod: its state `now`, good or bad, what to do about it, its containers, use and start. `logs`: whether there
-    is a token that shows them."""
+    """Return the page of one pod: its state `now` (with its style: good or bad), advice, containers, usage and start.
+    `logs`: whether a token is set, so that logs can be shown."""
     meta, status = doc["metadata"], doc.get("status", {})
     title = f"{meta.get('namespace', '')}/{meta['name']}"
     rows = []

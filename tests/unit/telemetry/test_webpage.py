@@ -79,8 +79,8 @@ def test_a_pod() -> None:
 def test_the_state_of_a_container() -> None:
     ended = {"terminated": {"reason": "Error", "exitCode": 3}}
     waits = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
-    assert webpage.state_words(waits) == "waiting CrashLoopBackOff (ended with exit code 3)"
-    assert webpage.state_words({"state": ended}) == "terminated Error (ended with exit code 3)"
+    assert webpage.state_words(waits) == "waiting CrashLoopBackOff (exit code 3)"
+    assert webpage.state_words({"state": ended}) == "terminated Error (exit code 3)"
     assert webpage.state_words({"state": {"running": {}}, "lastState": ended}) == "running"
     assert webpage.state_words({}) == "waiting"
 
