@@ -97,7 +97,7 @@ def test_a_builder_and_its_runner_that_die_together(builder: Node, tmp_path: Pat
     builder.wait(lambda: not sleeping(f"601.{os.getpid()}"), "the RUN to end with its parent")
     if cgroups(builder):
         found = builder.cli("doctor", check=False)
-        assert found.code == 1 and "is of a build that was killed (processes: none)" in found.out
+        assert found.code == 1 and "belongs to a build that was killed (processes: none)" in found.out
     if who == "the next start":
         builder.restart(signal.SIGKILL)
         builder.wait(lambda: not cgroups(builder), "the start to sweep")
