@@ -1,4 +1,4 @@
-"""What ends a command: one sentence on stderr and an exit code."""
+"""Errors that end a command: a message on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class CliError(Exception):
-    """`str()` is the whole line for the person; `code` the exit code."""
+    """`str()` is the complete message for the user; `code` is the exit code."""
 
     def __init__(self, message: str, *, code: int = 1) -> None:
         super().__init__(message)
@@ -14,11 +14,11 @@ class CliError(Exception):
 
 
 class Unreachable(CliError):
-    """No daemon answers, or the connection to it broke off: it may be back in a moment."""
+    """No daemon answers, or the connection to it broke. A retry may succeed."""
 
 
 class ServerError(CliError):
-    """The daemon answered with a metav1.Status of a failure; the line is kubectl's."""
+    """The daemon answered with a failed metav1.Status. The message has kubectl's format."""
 
     def __init__(self, status: dict[str, Any]) -> None:
         self.status = status
@@ -30,7 +30,7 @@ class ServerError(CliError):
 
 
 class Exit(Exception):
-    """Leave with this exit code; everything has been said."""
+    """Exit with this code and without a further message."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

@@ -1,4 +1,4 @@
-"""Commands that have subcommands: how their words are read, and what is said of a word that is none of them."""
+"""Command groups: they parse arguments as kubectl does and report unknown subcommands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import click
 
 
 class Command(click.Command):
-    """A command whose help has examples, between description and options as in kubectl's help. `examples`: each is a
-    comment line and command lines, with a blank line between two."""
+    """A command whose help shows examples between description and options, as in kubectl's help. `examples`: each one
+    is a comment line and command lines; a blank line separates two examples."""
 
     def __init__(self, *arguments: Any, examples: str = "", **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -21,8 +21,8 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Subcommands take kubectl's way of writing flags; an unknown one is answered with those there are, or with what
-    does the same (`instead`: a subcommand that people know from elsewhere → what to do here)."""
+    """A group whose subcommands accept kubectl's flag syntax. The error for an unknown subcommand lists the known ones
+    or names the equivalent (`instead`: a subcommand of another tool → the equivalent here)."""
 
     command_class = Command
 
@@ -55,7 +55,7 @@ class Group(click.Group):
 
 
 def format_examples(examples: str, formatter: click.HelpFormatter) -> None:
-    """Write the section Examples, each line as it is."""
+    """Write the section Examples without rewrapping its lines."""
     from textwrap import dedent
 
     if examples:
@@ -65,7 +65,7 @@ def format_examples(examples: str, formatter: click.HelpFormatter) -> None:
 
 
 def plain_flags(command: click.Command, arguments: list[str]) -> list[str]:
-    """The arguments with what kubectl's users write of a flag (`--watch=true`, `--wait=false`) as click reads it."""
+    """Translate kubectl's form of boolean flags (`--watch=true`, `--wait=false`) to click's."""
     flags = {
         word: option
         for option in command.params
@@ -82,5 +82,5 @@ def plain_flags(command: click.Command, arguments: list[str]) -> list[str]:
         elif value == "true":
             read.append(word)
         else:
-            read += flags[word].secondary_opts[:1]  # a flag that has no opposite is off where it is not said
+            read += flags[word].secondary_opts[:1]  # a flag without an opposite is off when omitted
     return read

@@ -1,7 +1,7 @@
-"""The command line: its commands by name, loaded when they are run, and how every command ends.
+"""The command line: the table of commands, and the exit code and error message of every command.
 
-`kubelite` is a thin client: what it prints comes from the daemon over its socket. Nothing heavy is imported at the
-start; a command's module is imported when that command is called.
+`kubelite` is a thin client: it prints what the daemon answers over its socket. It imports a command's module only when
+that command runs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET = "/run/kubelite/kubelite.sock"
 
-# Title of a group -> name -> (module, attribute, first line of its help). The lines are here so that `kubelite --help`
-# loads no module; a test compares them with the help of the commands.
+# Title of a group -> name -> (module, attribute, first line of its help). With the lines here, `kubelite --help` loads
+# no module. A test compares them with the help of the commands.
 GROUPS = {
     "Basic Commands": {
         "get": ("objects.get", "get", "List pods, events, volumes, manifests and other objects"),
@@ -105,7 +105,7 @@ COMMANDS = {name: command for commands in GROUPS.values() for name, command in c
 
 
 class LazyGroup(click.Group):
-    """Subcommands by name from COMMANDS."""
+    """Load subcommands by name from COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -125,7 +125,7 @@ class LazyGroup(click.Group):
         formatter.write("\nUse `kubelite COMMAND --help` for the options and examples of a command.\n")
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The names of commands, without loading them all, or options."""
+        """Complete command names, without loading the commands, or options."""
         from click.shell_completion import CompletionItem
 
         if incomplete[:1] == "-":
@@ -137,14 +137,14 @@ class LazyGroup(click.Group):
         ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args[:1] == ["help"]:  # `help get`, as git and kubectl have it
+        if args[:1] == ["help"]:  # `help get`, as in git and kubectl
             args = [*args[1:], "--help"]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # click would leave with 1 itself
+        except BrokenPipeError:  # click itself would exit with 1
             raise Exit(_reader_gone()) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -176,7 +176,7 @@ def cli(ctx: click.Context, socket: str | None, show_version: bool) -> None:
 
 
 def main() -> None:
-    """The console script: run, and turn every end into an exit code."""
+    """Run the console script and return the exit code."""
     if sys.argv[1:] == ["--version"]:
         sys.argv[1:] = ["version", "--client"]
     _standard_streams()
@@ -184,13 +184,13 @@ def main() -> None:
 
 
 def _standard_streams() -> None:
-    """What is closed leads nowhere (as in any Go program), so that no connection gets its number; and what a terminal's
-    locale has no sign for is a question mark."""
+    """Open /dev/null in place of closed standard streams (as Go programs do), so that no connection gets their numbers.
+    Print a question mark for characters that the locale cannot encode."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
@@ -211,12 +211,13 @@ def run(arguments: list[str] | None = None) -> int:
     except click.UsageError as error:
         if error.format_message().startswith(
             "Usage: "
-        ):  # a group without a command: click 8.2 raises its help
+        ):  # a group without a subcommand: click 8.2 raises its help text
             return _say(error.format_message(), 2)
         path = error.ctx.command_path if error.ctx else "kubelite"
         if isinstance(error, click.NoSuchOption) and path in ("kubelite exec", "kubelite debug"):
             return _say(
-                f"error: {_sentence(error)}; the command's own stand behind --: {path} POD -- COMMAND", 2
+                f"error: {_sentence(error)}; put the command and its options after --: {path} POD -- COMMAND",
+                2,
             )
         return _say(f"error: {_sentence(error)}\nSee `{path} --help`.", 2)
     except click.ClickException as error:
@@ -230,15 +231,15 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _reader_gone() -> int:
-    """Whoever read us (head, less) has gone: keep the interpreter's own flush at exit from complaining."""
+    """The reader of our output (head, less) has exited: prevent an error from the interpreter's flush at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 141
 
 
 def _no_room(error: OSError) -> int:
-    """A file that cannot be had or written; without a name it is what we print to (a full disk)."""
+    """Report a file that cannot be read or written. Without a name, it is standard output (a full disk)."""
     if error.filename is None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still unwritten would fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # flushing the rest would fail again at exit
     where = error.filename if error.filename is not None else "cannot write the output"
     return _say(f"error: {where}: {error.strerror or error}", 1)
 

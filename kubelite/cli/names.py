@@ -1,4 +1,4 @@
-"""How people name things: resource types and their short forms, pod/web, durations, the nearest known word."""
+"""Parse what users type: resource types and their short names, pod/web, durations, and the nearest known word."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Type(NamedTuple):
 
     @property
     def qualified(self) -> str:
-        """As kubectl writes it before a name: with its API group, where it has one."""
+        """The form that kubectl prints before a name: with the API group, if any."""
         _, root, *group = self.api.split("/")
         return f"{self.singular}.{group[0]}" if root == "apis" else self.singular
 
@@ -37,18 +37,18 @@ TYPES = (
     Type("manifests", "manifest", False),
 )
 PODS = TYPES[0]
-# kubectl's category "all" is what runs and what makes it: here, the pods
+# kubectl's category "all" has workloads and their pods: here, only the pods
 _BY_WORD = {word: t for t in TYPES for word in (t.plural, t.singular, *t.short)} | {"all": PODS}
 
 
 class Wanted(NamedTuple):
     type: Type
     names: tuple[str, ...]  # () = all
-    namespace: str | None = None  # None: the one that the command is told
+    namespace: str | None = None  # None: the command's namespace
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "pods"?`, or nothing when no word is near."""
+    """Return `; did you mean "pods"?`, or "" if no known word is similar."""
     from difflib import get_close_matches
 
     found = get_close_matches(word, list(known), n=1)
@@ -66,10 +66,10 @@ def resource_type(word: str) -> Type:
 
 
 def wanted(arguments: Sequence[str]) -> list[Wanted]:
-    """`pods`, `pods web db`, `pod/web cm/app`, `pods,events` → types and names. Raises CliError."""
+    """Parse `pods`, `pods web db`, `pod/web cm/app`, `pods,events` into types and names. Raises CliError."""
     if not arguments:
         raise CliError(
-            "error: you must say which type of resource, one of: " + ", ".join(t.plural for t in TYPES),
+            "error: you must specify the type of resource, one of: " + ", ".join(t.plural for t in TYPES),
             code=2,
         )
     if "/" in arguments[0]:
@@ -78,7 +78,7 @@ def wanted(arguments: Sequence[str]) -> list[Wanted]:
             kind, slash, name = argument.partition("/")
             if not slash or not name:
                 raise CliError(
-                    "error: there is no need to say a resource type as a separate argument when passing "
+                    "error: there is no need to specify a resource type as a separate argument when passing "
                     f"arguments in type/name form: {argument!r}"
                 )
             grouped.setdefault(resource_type(kind), []).append(name)
@@ -87,12 +87,12 @@ def wanted(arguments: Sequence[str]) -> list[Wanted]:
     names = tuple(arguments[1:])
     slashed = next((n for n in names if "/" in n), None)
     if slashed:
-        raise CliError(f"error: say either TYPE NAME or TYPE/NAME, not both: {slashed!r}")
+        raise CliError(f"error: use either TYPE NAME or TYPE/NAME, not both: {slashed!r}")
     return [Wanted(kind, names) for kind in types]
 
 
 def pod_name(argument: str) -> str:
-    """`web` and `pod/web` (po/, pods/) both mean web."""
+    """Return `web` for both `web` and `pod/web` (also po/, pods/)."""
     kind, slash, name = argument.partition("/")
     if not slash:
         return argument
@@ -102,7 +102,7 @@ def pod_name(argument: str) -> str:
 
 
 def duration(text: str) -> float:
-    """Return the seconds of `90s`, `1h30m`, `7d` or `5` (Go's form, with days and bare seconds). Raises CliError."""
+    """Return the seconds of `90s`, `1h30m`, `7d` or `5` (Go's format plus days and bare seconds). Raises CliError."""
     from kubelite.kube.durations import parse_duration
 
     try:
@@ -112,7 +112,7 @@ def duration(text: str) -> float:
 
 
 def moment(text: str, now: float) -> str:
-    """`10m ago`, `10m` or an RFC 3339 time, as RFC 3339. Raises CliError."""
+    """Convert `10m ago`, `10m` or an RFC 3339 time to RFC 3339. Raises CliError."""
     from kubelite.kube.times import parse_time, rfc3339_micro
 
     words = text.strip()
@@ -125,11 +125,13 @@ def moment(text: str, now: float) -> str:
         except CliError:
             found = None
     if found is None:
-        raise CliError(f'error: "{text}" is no time: say it like 2026-05-01T12:00:00Z or "10m ago"', code=2)
+        raise CliError(
+            f'error: invalid time "{text}": write it like 2026-05-01T12:00:00Z or "10m ago"', code=2
+        )
     return rfc3339_micro(found)
 
 
 def path_of(kind: Type, namespace: str | None, name: str = "") -> str:
-    """The API path of a type (in a namespace, or everywhere for None), or of one object."""
+    """Return the API path of a type (in one namespace, or in all for None), or of one object."""
     where = f"/namespaces/{namespace}" if kind.namespaced and namespace is not None else ""
     return f"{kind.api}{where}/{kind.plural}" + (f"/{name}" if name else "")

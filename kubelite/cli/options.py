@@ -1,4 +1,4 @@
-"""Options that many commands share, and what they mean together."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _set_socket(ctx: click.Context, _: click.Parameter, value: str | None) -> No
         ctx.obj["socket"] = value
 
 
-# Global flags may stand behind the command too, as with kubectl.
+# Global flags may also follow the command, as in kubectl.
 socket_option = click.option(
     "--socket",
     metavar="PATH",
@@ -56,12 +56,12 @@ def client(ctx: click.Context) -> Client:
 
 
 def complete_pods(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion: the names of pods; nothing at all when the daemon does not answer."""
+    """Shell completion of pod names: empty if the daemon does not answer."""
     return [doc["metadata"]["name"] for doc in _pods(ctx) if doc["metadata"]["name"].startswith(incomplete)]
 
 
 def complete_types(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion of TYPE NAME...: the types, then names of pods."""
+    """Shell completion of TYPE NAME...: types, then pod names."""
     from kubelite.cli.names import PODS, TYPES
 
     given = ctx.params.get("what") or ()
@@ -92,7 +92,7 @@ def _pods(ctx: click.Context) -> list[dict[str, Any]]:
     from kubelite.cli.main import DEFAULT_SOCKET
 
     namespace = ctx.params.get("namespace") or "default"
-    # While completing, the group's own callback has not run.
+    # During completion, the group's callback has not run.
     given = (ctx.obj or {}).get("socket") or ctx.find_root().params.get("socket")
     socket = given or os.environ.get("KUBELITE_SOCKET") or DEFAULT_SOCKET
     try:

@@ -1,4 +1,4 @@
-"""The console script `kubelite`. Here, before the command line's own library is loaded, is what can do without it."""
+"""The console script `kubelite`. It runs the fast paths that need no command-line library before it loads click."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite attach`: follow a running container's output, and feed its stdin."""
+"""`kubelite attach`: follow the output of a running container and send it input."""
 
 from __future__ import annotations
 

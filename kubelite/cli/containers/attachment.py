@@ -1,4 +1,4 @@
-"""Attaching to a container of a pod: what `kubelite attach` and `kubelite debug` share."""
+"""Attach to a container of a pod, for `kubelite attach` and `kubelite debug`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def attach_to(
     silent: Callable[[], None] = lambda: None,
 ) -> int:
     if "running" not in state_of(document, name):
-        raise CliError(f"error: container {name} does not run")
+        raise CliError(f"error: container {name} is not running")
     tty = bool(part_of(document["spec"], SPECS, name).get("tty"))
     query: Json = {"container": name, "stdout": "true"} | ({"stdin": "true"} if stdin else {})
     ours = tty and is_terminal(stdin)

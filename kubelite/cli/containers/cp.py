@@ -1,7 +1,7 @@
-"""`kubelite cp`: files between this machine and a container, through the container's own tar, as kubectl cp does it.
+"""`kubelite cp`: copy files between this machine and a container with the container's tar, as kubectl cp does.
 
-The tar in the container is a `kubelite exec` of its own, at the other end of a pipe. Names that come out of a container
-are its word: nothing is written outside the destination, whatever they say (tarfile's "data" filter, PEP 706).
+A `kubelite exec` subprocess runs the tar in the container, connected by a pipe. Names from a container are not trusted:
+nothing is written outside the destination (tarfile's "data" filter, PEP 706).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """One end of a copy; `pod` is empty for this machine's."""
+    """One end of a copy. `pod` is empty for this machine."""
 
     pod: str
     namespace: str
@@ -36,7 +36,8 @@ class Place(NamedTuple):
 
 
 def place_of(text: str, namespace: str) -> Place:
-    """`[[NAMESPACE/]POD:]PATH`; what begins with `/` or `.` is a path here, whatever colons it has. Raises CliError."""
+    """Parse `[[NAMESPACE/]POD:]PATH`. Text that starts with `/` or `.` is a local path, even with colons. Raises
+    CliError."""
     pod, colon, path = text.partition(":")
     if not colon or text[:1] in ("/", "."):
         return Place("", "", text)
@@ -85,8 +86,8 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
     if not from_.pod and not to.pod:
         raise CliError("error: one of src or dest must be a remote file specification", code=2)
     server, there = client(ctx), from_ if from_.pod else to
-    server.get(path_of(PODS, there.namespace, there.pod))  # no pod: said once, and before anything is begun
-    # -P: not a package of this name in the directory that the command happens to run in
+    server.get(path_of(PODS, there.namespace, there.pod))  # fail early if the pod is missing
+    # -P: import no package of this name from the current directory
     execute = [sys.executable, "-P", "-m", "kubelite", "--socket", server.path]
     execute += ["exec", "-q", "-n", there.namespace]
     execute += ["-c", options["container"]] if options["container"] else []
@@ -109,7 +110,7 @@ def _in(execute: list[str], source: str, to: Place, *, keep: bool) -> None:
     command = [*execute, "-i", to.pod, "--", "tar", "-xmf", "-", *flags, "-C", directory or "."]
     with (
         _running(command, stdin=subprocess.PIPE) as pipe,
-        contextlib.suppress(BrokenPipeError),  # it ended early: its code tells
+        contextlib.suppress(BrokenPipeError),  # it ended early: its exit code says why
         tarfile.open(fileobj=pipe, mode="w|", format=tarfile.GNU_FORMAT) as archive,
     ):
         archive.add(source, arcname=name or ".")
@@ -118,24 +119,26 @@ def _in(execute: list[str], source: str, to: Place, *, keep: bool) -> None:
 def _out(execute: list[str], from_: Place, destination: str) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise CliError(
-            "error: what comes out of a container is unpacked safely by Python 3.11.4 and newer alone"
+            "error: copying from a container needs Python 3.11.4 or newer, which unpacks archives safely"
         )
     directory, name = posixpath.split(posixpath.normpath(from_.path))
     into = os.path.isdir(destination)
     target = os.path.join(destination, name) if into and name else destination
     parent = os.path.dirname(os.path.abspath(target))
     if not os.path.isdir(parent):
-        raise CliError(f"error: there is no directory {os.path.dirname(target)}")
+        raise CliError(f"error: directory {os.path.dirname(target)} does not exist")
     command = [*execute, from_.pod, "--", "tar", "-cf", "-", "-C", directory or ".", "--", name or "."]
-    # Unpacked in a directory of its own, then renamed: no name or link in the archive can mean a file of this machine.
-    there = target if os.path.isdir(target) else parent  # the same file system
+    # Unpack in a separate directory, then rename: no name or link in the archive can refer to a file of this machine.
+    there = target if os.path.isdir(target) else parent  # on the same file system
     with tempfile.TemporaryDirectory(prefix=".kubelite-cp-", dir=there) as fresh:
         unpacked = os.path.join(fresh, os.path.basename(os.path.abspath(target)) or "copy")
         broken, failed = "", None
         try:
             with _running(command, stdout=subprocess.PIPE) as pipe:
                 broken = _unpack_all(pipe, name or ".", unpacked)
-        except Exit as error:  # tar has said why; what came before is kept, as by kubectl cp
+        except (
+            Exit
+        ) as error:  # tar has printed the reason; files copied so far are retained, as in kubectl cp
             failed = error
         if broken:
             raise failed or CliError(f"error: pod {from_.pod} sent no complete tar archive: {broken}")
@@ -146,20 +149,22 @@ def _out(execute: list[str], from_: Place, destination: str) -> None:
 
 
 def _unpack_all(pipe: IO[bytes], name: str, target: str) -> str:
-    """What is wrong with the archive, "" when nothing is. Raises CliError when what follows is no archive either."""
+    """Unpack the archive and return what is wrong with it, or "". Raises CliError if the data is no tar archive."""
     try:
         with tarfile.open(fileobj=pipe, mode="r|") as archive:
             for member in archive:
                 _unpack(archive, member, name, target)
     except tarfile.ReadError as error:
         if pipe.read(1):
-            raise CliError(f"error: what the container's tar wrote is no tar archive: {error}") from error
+            raise CliError(
+                f"error: the output of the container's tar is not a tar archive: {error}"
+            ) from error
         return str(error)
     return ""
 
 
 def _put(unpacked: str, target: str) -> None:
-    """Move what was unpacked to the target: over a file, or into a directory, whose other files stay."""
+    """Move the unpacked files to the target: replace a file, or merge into a directory."""
     if not os.path.isdir(unpacked) or os.path.islink(unpacked):
         if os.path.isdir(target) and not os.path.islink(target):
             raise CliError(f"error: {target} is a directory")
@@ -179,14 +184,14 @@ def _put(unpacked: str, target: str) -> None:
 
 
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, target: str) -> None:
-    """Unpack what stood at the name to the target, which is in a directory of its own. Symbolic links are left out, as
-    by kubectl cp: one could lead elsewhere what comes after it."""
+    """Unpack the members at or below `name` to the target, which is in a separate directory. Skip symbolic links, as
+    kubectl cp does: a link could redirect a later member."""
     inside = _below(member.name, name)
     link = _below(member.linkname, name) if member.islnk() else ""
     if member.issym():
         print(f"warning: skipping symlink: {member.name} -> {member.linkname}", file=sys.stderr)
     elif inside is None or link is None or (member.islnk() and not (inside and link)):
-        print(f"warning: {member.name} is not below {name}: left out", file=sys.stderr)
+        print(f"warning: {member.name} is not below {name}: skipped", file=sys.stderr)
     elif not inside and member.isdir():
         os.makedirs(target, exist_ok=True)
     else:
@@ -194,11 +199,11 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, target
         try:
             archive.extract(member.replace(name=place, linkname=link), path=path, filter="data")
         except tarfile.FilterError as error:
-            print(f"warning: {member.name} was left out: {error}", file=sys.stderr)
+            print(f"warning: skipped {member.name}: {error}", file=sys.stderr)
 
 
 def _below(member: str, name: str) -> str | None:
-    """The member's path below what was asked for, "" for that itself; None when it is elsewhere."""
+    """Return the member's path relative to `name`, "" for `name` itself, None if it is outside."""
     path = posixpath.normpath(member)
     if path == name:
         return ""
@@ -209,7 +214,7 @@ def _below(member: str, name: str) -> str | None:
 
 @contextlib.contextmanager
 def _running(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
-    """The command's pipe. Raises Exit when it ends badly: what was wrong, it has said."""
+    """Yield the command's pipe. Raises Exit if the command fails: it has printed the reason."""
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
         pipe: IO[bytes] = process.stdin if "stdin" in pipes else process.stdout
         try:

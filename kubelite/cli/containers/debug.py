@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
 LOOK_SECONDS = 0.1
-SETTLED = 10.0  # seconds until a status has what a shim knew before
+SETTLED = 10.0  # seconds for the pod's status to catch up with the shim
 
 
 @click.command(
@@ -82,7 +82,7 @@ def debug(ctx: click.Context, /, pod: str, command: tuple[str, ...], **options: 
                 made,
                 stdin=options["stdin"],
                 quiet=options["quiet"],
-                silent=lambda: _show_log(server, path, made),  # it may have said all before we came to listen
+                silent=lambda: _show_log(server, path, made),  # it may have ended before we attached
             )
         except ServerError:
             if (ended := _once_ended(server, path, made)) is None:
@@ -107,8 +107,8 @@ def _container(name: str, command: tuple[str, ...], options: Json) -> Json:
 
 
 def _once_ended(server: Client, path: str, name: str) -> Json | None:
-    """The pod when its status says that the container has ended, None when it does not come to that. One that nobody
-    can attach to any more is a moment ahead of its status."""
+    """Wait until the pod's status says that the container has terminated, and return the pod; None if it does not in
+    time. A container that refuses an attachment ends shortly before its status says so."""
     until = time.monotonic() + SETTLED
     while time.monotonic() < until:
         document: Json = server.get(path)
@@ -119,7 +119,7 @@ def _once_ended(server: Client, path: str, name: str) -> Json | None:
 
 
 def _was_faster(server: Client, path: str, document: Json, name: str, *, quiet: bool) -> int:
-    """It ended before anybody could attach to it: what it said is in its log (as `kubectl debug` does)."""
+    """The container ended before we attached: print its log, as `kubectl debug` does, and return its exit code."""
     _show_log(server, path, name)
     code = int(state_of(document, name)["terminated"].get("exitCode", 1))
     if code and not quiet:
@@ -128,17 +128,17 @@ def _was_faster(server: Client, path: str, document: Json, name: str, *, quiet: 
 
 
 def _advice(server: Client, path: str, name: str) -> list[str]:
-    """What the node says to do about this container."""
+    """Return the node's advice about this container."""
     where = path.removeprefix("/api/v1/namespaces/").replace("/pods/", "/")
     try:
         found = server.get(f"/kubelite/v1/why/{where}").get("advice") or ()
-    except ServerError:  # nothing was decided yet
+    except ServerError:  # no decision yet
         return []
     return [one.removeprefix(f"{name}: ") for one in found if one.startswith(f"{name}: ")]
 
 
 def _until_started(server: Client, path: str, name: str) -> Json:
-    """The pod, once the container runs or has ended. CliError for what will not go away by itself."""
+    """Wait until the container runs or has ended, and return the pod. Raises CliError for permanent problems."""
     said = ""
     while True:
         document: Json = server.get(path)
@@ -146,13 +146,13 @@ def _until_started(server: Client, path: str, name: str) -> Json:
         if "running" in state or "terminated" in state:
             return document
         if (document.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-            raise CliError(f"error: the pod has ended, container {name} was not started")
+            raise CliError(f"error: the pod has ended; container {name} did not start")
         waiting = state.get("waiting") or {}
         words = ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
         if waiting.get("reason") in ("InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull"):
             raise CliError(f"error: container {name} cannot be started: {words}")
         if words and words != said and waiting.get("message"):
-            click.echo(f"container {name} waits: {words}", err=True)
+            click.echo(f"container {name} is waiting: {words}", err=True)
             for sentence in () if said else _advice(server, path, name):
                 click.echo(f"  {sentence}", err=True)
             said = words

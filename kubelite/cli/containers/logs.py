@@ -1,4 +1,4 @@
-"""`kubelite logs`: a container's log, or those of all pods with a label, as they are and, with -f, as they grow."""
+"""`kubelite logs`: print the log of a container or of all pods with a label, and follow it with -f."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-SELECTED_TAIL = 10  # lines of each pod that a selector finds, as with kubectl
+SELECTED_TAIL = 10  # lines per pod with a selector, as in kubectl
 
 
 @click.command(
@@ -85,10 +85,10 @@ SELECTED_TAIL = 10  # lines of each pod that a selector finds, as with kubectl
 @click.option("--ignore-errors", is_flag=True, help="If a log cannot be read, continue with the others.")
 @click.option(
     "--pod-running-timeout", hidden=True
-)  # kubectl's, of its waiting for a pod: what is here has a log
+)  # kubectl's; accepted and ignored: kubelite does not wait for a pod
 @click.option(
     "--insecure-skip-tls-verify-backend", is_flag=True, hidden=True
-)  # kubectl's, of a kubelet's certificate
+)  # kubectl's; accepted and ignored: there is no kubelet certificate
 @socket_option
 @click.pass_context
 def logs(ctx: click.Context, /, pod: str | None, container_name: str | None, **options: Any) -> None:
@@ -97,7 +97,7 @@ def logs(ctx: click.Context, /, pod: str | None, container_name: str | None, **o
     Without a selector, the log is that of one container of POD.
     """
     if (pod is None) is (not options["selector"]):
-        words = "only a selector (-l) or a POD name is allowed" if pod else "say which POD, or -l SELECTOR"
+        words = "only a selector (-l) or a POD name is allowed" if pod else "specify a POD, or -l SELECTOR"
         raise click.UsageError(words, ctx)
     if container_name and options["container"]:
         raise click.UsageError("only one of -c or a CONTAINER argument is allowed", ctx)
@@ -169,7 +169,7 @@ def _names(pod: Json) -> list[str]:
 
 
 def default_container(pod: Json, *, quiet: bool = False) -> str:
-    """The container that is meant when none is named. With several, says on stderr which it is, unless `quiet`."""
+    """Return the default container. If the pod has several, print the choice on stderr, unless `quiet`."""
     names = [c["name"] for c in pod["spec"].get("containers") or ()]
     chosen = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER) or names[0]
     init = [f"{c['name']} (init)" for c in pod["spec"].get("initContainers") or ()]
@@ -187,7 +187,7 @@ _lock = threading.Lock()
 
 
 class _Printer:
-    """One container's log to stdout; with a prefix, or beside others, whole lines at a time."""
+    """Print one container's log to stdout; only whole lines if it has a prefix or is one of several."""
 
     def __init__(self, server: Client, path: str, query: Json, prefix: bytes, *, ignore: bool) -> None:
         self._server, self._path, self._query, self._prefix = server, path, query, prefix
@@ -224,7 +224,7 @@ class _Printer:
     def keep(self, ended: queue.SimpleQueue[_Printer]) -> None:
         try:
             self.run()
-        except (CliError, OSError) as error:  # a reader that is gone, a disk that is full
+        except (CliError, OSError) as error:  # a closed pipe or a full disk
             self.error = error
         finally:
             ended.put(self)
@@ -242,5 +242,5 @@ def _together(printers: list[_Printer], options: Json) -> None:
         threading.Thread(target=printer.keep, args=(ended,), daemon=True).start()
     for _ in printers:
         error = ended.get().error
-        if error is not None:  # the others are not waited for
+        if error is not None:  # do not wait for the others
             raise error

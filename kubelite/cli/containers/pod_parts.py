@@ -1,4 +1,4 @@
-"""The parts of a pod's document that belong to one container: its spec and its status."""
+"""Find a container's spec and status in a pod's document."""
 
 from __future__ import annotations
 

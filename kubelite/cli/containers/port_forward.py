@@ -1,9 +1,8 @@
-"""`kubelite port-forward`: a port of this machine that leads to one of a pod, also to one that listens on the pod's
-loopback alone.
+"""`kubelite port-forward`: forward local ports to a pod, including ports that listen only on the pod's loopback.
 
-Done here, not by the daemon: each connection has a thread that enters the pod's network namespace (setns(2) concerns
-the calling thread), connects there, and never comes back. Where the pod is, is asked for each connection anew: one that
-was replaced is found again.
+This process forwards, not the daemon. Each connection has a thread that enters the pod's network namespace (setns(2)
+affects only the calling thread), connects there and never leaves it. Each connection looks the pod up again, so
+forwarding survives the pod's replacement.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ CONNECT_SECONDS = 10.0
 
 
 class Pair(NamedTuple):
-    """A port here (0: any that is free) and the pod's."""
+    """A local port (0: any free one) and the pod's port."""
 
     local: int
     remote: int
 
 
 def pair_of(text: str) -> Pair:
-    """`8080:80`, `80` (the same on both sides), `:80` (any here). Raises CliError."""
+    """Parse `8080:80`, `80` (the same on both sides) or `:80` (any local port). Raises CliError."""
     local, colon, remote = text.rpartition(":")
     words = (local or "0", remote) if colon else (remote, remote)
     if not all(word.isascii() and word.isdigit() and int(word) < 65536 for word in words) or not int(
         words[1]
     ):
-        raise CliError(f'error: "{text}" is no pair of ports: say LOCAL:REMOTE, PORT, or :REMOTE', code=2)
+        raise CliError(f'error: invalid ports "{text}": use LOCAL:REMOTE, PORT, or :REMOTE', code=2)
     return Pair(int(words[0]), int(words[1]))
 
 
@@ -83,7 +82,7 @@ def port_forward(
     server, where = client(ctx), (namespace or "default", pod_name(pod))
     pairs = [pair_of(text) for text in ports]
     server.get(path_of(PODS, *where))
-    os.close(_namespace(server, where))  # no permission, no sandbox: said before anybody is let in
+    os.close(_namespace(server, where))  # report missing permission or a missing sandbox before listening
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as listeners:
         for pair in pairs:
             for listener in _listening(address, pair.local):
@@ -101,8 +100,8 @@ def port_forward(
 
 
 def _listening(addresses: str, port: int) -> Iterator[socket.socket]:
-    """Sockets at each of the addresses, all at one port; localhost is both loopbacks, the second where there is one (as
-    kubectl's). Raises CliError."""
+    """Listen on one port of every address. localhost means both loopback addresses, ::1 only if it exists (as in
+    kubectl). Raises CliError."""
     for word in addresses.split(","):
         for host in ("127.0.0.1", "::1") if word == "localhost" else (word,):
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -117,11 +116,11 @@ def _listening(addresses: str, port: int) -> Iterator[socket.socket]:
 
 
 def _namespace(server: Client, where: tuple[str, str]) -> int:
-    """A descriptor of the network namespace that the pod has now. Raises CliError."""
+    """Open the pod's current network namespace. Raises CliError."""
     namespace, name = where
     sandbox: dict[str, Any] | None = server.get(f"/kubelite/v1/inspect/{namespace}/{name}").get("sandbox")
     if not sandbox or not sandbox.get("pid"):
-        raise CliError(f"error: pod {name} has no sandbox now: `kubelite why {name}` says why")
+        raise CliError(f"error: pod {name} has no sandbox: `kubelite why {name}` explains why")
     try:
         return os.open(f"/proc/{sandbox['pid']}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -129,7 +128,7 @@ def _namespace(server: Client, where: tuple[str, str]) -> int:
 
 
 def _forward(server: Client, where: tuple[str, str], port: int, connection: socket.socket) -> None:
-    """One connection, to its end. In a thread of its own, which is the pod's from the setns on."""
+    """Forward one connection until it ends. Runs in its own thread, which stays in the pod's namespace after setns."""
     from runtime import syscalls
 
     with connection:
@@ -152,7 +151,7 @@ def _forward(server: Client, where: tuple[str, str], port: int, connection: sock
 
 
 def _connected(port: int) -> socket.socket:
-    """To the pod's loopback, of either family. Raises OSError, that of the first."""
+    """Connect to the pod's loopback, IPv4 or IPv6. Raises the OSError of the first attempt."""
     try:
         found = socket.create_connection(("127.0.0.1", port), CONNECT_SECONDS)
     except OSError as first:
@@ -165,7 +164,7 @@ def _connected(port: int) -> socket.socket:
 
 
 def _copy(source: socket.socket, destination: socket.socket) -> None:
-    """All that comes, and then its end; the other direction goes on."""
+    """Copy all data, then shut down this direction. The other direction continues."""
     with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
             destination.sendall(data)

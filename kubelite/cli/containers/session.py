@@ -1,7 +1,7 @@
-"""A command or an attached container over a WebSocket, with this terminal or these pipes as its own.
+"""Run a command, or attach to a container, over a WebSocket, with this process's terminal or pipes.
 
-One thread, one poll loop over the connection, stdin and a pipe that SIGWINCH writes to. Stdin is only read while
-nothing waits to be sent, so a slow process holds back whoever feeds us.
+One thread polls the connection, stdin and a pipe that SIGWINCH writes to. It reads stdin only when no data waits to be
+sent, so a slow process slows down our input.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHUNK = 32 * 1024
 
 
 def is_terminal(stdin: bool) -> bool:
-    """-t asks for a terminal; without one at our side the command gets none either."""
+    """Whether to use a terminal: -t needs one on our side too."""
     if os.isatty(0) or not stdin:
         return True
     print("Unable to use a TTY - input is not a terminal or the right kind of file", file=sys.stderr)
@@ -44,7 +44,7 @@ def terminal_size() -> tuple[int, int]:
 
 def exit_code(status: Json | None, *, quiet: bool) -> int:
     if status is None:
-        raise CliError("error: the connection to kubelite broke off before the command ended")
+        raise CliError("error: the connection to kubelite broke before the command ended")
     if status.get("status") == "Success":
         return 0
     if status.get("reason") == "NonZeroExitCode":
@@ -65,7 +65,7 @@ def run_session(
     tty: bool,
     silent: Callable[[], None] = lambda: None,
 ) -> Json | None:
-    """`silent` is called when a program ended that had said nothing."""
+    """Call `silent` if the program ended without output."""
     with contextlib.ExitStack() as undo:
         session = _Session(socket_path, path, query)
         undo.callback(session.close)
@@ -83,7 +83,7 @@ def run_session(
 
 @contextlib.contextmanager
 def _raw_terminal() -> Iterator[None]:
-    """Every key goes to the command, Ctrl-C included; the terminal is as before in every case but SIGKILL."""
+    """Send every key to the command, including Ctrl-C. Restore the terminal on every exit except SIGKILL."""
     import termios
     import tty
 
@@ -94,7 +94,7 @@ def _raw_terminal() -> Iterator[None]:
 
     signals = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        tty.setraw(0, termios.TCSANOW)  # what was typed ahead is for the command
+        tty.setraw(0, termios.TCSANOW)  # text typed ahead goes to the command
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
@@ -104,7 +104,7 @@ def _raw_terminal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _window_changes() -> Iterator[int]:
-    """A descriptor that becomes readable when the terminal's size changes."""
+    """Yield a descriptor that becomes readable when the terminal's size changes."""
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before = signal.signal(signal.SIGWINCH, lambda *_: None)
     former = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -133,9 +133,9 @@ class _Session:
         self.protocol = ClientProtocol(uri, subprotocols=protocols, max_size=None)
         self.out = bytearray()
         self.ended = False
-        self.early: list[Any] = []  # frames that came in one piece with the handshake's answer
+        self.early: list[Any] = []  # frames received together with the handshake response
         self.status: Json | None = None
-        self.heard = False  # whether the program has said anything
+        self.heard = False  # whether the program has written output
 
     def close(self) -> None:
         self.socket.close()
@@ -162,7 +162,7 @@ class _Session:
         self.socket.setblocking(False)
 
     def pump(self, *, stdin: bool, tty: bool, wake: int) -> Json | None:
-        """Carry bytes until the command has ended; its Status, or None when the connection broke off."""
+        """Transfer data until the command has ended. Return its Status, or None if the connection broke."""
         reading = stdin
         for event in self.early:
             self._frame(event)
@@ -192,7 +192,7 @@ class _Session:
     def _read_stdin(self) -> bool:
         try:
             data = os.read(0, CHUNK)
-        except OSError:  # EIO: our terminal has gone
+        except OSError:  # EIO: our terminal is closed
             data = b""
         if data:
             self._send(STDIN, data)
@@ -223,7 +223,7 @@ class _Session:
         except BlockingIOError:
             pass
         except OSError:
-            self.out.clear()  # what it still has to say is read first; its end tells the rest
+            self.out.clear()  # read the remaining data first: the end of the stream reports the error
 
     def _receive(self) -> None:
         try:
@@ -262,7 +262,7 @@ def _write_all(fd: int, data: bytes) -> None:
     while view:
         try:
             view = view[os.write(fd, view) :]
-        except BlockingIOError:  # our stdout is somebody's non-blocking terminal
+        except BlockingIOError:  # our stdout is a non-blocking terminal
             select.select([], [fd], [])
 
 

@@ -1,4 +1,4 @@
-"""`kubelite stats`: what containers use, live."""
+"""`kubelite stats`: live resource usage of containers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def stats(ctx: click.Context, /, pods: tuple[str, ...], **options: Any) -> None:
 
 
 def _screenful(lines: list[str]) -> str:
-    """What a terminal has room for, written over what stands there."""
+    """Redraw the table in place, cut to the size of the terminal."""
     size = shutil.get_terminal_size()
     if len(lines) >= size.lines > 1:
         lines = [*lines[: size.lines - 2], f"… and {len(lines) - size.lines + 2} more"]

@@ -27,7 +27,7 @@ from kubelite.cli.transport.client import Client
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
-INTERVAL = 1.0  # seconds between the two looks that a rate is made of
+INTERVAL = 1.0  # seconds between the two samples of a rate
 _WIDE = (
     "Throttled",
     "CPU wait",
@@ -81,7 +81,7 @@ def _sorted(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-#: kubectl's other words for the same
+#: kubectl's aliases
 _ALIASES = {"pod": "pods", "po": "pods", "container": "containers", "nodes": "node", "no": "node"}
 
 
@@ -222,8 +222,8 @@ def _show(ctx: click.Context, what: str, pod: str | None, options: Json) -> None
 
 
 def _chosen(server: Client, what: str, pod: str | None, options: Json) -> list[Json]:
-    """The things asked for, with rates in place of counters. What was not there at the first look is left out: it has
-    no rate yet."""
+    """Return the selected entries with rates in place of counters. Omit entries missing from the first sample: they
+    have no rate yet."""
     before, now = _two_looks(server, options["interval"])
     known = {one["id"]: one for one in before[what]}
     found = [

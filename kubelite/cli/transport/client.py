@@ -1,4 +1,4 @@
-"""The daemon from the CLI's side: HTTP over its unix socket with nothing but the standard library."""
+"""The CLI's client of the daemon: HTTP over the unix socket, with only the standard library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 
 
 def connect(path: str, *, timeout: float | None = None) -> socket.socket:
-    """A connection to the daemon's socket. Raises CliError with the next step when there is none."""
+    """Connect to the daemon's socket. Raises CliError with a hint if that fails."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(timeout)
     try:
@@ -43,7 +43,7 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
 
 
 class Client:
-    """Requests to one daemon. Every failure is a CliError; warnings in an answer go to standard error."""
+    """Send requests to one daemon. Every failure raises CliError. Warnings in a response go to standard error."""
 
     def __init__(self, path: str, *, timeout: float | None = None, warnings: bool = True) -> None:
         self.path = path
@@ -59,11 +59,11 @@ class Client:
         body: bytes | IO[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """The answer with its body still to be read. Raises ServerError for a failure."""
+        """Send a request and return the response with an unread body. Raises ServerError for a failure."""
         return self._open(method, path, query=query, body=body, headers=headers)[0]
 
     def stream(self, path: str, *, query: Json | None = None) -> tuple[Answer, Callable[[], None]]:
-        """An answer that goes on, and what ends its reading from another thread."""
+        """Return a streamed response and a function that stops its reading from another thread."""
         response, connection = self._open("GET", path, query=query)
 
         def hang_up() -> None:
@@ -120,7 +120,7 @@ class Client:
         return self.json("POST", path, body=json.dumps(document).encode(), headers=JSON_BODY)
 
     def lines(self, response: Answer) -> Iterator[Any]:
-        """A streamed answer's JSON documents, each as soon as it is there."""
+        """Yield the JSON documents of a streamed response as they arrive."""
         try:
             while line := response.readline():
                 yield json.loads(line)
@@ -128,7 +128,7 @@ class Client:
             raise self._lost(error) from error
 
     def chunks(self, response: Answer) -> Iterator[bytes]:
-        """A streamed answer's bytes, each piece as soon as it is there."""
+        """Yield the bytes of a streamed response as they arrive."""
         try:
             while chunk := response.read1(65536):
                 yield chunk

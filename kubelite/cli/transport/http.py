@@ -1,6 +1,6 @@
-"""HTTP/1.1 over a connected socket, as much of it as the daemon speaks: one request, one answer, and the end.
+"""A minimal HTTP/1.1 client over a connected socket: one request and one response per connection.
 
-The standard library's client is complete, and takes longer to import (email, ssl) than the daemon to answer.
+The standard library's client takes longer to import (email, ssl) than the daemon takes to answer.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
-LONGEST = 64 * 1024  # bytes of a line of the head
+LONGEST = 64 * 1024  # bytes per header line
 CHUNK = 64 * 1024
-#: What stands for itself in a path or a query (RFC 3986, unreserved, and the path's own slash).
+#: Characters that need no encoding in a path or a query (RFC 3986: unreserved, and the slash).
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 
 
 class Broken(OSError):
-    """The other end is gone, or says what is no answer."""
+    """The peer closed the connection or sent an invalid response."""
 
 
 def quote(text: str) -> str:
-    """Percent-encoded as UTF-8; slashes stay."""
+    """Percent-encode the UTF-8 text, but not slashes."""
     return "".join(
         chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in text.encode("utf-8", "surrogateescape")
     )
 
 
 def target(path: str, query: Mapping[str, Any] | None) -> str:
-    """What to ask for. A list in the query is one `name=value` for each of its items."""
+    """Build the request target. A list in the query becomes one `name=value` per item."""
     pairs = [
         f"{quote(name)}={quote(str(item))}"
         for name, value in (query or {}).items()
@@ -44,8 +44,8 @@ def ask(
     body: bytes | IO[bytes] | None,
     headers: Mapping[str, str],
 ) -> Answer:
-    """The answer, its body still to be read; the connection is its own from now on. A file's length need not be known.
-    Raises OSError."""
+    """Send the request and return the response with an unread body. The response owns the connection. A file may have
+    an unknown length. Raises OSError."""
     lines = [f"{method} {wanted} HTTP/1.1", "Host: kubelite", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     known = isinstance(body, bytes) or "content-length" in {name.lower() for name in headers}
@@ -64,7 +64,7 @@ def ask(
             for piece in _pieces(body, chunked=not known):
                 connection.sendall(piece)
     except (BrokenPipeError, ConnectionResetError):
-        pass  # it has heard enough: why, its answer says
+        pass  # the server stopped reading: its response says why
     return Answer(connection)
 
 
@@ -76,11 +76,11 @@ def _pieces(body: IO[bytes], *, chunked: bool) -> Iterable[bytes]:
 
 
 class Answer:
-    """Status, headers (names in small letters) and a body that is read as it comes. Reading raises OSError where the
-    connection ends before the body does; after its last byte the connection is closed."""
+    """A response: status, headers (names in lower case) and a body that is read as it arrives. Reading raises OSError
+    if the connection ends before the body. The connection is closed after the last byte."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._file = connection.makefile("rb")  # which keeps the socket open
+        self._file = connection.makefile("rb")  # keeps the socket open
         self._number = connection.fileno()
         connection.close()
         self.status, self.reason, self.headers = 0, "", list[tuple[str, str]]()
@@ -94,14 +94,14 @@ class Answer:
         except BaseException:
             self.close()
             raise
-        # bytes left, of the body or of its present chunk; None: as long as the connection
+        # bytes left in the body or the current chunk; None: read until the connection closes
         self._left: int | None = 0 if self._chunked else int(length) if length else None
         self._over = self.status in (204, 304) or (self._left == 0 and not self._chunked)
         if self._over:
             self.close()
 
     def header(self, name: str) -> str:
-        """The first of that name, "" when there is none."""
+        """Return the first header of that name, or ""."""
         return next((value for key, value in self.headers if key == name), "")
 
     def _head(self) -> None:
@@ -120,7 +120,7 @@ class Answer:
         return line.decode("latin-1").rstrip("\r\n")
 
     def _some(self) -> bool:
-        """Whether there is more of the body; a chunk that was read is followed by the next."""
+        """Whether the body has more bytes. After a complete chunk, read the header of the next."""
         if not self._over and self._chunked and self._left == 0:
             size = self._line().partition(";")[0].strip()
             try:
@@ -143,7 +143,7 @@ class Answer:
         self._left -= len(data)
         if self._left == 0:
             if self._chunked:
-                self._line()  # what ends a chunk
+                self._line()  # the line break after a chunk
             else:
                 self._end()
         return data
@@ -153,20 +153,20 @@ class Answer:
         self.close()
 
     def read1(self, most: int = CHUNK) -> bytes:
-        """What is there, as soon as there is something; b"" at the end."""
+        """Return the available bytes; wait for at least one. b"" at the end of the body."""
         if not self._some():
             return b""
         return self._took(self._file.read1(most if self._left is None else min(most, self._left)))
 
     def read(self) -> bytes:
-        """All that is left."""
+        """Read the rest of the body."""
         pieces = []
         while self._some():
             pieces.append(self._took(self._file.read(-1 if self._left is None else self._left)))
         return b"".join(pieces)
 
     def readline(self) -> bytes:
-        """Up to a line's end, or the body's; b"" after that."""
+        """Read up to the end of the line or the body; b"" after the body."""
         pieces: list[bytes] = []
         while not (pieces and pieces[-1].endswith(b"\n")) and self._some():
             pieces.append(self._took(self._file.readline(-1 if self._left is None else self._left)))

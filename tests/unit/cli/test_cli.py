@@ -93,10 +93,10 @@ def test_manifests_and_what_is_wrong_in_them(server: Served) -> None:
     [
         (["gett"], 2, 'unknown command "gett"; did you mean "get"?'),
         (["get", "podz"], 1, 'did you mean "pods"?'),
-        (["get"], 2, "which type of resource"),
+        (["get"], 2, "the type of resource"),
         (["get", "pods", "--namespce", "x"], 2, "--namespace"),
         (["get", "pods", "-o", "yml"], 2, "yaml"),
-        (["logs"], 2, "say which POD"),
+        (["logs"], 2, "specify a POD"),
         (["logs", "nix"], 1, 'Error from server (NotFound): pods "nix" not found'),
         (["exec", "web"], 2, "COMMAND"),
         (["delete"], 2, "say what to delete"),
@@ -373,7 +373,7 @@ def test_history_and_pods_of_a_moment(server: Served) -> None:
     assert one["metadata"]["name"] == "db"
     for words, sentence in (
         (("get", "pods", "--at", "1d ago"), "history goes back to"),
-        (("get", "pods", "--at", "soon"), '"soon" is no time'),
+        (("get", "pods", "--at", "soon"), 'invalid time "soon"'),
         (("get", "pods", "--at", "2999-01-01T00:00:00Z"), "is in the future"),
         (("get", "events", "--at", "0s"), "--at is for pods"),
         (("get", "pods", "-w", "--at", "0s"), "--at is for pods"),

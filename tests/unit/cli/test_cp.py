@@ -99,7 +99,7 @@ def test_there_and_back(server: Served, tmp_path: Path) -> None:
         (("nix:/a", "b"), 1, 'Error from server (NotFound): pods "nix" not found'),
         (("/no/such/file", "web:/tmp"), 1, "/no/such/file doesn't exist in local filesystem"),
         (("web:/no/such/file", "x"), 1, "/no/such"),
-        (("web:/etc/hostname", "/no/such/directory/x"), 1, "there is no directory /no/such/directory"),
+        (("web:/etc/hostname", "/no/such/directory/x"), 1, "directory /no/such/directory does not exist"),
     ],
 )
 def test_what_cannot_be_copied(server: Served, arguments: tuple[str, str], code: int, words: str) -> None:
@@ -241,6 +241,6 @@ def test_what_a_pair_of_ports_is(server: Served) -> None:
         with pytest.raises(CliError):
             pair_of(text)
     done = kubelite(server, "port-forward", "web", "8080:http")
-    assert done.returncode == 2 and "is no pair of ports" in done.stderr
+    assert done.returncode == 2 and "invalid ports" in done.stderr
     done = kubelite(server, "port-forward", "nix", "80")
     assert done.returncode == 1 and 'pods "nix" not found' in done.stderr

@@ -32,7 +32,7 @@ def test_commands_of_kubectl_and_docker_say_what_does_the_same(server: Served) -
     done = kubelite(server, "exec", "web", "ls", "-l")
     assert done.returncode == 2 and "kubelite exec POD -- COMMAND" in done.stderr
     assert kubelite(server, "patch", "pod", "web").stderr.startswith(
-        'error: there is no command "patch" here: '
+        'error: kubelite has no command "patch": '
     )
     assert kubelite(server, "dscribe").stderr.startswith(
         'error: unknown command "dscribe"; did you mean "describe"?'

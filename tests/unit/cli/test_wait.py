@@ -230,7 +230,7 @@ def test_a_log_that_cannot_be_read_ends_the_others_unless_it_is_ignored(server: 
 
 def test_logs_of_nobody_and_of_both(server: Served) -> None:
     for arguments, words in (
-        ((), "say which POD, or -l SELECTOR"),
+        ((), "specify a POD, or -l SELECTOR"),
         (("web", "-l", "app=web"), "only a selector (-l) or a POD name is allowed"),
         (("web", "app", "-c", "app"), "only one of -c or a CONTAINER argument"),
         (("web", "-c", "app", "--all-containers"), "should not be specified with container name app"),
