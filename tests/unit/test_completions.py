@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,24 +28,25 @@ def share(tmp_path: Path) -> Path:
 def ask(shell: str, code: str, **environ: str) -> list[str]:
     if shutil.which(shell) is None:
         pytest.skip(f"needs {shell}")
-    done = subprocess.run(
-        [
-            shell,
-            *(["--norc"] if shell == "bash" else ["-f"] if shell == "zsh" else ["--no-config"]),
-            "-c",
-            code,
-        ],
-        env={
-            "HOME": "/nonexistent",
-            "LC_ALL": "C.UTF-8",
-            "PATH": f"{BESIDE}:{os.environ['PATH']}",
-            **environ,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    with tempfile.TemporaryDirectory() as home:  # fish writes into it
+        done = subprocess.run(
+            [
+                shell,
+                *(["--norc"] if shell == "bash" else ["-f"] if shell == "zsh" else ["--no-config"]),
+                "-c",
+                code,
+            ],
+            env={
+                "HOME": home,
+                "LC_ALL": "C.UTF-8",
+                "PATH": f"{BESIDE}:{os.environ['PATH']}",
+                **environ,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split("\n")[:-1]
 

@@ -72,7 +72,7 @@ def test_a_bundle(server: Served, tmp_path: Path) -> None:
     assert not any("secret" in name or "configmap" in name for name in names)
 
 
-def test_a_place_that_cannot_be_written(server: Served) -> None:
-    done = kubelite(server, "support-bundle", "-f", "/nonexistent/b.tar.gz")
+def test_a_place_that_cannot_be_written(server: Served, tmp_path: Path) -> None:
+    done = kubelite(server, "support-bundle", "-f", f"{tmp_path}/missing/b.tar.gz")
     assert done.returncode == 1
-    assert done.stderr == "error: cannot write /nonexistent/b.tar.gz: No such file or directory\n"
+    assert done.stderr == f"error: cannot write {tmp_path}/missing/b.tar.gz: No such file or directory\n"
