@@ -1,6 +1,6 @@
-"""What telemetry sees of the node: a read-only view. The daemon's node object satisfies it; tests give a small one.
+"""What telemetry sees of the node: a read-only view. The daemon's node object implements it; tests use a small one.
 
-Telemetry never imports the daemon. What a page needs beyond this view is added here first.
+Telemetry never imports the daemon. If a page needs more than this view offers, add it here first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Queue(Protocol):
 
 
 class NodeView(Protocol):
-    """The node, to be read. Times are Unix seconds, durations seconds."""
+    """The node, read-only. Times are Unix seconds, durations seconds."""
 
     @property
     def settings(self) -> Settings: ...
@@ -82,7 +82,7 @@ class NodeView(Protocol):
         """The Node object, as the API serves it."""
 
     def ready(self) -> tuple[bool, str]:
-        """Whether the node can do its work; the reason when it cannot."""
+        """Tell whether the node is ready, and if not, why."""
 
     def volumes(self) -> list[Volume]:
         """The emptyDir volumes and claims of running pods."""

@@ -1,5 +1,5 @@
-"""The page of the agent itself: kubelet_* that speak of pods, starts, workers and PLEG, and kubelite_* for what only
-this node has. Source of the names: kubernetes pkg/kubelet/metrics/metrics.go."""
+"""The metrics of the agent itself: kubelet_* about pods, starts, workers and PLEG, and kubelite_* for what a kubelet
+does not have. The names are from Kubernetes pkg/kubelet/metrics/metrics.go."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PER_POD = (1, 2, 4, 8, 16)
 
 
 def write_agent(page: Page, agent: NodeView) -> None:
-    """Everything but the meters, which write themselves."""
+    """Write everything except the meters, which write themselves."""
     sandboxes = agent.cri.living()
     pods = agent.store.list("Pod")
     _by(page, "kubelet_node_name", "The node's name. The count is always 1.", "node", {agent.node_name: 1})
@@ -82,7 +82,7 @@ def write_agent(page: Page, agent: NodeView) -> None:
 
 
 def _working(page: Page, pods: list[Mapping[str, Any]], strays: int) -> None:
-    """A pod that is going is one whose manifest is gone. `strays`: pods that run and are on no record."""
+    """Write kubelet_working_pods. A pod that is deleted lost its manifest. `strays`: running pods without a record."""
     counts = Counter({("sync", "desired"): 0, ("terminating", "runtime_only"): strays})
     for doc in pods:
         if doc["metadata"].get("deletionTimestamp"):
@@ -103,7 +103,7 @@ def _working(page: Page, pods: list[Mapping[str, Any]], strays: int) -> None:
 
 
 def _volumes(page: Page, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-    """Volumes of the pods there are to be, and of those that stand."""
+    """Write the volumes of the desired pods, and of the existing ones."""
     found = Counter(
         (PLUGINS[field], state)
         for state, pods in states.items()
@@ -120,17 +120,17 @@ def _volumes(page: Page, states: Mapping[str, Iterable[Mapping[str, Any]]]) -> N
 
 
 def _own(page: Page, agent: NodeView) -> None:
-    page.one(gauge("kubelite_build_info", "The version that runs."), 1, version=version())
+    page.one(gauge("kubelite_build_info", "The running version."), 1, version=version())
     ready, _ = agent.ready()
-    page.one(gauge("kubelite_ready", "Whether the node can do its work."), int(ready))
-    page.one(gauge("kubelite_start_time_seconds", "Unix time the daemon started."), agent.started_at)
+    page.one(gauge("kubelite_ready", "Whether the node is ready."), int(ready))
+    page.one(gauge("kubelite_start_time_seconds", "Unix time when the daemon started."), agent.started_at)
     states = agent.sources.states()
     counts = dict.fromkeys(("syntax", "invalid", "unsupported", "duplicate", "unreadable"), 0)
     for state in states:
         for problem in state.problems:
             counts[problem.kind] = counts.get(problem.kind, 0) + 1
-    _by(page, "kubelite_manifest_errors", "Problems in a manifest file, by kind.", "kind", counts)
-    page.one(gauge("kubelite_manifest_files", "Manifest files in the directory."), len(states))
+    _by(page, "kubelite_manifest_errors", "Problems in manifest files, by kind.", "kind", counts)
+    page.one(gauge("kubelite_manifest_files", "Manifest files in the watched directory."), len(states))
     page.one(
         gauge("kubelite_store_resource_version", "The newest resourceVersion."), agent.store.resource_version
     )
@@ -138,11 +138,11 @@ def _own(page: Page, agent: NodeView) -> None:
     page.one(
         gauge(
             "kubelite_disk_usage_timestamp_seconds",
-            "Unix time the writable layers and sockets were last measured, 0 before the first time.",
+            "Unix time of the last measurement of writable layers and sockets, 0 before the first.",
         ),
         usage.last_round,
     )
-    page.one(gauge("kubelite_disk_usage_duration_seconds", "How long the last measure took."), usage.took)
+    page.one(gauge("kubelite_disk_usage_duration_seconds", "Duration of the last measurement."), usage.took)
     page.one(gauge("workqueue_depth", "Current depth of workqueue"), len(agent.queue), name="pods")
     page.one(
         counter("workqueue_adds_total", "Total number of adds handled by workqueue"),

@@ -1,9 +1,9 @@
-"""The text of a metrics page: Prometheus' text format 0.0.4, and OpenMetrics 1.0 for those who ask for it.
+"""The text of a metrics page: Prometheus' text format 0.0.4, and OpenMetrics 1.0 for clients that request it.
 
-Sources: prometheus.io/docs/instrumenting/exposition_formats, the OpenMetrics specification, and what Go's
-expfmt/openmetrics_create.go does where names do not fit it: a counter without `_total` is of type unknown there.
-prometheus-client's writer takes 11 µs a sample, this one well below one: labels are text that is made once, and the
-samples of a family are joined, not formatted, by C code.
+Sources: prometheus.io/docs/instrumenting/exposition_formats, the OpenMetrics specification, and Go's
+expfmt/openmetrics_create.go for names that do not fit it: a counter without `_total` has the type unknown there.
+prometheus-client's writer takes 11 µs a sample, this one well below 1 µs: labels are text that is built once, and the
+samples of a family are joined by C code, not formatted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from kubelite.telemetry.metrics.packed import Packer, Piece, Shelf
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-AHEAD = 16  # families that may wait to be compressed: the whole text is never there at once
+AHEAD = 16  # parts that may wait for compression, so that the whole text is never in memory
 
 Kind = Literal["counter", "gauge", "histogram"]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric family by the name its samples have in the text format (counters mostly end in _total)."""
+    """A metric family, by the name of its samples in the text format (counters mostly end in _total)."""
 
     name: str
     kind: Kind
@@ -47,19 +47,19 @@ def histogram(name: str, text: str) -> Family:
 
 
 def escape(value: str) -> str:
-    """A label's value as both formats quote it."""
+    """Escape a label's value as both formats require."""
     if "\\" in value or '"' in value or "\n" in value:
         return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
     return value
 
 
 def labels(pairs: Mapping[str, str]) -> str:
-    """`a="1",b="2"`, without braces."""
+    """Format labels without braces: `a="1",b="2"`."""
     return ",".join(f'{name}="{escape(value)}"' for name, value in pairs.items())
 
 
 def number(value: float) -> str:
-    """As short as it can be said exactly; whole numbers without a point."""
+    """Format a number as short as possible without loss; whole numbers without a decimal point."""
     if isinstance(value, int):
         return str(value)
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
@@ -67,7 +67,7 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Text to be packed by itself; the piece that comes of it goes `into` this."""
+    """Text to be packed as a piece of its own, which is appended to `into`."""
 
     text: bytes
     into: list[Piece]
@@ -77,8 +77,8 @@ Part = bytes | Keep | Piece
 
 
 class Page:
-    """Takes families one after the other and gives their text to `sink`, part by part. With a `shelf` (of a page that
-    is compressed) what has not changed since another page is not written again."""
+    """Takes families in order and passes their text to `sink`, part by part. With a `shelf` (for compressed pages),
+    text that is unchanged since an earlier page is not written again."""
 
     def __init__(
         self, sink: Callable[[Part], object], *, openmetrics: bool = False, shelf: Shelf | None = None
@@ -89,12 +89,12 @@ class Page:
         self._section: list[Piece] | None = None
 
     def family(self, family: Family, samples: str) -> None:
-        """A whole family: `samples` are its lines, each with its newline. Without any, nothing is written."""
+        """Write a whole family. `samples` are its lines, each with its newline; without any, nothing is written."""
         if samples:
             self.raw((self._head(family) + samples).encode())
 
     def kept(self, family: Family, version: object, lines: Callable[[], str], fresh: str = "") -> None:
-        """A whole family whose `lines` are what they were when its `version` was the same; `fresh` is further ones."""
+        """Write a family whose `lines` are unchanged as long as its `version` is; `fresh` are additional lines."""
         if self._shelf is None:
             self.family(family, fresh + lines())
             return
@@ -110,8 +110,7 @@ class Page:
             self._sink(part)
 
     def section(self, name: str, version: object, write: Callable[[Page], None]) -> None:
-        """Families that say together what they said when their `version` was the same. Nothing of them may be `kept`
-        by itself."""
+        """Write families that are all unchanged as long as `version` is. None of them may use `kept` itself."""
         if self._shelf is None:
             write(self)
             return
@@ -125,18 +124,18 @@ class Page:
         self._section = None
 
     def column(self, family: Family, heads: Iterable[str], tail: str, values: Iterable[str]) -> None:
-        """One sample for each of `heads` (`{a="1"`, the brace open) with the value of the same place; `tail` closes
-        the brace and may add labels."""
+        """Write a sample for each of `heads` (`{a="1"`, without the closing brace) with the value at the same place.
+        `tail` closes the brace and may add labels."""
         lines = zip(repeat(family.name), heads, repeat(tail), values, repeat("\n"), strict=False)
         self.family(family, "".join(chain.from_iterable(lines)))
 
     def one(self, family: Family, value: float, **pairs: str) -> None:
-        """A family of one sample."""
+        """Write a family of one sample."""
         inside = f"{{{labels(pairs)}}}" if pairs else ""
         self.family(family, f"{family.name}{inside} {number(value)}\n")
 
     def raw(self, text: bytes) -> None:
-        """Families in the page's own format, written elsewhere."""
+        """Write families that are in the page's format already."""
         self._sink(text if self._section is None else Keep(text, self._section))
 
     def end(self) -> None:
@@ -155,7 +154,7 @@ class Page:
 
 
 def prefers_openmetrics(accept: str) -> bool:
-    """Whether an Accept header ranks OpenMetrics (version 1.0.0 or any) at least as high as plain text."""
+    """Tell whether an Accept header ranks OpenMetrics (version 1.0.0 or any) at least as high as plain text."""
     best = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     for part in accept.split(","):
         kind, *parameters = (word.strip() for word in part.split(";"))
@@ -173,8 +172,8 @@ def prefers_openmetrics(accept: str) -> bool:
 def render(
     write: Callable[[Page], None], *, openmetrics: bool, compressed: bool, shelf: Shelf | None = None
 ) -> bytes:
-    """The page that `write` writes. Compressed as it is written, so that the whole text is never there at once, and
-    only as far as the `shelf` has not got it."""
+    """Return the page that `write` writes. It is compressed while it is written, so that the whole text is never in
+    memory, and parts that the `shelf` has are not compressed again."""
     if not compressed:
         parts: list[bytes] = []
         _write(write, Page(parts.append, openmetrics=openmetrics))  # type: ignore[arg-type]  # without a shelf: bytes
@@ -183,12 +182,12 @@ def render(
     try:
         return _compressed(write, openmetrics, shelf)
     except BaseException:
-        shelf.clear()  # some of its pieces were never packed
+        shelf.clear()  # some of its pieces were not packed
         raise
 
 
 def _compressed(write: Callable[[Page], None], openmetrics: bool, shelf: Shelf) -> bytes:
-    """zlib lets go of the interpreter's lock: another thread packs what is written while more is written."""
+    """Compress in another thread while the page is written: zlib releases the interpreter's lock."""
     packer = Packer()
     parts: Queue[Part | None] = Queue(AHEAD)
     failed: list[BaseException] = []
@@ -196,10 +195,10 @@ def _compressed(write: Callable[[Page], None], openmetrics: bool, shelf: Shelf) 
     def pack() -> None:
         while (part := parts.get()) is not None:
             if failed:
-                continue  # whoever writes must not wait for ever
+                continue  # keep reading, so that the writer never blocks
             try:
                 _pack(packer, part)
-            except BaseException as error:  # noqa: BLE001 - raised again where the page is made
+            except BaseException as error:  # noqa: BLE001 - raised again in the writer's thread
                 failed.append(error)
 
     thread = Thread(target=pack, name="pack-metrics", daemon=True)

@@ -1,7 +1,7 @@
-"""The agent's own work, counted as it happens, under kubelet's names (pkg/kubelet/metrics/metrics.go).
+"""Metrics of the agent's own work, counted as it happens, under kubelet's names (pkg/kubelet/metrics/metrics.go).
 
-What is noted comes from where it is said anyway: the steps of the start trace, the events, the changes in the store. A
-note costs about a microsecond. Counters begin anew with each daemon, as kubelet's do.
+The sources exist anyway: the steps of the start trace, events, and changes in the store. An observation costs about a
+microsecond. As in kubelet, counters restart at zero with the daemon.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ START = (
         0.05,
         0.1,
         0.25,
-    ),  # kubelet's first bucket is half a second; most of ours end before
+    ),  # kubelet's first bucket is half a second, but most of our starts take less
     *(
         0.5,
         1,
@@ -59,12 +59,12 @@ CGROUPS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *DEFAULT)
 STORAGE = (0.0001, 0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600)
 LAGS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 PULLS = (1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600)
-#: Label sets of a family; what would be more is not counted: none of ours has a manifest's words in it.
+#: Maximum label sets of a family; further ones are not counted. No label contains text from a manifest.
 MOST = 64
 
 
 def container_type(doc: dict[str, Any], name: str) -> str:
-    """PURE: what kubelet calls a pod's container."""
+    """Return kubelet's word for the type of a pod's container. Pure."""
     for field, kind in (
         ("initContainers", "init_container"),
         ("ephemeralContainers", "ephemeral_container"),
@@ -75,10 +75,10 @@ def container_type(doc: dict[str, Any], name: str) -> str:
 
 
 class Counts:
-    """A counter by labels (text without braces)."""
+    """A counter by labels (as text without braces)."""
 
     def __init__(self, name: str, text: str, *, empty: bool = True) -> None:
-        """`empty`: before anything is counted it is a series without labels, of zero."""
+        """`empty`: write a series of zero without labels before anything is counted."""
         self.family, self._empty = counter(name, text), empty
         self._values: dict[str, float] = {}
 
@@ -90,14 +90,14 @@ class Counts:
     def write(self, page: Page) -> None:
         values = (
             list(self._values.items()) or [("", 0.0)] * self._empty
-        )  # one step: the loop goes on counting
+        )  # copied in one step, because the loop's thread continues to count
         lines = [f"{self.family.name}{_braced(k)} {number(v)}\n" for k, v in values]
         page.family(self.family, "".join(lines))
 
 
 class Histogram:
-    """Buckets by labels. Each may have an exemplar, its newest (OpenMetrics 1.0, exemplars: 128 characters of labels at
-    most; the text format has none)."""
+    """A histogram by labels. Each bucket may have an exemplar, the newest one (OpenMetrics 1.0: at most 128 characters
+    of labels; the text format has no exemplars)."""
 
     def __init__(self, name: str, text: str, bounds: tuple[float, ...] = DEFAULT) -> None:
         self.family: Family = histogram(name, text)
@@ -106,7 +106,7 @@ class Histogram:
         self._exemplars: dict[tuple[str, int], str] = {}
 
     def observe(self, value: float, labels: str = "", *, exemplar: str = "", at: float = 0.0) -> None:
-        """`exemplar`: labels without braces of what was observed; `at`: when, Unix seconds."""
+        """`exemplar`: labels of the observation, without braces; `at`: its time in Unix seconds."""
         found = self._values.get(labels)
         if found is None:
             if len(self._values) >= MOST:
@@ -137,7 +137,7 @@ def _braced(labels: str) -> str:
     return f"{{{labels}}}" if labels else ""
 
 
-#: Step of the trace → kubelet's name of the operation.
+#: Step of the start trace → kubelet's name of the operation.
 _OPERATIONS = {
     "shim": "run_podsandbox",
     "stop sandbox": "stop_podsandbox",
@@ -149,7 +149,7 @@ _OPERATIONS = {
     "pull": "pull_image",
 }
 _MIB = 1 << 20
-#: Bytes from which on an image is called so (kubelet's imageSizeBuckets), biggest first.
+#: Minimum bytes of a size class (kubelet's imageSizeBuckets), largest first.
 _SIZES = (
     (100 << 30, "GT100GB"),
     (60 << 30, "60GB-100GB"),
@@ -167,23 +167,27 @@ _SIZES = (
 
 
 class Meters(Noted):
-    """All of them. One thread writes (the loop), another may read at the same time and see a sample more or less."""
+    """All meters. The loop's thread writes them; another thread may read meanwhile, and miss the newest observation."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._first_seen: dict[str, float] = {}  # pods whose start is under way
-        self._known: set[str] = set()  # pods that a worker has looked at
+        self._first_seen: dict[str, float] = {}  # pods that are starting
+        self._known: set[str] = set()  # pods that a worker has synced
         self.last_relist = 0.0
-        self._pulling: dict[str, float] = {}  # seconds that such a pod's images took
-        self.trace_of: Callable[[str], str] = lambda _uid: ""  # the id of the trace of a pod's first start
-        self.kind_of: Callable[[str, str], str] = lambda _uid, _name: "container"  # what a pod's container is
+        self._pulling: dict[str, float] = {}  # seconds of image pulls of a starting pod
+        self.trace_of: Callable[[str], str] = lambda _uid: (
+            ""
+        )  # returns the id of the trace of a pod's first start
+        self.kind_of: Callable[[str, str], str] = lambda _uid, _name: (
+            "container"
+        )  # returns a container's type
         self.probes = ProbeMeter()
         self._pods()
         self._runtime()
         self._node()
 
     def _pods(self) -> None:
-        """How long pods take to start, and their workers to work."""
+        """Create the meters of pod starts and workers."""
         self.start = Histogram(
             "kubelet_pod_start_duration_seconds",
             "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
@@ -226,7 +230,7 @@ class Meters(Noted):
         )
 
     def _runtime(self) -> None:
-        """What is asked of the engine."""
+        """Create the meters of the engine's operations."""
         self.operations = Counts(
             "kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type."
         )
@@ -257,10 +261,10 @@ class Meters(Noted):
         )
 
     def _node(self) -> None:
-        """What concerns all pods."""
+        """Create the meters that are not about a single pod."""
         self.loop_lag = Histogram(
             "kubelite_event_loop_lag_seconds",
-            "How much later than asked the daemon's event loop came round, looked at once a second.",
+            "Seconds by which the daemon's event loop ran late, measured once a second.",
             LAGS,
         )
         self.pulls = Histogram(
@@ -298,12 +302,12 @@ class Meters(Noted):
             if isinstance(value, (Counts, Histogram)):
                 value.write(page)
 
-    # -- what is told ---------------------------------------------------------------------------------------------
+    # -- observations ---------------------------------------------------------------------------------------------
 
     def step(self, uid: str, step: Step) -> None:
-        """A step of a start trace, or one that is only counted, has ended."""
+        """Observe the end of a step of a start trace, or of a step that is only counted."""
         if step.step.startswith("cgroup "):
-            if step.took:  # else by a shim that does not tell
+            if step.took:  # 0: from a shim of an older version, which does not report it
                 self.cgroups.observe(step.took, f'operation_type="{step.step.partition(" ")[2]}"')
         elif step.step == "pulled":
             size = next(word for least, word in _SIZES if int(step.detail) >= least)
@@ -334,11 +338,11 @@ class Meters(Noted):
             self.started_pods_errors.add()
 
     def pod_seen(self, uid: str) -> None:
-        """A new pod is there."""
+        """Observe a new pod."""
         self._first_seen[uid] = self._clock()
 
     def pod_changed(self, uid: str, doc: dict[str, Any]) -> None:
-        """A pod's status has changed: when it runs for the first time, its start is over."""
+        """Observe a changed status: a pod's start ends when it runs for the first time."""
         since = self._first_seen.get(uid)
         phase = doc.get("status", {}).get("phase")
         if since is None or phase in (None, "Pending"):
@@ -347,7 +351,7 @@ class Meters(Noted):
         now, trace = self._clock(), self.trace_of(uid)
         took, pulled = now - since, self._pulling.pop(uid, 0.0)
         exemplar = f'trace_id="{trace}",pod_uid="{escape(uid)}"' if trace and len(uid) < 64 else ""
-        for whole in (self.start, self.start_total):  # nobody creates a pod here before it is seen
+        for whole in (self.start, self.start_total):  # equal, because pods are seen when they are created
             whole.observe(took, exemplar=exemplar, at=now)
         if not doc["spec"].get("initContainers"):
             self.start_sli.observe(max(0.0, took - pulled), exemplar=exemplar, at=now)
@@ -381,7 +385,7 @@ class Meters(Noted):
     def timed(
         self, work: Callable[[str], Awaitable[float | None]]
     ) -> Callable[[str], Awaitable[float | None]]:
-        """A worker's look at a pod, with the time it takes noted."""
+        """Wrap a worker's sync of a pod to measure its duration."""
 
         async def look(uid: str) -> float | None:
             began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""process_*: the daemon itself, under the names and with the help texts of every Prometheus client.
+"""process_*: the daemon itself, with the names and help texts of every Prometheus client.
 
-prometheus-client's own collector lists /proc/self/fd. A node with 500 containers keeps some ten thousand of them for
-its scrapes, and their names alone take a tenth of one. Since Linux 6.2 the size of the directory is their number.
+prometheus-client's own collector lists /proc/self/fd. A node with 500 containers has some ten thousand descriptors open
+for scrapes, and listing their names takes a tenth of a scrape. Since Linux 6.2 the directory's size is their number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def write_process(page: Page) -> None:
-    """Source: proc_pid_stat(5), fields 14, 15, 22, 23 and 24."""
+    """Write the process metrics (proc_pid_stat(5), fields 14, 15, 22, 23 and 24)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     cpu = (int(fields[11]) + int(fields[12])) / _TICKS
     started = boot_time() + int(fields[19]) / _TICKS
@@ -41,8 +41,8 @@ def open_descriptors() -> int:
 
 
 def boot_time() -> int:
-    """When the machine was booted, Unix seconds."""
-    global _booted  # noqa: PLW0603 - once: the kernel adds up all interrupts to say it
+    """Return the time when the machine booted, in Unix seconds."""
+    global _booted  # noqa: PLW0603 - read once: for /proc/stat the kernel adds up all interrupts
     if not _booted:
         lines = Path("/proc/stat").read_text().splitlines()
         _booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))

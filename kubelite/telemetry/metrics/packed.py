@@ -1,8 +1,9 @@
-"""One gzip stream (RFC 1952) of text that is new and of text that was packed for an earlier page.
+"""Builds one gzip stream (RFC 1952) from new text and from text that was packed for an earlier page.
 
-Most of a page says what it said at the last scrape, and packing is most of a page's cost. A `Piece` is a run of deflate
-blocks (RFC 1951) that looks at nothing before it and ends on a whole byte, as Z_FULL_FLUSH leaves it: it can stand
-anywhere in any stream. The checksum of the whole is put together from those of its parts, as zlib's crc32_combine does.
+Most of a page is unchanged since the last scrape, and compression is most of a page's cost. A `Piece` is a run of
+deflate blocks (RFC 1951) that does not refer to earlier data and ends on a whole byte, as after Z_FULL_FLUSH: it can be
+placed anywhere in any stream. The checksum of the whole is combined from those of its parts, as by zlib's
+crc32_combine.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no name, no time, fastest, unknown system
-_POLYNOMIAL = 0xEDB88320  # of CRC-32, its bits reversed
-_LEVEL = 1  # the next ones take twice the time for an eighth less
+_POLYNOMIAL = 0xEDB88320  # of CRC-32, bit-reversed
+_LEVEL = 1  # higher levels take twice the time and save an eighth
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Packed text that can be used again: `crc` and `size` are of the text."""
+    """Packed text that can be reused. `crc` and `size` are those of the text."""
 
     data: bytes
     crc: int
@@ -28,18 +29,18 @@ class Piece:
 
     @cached_property
     def shift(self) -> int:
-        """What a checksum is multiplied by when this follows: x to the power of 8 * size."""
+        """Return the factor for a checksum that this piece is appended to: x to the power of 8 * size."""
         return _power(self.size)
 
 
 class Packer:
-    """Takes text and pieces in order; `end()` gives the whole."""
+    """Takes text and pieces in order; `end()` returns the whole stream."""
 
     def __init__(self) -> None:
-        self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)  # -15: without a header of its own
+        self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)  # -15: without a header
         self._parts = [_HEADER]
         self._crc = self._size = 0
-        self._clean = True  # what comes next looks at nothing before it
+        self._clean = True  # the next data will not refer to earlier data
 
     def text(self, text: bytes) -> None:
         self._parts.append(self._deflate.compress(text))
@@ -48,7 +49,7 @@ class Packer:
         self._size += len(text)
 
     def piece(self, text: bytes) -> Piece:
-        """`text`, and what it was packed to."""
+        """Add `text`, and return it as a packed piece."""
         self._cut()
         data = self._deflate.compress(text) + self._deflate.flush(zlib.Z_FULL_FLUSH)
         self._parts.append(data)
@@ -73,13 +74,13 @@ class Packer:
 
 
 class Shelf:
-    """Pieces of the last pages by what they are of, each in the version that was packed."""
+    """The pieces of earlier pages by key, each with the version that was packed."""
 
     def __init__(self) -> None:
         self._places: dict[Hashable, tuple[object, list[Piece]]] = {}
 
     def find(self, key: Hashable, version: object) -> list[Piece] | None:
-        """None when there is none of this version."""
+        """Return the pieces of this version, or None."""
         known = self._places.get(key)
         if known is None or known[0] != version:
             return None
@@ -88,7 +89,7 @@ class Shelf:
         return known[1]
 
     def place(self, key: Hashable, version: object) -> list[Piece]:
-        """Where the pieces of a new version go."""
+        """Return the list to which the pieces of a new version are appended."""
         self._places[key] = version, []
         return self._places[key][1]
 
@@ -97,7 +98,7 @@ class Shelf:
 
 
 def _joined(pieces: list[Piece]) -> Piece:
-    """They end on whole bytes and look at nothing before them: so does what they are together."""
+    """Join pieces. Each ends on a whole byte and does not refer to earlier data, so the result does not either."""
     crc = 0
     for piece in pieces:
         crc = _multiply(piece.shift, crc) ^ piece.crc
@@ -105,7 +106,7 @@ def _joined(pieces: list[Piece]) -> Piece:
 
 
 def _multiply(a: int, b: int) -> int:
-    """a * b modulo the polynomial, as zlib's multmodp."""
+    """Return a * b modulo the polynomial, as zlib's multmodp."""
     product, bit = 0, 1 << 31
     while a:
         if a & bit:
@@ -117,7 +118,7 @@ def _multiply(a: int, b: int) -> int:
 
 
 def _power(size: int) -> int:
-    """x to the power of 8 * size."""
+    """Return x to the power of 8 * size."""
     square, found = _multiply(1 << 23, 1 << 31), 1 << 31  # x^8, x^0
     while size:
         if size & 1:

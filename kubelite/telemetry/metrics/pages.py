@@ -1,7 +1,7 @@
-"""The metrics pages of a node, put together: who writes what on which.
+"""The metrics pages of a node: which families are on which page.
 
-/metrics has everything but the families of /metrics/resource, which would count twice beside cAdvisor's. The sampler
-keeps descriptors, so one page is made at a time, in a thread: the loop goes on meanwhile.
+/metrics has all families except those of /metrics/resource, which would be counted twice beside cAdvisor's. The sampler
+keeps descriptors open, so one page is made at a time, in a thread, while the event loop continues.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 class Pages:
-    """`await render(name, …)` → the page's bytes; `await snapshot()` → the numbers themselves."""
+    """`await render(name, …)` returns a page's bytes; `await snapshot()` returns the values themselves."""
 
     def __init__(self, agent: NodeView) -> None:
         self._agent = agent
@@ -98,7 +98,7 @@ class Pages:
         return found
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Always the same one: in each of a pool's threads malloc would come to keep what a page takes."""
+        """Run in one and the same thread: with a pool, malloc would retain a page's memory in each thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def summary(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Pages:
         return summary(snapshot, around, self._rates.note(snapshot))
 
     async def index(self) -> str:
-        """The web page of the node."""
+        """Return the web page of the node."""
         await self.snapshot()
         agent, now = self._agent, time.time()
         pods = []
@@ -120,7 +120,7 @@ class Pages:
         return webpage.index(agent.node_name, agent.ready(), pods, self.recent)
 
     async def pod(self, namespace: str, name: str) -> str | None:
-        """The web page of a pod; None when there is none."""
+        """Return the web page of a pod; None if it does not exist."""
         record = self._agent.store.get("Pod", namespace, name)
         if record is None:
             return None
@@ -145,7 +145,7 @@ class Pages:
     # -- pages ----------------------------------------------------------------------------------------------------
 
     def _all(self, page: Page) -> None:
-        # what needs no look at the kernel comes first: it is packed meanwhile
+        # Families that need no sample come first: they are compressed meanwhile.
         for write in (self._state, self._probes, self._cadvisor, self._node):
             write(page)
 
@@ -162,7 +162,7 @@ class Pages:
 
     def _state(self, page: Page) -> None:
         agent, store = self._agent, self._agent.store
-        # a record's document is another object once anything of it has changed
+        # A record's document is a different object after any change.
         pods, claims = (
             [record.doc for record in store.list(kind)] for kind in ("Pod", "PersistentVolumeClaim")
         )
@@ -195,7 +195,7 @@ class Pages:
         self._agent.meters.probes.write(page)
 
     def _health(self, sample: Sample) -> int:
-        """1 healthy, 0 not, -1 where nothing says which (no probe): docker's health check is what cAdvisor means."""
+        """Return 1 if healthy, 0 if not, -1 without a probe. cAdvisor reports docker's health check here."""
         record = self._agent.store.get_uid(sample.target.uid)
         if record is None:
             return -1
@@ -208,8 +208,8 @@ class Pages:
 
 
 def _without_words(doc: dict[str, Any]) -> dict[str, Any]:
-    """A pod without what its containers said or were told, which is not for everybody; nor are its events, which name
-    directories of the host."""
+    """Return a pod without messages from its containers, which are not for everyone. Its events are not shown for the
+    same reason: they name directories of the host."""
     status = dict(doc.get("status") or {})
     for key in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
         found = [dict(one) for one in status.get(key) or ()]
@@ -222,13 +222,13 @@ def _without_words(doc: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mood(doc: dict[str, Any], text: str) -> str:
-    """Good or bad, of a pod and its state's text."""
+    """Return the style, good or bad, of a pod's state."""
     well = text in ("Running", "Completed") and doc.get("status", {}).get("phase") != "Failed"
     return "ok" if well else "bad"
 
 
 def _on(path: str) -> FileSystem | None:
-    """The file system of a directory that may not be there yet."""
+    """Return the file system of a directory, or None if it does not exist yet."""
     try:
         device = os.stat(path).st_dev
         return file_system(device_name(os.major(device), os.minor(device)), path)
@@ -237,7 +237,7 @@ def _on(path: str) -> FileSystem | None:
 
 
 def raise_descriptor_limit() -> int:
-    """As many descriptors as this process may have: a scrape keeps some for each container."""
+    """Raise the limit of descriptors to its maximum, because scrapes keep some open for each container. Return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,6 +1,6 @@
-"""prober_*: how probes went, as kubelet's prober counts them (pkg/kubelet/prober/prober_manager.go).
+"""prober_*: results of probes, counted as by kubelet's prober (pkg/kubelet/prober/prober_manager.go).
 
-A pod's series go when the pod goes, so what they cost is bounded by what runs.
+A pod's series are deleted with the pod, so their cost is bounded by the running pods.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Probe:
 
 
 class ProbeMeter:
-    """`observe(…)` after each probe; `forget(uid)` with the pod."""
+    """Call `observe(…)` after each probe, and `forget(uid)` when the pod is deleted."""
 
     def __init__(self) -> None:
         self._probes: dict[str, dict[tuple[str, str], _Probe]] = {}
@@ -60,7 +60,7 @@ class ProbeMeter:
         probe.seconds += seconds
 
     def tried(self, pod: Pod, container: str, kind: Kind, outcome: Outcome, seconds: float) -> None:
-        """What the prober tells: its words in kubelet's."""
+        """Observe a result of the prober, translated into kubelet's words."""
         meta, result = pod.metadata, _RESULTS[outcome]
         place = (meta.uid or "", meta.namespace or "", meta.name or "")
         self.observe(*place, container=container, kind=kind.title(), result=result, seconds=seconds)

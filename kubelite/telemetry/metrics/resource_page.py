@@ -1,7 +1,7 @@
-"""/metrics/resource: what metrics-server, and by it `kubectl top`, reads.
+"""/metrics/resource, which metrics-server reads, and through it `kubectl top`.
 
-Source: kubernetes pkg/kubelet/metrics/collectors/resource_metrics.go. It has families that /metrics/cadvisor has too,
-with other labels: the two are never one page.
+Source: Kubernetes pkg/kubelet/metrics/collectors/resource_metrics.go. Some families are also in /metrics/cadvisor, with
+other labels, so the two must never be on one page.
 """
 
 from __future__ import annotations

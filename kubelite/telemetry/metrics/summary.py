@@ -1,7 +1,7 @@
-"""/stats/summary: the Summary API of a kubelet, which k9s, monitoring agents and older metrics-servers read.
+"""/stats/summary: kubelet's Summary API, which k9s, monitoring agents and older metrics-servers read.
 
-Sources: kubernetes staging/src/k8s.io/kubelet/pkg/apis/stats/v1alpha1/types.go (the document), pkg/kubelet/server/stats
-and pkg/kubelet/stats (what is in which field).
+Sources: Kubernetes staging/src/k8s.io/kubelet/pkg/apis/stats/v1alpha1/types.go (the document), pkg/kubelet/server/stats
+and pkg/kubelet/stats (the meaning of the fields).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from kubelite.telemetry.sampling.sampler import Sample, Snapshot
 from kubelite.telemetry.sampling.volume_stats import Logs, Volume, summary_of
 
 ROOT = "/"
-SHORTEST = 1.0  # seconds between two readings that a rate is made of; nearer ones tell of ticks, not of use
+SHORTEST = 1.0  # minimum seconds between the two readings of a rate; below that, clock ticks dominate
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What the document says beside the cgroups' numbers. `used`: a directory → what is below it, as last measured;
-    `images`: the file system that they are on; `pids`: how many the kernel would give."""
+    """The data besides the cgroups' values. `used`: a directory → its last measured usage; `images`: the file system of
+    the images; `pids`: the kernel's limit."""
 
     node: str
     booted_at: float
@@ -36,15 +36,15 @@ class Around:
 
 
 class CpuRates:
-    """How many CPUs were in use between two questions: kubelet's `usageNanoCores`. What is no more is forgotten."""
+    """The CPUs used between two requests: kubelet's `usageNanoCores`. Cgroups that no longer exist are forgotten."""
 
     def __init__(self) -> None:
         self._before: dict[
             str, tuple[float, int, int | None]
-        ] = {}  # cgroup → when, nanoseconds, the rate then
+        ] = {}  # cgroup → time, nanoseconds and rate at that time
 
     def note(self, snapshot: Snapshot) -> Mapping[str, int]:
-        """Nanocores by cgroup, the machine's under `ROOT`. There is none of what is seen for the first time."""
+        """Return nanocores by cgroup, those of the machine under `ROOT`. A cgroup seen for the first time has none."""
         seen = {s.target.cgroup: s.stats.cpu.usage_ns for s in snapshot.all}
         seen[ROOT] = int(snapshot.root.cpu * 1e9)
         now, kept = snapshot.now, {}
@@ -58,7 +58,7 @@ class CpuRates:
 
 
 def summary(snapshot: Snapshot, around: Around, rates: Mapping[str, int]) -> Json:
-    """PURE: the Summary API's document. `rates`: what `CpuRates` makes of the snapshot."""
+    """Return the Summary API's document. `rates`: what `CpuRates` returned for the snapshot. Pure."""
     at = rfc3339(snapshot.now)
     volumes, logs = _by_pod(around.volumes), _by_pod(around.logs)
     networks = {s.target.uid: found for s, found in snapshot.networks}
@@ -180,7 +180,7 @@ def _cpu(at: str, used: int, rate: int | None) -> Json:
 
 
 def _filesystem(at: str, used: Sequence[Usage]) -> Json:
-    """Of what these hold together, on the file system of the first."""
+    """Describe the sum of several usages, on the file system of the first."""
     return {
         **_place(at, used[0].file_system),
         "usedBytes": sum(u.bytes for u in used),

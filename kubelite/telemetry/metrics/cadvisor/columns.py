@@ -1,8 +1,9 @@
-"""Families that are read off every cgroup alike: tables of a row a cgroup and a column a family.
+"""Families that are read from every cgroup in the same way: tables with a row for each cgroup, a column for each
+family.
 
-What a scrape costs lies here: a thousand cgroups have fifty numbers each. So nothing is done number by number that the
-interpreter can do for a whole column: the numbers of a part of the statistics are taken out together, columns are
-compared whole with those of last time, and only what is another is formatted.
+This code determines the cost of a scrape: a thousand cgroups have fifty values each. It therefore works on whole
+columns wherever the interpreter can: the values of a part of the statistics are extracted together, columns are
+compared as a whole with the previous ones, and only changed values are formatted.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def microseconds(value: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One series a cgroup: a field of the group's part. `say` writes its value (None: a whole number, as it is), `tail`
-    closes its labels, and a cgroup whose value is `hidden` has no such series."""
+    """One series for each cgroup, from a field of the group's part. `say` formats its value (None: a whole number, as
+    it is), `tail` closes its labels, and a cgroup has no series if its value is `hidden`."""
 
     family: Family
     field: str
@@ -49,8 +50,8 @@ def measured(name: str, text: str, field: str) -> Column:
 
 
 class Group:
-    """Columns of the cgroups that `applies` is true of (None: all), and what of a sample has their values: `part`. As
-    long as that is the very same object, so are they."""
+    """Columns of the cgroups for which `applies` is true (None: all). `part` returns the part of a sample that has
+    their values; as long as that is the same object, the values are unchanged."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Group:
 
 
 class Shown:
-    """A group as it was last shown. `versions`: a number for each column, another whenever its lines are."""
+    """A group as it was last shown. `versions` has a number for each column, which changes when its lines do."""
 
     def __init__(self, group: Group) -> None:
         self.group = group
@@ -76,7 +77,7 @@ class Shown:
         self.columns: list[Sequence[Any]] = [()] * len(group.columns)
         self._targets: list[Target] = []
         self._parts: list[Any] = []
-        self._texts: list[Sequence[str]] = [()] * len(group.columns)  # of columns that have a `say`
+        self._texts: list[Sequence[str]] = [()] * len(group.columns)  # of columns with a `say`
 
     def look(self, samples: Sequence[Sample]) -> None:
         group = self.group

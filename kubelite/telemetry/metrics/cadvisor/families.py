@@ -1,8 +1,8 @@
-"""The container_* families that are read off a cgroup: name, type, help and the number, as a kubelet enables them.
+"""The container_* families that are read from a cgroup: name, type, help and value, as kubelet enables them.
 
-Source: google/cadvisor metrics/prometheus.go. `GROUPS` are tables whose families always come together: all of a group's
-series are there for a cgroup or none. Left out on purpose: per-CPU series, container_tasks_state, the CPU load averages
-(a kubelet sends zeros), and what no reader here can know.
+Source: google/cadvisor metrics/prometheus.go. `GROUPS` are tables whose families belong together: a cgroup has all of a
+group's series or none. Omitted on purpose: per-CPU series, container_tasks_state, the CPU load averages (kubelet
+reports zeros), and values that cannot be read here.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ _QUOTA = Group(
         "burst_ns",
         nanoseconds,
     ),
-    applies=lambda sample: sample.limits.spec.cpu_quota,  # only where there is one, as cAdvisor has it
+    applies=lambda sample: sample.limits.spec.cpu_quota,  # only with a quota, as in cAdvisor
 )
 
 
@@ -243,11 +243,11 @@ GROUPS: tuple[Group, ...] = (
     _OPEN,
     _ULIMITS,
 )
-#: Both columns in one family.
+#: Both columns belong to one family.
 FAULTS = Group(attrgetter("stats.memory"), Column(FAILURES, "pgfault"), Column(FAILURES, "pgmajfault"))
 SEEN = gauge("container_last_seen", "Last time a container was seen by the exporter")
 
-#: Block devices: (family, number of a device)
+#: Block devices: (family, value of a device)
 DEVICES: tuple[tuple[Family, Callable[[IoStats], float]], ...] = (
     (counter("container_fs_reads_bytes_total", "Cumulative count of bytes read"), lambda d: d.rbytes),
     (counter("container_fs_writes_bytes_total", "Cumulative count of bytes written"), lambda d: d.wbytes),
@@ -282,7 +282,7 @@ NETWORK: tuple[tuple[Family, int], ...] = tuple(
 
 
 def fault_lines(shown: Shown) -> str:
-    """A cgroup counts what happened in it and below together: both scopes have the same number."""
+    """Return the lines of page faults. Both scopes have the same value: a cgroup's count includes those below it."""
     lines = []
     for head, faults, majors in zip(shown.heads, *shown.columns, strict=True):
         for scope in ("container", "hierarchy"):
@@ -303,7 +303,7 @@ def device_lines(family: Family, samples: Iterable[Sample], read: Callable[[IoSt
 
 
 def blkio_lines(samples: Iterable[Sample]) -> str:
-    """Every operation that this kind of cgroup tells apart."""
+    """Return the lines of every operation that this version of cgroups distinguishes."""
     v1 = layout().mode is not Mode.V2
     lines = []
     for sample in samples:

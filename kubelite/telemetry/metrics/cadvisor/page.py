@@ -1,6 +1,6 @@
 """The page /metrics/cadvisor: container_*, machine_* and cadvisor_version_info, from one snapshot.
 
-Samples carry no timestamps (google/cadvisor#2526: they break staleness)."""
+Samples have no timestamps, which would break staleness (google/cadvisor#2526)."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ _ROOT = '{container="",id="/",image="",name="",namespace="",pod=""'
 
 
 class ContainerPage:
-    """Writes snapshots. Keeps the numbers of last time, and for each family how often its lines changed: what has not
-    changed is not formatted again, and where the page has it packed, not joined and packed either."""
+    """Writes snapshots. It keeps the last values, and counts for each family how often its lines changed: unchanged
+    lines are not formatted again, and if the page has them packed, not joined and packed again either."""
 
     def __init__(self, usage: Callable[[str], Usage | None], health: Health) -> None:
         self._usage = usage
         self._health = health
         self._groups = [Shown(group) for group in GROUPS]
         self._faults = Shown(FAULTS)
-        self._changes: dict[str, int] = {}  # family that is in no group → how often its samples changed
-        self._said: dict[str, object] = {}  # and its values of last time
+        self._changes: dict[str, int] = {}  # families in no group → how often their samples changed
+        self._said: dict[str, object] = {}  # and their last values
 
     def write(self, page: Page, snapshot: Snapshot) -> None:
         samples = snapshot.all
@@ -98,7 +98,7 @@ class ContainerPage:
         page.kept(family, self._changes.get(family.name, 0), lines, fresh)
 
     def _say(self, values: object, *families: Family) -> None:
-        """The values of families that are in no group: whether they are others than last time."""
+        """Note whether the values of families in no group have changed."""
         if self._said.get(families[0].name) != values:
             self._said[families[0].name] = values
             for family in families:
@@ -125,7 +125,7 @@ class ContainerPage:
             page.family(family, root.pop(family.name, ""))
 
     def _write_layers(self, page: Page, snapshot: Snapshot) -> None:
-        """Writable layers as they were last measured, and the node's own file systems."""
+        """Write the last measurements of writable layers, and the node's own file systems."""
         found = [
             (s.target.head, usage)
             for s in snapshot.containers
@@ -171,7 +171,7 @@ def _interfaces(rows: list[tuple[str, str, tuple[int, ...]]], column: int, name:
     )
 
 
-#: What only whole disks have: (family, number of a line of diskstats)
+#: Families of whole disks only: (family, value of a line in diskstats)
 _DISKS: tuple[tuple[Family, Callable[[Disk], float]], ...] = (
     (
         gauge("container_fs_io_current", "Number of I/Os currently in progress"),
@@ -214,7 +214,7 @@ DISK_FAMILIES = tuple(family for family, _ in _DISKS)
 
 
 def _root_samples(root: Root) -> dict[str, str]:
-    """The lines with id="/", by family."""
+    """Return the lines with id="/", by family."""
     memory = root.memory.get
     kernel = memory("Slab", 0) + memory("KernelStack", 0) + memory("PageTables", 0)
     values: dict[str, float] = {
@@ -268,7 +268,7 @@ def _root_disks(root: Root) -> dict[str, str]:
 
 
 def write_machine(page: Page, root: Root) -> None:
-    """machine_* and cadvisor_version_info."""
+    """Write machine_* and cadvisor_version_info."""
     here = machine()
     who = {"machine_id": here.machine_id, "system_uuid": here.system_uuid, "boot_id": here.boot_id}
     for name, text, value in (

@@ -1,4 +1,4 @@
-"""kube_persistentvolumeclaim_* and kube_pod_spec_volumes_persistentvolumeclaims_*, as kube-state-metrics has them
+"""kube_persistentvolumeclaim_* and kube_pod_spec_volumes_persistentvolumeclaims_*, as in kube-state-metrics
 (docs/metrics/storage/persistentvolumeclaim-metrics.md, internal/store/persistentvolumeclaim.go and pod.go).
 """
 
@@ -17,7 +17,7 @@ PHASES = ("Lost", "Bound", "Pending")
 
 
 def write_claims(page: Page, claims: Iterable[Json], pods: Iterable[Json]) -> None:
-    """Every family of claims, and of what pods mount of them."""
+    """Write all families of claims, and of their use by pods."""
     table = Table()
     _claims(table, claims)
     _mounts(table, pods)

@@ -1,8 +1,8 @@
-"""The page /metrics/state: objects as kube-state-metrics shows them (docs/metrics of kubernetes/kube-state-metrics).
+"""The page /metrics/state: objects as in kube-state-metrics (docs/metrics of kubernetes/kube-state-metrics).
 
-kube_pod_* is in kubestate_pods.py; here are nodes, namespaces, config maps and secrets (never their content), and the
-tools both use. Annotations are not shown, as kube-state-metrics does not unless told to; labels are. Of what a manifest
-may have any number of, the first `MOST` of an object are shown, so that none makes labels or series without bound.
+kube_pod_* is in pods.py. This module has nodes, namespaces, config maps and secrets (never their contents), and what
+the modules share. Annotations are not shown, which is kube-state-metrics' default; labels are. Of fields that a
+manifest may repeat, only the first `MOST` of an object are shown, so that the number of labels and series is bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNITS = {
 
 
 class Table:
-    """Families that are filled together, object by object, and written in the order they were named."""
+    """Families that are filled together, object by object, and written in the order of their creation."""
 
     def __init__(self) -> None:
         self._families: dict[str, Family] = {}
@@ -41,7 +41,7 @@ class Table:
         return self._add(counter(name, text))
 
     def add(self, name: str, labels: str, value: float) -> None:
-        """`labels` without braces."""
+        """Add a sample; `labels` without braces."""
         self._lines[name].append(f"{name}{{{labels}}} {number(value)}\n")
 
     def write(self, page: Page) -> None:
@@ -59,18 +59,18 @@ def label(name: str, value: object) -> str:
 
 
 def key_name(text: str) -> str:
-    """A Kubernetes key in a label's name: app.kubernetes.io/name → app_kubernetes_io_name."""
+    """Turn a Kubernetes key into a label name: app.kubernetes.io/name → app_kubernetes_io_name."""
     return re.sub(r"[^a-zA-Z0-9_]", "_", text)
 
 
 def label_pairs(doc: Json) -> str:
-    """`,label_app="web"` of every label of the object."""
+    """Return every label of the object as `,label_app="web"`."""
     return key_labels("label", doc["metadata"].get("labels") or {})
 
 
 def key_labels(prefix: str, mapping: Mapping[str, object]) -> str:
-    """Keys and values as labels, named as kube-state-metrics does (internal/store/utils.go): in snake case, and where
-    several keys become one name, each with `_conflict` and its number."""
+    """Return keys and values as labels, named as in kube-state-metrics (internal/store/utils.go): in snake case; keys
+    that become the same name get `_conflict` and a number."""
     named: dict[str, list[object]] = {}
     for key, value in sorted(mapping.items())[:MOST]:
         named.setdefault(_CAPITAL.sub(r"\1_\2", key_name(key)).lower(), []).append(value)
@@ -83,7 +83,7 @@ def key_labels(prefix: str, mapping: Mapping[str, object]) -> str:
 
 
 def owner_labels(meta: Json) -> list[str]:
-    """Of each owner, or empty ones of none."""
+    """Return the labels of each owner, or empty ones if there is none."""
     found: list[str] = []
     owners: list[Json] = meta.get("ownerReferences") or [{}]
     for one in owners:
@@ -94,7 +94,7 @@ def owner_labels(meta: Json) -> list[str]:
 
 
 def amount(resource: str, value: object) -> float:
-    """A quantity in kube-state-metrics' unit: cores, bytes, pieces."""
+    """Convert a quantity to kube-state-metrics' unit: cores, bytes or a number."""
     return _amount(resource, str(value))
 
 
@@ -111,7 +111,7 @@ def resource_labels(name: str) -> str:
 
 
 def write_node(page: Page, doc: Json) -> None:
-    """kube_node_* of the one node there is."""
+    """Write kube_node_* of the single node."""
     t = Table()
     meta, spec, status = doc["metadata"], doc.get("spec", {}), doc.get("status", {})
     node = f'node="{escape(meta["name"])}"'
@@ -181,7 +181,7 @@ def _conditions(t: Table, name: str, head: str, conditions: Iterable[Json]) -> N
 def write_objects(
     page: Page, namespaces: Iterable[Json], config_maps: Iterable[Json], secrets: Iterable[Json]
 ) -> None:
-    """kube_namespace_*, kube_configmap_*, kube_secret_*: that they are there, never what is in them."""
+    """Write kube_namespace_*, kube_configmap_* and kube_secret_*, without the objects' contents."""
     t = Table()
     phase = t.gauge("kube_namespace_status_phase", "kubernetes namespace status phase.")
     created = t.gauge("kube_namespace_created", "Unix creation timestamp")

@@ -1,7 +1,7 @@
-"""kube_pod_*, kube_pod_container_*, kube_pod_init_container_* from the stored pods, as kube-state-metrics has them.
+"""kube_pod_*, kube_pod_container_*, kube_pod_init_container_* of the stored pods, as in kube-state-metrics.
 
-Source: kube-state-metrics docs/metrics/workload/pod-metrics.md and internal/store/pod.go. Reasons are shown only while
-they hold; phases and conditions always with every value they could have.
+Source: kube-state-metrics docs/metrics/workload/pod-metrics.md and internal/store/pod.go. Reasons are only shown while
+they apply; phases and conditions are always shown with every possible value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STATES = ("running", "waiting", "terminated")
 
 
 def write_pods(page: Page, pods: Iterable[Json], node: str) -> None:
-    """Every family; `node` is where all of them are."""
+    """Write all families. `node` is the name of the node."""
     pods = list(pods)
     table = Table()
     _pods(table, pods, node)
@@ -82,7 +82,7 @@ def _identities(t: Table, pods: list[Json], node: str) -> None:
             t.add(ips, head + label("ip", address["ip"]) + f',ip_family="{family}"', 1)
 
 
-#: Condition that is True → the family of the time since when, and its help.
+#: Condition that is True → the family with the time of its last transition, and the help text.
 _SINCE = {
     "Initialized": ("kube_pod_status_initialized_time", "Time when the pod is initialized."),
     "Ready": ("kube_pod_status_ready_time", "Readiness achieved time in unix timestamp for a pod."),
@@ -97,7 +97,7 @@ _SINCE = {
 }
 
 
-#: The same of a condition that is False.
+#: The same for a condition that is False.
 _NOT_SINCE = {
     "PodScheduled": (
         "kube_pod_status_unscheduled_time",
@@ -191,7 +191,7 @@ def _statuses(t: Table, pods: list[Json], _node: str) -> None:
 
 
 def _completion(status: Json) -> float | None:
-    """When the last container ended, once none runs any more."""
+    """Return when the last container ended, if the pod has ended."""
     if status.get("phase") not in ("Succeeded", "Failed"):
         return None
     ends = [
@@ -215,13 +215,12 @@ def _tolerations(t: Table, pods: list[Json]) -> None:
                 "toleration_seconds": one.get("tolerationSeconds", ""),
             }
             said.append("".join(label(k, v) for k, v in words.items() if v != ""))
-        for text in dict.fromkeys(said):  # the same twice would be one series twice
+        for text in dict.fromkeys(said):  # without duplicates, which would be duplicate series
             t.add(family, head + text, 1)
 
 
 def _of(pods: list[Json], specs: str, statuses: str) -> Iterator[tuple[str, Json, Json, str]]:
-    """(labels, spec, status, QoS class's pod head) of every container of one sort; status is empty before there is
-    one."""
+    """Yield (labels, spec, status, the pod's labels) of every container of one kind; the status may be empty."""
     for doc in pods:
         found = {s["name"]: s for s in doc.get("status", {}).get(statuses) or ()}
         head = head_of(doc)
@@ -311,7 +310,7 @@ def _resources(t: Table, word: str, found: list[tuple[str, Json, Json, str]], no
         for head, spec, _, _ in found:
             resources = spec.get("resources") or {}
             wanted = dict(resources.get(kind) or {})
-            if kind == "requests":  # a limit without a request is the request too (API defaulting)
+            if kind == "requests":  # a limit without a request is also the request (API defaulting)
                 wanted = {**(resources.get("limits") or {}), **wanted}
             named: dict[str, float] = {}
             for name, value in [*wanted.items()][:MOST]:

@@ -1,4 +1,4 @@
-"""kube_persistentvolume_* and kube_storageclass_*, as kube-state-metrics has them (docs/metrics/storage,
+"""kube_persistentvolume_* and kube_storageclass_*, as in kube-state-metrics (docs/metrics/storage,
 internal/store/persistentvolume.go and storageclass.go).
 """
 
@@ -15,7 +15,7 @@ PHASES = ("Pending", "Available", "Bound", "Released", "Failed")
 
 
 def write_persistent_volumes(page: Page, volumes: Iterable[Json], classes: Iterable[Json]) -> None:
-    """Every family of volumes and their classes."""
+    """Write all families of volumes and their classes."""
     table = Table()
     _volumes(table, volumes)
     _classes(table, classes)
@@ -55,7 +55,7 @@ def _volumes(t: Table, volumes: Iterable[Json]) -> None:
 
 
 def _source(spec: Json) -> dict[str, str]:
-    """The labels of the info family; of sources that no volume here can have they are empty."""
+    """Return the labels of the info family; those of sources that no volume here can have are empty."""
     host, local = spec.get("hostPath") or {}, spec.get("local") or {}
     nfs, csi = spec.get("nfs") or {}, spec.get("csi") or {}
     nowhere = (
