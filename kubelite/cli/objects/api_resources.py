@@ -1,4 +1,4 @@
-"""`kubelite api-resources`: the types that `get` knows."""
+"""`kubelite api-resources`: list the types that `get` supports."""
 
 from __future__ import annotations
 

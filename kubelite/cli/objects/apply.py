@@ -1,4 +1,4 @@
-"""`kubelite apply`: write manifests into the watched directory."""
+"""`kubelite apply`: write manifests to the manifest directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite delete`: remove manifests from the watched directory, or delete pods by name."""
+"""`kubelite delete`: remove manifests from the manifest directory, or delete pods by name."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def delete(ctx: click.Context, /, what: tuple[str, ...], files: tuple[str, ...],
     ReplicaSet. The command names the file.
     """
     if bool(what) == bool(files):
-        raise click.UsageError("say what to delete: either -f FILE, or pod NAME")
+        raise click.UsageError("specify what to delete: either -f FILE, or pod NAME")
     server = client(ctx)
     deleter = _Deleter(server, options)
     if files:
@@ -131,7 +131,7 @@ class _Deleter:
         raise CliError(f"error: {kind.plural} are deleted with their manifest: kubelite delete -f FILE")
 
     def _selected(self) -> list[tuple[str, str]]:
-        """Namespaces and names."""
+        """Return namespaces and names."""
         if not self.options["everything"] and not self.options["selector"]:
             raise CliError("error: resource(s) were provided, but no name was specified", code=2)
         query = {"labelSelector": self.options["selector"]} if self.options["selector"] else None
@@ -162,11 +162,11 @@ class _Deleter:
         self.waiting.append((namespace, name, pod["metadata"]["uid"]))
 
     def wait(self) -> None:
-        """Until none of them is left; a pod of the same name with another uid is another pod."""
+        """Wait until all of them are deleted. A pod with the same name and another uid is another pod."""
         if not self.options["wait"]:
             return
         now = time.monotonic()
-        # kubectl's: nothing, and 0, is as long as it takes
+        # as in kubectl: without a timeout, or with 0, wait without limit
         until = until_of(self.options["timeout"] or "0", now)
         for namespace, name, uid in self.waiting:
             self._gone(namespace, name, uid, until if until > now else now + WEEK)
@@ -175,4 +175,4 @@ class _Deleter:
         with contextlib.closing(states(self.server, PODS, namespace, name, until)) as every:
             if any(doc is None or doc["metadata"]["uid"] != uid for doc in every):
                 return
-        raise CliError(f"error: timed out waiting for pod {name} to be gone")
+        raise CliError(f"error: timed out waiting for the deletion of pod {name}")

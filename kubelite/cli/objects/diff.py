@@ -57,7 +57,7 @@ def diff(ctx: click.Context, files: tuple[str, ...], recursive: bool, namespace:
 
 
 def _print_diff(entry: Json) -> bool:
-    """Whether it is a difference."""
+    """Print the entry, and return whether it is a difference."""
     if entry["change"] == "unchanged":
         return False
     print(f"{entry['object'].replace('/default/', '/')}: {entry['change']}")

@@ -1,4 +1,4 @@
-"""`kubelite edit`: a manifest in an editor, and back into the directory when nothing is wrong in it."""
+"""`kubelite edit`: open a manifest in an editor, and write it back to the directory if it is valid."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def edit(ctx: click.Context, what: tuple[str, ...], namespace: str | None) -> No
 
 
 def _file_of(server: Client, wanted: str, namespace: str) -> str:
-    """The file of the directory that is meant. Raises CliError."""
+    """Return the manifest file to edit. Raises CliError."""
     if not wanted:
-        raise CliError("error: say which object, or file: kubelite edit pod/web", code=2)
+        raise CliError("error: specify an object or a file: kubelite edit pod/web", code=2)
     files: list[Json] = server.get("/kubelite/v1/manifests")["files"]
     if wanted.endswith((".yaml", ".yml", ".json")):
         found = [f["file"] for f in files if f["file"] == wanted or f["file"].endswith(f"/{wanted}")]
-        missing = f"{wanted} is no manifest of this node: `kubelite get manifests` lists them"
+        missing = f"{wanted} is not a manifest of this node: `kubelite get manifests` lists them"
     else:
         kind, _, name = wanted.rpartition("/")
         singular = resource_type(kind).singular if kind else "pod"
@@ -90,7 +90,7 @@ def _file_of(server: Client, wanted: str, namespace: str) -> str:
 
 
 def _edited(place: Path, text: bytes) -> Path:
-    """A copy that somebody has had in an editor; root's alone to read, as it may have Secrets."""
+    """Return the user's edited copy. Only root can read the file, as it may contain Secrets."""
     editor = os.environ.get("KUBE_EDITOR") or os.environ.get("EDITOR") or "vi"
     directory = Path(tempfile.mkdtemp(prefix="kubelite-edit-"))
     draft = directory / place.name
@@ -102,7 +102,7 @@ def _edited(place: Path, text: bytes) -> Path:
         raise CliError(f"error: cannot start the editor {editor}: {error.strerror}") from error
     if code != 0:
         _forget(draft)
-        raise CliError(f"error: the editor {editor} ended with {code}: nothing is changed")
+        raise CliError(f"error: the editor {editor} exited with code {code}: no changes made")
     return draft
 
 
@@ -113,7 +113,7 @@ def _forget(draft: Path) -> None:
 
 
 def _replace(place: Path, text: bytes) -> None:
-    """By rename, so that a reader has the old or the new one, whole; a dotfile is never read."""
+    """Replace the file by a rename, so that a reader sees the complete old or new text. The daemon ignores dotfiles."""
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         with open(

@@ -1,4 +1,4 @@
-"""`kubelite events`: what happened, in order, in kubectl's columns."""
+"""`kubelite events`: list events in order, with kubectl's columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite explain`: the fields that a manifest may have, by their path, from the types that read it."""
+"""`kubelite explain`: describe the fields of a manifest by path, from the models that parse manifests."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def explain(what: tuple[str, ...], recursive: bool) -> None:
     Shows name, type and effect of each field on this node.
     """
     if len(what) != 1:
-        raise CliError("error: say one TYPE, or TYPE.FIELD: kubelite explain pod.spec", code=2)
+        raise CliError("error: specify one TYPE, or TYPE.FIELD: kubelite explain pod.spec", code=2)
     kind, *path = what[0].rstrip(".").split(".")
     print(explanation(kind, path, recursive=recursive), end="")
 
 
 class Value(NamedTuple):
-    """What a field holds: as kubectl writes it, and the model of it, where it is an object (or a list of them)."""
+    """A field's type: as kubectl writes it, and its model if it is an object (or a list of objects)."""
 
     shown: str
     model: Any = None
@@ -63,7 +63,7 @@ class Entry(NamedTuple):
 
 
 def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
-    """The text, in kubectl's layout. Raises CliError for a type or a field that is not there."""
+    """Return the text in kubectl's layout. Raises CliError for an unknown type or field."""
     model = _model(kind)
     out = [f"KIND:       {model.__name__}", f"VERSION:    {model.model_fields['api_version'].default}", ""]
     entry, inside = None, model
@@ -88,13 +88,13 @@ def explanation(kind: str, path: list[str], *, recursive: bool = False) -> str:
 
 KIND_DESCRIPTIONS = {
     "Pod": "One or more containers that share a network and volumes, and are started and stopped together.",
-    "ConfigMap": "Settings under keys, for variables and files of containers.",
-    "Secret": "The same of what not everybody may see: it is in memory only, where containers have it.",
+    "ConfigMap": "Configuration data by key, for containers' environment variables and files.",
+    "Secret": "Confidential data by key. Containers get it as files in memory or as environment variables.",
     "PersistentVolumeClaim": "Storage that outlives the pods that use it.",
-    "PersistentVolume": "A place that a claim can be bound to.",
-    "StorageClass": "What becomes of claims that name it.",
+    "PersistentVolume": "Storage that a claim can be bound to.",
+    "StorageClass": "How storage is provided to the claims that name it.",
     "PriorityClass": "A name for a priority of pods.",
-    "ClusterTrustBundle": "Certificates of those that pods are to trust, for projected volumes.",
+    "ClusterTrustBundle": "Certificates that pods trust, for projected volumes.",
 }
 
 
@@ -106,11 +106,11 @@ def _model(kind: str) -> Any:
         if name.lower() == singular:
             return model
     known = ", ".join(name.lower() for _, name in KINDS)
-    raise CliError(f"error: {singular} is no kind of manifest here; those are {known}")
+    raise CliError(f"error: {singular} is not a supported kind of manifest; the supported kinds are {known}")
 
 
 def fields_of(model: Any) -> Iterator[Entry]:
-    """The fields of a model as the wire has them, sorted."""
+    """Return the fields of a model by their names in manifests, sorted."""
     from manifests.types.descriptions import DESCRIPTIONS
 
     name = "Container" if model.__name__ == "EphemeralContainer" else model.__name__
@@ -121,7 +121,7 @@ def fields_of(model: Any) -> Iterator[Entry]:
 
 
 def value_of(annotation: Any) -> Value:
-    """What an annotation of a model's field says."""
+    """Return the type that a model field's annotation describes."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return value_of(arguments[0])

@@ -1,4 +1,4 @@
-"""`kubelite get`: the server's tables, or the objects themselves."""
+"""`kubelite get`: print the server's tables, or the objects themselves."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="Print the API's response for a path, like /api/v1/pods?limit=1.",
 )
-@click.option("--chunk-size", type=int, hidden=True)  # kubectl's, of answers in parts
-@click.option("--show-managed-fields", is_flag=True, hidden=True)  # nobody has any here
+@click.option("--chunk-size", type=int, hidden=True)  # kubectl's; accepted and ignored
+@click.option("--show-managed-fields", is_flag=True, hidden=True)  # objects have no managed fields
 @files_option
 @recursive_option
 @socket_option
@@ -147,7 +147,7 @@ class _Getter:
         self.at = {"at": moment(options["at"], time.time())} if options["at"] else {}
 
     def in_files(self, files: tuple[str, ...]) -> list[Wanted]:
-        """What the objects of manifests are here; those of a namespace that the files name, in that one."""
+        """Return queries for the objects that manifests define, in the namespaces that the files name."""
         given = self.options["namespace"] or ""
         named: dict[tuple[Type, str], list[str]] = {}
         for kind, namespace, name in objects_of_files(
@@ -159,7 +159,7 @@ class _Getter:
     def get(self, query: Wanted) -> None:
         self.asked = True
         if self.at and (query.type is not PODS or self.options["watch"] or self.options["watch_only"]):
-            raise CliError("error: --at is for pods, and not with --watch: what was does not change", code=2)
+            raise CliError("error: --at works only for pods and without --watch", code=2)
         if self.options["watch"] or self.options["watch_only"]:
             self._watch(query)
         elif self.output in ("", "wide"):
@@ -168,7 +168,7 @@ class _Getter:
             self._objects(query)
 
     def finish(self) -> None:
-        if not self.asked:  # only manifests were, which print themselves
+        if not self.asked:  # only manifests were requested: they are already printed
             return
         if self.objects or not self.missing:
             one = self.single and len(self.objects) == 1
@@ -200,7 +200,7 @@ class _Getter:
         return query
 
     def _fetch(self, query: Wanted, *, table: bool) -> list[Json]:
-        """One answer for all, or one for each name; names that are not found are remembered."""
+        """Return one response for all objects, or one per name. Record the names that are not found."""
         if not query.names:
             path = path_of(query.type, self.namespace)
             whole = {"includeObject": "Object"} if table and self.sorted_by else {}
@@ -280,11 +280,13 @@ class _Getter:
                 "error: you may watch one type of resource, or one object of it, at a time", code=2
             )
         if self.sorted_by is not None:
-            raise CliError("error: --sort-by goes not with --watch: changes come in their own order", code=2)
+            raise CliError("error: --sort-by does not work with --watch", code=2)
         path, selection = path_of(query.type, self.namespace), self._selection()
         if query.names:
             if not self.options["watch_only"]:
-                self.server.get(path_of(query.type, self.namespace, query.names[0]))  # NotFound is said now
+                self.server.get(
+                    path_of(query.type, self.namespace, query.names[0])
+                )  # reports NotFound before the watch
             selection["fieldSelector"] = f"metadata.name={query.names[0]}"
         as_table = self.output in ("", "wide")
         now = self.server.get(path, query=selection, table=as_table)
@@ -335,13 +337,13 @@ def _get_raw(server: Client, wanted: str) -> None:
 
 
 def problem_line(file: str, problem: Json) -> str:
-    """A problem of a manifest as people and editors read it: file:line: field: what is wrong."""
+    """Format a manifest's problem as file:line: field: message, which editors recognize."""
     where = f"{file}:{problem['line']}" if problem["line"] else file
     return harmless(": ".join(word for word in (where, problem["field"], problem["message"]) if word))
 
 
 def _get_manifests(server: Client, query: Wanted, options: Json) -> None:
-    """The files of the watched directory: what is in them, and every error."""
+    """Print the files of the manifest directory with their objects and errors."""
     import os
 
     answer = server.get("/kubelite/v1/manifests")

@@ -1,4 +1,4 @@
-"""Manifest files given on the command line: found, read, and the objects in them."""
+"""Find and read the manifest files given on the command line, and list their objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ YAML_BODY = {"Content-Type": "application/yaml"}
 def objects_of_files(
     server: Client, files: tuple[str, ...], recursive: bool, namespace: str, doing: str
 ) -> Iterator[tuple[Type, str, str]]:
-    """Type, namespace and name of each object that manifests name. Raises CliError for what is wrong in them."""
+    """Return type, namespace and name of each object in the manifests. Raises CliError if a manifest is invalid."""
     for file, text in read_manifests(files, recursive, doing):
         query = {"file": file, "namespace": namespace, "dryRun": "true"}
         answer = server.json("POST", "/kubelite/v1/apply", query=query, body=text, headers=YAML_BODY)
@@ -32,9 +32,9 @@ def objects_of_files(
 
 
 def read_manifests(files: tuple[str, ...], recursive: bool, verb: str) -> Iterator[tuple[str, bytes]]:
-    """(name as given, text) of every file meant."""
+    """Return (name as given, text) of every selected file."""
     if not files:
-        raise click.UsageError(f"say which manifests to {verb}: -f FILE, -f DIR, or -f - for stdin")
+        raise click.UsageError(f"specify the manifests to {verb}: -f FILE, -f DIR, or -f - for stdin")
     for given in files:
         if given == "-":
             yield "-", sys.stdin.buffer.read()
@@ -65,7 +65,7 @@ def _expand(path: str, recursive: bool) -> list[str]:
 
 
 def say_invalid(error: CliError) -> None:
-    """An invalid manifest's errors already name file, line and field, one a line."""
+    """Print an invalid manifest's errors. Each is a line that already names file, line and field."""
     if isinstance(error, ServerError) and error.reason == "Invalid":
         for line in str(error.status["message"]).split("\n"):
             print(f"error: {line}", file=sys.stderr)

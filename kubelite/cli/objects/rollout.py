@@ -1,6 +1,6 @@
-"""`kubelite rollout`: a manifest's pods, made anew or waited for; its versions, and the way back to one.
+"""`kubelite rollout`: recreate a manifest's pods or wait for them; list its versions or restore one.
 
-On a cluster a Deployment is what is rolled out. Here it is a manifest: a file of the directory, or one object in it.
+On a cluster, a Deployment is rolled out. Here it is a manifest: a file in the directory, or one object in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 _KINDS = {"pods": "Pod", "configmaps": "ConfigMap", "secrets": "Secret"}
-_AT_ONCE = "an edit is carried out as soon as its file is written, `kubelite diff -f FILE` says before what it would do"
+_AT_ONCE = (
+    "an edit takes effect as soon as its file is written; `kubelite diff -f FILE` shows the effect in advance"
+)
 
 
 @click.group(
@@ -84,7 +86,7 @@ def rollout_history(
         print(answer["revisions"][0]["text"], end="")
         return
     if not answer["revisions"]:
-        print(f"No versions of {answer['file']} are kept.", file=sys.stderr)
+        print(f"No versions of {answer['file']} are retained.", file=sys.stderr)
         return
     print(answer["file"])
     rows = [(str(r["revision"]), r["time"], str(r["bytes"])) for r in answer["revisions"]]
@@ -156,7 +158,9 @@ def rollout_restart(ctx: click.Context, manifests: tuple[str, ...], namespace: s
     emptyDir volumes, and the current images and ConfigMaps. Completed pods run again. `kubelite rollout status`
     waits for the pods.
     """
-    server = Client(ctx.obj["socket"], warnings=False)  # that they come back is what is wanted
+    server = Client(
+        ctx.obj["socket"], warnings=False
+    )  # omit the warning that the pods are recreated: that is the purpose
     for pod in _pods(server, manifests, namespace, "restarting"):
         server.json("DELETE", path_of(PODS, pod.namespace, pod.name))
         print(f"pod/{pod.name} restarted", flush=True)
@@ -212,7 +216,7 @@ class _Pod(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a pod is: `done`, or what is still missing; `failed`, where nothing more comes of it by itself."""
+    """A pod's progress: `done`, or `words` says what is missing. `failed`: the pod does not recover by itself."""
 
     done: bool
     failed: bool
@@ -220,12 +224,12 @@ class Progress(NamedTuple):
 
 
 def progress_of(pod: Json | None) -> Progress:
-    """PURE: of a pod's document (None: there is none now, its manifest makes one)."""
+    """Evaluate a pod's document (None: the pod does not exist yet). PURE."""
     if pod is None:
-        return Progress(done=False, failed=False, words="it is not there yet")
+        return Progress(done=False, failed=False, words="the pod does not exist yet")
     metadata, status = pod["metadata"], pod.get("status") or {}
     if metadata.get("deletionTimestamp"):
-        return Progress(done=False, failed=False, words="the one before it is ending")
+        return Progress(done=False, failed=False, words="the old pod is terminating")
     if status.get("phase") == "Failed":
         why = ": ".join(filter(None, (status.get("reason"), status.get("message"))))
         return Progress(done=False, failed=True, words=f"has failed{f' ({why})' if why else ''}")
@@ -233,7 +237,7 @@ def progress_of(pod: Json | None) -> Progress:
     ready = conditions.get("Ready") or {}
     seen = ready.get("observedGeneration") or 0
     if seen and seen < (metadata.get("generation") or 0):
-        return Progress(done=False, failed=False, words="its last change was not carried out yet")
+        return Progress(done=False, failed=False, words="its last change has not taken effect yet")
     if ready.get("status") == "True" or status.get("phase") == "Succeeded":
         return Progress(done=True, failed=False, words="successfully rolled out")
     placed = conditions.get("PodScheduled") or {}
@@ -241,7 +245,7 @@ def progress_of(pod: Json | None) -> Progress:
         return Progress(
             done=False,
             failed=False,
-            words=f"it has no place: {placed.get('message') or placed.get('reason')}",
+            words=f"it cannot be scheduled: {placed.get('message') or placed.get('reason')}",
         )
     statuses = status.get("containerStatuses") or ()
     count = len(pod["spec"].get("containers") or ())
@@ -252,11 +256,11 @@ def progress_of(pod: Json | None) -> Progress:
     return Progress(done=False, failed=False, words=words + (f" ({', '.join(troubles)})" if troubles else ""))
 
 
-_PASSING = ("ContainerCreating", "PodInitializing")  # reasons to wait that pass by themselves
+_PASSING = ("ContainerCreating", "PodInitializing")  # waiting reasons that resolve by themselves
 
 
 def _follow(pod: _Pod, every: Any, *, watch: bool) -> None:
-    """Say how far it is, each time it is another word. Raises CliError for one that fails, or is not there in time."""
+    """Print each change of the progress. Raises CliError if the pod fails or is not done in time."""
     said = ""
     for document in every:
         found = progress_of(document)
@@ -274,7 +278,7 @@ def _follow(pod: _Pod, every: Any, *, watch: bool) -> None:
 
 
 def _pods(server: Client, manifests: Sequence[str], namespace: str | None, doing: str) -> list[_Pod]:
-    """The pods that are meant. Raises CliError for what is none, and is in no manifest."""
+    """Return the selected pods. Raises CliError for an object that is neither a pod nor in a manifest."""
     found: list[_Pod] = []
     files: list[Json] = server.get("/kubelite/v1/manifests")["files"]
     for reference in [_reference(one, namespace) for one in _typed(manifests)]:
@@ -286,7 +290,7 @@ def _pods(server: Client, manifests: Sequence[str], namespace: str | None, doing
             raise CliError(f'error: {plural} "{reference["name"]}" {doing} is not supported: only pods run')
         pod = _Pod(reference["namespace"], reference["name"])
         if not any(f"pod/{pod.namespace}/{pod.name}" in file["objects"] for file in files):
-            server.get(path_of(PODS, *pod))  # there, though no manifest gives it; or NotFound, as everywhere
+            server.get(path_of(PODS, *pod))  # a pod without a manifest; raises NotFound if it does not exist
         found.append(pod)
     return list(dict.fromkeys(found))
 
@@ -294,7 +298,7 @@ def _pods(server: Client, manifests: Sequence[str], namespace: str | None, doing
 def _in_file(name: str, files: list[Json]) -> list[_Pod]:
     file = next((f for f in files if f["file"] == name or f["file"].endswith(f"/{name}")), None)
     if file is None:
-        raise CliError(f"error: {name} is no manifest of this node: `kubelite get manifests` lists them")
+        raise CliError(f"error: {name} is not a manifest of this node: `kubelite get manifests` lists them")
     for problem in file["errors"]:
         where = ":".join(str(part) for part in (file["file"], problem["line"]) if part)
         field = f"{problem['field']}: " if problem["field"] else ""
@@ -307,7 +311,7 @@ def _in_file(name: str, files: list[Json]) -> list[_Pod]:
 
 
 def _typed(manifests: Sequence[str]) -> list[str]:
-    """`pod web db` as kubectl takes it, too: `pod/web pod/db`."""
+    """Accept `pod web db` as `pod/web pod/db`, as kubectl does."""
     first, *names = manifests
     if not names or "/" in first or first.endswith((".yaml", ".yml", ".json")) or not _is_type(first):
         return list(manifests)
@@ -323,7 +327,7 @@ def _is_type(word: str) -> bool:
 
 
 def _reference(manifest: str, namespace: str | None) -> Json:
-    """`web.yaml` or an absolute path → a file; `pod/web`, `cm/app` → an object."""
+    """Parse `web.yaml` or an absolute path as a file; `pod/web` or `cm/app` as an object."""
     if manifest.endswith((".yaml", ".yml", ".json")) or manifest.startswith("/"):
         return {"file": manifest}
     kind, slash, name = manifest.partition("/")
@@ -331,5 +335,5 @@ def _reference(manifest: str, namespace: str | None) -> Json:
         kind, name = "pod", manifest
     plural = resource_type(kind).plural
     if plural not in _KINDS:
-        raise CliError(f"error: {plural} come from no manifest", code=2)
+        raise CliError(f"error: {plural} are not defined in manifests", code=2)
     return {"kind": _KINDS[plural], "namespace": namespace or "default", "name": name}

@@ -1,5 +1,5 @@
-"""`kubelite wait`: until objects are as somebody wants them, in kubectl wait's grammar, words and exit codes; and what
-other commands wait with."""
+"""`kubelite wait`: wait for a condition of objects, with kubectl wait's syntax, messages and exit codes. Other commands
+wait with these functions too."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ Met = Callable[["Json"], bool]
 
 WEEK = 7 * 86400.0  # seconds: what kubectl calls a negative timeout
 LOOK_SECONDS = (
-    0.5  # between two looks for what no watch tells of: that there is none of a label, or no daemon, yet
+    0.5  # between two polls where no watch helps: a label without objects, or a daemon that is down
 )
-RESTART_SECONDS = 60.0  # how long a daemon that has gone is waited for
+RESTART_SECONDS = 60.0  # how long to wait for a daemon that stopped
 
 
 class Target(NamedTuple):
-    """An object to wait for; `uid` is empty where it is known by its name alone."""
+    """An object to wait for. `uid` is empty if only the name is known."""
 
     type: Type
     namespace: str
@@ -52,17 +52,17 @@ class Target(NamedTuple):
 
 
 def until_of(text: str, now: float) -> float:
-    """When a `--timeout` is over, on the clock of `now` (seconds): `0` at once, a negative one in a week. Raises
-    CliError."""
+    """Return when a `--timeout` ends, on the clock of `now` (seconds): `0` immediately, a negative one in a week.
+    Raises CliError."""
     return now + (WEEK if text.startswith("-") and duration(text[1:]) else duration(text))
 
 
 def states(
     server: Client, kind: Type, namespace: str, name: str, until: float | None
 ) -> Generator[Json | None, None, None]:
-    """An object as it is and again at each of its changes, None where there is none, up to `until` (monotonic seconds;
-    None: without end), over a restart of the daemon. Whoever leaves early closes the iterator, and its connection with
-    it. Raises CliError."""
+    """Yield an object's current state and each change until `until` (monotonic seconds; None: forever); None if the
+    object does not exist. Continues after a restart of the daemon. A caller that stops early closes the iterator, which
+    closes the connection. Raises CliError."""
     back_by: float | None = None
     while True:
         try:
@@ -91,14 +91,14 @@ def _states(server: Client, path: str, name: str, until: float | None) -> Genera
             query["timeoutSeconds"] = math.ceil(left)
         with contextlib.closing(server.open("GET", path, query=query)) as answer:
             for event in server.lines(answer):
-                if event["type"] == "ERROR":  # we were too slow for it: look again, and go on from there
+                if event["type"] == "ERROR":  # the watch fell behind: list again and continue
                     break
                 yield event["object"] if event["type"] != "DELETED" else None
 
 
 def condition_of(text: str) -> Met:
-    """`condition=Ready`, `condition=Ready=false`, `jsonpath={.status.phase}=Running` (kubectl wait's --for): whether an
-    object is so. Raises CliError."""
+    """Parse kubectl wait's --for into a predicate: `condition=Ready`, `condition=Ready=false`,
+    `jsonpath={.status.phase}=Running`. Raises CliError."""
     form, _, rest = text.partition("=")
     if form == "condition" and rest:
         name, _, value = rest.partition("=")
@@ -109,7 +109,7 @@ def condition_of(text: str) -> Met:
 
 
 def _has(doc: Json, name: str, value: str) -> bool:
-    """Whether the condition is so; one that was found for an older spec says nothing of this one."""
+    """Whether the condition has the value. A condition of an older generation of the spec does not count."""
     status = doc.get("status") or {}
     found = (c for c in status.get("conditions") or () if c["type"].casefold() == name.casefold())
     condition = next(found, None)
@@ -234,7 +234,7 @@ class _Waiter:
         self.failed = True
 
     def _until(self, target: Target) -> None:
-        """Raises CliError when it is not so in time."""
+        """Wait for one object. Raises CliError if the condition is not met in time."""
         every = states(self.server, target.type, target.namespace, target.name, self.until)
         with contextlib.closing(every):
             for doc in every:
@@ -247,7 +247,8 @@ class _Waiter:
         raise CliError(f"error: {words} {target.type.plural}/{target.name}")
 
     def _targets(self, what: Sequence[str]) -> list[Target]:
-        """What is meant, as it is now; who is not there is said, unless that is what is waited for."""
+        """Return the selected objects in their current state. Report missing ones, unless the command waits for their
+        deletion."""
         if self.options["files"]:
             if what:
                 raise CliError(

@@ -99,7 +99,7 @@ def test_manifests_and_what_is_wrong_in_them(server: Served) -> None:
         (["logs"], 2, "specify a POD"),
         (["logs", "nix"], 1, 'Error from server (NotFound): pods "nix" not found'),
         (["exec", "web"], 2, "COMMAND"),
-        (["delete"], 2, "say what to delete"),
+        (["delete"], 2, "specify what to delete"),
         (["logs", "web", "--since", "soon"], 2, "invalid duration"),
         (["get", "pods", "-l", "a in ("], 1, "invalid label selector"),
         (["delete", "cm", "x"], 1, "kubelite delete -f FILE"),
@@ -375,8 +375,8 @@ def test_history_and_pods_of_a_moment(server: Served) -> None:
         (("get", "pods", "--at", "1d ago"), "history goes back to"),
         (("get", "pods", "--at", "soon"), 'invalid time "soon"'),
         (("get", "pods", "--at", "2999-01-01T00:00:00Z"), "is in the future"),
-        (("get", "events", "--at", "0s"), "--at is for pods"),
-        (("get", "pods", "-w", "--at", "0s"), "--at is for pods"),
+        (("get", "events", "--at", "0s"), "--at works only for pods"),
+        (("get", "pods", "-w", "--at", "0s"), "--at works only for pods"),
     ):
         done = kubelite(server, *words)
         assert done.returncode != 0 and sentence in done.stderr, (words, done)
@@ -409,7 +409,7 @@ def test_rollout_undo_and_the_undo_of_it(server: Served) -> None:
         (("undo", "pod/nginx", "--to-revision", "99"), "there is no revision 99"),
         (("undo", "pod/never"), 'no manifest in history has pod "never"'),
         (("undo", "../../etc/passwd.yaml"), "not in the manifests directory"),
-        (("history", "nodes/here"), "come from no manifest"),
+        (("history", "nodes/here"), "are not defined in manifests"),
         (("undo", "pod/web"), "has no manifest file"),
     ):
         done = kubelite(server, "rollout", *words)

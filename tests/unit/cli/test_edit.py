@@ -58,9 +58,9 @@ def test_an_error_changes_nothing_and_what_was_typed_is_kept(
     "case",
     [
         (("pod/nix",), "true", 'error: no manifest has pod "nix" in namespace default'),
-        (("nix.yaml",), "true", "error: nix.yaml is no manifest of this node"),
-        ((), "true", "error: say which object, or file"),
-        (("pod/nginx",), "false", "error: the editor false ended with 1: nothing is changed"),
+        (("nix.yaml",), "true", "error: nix.yaml is not a manifest of this node"),
+        ((), "true", "error: specify an object or a file"),
+        (("pod/nginx",), "false", "error: the editor false exited with code 1: no changes made"),
         (("pod/nginx",), "/no/editor", "error: cannot start the editor /no/editor"),
     ],
 )

@@ -91,7 +91,7 @@ def test_all_that_is_below() -> None:
             'field "containres" does not exist in pod.spec; did you mean "containers"?',
         ),
         ("pod", ["spec", "hostname", "x"], 'field "x" does not exist in pod.spec.hostname'),
-        ("node", [], "node is no kind of manifest here; those are pod, "),
+        ("node", [], "node is not a supported kind of manifest; the supported kinds are pod, "),
         ("pods2", [], 'resource type "pods2"'),
     ],
 )

@@ -267,7 +267,9 @@ def test_status_waits_until_the_pods_of_a_manifest_run(server: Served) -> None:
     with started(server, "rollout", "status", "pod/nginx") as process:
         assert line_of(process) == far
         server.run(server.node.store.delete("uid-default-nginx"))
-        assert line_of(process) == 'Waiting for pod "nginx" rollout to finish: it is not there yet...\n'
+        assert (
+            line_of(process) == 'Waiting for pod "nginx" rollout to finish: the pod does not exist yet...\n'
+        )
         server.run(server.node.store.create("Pod", pod_doc("nginx")))
         assert line_of(process) == 'pod "nginx" successfully rolled out\n'
         assert process.wait(30) == 0
@@ -287,14 +289,14 @@ def test_how_far_a_pod_is() -> None:
     ended = ready("a", "False")
     ended["status"]["phase"] = "Succeeded"
     for document, done, words in (
-        (None, False, "it is not there yet"),
-        (ready("a", "True", deletionTimestamp="now"), False, "the one before it is ending"),
-        (ready("a", "True", generation=1), False, "its last change was not carried out yet"),
+        (None, False, "the pod does not exist yet"),
+        (ready("a", "True", deletionTimestamp="now"), False, "the old pod is terminating"),
+        (ready("a", "True", generation=1), False, "its last change has not taken effect yet"),
         (ready("a", "True", generation=2), True, "successfully rolled out"),
         (ready("a", "True"), True, "successfully rolled out"),
         (ended, True, "successfully rolled out"),
         (crashing, False, "0 of 1 containers are ready (CrashLoopBackOff)"),
-        (unplaced, False, "it has no place: no room"),
+        (unplaced, False, "it cannot be scheduled: no room"),
     ):
         assert progress_of(document) == Progress(done=done, failed=False, words=words)
 
@@ -304,11 +306,11 @@ def test_how_far_a_pod_is() -> None:
     [
         (("restart", "nix"), 'Error from server (NotFound): pods "nix" not found'),
         (("status", "nix"), 'Error from server (NotFound): pods "nix" not found'),
-        (("restart", "nix.yaml"), "nix.yaml is no manifest of this node"),
+        (("restart", "nix.yaml"), "nix.yaml is not a manifest of this node"),
         (("restart", "cm/app"), 'configmaps "app" restarting is not supported'),
         (("restart", "deployment/web"), 'doesn\'t have a resource type "deployment"'),
         (("restart",), "missing argument"),
-        (("pause", "web"), "carried out as soon as its file is written"),
+        (("pause", "web"), "takes effect as soon as its file is written"),
         (("statsu", "web"), 'kubelite rollout has history, restart, status, undo; did you mean "status"?'),
     ],
 )
