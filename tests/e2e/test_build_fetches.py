@@ -150,7 +150,7 @@ def test_an_agent_inside_is_the_one_outside(builder: Node, tmp_path: Path) -> No
             refused.code == 1 and "the agent default is required; pass it with --ssh default" in refused.err
         )
         no_agent = builder.cli("build", "-q", "--ssh", f"default={key}", need_it, check=False)
-        assert no_agent.code == 1 and "is no agent's socket" in no_agent.err
+        assert no_agent.code == 1 and "is not an agent's socket" in no_agent.err
     finally:
         agent.terminate()
         agent.wait()

@@ -221,7 +221,7 @@ def test_images_by_hand(registry: Registry) -> None:
     gone = node.cli("image", "rm", "byhand/oci:1", check=False)
     assert gone.code == 1 and "byhand/oci:1" in gone.err
     missing = node.cli("load", "/no/such.tar", check=False)
-    assert (missing.code, missing.err) == (1, "error: there is no file /no/such.tar\n")
+    assert (missing.code, missing.err) == (1, "error: file /no/such.tar does not exist\n")
     (node.base / "bad.tar").write_bytes(b"no archive" * 100)
     bad = node.cli("load", str(node.base / "bad.tar"), check=False)
     assert bad.code == 1 and "bad.tar" in bad.err and len(bad.err.splitlines()) == 1

@@ -1,8 +1,8 @@
-"""`kubelite build`: a Containerfile and its context → an image on this node.
+"""`kubelite build`: build an image on this node from a Containerfile and its context.
 
-The build is this process: what it reads is read with the caller's rights, and Ctrl-C ends it. The daemon is asked for
-what must not be done twice on a node: pulls, a place in the pods' network. The store's locks, leases and renames are
-those of the node's own image workers, so the two are at work beside each other.
+The build runs in this process: it reads files with the caller's permissions, and Ctrl-C ends it. The daemon does what
+must be coordinated on a node: pulls and attachments to the pods' network. The build uses the same locks, leases and
+renames in the image store as the node's image workers, so both can work at the same time.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def build(ctx: click.Context, /, **given: Any) -> None:
         raise CliError(f"error: {error}") from error
     except RuntimeFault as error:
         raise CliError(f"error: {error}") from error
-    except BrokenPipeError:  # whoever reads the archive has gone
+    except BrokenPipeError:  # the reader of the archive has exited
         raise
     except OSError as error:
         named = f": {error.filename}" if error.filename else ""
@@ -177,7 +177,7 @@ def _build(server: Client, about: Json, given: Json) -> None:
     if given["iidfile"]:
         with open(given["iidfile"], "w", encoding="utf-8") as file:
             file.write(record.id)
-    if wanted.target == "-":  # standard output is the archive's
+    if wanted.target == "-":  # standard output carries the archive
         return
     answer = [record.id] if given["quiet"] else [f"Built {name}" for name in request.tags or (record.id,)]
     print("\n".join(answer))
@@ -203,7 +203,7 @@ def _build(server: Client, about: Json, given: Json) -> None:
 
 
 class _Told:
-    """Passes a build's events on, and remembers which steps there were."""
+    """Passes a build's events on and records its steps."""
 
     def __init__(self, report: Callable[[Json], None]) -> None:
         self._report = report
@@ -215,7 +215,7 @@ class _Told:
         self._report(event)
 
     def again(self) -> Iterator[Json]:
-        """What there is to tell when the same is found done already."""
+        """Yield the events to report when the same build is found complete."""
         for event in self._begun:
             state = "done" if event["name"].partition("] ")[2].startswith("FROM ") else "cached"
             yield event
@@ -223,8 +223,8 @@ class _Told:
 
 
 def _looked_at(given: Json, request: Request, socket: str) -> dict[str, str] | None:
-    """What people write that the answer depends on besides the context, and its state now; None: on more than files can
-    tell."""
+    """Return the files that the result depends on besides the context, with their current stamps; None if it depends on
+    more than files."""
     from runtime.images.registry import registriesconf
 
     more = ("no_cache", "pull", "secrets", "agents", "output", "iidfile")
@@ -243,14 +243,14 @@ def _device(path: str) -> int:
 
 
 def _environ(given: Json) -> list[str]:
-    """Variables whose values count."""
+    """Return the environment variables that the result depends on."""
     named = [entry for entry in given["args"] if "=" not in entry]
     return sorted({"SOURCE_DATE_EPOCH", "CONTAINERS_REGISTRIES_CONF", *named})
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP as Ctrl-C: what runs is ended and what was begun is removed."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C: end the running steps and remove partial results."""
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -263,7 +263,7 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# --- what is wanted ---
+# --- the request ---
 
 
 def _output(text: str | None) -> Output:
@@ -274,7 +274,7 @@ def _output(text: str | None) -> Output:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if found.target == "-" and sys.stdout.isatty():
-        raise CliError("error: will not write an archive to a terminal: name a file, or redirect")
+        raise CliError("error: will not write an archive to a terminal: specify a file, or redirect")
     return found
 
 
@@ -291,12 +291,12 @@ def _request(given: Json, wanted: Output, held: ExitStack) -> Request:
     args = dict(_argument(entry) for entry in given["args"] if _argument(entry)[1] is not None)
     epoch = args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH") or ""
     if epoch and not epoch.isdigit():
-        raise CliError(f"error: SOURCE_DATE_EPOCH is a number of seconds, not {epoch}")
+        raise CliError(f"error: SOURCE_DATE_EPOCH must be a number of seconds, not {epoch}")
     tags = tuple(str(reference.parse(tag)) for tag in given["tags"])
     if any("@" in tag for tag in tags):
         raise CliError("error: a new image's name cannot have a digest")
     if wanted.kind in ("local", "tar") and tags:
-        raise CliError(f"error: --output type={wanted.kind} makes no image that --tag could name")
+        raise CliError(f"error: --output type={wanted.kind} creates no image for --tag to name")
     return Request(
         context=context,
         containerfile=text,
@@ -317,12 +317,10 @@ def _request(given: Json, wanted: Output, held: ExitStack) -> Request:
 
 
 def _inputs(context: str, file: str | None, held: ExitStack) -> tuple[str, str, str, str]:
-    """(context directory, the Containerfile's text, its name, its path or "")."""
+    """Return (context directory, the Containerfile's text, its name, its path or "")."""
     if context == "-":
         if file not in (None, "-"):
-            raise CliError(
-                "error: with - as the context the Containerfile comes from stdin: leave --file out"
-            )
+            raise CliError("error: with - as the context the Containerfile comes from stdin: omit --file")
         import tempfile
 
         empty = held.enter_context(tempfile.TemporaryDirectory(prefix="kubelite-build-"))
@@ -335,9 +333,7 @@ def _inputs(context: str, file: str | None, held: ExitStack) -> tuple[str, str, 
         return context, _stdin(), "Containerfile", ""
     path = file or next((p for name in _NAMES if os.path.isfile(p := os.path.join(context, name))), "")
     if not path:
-        raise CliError(
-            f"error: there is no Containerfile and no Dockerfile in {context}; name one with --file"
-        )
+        raise CliError(f"error: no Containerfile or Dockerfile in {context}; specify one with --file")
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as opened:
             return context, opened.read(), path, path
@@ -371,7 +367,7 @@ def _secret(entry: str) -> tuple[str, bytes]:
     path = fields.pop("src", "") or fields.pop("source", "")
     variable = fields.pop("env", "")
     if not identity or fields or kind not in ("", "file", "env"):
-        raise click.UsageError(f'--secret is like id=ID,src=FILE or id=ID,env=NAME, not "{entry}"')
+        raise click.UsageError(f'--secret must be like id=ID,src=FILE or id=ID,env=NAME, not "{entry}"')
     if not path and (variable or kind == "env" or identity in os.environ):
         value = os.environ.get(variable or identity)
         if value is None:
@@ -390,15 +386,13 @@ def _agent(entry: str) -> tuple[str, str]:
     identity, _, path = entry.partition("=")
     path = path or os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
-        raise CliError(f"error: --ssh {entry}: there is no agent: SSH_AUTH_SOCK is not set")
+        raise CliError(f"error: --ssh {entry}: no SSH agent: SSH_AUTH_SOCK is not set")
     try:
         found = stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError as error:
         raise CliError(f"error: --ssh {entry}: {path}: {error.strerror}") from error
     if not found:
-        raise CliError(
-            f"error: --ssh {entry}: {path} is no agent's socket; keys are not read: give it to an agent with ssh-add"
-        )
+        raise CliError(f"error: --ssh {entry}: {path} is not an agent's socket; for a key file, use ssh-add")
     return identity, os.path.abspath(path)
 
 
@@ -408,14 +402,14 @@ def _resources(memory: str | None, cpus: float | None) -> Json:
     if memory:
         match = re.fullmatch(r"(\d+)([bkmg]?)", memory.lower())
         if match is None:
-            raise click.UsageError(f"--memory is a number of bytes, like 512m, not {memory}")
+            raise click.UsageError(f"--memory must be a number of bytes, like 512m, not {memory}")
         found["memory"] = {"limit": int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}[match[2]]}
     if cpus:
         found["cpu"] = {"quota": int(cpus * 100_000), "period": 100_000}
     return found
 
 
-# --- what the daemon does for it ---
+# --- services of the daemon ---
 
 
 def _services(server: Client, about: Json, report: Any) -> Services:
@@ -439,12 +433,12 @@ def _follow(server: Client, response: Any, report: Any) -> None:
         if event.get("event") == "done":
             return
         report(event)
-    raise CliError("error: kubelite ended the connection before the image was whole")
+    raise CliError("error: kubelite closed the connection before the image was complete")
 
 
 @contextmanager
 def _attached(server: Client, pid: int) -> Iterator[Attached]:
-    """As long as the answer is not closed, the daemon keeps the namespace attached."""
+    """Attach the namespace to the network. The daemon keeps it attached until the response is closed."""
     from runtime.builder.run.running import Attached
     from runtime.errors import NetworkError
 
@@ -456,7 +450,7 @@ def _attached(server: Client, pid: int) -> Iterator[Attached]:
     with closing(response):
         line = json.loads(response.readline() or b"{}")
         if "address" not in line:
-            raise NetworkError(str(line.get("error", {}).get("message", "the daemon gave no network")))
+            raise NetworkError(str(line.get("error", {}).get("message", "the daemon attached no network")))
         try:
             yield Attached(line["address"])
         finally:

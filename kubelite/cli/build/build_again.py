@@ -1,17 +1,16 @@
-"""The short way of `kubelite build`, for when nothing has changed: what the last such build looked at is looked at
-again, by stat(2) alone, and its answer given again.
+"""The fast path of `kubelite build` for an unchanged build: check the inputs of the last identical build with stat(2)
+alone, and print its result again.
 
-This module is imported before anything else of the command and imports next to nothing itself: loading the builder
-takes longer than all that an unchanged build has to do. `attempt` answers, or says None: then the long way goes on,
-which knows everything and asks nothing of this.
+The command imports this module first, and the module imports almost nothing: loading the builder takes longer than an
+unchanged build. `attempt` returns the exit code, or None: the full build then runs, independently of this module.
 
-A note lies in `<run directory>/builds`, root's alone, gone with a reboot. It is lines:
+A note is a file in `<run directory>/builds`. Only root can read it, and a reboot removes it. Its lines are:
 
-    <command, directory, socket: all that the answer depends on and that no file holds>
-    E <variable>=<value>    E <variable>                    of the environment, set or not
-    S <device> <inode> <size> <mtime> <ctime> <path>        a file or directory; S - <path>: there is none
-    T <path>                                                of a step's record, or the image's config: it is in use
-    K <--progress, or quiet>    P <event of it in JSON>    O <line of the answer>
+    <command, directory, socket: everything that the result depends on and that no file holds>
+    E <variable>=<value>    E <variable>                    an environment variable, set or unset
+    S <device> <inode> <size> <mtime> <ctime> <path>        a file or directory; S - <path>: it does not exist
+    T <path>                                                a step's record, or the image's config: mark it as used
+    K <--progress, or quiet>    P <progress event in JSON>  O <line of output>
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ from zlib import crc32
 
 _SOCKET = "/run/kubelite/kubelite.sock"
 _DIRECTORY = "builds"
-_KEEP = 100  # notes; the oldest go
-#: In ns: a file that changed so shortly before may change and look the same (runtime.builder.known).
+_KEEP = 100  # notes; the oldest are deleted
+#: In ns: a file modified more recently can change again with the same stamp (runtime.builder.known).
 SETTLED = 60 * 10**9
-_TICK = 3 * 10**9  # ns: the same of what only kubelite writes, by rename
+_TICK = 3 * 10**9  # ns: the same for files that only kubelite writes, by rename
 
 
 def attempt(words: list[str]) -> int | None:
-    """The command line's words behind `kubelite` → its exit code, or None: the long way is to be gone."""
+    """Repeat the build's result and return its exit code, or None: a full build is needed. `words`: the arguments after
+    `kubelite`."""
     if words[:1] != ["build"]:
         return None
     try:
@@ -47,7 +47,7 @@ def attempt(words: list[str]) -> int | None:
 
 
 def _note(words: list[str]) -> list[str]:
-    """Its lines, the first one aside. Raises OSError or ValueError when there is none for these words."""
+    """Return the note's lines without the first. Raises OSError or ValueError if these arguments have no note."""
     head, path = _place(words)
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(fd, encoding="utf-8", errors="surrogateescape") as file:
@@ -55,7 +55,7 @@ def _note(words: list[str]) -> list[str]:
             raise ValueError("somebody else's")
         first, *lines = file.read().split("\n")
     if first != head:
-        raise ValueError("another command's, whose name is the same")
+        raise ValueError("a note of another command with the same file name")
     return lines
 
 
@@ -64,10 +64,10 @@ def _lines(lines: list[str], kind: str) -> list[str]:
 
 
 def _place(words: list[str]) -> tuple[str, str]:
-    """(the note's first line, its path)."""
+    """Return (the note's first line, its path)."""
     head = "\0".join(("1", sys.version.partition(" ")[0], socket(), os.getcwd(), *words))
     if "\n" in head:
-        raise ValueError("a note is lines")
+        raise ValueError("a line break in the command")
     return head, f"{os.path.dirname(socket())}/{_DIRECTORY}/{crc32(os.fsencode(head)):08x}"
 
 
@@ -91,7 +91,7 @@ def _holds(line: str) -> bool:
 
 
 def stamp(path: str) -> str:
-    """Its state now, by its name: no link is followed."""
+    """Return the file's current stamp. Links are not followed."""
     try:
         return shown(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +99,7 @@ def stamp(path: str) -> str:
 
 
 def shown(st: os.stat_result) -> str:
-    """What of a file must be the same. Nobody but the kernel sets a ctime."""
+    """Return the attributes that must be unchanged. Only the kernel sets a ctime."""
     return f"{st.st_dev} {st.st_ino} {st.st_size} {st.st_mtime_ns} {st.st_ctime_ns}"
 
 
@@ -127,10 +127,10 @@ def keep(
     events: list[str],
     answer: list[str],
 ) -> None:
-    """Note a build that has succeeded, `began` at that time (ns since 1970). `files`: what it looked at → its stamp
-    (`shown`, or "-") from before it was read, and `ours` what of it is kubelite's; `used`: files whose times say when
-    they were used. Not noted is what may still change unseen."""
-    here = os.path.dirname(__file__)  # another version is another answer
+    """Write the note of a successful build. `began`: ns since 1970. `files`: input → its stamp (`shown`, or "-") from
+    before it was read; `ours`: the same for kubelite's own files. `used`: files whose times record their last use.
+    Write no note if an input is so new that it could change unnoticed."""
+    here = os.path.dirname(__file__)  # another version may give another result
     ours = {here: stamp(here), **ours}
     if _newest(files) > began - SETTLED or _newest(ours) > began - _TICK:
         return
@@ -144,7 +144,7 @@ def keep(
     try:
         _write(*_place(words), lines)
     except (OSError, ValueError):
-        return  # it was for speed alone
+        return  # the note only saves time
 
 
 def _newest(files: dict[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""A build's progress on stderr: as lines for a log, or on a terminal as a list in which what runs stands at the end."""
+"""A build's progress on stderr: lines for a log, or on a terminal a list that ends with the running steps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 Report = Callable[["Json"], None]
-_TAIL = 5  # lines of a running step's output that are seen
-_KEPT = 200  # of a failed one's
+_TAIL = 5  # lines of output shown of a running step
+_KEPT = 200  # lines of a failed step
 _REDRAW = 0.1  # seconds
 
 
 def kind(wanted: str) -> str:
-    """What --progress=auto is here; else what is wanted."""
+    """Resolve --progress=auto; return any other value unchanged."""
     if wanted != "auto":
         return wanted
     return "tty" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
@@ -33,7 +33,7 @@ def kind(wanted: str) -> str:
 
 @contextmanager
 def shown(kind: str) -> Iterator[Report]:
-    """Yields what takes a build's events (from any thread)."""
+    """Yield a function that takes a build's events (from any thread)."""
     if kind == "tty":
         live = _Live()
         try:
@@ -51,7 +51,7 @@ def shown(kind: str) -> Iterator[Report]:
             elif kind == "plain":
                 plain.report(event)
             elif event.get("event") == "step" and event["state"] == "error":
-                pass  # told by the error itself
+                pass  # the error itself reports it
 
     yield report
 
@@ -61,7 +61,7 @@ def _seconds(event: Json) -> str:
 
 
 class _Plain:
-    """buildkit's lines: `#3 [stage 2/4] RUN …`, the output with its time, `#3 DONE 1.2s`."""
+    """Print lines as buildkit does: `#3 [stage 2/4] RUN …`, the output with its time, `#3 DONE 1.2s`."""
 
     def __init__(self) -> None:
         self._began: dict[int, float] = {}
@@ -108,12 +108,12 @@ class _Step:
 
 
 class _Live:
-    """What has ended scrolls away above; what runs is drawn again and again below, with its last lines."""
+    """Print finished steps once. Redraw the running steps below them with their last lines of output."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[int, _Step] = {}
-        self._drawn = 0  # lines below that are ours to clear
+        self._drawn = 0  # lines to clear before the next redraw
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ticking, daemon=True)
         self._thread.start()

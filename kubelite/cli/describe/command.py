@@ -1,4 +1,4 @@
-"""`kubelite describe`: an object in words, its events at the end."""
+"""`kubelite describe`: show an object's details, with its events at the end."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class _Describer:
 
     def query(self, kind: Type, names: tuple[str, ...]) -> None:
         if kind.plural == "manifests":
-            raise CliError("error: manifests are files: `kubelite get manifests` shows what is wrong in them")
+            raise CliError("error: manifests are files: `kubelite get manifests` shows their errors")
         self.namespaced = self.namespaced or kind.namespaced
         if names and kind.namespaced and self.namespace is None:
             raise CliError("error: a resource cannot be retrieved by name across all namespaces", code=2)
@@ -99,7 +99,7 @@ class _Describer:
             self._print(kind, doc)
 
     def named(self, kind: Type, namespace: str | None, name: str) -> None:
-        """The object, or those whose name begins so; where there is none, that is said."""
+        """Describe the object, or those whose names start with the given name. Report if there is none."""
         try:
             self._print(kind, self.server.get(path_of(kind, namespace, name)))
         except ServerError as error:
@@ -147,7 +147,7 @@ class _Describer:
         return DESCRIBERS.get(kind.plural, describe_any)(doc, events, self.now)
 
     def _users(self, claim: Json) -> list[str]:
-        """The names of the pods that have a claim: by their volumes, or because it is made for them."""
+        """Return the names of the pods that use a claim: through their volumes, or as an ephemeral volume's claim."""
         pods = self.server.get(path_of(PODS, claim["namespace"]))["items"]
         owners = {o["uid"] for o in claim.get("ownerReferences") or () if o["kind"] == "Pod"}
         return [

@@ -1,6 +1,6 @@
-"""The text of `describe node`. PURE: documents and `now` in, text out.
+"""Format the text of `describe node` from documents and `now`. PURE.
 
-Layout, order and words are kubectl's (kubectl pkg/describe/describe.go describeNode); there is no Lease here to show.
+Layout, order and wording are kubectl's (kubectl pkg/describe/describe.go describeNode), without a Lease.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ZERO = Quantity("0")
 
 
 def describe_node(node: Json, pods: Sequence[Json], events: Sequence[Json] | None, now: float) -> str:
-    """`pods`: those that are placed on it and have not ended."""
+    """`pods`: the pods scheduled to the node that have not ended."""
     metadata, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
     out = [
         f"Name:\t{metadata['name']}",
@@ -86,7 +86,7 @@ def _amounts(given: Json) -> Amounts:
 
 
 def _resources(pods: Sequence[Json], room: Amounts, now: float) -> list[str]:
-    """What each pod has of the node, and all together."""
+    """List each pod's requests and limits, and their totals."""
     out = [
         f"Non-terminated Pods:\t({len(pods)} in total)",
         "  Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge",
@@ -120,6 +120,6 @@ def _resources(pods: Sequence[Json], room: Amounts, now: float) -> list[str]:
 
 
 def _share(of: Amounts, name: str, room: Amounts) -> str:
-    """`50m (2%)`: an amount, and how much of the node's it is, whole percents."""
+    """Return `50m (2%)`: an amount, and its share of the node's amount in whole percents."""
     amount, whole = of.get(name, _ZERO), room.get(name, _ZERO)
     return f"{amount} ({amount.nanos * 100 // whole.nanos if whole.nanos else 0}%)"

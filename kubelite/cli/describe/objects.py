@@ -1,6 +1,6 @@
-"""The text of `describe` of what is not a pod or the node. PURE: documents and `now` in, text out.
+"""Format the text of `describe` for all objects but pods and the node, from documents and `now`. PURE.
 
-Layout, order and words are kubectl's (kubectl pkg/describe/describe.go, a function for each kind).
+Layout, order and wording are kubectl's (kubectl pkg/describe/describe.go, a function per kind).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Events = Sequence["Json"] | None
 
 
 def describe_config_map(doc: Json, events: Events, now: float) -> str:
-    """The values as they are: tabs in them are no columns."""
+    """Show the values unchanged: tabs in them do not start columns."""
     out = ["", "Data", "===="]
     for key, value in sorted((doc.get("data") or {}).items()):
         out += [f"{key}:", "----", value, ""]
@@ -32,14 +32,14 @@ def describe_config_map(doc: Json, events: Events, now: float) -> str:
 
 
 def describe_secret(doc: Json, _: Events, now: float) -> str:
-    """The keys and how much they hold, not what."""
+    """Show the keys and the sizes of their values, but not the values."""
     out = [*_head(doc), "", f"Type:\t{doc.get('type') or 'Opaque'}", "", "Data", "===="]
     out += [f"{key}:\t{_size(value)} bytes" for key, value in sorted((doc.get("data") or {}).items())]
     return with_events(out, None, now)
 
 
 def describe_claim(doc: Json, events: Events, now: float, users: Sequence[str] = ()) -> str:
-    """`users`: the names of the pods that have it."""
+    """`users`: the names of the pods that use the claim."""
     metadata, spec, status = doc["metadata"], doc.get("spec") or {}, doc.get("status") or {}
     bound = bool(spec.get("volumeName"))
     out = [
@@ -139,7 +139,7 @@ def describe_priority_class(doc: Json, events: Events, now: float) -> str:
 
 
 def describe_trust_bundle(doc: Json, events: Events, now: float) -> str:
-    """Of the anchors, how many there are."""
+    """Show only the number of trust anchors."""
     metadata, spec = doc["metadata"], doc["spec"]
     out = [
         f"Name:\t{metadata['name']}",
@@ -163,7 +163,7 @@ def describe_namespace(doc: Json, _: Events, now: float) -> str:
 
 
 def describe_any(doc: Json, events: Events, now: float) -> str:
-    """An object of which nothing is known but what it says: each field under its name, read as words."""
+    """Describe an object of an unknown kind: each field under its name, split into words."""
     metadata = {k: v for k, v in doc["metadata"].items() if k not in _SHOWN_ABOVE}
     return with_events([*_head(doc), *_fields({**doc, "metadata": metadata}, "")], events, now)
 
@@ -187,7 +187,7 @@ def _fields(content: Json, indent: str) -> list[str]:
 
 
 def _title(key: str) -> str:
-    """`apiVersion` → `API Version`; a key that is no word stays as it is."""
+    """Convert `apiVersion` to `API Version`. Keep a key that is not an identifier."""
     if not key.replace("-", "").isalpha():
         return key
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", key)
@@ -198,7 +198,7 @@ _ACRONYMS = ("API", "URL", "UID", "OSB", "GUID")
 
 
 def condition_line(condition: Json, seen: str) -> str:
-    """A row of conditions; `seen`: the field with the time at which it was looked at last."""
+    """Format a row of conditions. `seen`: the field with the time of the last check."""
     times = f"{date(condition.get(seen))} \t{date(condition.get('lastTransitionTime'))}"
     words = f"{condition.get('reason', '')} \t{condition.get('message', '')}"
     return f"  {condition.get('type', '')} \t{condition.get('status', '')} \t{times} \t{words}"

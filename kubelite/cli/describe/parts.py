@@ -1,7 +1,7 @@
-"""What every description has: aligned columns, labels, annotations, dates, and the events at its end. PURE.
+"""Format the common parts of descriptions: aligned columns, labels, annotations, dates, and the events. PURE.
 
-Layout and words are kubectl's (kubectl pkg/describe/describe.go), aligned by the same rule (Go's text/tabwriter: a
-column is as wide as its widest cell in consecutive lines that have it, plus two).
+Layout and wording are kubectl's (kubectl pkg/describe/describe.go). Columns align as in Go's text/tabwriter: a column
+is as wide as its widest cell in consecutive lines that have the column, plus two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PADDING = 2
 
 
 def with_events(lines: Sequence[str], events: Sequence[Json] | None, now: float) -> str:
-    """The description with its events; None: without any word of them."""
+    """Append the events to a description; None: without the Events section."""
     if events is None:
         return tabbed(lines)
     if not events:
@@ -33,7 +33,7 @@ def with_events(lines: Sequence[str], events: Sequence[Json] | None, now: float)
 
 
 def tabbed(lines: Iterable[str]) -> str:
-    """Lines with tabs, aligned."""
+    """Align lines with tabs."""
     rows = [line.split("\t") for line in lines]
     columns = max((len(row) for row in rows), default=1) - 1
     for column in range(columns):
@@ -85,14 +85,14 @@ def _event_lines(events: Sequence[Json], now: float) -> list[str]:
 
 
 def event_time(event: Json) -> float:
-    """When it was seen last."""
+    """Return the time of the event's last occurrence."""
     series = event.get("series") or {}
     text = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
     return parse_time(text or event.get("firstTimestamp")) or 0.0
 
 
 def event_age(event: Json, now: float) -> str:
-    """`5s`, or `5s (x3 over 2m)` of one that was seen more than once."""
+    """Return `5s`, or `5s (x3 over 2m)` for an event that occurred several times."""
     first = age_of(event.get("eventTime") or event.get("firstTimestamp"), now)
     series = event.get("series") or {}
     count = series.get("count") or event.get("count") or 1
@@ -102,7 +102,7 @@ def event_age(event: Json, now: float) -> str:
 
 
 def date(text: str | None) -> str:
-    """RFC 1123 with the zone's number, in local time, as Go's RFC1123Z."""
+    """Format local time as RFC 1123 with a numeric zone, as Go's RFC1123Z."""
     at = parse_time(text)
     if at is None:
         return "Mon, 01 Jan 0001 00:00:00 +0000"

@@ -1,6 +1,6 @@
-"""The text of `describe pod`. PURE: documents and `now` in, text out.
+"""Format the text of `describe pod` from documents and `now`. PURE.
 
-Layout, order and words are kubectl's (kubectl pkg/describe/describe.go describePod).
+Layout, order and wording are kubectl's (kubectl pkg/describe/describe.go describePod).
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def _env_reference(source: Json, pod: Json) -> str:
 
 
 def _pod_field(pod: Json, path: str) -> str:
-    """The few fields that kubectl looks up for describe: metadata.* only; others stay empty, being not known to it."""
+    """Resolve the fields that kubectl resolves for describe: only metadata.*; others are empty."""
     found: Any = pod
     for key in path.split("."):
         found = found.get(key) if isinstance(found, dict) else None
@@ -271,7 +271,7 @@ def _tolerations(tolerations: list[Json]) -> list[str]:
 
 
 def _qos(spec: Json) -> str:
-    """The QoS class of a pod whose status does not name it yet (C6: cpu and memory only)."""
+    """Return the QoS class of a pod whose status does not have it yet (only cpu and memory count)."""
     limits: set[str] = set()
     requests: set[str] = set()
     everyone = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]

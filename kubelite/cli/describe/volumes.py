@@ -1,4 +1,4 @@
-"""What a volume is of: the Volumes section of `describe pod`, a PersistentVolume's Source. PURE.
+"""Format volume sources: the Volumes section of `describe pod`, a PersistentVolume's Source. PURE.
 
 Source: kubectl pkg/describe/describe.go describeVolumes, describePersistentVolume.
 """
@@ -27,7 +27,7 @@ def describe_volumes(volumes: list[Json]) -> list[str]:
 
 
 def describe_source(spec: Json) -> list[str]:
-    """Of a PersistentVolume's spec."""
+    """Format the source in a PersistentVolume's spec."""
     kind = next((kind for kind in ("hostPath", "nfs", "local") if spec.get(kind)), "")
     return ["Source:", *(_WRITERS[kind](spec[kind]) if kind else ["  <unknown>"])]
 
@@ -130,7 +130,7 @@ def _claim(source: Json) -> list[str]:
 
 
 def _ephemeral(source: Json) -> list[str]:
-    """The template, of which kubectl leaves out what only a claim that exists has."""
+    """Format the claim template. As in kubectl, fields that only an existing claim has are empty."""
     template = source.get("volumeClaimTemplate") or {}
     metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
     words = (

@@ -1,4 +1,4 @@
-"""`kubelite doctor`: check the node for leftovers, losses and faults."""
+"""`kubelite doctor`: check the node for leftovers, missing parts and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite history`: what became of a pod."""
+"""`kubelite history`: show a pod's past changes, events and decisions."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def history(ctx: click.Context, /, pod: str, namespace: str | None, **options: A
         print_json(answer)
         return
     if not answer["entries"]:
-        print(f"Nothing is known of {answer['pod']} since {answer['since']}.", file=sys.stderr)
+        print(f"No history of {answer['pod']} since {answer['since']}.", file=sys.stderr)
         return
     rows = [
         (entry["time"], _WORDS.get(entry["what"], entry["what"]), entry["reason"], entry["message"])
         for entry in answer["entries"]
         if entry["message"]
-        or entry["what"] != "MODIFIED"  # a change of what nobody reads: a time, a generation seen
+        or entry["what"] != "MODIFIED"  # hide changes of bookkeeping fields: a time, an observed generation
     ]
     TablePrinter().print(("Time", "What", "Reason", "Message"), rows)
 

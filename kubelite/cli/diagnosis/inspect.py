@@ -1,4 +1,4 @@
-"""`kubelite inspect`: everything that is known of a container, a pod or an image, as JSON."""
+"""`kubelite inspect`: print all information about a container, a pod or an image as JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`kubelite support-bundle`: what somebody needs to help, in one archive, without what is nobody's business.
+"""`kubelite support-bundle`: collect diagnostic data in one archive, without confidential data.
 
-No secret, config map, log or image content is in it; values of environment variables, command lines and annotations
-that could hold a password are replaced. What could not be had is said in errors.txt instead of ending the bundle.
+The archive contains no secrets, config maps, logs or image contents. Values of environment variables, command lines and
+annotations that could hold a password are replaced. Data that cannot be collected is listed in errors.txt.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 HIDDEN = "(not in the bundle)"
 PAST = 500  # entries of a pod's history, the newest
-#: Keys whose text a person could have put a password in, wherever they are.
+#: Keys, at any depth, whose text could contain a password.
 _PRIVATE = frozenset({"command", "args", "data", "stringData", "binaryData", "httpHeaders"})
-#: Objects whose message a program in a container wrote.
+#: Objects whose message comes from a program in a container.
 _PROGRAMS = frozenset({"terminated"})
-#: Events that tell what a program said.
+#: Events whose message contains a program's output.
 _TELLING = frozenset({"Unhealthy", "ProbeWarning", "FailedPostStartHook", "FailedPreStopHook"})
 _HOST = (
     "/proc/version",
@@ -75,7 +75,7 @@ def support_bundle(ctx: click.Context, file: str | None) -> None:
         reasons = dict.fromkeys(
             sentence.partition(": ")[2] for sentence in errors
         )  # the same of every file, mostly
-        raise CliError("\n".join(reasons) or "error: the daemon says nothing of its node") from None
+        raise CliError("\n".join(reasons) or "error: the daemon returned no data about its node") from None
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = file or f"kubelite-{node}-{stamp}.tar.gz"
     try:
@@ -88,7 +88,7 @@ def support_bundle(ctx: click.Context, file: str | None) -> None:
 
 
 def gather(server: Client) -> tuple[dict[str, str], list[str]]:
-    """(file name → text, what could not be had)."""
+    """Return (file name → text, errors)."""
     found: dict[str, str] = {"machine.txt": _machine()}
     errors: list[str] = []
 
@@ -119,8 +119,8 @@ def gather(server: Client) -> tuple[dict[str, str], list[str]]:
 
 
 def redact(value: Any, key: str = "") -> Any:
-    """The document without what could hold a password: a program's words (a container's termination message, the output
-    of a failed probe) are among it, the node's own sentences are not."""
+    """Remove everything from the document that could contain a password. That includes programs' output (a container's
+    termination message, the output of a failed probe), but not the node's own messages."""
     if key == "annotations" and isinstance(value, dict):
         return {name: v if name.startswith("kubelite.io/") else HIDDEN for name, v in value.items()}
     if key == "env" and isinstance(value, list):
@@ -138,7 +138,7 @@ def redact(value: Any, key: str = "") -> Any:
 
 
 def write(path: str, contents: dict[str, str]) -> None:
-    """An archive for its owner's eyes only."""
+    """Write an archive that only its owner can read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz") as archive:
         for name, text in sorted(contents.items()):

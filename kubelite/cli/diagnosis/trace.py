@@ -1,4 +1,4 @@
-"""`kubelite trace`: the start of a pod, step by step, with times."""
+"""`kubelite trace`: show the steps of a pod's start with their times."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def trace(ctx: click.Context, pod: str, namespace: str | None, output: str | Non
     steps = answer["steps"]
     if not steps:
         print(
-            f"Nothing is recorded of the start of {answer['pod']}: it was started by an earlier daemon.",
+            f"No trace of the start of {answer['pod']}: an earlier daemon started it.",
             file=sys.stderr,
         )
         return
     first, places = steps[0]["at"], spans(steps)
     wide = output == "wide"
-    if not wide:  # what the init does step by step is for who wants it all
+    if not wide:  # the container init's steps appear only in the wide form
         places = [place for step, place in zip(steps, places, strict=True) if not step.get("call")]
         steps = [step for step in steps if not step.get("call")]
     rows = [

@@ -1,4 +1,4 @@
-"""`kubelite why`: what was last seen of a pod, what was decided, and the reason."""
+"""`kubelite why`: explain a pod's observed state and the last decision about it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def why(ctx: click.Context, pod: str, namespace: str | None, output: str | None)
 
 
 def _broken(server: Client) -> list[str]:
-    """What is wrong with manifests, a sentence each."""
+    """Return the manifests' errors, one message each."""
     from kubelite.cli.objects.get import problem_line
 
     files = server.get("/kubelite/v1/manifests")["files"]

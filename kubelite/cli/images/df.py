@@ -1,4 +1,4 @@
-"""`kubelite df`: what takes the disk's space."""
+"""`kubelite df`: show disk usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite image …`: every command about images under one roof, and pack."""
+"""`kubelite image …`: all image commands in one group, and pack."""
 
 from __future__ import annotations
 

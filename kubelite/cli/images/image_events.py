@@ -1,4 +1,4 @@
-"""The daemon's answers to image requests: progress events shown as they come, the last one the result."""
+"""Responses to image requests: progress events, shown as they arrive. The last event is the result."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def finish(images_: list[Json], verb: str) -> None:
 
 
 def show(events: Iterator[Json], *, quiet: bool, output: str | None = None) -> list[Json]:
-    """Show progress as it comes (with output "json" each event as a line); the images at the end. Raises ServerError
-    when the work failed."""
+    """Show progress as it arrives (with output "json", each event as a line) and return the images. Raises ServerError
+    if the request failed."""
     if output == "json":
         return _result(_told(events), lambda event: None)
     if quiet:
@@ -48,7 +48,7 @@ def _result(events: Iterator[Json], show: Any) -> list[Json]:
         if event.get("event") == "error":
             raise ServerError(event["status"])
         show(event)
-    raise CliError("error: kubelite ended the connection before the image was whole")
+    raise CliError("error: kubelite closed the connection before the image was complete")
 
 
 def _told(events: Iterator[Json]) -> Iterator[Json]:
@@ -60,7 +60,7 @@ def _told(events: Iterator[Json]) -> Iterator[Json]:
 
 
 def _plain(event: Json) -> None:
-    """Progress for a log file: one line for each layer that is there."""
+    """Print progress for a log file: one line per complete layer."""
     kind = event.get("event")
     if kind == "resolved":
         print(f"{event['reference']}: {len(event['layers'])} layers, {size(event['size'])}", file=sys.stderr)

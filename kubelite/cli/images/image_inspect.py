@@ -1,4 +1,4 @@
-"""`kubelite image inspect` and `image history`: an image's config and layers."""
+"""`kubelite image inspect` and `image history`: show an image's config and layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite image mount` and `image unmount`: look into an image's files."""
+"""`kubelite image mount` and `image unmount`: give access to an image's files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mount(ctx: click.Context, image: str | None, directory: str | None) -> None:
         return
     about = client(ctx).get(f"{_IMAGES}/inspect/{image}")
     if not about["Unpacked"]:
-        raise CliError(f"error: {image} is not whole: see `kubelite doctor --repair`")
+        raise CliError(f"error: {image} is incomplete: see `kubelite doctor --repair`")
     target = os.path.abspath(directory) if directory else tempfile.mkdtemp(prefix="kubelite-image-")
     try:
         mount_image(about["Id"], about["LayerDirectories"], target)
@@ -78,7 +78,7 @@ def unmount(ctx: click.Context, what: tuple[str, ...], every: bool) -> None:
 
     found = list(image_mounts.mounts())
     if every == bool(what):
-        raise click.UsageError("name images or directories, or say --all")
+        raise click.UsageError("specify images or directories, or --all")
     todo = [where for where, _ in found] if every else []
     for text in what:
         wanted = [where for where, _ in found if where == os.path.abspath(text)]

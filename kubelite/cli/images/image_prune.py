@@ -42,7 +42,7 @@ def prune(ctx: click.Context, every: bool, force: bool, older: str | None) -> No
         what = "all images that no pod uses" if every else "all nameless images that no container uses"
         print(f"WARNING! This will remove {what}.", file=sys.stderr)
         if not sys.stdin.isatty():
-            raise CliError("error: not a terminal: say --force")
+            raise CliError("error: not a terminal: use --force")
         if not click.confirm("Are you sure you want to continue?", err=True):
             return
     answer = client(ctx).post(f"{_IMAGES}/prune", {"all": every, "olderSeconds": seconds})

@@ -1,4 +1,4 @@
-"""`kubelite images`: the images on this node."""
+"""`kubelite images`: list the images on this node."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def images(
 
 
 def _digest(image: Json) -> str:
-    """What its registry knows it by, else that of the manifest here."""
+    """Return the digest in the image's registry, or that of the local manifest."""
     known = image.get("repoDigests") or []
     return known[0].partition("@")[2] if known else str(image.get("digest") or "")
 
 
 def _familiar(reference: str) -> tuple[str, str]:
-    """docker.io/library/nginx:1 → (nginx, 1), as docker shows it."""
+    """Split docker.io/library/nginx:1 into (nginx, 1), as docker shows it."""
     if not reference:
         return "<none>", "<none>"
     name, at, digest = reference.partition("@")
@@ -101,7 +101,7 @@ def _familiar(reference: str) -> tuple[str, str]:
 
 
 def size(count: float) -> str:
-    """Bytes as docker writes them: powers of 1000, three digits."""
+    """Format bytes as docker does: powers of 1000, three digits."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g}{unit}"

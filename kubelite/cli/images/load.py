@@ -50,7 +50,7 @@ def load(ctx: click.Context, file: str | None, given: str | None, quiet: bool, o
         response = server.open("POST", "/kubelite/v1/images/load", body=sys.stdin.buffer, headers=headers)
     else:
         if not os.path.exists(file):
-            raise CliError(f"error: there is no file {file}")
+            raise CliError(f"error: file {file} does not exist")
         body = encode({"path": os.path.abspath(file)})
         response = server.open("POST", "/kubelite/v1/images/load", body=body, headers=JSON_BODY)
     found = show(server.lines(response), quiet=quiet, output=output)

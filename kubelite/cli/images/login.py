@@ -1,4 +1,4 @@
-"""`kubelite login`: log in to a registry; the node keeps its logins in <root>/auth.json."""
+"""`kubelite login`: log in to a registry. The node saves its logins in <root>/auth.json."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def login(
             raise click.UsageError("must provide --username with --password-stdin")
         password = sys.stdin.read().rstrip("\r\n")
     elif not sys.stdin.isatty() and (not username or password is None):
-        raise CliError("error: not a terminal: give --username, and the password with --password-stdin")
+        raise CliError("error: not a terminal: use --username and --password-stdin")
     username = username or click.prompt("Username", type=str, err=True)
     if password is None:
         password = click.prompt("Password", type=str, hide_input=True, err=True)

@@ -1,4 +1,4 @@
-"""`kubelite logout`: forget a registry's login."""
+"""`kubelite logout`: remove the login of a registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite pull`: get an image from its registry."""
+"""`kubelite pull`: pull an image from its registry."""
 
 from __future__ import annotations
 

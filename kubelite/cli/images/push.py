@@ -1,4 +1,4 @@
-"""`kubelite push`: send an image to a registry."""
+"""`kubelite push`: push an image to a registry."""
 
 from __future__ import annotations
 

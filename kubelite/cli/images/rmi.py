@@ -43,7 +43,7 @@ def rmi(ctx: click.Context, images: tuple[str, ...], force: bool) -> None:
     """
     server, query = client(ctx), {"force": "true"} if force else None
     fine = True
-    for reference in images:  # one that cannot be removed holds the others up as little as with docker
+    for reference in images:  # a failure does not stop the others, as in docker
         try:
             print_removed(server.json("DELETE", f"{_IMAGES}/{reference}", query=query))
         except ServerError as error:

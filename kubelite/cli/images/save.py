@@ -61,7 +61,7 @@ def save(ctx: click.Context, images: tuple[str, ...], path: str, form: str) -> N
     server = client(ctx)
     if path == "-":
         if form == "oci-dir":
-            raise CliError("error: an OCI layout is a directory: name it with --output")
+            raise CliError("error: an OCI layout is a directory: specify it with --output")
         if sys.stdout.isatty():
             raise CliError("error: will not write an archive to a terminal: use --output, or redirect")
         _save_to_stdout(server, images, form)
@@ -76,11 +76,11 @@ def _save(server: Client, images: tuple[str, ...], path: str, form: str) -> None
 
 
 def _save_to_stdout(server: Client, images: tuple[str, ...], form: str) -> None:
-    """The daemon's worker writes into a fifo of ours: the archive takes no way through the daemon."""
+    """The daemon's worker writes the archive to our fifo, so it does not pass through the daemon."""
     with tempfile.TemporaryDirectory(prefix="kubelite-save-") as directory:
         fifo = os.path.join(directory, "archive")
         os.mkfifo(fifo, 0o600)
-        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # the writer need not wait for us, nor we for it
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # neither side waits for the other to open it
         ended = threading.Event()
         failure: list[BaseException] = []
 
@@ -91,7 +91,7 @@ def _save_to_stdout(server: Client, images: tuple[str, ...], form: str) -> None:
             except OSError as error:
                 failure.append(error)
             finally:
-                os.close(reader)  # a worker that still writes ends of it
+                os.close(reader)  # a worker that still writes gets EPIPE
 
         thread = threading.Thread(target=copy)
         thread.start()
@@ -111,7 +111,7 @@ def _save_to_stdout(server: Client, images: tuple[str, ...], form: str) -> None:
 
 
 def _follow(reader: int, ended: threading.Event) -> Iterator[bytes]:
-    """What comes out of the fifo until its writer has been and gone, or `ended` says that none will come."""
+    """Yield the fifo's data until `ended` is set and the fifo is empty."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     while True:

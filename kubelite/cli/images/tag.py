@@ -1,4 +1,4 @@
-"""`kubelite tag`: give an image one more name."""
+"""`kubelite tag`: add a name to an image."""
 
 from __future__ import annotations
 

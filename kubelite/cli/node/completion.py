@@ -1,4 +1,4 @@
-"""`kubelite completion`: the completion script of a shell."""
+"""`kubelite completion`: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def completion(shell: str) -> None:
 
 
 def script(shell: str) -> str:
-    """The script; "" for a shell that has none."""
+    """Return the script; "" for an unsupported shell."""
     from click.shell_completion import get_completion_class
 
     from kubelite.cli.main import cli

@@ -1,4 +1,4 @@
-"""`kubelite node label|taint|cordon|uncordon`: what people say of this node, in kubectl's words and grammar."""
+"""`kubelite node label|taint|cordon|uncordon`: change this node, with kubectl's syntax and messages."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def taint(ctx: click.Context, taints: tuple[str, ...], *, overwrite: bool) -> No
 
 def _without(taints: list[Json], given: str) -> list[Json]:
     pair, _, effect = given.partition(":")
-    key = pair.partition("=")[0]  # kubectl takes KEY=VALUE:EFFECT- too, and looks at key and effect alone
+    key = pair.partition("=")[0]  # kubectl also accepts KEY=VALUE:EFFECT-, and compares only key and effect
     kept = [t for t in taints if t["key"] != key or (effect and t["effect"] != effect)]
     if len(kept) == len(taints):
         raise CliError(f'error: taint "{given}" not found')

@@ -1,4 +1,4 @@
-"""`kubelite reset`: end the node, its pods and its network; loaded only here because it works without a daemon."""
+"""`kubelite reset`: stop the node and remove its pods and network. It works without a daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubelite serve`: flags for the daemon, which is loaded only here."""
+"""`kubelite serve`: the flags of the daemon. Only this module loads the daemon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 
-# Settings.load reads the rest: flag, then KUBELITE_… in the environment, then the configuration file, then defaults.
+# Settings.load resolves the rest: flag, then KUBELITE_… in the environment, then the configuration file, then defaults.
 _DIRECTORY = click.Path(file_okay=False)
 
 

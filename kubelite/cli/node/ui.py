@@ -1,4 +1,4 @@
-"""`kubelite ui`: the terminal's whole screen. Textual is imported here and nowhere else."""
+"""`kubelite ui`: the full-screen terminal interface. Textual is imported only here."""
 
 from __future__ import annotations
 
@@ -40,11 +40,9 @@ def ui(ctx: click.Context, namespace: str | None, interval: float) -> None:
     shell in a container. Press ? for the keys.
     """
     socket = ctx.obj["socket"]
-    connect(socket).close()  # no daemon: said here, in a sentence
+    connect(socket).close()  # report a missing daemon before the screen opens
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise CliError(
-            "error: kubelite ui needs a terminal; for pipes there are kubelite top and kubelite get"
-        )
+        raise CliError("error: kubelite ui needs a terminal; in pipes, use kubelite top and kubelite get")
     try:
         from kubelite.ui.app import Ui
     except ModuleNotFoundError as error:

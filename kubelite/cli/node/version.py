@@ -1,4 +1,4 @@
-"""`kubelite version`: the version of the command and of the daemon."""
+"""`kubelite version`: print the versions of the command and the daemon."""
 
 from __future__ import annotations
 

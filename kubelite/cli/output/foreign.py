@@ -1,4 +1,4 @@
-"""Text that others wrote (containers, registries, manifests), made harmless for a terminal.
+"""Make untrusted text (from containers, registries, manifests) safe for a terminal.
 
 A control sequence could move the cursor, change the title or hide what was printed before. kubectl writes ESC as `^[`
 (kubernetes/kubectl pkg/util/term). Here every control character but the line feed and the tab is written by its name.
@@ -14,10 +14,10 @@ del _TABLE[ord("\n")], _TABLE[ord("\t")]
 
 
 def harmless(text: str) -> str:
-    """The text without control characters but line feeds and tabs, and without marks that reorder a line."""
+    """Replace control characters but line feeds and tabs, and marks that reorder a line."""
     return text if text.isascii() and text.isprintable() else text.translate(_TABLE)
 
 
 def indented(text: str, indent: str) -> str:
-    """Harmless, with its further lines indented: none of them looks like a line of our own."""
+    """Make the text safe and indent its further lines, so that none of them looks like our own output."""
     return harmless(text).replace("\n", f"\n{indent}")

@@ -1,4 +1,4 @@
-"""Forms of `-o`: which there are, and the templates among them."""
+"""The formats of `-o`, including templates."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from kubelite.cli.output.tables import TablePrinter, print_json
 if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
-Printer = Callable[["Json", bool], None]  # of a document, or a list of them; the flag: with headers
+Printer = Callable[["Json", bool], None]  # prints a document or a list; the flag: with headers
 
 FORMATS = ("wide", "json", "yaml", "name")
-# each with =TEXT, or =FILE, behind it
+# each is followed by =TEXT or =FILE
 TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file", "custom-columns", "custom-columns-file")
 FORMATS_SHOWN = "wide|json|yaml|name|jsonpath=…|custom-columns=…"
 
 
 def known_format(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    """One of FORMATS, or one of TEMPLATES with its text."""
+    """A parameter type: one of FORMATS, or one of TEMPLATES with its text."""
     word, given, _ = (value or "").partition("=")
     if value is None or word in TEMPLATES or (word in FORMATS and not given):
         return value or ""
     words = f"{word!r} is not one of {', '.join((*FORMATS, *TEMPLATES))}"
     if word.startswith(("go-template", "template")):
-        words = f"Go templates are not read here; jsonpath= and custom-columns= are ({word!r})"
+        words = f"Go templates are not supported; use jsonpath= or custom-columns= ({word!r})"
     raise click.BadParameter(words, ctx, param)
 
 
@@ -39,7 +39,7 @@ def complete_format(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def by_template(output: str) -> Printer | None:
-    """What prints by a template; None where `output` is none. Raises CliError."""
+    """Return a printer for a template; None if `output` is not a template. Raises CliError."""
     form, _, text = output.partition("=")
     if form not in TEMPLATES:
         return None
@@ -60,11 +60,11 @@ def _read(file: str) -> str:
 
 
 def _columns_of(text: str) -> str:
-    """A line of headers and one of paths, as kubectl reads its file → HEADER:PATH,…"""
+    """Convert kubectl's file, a line of headers and one of paths, to HEADER:PATH,…"""
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if len(lines) != 2 or len(lines[0]) != len(lines[1]):
         raise CliError(
-            "error: custom-columns-file wants a line of headers and one with a path for each", code=2
+            "error: custom-columns-file needs a line of headers and a line with a path for each", code=2
         )
     return ",".join(f"{header}:{path}" for header, path in zip(*lines, strict=True))
 

@@ -1,8 +1,8 @@
-"""kubectl's JSONPath: templates (`-o jsonpath=`), columns (`-o custom-columns=`) and what to sort by (`--sort-by`).
+"""kubectl's JSONPath: templates (`-o jsonpath=`), columns (`-o custom-columns=`) and sort keys (`--sort-by`).
 
 https://kubernetes.io/docs/reference/kubectl/jsonpath/: text with expressions in braces; `{range …}{end}`, quoted text,
-fields (a dot in a name is `\\.`), `['names']`, indices and slices, `*`, `..`, unions and filters. What an object does
-not have is nothing, not an error.
+fields (a dot in a name is `\\.`), `['names']`, indices and slices, `*`, `..`, unions and filters. A missing
+field is empty, not an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLICE = re.compile(r"(-?\d*)(?::(-?\d*))?(?::(\d*))?\Z")
 
 
 def template(text: str) -> Callable[[Any], str]:
-    """What prints a document by this template. Raises CliError for one that cannot be read."""
+    """Return a function that formats a document with this template. Raises CliError for an invalid template."""
     if "{" not in text and text[:1] in (".", "$", "["):
         text = "{" + text + "}"
     nodes = _nodes(iter(_pieces(text)), text)
@@ -34,7 +34,7 @@ def template(text: str) -> Callable[[Any], str]:
 
 
 def path(text: str) -> Callable[[Any], list[Any]]:
-    """What finds the values of one expression, with or without braces and the first dot. Raises CliError."""
+    """Return a function that finds an expression's values. Braces and the first dot are optional. Raises CliError."""
     words = text.strip()
     words = words[1:-1].strip() if words.startswith("{") and words.endswith("}") else words
     steps = _steps(words if words[:1] in (".", "$", "@", "[") else "." + words, text)
@@ -42,7 +42,7 @@ def path(text: str) -> Callable[[Any], list[Any]]:
 
 
 def columns(text: str) -> list[tuple[str, Callable[[Any], str]]]:
-    """`NAME:.metadata.name,IP:.status.podIP`: each column's header, and what its cell says of a document."""
+    """Parse `NAME:.metadata.name,IP:.status.podIP` into each column's header and a function that formats its cell."""
     if not text:
         raise CliError("error: custom-columns format specified but no custom columns given", code=2)
     found = []
@@ -62,7 +62,7 @@ def _cell(find: Callable[[Any], list[Any]]) -> Callable[[Any], str]:
 
 
 def sort_key(text: str) -> Callable[[Any], tuple[Any, ...]]:
-    """What documents are sorted by: what has no value first, then numbers, then text (`pod-2` before `pod-10`)."""
+    """Return the sort key: missing values first, then numbers, then text (`pod-2` before `pod-10`)."""
     find = path(text)
 
     def key(document: Any) -> tuple[Any, ...]:
@@ -78,7 +78,7 @@ def sort_key(text: str) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def text_of(value: Any) -> str:
-    """A value as kubectl prints it: text bare, the rest as JSON."""
+    """Format a value as kubectl does: text without quotes, the rest as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -86,7 +86,7 @@ def text_of(value: Any) -> str:
 
 
 def _pieces(text: str) -> list[tuple[bool, str]]:
-    """(is an expression, its text) from the left: braces in quotes or brackets do not end one."""
+    """Yield (is an expression, its text) from the left. Braces in quotes or brackets do not end an expression."""
     pieces, at = [], 0
     while at < len(text):
         begin = text.find("{", at)
@@ -102,7 +102,7 @@ def _pieces(text: str) -> list[tuple[bool, str]]:
 
 
 def _closing(text: str, begin: int, closing: str) -> int:
-    """Where the bracket that opens at `begin` closes: quoted text is passed over."""
+    """Return the position of the bracket that closes the one at `begin`. Quoted text is skipped."""
     depth, quote, at = 0, "", begin
     while at < len(text):
         sign = text[at]
@@ -164,7 +164,7 @@ def _unquoted(text: str) -> str:
 
 
 def _follow(steps: Sequence[Step | None], current: Any, root: Any) -> list[Any]:
-    """None among the steps is `$`: the whole document."""
+    """Parse an expression into steps. The step None is `$`: the whole document."""
     values = [current]
     for step in steps:
         values = [root] if step is None else step(values)
@@ -251,7 +251,7 @@ def _compare(left: Any, op: str, right: Any) -> bool:
         return bool((left == right) == (op == "=="))
     try:
         return bool({"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[op])
-    except TypeError:  # a number and a text have no order
+    except TypeError:  # a number and a string are not comparable
         return False
 
 

@@ -1,4 +1,4 @@
-"""Progress bars of a pull, one a layer, on a terminal. Loaded only there (rich costs more than the rest of us)."""
+"""Progress bars of a pull, one per layer. Imported only on a terminal (rich takes longer to import than the rest)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Callable[[Json], None]]:
-    """Yields what is to be called with each progress event."""
+    """Yield a function that takes each progress event."""
     columns = (
         TextColumn("{task.description:<12}"),
         TextColumn("{task.fields[state]:<11}"),

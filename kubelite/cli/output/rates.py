@@ -1,4 +1,4 @@
-"""PURE: two looks at counters → what happened in between, and how people read it."""
+"""Compute rates from two samples of counters, and format them. PURE."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from kubelite.kube.json import Json
 
 
-#: Counters of kubelite.telemetry.sampling.usage that become "per second".
+#: Counters of kubelite.telemetry.sampling.usage that become rates per second.
 COUNTERS = ("received", "sent", "read", "written")
 
 
 def rates(before: Json, now: Json, seconds: float) -> Json:
-    """`now` with rates in place of its counters: cpu in thousandths of a core, stalls as shares of the time, bytes a
-    second; periods and throttled as what came in between. A counter that went back (a new sandbox) counts as 0."""
+    """Return `now` with rates in place of counters: cpu in millicores, stalls as fractions of the time, bytes per
+    second. Periods and throttled become differences. A counter that decreased (a new sandbox) counts as 0."""
     seconds = max(seconds, 1e-6)
 
     def grown(name: str) -> float:
@@ -36,17 +36,17 @@ def rates(before: Json, now: Json, seconds: float) -> Json:
 
 
 def cores_text(milli: float) -> str:
-    """As kubectl top: thousandths of a core."""
+    """Format millicores as kubectl top does."""
     return f"{round(milli)}m"
 
 
 def bytes_text(value: float) -> str:
-    """As kubectl top: whole mebibytes."""
+    """Format whole mebibytes as kubectl top does."""
     return f"{int(value) >> 20}Mi"
 
 
 def size_text(value: float) -> str:
-    """Three digits and a unit: 0B, 1.5Ki, 312Mi."""
+    """Format three digits and a unit: 0B, 1.5Ki, 312Mi."""
     for unit in ("B", "Ki", "Mi", "Gi", "Ti"):
         if value < 1000 or unit == "Ti":
             return f"{value:.0f}{unit}" if unit == "B" or value >= 10 else f"{value:.1f}{unit}"

@@ -1,4 +1,4 @@
-"""Printing as kubectl prints: tables, JSON, YAML."""
+"""Print tables, JSON and YAML as kubectl does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MINIMUM = 6
 
 
 class TablePrinter:
-    """Aligned columns. Widths are remembered, so that the rows of a watch stay under their header."""
+    """A table with aligned columns. It retains the widths, so that the rows of a watch stay under their header."""
 
     def __init__(self, *, headers: bool = True, padding: int = _PADDING) -> None:
         self._headers, self._padding = headers, padding
@@ -26,12 +26,12 @@ class TablePrinter:
         self._shown: tuple[str, ...] = ()
 
     def print(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print the rows, after the header when it has not been printed yet."""
+        """Print the rows, and before the first ones the header."""
         sys.stdout.write("".join(f"{line}\n" for line in self.lines(columns, rows)))
         sys.stdout.flush()
 
     def lines(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-        """What `print` prints, without the ends of the lines."""
+        """Return the lines that `print` prints."""
         lines = [[_cell(value) for value in row] for row in rows]
         header = tuple(column.upper() for column in columns)
         if self._headers and header != self._shown:
@@ -67,7 +67,7 @@ def print_yaml(document: Any, *, first: bool = True) -> None:
 
 
 def to_yaml(document: Any) -> str:
-    """YAML as kubectl writes it: sorted keys, literal blocks, double quotes where quotes are needed."""
+    """Write YAML as kubectl does: sorted keys, literal blocks, double quotes where quotes are needed."""
     import yaml
 
     resolve: Any = yaml.SafeDumper.resolve  # PyYAML's stubs leave it untyped

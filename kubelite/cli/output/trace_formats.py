@@ -1,4 +1,4 @@
-"""PURE: a start trace in other forms: the Chrome trace format (chrome://tracing, ui.perfetto.dev), and a waterfall.
+"""Convert a start trace to the Chrome trace format (chrome://tracing, ui.perfetto.dev) or to a waterfall. PURE.
 
 Source: Trace Event Format, google/trace-viewer: complete events (ph X) and instants (ph i), times in microseconds.
 """
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 PID = 1
 WIDTH = 40  # characters of the waterfall
-NAME = 48  # of a step's name, beside it
+NAME = 48  # characters of a step's name beside it
 
 
 def chrome(answer: Json) -> Json:
-    """One process for the pod, a thread for the pod's own steps and one for each container; where steps of one went on
-    beside each other, one more (`_lane`). Times are whole microseconds from the first step on, which `otherData` has in
-    Unix seconds: as such they would be so big that a float rounds them. Threads are counted from the process's id on,
-    since in Perfetto thread 0 is no thread of any process, and what it did is the first one's.
+    """Convert the trace. The pod is a process with a thread for its own steps and one per container. Steps that overlap
+    get another thread (`_lane`). Times are whole microseconds since the first step, whose Unix time (in seconds) is in
+    `otherData`: a float would round absolute times. Thread ids start at the process id, because Perfetto attributes
+    thread 0 to the first process.
     """
     steps = sorted(answer["steps"], key=lambda step: (step["at"], -step.get("took", 0.0)))
     zero = min((step["at"] for step in steps), default=0.0)
@@ -55,9 +55,9 @@ def chrome(answer: Json) -> Json:
 
 
 def _lane(event: Json, lanes: list[list[Json]]) -> int:
-    """The number of the first lane where the event lies within what is still going on there, or after it; a new one
-    where there is none. Perfetto drops what ends after that which it began in. An end that a float has a microsecond
-    after the next begin is set right."""
+    """Return the first lane in which the event nests in, or follows, the open events; add a lane if there is none.
+    Perfetto drops an event that ends after the one it started in. Correct an end that rounding put a microsecond after
+    the next start."""
     begin, end = event["ts"], event["ts"] + event["dur"]
     for number, going in enumerate(lanes):
         while going and going[-1]["ts"] + going[-1]["dur"] <= begin + 1:
@@ -71,7 +71,7 @@ def _lane(event: Json, lanes: list[list[Json]]) -> int:
 
 
 def bar(step: Json, start: float, end: float) -> str:
-    """The step's place in time, drawn."""
+    """Draw the step on the time axis."""
     whole = max(end - start, 1e-9)
     left = min(WIDTH - 1, int((step["at"] - start) / whole * WIDTH))
     length = max(1, round(step.get("took", 0.0) / whole * WIDTH))
@@ -79,7 +79,7 @@ def bar(step: Json, start: float, end: float) -> str:
 
 
 def short(step: str) -> str:
-    """A step's name as it fits beside its waterfall: of many paths the first, of a long one the end."""
+    """Shorten a step's name to fit beside the waterfall: the first of several paths, the end of a long path."""
     if len(step) <= NAME:
         return step
     first, *more = step.split(", ")

@@ -361,7 +361,7 @@ def test_history_and_pods_of_a_moment(server: Served) -> None:
     assert "Started container app" in lines[2] and "phase Running → Failed" in lines[3]
     gone = json.loads(ok(server, "history", "db", "-o", "json"))
     assert [entry["what"] for entry in gone["entries"]] == ["ADDED", "DELETED"]
-    assert "Nothing is known of default/web" in kubelite(server, "history", "web", "--since", "0s").stderr
+    assert "No history of default/web" in kubelite(server, "history", "web", "--since", "0s").stderr
     assert len(ok(server, "history", "web", "--limit", "1").splitlines()) == 2
     missing = kubelite(server, "history", "nix")
     assert missing.returncode == 1 and 'pods "nix" not found' in missing.stderr

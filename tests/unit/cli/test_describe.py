@@ -150,7 +150,7 @@ def test_which_objects_are_meant(server: Served, tmp_path: Path) -> None:
         (
             ("manifests",),
             1,
-            "error: manifests are files: `kubelite get manifests` shows what is wrong in them\n",
+            "error: manifests are files: `kubelite get manifests` shows their errors\n",
         ),
         (("pod", "web", "-A"), 2, "error: a resource cannot be retrieved by name across all namespaces\n"),
         (("pod", "web", "-f", "x.yaml"), 2, "error: name objects, or files with -f, not both\n"),

@@ -193,7 +193,7 @@ def test_templates_from_files_and_as_json(server: Served, tmp_path: Path) -> Non
         (f"custom-columns-file={columns}", "a path for each"),
         ("jsonpath-file=/nix", "/nix"),
         ("jsonpath-as-json", "no template given"),
-        ("go-template={{.x}}", "Go templates are not read here"),
+        ("go-template={{.x}}", "Go templates are not supported"),
     ):
         done = kubelite(server, "get", "pods", "-o", form)
         assert done.returncode == 2 and words in done.stderr, done
