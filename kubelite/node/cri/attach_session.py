@@ -1,4 +1,4 @@
-"""`attach`: a container's own stdin and output as an `ExecSession`, as long as it runs.
+"""`attach`: a running container's stdin and output as an `ExecSession`.
 
 On a connection of its own to the pod's shim, which gives the output from now on (what came before is in the log) and
 goes on without us. Leaving ends nothing, but for the input of a container with `stdinOnce`.
@@ -17,7 +17,7 @@ from runtime.shim.protocol import EVENT_EXIT
 
 
 class Attached:
-    """One client at a container's stdio."""
+    """One client of a container's stdio."""
 
     def __init__(self, client: ShimClient, container_id: str, exit_code: asyncio.Future[int]) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""What a pod's shim is told: of the sandbox, and of a container, whose OCI bundle is written to disk for that."""
+"""Build the requests to a pod's shim, for a sandbox or a container. Write the container's OCI bundle to disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Effects: commands run to their end in containers, for probes and hooks, on the daemon's own connection to a shim."""
+"""Effects: run commands in containers to completion, for probes and hooks, on the daemon's connection to a shim."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.errors import NotFoundError
 from runtime.shim.client import ExecSession, ShimClient
 from runtime.shim.protocol import ExecRequest
 
-MAX_OUTPUT = 10 * 1024  # bytes that are kept (K prober.go maxReadLength); the rest is read and forgotten
+MAX_OUTPUT = 10 * 1024  # bytes retained (Kubernetes prober.go maxReadLength); the rest is discarded
 _CHUNK = 64 * 1024
 
 

@@ -1,4 +1,4 @@
-"""The settings of the node that the engine's client reads. `kubelite.settings.Settings` satisfies this."""
+"""The node settings that the engine's client reads. `kubelite.settings.Settings` satisfies this protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory limits that go down while a pod runs (K pkg/kubelet/kuberuntime, validateMemoryResizeAction).
+"""Memory limits that go down while a pod runs (Kubernetes pkg/kubelet/kuberuntime, validateMemoryResizeAction).
 
 cgroup v1 refuses a limit below what it cannot reclaim (EBUSY). v2 takes it, and the OOM killer makes it true
 (Documentation/admin-guide/cgroup-v2.rst, memory.max); so there is a look first. kubelet looks at all that is charged;

@@ -1,6 +1,6 @@
-"""A pod's files: its bundles and logs, the links that log shippers follow, and their removal.
+"""Create and remove a pod's files: bundles, logs, and the links that log shippers follow.
 
-Blocking: what may take long (removals) is called in a thread.
+The functions block: call slow ones (removals) in a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MESSAGE_BYTES = 4096  # of a termination message that are kept (spec C5)
+MESSAGE_BYTES = 4096  # of a termination message that are retained
 
 
 def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
@@ -80,7 +80,7 @@ def termination_message(path: str) -> str:
 
 
 def write_whole(path: str, content: str) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file atomically."""
     temporary = f"{path}.new"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""A living shim, and its becoming one: connected to and attached to the network at once."""
+"""The connection to a running shim. A new shim is connected and attached to the network in parallel."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from runtime.shim.protocol import SandboxRecord
 
 @dataclass(slots=True)
 class LivingShim:
-    """A living shim and our connection to it."""
+    """A running shim and the connection to it."""
 
     record: SandboxRecord
     client: ShimClient
-    ended: set[str] = field(default_factory=set)  # containers whose exit was heard of
+    ended: set[str] = field(default_factory=set)  # containers whose exit was reported
 
     async def look(self) -> SandboxRecord:
         """What it says now. Nothing new is the very same record: what was made of that is not kept beside its twin."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from kubelite.node.spec.users import Accounts, accounts_of
 
-MAX_FILE = 1 << 20  # bytes of passwd or group that are read
+MAX_FILE = 1 << 20  # bytes read of passwd or group
 MAX_LINKS = 40
 
 
@@ -26,7 +26,7 @@ def image_accounts(layers: tuple[str, ...]) -> Accounts:
 
 
 def read_in_layers(layers: Sequence[str], path: str) -> bytes:
-    """A regular file of the image as overlayfs would show it; b"" when there is none."""
+    """Return a regular file of the image as overlayfs would show it; b"" if it does not exist."""
     parts = [part for part in path.split("/") if part]
     for _ in range(MAX_LINKS):
         found = _lookup(layers, parts)
@@ -94,7 +94,7 @@ def _is_opaque(directory: int) -> bool:
 
 
 def _joined(before: list[str], target: str, after: list[str]) -> list[str]:
-    """The path after a link, resolved inside the image: `..` stops at its root."""
+    """Resolve a link's target inside the image: `..` stops at its root."""
     parts = [] if target.startswith("/") else list(before)
     for part in [*target.split("/"), *after]:
         if part == "..":
