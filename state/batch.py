@@ -47,9 +47,8 @@ class Batch:
     versions: list[Version] = field(default_factory=list)
     containers: dict[str, ContainerRow | None] = field(default_factory=dict)
     sync: bool = False  # everything written before must be on the disk
-    moved: set[str] = field(
-        default_factory=set
-    )  # uids of deleted objects, also of those that were added again
+    # uids of deleted objects, also of those that were added again.
+    moved: set[str] = field(default_factory=set)
 
     def by_uid(self, uid: str) -> Record | None:
         return self.objects[uid] if uid in self.objects else self.store.get_uid(uid)

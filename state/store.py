@@ -101,9 +101,8 @@ class Store:
 
     def list(self, kind: str, namespace: str | None = None) -> list[Record]:
         """Return objects of a kind, in one namespace or in all (None), sorted by namespace and name."""
-        records = list(
-            self._kinds.get(kind, {}).values()
-        )  # copied in one step: metrics call this in another thread
+        # Copied in one step: metrics call this in another thread.
+        records = list(self._kinds.get(kind, {}).values())
         if namespace is not None:
             records = [r for r in records if r.namespace == namespace]
         records.sort(key=_by_name)

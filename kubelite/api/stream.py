@@ -45,9 +45,8 @@ class Stream(Response):
                 self.on_close()
         if not sending.cancelled():
             error = sending.exception()
-            if error is not None and not isinstance(
-                error, OSError
-            ):  # OSError: the client disconnected during a write
+            # OSError: the client disconnected during a write.
+            if error is not None and not isinstance(error, OSError):
                 raise error
 
     async def _send_all(self, send: Send) -> None:

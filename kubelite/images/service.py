@@ -115,9 +115,8 @@ class NodeImages:
         if identity in used:
             return None
         with self.client.turns.removal([identity]):
-            return await self.client.remove(
-                identity, in_use=tuple(used), force=True
-            )  # force: with all its names
+            # `force` removes it with all its names.
+            return await self.client.remove(identity, in_use=tuple(used), force=True)
 
     async def prune(self, *, every: bool, older: float) -> Json:
         """Remove unused images. `older`: only those unused for this many seconds."""

@@ -104,9 +104,8 @@ class Sources:
         self._files: dict[str, ManifestState] = {}
         self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # specs read since the last plan
         self._duplicates: Mapping[str, tuple[Problem, ...]] = {}
-        self._missing: dict[
-            Key, float
-        ] = {}  # document that is in no file any more -> monotonic time when this was noticed
+        # document that is in no file any more -> monotonic time when this was noticed.
+        self._missing: dict[Key, float] = {}
         self._unlinked: set[str] = set()  # files that were unlinked and have not come back
         self._settling = False  # some missing documents are not gone for long enough yet
         self._writers: dict[str, float] = {}  # file being written -> monotonic time when this was noticed
@@ -182,9 +181,8 @@ class Sources:
             await self._read(found.files, lost)
             await self._apply(settle)
             self._unfail()
-            if (
-                not self._settling
-            ):  # otherwise a pod whose manifest was deleted while the daemon was down would be started first
+            # Otherwise a pod whose manifest was deleted while the daemon was down would be started first.
+            if not self._settling:
                 self.ready.set()
 
     async def rescan(self) -> None:

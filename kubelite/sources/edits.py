@@ -306,9 +306,8 @@ def _replace(path: str, text: str, *, private: bool) -> None:
     mode = 0o600 if private else 0o644
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(path).st_mode & 0o777
-    temporary = os.path.join(
-        directory, f".{name}.{os.getpid()}.tmp"
-    )  # a dotfile, which `Sources` never reads
+    # A dotfile, which `Sources` never reads.
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
     with contextlib.ExitStack() as undo:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         undo.callback(_forget, temporary)

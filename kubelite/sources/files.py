@@ -112,13 +112,13 @@ def no_file(signature: tuple[int, ...]) -> str:
 
 
 def read_text(path: str) -> str:
-    """The text of a manifest file, for those who read one outside the directory's own round. Raises OSError, also for
-    what is no regular file (a FIFO would hold its reader for ever) and for more than MAX_BYTES; UnicodeDecodeError."""
+    """Read a manifest outside of the directory's own scans. Raises UnicodeDecodeError, or OSError, also for a file that
+    is not regular (reading a FIFO would block for ever) or larger than MAX_BYTES."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, encoding="utf-8") as stream:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, _KINDS.get(stat.S_IFMT(found.st_mode), "is no regular file"), path)
+            raise OSError(errno.EINVAL, _KINDS.get(stat.S_IFMT(found.st_mode), "is not a regular file"), path)
         if found.st_size > MAX_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         return stream.read()

@@ -134,9 +134,8 @@ def plan(
         ) is not None:
             if not _ended(record) or wanted.get("spec") == record.doc.get("spec"):
                 update.append((key, wanted, file))
-            elif apart(wanted["spec"]) != apart(
-                record.doc["spec"]
-            ):  # a changed priority class is not an edit of the pod
+            # A changed priority class is not an edit of the pod.
+            elif apart(wanted["spec"]) != apart(record.doc["spec"]):
                 renew.append(key)
     rank = {kind: place for place, kind in enumerate(KINDS)}
     create.sort(key=lambda entry: rank[entry[0][0]])

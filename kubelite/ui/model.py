@@ -83,9 +83,8 @@ class Samples:
             self._lines[key].append(one["cpu"])
 
     def line(self, key: str, width: int) -> str:
-        return sparkline(
-            self._lines.get(key, ()), width, top=100.0
-        )  # thousandths of a core: the least that a full block stands for
+        # Thousandths of a core: the least that a full block stands for.
+        return sparkline(self._lines.get(key, ()), width, top=100.0)
 
     def cells(self, key: str, width: int) -> tuple[str, str, str]:
         """Return CPU, its sparkline and memory."""

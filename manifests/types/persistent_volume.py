@@ -118,7 +118,7 @@ class StorageClass(Object):
 
 
 def default_volume(volume: PersistentVolume) -> PersistentVolume:
-    """K apis/core/v1/defaults.go."""
+    """Return a copy with Kubernetes' defaults (pkg/apis/core/v1/defaults.go)."""
     volume = volume.model_copy(deep=True)
     spec = volume.spec
     spec.persistent_volume_reclaim_policy = spec.persistent_volume_reclaim_policy or "Retain"
@@ -129,7 +129,7 @@ def default_volume(volume: PersistentVolume) -> PersistentVolume:
 
 
 def default_storage_class(found: StorageClass) -> StorageClass:
-    """K apis/storage/v1/defaults.go."""
+    """Return a copy with Kubernetes' defaults (pkg/apis/storage/v1/defaults.go)."""
     found = found.model_copy(deep=True)
     found.reclaim_policy = found.reclaim_policy or "Delete"
     found.volume_binding_mode = found.volume_binding_mode or "Immediate"

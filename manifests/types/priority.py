@@ -22,7 +22,7 @@ class PriorityClass(Object):
 
 
 def default_priority_class(found: PriorityClass) -> PriorityClass:
-    """K apis/scheduling/v1/defaults.go."""
+    """Return a copy with Kubernetes' defaults (pkg/apis/scheduling/v1/defaults.go)."""
     found = found.model_copy(deep=True)
     found.preemption_policy = found.preemption_policy or "PreemptLowerPriority"
     return found

@@ -28,9 +28,8 @@ _REPAIR_WORK = 32 << 20  # maximum of characters that are parsed again
 _SURROGATES = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _TAG = "tag:yaml.org,2002:"
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
-_CONTENT = re.compile(
-    r"^(?!---\s*$)[^\S\n]*[^\s#%]", re.MULTILINE
-)  # a line that is not a comment, directive or separator
+# A line that is not a comment, directive or separator.
+_CONTENT = re.compile(r"^(?!---\s*$)[^\S\n]*[^\s#%]", re.MULTILINE)
 _CONSTANTS: dict[str, bool | float | None] = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
@@ -161,9 +160,8 @@ def _repaired(text: str, error: yaml.MarkedYAMLError) -> str | None:
     if mark is None or "unknown escape character" not in problem:
         return None
     lines = text.split("\n")
-    line = (
-        lines[mark.line] if mark.line < len(lines) else ""
-    )  # libyaml counts U+0085 and U+2028 as line breaks too
+    # libyaml counts U+0085 and U+2028 as line breaks too.
+    line = lines[mark.line] if mark.line < len(lines) else ""
     for column in (mark.column, mark.column - 1, mark.column + 1):
         if line[column : column + 2] == "\\'":
             lines[mark.line] = line[:column] + line[column + 1 :]

@@ -231,9 +231,8 @@ def _successor(path: str, fd: int) -> int | None:
         return None  # between the rename and the new file
     names = [*rotated(path), path]
     inodes = [_inode(name) for name in names]
-    after = (
-        inodes.index(inode) + 1 if inode in inodes else 0
-    )  # if it was pruned, all remaining files are newer
+    # If it was pruned, all remaining files are newer.
+    after = inodes.index(inode) + 1 if inode in inodes else 0
     for name in names[after:]:
         if (opened := _open(name)) is not None:
             return opened

@@ -66,9 +66,8 @@ async def _events(
             return
         try:
             change = await watch.next(left)
-        except (
-            StoreError
-        ) as error:  # too far behind: the client lists again, as after an expired resourceVersion
+        except StoreError as error:
+            # Too far behind: the client lists again, as after an expired resourceVersion.
             yield _line("ERROR", status(from_exception(error)))
             return
         if change is None:

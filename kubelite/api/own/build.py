@@ -34,7 +34,7 @@ async def _lines(attached: AsyncGenerator[Json, None]) -> AsyncGenerator[bytes, 
     try:
         async for document in attached:
             yield json.dumps(document).encode() + b"\n"
-    except Exception as error:  # noqa: BLE001 - told to the client as the stream's last line
+    except Exception as error:  # noqa: BLE001 - sent to the client as the last line of the stream
         yield json.dumps({"error": status(from_exception(error))}).encode() + b"\n"
     finally:
         await attached.aclose()

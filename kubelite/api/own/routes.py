@@ -281,7 +281,7 @@ async def _progress_lines(work: Callable[[Progress], Awaitable[list[Json]]]) -> 
         try:
             found = await work(tell)
             return {"event": "done", "images": found}
-        except Exception as error:  # noqa: BLE001 - told to the client as the stream's last line
+        except Exception as error:  # noqa: BLE001 - sent to the client as the last line of the stream
             return {"event": "error", "status": status(from_exception(error))}
         finally:
             queue.put_nowait(None)

@@ -88,9 +88,8 @@ class Counts:
         self._values[labels] = self._values.get(labels, 0) + amount
 
     def write(self, page: Page) -> None:
-        values = (
-            list(self._values.items()) or [("", 0.0)] * self._empty
-        )  # copied in one step, because the loop's thread continues to count
+        # Copied in one step, because the loop's thread continues to count.
+        values = list(self._values.items()) or [("", 0.0)] * self._empty
         lines = [f"{self.family.name}{_braced(k)} {number(v)}\n" for k, v in values]
         page.family(self.family, "".join(lines))
 
@@ -175,12 +174,10 @@ class Meters(Noted):
         self._known: set[str] = set()  # pods that a worker has synced
         self.last_relist = 0.0
         self._pulling: dict[str, float] = {}  # seconds of image pulls of a starting pod
-        self.trace_of: Callable[[str], str] = lambda _uid: (
-            ""
-        )  # returns the id of the trace of a pod's first start
-        self.kind_of: Callable[[str, str], str] = lambda _uid, _name: (
-            "container"
-        )  # returns a container's type
+        # Returns the id of the trace of a pod's first start.
+        self.trace_of: Callable[[str], str] = lambda _uid: ""
+        # Returns a container's type.
+        self.kind_of: Callable[[str, str], str] = lambda _uid, _name: "container"
         self.probes = ProbeMeter()
         self._pods()
         self._runtime()

@@ -39,9 +39,8 @@ class CpuRates:
     """The CPUs used between two requests: kubelet's `usageNanoCores`. Cgroups that no longer exist are forgotten."""
 
     def __init__(self) -> None:
-        self._before: dict[
-            str, tuple[float, int, int | None]
-        ] = {}  # cgroup → time, nanoseconds and rate at that time
+        # cgroup → time, nanoseconds and rate at that time.
+        self._before: dict[str, tuple[float, int, int | None]] = {}
 
     def note(self, snapshot: Snapshot) -> Mapping[str, int]:
         """Return nanocores by cgroup, those of the machine under `ROOT`. A cgroup seen for the first time has none."""

@@ -96,9 +96,8 @@ def read_root() -> Root:
         {
             name: counters
             for name, counters in interfaces(read_or("/proc/self/net/dev"), _SKIPPED).items()
-            if not is_host_ifname(
-                name
-            )  # a pod's veth under another name: its traffic is counted with its pod
+            # A pod's veth under another name is skipped: its traffic is counted with its pod.
+            if not is_host_ifname(name)
         },
         {name: text for name in ("cpu", "memory", "io") if (text := read_or(f"/proc/pressure/{name}"))},
     )

@@ -38,7 +38,7 @@ class Target:
     created_at: float = 0.0
     started_at: float = 0.0
     upper: str = ""  # the writable layer's directory
-    resources_hash: str = ""  # of the resources that its limits derive from: a change makes them read again
+    resources_hash: str = ""  # of the resources; when it changes, the limits are read again
     head: str = field(default="", compare=False)  # the labels as text, without the closing brace
 
     def with_head(self) -> Target:

@@ -151,9 +151,8 @@ FAMILIES = (
 
 def write_volumes(page: Page, volumes: Iterable[Volume], usage: Callable[[str], Usage | None]) -> None:
     mine: dict[tuple[str, str], Volume] = {}
-    for volume in sorted(
-        volumes, key=lambda one: not one.persistent
-    ):  # a claim takes precedence over an emptyDir with the same name
+    # A claim takes precedence over an emptyDir with the same name.
+    for volume in sorted(volumes, key=lambda one: not one.persistent):
         mine.setdefault((volume.namespace, volume.claim), volume)
     found = [(volume, numbers(volume, used)) for volume in mine.values() if (used := usage(volume.path))]
     heads = [

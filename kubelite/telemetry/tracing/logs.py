@@ -70,9 +70,8 @@ class Seldom(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[
-            str, tuple[float, int]
-        ] = {}  # message -> time of the last line, number suppressed since
+        # message → time of the last line, number suppressed since.
+        self._said: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:

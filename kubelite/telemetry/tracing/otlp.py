@@ -47,9 +47,8 @@ def spans(pod: Json, steps: Sequence[Json]) -> list[Json]:
     name = f"start {pod['namespace']}/{pod['name']}"
     root = _span(trace, "root", "", name=name, begin=begin, end=end, words={})
     found = [root]
-    outer: dict[
-        str, tuple[float, float, str]
-    ] = {}  # container → the span that contains the steps of its init
+    # container → the span that contains the steps of its init.
+    outer: dict[str, tuple[float, float, str]] = {}
     for place, step in enumerate(steps):
         container, took = step.get("container", ""), step.get("took", 0.0)
         parent = root["spanId"]

@@ -41,9 +41,8 @@ class Tracer:
         self.started: Callable[[str], None] = lambda _uid: None  # called for each container that has started
         self._observe = observe  # called at the end of each step that has a duration
         self._steps: OrderedDict[str, list[Step]] = OrderedDict()
-        self._inner: dict[
-            str, dict[str, list[tuple[str, float]]]
-        ] = {}  # uid → container → (text, Unix seconds at which its clock was 0)
+        # uid → container → (text, Unix seconds at which its clock was 0).
+        self._inner: dict[str, dict[str, list[tuple[str, float]]]] = {}
 
     def mark(
         self, uid: str, step: str, *, at: float | None = None, container: str = "", detail: str = ""

@@ -24,9 +24,8 @@ MOST = 64  # connections
 PATIENCE = 10.0  # seconds for a request to arrive, or for the peer to read some of the answer
 LOOKS = 12  # multiples of PATIENCE for the whole answer
 UNSENT = 64 << 20  # bytes of answers waiting for slow peers, in total
-OPEN = frozenset(
-    {"/healthz", "/livez", "/readyz"}
-)  # answered under any name: they reveal nothing of the node
+# Answered under any name: they reveal nothing of the node.
+OPEN = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class Guarded(H11Protocol):
