@@ -24,9 +24,9 @@ MESSAGE_BYTES = 4096  # of a termination message that are retained
 
 
 def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
-    """/var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look (spec C7). The container goes on without
-    it, as kubelet has it (K kuberuntime_container.go): the log is written all the same, and the daemon's next start
-    tries again."""
+    """Create /var/log/containers/<pod>_<ns>_<ctr>-<id>.log, where log shippers look. A failure is only logged, as in
+    kubelet (Kubernetes kuberuntime_container.go): the container still writes its log, and the daemon's next start
+    retries."""
     try:
         link = _log_link(log_dir, log_path, name, identity)
         os.makedirs(os.path.dirname(link), exist_ok=True)
@@ -37,7 +37,7 @@ def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
 
 
 def link_logs(log_dir: str, sandboxes: Iterable[SandboxRecord]) -> None:
-    """The links that a daemon had not come to when it was killed."""
+    """Create the links that a killed daemon did not create."""
     for container in (c for sandbox in sandboxes for c in sandbox.containers):
         if os.path.exists(container["log_path"]):
             link_log(log_dir, container["log_path"], container["name"], container["id"])
@@ -50,7 +50,8 @@ def unlink_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
 
 
 def _log_link(log_dir: str, log_path: str, name: str, identity: str) -> str:
-    """Cut to what a file's name can hold, as kubelet does (K kuberuntime/legacy.go)."""
+    """Return the link's path, cut to the maximum length of a file name as kubelet does (Kubernetes
+    kuberuntime/legacy.go)."""
     pod_dir = os.path.basename(os.path.dirname(os.path.dirname(log_path)))
     namespace, _, rest = pod_dir.partition("_")
     pod = rest.rpartition("_")[0]

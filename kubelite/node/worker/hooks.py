@@ -1,8 +1,8 @@
-"""Effects: lifecycle hooks, run beside everything else; how they stand is a fact of the decision.
+"""Effects: run lifecycle hooks in the background. Their states are an input of the decision.
 
-A hook is an exec through the pod's shim, a GET from the node, or a sleep (K lifecycle/handlers.go). It belongs to one
-instance of a container and runs at least once: one that was under way when the daemon ended is run again. That a
-postStart hook succeeded is kept with the instance; a preStop hook has the grace period and no more.
+A hook is an exec through the pod's shim, a GET from the node, or a sleep (Kubernetes lifecycle/handlers.go). It belongs
+to one instance of a container and runs at least once: a hook interrupted by the daemon's end runs again. The success of
+a postStart hook is recorded with the instance. A preStop hook is limited to the grace period.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def handler_of(container: Container, hook: Hook) -> LifecycleHandler | None:
 
 
 class Hooks:
-    """Every hook under way or lately ended. `wake(uid)` is called when one ends."""
+    """All running and recently ended hooks. Calls `wake(uid)` when a hook ends."""
 
     def __init__(self, cri: Cri, config: NodeConfig, *, wake: Callable[[str], None]) -> None:
         self._cri = cri
@@ -79,7 +79,7 @@ class Hooks:
         self._limits: dict[tuple[str, Hook], asyncio.Timeout] = {}
 
     def states(self, uid: str, seen: PodSeen) -> Mapping[tuple[str, Hook], HookPhase]:
-        """How the hooks of the pod's living instances stand; those of others are given up."""
+        """Return the states of the hooks of the pod's running instances. Cancel the hooks of other instances."""
         phases = self._phases.get(uid)
         if not phases:
             return {}
@@ -125,7 +125,7 @@ class Hooks:
             self._wake(run.uid)
 
     async def _keep_error(self, run: HookRun, said: str) -> None:
-        """With the instance, for the status that it leaves (K lifecycle/handlers.go)."""
+        """With the instance, for the status that it leaves (Kubernetes lifecycle/handlers.go)."""
         handler, metadata = handler_of(run.container, run.hook), run.pod.metadata
         who = f'for Container "{run.container.name}" in Pod "{metadata.name}_{metadata.namespace}({run.uid})"'
         what = "Sleep lifecycle hook"

@@ -151,7 +151,7 @@ async def _resize_sandbox(node: Node, pod: Pod, results: Results) -> None:
 
 async def _resize(node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents) -> None:
     """New limits for containers that run. One that does not take (memory that is in use) is tried again;
-    the others, and the pod, go on (K kuberuntime_manager.go doPodResizeAction)."""
+    the others, and the pod, go on (Kubernetes kuberuntime_manager.go doPodResizeAction)."""
     uid, done = pod.metadata.uid or "", False
     if actions.update and not any(c.type == RESIZING for c in pod.status.conditions):  # not when tried again
         events.resize(NORMAL, "ResizeStarted", "started")

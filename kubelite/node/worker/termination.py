@@ -2,7 +2,7 @@
 and how much of all words is kept.
 
 As kubelet's (C5): the last 80 lines, at most 2048 bytes, only after a failure and an empty message file; 12 KiB for all
-containers of a pod together, in equal parts (K status_manager.go normalizeStatus).
+containers of a pod together, in equal parts (Kubernetes status_manager.go normalizeStatus).
 """
 
 from __future__ import annotations
