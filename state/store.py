@@ -43,7 +43,7 @@ NOTES_WAIT = 5.0  # seconds that notes for history wait for a write to share a c
 class Store:
     """See the module's docstring. Open it with `Store.open(path)`, end it with `await close()`. One event loop only."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, historian: Historian | None = None) -> None:
         self._database = database
         self.path = database.path
         self.set_aside = database.set_aside
@@ -58,7 +58,7 @@ class Store:
         self._queue: deque[Write] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
-        self.historian: Historian | None = None  # decides what history records of each change; None: nothing
+        self.historian = historian  # decides what history records of each change; None: nothing
         self.history_written = 0  # approximate bytes written to history; reset by whoever prunes it
         self._notes: list[Entry] = []
         self._versions: dict[str, Version] = {}  # by file
@@ -67,13 +67,13 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     @classmethod
-    def open(cls, path: str) -> Store:
+    def open(cls, path: str, *, historian: Historian | None = None) -> Store:
         """Open or create the file at `path`. Raises StorageFailed if the path cannot be used."""
         try:
             database, found = Database.open(path)
         except (OSError, DatabaseError) as error:
             raise StorageFailed(f"cannot open the state file {path}: {error}") from error
-        store = cls(database)
+        store = cls(database, historian)
         for record in found.objects:
             store._publish_object(record.uid, record)
             store._names[record.kind, record.namespace, record.name] = record.uid

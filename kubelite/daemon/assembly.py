@@ -11,7 +11,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 from kubelite.api.app import create_app
@@ -22,7 +23,7 @@ from kubelite.daemon.node_shutdown import Shutdown, begin_again
 from kubelite.daemon.relist import bury_orphans, measured_directories, relist
 from kubelite.daemon.workqueue import WorkQueue
 from kubelite.history.entries import decision_entry, entry_of
-from kubelite.history.service import NodeHistory
+from kubelite.history.service import NodeHistory, record_version
 from kubelite.images.collector import ImageCollector
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.objects import reference
@@ -34,10 +35,11 @@ from kubelite.node.pressure.image_gc_policy import ImageGcPolicy
 from kubelite.node.pressure.oom_watch import OomWatch
 from kubelite.node.pressure.qos_cgroups import Tiers
 from kubelite.node.scheduling.priority_classes import keep_classes
+from kubelite.node.scheduling.scheduler import Placing, node_state
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
 from kubelite.node.worker.parsed_pods import ParsedPods
-from kubelite.node.worker.pod_worker import PodWorker
+from kubelite.node.worker.pod_worker import Decided, PodWorker
 from kubelite.node.worker.warm_up import warm_up
 from kubelite.settings import Settings
 from kubelite.sources.directory import Sources
@@ -45,7 +47,7 @@ from kubelite.sources.plan import ManifestState
 from kubelite.telemetry.metrics.meters import Meters, container_type
 from kubelite.telemetry.sampling.disk_usage import DiskUsage
 from kubelite.telemetry.tracing.loop_lag import LoopLag
-from kubelite.telemetry.tracing.otlp import trace_id
+from kubelite.telemetry.tracing.otlp import Exporter, trace_id
 from kubelite.telemetry.tracing.trace import Tracer
 from kubelite.telemetry.web.server import serve_metrics
 from runtime.builder.run import leftovers
@@ -71,42 +73,43 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         stack.push_async_callback(store.close)
         events = EventRecorder(store, settings.node_name)
         stack.push_async_callback(events.flush)
-        meters = Meters()
-        tracer = Tracer(meters.step)
-        meters.trace_of = lambda uid: trace_id(uid, begin) if (begin := tracer.begin(uid)) is not None else ""
+        exporter = _exporter(settings, store)
+        meters = Meters(partial(_container_type, store))
+        tracer = Tracer(meters.step, started=exporter.started) if exporter else Tracer(meters.step)
         config = node_config(settings)
         warm_up(config)
         forkserver, network = _launched(await launch)
         images = _image_client(settings)
         stack.push_async_callback(images.close)
-        cri = LocalCri(settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer)
+        queue: WorkQueue[str] = WorkQueue()
+        cri = LocalCri(
+            settings, store, forkserver=forkserver, network=network, images=images, tracer=tracer,
+            on_change=queue.add, warn=partial(_say_degraded, store, events),
+        )  # fmt: skip
         stack.push_async_callback(cri.close)
         living = await cri.adopt()
         log.info("adopted %d pods", len(living))
         for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
             log.info("removed cgroup %s of a killed build", path)
         unclaimed = _unclaimed(store, living)
-        parsed = ParsedPods()
-        worker = PodWorker(store, cri, events, config, noted=meters, parsed=parsed)
-        worker.prober.tried = meters.probes.tried
-        meters.kind_of = lambda uid, name: (
-            container_type(record.doc, name) if (record := store.get_uid(uid)) is not None else "container"
-        )
-        queue: WorkQueue[str] = WorkQueue(meters.timed(worker.reconcile))
-        worker.wake, worker.heard = queue.add, queue.dirty
-        stack.push_async_callback(worker.close)
-        stack.push_async_callback(queue.close)
-        cri.on_change = queue.add
-        cri.warn = lambda uid, message: _say_degraded(store, events, uid, message)
-
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
+
+        facts, parsed, tiers = node_state(store, config), ParsedPods(), _tiers(settings, config, tracer)
+        placing = Placing(
+            store, config, facts, parse=parsed.of, wake=queue.add, on_reservations=tiers.changed
+        )
+        volumes = Volumes(store, config, events, facts)
+        claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
+        worker = PodWorker(
+            store, cri, events, config, placing, parsed=parsed, queue=queue,
+            provide=claims.provide, decided=_decided(settings, store), observer=meters,
+        )  # fmt: skip
+        stack.push_async_callback(worker.close)
+        stack.push_async_callback(queue.close)
         sources = _sources(settings, store, events, tracer, unclaimed, parsed=parsed, started=started)
         history = NodeHistory(store, settings.manifests, sources.rescan)
-        if settings.history_time and settings.history_size:
-            store.historian, sources.on_valid = entry_of, history.record_version
-            worker.decided = lambda decided: store.note(decision_entry(decided))
-        disk_usage = DiskUsage(lambda: measured_directories(agent))
+        disk_usage = DiskUsage(partial(measured_directories, store, cri, config))
         agent = Agent(
             settings, store, cri, worker, sources, network, images,
             events, tracer, started, queue, disk_usage, history, meters,
@@ -116,8 +119,12 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         _background(stack, sources.run(), "sources")
         await sources.ready.wait()  # start no pod from a manifest that is older than the daemon's last stop
         await begin_again(agent)
-        _standing_jobs(agent, config, stack)
+        queue.start(meters.timed(worker.reconcile))
+        _standing_jobs(agent, claims, stack)
+        _background(stack, tiers.run(placing.reservations), "tiers")
         _background(stack, bury_orphans(agent, unclaimed, first=first), "orphans")
+        if exporter:
+            _background(stack, exporter.run(), "otlp")
         await _start_servers(agent, stack)
         agent.startup_took = time.time() - started
         yield agent
@@ -149,12 +156,36 @@ def _sources(
         uid_for=lambda *pod: next((uid for uid, name in unclaimed.items() if name == pod), None),
         report=lambda state: _say_problems(events, state),
         applied=applied,
+        on_valid=partial(record_version, store) if _keeps_history(settings) else lambda _file, _text: None,
         offer=parsed.offer,
     )
 
 
+def _keeps_history(settings: Settings) -> bool:
+    return bool(settings.history_time and settings.history_size)
+
+
+def _decided(settings: Settings, store: Store) -> Callable[[Decided], None]:
+    """History notes each decision that leads to something."""
+    if _keeps_history(settings):
+        return lambda decided: store.note(decision_entry(decided))
+    return lambda _decided: None
+
+
+def _tiers(settings: Settings, config: NodeConfig, tracer: Tracer) -> Tiers:
+    thresholds = parse_thresholds(settings.eviction_hard)
+    below = sum(t.value(config.memory_bytes) for t in thresholds if t.signal == "memory.available")
+    return Tiers(config, tracer, evicted_below=below)
+
+
+def _container_type(store: Store, uid: str, name: str) -> str:
+    record = store.get_uid(uid)
+    return container_type(record.doc, name) if record is not None else "container"
+
+
 def _open_store(settings: Settings) -> Store:
-    store = Store.open(f"{settings.root}/state.db")
+    historian = entry_of if _keeps_history(settings) else None
+    store = Store.open(f"{settings.root}/state.db", historian=historian)
     if store.set_aside:
         log.error(
             "the state file was damaged and is set aside; rebuilding state from manifests and running pods",
@@ -173,12 +204,9 @@ def _image_client(settings: Settings) -> ImageClient:
     )
 
 
-def _standing_jobs(agent: Agent, config: NodeConfig, stack: contextlib.AsyncExitStack) -> None:
+def _standing_jobs(agent: Agent, claims: Claims, stack: contextlib.AsyncExitStack) -> None:
     """Start the tasks that run until the node stops."""
-    store, settings = agent.store, agent.settings
-    volumes = Volumes(store, config, agent.events, agent.worker.placing.node)
-    claims = Claims(store, config, agent.events, volumes, settings.volume_reclaim_policy)
-    agent.worker.provide = claims.provide
+    store = agent.store
     _background(stack, _dispatch(agent), "dispatch")
     _background(stack, claims.run(), "claims")
     for kind in (
@@ -215,14 +243,8 @@ def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
     _background(stack, agent.disk_usage.run(), "disk-usage")
     collector = _collector(agent)
     _background(stack, collector.run(), "image-gc")
-    thresholds, config = parse_thresholds(agent.settings.eviction_hard), agent.worker.config
-    below = sum(t.value(config.memory_bytes) for t in thresholds if t.signal == "memory.available")
-    tiers = Tiers(config, agent.worker.placing.reservations, agent.tracer, evicted_below=below)
-    agent.worker.placing.on_reservations = tiers.changed
-    tiers.changed()  # count the pods scheduled so far
-    _background(stack, tiers.run(), "tiers")
-    if thresholds:
-        settings = agent.settings
+    settings = agent.settings
+    if thresholds := parse_thresholds(settings.eviction_hard):
         evictor = Evictor(
             agent,
             thresholds,
@@ -236,8 +258,6 @@ def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
 
 async def _start_servers(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
     settings = agent.settings
-    if settings.otlp_endpoint:
-        _export_traces(agent, stack)
     _background(stack, serve_unix(create_app(agent), settings.socket), "api")
     if settings.listen:
         host, _, port = settings.listen.rpartition(":")
@@ -300,19 +320,23 @@ def _trace_manifest(tracer: Tracer, uid: str, state: ManifestState, *, started: 
     tracer.mark(uid, "recorded")
 
 
-def _export_traces(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
-    from kubelite.telemetry.tracing.otlp import Exporter
+def _exporter(settings: Settings, store: Store) -> Exporter | None:
+    if not settings.otlp_endpoint:
+        return None
 
-    def look(uid: str) -> tuple[dict[str, str], list[dict[str, object]]] | None:
-        record = agent.store.get_uid(uid)
-        if record is None:
-            return None
-        pod = {"namespace": record.namespace, "name": record.name, "uid": uid}
-        return pod, agent.tracer.steps(uid)
+    def pod(uid: str) -> dict[str, str] | None:
+        record = store.get_uid(uid)
+        return (
+            {"namespace": record.namespace, "name": record.name, "uid": uid} if record is not None else None
+        )
 
-    exporter = Exporter(agent.settings.otlp_endpoint, agent.node_name, look)
-    agent.tracer.started = exporter.started
-    _background(stack, exporter.run(), "otlp")
+    return Exporter(settings.otlp_endpoint, settings.node_name, pod)
+
+
+def _trace_of(tracer: Tracer, uid: str) -> str:
+    """The id of the trace of a pod's first start."""
+    begin = tracer.begin(uid)
+    return trace_id(uid, begin) if begin is not None else ""
 
 
 def _collector(agent: Agent) -> ImageCollector:
@@ -351,7 +375,7 @@ async def _dispatch(agent: Agent) -> None:
                 continue
             if change.type == "ADDED":
                 meters.pod_seen(uid)
-            meters.pod_changed(uid, change.record.doc)
+            meters.pod_changed(uid, change.record.doc, partial(_trace_of, agent.tracer))
             if agent.worker.is_news(change.record):
                 queue.add(uid)
 

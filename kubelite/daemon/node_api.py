@@ -153,12 +153,9 @@ class Agent:
 
     def volumes(self) -> list[Volume]:
         """Return the emptyDir volumes and claims of running pods."""
-        from kubelite.telemetry.sampling.volume_stats import claim_finder, volumes_of
+        from kubelite.telemetry.sampling.volume_stats import running_volumes
 
-        living = map(self.store.get_uid, self.cri.living())
-        directory = self.worker.config.volume_dir
-        claim = claim_finder(self.store, self.worker.config)
-        return [v for pod in living if pod is not None for v in volumes_of(pod.doc, directory, claim)]
+        return running_volumes(self.cri.living(), self.store, self.worker.config)
 
     def ready(self) -> tuple[bool, str]:
         if not self.sources.ready.is_set():

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from kubelite.telemetry.sampling.volume_stats import logs_of
+from kubelite.telemetry.sampling.volume_stats import logs_of, running_volumes
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kubelite.daemon.node_api import Agent
     from kubelite.daemon.workqueue import WorkQueue
     from kubelite.node.cri.local import LocalCri
+    from kubelite.node.model.node_config import NodeConfig
+    from state.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +92,9 @@ def writable_layers(cri: LocalCri) -> dict[str, str]:
     }
 
 
-def measured_directories(agent: Agent) -> dict[str, str]:
+def measured_directories(store: Store, cri: LocalCri, config: NodeConfig) -> dict[str, str]:
     """Map the directories measured in the background to cgroups: writable layers have one, volumes and logs have ""."""
-    places = [volume.path for volume in agent.volumes()]
-    places += [log.path for log in logs_of(agent.cri.living(), agent.store)]
-    return {**writable_layers(agent.cri), **dict.fromkeys(places, "")}
+    living = cri.living()
+    places = [volume.path for volume in running_volumes(living, store, config)]
+    places += [log.path for log in logs_of(living, store)]
+    return {**writable_layers(cri), **dict.fromkeys(places, "")}

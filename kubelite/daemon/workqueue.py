@@ -17,14 +17,15 @@ K = TypeVar("K", bound=Hashable)
 
 RETRY_FIRST = 0.05  # seconds; client-go starts at 5 ms
 RETRY_LAST = 60.0
+Work = Callable[[K], Awaitable[float | None]]
 
 
 class WorkQueue(Generic[K]):
-    """`work(key)` returns the seconds until it must run again for this key, or None. If it raises, the queue retries
-    with an exponential back-off. A success resets the back-off."""
+    """Accepts keys at once, and processes them after `start`: what adds keys is built before what processes them."""
 
-    def __init__(self, work: Callable[[K], Awaitable[float | None]], *, limit: int = 64) -> None:
-        self._work = work
+    def __init__(self, *, limit: int = 64) -> None:
+        self._work: Work[K] | None = None
+        self._early: dict[K, None] = {}  # added before the start, in order
         self._limit = asyncio.Semaphore(limit)
         self._running: dict[K, asyncio.Task[None]] = {}
         self._dirty: set[K] = set()  # added while being worked on
@@ -34,16 +35,28 @@ class WorkQueue(Generic[K]):
         self.added = 0
         self.retries = 0
 
+    def start(self, work: Work[K]) -> None:
+        """`work(key)` returns the seconds until it must run again for this key, or None. If it raises, the queue
+        retries with an exponential back-off. A success resets the back-off."""
+        self._work, early, self._early = work, self._early, {}
+        for key in early:
+            self._begin(key, work)
+
     def add(self, key: K) -> None:
         """Process `key` as soon as possible."""
         if self._closed:
             return
         self.added += 1
         self._forget_timer(key)
-        if key in self._running:
+        if self._work is None:
+            self._early[key] = None
+        elif key in self._running:
             self._dirty.add(key)
-            return
-        self._running[key] = asyncio.get_running_loop().create_task(self._run(key), name=f"work-{key}")
+        else:
+            self._begin(key, self._work)
+
+    def _begin(self, key: K, work: Work[K]) -> None:
+        self._running[key] = asyncio.get_running_loop().create_task(self._run(key, work), name=f"work-{key}")
 
     def add_after(self, key: K, seconds: float) -> None:
         """Process `key` in `seconds`. An earlier timer, or a call of add(), wins."""
@@ -62,7 +75,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Return the number of keys in processing or waiting for a worker."""
-        return len(self._running)
+        return len(self._running) + len(self._early)
 
     def dirty(self, key: K) -> bool:
         """Whether `key` was added during processing, and will be processed again."""
@@ -93,11 +106,11 @@ class WorkQueue(Generic[K]):
         if timer is not None:
             timer.cancel()
 
-    async def _run(self, key: K) -> None:
+    async def _run(self, key: K, work: Work[K]) -> None:
         try:
             async with self._limit:
                 self._dirty.discard(key)
-                again = await self._attempt(key)
+                again = await self._attempt(key, work)
         finally:
             del self._running[key]
         if key in self._dirty:
@@ -106,9 +119,9 @@ class WorkQueue(Generic[K]):
         elif again is not None:
             self.add_after(key, again)
 
-    async def _attempt(self, key: K) -> float | None:
+    async def _attempt(self, key: K, work: Work[K]) -> float | None:
         try:
-            again = await self._work(key)
+            again = await work(key)
         except asyncio.CancelledError:
             raise
         except Exception:

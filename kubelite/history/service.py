@@ -110,7 +110,7 @@ class NodeHistory:
         if dry_run or text == chosen.text:
             return {**answer, "revision": chosen.number}
         if text is not None:  # record the current text first: it may be a broken edit that is in no revision
-            self.record_version(file, text)
+            record_version(self._store, file, text)
             await self._store.revisions(file)
         keys = [key for chunk in edits.split(chosen.text, whole=file.endswith(".json")) for key in chunk.keys]
         outcomes = tuple(edits.Outcome(key, "configured", file) for key in keys)
@@ -119,11 +119,6 @@ class NodeHistory:
         revisions = await self._store.revisions(file)
         return {**answer, "revision": revisions[-1].number}
 
-    def record_version(self, file: str, text: str) -> None:
-        """Record the text of a manifest that was read, if it is new."""
-        if len(text) <= LARGEST:
-            self._store.note(Version(file, time.time(), text))
-
     async def prune(self, *, seconds: float, size: int) -> None:
         """Keep history within its bounds: once an hour, and after many writes. Raises StoreError."""
         now = time.monotonic()
@@ -131,6 +126,12 @@ class NodeHistory:
             return
         self._pruned, self._store.history_written = now, 0
         await self._store.prune(before=time.time() - seconds, size=size)
+
+
+def record_version(store: Store, file: str, text: str) -> None:
+    """Record the text of a manifest that was read, if it is new."""
+    if len(text) <= LARGEST:
+        store.note(Version(file, time.time(), text))
 
 
 def _text(file: str) -> str | None:

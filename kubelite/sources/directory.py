@@ -84,6 +84,7 @@ class Sources:
         uid_for: Callable[[str, str], str | None] = lambda _namespace, _name: None,
         report: Callable[[ManifestState], None] = lambda _state: None,
         applied: Callable[[str, ManifestState], None] = lambda _uid, _state: None,
+        on_valid: Callable[[str, str], None] = lambda _file, _text: None,
         offer: Callable[[str, Json, PodSpec], None] = lambda _uid, _document, _spec: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -98,8 +99,7 @@ class Sources:
         self._report = report
         self._applied = applied  # called with a pod's uid after its manifest is in the store
         self._offer = offer  # called with a pod's uid, its spec as it is stored, and the same in typed form
-        #: Called with a file and its text if the text is valid.
-        self.on_valid: Callable[[str, str], None] = lambda _file, _text: None
+        self._on_valid = on_valid  # called with a file and its text if the text is valid
         self._clock = clock
         self._files: dict[str, ManifestState] = {}
         self._typed: dict[tuple[str, Key], tuple[PodSpec, Json]] = {}  # specs read since the last plan
@@ -287,7 +287,7 @@ class Sources:
             objects[document.key] = bound(doc, self._node_name)
         status = "Loaded" if objects or problems else "Empty"
         if objects:
-            self.on_valid(file, text)
+            self._on_valid(file, text)
         return ManifestState(file, signature, objects, problems, status, self._clock())
 
     def _text(self, file: str) -> str | None:

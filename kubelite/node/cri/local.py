@@ -75,8 +75,8 @@ class LocalCri:
         on_change: Callable[[str], None] = lambda _uid: None,
         warn: Callable[[str, str], None] = lambda _uid, _message: None,
     ) -> None:
-        self.on_change = on_change
-        self.warn = warn
+        self._on_change = on_change
+        self._warn = warn
         self.images = images
         self._settings = settings
         self._store = store
@@ -236,7 +236,7 @@ class LocalCri:
 
     def _on_close(self, uid: str) -> None:
         self._commands.hung_up(uid)
-        self.on_change(uid)
+        self._on_change(uid)
 
     def _on_event(self, uid: str, event: dict[str, Any]) -> None:
         if event.get("event") == EVENT_EXEC_EXIT:
@@ -245,7 +245,7 @@ class LocalCri:
             if uid in self._shims:
                 self._shims[uid].ended.add(event["container"]["id"])
             self._record_soon(uid, ContainerRecord.from_json(event["container"]))
-            self.on_change(uid)
+            self._on_change(uid)
 
     # -- sandbox ------------------------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class LocalCri:
                 )
             if address is not None:
                 for warning in address.warnings:
-                    self.warn(uid, warning)
+                    self._warn(uid, warning)
                 shim.record = await shim.client.annotate({"ip": address.ip})
             undo.pop_all()
         return sandbox_seen(shim.record)
@@ -293,7 +293,7 @@ class LocalCri:
         check_memory(group, resources, of="pod")
         with self._tracer.count("cgroup update"):
             for warning in await asyncio.to_thread(group.apply, resources):
-                self.warn(uid, warning)
+                self._warn(uid, warning)
         await shim.client.annotate({"resources_hash": resources_hash})
 
     async def stop_sandbox(self, uid: str) -> None:

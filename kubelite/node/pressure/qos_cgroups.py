@@ -23,19 +23,12 @@ DELAY = 1.0  # seconds from a change to the write
 
 
 class Tiers:
-    """`run()` until cancelled. `evicted_below`: bytes of memory.available below which pods are evicted."""
+    """`run(reservations)` until cancelled; `changed` says that these are others. `evicted_below`: bytes of
+    memory.available below which pods are evicted."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        reservations: Callable[[], Sequence[Reservation]],
-        tracer: StepRecorder,
-        *,
-        evicted_below: int,
-    ) -> None:
+    def __init__(self, config: NodeConfig, tracer: StepRecorder, *, evicted_below: int) -> None:
         self._tracer = tracer
         self._config = config
-        self._reservations = reservations
         self._changed = asyncio.Event()
         self._written: dict[str, dict[str, Any]] = {}
         self._node = node_limits(config, evicted_below=evicted_below)
@@ -43,18 +36,18 @@ class Tiers:
     def changed(self) -> None:
         self._changed.set()
 
-    async def run(self) -> None:
+    async def run(self, reservations: Callable[[], Sequence[Reservation]]) -> None:
+        self.changed()  # by the pods that were scheduled before now
         while True:
             await self._changed.wait()
             await asyncio.sleep(DELAY)
             self._changed.clear()
-            for tier, limits in self._wanted().items():
+            for tier, limits in self._wanted(reservations()).items():
                 if self._written.get(tier) != limits:
                     await self._write(tier, limits)
 
-    def _wanted(self) -> dict[str, dict[str, Any]]:
+    def _wanted(self, reservations: Sequence[Reservation]) -> dict[str, dict[str, Any]]:
         """The limits of the cgroups that hold a pod: no empty cgroup is created."""
-        reservations = self._reservations()
         if not reservations:
             return {}
         wanted = tier_limits(((one.qos, one.requests) for one in reservations), self._config)

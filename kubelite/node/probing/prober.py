@@ -23,6 +23,7 @@ from functools import partial
 from kubelite.node.model import probe_results
 from kubelite.node.model.cri import ContainerSeen, ContainerState, Cri, PodSeen
 from kubelite.node.model.node_config import NodeConfig
+from kubelite.node.model.observer import Observer
 from kubelite.node.model.pod_view import in_sandbox, statuses
 from kubelite.node.model.probe_results import Health, Kind, Outcome, Result, Tally
 from kubelite.node.model.recorder import WARNING, PodEvents, Recorder
@@ -126,19 +127,19 @@ class Prober:
         *,
         clock: Callable[[], float],
         wake: Callable[[str], None],
+        observer: Observer,
     ) -> None:
         self._cri = cri
         self._config = config
         self._recorder = recorder
         self._clock = clock
         self._wake = wake
+        self._observer = observer
         self._pods: dict[str, dict[str, _Followed]] = {}  # uid → container id → instance
         #: A heap of the times when exchanges expire; it may contain ended ones.
         self._limits: list[tuple[float, int, wire.Exchange]] = []
         self._order = itertools.count()
         self._limiter: asyncio.TimerHandle | None = None  # for the earliest expiry
-        #: Called after each try with pod, container, kind, outcome and duration in seconds.
-        self.tried: Callable[[Pod, str, Kind, Outcome, float], None] = lambda *_: None
 
     # -- which instances are followed ---------------------------------------------------------------------------
 
@@ -341,7 +342,9 @@ class Prober:
         if one.seen.id not in self._pods.get(uid, ()):
             return
         if result is not None:
-            self.tried(one.pod, name, watch.kind, result.outcome, time.perf_counter() - watch.began)
+            self._observer.probed(
+                one.pod, name, watch.kind, result.outcome, time.perf_counter() - watch.began
+            )
             if result.outcome is not Outcome.SUCCESS:
                 self._say(one, watch.kind, result)
             self._count(one, watch, result.outcome)

@@ -67,16 +67,29 @@ class Tainted:
         return lambda doc: disrupted(doc, "DeletionByTaintManager", words, now)
 
 
+def node_state(store: Store, config: NodeConfig) -> NodeState:
+    """The facts of this node, by its object in the store."""
+
+    def find() -> tuple[int, Mapping[str, Any]] | None:
+        record = store.get(NODE, "", config.node_name)
+        return (record.resource_version, record.doc) if record is not None else None
+
+    return NodeState(config, find)
+
+
 class Placing:
-    """`parse` returns the typed pod of a record; `wake(uid)` schedules another sync of a pod."""
+    """`parse` returns the typed pod of a record; `wake(uid)` schedules another sync of a pod; `on_reservations` is
+    called when the reservations change."""
 
     def __init__(
         self,
         store: Store,
         config: NodeConfig,
+        node: NodeState,
         *,
         parse: Callable[[Record], Pod],
         wake: Callable[[str], None],
+        on_reservations: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._config = config
@@ -88,13 +101,9 @@ class Placing:
         self._resizes: dict[str, Resize] = {}
         self._cpus: CpuBook | None = None
         self._saving: set[asyncio.Task[None]] = set()
-        self.on_reservations: Callable[[], None] = lambda: None  # called when the reservations change
-        self.node = NodeState(config, self._node_object)
+        self._on_reservations = on_reservations
+        self.node = node
         self._node_name = config.node_name
-
-    def _node_object(self) -> tuple[int, Mapping[str, Any]] | None:
-        record = self._store.get(NODE, "", self._node_name)
-        return (record.resource_version, record.doc) if record is not None else None
 
     def _open(self) -> Ledger:
         """The ledger, rebuilt after a start: pods that were scheduled before have precedence over new ones."""
@@ -120,7 +129,7 @@ class Placing:
             for pod in pending:
                 self._reserve_again(pod)
             self._release_strangers(ledger)
-            self.on_reservations()
+            self._on_reservations()
         return self._ledger
 
     def reservations(self) -> list[Reservation]:
@@ -192,7 +201,7 @@ class Placing:
                 return Placement("UnexpectedAdmissionError", f"Pod was rejected: {words}", rejected=True)
             ledger.enter(reservation)
             self._waiting.pop(uid, None)
-            self.on_reservations()
+            self._on_reservations()
         elif keep and not found.rejected:
             self._waiting[uid] = reservation.priority
         return found
@@ -266,7 +275,7 @@ class Placing:
         else:
             self._resizes[uid] = found
             self._ledger.enter(replace(reservation, requests=held.requests))
-        self.on_reservations()
+        self._on_reservations()
 
     def _resize(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> Resize | None:
         """Exclusive processors are assigned once and not resized (Kubernetes pkg/kubelet/allocation, canResizePod, with
@@ -290,7 +299,7 @@ class Placing:
         if self._ledger is not None and self._ledger.strike(uid):
             if self._cpus is not None and self._cpus.release(uid):
                 self._pool_changed(uid)
-            self.on_reservations()
+            self._on_reservations()
             self.ask_again()
         elif held is not None:
             self.ask_again()

@@ -1,8 +1,8 @@
 """The loop of one pod: look, decide, do, look again, report. One call of `reconcile` at a time for each pod (the work
 queue sees to that); pods run beside each other.
 
-What is remembered between two looks is only what nobody else can tell: failures that left no trace and when to try
-again, and the last look itself, for `why`. Losing all of it (a restart) costs a retry, nothing else.
+What is remembered between two looks (memory.py) is only what nobody else can tell: failures that left no trace and when
+to try again, and the last look itself, for `why`.
 """
 
 from __future__ import annotations
@@ -11,34 +11,32 @@ import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from kubelite.kube.objects import NODE_CONDITIONS, reference
 from kubelite.node.decide import explanation
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.decision_state import recorded
-from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off
+from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.decide.pod_status import TERMINAL, compute_pod_status
 from kubelite.node.decide.shutdown_order import REJECTED, REJECTED_MESSAGE
 from kubelite.node.model.actions import (
     Facts,
     PodActions,
     PreemptPod,
-    SandboxFailure,
-    StartFailure,
     volume_pull,
 )
 from kubelite.node.model.claim_names import claim_names
 from kubelite.node.model.cri import ContainerState, Cri, PodSeen
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.model.observer import Noted
+from kubelite.node.model.observer import Observer
 from kubelite.node.model.pod_view import pod_ref
 from kubelite.node.model.priority import priority
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, Recorder
-from kubelite.node.model.schedule import Placement, Resize
+from kubelite.node.model.schedule import Placement
 from kubelite.node.probing.prober import Prober
 from kubelite.node.scheduling.ledger import as_allocated
 from kubelite.node.scheduling.scheduler import Placing
@@ -46,9 +44,10 @@ from kubelite.node.spec.env import content_hash
 from kubelite.node.storage.usage import Usage
 from kubelite.node.worker import pod_events
 from kubelite.node.worker.hooks import Hooks
+from kubelite.node.worker.memory import MAX_RETRY, Memory, Turn, timeless
 from kubelite.node.worker.parsed_pods import ParsedPods
 from kubelite.node.worker.puller import Puller
-from kubelite.node.worker.sync_pod import Node, Results, refresh_files, sandbox_failure, sync_pod
+from kubelite.node.worker.sync_pod import Node, refresh_files, sync_pod
 from kubelite.node.worker.termination import with_messages
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod, PodStatus
@@ -58,9 +57,6 @@ from state.store import Record, Store
 
 log = logging.getLogger(__name__)
 SOON = 1.0  # seconds until a decision that did not take is looked at again
-MAX_RETRY = 30.0
-LASTED = 600.0  # a sandbox that stood this long and is lost is made anew at once
-_FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreating", "PodInitializing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,44 +69,19 @@ class Decided:
     because: str
 
 
-@dataclass(slots=True)
-class _Memory:
-    """What is known of one pod between two looks."""
+class Queue(Protocol):
+    """The pods that are to be looked at."""
 
-    written: dict[str, Any] | None = None  # the status on its way to the store, over what we know of the rest
-    pod: Pod | None = None  # as it was last looked at
-    starts: dict[str, StartFailure] = field(default_factory=dict)
-    sandbox: SandboxFailure | None = None
-    sandbox_failures: int = 0  # in a row: not made, or lost early
-    sandbox_since: float = 0.0  # when the one that should stand was made; 0 = none should
-    sync_failures: int = 0
-    said: set[str] = field(default_factory=set)  # warnings about fields, once for each generation
-    resize: Resize | None = None  # why an edit of its resources waits
-    resize_error: str = ""  # why new limits did not take
-    evicted: str = ""  # why the node wants back what it uses
-    shutdown: float | None = None  # seconds that it has before the machine ends
-    settled: tuple[Pod, PodSeen, Facts] | None = (
-        None  # what the last look was made from, if time changes nothing
-    )
-    look: explanation.Look | None = None
-    change: explanation.Look | None = None  # the last one that led to anything
+    def add(self, uid: str, /) -> None:
+        """Have a pod looked at."""
 
-
-@dataclass(slots=True)
-class _Turn:
-    """A look at a pod under way: the pod as it is decided on, what was last seen of it, what is to be done."""
-
-    uid: str
-    pod: Pod
-    seen: PodSeen
-    facts: Facts
-    actions: PodActions
-    memory: _Memory
-    events: PodEvents
+    def dirty(self, uid: str, /) -> bool:
+        """Whether a pod that is being looked at has been added since."""
 
 
 class PodWorker:
-    """See the module's text. `wake(uid)` is called when a pod should be looked at (an image has been pulled)."""
+    """See the module's text. `provide` has a pod's claims bound; `decided` is told of each decision that leads to
+    something."""
 
     def __init__(
         self,
@@ -118,31 +89,33 @@ class PodWorker:
         cri: Cri,
         recorder: Recorder,
         config: NodeConfig,
+        placing: Placing,
         *,
-        noted: Noted | None = None,
-        parsed: ParsedPods | None = None,
+        parsed: ParsedPods,
+        queue: Queue,
+        provide: Callable[[Pod], Awaitable[None]],
+        decided: Callable[[Decided], None] = lambda _decided: None,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        noted = self._noted = noted or Noted()
-        self.wake: Callable[[str], None] = lambda _uid: None
-        #: Whether something has been heard of a pod that is being looked at.
-        self.heard: Callable[[str], bool] = lambda _uid: False
-        self.decided: Callable[[Decided], None] = lambda _decided: None
-        self.provide: Callable[[Pod], Awaitable[None]] = _nothing  # its claims, bound
+        observer = self._observer = observer or Observer()
         self.config = config
+        self.placing = placing
         self.shutting_down = False  # the machine is
         self._store = store
         self._cri = cri
         self._recorder = recorder
+        self._parsed = parsed
+        self._queue = queue
+        self._provide = provide
+        self._decided = decided
         self._clock = clock
-        puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=self._woken)
-        hooks = Hooks(cri, config, wake=self._woken)
-        self._node = Node(cri, config, puller, hooks, self._find, clock, noted, store.docs)
-        self._usage = Usage(config, clock=clock, wake=self._woken)
-        self.prober = Prober(cri, config, recorder, clock=clock, wake=self._woken)
-        self._pods: dict[str, _Memory] = {}
-        self._parsed = parsed or ParsedPods()
-        self.placing = Placing(store, config, parse=self._parsed.of, wake=self._woken)
+        puller = Puller(cri, config.pull_back_off, find=self._find, clock=clock, wake=queue.add)
+        hooks = Hooks(cri, config, wake=queue.add)
+        self._node = Node(cri, config, puller, hooks, self._find, clock, observer, store.docs)
+        self._usage = Usage(config, clock=clock, wake=queue.add)
+        self.prober = Prober(cri, config, recorder, clock=clock, wake=queue.add, observer=observer)
+        self._pods: dict[str, Memory] = {}
 
     async def close(self) -> None:
         """Give up the pulls, hooks and probes under way."""
@@ -151,17 +124,12 @@ class PodWorker:
         await self._node.puller.close()
         await self.prober.close()
 
-    def _woken(self, uid: str) -> None:
-        self.wake(uid)
-
     def content_changed(self, uid: str) -> None:
         """A ConfigMap or Secret of the pod's namespace changed: what failed for want of one need not wait."""
         memory = self._pods.get(uid)
         if memory is not None:
-            for name, failure in list(memory.starts.items()):
-                if failure.reason in _FOR_WANT_OF_CONTENT:
-                    del memory.starts[name]
-        self.wake(uid)
+            memory.content_changed()
+        self._queue.add(uid)
 
     def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         record = self._store.get(kind, namespace, name)
@@ -175,7 +143,7 @@ class PodWorker:
         if record is None or record.kind != "Pod":
             self._forget(uid)
             return None
-        memory = self._pods.setdefault(uid, _Memory())
+        memory = self._pods.setdefault(uid, Memory())
         try:
             pod = self._parse(record, memory)
         except InvalidObject as error:  # an older version took it; its manifest is the one to mend
@@ -198,7 +166,7 @@ class PodWorker:
             events.pod(WARNING, "FailedSync", f"error: {error}")
             return min(0.5 * 2.0 ** min(memory.sync_failures, 10), MAX_RETRY)
 
-    async def _look(self, uid: str, pod: Pod, memory: _Memory, events: PodEvents) -> float | None:
+    async def _look(self, uid: str, pod: Pod, memory: Memory, events: PodEvents) -> float | None:
         tainted = self.placing.tainted(pod, self._clock())
         if tainted is not None and tainted.at <= self._clock():
             events.pod(WARNING, "TaintManagerEviction", f"Marking for deletion Pod {tainted.pod}")
@@ -209,10 +177,10 @@ class PodWorker:
             pod = as_allocated(pod)
         seen = with_messages(pod, await self._cri.observe(uid))
         if claim_names(pod) and not self.placing.placed(uid):
-            await self.provide(pod)  # it is placed by what its claims are bound to
+            await self._provide(pod)  # it is placed by what its claims are bound to
         facts = self._facts(pod, seen, memory)
         settled = memory.settled
-        if memory.look is not None and settled is not None and settled == (pod, seen, _timeless(facts)):
+        if memory.look is not None and settled is not None and settled == (pod, seen, timeless(facts)):
             memory.look = explanation.Look(facts.now, settled[1], memory.look.actions)
             memory.sync_failures = 0
             self._refresh_files(pod, seen)
@@ -220,7 +188,7 @@ class PodWorker:
         else:
             memory.settled = None
             actions = compute_pod_actions(pod, seen, facts, self.config)
-            next_look = await self._act(_Turn(uid, pod, seen, facts, actions, memory, events))
+            next_look = await self._act(Turn(uid, pod, seen, facts, actions, memory, events))
         if tainted is None or next_look == 0.0:
             return next_look
         left = max(0.0, tainted.at - self._clock())
@@ -230,7 +198,7 @@ class PodWorker:
         if seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
             refresh_files(self._node, pod, seen.sandbox)
 
-    async def _act(self, turn: _Turn) -> float | None:
+    async def _act(self, turn: Turn) -> float | None:
         """Do what is decided, look again, report; and on with the next decision, where that leaves something to do.
         Seconds until the next look.
 
@@ -255,7 +223,7 @@ class PodWorker:
             if memory.resize is not None or self._is_old(turn):
                 return 0.0
 
-    async def _carry_out(self, turn: _Turn) -> bool:
+    async def _carry_out(self, turn: Turn) -> bool:
         """Do what is decided, look again and decide anew. False: that was the end of the pod."""
         uid, memory, actions, facts = turn.uid, turn.memory, turn.actions, turn.facts
         again = memory.resize_error and memory.change is not None and memory.change.actions == actions
@@ -263,7 +231,7 @@ class PodWorker:
         if not again:  # new limits that do not take are tried each second, and said once
             words = "; ".join(actions.describe())
             log.info("%s", words, extra={"uid": uid, "pod": pod_ref(turn.pod)})
-            self.decided(Decided(facts.now, turn.pod, words, "; ".join(actions.reasons)))
+            self._decided(Decided(facts.now, turn.pod, words, "; ".join(actions.reasons)))
         if actions.kill_sandbox or actions.remove or actions.finish:
             await self._write_status(turn)  # before it is forgotten
         await self._make_room(turn.pod, actions)
@@ -272,14 +240,14 @@ class PodWorker:
             self._forget(uid)
             await self._store.delete(uid)
             return False
-        self._remember(turn.pod, actions, results, memory)
+        memory.remember(turn.pod, actions, results, self._clock())
         turn.seen = with_messages(turn.pod, await self._cri.observe(uid))
         turn.facts = self._facts(turn.pod, turn.seen, memory)
         turn.actions = compute_pod_actions(turn.pod, turn.seen, turn.facts, self.config)
         memory.look = explanation.Look(turn.facts.now, turn.seen, turn.actions)
         return True
 
-    async def _report(self, turn: _Turn, before: PodStatus) -> None:
+    async def _report(self, turn: Turn, before: PodStatus) -> None:
         """Events and status; `before`: what was on record when the turn began."""
         pod_events.say_waiting(before, turn.actions, turn.facts, turn.events)
         failed = turn.actions.failed
@@ -289,7 +257,7 @@ class PodWorker:
         await self._write_status(turn)
         pod_events.say_unsupported(turn.pod, turn.memory.said, turn.events)
 
-    def _count_in(self, turn: _Turn, before: PodStatus) -> None:
+    def _count_in(self, turn: Turn, before: PodStatus) -> None:
         """What has been put on record counts too: another decision, where it is anything that one reads."""
         pod, seen = turn.pod, turn.seen
         if pod.status is before:
@@ -300,39 +268,39 @@ class PodWorker:
             turn.facts = self._facts(pod, seen, turn.memory)
         turn.actions = compute_pod_actions(pod, seen, turn.facts, self.config)
 
-    def _rest(self, turn: _Turn, before: PodStatus) -> float | None:
+    def _rest(self, turn: Turn, before: PodStatus) -> float | None:
         """Nothing is left to do. Seconds until the decision may be another one."""
         if turn.actions.next_look is not None:
             return max(0.0, turn.actions.next_look - self._clock())
         if turn.pod.status is before and turn.memory.resize is None and not turn.memory.starts:
-            turn.memory.settled = turn.pod, turn.seen, _timeless(turn.facts)
+            turn.memory.settled = turn.pod, turn.seen, timeless(turn.facts)
         return None
 
-    def _is_old(self, turn: _Turn) -> bool:
+    def _is_old(self, turn: Turn) -> bool:
         """Whether anything has been heard of the pod since it was looked at, but for the status written of it."""
         record = self._store.get_uid(turn.uid)
         changed = record is None or record.resource_version != self._parsed.version(turn.uid)
-        return changed or self.heard(turn.uid)
+        return changed or self._queue.dirty(turn.uid)
 
     async def _make_room(self, pod: Pod, actions: PodActions) -> None:
         """What a start needs of other objects: those that go for it, the claims that are its own."""
         for going in actions.preempt:
             await self._preempt(pod, going)
         if actions.start:
-            await self.provide(pod)
+            await self._provide(pod)
 
     async def _preempt(self, pod: Pod, going: PreemptPod) -> None:
         """K preemption.go prepareCandidate."""
         log.info("it goes for a pod of higher priority", extra={"uid": going.uid, "pod": going.pod})
         record = await self.placing.preempt(pod, going.uid, self._clock())
         if record is not None:
-            self._noted.preempted(going.short_of)
+            self._observer.preempted(going.short_of)
             words = f"Preempted by pod {pod.metadata.uid} on node {self.config.node_name}"
             name = f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}"
             sentence = f"{words}: {name} has priority {priority(pod)}"
             self._recorder.event(reference(record.doc), NORMAL, "Preempted", sentence)
 
-    def _parse(self, record: Record, memory: _Memory) -> Pod:
+    def _parse(self, record: Record, memory: Memory) -> Pod:
         pod = self._parsed.of(record)
         if memory.pod is not pod:
             if memory.pod is not None and memory.pod.metadata.generation != pod.metadata.generation:
@@ -342,7 +310,7 @@ class PodWorker:
         return pod
 
     def _facts(
-        self, pod: Pod, seen: PodSeen, memory: _Memory, health: Mapping[str, Health] | None = None
+        self, pod: Pod, seen: PodSeen, memory: Memory, health: Mapping[str, Health] | None = None
     ) -> Facts:
         every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
         wanted = {c.name: c.image or "" for c in every}
@@ -353,7 +321,7 @@ class PodWorker:
             *wanted.values(),
             *(c.image for c in seen.containers if c.state is ContainerState.RUNNING),
         }
-        self._notice_loss(pod, seen, memory)
+        memory.notice_loss(pod, seen, self.config.crash_back_off, self._clock())
         return Facts(
             now=self._clock(),
             images={reference: self._cri.image(reference) for reference in references if reference},
@@ -385,36 +353,6 @@ class PodWorker:
         every = [*pod.spec.init_containers, *pod.spec.containers]
         return {container.name: content_hash(pod, container, self._find) for container in every}
 
-    def _notice_loss(self, pod: Pod, seen: PodSeen, memory: _Memory) -> None:
-        """A sandbox that ended by itself soon after it was made is not made again at full speed."""
-        if seen.sandbox is not None and seen.sandbox.ready:
-            memory.sandbox_since = memory.sandbox_since or seen.sandbox.created_at
-            return
-        if not memory.sandbox_since:
-            return
-        now = self._clock()
-        lasted = now - memory.sandbox_since >= LASTED
-        memory.sandbox_since = 0.0
-        memory.sandbox_failures = 0 if lasted else memory.sandbox_failures + 1
-        wait = crash_back_off(pod, self.config.crash_back_off).wait(memory.sandbox_failures - 1)
-        memory.sandbox = sandbox_failure(pod, "the last one ended by itself", now + wait)
-
-    def _remember(self, pod: Pod, actions: PodActions, results: Results, memory: _Memory) -> None:
-        for name, failure in results.starts.items():
-            memory.starts.pop(name, None)
-            if failure is not None:
-                memory.starts[name] = failure
-        memory.resize_error = results.resize_error
-        if actions.kill_sandbox:
-            memory.sandbox_since = 0.0
-        if results.made_sandbox is not None:
-            memory.sandbox = None
-            memory.sandbox_since = results.made_sandbox.created_at or self._clock()
-        elif results.sandbox:
-            memory.sandbox_failures += 1
-            wait = min(2.0 ** min(memory.sandbox_failures - 1, 10), MAX_RETRY)
-            memory.sandbox = sandbox_failure(pod, results.sandbox, self._clock() + wait)
-
     def _forget(self, uid: str) -> None:
         self._pods.pop(uid, None)
         self._parsed.forget(uid)
@@ -427,7 +365,7 @@ class PodWorker:
 
     # -- the report ---------------------------------------------------------------------------------------------
 
-    async def _write_status(self, turn: _Turn) -> None:
+    async def _write_status(self, turn: Turn) -> None:
         """Write the status if it changed: from then on it is the pod's last written one."""
         pod, memory = turn.pod, turn.memory
         status = compute_pod_status(pod, turn.seen, turn.actions, turn.facts, self.config)
@@ -458,7 +396,7 @@ class PodWorker:
         durable = not pod.metadata.deletion_timestamp
         began = time.perf_counter()
         record = await self._store.modify(turn.uid, change, durable=durable)
-        self._noted.status_written(time.perf_counter() - began)
+        self._observer.status_written(time.perf_counter() - began)
         turn.pod = pod.model_copy(update={"status": status})
         if record is not None and record.doc.get("status") is written and memory.written is not None:
             # its spec stays the manifest's, whatever it is decided on as
@@ -484,28 +422,19 @@ class PodWorker:
 
     def evict(self, uid: str, message: str) -> None:
         """The node is short of what this pod uses: it ends as Failed, Evicted."""
-        self._pods.setdefault(uid, _Memory()).evicted = message
-        self.wake(uid)
+        self._pods.setdefault(uid, Memory()).evicted = message
+        self._queue.add(uid)
 
     def end_for_shutdown(self, uid: str, seconds: float) -> None:
         """The machine ends: so does this pod, within so many seconds, as Failed, Terminated."""
-        self._pods.setdefault(uid, _Memory()).shutdown = seconds
-        self.wake(uid)
+        self._pods.setdefault(uid, Memory()).shutdown = seconds
+        self._queue.add(uid)
 
     async def preview(self, doc: Mapping[str, Any]) -> PodActions:
         """What would be done if the pod were as `doc` says, with its present status."""
         pod = Pod.parse(dict(doc))
         uid = pod.metadata.uid or ""
         seen = await self._cri.observe(uid)
-        memory = self._pods.get(uid, _Memory())
+        memory = self._pods.get(uid, Memory())
         facts = self._facts(pod, seen, dataclasses.replace(memory), self.prober.health(uid))
         return compute_pod_actions(pod, seen, facts, self.config)
-
-
-def _timeless(facts: Facts) -> Facts:
-    """All but the time, and apart from what is kept on."""
-    return dataclasses.replace(facts, now=0.0, start_failures=dict(facts.start_failures))
-
-
-async def _nothing(_pod: Pod) -> None:
-    pass

@@ -32,7 +32,7 @@ from kubelite.node.model.cri import (
 from kubelite.node.model.ephemeral import target_of
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.model.observer import Noted
+from kubelite.node.model.observer import Observer
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, find_container
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users, volume_plans
 from kubelite.node.storage import mounts
@@ -75,7 +75,7 @@ class Node:
     hooks: Hooks
     find: env.Find
     clock: Callable[[], float]
-    noted: Noted
+    observer: Observer
     every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
     slow: SlowMounts = field(default_factory=SlowMounts)
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
@@ -416,7 +416,7 @@ def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
             sandbox=one.sandbox,
             sources=sources,
             variables=variables,
-            mounted=one.node.noted.mounted,
+            mounted=one.node.observer.mounted,
         ),
         block_devices=block_devices(pod, container, sources),
         hosts=f"{directory}/etc-hosts",

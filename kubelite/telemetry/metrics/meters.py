@@ -11,10 +11,12 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kubelite.node.model.observer import Noted
+from kubelite.node.model.observer import Observer
+from kubelite.node.model.probe_results import Kind, Outcome
 from kubelite.telemetry.metrics.exposition import Family, Page, counter, escape, histogram, number
 from kubelite.telemetry.metrics.probe_meter import ProbeMeter
 from kubelite.telemetry.tracing.trace import Step
+from manifests.types.core import Pod
 
 DEFAULT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 START = (
@@ -165,19 +167,22 @@ _SIZES = (
 )
 
 
-class Meters(Noted):
-    """All meters. The loop's thread writes them; another thread may read meanwhile, and miss the newest observation."""
+class Meters(Observer):
+    """All meters. The loop's thread writes them; another thread may read meanwhile, and miss the newest observation.
+    `kind_of` returns a container's type, by its pod's uid and its name."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        kind_of: Callable[[str, str], str] = lambda _uid, _name: "container",
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
+        self._kind_of = kind_of
         self._first_seen: dict[str, float] = {}  # pods that are starting
         self._known: set[str] = set()  # pods that a worker has synced
         self.last_relist = 0.0
         self._pulling: dict[str, float] = {}  # seconds of image pulls of a starting pod
-        # Returns the id of the trace of a pod's first start.
-        self.trace_of: Callable[[str], str] = lambda _uid: ""
-        # Returns a container's type.
-        self.kind_of: Callable[[str, str], str] = lambda _uid, _name: "container"
         self.probes = ProbeMeter()
         self._pods()
         self._runtime()
@@ -320,7 +325,7 @@ class Meters(Noted):
         if step.step == "shim":
             self._sandbox(step)
         elif step.step == "start":
-            kind = f'container_type="{self.kind_of(uid, step.container)}"'
+            kind = f'container_type="{self._kind_of(uid, step.container)}"'
             self.started.add(kind)
             if step.error:
                 self.started_errors.add(f'{kind},code="StartError"')
@@ -338,14 +343,17 @@ class Meters(Noted):
         """Observe a new pod."""
         self._first_seen[uid] = self._clock()
 
-    def pod_changed(self, uid: str, doc: dict[str, Any]) -> None:
-        """Observe a changed status: a pod's start ends when it runs for the first time."""
+    def pod_changed(
+        self, uid: str, doc: dict[str, Any], trace_of: Callable[[str], str] = lambda _uid: ""
+    ) -> None:
+        """Observe a changed status: a pod's start ends when it runs for the first time. `trace_of` returns the id of
+        the trace of that start."""
         since = self._first_seen.get(uid)
         phase = doc.get("status", {}).get("phase")
         if since is None or phase in (None, "Pending"):
             return
         del self._first_seen[uid]
-        now, trace = self._clock(), self.trace_of(uid)
+        now, trace = self._clock(), trace_of(uid)
         took, pulled = now - since, self._pulling.pop(uid, 0.0)
         exemplar = f'trace_id="{trace}",pod_uid="{escape(uid)}"' if trace and len(uid) < 64 else ""
         for whole in (self.start, self.start_total):  # equal, because pods are seen when they are created
@@ -371,6 +379,9 @@ class Meters(Noted):
 
     def status_written(self, took: float) -> None:
         self.status.observe(took)
+
+    def probed(self, pod: Pod, container: str, kind: Kind, outcome: Outcome, took: float) -> None:
+        self.probes.tried(pod, container, kind, outcome, took)
 
     def relisted(self, took: float) -> None:
         now = self._clock()

@@ -128,6 +128,13 @@ def claim_finder(store: Store, config: NodeConfig) -> Places:
     return find
 
 
+def running_volumes(living: Iterable[str], store: Store, config: NodeConfig) -> list[Volume]:
+    """The emptyDir volumes and the claims of pods that run, by their uids."""
+    claim = claim_finder(store, config)
+    pods = [record.doc for uid in living if (record := store.get_uid(uid)) is not None]
+    return [volume for pod in pods for volume in volumes_of(pod, config.volume_dir, claim)]
+
+
 def numbers(volume: Volume, usage: Usage) -> tuple[int, int, int, int, int, int]:
     """Return capacity, available and used bytes; total, free and used inodes. Pure."""
     place = usage.file_system

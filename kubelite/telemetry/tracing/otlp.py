@@ -120,21 +120,24 @@ class Exporter:
         self,
         endpoint: str,
         node: str,
-        look: Callable[[str], tuple[Json, list[Json]] | None],
+        pod: Callable[[str], Json | None],
         *,
         headers: dict[str, str] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._node = node
-        self._look = look
+        self._pod = pod
         self._headers = headers or {}
         self._due: dict[str, float] = {}  # uid → loop time at which to send it
+        self._steps: dict[str, Callable[[], list[Json]]] = {}  # the steps of each pod that is due
         self._sent: dict[str, float] = {}  # uid → Unix seconds of the newest step sent
         self._waiting: deque[tuple[Json, list[Json]]] = deque()
         self._wake = asyncio.Event()
         self.dropped = 0
 
-    def started(self, uid: str) -> None:
+    def started(self, uid: str, steps: Callable[[], list[Json]]) -> None:
+        """A container of the pod has started; `steps` are asked for when the others have had time to."""
+        self._steps[uid] = steps
         self._due[uid] = asyncio.get_running_loop().time() + SETTLE
         self._wake.set()
 
@@ -146,12 +149,11 @@ class Exporter:
 
     def _take(self, uid: str) -> None:
         del self._due[uid]
-        found = self._look(uid)
-        if found is None:
+        pod, steps = self._pod(uid), self._steps.pop(uid)
+        if pod is None:
             return
-        pod, steps = found
         since = self._sent.get(uid, 0.0)
-        new = [step for step in steps if step["at"] > since]
+        new = [step for step in steps() if step["at"] > since]
         if not new:
             return
         self._sent[uid] = max(step["at"] for step in new)

@@ -12,8 +12,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
+
+from kubelite.kube.json import Json
 
 KEEP = 1000  # pods
 STEPS = 200  # newest steps kept of a pod
@@ -35,11 +38,17 @@ class Step:
 
 
 class Tracer:
-    """The steps of pods, by uid."""
+    """The steps of pods, by uid. `observe` is called at the end of each step that has a duration. `started` is called for
+    each container that has started, with a function that returns its pod's steps at the time of the call."""
 
-    def __init__(self, observe: Callable[[str, Step], None] = lambda _uid, _step: None) -> None:
-        self.started: Callable[[str], None] = lambda _uid: None  # called for each container that has started
-        self._observe = observe  # called at the end of each step that has a duration
+    def __init__(
+        self,
+        observe: Callable[[str, Step], None] = lambda _uid, _step: None,
+        *,
+        started: Callable[[str, Callable[[], list[Json]]], None] = lambda _uid, _steps: None,
+    ) -> None:
+        self._observe = observe
+        self._started = started
         self._steps: OrderedDict[str, list[Step]] = OrderedDict()
         # uid → container → (text, Unix seconds at which its clock was 0).
         self._inner: dict[str, dict[str, list[tuple[str, float]]]] = {}
@@ -90,7 +99,7 @@ class Tracer:
             kept = self._inner.setdefault(uid, {}).setdefault(container, [])
             kept.append((text, time.time() - time.monotonic()))
             del kept[:-INNER]
-            self.started(uid)
+            self._started(uid, partial(self.steps, uid))
 
     def forget(self, uid: str) -> None:
         self._steps.pop(uid, None)

@@ -19,7 +19,7 @@ from typing import Any
 
 from kubelite.api.node import ManifestFile, Progress, Why
 from kubelite.history.entries import entry_of
-from kubelite.history.service import NodeHistory
+from kubelite.history.service import NodeHistory, record_version
 from kubelite.kube.json import Json
 from kubelite.node.model.node_facts import patched
 from kubelite.sources.diff import DiffEntry
@@ -166,11 +166,10 @@ class FakeNode:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.store = Store.open(str(root / "state.db"))
+        self.store = Store.open(str(root / "state.db"), historian=entry_of)
         self.node_name = "here"
         self.manifests_dir = str(root / "manifests")
         Path(self.manifests_dir).mkdir(exist_ok=True)
-        self.store.historian = entry_of
         self.history = NodeHistory(self.store, self.manifests_dir, self.rescan)
         self.deleted: list[tuple[str, str, int | None]] = []
         self.findings: list[Json] = []
@@ -238,7 +237,7 @@ class FakeNode:
                 continue
             loaded = load_file(path)
             if loaded.documents and not loaded.errors:
-                self.history.record_version(str(path), path.read_text())
+                record_version(self.store, str(path), path.read_text())
             for document in loaded.documents:
                 doc = document.obj.to_json()
                 doc["metadata"] = {

@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from kubelite.daemon.workqueue import WorkQueue
 from tests.waiting import SECONDS
+
+
+def started(work: Callable[[Any], Awaitable[float | None]], limit: int = 64) -> WorkQueue[Any]:
+    queue = WorkQueue[Any](limit=limit)
+    queue.start(work)
+    return queue
+
+
+async def test_what_is_added_before_the_start_waits_for_it() -> None:
+    seen: list[str] = []
+
+    async def work(key: str) -> None:
+        seen.append(key)
+
+    queue = WorkQueue[str]()
+    for key in ("b", "a", "b"):
+        queue.add(key)
+    queue.add_after("c", 0.001)
+    await asyncio.sleep(0.01)
+    assert (seen, len(queue)) == ([], 3)
+    queue.start(work)
+    await queue.idle()
+    assert (seen, len(queue)) == (["b", "a", "c"], 0)
+    queue.add("a")
+    await queue.idle()
+    assert seen == ["b", "a", "c", "a"]
 
 
 async def test_many_adds_are_one_look_and_an_add_meanwhile_is_another() -> None:
@@ -16,7 +44,7 @@ async def test_many_adds_are_one_look_and_an_add_meanwhile_is_another() -> None:
         seen.append(key)
         await gate.wait()
 
-    queue = WorkQueue(work)
+    queue = started(work)
     for _ in range(5):
         queue.add("a")
     await asyncio.sleep(0)
@@ -43,7 +71,7 @@ async def test_one_worker_a_key_but_keys_beside_each_other() -> None:
         await asyncio.sleep(0.001)
         at_once[key] -= 1
 
-    queue = WorkQueue(work)
+    queue = started(work)
     for _ in range(10):
         queue.add("a")
         queue.add("b")
@@ -62,7 +90,7 @@ async def test_the_limit_holds() -> None:
         await asyncio.sleep(0.001)
         now -= 1
 
-    queue = WorkQueue(work, limit=3)
+    queue = started(work, limit=3)
     for i in range(20):
         queue.add(i)
     await queue.idle()
@@ -81,7 +109,7 @@ async def test_a_failure_comes_back_and_success_ends_it() -> None:
         else:
             raise ValueError("not yet")
 
-    queue = WorkQueue(work)
+    queue = started(work)
     queue.add("a")
     async with asyncio.timeout(SECONDS):
         await third.wait()
@@ -101,7 +129,7 @@ async def test_the_earlier_appointment_wins() -> None:
         looked.set()
         return None
 
-    queue = WorkQueue(work)
+    queue = started(work)
     queue.add_after("a", 30)
     queue.add_after("a", 0.01)
     queue.add_after("a", 20)

@@ -28,9 +28,7 @@ def doc(name: str = "web", **more: Any) -> Json:
 
 
 async def opened(path: Path) -> Store:
-    store = Store.open(str(path / "state.db"))
-    store.historian = entry_of
-    return store
+    return Store.open(str(path / "state.db"), historian=entry_of)
 
 
 STEPS = st.lists(

@@ -133,9 +133,9 @@ def test_the_newest_of_a_bucket_is_its_exemplar() -> None:
 
 def test_a_start_names_its_trace() -> None:
     meters, uid = Meters(clock=lambda: 10.0), "a-uid"
-    meters.trace_of = {uid: "f" * 32}.__getitem__
     meters.pod_seen(uid)
-    meters.pod_changed(uid, {"spec": {}, "status": {"phase": "Running"}})
+    running = {"spec": {}, "status": {"phase": "Running"}}
+    meters.pod_changed(uid, running, {uid: "f" * 32}.__getitem__)
     text = page(meters.start.write, openmetrics=True)
     assert f'le="0.005"}} 1 # {{trace_id="{"f" * 32}",pod_uid="a-uid"}} 0 10.000\n' in text
     assert text.count(" # {") == 1

@@ -83,8 +83,7 @@ def test_containers_by_what_they_are() -> None:
             "ephemeralContainers": [{"name": "look"}],
         }
     }
-    meters = Meters()
-    meters.kind_of = lambda _uid, name: container_type(doc, name)
+    meters = Meters(lambda _uid, name: container_type(doc, name))
     for name, error in (("main", ""), ("first", ""), ("first", "no such file"), ("look", "")):
         meters.step("u", Step(1.0, "start", 0.1, name, error=error))
     assert lines(meters, "kubelet_started_containers_total") == {

@@ -79,8 +79,8 @@ class Collector:
 
 
 @contextlib.asynccontextmanager
-async def exporting(endpoint: str, steps: list[Json]) -> AsyncIterator[Exporter]:
-    exporter = Exporter(endpoint, "node-1", lambda _uid: (POD, list(steps)))
+async def exporting(endpoint: str) -> AsyncIterator[Exporter]:
+    exporter = Exporter(endpoint, "node-1", lambda _uid: POD)
     task = asyncio.create_task(exporter.run())
     try:
         yield exporter
@@ -93,13 +93,13 @@ async def exporting(endpoint: str, steps: list[Json]) -> AsyncIterator[Exporter]
 async def test_a_start_is_sent_once_and_a_restart_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otlp, "SETTLE", 0.01)
     steps = list(STEPS)
-    async with Collector("200 OK").running() as collector, exporting(collector.endpoint, steps) as exporter:
-        exporter.started("u1")
+    async with Collector("200 OK").running() as collector, exporting(collector.endpoint) as exporter:
+        exporter.started("u1", lambda: list(steps))
         await until(lambda: len(collector.requests) == 1)
         path, body = collector.requests[0]
         assert path == "/v1/traces" and len(body["resourceSpans"][0]["scopeSpans"][0]["spans"]) == 6
         steps.append({"at": 200.0, "step": "create", "took": 0.1, "container": "app"})
-        exporter.started("u1")
+        exporter.started("u1", lambda: list(steps))
         await until(lambda: len(collector.requests) == 2)
         names = [s["name"] for s in collector.requests[1][1]["resourceSpans"][0]["scopeSpans"][0]["spans"]]
         assert names == ["start default/web", "create"]
@@ -111,8 +111,8 @@ async def test_a_busy_collector_is_asked_again_a_refusal_is_not(
     monkeypatch.setattr(otlp, "SETTLE", 0.01)
     monkeypatch.setattr(otlp, "PAUSE", 0.01)
     collector = Collector("503 Busy", "503 Busy", "400 No", "200 OK")
-    async with collector.running(), exporting(collector.endpoint, list(STEPS)) as exporter:
-        exporter.started("u1")
+    async with collector.running(), exporting(collector.endpoint) as exporter:
+        exporter.started("u1", lambda: list(STEPS))
         await until(lambda: len(collector.requests) == 3)
         await until(lambda: "the collector refused traces" in caplog.text)
         assert caplog.text.count("cannot send traces") == 1, "said once"
@@ -124,9 +124,9 @@ async def test_without_a_collector_a_bounded_number_waits(monkeypatch: pytest.Mo
     monkeypatch.setattr(otlp, "SETTLE", 0.0)
     monkeypatch.setattr(otlp, "MOST", 3)
     monkeypatch.setattr(otlp, "PAUSE", 0.01)
-    async with exporting("http://127.0.0.1:9/v1/traces", STEPS) as exporter:
+    async with exporting("http://127.0.0.1:9/v1/traces") as exporter:
         for number in range(6):
-            exporter.started(f"u{number}")
+            exporter.started(f"u{number}", lambda: list(STEPS))
         await until(lambda: exporter.dropped == 3)
 
 

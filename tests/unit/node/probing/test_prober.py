@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from kubelite.node.model.cri import ContainerSeen, ContainerState, ExecResult, PodSeen, SandboxSeen
-from kubelite.node.model.probe_results import Health, Kind
+from kubelite.node.model.observer import Observer
+from kubelite.node.model.probe_results import Health, Kind, Outcome
 from kubelite.node.probing import exchange, grpc_health
 from kubelite.node.probing.http_get import Get, fetch
 from kubelite.node.probing.prober import Prober
@@ -186,20 +187,31 @@ async def test_grpc_that_does_not_answer() -> None:
 # -- the prober -------------------------------------------------------------------------------------------------
 
 
+class Tries(Observer):
+    """Which probes were tried."""
+
+    def __init__(self) -> None:
+        self.kinds: list[Kind] = []
+
+    def probed(self, pod: Pod, container: str, kind: Kind, outcome: Outcome, took: float) -> None:
+        self.kinds.append(kind)
+
+
 class Probed:
     """A pod of one running container on a fake node, and the prober that follows it."""
 
     def __init__(self, **probes: Any) -> None:
         self.pod = make_pod(container("a", **probes), hostNetwork=True)
         self.fake = FakeCri()
-        self.tried: list[Kind] = []
+        tries = Tries()
+        self.tried = tries.kinds
         self.events = Events()
         self.woken: list[str] = []
         config = replace(CONFIG, host_ip="127.0.0.1")
         self.prober = Prober(
-            self.fake, config, self.events, clock=lambda: self.fake.now, wake=self.woken.append
-        )
-        self.prober.tried = lambda _pod, _name, kind, *_: self.tried.append(kind)
+            self.fake, config, self.events,
+            clock=lambda: self.fake.now, wake=self.woken.append, observer=tries,
+        )  # fmt: skip
         self.instance = ContainerSeen(
             "c1", "a", 0, ContainerState.RUNNING, started_at=self.fake.now, sandbox_id="s"
         )

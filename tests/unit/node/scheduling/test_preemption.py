@@ -18,6 +18,7 @@ from kubelite.node.worker.pod_worker import PodWorker
 from manifests.types.core import Pod
 from state.store import Store
 from tests.unit.node.fake_cri import FakeCri
+from tests.unit.node.worker.worker_kit import make_worker
 
 NODE = NodeFacts("here", labels={"kubernetes.io/hostname": "here"}, allocatable={"cpu": 4000, "pods": 3})
 INSUFFICIENT = "0/1 nodes are available: 1 Insufficient cpu."
@@ -165,7 +166,7 @@ def test_the_room_is_kept_for_whom_it_was_made(tmp_path: Path, monkeypatch: pyte
         config = NodeConfig("node-1", "192.0.2.1", str(tmp_path), str(tmp_path / "logs"), cpu_milli=2000)
 
         def begin() -> PodWorker:
-            return PodWorker(store, fake, events, config, clock=lambda: fake.now)
+            return make_worker(store, fake, events, config)
 
         worker = begin()
 

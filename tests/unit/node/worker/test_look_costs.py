@@ -125,11 +125,18 @@ def test_a_look_costs(
 def test_what_is_heard_meanwhile_is_looked_at_before_more_is_done(run: Run) -> None:
     async def story(node: Node) -> None:
         await job_over(node)
-        node.worker.heard = lambda _uid: True
+        modify = node.store.modify
+
+        async def written(uid: str, change: Any, **how: Any) -> Any:
+            node.woken.add(uid)
+            return await modify(uid, change, **how)
+
+        node.store.modify = written  # type: ignore[method-assign]
         assert await node.worker.reconcile(UID) == 0.0
         assert node.status["phase"] == "Succeeded"
         assert UID in node.fake.sandboxes, "the next look sees whether that is still right"
-        node.worker.heard = lambda _uid: False
+        node.store.modify = modify  # type: ignore[method-assign]
+        node.woken.clear()
         assert await node.worker.reconcile(UID) is None
         assert UID not in node.fake.sandboxes
 

@@ -213,15 +213,12 @@ def test_a_pod_that_nobody_can_read_can_still_be_deleted(run: Run) -> None:
 
 def test_an_image_is_pulled_beside_the_sandbox(run: Run) -> None:
     async def story(node: Node) -> None:
-        woken: list[str] = []
-        node.worker.wake = woken.append
-        node.worker.heard = woken.__contains__
         node.fake.pullable["remote:2"] = ImageSeen("sha256:2", "r/remote:2", size=7, config={"Cmd": ["x"]})
         await node.put(container("app", image="remote:2", imagePullPolicy="Always"))
         await node.worker.reconcile(UID)
         assert node.state()["state"]["waiting"]["reason"] == "ContainerCreating"
         await asyncio.sleep(0)
-        assert woken == [UID]
+        assert node.woken == [UID]
         await node.settle()
         assert node.state()["state"]["running"]
         assert node.events.messages("Pulling") == ['Pulling image "remote:2"']

@@ -13,7 +13,6 @@ import pytest
 
 from kubelite.node.model.cri import ContainerState, ExecResult, PodSeen, SandboxSeen
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.worker.pod_worker import PodWorker
 from kubelite.node.worker.warm_up import warm_up
 from tests.unit.node.decide.pod_worlds import UID, container, make_pod
 from tests.unit.node.worker.worker_kit import Node, Run
@@ -89,7 +88,7 @@ def test_the_daemon_killed_between_create_and_start_counts_no_restart(run: Run) 
 
         [made] = node.fake.containers[UID]
         node.fake.containers[UID] = [replace(made, state=ContainerState.CREATED, started_at=0.0)]
-        fresh = PodWorker(node.store, node.fake, node.events, node.config, clock=lambda: node.fake.now)
+        fresh = node.new_worker(node.config)
         node.worker = fresh
         await node.settle()
         assert node.state()["restartCount"] == 0
@@ -323,7 +322,7 @@ def test_a_resize_waits_for_room(run: Run) -> None:
         assert node.state()["allocatedResources"] == node.state()["resources"]["requests"] == {"cpu": "1"}
         assert shares() == 0
 
-        node.worker = PodWorker(node.store, node.fake, node.events, node.config, clock=lambda: node.fake.now)
+        node.worker = node.new_worker(node.config)
         await node.settle()
         assert pending()["reason"] == "Deferred" and shares() == 0
 
@@ -350,7 +349,7 @@ def test_processors_of_ones_own_are_given_once(run: Run) -> None:
 
     async def story(node: Node) -> None:
         static = replace(node.config, cpu_policy="static", cores=dict.fromkeys(range(4), 0))
-        node.worker = PodWorker(node.store, node.fake, node.events, static, clock=lambda: node.fake.now)
+        node.worker = node.new_worker(static)
 
         async def ask(cpu: str, memory: str) -> dict[str, Any]:
             await node.put(container("app", resources={"limits": {"cpu": cpu, "memory": memory}}))
@@ -393,7 +392,7 @@ def test_what_a_pod_held_whose_sandbox_was_lost_unrecorded_may_be_anothers(run: 
 def test_processors_that_nobody_can_give_refuse_a_pod(run: Run) -> None:
     async def story(node: Node) -> None:
         static = replace(node.config, cpu_policy="static", cores={0: 0, 1: 1}, reserved_cpus=frozenset({0}))
-        node.worker = PodWorker(node.store, node.fake, node.events, static, clock=lambda: node.fake.now)
+        node.worker = node.new_worker(static)
         await node.put(container("app", resources={"limits": {"cpu": "2", "memory": "1Gi"}}))
         await node.settle()
         words = "not enough cpus available to satisfy request: requested=2, available=1, which is unexpected"

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.worker.pod_worker import PodWorker
+from kubelite.node.model.recorder import Recorder
+from kubelite.node.scheduling.scheduler import Placing, node_state
+from kubelite.node.worker.parsed_pods import ParsedPods
+from kubelite.node.worker.pod_worker import Decided, PodWorker
+from manifests.types.core import Pod
 from state.store import Store
 from tests.unit.node.decide.pod_worlds import UID, container
 from tests.unit.node.fake_cri import FakeCri
@@ -30,6 +34,30 @@ class Events:
         return [message for _, found, message in self.seen if found == reason]
 
 
+class Woken(list[str]):
+    """The pods that are to be looked at, in the test's hand."""
+
+    def add(self, uid: str, /) -> None:
+        self.append(uid)
+
+    def dirty(self, uid: str, /) -> bool:
+        return uid in self
+
+
+async def bound(_pod: Pod) -> None:
+    """Its claims are."""
+
+
+def make_worker(store: Store, fake: FakeCri, events: Recorder, config: NodeConfig, **more: Any) -> PodWorker:
+    """A worker with all that it works with, by the fake's clock."""
+    parsed, queue = ParsedPods(), more.pop("queue", Woken())
+    placing = Placing(store, config, node_state(store, config), parse=parsed.of, wake=queue.add)
+    return PodWorker(
+        store, fake, events, config, placing,
+        parsed=parsed, queue=queue, provide=bound, clock=lambda: fake.now, **more,
+    )  # fmt: skip
+
+
 class Node:
     """A worker, its fake node and its store, with time under the test's hand."""
 
@@ -41,7 +69,14 @@ class Node:
         self.config = NodeConfig(
             "node-1", "192.0.2.1", str(root), str(root / "logs"), memory_bytes=8 << 30, cpu_milli=4000
         )
-        self.worker = PodWorker(self.store, self.fake, self.events, self.config, clock=lambda: self.fake.now)
+        self.woken = Woken()
+        self.decided: list[Decided] = []
+        self.worker = self.new_worker(self.config)
+
+    def new_worker(self, config: NodeConfig) -> PodWorker:
+        """As another daemon's on the same store."""
+        told = {"queue": self.woken, "decided": self.decided.append}
+        return make_worker(self.store, self.fake, self.events, config, **told)
 
     async def put(self, *containers: dict[str, Any], **spec: Any) -> None:
         spec = {"restartPolicy": "Always", "containers": list(containers) or [container("app")], **spec}
@@ -62,6 +97,7 @@ class Node:
     async def settle(self, limit: int = 20) -> float | None:
         """Look until there is nothing to do at once; the seconds to the next look."""
         for _ in range(limit):
+            self.woken.clear()
             before = self.store.resource_version
             delay = await self.worker.reconcile(UID)
             await asyncio.sleep(0)
