@@ -343,15 +343,16 @@ class LocalCri:
         with self._tracer.step(uid, "bundle", container=request.name):
             create = prepare(request, self.bundle(uid, request.name, request.attempt), self._settings)
         try:
-            with shim.client.launch(create) as launch:
+            with contextlib.ExitStack() as under_way:
                 with self._tracer.step(uid, "create", container=request.name):
+                    launch = under_way.enter_context(shim.client.launch(create))
                     times = await launch.created()
-                self._tracer.inner(uid, request.name, times)
+                self._tracer.inner(uid, request.name, times, step="create")
                 # the log is there: whoever follows the link never finds it leading nowhere
                 pod_files.link_log(self._settings.log_dir, request.log_path, request.name, request.id)
                 with self._tracer.step(uid, "start", container=request.name):
                     record, times = await launch.started()
-            self._tracer.inner(uid, request.name, times)
+            self._tracer.inner(uid, request.name, times, step="start")
         except StartError:
             await self._record_current(uid, shim, request.id)
             raise

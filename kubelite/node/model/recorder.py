@@ -74,7 +74,7 @@ class StepRecorder(Protocol):
     ) -> AbstractContextManager[None]:
         """Record a step of a pod's start that lasts as long as the context, and an error that ends it."""
 
-    def inner(self, uid: str, container: str, text: str) -> None:
+    def inner(self, uid: str, container: str, text: str, *, step: str) -> None:
         """Record the steps that a shim reports from the engine and the container's init (runtime.oci.job.written)."""
 
     def count(self, step: str) -> AbstractContextManager[None]:

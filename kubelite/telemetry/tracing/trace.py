@@ -93,13 +93,30 @@ class Tracer:
         """Return when the oldest step kept of the pod began, in Unix seconds."""
         return min((step.at for step in self._steps.get(uid, ())), default=None)
 
-    def inner(self, uid: str, container: str, text: str) -> None:
-        """Keep the steps that a shim reported of its engine and of the container's init (runtime.oci.job.written)."""
-        if text:
-            kept = self._inner.setdefault(uid, {}).setdefault(container, [])
-            kept.append((text, time.time() - time.monotonic()))
-            del kept[:-INNER]
-            self._started(uid, partial(self.steps, uid))
+    def inner(self, uid: str, container: str, text: str, *, step: str) -> None:
+        """Keep the shim's record of the steps of its engine and of the container's init (runtime.oci.job.written).
+
+        They are parts of the container's newest `step`. That step begins no later than they do: a shim continues while
+        its last answer is on its way."""
+        if not text:
+            return
+        zero = time.time() - time.monotonic()
+        kept = self._inner.setdefault(uid, {}).setdefault(container, [])
+        kept.append((text, zero))
+        del kept[:-INNER]
+        first = text.partition(" ")[0]
+        if first.isdigit():
+            self._begin_by(uid, container, step, zero + int(first) / 1e9)
+        self._started(uid, partial(self.steps, uid))
+
+    def _begin_by(self, uid: str, container: str, step: str, at: float) -> None:
+        steps = self._steps.get(uid, [])
+        for place in range(len(steps) - 1, -1, -1):
+            found = steps[place]
+            if (found.step, found.container) == (step, container):
+                if at < found.at:
+                    steps[place] = replace(found, at=at, took=found.took + found.at - at)
+                return
 
     def forget(self, uid: str) -> None:
         self._steps.pop(uid, None)

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import time
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -228,11 +229,33 @@ def test_steps_of_an_init_are_taken_apart() -> None:
 
 def test_a_container_that_starts_again_and_again_leaves_the_others_starts() -> None:
     tracer = Tracer()
-    tracer.inner("u", "app", "1 pivot_root\n2 \n")
+    tracer.inner("u", "app", "1 pivot_root\n2 \n", step="create")
     for at in range(100):
-        tracer.inner("u", "side", f"{at} pivot_root\n{at + 1} \n")
+        tracer.inner("u", "side", f"{at} pivot_root\n{at + 1} \n", step="create")
     assert [s["container"] for s in tracer.steps("u")].count("app") == 1
     assert len(tracer.steps("u")) == 1 + INNER
+
+
+def test_a_step_begins_no_later_than_its_parts() -> None:
+    """The shim goes on to the start while its answer to the creation is on the way to a busy daemon."""
+    tracer, sent = Tracer(), time.monotonic_ns()
+    with tracer.step("u", "create", container="app"):
+        created = time.monotonic_ns()
+        time.sleep(0.02)
+    tracer.inner("u", "app", f"{sent} clone3\n{created} \n", step="create")
+    with tracer.step("u", "start", container="app"):
+        over = time.monotonic_ns()
+    with tracer.step("u", "start", container="other"):
+        pass
+    tracer.inner("u", "app", f"{created} start\n{over} \n", step="start")
+    tracer.inner("u", "app", "cut off", step="start")
+    found = [(s["step"], s["container"]) for s in tracer.steps("u")]
+    assert found == [
+        ("create", "app"), ("clone3", "app"), ("start", "app"), ("start", "app"), ("start", "other"),
+    ]  # fmt: skip
+    outer, inner = [s for s in tracer.steps("u") if (s["step"], s["container"]) == ("start", "app")]
+    assert "call" not in outer and inner["call"]
+    assert outer["at"] == inner["at"] and outer["took"] >= 0.02 and inner["took"] >= 0.02
 
 
 def test_every_step_of_the_init_has_its_call() -> None:
