@@ -38,8 +38,8 @@ class Step:
 
 
 class Tracer:
-    """The steps of pods, by uid. `observe` is called at the end of each step that has a duration. `started` is called for
-    each container that has started, with a function that returns its pod's steps at the time of the call."""
+    """The steps of pods, by uid. `observe` is called at the end of each step that has a duration. `started` is called
+    for each container that has started, with a function that returns its pod's steps at the time of the call."""
 
     def __init__(
         self,
