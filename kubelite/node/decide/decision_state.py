@@ -57,7 +57,7 @@ def recorded(pod: Pod, seen: PodSeen) -> Recorded:
     return Recorded(views(pod, seen), over, status.phase or "" if ended else "", began)
 
 
-class Draft:
+class DecisionState:
     """Serves one call of `compute_pod_actions`."""
 
     def __init__(self, pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> None:

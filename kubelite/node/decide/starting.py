@@ -5,7 +5,7 @@ or its image (docs/explanation/pod-semantics.md, "Restarts and back-off" and "Im
 from __future__ import annotations
 
 from kubelite.kube.durations import go_duration
-from kubelite.node.decide.decision_state import Draft
+from kubelite.node.decide.decision_state import DecisionState
 from kubelite.node.decide.pod_rules import crash_back_off, restart_policy
 from kubelite.node.model.actions import (
     Hook,
@@ -27,7 +27,7 @@ RETRY = 10.0
 TOLD = 1.0  # seconds for which status shows a failure itself, before it shows the back-off
 
 
-class Starting(Draft):
+class Starting(DecisionState):
     """The part of a decision that starts containers."""
 
     def _want(self, container: Container, *, init: bool = False, fresh: bool = False) -> None:

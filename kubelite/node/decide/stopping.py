@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 
 from kubelite.node.decide.container_details import stop_signal
-from kubelite.node.decide.decision_state import Draft
+from kubelite.node.decide.decision_state import DecisionState
 from kubelite.node.decide.pod_rules import grace_period
 from kubelite.node.model.actions import Hook, HookPhase, StopContainer
 from kubelite.node.model.cri import ContainerSeen, ContainerState
@@ -17,7 +17,7 @@ MIN_GRACE = (
 )
 
 
-class Stopping(Draft):
+class Stopping(DecisionState):
     """The part of a decision that stops containers."""
 
     def _stop_in_order(self, alive: list[ContainerSeen], grace: float, message: str = "") -> None:
