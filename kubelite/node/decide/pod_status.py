@@ -7,11 +7,9 @@ record of how an instance ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from kubelite.kube.times import rfc3339
-from kubelite.node.decide import shutdown_order
 from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of
+from kubelite.node.decide.pod_conditions import condition, dated, pod_conditions
 from kubelite.node.decide.pod_rules import health_of, restart_policy
 from kubelite.node.decide.sysctls import SYSCTL_FORBIDDEN
 from kubelite.node.model import resources
@@ -31,7 +29,7 @@ from kubelite.node.model.pod_view import (
     views,
 )
 from kubelite.node.model.probe_results import Health
-from kubelite.node.model.schedule import RESIZE_PENDING, Placement
+from kubelite.node.model.schedule import Placement
 from manifests.types.core import (
     Container,
     ContainerStateRunning,
@@ -40,14 +38,12 @@ from manifests.types.core import (
     ContainerStatus,
     HostIP,
     Pod,
-    PodCondition,
     PodIP,
     PodStatus,
     ResourceRequirements,
 )
 from manifests.types.core import ContainerState as State
 
-RESIZING = "PodResizeInProgress"
 TERMINAL = ("Succeeded", "Failed")
 OWN_CONDITIONS = frozenset(
     {"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"}
@@ -79,8 +75,15 @@ def compute_pod_status(
         phase=phase,
         reason=over.reason if over else old.reason if phase in TERMINAL else None,
         message=over.message if over else old.message if phase in TERMINAL else None,
-        conditions=_conditions(
-            pod, report, inits, mains, phase="Failed" if over else str(phase), has_address=bool(ips)
+        conditions=pod_conditions(
+            pod,
+            seen,
+            facts,
+            actions,
+            inits=inits,
+            mains=mains,
+            phase="Failed" if over else str(phase),
+            has_address=bool(ips),
         ),
         init_container_statuses=inits,
         container_statuses=mains,
@@ -100,11 +103,11 @@ def compute_pod_status(
 
 def _not_placed(pod: Pod, place: Placement, now: float, node: str) -> PodStatus:
     """The status of a pod that fits on no node: Pending, and one condition with the reason."""
-    condition = _dated(_condition("PodScheduled", False, place.reason, place.message), pod, now)
+    scheduled = dated(condition("PodScheduled", False, place.reason, place.message), pod, now)
     foreign = [c for c in pod.status.conditions if c.type not in OWN_CONDITIONS]
     return PodStatus(
         phase="Pending",
-        conditions=[condition, *foreign],
+        conditions=[scheduled, *foreign],
         nominated_node_name=node if place.nominated else None,
         qos_class=resources.qos_class(pod),
         observed_generation=pod.metadata.generation,
@@ -120,7 +123,7 @@ def _rejected(pod: Pod, place: Placement, now: float) -> PodStatus:
         phase="Failed",
         reason=place.reason,
         message=place.message,
-        conditions=[_dated(_condition("PodScheduled", True), pod, now)],
+        conditions=[dated(condition("PodScheduled", True), pod, now)],
         qos_class=resources.qos_class(pod),
         start_time=rfc3339(now),
         observed_generation=pod.metadata.generation,
@@ -388,110 +391,3 @@ def _init_pending(pod: Pod, container: Container, status: ContainerStatus, *, be
     if begun and (state is None or state.waiting is not None):
         return False  # it runs again in a new sandbox, and the pod was Running before
     return state is None or state.running is not None or (state.waiting is not None and not status.last_state)
-
-
-def _conditions(
-    pod: Pod,
-    report: _Report,
-    inits: list[ContainerStatus],
-    mains: list[ContainerStatus],
-    *,
-    phase: str,
-    has_address: bool,
-) -> list[PodCondition]:
-    seen = report.seen
-    sandbox = seen.sandbox is not None and seen.sandbox.ready and (has_address or bool(pod.spec.host_network))
-    containers = _containers_ready(pod, phase, inits, mains)
-    made = [
-        _condition("PodReadyToStartContainers", sandbox),
-        _initialized(pod, phase, inits, mains),
-        _ready(pod, containers),
-        containers,
-        _condition("PodScheduled", True),
-    ]
-    gone_for = report.facts.evicted or (shutdown_order.MESSAGE if report.facts.shutdown is not None else "")
-    # Kubernetes eviction_manager.go, nodeshutdown_manager.go
-    if gone_for and report.actions.failed is not None and report.actions.done:
-        made.append(_condition("DisruptionTarget", True, "TerminationByKubelet", gone_for))
-    if report.actions.update or report.actions.update_sandbox:  # not written yet
-        error = report.facts.resize_error
-        made.append(_condition(RESIZING, True, "Error" if error else "", error))
-    if (waits := report.facts.resize) is not None:
-        made.append(_condition(RESIZE_PENDING, True, waits.reason, waits.message))
-    own = {RESIZE_PENDING, RESIZING, *(condition.type for condition in made)}
-    foreign = [condition for condition in pod.status.conditions if condition.type not in own]
-    return [*(_dated(condition, pod, report.facts.now) for condition in made), *foreign]
-
-
-def _condition(kind: str, value: bool, reason: str = "", message: str = "") -> PodCondition:
-    return PodCondition(
-        type=kind, status="True" if value else "False", reason=reason or None, message=message or None
-    )
-
-
-def _dated(condition: PodCondition, pod: Pod, now: float) -> PodCondition:
-    """Set the time of the last transition. It stays as long as the condition's status is the same."""
-    old = next((c for c in pod.status.conditions if c.type == condition.type), None)
-    kept = old.last_transition_time if old is not None and old.status == condition.status else None
-    condition.last_transition_time = kept or rfc3339(now)
-    condition.observed_generation = pod.metadata.generation
-    return condition
-
-
-def _initialized(
-    pod: Pod, phase: str, inits: list[ContainerStatus], mains: list[ContainerStatus]
-) -> PodCondition:
-    """Kubernetes pkg/kubelet/status/generate.go, GeneratePodInitializedCondition."""
-    if phase == "Succeeded":
-        return _condition("Initialized", True, "PodCompleted")
-    if any(status.state and (status.state.running or status.state.terminated) for status in mains):
-        return _condition("Initialized", True)
-    waiting = [
-        status.name
-        for container, status in zip(pod.spec.init_containers, inits, strict=True)
-        if not (status.started if restart_policy(pod, container) == "Always" else status.ready)
-    ]
-    if not waiting:
-        return _condition("Initialized", True)
-    message = f"containers with incomplete status: [{' '.join(waiting)}]"
-    return _condition("Initialized", False, "ContainersNotInitialized", message)
-
-
-def _containers_ready(
-    pod: Pod, phase: str, inits: list[ContainerStatus], mains: list[ContainerStatus]
-) -> PodCondition:
-    if phase == "Succeeded":
-        return _condition("ContainersReady", False, "PodCompleted")
-    if phase == "Failed":
-        return _condition("ContainersReady", False, "PodFailed")
-    unready = _unready(pod, inits, mains)
-    if not unready:
-        return _condition("ContainersReady", True)
-    message = f"containers with unready status: [{' '.join(unready)}]"
-    return _condition("ContainersReady", False, "ContainersNotReady", message)
-
-
-def _unready(pod: Pod, inits: list[ContainerStatus], mains: list[ContainerStatus]) -> Iterable[str]:
-    """Unready containers in kubelet's order: sidecars, then main containers, in the order of the manifest."""
-    by_name = {status.name: status for status in [*inits, *mains]}
-    sidecars = [c.name for c in pod.spec.init_containers if restart_policy(pod, c) == "Always"]
-    return [name for name in [*sidecars, *(c.name for c in pod.spec.containers)] if not by_name[name].ready]
-
-
-def _ready(pod: Pod, containers: PodCondition) -> PodCondition:
-    if containers.status != "True":
-        return _condition("Ready", False, containers.reason or "", containers.message or "")
-    problems = []
-    for gate in pod.spec.readiness_gates:
-        found = next((c for c in pod.status.conditions if c.type == gate.condition_type), None)
-        if found is None:
-            problems.append(
-                f'corresponding condition of pod readiness gate "{gate.condition_type}" does not exist.'
-            )
-        elif found.status != "True":
-            problems.append(
-                f'the status of pod readiness gate "{gate.condition_type}" is not "True", but {found.status}'
-            )
-    if problems:
-        return _condition("Ready", False, "ReadinessGatesNotReady", ", ".join(problems))
-    return _condition("Ready", True)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from kubelite.node.decide.pod_conditions import RESIZING
 from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
-from kubelite.node.decide.pod_status import RESIZING
 from kubelite.node.model import resources
 from kubelite.node.model.actions import Hook, PodActions, SandboxFailure, StartContainer, StartFailure
 from kubelite.node.model.cri import (
