@@ -227,13 +227,13 @@ class Agent:
         height: int,
     ) -> ExecSession:
         uid = pod["metadata"]["uid"]
-        seen = (await self.cri.observe(uid)).latest(container)
-        if seen is None or seen.state != "running":
+        observed = (await self.cri.observe(uid)).latest(container)
+        if observed is None or observed.state != "running":
             raise StateError(f"container {container} of pod {pod['metadata']['name']} is not running")
         request = ExecRequest(
-            container_id=seen.id,
+            container_id=observed.id,
             exec_id=secrets.token_hex(16),
-            process=exec_process(seen.bundle, command, tty=tty),
+            process=exec_process(observed.bundle, command, tty=tty),
             tty=tty,
             width=width,
             height=height,
@@ -245,13 +245,13 @@ class Agent:
         from kubelite.node.cri.attach_session import Attached  # imported on first use
 
         uid = pod["metadata"]["uid"]
-        seen = (await self.cri.observe(uid)).latest(container)
-        if seen is None or seen.state != "running":
+        observed = (await self.cri.observe(uid)).latest(container)
+        if observed is None or observed.state != "running":
             raise StateError(f"container {container} of pod {pod['metadata']['name']} is not running")
         parts = ("containers", "initContainers", "ephemeralContainers")
         spec = next(c for part in parts for c in pod["spec"].get(part) or () if c["name"] == container)
         wishes = {"once": bool(spec.get("stdinOnce")), "tty": bool(spec.get("tty"))}
-        return await Attached.open(self.cri.run_dir(uid), seen.id, stdin=stdin, **wishes)
+        return await Attached.open(self.cri.run_dir(uid), observed.id, stdin=stdin, **wishes)
 
     async def set_ephemeral(self, uid: str, wanted: list[Json]) -> RecordLike | None:
         from kubelite.node.model.ephemeral import changed
@@ -288,9 +288,9 @@ class Agent:
         from kubelite.diagnosis import inspection
 
         uid = record.uid
-        seen = await self.cri.observe(uid)
+        observed = await self.cri.observe(uid)
         containers = []
-        for container in seen.containers:
+        for container in observed.containers:
             found = asdict(container)
             image = self.images_client.store.get(container.image_id)
             found["rootfs"] = {
@@ -301,7 +301,7 @@ class Agent:
             with contextlib.suppress(OSError, ValueError):
                 found["config"] = _json_file(f"{container.bundle}/config.json")
             containers.append(found)
-        sandbox = asdict(seen.sandbox) if seen.sandbox else None
+        sandbox = asdict(observed.sandbox) if observed.sandbox else None
         if sandbox is not None:
             attachments = {a.uid: a for a in await self.network.list()}
             if uid in attachments:
@@ -314,12 +314,12 @@ class Agent:
 
     async def processes(self, namespace: str, name: str, container: str) -> list[Json] | None:
         record = self.store.get("Pod", namespace, name)
-        seen = (await self.cri.observe(record.uid)).latest(container) if record else None
-        if seen is None or seen.state != "running":
+        observed = (await self.cri.observe(record.uid)).latest(container) if record else None
+        if observed is None or observed.state != "running":
             return None
         from kubelite.telemetry.sampling.processes import processes
 
-        return await asyncio.to_thread(processes, seen.cgroup)
+        return await asyncio.to_thread(processes, observed.cgroup)
 
     async def usage(self) -> Json:
         from kubelite.telemetry.sampling.usage import usage

@@ -22,22 +22,22 @@ from kubelite.node.cri.commands import Commands, exec_process
 from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.memory_shrink import check_memory
 from kubelite.node.cri.observed import (
-    ImagesSeen,
-    container_seen,
-    image_seen,
+    ObservedImages,
     lost_rows,
+    observed_container,
+    observed_image,
+    observed_sandbox,
     rows_of,
-    sandbox_seen,
 )
 from kubelite.node.cri.shim_connection import LivingShim, both
 from kubelite.node.model.cri import (
     ContainerRequest,
-    ContainerSeen,
     ExecResult,
-    ImageSeen,
-    PodSeen,
+    ObservedContainer,
+    ObservedImage,
+    ObservedPod,
+    ObservedSandbox,
     SandboxRequest,
-    SandboxSeen,
 )
 from kubelite.node.model.node_config import pod_log_name
 from kubelite.node.model.recorder import StepRecorder
@@ -87,7 +87,7 @@ class LocalCri:
         self._messages: dict[str, str] = {}  # container id -> termination message, read once
         self._recording: set[asyncio.Task[None]] = set()
         self._commands = Commands()
-        self._images = ImagesSeen(images)
+        self._images = ObservedImages(images)
 
     # -- paths --------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class LocalCri:
 
     # -- observation --------------------------------------------------------------------------------------------
 
-    async def observe(self, uid: str) -> PodSeen:
+    async def observe(self, uid: str) -> ObservedPod:
         shim = await self._shim(uid)
         record: SandboxRecord | None = None
         if shim is not None:
@@ -151,14 +151,14 @@ class LocalCri:
         containers = [ContainerRecord.from_json(c) for c in record.containers] if record else []
         known = {c.id for c in containers}
         here = record.sandbox_id if record else ""
-        seen = [self._seen(c, sandbox=here, lost=False) for c in containers]
+        observed = [self._observed(c, sandbox=here, lost=False) for c in containers]
         for row in self._store.containers(uid):
             if row.id not in known:
                 before = str(row.doc.get("sandbox_id") or "lost")
-                seen.append(self._seen(ContainerRecord.from_json(row.doc), sandbox=before, lost=True))
-        seen.sort(key=lambda c: (c.name, c.attempt, c.created_at))
-        logged = {} if seen or record is not None else self._logged(uid)
-        return PodSeen(uid, sandbox_seen(record) if record else None, tuple(seen), logged)
+                observed.append(self._observed(ContainerRecord.from_json(row.doc), sandbox=before, lost=True))
+        observed.sort(key=lambda c: (c.name, c.attempt, c.created_at))
+        logged = {} if observed or record is not None else self._logged(uid)
+        return ObservedPod(uid, observed_sandbox(record) if record else None, tuple(observed), logged)
 
     def _logged(self, uid: str) -> dict[str, int]:
         """The newest attempt of each container that left a log, of a pod of which nothing else is known."""
@@ -168,8 +168,8 @@ class LocalCri:
         name = pod_log_name(known.namespace, known.name, uid)
         return pod_files.logged_attempts(f"{self._settings.log_dir}/pods/{name}")
 
-    def _seen(self, record: ContainerRecord, *, sandbox: str, lost: bool) -> ContainerSeen:
-        return container_seen(record, sandbox=sandbox, lost=lost, message=self._message)
+    def _observed(self, record: ContainerRecord, *, sandbox: str, lost: bool) -> ObservedContainer:
+        return observed_container(record, sandbox=sandbox, lost=lost, message=self._message)
 
     def _message(self, record: ContainerRecord) -> str:
         """What the container wrote to its termination message file, read once."""
@@ -249,7 +249,7 @@ class LocalCri:
 
     # -- sandbox ------------------------------------------------------------------------------------------------
 
-    async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
+    async def run_sandbox(self, request: SandboxRequest) -> ObservedSandbox:
         uid = request.uid
         runtime_path(
             request.runtime_class, self._settings
@@ -269,7 +269,7 @@ class LocalCri:
                     self._warn(uid, warning)
                 shim.record = await shim.client.annotate({"ip": address.ip})
             undo.pop_all()
-        return sandbox_seen(shim.record)
+        return observed_sandbox(shim.record)
 
     async def _attach(self, request: SandboxRequest, pid: int) -> Attachment | None:
         if request.host_network:
@@ -335,7 +335,7 @@ class LocalCri:
 
     # -- containers ---------------------------------------------------------------------------------------------
 
-    async def start_container(self, request: ContainerRequest) -> ContainerSeen:
+    async def start_container(self, request: ContainerRequest) -> ObservedContainer:
         uid = request.uid
         shim = await self._shim(uid)
         if shim is None:
@@ -363,7 +363,7 @@ class LocalCri:
         # A cancelled start (the daemon stops) is left alone: it may have taken place, and the next look sees which.
         if record.id not in shim.ended:  # else its exit has been recorded already
             self._record_soon(uid, record)
-        return self._seen(record, sandbox=shim.record.sandbox_id, lost=False)
+        return self._observed(record, sandbox=shim.record.sandbox_id, lost=False)
 
     async def stop_container(
         self, uid: str, container_id: str, *, signal: int, grace: float, killed_for: str = ""
@@ -439,13 +439,13 @@ class LocalCri:
 
     # -- images -------------------------------------------------------------------------------------------------
 
-    def image(self, reference: str) -> ImageSeen | None:
+    def image(self, reference: str) -> ObservedImage | None:
         return self._images.get(reference)
 
-    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ObservedImage:
         began = time.perf_counter()
         with self._tracer.step(uid, "pull", detail=reference):
-            found = image_seen(await self.images.pull(reference, secrets=secrets))
+            found = observed_image(await self.images.pull(reference, secrets=secrets))
         self._tracer.counted("pulled", time.perf_counter() - began, detail=str(found.size))
         return found
 

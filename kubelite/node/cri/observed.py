@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, SandboxSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedImage, ObservedSandbox
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store.store import ImageRecord
@@ -21,15 +21,15 @@ _STATES = {
 }
 
 
-def container_seen(
+def observed_container(
     record: ContainerRecord, *, sandbox: str, lost: bool, message: Callable[[ContainerRecord], str]
-) -> ContainerSeen:
+) -> ObservedContainer:
     """`message` is asked for what an ended container left behind; `lost`: its sandbox is gone."""
     state = _STATES.get(ContainerStatus(record.status), ContainerState.UNKNOWN)
     if lost and state is not ContainerState.EXITED:
         state = ContainerState.UNKNOWN
     labels = record.labels
-    return ContainerSeen(
+    return ObservedContainer(
         id=record.id,
         name=record.name,
         attempt=record.attempt,
@@ -70,8 +70,8 @@ def _values(record: ContainerRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in _FIELDS}
 
 
-def sandbox_seen(record: SandboxRecord) -> SandboxSeen:
-    return SandboxSeen(
+def observed_sandbox(record: SandboxRecord) -> ObservedSandbox:
+    return ObservedSandbox(
         id=record.sandbox_id,
         ready=record.host_network or bool(record.annotations.get("ip")),
         pid=record.pid,
@@ -85,8 +85,8 @@ def sandbox_seen(record: SandboxRecord) -> SandboxSeen:
     )
 
 
-def image_seen(record: ImageRecord) -> ImageSeen:
-    return ImageSeen(
+def observed_image(record: ImageRecord) -> ObservedImage:
+    return ObservedImage(
         id=record.id,
         reference=record.reference,
         repo_digests=tuple(record.repo_digests),
@@ -96,16 +96,16 @@ def image_seen(record: ImageRecord) -> ImageSeen:
     )
 
 
-class ImagesSeen:
+class ObservedImages:
     """The store's images by the names that pods use, looked up once for each state of the store: a start asks many
     times."""
 
     def __init__(self, client: ImageClient) -> None:
         self._client = client
-        self._found: dict[str, ImageSeen | None] = {}  # by name, as in:
+        self._found: dict[str, ObservedImage | None] = {}  # by name, as in:
         self._records: tuple[ImageRecord, ...] = ()
 
-    def get(self, reference: str) -> ImageSeen | None:
+    def get(self, reference: str) -> ObservedImage | None:
         """None too for what is no image's name (pulling it says so, InvalidImageName) and for what is being removed."""
         records = self._client.store.list()
         if records is not self._records:
@@ -113,7 +113,7 @@ class ImagesSeen:
         if reference not in self._found:
             with contextlib.suppress(ImageError):
                 record = self._client.store.get(reference)
-                self._found[reference] = image_seen(record) if record else None
+                self._found[reference] = observed_image(record) if record else None
         found = self._found.get(reference)
         return None if found is not None and self._client.turns.is_being_removed(found.id) else found
 

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 
 from kubelite.node.model.actions import Facts, signal_number
-from kubelite.node.model.cri import ContainerSeen
+from kubelite.node.model.cri import ObservedContainer
 from kubelite.node.spec.container_spec import fixed_volumes
 from manifests.types.core import Container, Pod
 from manifests.types.status import (
@@ -30,7 +30,7 @@ def user_text(user: dict[str, object]) -> str:
     return f"{user.get('uid', 0)}:{gid}:{','.join(map(str, every))}"
 
 
-def user_of(instance: ContainerSeen) -> ContainerUser | None:
+def user_of(instance: ObservedContainer) -> ContainerUser | None:
     """The user of the instance's first process at the start; None if an older version of kubelite started it."""
     uid, colon, rest = instance.user.partition(":")
     gid, _, groups = rest.partition(":")
@@ -40,7 +40,7 @@ def user_of(instance: ContainerSeen) -> ContainerUser | None:
     return ContainerUser(linux=LinuxContainerUser(uid=int(uid), gid=int(gid), supplemental_groups=found))
 
 
-def stop_signal(container: Container | None, instance: ContainerSeen, facts: Facts) -> int:
+def stop_signal(container: Container | None, instance: ObservedContainer, facts: Facts) -> int:
     """The number of the signal that stops it: the manifest's stopSignal, else the image's STOPSIGNAL, else SIGTERM."""
     if container is not None and container.lifecycle is not None and container.lifecycle.stop_signal:
         return signal_number(container.lifecycle.stop_signal)

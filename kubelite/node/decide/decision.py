@@ -33,7 +33,7 @@ from kubelite.node.model.actions import (
     UpdateContainer,
     Waiting,
 )
-from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
 from kubelite.node.model.ephemeral import target_of
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive
@@ -44,9 +44,9 @@ from manifests.types.core import Container, Pod
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
-def compute_pod_actions(pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> PodActions:
+def compute_pod_actions(pod: Pod, observed: ObservedPod, facts: Facts, config: NodeConfig) -> PodActions:
     """Decide what to do. `pod.status` is the pod's last recorded status."""
-    return Decision(pod, seen, facts, config).decide()
+    return Decision(pod, observed, facts, config).decide()
 
 
 class Decision(RestartingAll, Starting):
@@ -63,12 +63,12 @@ class Decision(RestartingAll, Starting):
                 self.reasons.append("pods of lower priority are preempted for it")
                 want = self.facts.placement.short_of
                 self.preempt += [PreemptPod(one.uid, f"{one.namespace}/{one.name}", want) for one in victims]
-        elif self.seen.sandbox is None or not self.seen.sandbox.ready:
+        elif self.observed.sandbox is None or not self.observed.sandbox.ready:
             self._from_nothing()
-        elif self.seen.sandbox.spec_hash != hashes.sandbox_hash(self.pod):
+        elif self.observed.sandbox.spec_hash != hashes.sandbox_hash(self.pod):
             self._replace_sandbox()
         else:
-            self._in_sandbox(self.seen.sandbox)
+            self._in_sandbox(self.observed.sandbox)
         return self._actions()
 
     # -- the end of a pod ---------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class Decision(RestartingAll, Starting):
             return
         self.reasons.append("the pod is being deleted and none of its containers run")
         self.done = True
-        if self.seen.sandbox is not None:
+        if self.observed.sandbox is not None:
             self.kill_sandbox = "the pod is being deleted"
         self.finish = True
 
@@ -98,7 +98,7 @@ class Decision(RestartingAll, Starting):
             if self.now >= began + limit:
                 return Failed("DeadlineExceeded", DEADLINE_MESSAGE)
             self.wakes.append(began + limit)
-        began_here = self.seen.sandbox is not None or any(view.attempts for view in self.views.values())
+        began_here = self.observed.sandbox is not None or any(view.attempts for view in self.views.values())
         # forbidden sysctls count at admission only
         if not began_here and (sentence := forbidden(self.pod, self.config.unsafe_sysctls)):
             return Failed(SYSCTL_FORBIDDEN, sentence)
@@ -127,7 +127,7 @@ class Decision(RestartingAll, Starting):
             self._stop_in_order(alive, grace)
             return
         self.done = True
-        if recorded and self.seen.sandbox is not None:
+        if recorded and self.observed.sandbox is not None:
             self.kill_sandbox = "the pod has ended"
 
     # -- the sandbox --------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Decision(RestartingAll, Starting):
     def _from_nothing(self, *, by_edit: bool = False) -> None:
         """Without a ready sandbox: find the containers to start, and create a sandbox if there are any (Kubernetes
         pkg/kubelet/kuberuntime, computePodActions)."""
-        if self.seen.sandbox is not None:
+        if self.observed.sandbox is not None:
             why = "the sandbox's settings changed" if by_edit else "the sandbox was lost"
             self.kill_sandbox = why
         todo = [c for c in self.mains if self._runs_from_nothing(c, by_edit=by_edit)]
@@ -194,7 +194,7 @@ class Decision(RestartingAll, Starting):
 
     # -- in the sandbox -----------------------------------------------------------------------------------------
 
-    def _in_sandbox(self, sandbox: SandboxSeen) -> None:
+    def _in_sandbox(self, sandbox: ObservedSandbox) -> None:
         wanted = hashes.resources_hash(limits.pod_limits(self.pod, self.config))
         if sandbox.resources_hash and sandbox.resources_hash != wanted:
             self.update_sandbox = True
@@ -232,7 +232,7 @@ class Decision(RestartingAll, Starting):
 
     def _strays(self) -> None:
         """Stop instances of containers that the pod no longer has, and all live instances but a container's newest."""
-        for container in self.seen.containers:
+        for container in self.observed.containers:
             if container.name in self.views:
                 current = self.views[container.name].current
                 if self._is_live(container) and current is not None and container.id != current.id:
@@ -377,13 +377,13 @@ class Decision(RestartingAll, Starting):
         else:
             self._limits(container, current)
 
-    def _content_changed(self, container: Container, current: ContainerSeen) -> bool:
+    def _content_changed(self, container: Container, current: ObservedContainer) -> bool:
         """Only if the annotation asks for it. An instance that was started before the annotation was set has no hash
         and keeps running."""
         wanted = self.facts.content.get(container.name, "")
         return bool(wanted and current.content_hash and wanted != current.content_hash)
 
-    def _post_start(self, container: Container, current: ContainerSeen) -> None:
+    def _post_start(self, container: Container, current: ObservedContainer) -> None:
         self._default_waiting(container)
         phase = self.facts.hooks.get((current.id, Hook.POST_START))
         if phase is None:
@@ -393,13 +393,13 @@ class Decision(RestartingAll, Starting):
             self.reasons.append(f"the postStart hook of container {container.name} failed: it is killed")
             self._stop(current, grace_period(self.pod), "FailedPostStartHook", Hook.POST_START)
 
-    def _kill_unhealthy(self, container: Container, current: ContainerSeen, failed: Kind) -> None:
+    def _kill_unhealthy(self, container: Container, current: ObservedContainer, failed: Kind) -> None:
         self.reasons.append(f"container {container.name} failed its {failed} probe: it is killed")
         restarts = restart_policy(self.pod, container) != "Never"
         grace = kill_grace(container, failed, grace_period(self.pod))
         self._stop(current, grace, kill_message(container.name, failed, restarts=restarts), failed)
 
-    def _limits(self, container: Container, current: ContainerSeen) -> None:
+    def _limits(self, container: Container, current: ObservedContainer) -> None:
         """Update limits in place, unless resizePolicy requires a restart for the resource that changed."""
         name, wanted = container.name, self._limits_of(container)
         mark = hashes.resources_hash(wanted)
@@ -423,12 +423,12 @@ class Decision(RestartingAll, Starting):
         discarded = {start.discard for start in self.start}
         for name in self.views:
             dead = sorted(
-                (c for c in self.seen.containers if c.name == name and not self._is_live(c)),
+                (c for c in self.observed.containers if c.name == name and not self._is_live(c)),
                 key=lambda c: (c.attempt, c.created_at),
             )
             for container in dead[:-1]:
                 if container.id not in discarded:
                     self.remove.append(RemoveContainer(container.id, name, container.attempt))
 
-    def _is_live(self, container: ContainerSeen) -> bool:
-        return is_alive(container) and in_sandbox(self.seen, container)
+    def _is_live(self, container: ObservedContainer) -> bool:
+        return is_alive(container) and in_sandbox(self.observed, container)

@@ -25,7 +25,7 @@ from kubelite.node.model.actions import (
     UpdateContainer,
     Waiting,
 )
-from kubelite.node.model.cri import ContainerSeen, PodSeen
+from kubelite.node.model.cri import ObservedContainer, ObservedPod
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive, views
@@ -45,7 +45,7 @@ class Recorded:
     began: float  # Unix seconds from which its deadline counts; 0 = no deadline
 
 
-def recorded(pod: Pod, seen: PodSeen) -> Recorded:
+def recorded(pod: Pod, observed: ObservedPod) -> Recorded:
     status = pod.status
     ended = status.phase in ("Succeeded", "Failed")
     over = (
@@ -54,16 +54,16 @@ def recorded(pod: Pod, seen: PodSeen) -> Recorded:
         else None
     )
     began = unix(status.start_time) if pod.spec.active_deadline_seconds else 0.0
-    return Recorded(views(pod, seen), over, status.phase or "" if ended else "", began)
+    return Recorded(views(pod, observed), over, status.phase or "" if ended else "", began)
 
 
 class DecisionState:
     """Serves one call of `compute_pod_actions`."""
 
-    def __init__(self, pod: Pod, seen: PodSeen, facts: Facts, config: NodeConfig) -> None:
-        self.pod, self.seen, self.facts, self.config = pod, seen, facts, config
+    def __init__(self, pod: Pod, observed: ObservedPod, facts: Facts, config: NodeConfig) -> None:
+        self.pod, self.observed, self.facts, self.config = pod, observed, facts, config
         self.now = facts.now
-        self.recorded = recorded(pod, seen)
+        self.recorded = recorded(pod, observed)
         self.views = self.recorded.views
         self.inits, self.mains = pod.spec.init_containers, pod.spec.containers
         self.ephemerals = ephemeral_containers(pod)
@@ -111,10 +111,10 @@ class DecisionState:
             reasons=tuple(self.reasons),
         )
 
-    def _alive(self) -> list[ContainerSeen]:
-        return [c for c in self.seen.containers if is_alive(c) and in_sandbox(self.seen, c)]
+    def _alive(self) -> list[ObservedContainer]:
+        return [c for c in self.observed.containers if is_alive(c) and in_sandbox(self.observed, c)]
 
-    def _spec_of(self, container: ContainerSeen) -> Container | None:
+    def _spec_of(self, container: ObservedContainer) -> Container | None:
         return next(
             (c for c in [*self.inits, *self.mains, *self.ephemerals] if c.name == container.name), None
         )
@@ -136,7 +136,7 @@ class DecisionState:
         )
         return self.now >= at or at > self.now + longest
 
-    def _edited(self, container: Container, instance: ContainerSeen) -> bool:
+    def _edited(self, container: Container, instance: ObservedContainer) -> bool:
         return instance.spec_hash != hashes.container_hash(self.pod, container) or (
             instance.resources_hash != hashes.resources_hash(self._limits_of(container))
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.actions import PodActions
-from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Look:
     """One sync: its time, what was observed, what was decided, and the error that ended it early."""
 
     at: float
-    seen: PodSeen
+    observed: ObservedPod
     actions: PodActions
     error: str = ""
 
@@ -35,7 +35,7 @@ def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
     return {
         "pod": pod,
         "observedAt": rfc3339(look.at),
-        "observed": observed(look.seen),
+        "observed": observed_lines(look.observed),
         "decided": actions.describe(),
         "reasons": reasons,
         "next": f"next sync at {rfc3339(actions.next_look)}" if actions.next_look else "",
@@ -43,8 +43,8 @@ def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
     }
 
 
-def observed(seen: PodSeen) -> list[str]:
-    sandbox = seen.sandbox
+def observed_lines(observed: ObservedPod) -> list[str]:
+    sandbox = observed.sandbox
     if sandbox is None:
         lines = ["there is no sandbox"]
     else:
@@ -52,21 +52,27 @@ def observed(seen: PodSeen) -> list[str]:
         state = "is ready" if sandbox.ready else "is not ready"
         created = rfc3339(sandbox.created_at)
         lines = [f"the sandbox {state} (shim pid {sandbox.pid}{where}), created {created}"]
-    lines += [_container(container) for container in seen.containers]
+    lines += [_container(container) for container in observed.containers]
     return lines
 
 
-def _container(seen: ContainerSeen) -> str:
-    what = f"container {seen.name}" + (f" (attempt {seen.attempt})" if seen.attempt else "")
-    if seen.state is ContainerState.RUNNING:
-        ending = f", will be killed at {rfc3339(seen.stop_deadline)}" if seen.stop_deadline else ""
-        return f"{what} has been running since {rfc3339(seen.started_at)} (pid {seen.pid}){ending}"
-    if seen.state is ContainerState.CREATED:
+def _container(observed: ObservedContainer) -> str:
+    what = f"container {observed.name}" + (f" (attempt {observed.attempt})" if observed.attempt else "")
+    if observed.state is ContainerState.RUNNING:
+        ending = f", will be killed at {rfc3339(observed.stop_deadline)}" if observed.stop_deadline else ""
+        return f"{what} has been running since {rfc3339(observed.started_at)} (pid {observed.pid}){ending}"
+    if observed.state is ContainerState.CREATED:
         return f"{what} is created but not started"
-    if seen.state is ContainerState.UNKNOWN:
+    if observed.state is ContainerState.UNKNOWN:
         return f"{what} was lost with its sandbox"
-    how = " (out of memory)" if seen.oom_killed else f" ({seen.message.strip()})" if seen.message else ""
-    return f"{what} ended at {rfc3339(seen.finished_at)} with exit code {seen.exit_code}{how}"
+    how = (
+        " (out of memory)"
+        if observed.oom_killed
+        else f" ({observed.message.strip()})"
+        if observed.message
+        else ""
+    )
+    return f"{what} ended at {rfc3339(observed.finished_at)} with exit code {observed.exit_code}{how}"
 
 
 def _json(actions: PodActions) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from kubelite.kube.times import rfc3339
 from kubelite.node.decide import shutdown_order
 from kubelite.node.decide.pod_rules import restart_policy
 from kubelite.node.model.actions import Facts, PodActions
-from kubelite.node.model.cri import PodSeen
+from kubelite.node.model.cri import ObservedPod
 from kubelite.node.model.schedule import RESIZE_PENDING
 from manifests.types.core import ContainerStatus, Pod, PodCondition
 
@@ -19,7 +19,7 @@ RESIZING = "PodResizeInProgress"
 
 def pod_conditions(
     pod: Pod,
-    seen: PodSeen,
+    observed: ObservedPod,
     facts: Facts,
     actions: PodActions,
     *,
@@ -29,7 +29,11 @@ def pod_conditions(
     has_address: bool,
 ) -> list[PodCondition]:
     """The conditions to record: the node's own, and those of others as they are."""
-    sandbox = seen.sandbox is not None and seen.sandbox.ready and (has_address or bool(pod.spec.host_network))
+    sandbox = (
+        observed.sandbox is not None
+        and observed.sandbox.ready
+        and (has_address or bool(pod.spec.host_network))
+    )
     containers = _containers_ready(pod, phase, inits, mains)
     made = [
         condition("PodReadyToStartContainers", sandbox),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from kubelite.kube.durations import parse_duration
 from kubelite.node.model.actions import Facts
-from kubelite.node.model.cri import ContainerSeen
+from kubelite.node.model.cri import ObservedContainer
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.probe_results import Health, health
 from manifests.types.core import Container, Pod
@@ -70,6 +70,6 @@ def grace_period(pod: Pod) -> float:
     return float(max(1, 30 if grace is None else grace))
 
 
-def health_of(facts: Facts, container: Container, instance: ContainerSeen) -> Health:
+def health_of(facts: Facts, container: Container, instance: ObservedContainer) -> Health:
     """The health of a running instance. Before the first probe it has the default values."""
     return facts.health.get(instance.id) or health(container, {})

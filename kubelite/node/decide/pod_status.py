@@ -14,7 +14,7 @@ from kubelite.node.decide.pod_rules import health_of, restart_policy
 from kubelite.node.decide.sysctls import SYSCTL_FORBIDDEN
 from kubelite.node.model import resources
 from kubelite.node.model.actions import Facts, PodActions
-from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import (
@@ -52,16 +52,16 @@ REJECTED = ("OutOf", "UnexpectedAdmissionError", SYSCTL_FORBIDDEN)  # prefixes o
 
 
 def compute_pod_status(
-    pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts, config: NodeConfig
+    pod: Pod, observed: ObservedPod, actions: PodActions, facts: Facts, config: NodeConfig
 ) -> PodStatus:
-    """The status to record. `actions` is the decision for `seen`; `pod.status` is the previous status."""
+    """The status to record. `actions` is the decision for `observed`; `pod.status` is the previous status."""
     if (place := facts.placement).reason and not place.rejected and not pod.metadata.deletion_timestamp:
         return _not_placed(pod, place, facts.now, config.node_name)
     if actions.failed is not None and actions.failed.reason == SYSCTL_FORBIDDEN:
         place = Placement(SYSCTL_FORBIDDEN, actions.failed.message, rejected=True)
     if place.rejected or (pod.status.reason or "").startswith(REJECTED):
         return _rejected(pod, place, facts.now)
-    report = _Report(pod, seen, actions, facts)
+    report = _Report(pod, observed, actions, facts)
     inits = [report.container(c, init=True) for c in pod.spec.init_containers]
     mains = sorted((report.container(c) for c in pod.spec.containers), key=lambda status: status.name)
     extra = [report.container(c) for c in ephemeral_containers(pod)]
@@ -70,14 +70,14 @@ def compute_pod_status(
     old = pod.status
     phase = old.phase if old.phase in TERMINAL else _phase(pod, actions, inits, mains)
     over = actions.failed
-    ips = _ips(pod, seen, config)
+    ips = _ips(pod, observed, config)
     return PodStatus(
         phase=phase,
         reason=over.reason if over else old.reason if phase in TERMINAL else None,
         message=over.message if over else old.message if phase in TERMINAL else None,
         conditions=pod_conditions(
             pod,
-            seen,
+            observed,
             facts,
             actions,
             inits=inits,
@@ -92,7 +92,7 @@ def compute_pod_status(
         host_ips=[HostIP(ip=config.host_ip)] if config.host_ip else [],
         pod_ip=ips[0] if ips else None,
         pod_ips=[PodIP(ip=ip) for ip in ips],
-        qos_class=resources.qos_of_cgroup(seen.sandbox.cgroup if seen.sandbox else "")
+        qos_class=resources.qos_of_cgroup(observed.sandbox.cgroup if observed.sandbox else "")
         or resources.qos_class(pod),
         start_time=old.start_time or rfc3339(facts.now),
         observed_generation=pod.metadata.generation,
@@ -130,10 +130,10 @@ def _rejected(pod: Pod, place: Placement, now: float) -> PodStatus:
     )
 
 
-def _ips(pod: Pod, seen: PodSeen, config: NodeConfig) -> list[str]:
+def _ips(pod: Pod, observed: ObservedPod, config: NodeConfig) -> list[str]:
     """The pod's address. A pod that has ended keeps its last one."""
-    if seen.sandbox is not None and seen.sandbox.ready:
-        ip = config.host_ip if pod.spec.host_network else seen.sandbox.ip
+    if observed.sandbox is not None and observed.sandbox.ready:
+        ip = config.host_ip if pod.spec.host_network else observed.sandbox.ip
         return [ip] if ip else []
     return [ip.ip for ip in pod.status.pod_ips] if pod.status.phase in TERMINAL else []
 
@@ -141,9 +141,9 @@ def _ips(pod: Pod, seen: PodSeen, config: NodeConfig) -> list[str]:
 class _Report:
     """The statuses of one pod's containers."""
 
-    def __init__(self, pod: Pod, seen: PodSeen, actions: PodActions, facts: Facts) -> None:
-        self.pod, self.seen, self.actions, self.facts = pod, seen, actions, facts
-        self.views = views(pod, seen)
+    def __init__(self, pod: Pod, observed: ObservedPod, actions: PodActions, facts: Facts) -> None:
+        self.pod, self.observed, self.actions, self.facts = pod, observed, actions, facts
+        self.views = views(pod, observed)
         self.recorded = {status.name: status for status in statuses(pod.status)}
         self.restarting = {start.name for start in actions.start}
         self.lost = self._never_seen() if actions.done else frozenset()
@@ -194,7 +194,7 @@ class _Report:
     def _details(
         self,
         container: Container,
-        instance: ContainerSeen | None,
+        instance: ObservedContainer | None,
         status: ContainerStatus,
         old: ContainerStatus | None,
     ) -> None:
@@ -210,7 +210,7 @@ class _Report:
     def _resources(
         self,
         container: Container,
-        instance: ContainerSeen,
+        instance: ObservedContainer,
         status: ContainerStatus,
         old: ContainerStatus | None,
     ) -> None:
@@ -222,9 +222,9 @@ class _Report:
         kept = old.resources if pending and old is not None else None
         status.resources = kept or ResourceRequirements(limits=given.limits, requests=given.requests)
 
-    def _instance(self, name: str) -> ContainerSeen | None:
+    def _instance(self, name: str) -> ObservedContainer | None:
         """The newest instance that counts: one that ran."""
-        found = [c for c in self.seen.containers if c.name == name and not never_ran(c)]
+        found = [c for c in self.observed.containers if c.name == name and not never_ran(c)]
         return max(found, key=lambda c: c.attempt) if found else None
 
     def _skipped(self, container: Container, view: View) -> bool:
@@ -236,7 +236,7 @@ class _Report:
             return False
         return any(self.views[main.name].attempts for main in self.pod.spec.containers)
 
-    def _state(self, view: View, instance: ContainerSeen | None, old: ContainerStatus | None) -> State:
+    def _state(self, view: View, instance: ObservedContainer | None, old: ContainerStatus | None) -> State:
         pending = view.current is not None and view.current.post_start == "pending"
         if view.running and view.current is not None and not (pending and view.name in self.actions.waiting):
             return State(running=ContainerStateRunning(started_at=rfc3339(view.current.started_at)))
@@ -255,7 +255,7 @@ class _Report:
         return State(waiting=ContainerStateWaiting(reason=reason))
 
     def _terminated(
-        self, view: View, instance: ContainerSeen | None, old: ContainerStatus | None
+        self, view: View, instance: ObservedContainer | None, old: ContainerStatus | None
     ) -> ContainerStateTerminated | None:
         """How the newest instance ended."""
         if view.attempts == 0 or view.alive:
@@ -265,14 +265,16 @@ class _Report:
         return _recorded_end(old)
 
     def _last_state(
-        self, view: View, state: State, instance: ContainerSeen | None, old: ContainerStatus | None
+        self, view: View, state: State, instance: ObservedContainer | None, old: ContainerStatus | None
     ) -> ContainerStateTerminated | None:
         """How the instance before the one in `state` ended. For a waiting state this is the newest instance."""
         if state.waiting is not None:
             return self._terminated(view, instance, old)
         attempt = view.attempts - 1
         before = [
-            c for c in self.seen.containers if c.name == view.name and c.attempt < attempt and not is_alive(c)
+            c
+            for c in self.observed.containers
+            if c.name == view.name and c.attempt < attempt and not is_alive(c)
         ]
         if before:
             return terminated_of(max(before, key=lambda c: c.attempt))
@@ -283,7 +285,7 @@ class _Report:
         return old.last_state.terminated if old.last_state is not None else None
 
     def _image(
-        self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None
+        self, container: Container, instance: ObservedContainer | None, old: ContainerStatus | None
     ) -> str:
         if instance is None:
             return old.image if old is not None else container.image or ""
@@ -292,7 +294,7 @@ class _Report:
         return found.reference if found is not None and same and found.reference else instance.image
 
     def _image_id(
-        self, container: Container, instance: ContainerSeen | None, old: ContainerStatus | None
+        self, container: Container, instance: ObservedContainer | None, old: ContainerStatus | None
     ) -> str:
         if instance is None:
             return old.image_id if old is not None else ""
@@ -301,13 +303,13 @@ class _Report:
             return found.repo_digests[0]
         return instance.image_id
 
-    def _container_id(self, instance: ContainerSeen | None, old: ContainerStatus | None) -> str | None:
+    def _container_id(self, instance: ObservedContainer | None, old: ContainerStatus | None) -> str | None:
         if instance is None:
             return old.container_id if old is not None else None
         return f"kubelite://{instance.id}"
 
 
-def terminated_of(container: ContainerSeen) -> ContainerStateTerminated:
+def terminated_of(container: ObservedContainer) -> ContainerStateTerminated:
     """The end of an instance: Completed, Error, OOMKilled, StartError, or ContainerStatusUnknown if it was not
     observed."""
     if container.state is ContainerState.UNKNOWN or is_alive(container):

@@ -10,14 +10,14 @@ from kubelite.node.decide.pod_rules import crash_back_off, rule_for
 from kubelite.node.decide.starting import CRASH_RESET
 from kubelite.node.decide.stopping import Stopping
 from kubelite.node.model.actions import RemoveContainer, StopContainer, Waiting
-from kubelite.node.model.cri import ContainerSeen, ContainerState
+from kubelite.node.model.cri import ContainerState, ObservedContainer
 from kubelite.node.model.pod_view import pod_ref
 
 
 class RestartingAll(Stopping):
     """The part of a decision that restarts all containers."""
 
-    def _restarts_all(self) -> ContainerSeen | None:
+    def _restarts_all(self) -> ObservedContainer | None:
         """The instance that ended with the action RestartAllContainers (KEP-5532); None if there is none."""
         for container in [*self.inits, *self.mains]:
             newest = self.views[container.name].current
@@ -29,7 +29,7 @@ class RestartingAll(Stopping):
                 return newest
         return None
 
-    def _restart_all(self, trigger: ContainerSeen) -> None:
+    def _restart_all(self, trigger: ObservedContainer) -> None:
         """Kill all containers at once, without hooks or grace period, and remove their records; the sandbox stays.
         Containers recorded as waiting then start again, init containers first. The delay grows as after any crash."""
         name = trigger.name
@@ -55,7 +55,7 @@ class RestartingAll(Stopping):
             self.wakes.append(self.now + 1.0)
             return
         ephemeral = {c.name for c in self.ephemerals}
-        for one in self.seen.containers:
+        for one in self.observed.containers:
             if one.name not in ephemeral:
                 newest = one.attempt == self.views[one.name].attempts - 1 if one.name in self.views else False
                 self.remove.append(RemoveContainer(one.id, one.name, one.attempt, keep_log=newest))

@@ -11,7 +11,7 @@ from kubelite.node.model.actions import (
     Hook,
     PullImage,
     PullPhase,
-    PullSeen,
+    PullStatus,
     StartContainer,
     Waiting,
     volume_pull,
@@ -57,7 +57,7 @@ class Starting(DecisionState):
             self._wait(name, Waiting(failure.reason, failure.message), failure.retry_at)
             return
         if self._images_ready(container, view.attempts):
-            newest = self.seen.latest(name)
+            newest = self.observed.latest(name)
             discard = newest.id if newest is not None and never_ran(newest) else ""
             why = self._why(container, view)
             self.reasons.append(f"container {name} is started: {why}")
@@ -130,10 +130,10 @@ class Starting(DecisionState):
             self._wait_for_pull(container, reference, pull)
         return False
 
-    def _pull_again(self, pull: PullSeen) -> bool:
+    def _pull_again(self, pull: PullStatus) -> bool:
         return pull.phase is PullPhase.FAILED and self._due(pull.retry_at)
 
-    def _wait_for_pull(self, container: Container, reference: str, pull: PullSeen) -> None:
+    def _wait_for_pull(self, container: Container, reference: str, pull: PullStatus) -> None:
         """For one second show the failure itself, then the back-off, as kubelet's next sync does."""
         if self.now < pull.failed_at + TOLD:
             self._wait(container.name, Waiting(pull.reason, pull.error), pull.failed_at + TOLD)

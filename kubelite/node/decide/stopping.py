@@ -10,7 +10,7 @@ from kubelite.node.decide.container_details import stop_signal
 from kubelite.node.decide.decision_state import DecisionState
 from kubelite.node.decide.pod_rules import grace_period
 from kubelite.node.model.actions import Hook, HookPhase, StopContainer
-from kubelite.node.model.cri import ContainerSeen, ContainerState
+from kubelite.node.model.cri import ContainerState, ObservedContainer
 
 MIN_GRACE = (
     2.0  # seconds that follow a signal at least, even if hooks and other containers have used up the grace
@@ -20,7 +20,7 @@ MIN_GRACE = (
 class Stopping(DecisionState):
     """The part of a decision that stops containers."""
 
-    def _stop_in_order(self, alive: list[ContainerSeen], grace: float, message: str = "") -> None:
+    def _stop_in_order(self, alive: list[ObservedContainer], grace: float, message: str = "") -> None:
         mains = [c for c in alive if c.name not in self.sidecars]
         for container in mains:
             self._stop(container, grace, message)
@@ -32,12 +32,14 @@ class Stopping(DecisionState):
 
     def _spent(self) -> float:
         """Seconds of the grace period that the containers stopped earlier took."""
-        stopped = [c for c in self.seen.containers if c.stop_deadline and c.finished_at]
+        stopped = [c for c in self.observed.containers if c.stop_deadline and c.finished_at]
         ends = [c.finished_at for c in stopped]
         begins = [c.stop_deadline - grace_period(self.pod) for c in stopped]
         return max(0.0, max(ends) - min(begins)) if stopped else 0.0
 
-    def _stop(self, container: ContainerSeen, grace: float, message: str = "", killed_for: str = "") -> None:
+    def _stop(
+        self, container: ObservedContainer, grace: float, message: str = "", killed_for: str = ""
+    ) -> None:
         """Stop a container, with its preStop hook first, unless an earlier stop already ends no later."""
         number = self._stop_signal(container)
         if container.state is ContainerState.CREATED:
@@ -52,11 +54,11 @@ class Stopping(DecisionState):
         self.stop.append(StopContainer(container.id, container.name, number, grace, text, killed_for))
         self.wakes.append(self.now + grace + 1.0)
 
-    def _has_pre_stop(self, container: ContainerSeen) -> bool:
+    def _has_pre_stop(self, container: ObservedContainer) -> bool:
         spec = self._spec_of(container)
         return spec is not None and spec.lifecycle is not None and spec.lifecycle.pre_stop is not None
 
-    def _pre_stop(self, container: ContainerSeen, grace: float, message: str, killed_for: str) -> None:
+    def _pre_stop(self, container: ObservedContainer, grace: float, message: str, killed_for: str) -> None:
         """The hook's time counts against the grace period. The signal has what remains, but at least two seconds. Until
         the signal is sent, the shim's deadline is those two seconds after the grace period, so that no process is
         killed before its stop signal."""
@@ -77,5 +79,5 @@ class Stopping(DecisionState):
             self.stop.append(hook)
         self.wakes.append(self.now + max(left, 0.0) + MIN_GRACE + 1.0)
 
-    def _stop_signal(self, container: ContainerSeen) -> int:
+    def _stop_signal(self, container: ObservedContainer) -> int:
         return stop_signal(self._spec_of(container), container, self.facts)

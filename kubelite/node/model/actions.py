@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from kubelite.node.model.cri import ImageSeen
+from kubelite.node.model.cri import ObservedImage
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.schedule import PLACED, Placement, Resize
 
@@ -20,7 +20,7 @@ class PullPhase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PullSeen:
+class PullStatus:
     """The state of the pull for one start of one container."""
 
     phase: PullPhase
@@ -65,8 +65,10 @@ class Facts:
     """The input of a decision besides the pod and its observed state."""
 
     now: float
-    images: Mapping[str, ImageSeen | None] = field(default_factory=dict)  # by reference as in the manifest
-    pulls: Mapping[tuple[str, int], PullSeen] = field(default_factory=dict)  # by container and attempt
+    images: Mapping[str, ObservedImage | None] = field(
+        default_factory=dict
+    )  # by reference as in the manifest
+    pulls: Mapping[tuple[str, int], PullStatus] = field(default_factory=dict)  # by container and attempt
     start_failures: Mapping[str, StartFailure] = field(default_factory=dict)  # by container
     sandbox_failure: SandboxFailure | None = None
     health: Mapping[str, Health] = field(default_factory=dict)  # by container id, only containers with probes

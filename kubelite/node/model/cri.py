@@ -24,7 +24,7 @@ ALIVE = frozenset({ContainerState.CREATED, ContainerState.RUNNING})
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerSeen:
+class ObservedContainer:
     """One instance (attempt) of a container, as its shim reports it."""
 
     id: str
@@ -59,7 +59,7 @@ class ContainerSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxSeen:
+class ObservedSandbox:
     """The pod's shim and shared namespaces."""
 
     id: str
@@ -75,15 +75,15 @@ class SandboxSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class PodSeen:
+class ObservedPod:
     """Everything a pod has on this node. `containers` has every known instance, the newest attempt last."""
 
     uid: str
-    sandbox: SandboxSeen | None = None
-    containers: tuple[ContainerSeen, ...] = ()
+    sandbox: ObservedSandbox | None = None
+    containers: tuple[ObservedContainer, ...] = ()
     logged: Mapping[str, int] = field(default_factory=dict)  # newest attempt by its log, if no record exists
 
-    def latest(self, name: str) -> ContainerSeen | None:
+    def latest(self, name: str) -> ObservedContainer | None:
         """The newest instance of the container called `name`.
 
         One attempt may have several instances: if the daemon dies during a start that does not count, the next start
@@ -96,7 +96,7 @@ class PodSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSeen:
+class ObservedImage:
     """An image in the local store."""
 
     id: str  # sha256:… of its config
@@ -145,7 +145,7 @@ class ContainerRequest:
     id: str
     name: str
     attempt: int
-    image: ImageSeen
+    image: ObservedImage
     image_ref: str
     spec: dict[str, Any]
     spec_hash: str
@@ -174,9 +174,9 @@ class Cri(Protocol):
     """What a node can do to a pod. Calls are idempotent or raise StateError. All errors are runtime.errors.RuntimeFault
     (ImageError for pulls). A cancelled call leaves nothing behind."""
 
-    async def observe(self, uid: str) -> PodSeen: ...
+    async def observe(self, uid: str) -> ObservedPod: ...
 
-    async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
+    async def run_sandbox(self, request: SandboxRequest) -> ObservedSandbox:
         """Start the pod's shim and set up its cgroup, network and ports."""
         ...
 
@@ -194,7 +194,7 @@ class Cri(Protocol):
         of the pod (volumes, bundles, logs)."""
         ...
 
-    async def start_container(self, request: ContainerRequest) -> ContainerSeen:
+    async def start_container(self, request: ContainerRequest) -> ObservedContainer:
         """Create and start a container. If its program cannot be executed, record the instance (state EXITED, exit code
         128, reason StartError) and raise StartError."""
         ...
@@ -228,10 +228,10 @@ class Cri(Protocol):
         runs in the container."""
         ...
 
-    def image(self, reference: str) -> ImageSeen | None:
+    def image(self, reference: str) -> ObservedImage | None:
         """The local image with this reference; None if there is none. Does not use the network or wait."""
         ...
 
-    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ObservedImage:
         """`secrets`: docker configs for the login, see spec/pull_secrets.py."""
         ...

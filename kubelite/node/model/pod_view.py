@@ -1,8 +1,8 @@
 """Pure: the history of each container of a pod, from all sources.
 
-The records of a container's instances (PodSeen) tell its history. If they are gone, because the machine was rebooted or
-the sandbox replaced, the pod's last recorded status does. `views` combines both into one value per container, which the
-decision and the status are computed from.
+The records of a container's instances (ObservedPod) tell its history. If they are gone, because the machine was
+rebooted or the sandbox replaced, the pod's last recorded status does. `views` combines both into one value per
+container, which the decision and the status are computed from.
 
 The status also stores the decision to restart: a container that has ended but is recorded as waiting was about to be
 restarted; one recorded as terminated was not.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kubelite.kube.times import unix
-from kubelite.node.model.cri import ALIVE, ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.cri import ALIVE, ContainerState, ObservedContainer, ObservedPod
 from kubelite.node.model.ephemeral import ephemeral_containers
 from manifests.types.core import Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
 
@@ -43,7 +43,7 @@ class View:
     it."""
 
     name: str
-    current: ContainerSeen | None = None
+    current: ObservedContainer | None = None
     ended: Ended | None = None
     attempts: int = 0
     again: bool = False
@@ -57,11 +57,11 @@ class View:
         return self.current is not None and self.current.state is ContainerState.RUNNING
 
 
-def is_alive(container: ContainerSeen) -> bool:
+def is_alive(container: ObservedContainer) -> bool:
     return container.state in ALIVE
 
 
-def never_ran(container: ContainerSeen) -> bool:
+def never_ran(container: ObservedContainer) -> bool:
     """Created, but ended before its program started (the daemon died in between). Such an instance does not count."""
     return (
         container.state is ContainerState.EXITED
@@ -70,17 +70,17 @@ def never_ran(container: ContainerSeen) -> bool:
     )
 
 
-def ended_of(container: ContainerSeen) -> Ended:
+def ended_of(container: ObservedContainer) -> Ended:
     if container.state is ContainerState.UNKNOWN:
         return Ended(LOST_EXIT_CODE, container.finished_at, container.started_at)
     return Ended(container.exit_code, container.finished_at, container.started_at)
 
 
-def in_sandbox(seen: PodSeen, container: ContainerSeen) -> bool:
+def in_sandbox(observed: ObservedPod, container: ObservedContainer) -> bool:
     """Whether an instance belongs to the present sandbox. Records of earlier sandboxes only serve as history."""
-    if seen.sandbox is None or not seen.sandbox.ready:
+    if observed.sandbox is None or not observed.sandbox.ready:
         return False
-    return container.sandbox_id in ("", seen.sandbox.id)
+    return container.sandbox_id in ("", observed.sandbox.id)
 
 
 def statuses(status: PodStatus) -> Iterable[ContainerStatus]:
@@ -91,24 +91,24 @@ def statuses(status: PodStatus) -> Iterable[ContainerStatus]:
     ]
 
 
-def views(pod: Pod, seen: PodSeen) -> Mapping[str, View]:
+def views(pod: Pod, observed: ObservedPod) -> Mapping[str, View]:
     """The view of each container of the pod, by name."""
     recorded = {status.name: status for status in statuses(pod.status)}
     return {
-        c.name: _view(c, seen, recorded.get(c.name))
+        c.name: _view(c, observed, recorded.get(c.name))
         for c in [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
     }
 
 
-def _view(container: Container, seen: PodSeen, recorded: ContainerStatus | None) -> View:
-    newest = seen.latest(container.name)
+def _view(container: Container, observed: ObservedPod, recorded: ContainerStatus | None) -> View:
+    newest = observed.latest(container.name)
     old = _from_status(container.name, recorded)
-    if newest is None and not old.attempts and container.name in seen.logged:
+    if newest is None and not old.attempts and container.name in observed.logged:
         # nothing but log files is left of earlier instances: the restart count follows from them
-        return View(container.name, attempts=seen.logged[container.name] + 1, again=True)
+        return View(container.name, attempts=observed.logged[container.name] + 1, again=True)
     if newest is None or newest.attempt + 1 < old.attempts:
         return old
-    current = newest if in_sandbox(seen, newest) else None
+    current = newest if in_sandbox(observed, newest) else None
     if is_alive(newest) and current is not None:
         return View(container.name, current, None, newest.attempt + 1)
     if never_ran(newest):
@@ -122,7 +122,7 @@ def _view(container: Container, seen: PodSeen, recorded: ContainerStatus | None)
     return View(container.name, current, end, newest.attempt + 1, again)
 
 
-def _is_record_of(recorded: ContainerStatus, container: ContainerSeen) -> bool:
+def _is_record_of(recorded: ContainerStatus, container: ObservedContainer) -> bool:
     return recorded.restart_count == container.attempt
 
 

@@ -53,12 +53,12 @@ class Met(NamedTuple):
         return {"memory": "memory", "pid": "pids"}.get(signal.partition(".")[0], "ephemeral-storage")
 
 
-def met(thresholds: Iterable[Threshold], seen: Mapping[str, Observation]) -> tuple[Met, ...]:
+def met(thresholds: Iterable[Threshold], observed: Mapping[str, Observation]) -> tuple[Met, ...]:
     """The thresholds that are met. Memory comes first, because kubelet reclaims it first."""
     found = [
         Met(threshold, observation)
         for threshold in thresholds
-        if (observation := seen.get(threshold.signal)) is not None
+        if (observation := observed.get(threshold.signal)) is not None
         and observation.available < threshold.value(observation.capacity)
     ]
     return tuple(sorted(found, key=lambda one: one.resource != "memory"))

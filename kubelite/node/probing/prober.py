@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kubelite.node.model import probe_results
-from kubelite.node.model.cri import ContainerSeen, ContainerState, Cri, PodSeen
+from kubelite.node.model.cri import ContainerState, Cri, ObservedContainer, ObservedPod
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
 from kubelite.node.model.pod_view import in_sandbox, statuses
@@ -99,7 +99,7 @@ class _Followed:
 
     pod: Pod
     container: Container
-    seen: ContainerSeen
+    observed: ObservedContainer
     host: str
     events: PodEvents
     watches: dict[Kind, _Watch] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class Prober:
 
     # -- which instances are followed ---------------------------------------------------------------------------
 
-    def follow(self, pod: Pod, seen: PodSeen) -> dict[str, Health]:
+    def follow(self, pod: Pod, observed: ObservedPod) -> dict[str, Health]:
         """Start, continue and stop probes to match the pod and its running instances. Return the health by container
         id."""
         uid, specs = pod.metadata.uid or "", {}
@@ -156,14 +156,14 @@ class Prober:
         followed = self._pods.setdefault(uid, {})
         running = {
             c.id: c
-            for c in seen.containers
-            if c.state is ContainerState.RUNNING and c.name in specs and in_sandbox(seen, c)
+            for c in observed.containers
+            if c.state is ContainerState.RUNNING and c.name in specs and in_sandbox(observed, c)
             if c.post_start != "pending"  # until then the container does not count as running
         }
         for gone in followed.keys() - running.keys():
             followed.pop(gone).stop()
         for identity, instance in running.items():
-            self._follow(pod, specs[instance.name], instance, seen, followed.get(identity))
+            self._follow(pod, specs[instance.name], instance, observed, followed.get(identity))
         return self.health(uid)
 
     def health(self, uid: str) -> dict[str, Health]:
@@ -183,9 +183,14 @@ class Prober:
         await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
 
     def _follow(
-        self, pod: Pod, container: Container, instance: ContainerSeen, seen: PodSeen, known: _Followed | None
+        self,
+        pod: Pod,
+        container: Container,
+        instance: ObservedContainer,
+        observed: ObservedPod,
+        known: _Followed | None,
     ) -> None:
-        sandbox = seen.sandbox
+        sandbox = observed.sandbox
         host = self._config.host_ip if pod.spec.host_network else sandbox.ip if sandbox is not None else ""
         if known is None:
             known = _Followed(pod, container, instance, host, PodEvents(self._recorder, pod))
@@ -196,7 +201,7 @@ class Prober:
             if known.container is not container or known.host != host:
                 for each in known.watches.values():
                     each.plain = None
-            known.pod, known.container, known.seen, known.host = pod, container, instance, host
+            known.pod, known.container, known.observed, known.host = pod, container, instance, host
             tallies = {}
         # when termination begins, liveness and startup probes end and readiness probes continue
         ending = bool(pod.metadata.deletion_timestamp) or instance.stop_deadline > 0
@@ -230,7 +235,7 @@ class Prober:
             watch.timer = None
         if not watch.settled:
             now = self._clock()
-            wait = probe_results.slot(one.seen.started_at, watch.probe, now) - now
+            wait = probe_results.slot(one.observed.started_at, watch.probe, now) - now
             watch.timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._due, one, watch)
 
     def _due(self, one: _Followed, watch: _Watch) -> None:
@@ -240,14 +245,14 @@ class Prober:
             self._begin(one, watch)
         loop, period = asyncio.get_running_loop(), float(watch.probe.period_seconds or 10)
         now = self._clock()
-        wait = probe_results.slot(one.seen.started_at, watch.probe, now + 0.001) - now
+        wait = probe_results.slot(one.observed.started_at, watch.probe, now + 0.001) - now
         at = loop.time() + (wait if wait > period / 10 else wait + period)
         watch.timer = loop.call_at(math.ceil(at / TICK) * TICK, self._due, one, watch)
 
     def _eager(self, one: _Followed, watch: _Watch) -> bool:
         """Whether to probe a container that is not ready in addition to its period, on each sync of the pod."""
         now = self._clock()
-        begun = now >= one.seen.started_at + (watch.probe.initial_delay_seconds or 0)
+        begun = now >= one.observed.started_at + (watch.probe.initial_delay_seconds or 0)
         return watch.tally.good is not True and begun and one.health.started and now - watch.tried_at >= EAGER
 
     def _begin(self, one: _Followed, watch: _Watch) -> None:
@@ -339,7 +344,7 @@ class Prober:
     def _finish(self, one: _Followed, watch: _Watch, result: Result | None) -> None:
         """Count the result of a try; None counts for nothing."""
         uid, name = one.pod.metadata.uid or "", one.container.name
-        if one.seen.id not in self._pods.get(uid, ()):
+        if one.observed.id not in self._pods.get(uid, ()):
             return
         if result is not None:
             self._observer.probed(
@@ -373,7 +378,7 @@ class Prober:
         """The startup probe succeeded: start the other probes now."""
         now = self._clock()
         for watch in one.watches.values():
-            due = now >= one.seen.started_at + (watch.probe.initial_delay_seconds or 0)
+            due = now >= one.observed.started_at + (watch.probe.initial_delay_seconds or 0)
             if due and watch.kind is not Kind.STARTUP:
                 self._begin(one, watch)
 
@@ -411,7 +416,7 @@ class Prober:
 
     async def _exec(self, one: _Followed, command: list[str], timeout: float) -> Result:
         argv = probe_results.exec_command(one.container, command)
-        done = await self._cri.exec(one.pod.metadata.uid or "", one.seen.id, argv, timeout=timeout)
+        done = await self._cri.exec(one.pod.metadata.uid or "", one.observed.id, argv, timeout=timeout)
         if done.timed_out:
             sentence = f'command timed out: "{" ".join(argv)}" timed out after {timeout:g}s'
             return Result(Outcome.FAILURE, sentence)

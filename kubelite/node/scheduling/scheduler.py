@@ -17,7 +17,7 @@ from kubelite.kube.json import Json
 from kubelite.kube.objects import mark_deleting
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND
-from kubelite.node.model.cri import PodSeen
+from kubelite.node.model.cri import ObservedPod
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
 from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, PLACED, Placement, Reservation, Resize
@@ -180,14 +180,14 @@ class Placing:
         except StoreError as error:
             log.error("cannot save the assignment of processors: %s", error)
 
-    def of(self, pod: Pod, seen: PodSeen, *, keep: bool = True) -> Placement:
+    def of(self, pod: Pod, observed: ObservedPod, *, keep: bool = True) -> Placement:
         """Whether the pod may run on this node. If so, and with `keep`, reserve its resources."""
         uid, ledger = pod.metadata.uid or "", self._open()
         if uid in ledger or pod.status.phase in TERMINAL or pod.metadata.deletion_timestamp:
             return PLACED
         reservation = reservation_of(pod)
         # a pod that runs stays scheduled, even without a record; a sandbox lost before any container ran holds nothing
-        runs = (seen.sandbox is not None and seen.sandbox.ready) or seen.containers
+        runs = (observed.sandbox is not None and observed.sandbox.ready) or observed.containers
         found = PLACED if runs else self._ask(pod, reservation, ledger)
         if keep:
             self._nominated.pop(uid, None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubelite.kube.expansion import expand
 from kubelite.node.model import resources
-from kubelite.node.model.cri import ImageSeen, SandboxSeen
+from kubelite.node.model.cri import ObservedImage, ObservedSandbox
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import lsm
@@ -68,8 +68,8 @@ class Device:
 class Prepared:
     """The values that were looked up or created for this container before its config.json is written."""
 
-    image: ImageSeen
-    sandbox: SandboxSeen
+    image: ObservedImage
+    sandbox: ObservedSandbox
     container_id: str
     user: ResolvedUser
     env: Mapping[str, str] = field(default_factory=dict)  # container_env()
@@ -115,7 +115,7 @@ def seccomp_wanted(pod: Pod, container: Container) -> SeccompProfile | None:
     return None if profile.type == "Unconfined" else profile
 
 
-def process_args(container: Container, image: ImageSeen, env: Mapping[str, str]) -> list[str]:
+def process_args(container: Container, image: ObservedImage, env: Mapping[str, str]) -> list[str]:
     """The command line: `command` replaces the image's Entrypoint and Cmd, `args` replaces only Cmd. In both, $(VAR) of
     the container's environment is expanded."""
     command = [expand(part, env) for part in container.command]
@@ -206,7 +206,7 @@ def _proc_mount(container: Container) -> str:
     return (container.security_context.proc_mount if container.security_context else None) or "Default"
 
 
-def namespaces(pod: Pod, sandbox: SandboxSeen, target: int = 0) -> list[dict[str, str]]:
+def namespaces(pod: Pod, sandbox: ObservedSandbox, target: int = 0) -> list[dict[str, str]]:
     """The container's namespaces: mount, cgroup and pid namespaces of its own, and the pod's, which its shim holds (pid
     and user namespace: the pause process). Namespaces shared with the host are left out."""
     shim = sandbox.pid

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubelite.kube.expansion import _expanded, expand
-from kubelite.node.model.cri import ImageSeen
+from kubelite.node.model.cri import ObservedImage
 from kubelite.node.model.errors import ConfigError
 from kubelite.node.model.node_config import NodeConfig
 from manifests.types.core import (
@@ -45,7 +45,7 @@ class Sources:
     pod_ips: tuple[str, ...] = ()
     #: All objects of a cluster-scoped kind.
     every: Callable[[str], Iterable[Mapping[str, Any]]] = lambda _: ()
-    image: Callable[[str], ImageSeen | None] | None = None  # by name; None if it is not present
+    image: Callable[[str], ObservedImage | None] | None = None  # by name; None if it is not present
     read: ReadFile | None = (
         None  # a file of one of the pod's volumes: (volume, path) → its text, None = missing
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from kubelite.node.model.claim_names import claim_name
-from kubelite.node.model.cri import SandboxSeen
+from kubelite.node.model.cri import ObservedSandbox
 from kubelite.node.model.errors import ConfigError, MountError
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import env, volume_plans
@@ -30,7 +30,7 @@ def container_volumes(
     pod: Pod,
     container: Container,
     *,
-    sandbox: SandboxSeen,
+    sandbox: ObservedSandbox,
     sources: env.Sources,
     variables: Mapping[str, str],
     mounted: Callable[[str, float, bool], None],
@@ -82,7 +82,7 @@ def _set_up(plugin: str, plan: volume_plans.VolumePlan, mounted: Callable[[str, 
 
 
 def _plans(
-    pod: Pod, names: Collection[str], sandbox: SandboxSeen, sources: env.Sources
+    pod: Pod, names: Collection[str], sandbox: ObservedSandbox, sources: env.Sources
 ) -> dict[str, volume_plans.VolumePlan]:
     plans = {plan.name: plan for plan in volume_plans.plan_volumes(pod, names, sources)}
     if pod.spec.host_users is False:  # an image's files are mapped to the pod's users before they are mounted

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kubelite.node.model.actions import Hook, HookPhase
-from kubelite.node.model.cri import Cri, PodSeen
+from kubelite.node.model.cri import Cri, ObservedPod
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import is_alive
 from kubelite.node.model.recorder import WARNING, PodEvents
@@ -78,12 +78,12 @@ class Hooks:
         self._tasks: dict[tuple[str, Hook], asyncio.Task[None]] = {}
         self._limits: dict[tuple[str, Hook], asyncio.Timeout] = {}
 
-    def states(self, uid: str, seen: PodSeen) -> Mapping[tuple[str, Hook], HookPhase]:
+    def states(self, uid: str, observed: ObservedPod) -> Mapping[tuple[str, Hook], HookPhase]:
         """Return the states of the hooks of the pod's running instances. Cancel the hooks of other instances."""
         phases = self._phases.get(uid)
         if not phases:
             return {}
-        alive = {c.id for c in seen.containers if is_alive(c)}
+        alive = {c.id for c in observed.containers if is_alive(c)}
         for key in [key for key in phases if key[0] not in alive]:
             del phases[key]
             self._give_up(key)

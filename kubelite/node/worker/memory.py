@@ -11,7 +11,7 @@ from typing import Any
 from kubelite.node.decide.explanation import Look
 from kubelite.node.decide.pod_rules import crash_back_off
 from kubelite.node.model.actions import Facts, PodActions, SandboxFailure, StartFailure
-from kubelite.node.model.cri import PodSeen
+from kubelite.node.model.cri import ObservedPod
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.recorder import PodEvents
 from kubelite.node.model.schedule import Resize
@@ -39,7 +39,7 @@ class Memory:
     resize_error: str = ""  # why new limits did not take
     evicted: str = ""  # why the node wants back what it uses
     shutdown: float | None = None  # seconds that it has before the machine ends
-    settled: tuple[Pod, PodSeen, Facts] | None = (
+    settled: tuple[Pod, ObservedPod, Facts] | None = (
         None  # what the last look was made from, if time changes nothing
     )
     look: Look | None = None
@@ -51,11 +51,11 @@ class Memory:
             if failure.reason in _FOR_WANT_OF_CONTENT:
                 del self.starts[name]
 
-    def notice_loss(self, pod: Pod, seen: PodSeen, node: BackOff, now: float) -> None:
+    def notice_loss(self, pod: Pod, observed: ObservedPod, node: BackOff, now: float) -> None:
         """A sandbox that ended by itself soon after it was made is not made again at full speed. `node`: the node's own
         back-off."""
-        if seen.sandbox is not None and seen.sandbox.ready:
-            self.sandbox_since = self.sandbox_since or seen.sandbox.created_at
+        if observed.sandbox is not None and observed.sandbox.ready:
+            self.sandbox_since = self.sandbox_since or observed.sandbox.created_at
             return
         if not self.sandbox_since:
             return
@@ -89,7 +89,7 @@ class Turn:
 
     uid: str
     pod: Pod
-    seen: PodSeen
+    observed: ObservedPod
     facts: Facts
     actions: PodActions
     memory: Memory

@@ -28,7 +28,7 @@ from kubelite.node.model.actions import (
     volume_pull,
 )
 from kubelite.node.model.claim_names import claim_names
-from kubelite.node.model.cri import ContainerState, Cri, PodSeen
+from kubelite.node.model.cri import ContainerState, Cri, ObservedPod
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.observer import Observer
@@ -175,28 +175,28 @@ class PodWorker:
         memory.resize = self.placing.resize_of(pod)
         if memory.resize is not None:  # as long as there is no room for the edit, it is as it was
             pod = as_allocated(pod)
-        seen = with_messages(pod, await self._cri.observe(uid))
+        observed = with_messages(pod, await self._cri.observe(uid))
         if claim_names(pod) and not self.placing.placed(uid):
             await self._provide(pod)  # it is placed by what its claims are bound to
-        facts = self._facts(pod, seen, memory)
+        facts = self._facts(pod, observed, memory)
         settled = memory.settled
-        if memory.look is not None and settled is not None and settled == (pod, seen, timeless(facts)):
+        if memory.look is not None and settled is not None and settled == (pod, observed, timeless(facts)):
             memory.look = explanation.Look(facts.now, settled[1], memory.look.actions)
             memory.sync_failures = 0
-            self._refresh_files(pod, seen)
+            self._refresh_files(pod, observed)
             next_look = None
         else:
             memory.settled = None
-            actions = compute_pod_actions(pod, seen, facts, self.config)
-            next_look = await self._act(Turn(uid, pod, seen, facts, actions, memory, events))
+            actions = compute_pod_actions(pod, observed, facts, self.config)
+            next_look = await self._act(Turn(uid, pod, observed, facts, actions, memory, events))
         if tainted is None or next_look == 0.0:
             return next_look
         left = max(0.0, tainted.at - self._clock())
         return left if next_look is None else min(left, next_look)
 
-    def _refresh_files(self, pod: Pod, seen: PodSeen) -> None:
-        if seen.sandbox is not None and seen.sandbox.ready and not pod.metadata.deletion_timestamp:
-            refresh_files(self._node, pod, seen.sandbox)
+    def _refresh_files(self, pod: Pod, observed: ObservedPod) -> None:
+        if observed.sandbox is not None and observed.sandbox.ready and not pod.metadata.deletion_timestamp:
+            refresh_files(self._node, pod, observed.sandbox)
 
     async def _act(self, turn: Turn) -> float | None:
         """Do what is decided, look again, report; and on with the next decision, where that leaves something to do.
@@ -207,11 +207,11 @@ class PodWorker:
         memory = turn.memory
         while True:
             before, actions = turn.pod.status, turn.actions
-            memory.look = explanation.Look(turn.facts.now, turn.seen, actions)
+            memory.look = explanation.Look(turn.facts.now, turn.observed, actions)
             if actions.effects and not await self._carry_out(turn):
                 return None
             # after an effect, too: the same edit may change a file of what runs on
-            self._refresh_files(turn.pod, turn.seen)
+            self._refresh_files(turn.pod, turn.observed)
             memory.sync_failures = 0
             decided = turn.actions
             await self._report(turn, before)
@@ -235,16 +235,16 @@ class PodWorker:
         if actions.kill_sandbox or actions.remove or actions.finish:
             await self._write_status(turn)  # before it is forgotten
         await self._make_room(turn.pod, actions)
-        results = await sync_pod(self._node, turn.pod, turn.seen, actions, turn.events)
+        results = await sync_pod(self._node, turn.pod, turn.observed, actions, turn.events)
         if results.finished:
             self._forget(uid)
             await self._store.delete(uid)
             return False
         memory.remember(turn.pod, actions, results, self._clock())
-        turn.seen = with_messages(turn.pod, await self._cri.observe(uid))
-        turn.facts = self._facts(turn.pod, turn.seen, memory)
-        turn.actions = compute_pod_actions(turn.pod, turn.seen, turn.facts, self.config)
-        memory.look = explanation.Look(turn.facts.now, turn.seen, turn.actions)
+        turn.observed = with_messages(turn.pod, await self._cri.observe(uid))
+        turn.facts = self._facts(turn.pod, turn.observed, memory)
+        turn.actions = compute_pod_actions(turn.pod, turn.observed, turn.facts, self.config)
+        memory.look = explanation.Look(turn.facts.now, turn.observed, turn.actions)
         return True
 
     async def _report(self, turn: Turn, before: PodStatus) -> None:
@@ -259,21 +259,21 @@ class PodWorker:
 
     def _count_in(self, turn: Turn, before: PodStatus) -> None:
         """What has been put on record counts too: another decision, where it is anything that one reads."""
-        pod, seen = turn.pod, turn.seen
+        pod, observed = turn.pod, turn.observed
         if pod.status is before:
             return
-        if recorded(pod, seen) == recorded(pod.model_copy(update={"status": before}), seen):
+        if recorded(pod, observed) == recorded(pod.model_copy(update={"status": before}), observed):
             return
         if pod.status.phase in TERMINAL:  # it has given back what it held
-            turn.facts = self._facts(pod, seen, turn.memory)
-        turn.actions = compute_pod_actions(pod, seen, turn.facts, self.config)
+            turn.facts = self._facts(pod, observed, turn.memory)
+        turn.actions = compute_pod_actions(pod, observed, turn.facts, self.config)
 
     def _rest(self, turn: Turn, before: PodStatus) -> float | None:
         """Nothing is left to do. Seconds until the decision may be another one."""
         if turn.actions.next_look is not None:
             return max(0.0, turn.actions.next_look - self._clock())
         if turn.pod.status is before and turn.memory.resize is None and not turn.memory.starts:
-            turn.memory.settled = turn.pod, turn.seen, timeless(turn.facts)
+            turn.memory.settled = turn.pod, turn.observed, timeless(turn.facts)
         return None
 
     def _is_old(self, turn: Turn) -> bool:
@@ -310,7 +310,7 @@ class PodWorker:
         return pod
 
     def _facts(
-        self, pod: Pod, seen: PodSeen, memory: Memory, health: Mapping[str, Health] | None = None
+        self, pod: Pod, observed: ObservedPod, memory: Memory, health: Mapping[str, Health] | None = None
     ) -> Facts:
         every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
         wanted = {c.name: c.image or "" for c in every}
@@ -319,18 +319,18 @@ class PodWorker:
         }
         references = {
             *wanted.values(),
-            *(c.image for c in seen.containers if c.state is ContainerState.RUNNING),
+            *(c.image for c in observed.containers if c.state is ContainerState.RUNNING),
         }
-        memory.notice_loss(pod, seen, self.config.crash_back_off, self._clock())
+        memory.notice_loss(pod, observed, self.config.crash_back_off, self._clock())
         return Facts(
             now=self._clock(),
             images={reference: self._cri.image(reference) for reference in references if reference},
             pulls=self._node.puller.states(pod.metadata.uid or "", wanted),
             start_failures=memory.starts,
             sandbox_failure=memory.sandbox,
-            health=self.prober.follow(pod, seen) if health is None else health,
-            hooks=self._node.hooks.states(pod.metadata.uid or "", seen),
-            placement=self._placement(pod, seen, keep=health is None),
+            health=self.prober.follow(pod, observed) if health is None else health,
+            hooks=self._node.hooks.states(pod.metadata.uid or "", observed),
+            placement=self._placement(pod, observed, keep=health is None),
             cpus=self.placing.cpus_of(pod),
             resize=memory.resize,
             resize_error=memory.resize_error,
@@ -340,11 +340,11 @@ class PodWorker:
             used={} if health is not None or pod.status.phase in TERMINAL else self._usage.of(pod),
         )
 
-    def _placement(self, pod: Pod, seen: PodSeen, *, keep: bool) -> Placement:
+    def _placement(self, pod: Pod, observed: ObservedPod, *, keep: bool) -> Placement:
         """Nothing new begins while the machine ends."""
         if self.shutting_down and not self.placing.placed(pod.metadata.uid or ""):
             return Placement(REJECTED, REJECTED_MESSAGE, rejected=True)
-        return self.placing.of(pod, seen, keep=keep)
+        return self.placing.of(pod, observed, keep=keep)
 
     def _content(self, pod: Pod) -> dict[str, str]:
         """What a change of restarts containers, where the pod asks for that."""
@@ -368,7 +368,7 @@ class PodWorker:
     async def _write_status(self, turn: Turn) -> None:
         """Write the status if it changed: from then on it is the pod's last written one."""
         pod, memory = turn.pod, turn.memory
-        status = compute_pod_status(pod, turn.seen, turn.actions, turn.facts, self.config)
+        status = compute_pod_status(pod, turn.observed, turn.actions, turn.facts, self.config)
         if status == pod.status:
             return
         if status.phase in TERMINAL:
@@ -434,7 +434,7 @@ class PodWorker:
         """What would be done if the pod were as `doc` says, with its present status."""
         pod = Pod.parse(dict(doc))
         uid = pod.metadata.uid or ""
-        seen = await self._cri.observe(uid)
+        observed = await self._cri.observe(uid)
         memory = self._pods.get(uid, Memory())
-        facts = self._facts(pod, seen, dataclasses.replace(memory), self.prober.health(uid))
-        return compute_pod_actions(pod, seen, facts, self.config)
+        facts = self._facts(pod, observed, dataclasses.replace(memory), self.prober.health(uid))
+        return compute_pod_actions(pod, observed, facts, self.config)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubelite.node.model.actions import PullImage, PullPhase, PullSeen
+from kubelite.node.model.actions import PullImage, PullPhase, PullStatus
 from kubelite.node.model.cri import Cri
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents
@@ -30,7 +30,7 @@ _REASONS = ("ErrImagePull", "InvalidImageName", "RegistryUnavailable", "Signatur
 @dataclass(slots=True)
 class _Pull:
     reference: str
-    seen: PullSeen
+    status: PullStatus
     task: asyncio.Task[None] | None = None
 
 
@@ -54,10 +54,10 @@ class Puller:
         self._pulls: dict[str, dict[tuple[str, int], _Pull]] = {}
         self._failures: dict[tuple[str, str], int] = {}  # (uid, reference) → in a row
 
-    def states(self, uid: str, images: Mapping[str, str]) -> dict[tuple[str, int], PullSeen]:
+    def states(self, uid: str, images: Mapping[str, str]) -> dict[tuple[str, int], PullStatus]:
         """How the pod's pulls stand; those of an image that a container no longer has do not count."""
         pulls = self._pulls.get(uid, {})
-        return {key: pull.seen for key, pull in pulls.items() if images.get(key[0]) == pull.reference}
+        return {key: pull.status for key, pull in pulls.items() if images.get(key[0]) == pull.reference}
 
     def begin(self, pod: Pod, wanted: PullImage, events: PodEvents) -> None:
         uid = pod.metadata.uid or ""
@@ -77,7 +77,7 @@ class Puller:
                 "succeed."
             )
             events.pod(WARNING, "FailedToRetrieveImagePullSecret", message)
-        pull = _Pull(wanted.reference, PullSeen(PullPhase.PULLING))
+        pull = _Pull(wanted.reference, PullStatus(PullPhase.PULLING))
         pull.task = asyncio.get_running_loop().create_task(
             self._pull(uid, wanted, pull, events, secrets.configs), name=f"pull-{wanted.reference}"
         )
@@ -102,7 +102,7 @@ class Puller:
             if not isinstance(error, (RuntimeFault, OSError)):
                 log.exception("pulling %s failed", wanted.reference)
             wait = self._back_off.wait(self._failures[key])
-            pull.seen = PullSeen(PullPhase.FAILED, reason, str(error), now, now + wait)
+            pull.status = PullStatus(PullPhase.FAILED, reason, str(error), now, now + wait)
             if reason == "InvalidImageName":
                 message = f'Failed to apply default image tag "{wanted.reference}": {error}'
                 _say(events, wanted, WARNING, "InspectFailed", message)
@@ -112,7 +112,7 @@ class Puller:
             _say(events, wanted, WARNING, "Failed", f"Error: {reason}")
         else:
             self._failures.pop(key, None)
-            pull.seen = PullSeen(PullPhase.PULLED)
+            pull.status = PullStatus(PullPhase.PULLED)
             took = f"{self._clock() - began:.3f}s".replace(".000s", "s")
             message = (
                 f'Successfully pulled image "{wanted.reference}" in {took} ({took} including waiting). '

@@ -24,10 +24,10 @@ from kubelite.node.model.cri import (
     ContainerRequest,
     Cri,
     HostPort,
-    ImageSeen,
-    PodSeen,
+    ObservedImage,
+    ObservedPod,
+    ObservedSandbox,
     SandboxRequest,
-    SandboxSeen,
 )
 from kubelite.node.model.ephemeral import target_of
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
@@ -60,7 +60,7 @@ class Results:
 
     starts: dict[str, StartFailure | None] = field(default_factory=dict)
     sandbox: str = ""  # the sentence of its failure
-    made_sandbox: SandboxSeen | None = None
+    made_sandbox: ObservedSandbox | None = None
     finished: bool = False
     resize_error: str = ""  # the sentence of why new limits could not be written
 
@@ -81,17 +81,19 @@ class Node:
     net_files: dict[str, dict[str, str]] = field(default_factory=dict)  # uid → file → digest as written
 
 
-async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events: PodEvents) -> Results:
+async def sync_pod(
+    node: Node, pod: Pod, observed: ObservedPod, actions: PodActions, events: PodEvents
+) -> Results:
     """Apply the actions. Raises RuntimeFault or OSError when something outside of a container's start fails."""
     results, uid = Results(), pod.metadata.uid or ""
-    await _stop(node, pod, seen, actions, events)
+    await _stop(node, pod, observed, actions, events)
     for pull in actions.pull:
         node.puller.begin(pod, pull, events)
     if actions.kill_sandbox:
         if actions.create_sandbox:
             events.pod(NORMAL, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
         await node.cri.stop_sandbox(uid)
-    sandbox = seen.sandbox
+    sandbox = observed.sandbox
     if actions.create_sandbox:
         sandbox = results.made_sandbox = await _create_sandbox(node, pod, actions, results, events)
     if actions.update_sandbox:
@@ -99,7 +101,8 @@ async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, eve
     if actions.start and sandbox is not None:
         starts = [
             _start(
-                _Starting(node, pod, container, start, sandbox, events, _target(pod, start, seen)), results
+                _Starting(node, pod, container, start, sandbox, events, _target(pod, start, observed)),
+                results,
             )
             for start in actions.start
             if (container := find_container(pod, start.name)) is not None
@@ -121,7 +124,7 @@ async def sync_pod(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, eve
     return results
 
 
-async def _stop(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events: PodEvents) -> None:
+async def _stop(node: Node, pod: Pod, observed: ObservedPod, actions: PodActions, events: PodEvents) -> None:
     uid = pod.metadata.uid or ""
     for stop in actions.stop:
         if stop.message:
@@ -132,7 +135,7 @@ async def _stop(node: Node, pod: Pod, seen: PodSeen, actions: PodActions, events
             )
         container = find_container(pod, stop.name)
         if stop.pre_stop and container is not None:
-            ip = seen.sandbox.ip if seen.sandbox is not None else ""
+            ip = observed.sandbox.ip if observed.sandbox is not None else ""
             node.hooks.begin(HookRun(pod, container, stop.id, Hook.PRE_STOP, ip, events, stop.pre_stop))
 
 
@@ -209,7 +212,7 @@ def host_ports(pod: Pod) -> Iterator[HostPort]:
 
 async def _create_sandbox(
     node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents
-) -> SandboxSeen | None:
+) -> ObservedSandbox | None:
     """Start it; what the containers need of the image meanwhile is looked up while the shim comes up."""
     try:
         own_users = pod.spec.host_users is False and not pod.spec.host_network
@@ -281,10 +284,10 @@ def default_masked_paths() -> tuple[str, ...]:
     return tuple(masked_paths())
 
 
-def _target(pod: Pod, start: StartContainer, seen: PodSeen) -> int:
+def _target(pod: Pod, start: StartContainer, observed: ObservedPod) -> int:
     """The init of the container that an ephemeral one is to look at; 0 = it has processes of its own."""
     name = target_of(pod, start.name)
-    found = seen.latest(name) if name else None
+    found = observed.latest(name) if name else None
     return found.pid if found is not None else 0
 
 
@@ -299,7 +302,7 @@ class _Starting:
     pod: Pod
     container: Container
     start: StartContainer
-    sandbox: SandboxSeen
+    sandbox: ObservedSandbox
     events: PodEvents
     target: int = 0  # pid of the container whose processes it shares
 
@@ -385,7 +388,7 @@ def _request(one: _Starting) -> ContainerRequest:
     )
 
 
-def _prepare(one: _Starting, image: ImageSeen) -> container_spec.Prepared:
+def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
     config, pod, container = one.node.config, one.pod, one.container
     ips = tuple(pod_ips(pod, one.sandbox, config))
     sources = env.Sources(
@@ -443,12 +446,12 @@ def _env_file(pod: Pod, config: NodeConfig, volume: str, path: str) -> str | Non
     )
 
 
-def pod_ips(pod: Pod, sandbox: SandboxSeen, config: NodeConfig) -> list[str]:
+def pod_ips(pod: Pod, sandbox: ObservedSandbox, config: NodeConfig) -> list[str]:
     ip = config.host_ip if pod.spec.host_network else sandbox.ip
     return [ip] if ip else []
 
 
-def refresh_files(node: Node, pod: Pod, sandbox: SandboxSeen) -> None:
+def refresh_files(node: Node, pod: Pod, sandbox: ObservedSandbox) -> None:
     """What changes in a running pod's files without a restart: host aliases, DNS, the content of configMap, secret and
     downwardAPI volumes. A source that is gone leaves the last content."""
     ips = tuple(pod_ips(pod, sandbox, node.config))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod
 from kubelite.node.model.ephemeral import ephemeral_containers
 from kubelite.node.model.recorder import find_container
 from manifests.types.core import Pod
@@ -20,24 +20,24 @@ POD_BYTES = 12 * 1024  # of the messages of all of its containers
 _READ = 64 * 1024  # bytes of the log's end that are looked at: every line has a head of its own
 
 
-def with_messages(pod: Pod, seen: PodSeen) -> PodSeen:
+def with_messages(pod: Pod, observed: ObservedPod) -> ObservedPod:
     """What is seen, with messages taken from logs where the manifest asks for that, and each in its length."""
     every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
     part = POD_BYTES // max(1, len(every))
     asked = any(c.termination_message_policy == "FallbackToLogsOnError" for c in every)
-    if not asked and not any(4 * len(container.message) > part for container in seen.containers):
-        return seen
+    if not asked and not any(4 * len(container.message) > part for container in observed.containers):
+        return observed
     return replace(
-        seen, containers=tuple(_with_message(pod, container, part) for container in seen.containers)
+        observed, containers=tuple(_with_message(pod, container, part) for container in observed.containers)
     )
 
 
-def _with_message(pod: Pod, seen: ContainerSeen, part: int) -> ContainerSeen:
-    spec, message = find_container(pod, seen.name), seen.message
-    failed = seen.state is ContainerState.EXITED and seen.exit_code != 0 and not message
+def _with_message(pod: Pod, observed: ObservedContainer, part: int) -> ObservedContainer:
+    spec, message = find_container(pod, observed.name), observed.message
+    failed = observed.state is ContainerState.EXITED and observed.exit_code != 0 and not message
     if failed and spec is not None and spec.termination_message_policy == "FallbackToLogsOnError":
-        message = log_tail(seen.log_path)
-    return replace(seen, message=message.encode()[:part].decode(errors="ignore"))
+        message = log_tail(observed.log_path)
+    return replace(observed, message=message.encode()[:part].decode(errors="ignore"))
 
 
 def log_tail(path: str) -> str:

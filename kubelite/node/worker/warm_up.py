@@ -14,7 +14,13 @@ from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.decide.unsupported import unsupported_fields
 from kubelite.node.model.actions import Facts
-from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen, SandboxSeen
+from kubelite.node.model.cri import (
+    ContainerState,
+    ObservedContainer,
+    ObservedImage,
+    ObservedPod,
+    ObservedSandbox,
+)
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.spec import container_spec, env, hashes, limits, netfiles, users
 from kubelite.node.worker.sync_pod import default_masked_paths, sandbox_request, seccomp_profile
@@ -45,12 +51,12 @@ def warm_up(config: NodeConfig) -> None:
     doc: dict[str, Any] = load_text(_MANIFEST, file="warm-up.yaml").documents[0].obj.to_json()
     doc["metadata"] |= {"uid": "warm-up", "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1}
     pod = Pod.parse({**doc, "status": {"phase": "Pending"}})
-    image = ImageSeen(f"sha256:{0:064}", _IMAGE)
+    image = ObservedImage(f"sha256:{0:064}", _IMAGE)
     facts = Facts(now=0.0, images={_IMAGE: image}, pulls={}, start_failures={}, sandbox_failure=None)
-    nothing = PodSeen("warm-up", None, ())
+    nothing = ObservedPod("warm-up", None, ())
     compute_pod_actions(pod, nothing, facts, config)
     request = sandbox_request(pod, config)
-    sandbox = SandboxSeen(
+    sandbox = ObservedSandbox(
         f"{0:064}", True, 1, 0.0, "192.0.2.1", spec_hash=request.spec_hash, cgroup=request.cgroup
     )
     netfiles.hosts_file(pod, ("192.0.2.1",), config, "")
@@ -71,13 +77,13 @@ def warm_up(config: NodeConfig) -> None:
         json.dumps(container_spec.container_spec(pod, container, prepared, config))
         containers.append(_running(container.name, hashes.container_hash(pod, container), sandbox.id))
         hashes.resources_hash(limits.container_limits(pod, container, config))
-    seen = PodSeen("warm-up", sandbox, tuple(containers))
-    actions = compute_pod_actions(pod, seen, facts, config)
-    PodStatus.parse(compute_pod_status(pod, seen, actions, facts, config).to_json())
+    observed = ObservedPod("warm-up", sandbox, tuple(containers))
+    actions = compute_pod_actions(pod, observed, facts, config)
+    PodStatus.parse(compute_pod_status(pod, observed, actions, facts, config).to_json())
     unsupported_fields(pod)
 
 
-def _running(name: str, spec_hash: str, sandbox_id: str) -> ContainerSeen:
-    return ContainerSeen(
+def _running(name: str, spec_hash: str, sandbox_id: str) -> ObservedContainer:
+    return ObservedContainer(
         f"{0:064}", name, 0, ContainerState.RUNNING, image=_IMAGE, spec_hash=spec_hash, sandbox_id=sandbox_id
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kubelite.images.service import NodeImages
-from kubelite.node.cri.observed import ImagesSeen
-from kubelite.node.model.cri import ImageSeen, PodSeen
+from kubelite.node.cri.observed import ObservedImages
+from kubelite.node.model.cri import ObservedImage, ObservedPod
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
 from runtime.images.store.content import prepare
@@ -52,15 +52,15 @@ class Cri:
     """What a removal asks of the node."""
 
     def __init__(self, client: ImageClient) -> None:
-        self._seen = ImagesSeen(client)
+        self._seen = ObservedImages(client)
         self.meanwhile: Callable[[], Awaitable[None]] = nothing
 
-    def image(self, reference: str) -> ImageSeen | None:
+    def image(self, reference: str) -> ObservedImage | None:
         return self._seen.get(reference)
 
-    async def observe(self, uid: str) -> PodSeen:
+    async def observe(self, uid: str) -> ObservedPod:
         await self.meanwhile()
-        return PodSeen(uid)
+        return ObservedPod(uid)
 
 
 class World:

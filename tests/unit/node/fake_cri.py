@@ -16,13 +16,13 @@ from typing import Any
 from kubelite.node.decide.container_details import user_text
 from kubelite.node.model.cri import (
     ContainerRequest,
-    ContainerSeen,
     ContainerState,
     ExecResult,
-    ImageSeen,
-    PodSeen,
+    ObservedContainer,
+    ObservedImage,
+    ObservedPod,
+    ObservedSandbox,
     SandboxRequest,
-    SandboxSeen,
 )
 from runtime.errors import ImageError, NotFoundError, RuntimeFault, StartError
 
@@ -36,9 +36,9 @@ class FakeCri:
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now
-        self.sandboxes: dict[str, SandboxSeen] = {}
-        self.containers: dict[str, list[ContainerSeen]] = {}
-        self.images: dict[str, ImageSeen] = {}
+        self.sandboxes: dict[str, ObservedSandbox] = {}
+        self.containers: dict[str, list[ObservedContainer]] = {}
+        self.images: dict[str, ObservedImage] = {}
         self.calls: list[tuple[str, str]] = []  # (call, uid/container name)
         self.updates: dict[str, dict[str, Any]] = {}  # container id → resources as last updated
         self.requests: list[ContainerRequest] = []
@@ -47,16 +47,18 @@ class FakeCri:
         self.stop_exit_code = 143
         self.fail_sandbox: RuntimeFault | None = None
         self.fail_start: dict[str, RuntimeFault] = {}
-        self.pullable: dict[str, ImageSeen] = {}
+        self.pullable: dict[str, ObservedImage] = {}
         self.pull_error: ImageError | None = None
         self.exec_result: ExecResult | RuntimeFault = ExecResult(0)
         self._ids = itertools.count(1)
 
     # -- the test's hand ----------------------------------------------------------------------------------------
 
-    def add_image(self, reference: str, **config: Any) -> ImageSeen:
+    def add_image(self, reference: str, **config: Any) -> ObservedImage:
         identity = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
-        image = ImageSeen(identity, f"docker.io/library/{reference}", config=config or {"Cmd": ["/bin/sh"]})
+        image = ObservedImage(
+            identity, f"docker.io/library/{reference}", config=config or {"Cmd": ["/bin/sh"]}
+        )
         self.images[reference] = image
         return image
 
@@ -68,7 +70,7 @@ class FakeCri:
                 if c.state is ContainerState.RUNNING and 0 < c.stop_deadline <= self.now:
                     self._end(uid, c, 137, signal=9)
 
-    def alive(self, uid: str) -> list[ContainerSeen]:
+    def alive(self, uid: str) -> list[ObservedContainer]:
         living = (ContainerState.RUNNING, ContainerState.CREATED)
         return [c for c in self.containers.get(uid, []) if c.state in living]
 
@@ -88,20 +90,20 @@ class FakeCri:
         self.sandboxes.clear()
         self.containers.clear()
 
-    def _gone(self, c: ContainerSeen) -> ContainerSeen:
+    def _gone(self, c: ObservedContainer) -> ObservedContainer:
         if c.state in (ContainerState.RUNNING, ContainerState.CREATED):
             return replace(c, state=ContainerState.UNKNOWN, sandbox_id="gone", exit_code=137)
         return replace(c, sandbox_id="gone")
 
-    def _end(self, uid: str, c: ContainerSeen, code: int, **more: Any) -> None:
+    def _end(self, uid: str, c: ObservedContainer, code: int, **more: Any) -> None:
         end = {"state": ContainerState.EXITED, "exit_code": code, "finished_at": self.now, "pid": 0, **more}
         self._put(uid, replace(c, **end))
 
-    def _put(self, uid: str, container: ContainerSeen) -> None:
+    def _put(self, uid: str, container: ObservedContainer) -> None:
         found = [c for c in self.containers.get(uid, []) if c.id != container.id]
         self.containers[uid] = [*found, container]
 
-    def _find(self, uid: str, identity: str) -> ContainerSeen:
+    def _find(self, uid: str, identity: str) -> ObservedContainer:
         for c in self.containers.get(uid, []):
             if c.id == identity:
                 return c
@@ -109,21 +111,21 @@ class FakeCri:
 
     # -- Cri ----------------------------------------------------------------------------------------------------
 
-    async def observe(self, uid: str) -> PodSeen:
+    async def observe(self, uid: str) -> ObservedPod:
         return self.look(uid)
 
-    def look(self, uid: str) -> PodSeen:
+    def look(self, uid: str) -> ObservedPod:
         found = sorted(self.containers.get(uid, []), key=lambda c: (c.name, c.attempt))
-        return PodSeen(uid, self.sandboxes.get(uid), tuple(found))
+        return ObservedPod(uid, self.sandboxes.get(uid), tuple(found))
 
-    async def run_sandbox(self, request: SandboxRequest) -> SandboxSeen:
+    async def run_sandbox(self, request: SandboxRequest) -> ObservedSandbox:
         self.calls.append(("run_sandbox", request.uid))
         if self.fail_sandbox is not None:
             raise self.fail_sandbox
         if request.uid in self.sandboxes:
             raise BrokenRule("two sandboxes of one pod")
         self.sandbox_requests.append(request)
-        sandbox = SandboxSeen(
+        sandbox = ObservedSandbox(
             id=f"s{next(self._ids)}",
             ready=True,
             pid=1000 + next(self._ids),
@@ -153,7 +155,7 @@ class FakeCri:
             raise BrokenRule("files of a pod removed under its sandbox")
         self.containers.pop(uid, None)
 
-    async def start_container(self, request: ContainerRequest) -> ContainerSeen:
+    async def start_container(self, request: ContainerRequest) -> ObservedContainer:
         uid = request.uid
         self.calls.append(("start_container", request.name))
         sandbox = self.sandboxes.get(uid)
@@ -167,7 +169,7 @@ class FakeCri:
         failure = self.fail_start.get(request.name)
         if failure is not None and not isinstance(failure, StartError):
             raise failure
-        made = ContainerSeen(
+        made = ObservedContainer(
             id=request.id or f"c{next(self._ids)}",
             name=request.name,
             attempt=request.attempt,
@@ -242,10 +244,10 @@ class FakeCri:
             raise self.exec_result
         return self.exec_result
 
-    def image(self, reference: str) -> ImageSeen | None:
+    def image(self, reference: str) -> ObservedImage | None:
         return self.images.get(reference)
 
-    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ImageSeen:
+    async def pull(self, uid: str, reference: str, secrets: Sequence[dict[str, Any]] = ()) -> ObservedImage:
         self.calls.append(("pull", reference))
         if self.pull_error is not None:
             raise self.pull_error

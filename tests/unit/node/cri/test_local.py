@@ -15,7 +15,7 @@ import pytest
 
 from kubelite.node.cri import local
 from kubelite.node.cri.local import LocalCri
-from kubelite.node.model.cri import ContainerRequest, ImageSeen
+from kubelite.node.model.cri import ContainerRequest, ObservedImage
 from kubelite.settings import Settings
 from kubelite.telemetry.tracing.trace import Tracer
 from runtime.errors import RuntimeFault
@@ -117,7 +117,7 @@ async def cri(tmp_path: Path, store: Store) -> AsyncIterator[LocalCri]:
 def request(tmp_path: Path, identity: str = "c1", pod: str = "web") -> ContainerRequest:
     message = str(tmp_path / f"pods/{UID}/message-{identity}")
     log_path = str(tmp_path / f"pods/default_{pod}_{UID}/a/0.log")
-    image = ImageSeen("sha256:1", "app:1")
+    image = ObservedImage("sha256:1", "app:1")
     return ContainerRequest(
         UID,
         identity,
@@ -309,8 +309,8 @@ async def test_a_link_that_cannot_be_made_ends_no_start(
 ) -> None:
     """The program may have begun by then: it is no more to be undone than in kubelet."""
     (tmp_path / "containers").write_text("no directory")
-    seen = await cri.start_container(request(tmp_path))
-    assert seen.state == "running" and not shim.killed
+    observed = await cri.start_container(request(tmp_path))
+    assert observed.state == "running" and not shim.killed
     assert "no link to the log" in caplog.text
 
 

@@ -15,7 +15,7 @@ from kubelite.node.model.actions import (
     HookPhase,
     PodActions,
     PullPhase,
-    PullSeen,
+    PullStatus,
     StartContainer,
 )
 from kubelite.node.model.cri import ContainerRequest, SandboxRequest
@@ -69,7 +69,7 @@ class World:
         self.fake.add_image("app:1")
         self.pod = pod
         self.exists = True
-        self.pulls: dict[tuple[str, int], PullSeen] = {}
+        self.pulls: dict[tuple[str, int], PullStatus] = {}
         self.started: list[tuple[str, int]] = []
         self.tallies: dict[tuple[str, Kind], Tally] = {}  # by container id
         self.well = False  # whatever was not asked yet answers well
@@ -132,7 +132,7 @@ class World:
             if stop.pre_stop:
                 self._begin_hook(stop.id, Hook.PRE_STOP)
         for pull in actions.pull:
-            self.pulls[pull.name, pull.attempt] = PullSeen(PullPhase.PULLED)
+            self.pulls[pull.name, pull.attempt] = PullStatus(PullPhase.PULLED)
             fake.images.setdefault(pull.reference, fake.images["app:1"])
         if actions.kill_sandbox:
             await fake.stop_sandbox(UID)

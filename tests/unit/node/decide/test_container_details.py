@@ -10,13 +10,13 @@ import pytest
 
 from kubelite.node.decide.container_details import mounts_of, signal_name, stop_signal, user_of, user_text
 from kubelite.node.model.actions import Facts, signal_number
-from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedImage
 from manifests.types.core import Container
 from runtime.errors import RuntimeFault
 from tests.unit.node.decide.pod_worlds import UID, container, make_pod
 from tests.unit.node.worker.worker_kit import Node, Run
 
-SEEN = ContainerSeen("c1", "a", 0, ContainerState.RUNNING, image="app:1")
+SEEN = ObservedContainer("c1", "a", 0, ContainerState.RUNNING, image="app:1")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_signals_have_kubernetes_names(number: int, name: str) -> None:
 
 def test_the_stop_signal_is_the_one_that_a_stop_sends() -> None:
     one = Container.parse({"name": "a", "image": "app:1"})
-    image = ImageSeen("sha256:1", "app:1", config={"StopSignal": "SIGQUIT"})
+    image = ObservedImage("sha256:1", "app:1", config={"StopSignal": "SIGQUIT"})
     assert signal_name(stop_signal(one, SEEN, Facts(0.0))) == "SIGTERM"
     assert signal_name(stop_signal(one, SEEN, Facts(0.0, images={"app:1": image}))) == "SIGQUIT"
     own = Container.parse({"name": "a", "image": "app:1", "lifecycle": {"stopSignal": "SIGUSR1"}})
@@ -72,7 +72,7 @@ def test_mounts_say_what_is_read_only_and_how_deep() -> None:
         {"name": "im", "image": {"reference": "data:1"}},
     ]
     pod = make_pod(container("a", volumeMounts=mounts), volumes=volumes)
-    image = ImageSeen("sha256:2", "data:1", ("docker.io/library/data@sha256:3",))
+    image = ObservedImage("sha256:2", "data:1", ("docker.io/library/data@sha256:3",))
     found = [
         m.to_json() for m in mounts_of(pod, pod.spec.containers[0], Facts(0.0, images={"data:1": image}))
     ]

@@ -11,7 +11,7 @@ import pytest
 from kubelite.api.kube.ephemeral import by_name
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
-from kubelite.node.model.cri import ContainerState, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedPod
 from kubelite.node.model.ephemeral import changed, ephemeral_containers, target_of
 from kubelite.sources.plan import merged
 from manifests.problems import InvalidObject
@@ -88,10 +88,10 @@ def test_it_is_started_beside_the_others_once() -> None:
     assert starts(actions) == [("debug", 0)]
     assert not actions.stop
     ended = replace(app, id="d", name="debug", state=ContainerState.EXITED, exit_code=3, finished_at=NOW)
-    seen = PodSeen(UID, sandbox(pod), (app, side, ended))
+    observed = ObservedPod(UID, sandbox(pod), (app, side, ended))
     actions = decide(pod, app, side, ended)
     assert not actions.effects
-    status = compute_pod_status(pod, seen, actions, Facts(NOW), CONFIG)
+    status = compute_pod_status(pod, observed, actions, Facts(NOW), CONFIG)
     (said,) = status.ephemeral_container_statuses
     assert said.state is not None
     assert said.state.terminated is not None

@@ -10,8 +10,8 @@ import pytest
 
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.disk_limits import limited_volumes
-from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullSeen, SandboxFailure, StartFailure
-from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen, SandboxSeen
+from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullStatus, SandboxFailure, StartFailure
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
 from kubelite.node.model.probe_results import Health, Kind
 from kubelite.node.model.resources import container_resources
 from kubelite.node.spec.hashes import container_hash, resources_hash, sandbox_hash
@@ -28,15 +28,17 @@ RUNNING, EXITED, CREATED, UNKNOWN = (
 )
 
 
-def sandbox(pod: Pod, **more: Any) -> SandboxSeen:
-    return replace(SandboxSeen("s1", True, 100, NOW - 100, "10.88.0.2", spec_hash=sandbox_hash(pod)), **more)
+def sandbox(pod: Pod, **more: Any) -> ObservedSandbox:
+    return replace(
+        ObservedSandbox("s1", True, 100, NOW - 100, "10.88.0.2", spec_hash=sandbox_hash(pod)), **more
+    )
 
 
 def instance(
     pod: Pod, name: str, state: ContainerState = RUNNING, *, attempt: int = 0, **more: Any
-) -> ContainerSeen:
+) -> ObservedContainer:
     spec = next(c for c in [*pod.spec.init_containers, *pod.spec.containers] if c.name == name)
-    made = ContainerSeen(
+    made = ObservedContainer(
         id=f"{name}-{attempt}",
         name=name,
         attempt=attempt,
@@ -51,17 +53,19 @@ def instance(
     return replace(made, **more)
 
 
-def decide(pod: Pod, *containers: ContainerSeen, box: SandboxSeen | None = None, **facts: Any) -> PodActions:
+def decide(
+    pod: Pod, *containers: ObservedContainer, box: ObservedSandbox | None = None, **facts: Any
+) -> PodActions:
     """With the pod's own sandbox standing, unless another (or `box=NONE`) is given, and its images present."""
     world = World(pod)
     images = {"app:1": world.fake.image("app:1")}
     chosen = sandbox(pod) if box is None else None if box is NONE else box
     return compute_pod_actions(
-        pod, PodSeen(UID, chosen, containers), Facts(NOW, **{"images": images, **facts}), CONFIG
+        pod, ObservedPod(UID, chosen, containers), Facts(NOW, **{"images": images, **facts}), CONFIG
     )
 
 
-NONE = SandboxSeen("none", False, 0, 0.0)
+NONE = ObservedSandbox("none", False, 0, 0.0)
 
 
 def status(pod: Pod, **fields: Any) -> Pod:
@@ -87,7 +91,7 @@ def test_a_new_pod_gets_a_sandbox_and_all_its_containers_at_once() -> None:
 
 def test_with_init_containers_only_the_first_is_started() -> None:
     pod = make_pod("a", initContainers=[container("i"), container("j")])
-    actions = compute_pod_actions(pod, PodSeen(UID), Facts(NOW, images=World(pod).facts().images), CONFIG)
+    actions = compute_pod_actions(pod, ObservedPod(UID), Facts(NOW, images=World(pod).facts().images), CONFIG)
     assert actions.create_sandbox == "the pod is new"
     assert not actions.kill_sandbox
     assert starts(actions) == [("i", 0)]
@@ -106,12 +110,12 @@ def test_a_converged_pod_is_left_alone() -> None:
 def test_a_sandbox_that_failed_waits_unless_its_settings_changed() -> None:
     pod = make_pod("a")
     failure = SandboxFailure("no address", sandbox_hash(pod), NOW + 4)
-    waiting = compute_pod_actions(pod, PodSeen(UID), Facts(NOW, sandbox_failure=failure), CONFIG)
+    waiting = compute_pod_actions(pod, ObservedPod(UID), Facts(NOW, sandbox_failure=failure), CONFIG)
     assert not waiting.effects
     assert waiting.next_look == NOW + 4
     changed = edited(pod, {"hostNetwork": True})
     assert compute_pod_actions(
-        changed, PodSeen(UID), Facts(NOW, sandbox_failure=failure), CONFIG
+        changed, ObservedPod(UID), Facts(NOW, sandbox_failure=failure), CONFIG
     ).create_sandbox
 
 
@@ -196,8 +200,8 @@ def test_of_instances_with_one_number_the_living_is_the_container() -> None:
     pod = make_pod("a")
     gone = instance(pod, "a", EXITED, id="first", started_at=0.0, exit_code=137, created_at=NOW - 9)
     made = instance(pod, "a", CREATED, id="second", started_at=0.0, created_at=NOW - 5)
-    for seen in ((gone, made), (made, gone)):
-        actions = decide(pod, *seen)
+    for observed in ((gone, made), (made, gone)):
+        actions = decide(pod, *observed)
         assert [stop.id for stop in actions.stop] == ["second"] and not actions.start
     ended = replace(made, state=EXITED, exit_code=137, finished_at=NOW)
     ran = instance(pod, "a", id="third", created_at=NOW - 3)
@@ -205,8 +209,10 @@ def test_of_instances_with_one_number_the_living_is_the_container() -> None:
         actions = decide(pod, *three)
         assert not actions.stop and not actions.start
     over = replace(ran, state=EXITED, exit_code=1, finished_at=NOW - 400)
-    for seen in ((ended, over), (over, replace(ended, created_at=NOW))):
-        assert starts(decide(pod, *seen)) == [("a", 1)], "one that ran counts, whenever the other was made"
+    for observed in ((ended, over), (over, replace(ended, created_at=NOW))):
+        assert starts(decide(pod, *observed)) == [("a", 1)], (
+            "one that ran counts, whenever the other was made"
+        )
 
 
 @pytest.mark.parametrize("state", [RUNNING, CREATED])
@@ -283,11 +289,11 @@ def test_a_clock_that_is_set_back_makes_nothing_wait_for_it() -> None:
     pod, later = make_pod("a"), NOW + 86400
     failure = StartFailure("CreateContainerError", "no", container_hash(pod, pod.spec.containers[0]), later)
     assert decide(pod, start_failures={"a": failure}).start
-    pull = PullSeen(PullPhase.FAILED, "ErrImagePull", "no", later - 10, later)
+    pull = PullStatus(PullPhase.FAILED, "ErrImagePull", "no", later - 10, later)
     assert decide(pod, images={"app:1": None}, pulls={("a", 0): pull}).pull
     box = SandboxFailure("no address", sandbox_hash(pod), later)
     facts = Facts(NOW, sandbox_failure=box)
-    assert compute_pod_actions(pod, PodSeen(UID), facts, CONFIG).create_sandbox
+    assert compute_pod_actions(pod, ObservedPod(UID), facts, CONFIG).create_sandbox
 
 
 def test_the_newest_dead_instance_is_kept_older_ones_go() -> None:
@@ -436,8 +442,8 @@ def test_what_is_no_image_s_name_is_said_whatever_the_pull_policy() -> None:
 
 def test_restarts_are_counted_from_the_logs_when_nothing_else_is_left() -> None:
     pod = make_pod("a", restartPolicy="Never")
-    seen = PodSeen(UID, None, (), {"a": 4})
-    actions = compute_pod_actions(pod, seen, Facts(NOW, images=World(pod).facts().images), CONFIG)
+    observed = ObservedPod(UID, None, (), {"a": 4})
+    actions = compute_pod_actions(pod, observed, Facts(NOW, images=World(pod).facts().images), CONFIG)
     assert starts(actions) == [("a", 5)]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kubelite.node.decide.decision import compute_pod_actions
-from kubelite.node.model.actions import Facts, Hook, HookPhase, PullPhase, PullSeen, signal_number
-from kubelite.node.model.cri import ContainerState, PodSeen
+from kubelite.node.model.actions import Facts, Hook, HookPhase, PullPhase, PullStatus, signal_number
+from kubelite.node.model.cri import ContainerState, ObservedPod
 from kubelite.node.model.node_config import BackOff
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.node.decide.test_pod_actions import (
@@ -259,7 +259,7 @@ def test_a_pod_that_ended_never_runs_again(phase: str) -> None:
     running = decide(pod, instance(pod, "a"))
     assert [stop.name for stop in running.stop] == ["a"]
     assert decide(pod, instance(pod, "a", EXITED)).kill_sandbox
-    nothing = compute_pod_actions(pod, PodSeen(UID), Facts(NOW), CONFIG)
+    nothing = compute_pod_actions(pod, ObservedPod(UID), Facts(NOW), CONFIG)
     assert not nothing.effects
     assert nothing.done
 
@@ -284,28 +284,28 @@ def test_a_deadline_ends_the_pod() -> None:
         ("IfNotPresent", True, None, "start"),
         ("IfNotPresent", False, None, "pull"),
         ("Always", True, None, "pull"),
-        ("Always", True, PullSeen(PullPhase.PULLED), "start"),
-        ("Always", True, PullSeen(PullPhase.PULLING), "ContainerCreating"),
-        ("IfNotPresent", False, PullSeen(PullPhase.PULLED), "pull"),
+        ("Always", True, PullStatus(PullPhase.PULLED), "start"),
+        ("Always", True, PullStatus(PullPhase.PULLING), "ContainerCreating"),
+        ("IfNotPresent", False, PullStatus(PullPhase.PULLED), "pull"),
         ("Never", True, None, "start"),
         ("Never", False, None, "ErrImageNeverPull"),
-        ("Always", True, PullSeen(PullPhase.FAILED, "ErrImagePull", "no", NOW, NOW + 10), "ErrImagePull"),
+        ("Always", True, PullStatus(PullPhase.FAILED, "ErrImagePull", "no", NOW, NOW + 10), "ErrImagePull"),
         (
             "Always",
             True,
-            PullSeen(PullPhase.FAILED, "ErrImagePull", "no", NOW - 5, NOW + 5),
+            PullStatus(PullPhase.FAILED, "ErrImagePull", "no", NOW - 5, NOW + 5),
             "ImagePullBackOff",
         ),
         (
             "Always",
             True,
-            PullSeen(PullPhase.FAILED, "InvalidImageName", "?", NOW - 5, NOW + 5),
+            PullStatus(PullPhase.FAILED, "InvalidImageName", "?", NOW - 5, NOW + 5),
             "InvalidImageName",
         ),
-        ("Always", True, PullSeen(PullPhase.FAILED, "ErrImagePull", "no", NOW - 10, NOW), "pull"),
+        ("Always", True, PullStatus(PullPhase.FAILED, "ErrImagePull", "no", NOW - 10, NOW), "pull"),
     ],
 )
-def test_pull_policy(policy: str, here: bool, pull: PullSeen | None, does: str) -> None:
+def test_pull_policy(policy: str, here: bool, pull: PullStatus | None, does: str) -> None:
     pod = make_pod(container("a", imagePullPolicy=policy))
     images = {"app:1": World(pod).fake.image("app:1") if here else None}
     actions = decide(pod, images=images, pulls={("a", 0): pull} if pull else {})

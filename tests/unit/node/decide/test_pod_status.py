@@ -11,22 +11,22 @@ from kubelite.api.kube.printers import summarize_pod
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
-from kubelite.node.model.cri import ContainerSeen, ContainerState, ImageSeen, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedImage, ObservedPod
 from kubelite.node.model.probe_results import Health
 from manifests.types.core import Pod, PodStatus
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.node.decide.test_pod_actions import CREATED, EXITED, NOW, RUNNING, UNKNOWN, instance, sandbox
 
-IMAGE = ImageSeen("sha256:abc", "docker.io/library/app:1", ("docker.io/library/app@sha256:dd",))
+IMAGE = ObservedImage("sha256:abc", "docker.io/library/app:1", ("docker.io/library/app@sha256:dd",))
 
 
 def report(
-    pod: Pod, *containers: ContainerSeen, standing: bool = True, health: dict[str, Health] | None = None
+    pod: Pod, *containers: ObservedContainer, standing: bool = True, health: dict[str, Health] | None = None
 ) -> dict[str, Any]:
-    seen = PodSeen(UID, sandbox(pod) if standing else None, containers)
+    observed = ObservedPod(UID, sandbox(pod) if standing else None, containers)
     facts = Facts(NOW, images={"app:1": IMAGE}, health=health or {})
-    actions = compute_pod_actions(pod, seen, facts, CONFIG)
-    return compute_pod_status(pod, seen, actions, facts, CONFIG).to_json()
+    actions = compute_pod_actions(pod, observed, facts, CONFIG)
+    return compute_pod_status(pod, observed, actions, facts, CONFIG).to_json()
 
 
 def then(pod: Pod, status: dict[str, Any]) -> Pod:
@@ -55,12 +55,12 @@ def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def test_phase(policy: str, states: list[tuple[ContainerState, int] | None], phase: str) -> None:
     names = "abc"[: len(states)]
     pod = make_pod(*names, restartPolicy=policy)
-    seen = [
+    observed = [
         instance(pod, name, state[0], exit_code=state[1])
         for name, state in zip(names, states, strict=True)
         if state is not None
     ]
-    assert report(pod, *seen)["phase"] == phase
+    assert report(pod, *observed)["phase"] == phase
 
 
 def test_a_new_pod_is_pending_with_every_condition() -> None:
@@ -279,10 +279,10 @@ def test_a_sidecar_that_has_not_started_keeps_the_pod_pending() -> None:
 def test_a_pod_keeps_the_class_of_its_cgroup() -> None:
     pod = make_pod(container("a", resources={"requests": {"cpu": "100m"}}))
     for cgroup, qos in (("/kubelite/besteffort/pod1", "BestEffort"), ("", "Burstable")):
-        seen = PodSeen(UID, sandbox(pod, cgroup=cgroup), (instance(pod, "a"),))
+        observed = ObservedPod(UID, sandbox(pod, cgroup=cgroup), (instance(pod, "a"),))
         facts = Facts(now=NOW)
-        actions = compute_pod_actions(pod, seen, facts, CONFIG)
-        assert compute_pod_status(pod, seen, actions, facts, CONFIG).qos_class == qos
+        actions = compute_pod_actions(pod, observed, facts, CONFIG)
+        assert compute_pod_status(pod, observed, actions, facts, CONFIG).qos_class == qos
 
 
 def test_resources_of_a_container_and_of_one_that_is_being_resized() -> None:

@@ -31,13 +31,13 @@ class Witness(World):
         assert type(status).parse(status.to_json()) == status, "it is kept as it was computed"
         if self.pod.status == before.status:
             return
-        seen, facts = self.fake.look(UID), self.facts()
-        if recorded(before, seen) != recorded(self.pod, seen):
+        observed, facts = self.fake.look(UID), self.facts()
+        if recorded(before, observed) != recorded(self.pod, observed):
             self.different += 1
             return
         self.alike += 1
-        first = compute_pod_actions(before, seen, facts, CONFIG)
-        assert compute_pod_actions(self.pod, seen, facts, CONFIG) == first
+        first = compute_pod_actions(before, observed, facts, CONFIG)
+        assert compute_pod_actions(self.pod, observed, facts, CONFIG) == first
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -68,8 +68,8 @@ def test_which_parts_of_a_status_are_read(
 ) -> None:
     pending = make_pod(**spec)
     after = Pod.parse({**pending.to_json(), "status": status})
-    seen = FakeCri().look(UID)
-    assert (recorded(pending, seen) != recorded(after, seen)) == differs
+    observed = FakeCri().look(UID)
+    assert (recorded(pending, observed) != recorded(after, observed)) == differs
     facts = facts_of(FakeCri(), pending)
-    decisions = [compute_pod_actions(pod, seen, facts, CONFIG) for pod in (pending, after)]
+    decisions = [compute_pod_actions(pod, observed, facts, CONFIG) for pod in (pending, after)]
     assert (decisions[0] != decisions[1]) == differs

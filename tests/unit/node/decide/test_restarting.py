@@ -12,7 +12,7 @@ from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.decide.sysctls import forbidden, normal
 from kubelite.node.decide.unsupported import blocked_containers, unsupported_fields
 from kubelite.node.model.actions import Facts, Hook
-from kubelite.node.model.cri import PodSeen
+from kubelite.node.model.cri import ObservedPod
 from kubelite.node.model.node_config import BackOff
 from kubelite.node.spec import lsm
 from kubelite.node.spec.env import content_hash, env_file
@@ -58,7 +58,7 @@ def test_all_containers_are_killed_then_forgotten_then_run_again_from_the_first_
     assert {r.name for r in actions.remove} == {"i", "a", "b"}
     assert not actions.kill_sandbox
     status = compute_pod_status(
-        pod, PodSeen(UID, sandbox(pod), (done, trigger, killed)), actions, Facts(NOW), CONFIG
+        pod, ObservedPod(UID, sandbox(pod), (done, trigger, killed)), actions, Facts(NOW), CONFIG
     )
     assert status.phase == "Running"
     pod = pod.model_copy(update={"status": status})

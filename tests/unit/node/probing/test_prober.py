@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.model.cri import ContainerSeen, ContainerState, ExecResult, PodSeen, SandboxSeen
+from kubelite.node.model.cri import (
+    ContainerState,
+    ExecResult,
+    ObservedContainer,
+    ObservedPod,
+    ObservedSandbox,
+)
 from kubelite.node.model.observer import Observer
 from kubelite.node.model.probe_results import Health, Kind, Outcome
 from kubelite.node.probing import exchange, grpc_health
@@ -212,7 +218,7 @@ class Probed:
             self.fake, config, self.events,
             clock=lambda: self.fake.now, wake=self.woken.append, observer=tries,
         )  # fmt: skip
-        self.instance = ContainerSeen(
+        self.instance = ObservedContainer(
             "c1", "a", 0, ContainerState.RUNNING, started_at=self.fake.now, sandbox_id="s"
         )
         self.fake.containers[UID] = [self.instance]
@@ -220,8 +226,8 @@ class Probed:
 
     def follow(self, pod: Pod | None = None, **changes: Any) -> Health:
         self.instance = replace(self.instance, **changes)
-        sandbox = SandboxSeen("s", True, 1, self.fake.now, host_network=True)
-        found = self.prober.follow(pod or self.pod, PodSeen(UID, sandbox, (self.instance,)))
+        sandbox = ObservedSandbox("s", True, 1, self.fake.now, host_network=True)
+        found = self.prober.follow(pod or self.pod, ObservedPod(UID, sandbox, (self.instance,)))
         return found.get("c1", Health())
 
     async def until(self, condition: Callable[[], object]) -> None:

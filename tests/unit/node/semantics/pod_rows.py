@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kubelite.node.model.cri import SandboxSeen
+from kubelite.node.model.cri import ObservedSandbox
 from kubelite.node.spec.env import Sources
 from manifests.types.core import Container, Pod, Probe
 from manifests.types.defaults import default_pod
 from tests.unit.node.decide.pod_worlds import CONFIG, make_pod
 
-SANDBOX = SandboxSeen("s", True, 1, 0.0)
+SANDBOX = ObservedSandbox("s", True, 1, 0.0)
 NONE = Sources(lambda *_: None, CONFIG, ("10.88.0.2",))
 
 

@@ -15,7 +15,7 @@ from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.capacity import parse_thresholds
-from kubelite.node.model.cri import ContainerState, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedPod
 from kubelite.node.model.schedule import NodeFacts, Placement
 from kubelite.node.pressure.eviction_policy import Observation, PodUse, met, sentence, victims
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
@@ -87,9 +87,9 @@ def _evicted_status() -> object:
     pod.status.phase = "Running"
     for state in (ContainerState.RUNNING, ContainerState.EXITED):
         facts = Facts(NOW, evicted=words if state is ContainerState.RUNNING else "")
-        seen = PodSeen(UID, sandbox(pod), (instance(pod, "app", state, exit_code=137),))
-        actions = compute_pod_actions(pod, seen, facts, CONFIG)
-        pod.status = status = compute_pod_status(pod, seen, actions, facts, CONFIG)
+        observed = ObservedPod(UID, sandbox(pod), (instance(pod, "app", state, exit_code=137),))
+        actions = compute_pod_actions(pod, observed, facts, CONFIG)
+        pod.status = status = compute_pod_status(pod, observed, actions, facts, CONFIG)
         found.append((status.phase, status.reason, status.message == words))
     return found
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from kubelite.kube.expansion import expand
-from kubelite.node.model.actions import PodActions, PullPhase, PullSeen
-from kubelite.node.model.cri import ImageSeen
+from kubelite.node.model.actions import PodActions, PullPhase, PullStatus
+from kubelite.node.model.cri import ObservedImage
 from kubelite.node.model.errors import ConfigError
 from kubelite.node.spec.container_spec import (
     Prepared,
@@ -146,7 +146,7 @@ C9 = [
         "command and args have the final environment",
         lambda: process_args(
             make_pod(container("app", command=["$(A)"], args=["$(B)", "$$(A)"])).spec.containers[0],
-            ImageSeen("sha256:1", "app"),
+            ObservedImage("sha256:1", "app"),
             {"A": "1"},
         ),
         ["1", "$(B)", "$(A)"],
@@ -197,13 +197,13 @@ DOCKERS = [
 
 
 def _pull_of(*, retry_at: float) -> PodActions:
-    failed = PullSeen(PullPhase.FAILED, "ErrImagePull", "no", NOW - 9, retry_at)
+    failed = PullStatus(PullPhase.FAILED, "ErrImagePull", "no", NOW - 9, retry_at)
     return decide(make_pod("a"), images={"app:1": None}, pulls={("a", 0): failed})
 
 
 def _process(**security: Any) -> dict[str, Any]:
     pod = make_pod(container("app", securityContext=security))
-    prepared = Prepared(ImageSeen("sha256:1", "app", config={"Cmd": ["x"]}), SANDBOX, "c", ResolvedUser())
+    prepared = Prepared(ObservedImage("sha256:1", "app", config={"Cmd": ["x"]}), SANDBOX, "c", ResolvedUser())
     made = container_spec(
         pod, pod.spec.containers[0], replace(prepared, masked_paths=tuple(masked_paths())), CONFIG
     )

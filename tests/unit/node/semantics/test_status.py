@@ -15,8 +15,8 @@ import pytest
 from kubelite.node.cri.pod_files import termination_message
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.decide.pod_status import compute_pod_status, terminated_of
-from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullSeen
-from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.actions import Facts, PodActions, PullPhase, PullStatus
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod
 from kubelite.node.model.errors import ConfigError, CreateError, MountError
 from kubelite.node.model.schedule import Resize
 from kubelite.node.worker.termination import log_tail, with_messages
@@ -65,8 +65,8 @@ def _conditions(status: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
     return {c["type"]: (c["status"], c.get("reason", ""), c.get("message", "")) for c in status["conditions"]}
 
 
-def _of(kind: str, pod: Pod, *seen: ContainerSeen) -> tuple[str, str, str]:
-    return _conditions(report(pod, *seen))[kind]
+def _of(kind: str, pod: Pod, *observed: ObservedContainer) -> tuple[str, str, str]:
+    return _conditions(report(pod, *observed))[kind]
 
 
 def _inits(state: ContainerState | None = None, policy: str = "Always", **fields: Any) -> dict[str, Any]:
@@ -109,15 +109,19 @@ def _all_messages(containers: int, message: str) -> list[int]:
     """Lengths, in bytes, of what is kept of the same message of so many containers."""
     pod = make_pod(*(f"c{n}" for n in range(containers - 1)), initContainers=[container("init")])
     ended = [replace(instance(pod, c.name, EXITED), message=message) for c in pod.spec.containers]
-    return [len(c.message.encode()) for c in with_messages(pod, PodSeen(UID, None, tuple(ended))).containers]
+    return [
+        len(c.message.encode()) for c in with_messages(pod, ObservedPod(UID, None, tuple(ended))).containers
+    ]
 
 
-def _ended_early(*inits: dict[str, Any], seen: dict[str, int] | None = None) -> object:
+def _ended_early(*inits: dict[str, Any], observed: dict[str, int] | None = None) -> object:
     """(phase, each container's state and reason, why it is not initialized) of a pod whose time is up when these have
     ended so."""
     pod = make_pod("app", initContainers=list(inits), restartPolicy="Never", activeDeadlineSeconds=1)
     old = status(pod, startTime="2023-11-14T22:00:00Z", phase="Pending")
-    found = report(old, *(instance(pod, name, EXITED, exit_code=code) for name, code in (seen or {}).items()))
+    found = report(
+        old, *(instance(pod, name, EXITED, exit_code=code) for name, code in (observed or {}).items())
+    )
     states = [c["state"] for c in [*found.get("initContainerStatuses", []), *found["containerStatuses"]]]
     return (
         found["phase"],
@@ -137,11 +141,11 @@ def _going_over() -> object:
 
 def _resizing(*, written: bool = True, **facts: Any) -> object:
     pod = make_pod("app")
-    seen, actions = (
-        PodSeen(UID, sandbox(pod), (instance(pod, "app"),)),
+    observed, actions = (
+        ObservedPod(UID, sandbox(pod), (instance(pod, "app"),)),
         PodActions(update_sandbox=not written),
     )
-    made = compute_pod_status(pod, seen, actions, Facts(NOW, **facts), CONFIG)
+    made = compute_pod_status(pod, observed, actions, Facts(NOW, **facts), CONFIG)
     return [(c.type, c.reason, c.message) for c in made.conditions if "Resize" in c.type]
 
 
@@ -154,7 +158,7 @@ def _tail(lines: int, width: int) -> object:
 
 
 PULL = {"images": {"app:1": None}}
-FAILED = PullSeen(PullPhase.FAILED, "ErrImagePull", "no route", NOW, NOW + 10)
+FAILED = PullStatus(PullPhase.FAILED, "ErrImagePull", "no route", NOW, NOW + 10)
 C5 = [
     Row("C5", "Completed", lambda: _end(EXITED, exit_code=0), ("Completed", 0)),
     Row("C5", "Error", lambda: _end(EXITED, exit_code=3), ("Error", 3)),
@@ -204,9 +208,9 @@ C5 = [
         "C5",
         "Pending while a container waits for its first run, Running once it has run",
         lambda: [
-            report(pod, *seen)["phase"]
+            report(pod, *observed)["phase"]
             for pod in [make_pod("a", "b")]
-            for seen in (
+            for observed in (
                 (instance(pod, "a"),),
                 (instance(pod, "a"), instance(pod, "b", EXITED, exit_code=1, crash_count=3)),
             )
@@ -302,7 +306,7 @@ C5 = [
         lambda: starts(
             compute_pod_actions(
                 make_pod("app"),
-                PodSeen(UID, None, (), {"app": 4}),
+                ObservedPod(UID, None, (), {"app": 4}),
                 Facts(NOW, images={"app:1": IMAGE}),
                 CONFIG,
             )
@@ -332,7 +336,7 @@ C5 = [
         "C5",
         "where init containers failed, the others go on waiting, and the pod is not initialized",
         lambda: _ended_early(
-            container("one"), container("two"), container("three"), seen={"one": 0, "two": 1}
+            container("one"), container("two"), container("three"), observed={"one": 0, "two": 1}
         ),
         (
             "Failed",
@@ -351,7 +355,7 @@ C5 = [
         lambda: [
             _ended_early(),
             _ended_early(container("one")),
-            _ended_early(container("one"), seen={"one": 0}),
+            _ended_early(container("one"), observed={"one": 0}),
         ],
         [
             ("Failed", ["terminated ContainerStatusUnknown"], ("True", "")),

@@ -23,7 +23,7 @@ from kubelite.node.decide.shutdown_order import (
     in_groups,
 )
 from kubelite.node.model.actions import Facts
-from kubelite.node.model.cri import ContainerState, ImageSeen, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedImage, ObservedPod
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.priority import admitted, classes_of
 from kubelite.node.model.schedule import NodeFacts, Placement
@@ -65,9 +65,9 @@ def _of_an_edit() -> tuple[str | None, str | None, int]:
 def _ended_by_shutdown() -> tuple[str | None, ...]:
     pod = make_pod("a")
     ended = instance(pod, "a", ContainerState.EXITED, exit_code=143)
-    seen = PodSeen(UID, sandbox(pod), (ended,))
+    observed = ObservedPod(UID, sandbox(pod), (ended,))
     facts = Facts(now=NOW, shutdown=10.0)
-    status = compute_pod_status(pod, seen, decide(pod, ended, shutdown=10.0), facts, CONFIG)
+    status = compute_pod_status(pod, observed, decide(pod, ended, shutdown=10.0), facts, CONFIG)
     condition = next(c for c in status.conditions if c.type == "DisruptionTarget")
     return status.phase, status.reason, status.message, condition.reason
 
@@ -75,8 +75,8 @@ def _ended_by_shutdown() -> tuple[str | None, ...]:
 def _rejected() -> tuple[str | None, str | None]:
     facts = Facts(now=NOW, placement=Placement(REJECTED, REJECTED_MESSAGE, rejected=True))
     pod = make_pod("a")
-    seen = PodSeen(UID, None, ())
-    status = compute_pod_status(pod, seen, decide(pod), facts, CONFIG)
+    observed = ObservedPod(UID, None, ())
+    status = compute_pod_status(pod, observed, decide(pod), facts, CONFIG)
     return status.phase, status.reason
 
 
@@ -137,8 +137,8 @@ def _device_of_files() -> str:
 
 
 def _image() -> tuple[Kind, Collection[str]]:
-    seen = ImageSeen("sha256:a", "app:1", (), layers=("/l2", "/l1"))
-    sources = replace(NONE, image=lambda _: seen)
+    observed = ObservedImage("sha256:a", "app:1", (), layers=("/l2", "/l1"))
+    sources = replace(NONE, image=lambda _: observed)
     plan = _plan({"image": {"reference": "app:1"}}, sources=sources)
     return plan.kind, plan.layers
 

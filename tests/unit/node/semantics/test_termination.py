@@ -15,7 +15,7 @@ import pytest
 from kubelite.node.decide.pod_rules import grace_period
 from kubelite.node.decide.stopping import MIN_GRACE
 from kubelite.node.model.actions import Hook, HookPhase
-from kubelite.node.model.cri import ImageSeen, PodSeen
+from kubelite.node.model.cri import ObservedImage, ObservedPod
 from kubelite.node.model.probe_results import Kind, kill_grace
 from kubelite.node.model.recorder import PodEvents
 from kubelite.node.worker.hooks import HookRun, Hooks
@@ -48,9 +48,9 @@ def _stop_order() -> list[list[str]]:
     return order
 
 
-def _killed(gone: Pod, hooks: dict[tuple[str, Hook], HookPhase] | None = None, **seen: Any) -> object:
+def _killed(gone: Pod, hooks: dict[tuple[str, Hook], HookPhase] | None = None, **observed: Any) -> object:
     """(signal, grace, seconds for the hook) of the stop that is asked for of a pod that goes."""
-    made = decide(gone, instance(gone, "app", **seen), hooks=hooks or {})
+    made = decide(gone, instance(gone, "app", **observed), hooks=hooks or {})
     return [(stop.signal, stop.grace, stop.pre_stop) for stop in made.stop]
 
 
@@ -66,7 +66,7 @@ def _stop_signals() -> object:
         lifecycle = {"lifecycle": {"stopSignal": own}} if own else {}
         pod = make_pod(container("app", **lifecycle), os={"name": "linux"})
         config = {"StopSignal": image} if image else {}
-        images = {"app:1": ImageSeen("sha256:1", "app:1", config=config)}
+        images = {"app:1": ObservedImage("sha256:1", "app:1", config=config)}
         stops = decide(deleted(pod), instance(pod, "app"), images=images).stop
         found.append(signal.Signals(stops[0].signal).name)
     return found
@@ -101,12 +101,15 @@ def _hook(**handler: Any) -> object:
 
     async def story() -> object:
         pod, ended = make_pod(container("app", lifecycle={"preStop": handler})), list[str]()
-        hooks, seen = Hooks(FakeCri(), CONFIG, wake=ended.append), PodSeen(UID, None, (instance(pod, "app"),))
+        hooks, observed = (
+            Hooks(FakeCri(), CONFIG, wake=ended.append),
+            ObservedPod(UID, None, (instance(pod, "app"),)),
+        )
         run = HookRun(pod, pod.spec.containers[0], "app-0", Hook.PRE_STOP, "", PodEvents(Events(), pod), 0.05)
         hooks.begin(run)
-        first = hooks.states(UID, seen)[run.key]
+        first = hooks.states(UID, observed)[run.key]
         await until_async(lambda: ended)
-        found = first, hooks.states(UID, seen)[run.key]
+        found = first, hooks.states(UID, observed)[run.key]
         await hooks.close()
         return found
 

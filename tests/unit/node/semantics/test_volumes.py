@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.model.cri import ImageSeen
+from kubelite.node.model.cri import ObservedImage
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.schedule import Port
 from kubelite.node.scheduling.ledger import Ledger, reservation_of
@@ -73,7 +73,7 @@ def _own_hosts() -> list[str]:
         container("app", volumeMounts=[{"name": "v", "mountPath": "/etc/hosts"}]),
         volumes=[{"name": "v", "hostPath": {"path": "/x"}}],
     )
-    image = ImageSeen("sha256:1", "app", config={"Cmd": ["x"]})
+    image = ObservedImage("sha256:1", "app", config={"Cmd": ["x"]})
     volumes = {"/etc/hosts": Source("/x")}
     prepared = Prepared(image, SANDBOX, "c", ResolvedUser(), volumes=volumes, hosts="/etc-hosts")
     made = container_spec(pod, pod.spec.containers[0], prepared, CONFIG)["mounts"]
@@ -108,7 +108,7 @@ def _sub_path() -> list[str]:
         container("app", volumeMounts=[{"name": "v", "mountPath": "/m", "subPath": "k"}]),
         volumes=[{"name": "v", "emptyDir": {}}],
     )
-    image = ImageSeen("sha256:1", "app", config={"Cmd": ["x"]})
+    image = ObservedImage("sha256:1", "app", config={"Cmd": ["x"]})
     prepared = Prepared(image, SANDBOX, "c", ResolvedUser(), volumes={"/m": Source("v", "k")})
     made = container_spec(pod, pod.spec.containers[0], prepared, CONFIG)["mounts"]
     return [m["source"] for m in made if "x-beneath=v" in m["options"]]

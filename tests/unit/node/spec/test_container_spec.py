@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.model.cri import ImageSeen, SandboxSeen
+from kubelite.node.model.cri import ObservedImage, ObservedSandbox
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.spec.container_spec import Prepared, Source, container_spec
 from kubelite.node.spec.users import ResolvedUser
@@ -16,7 +16,7 @@ from runtime.oci.config import spec as oci
 from runtime.security.paths import READONLY_PATHS
 from tests.unit.node.decide.pod_worlds import CONFIG, container, make_pod
 
-BOX = SandboxSeen("s", True, 4242, 0.0, "10.88.0.2", cgroup="/kubelite/besteffort/podX")
+BOX = ObservedSandbox("s", True, 4242, 0.0, "10.88.0.2", cgroup="/kubelite/besteffort/podX")
 
 
 def prepared(image: dict[str, Any] | None = None, **more: Any) -> Prepared:
@@ -31,7 +31,7 @@ def prepared(image: dict[str, Any] | None = None, **more: Any) -> Prepared:
     }
     fields.update(more)
     user = fields.pop("user", ResolvedUser())
-    return Prepared(ImageSeen("sha256:1", "app", config=config), BOX, "c" * 64, user, **fields)
+    return Prepared(ObservedImage("sha256:1", "app", config=config), BOX, "c" * 64, user, **fields)
 
 
 def made(one: dict[str, Any], ready: Prepared | None = None, **pod: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubelite.kube.expansion import expand
-from kubelite.node.model.cri import ContainerSeen, ContainerState, PodSeen
+from kubelite.node.model.cri import ContainerState, ObservedContainer, ObservedPod
 from kubelite.node.model.errors import ConfigError, CreateError
 from kubelite.node.model.node_config import NodeConfig, pod_log_name
 from kubelite.node.spec import env, netfiles
@@ -355,12 +355,12 @@ def test_the_end_of_the_log_is_the_message_when_asked_for(tmp_path: Path) -> Non
     assert len(log_tail(str(log))) == 2048
     pod = make_pod(container("a", terminationMessagePolicy="FallbackToLogsOnError"), "b")
     ended = [
-        ContainerSeen(
+        ObservedContainer(
             name, name, 0, ContainerState.EXITED, exit_code=code, log_path=str(log), message=message
         )
         for name, code, message in (("a", 1, ""), ("a", 0, ""), ("a", 1, "own"), ("b", 1, ""))
     ]
-    found = [c.message[:3] for c in with_messages(pod, PodSeen("u", None, tuple(ended))).containers]
+    found = [c.message[:3] for c in with_messages(pod, ObservedPod("u", None, tuple(ended))).containers]
     assert found == ["xxx", "", "own", ""]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.model.actions import PodActions
-from kubelite.node.model.cri import PodSeen
+from kubelite.node.model.cri import ObservedPod
 from kubelite.node.worker import pod_worker
 from tests.unit.node.decide.pod_worlds import UID, container
 from tests.unit.node.worker.worker_kit import Node, Run
@@ -27,7 +27,7 @@ class Costs:
         self.observations = self.decisions = 0
         observe = type(node.fake).observe
 
-        async def observed(uid: str) -> PodSeen:
+        async def observed(uid: str) -> ObservedPod:
             self.observations += 1
             return await observe(node.fake, uid)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.model.cri import ContainerState, ImageSeen
+from kubelite.node.model.cri import ContainerState, ObservedImage
 from runtime.errors import ImageError, NetworkError, RuntimeFault, StartError
 from tests.unit.node.decide.pod_worlds import UID, container
 from tests.unit.node.worker.worker_kit import Node, Run
@@ -213,7 +213,9 @@ def test_a_pod_that_nobody_can_read_can_still_be_deleted(run: Run) -> None:
 
 def test_an_image_is_pulled_beside_the_sandbox(run: Run) -> None:
     async def story(node: Node) -> None:
-        node.fake.pullable["remote:2"] = ImageSeen("sha256:2", "r/remote:2", size=7, config={"Cmd": ["x"]})
+        node.fake.pullable["remote:2"] = ObservedImage(
+            "sha256:2", "r/remote:2", size=7, config={"Cmd": ["x"]}
+        )
         await node.put(container("app", image="remote:2", imagePullPolicy="Always"))
         await node.worker.reconcile(UID)
         assert node.state()["state"]["waiting"]["reason"] == "ContainerCreating"
@@ -256,7 +258,7 @@ def test_a_pull_that_breaks_is_a_pull_that_failed(
     run: Run, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(node: Node) -> None:
-        async def pull(_uid: str, _reference: str, _secrets: object) -> ImageSeen:
+        async def pull(_uid: str, _reference: str, _secrets: object) -> ObservedImage:
             raise error
 
         monkeypatch.setattr(node.fake, "pull", pull)

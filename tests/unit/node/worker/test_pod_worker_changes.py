@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.model.cri import ContainerState, ExecResult, PodSeen, SandboxSeen
+from kubelite.node.model.cri import ContainerState, ExecResult, ObservedPod, ObservedSandbox
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.worker.warm_up import warm_up
 from tests.unit.node.decide.pod_worlds import UID, container, make_pod
@@ -383,8 +383,8 @@ def test_what_a_pod_held_whose_sandbox_was_lost_unrecorded_may_be_anothers(run: 
         later = make_pod(port).model_copy(deep=True)
         later.metadata.uid = "later"
         for ready, reason in ((False, "Unschedulable"), (True, "")):
-            seen = PodSeen("later", SandboxSeen("s", ready, 1, node.fake.now), ())
-            assert node.worker.placing.of(later, seen, keep=False).reason == reason
+            observed = ObservedPod("later", ObservedSandbox("s", ready, 1, node.fake.now), ())
+            assert node.worker.placing.of(later, observed, keep=False).reason == reason
 
     run(story)
 
