@@ -91,7 +91,7 @@ def test_another_file_system_than_was_asked_for(device: str, tmp_path: Path) -> 
 
 def test_one_that_is_read_only_is_not_formatted(device: str, tmp_path: Path) -> None:
     where = place(tmp_path)
-    with pytest.raises(MountError, match="it is empty"):
+    with pytest.raises(MountError, match="is empty, and a read-only volume is not formatted"):
         Disk(device, options=("ro",)).mount(where)
     assert block_devices.content_of(device) == ""
 

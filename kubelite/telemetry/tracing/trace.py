@@ -96,8 +96,8 @@ class Tracer:
     def inner(self, uid: str, container: str, text: str, *, step: str) -> None:
         """Keep the shim's record of the steps of its engine and of the container's init (runtime.oci.job.written).
 
-        They are parts of the container's newest `step`. That step begins no later than they do: a shim continues while
-        its last answer is on its way."""
+        They are parts of the container's newest `step`. That step begins no later than they do, and what precedes it
+        ends no later: a shim continues while its last answer is on its way."""
         if not text:
             return
         zero = time.time() - time.monotonic()
@@ -116,6 +116,9 @@ class Tracer:
             if (found.step, found.container) == (step, container):
                 if at < found.at:
                     steps[place] = replace(found, at=at, took=found.took + found.at - at)
+                for earlier, one in enumerate(steps[:place]):
+                    if one.container == container and one.at < at < one.at + one.took:
+                        steps[earlier] = replace(one, took=at - one.at)
                 return
 
     def forget(self, uid: str) -> None:

@@ -256,6 +256,10 @@ def test_a_step_begins_no_later_than_its_parts() -> None:
     outer, inner = [s for s in tracer.steps("u") if (s["step"], s["container"]) == ("start", "app")]
     assert "call" not in outer and inner["call"]
     assert outer["at"] == inner["at"] and outer["took"] >= 0.02 and inner["took"] >= 0.02
+    before = next(
+        s for s in tracer.steps("u") if s["step"] == "create"
+    )  # and what precedes it ends where it begins
+    assert before["took"] < 0.02 and before["at"] + before["took"] == pytest.approx(outer["at"], abs=1e-6)
 
 
 def test_every_step_of_the_init_has_its_call() -> None:
