@@ -12,6 +12,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +22,12 @@ from tests import leftovers
 # how fast a loaded machine makes examples says nothing of them
 settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("loaded")
+
+# A shell without job control starts background jobs with SIGINT and SIGQUIT ignored. Children would inherit that, and a
+# shell cannot trap a signal that was ignored when it started.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # taken out of the environment: kubelite itself refuses settings that it does not know
 ALLOWED = os.environ.pop("KUBELITE_ALLOWED_SKIPS", None)
