@@ -1,4 +1,4 @@
-"""Build the v1 Node document that the API shows, from the node's facts and the daemon's state. PURE."""
+"""Build the v1 Node document that the API shows, from the node's facts and the daemon's state. Pure."""
 
 from __future__ import annotations
 

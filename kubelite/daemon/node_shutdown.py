@@ -148,7 +148,7 @@ async def begin_again(agent: Agent) -> None:
 
 
 def ended_by_shutdown(doc: dict[str, Any]) -> bool:
-    """PURE."""
+    """Pure."""
     status = doc.get("status") or {}
     ended = status.get("phase") == "Failed" and status.get("reason") in ENDS_BY_SHUTDOWN
     return ended and (doc.get("spec") or {}).get("restartPolicy") != "Never"

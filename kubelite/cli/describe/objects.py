@@ -1,4 +1,4 @@
-"""Format the text of `describe` for all objects but pods and the node, from documents and `now`. PURE.
+"""Format the text of `describe` for all objects but pods and the node, from documents and `now`. Pure.
 
 Layout, order and wording are kubectl's (kubectl pkg/describe/describe.go, a function per kind).
 """

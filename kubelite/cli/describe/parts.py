@@ -1,4 +1,4 @@
-"""Format the common parts of descriptions: aligned columns, labels, annotations, dates, and the events. PURE.
+"""Format the common parts of descriptions: aligned columns, labels, annotations, dates, and the events. Pure.
 
 Layout and wording are kubectl's (kubectl pkg/describe/describe.go). Columns align as in Go's text/tabwriter: a column
 is as wide as its widest cell in consecutive lines that have the column, plus two.

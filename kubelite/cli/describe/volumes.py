@@ -1,4 +1,4 @@
-"""Format volume sources: the Volumes section of `describe pod`, a PersistentVolume's Source. PURE.
+"""Format volume sources: the Volumes section of `describe pod`, a PersistentVolume's Source. Pure.
 
 Source: kubectl pkg/describe/describe.go describeVolumes, describePersistentVolume.
 """

@@ -224,7 +224,7 @@ class Progress(NamedTuple):
 
 
 def progress_of(pod: Json | None) -> Progress:
-    """Evaluate a pod's document (None: the pod does not exist yet). PURE."""
+    """Evaluate a pod's document (None: the pod does not exist yet). Pure."""
     if pod is None:
         return Progress(done=False, failed=False, words="the pod does not exist yet")
     metadata, status = pod["metadata"], pod.get("status") or {}

@@ -1,4 +1,4 @@
-"""Compute rates from two samples of counters, and format them. PURE."""
+"""Compute rates from two samples of counters, and format them. Pure."""
 
 from __future__ import annotations
 

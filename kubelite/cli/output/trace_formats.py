@@ -1,4 +1,4 @@
-"""Convert a start trace to the Chrome trace format (chrome://tracing, ui.perfetto.dev) or to a waterfall. PURE.
+"""Convert a start trace to the Chrome trace format (chrome://tracing, ui.perfetto.dev) or to a waterfall. Pure.
 
 Source: Trace Event Format, google/trace-viewer: complete events (ph X) and instants (ph i), times in microseconds.
 """

@@ -1,8 +1,8 @@
-"""`Cri` on this machine: shims, network and image store put together, and the record of it kept in the store.
+"""The `Cri` of this machine: shims, network and image store together, and their records in the store.
 
-What exists is asked of the shims each time (`observe`); the rows in the store only add what no shim knows any more: the
-instances of an earlier sandbox, and what ran when the machine went down. Every pod's calls come from its one worker, so
-nothing here locks per pod.
+`observe` asks the shims each time. The rows in the store add only what no shim knows any more: the instances of an
+earlier sandbox, and what ran when the machine stopped. All calls for a pod come from its worker, so there is no lock
+per pod.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
-RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then the shim alone has it
-DYING = 3.0  # seconds that a shim which hung up may take to be gone, before that is said
+RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then only the shim has it
+DYING = 3.0  # seconds that a shim may take to exit after it closed its connection
 
 
 class LocalCri:
-    """See the module's text. `on_change(uid)` is called whenever a pod should be looked at."""
+    """Drive the engine for the node. `on_change(uid)` is called when a pod needs a round, `warn(uid, message)` for what
+    a user should know."""
 
     def __init__(
         self,
@@ -103,16 +104,15 @@ class LocalCri:
     # -- life of the node ---------------------------------------------------------------------------------------
 
     async def adopt(self) -> dict[str, SandboxRecord]:
-        """Connect to every living shim, bury every dead one, give back addresses that belong to nobody. Returns the
-        living ones by pod uid."""
+        """Connect to every running shim, clean up after every dead one, and release addresses that belong to no pod.
+        Return the records of the running shims by pod uid."""
         directory = f"{self._settings.run_dir}/shims"
         uids = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
         found = await asyncio.gather(*(self._shim(uid) for uid in uids), return_exceptions=True)
         for uid, result in zip(uids, found, strict=True):
-            if isinstance(
-                result, (RuntimeFault, StoreError, OSError)
-            ):  # that pod's own looks meet it again, and say so
-                log.error("what is left of a pod is not in order: %s", result, extra={"uid": uid})
+            if isinstance(result, (RuntimeFault, StoreError, OSError)):
+                # the pod's own rounds meet the error again and report it
+                log.error("cannot adopt or clean up a pod's shim: %s", result, extra={"uid": uid})
             elif isinstance(result, BaseException):
                 raise result
         living = {uid: shim.record for uid, shim in self._shims.items()}
@@ -122,7 +122,7 @@ class LocalCri:
         return living
 
     async def close(self) -> None:
-        """Let go of the shims; they and their containers live on."""
+        """Close the connections to the shims. They and their containers keep running."""
         for shim in self._shims.values():
             shim.client.close()
         self._shims.clear()
@@ -130,12 +130,12 @@ class LocalCri:
             await asyncio.gather(*self._recording, return_exceptions=True)
 
     def living(self) -> dict[str, SandboxRecord]:
-        """The sandboxes as last reported, by pod uid (for metrics and doctor)."""
-        shims = list(self._shims.items())  # one step: the metrics ask in a thread of their own
+        """Return the running sandboxes as last reported, by pod uid (for metrics and doctor)."""
+        shims = list(self._shims.items())  # one atomic step: the metrics call this from their own thread
         return {uid: shim.record for uid, shim in shims if not shim.client.closed}
 
     def helpers(self) -> tuple[int, ...]:
-        """Processes of the daemon's own that live among the shims."""
+        """Return the pids of the daemon's own processes in the shims' cgroup."""
         return (self._forkserver.pid, self._forkserver.spare)
 
     # -- observation --------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class LocalCri:
         return ObservedPod(uid, observed_sandbox(record) if record else None, tuple(observed), logged)
 
     def _logged(self, uid: str) -> dict[str, int]:
-        """The newest attempt of each container that left a log, of a pod of which nothing else is known."""
+        """Return the newest attempt of each container that left a log, if nothing else is known of the pod."""
         known = self._store.get_uid(uid)
         if known is None:
             return {}
@@ -172,14 +172,14 @@ class LocalCri:
         return observed_container(record, sandbox=sandbox, lost=lost, message=self._message)
 
     def _message(self, record: ContainerRecord) -> str:
-        """What the container wrote to its termination message file, read once."""
+        """Return what the container wrote to its termination message file. The file is read once."""
         path = record.labels.get("message_path", "")
         if path and record.id not in self._messages:
             self._messages[record.id] = pod_files.termination_message(path)
         return self._messages.get(record.id, "")
 
     async def _shim(self, uid: str) -> LivingShim | None:
-        """The pod's living shim, connected; a dead one is buried on the way."""
+        """Return the connection to the pod's running shim. Clean up after a dead one."""
         shim = self._shims.get(uid)
         if shim is not None and not shim.client.closed:
             return shim
@@ -196,10 +196,10 @@ class LocalCri:
             if not occupied(run_dir):
                 await self._bury(uid, run_dir)
                 return None
-            # It hung up and is not gone yet, or is only being born. Neither is "no sandbox": whoever is told that takes
-            # the pod for ended, and then nobody looks for the shim again.
+            # The shim has closed its connection but not exited, or it is just starting. Neither means "no sandbox": the
+            # caller would take the pod for ended, and nobody would look for the shim again.
             if time.monotonic() > until:
-                raise StateError(f"the shim of pod {uid} neither answers nor ends", retriable=True)
+                raise StateError(f"the shim of pod {uid} neither answers nor exits", retriable=True)
             await asyncio.sleep(0.01)
 
     async def _connect(self, uid: str, run_dir: str) -> LivingShim:
@@ -210,26 +210,28 @@ class LocalCri:
         )
         shim = LivingShim(await client.subscribe(), client)
         other = self._shims.get(uid)
-        if other is not None and not other.client.closed:  # the API looked at the same time
+        if other is not None and not other.client.closed:  # the API connected at the same time
             client.close()
             return other
         self._shims[uid] = shim
         return shim
 
     async def _bury(self, uid: str, run_dir: str) -> None:
-        """A shim died: give its address back, keep what it knew, end what it left. The run directory goes last: what
-        fails before is done again at the next look, because it is there."""
+        """Clean up after a dead shim: release its address, keep its records, end its leftovers. The run directory is
+        removed last: while it exists, the next round repeats what failed."""
         until = time.monotonic() + DYING
         while occupied(run_dir):
             if time.monotonic() > until:
-                raise StateError(f"the shim of pod {uid} does not end", retriable=True)
+                raise StateError(f"the shim of pod {uid} does not exit", retriable=True)
             await asyncio.sleep(0.01)
         await self._network.delete(uid)
-        if (last := read_state(run_dir)) is not None:  # first: what only that file knows goes with it
+        if (
+            last := read_state(run_dir)
+        ) is not None:  # before the file is removed: nothing else has these records
             await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
         last = await reap_dead(run_dir)
         if last is not None:
-            log.warning("shim is gone", extra={"uid": uid, "pid": last.pid})
+            log.warning("shim died", extra={"uid": uid, "pid": last.pid})
             await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
         else:
             shutil.rmtree(run_dir, ignore_errors=True)
@@ -253,7 +255,7 @@ class LocalCri:
         uid = request.uid
         runtime_path(
             request.runtime_class, self._settings
-        )  # a class that is not there is found before anything is
+        )  # fails for an unknown class before anything is created
         config = sandbox_config(request, self.run_dir(uid), self._settings)
         with self._tracer.step(uid, "shim"):
             record = await self._forkserver.spawn(config)
@@ -283,7 +285,7 @@ class LocalCri:
         try:
             await self.stop_sandbox(uid)
         except RuntimeFault as error:
-            log.warning("undoing a sandbox failed: %s", error, extra={"uid": uid})
+            log.warning("cannot undo a failed sandbox: %s", error, extra={"uid": uid})
 
     async def update_sandbox(self, uid: str, *, resources: dict[str, Any], resources_hash: str) -> None:
         shim = await self._shim(uid)
@@ -297,11 +299,11 @@ class LocalCri:
         await shim.client.annotate({"resources_hash": resources_hash})
 
     async def stop_sandbox(self, uid: str) -> None:
-        # the address first: what fails here is done again, as long as the run directory is there
+        # the address first: while the run directory exists, the next round repeats what failed
         await self._network.delete(uid)
         shim = await self._shim(uid)
         pod = self._store.get_uid(uid)
-        kept = pod is None or not pod.deleting  # else what ran is forgotten next, whatever happens meanwhile
+        kept = pod is None or not pod.deleting  # for a pod being deleted, the records are removed next anyway
         if shim is not None:
             with contextlib.suppress(ShimGone):
                 if kept:
@@ -317,7 +319,7 @@ class LocalCri:
             await self._mark_lost(uid)
 
     async def _mark_lost(self, uid: str) -> None:
-        """Instances that ran in a sandbox that is gone have ended, one way or another."""
+        """Record the end of the instances that ran in a sandbox that is gone."""
         if rows := lost_rows(self._store.containers(uid), time.time()):
             await self._store.put_containers(rows, durable=False)
 
@@ -327,7 +329,7 @@ class LocalCri:
         }
         for row in self._store.containers(uid):
             self._messages.pop(row.id, None)
-        # rides on the deletion of the pod's object, which is next
+        # shares a commit with the deletion of the pod's object, which follows
         self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
         await asyncio.to_thread(unmount_below, self.pod_dir(uid))
         logs = [path for path in row_logs if path.endswith(uid)]
@@ -348,7 +350,7 @@ class LocalCri:
                     launch = under_way.enter_context(shim.client.launch(create))
                     times = await launch.created()
                 self._tracer.inner(uid, request.name, times, step="create")
-                # the log is there: whoever follows the link never finds it leading nowhere
+                # the log exists now, so the link never dangles
                 pod_files.link_log(self._settings.log_dir, request.log_path, request.name, request.id)
                 with self._tracer.step(uid, "start", container=request.name):
                     record, times = await launch.started()
@@ -357,11 +359,11 @@ class LocalCri:
             await self._record_current(uid, shim, request.id)
             raise
         except Exception:
-            with contextlib.suppress(RuntimeFault):  # mostly there is none
+            with contextlib.suppress(RuntimeFault):  # usually there is no such container
                 await shim.client.kill(request.id, 9, all=True)
             raise
-        # A cancelled start (the daemon stops) is left alone: it may have taken place, and the next look sees which.
-        if record.id not in shim.ended:  # else its exit has been recorded already
+        # A cancelled start (the daemon stops) is left alone: the next observation shows whether it took place.
+        if record.id not in shim.ended:  # otherwise its exit is already recorded
             self._record_soon(uid, record)
         return self._observed(record, sandbox=shim.record.sandbox_id, lost=False)
 
@@ -370,7 +372,7 @@ class LocalCri:
     ) -> None:
         if (client := await self._client(uid)) is not None:
             with contextlib.suppress(NotFoundError):
-                if killed_for:  # first: its end must never be taken for one that was only asked for
+                if killed_for:  # first: its end must not be taken for an ordered stop
                     await client.update(container_id, labels={"killed_for": killed_for})
                 with self._tracer.count("stop"):
                     await client.stop(container_id, signal=signal, grace=grace)
@@ -404,7 +406,7 @@ class LocalCri:
             pod_files.unlink_log(self._settings.log_dir, found.log_path, found.name, found.id)
             used = {other.log_path for other in known.values()}
             await asyncio.to_thread(pod_files.forget_log, found.log_path, used, earlier=keep_log)
-        # also when it is not seen yet: its record may be on its way
+        # also when there is no row yet: its record may be about to be written
         self._in_background(
             self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
         )
@@ -420,7 +422,7 @@ class LocalCri:
         client = await self.client(uid)
         shim = self._shims.get(uid)
         known = {c["id"]: c for c in shim.record.containers} if shim is not None else {}
-        if container_id not in known:  # it started after the last look
+        if container_id not in known:  # it started after the last observation
             known = {c["id"]: c for c in (await client.state()).containers}
         if container_id not in known:
             raise NotFoundError(f"container {container_id} is not in its sandbox")
@@ -428,7 +430,7 @@ class LocalCri:
         return await self._commands.run(uid, client, container_id, process, timeout)
 
     async def client(self, uid: str) -> ShimClient:
-        """The connection to a pod's shim, for exec and attach; NotFoundError when the pod has no sandbox."""
+        """Return the connection to a pod's shim, for exec and attach. Raises NotFoundError if there is no sandbox."""
         found = await self._client(uid)
         if found is None:
             raise NotFoundError(f"pod {uid} has no running sandbox")
@@ -452,17 +454,17 @@ class LocalCri:
     # -- the record in the store --------------------------------------------------------------------------------
 
     def _record_soon(self, uid: str, record: ContainerRecord) -> None:
-        """Write the row without holding up the start: the shim's own state.json has it already."""
+        """Write the row without delaying the start: the shim's own state.json has the record already."""
         self._in_background(self._record(uid, [record], delay=RECORD_DELAY))
 
     def _in_background(self, write: Coroutine[Any, Any, None]) -> None:
-        """A write of rows that nobody waits for."""
+        """Write rows in the background."""
 
         async def quietly() -> None:
             try:
                 await write
             except StoreError as error:
-                log.error("container records not written, the shims keep them: %s", error)
+                log.error("cannot write container records; the shims still have them: %s", error)
 
         task = asyncio.get_running_loop().create_task(quietly())
         self._recording.add(task)

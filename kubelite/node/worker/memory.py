@@ -1,5 +1,5 @@
-"""What is known of one pod between two looks at it, and during one. Only what nobody else can tell is kept: losing all
-of it (a restart) costs a retry, nothing else.
+"""What the worker remembers of a pod between rounds and during one. Only what nobody else can tell is kept: losing all
+of it, in a restart, costs one retry.
 """
 
 from __future__ import annotations
@@ -19,40 +19,38 @@ from kubelite.node.worker.sync_pod import Results, sandbox_failure
 from manifests.types.core import Pod
 
 MAX_RETRY = 30.0  # seconds
-LASTED = 600.0  # a sandbox that stood this long and is lost is made anew at once
+LASTED = 600.0  # a lost sandbox that lasted this long is recreated at once
 _FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreating", "PodInitializing"})
 
 
 @dataclass(slots=True)
 class Memory:
-    """What is known of one pod between two looks."""
+    """What is known of a pod between two rounds."""
 
-    written: dict[str, Any] | None = None  # the status on its way to the store, over what we know of the rest
-    pod: Pod | None = None  # as it was last looked at
+    written: dict[str, Any] | None = None  # the status that is being written
+    pod: Pod | None = None  # as of the last round
     starts: dict[str, StartFailure] = field(default_factory=dict)
     sandbox: SandboxFailure | None = None
-    sandbox_failures: int = 0  # in a row: not made, or lost early
-    sandbox_since: float = 0.0  # when the one that should stand was made; 0 = none should
+    sandbox_failures: int = 0  # consecutive: not created, or lost early
+    sandbox_since: float = 0.0  # when the current sandbox was created; 0 = there should be none
     sync_failures: int = 0
-    said: set[str] = field(default_factory=set)  # warnings about fields, once for each generation
-    resize: Resize | None = None  # why an edit of its resources waits
-    resize_error: str = ""  # why new limits did not take
-    evicted: str = ""  # why the node wants back what it uses
-    shutdown: float | None = None  # seconds that it has before the machine ends
-    settled: tuple[Pod, ObservedPod, Facts] | None = (
-        None  # what the last look was made from, if time changes nothing
-    )
+    said: set[str] = field(default_factory=set)  # warnings about fields that were sent for this generation
+    resize: Resize | None = None  # why a resize waits
+    resize_error: str = ""  # why the last resize failed
+    evicted: str = ""  # why the node evicts it
+    shutdown: float | None = None  # seconds it has to end in a node shutdown
+    settled: tuple[Pod, ObservedPod, Facts] | None = None  # the last inputs, if the decision has no deadline
     look: Look | None = None
-    change: Look | None = None  # the last one that led to anything
+    change: Look | None = None  # the last round that acted
 
     def content_changed(self) -> None:
-        """A ConfigMap or Secret of the pod's namespace did: what failed for want of one need not wait."""
+        """Retry at once what failed because a ConfigMap or Secret was missing."""
         for name, failure in list(self.starts.items()):
             if failure.reason in _FOR_WANT_OF_CONTENT:
                 del self.starts[name]
 
     def notice_loss(self, pod: Pod, observed: ObservedPod, node: BackOff, now: float) -> None:
-        """A sandbox that ended by itself soon after it was made is not made again at full speed. `node`: the node's own
+        """Back off before a sandbox that ended by itself soon after its creation is recreated. `node`: the node's
         back-off."""
         if observed.sandbox is not None and observed.sandbox.ready:
             self.sandbox_since = self.sandbox_since or observed.sandbox.created_at
@@ -66,7 +64,7 @@ class Memory:
         self.sandbox = sandbox_failure(pod, "the last one ended by itself", now + wait)
 
     def remember(self, pod: Pod, actions: PodActions, results: Results, now: float) -> None:
-        """What came of the actions."""
+        """Remember the results of the actions."""
         for name, failure in results.starts.items():
             self.starts.pop(name, None)
             if failure is not None:
@@ -85,7 +83,7 @@ class Memory:
 
 @dataclass(slots=True)
 class Turn:
-    """A look at a pod under way: the pod as it is decided on, what was last seen of it, what is to be done."""
+    """A round of a pod: the pod as decided on, its last observation, and what to do."""
 
     uid: str
     pod: Pod
@@ -97,5 +95,5 @@ class Turn:
 
 
 def timeless(facts: Facts) -> Facts:
-    """All but the time, and apart from what is kept on."""
+    """Return a copy of the facts without the time."""
     return dataclasses.replace(facts, now=0.0, start_failures=dict(facts.start_failures))

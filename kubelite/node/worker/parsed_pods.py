@@ -12,7 +12,7 @@ from state.store import Record
 
 @dataclass(slots=True)
 class _Parsed:
-    """A pod as it was last read, and the parts of the document that it was read from."""
+    """A pod as last parsed, and the parts of the document that it was parsed from."""
 
     version: int
     spec: object
@@ -21,8 +21,8 @@ class _Parsed:
 
 
 class ParsedPods:
-    """The typed pods of the store's records. A version of a record is parsed once, and of it only what is new: a part
-    that is the very document of the version before has been parsed, and the spec that a manifest says may have been
+    """The typed pods of the store's records. Each version of a record is parsed once, and only its new parts: a part
+    that is the same object as in the version before has been parsed, and the spec of a manifest may have been
     offered by whoever read that."""
 
     def __init__(self) -> None:
@@ -48,17 +48,17 @@ class ParsedPods:
         return pod
 
     def offer(self, uid: str, document: Json, spec: PodSpec) -> None:
-        """`spec` is what `document` says, the one that is on its way to the store as the spec of this pod."""
+        """Offer `spec`, parsed from `document`, which is being stored as the spec of this pod."""
         self._offered[uid] = document, spec
 
     def version(self, uid: str) -> int:
-        """The resourceVersion of the record that the pod was last read from; -1: it was not yet."""
+        """Return the resourceVersion of the record that the pod was last parsed from, or -1."""
         found = self._parsed.get(uid)
         return found.version if found is not None else -1
 
     def written(self, record: Record, status: PodStatus) -> Pod | None:
-        """The pod of a record that differs from the one it was last read from in this status alone. None: it has been
-        read meanwhile."""
+        """Return the pod of a record that differs from the last parsed one only in this status. Return None if the pod
+        has been parsed again in the meantime."""
         parsed = self._parsed.get(record.uid)
         if parsed is None or parsed.version >= record.resource_version:
             return None

@@ -1,4 +1,4 @@
-"""The events of one look at a pod: what it or its containers have begun to wait for, which of its fields do nothing."""
+"""The events of a round: what the pod or its containers have started to wait for, and which fields are unsupported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manifests.types.core import ContainerStatus, Pod, PodStatus
 
 
 def say_waiting(before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
-    """Events for what the pod or its containers have begun to wait for, once for each wait."""
+    """Send an event for each new reason that the pod or a container waits for."""
     place, said = facts.placement, {c.message for c in before.conditions}
     if place.reason and not place.rejected and place.message not in said:
         events.pod(WARNING, "FailedScheduling", place.message)
@@ -42,7 +42,7 @@ def say_waiting(before: PodStatus, actions: PodActions, facts: Facts, events: Po
 
 
 def say_unsupported(pod: Pod, said: set[str], events: PodEvents) -> None:
-    """No field is silent: one Warning event for each that is not acted on and that is not in `said`, which grows."""
+    """Send a Warning event for each unsupported field that is not in `said`, and add it there."""
     for found in unsupported_fields(pod):
         if found.path not in said:
             said.add(found.path)

@@ -1,8 +1,8 @@
-"""The loop of one pod: look, decide, do, look again, report. One call of `reconcile` at a time for each pod (the work
-queue sees to that); pods run beside each other.
+"""The loop of one pod: observe, decide, act, observe again, report. The work queue runs `reconcile` for one pod at a
+time; different pods are reconciled concurrently.
 
-What is remembered between two looks (memory.py) is only what nobody else can tell: failures that left no trace and when
-to try again, and the last look itself, for `why`.
+Between two rounds the worker remembers only what nobody else can tell (memory.py): failures that left no trace, when to
+retry, and the last round itself, for `kubelite why`.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ from state.errors import StoreError
 from state.store import Record, Store
 
 log = logging.getLogger(__name__)
-SOON = 1.0  # seconds until a decision that did not take is looked at again
+SOON = 1.0  # seconds until a decision without effect is made again
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision that leads to something, in words. `at`: Unix seconds."""
+    """A decision to act, in words. `at`: Unix seconds."""
 
     at: float
     pod: Pod
@@ -70,18 +70,17 @@ class Decided:
 
 
 class Queue(Protocol):
-    """The pods that are to be looked at."""
+    """The pods waiting for a round."""
 
     def add(self, uid: str, /) -> None:
-        """Have a pod looked at."""
+        """Schedule a round of the pod."""
 
     def dirty(self, uid: str, /) -> bool:
-        """Whether a pod that is being looked at has been added since."""
+        """Return whether a pod has been added again since its current round began."""
 
 
 class PodWorker:
-    """See the module's text. `provide` has a pod's claims bound; `decided` is told of each decision that leads to
-    something."""
+    """Reconcile pods. `provide` binds a pod's claims. `decided` is called for each decision to act."""
 
     def __init__(
         self,
@@ -101,7 +100,7 @@ class PodWorker:
         observer = self._observer = observer or Observer()
         self.config = config
         self.placing = placing
-        self.shutting_down = False  # the machine is
+        self.shutting_down = False  # whether the node is shutting down
         self._store = store
         self._cri = cri
         self._recorder = recorder
@@ -118,14 +117,14 @@ class PodWorker:
         self._pods: dict[str, Memory] = {}
 
     async def close(self) -> None:
-        """Give up the pulls, hooks and probes under way."""
+        """Cancel running pulls, hooks and probes."""
         await self._node.hooks.close()
         await self._usage.close()
         await self._node.puller.close()
         await self.prober.close()
 
     def content_changed(self, uid: str) -> None:
-        """A ConfigMap or Secret of the pod's namespace changed: what failed for want of one need not wait."""
+        """Handle a changed ConfigMap or Secret of the pod's namespace: what failed because of it is retried at once."""
         memory = self._pods.get(uid)
         if memory is not None:
             memory.content_changed()
@@ -138,7 +137,7 @@ class PodWorker:
     # -- the loop -----------------------------------------------------------------------------------------------
 
     async def reconcile(self, uid: str) -> float | None:
-        """One look at the pod. Seconds until the next, None = when something changes."""
+        """Run one round for the pod. Return the seconds until the next one, or None to wait for a change."""
         record = self._store.get_uid(uid)
         if record is None or record.kind != "Pod":
             self._forget(uid)
@@ -146,11 +145,11 @@ class PodWorker:
         memory = self._pods.setdefault(uid, Memory())
         try:
             pod = self._parse(record, memory)
-        except InvalidObject as error:  # an older version took it; its manifest is the one to mend
+        except InvalidObject as error:  # an older version accepted it; the manifest must be corrected
             log.error("pod cannot be read: %s", error, extra={"uid": uid, "pod": record.name})
             if not record.deleting:
                 return MAX_RETRY
-            await self._cri.stop_sandbox(uid)  # how it wants to be stopped nobody can tell
+            await self._cri.stop_sandbox(uid)  # its grace period is unknown
             await self._cri.remove_pod(uid)
             self._forget(uid)
             await self._store.delete(uid)
@@ -162,7 +161,7 @@ class PodWorker:
             memory.sync_failures += 1
             if memory.look is not None:
                 memory.look = dataclasses.replace(memory.look, error=str(error))
-            log.warning("pod is not in order: %s", error, extra={"uid": uid, "pod": pod_ref(pod)})
+            log.warning("cannot sync the pod: %s", error, extra={"uid": uid, "pod": pod_ref(pod)})
             events.pod(WARNING, "FailedSync", f"error: {error}")
             return min(0.5 * 2.0 ** min(memory.sync_failures, 10), MAX_RETRY)
 
@@ -173,11 +172,11 @@ class PodWorker:
             await self._store.modify(uid, tainted.marked(self._clock()))
             return 0.0
         memory.resize = self.placing.resize_of(pod)
-        if memory.resize is not None:  # as long as there is no room for the edit, it is as it was
+        if memory.resize is not None:  # until there is room for the edit, the pod keeps its old resources
             pod = as_allocated(pod)
         observed = with_messages(pod, await self._cri.observe(uid))
         if claim_names(pod) and not self.placing.placed(uid):
-            await self._provide(pod)  # it is placed by what its claims are bound to
+            await self._provide(pod)  # scheduling depends on the volumes its claims are bound to
         facts = self._facts(pod, observed, memory)
         settled = memory.settled
         if memory.look is not None and settled is not None and settled == (pod, observed, timeless(facts)):
@@ -199,18 +198,17 @@ class PodWorker:
             refresh_files(self._node, pod, observed.sandbox)
 
     async def _act(self, turn: Turn) -> float | None:
-        """Do what is decided, look again, report; and on with the next decision, where that leaves something to do.
-        Seconds until the next look.
+        """Act on the decision, observe again and report. Repeat while the next decision has something to do. Return the
+        seconds until the next round.
 
-        Where nothing was done nothing is looked at again, and where nothing that a decision reads has changed none is
-        made again."""
+        Without an effect there is no second observation, and without a change of its inputs no second decision."""
         memory = turn.memory
         while True:
             before, actions = turn.pod.status, turn.actions
             memory.look = explanation.Look(turn.facts.now, turn.observed, actions)
             if actions.effects and not await self._carry_out(turn):
                 return None
-            # after an effect, too: the same edit may change a file of what runs on
+            # also after an effect: the same edit may change a file of a container that keeps running
             self._refresh_files(turn.pod, turn.observed)
             memory.sync_failures = 0
             decided = turn.actions
@@ -224,16 +222,16 @@ class PodWorker:
                 return 0.0
 
     async def _carry_out(self, turn: Turn) -> bool:
-        """Do what is decided, look again and decide anew. False: that was the end of the pod."""
+        """Act, observe again and decide again. Return False if the pod is gone."""
         uid, memory, actions, facts = turn.uid, turn.memory, turn.actions, turn.facts
         again = memory.resize_error and memory.change is not None and memory.change.actions == actions
         memory.change = memory.look
-        if not again:  # new limits that do not take are tried each second, and said once
+        if not again:  # a failing resize is retried each second and logged once
             words = "; ".join(actions.describe())
             log.info("%s", words, extra={"uid": uid, "pod": pod_ref(turn.pod)})
             self._decided(Decided(facts.now, turn.pod, words, "; ".join(actions.reasons)))
         if actions.kill_sandbox or actions.remove or actions.finish:
-            await self._write_status(turn)  # before it is forgotten
+            await self._write_status(turn)  # while the containers are still known
         await self._make_room(turn.pod, actions)
         results = await sync_pod(self._node, turn.pod, turn.observed, actions, turn.events)
         if results.finished:
@@ -248,7 +246,7 @@ class PodWorker:
         return True
 
     async def _report(self, turn: Turn, before: PodStatus) -> None:
-        """Events and status; `before`: what was on record when the turn began."""
+        """Send events and write the status. `before`: the status on record when the round began."""
         pod_events.say_waiting(before, turn.actions, turn.facts, turn.events)
         failed = turn.actions.failed
         if failed is not None and before.reason != failed.reason:  # said once
@@ -258,18 +256,18 @@ class PodWorker:
         pod_events.say_unsupported(turn.pod, turn.memory.said, turn.events)
 
     def _count_in(self, turn: Turn, before: PodStatus) -> None:
-        """What has been put on record counts too: another decision, where it is anything that one reads."""
+        """Decide again if the status just written changes an input of the decision."""
         pod, observed = turn.pod, turn.observed
         if pod.status is before:
             return
         if recorded(pod, observed) == recorded(pod.model_copy(update={"status": before}), observed):
             return
-        if pod.status.phase in TERMINAL:  # it has given back what it held
+        if pod.status.phase in TERMINAL:  # its reservation is released
             turn.facts = self._facts(pod, observed, turn.memory)
         turn.actions = compute_pod_actions(pod, observed, turn.facts, self.config)
 
     def _rest(self, turn: Turn, before: PodStatus) -> float | None:
-        """Nothing is left to do. Seconds until the decision may be another one."""
+        """Return the seconds until the decision may change, or None; there is nothing to do now."""
         if turn.actions.next_look is not None:
             return max(0.0, turn.actions.next_look - self._clock())
         if turn.pod.status is before and turn.memory.resize is None and not turn.memory.starts:
@@ -277,24 +275,24 @@ class PodWorker:
         return None
 
     def _is_old(self, turn: Turn) -> bool:
-        """Whether anything has been heard of the pod since it was looked at, but for the status written of it."""
+        """Return whether the pod has changed since its observation, apart from the status written here."""
         record = self._store.get_uid(turn.uid)
         changed = record is None or record.resource_version != self._parsed.version(turn.uid)
         return changed or self._queue.dirty(turn.uid)
 
     async def _make_room(self, pod: Pod, actions: PodActions) -> None:
-        """What a start needs of other objects: those that go for it, the claims that are its own."""
-        for going in actions.preempt:
-            await self._preempt(pod, going)
+        """Preempt the victims of the decision, and bind the pod's claims before a start."""
+        for victim in actions.preempt:
+            await self._preempt(pod, victim)
         if actions.start:
             await self._provide(pod)
 
-    async def _preempt(self, pod: Pod, going: PreemptPod) -> None:
-        """K preemption.go prepareCandidate."""
-        log.info("it goes for a pod of higher priority", extra={"uid": going.uid, "pod": going.pod})
-        record = await self.placing.preempt(pod, going.uid, self._clock())
+    async def _preempt(self, pod: Pod, victim: PreemptPod) -> None:
+        """Preempt a pod (Kubernetes pkg/scheduler/framework/preemption/preemption.go, prepareCandidate)."""
+        log.info("preempted by a higher-priority pod", extra={"uid": victim.uid, "pod": victim.pod})
+        record = await self.placing.preempt(pod, victim.uid, self._clock())
         if record is not None:
-            self._observer.preempted(going.short_of)
+            self._observer.preempted(victim.short_of)
             words = f"Preempted by pod {pod.metadata.uid} on node {self.config.node_name}"
             name = f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}"
             sentence = f"{words}: {name} has priority {priority(pod)}"
@@ -341,13 +339,13 @@ class PodWorker:
         )
 
     def _placement(self, pod: Pod, observed: ObservedPod, *, keep: bool) -> Placement:
-        """Nothing new begins while the machine ends."""
+        """Return the pod's placement. During node shutdown, new pods are rejected."""
         if self.shutting_down and not self.placing.placed(pod.metadata.uid or ""):
             return Placement(REJECTED, REJECTED_MESSAGE, rejected=True)
         return self.placing.of(pod, observed, keep=keep)
 
     def _content(self, pod: Pod) -> dict[str, str]:
-        """What a change of restarts containers, where the pod asks for that."""
+        """Return the content hash of each container, if the pod restarts containers when their content changes."""
         if pod.metadata.annotations.get(RESTART_ON_CHANGE) != "true":
             return {}
         every = [*pod.spec.init_containers, *pod.spec.containers]
@@ -366,7 +364,7 @@ class PodWorker:
     # -- the report ---------------------------------------------------------------------------------------------
 
     async def _write_status(self, turn: Turn) -> None:
-        """Write the status if it changed: from then on it is the pod's last written one."""
+        """Write the status if it changed."""
         pod, memory = turn.pod, turn.memory
         status = compute_pod_status(pod, turn.observed, turn.actions, turn.facts, self.config)
         if status == pod.status:
@@ -388,23 +386,23 @@ class PodWorker:
             ours = written.get("conditions") or []
             if others == [c for c in ours if c["type"] not in NODE_CONDITIONS]:
                 return {**doc, "status": written}
-            memory.written = None  # somebody has said something meanwhile
+            memory.written = None  # somebody else has written conditions meanwhile
             kept = [*(c for c in ours if c["type"] in NODE_CONDITIONS), *others]
             return {**doc, "status": {**written, "conditions": kept}}
 
-        # of a pod that is being deleted it is for those who watch: after a power cut its deletion begins again
+        # the status of a pod being deleted only serves watchers: after a power failure the deletion starts again
         durable = not pod.metadata.deletion_timestamp
         began = time.perf_counter()
         record = await self._store.modify(turn.uid, change, durable=durable)
         self._observer.status_written(time.perf_counter() - began)
         turn.pod = pod.model_copy(update={"status": status})
         if record is not None and record.doc.get("status") is written and memory.written is not None:
-            # its spec stays the manifest's, whatever it is decided on as
+            # keep the manifest's spec, not the one adjusted for the decision
             memory.pod = self._parsed.written(record, status) or memory.pod
 
     def is_news(self, record: Record) -> bool:
-        """Whether a changed pod needs a look: not when the change is the status that this worker has just written of
-        it, nothing else having happened. To be asked once for each change, in order."""
+        """Return whether a changed pod needs a round. It does not if the only change is the status that this worker has
+        just written. Call this once for each change, in order."""
         memory = self._pods.get(record.uid)
         if memory is None or memory.written is None or record.doc.get("status") is not memory.written:
             return True
@@ -414,24 +412,24 @@ class PodWorker:
     # -- questions ----------------------------------------------------------------------------------------------
 
     def why(self, uid: str, pod: str) -> dict[str, Any] | None:
-        """The last look at a pod, in words (kubelite.api.node.Why); None when there was none yet."""
+        """Return the last round of a pod in words (kubelite.api.node.Why), or None before the first one."""
         memory = self._pods.get(uid)
         if memory is None or memory.look is None:
             return None
         return explanation.words(memory.look, memory.change, pod)
 
     def evict(self, uid: str, message: str) -> None:
-        """The node is short of what this pod uses: it ends as Failed, Evicted."""
+        """Evict the pod: it ends as Failed with the reason Evicted."""
         self._pods.setdefault(uid, Memory()).evicted = message
         self._queue.add(uid)
 
     def end_for_shutdown(self, uid: str, seconds: float) -> None:
-        """The machine ends: so does this pod, within so many seconds, as Failed, Terminated."""
+        """End the pod for a node shutdown, within `seconds`: it ends as Failed with the reason Terminated."""
         self._pods.setdefault(uid, Memory()).shutdown = seconds
         self._queue.add(uid)
 
     async def preview(self, doc: Mapping[str, Any]) -> PodActions:
-        """What would be done if the pod were as `doc` says, with its present status."""
+        """Return what the worker would do if the pod were `doc` with its present status."""
         pod = Pod.parse(dict(doc))
         uid = pod.metadata.uid or ""
         observed = await self._cri.observe(uid)

@@ -1,7 +1,7 @@
-"""Effects: images pulled beside everything else, with kubelet's back-off for each image of each pod (C10).
+"""Pull images in the background, with kubelet's back-off for each image of each pod.
 
-A pull belongs to one start (container and attempt): with pull policy Always every start asks the registry anew. The
-worker is woken when it ends, and reads how it stands from `states`.
+A pull belongs to one start (container and attempt): with the pull policy Always, each start asks the registry again.
+The worker is woken when a pull ends, and reads the result from `states`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Pull:
 
 
 class Puller:
-    """Every pull under way or lately ended. `wake(uid)` is called when one ends."""
+    """The running and recently ended pulls. `wake(uid)` is called when a pull ends."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Puller:
         self._failures: dict[tuple[str, str], int] = {}  # (uid, reference) → in a row
 
     def states(self, uid: str, images: Mapping[str, str]) -> dict[tuple[str, int], PullStatus]:
-        """How the pod's pulls stand; those of an image that a container no longer has do not count."""
+        """Return the states of the pod's pulls. Pulls of an image that a container no longer has are left out."""
         pulls = self._pulls.get(uid, {})
         return {key: pull.status for key, pull in pulls.items() if images.get(key[0]) == pull.reference}
 
@@ -94,7 +94,7 @@ class Puller:
         began, key = self._clock(), (uid, wanted.reference)
         try:
             image = await self._cri.pull(uid, wanted.reference, secrets)
-        except Exception as error:  # whatever it is: the pod must not wait for a pull that is over
+        except Exception as error:  # any error: the pod must not wait for a pull that has ended
             self._failures[key] = self._failures.get(key, 0) + 1
             now = self._clock()
             reason = getattr(error, "reason", "")
@@ -123,7 +123,7 @@ class Puller:
         self._wake(uid)
 
     def forget(self, uid: str) -> None:
-        """The pod is gone, or going: nobody waits for its images any more."""
+        """Cancel the pulls of a pod that is gone or terminating."""
         for pull in self._pulls.pop(uid, {}).values():
             if pull.task is not None:
                 pull.task.cancel()
@@ -140,7 +140,7 @@ class Puller:
 
 
 def _say(events: PodEvents, wanted: PullImage, kind: str, reason: str, message: str) -> None:
-    """Of a container's image at the container, of a volume's at the pod."""
+    """Send an event about the image: at the container, or at the pod for an image volume."""
     if "/" in wanted.name:
         events.pod(kind, reason, message)
     else:

@@ -1,7 +1,7 @@
-"""Effects: apply a PodActions, in field order, through the Cri; report what failed, and say each step in events.
+"""Apply a PodActions in field order, through the Cri. Report failures, and send an event for each step.
 
-Nothing is decided here. A step that fails makes the ones that stand on it moot; what a failed start or a failed sandbox
-means (which reason, when to try again) goes back as facts for the next decision.
+Nothing is decided here. If a step fails, the steps that depend on it are skipped. The reason of a failed start or
+sandbox, and the time of its retry, are facts of the next decision.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ from runtime.security.paths import masked_paths
 from runtime.security.seccomp import default_profile
 
 log = logging.getLogger(__name__)
-RETRY_START = 10.0  # seconds until a start that failed for its configuration is tried again
+RETRY_START = 10.0  # seconds until a start that failed because of its configuration is retried
 RETRY_MOUNT = 2.0
 
 
 @dataclass(slots=True)
 class Results:
-    """What came of it: failures by container (None: it went well), the sandbox's failure, whether the pod is gone."""
+    """The outcome: each failed start (None: success), the failure of the sandbox, and whether the pod is gone."""
 
     starts: dict[str, StartFailure | None] = field(default_factory=dict)
-    sandbox: str = ""  # the sentence of its failure
+    sandbox: str = ""  # why it failed
     made_sandbox: ObservedSandbox | None = None
     finished: bool = False
-    resize_error: str = ""  # the sentence of why new limits could not be written
+    resize_error: str = ""  # why new limits could not be written
 
 
 @dataclass(slots=True)
 class Node:
-    """What effects act through."""
+    """What the effects use."""
 
     cri: Cri
     config: NodeConfig
@@ -84,7 +84,7 @@ class Node:
 async def sync_pod(
     node: Node, pod: Pod, observed: ObservedPod, actions: PodActions, events: PodEvents
 ) -> Results:
-    """Apply the actions. Raises RuntimeFault or OSError when something outside of a container's start fails."""
+    """Apply the actions. Raises RuntimeFault or OSError if anything but the start of a container fails."""
     results, uid = Results(), pod.metadata.uid or ""
     await _stop(node, pod, observed, actions, events)
     for pull in actions.pull:
@@ -140,7 +140,7 @@ async def _stop(node: Node, pod: Pod, observed: ObservedPod, actions: PodActions
 
 
 async def _resize_sandbox(node: Node, pod: Pod, results: Results) -> None:
-    """New limits for the pod's own cgroup. When they do not take, they are tried again; the pod goes on."""
+    """Write new limits into the pod's own cgroup. If that fails, it is retried; the pod keeps running."""
     wanted = limits.pod_limits(pod, node.config)
     try:
         await node.cri.update_sandbox(
@@ -153,10 +153,10 @@ async def _resize_sandbox(node: Node, pod: Pod, results: Results) -> None:
 
 
 async def _resize(node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents) -> None:
-    """New limits for containers that run. One that does not take (memory that is in use) is tried again;
-    the others, and the pod, go on (Kubernetes kuberuntime_manager.go doPodResizeAction)."""
+    """Write new limits for running containers. A failure (memory in use, say) is retried; the other containers are not
+    affected (Kubernetes pkg/kubelet/kuberuntime/kuberuntime_manager.go, doPodResizeAction)."""
     uid, done = pod.metadata.uid or "", False
-    if actions.update and not any(c.type == RESIZING for c in pod.status.conditions):  # not when tried again
+    if actions.update and not any(c.type == RESIZING for c in pod.status.conditions):  # not on a retry
         events.resize(NORMAL, "ResizeStarted", "started")
     for update in actions.update:
         try:
@@ -176,7 +176,7 @@ async def _resize(node: Node, pod: Pod, actions: PodActions, results: Results, e
 
 
 def sandbox_request(pod: Pod, config: NodeConfig, id_base: int = 0) -> SandboxRequest:
-    """PURE: what the pod's sandbox is made from. `id_base`: the pod's root on the host, with `hostUsers: false`."""
+    """Return the request for the sandbox. `id_base`: the host uid of the pod's root (`hostUsers: false`). Pure."""
     spec, wanted = pod.spec, limits.pod_limits(pod, config)
     ports = () if spec.host_network else tuple(host_ports(pod))
     security = spec.security_context
@@ -201,7 +201,7 @@ def sandbox_request(pod: Pod, config: NodeConfig, id_base: int = 0) -> SandboxRe
 
 
 def host_ports(pod: Pod) -> Iterator[HostPort]:
-    """PURE: the ports that are published on the host."""
+    """Yield the ports that are published on the host. Pure."""
     for container in [*pod.spec.init_containers, *pod.spec.containers]:
         for port in container.ports:
             if port.host_port:
@@ -213,7 +213,7 @@ def host_ports(pod: Pod) -> Iterator[HostPort]:
 async def _create_sandbox(
     node: Node, pod: Pod, actions: PodActions, results: Results, events: PodEvents
 ) -> ObservedSandbox | None:
-    """Start it; what the containers need of the image meanwhile is looked up while the shim comes up."""
+    """Create the sandbox. While the shim starts, look up what the containers need of their images."""
     try:
         own_users = pod.spec.host_users is False and not pod.spec.host_network
         id_base = userns.claim(node.config, pod.metadata.uid or "") if own_users else 0
@@ -223,7 +223,7 @@ async def _create_sandbox(
         events.pod(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
         return None
     work = asyncio.ensure_future(node.cri.run_sandbox(request))
-    await asyncio.sleep(0)  # the request is on its way before anything else is done
+    await asyncio.sleep(0)  # send the request before doing anything else
     _warm(node, pod, actions)
     if trouble := dns_trouble(pod, node.config):
         events.pod(WARNING, "DNSConfigForming", trouble)
@@ -239,8 +239,8 @@ async def _create_sandbox(
 
 
 def _warm(node: Node, pod: Pod, actions: PodActions) -> None:
-    """Fill the caches that a start reads: the image's users, the seccomp profile, the masked paths, the files that need
-    no address. Errors come again, and are reported, when the start itself asks."""
+    """Fill the caches that a start reads: the image's users, the seccomp profile, the masked paths, the network files
+    that need no address. Ignore errors: the start meets them again and reports them."""
     with contextlib.suppress(OSError):
         write_net_files(pod, node.config, None, node.net_files)
     for start in actions.start:
@@ -262,7 +262,7 @@ def _profile(caps: tuple[str, ...]) -> dict[str, Any]:
 
 
 def seccomp_profile(pod: Pod, container: Container, config: NodeConfig) -> dict[str, Any] | None:
-    """The profile as OCI's linux.seccomp. Raises CreateError for one of the node's that cannot be read."""
+    """Return the profile as OCI's linux.seccomp. Raises CreateError if a Localhost profile cannot be read."""
     wanted = container_spec.seccomp_wanted(pod, container)
     if wanted is None:
         return None
@@ -285,7 +285,7 @@ def default_masked_paths() -> tuple[str, ...]:
 
 
 def _target(pod: Pod, start: StartContainer, observed: ObservedPod) -> int:
-    """The init of the container that an ephemeral one is to look at; 0 = it has processes of its own."""
+    """Return the pid of the container whose processes an ephemeral container sees, or 0."""
     name = target_of(pod, start.name)
     found = observed.latest(name) if name else None
     return found.pid if found is not None else 0
@@ -296,7 +296,7 @@ def _target(pod: Pod, start: StartContainer, observed: ObservedPod) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Starting:
-    """One start under way, and what it is made from."""
+    """A start and its inputs."""
 
     node: Node
     pod: Pod
@@ -312,7 +312,7 @@ class _Starting:
 
 
 async def _start(one: _Starting, results: Results) -> None:
-    """Prepare, create, start; a failure is a fact, not an exception."""
+    """Prepare, create and start the container. A failure becomes a fact in `results`, not an exception."""
     name, reason, message, wait = one.container.name, "", "", RETRY_START
     failed = "CreateContainerError"
     try:
@@ -328,11 +328,11 @@ async def _start(one: _Starting, results: Results) -> None:
         reason = "PodInitializing" if one.pod.spec.init_containers else "ContainerCreating"
         wait = RETRY_MOUNT
         one.events.pod(WARNING, "FailedMount", str(error))
-    except StartError as error:  # its record is kept: from here on it is a container that ended
+    except StartError as error:  # its record stays: from now on it is a container that ended
         one.events.container(name, NORMAL, "Created", "Container created")
         one.events.container(name, WARNING, "Failed", f"Error: {error}")
     except RuntimeFault as error:
-        if isinstance(error, NotFoundError | StateError):  # its sandbox is gone, or going
+        if isinstance(error, NotFoundError | StateError):  # its sandbox is gone or terminating
             failed = "CreateContainerError"
         reason = error.reason if isinstance(error, ConfigError) else failed
         message, wait = str(error), 1.0 if error.retriable else RETRY_START
@@ -349,7 +349,7 @@ async def _start(one: _Starting, results: Results) -> None:
 
 
 def _announce(one: _Starting) -> None:
-    """kubelet says of an image that was here already that it was (the puller says the rest)."""
+    """Send kubelet's event for an image that is already present. The puller sends the other image events."""
     name, image = one.container.name, one.container.image or ""
     if (name, one.start.attempt) not in one.node.puller.states(one.uid, {name: image}):
         text = f'Container image "{image}" already present on machine and can be accessed by the pod'
@@ -357,7 +357,7 @@ def _announce(one: _Starting) -> None:
 
 
 def _request(one: _Starting) -> ContainerRequest:
-    """Everything the start needs, made."""
+    """Create everything that the start needs, and return its request."""
     config, pod, container = one.node.config, one.pod, one.container
     image = one.node.cri.image(container.image or "")
     if image is None:
@@ -437,10 +437,10 @@ def _prepare(one: _Starting, image: ObservedImage) -> container_spec.Prepared:
 
 
 def _env_file(pod: Pod, config: NodeConfig, volume: str, path: str) -> str | None:
-    """The text of a file in an emptyDir, never one outside of it."""
+    """Return the text of a file in an emptyDir volume. The path cannot leave the volume."""
     found = next((v for v in pod.spec.volumes if v.name == volume), None)
     if found is None or found.empty_dir is None:
-        raise ConfigError(f'env: fileKeyRef: volume "{volume}" is no emptyDir of the pod')
+        raise ConfigError(f'env: fileKeyRef: volume "{volume}" is not an emptyDir of the pod')
     return mounts.read_beneath(
         config.volume_dir(pod.metadata.uid or "", "kubernetes.io~empty-dir", volume), path
     )
@@ -452,8 +452,8 @@ def pod_ips(pod: Pod, sandbox: ObservedSandbox, config: NodeConfig) -> list[str]
 
 
 def refresh_files(node: Node, pod: Pod, sandbox: ObservedSandbox) -> None:
-    """What changes in a running pod's files without a restart: host aliases, DNS, the content of configMap, secret and
-    downwardAPI volumes. A source that is gone leaves the last content."""
+    """Update the files of a running pod that change without a restart: host aliases, DNS, and the content of configMap,
+    secret and downwardAPI volumes. If a source is gone, its last content stays."""
     ips = tuple(pod_ips(pod, sandbox, node.config))
     if os.path.isdir(node.config.pod_dir(pod.metadata.uid or "")):
         write_net_files(pod, node.config, ips, node.net_files)

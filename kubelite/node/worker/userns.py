@@ -33,7 +33,7 @@ class Ids(NamedTuple):
 
 
 def free_range(taken: Iterable[Ids], allowed: Sequence[Ids] = ()) -> int | None:
-    """PURE: the first of the lowest free ID_RANGE, aligned to it as kubelet's are; None when there is none. `allowed`:
+    """Pure: the first of the lowest free ID_RANGE, aligned to it as kubelet's are; None when there is none. `allowed`:
     where it has to lie."""
     busy = sorted(ids for ids in taken if ids.size > 0)
     for place in allowed or (Ids(FIRST, LAST - FIRST),):
@@ -47,7 +47,7 @@ def free_range(taken: Iterable[Ids], allowed: Sequence[Ids] = ()) -> int | None:
 
 
 def subordinate(text: str) -> tuple[list[Ids], list[Ids]]:
-    """PURE: subuid(5) as (ours by name, everybody else's)."""
+    """Pure: subuid(5) as (ours by name, everybody else's)."""
     ours: list[Ids] = []
     others: list[Ids] = []
     for line in text.splitlines():

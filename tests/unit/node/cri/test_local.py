@@ -287,7 +287,7 @@ async def test_a_shim_that_hung_up_and_is_not_gone_yet_is_no_missing_sandbox(
     (tmp_path / "shims" / UID).mkdir(exist_ok=True)
     monkeypatch.setattr(local, "occupied", lambda _dir: True)
     monkeypatch.setattr(local, "DYING", 0.05)
-    with pytest.raises(RuntimeFault, match="neither answers nor ends"):
+    with pytest.raises(RuntimeFault, match="neither answers nor exits"):
         await cri.observe(UID)
     assert len(buried) == 1
 
