@@ -17,7 +17,7 @@ COMPILE = @echo 'compiling the sources' && $(BIN)/python -m compileall -qq kubel
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-setup: $(VENV)/.ready $(OCI)  ## a virtual environment with kubelite in it, nothing else
+setup: $(VENV)/.ready $(OCI)  ## a virtual environment with kubelite and what its tests and checks use
 
 $(VENV)/.ready: pyproject.toml requirements-dev.lock deploy/setup deploy/venv
 	@PYTHON=$(PYTHON) deploy/setup $(VENV)

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from kubelite.cli.containers.logs import default_container
 from kubelite.cli.errors import CliError, Exit
 from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
@@ -86,11 +87,11 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
     if not from_.pod and not to.pod:
         raise CliError("error: one of src or dest must be a remote file specification", code=2)
     server, there = client(ctx), from_ if from_.pod else to
-    server.get(path_of(PODS, there.namespace, there.pod))  # fail early if the pod is missing
+    pod = server.get(path_of(PODS, there.namespace, there.pod))  # fail early if the pod is missing
     # -P: import no package of this name from the current directory
     execute = [sys.executable, "-P", "-m", "kubelite", "--socket", server.path]
     execute += ["exec", "-q", "-n", there.namespace]
-    execute += ["-c", options["container"]] if options["container"] else []
+    execute += ["-c", options["container"] or default_container(pod)]
     if from_.pod:
         _out(execute, from_, to.path)
     else:
