@@ -28,7 +28,7 @@ from kubelite.images.builds import LEASE_PREFIX, NodeBuilds
 from kubelite.images.service import NodeImages, image_json
 from kubelite.kube.events import EventRecorder
 from kubelite.kube.json import Json
-from kubelite.kube.objects import mark_deleting, reference
+from kubelite.kube.objects import mark_deleting, reference, source_of
 from kubelite.kube.times import rfc3339
 from kubelite.node.cri.commands import exec_process
 from kubelite.node.cri.exec_session import Session
@@ -190,7 +190,9 @@ class Agent:
         await self.events.flush()
         about = (event.doc for event in self.store.list("Event", namespace))
         mine = [event for event in about if event["involvedObject"].get("uid") == record.uid]
+        rejected = [s.rejected for s in self.sources.states() if s.file == source_of(record) and s.rejected]
         more = {
+            "reasons": [*rejected, *found["reasons"]],
             "status": record.doc["status"].get("reason") or str(pod_cells(record.doc, time.time())[2]),
             "lastWords": await last_words(cast(Any, self), record.doc),
             "advice": advice(record.doc, mine, self._is_here),

@@ -67,6 +67,14 @@ class ManifestState:
     loaded_at: float = 0.0
 
     @property
+    def rejected(self) -> str:
+        """Why the present content is not applied, in a sentence; "" if it is."""
+        found = next((problem for problem in self.problems if problem.kind != "unsupported"), None)
+        if found is None:
+            return ""
+        return f"the last valid version of the manifest applies, because of an error: {found.sentence(self.file)}"
+
+    @property
     def changed_at(self) -> float:
         """Return when the file changed last, in Unix seconds: its ctime, which a rename also sets."""
         return self.signature[3] / 1e9 if len(self.signature) > 3 else 0.0

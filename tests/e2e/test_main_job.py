@@ -96,6 +96,8 @@ def test_a_bad_file_changes_nothing_and_is_named(node: Node) -> None:
     assert (problem["field"], problem["line"]) == ("spec.containers[0].nam", 8)
     assert 'did you mean "name"' in problem["message"]
     assert any("spec.containers[0].nam" in e["message"] for e in node.events("FailedValidation"))
+    why = node.cli("why", "web").out
+    assert "the last valid version of the manifest applies" in why and "spec.containers[0].nam" in why
     assert node.pid("web") == pid
     node.restart()
     assert node.pid("web") == pid, "nor after a restart of the daemon"
