@@ -72,14 +72,12 @@ async def serving(
     sockets: list[socket.socket],
     *,
     http: type[asyncio.Protocol] | Literal["auto"] = "auto",
-    websockets: bool = True,
 ) -> AsyncIterator[None]:
     """Serve the application on these sockets while the block runs, then close them. `http` replaces uvicorn's protocol
-    class of a connection. Without `websockets`, a request to upgrade is answered like any other."""
+    class of a connection."""
     config = uvicorn.Config(
         app,
         http=http,
-        ws="auto" if websockets else "none",
         lifespan="off",
         log_config=None,
         access_log=False,

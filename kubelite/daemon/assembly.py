@@ -89,8 +89,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         stack.push_async_callback(cri.close)
         living = await cri.adopt()
         log.info("adopted %d pods", len(living))
-        for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
-            log.info("removed cgroup %s of a killed build", path)
+        await _sweep_builds(settings, images)
         unclaimed = _unclaimed(store, living)
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
@@ -128,6 +127,12 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await _start_servers(agent, stack)
         agent.startup_took = time.time() - started
         yield agent
+
+
+async def _sweep_builds(settings: Settings, images: ImageClient) -> None:
+    """Remove the cgroups of builds that were killed."""
+    for path in await asyncio.to_thread(leftovers.sweep, f"/{settings.cgroup_parent}", images.store.root):
+        log.info("removed cgroup %s of a killed build", path)
 
 
 def _sources(

@@ -52,7 +52,7 @@ class NodeScreen(Screen[None]):
 
 
 class Log(NodeScreen):
-    """A container's log, followed; also after the container restarts."""
+    """Follow a container's log, across restarts of the container."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "hold", "Hold")]
 

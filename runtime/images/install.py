@@ -40,7 +40,7 @@ _REPORT_EVERY = 0.1  # seconds
 
 @dataclass(slots=True)
 class _Unpacked:
-    """A layer whose files are unpacked. The metadata of its directories is not final yet."""
+    """A layer whose files are unpacked, but whose directories do not have their final metadata yet."""
 
     directory: str
     unpacker: LayerUnpacker

@@ -318,8 +318,8 @@ def set_alias(name: str, alias: str) -> Request:
 
 
 def set_hairpin(name: str) -> Request:
-    """Let a bridge port send a frame back to where it came from. A packet from a pod to its own host port needs that if
-    br_netfilter is loaded: then DNAT happens inside the bridge, and the packet is bridged, not routed."""
+    """Let a bridge port send a frame back to the port it came from (hairpin mode). If br_netfilter is loaded, a packet
+    from a pod to its own host port needs this: DNAT then happens in the bridge, and the packet is not routed."""
     changes = {_NAME.encode(): name.encode().ljust(IFNAMSIZ - 1, b"\0")}
     return _filled(_hairpin_template(), changes, f"set hairpin mode of {name}")
 

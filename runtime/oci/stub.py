@@ -199,9 +199,9 @@ def waiting(last: Exec, listener: int, lock: int, machine: str = "") -> Program:
 
 
 def at_once(last: Exec, channel: int, machine: str = "", *, word: bool = False) -> Program:
-    """A program that writes a failure to `channel`.
+    """Return a program that executes `last` at once, and writes to `channel` if that fails.
 
-    `word`: first wait for a message on it; exit if it is closed instead.
+    `word`: wait for a message on `channel` first. If the channel is closed instead, the program exits.
     """
     made = Program(machine)
     made.call("prctl", _PR_SET_DUMPABLE, 0)

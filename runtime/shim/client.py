@@ -190,8 +190,7 @@ class ShimClient:
             self._give_up(call)
 
     def _give_up(self, call: _Call) -> None:
-        """Stop waiting for the answer. If it arrived in the same round of the loop and was not taken, close its
-        descriptors."""
+        """Stop waiting for the answer. Close the descriptors of an answer that has arrived but was not used."""
         self._calls.forget(call.number)
         done = call.future.done() and not call.future.cancelled() and not call.taken
         if done and call.future.exception() is None:

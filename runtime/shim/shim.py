@@ -1,5 +1,5 @@
-"""A pod's shim: the process that holds the sandbox and its containers' stdio, logs and exit codes. It outlives the
-daemon.
+"""A pod's shim: the process that holds the pod's sandbox, and the stdio, logs and exit codes of its containers. It
+outlives the daemon.
 
     forkserver ──fork──► run() ── set up the sandbox ── write state.json ── report to the forkserver ── event loop
                                        └ on any failure: undo, report, exit

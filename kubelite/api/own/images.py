@@ -1,4 +1,4 @@
-"""The other operations under /kubelite/v1/images: inspect, push, save, tag, prune, disk usage, repair."""
+"""Image operations under /kubelite/v1/images beside those of routes.py: inspect, push, save, tag, prune, repair."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Broken(OSError):
 
 
 def quote(text: str) -> str:
-    """Percent-encode the UTF-8 text, but not slashes."""
+    """Encode the text as UTF-8 and percent-encode it, except slashes."""
     return "".join(
         chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in text.encode("utf-8", "surrogateescape")
     )

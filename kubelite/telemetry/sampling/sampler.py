@@ -93,7 +93,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Network:
-    """A sandbox's net/dev: the descriptor, the last text, and its parsed form."""
+    """The open /proc/<pid>/net/dev of a sandbox, with the text read last and its parsed form."""
 
     descriptor: int
     size: int = _SMALL  # bytes to read

@@ -59,8 +59,10 @@ class Guarded(H11Protocol):
         if self.cycle is not before:
             self._requests += 1
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing: clients that request an upgrade, which this port does not offer, could fill the log."""
+    def _should_upgrade(self) -> bool:
+        """Answer a request to upgrade like any other: a WebSocket would leave the set of connections that is counted.
+        Nothing is logged, because such requests could fill the log."""
+        return False
 
     @property
     def answers(self) -> bool:

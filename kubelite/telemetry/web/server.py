@@ -144,5 +144,5 @@ async def serve_metrics(agent: NodeView, pages: Pages, host: str, port: int) -> 
     app: ASGIApp = create_app(agent, pages)
     if is_loopback(host):
         app = OwnNames(app, {agent.node_name, socket.gethostname(), *agent.settings.web_hosts.split(",")})
-    async with serving(app, [listener], http=Guarded, websockets=False):
+    async with serving(app, [listener], http=Guarded):
         yield int(listener.getsockname()[1])

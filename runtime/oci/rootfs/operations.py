@@ -1,4 +1,4 @@
-"""The operations of a mount plan. Each is frozen, can `describe()` itself, and can be executed on a Root.
+"""The operations of a mount plan: frozen values with `describe()`, for a person, and `execute()`, on a Root.
 
 They mount file systems and cgroups, mask paths or make them read-only, and fill /dev (config.md "Mounts";
 config-linux.md "Default Devices", "Masked Paths", "Readonly Paths"). Init executes them before pivot_root, while the

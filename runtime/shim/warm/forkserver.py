@@ -328,8 +328,8 @@ def warm_up() -> list[str]:
 
 
 def share() -> None:
-    """Prepare all present objects for sharing with shims, so that neither reference counts nor the collector write to
-    their pages."""
+    """Make the pages of all present objects shareable with forked shims: afterwards neither reference counting nor the
+    garbage collector writes to them."""
     gc.collect()
     immortalise()
     fill_gaps()

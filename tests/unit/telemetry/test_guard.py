@@ -35,9 +35,7 @@ async def served() -> AsyncIterator[int]:
 
     app = Starlette(routes=[Route("/", small), Route("/healthz", small), Route("/big", big)])
     listener = socket.create_server(("127.0.0.1", 0))
-    async with serving(
-        OwnNames(app, {"node-1", "proxy.example", ""}), [listener], http=Guarded, websockets=False
-    ):
+    async with serving(OwnNames(app, {"node-1", "proxy.example", ""}), [listener], http=Guarded):
         yield int(listener.getsockname()[1])
 
 
