@@ -97,9 +97,9 @@ IN_UML := $(patsubst %,tests/e2e/test_%.py,$(OF_CGROUPS) $(if $(WHOLE),$(SELDOM)
 
 test-uml: setup  ## (root) on cgroup v2, inside User Mode Linux, what that can change; WHOLE=1: the rest, too
 	$(COMPILE)
-	tests/uml/run --skips tests/uml/skips --env KUBELITE_TEST_PATIENCE=5 --env KUBELITE_TEST_ALONE=1 \
+	tests/uml/run --skips tests/uml/skips --env TEST_PATIENCE=5 --env TEST_ALONE=1 \
 		--share 3 --mem 3G --each $(IN_UML) -- $(BIN)/python -m \
-		$(if $(KUBELITE_TEST_AGAIN),tests.rerun_failures $(KUBELITE_TEST_AGAIN),pytest -p no:cacheprovider) -rs --timeout=600 $(if $(WHOLE),,-m 'not either_cgroup')
+		$(if $(TEST_RERUN),tests.rerun_failures $(TEST_RERUN),pytest -p no:cacheprovider) -rs --timeout=600 $(if $(WHOLE),,-m 'not either_cgroup')
 
 chaos: setup     ## (root) five minutes of a random mix of orders and blows; SEED=… SECONDS=… PODS=… to choose
 	$(COMPILE)

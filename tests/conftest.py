@@ -1,9 +1,9 @@
 """What counts for every test: a skip names what is missing, and where nothing may be missing a skip is a failure.
 
-`KUBELITE_ALLOWED_SKIPS` holds the reasons that are expected on this machine, as regular expressions separated by `;`
+`TEST_ALLOWED_SKIPS` holds the reasons that are expected on this machine, as regular expressions separated by `;`
 (empty: none). CI sets it; without it every skip is fine.
 
-`KUBELITE_TEST_ALONE`: nobody else makes containers on this machine meanwhile, so whatever is new on it when all is over
+`TEST_ALONE`: nobody else makes containers on this machine meanwhile, so whatever is new on it when all is over
 was left by a test, and fails the run (leftovers.py).
 """
 
@@ -30,8 +30,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # taken out of the environment: kubelite itself refuses settings that it does not know
-ALLOWED = os.environ.pop("KUBELITE_ALLOWED_SKIPS", None)
-ALONE = bool(os.environ.pop("KUBELITE_TEST_ALONE", ""))
+ALLOWED = os.environ.pop("TEST_ALLOWED_SKIPS", None)
+ALONE = bool(os.environ.pop("TEST_ALONE", ""))
 _unexpected: list[str] = []
 _left: list[str] = []
 _before: list[frozenset[str]] = []  # one, where it is looked at

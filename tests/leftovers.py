@@ -1,7 +1,7 @@
 """What a whole test run may leave on a machine, looked for when it is over: every test cleans up after itself and most
 look for what they left, but a session's fixtures, and what dies late, nobody else sees.
 
-Only where nothing else makes such things meanwhile (`KUBELITE_TEST_ALONE`, set by CI and in guests) can what is new be
+Only where nothing else makes such things meanwhile (`TEST_ALONE`, set by CI and in guests) can what is new be
 laid at the run's door."""
 
 from __future__ import annotations

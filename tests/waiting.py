@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 # A guest under User Mode Linux takes several times as long for the same: this many times as long is then waited.
-PATIENCE = float(os.environ.get("KUBELITE_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))
 SECONDS = 30.0 * PATIENCE
 PAUSE = 0.005
 

@@ -1,6 +1,6 @@
 """The tutorials and the transcript of README.md, command by command, on a node of their own.
 
-After a change that is meant, `KUBELITE_RECORD=1 pytest tests/e2e/test_docs.py` writes the new output into the text, to
+After a change that is meant, `TEST_RECORD=1 pytest tests/e2e/test_docs.py` writes the new output into the text, to
 be read, shortened with `…` and committed.
 """
 
@@ -99,7 +99,7 @@ def test_what_the_document_says_is_true(document: str, tmp_path: Path) -> None:
                     wrong.append((step, said, problem))
     finally:
         node.destroy()
-    if os.environ.get("KUBELITE_RECORD"):
+    if os.environ.get("TEST_RECORD"):
         for step, said, _ in reversed(wrong):
             text = text[: step.span[0]] + said + text[step.span[1] :]
         path.write_text(text)

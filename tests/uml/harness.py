@@ -290,9 +290,7 @@ def main() -> int:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="with --each: guests at a time (%(default)s)"
     )
-    parser.add_argument(
-        "--skips", metavar="FILE", help="the skips that are expected, as KUBELITE_ALLOWED_SKIPS"
-    )
+    parser.add_argument("--skips", metavar="FILE", help="the skips that are expected, as TEST_ALLOWED_SKIPS")
     parser.add_argument(
         "--retries", type=int, default=RETRIES, help="after the kernel's known panic (%(default)s)"
     )
@@ -317,7 +315,7 @@ def main() -> int:
         "retries": options.retries,
     }
     if options.skips:
-        how["env"]["KUBELITE_ALLOWED_SKIPS"] = reasons(options.skips)
+        how["env"]["TEST_ALLOWED_SKIPS"] = reasons(options.skips)
     if options.each:
         arguments = ["--mem", options.mem, "--timeout", f"{options.timeout * options.share:g}"]
         arguments += [f"--env={key}={value}" for key, value in how["env"].items()]

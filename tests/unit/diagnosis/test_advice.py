@@ -450,10 +450,10 @@ def test_the_documentation_has_each_sentence() -> None:
     )
     listed, end, after = rest.partition("<!-- end -->\n")
     assert mark and end
-    if os.environ.get("KUBELITE_RECORD"):
+    if os.environ.get("TEST_RECORD"):
         DOCUMENT.write_text(before + mark + table() + end + after)
     else:
-        assert listed == table(), "run KUBELITE_RECORD=1 pytest tests/unit/diagnosis/test_advice.py"
+        assert listed == table(), "run TEST_RECORD=1 pytest tests/unit/diagnosis/test_advice.py"
 
 
 def table() -> str:

@@ -1,4 +1,4 @@
-"""The list of families in docs/reference/metrics.md is the code's. `KUBELITE_RECORD=1` writes it anew."""
+"""The list of families in docs/reference/metrics.md is the code's. `TEST_RECORD=1` writes it anew."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def test_the_list_is_the_codes() -> None:
     text = DOC.read_text()
     head, mark, listed = text.partition(MARK)
     assert mark
-    if os.environ.get("KUBELITE_RECORD"):
+    if os.environ.get("TEST_RECORD"):
         DOC.write_text(f"{head}{mark}\n{listing()}")
     else:
-        assert listed == f"\n{listing()}", (
-            "run KUBELITE_RECORD=1 pytest tests/unit/telemetry/test_metrics_doc.py"
-        )
+        assert listed == f"\n{listing()}", "run TEST_RECORD=1 pytest tests/unit/telemetry/test_metrics_doc.py"
