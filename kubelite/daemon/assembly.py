@@ -35,7 +35,7 @@ from kubelite.node.pressure.image_gc_policy import ImageGcPolicy
 from kubelite.node.pressure.oom_watch import OomWatch
 from kubelite.node.pressure.qos_cgroups import Tiers
 from kubelite.node.scheduling.priority_classes import keep_classes
-from kubelite.node.scheduling.scheduler import Placing, node_state
+from kubelite.node.scheduling.scheduler import Scheduler, node_state
 from kubelite.node.storage.claims import Claims
 from kubelite.node.storage.volume_objects import Volumes
 from kubelite.node.worker.parsed_pods import ParsedPods
@@ -95,13 +95,13 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await keep_classes(store, settings.priority_classes)
 
         facts, parsed, tiers = node_state(store, config), ParsedPods(), _tiers(settings, config, tracer)
-        placing = Placing(
+        scheduler = Scheduler(
             store, config, facts, parse=parsed.of, wake=queue.add, on_reservations=tiers.changed
         )
         volumes = Volumes(store, config, events, facts)
         claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
         worker = PodWorker(
-            store, cri, events, config, placing, parsed=parsed, queue=queue,
+            store, cri, events, config, scheduler, parsed=parsed, queue=queue,
             provide=claims.provide, decided=_decided(settings, store), observer=meters,
         )  # fmt: skip
         stack.push_async_callback(worker.close)
@@ -120,7 +120,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         await begin_again(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
-        _background(stack, tiers.run(placing.reservations), "tiers")
+        _background(stack, tiers.run(scheduler.reservations), "tiers")
         _background(stack, bury_orphans(agent, unclaimed, first=first), "orphans")
         if exporter:
             _background(stack, exporter.run(), "otlp")

@@ -102,7 +102,7 @@ class Agent:
             pressure_since=self.pressure_since,
         )
         record = self.store.get(NODE, "", self.node_name)
-        facts = self.worker.placing.node.facts()
+        facts = self.worker.scheduler.node.facts()
         return node_document(self.worker.config, facts, record.doc if record is not None else {}, state)
 
     async def patch_node(self, patch: Json) -> Json:
@@ -115,7 +115,7 @@ class Agent:
                 await self.store.create(NODE, patched({"metadata": identity}, patch))
         else:
             await self.store.modify(record.uid, lambda doc: patched(doc, patch))
-        self.worker.placing.node_changed()
+        self.worker.scheduler.node_changed()
         return self.node()
 
     def pod_event(self, uid: str, reason: str, message: str, *, container: str = "") -> None:

@@ -111,7 +111,7 @@ class Shutdown:
         log.warning("the machine shuts down: terminating its pods")
         agent.node_event("NodeShutdown", "Shutdown manager detected shutdown event", warning=False)
         agent.worker.shutting_down = True
-        active = [p for p in agent.worker.placing.pods() if p.status.phase not in ("Succeeded", "Failed")]
+        active = [p for p in agent.worker.scheduler.pods() if p.status.phase not in ("Succeeded", "Failed")]
         try:
             for group in in_groups(self._groups, active):
                 await self._end_group(group)

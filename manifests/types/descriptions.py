@@ -34,7 +34,7 @@ ObjectMeta
   uid  Identifies this object, also among later ones with the same name; set by the node.
 PodSpec
   activeDeadlineSeconds  The pod fails (DeadlineExceeded) after this many seconds.
-  affinity  Nodes and pods to be placed with, or apart from. Preferred terms have no effect on a single node.
+  affinity  Nodes and pods to run beside, or apart from. Preferred terms have no effect on a single node.
   automountServiceAccountToken  Ignored: this node mounts no tokens.
   containers  The containers, at least one; all start together after the init containers.
   dnsConfig  Name servers, search domains and options, added to those of dnsPolicy.

@@ -57,11 +57,11 @@ class Decision(RestartingAll, Starting):
             self._delete()
         elif (over := self._over()) is not None:
             self._wind_down(over)
-        elif self.facts.placement.reason:
-            self.reasons.append(f"the pod is not scheduled to this node: {self.facts.placement.message}")
-            if victims := self.facts.placement.victims:
+        elif self.facts.scheduling.reason:
+            self.reasons.append(f"the pod is not scheduled to this node: {self.facts.scheduling.message}")
+            if victims := self.facts.scheduling.victims:
                 self.reasons.append("pods of lower priority are preempted for it")
-                want = self.facts.placement.short_of
+                want = self.facts.scheduling.short_of
                 self.preempt += [PreemptPod(one.uid, f"{one.namespace}/{one.name}", want) for one in victims]
         elif self.observed.sandbox is None or not self.observed.sandbox.ready:
             self._from_nothing()
@@ -102,8 +102,8 @@ class Decision(RestartingAll, Starting):
         # forbidden sysctls count at admission only
         if not began_here and (sentence := forbidden(self.pod, self.config.unsafe_sysctls)):
             return Failed(SYSCTL_FORBIDDEN, sentence)
-        if (place := self.facts.placement).rejected:
-            return Failed(place.reason, place.message)
+        if (scheduling := self.facts.scheduling).rejected:
+            return Failed(scheduling.reason, scheduling.message)
         if self.facts.evicted:
             return Failed("Evicted", self.facts.evicted)
         if self.facts.shutdown is not None:

@@ -29,7 +29,7 @@ from kubelite.node.model.pod_view import (
     views,
 )
 from kubelite.node.model.probe_results import Health
-from kubelite.node.model.schedule import Placement
+from kubelite.node.model.schedule import ScheduleResult
 from manifests.types.core import (
     Container,
     ContainerStateRunning,
@@ -55,12 +55,16 @@ def compute_pod_status(
     pod: Pod, observed: ObservedPod, actions: PodActions, facts: Facts, config: NodeConfig
 ) -> PodStatus:
     """The status to record. `actions` is the decision for `observed`; `pod.status` is the previous status."""
-    if (place := facts.placement).reason and not place.rejected and not pod.metadata.deletion_timestamp:
-        return _not_placed(pod, place, facts.now, config.node_name)
+    if (
+        (scheduling := facts.scheduling).reason
+        and not scheduling.rejected
+        and not pod.metadata.deletion_timestamp
+    ):
+        return _not_scheduled(pod, scheduling, facts.now, config.node_name)
     if actions.failed is not None and actions.failed.reason == SYSCTL_FORBIDDEN:
-        place = Placement(SYSCTL_FORBIDDEN, actions.failed.message, rejected=True)
-    if place.rejected or (pod.status.reason or "").startswith(REJECTED):
-        return _rejected(pod, place, facts.now)
+        scheduling = ScheduleResult(SYSCTL_FORBIDDEN, actions.failed.message, rejected=True)
+    if scheduling.rejected or (pod.status.reason or "").startswith(REJECTED):
+        return _rejected(pod, scheduling, facts.now)
     report = _Report(pod, observed, actions, facts)
     inits = [report.container(c, init=True) for c in pod.spec.init_containers]
     mains = sorted((report.container(c) for c in pod.spec.containers), key=lambda status: status.name)
@@ -101,28 +105,28 @@ def compute_pod_status(
     )
 
 
-def _not_placed(pod: Pod, place: Placement, now: float, node: str) -> PodStatus:
+def _not_scheduled(pod: Pod, scheduling: ScheduleResult, now: float, node: str) -> PodStatus:
     """The status of a pod that fits on no node: Pending, and one condition with the reason."""
-    scheduled = dated(condition("PodScheduled", False, place.reason, place.message), pod, now)
+    scheduled = dated(condition("PodScheduled", False, scheduling.reason, scheduling.message), pod, now)
     foreign = [c for c in pod.status.conditions if c.type not in OWN_CONDITIONS]
     return PodStatus(
         phase="Pending",
         conditions=[scheduled, *foreign],
-        nominated_node_name=node if place.nominated else None,
+        nominated_node_name=node if scheduling.nominated else None,
         qos_class=resources.qos_class(pod),
         observed_generation=pod.metadata.generation,
     )
 
 
-def _rejected(pod: Pod, place: Placement, now: float) -> PodStatus:
+def _rejected(pod: Pod, scheduling: ScheduleResult, now: float) -> PodStatus:
     """The status of a pod that kubelet does not admit: Failed, without containers (Kubernetes kubelet.go,
     rejectPod)."""
     if pod.status.phase in TERMINAL:
         return pod.status
     return PodStatus(
         phase="Failed",
-        reason=place.reason,
-        message=place.message,
+        reason=scheduling.reason,
+        message=scheduling.message,
         conditions=[dated(condition("PodScheduled", True), pod, now)],
         qos_class=resources.qos_class(pod),
         start_time=rfc3339(now),

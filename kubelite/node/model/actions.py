@@ -10,7 +10,7 @@ from typing import Any
 
 from kubelite.node.model.cri import ObservedImage
 from kubelite.node.model.probe_results import Health
-from kubelite.node.model.schedule import PLACED, Placement, Resize
+from kubelite.node.model.schedule import SCHEDULED, Resize, ScheduleResult
 
 
 class PullPhase(StrEnum):
@@ -76,7 +76,7 @@ class Facts:
     content: Mapping[str, str] = field(default_factory=dict)  # by container, with RESTART_ON_CHANGE: digests
     used: Mapping[str, int] = field(default_factory=dict)  # bytes used in emptyDir volumes that have a limit
     cpus: Mapping[str, str] = field(default_factory=dict)  # container → processors, by the static CPU policy
-    placement: Placement = PLACED  # whether the pod may run on this node
+    scheduling: ScheduleResult = SCHEDULED  # whether the pod may run on this node
     resize: Resize | None = None  # why an edit of resources waits; until then the former resources apply
     resize_error: str = ""  # why a resize that was carried out failed
     evicted: str = ""  # the message of a node-pressure eviction of this pod

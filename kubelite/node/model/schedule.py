@@ -57,7 +57,7 @@ class Reservation:
     )  # cpu in thousandths, the rest in bytes or numbers
     ports: tuple[Port, ...] = ()
     repels: tuple[PodAffinityTerm, ...] = ()  # its required anti-affinity
-    ending: bool = False  # it is being deleted
+    terminating: bool = False  # it is being deleted
     qos: str = resources.BEST_EFFORT
     priority: int = 0
     since: str = ""  # when it started here (RFC 3339)
@@ -65,7 +65,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ScheduleResult:
     """The outcome of scheduling. `reason` "": the pod runs on this node. Otherwise it waits or, if `rejected`, never
     runs here. `victims` are the pods to preempt for it. Until they are gone it is `nominated`: the room that they free
     is reserved for it."""
@@ -78,7 +78,7 @@ class Placement:
     short_of: str = ""  # the resource that the victims free; "" if it is not a resource (a host port)
 
 
-PLACED = Placement()
+SCHEDULED = ScheduleResult()
 
 
 class Unbound(NamedTuple):

@@ -151,8 +151,8 @@ class Evictor:
             for kind in conditions ^ before:
                 self._node.pressure_since[kind] = now
                 log.warning("%s %s", kind, "begins" if kind in conditions else "ends")
-            self._node.worker.placing.node.pressure = conditions
-            self._node.worker.placing.ask_again()
+            self._node.worker.scheduler.node.pressure = conditions
+            self._node.worker.scheduler.retry_waiting()
         return found
 
     def _terminating(self) -> bool:
@@ -176,7 +176,7 @@ class Evictor:
     async def _uses(self) -> list[PodUse]:
         measured = await self._node.measured_pods()
         uses = []
-        for pod in self._node.worker.placing.pods():
+        for pod in self._node.worker.scheduler.pods():
             uid = pod.metadata.uid or ""
             if pod.metadata.deletion_timestamp or pod.status.phase in TERMINAL or uid not in measured:
                 continue

@@ -20,15 +20,15 @@ from typing import NamedTuple
 from kubelite.node.model.schedule import (
     GATED,
     NO_EXECUTE,
-    PLACED,
     PREFER_NO_SCHEDULE,
+    SCHEDULED,
     UNSCHEDULABLE,
     UNSCHEDULABLE_TAINT,
     NodeFacts,
-    Placement,
     Port,
     Reservation,
     Resize,
+    ScheduleResult,
     Taint,
     Unbound,
 )
@@ -57,11 +57,11 @@ class _No(NamedTuple):
     words: str
     helpless: bool = True  # the scheduler's UnschedulableAndUnresolvable
     more: str = ""
-    out: Placement | None = None
+    out: ScheduleResult | None = None
     of_nodes: bool = True  # the message counts nodes
 
 
-def place(
+def schedule_pod(
     pod: Pod,
     reservation: Reservation,
     node: NodeFacts,
@@ -70,14 +70,14 @@ def place(
     alone: Collection[str] = (),
     nominated: bool = False,
     unbound: Unbound | None = None,
-) -> Placement:
+) -> ScheduleResult:
     """Whether `pod`, which needs `reservation`, fits on `node` beside the pods in the ledger.
 
     `alone`: the ReadWriteOncePod PersistentVolumeClaims that it mounts; `nominated`: pods were preempted for it before;
     `unbound`: why its PersistentVolumeClaims are not ready.
     """
     if pod.spec.scheduling_gates:
-        return Placement(GATED, GATED_MESSAGE)
+        return ScheduleResult(GATED, GATED_MESSAGE)
     if unbound is not None and not unbound.here:  # the scheduler's PreFilter: rejects before it filters nodes
         return _unschedulable(_No(unbound.words, of_nodes=False))
     if (no := _misfit(pod, node)) is not None:
@@ -96,10 +96,10 @@ def place(
 
     no = refused(ledger)
     if no is None:
-        return PLACED
+        return SCHEDULED
     if no.helpless:
         return _unschedulable(no)
-    staying = ledger.where(lambda other: not other.ending)
+    staying = ledger.where(lambda other: not other.terminating)
     if refused(staying) is None:
         more = no.more or " The pod will fit when the terminating pods are gone."
         return replace(_unschedulable(no._replace(more=more)), nominated=nominated)
@@ -108,13 +108,15 @@ def place(
 
 def _preempting(
     pod: Pod, reservation: Reservation, no: _No, staying: Ledger, refused: Callable[[Ledger], _No | None]
-) -> Placement:
+) -> ScheduleResult:
     """Find pods to preempt for a pod that does not fit beside the pods that stay. If there are none, say why."""
     if pod.spec.preemption_policy == "Never":
         sentence = "not eligible due to preemptionPolicy=Never."
     elif found := victims(reservation, staying, lambda beside: refused(beside) is None):
         words = f"0/1 nodes are available: 1 {no.words}."
-        return Placement(UNSCHEDULABLE, words, victims=found, nominated=True, short_of=_resource(no.words))
+        return ScheduleResult(
+            UNSCHEDULABLE, words, victims=found, nominated=True, short_of=_resource(no.words)
+        )
     else:
         gone = {other.uid for other in lower(reservation, staying)}
         still = refused(staying.where(lambda other: other.uid not in gone)) if gone else None
@@ -125,7 +127,9 @@ def _preempting(
     ):
         return no.out
     more = no.more or (" Pods of higher priority use the resource." if no.out is not None else "")
-    return Placement(UNSCHEDULABLE, f"0/1 nodes are available: 1 {no.words}. preemption: {sentence}{more}")
+    return ScheduleResult(
+        UNSCHEDULABLE, f"0/1 nodes are available: 1 {no.words}. preemption: {sentence}{more}"
+    )
 
 
 def _resource(words: str) -> str:
@@ -133,11 +137,11 @@ def _resource(words: str) -> str:
     return "pods" if words == "Too many pods" else words.partition("Insufficient ")[2]
 
 
-def _unschedulable(no: _No) -> Placement:
+def _unschedulable(no: _No) -> ScheduleResult:
     why = _UNHELPFUL if no.helpless else _NO_VICTIMS
     said = f"{'1 ' * no.of_nodes}{no.words}"
     words = f"0/1 nodes are available: {said}. preemption: 0/1 nodes are available: 1 {why}.{no.more}"
-    return Placement(UNSCHEDULABLE, words)
+    return ScheduleResult(UNSCHEDULABLE, words)
 
 
 def _misfit(pod: Pod, node: NodeFacts) -> _No | None:
@@ -266,7 +270,7 @@ def _short(reservation: Reservation, node: NodeFacts, ledger: Ledger) -> _No | N
         numbers = f"requested: {wanted}, used: {used}, capacity: {room}"
         sentence = f"Pod was rejected: Node didn't have enough resource: {name}, {numbers}"
         words = "Too many pods" if name == "pods" else f"Insufficient {name}"
-        return _No(words, False, out=Placement(f"OutOf{name}", sentence, rejected=True))
+        return _No(words, False, out=ScheduleResult(f"OutOf{name}", sentence, rejected=True))
     return None
 
 
@@ -319,7 +323,7 @@ def _spread(pod: Pod, node: NodeFacts, ledger: Ledger) -> _No | None:
             return selector is not None and selector.matches(of) and all(r.matches(of) for r in keys)  # noqa: B023 - used at once
 
         found = sum(
-            c.namespace == namespace and not c.ending and counts(c.labels) for c in ledger.others(pod)
+            c.namespace == namespace and not c.terminating and counts(c.labels) for c in ledger.others(pod)
         )
         if found + counts(labels) > constraint.max_skew:
             return _No(words, False)

@@ -29,15 +29,15 @@ def reservation_of(pod: Pod) -> Reservation:
         requests=resources.pod_requests(pod),
         ports=tuple(_ports(pod)),
         repels=tuple(repels.required_during_scheduling_ignored_during_execution) if repels else (),
-        ending=bool(pod.metadata.deletion_timestamp),
-        qos=(pod.status.qos_class if _placed(pod) else "") or resources.qos_class(pod),
+        terminating=bool(pod.metadata.deletion_timestamp),
+        qos=(pod.status.qos_class if _is_scheduled(pod) else "") or resources.qos_class(pod),
         priority=priority(pod),
         since=pod.status.start_time or "",
         volumes=claim_names(pod),
     )
 
 
-def _placed(pod: Pod) -> bool:
+def _is_scheduled(pod: Pod) -> bool:
     """Whether the pod's status records the QoS class of its cgroup."""
     return any(c.type == "PodScheduled" and c.status == "True" for c in pod.status.conditions)
 
@@ -88,7 +88,7 @@ class Ledger:
         self._holders: dict[tuple[int, str], dict[str, set[str]]] = {}  # (number, protocol) → uid → ips
         self._repelling: set[str] = set()
         for reservation in reservations:
-            self.enter(reservation)
+            self.add(reservation)
 
     def __iter__(self) -> Iterator[Reservation]:
         return iter(self._reservations.values())
@@ -96,11 +96,11 @@ class Ledger:
     def __contains__(self, uid: object) -> bool:
         return uid in self._reservations
 
-    def enter(self, reservation: Reservation) -> None:
+    def add(self, reservation: Reservation) -> None:
         """Record a pod's reservation and replace its earlier one."""
         if self._reservations.get(reservation.uid) == reservation:
             return
-        self.strike(reservation.uid)
+        self.remove(reservation.uid)
         self._reservations[reservation.uid] = reservation
         self._add(reservation, 1)
         for port in reservation.ports:
@@ -112,7 +112,7 @@ class Ledger:
     def get(self, uid: str) -> Reservation | None:
         return self._reservations.get(uid)
 
-    def strike(self, uid: str) -> bool:
+    def remove(self, uid: str) -> bool:
         """Delete a pod's reservation. Return whether it had one."""
         reservation = self._reservations.pop(uid, None)
         if reservation is None:
@@ -124,16 +124,16 @@ class Ledger:
         return True
 
     def _add(self, reservation: Reservation, sign: int) -> None:
-        sums = self._sums[reservation.ending]
+        sums = self._sums[reservation.terminating]
         for name, amount in (*reservation.requests.items(), ("pods", 1)):
             sums[name] = sums.get(name, 0) + sign * amount
 
-    def used(self, name: str, *, but: str = "", ending: bool | None = None) -> int:
-        """How much of a resource all pods but `but` reserve; with `ending`, only terminating (or other) pods count."""
-        which = (True, False) if ending is None else (ending,)
+    def used(self, name: str, *, but: str = "", terminating: bool | None = None) -> int:
+        """How much of a resource all pods but `but` reserve; `terminating` selects those that terminate, or the others."""
+        which = (True, False) if terminating is None else (terminating,)
         total = sum(self._sums[one].get(name, 0) for one in which)
         own = self._reservations.get(but)
-        if own is not None and own.ending in which:
+        if own is not None and own.terminating in which:
             total -= 1 if name == "pods" else own.requests.get(name, 0)
         return total
 

@@ -16,7 +16,7 @@ from kubelite.node.scheduling.ledger import Ledger
 def lower(reservation: Reservation, ledger: Ledger) -> list[Reservation]:
     """The pods that may be preempted, the most important first: by priority, then by earlier start (Kubernetes
     pkg/scheduler/util, MoreImportantPod)."""
-    found = [other for other in ledger if other.priority < reservation.priority and not other.ending]
+    found = [other for other in ledger if other.priority < reservation.priority and not other.terminating]
     return sorted(found, key=lambda other: (-other.priority, other.since or "~", other.uid))
 
 
@@ -32,8 +32,8 @@ def victims(
         return ()
     chosen = []
     for other in candidates:
-        left.enter(other)
+        left.add(other)
         if not fits(left):
-            left.strike(other.uid)
+            left.remove(other.uid)
             chosen.append(other)
     return tuple(chosen)

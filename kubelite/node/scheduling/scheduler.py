@@ -20,9 +20,9 @@ from kubelite.node.model.claim_names import KIND
 from kubelite.node.model.cri import ObservedPod
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.node_facts import NodeState
-from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, PLACED, Placement, Reservation, Resize
+from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, SCHEDULED, Reservation, Resize, ScheduleResult
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
-from kubelite.node.scheduling.filters import evicted_at, place, resize
+from kubelite.node.scheduling.filters import evicted_at, resize, schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, as_allocated, reservation_of, resize_pending
 from kubelite.node.scheduling.volume_binding import unbound
 from manifests.problems import InvalidObject
@@ -77,7 +77,7 @@ def node_state(store: Store, config: NodeConfig) -> NodeState:
     return NodeState(config, find)
 
 
-class Placing:
+class Scheduler:
     """`parse` returns the typed pod of a record; `wake(uid)` schedules another sync of a pod; `on_reservations` is
     called when the reservations change."""
 
@@ -112,12 +112,12 @@ class Placing:
             self._cpus = self._open_cpus()
             pending: list[Pod] = []
             for record in self._store.list("Pod"):
-                if is_placed(record.doc.get("status") or {}):
+                if is_scheduled(record.doc.get("status") or {}):
                     try:
                         pod = self._parse(record)
                     except InvalidObject:  # reported when that pod is synced
                         continue
-                    ledger.enter(reservation_of(as_allocated(pod) if resize_pending(pod) else pod))
+                    ledger.add(reservation_of(as_allocated(pod) if resize_pending(pod) else pod))
                     pending += [pod] * resize_pending(pod)
                     with contextlib.suppress(
                         NotEnough
@@ -180,33 +180,33 @@ class Placing:
         except StoreError as error:
             log.error("cannot save the assignment of processors: %s", error)
 
-    def of(self, pod: Pod, observed: ObservedPod, *, keep: bool = True) -> Placement:
-        """Whether the pod may run on this node. If so, and with `keep`, reserve its resources."""
+    def schedule(self, pod: Pod, observed: ObservedPod, *, reserve: bool = True) -> ScheduleResult:
+        """Whether the pod may run on this node. If so, and with `reserve`, reserve its resources."""
         uid, ledger = pod.metadata.uid or "", self._open()
         if uid in ledger or pod.status.phase in TERMINAL or pod.metadata.deletion_timestamp:
-            return PLACED
+            return SCHEDULED
         reservation = reservation_of(pod)
         # a pod that runs stays scheduled, even without a record; a sandbox lost before any container ran holds nothing
         runs = (observed.sandbox is not None and observed.sandbox.ready) or observed.containers
-        found = PLACED if runs else self._ask(pod, reservation, ledger)
-        if keep:
+        found = SCHEDULED if runs else self._ask(pod, reservation, ledger)
+        if reserve:
             self._nominated.pop(uid, None)
             if found.nominated:
                 self._nominated[uid] = reservation
-        if keep and not found.reason:
+        if reserve and not found.reason:
             try:
                 self._assign(pod)
             except NotEnough as error:
                 words = f"Allocate failed due to {error}, which is unexpected"
-                return Placement("UnexpectedAdmissionError", f"Pod was rejected: {words}", rejected=True)
-            ledger.enter(reservation)
+                return ScheduleResult("UnexpectedAdmissionError", f"Pod was rejected: {words}", rejected=True)
+            ledger.add(reservation)
             self._waiting.pop(uid, None)
             self._on_reservations()
-        elif keep and not found.rejected:
+        elif reserve and not found.rejected:
             self._waiting[uid] = reservation.priority
         return found
 
-    def _ask(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> Placement:
+    def _ask(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> ScheduleResult:
         """Room freed by preemption is reserved for the nominated pods, except from a pod of higher priority."""
         kept = [
             one
@@ -218,13 +218,13 @@ class Placing:
         nominated = reservation.uid in self._nominated
         facts = self._facts_for(pod)
         waits = unbound(pod, self._find, facts) if reservation.volumes else None
-        return place(pod, reservation, facts, beside, alone=alone, nominated=nominated, unbound=waits)
+        return schedule_pod(pod, reservation, facts, beside, alone=alone, nominated=nominated, unbound=waits)
 
     def _find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         record = self._store.get(kind, namespace, name)
         return record.doc if record is not None else None
 
-    def placed(self, uid: str) -> bool:
+    def is_scheduled(self, uid: str) -> bool:
         return uid in self._open()
 
     def _of_one_pod(self, namespace: str, name: str) -> bool:
@@ -236,13 +236,13 @@ class Placing:
         """Preempt a pod in favour of `pod`; None if it is gone or terminating already."""
         words = "preempting to accommodate a higher priority pod"
         by = pod.spec.scheduler_name or "default-scheduler"
-        if (held := self._open().get(uid)) is None or held.ending:
+        if (held := self._open().get(uid)) is None or held.terminating:
             return None
         record = await self._store.modify(
             uid, lambda doc: disrupted(doc, "PreemptionByScheduler", f"{by}: {words}", now)
         )
         if record is not None and (held := self._open().get(uid)) is not None:
-            self._open().enter(replace(held, ending=True))  # before another pod is scheduled
+            self._open().add(replace(held, terminating=True))  # before another pod is scheduled
         return record
 
     def _facts_for(self, pod: Pod) -> Any:
@@ -258,7 +258,7 @@ class Placing:
         ledger = self._open()
         return [self._parse(record) for record in self._store.list("Pod") if record.uid in ledger]
 
-    def changed(self, pod: Pod) -> None:
+    def pod_changed(self, pod: Pod) -> None:
         """Update the reservation after a new version of the pod was read: it may need other resources or terminate."""
         if self._ledger is not None and pod.metadata.uid in self._ledger:
             self._reserve_again(pod)
@@ -267,14 +267,14 @@ class Placing:
         """Reserve what the pod requests now. If there is no room for more, keep the reserved resources."""
         assert self._ledger is not None
         reservation, uid = reservation_of(pod), pod.metadata.uid or ""
-        found = None if reservation.ending else self._resize(pod, reservation, self._ledger)
+        found = None if reservation.terminating else self._resize(pod, reservation, self._ledger)
         held = self._ledger.get(uid)
         if found is None or held is None:
             self._resizes.pop(uid, None)
-            self._ledger.enter(reservation)
+            self._ledger.add(reservation)
         else:
             self._resizes[uid] = found
-            self._ledger.enter(replace(reservation, requests=held.requests))
+            self._ledger.add(replace(reservation, requests=held.requests))
         self._on_reservations()
 
     def _resize(self, pod: Pod, reservation: Reservation, ledger: Ledger) -> Resize | None:
@@ -291,27 +291,27 @@ class Placing:
             self._reserve_again(pod)
         return self._resizes.get(uid)
 
-    def gone(self, uid: str) -> None:
+    def release(self, uid: str) -> None:
         """Release everything the pod holds, and retry the pods that wait for it."""
         self._waiting.pop(uid, None)
         self._resizes.pop(uid, None)
         held = self._nominated.pop(uid, None)
-        if self._ledger is not None and self._ledger.strike(uid):
+        if self._ledger is not None and self._ledger.remove(uid):
             if self._cpus is not None and self._cpus.release(uid):
                 self._pool_changed(uid)
             self._on_reservations()
-            self.ask_again()
+            self.retry_waiting()
         elif held is not None:
-            self.ask_again()
+            self.retry_waiting()
 
-    def ask_again(self) -> None:
+    def retry_waiting(self) -> None:
         """Retry the waiting pods, higher priority first."""
         for uid in (*sorted(self._waiting, key=lambda uid: -self._waiting[uid]), *self._resizes):
             self._wake(uid)
 
     def node_changed(self) -> None:
         """Labels or taints changed: retry waiting pods, and sync every pod, because it may not tolerate a taint."""
-        self.ask_again()
+        self.retry_waiting()
         for record in self._store.list("Pod"):
             self._wake(record.uid)
 
@@ -327,7 +327,7 @@ class Placing:
         return Tainted(f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}", found[0])
 
 
-def is_placed(status: Mapping[str, Any]) -> bool:
+def is_scheduled(status: Mapping[str, Any]) -> bool:
     """Pure: whether a recorded status says that the pod is scheduled to this node and not finished."""
     if status.get("phase") in TERMINAL:
         return False

@@ -11,9 +11,9 @@ from manifests.types.core import ContainerStatus, Pod, PodStatus
 
 def say_waiting(before: PodStatus, actions: PodActions, facts: Facts, events: PodEvents) -> None:
     """Send an event for each new reason that the pod or a container waits for."""
-    place, said = facts.placement, {c.message for c in before.conditions}
-    if place.reason and not place.rejected and place.message not in said:
-        events.pod(WARNING, "FailedScheduling", place.message)
+    scheduling, said = facts.scheduling, {c.message for c in before.conditions}
+    if scheduling.reason and not scheduling.rejected and scheduling.message not in said:
+        events.pod(WARNING, "FailedScheduling", scheduling.message)
     if facts.resize is not None and facts.resize.message not in said:
         reason, why = facts.resize
         events.resize(WARNING, f"Resize{reason}", reason, error=why)

@@ -36,10 +36,10 @@ from kubelite.node.model.pod_view import pod_ref
 from kubelite.node.model.priority import priority
 from kubelite.node.model.probe_results import Health
 from kubelite.node.model.recorder import NORMAL, WARNING, PodEvents, Recorder
-from kubelite.node.model.schedule import Placement
+from kubelite.node.model.schedule import ScheduleResult
 from kubelite.node.probing.prober import Prober
 from kubelite.node.scheduling.ledger import as_allocated
-from kubelite.node.scheduling.scheduler import Placing
+from kubelite.node.scheduling.scheduler import Scheduler
 from kubelite.node.spec.env import content_hash
 from kubelite.node.storage.usage import Usage
 from kubelite.node.worker import pod_events
@@ -88,7 +88,7 @@ class PodWorker:
         cri: Cri,
         recorder: Recorder,
         config: NodeConfig,
-        placing: Placing,
+        scheduler: Scheduler,
         *,
         parsed: ParsedPods,
         queue: Queue,
@@ -99,7 +99,7 @@ class PodWorker:
     ) -> None:
         observer = self._observer = observer or Observer()
         self.config = config
-        self.placing = placing
+        self.scheduler = scheduler
         self.shutting_down = False  # whether the node is shutting down
         self._store = store
         self._cri = cri
@@ -166,16 +166,16 @@ class PodWorker:
             return min(0.5 * 2.0 ** min(memory.sync_failures, 10), MAX_RETRY)
 
     async def _look(self, uid: str, pod: Pod, memory: Memory, events: PodEvents) -> float | None:
-        tainted = self.placing.tainted(pod, self._clock())
+        tainted = self.scheduler.tainted(pod, self._clock())
         if tainted is not None and tainted.at <= self._clock():
             events.pod(WARNING, "TaintManagerEviction", f"Marking for deletion Pod {tainted.pod}")
             await self._store.modify(uid, tainted.marked(self._clock()))
             return 0.0
-        memory.resize = self.placing.resize_of(pod)
+        memory.resize = self.scheduler.resize_of(pod)
         if memory.resize is not None:  # until there is room for the edit, the pod keeps its old resources
             pod = as_allocated(pod)
         observed = with_messages(pod, await self._cri.observe(uid))
-        if claim_names(pod) and not self.placing.placed(uid):
+        if claim_names(pod) and not self.scheduler.is_scheduled(uid):
             await self._provide(pod)  # scheduling depends on the volumes its claims are bound to
         facts = self._facts(pod, observed, memory)
         settled = memory.settled
@@ -290,7 +290,7 @@ class PodWorker:
     async def _preempt(self, pod: Pod, victim: PreemptPod) -> None:
         """Preempt a pod (Kubernetes pkg/scheduler/framework/preemption/preemption.go, prepareCandidate)."""
         log.info("preempted by a higher-priority pod", extra={"uid": victim.uid, "pod": victim.pod})
-        record = await self.placing.preempt(pod, victim.uid, self._clock())
+        record = await self.scheduler.preempt(pod, victim.uid, self._clock())
         if record is not None:
             self._observer.preempted(victim.short_of)
             words = f"Preempted by pod {pod.metadata.uid} on node {self.config.node_name}"
@@ -304,7 +304,7 @@ class PodWorker:
             if memory.pod is not None and memory.pod.metadata.generation != pod.metadata.generation:
                 memory.said.clear()
             memory.pod = pod
-            self.placing.changed(pod)
+            self.scheduler.pod_changed(pod)
         return pod
 
     def _facts(
@@ -328,8 +328,8 @@ class PodWorker:
             sandbox_failure=memory.sandbox,
             health=self.prober.follow(pod, observed) if health is None else health,
             hooks=self._node.hooks.states(pod.metadata.uid or "", observed),
-            placement=self._placement(pod, observed, keep=health is None),
-            cpus=self.placing.cpus_of(pod),
+            scheduling=self._schedule(pod, observed, reserve=health is None),
+            cpus=self.scheduler.cpus_of(pod),
             resize=memory.resize,
             resize_error=memory.resize_error,
             evicted=memory.evicted,
@@ -338,11 +338,11 @@ class PodWorker:
             used={} if health is not None or pod.status.phase in TERMINAL else self._usage.of(pod),
         )
 
-    def _placement(self, pod: Pod, observed: ObservedPod, *, keep: bool) -> Placement:
-        """Return the pod's placement. During node shutdown, new pods are rejected."""
-        if self.shutting_down and not self.placing.placed(pod.metadata.uid or ""):
-            return Placement(REJECTED, REJECTED_MESSAGE, rejected=True)
-        return self.placing.of(pod, observed, keep=keep)
+    def _schedule(self, pod: Pod, observed: ObservedPod, *, reserve: bool) -> ScheduleResult:
+        """Schedule the pod. During node shutdown, new pods are rejected."""
+        if self.shutting_down and not self.scheduler.is_scheduled(pod.metadata.uid or ""):
+            return ScheduleResult(REJECTED, REJECTED_MESSAGE, rejected=True)
+        return self.scheduler.schedule(pod, observed, reserve=reserve)
 
     def _content(self, pod: Pod) -> dict[str, str]:
         """Return the content hash of each container, if the pod restarts containers when their content changes."""
@@ -358,7 +358,7 @@ class PodWorker:
         self.prober.forget(uid)
         self._node.hooks.forget(uid)
         self._usage.forget(uid)
-        self.placing.gone(uid)
+        self.scheduler.release(uid)
         self._node.net_files.pop(uid, None)
 
     # -- the report ---------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ class PodWorker:
         if status == pod.status:
             return
         if status.phase in TERMINAL:
-            self.placing.gone(pod.metadata.uid or "")
+            self.scheduler.release(pod.metadata.uid or "")
         if status.phase != pod.status.phase:
             log.info("phase %s", status.phase, extra={"uid": pod.metadata.uid, "pod": pod_ref(pod)})
         written = status.to_json()

@@ -137,7 +137,7 @@ def test_which_objects_are_meant(server: Served, tmp_path: Path) -> None:
     ok(server, "apply", "-f", str(file))
     assert words(ok(server, "describe", "-f", str(file)))[0] == "Name: nginx"
     assert words(ok(server, "describe", "nodes"))[0] == "Name: here"
-    assert "(3 in total)" in ok(server, "describe", "node"), "api, db and web: the new one is not placed"
+    assert "(3 in total)" in ok(server, "describe", "node"), "api, db and web: the new one is not scheduled"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Placing a pod on this node: a row for each filter of the scheduler and each of kubelet's refusals, in their words."""
+"""Whether a pod is scheduled on this node: a row for each filter of the scheduler and each rejection of kubelet."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.model.schedule import PLACED, NodeFacts, Port, Reservation, Taint
-from kubelite.node.scheduling.filters import evicted_at, matches_node, place, taint_text, tolerates
+from kubelite.node.model.schedule import SCHEDULED, NodeFacts, Port, Reservation, Taint
+from kubelite.node.scheduling.filters import evicted_at, matches_node, schedule_pod, taint_text, tolerates
 from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from manifests.types.core import Pod, Toleration
 
@@ -45,12 +45,12 @@ def with_port(name: str, number: int, **port: Any) -> Pod:
 def ledger(*pods: Pod) -> Ledger:
     made = Ledger()
     for one in pods:
-        made.enter(reservation_of(one))
+        made.add(reservation_of(one))
     return made
 
 
 def said(one: Pod, node: NodeFacts = NODE, *others: Pod) -> str:
-    found = place(one, reservation_of(one), node, ledger(*others))
+    found = schedule_pod(one, reservation_of(one), node, ledger(*others))
     assert not found.rejected
     return found.message.removeprefix("0/1 nodes are available: 1 ")
 
@@ -242,14 +242,14 @@ def test_who_is_driven_away_and_when() -> None:
 )
 def test_a_full_node_refuses_with_numbers(requests: dict[str, str], reason: str, numbers: str) -> None:
     one, other = asking(**requests), asking("db", cpu="2", memory="2Gi")
-    found = place(one, reservation_of(one), NODE, ledger(other))
+    found = schedule_pod(one, reservation_of(one), NODE, ledger(other))
     assert (found.reason, found.rejected) == (reason, True)
     assert found.message == f"Pod was rejected: Node didn't have enough resource: {numbers}"
 
 
 def test_too_many_pods() -> None:
     others = [pod(f"p{n}") for n in range(10)]
-    found = place(pod(), reservation_of(pod()), NODE, ledger(*others))
+    found = schedule_pod(pod(), reservation_of(pod()), NODE, ledger(*others))
     assert (
         found.message.endswith("pods, requested: 1, used: 10, capacity: 10") and found.reason == "OutOfpods"
     )
@@ -260,9 +260,9 @@ def test_extended_resources_are_waited_for() -> None:
     one, two = asking(**{"example.com/gpu": "1"}), asking("two", **{"example.com/gpu": "2"})
     assert said(one) == f"Insufficient example.com/gpu{NO_VICTIMS}"
     node = replace(NODE, allocatable={**NODE.allocatable, "example.com/gpu": 2})
-    assert place(one, reservation_of(one), node, ledger()) == PLACED
+    assert schedule_pod(one, reservation_of(one), node, ledger()) == SCHEDULED
     for held, wanted in (([one], two), ([two], one), ([], asking("x", **{"example.com/gpu": "3"}))):
-        found = place(wanted, reservation_of(wanted), node, ledger(*held))
+        found = schedule_pod(wanted, reservation_of(wanted), node, ledger(*held))
         assert not found.rejected and found.reason == "Unschedulable"
         assert "Insufficient example.com/gpu" in found.message
 
@@ -270,7 +270,7 @@ def test_extended_resources_are_waited_for() -> None:
 def test_what_fits() -> None:
     other = asking("db", cpu="2", memory="2Gi")
     for one in (asking(cpu="2", memory="6Gi"), pod()):
-        assert place(one, reservation_of(one), NODE, ledger(other)) == PLACED
+        assert schedule_pod(one, reservation_of(one), NODE, ledger(other)) == SCHEDULED
     missing = asking(hugepages_1Gi="1Gi")
     assert said(missing) == f"Insufficient hugepages-1Gi{NO_VICTIMS}"
 
@@ -278,13 +278,13 @@ def test_what_fits() -> None:
 def test_a_pod_waits_for_those_that_are_going() -> None:
     """What replaces a pod is not refused for the room that the old one has until it has ended."""
     one, other = asking(cpu="3"), asking("db", cpu="2")
-    leaving = replace(reservation_of(other), ending=True)
+    leaving = replace(reservation_of(other), terminating=True)
     book = Ledger()
-    book.enter(leaving)
-    found = place(one, reservation_of(one), NODE, book)
+    book.add(leaving)
+    found = schedule_pod(one, reservation_of(one), NODE, book)
     assert not found.rejected and "Insufficient cpu" in found.message
     assert found.message.endswith("The pod will fit when the terminating pods are gone.")
-    assert book.strike(leaving.uid) and place(one, reservation_of(one), NODE, book) == PLACED
+    assert book.remove(leaving.uid) and schedule_pod(one, reservation_of(one), NODE, book) == SCHEDULED
 
 
 def test_requests_of_a_whole_pod() -> None:
@@ -331,16 +331,16 @@ def test_a_host_network_pod_has_its_container_ports() -> None:
 
 def test_the_ledger_adds_up_again_after_anything() -> None:
     book, one = Ledger(), reservation_of(with_port("web", 80))
-    book.enter(replace(one, requests={"cpu": 5}))
-    book.enter(replace(one, requests={"cpu": 7}, ending=True))
-    assert book.used("cpu") == book.used("cpu", ending=True) == 7
+    book.add(replace(one, requests={"cpu": 5}))
+    book.add(replace(one, requests={"cpu": 7}, terminating=True))
+    assert book.used("cpu") == book.used("cpu", terminating=True) == 7
     assert book.used("cpu", but=one.uid) == book.used("pods", but=one.uid) == 0
     assert book.holder(Port(80)) is not None and book.holder(Port(80), but=one.uid) is None
-    assert book.strike(one.uid) and not book.strike(one.uid)
+    assert book.remove(one.uid) and not book.remove(one.uid)
     assert (book.used("cpu"), book.used("pods"), book.holder(Port(80))) == (0, 0, None)
 
 
 def test_an_empty_claim_is_a_pod_all_the_same() -> None:
     book = Ledger()
-    book.enter(Reservation("u", "default", "web"))
+    book.add(Reservation("u", "default", "web"))
     assert book.used("pods") == 1

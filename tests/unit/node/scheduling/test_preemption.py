@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.model.schedule import PLACED, NodeFacts, Placement, Reservation
-from kubelite.node.scheduling.filters import place
+from kubelite.node.model.schedule import SCHEDULED, NodeFacts, Reservation, ScheduleResult
+from kubelite.node.scheduling.filters import schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from kubelite.node.scheduling.preemption import victims
 from kubelite.node.worker.pod_worker import PodWorker
@@ -32,12 +32,12 @@ def pod(name: str, cpu: str = "1", priority: int = 0, **more: Any) -> Pod:
     return Pod.parse({"metadata": meta, "spec": {"containers": [one], "priority": priority, **more}})
 
 
-def asked(one: Pod, *others: Pod | Reservation, **more: Any) -> Placement:
+def asked(one: Pod, *others: Pod | Reservation, **more: Any) -> ScheduleResult:
     reservations = [other if isinstance(other, Reservation) else reservation_of(other) for other in others]
-    return place(one, reservation_of(one), NODE, Ledger(reservations), **more)
+    return schedule_pod(one, reservation_of(one), NODE, Ledger(reservations), **more)
 
 
-def names(found: Placement) -> list[str]:
+def names(found: ScheduleResult) -> list[str]:
     return [one.name for one in found.victims]
 
 
@@ -98,7 +98,7 @@ def test_a_port_and_a_neighbour_are_worth_it_too() -> None:
 
 
 def test_those_that_are_ending_anyhow_are_waited_for() -> None:
-    leaving = replace(reservation_of(pod("leaving", "3")), ending=True)
+    leaving = replace(reservation_of(pod("leaving", "3")), terminating=True)
     found = asked(pod("high", "3", 10), leaving, pod("low", "1"), nominated=True)
     assert not found.victims and found.nominated and not found.rejected
     assert found.message.endswith("The pod will fit when the terminating pods are gone.")
@@ -124,11 +124,11 @@ def test_one_pod_at_a_time_has_a_claim_that_says_so() -> None:
         " PersistentVolumeClaim data is used by pod default/holder."
     )
     assert not found.rejected
-    assert asked(mounting("second", "data"), holder) == PLACED  # any other access mode
-    assert asked(mounting("second", "mine"), holder, alone={"mine"}) == PLACED
-    assert asked(holder, holder, alone={"data"}) == PLACED
+    assert asked(mounting("second", "data"), holder) == SCHEDULED  # any other access mode
+    assert asked(mounting("second", "mine"), holder, alone={"mine"}) == SCHEDULED
+    assert asked(holder, holder, alone={"data"}) == SCHEDULED
     elsewhere = replace(reservation_of(holder), namespace="other")
-    assert asked(mounting("second", "data"), elsewhere, alone={"data"}) == PLACED
+    assert asked(mounting("second", "data"), elsewhere, alone={"data"}) == SCHEDULED
     assert names(asked(mounting("high", "data", 1), holder, alone={"data"})) == ["holder"]
 
 

@@ -16,10 +16,10 @@ from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.capacity import parse_thresholds
 from kubelite.node.model.cri import ContainerState, ObservedPod
-from kubelite.node.model.schedule import NodeFacts, Placement
+from kubelite.node.model.schedule import NodeFacts, ScheduleResult
 from kubelite.node.pressure.eviction_policy import Observation, PodUse, met, sentence, victims
 from kubelite.node.pressure.image_gc_policy import Disk, GcPlan, ImageGcPolicy, ImageUse, plan_image_gc
-from kubelite.node.scheduling.filters import place
+from kubelite.node.scheduling.filters import schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from kubelite.settings import EVICTION_HARD, Settings
 from manifests.types.core import Pod
@@ -35,11 +35,13 @@ def _image_plan() -> GcPlan:
 
 def _refusal() -> object:
     claim = reservation_of(make_pod(container("app", resources={"requests": {"cpu": "2"}})))
-    found = place(make_pod("app"), claim, NodeFacts("n", allocatable={"cpu": 1000, "pods": 9}), Ledger())
+    found = schedule_pod(
+        make_pod("app"), claim, NodeFacts("n", allocatable={"cpu": 1000, "pods": 9}), Ledger()
+    )
     return found.reason, found.message, found.rejected
 
 
-def _placed(priority: int, *others: tuple[str, int], **spec: Any) -> Placement:
+def _scheduled(priority: int, *others: tuple[str, int], **spec: Any) -> ScheduleResult:
     """Of a pod with half of what the others fill between them."""
     share = 1000 // len(others)
 
@@ -51,7 +53,9 @@ def _placed(priority: int, *others: tuple[str, int], **spec: Any) -> Placement:
 
     pod = one("new", priority, share, **spec)
     ledger = Ledger(reservation_of(one(name, rank, share)) for name, rank in others)
-    return place(pod, reservation_of(pod), NodeFacts("n", allocatable={"cpu": 1000, "pods": 10}), ledger)
+    return schedule_pod(
+        pod, reservation_of(pod), NodeFacts("n", allocatable={"cpu": 1000, "pods": 10}), ledger
+    )
 
 
 def _evicted(name: str, priority: int, memory: int) -> PodUse:
@@ -63,13 +67,13 @@ def _evicted(name: str, priority: int, memory: int) -> PodUse:
 def _too_much(amounts: dict[str, str], **node: int) -> object:
     claim = reservation_of(make_pod(container("app", resources={"requests": amounts})))
     facts = NodeFacts("n", allocatable={"cpu": 1000, "memory": 1 << 30, "pods": 9, **node})
-    return place(make_pod("app"), claim, facts, Ledger()).reason
+    return schedule_pod(make_pod("app"), claim, facts, Ledger()).reason
 
 
 def _port_taken() -> object:
     pod = make_pod(container("app", ports=[{"containerPort": 80, "hostPort": 80}]))
     other = pod.model_copy(update={"metadata": pod.metadata.model_copy(update={"uid": "other"})})
-    return place(
+    return schedule_pod(
         pod, reservation_of(pod), NodeFacts("n", allocatable={"pods": 9}), Ledger([reservation_of(other)])
     ).message
 
@@ -170,20 +174,20 @@ C8 = [
     Row(
         "C8",
         "of lower priority goes who is least important, where that makes room",
-        lambda: [claim.name for claim in _placed(10, ("a", 5), ("b", 1)).victims],
+        lambda: [claim.name for claim in _scheduled(10, ("a", 5), ("b", 1)).victims],
         ["b"],
     ),
-    Row("C8", "none of the same priority goes", lambda: _placed(5, ("a", 5), ("b", 9)).victims, ()),
+    Row("C8", "none of the same priority goes", lambda: _scheduled(5, ("a", 5), ("b", 9)).victims, ()),
     Row(
         "C8",
         "preemptionPolicy Never",
-        lambda: _placed(10, ("a", 5), preemptionPolicy="Never").victims,
+        lambda: _scheduled(10, ("a", 5), preemptionPolicy="Never").victims,
         (),
     ),
     Row(
         "C8",
         "ours: room that higher priorities have is waited for, not refused for good",
-        lambda: (_placed(0, ("a", 5)).reason, _placed(5, ("a", 5)).reason),
+        lambda: (_scheduled(0, ("a", 5)).reason, _scheduled(5, ("a", 5)).reason),
         ("Unschedulable", "OutOfcpu"),
     ),
     Row(

@@ -26,8 +26,8 @@ from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, ObservedImage, ObservedPod
 from kubelite.node.model.errors import MountError
 from kubelite.node.model.priority import admitted, classes_of
-from kubelite.node.model.schedule import NodeFacts, Placement
-from kubelite.node.scheduling.filters import IN_USE, place
+from kubelite.node.model.schedule import NodeFacts, ScheduleResult
+from kubelite.node.scheduling.filters import IN_USE, schedule_pod
 from kubelite.node.scheduling.ledger import Ledger, reservation_of
 from kubelite.node.scheduling.volume_binding import Shelf, bind, class_of, unbound
 from kubelite.node.spec.env import Sources
@@ -73,7 +73,7 @@ def _ended_by_shutdown() -> tuple[str | None, ...]:
 
 
 def _rejected() -> tuple[str | None, str | None]:
-    facts = Facts(now=NOW, placement=Placement(REJECTED, REJECTED_MESSAGE, rejected=True))
+    facts = Facts(now=NOW, scheduling=ScheduleResult(REJECTED, REJECTED_MESSAGE, rejected=True))
     pod = make_pod("a")
     observed = ObservedPod(UID, None, ())
     status = compute_pod_status(pod, observed, decide(pod), facts, CONFIG)
@@ -85,15 +85,15 @@ def _waits_for(found: Json | None, *, held: Json | None = None) -> str:
     pod = make_pod("a", volumes=VOLUME)
     kinds = {"PersistentVolumeClaim": found, "PersistentVolume": held}
     waits = unbound(pod, lambda kind, *_: kinds.get(kind), HERE)
-    placed = place(pod, reservation_of(pod), HERE, Ledger(), unbound=waits)
-    return placed.message.removeprefix(NO_NODE).partition(". preemption")[0]
+    outcome = schedule_pod(pod, reservation_of(pod), HERE, Ledger(), unbound=waits)
+    return outcome.message.removeprefix(NO_NODE).partition(". preemption")[0]
 
 
 def _one_pod_at_a_time() -> str:
     pods = [make_pod("a", volumes=VOLUME), make_pod("a", volumes=VOLUME)]
     pods[1].metadata.uid, pods[1].metadata.name = "other", "other"
     book = Ledger([reservation_of(pods[1])])
-    return place(pods[0], reservation_of(pods[0]), HERE, book, alone=("c",)).message
+    return schedule_pod(pods[0], reservation_of(pods[0]), HERE, book, alone=("c",)).message
 
 
 def _ranked(name: str, *classes: Json) -> tuple[int | None, str | None]:
@@ -153,7 +153,11 @@ def _bound(wanted: Json, *volumes: Json, classes: tuple[Json, ...] = ()) -> tupl
 
 def _extended() -> str:
     pod = make_pod(container("a", resources={"requests": {"example.com/gpu": "1"}}))
-    return place(pod, reservation_of(pod), HERE, Ledger()).message.removeprefix(NO_NODE).partition(". ")[0]
+    return (
+        schedule_pod(pod, reservation_of(pod), HERE, Ledger())
+        .message.removeprefix(NO_NODE)
+        .partition(". ")[0]
+    )
 
 
 BY_HAND = {**claim(volumeName="a", storageClassName="manual"), **BOUND}
@@ -269,7 +273,7 @@ C8 = [
     ),
     Row(
         "C8",
-        "of a ReadWriteOncePod claim one pod at a time is placed",
+        "of a ReadWriteOncePod claim one pod at a time is scheduled",
         _one_pod_at_a_time,
         f"{NO_NODE}1 {IN_USE}. preemption: {NO_NODE}1 No preemption victims found for incoming pod. "
         "PersistentVolumeClaim c is used by pod default/other.",

@@ -36,7 +36,7 @@ def _conflict(mine: str, theirs: str, protocol: str = "TCP") -> bool:
     ports = [{"containerPort": 80, "hostPort": 80, "hostIP": theirs}]
     other = make_pod(container("app", ports=ports))
     other.metadata.uid = "other"
-    book.enter(reservation_of(other))
+    book.add(reservation_of(other))
     return book.holder(Port(80, protocol, mine)) is not None
 
 

@@ -374,7 +374,7 @@ def test_processors_of_ones_own_are_given_once(run: Run) -> None:
 
 
 def test_what_a_pod_held_whose_sandbox_was_lost_unrecorded_may_be_anothers(run: Run) -> None:
-    """The daemon died as the sandbox was made: nothing says any more that the pod was placed."""
+    """The daemon died as the sandbox was made: no record says that the pod was scheduled."""
 
     async def story(node: Node) -> None:
         port = container("app", ports=[{"containerPort": 80, "hostPort": 8080}])
@@ -384,7 +384,7 @@ def test_what_a_pod_held_whose_sandbox_was_lost_unrecorded_may_be_anothers(run: 
         later.metadata.uid = "later"
         for ready, reason in ((False, "Unschedulable"), (True, "")):
             observed = ObservedPod("later", ObservedSandbox("s", ready, 1, node.fake.now), ())
-            assert node.worker.placing.of(later, observed, keep=False).reason == reason
+            assert node.worker.scheduler.schedule(later, observed, reserve=False).reason == reason
 
     run(story)
 

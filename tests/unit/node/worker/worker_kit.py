@@ -9,7 +9,7 @@ from typing import Any
 
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.recorder import Recorder
-from kubelite.node.scheduling.scheduler import Placing, node_state
+from kubelite.node.scheduling.scheduler import Scheduler, node_state
 from kubelite.node.worker.parsed_pods import ParsedPods
 from kubelite.node.worker.pod_worker import Decided, PodWorker
 from manifests.types.core import Pod
@@ -51,9 +51,9 @@ async def bound(_pod: Pod) -> None:
 def make_worker(store: Store, fake: FakeCri, events: Recorder, config: NodeConfig, **more: Any) -> PodWorker:
     """A worker with all that it works with, by the fake's clock."""
     parsed, queue = ParsedPods(), more.pop("queue", Woken())
-    placing = Placing(store, config, node_state(store, config), parse=parsed.of, wake=queue.add)
+    scheduler = Scheduler(store, config, node_state(store, config), parse=parsed.of, wake=queue.add)
     return PodWorker(
-        store, fake, events, config, placing,
+        store, fake, events, config, scheduler,
         parsed=parsed, queue=queue, provide=bound, clock=lambda: fake.now, **more,
     )  # fmt: skip
 

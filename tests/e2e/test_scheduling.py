@@ -38,7 +38,7 @@ def test_a_pod_waits_for_its_node_to_be_as_it_wants(node: Node) -> None:
     assert node.cli("node", "label", "disk=ssd").out == f"node/{node.name} labeled\n"
     node.wait_status("picky", "Running")
     node.cli("node", "label", "disk-")
-    node.kill()  # what was said of the node is kept, and who was placed stays
+    node.kill()  # the labels and taints of the node persist, and scheduled pods stay
     node.start()
     labels = node.json("get", "nodes")["items"][0]["metadata"]["labels"]
     assert "disk" not in labels and labels["kubernetes.io/hostname"] == node.name
