@@ -17,10 +17,10 @@ from typing import TypeAlias
 
 from kubelite.api.app import create_app
 from kubelite.api.server import serve_unix
-from kubelite.daemon.node_api import Agent
+from kubelite.daemon.node_api import NodeAgent
 from kubelite.daemon.node_config import node_config
-from kubelite.daemon.node_shutdown import Shutdown, begin_again
-from kubelite.daemon.relist import bury_orphans, measured_directories, relist
+from kubelite.daemon.node_shutdown import ShutdownManager, recreate_pods
+from kubelite.daemon.relist import measured_directories, relist, remove_orphans
 from kubelite.daemon.workqueue import WorkQueue
 from kubelite.history.entries import decision_entry, entry_of
 from kubelite.history.service import NodeHistory, record_version
@@ -33,7 +33,7 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.pressure.evictor import Evictor
 from kubelite.node.pressure.image_gc_policy import ImageGcPolicy
 from kubelite.node.pressure.oom_watch import OomWatch
-from kubelite.node.pressure.qos_cgroups import Tiers
+from kubelite.node.pressure.qos_cgroups import QosCgroups
 from kubelite.node.scheduling.priority_classes import keep_classes
 from kubelite.node.scheduling.scheduler import Scheduler, node_state
 from kubelite.node.storage.claims import Claims
@@ -66,7 +66,7 @@ Launch: TypeAlias = "asyncio.Future[tuple[Forkserver | BaseException, NetworkCli
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, launch: Launch, started: float) -> AsyncIterator[Agent]:
+async def running(settings: Settings, launch: Launch, started: float) -> AsyncIterator[NodeAgent]:
     """Run the node, from its state file to its API, until the block exits. `started`: Unix seconds."""
     async with contextlib.AsyncExitStack() as stack:
         store = _open_store(settings)
@@ -87,16 +87,20 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             on_change=queue.add, warn=partial(_say_degraded, store, events),
         )  # fmt: skip
         stack.push_async_callback(cri.close)
-        living = await cri.adopt()
-        log.info("adopted %d pods", len(living))
+        running = await cri.adopt()
+        log.info("adopted %d pods", len(running))
         await _sweep_builds(settings, images)
-        unclaimed = _unclaimed(store, living)
+        unclaimed = _unclaimed(store, running)
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
 
-        facts, parsed, tiers = node_state(store, config), ParsedPods(), _tiers(settings, config, tracer)
+        facts, parsed, qos_cgroups = (
+            node_state(store, config),
+            ParsedPods(),
+            _qos_cgroups(settings, config, tracer),
+        )
         scheduler = Scheduler(
-            store, config, facts, parse=parsed.of, wake=queue.add, on_reservations=tiers.changed
+            store, config, facts, parse=parsed.of, wake=queue.add, on_reservations=qos_cgroups.changed
         )
         volumes = Volumes(store, config, events, facts)
         claims = Claims(store, config, events, volumes, settings.volume_reclaim_policy)
@@ -109,7 +113,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         sources = _sources(settings, store, events, tracer, unclaimed, parsed=parsed, started=started)
         history = NodeHistory(store, settings.manifests, sources.rescan)
         disk_usage = DiskUsage(partial(measured_directories, store, cri, config))
-        agent = Agent(
+        agent = NodeAgent(
             settings, store, cri, worker, sources, network, images,
             events, tracer, started, queue, disk_usage, history, meters,
         )  # fmt: skip
@@ -117,11 +121,11 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
             log.warning("network: %s", sentence)
         _background(stack, sources.run(), "sources")
         await sources.ready.wait()  # start no pod from a manifest that is older than the daemon's last stop
-        await begin_again(agent)
+        await recreate_pods(agent)
         queue.start(meters.timed(worker.reconcile))
         _standing_jobs(agent, claims, stack)
-        _background(stack, tiers.run(scheduler.reservations), "tiers")
-        _background(stack, bury_orphans(agent, unclaimed, first=first), "orphans")
+        _background(stack, qos_cgroups.run(scheduler.reservations), "qos-cgroups")
+        _background(stack, remove_orphans(agent, unclaimed, first=first), "orphans")
         if exporter:
             _background(stack, exporter.run(), "otlp")
         await _start_servers(agent, stack)
@@ -177,10 +181,10 @@ def _decided(settings: Settings, store: Store) -> Callable[[Decided], None]:
     return lambda _decided: None
 
 
-def _tiers(settings: Settings, config: NodeConfig, tracer: Tracer) -> Tiers:
+def _qos_cgroups(settings: Settings, config: NodeConfig, tracer: Tracer) -> QosCgroups:
     thresholds = parse_thresholds(settings.eviction_hard)
     below = sum(t.value(config.memory_bytes) for t in thresholds if t.signal == "memory.available")
-    return Tiers(config, tracer, evicted_below=below)
+    return QosCgroups(config, tracer, evicted_below=below)
 
 
 def _container_type(store: Store, uid: str, name: str) -> str:
@@ -209,7 +213,7 @@ def _image_client(settings: Settings) -> ImageClient:
     )
 
 
-def _standing_jobs(agent: Agent, claims: Claims, stack: contextlib.AsyncExitStack) -> None:
+def _standing_jobs(agent: NodeAgent, claims: Claims, stack: contextlib.AsyncExitStack) -> None:
     """Start the tasks that run until the node stops."""
     store = agent.store
     _background(stack, _dispatch(agent), "dispatch")
@@ -222,7 +226,7 @@ def _standing_jobs(agent: Agent, claims: Claims, stack: contextlib.AsyncExitStac
     ):  # a change to a volume also changes its claim
         _background(stack, _dispatch_content(store, agent.worker, kind), f"dispatch-{kind}")
     _background(stack, relist(agent, agent.queue), "relist")
-    _background(stack, Shutdown(agent).run(), "shutdown")
+    _background(stack, ShutdownManager(agent).run(), "shutdown")
     _keep_room(agent, stack)
     lag = LoopLag(agent.meters.loop_lag.observe)
     lag.start()
@@ -240,7 +244,7 @@ def _launched(
     return forkserver, network
 
 
-def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
+def _keep_room(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     """Watch the machine's free resources and the kernel's OOM kills. Start image GC and eviction."""
     oom = OomWatch(agent)
     oom.start()
@@ -261,7 +265,7 @@ def _keep_room(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
         _background(stack, evictor.run(), "eviction")
 
 
-async def _start_servers(agent: Agent, stack: contextlib.AsyncExitStack) -> None:
+async def _start_servers(agent: NodeAgent, stack: contextlib.AsyncExitStack) -> None:
     settings = agent.settings
     _background(stack, serve_unix(create_app(agent), settings.socket), "api")
     if settings.listen:
@@ -287,12 +291,12 @@ def _background(stack: contextlib.AsyncExitStack, work: object, name: str) -> No
     stack.push_async_callback(cancel)
 
 
-def _unclaimed(store: Store, living: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:
+def _unclaimed(store: Store, running: Mapping[str, SandboxRecord]) -> dict[str, tuple[str, str]]:
     """Return the running pods without a record (the state file was lost), by uid. A manifest with the same namespace
     and name can claim one until it is removed as an orphan."""
     return {
         uid: (record.annotations.get("namespace", ""), record.annotations.get("name", ""))
-        for uid, record in living.items()
+        for uid, record in running.items()
         if store.get_uid(uid) is None
     }
 
@@ -344,7 +348,7 @@ def _trace_of(tracer: Tracer, uid: str) -> str:
     return trace_id(uid, begin) if begin is not None else ""
 
 
-def _collector(agent: Agent) -> ImageCollector:
+def _collector(agent: NodeAgent) -> ImageCollector:
     settings = agent.settings
     node_reference = {
         "kind": "Node", "namespace": "default", "name": settings.node_name, "uid": settings.node_name,
@@ -365,7 +369,7 @@ def _collector(agent: Agent) -> ImageCollector:
     )
 
 
-async def _dispatch(agent: Agent) -> None:
+async def _dispatch(agent: NodeAgent) -> None:
     """Queue a pod when it changes. Rescan the directory when a pod is deleted and its manifest still exists."""
     store, queue, meters = agent.store, agent.queue, agent.meters
     async with store.watch("Pod") as watch:

@@ -33,7 +33,7 @@ from state.errors import StoreError
 
 if TYPE_CHECKING:
     from kubelite.daemon.assembly import Launch
-    from kubelite.daemon.node_api import Agent
+    from kubelite.daemon.node_api import NodeAgent
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _give_back() -> None:
 
 
 @contextlib.asynccontextmanager
-async def node(settings: Settings) -> AsyncIterator[Agent]:
+async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
     """Run a complete node until the block exits."""
     if os.geteuid() != 0:
         raise StartupError("a node needs root to create namespaces, mounts and cgroups (try sudo)")

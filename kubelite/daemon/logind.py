@@ -54,9 +54,9 @@ class Logind:
         ((_, value),) = self._bus.call(_NAME, _OBJECT, _PROPERTIES, "Get", "ss", _MANAGER, name)
         return int(value)
 
-    def ask_for_delay(self, seconds: float, root: str) -> None:
+    def request_delay(self, seconds: float, root: str) -> None:
         """Make logind allow a delay of `seconds`, as kubelet does: write a drop-in file and reload logind. `root`: the
-        node's directory, by which `take_back` recognizes the node's own file."""
+        node's directory, by which `withdraw_delay` recognizes the node's own file."""
         text = f"{_HEAD}{root}\n[Login]\n{_DELAY}{seconds:.0f}\n"
         try:
             os.makedirs(os.path.dirname(OVERRIDE), exist_ok=True)
@@ -96,7 +96,7 @@ class Logind:
                 return found
 
 
-def asked_for(root: str) -> int | None:
+def requested_delay(root: str) -> int | None:
     """Return the delay in this node's drop-in file, in seconds. None: the file is missing or another node's."""
     try:
         with open(OVERRIDE, encoding="utf-8", errors="replace") as file:
@@ -108,10 +108,10 @@ def asked_for(root: str) -> int | None:
     return int(found[0]) if ours and found and found[0].isdigit() else None
 
 
-def take_back(root: str) -> None:
-    """Undo `ask_for_delay` if this node called it: remove the file and reload logind, if it runs.
+def withdraw_delay(root: str) -> None:
+    """Undo `request_delay` if this node called it: remove the file and reload logind, if it runs.
     Raises OSError, RuntimeFault."""
-    if asked_for(root) is None:
+    if requested_delay(root) is None:
         return
     os.unlink(OVERRIDE)
     logind = Logind()

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Agent:
+class NodeAgent:
     """All parts of a node. assembly.py creates it; lifecycle.py runs it."""
 
     settings: Settings
@@ -155,7 +155,7 @@ class Agent:
         """Return the emptyDir volumes and claims of running pods."""
         from kubelite.telemetry.sampling.volume_stats import running_volumes
 
-        return running_volumes(self.cri.living(), self.store, self.worker.config)
+        return running_volumes(self.cri.running_sandboxes(), self.store, self.worker.config)
 
     def ready(self) -> tuple[bool, str]:
         if not self.sources.ready.is_set():
@@ -331,7 +331,7 @@ class Agent:
     def stats(self) -> Json:
         return {
             "pods": len(self.store.list("Pod")),
-            "sandboxes": len(self.cri.living()),
+            "sandboxes": len(self.cri.running_sandboxes()),
             "resourceVersion": self.store.resource_version,
             "uptimeSeconds": round(time.time() - self.started_at, 3),
         }

@@ -15,27 +15,27 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from kubelite.daemon.logind import Logind, asked_for, take_back
+from kubelite.daemon.logind import Logind, requested_delay, withdraw_delay
 from kubelite.kube.objects import mark_deleting
-from kubelite.node.decide.shutdown_order import ENDS_BY_SHUTDOWN, Group, groups_of, in_groups
+from kubelite.node.decide.shutdown_order import SHUTDOWN_REASONS, Group, group_pods, shutdown_groups
 from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
 if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
+    from kubelite.daemon.node_api import NodeAgent
 
 log = logging.getLogger(__name__)
 AGAIN = 5.0  # seconds before reconnecting to logind
 POLL = 0.1  # seconds between checks of terminating pods
 
 
-class Shutdown:
+class ShutdownManager:
     """`run()` until cancelled."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: NodeAgent) -> None:
         settings = agent.settings
         self._agent = agent
-        self._groups = groups_of(
+        self._groups = shutdown_groups(
             settings.shutdown_grace_period,
             settings.shutdown_grace_period_critical_pods,
             settings.shutdown_grace_period_by_pod_priority,
@@ -46,26 +46,26 @@ class Shutdown:
     async def run(self) -> None:
         if not self._groups:
             try:
-                await asyncio.to_thread(take_back, self._root)
+                await asyncio.to_thread(withdraw_delay, self._root)
             except (RuntimeFault, OSError) as error:
                 log.warning("cannot undo the change to logind's settings: %s", error)
         while self._groups:
             try:
                 logind, sentence = await asyncio.to_thread(self._connect)
             except (RuntimeFault, OSError) as error:
-                self._trouble(f"cannot delay a machine shutdown: {error}")
+                self._report(f"cannot delay a machine shutdown: {error}")
                 await asyncio.sleep(AGAIN)
                 continue
-            self._trouble(sentence)
+            self._report(sentence)
             try:
                 await self._watch(logind)
             except (RuntimeFault, OSError) as error:
-                self._trouble(f"lost the connection to logind: {error}")
+                self._report(f"lost the connection to logind: {error}")
             finally:
                 logind.close()
             await asyncio.sleep(AGAIN)
 
-    def _trouble(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         if sentence and sentence != self._said:
             log.warning("%s", sentence)
             self._agent.node_event("NodeShutdownManager", sentence)
@@ -78,8 +78,8 @@ class Shutdown:
         with contextlib.ExitStack() as undo:
             logind = Logind()
             undo.callback(logind.close)
-            if logind.longest_delay() < wanted or asked_for(self._root) not in (None, round(wanted)):
-                logind.ask_for_delay(wanted, self._root)
+            if logind.longest_delay() < wanted or requested_delay(self._root) not in (None, round(wanted)):
+                logind.request_delay(wanted, self._root)
                 if (now := logind.longest_delay()) < wanted:
                     most = f"at most {now:.0f} s (InhibitDelayMaxSec), not {wanted:.0f} s"
                     sentence = f"logind delays a shutdown for {most}"
@@ -88,69 +88,69 @@ class Shutdown:
         return logind, sentence
 
     async def _watch(self, logind: Logind) -> None:
-        ended: asyncio.Task[None] | None = None
+        terminating: asyncio.Task[None] | None = None
         if logind.shutting_down():
-            ended = asyncio.create_task(self._end(logind))
+            terminating = asyncio.create_task(self._terminate_pods(logind))
         try:
             while True:
                 await _readable(logind.fileno())
                 for begins in logind.take():
-                    if ended is not None:
-                        ended.cancel()
-                        ended = None
+                    if terminating is not None:
+                        terminating.cancel()
+                        terminating = None
                     if begins:
-                        ended = asyncio.create_task(self._end(logind))
+                        terminating = asyncio.create_task(self._terminate_pods(logind))
                     else:
-                        await self._given_up(logind)
+                        await self._shutdown_cancelled(logind)
         finally:
-            if ended is not None:
-                ended.cancel()
+            if terminating is not None:
+                terminating.cancel()
 
-    async def _end(self, logind: Logind) -> None:
+    async def _terminate_pods(self, logind: Logind) -> None:
         agent = self._agent
         log.warning("the machine shuts down: terminating its pods")
         agent.node_event("NodeShutdown", "Shutdown manager detected shutdown event", warning=False)
         agent.worker.shutting_down = True
         active = [p for p in agent.worker.scheduler.pods() if p.status.phase not in ("Succeeded", "Failed")]
         try:
-            for group in in_groups(self._groups, active):
-                await self._end_group(group)
+            for group in group_pods(self._groups, active):
+                await self._terminate_group(group)
             await agent.store.sync()  # write the pods' final status to disk before the machine shuts down
         finally:
             logind.release()
         log.warning("the pods have terminated: the machine can shut down")
 
-    async def _end_group(self, group: Group) -> None:
+    async def _terminate_group(self, group: Group) -> None:
         uids = {pod.metadata.uid or "" for pod in group.pods}
         log.info("%d pods of priority %d and above have %.0f s", len(uids), group.priority, group.seconds)
         for uid in uids:
-            self._agent.worker.end_for_shutdown(uid, group.seconds)
+            self._agent.worker.terminate_for_shutdown(uid, group.seconds)
         deadline = time.monotonic() + group.seconds
-        while time.monotonic() < deadline and uids & set(self._agent.cri.living()):
+        while time.monotonic() < deadline and uids & set(self._agent.cri.running_sandboxes()):
             await asyncio.sleep(POLL)
 
-    async def _given_up(self, logind: Logind) -> None:
+    async def _shutdown_cancelled(self, logind: Logind) -> None:
         log.warning("the shutdown was cancelled: recreating the pods")
         self._agent.node_event(
             "NodeShutdown", "Shutdown manager detected shutdown cancellation", warning=False
         )
         self._agent.worker.shutting_down = False
         await asyncio.to_thread(logind.hold)
-        await begin_again(self._agent)
+        await recreate_pods(self._agent)
 
 
-async def begin_again(agent: Agent) -> None:
+async def recreate_pods(agent: NodeAgent) -> None:
     """Delete the pods that a shutdown terminated: they are recreated from their manifests."""
     for record in agent.store.list("Pod"):
-        if ended_by_shutdown(record.doc):
+        if terminated_by_shutdown(record.doc):
             with contextlib.suppress(StoreError):
                 await agent.store.modify(record.uid, lambda doc: mark_deleting(doc, now=time.time(), grace=0))
 
 
-def ended_by_shutdown(doc: dict[str, Any]) -> bool:
+def terminated_by_shutdown(doc: dict[str, Any]) -> bool:
     """Pure."""
     status = doc.get("status") or {}
-    ended = status.get("phase") == "Failed" and status.get("reason") in ENDS_BY_SHUTDOWN
+    ended = status.get("phase") == "Failed" and status.get("reason") in SHUTDOWN_REASONS
     return ended and (doc.get("spec") or {}).get("restartPolicy") != "Never"
 
 

@@ -13,7 +13,7 @@ from runtime.errors import RuntimeFault
 from state.errors import StoreError
 
 if TYPE_CHECKING:
-    from kubelite.daemon.node_api import Agent
+    from kubelite.daemon.node_api import NodeAgent
     from kubelite.daemon.workqueue import WorkQueue
     from kubelite.node.cri.local import LocalCri
     from kubelite.node.model.node_config import NodeConfig
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BURY_AGAIN = 10.0  # seconds before a failed removal is retried
+REMOVE_AGAIN = 10.0  # seconds before a failed removal is retried
 TURNS = 3  # relists until each pod was queued once: a minute, as kubelet's --sync-frequency
 
 
-async def bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, first: bool) -> None:
+async def remove_orphans(agent: NodeAgent, unclaimed: dict[str, tuple[str, str]], *, first: bool) -> None:
     """Remove the sandboxes, directories and records of unknown pods (deleted while the daemon was down, or the state
     file was lost). Wait until every manifest is read: a missing directory or an invalid file may define these pods. An
     empty directory may define them too if the store has no record of it (`first`): without the state file, nothing
@@ -40,25 +40,25 @@ async def bury_orphans(agent: Agent, unclaimed: dict[str, tuple[str, str]], *, f
             if agent.store.get_uid(uid) is not None:
                 continue
             log.warning("removing the leftovers of an unknown pod", extra={"uid": uid})
-            if uid in agent.cri.living():
+            if uid in agent.cri.running_sandboxes():
                 agent.meters.orphans.add()
             try:
                 await agent.cri.stop_sandbox(uid)
                 await agent.cri.remove_pod(uid)
             except (RuntimeFault, StoreError, OSError) as error:
                 log.error("cannot remove the leftovers, will retry: %s", error, extra={"uid": uid})
-        await asyncio.sleep(BURY_AGAIN)
+        await asyncio.sleep(REMOVE_AGAIN)
 
 
-def _strays(agent: Agent) -> set[str]:
-    found = {*agent.cri.living(), *agent.store.pods_with_containers()}
+def _strays(agent: NodeAgent) -> set[str]:
+    found = {*agent.cri.running_sandboxes(), *agent.store.pods_with_containers()}
     for directory in (f"{agent.settings.root}/pods", f"{agent.settings.run_dir}/shims"):
         if os.path.isdir(directory):
             found.update(os.listdir(directory))
     return {uid for uid in found if agent.store.get_uid(uid) is None}
 
 
-async def relist(agent: Agent, queue: WorkQueue[str]) -> None:
+async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
     """Find what events missed: each round checks the network and a third of the pods."""
     turn = 0
     while True:
@@ -86,7 +86,7 @@ def writable_layers(cri: LocalCri) -> dict[str, str]:
     """Map the writable layer's directory of each running container to the container's cgroup."""
     return {
         f"{container['bundle']}/upper": str(container["cgroup"])
-        for record in cri.living().values()
+        for record in cri.running_sandboxes().values()
         for container in record.containers
         if container["status"] == "running"
     }
@@ -94,7 +94,7 @@ def writable_layers(cri: LocalCri) -> dict[str, str]:
 
 def measured_directories(store: Store, cri: LocalCri, config: NodeConfig) -> dict[str, str]:
     """Map the directories measured in the background to cgroups: writable layers have one, volumes and logs have ""."""
-    living = cri.living()
-    places = [volume.path for volume in running_volumes(living, store, config)]
-    places += [log.path for log in logs_of(living, store)]
+    running = cri.running_sandboxes()
+    places = [volume.path for volume in running_volumes(running, store, config)]
+    places += [log.path for log in logs_of(running, store)]
     return {**writable_layers(cri), **dict.fromkeys(places, "")}

@@ -141,9 +141,9 @@ def _pod_cgroups(parent: str) -> set[str]:
     found: set[str] = set()
     found_layout = layout()
     for root in (*found_layout.hierarchies, found_layout.unified):
-        for tier in ("", "burstable/", "besteffort/") if root else ():
-            names = _names(f"{root}{parent}/{tier}")
-            found.update(f"{parent}/{tier}{name}" for name in names if name.startswith("pod"))
+        for qos in ("", "burstable/", "besteffort/") if root else ():
+            names = _names(f"{root}{parent}/{qos}")
+            found.update(f"{parent}/{qos}{name}" for name in names if name.startswith("pod"))
     return found
 
 

@@ -187,9 +187,9 @@ class NodeImages:
             "size": cache_size,
             "reclaimable": cache_size,
         }
-        return [images, *await asyncio.to_thread(self._pods_usage, set(self.cri.living())), cache]
+        return [images, *await asyncio.to_thread(self._pods_usage, set(self.cri.running_sandboxes())), cache]
 
-    def _pods_usage(self, living: set[str]) -> list[Json]:
+    def _pods_usage(self, running: set[str]) -> list[Json]:
         containers: Json = {"type": "Containers", "total": 0, "active": 0, "size": 0, "reclaimable": 0}
         volumes: Json = {"type": "Local Volumes", "total": 0, "active": 0, "size": 0, "reclaimable": 0}
         for uid in _names(f"{self.root}/pods"):
@@ -200,7 +200,7 @@ class NodeImages:
                 for name in _names(directory):
                     size = tree_size(f"{directory}/{name}")
                     kind["total"] += 1
-                    kind["active"] += uid in living
+                    kind["active"] += uid in running
                     kind["size"] += size
         return [containers, volumes]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Sandboxes(Protocol):
-    def living(self) -> Mapping[str, SandboxRecord]:
+    def running_sandboxes(self) -> Mapping[str, SandboxRecord]:
         """The record of each running pod sandbox, by pod uid."""
 
 

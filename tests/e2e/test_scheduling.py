@@ -210,10 +210,10 @@ def test_a_container_that_outgrows_its_share_of_the_disk_is_evicted(node: Node) 
     )
 
 
-def shares(node: Node, tier: str) -> str:
-    """cpu.shares of a tier on v1, cpu.weight on v2."""
+def shares(node: Node, qos: str) -> str:
+    """cpu.shares of a QoS cgroup on v1, cpu.weight on v2."""
     for place in ("cpu,cpuacct", "cpu", ""):
-        group = Path("/sys/fs/cgroup") / place / node.cgroup_parent / tier
+        group = Path("/sys/fs/cgroup") / place / node.cgroup_parent / qos
         for file in ("cpu.shares", "cpu.weight"):
             if (group / file).exists():
                 return (group / file).read_text().strip()
@@ -225,7 +225,7 @@ def allowed(node: Node, name: str) -> str:
     return next(line.split()[1] for line in status.splitlines() if line.startswith("Cpus_allowed_list"))
 
 
-def test_qos_tiers_and_processors_of_ones_own(tmp_path: Path, images: Path) -> None:
+def test_qos_cgroups_and_exclusive_processors(tmp_path: Path, images: Path) -> None:
     """The static CPU policy with one processor set apart, on however many the machine has; a restart moves nobody."""
     online = os.cpu_count() or 1
     if online < 2:
@@ -242,7 +242,10 @@ def test_qos_tiers_and_processors_of_ones_own(tmp_path: Path, images: Path) -> N
         node.wait(
             lambda: allowed(node, "some") == allowed(node, "none") == rest, "the others to have the rest"
         )
-        node.wait(lambda: shares(node, "burstable") in ("256", "35"), "the tier to weigh what is asked")
+        node.wait(
+            lambda: shares(node, "burstable") in ("256", "35"),
+            "the QoS cgroup to have the shares of its pods",
+        )
         node.wait(lambda: shares(node, "besteffort") in ("2", "1"), "the least weight there is")
         found = [*Path("/sys/fs/cgroup").glob(f"pids/{node.cgroup_parent}/besteffort/pod*/pids.max")]
         found += Path("/sys/fs/cgroup").glob(f"{node.cgroup_parent}/besteffort/pod*/pids.max")
@@ -257,7 +260,7 @@ def test_qos_tiers_and_processors_of_ones_own(tmp_path: Path, images: Path) -> N
 
 
 def test_memory_qos(tmp_path: Path, images: Path) -> None:
-    """memory.high and memory.low of a container, of its pod and of its tier."""
+    """memory.high and memory.low of a container, of its pod and of its QoS cgroup."""
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
         pytest.skip("needs cgroup v2: this machine has v1 controllers")
     settings = {"memory_qos": "true", "memory_reservation_policy": "TieredReservation"}
@@ -276,9 +279,10 @@ def test_memory_qos(tmp_path: Path, images: Path) -> None:
         assert (
             amount(container_dir, "memory.low") == amount(container_dir.parent, "memory.low") == str(16 << 20)
         )
-        tier = container_dir.parent.parent
+        qos_cgroup = container_dir.parent.parent
         node.wait(
-            lambda: amount(tier, "memory.low") == str(16 << 20), "the tier to protect what its pods asked for"
+            lambda: amount(qos_cgroup, "memory.low") == str(16 << 20),
+            "the QoS cgroup to protect its pods",
         )
 
 

@@ -1,4 +1,4 @@
-"""The machine shuts down: its pods end in order, within their time, and begin again when the node is back."""
+"""Graceful node shutdown: the pods terminate in order, within their time, and are recreated when the node is back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.logind_peer import LogindPeer
 LATE = "trap 'sleep 0.2; echo $NAME >> /data/log; exit 0' TERM; echo up; while :; do sleep 0.05; done"
 
 
-def test_pods_end_before_the_machine_and_begin_again(
+def test_pods_terminate_before_the_machine_and_are_recreated(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = LogindPeer(tmp_path / "bus", delay=120.0)

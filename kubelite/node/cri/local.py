@@ -29,7 +29,7 @@ from kubelite.node.cri.observed import (
     observed_sandbox,
     rows_of,
 )
-from kubelite.node.cri.shim_connection import LivingShim, both
+from kubelite.node.cri.shim_connection import RunningShim, both
 from kubelite.node.model.cri import (
     ContainerRequest,
     ExecResult,
@@ -84,7 +84,7 @@ class LocalCri:
         self._forkserver = forkserver
         self._network = network
         self._tracer = tracer
-        self._shims: dict[str, LivingShim] = {}
+        self._shims: dict[str, RunningShim] = {}
         self._messages: dict[str, str] = {}  # container id -> termination message, read once
         self._recording: set[asyncio.Task[None]] = set()
         self._commands = Commands()
@@ -115,11 +115,11 @@ class LocalCri:
                 log.error("cannot adopt or clean up a pod's shim: %s", result, extra={"uid": uid})
             elif isinstance(result, BaseException):
                 raise result
-        living = {uid: shim.record for uid, shim in self._shims.items()}
-        pod_files.link_logs(self._settings.log_dir, living.values())
-        strays = [a.uid for a in await self._network.list() if a.uid not in living]
+        running = {uid: shim.record for uid, shim in self._shims.items()}
+        pod_files.link_logs(self._settings.log_dir, running.values())
+        strays = [a.uid for a in await self._network.list() if a.uid not in running]
         await asyncio.gather(*(self._network.delete(uid) for uid in strays))
-        return living
+        return running
 
     async def close(self) -> None:
         """Close the connections to the shims. They and their containers keep running."""
@@ -129,7 +129,7 @@ class LocalCri:
         if self._recording:
             await asyncio.gather(*self._recording, return_exceptions=True)
 
-    def living(self) -> dict[str, SandboxRecord]:
+    def running_sandboxes(self) -> dict[str, SandboxRecord]:
         """Return the running sandboxes as last reported, by pod uid (for metrics and doctor)."""
         shims = list(self._shims.items())  # one atomic step: the metrics call this from their own thread
         return {uid: shim.record for uid, shim in shims if not shim.client.closed}
@@ -178,7 +178,7 @@ class LocalCri:
             self._messages[record.id] = pod_files.termination_message(path)
         return self._messages.get(record.id, "")
 
-    async def _shim(self, uid: str) -> LivingShim | None:
+    async def _shim(self, uid: str) -> RunningShim | None:
         """Return the connection to the pod's running shim. Clean up after a dead one."""
         shim = self._shims.get(uid)
         if shim is not None and not shim.client.closed:
@@ -202,13 +202,13 @@ class LocalCri:
                 raise StateError(f"the shim of pod {uid} neither answers nor exits", retriable=True)
             await asyncio.sleep(0.01)
 
-    async def _connect(self, uid: str, run_dir: str) -> LivingShim:
+    async def _connect(self, uid: str, run_dir: str) -> RunningShim:
         client = await ShimClient.connect(
             run_dir,
             on_event=lambda event: self._on_event(uid, event),
             on_close=lambda: self._on_close(uid),
         )
-        shim = LivingShim(await client.subscribe(), client)
+        shim = RunningShim(await client.subscribe(), client)
         other = self._shims.get(uid)
         if other is not None and not other.client.closed:  # the API connected at the same time
             client.close()
@@ -470,7 +470,7 @@ class LocalCri:
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    async def _record_current(self, uid: str, shim: LivingShim, container_id: str) -> None:
+    async def _record_current(self, uid: str, shim: RunningShim, container_id: str) -> None:
         with contextlib.suppress(ShimGone):
             record = await shim.client.state()
             found = [ContainerRecord.from_json(c) for c in record.containers if c["id"] == container_id]

@@ -12,7 +12,7 @@ from runtime.shim.protocol import SandboxRecord
 
 
 @dataclass(slots=True)
-class LivingShim:
+class RunningShim:
     """A running shim and the connection to it."""
 
     record: SandboxRecord
@@ -28,13 +28,13 @@ class LivingShim:
 
 
 async def both(
-    connect: Awaitable[LivingShim], attach: Awaitable[Attachment | None]
-) -> tuple[LivingShim, Attachment | None]:
+    connect: Awaitable[RunningShim], attach: Awaitable[Attachment | None]
+) -> tuple[RunningShim, Attachment | None]:
     """Both at once; when one fails the other is awaited before the error goes on, so that the undo sees all of it."""
     results = await asyncio.gather(connect, attach, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
     shim, attachment = results
-    assert isinstance(shim, LivingShim) and not isinstance(attachment, BaseException)
+    assert isinstance(shim, RunningShim) and not isinstance(attachment, BaseException)
     return shim, attachment

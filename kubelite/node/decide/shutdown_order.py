@@ -11,7 +11,7 @@ from manifests.types.core import Pod
 CRITICAL = 2_000_000_000  # pods of this priority or higher are stopped last
 REASON, MESSAGE = "Terminated", "Pod was terminated in response to imminent node shutdown."
 REJECTED, REJECTED_MESSAGE = "NodeShutdown", "Pod was rejected as the node is shutting down."
-ENDS_BY_SHUTDOWN = (REASON, REJECTED)
+SHUTDOWN_REASONS = (REASON, REJECTED)
 
 
 class Group(NamedTuple):
@@ -22,7 +22,9 @@ class Group(NamedTuple):
     pods: tuple[Pod, ...] = ()
 
 
-def groups_of(seconds: float, critical: float, by_priority: Mapping[int, float] = {}) -> tuple[Group, ...]:
+def shutdown_groups(
+    seconds: float, critical: float, by_priority: Mapping[int, float] = {}
+) -> tuple[Group, ...]:
     """The groups of the settings: critical pods have the last `critical` of all `seconds`; or, with `by_priority`, pods
     of each priority and above have their seconds. (): pods are not stopped."""
     if by_priority:
@@ -32,7 +34,7 @@ def groups_of(seconds: float, critical: float, by_priority: Mapping[int, float] 
     return (Group(0, seconds - critical), Group(CRITICAL, critical))
 
 
-def in_groups(groups: tuple[Group, ...], pods: Iterable[Pod]) -> list[Group]:
+def group_pods(groups: tuple[Group, ...], pods: Iterable[Pod]) -> list[Group]:
     """The groups with their pods, the first to stop first. Groups without pods are left out."""
     members: dict[int, list[Pod]] = {group.priority: [] for group in groups}
     for pod in pods:

@@ -246,5 +246,5 @@ def pod_resources(pod: Pod, config: NodeConfig) -> dict[str, Any]:
 def pod_cgroup(pod: Pod, config: NodeConfig) -> str:
     """<parent>/pod<uid> for Guaranteed pods, below burstable or besteffort for all others."""
     qos = qos_class(pod)
-    tier = "" if qos == GUARANTEED else f"/{qos.lower()}"
-    return f"{config.cgroup_parent.rstrip('/')}{tier}/pod{pod.metadata.uid}"
+    parent = "" if qos == GUARANTEED else f"/{qos.lower()}"
+    return f"{config.cgroup_parent.rstrip('/')}{parent}/pod{pod.metadata.uid}"

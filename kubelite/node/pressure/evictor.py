@@ -157,7 +157,7 @@ class Evictor:
 
     def _terminating(self) -> bool:
         """Whether the pod evicted last still has processes."""
-        return self._evicted in self._node.cri.living()
+        return self._evicted in self._node.cri.running_sandboxes()
 
     async def _evict(self, found: tuple[Met, ...]) -> None:
         """Evict one pod, for the first shortage that an eviction can relieve."""

@@ -110,7 +110,7 @@ class OomWatch:
                 self._tell(kill)
 
     def _tell(self, kill: OomKill) -> None:
-        for uid, record in self._node.cri.living().items():
+        for uid, record in self._node.cri.running_sandboxes().items():
             if kill.group != record.cgroup and not kill.group.startswith(f"{record.cgroup}/"):
                 continue
             name = next((c["name"] for c in record.containers if c["id"] in kill.group), "")

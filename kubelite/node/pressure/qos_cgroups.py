@@ -14,7 +14,7 @@ from typing import Any
 from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.recorder import StepRecorder
 from kubelite.node.model.schedule import Reservation
-from kubelite.node.spec.limits import node_limits, tier_limits
+from kubelite.node.spec.limits import node_limits, qos_cgroup_limits
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 DELAY = 1.0  # seconds from a change to the write
 
 
-class Tiers:
+class QosCgroups:
     """`run(reservations)` until cancelled; `changed` says that these are others. `evicted_below`: bytes of
     memory.available below which pods are evicted."""
 
@@ -42,26 +42,26 @@ class Tiers:
             await self._changed.wait()
             await asyncio.sleep(DELAY)
             self._changed.clear()
-            for tier, limits in self._wanted(reservations()).items():
-                if self._written.get(tier) != limits:
-                    await self._write(tier, limits)
+            for group, limits in self._wanted(reservations()).items():
+                if self._written.get(group) != limits:
+                    await self._write(group, limits)
 
     def _wanted(self, reservations: Sequence[Reservation]) -> dict[str, dict[str, Any]]:
         """The limits of the cgroups that hold a pod: no empty cgroup is created."""
         if not reservations:
             return {}
-        wanted = tier_limits(((one.qos, one.requests) for one in reservations), self._config)
+        wanted = qos_cgroup_limits(((one.qos, one.requests) for one in reservations), self._config)
         wanted[""] = {**wanted.get("", {}), **self._node}
         here = {"", *(one.qos.lower() for one in reservations)}
-        return {tier: limits for tier, limits in wanted.items() if tier in here and limits}
+        return {group: limits for group, limits in wanted.items() if group in here and limits}
 
-    async def _write(self, tier: str, limits: dict[str, Any]) -> None:
-        path = f"{self._config.cgroup_parent.rstrip('/')}/{tier}".rstrip("/")
-        group = open_cgroup(path)
+    async def _write(self, group: str, limits: dict[str, Any]) -> None:
+        path = f"{self._config.cgroup_parent.rstrip('/')}/{group}".rstrip("/")
+        cgroup = open_cgroup(path)
 
         def write() -> list[str]:
-            group.create()
-            return group.apply(limits)
+            cgroup.create()
+            return cgroup.apply(limits)
 
         try:
             with self._tracer.count("cgroup update"):
@@ -71,4 +71,4 @@ class Tiers:
         except RuntimeFault as error:  # the cgroup may have been removed with its last pod
             log.warning("cannot write the limits of %s: %s", path, error)
             return
-        self._written[tier] = limits
+        self._written[group] = limits

@@ -129,7 +129,7 @@ class Ledger:
             sums[name] = sums.get(name, 0) + sign * amount
 
     def used(self, name: str, *, but: str = "", terminating: bool | None = None) -> int:
-        """How much of a resource all pods but `but` reserve; `terminating` selects those that terminate, or the others."""
+        """How much of a resource all pods but `but` reserve. `terminating`: count only the pods that do, or do not."""
         which = (True, False) if terminating is None else (terminating,)
         total = sum(self._sums[one].get(name, 0) for one in which)
         own = self._reservations.get(but)

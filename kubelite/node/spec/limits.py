@@ -102,7 +102,7 @@ def _reserved(pod: Pod, request: int, config: NodeConfig) -> dict[str, str]:
 # -- QoS cgroups --------------------------------------------------------------------------------------------------
 
 
-def tier_limits(
+def qos_cgroup_limits(
     pods: Iterable[tuple[str, Mapping[str, int]]], config: NodeConfig
 ) -> dict[str, dict[str, Any]]:
     """The limits of the QoS cgroups by name ("" is the node's own), from the class and requests of each pod.

@@ -423,7 +423,7 @@ class PodWorker:
         self._pods.setdefault(uid, Memory()).evicted = message
         self._queue.add(uid)
 
-    def end_for_shutdown(self, uid: str, seconds: float) -> None:
+    def terminate_for_shutdown(self, uid: str, seconds: float) -> None:
         """End the pod for a node shutdown, within `seconds`: it ends as Failed with the reason Terminated."""
         self._pods.setdefault(uid, Memory()).shutdown = seconds
         self._queue.add(uid)

@@ -21,7 +21,7 @@ _PER_POD = (1, 2, 4, 8, 16)
 
 def write_agent(page: Page, agent: NodeView) -> None:
     """Write everything except the meters, which write themselves."""
-    sandboxes = agent.cri.living()
+    sandboxes = agent.cri.running_sandboxes()
     pods = agent.store.list("Pod")
     _by(page, "kubelet_node_name", "The node's name. The count is always 1.", "node", {agent.node_name: 1})
     page.one(gauge("kubelet_running_pods", "Number of pods that have a running pod sandbox"), len(sandboxes))
@@ -47,8 +47,8 @@ def write_agent(page: Page, agent: NodeView) -> None:
         "static is true if the pod is not from the apiserver."
     )
     _by(page, "kubelet_active_pods", text, "static", {"true": active, "false": 0})
-    living = [pod.doc for pod in pods if pod.uid in sandboxes]
-    _volumes(page, {"desired_state_of_world": [pod.doc for pod in pods], "actual_state_of_world": living})
+    running = [pod.doc for pod in pods if pod.uid in sandboxes]
+    _volumes(page, {"desired_state_of_world": [pod.doc for pod in pods], "actual_state_of_world": running})
     _working(page, [pod.doc for pod in pods], sum(uid not in {pod.uid for pod in pods} for uid in sandboxes))
     page.one(
         gauge(

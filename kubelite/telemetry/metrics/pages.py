@@ -105,7 +105,7 @@ class Pages:
         agent = self._agent
         snapshot, used = await self.snapshot(), agent.disk_usage.get
         images, volumes = _on(f"{agent.settings.root}/images"), agent.volumes()
-        logs = logs_of(agent.cri.living(), agent.store)
+        logs = logs_of(agent.cri.running_sandboxes(), agent.store)
         around = Around(agent.node_name, boot_time(), used, images, most_pids(), volumes, logs)
         return summary(snapshot, around, self._rates.note(snapshot))
 
@@ -183,7 +183,9 @@ class Pages:
         write_agent(page, self._agent)
         self._agent.meters.write(page)
         write_volumes(page, self._agent.volumes(), self._agent.disk_usage.get)
-        write_logs(page, logs_of(self._agent.cri.living(), self._agent.store), self._agent.disk_usage.get)
+        write_logs(
+            page, logs_of(self._agent.cri.running_sandboxes(), self._agent.store), self._agent.disk_usage.get
+        )
         write_process(page)
         if page.openmetrics:
             text: bytes = openmetrics_of(self._own)  # type: ignore[no-untyped-call]

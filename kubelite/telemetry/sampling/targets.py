@@ -86,7 +86,7 @@ class Finder:
         pods: list[Target] = []
         sandboxes: list[Sandbox] = []
         used: dict[str, Any] = {}
-        for uid, record in self._agent.cri.living().items():
+        for uid, record in self._agent.cri.running_sandboxes().items():
             pod = self._agent.store.get_uid(uid)
             if pod is None:
                 continue

@@ -55,10 +55,10 @@ class Logs:
     path: str
 
 
-def logs_of(living: Mapping[str, SandboxRecord], store: Store) -> list[Logs]:
+def logs_of(running: Mapping[str, SandboxRecord], store: Store) -> list[Logs]:
     """Return the logs of the running containers."""
     found: dict[str, Logs] = {}
-    for uid, sandbox in living.items():
+    for uid, sandbox in running.items():
         if (pod := store.get_uid(uid)) is None:
             continue
         for container in sandbox.containers:
@@ -128,10 +128,10 @@ def claim_finder(store: Store, config: NodeConfig) -> Places:
     return find
 
 
-def running_volumes(living: Iterable[str], store: Store, config: NodeConfig) -> list[Volume]:
+def running_volumes(running: Iterable[str], store: Store, config: NodeConfig) -> list[Volume]:
     """The emptyDir volumes and the claims of pods that run, by their uids."""
     claim = claim_finder(store, config)
-    pods = [record.doc for uid in living if (record := store.get_uid(uid)) is not None]
+    pods = [record.doc for uid in running if (record := store.get_uid(uid)) is not None]
     return [volume for pod in pods for volume in volumes_of(pod, config.volume_dir, claim)]
 
 

@@ -53,7 +53,7 @@ def test_a_signal_ends_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(asyncio.wait_for(lifecycle._serve(Settings.load({}, {})), 5))
 
 
-class Agent(SimpleNamespace):
+class FakeAgent(SimpleNamespace):
     """What the background work sees of a node; `fail` are the errors of its next calls."""
 
     def __init__(self, tmp_path: Path, **more: Any) -> None:
@@ -62,13 +62,13 @@ class Agent(SimpleNamespace):
         store = SimpleNamespace(
             list=lambda _kind: [], get_uid=lambda _uid: None, pods_with_containers=lambda: ()
         )
-        nothing: dict[str, Any] = {"fail": [], "done": [], "living": set(), "meters": Meters()}
+        nothing: dict[str, Any] = {"fail": [], "done": [], "running": set(), "meters": Meters()}
         super().__init__(settings=settings, store=store, **nothing, **more)
         self.network = SimpleNamespace(repair=lambda: self.call("repair"))
         self.events = SimpleNamespace(expire=lambda: self.call("expire"))
         self.sources = SimpleNamespace(complete=True, states=lambda: ["a file"])
         self.cri = SimpleNamespace(
-            living=lambda: self.living,
+            running_sandboxes=lambda: self.running,
             stop_sandbox=lambda uid: self.call(f"stop {uid}"),
             remove_pod=lambda uid: self.call(f"remove {uid}"),
         )
@@ -78,12 +78,12 @@ class Agent(SimpleNamespace):
             raise self.fail.pop()
         self.done.append(what)
         if what.startswith("remove "):
-            self.living.discard(what.removeprefix("remove "))
+            self.running.discard(what.removeprefix("remove "))
         return []
 
 
 async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
-    agent = Agent(tmp_path)
+    agent = FakeAgent(tmp_path)
     agent.fail = [StorageFailed("full"), RuntimeFault("no nft")]
     task = asyncio.create_task(relist.relist(agent, SimpleNamespace(add=lambda _uid: None)))  # type: ignore[arg-type]
     async with asyncio.timeout(SECONDS):
@@ -93,24 +93,24 @@ async def test_a_full_disk_does_not_end_the_node(tmp_path: Path) -> None:
     task.cancel()
 
 
-async def test_orphans_that_cannot_be_buried_are_tried_again(
+async def test_orphans_that_cannot_be_removed_are_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relist, "BURY_AGAIN", 0.01)
-    agent = Agent(tmp_path)
-    agent.living, agent.fail = {"u1"}, [StorageFailed("full")]
+    monkeypatch.setattr(relist, "REMOVE_AGAIN", 0.01)
+    agent = FakeAgent(tmp_path)
+    agent.running, agent.fail = {"u1"}, [StorageFailed("full")]
     unclaimed = {"u1": ("default", "web")}
     async with asyncio.timeout(SECONDS):
-        await relist.bury_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
+        await relist.remove_orphans(agent, unclaimed, first=False)  # type: ignore[arg-type]
     assert agent.done == ["stop u1", "remove u1"]
-    assert unclaimed == {}, "nobody may claim what is being buried"
+    assert unclaimed == {}, "nobody may claim a pod that is being removed"
 
 
-async def test_without_any_record_an_empty_directory_buries_nobody(tmp_path: Path) -> None:
-    agent = Agent(tmp_path)
-    agent.living = {"u1"}
+async def test_without_any_record_an_empty_directory_removes_no_pod(tmp_path: Path) -> None:
+    agent = FakeAgent(tmp_path)
+    agent.running = {"u1"}
     agent.sources.states = list
-    task = asyncio.create_task(relist.bury_orphans(agent, {"u1": ("default", "web")}, first=True))  # type: ignore[arg-type]
+    task = asyncio.create_task(relist.remove_orphans(agent, {"u1": ("default", "web")}, first=True))  # type: ignore[arg-type]
     await asyncio.sleep(0.05)
     assert not task.done() and agent.done == []
     task.cancel()

@@ -1,4 +1,4 @@
-"""The machine's end: who ends when, what logind is asked, what becomes of the pods."""
+"""Node shutdown: the order of the pods, what logind is asked for, and the status of the pods."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kubelite.daemon import logind as module
-from kubelite.daemon.logind import Logind, asked_for, take_back
-from kubelite.daemon.node_shutdown import ended_by_shutdown
-from kubelite.node.decide.shutdown_order import CRITICAL, MESSAGE, groups_of, in_groups
+from kubelite.daemon.logind import Logind, requested_delay, withdraw_delay
+from kubelite.daemon.node_shutdown import terminated_by_shutdown
+from kubelite.node.decide.shutdown_order import CRITICAL, MESSAGE, group_pods, shutdown_groups
 from kubelite.node.model.cri import ContainerState
 from kubelite.settings import Settings, SettingsError
 from manifests.types.core import Pod
@@ -36,7 +36,7 @@ def ranked(name: str, priority: int) -> Pod:
         (30, 30, [(0, 0, ["low", "web", "almost"]), (CRITICAL, 30, ["dns", "node"])]),
     ],
 )
-def test_who_ends_with_whom(seconds: float, critical: float, groups: list[Any]) -> None:
+def test_pods_are_grouped_by_priority(seconds: float, critical: float, groups: list[Any]) -> None:
     pods = [
         ranked("node", CRITICAL + 1000),
         ranked("low", -5),
@@ -44,22 +44,24 @@ def test_who_ends_with_whom(seconds: float, critical: float, groups: list[Any]) 
         ranked("web", 0),
         ranked("almost", CRITICAL - 1),
     ]
-    if not (found := groups_of(seconds, critical)):
+    if not (found := shutdown_groups(seconds, critical)):
         assert groups == []
         return
     said = [
-        (g.priority, g.seconds, sorted(p.metadata.name or "" for p in g.pods)) for g in in_groups(found, pods)
+        (g.priority, g.seconds, sorted(p.metadata.name or "" for p in g.pods))
+        for g in group_pods(found, pods)
     ]
     assert said == [(p, s, sorted(names)) for p, s, names in groups]
-    assert [g.priority for g in in_groups(found, pods[:1])] == [CRITICAL], "a group of nobody takes no time"
+    assert [g.priority for g in group_pods(found, pods[:1])] == [CRITICAL], "a group of nobody takes no time"
 
 
-def test_each_priority_has_its_time() -> None:
+def test_each_priority_has_its_grace_period() -> None:
     """K nodeshutdown_manager_linux_test.go Test_groupByPriority: what is below the lowest ends with that."""
-    found = groups_of(0, 0, {100_000: 10.0, 0: 60.0, 10_000: 180.0})
+    found = shutdown_groups(0, 0, {100_000: 10.0, 0: 60.0, 10_000: 180.0})
     pods = [ranked(name, number) for name, number in PRIORITIES.items()]
     said = [
-        (g.priority, g.seconds, sorted(p.metadata.name or "" for p in g.pods)) for g in in_groups(found, pods)
+        (g.priority, g.seconds, sorted(p.metadata.name or "" for p in g.pods))
+        for g in group_pods(found, pods)
     ]
     assert said == [
         (0, 60.0, ["below", "mid", "zero"]),
@@ -113,7 +115,7 @@ def test_the_critical_pods_time_is_a_part_of_the_whole() -> None:
 
 
 @pytest.mark.parametrize(("own", "has", "grace"), [(30, 10.0, 10.0), (5, 10.0, 5.0), (30, 0.0, 1.0)])
-def test_a_pod_ends_within_the_shorter_time(own: int, has: float, grace: float) -> None:
+def test_a_pod_has_the_shorter_grace_period(own: int, has: float, grace: float) -> None:
     pod = make_pod("app", terminationGracePeriodSeconds=own)
     actions = decide(pod, instance(pod, "app"), shutdown=has)
     assert [(stop.name, stop.grace) for stop in actions.stop] == [("app", grace)]
@@ -123,19 +125,19 @@ def test_a_pod_ends_within_the_shorter_time(own: int, has: float, grace: float) 
     assert not decide(pod, dead, shutdown=has).start, "it is not started again"
 
 
-def test_the_status_of_a_pod_that_a_shutdown_ended(run: Run) -> None:
+def test_the_status_of_a_pod_that_a_shutdown_terminated(run: Run) -> None:
     async def story(node: Node) -> None:
         await node.put()
         await node.settle()
         node.worker.shutting_down = True
-        node.worker.end_for_shutdown(UID, 5.0)
+        node.worker.terminate_for_shutdown(UID, 5.0)
         await node.settle()
         assert (node.status["phase"], node.status["reason"]) == ("Failed", "Terminated")
         assert node.status["message"] == MESSAGE
         found = {c["type"]: c for c in node.status["conditions"]}
         assert found["DisruptionTarget"]["reason"] == "TerminationByKubelet"
-        assert ended_by_shutdown({"spec": {"restartPolicy": "Always"}, "status": node.status})
-        assert not ended_by_shutdown({"spec": {"restartPolicy": "Never"}, "status": node.status})
+        assert terminated_by_shutdown({"spec": {"restartPolicy": "Always"}, "status": node.status})
+        assert not terminated_by_shutdown({"spec": {"restartPolicy": "Never"}, "status": node.status})
 
     run(story)
 
@@ -165,7 +167,7 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogindPeer
 def test_what_logind_is_asked(peer: LogindPeer, tmp_path: Path) -> None:
     logind = Logind()
     assert logind.longest_delay() == 5.0
-    logind.ask_for_delay(30.0, "/node")
+    logind.request_delay(30.0, "/node")
     written = (tmp_path / "logind.conf.d" / "99-kubelite.conf").read_text()
     assert written.splitlines()[1:] == ["[Login]", "InhibitDelayMaxSec=30"]
     assert ("KillUnit", ["systemd-logind.service", "all", 1]) in peer.calls
@@ -192,21 +194,21 @@ def test_what_logind_is_asked(peer: LogindPeer, tmp_path: Path) -> None:
 
 def test_what_was_asked_of_logind_is_taken_back_by_who_asked(peer: LogindPeer, tmp_path: Path) -> None:
     file = tmp_path / "logind.conf.d" / "99-kubelite.conf"
-    take_back("/node")  # nothing was asked
+    withdraw_delay("/node")  # nothing was asked
     logind = Logind()
-    logind.ask_for_delay(30.0, "/node")
+    logind.request_delay(30.0, "/node")
     logind.close()
-    assert (asked_for("/node"), asked_for("/other")) == (30, None)
-    take_back("/other")
+    assert (requested_delay("/node"), requested_delay("/other")) == (30, None)
+    withdraw_delay("/other")
     assert file.exists(), "another node of this machine has asked"
     before = len([member for member, _ in peer.calls if member == "KillUnit"])
-    take_back("/node")
+    withdraw_delay("/node")
     assert not file.exists()
     assert len([member for member, _ in peer.calls if member == "KillUnit"]) == before + 1, (
         "logind reads again"
     )
     file.write_text("[Login]\nInhibitDelayMaxSec=90\n")
-    take_back("/node")
+    withdraw_delay("/node")
     assert file.exists(), "a person's"
 
 
@@ -218,7 +220,7 @@ def test_without_logind_it_is_taken_back_all_the_same(
     monkeypatch.setattr(module, "OVERRIDE", str(file))
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
     with pytest.raises(RuntimeFault, match="No such file"):
-        take_back("/node")
+        withdraw_delay("/node")
     assert not file.exists()
 
 

@@ -184,12 +184,12 @@ async def test_nothing_is_remembered_of_a_pod_that_is_gone(
 async def test_nothing_new_is_the_very_same_record(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:
     await cri.start_container(request(tmp_path))
     await cri.observe(UID)
-    before = cri.living()[UID]
+    before = cri.running_sandboxes()[UID]
     assert await cri.observe(UID) == await cri.observe(UID)
-    assert cri.living()[UID] is before
+    assert cri.running_sandboxes()[UID] is before
     shim.exit("c1")
     assert (await cri.observe(UID)).containers[0].exit_code == 0
-    assert cri.living()[UID] is not before
+    assert cri.running_sandboxes()[UID] is not before
 
 
 async def test_a_long_name_makes_no_pod_impossible(cri: LocalCri, shim: Shim, tmp_path: Path) -> None:

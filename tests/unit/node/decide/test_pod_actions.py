@@ -195,7 +195,7 @@ def test_an_instance_that_never_ran_is_forgotten_and_does_not_count() -> None:
     assert gone.start[0].discard == "a-0"
 
 
-def test_of_instances_with_one_number_the_living_is_the_container() -> None:
+def test_of_instances_with_the_same_attempt_the_running_one_counts() -> None:
     """The daemon died in two starts: the record of the first is still in the store, the second was never started."""
     pod = make_pod("a")
     gone = instance(pod, "a", EXITED, id="first", started_at=0.0, exit_code=137, created_at=NOW - 9)

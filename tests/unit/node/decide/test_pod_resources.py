@@ -37,8 +37,8 @@ GUARANTEED = asks({"cpu": "1", "memory": "1Gi"})
 def test_qos_class(containers: list[dict[str, Any]], spec: dict[str, Any], qos: str) -> None:
     pod = make_pod(*(container(f"c{n}", **more) for n, more in enumerate(containers)), **spec)
     assert resources.qos_class(pod) == qos
-    tier = {"Guaranteed": "", "Burstable": "/burstable", "BestEffort": "/besteffort"}[qos]
-    assert resources.pod_cgroup(pod, CONFIG) == f"/kubelite{tier}/pod{UID}"
+    parent = {"Guaranteed": "", "Burstable": "/burstable", "BestEffort": "/besteffort"}[qos]
+    assert resources.pod_cgroup(pod, CONFIG) == f"/kubelite{parent}/pod{UID}"
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ def _adj(given: dict[str, Any]) -> int:
     return resources.oom_score_adj(pod, pod.spec.containers[0], 8 << 30)
 
 
-def _tiers() -> object:
-    found = limits.tier_limits([("Burstable", {"cpu": 250}), ("BestEffort", {})], CONFIG)
+def _qos_limits() -> object:
+    found = limits.qos_cgroup_limits([("Burstable", {"cpu": 250}), ("BestEffort", {})], CONFIG)
     return found["burstable"]["cpu"]["shares"], found["besteffort"]["cpu"]["shares"]
 
 
@@ -150,7 +150,7 @@ C6 = [
         lambda: [(_pod_limit(*both), _pod_limit(*both, of="cpu")) for both in ((BOTH, BOTH), (BOTH, {}))],
         [(2 << 30, 200_000), (-1, -1)],
     ),
-    Row("C6", "the tiers: what is asked, and the least there is", _tiers, (256, 2)),
+    Row("C6", "the QoS cgroups: the sum of requests, and the minimum", _qos_limits, (256, 2)),
     Row(
         "C6",
         "a limit alone is the request too",
@@ -198,12 +198,12 @@ C6 = [
     ),
     Row(
         "C6",
-        "the tree: Guaranteed at the top, the others in their tier",
+        "the tree: Guaranteed at the top, the others in the cgroup of their QoS class",
         lambda: [
             resources.pod_cgroup(make_pod(container("app", resources=given)), CONFIG)
             for given in (BOTH, HALF, {})
         ],
-        [f"/kubelite{tier}/pod{UID}" for tier in ("", "/burstable", "/besteffort")],
+        [f"/kubelite{qos}/pod{UID}" for qos in ("", "/burstable", "/besteffort")],
     ),
     Row(
         "C6",

@@ -1,5 +1,5 @@
 """The rules of Kubernetes' pod semantics, C5 and C8 once more, a row for each: what status says of starts that failed,
-of claims, of the machine's end; who has room by its class.
+of claims, and at node shutdown; which pod has room, by its class.
 
 What takes a node or a kernel to see has a row in tests/e2e and tests/kernel; here is what can be decided on paper.
 """
@@ -19,8 +19,8 @@ from kubelite.node.decide.shutdown_order import (
     MESSAGE,
     REJECTED,
     REJECTED_MESSAGE,
-    groups_of,
-    in_groups,
+    group_pods,
+    shutdown_groups,
 )
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ContainerState, ObservedImage, ObservedPod
@@ -62,7 +62,7 @@ def _of_an_edit() -> tuple[str | None, str | None, int]:
     return world.pod.status.phase, ended.reason if ended is not None else None, late.restart_count
 
 
-def _ended_by_shutdown() -> tuple[str | None, ...]:
+def _terminated_by_shutdown() -> tuple[str | None, ...]:
     pod = make_pod("a")
     ended = instance(pod, "a", ContainerState.EXITED, exit_code=143)
     observed = ObservedPod(UID, sandbox(pod), (ended,))
@@ -112,7 +112,7 @@ def _groups(seconds: float, critical: float, by_priority: dict[int, float]) -> l
         Pod.parse({"metadata": {"name": n}, "spec": {"containers": [], "priority": p}})
         for n, p in ranks.items()
     ]
-    found = in_groups(groups_of(seconds, critical, by_priority), pods)
+    found = group_pods(shutdown_groups(seconds, critical, by_priority), pods)
     return [(group.seconds, [pod.metadata.name or "" for pod in group.pods]) for group in found]
 
 
@@ -184,11 +184,11 @@ C5 = [
     ),
     Row(
         "C5",
-        "a pod that the machine's end ended",
-        _ended_by_shutdown,
+        "a pod that a node shutdown terminated",
+        _terminated_by_shutdown,
         ("Failed", "Terminated", MESSAGE, "TerminationByKubelet"),
     ),
-    Row("C5", "a pod that came meanwhile", _rejected, ("Failed", "NodeShutdown")),
+    Row("C5", "a new pod during node shutdown", _rejected, ("Failed", "NodeShutdown")),
     Row(
         "C5",
         "a claim that is missing, that is not bound, whose volume is gone, that is going",
@@ -280,13 +280,13 @@ C8 = [
     ),
     Row(
         "C8",
-        "the machine's end: critical pods last, within the part that is theirs",
+        "node shutdown: critical pods last, within their part of the grace period",
         lambda: _groups(30, 10, {}),
         [(20, ["web", "db"]), (10, ["dns"])],
     ),
     Row(
         "C8",
-        "the machine's end by priority",
+        "node shutdown by priority",
         lambda: _groups(0, 0, {0: 60, 1000: 5}),
         [(60, ["web"]), (5, ["db", "dns"])],
     ),

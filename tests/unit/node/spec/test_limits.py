@@ -14,7 +14,7 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough, cpus_text, exclusive
 from kubelite.node.spec.env import Sources
 from kubelite.node.spec.hashes import resized, resources_hash
-from kubelite.node.spec.limits import container_limits, node_limits, pod_limits, tier_limits
+from kubelite.node.spec.limits import container_limits, node_limits, pod_limits, qos_cgroup_limits
 from kubelite.node.spec.volume_plans import Kind, VolumePlan, plan_volume
 from manifests.types.core import Pod
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, edited, make_pod
@@ -101,20 +101,20 @@ def test_a_pod_has_no_more_processes_than_the_setting_says() -> None:
     assert "pids" not in pod_limits(make_pod(), CONFIG)
 
 
-def test_the_tiers() -> None:
+def test_the_qos_cgroups() -> None:
     pods = [
         ("Guaranteed", {"cpu": 1000, "memory": GI}),
         ("Burstable", {"cpu": 250, "memory": MI}),
         ("Burstable", {"cpu": 250}),
         ("BestEffort", {}),
     ]
-    assert tier_limits(pods, CONFIG) == {
+    assert qos_cgroup_limits(pods, CONFIG) == {
         "burstable": {"cpu": {"shares": 512}},
         "besteffort": {"cpu": {"shares": 2}},
     }
     resized = [*pods, ("BestEffort", {"cpu": 500})]  # it was given a request where it runs
-    assert tier_limits(resized, CONFIG)["besteffort"] == {"cpu": {"shares": 512}}
-    kept = tier_limits(pods, QOS)
+    assert qos_cgroup_limits(resized, CONFIG)["besteffort"] == {"cpu": {"shares": 512}}
+    kept = qos_cgroup_limits(pods, QOS)
     assert kept["burstable"]["unified"] == {"memory.low": str(MI)}
     assert kept[""] == {"unified": {"memory.min": str(GI), "memory.low": str(MI)}}
     assert node_limits(CONFIG, evicted_below=100 * MI) == {}
