@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import click
 
@@ -24,8 +25,8 @@ from kubelite.cli.groups import Command
 from kubelite.cli.names import PODS, path_of, pod_name
 from kubelite.cli.options import client, complete_pods, container_option, namespace_option, socket_option
 
-if TYPE_CHECKING:
-    pass
+# How long the transfer may take to end after SIGTERM, in seconds.
+GRACE = 2.0
 
 
 class Place(NamedTuple):
@@ -131,7 +132,7 @@ def _out(execute: list[str], from_: Place, destination: str) -> None:
     command = [*execute, from_.pod, "--", "tar", "-cf", "-", "-C", directory or ".", "--", name or "."]
     # Unpack in a separate directory, then rename: no name or link in the archive can refer to a file of this machine.
     there = target if os.path.isdir(target) else parent  # on the same file system
-    with tempfile.TemporaryDirectory(prefix=".kubelite-cp-", dir=there) as fresh:
+    with _private_directory(there) as fresh:
         unpacked = os.path.join(fresh, os.path.basename(os.path.abspath(target)) or "copy")
         broken, failed = "", None
         try:
@@ -147,6 +148,37 @@ def _out(execute: list[str], from_: Place, destination: str) -> None:
             _put(unpacked, target)
         if failed is not None:
             raise failed
+
+
+class _Ended(BaseException):
+    """A signal that is to end this process has arrived. No `except Exception` may stop it."""
+
+
+@contextlib.contextmanager
+def _private_directory(parent: str) -> Iterator[str]:
+    """Yield a new directory in `parent` and remove it, also when SIGTERM or SIGHUP ends the process meanwhile. The
+    process then still ends by that signal. A signal that is ignored (nohup) stays ignored. SIGKILL leaves the directory
+    behind."""
+    handled = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+
+    def end(number: int, _: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        os.kill(os.getpid(), number)  # stays pending until the signals are unblocked
+        raise _Ended
+
+    # Blocked while the directory is made and while it is removed: a handler cannot raise in between.
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    with contextlib.ExitStack() as undo:
+        # Last of all; a pending signal ends the process there.
+        undo.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, handled)
+        undo.enter_context(fresh := tempfile.TemporaryDirectory(prefix=".kubelite-cp-", dir=parent))
+        for number in handled:
+            undo.callback(signal.signal, number, signal.signal(number, end))
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+            yield fresh.name
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, handled)
 
 
 def _unpack_all(pipe: IO[bytes], name: str, target: str) -> str:
@@ -215,11 +247,16 @@ def _below(member: str, name: str) -> str | None:
 
 @contextlib.contextmanager
 def _running(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
-    """Yield the command's pipe. Raises Exit if the command fails: it has printed the reason."""
+    """Yield the command's pipe. Raises Exit if the command fails: it has printed the reason. If the caller fails, a
+    command that writes is ended: it may wait for its container and not notice that nobody reads."""
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
         pipe: IO[bytes] = process.stdin if "stdin" in pipes else process.stdout
         try:
             yield pipe
+        except BaseException:
+            if "stdout" in pipes:
+                _end(process)
+            raise
         finally:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
@@ -228,3 +265,11 @@ def _running(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
         if code in (126, 127):
             print("error: the container has no tar program", file=sys.stderr)
         raise Exit(1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()

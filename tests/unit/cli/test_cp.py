@@ -6,9 +6,11 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from kubelite.cli.containers.logs import default_container
 from kubelite.cli.containers.port_forward import Pair, pair_of
 from kubelite.cli.errors import CliError, Exit
 from tests.unit.api.server import Served
-from tests.unit.cli.kit import environment, kubelite, ok, server
+from tests.unit.cli.kit import KUBELITE, environment, kubelite, ok, server
+from tests.waiting import SECONDS, until
 
 __all__ = ["server"]
 
@@ -213,6 +216,54 @@ def test_what_is_no_archive_is_an_error(
     with pytest.raises(Exit if code else CliError):
         _out(RUN, Place("pod", "default", "/f"), str(tmp_path / "f"))
     assert not (tmp_path / "f").exists()
+
+
+@contextlib.contextmanager
+def _slow_copy(server: Served, directory: Path, *shell: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A `kubelite cp` to `directory` whose container has sent half of a file. It sends the rest at the end."""
+    (bin_ := directory.parent / "bin").mkdir()
+    whole = _archive(("f", tarfile.REGTYPE, "x" * 2_000_000))
+    (bin_ / "half").write_bytes(whole[:1_000_000])
+    (bin_ / "rest").write_bytes(whole[1_000_000:])
+    (bin_ / "tar").write_text(
+        f"#!/bin/sh\ncd {bin_}\ncat half\nuntil [ -e go ]; do sleep 0.05; done\nexec cat rest\n"
+    )
+    (bin_ / "tar").chmod(0o755)
+    directory.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+        command = [*shell, *KUBELITE, "cp", "web:/f", str(directory / "f")]
+        process = subprocess.Popen(command, env=environment(server), start_new_session=True)
+        try:
+            until(
+                lambda: any(p.stat().st_size for p in directory.glob(".kubelite-cp-*/f")), "half of the file"
+            )
+            yield process
+        finally:
+            (bin_ / "go").touch()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(SECONDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("send", [os.kill, os.killpg])  # killpg: as a terminal that is closed
+def test_a_copy_that_a_signal_ends_leaves_nothing(
+    server: Served, tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    with _slow_copy(server, tmp_path / "there") as process:
+        send(process.pid, number)
+        assert process.wait(SECONDS) == -number
+        assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_copy_under_nohup_goes_on(server: Served, tmp_path: Path) -> None:
+    ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    with _slow_copy(server, tmp_path / "there", *ignoring) as process:
+        os.killpg(process.pid, signal.SIGHUP)
+        (tmp_path / "bin" / "go").touch()
+        assert process.wait(SECONDS) == 0
+        assert [(p.name, p.stat().st_size) for p in (tmp_path / "there").iterdir()] == [("f", 2_000_000)]
 
 
 def test_a_copy_into_a_directory_keeps_what_else_is_there(
