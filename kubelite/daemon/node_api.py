@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from kubelite.api.kube.lastwords import last_words
+from kubelite.api.kube.crash_logs import crash_log_lines
 from kubelite.api.kube.printers import pod_cells
 from kubelite.api.node import (
     ExecSession,
@@ -194,7 +194,7 @@ class NodeAgent:
         more = {
             "reasons": [*rejected, *found["reasons"]],
             "status": record.doc["status"].get("reason") or str(pod_cells(record.doc, time.time())[2]),
-            "lastWords": await last_words(cast(Any, self), record.doc),
+            "lastWords": await crash_log_lines(cast(Any, self), record.doc),
             "advice": advice(record.doc, mine, self._is_here),
         }
         return cast(Why, {**found, **more})

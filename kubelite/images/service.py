@@ -35,8 +35,8 @@ class NodeImages:
 
     async def in_use(self) -> set[str]:
         """Return the ids of images that containers have, pods are about to use, or mounts use. No other task runs
-        between the last check and the return, so a removal that begins at once (`Turns.removal`) cannot race with a
-        start."""
+        between the last check and the return, so a removal that begins at once (`PullLimits.removal`) cannot race with
+        a start."""
         used = set(mounted_images())
         for record in self.store.list("Pod"):
             used |= {c.image_id for c in (await self.cri.observe(record.uid)).containers}
@@ -105,7 +105,7 @@ class NodeImages:
     async def remove(self, reference: str, *, force: bool) -> Json:
         """Remove a name; with an id or the last name, remove the image. Raises ImageError (ImageInUse, …)."""
         used = await self.in_use()
-        with self.client.turns.removal(self._going(reference) - used):
+        with self.client.limits.removal(self._going(reference) - used):
             removed = await self.client.remove(reference, in_use=tuple(used), force=force)
         return removed_json(removed)
 
@@ -114,7 +114,7 @@ class NodeImages:
         used = await self.in_use()
         if identity in used:
             return None
-        with self.client.turns.removal([identity]):
+        with self.client.limits.removal([identity]):
             # `force` removes it with all its names.
             return await self.client.remove(identity, in_use=tuple(used), force=True)
 
@@ -128,7 +128,7 @@ class NodeImages:
             for record in store.list()
             if (before is None or last_used(store, record) < before if every else record.id not in named)
         }
-        with self.client.turns.removal(going - used):
+        with self.client.limits.removal(going - used):
             return removed_json(await self.client.prune(in_use=used, every=every, before=before))
 
     def _going(self, reference: str) -> set[str]:

@@ -2,7 +2,7 @@
 
     client      the daemon's side: one worker process per operation
     worker      that process                        requests    what it is asked for
-    turns       limits on pulls; none during a removal
+    pull_limits limits on pulls; none during a removal
     pull        from a registry                     push        to a registry
     install     any source: verify blobs, unpack layers, name the image
     manifests   read, check and choose manifests    imageconfig check configs
@@ -24,7 +24,7 @@
         layertree       that directory while it is unpacked
         confined        keeps names and parents inside it
         lower           the merged view of lower layers
-        settle          what a layer leaves to lower layers
+        missing_entries what a layer takes over from lower layers
         compress        plain layers, compressed for a push
 
     archive/    files

@@ -19,10 +19,10 @@ from typing import Any
 import runtime
 from runtime.errors import ImageError
 from runtime.images import reference as references
+from runtime.images.pull_limits import Bucket, PullLimits
 from runtime.images.registry import registriesconf
 from runtime.images.requests import PackRequest
 from runtime.images.store.store import ImageRecord, ImageStore, Removed
-from runtime.images.turns import Bucket, Turns
 
 Progress = Callable[[dict[str, Any]], None]
 PullSecret = dict[str, Any]  # {"source": name for messages, "config": the content of a docker config.json}
@@ -66,7 +66,7 @@ class ImageClient:
             "platform": platform,
             "auth_file": auth_file,
         }
-        self.turns = Turns(parallel, Bucket(rate, burst))
+        self.limits = PullLimits(parallel, Bucket(rate, burst))
         self._flights: dict[tuple[str, str], _Flight] = {}  # by canonical reference and secrets
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -209,7 +209,7 @@ class ImageClient:
         return bool((await self._run({"op": "logout", "registry": registry}, None))["removed"])
 
     async def _pull(self, key: tuple[str, str], secrets: Sequence[PullSecret]) -> ImageRecord:
-        async with self.turns.pull():
+        async with self.limits.pull():
             request = {"op": "pull", "reference": key[0], "secrets": list(secrets)}
             return _records(await self._run(request, lambda event: self._broadcast(key, event)))[0]
 

@@ -222,9 +222,9 @@ class Installer:
         self._unpacked[layer.chain_id] = _Unpacked(directory, unpacker)
 
     def _complete(self, image: Image, named: bool) -> None:
-        """Thread: settle the layers from the bottom up, sync, and make everything visible."""
+        """Thread: complete the layers from the bottom up, sync, and make everything visible."""
         try:
-            self._settle(image)
+            self._add_missing_entries(image)
             if self._unpacked:
                 syncfs(self._session.directory)
             for layer in image.layers:
@@ -236,7 +236,7 @@ class Installer:
         except OSError as error:
             raise disk_error(error) from error
 
-    def _settle(self, image: Image) -> None:
+    def _add_missing_entries(self, image: Image) -> None:
         lower: list[str] = []
         for layer in image.layers:
             made = self._unpacked.get(layer.chain_id)

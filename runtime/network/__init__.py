@@ -6,8 +6,8 @@ deleter     its second thread, which deletes interfaces
 node        one node's network: set-up, add, delete, check, repair
 plan        names, addresses and port mappings as data; pure
 ipam        address leases, a file per pod
-hostports   sockets that reserve published ports
+port_sockets   sockets that reserve published ports
 bridge      the bridge and its sysctls
-nft         the NAT table                    antispoof   the table that drops spoofed frames
+nat         masquerading and host ports      antispoof   the table that drops spoofed frames
 nft_messages   nftables over netlink         netlink     sockets and rtnetlink requests
 """

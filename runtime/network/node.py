@@ -1,6 +1,6 @@
 """One node's network: set up the bridge, forwarding and the NAT table; attach and detach pods.
 
-plan.py describes the network as data. This module applies it through netlink.py and nft.py, in the network namespace in
+plan.py describes the network as data. This module applies it through netlink.py and nat.py, in the network namespace in
 which it was started (the helper's, which is the daemon's). It is deliberately synchronous and single-threaded, because
 setns(2) into a pod's namespace affects the calling thread.
 
@@ -19,9 +19,8 @@ from dataclasses import replace
 
 from runtime import syscalls
 from runtime.errors import CapabilityError, NetworkError, NotFoundError, SpecError
-from runtime.network import antispoof, netlink, nft
+from runtime.network import antispoof, nat, netlink
 from runtime.network.bridge import Bridge, disable_ipv6, uplink_mtu
-from runtime.network.hostports import HostPorts
 from runtime.network.ipam import LeaseStore, recorded_name
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import (
@@ -36,6 +35,7 @@ from runtime.network.plan import (
     port_conflict,
     table_name,
 )
+from runtime.network.port_sockets import PortSockets
 
 LO_INDEX = 1  # LOOPBACK_IFINDEX: lo has index 1 in every network namespace
 DELETION_GROUP = 0x6B6C0000  # the group of interfaces that are deleted together
@@ -51,7 +51,7 @@ class Node:
         self._name = recorded_name(config.state_dir, config.node)
         self._subnet = Subnet.parse(config.pod_cidr)
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
-        self._ports = HostPorts()
+        self._ports = PortSockets()
         self._route = NetlinkSocket()
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -190,7 +190,7 @@ class Node:
         self._add(self._senders, self._senders.admit, lease)
 
     def _add(
-        self, table: nft.NatTable | antispoof.SenderTable, add: Callable[[Lease], None], lease: Lease
+        self, table: nat.NatTable | antispoof.SenderTable, add: Callable[[Lease], None], lease: Lease
     ) -> None:
         """Add the lease's elements with `add`. If the table has been flushed, rebuild it."""
         try:
@@ -299,9 +299,9 @@ class Node:
             if name.startswith(prefix) and name not in known
         ]
         if published is not None:
-            wanted = {nft.element(port, lease.ip) for lease in self._leases.all() for port in lease.ports}
+            wanted = {nat.element(port, lease.ip) for lease in self._leases.all() for port in lease.ports}
             problems += [
-                f"nftables: {nft.describe(item)} is published for no pod" for item in published - wanted
+                f"nftables: {nat.describe(item)} is published for no pod" for item in published - wanted
             ]
         return problems + self._sender_problems(self._leases.all(), others=True)
 
@@ -346,7 +346,7 @@ class Node:
                 f"pod {lease.uid}: interface {lease.host_ifname} is not up on {self.config.bridge}"
             )
         for port in lease.ports if published is not None else ():
-            if published is not None and nft.element(port, lease.ip) not in published:
+            if published is not None and nat.element(port, lease.ip) not in published:
                 problems.append(f"pod {lease.uid}: host port {port.describe()} is not in the NAT table")
         return problems
 
@@ -428,9 +428,9 @@ class Node:
             return None
         return table
 
-    def _set_up_nat(self) -> nft.NatTable | None:
+    def _set_up_nat(self) -> nat.NatTable | None:
         try:
-            table = nft.NatTable(table_name(self._name), self.config.bridge, self._subnet)
+            table = nat.NatTable(table_name(self._name), self.config.bridge, self._subnet)
             table.rebuild(self._leases.all())
         except CapabilityError as error:
             self.warnings.append(f"pods cannot reach other networks and have no host ports: {error}")

@@ -27,7 +27,7 @@ from runtime.oci.config import spec as oci
 from runtime.oci.config import spec_linux
 from runtime.oci.config.spec import Process, Spec
 from runtime.oci.handshake import HANDSHAKE_SECONDS, converse, next_message
-from runtime.oci.job import Command, Job, from_command
+from runtime.oci.init_protocol import Command, Job, from_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ class Container:
     cgroup: Cgroup
     spec: Spec
     warnings: tuple[str, ...] = ()
-    times: str = ""  # when each step of create, then of start, began; format: runtime.oci.job.written
+    times: str = ""  # when each step of create, then of start, began; format: init_protocol.written
     _channel: socket.socket | None = None  # open until start or detach
     _seccomp: tuple[bytes, int] | None = None
     bundle: str = ""

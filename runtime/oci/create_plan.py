@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from runtime.cgroups import Cgroup
     from runtime.oci.config.spec import Spec
-    from runtime.oci.job import Command, UserNamespace
+    from runtime.oci.init_protocol import Command, UserNamespace
     from runtime.oci.rootfs.rootfs import Plan
     from runtime.oci.spawn import Namespaces
     from runtime.security.capabilities import CapSets

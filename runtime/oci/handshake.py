@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from runtime import errors
 from runtime.errors import RuntimeFault, StateError, SyscallError
-from runtime.oci import program, stub
+from runtime.oci import execve_arguments, execve_stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +43,8 @@ def converse(
 ) -> list[str]:
     """Receive and answer the child's messages until it is ready or, with `until_exec`, until execve closes the channel.
 
-    Returns the child's warnings. Appends the times of its steps (runtime.oci.job.written) to `times`. Raises the error
-    that the child reports; StateError if it does not answer within HANDSHAKE_SECONDS or dies.
+    Returns the child's warnings. Appends the times of its steps (runtime.oci.init_protocol.written) to `times`. Raises
+    the error that the child reports; StateError if it does not answer within HANDSHAKE_SECONDS or dies.
     """
     warnings: list[str] = []
     channel.settimeout(HANDSHAKE_SECONDS)
@@ -81,10 +81,10 @@ def converse(
             return warnings
 
 
-def next_message(channel: socket.socket, who: str, program_: str = "") -> dict[str, Any] | None:
+def next_message(channel: socket.socket, who: str, program: str = "") -> dict[str, Any] | None:
     """Receive one message from the child; None if the channel is closed.
 
-    An error that the child reports is raised here. If execve failed, it names the program `program_`.
+    An error that the child reports is raised here. If execve failed, it names the program `program`.
     """
     try:
         packet, ancillary, _, _ = channel.recvmsg(1 << 17, socket.CMSG_SPACE(4))
@@ -92,8 +92,8 @@ def next_message(channel: socket.socket, who: str, program_: str = "") -> dict[s
         packet, ancillary = b"", []
     if not packet:
         return None
-    if (failed := stub.failure(packet)) is not None:
-        raise stub_failed(*failed, program_ if program_ and failed[1] == "execve" else who)
+    if (failed := execve_stub.failure(packet)) is not None:
+        raise stub_failed(*failed, program if program and failed[1] == "execve" else who)
     message: dict[str, Any] = json.loads(packet)
     for _, _, rights in ancillary:
         message["fd"] = int.from_bytes(rights[:4], sys.byteorder)
@@ -105,7 +105,7 @@ def next_message(channel: socket.socket, who: str, program_: str = "") -> dict[s
 def stub_failed(code: int, call: str, who: str) -> RuntimeFault:
     """The stub's failure as the exception that the interpreter would raise."""
     if call == "execve":
-        return errors.StartError(f"exec {who}: {program.lower(OSError(code, ''))}")
+        return errors.StartError(f"exec {who}: {execve_arguments.lower(OSError(code, ''))}")
     return SyscallError(code, f"{who}: {call}")
 
 

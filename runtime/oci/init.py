@@ -10,7 +10,8 @@
 
 A parent that exits after create (`Job.detached`) sends "detach" after it has received "ready". From then on, whoever
 connects to the listening socket starts the container and receives a failure. For a container that a command starts, a
-stub does the last steps (stub.py), so no interpreter waits for the start, and the start does not wait for one to exit.
+stub does the last steps (execve_stub.py), so no interpreter waits for the start, and the start does not wait for one to
+exit.
 
 The child is a copy of an interpreter that does not know it was cloned. It flushes nothing and runs no exit handlers.
 Any exception becomes one packet, followed by os._exit.
@@ -26,10 +27,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import StartError
-from runtime.oci import hooks, program, stub
+from runtime.oci import execve_arguments, execve_stub, hooks
 from runtime.oci import init_steps as steps
 from runtime.oci.config.spec_linux import sysctl_path
-from runtime.oci.job import Job, Reporter
+from runtime.oci.init_protocol import Job, Reporter
 from runtime.oci.rootfs import rootfs
 from runtime.security import capabilities, capability_names, rlimits
 
@@ -81,7 +82,7 @@ def _init(job: Job, report: Reporter) -> None:
 class _LastSteps(NamedTuple):
     """What remains to be done once the process has only the user's privileges."""
 
-    program: stub.Exec
+    program: execve_stub.Exec
     borrowed: int  # capabilities beyond the final sets, held until the filter is installed
     inheritable: int
     with_stub: bool
@@ -252,7 +253,7 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     # this one is kept, and only until the start. The filter comes last, because it may forbid any system call needed
     # after it.
     borrowed = _SYS_ADMIN if job.seccomp is not None and not no_new_privs else 0
-    with_stub = job.use_stub and stub.available() and not job.hooks.get("startContainer")
+    with_stub = job.use_stub and execve_stub.available() and not job.hooks.get("startContainer")
     inheritable = final.inheritable
     if with_stub:  # the stub gets its capabilities across execve as ambient, so they must be inheritable
         inheritable |= final.permitted | borrowed
@@ -276,7 +277,7 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     report.step = "no_new_privs"
     if no_new_privs:
         sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
-    environment = program.environment(process, uid)
+    environment = execve_arguments.environment(process, uid)
 
     # A change of credentials clears the parent-death signal: set it again, and check the parent again.
     report.step = "parent"
@@ -285,13 +286,13 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     # Look the program up as the user, in the container's search path. A command reports at create that a program cannot
     # be executed (as runc does); a pod's container is created with any program and then fails to start.
     report.step = "exec"
-    path = program.find(process["args"][0], environment) if job.use_stub else b""
+    path = execve_arguments.find(process["args"][0], environment) if job.use_stub else b""
     if job.notify:  # here, not at the end: the parent sends the listener to the agent
         report.step = "seccomp"
         steps.install_with_listener(job)
     filter_ = None if job.notify else job.seccomp
     argv = [os.fsencode(arg) for arg in process["args"]]
-    last = stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed)
+    last = execve_stub.Exec(path, argv, environment, final, filter_, filter_last=not borrowed)
     return _LastSteps(last, borrowed, inheritable, with_stub)
 
 
@@ -324,7 +325,7 @@ def _execute(job: Job, report: Reporter, last: _LastSteps) -> None:
     """Install the filter, drop the borrowed capabilities and execute the program."""
     report.step = "exec"
     path, argv, environment, final, filter_ = last.program[:5]
-    path = path or program.find(job.process["args"][0], environment)
+    path = path or execve_arguments.find(job.process["args"][0], environment)
     report.step = "seccomp" if filter_ is not None else "capabilities"
     if taken := report.taken():  # the last message: the filter may forbid sending
         report.send({"steps": taken})
@@ -341,4 +342,4 @@ def _execute(job: Job, report: Reporter, last: _LastSteps) -> None:
     try:
         os.execve(path, argv, environment)
     except OSError as error:
-        raise StartError(f"exec {os.fsdecode(path)}: {program.lower(error)}") from error
+        raise StartError(f"exec {os.fsdecode(path)}: {execve_arguments.lower(error)}") from error

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, StartError, StateError, SyscallError
-from runtime.oci import program, stub
+from runtime.oci import execve_arguments, execve_stub
 from runtime.oci.config.spec import Box, Process
-from runtime.oci.job import Job, Reporter
+from runtime.oci.init_protocol import Job, Reporter
 from runtime.oci.rootfs import rootfs
 from runtime.oci.rootfs.console import Console
 from runtime.security import capabilities
@@ -134,19 +134,19 @@ def kept_descriptors(job: Job) -> set[int]:
     return {job.channel.fileno(), job.parent, *waiting, *range(3, 3 + job.preserve)}
 
 
-def become_stub(job: Job, last: stub.Exec) -> None:
+def become_stub(job: Job, last: execve_stub.Exec) -> None:
     """Replace the interpreter with the stub. Returns only if this machine cannot execute a memfd; the interpreter then
     continues."""
     capabilities.raise_ambient(last.kept_caps)
     if job.detached is not None:
-        made = stub.waiting(last, job.detached.listener, job.detached.lock)
+        made = execve_stub.waiting(last, job.detached.listener, job.detached.lock)
         handed = [job.detached.listener, job.detached.lock]
     else:
-        made = stub.at_once(last, job.channel.fileno(), word=job.gate)
+        made = execve_stub.at_once(last, job.channel.fileno(), word=job.gate)
         handed = [job.channel.fileno()]
     for fd in handed:
         os.set_inheritable(fd, True)
-    stub.execute(made)
+    execve_stub.execute(made)
     for fd in handed:
         os.set_inheritable(fd, False)
 
@@ -439,7 +439,7 @@ def chdir(cwd: str, *, final: bool) -> bool:
         if not final and error.errno in (errno.EACCES, errno.EPERM):
             return False
         raise StartError(
-            f"chdir to cwd ({cwd!r}) set in config.json failed: {program.lower(error)}"
+            f"chdir to cwd ({cwd!r}) set in config.json failed: {execve_arguments.lower(error)}"
         ) from error
     where = os.getcwd()
     if not where.startswith("/"):  # getcwd(2) of a directory outside the root: "(unreachable)/…"

@@ -16,7 +16,7 @@ from runtime.oci.config import spec as oci
 from runtime.oci.config import spec_linux
 from runtime.oci.config.spec import Linux, Process, Spec
 from runtime.oci.handshake import Answers, converse
-from runtime.oci.job import UserNamespace
+from runtime.oci.init_protocol import UserNamespace
 from runtime.oci.rootfs import binds, rootfs
 from runtime.security import capabilities
 

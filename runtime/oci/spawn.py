@@ -25,7 +25,7 @@ from runtime.oci import init, termination
 from runtime.oci.config import spec as oci
 from runtime.oci.config.spec import Spec
 from runtime.oci.handshake import HANDSHAKE_SECONDS, next_message
-from runtime.oci.job import Job
+from runtime.oci.init_protocol import Job
 from runtime.oci.nsfile import open_namespace
 from runtime.oci.rootfs import rootfs
 

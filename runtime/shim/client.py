@@ -235,8 +235,8 @@ class ShimClient:
         return SandboxRecord.from_json(ok["sandbox"]) if "sandbox" in ok else await self.state()
 
     async def create(self, request: CreateContainer) -> str:
-        """Create a container that waits for `start`. Returns the times of its steps as in runtime.oci.job.written; ""
-        from an older shim."""
+        """Create a container that waits for `start`. Returns the times of its steps as in
+        runtime.oci.init_protocol.written; "" from an older shim."""
         return _times(await self.call(Op.CREATE, **request.to_json()))
 
     async def start(self, container_id: str) -> tuple[ContainerRecord, str]:

@@ -5,9 +5,9 @@ false`: creating a user namespace needs a process, and the pod's network, IPC an
 to belong to its root.
 
 It ignores SIGCHLD, so the kernel reaps its orphans, and it only calls pause(2). It is a sealed program of a few hundred
-bytes (`runtime.oci.stub`) without capabilities, as user 65535, on an empty read-only root, without open files. So
-processes in its namespace find nothing useful in /proc/1. It dies with the shim, and with it all processes in its pid
-namespace (pid_namespaces(7)).
+bytes (`runtime.oci.execve_stub`) without capabilities, as user 65535, on an empty read-only root, without open files.
+So processes in its namespace find nothing useful in /proc/1. It dies with the shim, and with it all processes in its
+pid namespace (pid_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import StateError
-from runtime.oci import spawn, stub
+from runtime.oci import execve_stub, spawn
 from runtime.oci.rootfs import idmap
 
 NOBODY = 65535  # as in upstream's pause image; the last id of a pod's range
@@ -96,8 +96,8 @@ def _become(go: int, said: int, parent: int) -> NoReturn:
         _leave_everything(parent)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # preserved by execve
         sc.close_all_except({said})
-        if stub.available():
-            stub.execute(_pause(), [b"/pause"])
+        if execve_stub.available():
+            execve_stub.execute(_pause(), [b"/pause"])
         os.close(said)
         while True:
             signal.pause()
@@ -135,12 +135,12 @@ def _empty_root() -> None:
     os.chdir("/")
 
 
-def _pause() -> stub.Program:
-    made = stub.Program()
+def _pause() -> execve_stub.Program:
+    made = execve_stub.Program()
     # execve made it dumpable, and so open to ptrace
-    made.call("prctl", sc.PR_SET_DUMPABLE, 0, verdict=stub.OPTIONAL)
-    made.call("prctl", sc.PR_SET_NAME, b"pause\0", verdict=stub.OPTIONAL)
-    made.call("pause", verdict=stub.OPTIONAL)
+    made.call("prctl", sc.PR_SET_DUMPABLE, 0, verdict=execve_stub.OPTIONAL)
+    made.call("prctl", sc.PR_SET_NAME, b"pause\0", verdict=execve_stub.OPTIONAL)
+    made.call("pause", verdict=execve_stub.OPTIONAL)
     return made
 
 

@@ -29,7 +29,7 @@ class Op(StrEnum):
     STATE = "state"  # {} -> {"sandbox": SandboxRecord}
     SUBSCRIBE = "subscribe"  # {} -> {"sandbox": SandboxRecord}; events follow on this connection
     ANNOTATE = "annotate"  # {"annotations": {k: v}} -> {"sandbox": SandboxRecord} (from an older shim: {})
-    CREATE = "create"  # CreateContainer -> {"container": ContainerRecord, "times": runtime.oci.job.written}
+    CREATE = "create"  # CreateContainer -> {"container": ContainerRecord, "times": runtime.oci.init_protocol.written}
     START = "start"  # {"container_id"} -> {"container": ContainerRecord, "times"}
     # {"container_id", "signal": int, "grace": seconds} -> {}: send the signal now, and SIGKILL after `grace`. The shim
     # does that itself, since it outlives the daemon. A repeated STOP can only shorten the remaining grace. Signal 0

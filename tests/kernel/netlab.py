@@ -23,7 +23,7 @@ import pytest
 
 from runtime import syscalls
 from runtime.errors import CapabilityError
-from runtime.network import nft
+from runtime.network import nat
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig, Subnet
 
@@ -181,7 +181,7 @@ class Lab:
 
             def probe() -> bool:
                 try:
-                    table = nft.NatTable("probe", "none", Subnet.parse("10.77.0.0/24"))
+                    table = nat.NatTable("probe", "none", Subnet.parse("10.77.0.0/24"))
                     table.rebuild([])
                 except CapabilityError:
                     return False

@@ -20,7 +20,7 @@ from kubelite.node.worker import netfiles_disk, termination
 from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
 from runtime.images.store import content
-from runtime.oci import init_steps, program
+from runtime.oci import execve_arguments, init_steps
 from runtime.shim.logs import LogFile
 from tests.kernel.conftest import Engine
 from tests.kernel.shim_kit import Node
@@ -165,7 +165,7 @@ def test_nothing_is_imported_from_inside_a_container(
         return b"/bin/true"
 
     container = oci.start(oci.spec("sleep", "60"))
-    monkeypatch.setattr(program, "find", careless)
+    monkeypatch.setattr(execve_arguments, "find", careless)
     monkeypatch.setattr(init_steps, "reopen_null", lambda _proc: None)
     with pytest.raises(RuntimeFault, match="No module named 'klt_trap'"):
         oci.exec(container, "true")

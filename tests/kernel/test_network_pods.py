@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import CapabilityError, NetworkError, NotFoundError, SpecError
-from runtime.network import helper, nft
+from runtime.network import helper, nat
 from runtime.network.client import NetworkClient
 from runtime.network.node import Node
 from runtime.network.plan import NetworkConfig, PortMapping, mac_of, table_name
@@ -394,7 +394,7 @@ def test_a_kernel_without_nat_runs_pods_and_says_so(world: Lab, monkeypatch: pyt
     def refuse(*_: Any) -> None:
         raise CapabilityError("no nftables here")
 
-    monkeypatch.setattr(nft.NatTable, "rebuild", refuse)
+    monkeypatch.setattr(nat.NatTable, "rebuild", refuse)
     pod = world.namespace()
 
     def body() -> None:

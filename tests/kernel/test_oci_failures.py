@@ -16,7 +16,7 @@ from runtime import syscalls as sc
 from runtime.cgroups import open_cgroup
 from runtime.errors import RuntimeFault, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci import handshake, prepare, program, spawn
+from runtime.oci import execve_arguments, handshake, prepare, spawn
 from runtime.oci import init_steps as steps
 from runtime.oci.rootfs import binds, operations, rootfs
 from runtime.security import capabilities, rlimits, seccomp
@@ -36,7 +36,8 @@ def _sabotage(*_: Any, **__: Any) -> Any:
 CHILD_STEPS: list[tuple[Any, str]] = [
     (steps, "die_with_parent"), (steps, "default_signals"), (steps, "place_stdio"), (steps, "open_proc"),
     (steps, "set_oom_score"), (steps, "set_label"), (steps, "join_keyring"), (steps, "set_scheduling"),
-    (steps, "chdir"), (steps, "own_stdio"), (steps, "set_groups"), (program, "environment"), (steps, "write_proc"),
+    (steps, "chdir"), (steps, "own_stdio"), (steps, "set_groups"), (execve_arguments, "environment"),
+    (steps, "write_proc"),
     (rootfs.RootMount, "execute"), (operations.FsMount, "execute"), (binds.BindMount, "execute"),
     (operations.CgroupMount, "execute"), (operations.DeviceNode, "execute"), (operations.DevLinks, "execute"),
     (operations.MakeDirectory, "execute"), (operations.ReadonlyPath, "execute"), (operations.MaskPaths, "execute"),

@@ -115,7 +115,7 @@ class ObservedImages:
                 record = self._client.store.get(reference)
                 self._found[reference] = observed_image(record) if record else None
         found = self._found.get(reference)
-        return None if found is not None and self._client.turns.is_being_removed(found.id) else found
+        return None if found is not None and self._client.limits.is_being_removed(found.id) else found
 
 
 def lost_rows(rows: Iterable[ContainerRow], now: float) -> dict[str, ContainerRow | None]:

@@ -75,7 +75,8 @@ class StepRecorder(Protocol):
         """Record a step of a pod's start that lasts as long as the context, and an error that ends it."""
 
     def inner(self, uid: str, container: str, text: str, *, step: str) -> None:
-        """Record the steps that a shim reports from the engine and the container's init (runtime.oci.job.written)."""
+        """Record the steps that a shim reports from the engine and the container's init
+        (runtime.oci.init_protocol.written)."""
 
     def count(self, step: str) -> AbstractContextManager[None]:
         """Count an operation of the engine that lasts as long as the context."""

@@ -94,7 +94,8 @@ class Tracer:
         return min((step.at for step in self._steps.get(uid, ())), default=None)
 
     def inner(self, uid: str, container: str, text: str, *, step: str) -> None:
-        """Keep the shim's record of the steps of its engine and of the container's init (runtime.oci.job.written).
+        """Keep the shim's record of the steps of its engine and of the container's init
+        (runtime.oci.init_protocol.written).
 
         They are parts of the container's newest `step`. That step begins no later than they do, and what precedes it
         ends no later: a shim continues while its last answer is on its way."""

@@ -1,7 +1,7 @@
 """A layer's directory while it is unpacked, and what must be remembered until the end.
 
 The metadata of directories is set last (`finish_directory`), because creating children would change it. Parents that no
-entry lists, opaque directories and hard links to lower layers are recorded for `settle.py`.
+entry lists, opaque directories and hard links to lower layers are recorded for `missing_entries.py`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class LayerTree:
         return fd, canonical
 
     def _create_parent(self, entry: Entry, directory: bytes) -> tuple[int, bytes]:
-        """Create a parent that the layer does not list. `settle.py` sets its owner and mode."""
+        """Create a parent that the layer does not list. `missing_entries.py` sets its owner and mode."""
         upper, _, name = directory.rpartition(b"/")
         parent, canonical = self.parent(entry, upper)
         path = canonical + b"/" + name if canonical else name

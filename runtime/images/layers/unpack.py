@@ -10,7 +10,8 @@ RESOLVE_BENEATH, so the kernel refuses symbolic links that are absolute or lead 
 names the entry.
 
 The layers of an image are unpacked in parallel, so `unpack` looks at no other layer. `finish`, called when the lower
-layers are in place, settles what the layer leaves to them (`settle.py`), then sets the metadata of directories.
+layers are in place, adds what the layer takes over from them (`missing_entries.py`), then sets the metadata of
+directories.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from runtime.images.layers import tarstream
 from runtime.images.layers.confined import clean, naming_entry, refuse, text
 from runtime.images.layers.layertree import LayerTree
 from runtime.images.layers.lower import is_whiteout
-from runtime.images.layers.settle import settle
+from runtime.images.layers.missing_entries import add_missing_entries
 from runtime.images.layers.tarstream import Entry, TarStream
 
 WHITEOUT_PREFIX = b".wh."
@@ -87,7 +88,7 @@ class LayerUnpacker:
     def finish(self, lower: Sequence[str]) -> None:
         """Settle what depends on the lower layers (unpacked directories, topmost first), then set the metadata of
         directories. Raises ImageError, OSError."""
-        settle(self._tree, lower)
+        add_missing_entries(self._tree, lower)
         for path in self._tree.directories.keys() | self._tree.opaque:
             self._tree.finish_directory(path)
 

@@ -18,12 +18,12 @@ from typing import Any
 from runtime import syscalls as sc
 from runtime.errors import SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
-from runtime.oci.cli import context, foreground, lifecycle, placement, store
+from runtime.oci.cli import container_cgroup, context, foreground, lifecycle, store
 from runtime.oci.cli.context import Context
 from runtime.oci.cli.store import Entry
 from runtime.oci.config import shape
 from runtime.oci.config import spec as oci
-from runtime.oci.job import Command, Detached
+from runtime.oci.init_protocol import Command, Detached
 
 Flags = dict[str, Any]
 
@@ -57,7 +57,7 @@ def _create(
         entry.rootfs = os.path.join(bundle, spec["root"]["path"])
         entry.annotations = spec.get("annotations") or {}
         entry.oci_version = spec["ociVersion"]
-        entry.cgroup_path, scope = placement.place(at, container_id, spec.get("linux", {}))
+        entry.cgroup_path, scope = container_cgroup.choose(at, container_id, spec.get("linux", {}))
         if scope is not None:
             entry.unit, entry.slice = scope.unit, scope.slice
         entry.save()  # if we are killed from here on, `delete --force` has what it needs
@@ -72,7 +72,7 @@ def _create(
             pivot=not flags.get("no-pivot"),
             mounted=lambda text: entry.write("mounted", os.fsencode(text)),
             seccomp_cache=store.filters(at.root),
-            scope=placement.starter(scope, container_id, spec) if scope is not None else None,
+            scope=container_cgroup.starter(scope, container_id, spec) if scope is not None else None,
         )
         made = engine.create(
             spec, container_id=container_id, bundle=bundle, stdio=None, rootfs=None,

@@ -70,9 +70,9 @@ def _start(entry: Entry) -> None:
 
 
 def _raise_start_error(entry: Entry, said: bytes) -> None:
-    from runtime.oci import handshake, stub
+    from runtime.oci import execve_stub, handshake
 
-    if (failed := stub.failure(said)) is not None:
+    if (failed := execve_stub.failure(said)) is not None:
         code, call = failed
         program = entry.spec()["process"]["args"][0] if call == "execve" else f"container {entry.id}"
         raise handshake.stub_failed(code, call, program)
@@ -271,9 +271,9 @@ def remove(at: Context, entry: Entry, *, force: bool) -> None:
     _leave_class(entry)
     if entry.unit:
         try:
-            from runtime.oci.cli import placement
+            from runtime.oci.cli import container_cgroup
 
-            placement.stop(entry)
+            container_cgroup.stop(entry)
         except RuntimeFault as error:  # the unit is empty, and systemd collects it later
             at.log.warning(f"unit {entry.unit}: {error}")
     _after_stop(at, entry)

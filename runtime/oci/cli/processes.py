@@ -15,7 +15,7 @@ from runtime.oci.cli.context import Context
 from runtime.oci.cli.options import UsageError
 from runtime.oci.cli.store import PAUSED, STOPPED
 from runtime.oci.config import shape
-from runtime.oci.job import Command
+from runtime.oci.init_protocol import Command
 
 Flags = dict[str, Any]
 _EXEC_SECONDS: Final = 60.0

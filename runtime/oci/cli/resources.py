@@ -46,9 +46,9 @@ def update(at: Context, flags: Flags, arguments: list[str]) -> int:
         at.log.warning(warning)
     _update_class(entry, flags)
     if entry.unit:
-        from runtime.oci.cli import placement
+        from runtime.oci.cli import container_cgroup
 
-        placement.update(entry, wanted)
+        container_cgroup.update(entry, wanted)
     return 0
 
 

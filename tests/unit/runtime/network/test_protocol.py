@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from runtime import errors
-from runtime.network import netlink, nft, nft_messages
+from runtime.network import nat, netlink, nft_messages
 from runtime.network.client import _rebuilt_error
 from runtime.network.helper import _grouped, describe
 from runtime.network.netlink import NetlinkError
@@ -49,15 +49,15 @@ def test_errors_cross_the_socket_with_class_reason_and_sentence(
 
 
 def test_a_published_port_is_one_element_of_whole_registers() -> None:
-    assert nft.element(PortMapping(8080, 80), "10.1.0.2") == (
+    assert nat.element(PortMapping(8080, 80), "10.1.0.2") == (
         "ports",
         b"\x06\0\0\0\x1f\x90\0\0",
         b"\x0a\x01\0\x02\0\x50\0\0",
     )
-    item = nft.element(PortMapping(53, 5353, "UDP", "127.0.0.1"), "10.1.0.2")
+    item = nat.element(PortMapping(53, 5353, "UDP", "127.0.0.1"), "10.1.0.2")
     assert item == ("ports-addr", b"\x7f\0\0\x01\x11\0\0\0\0\x35\0\0", b"\x0a\x01\0\x02\x14\xe9\0\0")
-    assert nft.describe(item) == "UDP 127.0.0.1:53 → 10.1.0.2:5353"
-    assert nft.describe(nft.element(PortMapping(8080, 80), "10.1.0.2")) == "TCP 0.0.0.0:8080 → 10.1.0.2:80"
+    assert nat.describe(item) == "UDP 127.0.0.1:53 → 10.1.0.2:5353"
+    assert nat.describe(nat.element(PortMapping(8080, 80), "10.1.0.2")) == "TCP 0.0.0.0:8080 → 10.1.0.2:80"
 
 
 def test_attributes_are_read_as_they_are_written() -> None:
@@ -76,7 +76,7 @@ def test_attributes_are_read_as_they_are_written() -> None:
 def test_each_chain_hooks_where_it_must() -> None:
     found = {
         c.name: (c.type, c.hook, c.priority, len(c.rules))
-        for c in nft.chains("br0", Subnet.parse("10.1.0.0/24"))
+        for c in nat.chains("br0", Subnet.parse("10.1.0.0/24"))
     }
     assert found == {
         "guard": ("filter", 0, -300, 1),

@@ -15,7 +15,7 @@ LINES = 3  # of each container
 WIDTH = 200  # characters of each
 
 
-async def last_words(node: NodeApi, pod: Json) -> list[str]:
+async def crash_log_lines(node: NodeApi, pod: Json) -> list[str]:
     """Return lines like "main: cannot open /etc/app.conf", oldest first. Control characters are replaced by question
     marks, because a terminal would interpret them."""
     found = []

@@ -32,7 +32,7 @@ class Bucket:
         return max(0.0, -self._tokens / self.rate)
 
 
-class Turns:
+class PullLimits:
     """Use within one event loop."""
 
     def __init__(self, parallel: int, bucket: Bucket, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,5 +1,5 @@
-"""Settle what a layer leaves to lower layers: parents that it does not list, and hard links to files that it does not
-have.
+"""Add what a layer takes over from lower layers: parents that it does not list, and hard links to files of lower
+layers.
 
 Layers are unpacked in parallel. This step runs when the lower layers are in place (image-spec layer.md: a parent that a
 layer does not list has the metadata it has in the layers below).
@@ -18,23 +18,24 @@ from runtime.images.layers.lower import LowerView, copy_metadata
 from runtime.images.layers.tarstream import Entry
 
 
-def settle(tree: LayerTree, lower: Sequence[str]) -> None:
-    """Settle one layer. `lower` holds the unpacked directories below it, topmost first. Raises ImageError, OSError."""
-    Settler(tree, LowerView(lower)).run()
+def add_missing_entries(tree: LayerTree, lower: Sequence[str]) -> None:
+    """Complete one layer. `lower` holds the unpacked directories below it, topmost first. Raises ImageError,
+    OSError."""
+    MissingEntries(tree, LowerView(lower)).run()
 
 
-class Settler:
-    """Settles one layer on top of the lower layers."""
+class MissingEntries:
+    """Completes one layer on top of the lower layers."""
 
     def __init__(self, tree: LayerTree, view: LowerView) -> None:
         self._tree = tree
         self._view = view
 
     def run(self) -> None:
-        settled: set[bytes] = set()
-        while todo := [path for path in self._tree.implicit if path not in settled]:
-            for path in todo:  # settling one may create or move others
-                settled.add(path)
+        done: set[bytes] = set()
+        while todo := [path for path in self._tree.implicit if path not in done]:
+            for path in todo:  # handling one may create or move others
+                done.add(path)
                 self._adopt_parent(path)
         for path, target in list(self._tree.links.items()):
             self._link_below(path, target)

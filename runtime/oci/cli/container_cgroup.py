@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def place(at: Context, container_id: str, linux: Mapping[str, Any]) -> tuple[str, Scope | None]:
+def choose(at: Context, container_id: str, linux: Mapping[str, Any]) -> tuple[str, Scope | None]:
     """(the cgroup's path below the root of each hierarchy, the systemd scope to create there or None). The path is ""
     for a container without its own cgroup."""
     wanted = linux.get("cgroupsPath") or ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.oci import stub
+from runtime.oci import execve_stub
 from runtime.security.capabilities import CapSets
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.skipif(QEMU is None, reason="needs
 _EXECVE = 221
 
 
-def run(made: stub.Program, path: Path, *fds: int) -> subprocess.Popen[str]:
+def run(made: execve_stub.Program, path: Path, *fds: int) -> subprocess.Popen[str]:
     path.write_bytes(made.image())
     path.chmod(0o755)
     assert QEMU is not None
@@ -27,9 +27,9 @@ def run(made: stub.Program, path: Path, *fds: int) -> subprocess.Popen[str]:
 
 
 def test_calls_in_order_until_execve(tmp_path: Path) -> None:
-    made = stub.Program("aarch64")
+    made = execve_stub.Program("aarch64")
     made.call("write", 1, b"first\n", 6)
-    made.call("write", 999, b"x", 1, verdict=stub.OPTIONAL)
+    made.call("write", 999, b"x", 1, verdict=execve_stub.OPTIONAL)
     made.call("execve", b"/bin/echo\0", made.vector([b"echo", b"then"]), made.vector([]))
     child = run(made, tmp_path / "stub")
     assert child.communicate(timeout=30)[0] == "first\nthen\n"
@@ -38,7 +38,7 @@ def test_calls_in_order_until_execve(tmp_path: Path) -> None:
 
 def test_what_fails_is_reported(tmp_path: Path) -> None:
     read, write = os.pipe()
-    made = stub.Program("aarch64")
+    made = execve_stub.Program("aarch64")
     made.report_to(write)
     made.call("execve", b"/no/such/program\0", made.vector([b"x"]), made.vector([]))
     child = run(made, tmp_path / "stub", write)
@@ -55,8 +55,8 @@ def test_waits_for_a_connection_and_reports_to_it(tmp_path: Path) -> None:
         listener.bind(str(tmp_path / program.decode().replace("/", "-")))
         listener.listen()
         lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
-        last = stub.Exec(program, [program], {b"A": b"1"}, nothing, None, filter_last=True)
-        made = stub.waiting(last, listener.fileno(), lock, "aarch64")
+        last = execve_stub.Exec(program, [program], {b"A": b"1"}, nothing, None, filter_last=True)
+        made = execve_stub.waiting(last, listener.fileno(), lock, "aarch64")
         child = run(made, tmp_path / "stub", listener.fileno(), lock)
         os.close(lock)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -73,8 +73,8 @@ def test_waits_for_a_connection_and_reports_to_it(tmp_path: Path) -> None:
 def test_waits_for_a_word_and_not_for_the_end_of_it(tmp_path: Path, word: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nothing = CapSets(0, 0, 0, 0, 0)
-    last = stub.Exec(b"/bin/echo", [b"echo", b"started"], {}, nothing, None, filter_last=True)
-    made = stub.at_once(last, theirs.fileno(), "aarch64", word=True)
+    last = execve_stub.Exec(b"/bin/echo", [b"echo", b"started"], {}, nothing, None, filter_last=True)
+    made = execve_stub.at_once(last, theirs.fileno(), "aarch64", word=True)
     child = run(made, tmp_path / "stub", theirs.fileno())
     theirs.close()
     with ours:

@@ -15,9 +15,9 @@ from kubelite.node.cri.observed import ObservedImages
 from kubelite.node.model.cri import ObservedImage, ObservedPod
 from runtime.errors import ImageError
 from runtime.images.client import ImageClient
+from runtime.images.pull_limits import Bucket, PullLimits
 from runtime.images.store.content import prepare
 from runtime.images.store.deletion import remove_image
-from runtime.images.turns import Bucket, Turns
 from state.store import Store
 from tests.kernel.images_support import member, tar, write_layout
 
@@ -168,11 +168,11 @@ def test_how_often_a_pull_may_begin(rate: float, burst: int, at: list[float], wa
 
 def test_pulls_are_so_many_at_a_time() -> None:
     async def story() -> int:
-        turns, now, most = Turns(2, Bucket(0, 1)), 0, 0
+        limits, now, most = PullLimits(2, Bucket(0, 1)), 0, 0
 
         async def one() -> None:
             nonlocal now, most
-            async with turns.pull():
+            async with limits.pull():
                 now, most = now + 1, max(most, now + 1)
                 await asyncio.sleep(0)
                 now -= 1

@@ -17,7 +17,7 @@ from runtime.errors import NetworkError
 from runtime.network.plan import PortMapping
 
 
-class HostPorts:
+class PortSockets:
     """The sockets that reserve published ports, in the network namespace in which they are opened."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.oci import stub
+from runtime.oci import execve_stub
 from runtime.security.capabilities import CapSets
 
 pytestmark = pytest.mark.kernel
@@ -19,8 +19,8 @@ def waiting(path: Path, program: bytes) -> tuple[subprocess.Popen[str], socket.s
     """A stub that will execute `program`, and our end of its channel."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        last = stub.Exec(program, [program, b"started"], {}, NOTHING, None, filter_last=True)
-        path.write_bytes(stub.at_once(last, theirs.fileno(), word=True).image())
+        last = execve_stub.Exec(program, [program, b"started"], {}, NOTHING, None, filter_last=True)
+        path.write_bytes(execve_stub.at_once(last, theirs.fileno(), word=True).image())
         path.chmod(0o755)
         child = subprocess.Popen([path], stdout=subprocess.PIPE, text=True, pass_fds=[theirs.fileno()])
     ours.settimeout(30)
@@ -47,6 +47,6 @@ def test_tells_what_it_could_not_execute(tmp_path: Path) -> None:
     child, channel = waiting(tmp_path / "stub", b"/no/such")
     with channel:
         channel.send(b"start")
-        assert stub.failure(channel.recv(100)) == (2, "execve")
+        assert execve_stub.failure(channel.recv(100)) == (2, "execve")
     assert child.communicate(timeout=30)[0] == ""
     assert child.returncode == 1

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from kubelite.api.kube.lastwords import WIDTH, last_words
+from kubelite.api.kube.crash_logs import WIDTH, crash_log_lines
 from kubelite.api.node import NodeApi
 
 
@@ -42,7 +42,7 @@ def node(tmp_path: Path) -> Node:
 
 
 async def said(node: Node, **states: dict[str, Any]) -> list[str]:
-    return await last_words(cast(NodeApi, node), pod(**states))
+    return await crash_log_lines(cast(NodeApi, node), pod(**states))
 
 
 async def test_the_last_lines_of_the_instance_that_ended_last(node: Node) -> None:
