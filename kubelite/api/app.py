@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kubelite.api.errors import from_exception, status
+from kubelite.api.guard import Guard
 from kubelite.api.kube import conditions, ephemeral
 from kubelite.api.kube import routes as kube_routes
 from kubelite.api.node import NodeApi
@@ -42,6 +44,8 @@ def create_app(node: NodeApi) -> Starlette:
             *history.routes(),
             *kube_routes.routes(),
         ],
+        # "kubelite" is the Host that our own client sends over the unix socket.
+        middleware=[Middleware(Guard, names=("kubelite", node.node_name))],
         exception_handlers={
             ApiError: _on_error,
             RuntimeFault: _on_error,

@@ -87,6 +87,7 @@ GROUPS = {
     "Node Commands": {
         "node": ("node.node", "node", "Label, taint, cordon or uncordon the node"),
         "serve": ("node.serve", "serve", "Run the node"),
+        "proxy": ("node.proxy", "proxy", "Serve the Kubernetes API on a loopback port, for kubectl"),
         "reset": ("node.reset", "reset", "Stop the node, and remove its pods and network"),
         "doctor": ("diagnosis.doctor", "doctor", "Check the node for problems"),
         "support-bundle": (

@@ -20,7 +20,6 @@ ELSEWHERE = {
     "set": _FILES,
     "label": f"{_FILES}; for the node, `kubelite node label`",
     "annotate": _FILES,
-    "proxy": "the API is a unix socket: `curl --unix-socket /run/kubelite/kubelite.sock http://localhost/api/v1/pods`",
     "api-versions": "v1; `kubelite api-resources` lists its types",
     "cluster-info": "`kubelite get nodes -o wide`, `kubelite version`",
     "info": "`kubelite get nodes -o wide`, `kubelite version`",

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.node import PATIENCE, Finished, Node
+from tests.e2e.node import KUBELITE, PATIENCE, REPO, Finished, Node
 from tests.programs import missing
 
 PORT = 18001  # of the node, where pods may have well-known ones
@@ -23,12 +22,23 @@ PORT = 18001  # of the node, where pods may have well-known ones
 @dataclass(slots=True)
 class Kubectl:
     node: Node
+    kubeconfig: Path
 
     def command(self, *arguments: str) -> list[str]:
-        return self.node.in_netns("kubectl", "-s", f"http://127.0.0.1:{PORT}", *arguments)
+        # kubectl replaces the whole path of the server's URL by that of --raw, and with it the secret.
+        server = json.loads(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+        secret = f"/{server.rpartition('/')[2]}"
+        raw = [at for at, word in enumerate(arguments, 1) if word == "--raw"]
+        words = [secret + word if at in raw else word for at, word in enumerate(arguments)]
+        return self.node.in_netns("kubectl", *words)
 
     def environ(self) -> dict[str, str]:
-        return {**os.environ, "KUBECONFIG": "/dev/null", "HOME": str(self.node.base), "TERM": "xterm"}
+        return {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "HOME": str(self.node.base),
+            "TERM": "xterm",
+        }
 
     def __call__(self, *arguments: str) -> Finished:
         command, environ = self.command(*arguments), self.environ()
@@ -41,20 +51,20 @@ class Kubectl:
 
 @contextlib.contextmanager
 def forwarded(node: Node) -> Iterator[Kubectl]:
-    """kubectl speaks TCP only: the node's socket is a port of its loopback meanwhile. Skips without kubectl."""
+    """kubectl speaks TCP only: `kubelite proxy` serves the API on loopback meanwhile. Skips without kubectl."""
     if missing("kubectl"):
         pytest.skip("needs kubectl")
-    script = str(Path(__file__).with_name("forward.py"))
-    command = node.in_netns(sys.executable, script, str(PORT), str(node.run_dir / "kubelite.sock"))
-    forward = subprocess.Popen(command, stdout=subprocess.PIPE)
-    try:
-        assert forward.stdout is not None and forward.stdout.readline() == b"up\n"
-        yield Kubectl(node)
-    finally:
-        forward.kill()
-        forward.wait()
-        if forward.stdout is not None:
-            forward.stdout.close()
+    kubeconfig = node.base / "kubeconfig"
+    proxy = ("proxy", "--port", str(PORT), "--kubeconfig", str(kubeconfig))
+    command = node.in_netns(*KUBELITE, "--socket", str(node.run_dir / "kubelite.sock"), *proxy)
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE) as running:
+        try:
+            assert running.stdout is not None and b"Starting to serve" in running.stdout.readline()
+            yield Kubectl(node, kubeconfig)
+        finally:
+            running.terminate()
+            assert running.wait(10 * PATIENCE) == 0
+    assert not kubeconfig.exists()
 
 
 def one_by_one(text: str) -> Iterator[dict[str, Any]]:

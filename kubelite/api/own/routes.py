@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kubelite.api.errors import from_exception, status
+from kubelite.api.guard import ARCHIVE
 from kubelite.api.kube.routes import node_of
 from kubelite.api.node import NodeApi, Progress
 from kubelite.api.stream import Stream
@@ -210,6 +211,10 @@ async def load_image(request: Request) -> Response:
         if not isinstance(path, str) or not os.path.isabs(path):
             raise bad_request('load needs {"path": an absolute path}')
         return progress_stream(lambda progress: node.load(path, progress))
+    if not request.headers.get("content-type", "").startswith(ARCHIVE):
+        raise ApiError(
+            "UnsupportedMediaType", f"load needs an archive ({ARCHIVE}) or a path (application/json)"
+        )
     spool = node.images_api.spool()
     try:
         await _spooled(request, spool)

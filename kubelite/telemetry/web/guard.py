@@ -20,6 +20,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from kubelite.api.guard import own_name
+
 MOST = 64  # connections
 PATIENCE = 10.0  # seconds for a request to arrive, or for the peer to read some of the answer
 LOOKS = 12  # multiples of PATIENCE for the whole answer
@@ -100,29 +102,17 @@ class OwnNames:
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
         self._app = app
-        self._names = frozenset({"localhost", *(name.lower().rstrip(".") for name in names if name)})
+        self._names = frozenset(name.lower().rstrip(".") for name in names if name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts = [value.decode("latin-1") for key, value in scope.get("headers", ()) if key == b"host"]
-        if scope["path"] in OPEN or all(self.knows(host) for host in hosts):
+        if scope["path"] in OPEN or all(own_name(host, self._names) for host in hosts):
             await self._app(scope, receive, send)
             return
         words = (
             "this port only answers to IP addresses, localhost, the node's name and the names in web_hosts\n"
         )
         await PlainTextResponse(words, 421)(scope, receive, send)
-
-    def knows(self, host: str) -> bool:
-        """Tell whether a Host header (a name or an address, with or without a port) is accepted."""
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        name = name.lower().rstrip(".")
-        if name in self._names or name.endswith(".localhost"):
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
 
 
 def is_loopback(host: str) -> bool:

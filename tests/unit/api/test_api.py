@@ -23,6 +23,7 @@ from tests.unit.api.fake_node import FakeNode, event_doc, pod_doc
 from tests.waiting import SECONDS
 from tests.waiting import until_async as until
 
+ARCHIVE = {"Content-Type": "application/x-tar"}
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
 
 
@@ -33,7 +34,7 @@ class Http:
         self.node = node
         self.runner = asyncio.Runner()
         transport = httpx.ASGITransport(create_app(node), raise_app_exceptions=False)
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://node")
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://here")
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.runner.run(self.client.request(method, path, **options))
@@ -42,6 +43,8 @@ class Http:
         return self.request("GET", path, **options)
 
     def post(self, path: str, **options: Any) -> httpx.Response:
+        if "content" in options:
+            options.setdefault("headers", {"Content-Type": "application/yaml"})
         return self.request("POST", path, **options)
 
 
@@ -275,7 +278,7 @@ def test_own_routes(http: Http, node: FakeNode, tmp_path: Path) -> None:
     archive.write_bytes(b"12345")
     loaded = http.post("/kubelite/v1/images/load", json={"path": str(archive)}).text.splitlines()
     assert json.loads(loaded[-1])["images"][0]["size"] == 5
-    streamed = http.post("/kubelite/v1/images/load", content=b"1234567").text.splitlines()
+    streamed = http.post("/kubelite/v1/images/load", content=b"1234567", headers=ARCHIVE).text.splitlines()
     assert json.loads(streamed[-1])["images"][0]["size"] == 7
 
 
@@ -316,7 +319,7 @@ class Stream:
 @contextlib.asynccontextmanager
 async def watching(socket: str, query: str, *, accept: str = "application/json") -> AsyncIterator[Stream]:
     reader, writer = await asyncio.open_unix_connection(socket, limit=2**20)
-    writer.write(f"GET {query} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
+    writer.write(f"GET {query} HTTP/1.1\r\nHost: here\r\nAccept: {accept}\r\n\r\n".encode())
     stream = Stream(reader, writer)
     stream.status = int((await reader.readline()).split()[1])
     try:

@@ -1,0 +1,97 @@
+"""Which requests the API answers at all, on every transport: the checks that keep web pages out.
+
+The socket can be made reachable over TCP (`kubelite proxy`, a forwarder of the operator's), and then every page in a
+browser on the machine can send requests to it. A browser sends some requests across origins without asking the server
+first: GET, WebSocket handshakes, and POST with a form's content types (Fetch standard, "CORS-safelisted"). It names
+the page in `Origin` and `Sec-Fetch-Site`. A page whose own DNS name was rebound to a loopback address is of the same
+origin, but its `Host` is not ours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from kubelite.api.errors import status
+from kubelite.kube.errors import ApiError
+
+JSON_TYPES = frozenset(
+    {
+        "application/apply-patch+yaml",
+        "application/json",
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/yaml",
+    }
+)
+ARCHIVE = "application/x-tar"
+LOAD = "/kubelite/v1/images/load"  # the only path whose body may be an archive
+_WRITES = frozenset({"DELETE", "PATCH", "POST", "PUT"})
+
+
+def own_name(host: str, names: Iterable[str]) -> bool:
+    """Tell whether a Host header (a name or an address, with or without a port) is an IP address, localhost or one of
+    `names` (in lower case). An address cannot be rebound. Pure."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    name = name.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost") or name in names:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def refusal(scope: Scope, names: frozenset[str]) -> ApiError | None:
+    """Return why a request is not answered, or None. Pure."""
+    headers: dict[str, list[str]] = {}
+    for key, value in scope["headers"]:
+        headers.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    hosts = headers.get("host", [])
+    if foreign := [host for host in hosts if not own_name(host, names)]:
+        words = f"the host {foreign[0]!r} is not this node: use an IP address, localhost or the node's name"
+        return ApiError("Forbidden", words)
+    for origin in headers.get("origin", []):
+        if origin.partition("://")[2].lower() not in [host.lower() for host in hosts]:
+            return ApiError("Forbidden", f"requests of web pages are refused (origin {origin!r})")
+    # Sent with a GET too, which has no Origin. "none": the address was typed by a person.
+    if any(site not in ("none", "same-origin") for site in headers.get("sec-fetch-site", [])):
+        return ApiError("Forbidden", "requests of web pages are refused (Sec-Fetch-Site)")
+    return _untyped(scope, headers) if scope["type"] == "http" else None
+
+
+def _untyped(scope: Scope, headers: dict[str, list[str]]) -> ApiError | None:
+    """Refuse the body of a write unless its type is one that a page on another origin may not send unasked."""
+    length = headers.get("content-length", ["0"])[0]
+    if scope["method"] not in _WRITES or (length == "0" and "transfer-encoding" not in headers):
+        return None
+    given = headers.get("content-type", [""])[0].partition(";")[0].strip().lower()
+    if given in JSON_TYPES or (given == ARCHIVE and scope["path"] == LOAD):
+        return None
+    words = f"the body of the request was in an unknown format ({given or 'no Content-Type'}): use application/json"
+    return ApiError("UnsupportedMediaType", f"{words}, or application/yaml for manifests")
+
+
+class Guard:
+    """Passes on what may be answered; answers the rest with a metav1.Status, a WebSocket before it is accepted."""
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self._app = app
+        self._names = frozenset(name.lower().rstrip(".") for name in names if name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = refusal(scope, self._names)
+        if error is None:
+            await self._app(scope, receive, send)
+            return
+        answer = JSONResponse(status(error), error.code)
+        if scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).send_denial_response(answer)
+        else:
+            await answer(scope, receive, send)
