@@ -9,7 +9,8 @@ from typing import Final
 from deploy.docs.tables import table, titled
 from kubelite.cli.containers.logs import DEFAULT_CONTAINER
 from kubelite.kube.objects import SOURCE
-from kubelite.node.decide.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, RESTART_ON_CHANGE
+from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX
+from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE
 from kubelite.node.model.node_facts import PRESSURE_TAINTS, own_labels
 from kubelite.node.model.schedule import UNSCHEDULABLE_TAINT
 from kubelite.node.scheduling.volume_binding import DEFAULT_CLASS, NO_PROVISIONER, PROVISIONED_BY, PROVISIONER

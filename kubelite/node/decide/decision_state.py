@@ -10,7 +10,8 @@ from typing import Any
 
 from kubelite.kube.objects import TERMINAL_REASONS
 from kubelite.kube.times import unix
-from kubelite.node.decide.pod_rules import crash_back_off, restart_policy, should_restart
+from kubelite.node.decide.back_off import is_due
+from kubelite.node.decide.pod_rules import restart_policy, should_restart
 from kubelite.node.decide.unsupported import blocked_containers
 from kubelite.node.model.actions import (
     Facts,
@@ -31,8 +32,6 @@ from kubelite.node.model.node_config import NodeConfig
 from kubelite.node.model.pod_view import View, in_sandbox, is_alive, views
 from kubelite.node.spec import hashes, limits
 from manifests.types.core import Container, Pod
-
-LONGEST_RETRY = 60.0  # seconds: the longest delay after failures other than crashes and failed pulls
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +125,7 @@ class DecisionState:
         return should_restart(self.pod, container, view.ended.exit_code)
 
     def _due(self, at: float) -> bool:
-        """Whether the time of the next attempt has come. A time that is further away than the longest delay was set
-        before the clock was set back, and counts as past."""
-        config = self.config
-        longest = max(
-            crash_back_off(self.pod, config.crash_back_off).maximum,
-            config.pull_back_off.maximum,
-            LONGEST_RETRY,
-        )
-        return self.now >= at or at > self.now + longest
+        return is_due(at, self.now, self.pod, self.config)
 
     def _edited(self, container: Container, instance: ObservedContainer) -> bool:
         return instance.spec_hash != hashes.container_hash(self.pod, container) or (

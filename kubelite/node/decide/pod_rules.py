@@ -4,16 +4,14 @@ take to stop, and its health.
 
 from __future__ import annotations
 
-from kubelite.kube.durations import parse_duration
 from kubelite.node.model.actions import Facts
 from kubelite.node.model.cri import ObservedContainer
-from kubelite.node.model.node_config import BackOff
 from kubelite.node.model.probe_results import Health, health
 from manifests.types.core import Container, Pod
 
-BACK_OFF_INITIAL = "kubelite.io/crash-back-off-initial"  # annotations of a pod
-BACK_OFF_MAX = "kubelite.io/crash-back-off-max"
-RESTART_ON_CHANGE = "kubelite.io/restart-on-change"  # "true": when its ConfigMaps and Secrets change
+RESTART_ON_CHANGE = (
+    "kubelite.io/restart-on-change"  # annotation "true": when its ConfigMaps and Secrets change
+)
 
 
 def restart_policy(pod: Pod, container: Container) -> str:
@@ -43,23 +41,6 @@ def rule_for(container: Container, exit_code: int) -> str:
         if codes is not None and (exit_code in codes.values) is (codes.operator == "In"):
             return rule.action
     return ""
-
-
-def crash_back_off(pod: Pod, node: BackOff) -> BackOff:
-    """The back-off from the pod's annotations (durations: `30s`, `2m`), else the node's. An invalid duration is
-    ignored, and `unsupported` reports it."""
-    found = {key: back_off_annotation(pod, key) for key in (BACK_OFF_INITIAL, BACK_OFF_MAX)}
-    if not any(found.values()):
-        return node
-    return BackOff(found[BACK_OFF_INITIAL] or node.initial, found[BACK_OFF_MAX] or node.maximum)
-
-
-def back_off_annotation(pod: Pod, key: str) -> float | None:
-    """Seconds; None if the annotation is missing or is not a positive duration."""
-    try:
-        return parse_duration(pod.metadata.annotations[key]) or None
-    except (KeyError, ValueError):
-        return None
 
 
 def grace_period(pod: Pod) -> float:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import signal
 
 from kubelite.kube.durations import go_duration
-from kubelite.node.decide.pod_rules import crash_back_off, rule_for
-from kubelite.node.decide.starting import CRASH_RESET
+from kubelite.node.decide.back_off import crash_back_off, restart_all_of
+from kubelite.node.decide.pod_rules import rule_for
 from kubelite.node.decide.stopping import Stopping
 from kubelite.node.model.actions import RemoveContainer, StopContainer, Waiting
 from kubelite.node.model.cri import ContainerState, ObservedContainer
@@ -33,15 +33,13 @@ class RestartingAll(Stopping):
         """Kill all containers at once, without hooks or grace period, and remove their records; the sandbox stays.
         Containers recorded as waiting then start again, init containers first. The delay grows as after any crash."""
         name = trigger.name
-        lasted = trigger.finished_at - trigger.started_at > CRASH_RESET
-        back_off = crash_back_off(self.pod, self.config.crash_back_off)
-        due = trigger.finished_at + back_off.wait(0 if lasted else trigger.attempt)
+        restart = restart_all_of(crash_back_off(self.pod, self.config.crash_back_off), trigger, self.now)
         for container in [*self.inits, *self.mains]:
-            if self.now >= due or container.name == name:
+            if self.now >= restart.at or container.name == name:
                 self._default_waiting(container)
-        if self.now < due and trigger.finished_at <= self.now + 1.0:
-            wait = f"back-off {go_duration(back_off.wait(trigger.attempt))} restarting all containers"
-            self._wait(name, Waiting("CrashLoopBackOff", f"{wait} of pod={pod_ref(self.pod)}"), due)
+        if self.now < restart.at:
+            wait = f"back-off {go_duration(restart.delay)} restarting all containers"
+            self._wait(name, Waiting("CrashLoopBackOff", f"{wait} of pod={pod_ref(self.pod)}"), restart.at)
             return
         self.reasons.append(
             f"container {name} ended with exit code {trigger.exit_code}: its rule restarts all containers"

@@ -5,8 +5,9 @@ or its image (docs/explanation/pod-semantics.md, "Restarts and back-off" and "Im
 from __future__ import annotations
 
 from kubelite.kube.durations import go_duration
+from kubelite.node.decide.back_off import AT_ONCE, Restart, crash_back_off, restart_of
 from kubelite.node.decide.decision_state import DecisionState
-from kubelite.node.decide.pod_rules import crash_back_off, restart_policy
+from kubelite.node.decide.pod_rules import restart_policy
 from kubelite.node.model.actions import (
     Hook,
     PullImage,
@@ -22,7 +23,6 @@ from manifests.types.core import Container
 from runtime.errors import ImageError
 from runtime.images import reference as references
 
-CRASH_RESET = 600.0  # seconds: an instance that ran longer resets the crash count
 RETRY = 10.0
 TOLD = 1.0  # seconds for which status shows a failure itself, before it shows the back-off
 
@@ -38,15 +38,15 @@ class Starting(DecisionState):
         if name in self.blocked:
             self._wait(name, Waiting("CreateContainerConfigError", self.blocked[name]))
             return
-        crashes, ready_at, wait = self._back_off(container, view, fresh=fresh)
-        if self.now < ready_at and (failed := _just_failed(view, self.now)) is not None:
-            self._wait(name, failed, min(view.ended.finished_at + TOLD, ready_at) if view.ended else ready_at)
+        restart = self._restart(container, view, fresh=fresh)
+        if self.now < restart.at and (failed := _just_failed(view, self.now)) is not None:
+            until = min(view.ended.finished_at + TOLD, restart.at) if view.ended else restart.at
+            self._wait(name, failed, until)
             return
-        if self.now < ready_at:
-            message = (
-                f"back-off {go_duration(wait)} restarting failed container={name} pod={pod_ref(self.pod)}"
-            )
-            self._wait(name, Waiting("CrashLoopBackOff", message), ready_at)
+        if self.now < restart.at:
+            delay, ref = go_duration(restart.delay), pod_ref(self.pod)
+            message = f"back-off {delay} restarting failed container={name} pod={ref}"
+            self._wait(name, Waiting("CrashLoopBackOff", message), restart.at)
             return
         failure = self.facts.start_failures.get(name)
         if (
@@ -63,7 +63,7 @@ class Starting(DecisionState):
             self.reasons.append(f"container {name} is started: {why}")
             self.start.append(
                 StartContainer(
-                    name, view.attempts, init, why, crashes, discard, self.facts.cpus.get(name, "")
+                    name, view.attempts, init, why, restart.crashes, discard, self.facts.cpus.get(name, "")
                 )
             )
 
@@ -76,19 +76,12 @@ class Starting(DecisionState):
             return "it was stopped to be recreated"
         return f"it ended with exit code {view.ended.exit_code}, restartPolicy {restart_policy(self.pod, container)}"
 
-    def _back_off(self, container: Container, view: View, *, fresh: bool) -> tuple[int, float, float]:
-        """(consecutive crashes before the next instance, when it may start, the delay), all from recorded facts: the
-        first restart is immediate, further ones wait 10 s, 20 s, … up to 5 minutes after the container's end."""
+    def _restart(self, container: Container, view: View, *, fresh: bool) -> Restart:
+        """When the container may start: at once, unless its last instance crashed and nothing has changed since."""
         newest, ended = view.current, view.ended
         if fresh or newest is None or ended is None or view.again or self._edited(container, newest):
-            return 0, 0.0, 0.0
-        crashes = newest.crash_count
-        if ended.started_at and ended.finished_at - ended.started_at > CRASH_RESET:
-            crashes = 0
-        wait = crash_back_off(self.pod, self.config.crash_back_off).wait(crashes)
-        # an end in the future (the clock was set back) delays nothing
-        known = 0 < ended.finished_at <= self.now + 1.0
-        return crashes + 1, ended.finished_at + wait if wait and known else 0.0, wait
+            return AT_ONCE
+        return restart_of(crash_back_off(self.pod, self.config.crash_back_off), newest, ended, self.now)
 
     def _images_ready(self, container: Container, attempt: int) -> bool:
         """Whether the container's image and the images of its volumes are present."""

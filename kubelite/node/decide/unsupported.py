@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kubelite.node.decide.pod_rules import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
+from kubelite.node.decide.back_off import BACK_OFF_INITIAL, BACK_OFF_MAX, back_off_annotation
 from kubelite.node.model.spec_cache import once_a_spec
 from kubelite.node.spec import lsm
 from manifests.types.annotations import SECCOMP, SECCOMP_POD

@@ -8,8 +8,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubelite.node.decide.back_off import crash_back_off
 from kubelite.node.decide.explanation import Look
-from kubelite.node.decide.pod_rules import crash_back_off
 from kubelite.node.model.actions import Facts, PodActions, SandboxFailure, StartFailure
 from kubelite.node.model.cri import ObservedPod
 from kubelite.node.model.node_config import BackOff

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, crash_back_off, rule_for, should_restart
+from kubelite.node.decide.back_off import crash_back_off
+from kubelite.node.decide.pod_rules import RESTART_ON_CHANGE, rule_for, should_restart
 from kubelite.node.decide.pod_status import compute_pod_status
 from kubelite.node.decide.sysctls import forbidden, normal
 from kubelite.node.decide.unsupported import blocked_containers, unsupported_fields
