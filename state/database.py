@@ -13,9 +13,9 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
@@ -39,6 +39,17 @@ class Contents:
     objects: tuple[Record, ...]
     containers: tuple[ContainerRow, ...]
     resource_version: int
+
+
+class HistoryRows(NamedTuple):
+    """What a write adds to history. `complete`: nothing is missing, so history has no gap."""
+
+    entries: Sequence[Entry] = ()
+    versions: Sequence[Version] = ()
+    complete: bool = False
+
+
+NO_HISTORY = HistoryRows()
 
 
 class Database:
@@ -116,15 +127,22 @@ class Database:
         """Write rows by key, delete those that are None, and delete `moved` rows before others are written; all or
         nothing. If the disk is full, write without history, in the reserved space. `remembers`: `entries` is complete,
         so history has no gap. Raises OSError or DatabaseError."""
-        past = entries or [], versions or [], remembers
+        rows = HistoryRows(entries or (), versions or (), remembers)
         while True:
             try:
-                self.write(objects, containers, version=version, durable=durable, moved=moved, past=past)
+                self.write(
+                    objects,
+                    containers,
+                    version=version,
+                    durable=durable,
+                    moved=moved,
+                    rows=rows,
+                )
                 break
             except (OSError, DatabaseError) as error:
                 if not (looks_full(error) and self.reserve.release()):
                     raise
-                past, self._missing = ([], [], False), True
+                rows, self._missing = NO_HISTORY, True
         self.reserve.refill()
 
     def write(
@@ -135,7 +153,7 @@ class Database:
         version: int,
         durable: bool,
         moved: Collection[str],
-        past: tuple[list[Entry], list[Version], bool] = ([], [], False),
+        rows: HistoryRows = NO_HISTORY,
     ) -> None:
         """Try once. After a failure, the next attempt opens a new connection."""
         with _driver_errors():
@@ -155,11 +173,11 @@ class Database:
                         schema.PUT_CONTAINER,
                         [_container_row(r) for r in containers.values() if r],
                     )
-                    history.put(connection, *past[:2])
-                    if past[2]:
+                    history.put(connection, rows.entries, rows.versions)
+                    if rows.complete:
                         history.complete(connection, version, restart=self._missing)
                     connection.exec_driver_sql(schema.PUT_META, (schema.RESOURCE_VERSION, str(version)))
-                if past[2]:
+                if rows.complete:
                     self._missing = False
             except BaseException:
                 with contextlib.suppress(DBAPIError, DatabaseError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
@@ -87,7 +88,7 @@ _FORGET_REVISIONS = (
 )
 
 
-def put(connection: Connection, entries: list[Entry], versions: list[Version]) -> None:
+def put(connection: Connection, entries: Sequence[Entry], versions: Sequence[Version]) -> None:
     """Write rows and versions, within the caller's transaction."""
     if entries:
         connection.exec_driver_sql(_PUT_ENTRY, [_row(entry) for entry in entries])

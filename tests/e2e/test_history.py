@@ -1,4 +1,4 @@
-"""What was, on a whole node: history over restarts and kill -9, pods of a moment, and the way back."""
+"""History on a whole node: across restarts and kill -9, pods of a past moment, and rollback."""
 
 from __future__ import annotations
 

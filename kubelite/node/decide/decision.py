@@ -148,8 +148,8 @@ class Decision(RestartingAll, Starting):
                 self._default_waiting(container)
         if not self._may_create():
             return
-        past = any(view.attempts for view in self.views.values())
-        self.create_sandbox = self.kill_sandbox or ("the sandbox is gone" if past else "the pod is new")
+        ran_before = any(view.attempts for view in self.views.values())
+        self.create_sandbox = self.kill_sandbox or ("the sandbox is gone" if ran_before else "the pod is new")
         self.reasons.append(f"a sandbox is needed: {self.create_sandbox}")
         if self.inits:
             self._want(self.inits[0], init=True, fresh=True)

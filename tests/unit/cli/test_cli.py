@@ -345,7 +345,7 @@ def test_the_names_of_commands_are_completed_without_their_modules() -> None:
     assert "kubelite.cli.images" not in done.stderr
 
 
-# -- the past --------------------------------------------------------------------------------------------------
+# -- history --------------------------------------------------------------------------------------------------
 
 
 def test_history_and_pods_of_a_moment(server: Served) -> None:

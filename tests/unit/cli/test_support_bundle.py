@@ -62,9 +62,9 @@ def test_a_bundle(server: Served, tmp_path: Path) -> None:
         pods = archive.extractfile("kubelite/pods.json")
         assert pods is not None
         assert json.loads(pods.read())["items"]
-        past = archive.extractfile("kubelite/history/default_web.json")
-        assert past is not None
-        found = json.loads(past.read())
+        entries = archive.extractfile("kubelite/history/default_web.json")
+        assert entries is not None
+        found = json.loads(entries.read())
         assert found["pod"] == "default/web"
         assert {entry["what"] for entry in found["entries"]} >= {"ADDED"}
     for name in ("doctor.json", "events.json", "machine.txt", "traces/default_web.json"):

@@ -1,4 +1,4 @@
-"""History: the past made from the present, words for changes, bounds, and the way back to a manifest's version."""
+"""History: past states rebuilt from the present, the wording of changes, limits, and rollback to a version."""
 
 from __future__ import annotations
 
