@@ -9,16 +9,19 @@ Changeset Format".
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from runtime import syscalls
 from runtime.errors import ImageError
 from runtime.images import manifests
 from runtime.images import reference as references
@@ -37,11 +40,16 @@ _TAG_LIKE = re.compile(r"latest|v?[0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
-    """The position of a member's bytes: a file, an offset and a size in bytes."""
+    """The position of a member's bytes: a file, an offset and a size in bytes. With `beneath`, the file's path is
+    relative to that directory and never leads out of it."""
 
     path: str
     offset: int
     size: int
+    beneath: str = ""
+
+    def open(self) -> BinaryIO:
+        return _open_beneath(self.beneath, self.path) if self.beneath else open(self.path, "rb")
 
 
 class _Archive(Protocol):
@@ -49,14 +57,43 @@ class _Archive(Protocol):
 
 
 class _Directory:
+    """A directory. Its files name others (manifest.json names layers); links are followed while they stay inside."""
+
     def __init__(self, path: str) -> None:
         self._path = path
 
     def find(self, name: str) -> _Extent | None:
-        path = os.path.join(self._path, name)
-        if os.path.isfile(path):
-            return _Extent(path, 0, os.stat(path).st_size)
-        return None
+        try:
+            with _open_beneath(self._path, name) as file:
+                return _Extent(name, 0, os.fstat(file.fileno()).st_size, self._path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
+                return None
+            raise
+
+
+def _open_beneath(directory: str, name: str) -> BinaryIO:
+    """Open a regular file of the directory. Raises ImageError if its path leads out of it, by `..`, as an absolute path
+    or by a link, even one that is made meanwhile; IsADirectoryError if it is no regular file; OSError."""
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # O_NONBLOCK: a FIFO does not make the open wait.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+        fd = syscalls.openat2(
+            root, name, flags, resolve=syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
+        )
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.ELOOP):
+            raise ImageError(f"its file {name} leads out of the directory") from error
+        raise
+    finally:
+        os.close(root)
+    with ExitStack() as undo:
+        undo.callback(os.close, fd)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        undo.pop_all()
+    return os.fdopen(fd, "rb")
 
 
 class _Tar:
@@ -191,7 +228,7 @@ def _plain(session: Session, path: str) -> str:
 def _chunks(extent: _Extent) -> Iterator[bytes]:
     left = extent.size
     with ExitStack() as stack:
-        file: BinaryIO = stack.enter_context(open(extent.path, "rb"))
+        file: BinaryIO = stack.enter_context(extent.open())
         file.seek(extent.offset)
         while left:
             chunk = file.read(min(CHUNK, left))

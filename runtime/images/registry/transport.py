@@ -42,8 +42,11 @@ _READ = "kubelite.body"  # the response extension that holds a body read earlier
 T = TypeVar("T")
 Report = Callable[[dict[str, Any]], None]
 Body = Callable[[], AsyncIterator[bytes]]  # called for each attempt
-_PARAMETER = re.compile(r'([a-zA-Z_]+)="((?:[^"\\]|\\.)*)"|([a-zA-Z_]+)=([^\s,"]+)')
-_CHALLENGE = re.compile(r"(?:^|,\s*)(Bearer|Basic)(?=\s|,|$)", re.IGNORECASE)
+# Each piece is matched where the one before ended and gives nothing back (possessive): time is linear in the length.
+_GAP = re.compile(r"[\s,]*+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")  # RFC 9110, 5.6.2
+_VALUE = re.compile(r"""[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))""", re.DOTALL)
+_LONGEST_CHALLENGE = 64 * 1024  # characters; the rest is ignored
 
 
 class Refused(ImageError):
@@ -387,19 +390,27 @@ async def _wants_tls(response: httpx.Response) -> bool:
 
 
 def _challenges(text: str) -> dict[str, dict[str, str]]:
-    """The parameters of each offered scheme, by its lower-case name (RFC 9110 §11.6.1)."""
+    """The parameters of each offered scheme, by its lower-case name (RFC 9110, 11.6.1). The first challenge of a scheme
+    counts. Text that is no challenge is skipped."""
     found: dict[str, dict[str, str]] = {}
-    starts = list(_CHALLENGE.finditer(text))
-    for at, match in enumerate(starts):
-        end = starts[at + 1].start() if at + 1 < len(starts) else len(text)
-        found.setdefault(match[1].lower(), _parameters(text[match.end() : end]))
-    return found
-
-
-def _parameters(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for quoted_key, quoted, key, value in _PARAMETER.findall(text):
-        found[(quoted_key or key).lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted_key else value
+    parameters: dict[str, str] = {}  # those before the first scheme are nobody's
+    text, at = text[:_LONGEST_CHALLENGE], 0
+    while at < len(text):
+        gap = _GAP.match(text, at)
+        first = at == 0 or (gap is not None and "," in gap[0])
+        at = gap.end() if gap is not None else at
+        if (word := _TOKEN.match(text, at)) is None:
+            at += 1
+            continue
+        at = word.end()
+        if (value := _VALUE.match(text, at)) is not None:
+            parameters[word[0].lower()] = value[2] or re.sub(r"\\(.)", r"\1", value[1] or "", flags=re.DOTALL)
+            at = value.end()
+        elif text[at : at + 2] == '="':  # a quotation that does not end
+            break
+        elif first and text[at : at + 1] in ("", ",", " ", "\t"):
+            parameters = {}
+            found.setdefault(word[0].lower(), parameters)
     return found
 
 
