@@ -8,6 +8,7 @@ cache entries or nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -18,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from runtime.builder.copy.context import Tree, UsedFiles, read_ignore
+from runtime.builder.copy.context import Tree, UsedFiles, read_given, read_ignore
 from runtime.builder.errors import BuildError, Cancelled
 from runtime.builder.known import Contents
 from runtime.builder.language import graph, lexer
@@ -26,6 +27,7 @@ from runtime.builder.language.graph import Graph, Stage
 from runtime.builder.language.ignore import PatternError
 from runtime.builder.overlay import make_upper, mount_overlay
 from runtime.builder.run import leftovers
+from runtime.errors import SyscallError
 from runtime.images import manifests
 from runtime.images.manifests import LAYER_TYPE
 from runtime.images.store import buildcache
@@ -63,6 +65,16 @@ class Request:
     epoch: int | None = None
     resources: Json = field(default_factory=dict)
     parallel: int = 4  # steps that run at the same time
+
+
+def read_containerfile(context: str, path: str) -> str:
+    """Return the text of a Containerfile; one in the context is read beneath it. Raises BuildError or OSError."""
+    try:
+        return read_given(context, path)
+    except SyscallError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise BuildError(f"{path} is a link out of the context; name the file with --file") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +150,13 @@ class Build:
         )
         try:
             self.used_files.note("", os.fstat(self.context_fd))
-            ignored = read_ignore(self.context_fd, request.beside, self.used_files)
+            ignored = read_ignore(self.context_fd, request.context, request.beside, self.used_files)
         except PatternError as error:
             raise BuildError(f".dockerignore: {error}") from error
+        except SyscallError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise BuildError(f"{request.beside}.dockerignore is a link out of the context") from error
         contents = buildcache.contents_directory(self.store)
         known = Contents(contents, self.context_fd, trusting=not request.no_cache)
         self.context = Tree(self.context_fd, ignored, known=known, used_files=self.used_files)

@@ -18,6 +18,8 @@ from tests.kernel.images_support import need
 
 pytestmark = pytest.mark.skipif(bool(need("git")), reason="needs git")
 
+HOST = ("--network", "host")  # the servers are on the host's loopback
+
 
 def git(where: Path, *words: str) -> str:
     who = {
@@ -98,24 +100,24 @@ def test_a_commit_is_what_counts(builder: Node, work: Path, tmp_path: Path) -> N
             "RUN cat /main/file /v1/file; /sub/tool; ls -A /main /kept; stat -c '%u %g %a' /main/file /sub/tool\n"
         )
         where = context(tmp_path / "c", text)
-        assert logged(build(builder, where)[0]) == (
+        assert logged(build(builder, *HOST, where)[0]) == (
             "two\none\ntool\n/kept:\n.git\nfile\nsub\n\n/main:\nfile\nsub\n0 0 644\n0 0 755\n"
         )
-        assert set(states(build(builder, where)[0]).values()) == {"cached"}, (
+        assert set(states(build(builder, *HOST, where)[0]).values()) == {"cached"}, (
             "even with .git, whose times differ"
         )
         commit(work, "three\n")
         moved = states(
-            build(builder, context(tmp_path / "m", f"{FROM}ADD {url} /main/\nRUN cat /main/file\n"))[0]
+            build(builder, *HOST, context(tmp_path / "m", f"{FROM}ADD {url} /main/\nRUN cat /main/file\n"))[0]
         )
         assert set(moved.values()) == {"done"}
 
         wrong = f"{FROM}ADD --checksum={'0' * 40} {url} /x/\n"
-        refused = builder.cli("build", "-q", context(tmp_path / "w", wrong), check=False, timeout=60)
+        refused = builder.cli("build", "-q", *HOST, context(tmp_path / "w", wrong), check=False, timeout=60)
         assert refused.code == 1 and "is at commit" in refused.err and "not 0000" in refused.err
         for ref, words in (("none", "cannot fetch"), (":no/where", '"no/where" is not in')):
             lost = context(tmp_path / "l", f"{FROM}ADD {url}#{ref} /x/\n")
-            refused = builder.cli("build", "-q", lost, check=False, timeout=60)
+            refused = builder.cli("build", "-q", *HOST, lost, check=False, timeout=60)
             assert refused.code == 1 and words in refused.err, refused
 
 
@@ -159,5 +161,5 @@ def test_an_agent_inside_is_the_one_outside(builder: Node, tmp_path: Path) -> No
 def test_nobody_is_asked_for_a_password(builder: Node, tmp_path: Path) -> None:
     with served(tmp_path, status=401) as url:
         where = context(tmp_path / "c", f"{FROM}ADD {url} /x/\n")
-        refused = builder.cli("build", "-q", where, check=False, timeout=60)
+        refused = builder.cli("build", "-q", *HOST, where, check=False, timeout=60)
         assert refused.code == 1 and f"cannot fetch {url}: git fetch: " in refused.err, refused

@@ -175,11 +175,14 @@ def test_triggers_stdin_and_the_network(builder: Node, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.server_port}/data.txt"
         right = hashlib.sha256(b"remote\n").hexdigest()
         text = f"FROM scratch\nADD {url} /d/\nADD --checksum=sha256:{right} --chmod=644 {url} /e\n"
-        done = builder.cli("build", "-q", "-o", f"{tmp_path}/remote", "-", stdin=text.encode())
+        refused = builder.cli("build", "-", stdin=text.encode(), check=False)
+        assert refused.code == 1 and "`kubelite build --network host` allows them" in refused.err
+        host = ("--network", "host")
+        done = builder.cli("build", "-q", *host, "-o", f"{tmp_path}/remote", "-", stdin=text.encode())
         assert done.out == "" and (tmp_path / "remote/d/data.txt").read_text() == "remote\n"
         assert (tmp_path / "remote/d/data.txt").stat().st_mode & 0o777 == 0o600
         wrong = f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {url} /\n".encode()
-        refused = builder.cli("build", "-", stdin=wrong, check=False)
+        refused = builder.cli("build", *host, "-", stdin=wrong, check=False)
         assert refused.code == 1 and f"{url} has the digest sha256:{right}, not" in refused.err
     finally:
         server.shutdown()

@@ -99,7 +99,8 @@ _STDIN_MAX = 10 << 20  # bytes of a Containerfile
     type=click.Choice(["default", "none", "host"]),
     default="default",
     show_default=True,
-    help="Network of RUN steps: the pod network, none, or that of the host.",
+    help="Network of RUN steps: the pod network, none, or that of the host. With host, ADD may also fetch from the "
+    "host's own addresses.",
 )
 @click.option(
     "-o",
@@ -334,9 +335,10 @@ def _inputs(context: str, file: str | None, held: ExitStack) -> tuple[str, str, 
     path = file or next((p for name in _NAMES if os.path.isfile(p := os.path.join(context, name))), "")
     if not path:
         raise CliError(f"error: no Containerfile or Dockerfile in {context}; specify one with --file")
+    from runtime.builder.solver import read_containerfile
+
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as opened:
-            return context, opened.read(), path, path
+        return context, read_containerfile(context, path), path, path
     except OSError as error:
         raise CliError(f"error: cannot read {path}: {error.strerror}") from error
 

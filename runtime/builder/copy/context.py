@@ -13,11 +13,11 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from runtime import syscalls
 from runtime.builder.known import TRUSTED, Contents
 from runtime.builder.language import ignore
 from runtime.builder.language.ignore import Ignore
 from runtime.builder.overlay import lookup, open_beneath
-from runtime.syscalls import fstatfs_type
 
 IGNORE_FILES = (".containerignore", ".dockerignore")
 _CHUNK = 1 << 16  # most files are small, and a read allocates its whole buffer
@@ -33,7 +33,7 @@ class UsedFiles:
         self.top = os.path.abspath(top)
         self.device = os.fstat(root).st_dev
         self.files: dict[str, os.stat_result] = {}
-        self.whole = fstatfs_type(root) in TRUSTED
+        self.whole = syscalls.fstatfs_type(root) in TRUSTED
 
     def note(self, path: str, st: os.stat_result) -> None:
         named = os.path.join(self.top, path or ".")
@@ -102,13 +102,31 @@ class Item:
     name: str
 
 
-def read_ignore(context: int, containerfile: str, used_files: UsedFiles | None = None) -> Ignore:
-    """Read `<Containerfile>.dockerignore`, else the context's own ignore file, and record it in `used_files`. Raises
-    PatternError."""
+def read_given(context: str, path: str) -> str:
+    """Return the text of a file named by the user or by the Containerfile. A file in the context is read
+    beneath it: its author must not make the builder read another one by a link. Raises SyscallError EXDEV for such a
+    link, OSError."""
+    beneath = os.path.relpath(os.path.abspath(path), os.path.abspath(context))
+    if beneath.startswith("../"):
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    root = os.open(context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = syscalls.openat2(root, beneath, os.O_RDONLY, resolve=syscalls.RESOLVE_BENEATH)
+    finally:
+        os.close(root)
+    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def read_ignore(
+    context: int, directory: str, containerfile: str, used_files: UsedFiles | None = None
+) -> Ignore:
+    """Read `<Containerfile>.dockerignore`, else the ignore file of the context (`directory`, open as `context`), and
+    record it in `used_files`. Raises PatternError, OSError."""
     beside = f"{containerfile}.dockerignore" if containerfile else ""
     if beside and os.path.isfile(beside):
-        with open(beside, encoding="utf-8", errors="surrogateescape") as file:
-            return ignore.read(file.read())
+        return ignore.read(read_given(directory, beside))
     for name in IGNORE_FILES:
         found = lookup(context, name)
         if found is not None and stat.S_ISREG(found.st_mode):

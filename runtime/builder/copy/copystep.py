@@ -152,7 +152,8 @@ class CopyStep:
         os.mkdir(directory, 0o700)
         name = fetch.file_name(url)
         with self.build.slots:
-            fetch.download(url, f"{directory}/{name}", self.what.checksum, self.build.check)
+            host = self.build.request.network == "host"
+            fetch.download(url, f"{directory}/{name}", self.what.checksum, self.build.check, host=host)
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         held.callback(os.close, fd)
         tree = Tree(fd, shown=url)
@@ -176,6 +177,7 @@ class CopyStep:
                 checksum=self.what.checksum,
                 check=self.build.check,
                 proxies=proxies,
+                host=self.build.request.network == "host",
             )
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         held.callback(os.close, fd)

@@ -22,18 +22,20 @@ def file_name(url: str) -> str:
     return name
 
 
-def download(url: str, path: str, checksum: str, check: Callable[[], None]) -> None:
-    """Download `url` to the new file `path`, with mode 0600 and the server's Last-Modified time. Raises CopyError."""
+def download(url: str, path: str, checksum: str, check: Callable[[], None], *, host: bool) -> None:
+    """Download `url` to the new file `path`, with mode 0600 and the server's Last-Modified time. `host`: the host's own
+    addresses may be fetched from. Raises CopyError."""
     import http.client
     import urllib.error
-    import urllib.request  # imports ssl: only when needed
+
+    from runtime.builder.copy import reach  # imports ssl: only when needed
 
     algorithm, _, wanted = checksum.partition(":")
     if checksum and (algorithm != "sha256" or len(wanted) != 64):
         raise CopyError(f"--checksum must be sha256: and 64 hex digits, not {checksum}")
     digest = hashlib.sha256()
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, open(path, "xb") as file:
+        with reach.opener(host=host).open(url, timeout=_TIMEOUT) as answer, open(path, "xb") as file:
             os.fchmod(file.fileno(), 0o600)
             while chunk := answer.read(_CHUNK):
                 check()

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import urllib.parse
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,11 +69,14 @@ def check_out(
     checksum: str,
     check: Callable[[], None],
     proxies: dict[str, str],
+    host: bool,
 ) -> str:
-    """Check out the commit's files into the new directory `into`; with `keep`, .git too. Returns the commit's id.
-    Raises CopyError."""
+    """Check out the commit's files into the new directory `into`; with `keep`, .git too. `host`: the host's own
+    addresses may be fetched from. Returns the commit's id. Raises CopyError."""
     if shutil.which("git") is None:
         raise CopyError(f"cannot fetch {source.url}: git is not installed on this machine")
+    if not host:
+        _reachable(source.url)
     run = _Git(source.url, into, check, proxies)
     run("init", "--quiet", "--template=", into)
     ref = source.ref or "HEAD"
@@ -88,6 +92,10 @@ def check_out(
         raise CopyError(f"{source.url} is at commit {commit}, not {checksum}")
     run("-c", "advice.detachedHead=false", "checkout", "--quiet", "--force", "--detach", commit)
     if os.path.exists(f"{into}/.gitmodules"):
+        if not host:
+            listed = run("config", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.url$")
+            for line in listed.splitlines():
+                _reachable(line.partition(" ")[2])
         run("submodule", "--quiet", "update", "--init", "--recursive")
     if not keep:
         shutil.rmtree(f"{into}/.git")
@@ -96,6 +104,24 @@ def check_out(
                 os.unlink(f"{directory}/.git")
             names[:] = [name for name in names if name != ".git"]
     return commit
+
+
+def _reachable(url: str) -> None:
+    """Raise CopyError if the URL (or HOST:PATH) is of the host's own addresses. Names that cannot be resolved are left
+    to git and its proxy."""
+    from runtime.builder.copy import reach
+
+    if "://" in url:
+        try:
+            name = urllib.parse.urlsplit(url).hostname or ""
+        except ValueError as error:
+            raise CopyError(f"{url} is not the URL of a git repository") from error
+    else:
+        name = url.partition(":")[0].rpartition("@")[2]
+    if not name or name.startswith(("/", ".")):
+        return  # relative to the repository
+    with suppress(OSError):
+        reach.resolve(name, 0)
 
 
 class _Git:

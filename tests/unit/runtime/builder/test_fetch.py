@@ -52,7 +52,7 @@ def server() -> Iterator[Server]:
 
 def got(server: Server, path: Path, head: str, checksum: str = "") -> Path:
     server.answer = head.encode() + b"\r\n" + BODY
-    download(server.url, str(path / "file"), checksum, lambda: None)
+    download(server.url, str(path / "file"), checksum, lambda: None, host=True)
     return path / "file"
 
 
