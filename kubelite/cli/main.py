@@ -29,6 +29,9 @@ GROUPS = {
         "get": ("objects.get", "get", "List pods, events, volumes, manifests and other objects"),
         "describe": ("describe.command", "describe", "Show details of objects and their events"),
         "apply": ("objects.apply", "apply", "Validate manifests and write them to the manifest directory"),
+        "run": ("create.run", "run", "Create a pod from an image"),
+        "create": ("create.create", "create", "Create objects from files or from flags"),
+        "init": ("create.init", "init", "Write a first manifest with comments"),
         "delete": (
             "objects.delete",
             "delete",
@@ -200,6 +203,10 @@ def _standard_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+#: commands that end with somebody else's command line → their first argument
+_WITH_COMMAND = {"kubelite exec": "POD", "kubelite debug": "POD", "kubelite run": "IMAGE"}
+
+
 def run(arguments: list[str] | None = None) -> int:
     try:
         return _code(cli.main(args=arguments, prog_name="kubelite", standalone_mode=False))
@@ -215,9 +222,10 @@ def run(arguments: list[str] | None = None) -> int:
         ):  # a group without a subcommand: click 8.2 raises its help text
             return _say(error.format_message(), 2)
         path = error.ctx.command_path if error.ctx else "kubelite"
-        if isinstance(error, click.NoSuchOption) and path in ("kubelite exec", "kubelite debug"):
+        if isinstance(error, click.NoSuchOption) and path in _WITH_COMMAND:
+            where = f"{path} {_WITH_COMMAND[path]} -- COMMAND"
             return _say(
-                f"error: {_sentence(error)}; put the command and its options after --: {path} POD -- COMMAND",
+                f"error: {_sentence(error)}; put the command and its options after --: {where}",
                 2,
             )
         return _say(f"error: {_sentence(error)}\nSee `{path} --help`.", 2)

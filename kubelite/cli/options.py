@@ -87,20 +87,34 @@ def complete_containers(ctx: click.Context, _: click.Parameter, incomplete: str)
     ]
 
 
+def complete_images(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of the names of the node's images, in docker's short form too."""
+    found = _ask(ctx, "/kubelite/v1/images").get("images") or ()
+    names = [image["reference"] for image in found if image.get("reference")]
+    short = [name.removeprefix("docker.io/library/").removeprefix("docker.io/") for name in names]
+    return [name for name in (short if incomplete else names) if name.startswith(incomplete)] or [
+        name for name in names if name.startswith(incomplete)
+    ]
+
+
 def _pods(ctx: click.Context) -> list[dict[str, Any]]:
+    namespace = ctx.params.get("namespace") or "default"
+    found: list[dict[str, Any]] = _ask(ctx, f"/api/v1/namespaces/{namespace}/pods").get("items") or []
+    return found
+
+
+def _ask(ctx: click.Context, path: str) -> dict[str, Any]:
+    """Return the daemon's answer during completion; {} if it does not answer within a second."""
     from kubelite.cli.errors import CliError
     from kubelite.cli.main import DEFAULT_SOCKET
 
-    namespace = ctx.params.get("namespace") or "default"
     # During completion, the group's callback has not run.
     given = (ctx.obj or {}).get("socket") or ctx.find_root().params.get("socket")
     socket = given or os.environ.get("KUBELITE_SOCKET") or DEFAULT_SOCKET
     try:
-        found: list[dict[str, Any]] = Client(socket, timeout=1.0).get(f"/api/v1/namespaces/{namespace}/pods")[
-            "items"
-        ]
+        found: dict[str, Any] = Client(socket, timeout=1.0).get(path)
     except CliError:
-        return []
+        return {}
     return found
 
 

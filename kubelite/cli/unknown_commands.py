@@ -13,8 +13,6 @@ _NONE = "kubelite runs single pods, not replicas: each pod has its own manifest"
 
 #: A command of kubectl, docker or podman → the equivalent.
 ELSEWHERE = {
-    "run": "write a manifest, then `kubelite apply -f FILE` (- is stdin); in a running pod, `kubelite debug`",
-    "create": "`kubelite apply -f FILE`",
     "replace": _FILES,
     "patch": _FILES,
     "set": _FILES,

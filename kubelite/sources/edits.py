@@ -163,6 +163,14 @@ def plan_apply(files: Mapping[str, str], applied: Sequence[Chunk], target: str) 
     return Plan(writes, tuple(outcomes))
 
 
+def refuse_known(plan: Plan) -> None:
+    """Raise AlreadyExists if the plan would change an object instead of adding it (kubectl create)."""
+    for key, result, file in plan.outcomes:
+        if result != "created":
+            plural = key.kind.lower() + ("es" if key.kind.endswith("s") else "s")
+            raise ApiError("AlreadyExists", f'{plural} "{key.name}" already exists: it is in {file}')
+
+
 def plan_remove(files: Mapping[str, str], keys: Sequence[Key]) -> Plan:
     """Plan the writes that remove `keys` from the directory; a file without remaining documents is deleted."""
     parsed = {path: split(text, whole=path.endswith(".json")) for path, text in files.items()}

@@ -127,6 +127,8 @@ async def apply_manifest(request: Request) -> Response:
     keys = [chunk.keys[0] for chunk in applied]
     target = edits.target_path(node.manifests_dir, file, applied, taken=paths)
     plan = edits.plan_apply(edits.read_candidates(paths, keys, also=target), applied, target)
+    if request.query_params.get("create") == "true":
+        edits.refuse_known(plan)
     return await _carry_out(request, node, plan)
 
 

@@ -66,7 +66,7 @@ def print_yaml(document: Any, *, first: bool = True) -> None:
     sys.stdout.flush()
 
 
-def to_yaml(document: Any) -> str:
+def to_yaml(document: Any, *, sort_keys: bool = True) -> str:
     """Write YAML as kubectl does: sorted keys, literal blocks, double quotes where quotes are needed."""
     import yaml
 
@@ -85,7 +85,8 @@ def to_yaml(document: Any) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     Dumper.add_representer(str, text)
-    return str(yaml.dump(document, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=2**31))
+    form: dict[str, Any] = {"default_flow_style": False, "allow_unicode": True, "width": 2**31}
+    return str(yaml.dump(document, Dumper=Dumper, sort_keys=sort_keys, **form))
 
 
 def list_of(items: Sequence[Json]) -> Json:

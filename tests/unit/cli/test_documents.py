@@ -29,7 +29,8 @@ def commands_of(text: str) -> Iterator[str]:
 
 def flags_of(command: click.Command, words: list[str]) -> set[str]:
     """Of the command, or of all its subcommands that the words may mean (`rollout history|undo`)."""
-    if not isinstance(command, click.Group):
+    alone = not words or words[0].startswith("-")  # `create -f FILE`
+    if not isinstance(command, click.Group) or (alone and command.invoke_without_command):
         return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
     named = [word for word in words[0].split("|") if word in command.commands] if words else []
     assert named or not words or words[0].startswith("…"), f"{command.name} has no {words[0]}"

@@ -36,6 +36,8 @@ def parse(arguments: list[str]) -> tuple[str, ...]:
     context, command = cli.make_context("kubelite", list(arguments)), cli
     words: tuple[str, ...] = ()
     while isinstance(command, click.Group):
+        if command.invoke_without_command and not context._protected_args and not context.args:
+            break  # `create -f FILE`
         name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         assert name is not None
         assert found is not None
