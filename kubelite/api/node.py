@@ -73,16 +73,29 @@ class ManifestProblem(TypedDict):
     field: str  # "spec.containers[0].imagee", "" if the file does not parse
     message: str
     kind: NotRequired[str]  # syntax, invalid, unsupported, duplicate, …
+    object: NotRequired[
+        str
+    ]  # "Deployment default/web", the document's kind and name, as far as they are known
 
 
 class ManifestFile(TypedDict):
     """One file of the manifests directory, as `kubelite get manifests` shows it."""
 
     file: str  # absolute path
-    status: str  # Loaded, Invalid (the last good version stays in force), Unreadable, Empty, Writing
+    # Loaded, Ignored (no supported kind in it), Invalid (the last good version stays in force), Unreadable, Empty,
+    # Writing
+    status: str
     objects: list[str]  # "pod/default/web": the objects of its last good version
     errors: list[ManifestProblem]
     loadedAt: str  # RFC 3339 time at which the last good version was read, "" if never
+
+
+class LastChange(TypedDict):
+    """An earlier round of a pod that acted."""
+
+    at: str  # RFC 3339
+    decided: list[str]  # sentences, as in `Why`
+    reasons: list[str]
 
 
 class Why(TypedDict):
@@ -94,6 +107,7 @@ class Why(TypedDict):
     observed: list[str]  # sentences: the state of the sandbox and containers
     decided: list[str]  # sentences: the decision, which may be "nothing to do"
     reasons: list[str]  # sentences: the reasons of the decision
+    lastChange: NotRequired[LastChange]  # the last round that acted, if that is an earlier one
     next: NotRequired[str]  # when and why the pod is checked next; "" = at the next change
     actions: NotRequired[Json]  # the whole PodActions
     lastWords: NotRequired[list[str]]  # "main: cannot open /etc/app.conf", of containers that failed

@@ -386,6 +386,7 @@ class NodeAgent:
         network = await self.network.audit()
         leases = [a.uid for a in await self.network.list() if not a.uid.startswith(LEASE_PREFIX)]
         images = await asyncio.to_thread(check_store, self.images_client.store, deep=deep)
+        states = self.sources.states()
         findings = examine(
             self.settings,
             self.store,
@@ -393,6 +394,7 @@ class NodeAgent:
             leases=leases,
             images=images,
             helpers=self.cri.helpers(),
+            rejected=(len(states), [state.file for state in states if state.rejected]),
         )
         if self.sources.error:
             findings.insert(0, _finding(self.sources.error))
@@ -410,7 +412,8 @@ def _finding(message: str) -> Any:
 
 def _manifest_file(state: ManifestState, store: Store) -> ManifestFile:
     problems: list[ManifestProblem] = [
-        {"line": p.line, "field": p.field, "message": p.message, "kind": p.kind} for p in state.problems
+        {"line": p.line, "field": p.field, "message": p.message, "kind": p.kind, "object": p.object}
+        for p in state.problems
     ]
     keys = list(state.objects or ())
     if state.objects is None:  # invalid since the daemon started: the store retains its objects

@@ -93,6 +93,7 @@ REFINED = {
         "not found": "{message}: add it; the container then starts without further action",
         "find key": "{message}: add it; the container then starts without further action",
         "runAsNonRoot": "{message}: set securityContext.runAsUser to a value other than 0, or remove runAsNonRoot",
+        "spec.": "{message}: this node cannot provide that; change or remove the field in the pod's manifest",
     },
     "Evicted": {
         "EmptyDir volume": "evicted ({message}): let it write less, or raise the volume's sizeLimit",

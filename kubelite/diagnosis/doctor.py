@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from runtime.shim.protocol import SandboxRecord
 from state.store import Store
 
 SHARED_LOGS = "/var/log"
+SHOWN = 5  # files that a finding names
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,11 @@ def examine(
     leases: Iterable[str] = (),
     helpers: Iterable[int] = (),
     images: Iterable[str] = (),
+    rejected: tuple[int, Sequence[str]] = (0, ()),
 ) -> list[Finding]:
     """Run every check, in order. `network` and `images` are the findings of their own checks, `leases` the uids that
-    hold an address, `helpers` the pids of the daemon's own processes."""
+    hold an address, `helpers` the pids of the daemon's own processes. `rejected`: the number of manifest files, and
+    those of them that have errors."""
     pods = {record.uid: record for record in store.list("Pod")}
     shims = dict(_shims(settings))
     findings: list[Finding] = []
@@ -70,6 +73,7 @@ def examine(
         error("network", sentence)
     for sentence in images:
         error("images", sentence, "kubelite doctor --repair")
+    findings.extend(_check_manifests(settings.manifests, *rejected))
     if store.set_aside:
         findings.append(
             Finding(
@@ -185,6 +189,16 @@ def _check_logs(settings: Settings, pods: dict[str, Any]) -> Iterator[Finding]:
         target = os.path.join(links, name)
         if os.path.islink(target) and not os.path.exists(target):
             yield Finding(level, "directories", f"{target} is a dangling link", f"rm {target}")
+
+
+def _check_manifests(directory: str, total: int, rejected: Sequence[str]) -> Iterator[Finding]:
+    """A manifest with errors is the user's to correct; its last valid version stays in force."""
+    if rejected:
+        some = ", ".join(os.path.relpath(file, directory) for file in rejected[:SHOWN])
+        more = f" and {len(rejected) - SHOWN} more" if len(rejected) > SHOWN else ""
+        be = "is" if len(rejected) == 1 else "are"
+        words = f"{len(rejected)} of {total} manifests {be} not applied because of errors: {some}{more}"
+        yield Finding("warning", "manifests", words, "kubelite get manifests shows the lines and fields")
 
 
 def _names(directory: str) -> list[str]:

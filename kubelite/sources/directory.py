@@ -276,7 +276,7 @@ class Sources:
         if text is None:
             return None
         loaded = load_text(text, file=file)
-        problems = tuple(Problem(e.message, e.line, e.field, e.kind) for e in loaded.errors)
+        problems = tuple(Problem(e.message, e.line, e.field, e.kind, e.object) for e in loaded.errors)
         if any(problem.kind != "unsupported" for problem in problems):
             return failed(file, signature, known, problems, "Invalid")
         objects: dict[Key, Json] = {}
@@ -285,7 +285,8 @@ class Sources:
             if isinstance(document.obj, Pod):
                 self._typed[file, document.key] = document.obj.spec, doc["spec"]
             objects[document.key] = bound(doc, self._node_name)
-        status = "Loaded" if objects or problems else "Empty"
+        # Ignored: no document is of a kind that the node supports
+        status = "Loaded" if objects else "Ignored" if problems else "Empty"
         if objects:
             self._on_valid(file, text)
         return ManifestState(file, signature, objects, problems, status, self._clock())

@@ -49,6 +49,7 @@ class Problem:
     line: int = 0
     field: str = ""
     kind: str = "invalid"
+    object: str = ""  # the document's kind and name, as far as they are known: "Deployment default/web"
 
     def sentence(self, file: str) -> str:
         place = f"{file}:{self.line}" if self.line else file
@@ -63,7 +64,7 @@ class ManifestState:
     signature: tuple[int, ...] = ()
     objects: Mapping[Key, Json] | None = None
     problems: tuple[Problem, ...] = ()
-    status: str = "Loaded"  # Loaded, Empty, Invalid, Unreadable, Writing
+    status: str = "Loaded"  # Loaded, Ignored, Empty, Invalid, Unreadable, Writing
     loaded_at: float = 0.0
 
     @property

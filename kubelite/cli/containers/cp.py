@@ -92,14 +92,16 @@ def copy(ctx: click.Context, /, source: str, destination: str, **options: Any) -
     # -P: import no package of this name from the current directory
     execute = [sys.executable, "-P", "-m", "kubelite", "--socket", server.path]
     execute += ["exec", "-q", "-n", there.namespace]
-    execute += ["-c", options["container"] or default_container(pod)]
+    container = options["container"] or default_container(pod)
+    execute += ["-c", container]
+    where = f"container {container} of pod {there.namespace}/{there.pod}"
     if from_.pod:
-        _out(execute, from_, to.path)
+        _out(execute, from_, to.path, where)
     else:
-        _in(execute, from_.path, to, keep=not options["no_preserve"])
+        _in(execute, from_.path, to, where, keep=not options["no_preserve"])
 
 
-def _in(execute: list[str], source: str, to: Place, *, keep: bool) -> None:
+def _in(execute: list[str], source: str, to: Place, where: str, *, keep: bool) -> None:
     if not os.path.lexists(source):
         raise CliError(f"error: {source} doesn't exist in local filesystem")
     directory, name = posixpath.split(to.path.rstrip("/") or "/")
@@ -111,14 +113,14 @@ def _in(execute: list[str], source: str, to: Place, *, keep: bool) -> None:
     flags = [] if keep else ["--no-same-permissions", "--no-same-owner"]
     command = [*execute, "-i", to.pod, "--", "tar", "-xmf", "-", *flags, "-C", directory or "."]
     with (
-        _running(command, stdin=subprocess.PIPE) as pipe,
+        _running(command, where, stdin=subprocess.PIPE) as pipe,
         contextlib.suppress(BrokenPipeError),  # it ended early: its exit code says why
         tarfile.open(fileobj=pipe, mode="w|", format=tarfile.GNU_FORMAT) as archive,
     ):
         archive.add(source, arcname=name or ".")
 
 
-def _out(execute: list[str], from_: Place, destination: str) -> None:
+def _out(execute: list[str], from_: Place, destination: str, where: str) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise CliError(
             "error: copying from a container needs Python 3.11.4 or newer, which unpacks archives safely"
@@ -136,14 +138,14 @@ def _out(execute: list[str], from_: Place, destination: str) -> None:
         unpacked = os.path.join(fresh, os.path.basename(os.path.abspath(target)) or "copy")
         broken, failed = "", None
         try:
-            with _running(command, stdout=subprocess.PIPE) as pipe:
-                broken = _unpack_all(pipe, name or ".", unpacked)
+            with _running(command, where, stdout=subprocess.PIPE) as pipe:
+                broken = _unpack_all(pipe, name or ".", unpacked, where)
         except (
             Exit
         ) as error:  # tar has printed the reason; files copied so far are retained, as in kubectl cp
             failed = error
         if broken:
-            raise failed or CliError(f"error: pod {from_.pod} sent no complete tar archive: {broken}")
+            raise failed or CliError(f"error: {where} sent no complete tar archive: {broken}")
         if os.path.lexists(unpacked):
             _put(unpacked, target)
         if failed is not None:
@@ -181,7 +183,7 @@ def _private_directory(parent: str) -> Iterator[str]:
             signal.pthread_sigmask(signal.SIG_BLOCK, handled)
 
 
-def _unpack_all(pipe: IO[bytes], name: str, target: str) -> str:
+def _unpack_all(pipe: IO[bytes], name: str, target: str, where: str) -> str:
     """Unpack the archive and return what is wrong with it, or "". Raises CliError if the data is no tar archive."""
     try:
         with tarfile.open(fileobj=pipe, mode="r|") as archive:
@@ -189,9 +191,7 @@ def _unpack_all(pipe: IO[bytes], name: str, target: str) -> str:
                 _unpack(archive, member, name, target)
     except tarfile.ReadError as error:
         if pipe.read(1):
-            raise CliError(
-                f"error: the output of the container's tar is not a tar archive: {error}"
-            ) from error
+            raise CliError(f"error: the output of tar in {where} is not a tar archive: {error}") from error
         return str(error)
     return ""
 
@@ -246,9 +246,9 @@ def _below(member: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
-    """Yield the command's pipe. Raises Exit if the command fails: it has printed the reason. If the caller fails, a
-    command that writes is ended: it may wait for its container and not notice that nobody reads."""
+def _running(command: list[str], where: str, **pipes: int) -> Iterator[IO[bytes]]:
+    """Yield the command's pipe. Raises Exit if the command fails: it has printed the reason, without saying where. If
+    the caller fails, a command that writes is ended: it may wait for its container and not notice that nobody reads."""
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
         pipe: IO[bytes] = process.stdin if "stdin" in pipes else process.stdout
         try:
@@ -263,7 +263,9 @@ def _running(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
             code = process.wait()
     if code:
         if code in (126, 127):
-            print("error: the container has no tar program", file=sys.stderr)
+            print(f"error: {where} has no tar program", file=sys.stderr)
+        else:
+            print(f"error: the copy failed in {where} (exit code {code})", file=sys.stderr)
         raise Exit(1)
 
 

@@ -74,4 +74,11 @@ def why_lines(answer: Json) -> list[str]:
     for title, key in _WHY:
         if answer.get(key):
             lines += [f"{title}:", *(f"  - {indented(sentence, '    ')}" for sentence in answer[key])]
+        if key == "reasons" and (change := answer.get("lastChange")):
+            lines += [f"Last change: {change['at']}", *_change_lines(change)]
     return [*lines, f"Next: {answer['next']}"] if answer.get("next") else lines
+
+
+def _change_lines(change: Json) -> list[str]:
+    sentences = [*change["decided"], *(f"because {reason}" for reason in change["reasons"])]
+    return [f"  - {indented(sentence, '    ')}" for sentence in sentences]

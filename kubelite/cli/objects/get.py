@@ -392,4 +392,10 @@ def _named(file: str, names: tuple[str, ...], directory: str) -> bool:
 
 
 def _given(entry: Json) -> str:
-    return ", ".join(o.replace("/default/", "/") for o in entry["objects"]) or "<none>"
+    """The objects of the last valid version, and the unsupported kinds in the file."""
+    objects = ", ".join(o.replace("/default/", "/") for o in entry["objects"]) or "<none>"
+    unsupported = [
+        e.get("object", "").partition(" ")[0] for e in entry["errors"] if e.get("kind") == "unsupported"
+    ]
+    kinds = ", ".join(dict.fromkeys(kind for kind in unsupported if kind))
+    return f"{objects} (not supported: {kinds})" if kinds else objects

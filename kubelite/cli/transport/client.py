@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import sys
@@ -35,11 +36,19 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
     except OSError:
         connection.close()
         raise Unreachable(
-            f"error: kubelite is not running (no daemon at {path}): start it with `systemctl start kubelite` or "
-            "`kubelite serve`, or name another socket with --socket"
+            f"error: kubelite is not running (no daemon at {path}): start it with {_ways_to_start()}, or name "
+            "another socket with --socket"
         ) from None
     connection.settimeout(None)
     return connection
+
+
+def _ways_to_start() -> str:
+    """How to start a daemon: in a checkout `make run`, which also brings the examples."""
+    checkout = os.path.dirname(os.path.dirname(sys.modules["kubelite"].__file__ or ""))
+    if os.path.exists(os.path.join(checkout, "deploy", "run")):
+        return f"`sudo make run` in {checkout} or with `kubelite serve`"
+    return "`systemctl start kubelite` or `kubelite serve`"
 
 
 class Client:

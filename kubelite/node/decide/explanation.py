@@ -25,11 +25,10 @@ def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
     """The fields of kubelite.api.node.Why. `change` is the last sync that had any effect."""
     actions = look.actions
     reasons = list(actions.reasons) or ["everything is as the manifest specifies"]
+    earlier: dict[str, Any] = {}
     if change is not None and change is not look:
-        because = "; ".join(change.actions.reasons)
-        reasons.append(
-            f"last change at {rfc3339(change.at)}: {'; '.join(change.actions.describe())}, because {because}"
-        )
+        done = {"at": rfc3339(change.at), "decided": change.actions.describe()}
+        earlier = {"lastChange": {**done, "reasons": list(change.actions.reasons)}}
     if look.error:
         reasons.append(f"the last attempt failed: {look.error}")
     return {
@@ -40,6 +39,7 @@ def words(look: Look, change: Look | None, pod: str) -> dict[str, Any]:
         "reasons": reasons,
         "next": f"next sync at {rfc3339(actions.next_look)}" if actions.next_look else "",
         "actions": _json(actions),
+        **earlier,
     }
 
 

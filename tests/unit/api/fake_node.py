@@ -24,11 +24,17 @@ from kubelite.kube.json import Json
 from kubelite.node.model.node_facts import patched
 from kubelite.sources.diff import DiffEntry
 from kubelite.telemetry.sampling.processes import process
-from manifests.yaml.loader import load_file
+from manifests.yaml.loader import Loaded, load_file
 from runtime.errors import ImageError, StartError
 from state.store import Record, Store
 
 NOW = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _status_of(loaded: Loaded) -> str:
+    if any(error.kind != "unsupported" for error in loaded.errors):
+        return "Invalid"
+    return "Loaded" if loaded.documents else "Ignored" if loaded.errors else "Empty"
 
 
 def pod_doc(name: str, *, namespace: str = "default", status: Json | None = None, **spec: Any) -> Json:
@@ -214,10 +220,17 @@ class FakeNode:
             found.append(
                 {
                     "file": str(path),
-                    "status": "Invalid" if loaded.errors else "Loaded",
+                    "status": _status_of(loaded),
                     "objects": [f"{d.kind.lower()}/{d.namespace}/{d.name}" for d in loaded.documents],
                     "errors": [
-                        {"line": e.line, "field": e.field, "message": e.message} for e in loaded.errors
+                        {
+                            "line": e.line,
+                            "field": e.field,
+                            "message": e.message,
+                            "kind": e.kind,
+                            "object": e.object,
+                        }
+                        for e in loaded.errors
                     ],
                     "loadedAt": NOW,
                 }

@@ -85,6 +85,18 @@ def test_manifests_and_what_is_wrong_in_them(server: Served) -> None:
     assert 'bad.yaml:8: spec.containers[0].imagee: unknown field, did you mean "image"?' in out
 
 
+def test_a_manifest_of_unsupported_kinds_is_shown_as_ignored(server: Served) -> None:
+    deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop}\n"
+    Path(server.node.manifests_dir, "shop.yaml").write_text(deployment)
+    Path(server.node.manifests_dir, "web.yaml").write_text(f"{WEB}---\n{deployment}")
+    out = ok(server, "get", "manifests")
+    assert [line.split(maxsplit=4) for line in out.splitlines()[1:3]] == [
+        ["shop.yaml", "Ignored", "0", "1", "<none> (not supported: Deployment)"],
+        ["web.yaml", "Loaded", "1", "1", "pod/nginx (not supported: Deployment)"],
+    ]
+    assert "shop.yaml:2: kind: kubelite does not run Deployment objects yet: this document is ignored" in out
+
+
 # -- errors --------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +133,7 @@ def test_a_daemon_that_is_not_running(server: Served) -> None:
     assert done.stderr.startswith(
         "error: kubelite is not running (no daemon at /nowhere/k.sock): start it with"
     )
+    assert f"`sudo make run` in {Path(__file__).parents[3]} or with `kubelite serve`" in done.stderr
     assert kubelite(server, "get", "pods", "--socket", "/nowhere/k.sock").returncode == 1
     assert kubelite(server, "--socket", "/nowhere/k.sock", "version").stdout.startswith("Client Version: ")
 

@@ -102,6 +102,11 @@ def test_there_and_back(server: Served, tmp_path: Path) -> None:
         (("nix:/a", "b"), 1, 'Error from server (NotFound): pods "nix" not found'),
         (("/no/such/file", "web:/tmp"), 1, "/no/such/file doesn't exist in local filesystem"),
         (("web:/no/such/file", "x"), 1, "/no/such"),
+        (
+            ("web:/no/such/file", "x"),
+            1,
+            "error: the copy failed in container app of pod default/web (exit code ",
+        ),
         (("web:/etc/hostname", "/no/such/directory/x"), 1, "directory /no/such/directory does not exist"),
     ],
 )
@@ -203,7 +208,7 @@ def test_a_hostile_tar_reaches_no_file_beside_the_target(
     home.mkdir()
     (home / ".bashrc").write_text("mine")
     with contextlib.suppress(CliError, Exit, OSError):
-        _out(RUN, Place("pod", "default", "/f"), str(home / "f"))
+        _out(RUN, Place("pod", "default", "/f"), str(home / "f"), "container app")
     assert (home / ".bashrc").read_text() == "mine" and (home / ".bashrc").stat().st_nlink == 1
     assert {path.name for path in home.iterdir()} <= {".bashrc", "f"}
 
@@ -214,7 +219,7 @@ def test_what_is_no_archive_is_an_error(
 ) -> None:
     monkeypatch.setenv("PATH", _hostile_tar(tmp_path / "bin", output, code))
     with pytest.raises(Exit if code else CliError):
-        _out(RUN, Place("pod", "default", "/f"), str(tmp_path / "f"))
+        _out(RUN, Place("pod", "default", "/f"), str(tmp_path / "f"), "container app")
     assert not (tmp_path / "f").exists()
 
 
@@ -276,7 +281,7 @@ def test_a_copy_into_a_directory_keeps_what_else_is_there(
     (tmp_path / "d").mkdir()
     for name in ("old", "other"):
         (tmp_path / "d" / name).write_text("0")
-    _out(RUN, Place("pod", "default", "/d"), str(tmp_path))
+    _out(RUN, Place("pod", "default", "/d"), str(tmp_path), "container app")
     assert {p.name: p.read_text() for p in (tmp_path / "d").iterdir()} == {
         "new": "1",
         "old": "2",

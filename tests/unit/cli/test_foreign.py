@@ -38,6 +38,25 @@ def test_a_message_forges_no_line_of_ours() -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_an_earlier_change_has_a_section_of_its_own() -> None:
+    answer = {
+        "pod": "default/web",
+        "observedAt": "now",
+        "reasons": ["everything is as the manifest specifies"],
+        "lastChange": {"at": "before", "decided": ["create the sandbox"], "reasons": ["the pod is\nnew"]},
+        "advice": ["look"],
+    }
+    assert why_lines(answer)[1:] == [
+        "Because:",
+        "  - everything is as the manifest specifies",
+        "Last change: before",
+        "  - create the sandbox",
+        "  - because the pod is\n    new",
+        "Try:",
+        "  - look",
+    ]
+
+
 def test_a_cell_of_a_table_is_harmless() -> None:
     lines = TablePrinter().lines(("Name", "Message"), [("web", "\x1b[2J\x07 said\r")])
     assert lines[1].endswith("^[[2J^G said\\r")

@@ -286,6 +286,12 @@ OF_MESSAGES = [
         "value other than 0, or remove runAsNonRoot",
     ),
     (
+        "CreateContainerConfigError",
+        "spec.hostUsers: a user namespace cannot have the host's network",
+        "app: spec.hostUsers: a user namespace cannot have the host's network: this node cannot provide that; "
+        "change or remove the field in the pod's manifest",
+    ),
+    (
         "Evicted",
         'Usage of EmptyDir volume "c" exceeds the limit "1Mi". ',
         'evicted (Usage of EmptyDir volume "c" exceeds the limit "1Mi"): let it write less, or raise the '

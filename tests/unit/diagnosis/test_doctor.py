@@ -1,4 +1,4 @@
-"""What doctor makes of a directory that others may use too."""
+"""The findings of doctor: logs of unknown pods, and manifests with errors."""
 
 from __future__ import annotations
 
@@ -31,3 +31,18 @@ def test_logs_of_no_pod_are_a_fault_only_where_nobody_else_has_any(
         f"{tmp_path}/pods/default_other_u2 belongs to no pod of this node": "warning",
         f"{tmp_path}/containers/x.log is a dangling link": "warning",
     }
+
+
+@pytest.mark.parametrize(
+    ("total", "files", "message"),
+    [
+        (3, [], ""),
+        (3, ["/m/web.yaml"], "1 of 3 manifests is not applied because of errors: web.yaml"),
+        (7, [f"/m/{n}/a.yaml" for n in range(7)], "7 of 7 manifests are not applied because of errors: "
+         "0/a.yaml, 1/a.yaml, 2/a.yaml, 3/a.yaml, 4/a.yaml and 2 more"),
+    ],
+)  # fmt: skip
+def test_manifests_with_errors_are_counted(total: int, files: list[str], message: str) -> None:
+    found = list(doctor._check_manifests("/m", total, files))
+    assert [(f.level, f.message) for f in found] == ([("warning", message)] if message else [])
+    assert all("kubelite get manifests" in f.fix for f in found)

@@ -247,6 +247,7 @@ async def test_an_unsupported_kind_is_said_and_the_rest_applies(
     assert names(store) == ["web"]
     [state] = sources.states()
     assert [p.kind for p in state.problems] == ["unsupported"]
+    assert state.status == "Loaded"
 
 
 async def test_a_file_being_written_is_left_alone(directory: Path, store: Store, sources: Sources) -> None:

@@ -188,9 +188,9 @@ def test_why_says_what_was_seen_decided_and_for_which_reason(run: Run) -> None:
         found = node.worker.why(UID, "default/web")
         assert found is not None
         assert found["decided"] == ["nothing to do"]
-        assert any(
-            line.startswith("last change at ") and "remove attempt 0" in line for line in found["reasons"]
-        )
+        change = found["lastChange"]
+        assert any("remove attempt 0" in line for line in change["decided"]), change
+        assert change["reasons"] and change["at"] <= found["observedAt"]
         assert any("ended" in line and "exit code 7" in line for line in found["observed"])
         assert any("CrashLoopBackOff" in line for line in found["reasons"])
         assert found["next"].startswith("next sync at ")
