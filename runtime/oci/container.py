@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import socket
 import time
 from contextlib import ExitStack
@@ -26,12 +25,14 @@ from runtime.oci import create_plan, prepare, spawn, termination
 from runtime.oci.config import spec as oci
 from runtime.oci.config import spec_linux
 from runtime.oci.config.spec import Process, Spec
-from runtime.oci.handshake import HANDSHAKE_SECONDS, converse, next_message
+from runtime.oci.handshake import HANDSHAKE_SECONDS, converse
 from runtime.oci.init_protocol import Command, Job, from_command
+from runtime.oci.pending import ExecHandle, PendingExec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runtime.oci.rootfs.procfs import Procfs
     from runtime.shim.protocol import RootfsOverlay
 
 
@@ -41,68 +42,6 @@ class Stdio(NamedTuple):
     stdin: int
     stdout: int
     stderr: int
-
-
-@dataclass(frozen=True, slots=True)
-class ExecHandle:
-    """An additional process in a container. It is a child of the caller, who reaps it and closes `pidfd`."""
-
-    pid: int
-    pidfd: int
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class PendingExec:
-    """A process that has been cloned but has not yet executed its program. When `channel` is readable, call `step`."""
-
-    pid: int
-    pidfd: int
-    channel: socket.socket
-    who: str
-    warnings: list[str]
-    listener: Callable[[int], None] | None = None  # sends the seccomp listener to the agent
-    program: str = ""
-
-    def step(self) -> ExecHandle | None:
-        """Process pending messages without waiting. Returns the handle once execve has succeeded, None before.
-
-        After a handle or an exception, the caller calls `done` or `abandon`.
-        """
-        self.channel.setblocking(False)
-        try:
-            while (message := next_message(self.channel, self.who, self.program)) is not None:
-                self.warnings += message.get("warnings", [])
-                if message.get("listener") and self.listener is not None:
-                    self.listener(message["listener"])
-                    self.channel.send(b"listened")
-        except BlockingIOError:
-            return None
-        return ExecHandle(self.pid, self.pidfd, tuple(self.warnings))
-
-    def wait(self, seconds: float) -> ExecHandle:
-        """Wait until execve has succeeded. StateError after `seconds`; on any exception the process is killed."""
-        poll = select.poll()
-        poll.register(self.channel, select.POLLIN)
-        deadline = time.monotonic() + seconds
-        try:
-            while (handle := self.step()) is None:
-                if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-                    raise StateError(f"{self.who}: the process did not start within {seconds:.0f} s")
-        except BaseException:
-            self.abandon()
-            raise
-        self.done()
-        return handle
-
-    def done(self) -> None:
-        """Close the channel after a successful execve."""
-        self.channel.close()
-
-    def abandon(self) -> None:
-        """Close the channel, and kill and reap the process."""
-        self.channel.close()
-        spawn.kill_and_reap(self.pidfd)
 
 
 @dataclass(slots=True)
@@ -214,15 +153,21 @@ class Container:
                 child = _clone_init(job, ours, who, 0, into=None, pid_namespace=None, undo=undo)
             else:
                 child = self._clone_beside(fields, place or self.cgroup, always, undo)
-            prepare.join_resctrl(self.spec, self.id, child[0])
+            self._join_resctrl(child[0])
             undo.pop_all()
             linux = self.spec.get("linux", {})
             state = prepare.hook_state(self.spec, self.id, self.bundle, "running", self.pid)
 
-            def send_listener(listener: Any) -> None:
+            def send_listener(child: tuple[int, int], listener: int) -> None:
                 prepare.send_to_agent(linux, state, child, listener)
 
-            return PendingExec(*child, ours, who, warnings, send_listener, wanted["args"][0])
+            final = not fields["enters_pid_namespace"]
+            return PendingExec(
+                *child, ours, who, warnings, send_listener, wanted["args"][0], final, self._join_resctrl
+            )
+
+    def _join_resctrl(self, pid: int) -> None:
+        prepare.join_resctrl(self.spec, self.id, pid)
 
     def _job_fields(self, wanted: Process, always: ExitStack) -> tuple[dict[str, Any], list[str]]:
         """The Job fields for an additional process that describe the process and the container; and warnings."""
@@ -236,6 +181,7 @@ class Container:
             "caps": caps,
             "available_caps": available,
             "join": ((self.pidfd, self._joined_kinds(by_ordinary_user=by_ordinary_user)),),
+            "enters_pid_namespace": "pid" in kinds and not by_ordinary_user,
             "root": -1 if kinds.get("mount") == "" else self._open_root(always),
             "seccomp": self._seccomp,
             "notify": prepare.has_listener(self._seccomp),
@@ -277,6 +223,7 @@ class Container:
         kinds = sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWCGROUP
         wanted = oci.namespaces(self.spec)
         kinds |= sc.CLONE_NEWUSER if "user" in wanted else 0
+        kinds |= sc.CLONE_NEWPID if "pid" in wanted else 0
         return kinds | (sc.CLONE_NEWTIME if "time" in wanted else 0)
 
     def _clone_beside(
@@ -300,7 +247,7 @@ class Container:
     ) -> tuple[int, int]:
         job = Job(cgroup=where, **fields)
         into = spawn.into_cgroup(where, always)
-        return spawn.clone(job, 0, into=into, pid_namespace=(self.pidfd, sc.CLONE_NEWPID), undo=undo)
+        return spawn.clone(job, 0, into=into, pid_namespace=None, undo=undo)
 
     def open_terminal(self) -> tuple[int, int]:
         """(master, slave) of a new terminal in the container's own /dev/pts, for exec(console_slave=).
@@ -364,6 +311,7 @@ def create(
     cgroup_path: str,
     parent_death_signal: int = SIGKILL,
     command: Command | None = None,
+    procfs: Procfs | None = None,
 ) -> Container:
     """Create the container, with its init waiting before execve.
 
@@ -374,6 +322,8 @@ def create(
     Raises SpecError, CapabilityError, SyscallError, StateError. After an exception nothing remains: no process, no
     cgroup, no descriptor, no mount (most exist only in the container's mount namespace; the others are undone:
     shared_root).
+
+    `procfs`: of the pid namespace that it joins, if that has processes that must not reach into its init.
     """
     began = time.monotonic_ns()
     decided = create_plan.decide(
@@ -397,6 +347,8 @@ def create(
         into = spawn.into_cgroup(cgroup, always)
         spaces = spawn.namespaces(spec, always)
         users = prepare.user_namespace(spec, spaces.flags, spaces.join)
+        last = decided.enters_last(spaces, users, procfs)
+        spaces = spaces.entered_last() if last else spaces
         change = prepare.root_change(spec, spaces.join, pivot=command is None or command.pivot)
         plan, mounted = decided.open_mounts(change, users, undo, always)
         job = Job(
@@ -407,6 +359,8 @@ def create(
             console=console_slave,
             plan=plan,
             root_change=change,
+            enters_pid_namespace=last,
+            procfs=procfs if last else None,
             **{
                 **decided.job_fields(spaces, users),
                 "pdeathsig": parent_death_signal,
@@ -416,17 +370,21 @@ def create(
         cloned = time.monotonic_ns()
         child = _clone_init(job, ours, who, spaces.flags, into=into, pid_namespace=spaces.pid, undo=undo)
         prepare.enter_resctrl(spec, container_id, child[0], undo)
+        children = [child]
         answers = prepare.answers(
-            child, spec, decided.hooks, decided.state, console=console, undo=undo, always=always
+            children, spec, decided.hooks, decided.state, console=console, undo=undo, always=always
         )
         times = [f"{began} config.json\n{limited} cgroup made\n{cloned} clone3\n"]
         warnings += prepare.until_ready(ours, who, answers, cgroup, times)
         times.append(f"{time.monotonic_ns()} \n")
+        child = children[-1]
         container = Container(
             container_id, *child, cgroup, spec, tuple(warnings), "".join(times), ours, decided.seccomp, bundle
         )
         container.mounted = mounted
         undo.pop_all()
+        for first in children[:-1]:
+            spawn.kill_and_reap(first[1])  # it has exited, or is about to
         return container
 
 

@@ -8,6 +8,7 @@ from runtime import syscalls as sc
 from runtime.errors import SpecError
 from runtime.oci import hooks, prepare
 from runtime.oci.config import spec as oci
+from runtime.oci.rootfs.operations import FsMount
 from runtime.oci.rootfs.rootfs import RootChange
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from runtime.cgroups import Cgroup
     from runtime.oci.config.spec import Spec
     from runtime.oci.init_protocol import Command, UserNamespace
+    from runtime.oci.rootfs.procfs import Procfs
     from runtime.oci.rootfs.rootfs import Plan
     from runtime.oci.spawn import Namespaces
     from runtime.security.capabilities import CapSets
@@ -64,6 +66,17 @@ class CreatePlan(NamedTuple):
         if users is None or users.fd < 0:
             plan = prepare.open_sources(plan, self.spec, always)
         return plan, mounted
+
+    def enters_last(self, spaces: Namespaces, users: UserNamespace | None, procfs: Procfs | None) -> bool:
+        """Whether the init enters the pid namespace last (pid_entry.py).
+
+        That needs a procfs of the pid namespace. In a user namespace of its own it is not necessary: CAP_SYS_PTRACE
+        in there gives no access to a process from outside (ptrace(2), "Ptrace access mode checking").
+        """
+        if spaces.pid is None or procfs is None or users is not None or spaces.flags & sc.CLONE_NEWUSER:
+            return False
+        mounts = self.root_plan.operations
+        return not any(isinstance(op, FsMount) and op.fstype == "proc" and op.options.data for op in mounts)
 
     def job_fields(self, spaces: Namespaces, users: UserNamespace | None) -> dict[str, Any]:
         """The Job fields for the container's init."""

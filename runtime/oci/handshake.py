@@ -30,6 +30,8 @@ class Answers(NamedTuple):
     net_devices: Callable[[], None]
     # Id-maps a detached mount of the child, and closes our descriptor of it.
     map_ids: Callable[[dict[str, Any], int], None]
+    # Continues with the process (pid, pidfd) that the child has cloned to take its place (pid_entry.py).
+    cloned: Callable[[int, int], None]
 
 
 def converse(
@@ -60,25 +62,32 @@ def converse(
         warnings += message.get("warnings", [])
         if times is not None and "steps" in message:
             times.append(message["steps"])
-        if message.get("mappings") and answers is not None:
-            answers.mappings()
-            channel.send(b"mapped")
-        if message.get("map_ids") and answers is not None:
-            answers.map_ids(message["map_ids"], message["fd"])
-            channel.send(b"mapped ids")
-        if message.get("net_devices") and answers is not None:
-            answers.net_devices()
-            channel.send(b"moved")
-        if message.get("hooks") and answers is not None:
-            answers.hooks()
-            channel.send(b"hooked")
-        if message.get("listener") and answers is not None:
-            answers.listener(message["listener"])
-            channel.send(b"listened")
-        if message.get("console") and answers is not None and answers.console is not None:
-            answers.console(message["fd"])
+        if answers is not None:
+            _answer(channel, message, answers)
         if message.get("ready"):
             return warnings
+
+
+def _answer(channel: socket.socket, message: dict[str, Any], answers: Answers) -> None:
+    if message.get("cloned"):
+        answers.cloned(message["cloned"], message["fd"])
+    if message.get("mappings"):
+        answers.mappings()
+        channel.send(b"mapped")
+    if message.get("map_ids"):
+        answers.map_ids(message["map_ids"], message["fd"])
+        channel.send(b"mapped ids")
+    if message.get("net_devices"):
+        answers.net_devices()
+        channel.send(b"moved")
+    if message.get("hooks"):
+        answers.hooks()
+        channel.send(b"hooked")
+    if message.get("listener"):
+        answers.listener(message["listener"])
+        channel.send(b"listened")
+    if message.get("console") and answers.console is not None:
+        answers.console(message["fd"])
 
 
 def next_message(channel: socket.socket, who: str, program: str = "") -> dict[str, Any] | None:

@@ -19,7 +19,6 @@ Any exception becomes one packet, followed by os._exit.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import sys
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from runtime import syscalls as sc
 from runtime.errors import StartError
-from runtime.oci import execve_arguments, execve_stub, hooks
+from runtime.oci import execve_arguments, execve_stub, hooks, pid_entry
 from runtime.oci import init_steps as steps
 from runtime.oci.config.spec_linux import sysctl_path
 from runtime.oci.init_protocol import Job, Reporter
@@ -108,7 +107,8 @@ def _detach_from_parent(job: Job, report: Reporter) -> set[int]:
     console = () if job.console is None else (job.console,)
     kept = steps.kept_descriptors(job)
     trees = (job.root,) if job.plan is None else job.plan.descriptors
-    sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console, *trees})
+    procfs = job.procfs or ()
+    sc.close_all_except({0, 1, 2, *kept, *(fd for fd, _ in job.join), *console, *trees, *procfs})
     return kept
 
 
@@ -123,8 +123,8 @@ def _enter(job: Job, report: Reporter, proc: int) -> Plan | None:
     steps.final_affinity(job)
 
     # Join the namespaces that config.json names by path (the pod's net, ipc, uts); for exec, all of the container's.
-    # The user namespace comes first: joining the others may need its privileges. The parent has set the pid namespace,
-    # which only affects children.
+    # The user namespace comes first: joining the others may need its privileges. A pid namespace only affects children:
+    # the parent has set it, or we set it here and clone the program's process at the end (pid_entry.py).
     report.step = "namespaces"
     # Set oom_score_adj before a user namespace removes the privilege, and the label before the mount namespace hides
     # /proc.
@@ -144,11 +144,10 @@ def _enter(job: Job, report: Reporter, proc: int) -> Plan | None:
     # Start a session in the process that stays: it then gets no signals from the caller's terminal, and it can have a
     # controlling terminal, for as long as the session's first process lives.
     report.step = "session"
-    os.setsid()
-    if job.console is not None:
-        fcntl.ioctl(job.console, steps.TIOCSCTTY, 0)
-        if size := process.get("consoleSize"):
-            steps.set_window(job.console, size)
+    if not job.enters_pid_namespace:
+        pid_entry.new_session(job.console)
+    if job.console is not None and (size := process.get("consoleSize")):
+        steps.set_window(job.console, size)
 
     report.step = "namespaces"
     offsets = steps.open_offsets(proc, job)
@@ -182,6 +181,7 @@ def _build_root(job: Job, report: Reporter, proc: int, plan: Plan) -> None:
     root = plan.root.execute()
     try:
         root.map_ids = lambda tree, wanted: steps.ask_for_maps(job, report, tree, wanted)
+        root.procfs = job.procfs
         old_umask = os.umask(0)  # so that modes are exactly as specified
         for operation in plan.operations:
             report.step = f"rootfs: {operation.describe()}"
@@ -282,6 +282,9 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     # A change of credentials clears the parent-death signal: set it again, and check the parent again.
     report.step = "parent"
     steps.die_with_parent(job)
+    if job.enters_pid_namespace:
+        report.step = "pid namespace"
+        pid_entry.enter(job, report)
 
     # Look the program up as the user, in the container's search path. A command reports at create that a program cannot
     # be executed (as runc does); a pod's container is created with any program and then fails to start.

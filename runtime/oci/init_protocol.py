@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.cgroups import Place
+    from runtime.oci.rootfs.procfs import Procfs
 
 MOST_TIMES: Final = 32 * 1024  # characters of `written` steps, which share a packet with other fields
 
@@ -91,6 +92,9 @@ class Job:
     available_caps: int  # our present bounding set
     cgroup: Place
     join: tuple[tuple[int, int], ...] = ()  # (namespace file or pidfd, CLONE_NEW* mask), in order
+    enters_pid_namespace: bool = (
+        False  # one of `join` has a pid namespace, which the program's process enters last
+    )
     stdio: tuple[int, int, int] | None = None
     console: int | None = None
     plan: rootfs.Plan | None = None  # None for exec: the container already has its root
@@ -121,6 +125,7 @@ class Job:
     hooks: Mapping[str, tuple[hooks.Hook, ...]] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)  # for the hooks that run in the container
     root_change: rootfs.RootChange = rootfs.RootChange.PIVOT
+    procfs: Procfs | None = None  # of the pid namespace that the program's process enters last
     root: int = -1  # for exec: the container's root, if it has no mount namespace of its own
 
 

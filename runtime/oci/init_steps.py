@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runtime import syscalls as sc
 from runtime.errors import CapabilityError, SpecError, StartError, StateError, SyscallError
-from runtime.oci import execve_arguments, execve_stub
+from runtime.oci import execve_arguments, execve_stub, pid_entry
 from runtime.oci.config.spec import Box, Process
 from runtime.oci.init_protocol import Job, Reporter
 from runtime.oci.rootfs import rootfs
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from runtime.oci.rootfs.root import Root
 
 NULL: Final = os.makedev(1, 3)  # /dev/null
-# ioctl_tty(2): asm-generic's numbers, except on ppc64le. Importing termios would take half a millisecond.
-TIOCSCTTY: Final = 0x540E
+# ioctl_tty(2): asm-generic's number, except on ppc64le.
 _TIOCSWINSZ: Final = 0x5414 if os.uname().machine != "ppc64le" else 0x80087467
 
 
@@ -175,7 +174,8 @@ def open_terminal(job: Job, root: Root) -> None:
     Console(slave, within=True).execute(root)
     for number in (0, 1, 2):
         os.dup2(slave, number, inheritable=True)
-    fcntl.ioctl(0, TIOCSCTTY, 0)
+    if not job.enters_pid_namespace:
+        fcntl.ioctl(0, pid_entry.TIOCSCTTY, 0)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))
     job.channel.sendmsg([b'{"console": true}'], [rights])
     os.close(master)

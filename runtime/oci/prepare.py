@@ -70,7 +70,7 @@ def open_sources(plan: rootfs.Plan, spec: Spec, stack: ExitStack) -> rootfs.Plan
 
 
 def answers(
-    child: tuple[int, int],
+    children: list[tuple[int, int]],
     spec: Spec,
     steps: Mapping[str, tuple[hooks.Hook, ...]],
     state: dict[str, Any],
@@ -79,15 +79,28 @@ def answers(
     undo: ExitStack,
     always: ExitStack,
 ) -> Answers:
-    """The answers to the requests of a container's init. `child`: its pid and pidfd."""
-    pid, linux = child[0], spec.get("linux", {})
+    """The answers to the requests of a container's init.
+
+    `children`: the pid and pidfd of the process to answer, the last one. If it clones another one to take its place,
+    that is appended.
+    """
+    linux = spec.get("linux", {})
+
+    def pid() -> int:
+        return children[-1][0]
+
+    def cloned(pid: int, pidfd: int) -> None:
+        spawn.keep_clone(pidfd, undo)
+        children.append((pid, pidfd))
+
     return Answers(
-        mappings=lambda: _write_mappings(pid, linux),
-        hooks=lambda: _runtime_hooks(steps, {**state, "pid": pid}),
+        mappings=lambda: _write_mappings(pid(), linux),
+        hooks=lambda: _runtime_hooks(steps, {**state, "pid": pid()}),
         console=console,
-        net_devices=lambda: _move_net_devices(linux, pid, undo, always),
-        listener=lambda listener: send_to_agent(linux, {**state, "pid": pid}, child, listener),
+        net_devices=lambda: _move_net_devices(linux, pid(), undo, always),
+        listener=lambda number: send_to_agent(linux, {**state, "pid": pid()}, children[-1], number),
         map_ids=_map_ids,
+        cloned=cloned,
     )
 
 

@@ -187,6 +187,10 @@ class Namespaces(NamedTuple):
     join: tuple[tuple[int, int], ...]  # what the child joins with setns: (descriptor, CLONE_NEW*)
     pid: tuple[int, int] | None  # the pid namespace to clone the child into
 
+    def entered_last(self) -> Namespaces:
+        """A copy for a child that joins the pid namespace itself."""
+        return self if self.pid is None else Namespaces(self.flags, (*self.join, self.pid), None)
+
 
 def namespaces(spec: Spec, stack: ExitStack) -> Namespaces:
     """Open the namespaces that the spec names by path; they are closed with the stack."""
@@ -257,9 +261,14 @@ def receive_init(channel: socket.socket, who: str, undo: ExitStack) -> tuple[int
     if message is None or not message.get("cloned"):
         raise StateError(f"{who}: its init process was killed before it was created")
     pidfd: int = message["fd"]
+    keep_clone(pidfd, undo)
+    return sc.pidfd_pid(pidfd), pidfd
+
+
+def keep_clone(pidfd: int, undo: ExitStack) -> None:
+    """Take over a process that a child of ours has cloned and announced."""
     os.set_inheritable(pidfd, False)
     undo.callback(kill_and_reap, pidfd)
-    return sc.pidfd_pid(pidfd), pidfd
 
 
 def kill_and_reap(pidfd: int) -> None:

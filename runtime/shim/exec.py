@@ -16,6 +16,7 @@ from typing import Any
 
 from runtime.errors import NotFoundError, RuntimeFault, StateError
 from runtime.oci import container as engine
+from runtime.oci.pending import ExecHandle, PendingExec
 from runtime.shim import foreign, streams
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
@@ -34,7 +35,7 @@ class _Starting:
 
     def __init__(
         self,
-        pending: engine.PendingExec | foreign.Pending,
+        pending: PendingExec | foreign.Pending,
         request: ExecRequest,
         ends: streams.Ends,
         master: int,
@@ -50,11 +51,16 @@ class _Starting:
         self.failed: Failed
         self.timer: Timer
 
+    @property
+    def final(self) -> bool:
+        """Whether `pending.pid` is the pid of the program's process, or of the command that reports it."""
+        return not isinstance(self.pending, PendingExec) or self.pending.final
+
 
 class _Running:
     __slots__ = ("container_id", "master", "owner", "pid", "pidfd")
 
-    def __init__(self, container_id: str, handle: engine.ExecHandle, master: int, owner: object) -> None:
+    def __init__(self, container_id: str, handle: ExecHandle, master: int, owner: object) -> None:
         self.container_id = container_id
         self.pid = handle.pid
         self.pidfd = handle.pidfd
@@ -75,7 +81,7 @@ class Execs:
         self._exited = exited
         self._starting: dict[str, _Starting] = {}
         self._running: dict[str, _Running] = {}
-        # Exit codes of children that may be execs that an external runtime has not reported yet.
+        # Exit codes of children that may be execs that have not been reported yet.
         self._early: dict[int, int] = {}
 
     def start(
@@ -172,8 +178,10 @@ class Execs:
     def reaped(self, pid: int, exit_code: int) -> None:
         """Handle the exit of a child. `exit_code` as from waitstatus_to_exitcode: negative if killed by that signal."""
         for one in list(self._starting.values()):
-            if one.pending.pid == pid:
-                self._step(one)  # it is dead, so its channel is closed and this step is final
+            # If its process is dead, its channel is closed and this step is final. Or the process is that of an exec
+            # that has not read yet that it is.
+            if one.pending.pid == pid or not one.final:
+                self._step(one)
         for exec_id, running in self._running.items():
             if running.pid == pid:
                 del self._running[exec_id]
@@ -189,9 +197,12 @@ class Execs:
                 }
                 self._exited(running.owner, event)
                 return
-        if any(isinstance(one.pending, foreign.Pending) for one in self._starting.values()):
+        if any(
+            isinstance(one.pending, foreign.Pending) or one.pending.pid == pid
+            for one in self._starting.values()
+        ):
             self._early[pid] = exit_code
-        else:
+        elif not self._starting:
             self._early.clear()
 
     def owner_left(self, owner: object) -> None:

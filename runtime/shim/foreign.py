@@ -33,6 +33,7 @@ from runtime.oci import container as engine
 from runtime.oci import hooks, init_steps, prepare, termination
 from runtime.oci.config import shape
 from runtime.oci.config import spec as oci
+from runtime.oci.pending import ExecHandle
 from runtime.shim.protocol import RootfsOverlay
 from runtime.shim.stage import Stage, stage
 
@@ -251,7 +252,7 @@ def _may_lower_oom_score() -> bool:
 
 @dataclass(slots=True)
 class Pending:
-    """A running `exec --detach` command, with the interface of `engine.PendingExec`.
+    """A running `exec --detach` command, with the interface of `PendingExec`.
 
     `pid` is that of the command. `channel` is readable once the command has exited. `master` is the process's terminal;
     it belongs to the caller once `step` has returned the handle.
@@ -283,7 +284,7 @@ class Pending:
             pid, pidfd = spawn(command, stdio, None, _owner(container.spec, process))
             return cls(pid, _Watched(pidfd), container, files, console, stack.pop_all())
 
-    def step(self) -> engine.ExecHandle | None:
+    def step(self) -> ExecHandle | None:
         """The handle once the command has succeeded; None while it runs. StartError if it failed.
 
         The handle's `pidfd` is -1 if the process has already exited and been reaped.
@@ -299,11 +300,11 @@ class Pending:
         if self.console is not None:
             self.master = _receive(self.console[0])
         try:
-            return engine.ExecHandle(pid, sc.pidfd_open(pid))
+            return ExecHandle(pid, sc.pidfd_open(pid))
         except SyscallError as error:
             if error.errno != errno.ESRCH:
                 raise
-            return engine.ExecHandle(pid, -1)
+            return ExecHandle(pid, -1)
 
     def done(self) -> None:
         self.channel.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -23,6 +24,7 @@ from runtime import syscalls as sc
 from runtime.errors import StateError
 from runtime.oci import execve_stub, spawn
 from runtime.oci.rootfs import idmap
+from runtime.oci.rootfs.procfs import Procfs
 
 NOBODY = 65535  # as in upstream's pause image; the last id of a pod's range
 POD_NAMESPACES = sc.CLONE_NEWNET | sc.CLONE_NEWUTS | sc.CLONE_NEWIPC
@@ -35,14 +37,25 @@ class Pause:
 
     pid: int
     pidfd: int
+    tree: int = -1  # O_PATH descriptor of a procfs of its pid namespace (rootfs/procfs.py); -1: none
 
     def end(self) -> None:
+        self._close_tree()
         spawn.kill_and_reap(self.pidfd)
 
     def gone(self) -> Pause:
         """The value that replaces this one after the process has been reaped."""
+        self._close_tree()
         os.close(self.pidfd)
         return Pause(0, -1)
+
+    def _close_tree(self) -> None:
+        if self.tree >= 0:
+            os.close(self.tree)
+
+    @property
+    def procfs(self) -> Procfs | None:
+        return Procfs(self.tree, self.pidfd) if self.tree >= 0 else None
 
 
 def start(*, processes: bool, id_maps: Iterable[Mapping[str, Any]] = ()) -> Pause:
@@ -55,45 +68,58 @@ def start(*, processes: bool, id_maps: Iterable[Mapping[str, Any]] = ()) -> Paus
     flags = sc.CLONE_NEWNS | (sc.CLONE_NEWPID if processes else 0)
     if maps:
         flags |= sc.CLONE_NEWUSER | POD_NAMESPACES
-    said_read, said_write = os.pipe2(os.O_CLOEXEC)
+    said_read, said_write = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     us = sc.pidfd_open(os.getpid())
     try:
         pid, pidfd = sc.clone3(flags | sc.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
         if pid == 0:
-            _become(go_read, said_write, us)
+            _become(go_read, said_write, us, shows_processes=processes and not maps)
         os.close(said_write)
         said_write = -1
         try:
             if maps:
                 idmap.write_maps(pid, maps, maps)
             os.write(go_write, b"g")
-            _until_exec(said_read)
+            tree = _until_exec(said_read)
         except BaseException:
             spawn.kill_and_reap(pidfd)
             raise
-        return Pause(pid, pidfd)
+        return Pause(pid, pidfd, tree)
     finally:
         for fd in (said_read, said_write, go_read, go_write, us):
             if fd >= 0:
                 os.close(fd)
 
 
-def _until_exec(said: int) -> None:
-    poll = select.poll()
-    poll.register(said, select.POLLIN)
-    if not poll.poll(_SECONDS * 1000):
-        raise StateError(f"the pod's pause process did not start within {_SECONDS:.0f} s")
-    text = os.read(said, 4096).decode(errors="replace")
-    if text:  # otherwise execve has closed the pipe
-        raise StateError(f"the pod's pause process could not be started: {text}")
+def _until_exec(said: int) -> int:
+    """Wait for execve, which closes the socket. Returns the descriptor that the child has sent; -1 for none."""
+    tree = -1
+    try:
+        with socket.socket(fileno=os.dup(said)) as channel:
+            channel.settimeout(_SECONDS)
+            while True:
+                text, fds, _, _ = socket.recv_fds(channel, 4096, 1)
+                tree = fds[0] if fds else tree
+                if not text:
+                    return tree
+                if not fds:
+                    message = text.decode(errors="replace")
+                    raise StateError(f"the pod's pause process could not be started: {message}")
+    except BaseException as error:
+        if tree >= 0:
+            os.close(tree)
+        if isinstance(error, TimeoutError):
+            message = f"the pod's pause process did not start within {_SECONDS:.0f} s"
+            raise StateError(message) from error
+        raise
 
 
-def _become(go: int, said: int, parent: int) -> NoReturn:
-    """Runs in the child. It writes an error to the pipe `said`; execve closes it."""
+def _become(go: int, said: int, parent: int, *, shows_processes: bool) -> NoReturn:
+    """Runs in the child. It writes an error to the socket `said`; execve closes it."""
     try:
         os.read(go, 1)
-        _leave_everything(parent)
+        _leave_everything(parent, said if shows_processes else -1)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # preserved by execve
         sc.close_all_except({said})
         if execve_stub.available():
@@ -107,11 +133,13 @@ def _become(go: int, said: int, parent: int) -> NoReturn:
         os._exit(1)
 
 
-def _leave_everything(parent: int) -> None:
+def _leave_everything(parent: int, to: int) -> None:
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
     os.setresgid(0, 0, 0)  # root of the user namespace
     os.setresuid(0, 0, 0)
     _empty_root()
+    if to >= 0:
+        _send_procfs(to)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)  # this also drops all capabilities
@@ -133,6 +161,31 @@ def _empty_root() -> None:
     sc.pivot_root(".", ".")
     sc.umount2(".", sc.MNT_DETACH)
     os.chdir("/")
+
+
+def _send_procfs(to: int) -> None:
+    """Mount a procfs of the new pid namespace and send its descriptor.
+
+    The containers' inits need it, and nobody else may find it: it shows all that is masked in a container. It is
+    covered by an empty file system, so no path leads to it, not even /proc/1/root/..
+    """
+    context = sc.fsopen("proc")
+    sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
+    tree = sc.fsmount(context)
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    sc.attach_mount(tree, root, about="proc")
+    sc.attach_mount(_empty(), tree, about="tmpfs")
+    with socket.socket(fileno=os.dup(to)) as channel:
+        socket.send_fds(channel, [b"procfs"], [tree])
+
+
+def _empty() -> int:
+    context = sc.fsopen("tmpfs")
+    for key, value in (("size", "4k"), ("nr_inodes", "1"), ("mode", "0555")):
+        sc.fsconfig(context, sc.FSCONFIG_SET_STRING, key, value)
+    sc.fsconfig(context, sc.FSCONFIG_CMD_CREATE)
+    flags = sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV | sc.MOUNT_ATTR_NOEXEC
+    return sc.fsmount(context, sc.FSMOUNT_CLOEXEC, flags)
 
 
 def _pause() -> execve_stub.Program:

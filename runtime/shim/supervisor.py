@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
@@ -28,6 +28,10 @@ from runtime.shim.logs import LogFile
 from runtime.shim.loop import Loop, Timer
 from runtime.shim.protocol import ContainerRecord, ContainerStatus, CreateContainer, RootfsOverlay
 from runtime.shim.state import process_start, read_bytes
+
+if TYPE_CHECKING:
+    from runtime.oci.rootfs.procfs import Procfs
+    from runtime.shim.pause import Pause
 
 DRAIN_SECONDS = 0.5
 KILL_AGAIN_SECONDS = 1.0  # interval for repeating SIGKILL to a container that has not died (frozen, forking)
@@ -119,8 +123,10 @@ class Supervisor:
         changed: Callable[[Supervised], None],
         ended: Callable[[Supervised], None],
         other_child: Callable[[int, int], None],
+        pause: Pause | None = None,
     ) -> None:
         self._loop = loop
+        self._procfs = pause.procfs if pause is not None else None
         self._changed = changed
         self._ended = ended
         self._other_child = other_child
@@ -166,7 +172,7 @@ class Supervisor:
             log = _open_log(request, undo)
             ends = _stdio(request, spec)
             undo.callback(ends.close)
-            handle = _engine_create(request, spec, ends)
+            handle = _engine_create(request, spec, ends, self._procfs)
             undo.callback(handle.delete)  # kills it too; the SIGCHLD handler reaps it
             made = Supervised(request, handle)
             undo.callback(made.release_stdio)
@@ -356,7 +362,7 @@ def _stdio(request: CreateContainer, spec: dict[str, Any]) -> streams.Ends:
 
 
 def _engine_create(
-    request: CreateContainer, spec: dict[str, Any], ends: streams.Ends
+    request: CreateContainer, spec: dict[str, Any], ends: streams.Ends, procfs: Procfs | None
 ) -> engine.Container | foreign.Foreign:
     cgroup_path = (spec.get("linux") or {}).get("cgroupsPath") or ""
     if not cgroup_path:
@@ -383,6 +389,7 @@ def _engine_create(
         console=given,
         rootfs=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
         cgroup_path=cgroup_path,
+        procfs=procfs,
     )
 
 

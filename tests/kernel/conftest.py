@@ -20,7 +20,8 @@ from runtime.cgroups import Cgroup, layout, open_cgroup
 from runtime.errors import SyscallError
 from runtime.oci import container as engine
 from runtime.oci.config.spec import Spec
-from runtime.oci.container import Container, ExecHandle, Stdio
+from runtime.oci.container import Container, Stdio
+from runtime.oci.pending import ExecHandle
 from runtime.oci.rootfs import idmap
 from runtime.shim.protocol import RootfsOverlay
 from tests.kernel.cgroup_kit import leftovers

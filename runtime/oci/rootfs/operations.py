@@ -37,6 +37,9 @@ class FsMount:
     def execute(self, root: Root) -> None:
         covers = self.fstype != "tmpfs" or root.exists(self.target)
         fd = self._target(root)
+        if self.fstype == "proc" and root.procfs is not None:
+            self._attach(root.procfs.cloned(), fd)
+            return
         below = os.dup(fd) if self.options.copy_up else -1
         self.mount_on(fd, covers=covers)
         if below >= 0:
@@ -45,6 +48,15 @@ class FsMount:
         if self.options.propagation or self.options.recursive_set or self.options.recursive_clear:
             fd = root.open(self.target)
             set_attributes(fd, mount_options.Options(0, 0, *self.options[2:]), about=self.target)
+            os.close(fd)
+
+    def _attach(self, tree: int, fd: int) -> None:
+        """Attach a detached mount, with our flags, to the directory `fd`. Closes both."""
+        try:
+            set_attributes(tree, self.options, about=self.target)
+            sc.attach_mount(tree, fd, about=self.describe())
+        finally:
+            os.close(tree)
             os.close(fd)
 
     def mount_on(self, fd: int, *, covers: bool = True) -> None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runtime import syscalls as sc
 from runtime.errors import SyscallError
+
+if TYPE_CHECKING:
+    from runtime.oci.rootfs.procfs import Procfs
 
 IN_ROOT: Final = sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_MAGICLINKS
 _SYMLINKS_MAX: Final = 40  # the kernel's MAXSYMLINKS
@@ -26,6 +29,7 @@ class Root:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.map_ids = _no_id_mapping
+        self.procfs: Procfs | None = None  # what to mount where a procfs is wanted; None: a new one
         self.warnings: list[str] = []
         self._cached: dict[str, int] = {}
 
