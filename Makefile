@@ -30,14 +30,14 @@ $(OCI): deploy/oci-command $(wildcard $(addprefix runtime/,*.py oci/*.py oci/*/*
 run: setup       ## (root) start a node on manifests/examples and show its pods
 	@deploy/run $(BIN)/kubelite manifests/examples
 
-stop: setup      ## (root) end what `make run` started: pods, network, daemon
-	@deploy/stop $(BIN)/kubelite
+stop: setup      ## (root) end what `make run` started: pods (gracefully, within STOP_TIMEOUT=2m; NOW=1 kills them), network, daemon
+	@NOW="$(NOW)" STOP_TIMEOUT="$(STOP_TIMEOUT)" deploy/stop $(BIN)/kubelite
 
 install: setup   ## (root) install kubelite, its manual pages and its systemd unit; DESTDIR=…: below it, for packagers
 	@PREFIX=$(PREFIX) PYTHON=$(PYTHON) DESTDIR=$(DESTDIR) deploy/install
 
-uninstall:       ## (root) undo `make install`; manifests and images stay unless PURGE=1
-	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) deploy/uninstall
+uninstall:       ## (root) undo `make install`, as gracefully as `make stop`; manifests and images stay unless PURGE=1
+	@NOW="$(NOW)" STOP_TIMEOUT="$(STOP_TIMEOUT)" PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) deploy/uninstall
 
 .PHONY: wheel
 wheel: setup     ## dist/: a wheel, and the source archive it is built from

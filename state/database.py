@@ -52,6 +52,26 @@ class HistoryRows(NamedTuple):
 NO_HISTORY = HistoryRows()
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a state file holds. `since`: Unix seconds from which history is complete."""
+
+    objects: tuple[Record, ...] = ()
+    entries: int = 0  # of history
+    revisions: int = 0  # versions of manifest files
+    since: float = 0.0
+
+
+def summary(path: str) -> Summary:
+    """Read the file at `path` without changing it, also while a daemon uses it; a missing file is empty. Raises OSError
+    or DatabaseError if it cannot be read."""
+    if not os.path.exists(path):
+        return Summary()
+    with _driver_errors(), schema.open_reader(path).connect() as connection:
+        entries, revisions, since = history.count(connection)
+        return Summary(_contents(connection).objects, entries, revisions, since)
+
+
 class Database:
     """One process's connection to the file at `path`. Created by `open`, then used by one thread at a time."""
 

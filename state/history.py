@@ -144,6 +144,17 @@ def revisions_of(connection: Connection, file: str | None = None) -> list[Revisi
     return [Revision(*row) for row in connection.execute(wanted)]
 
 
+def count(connection: Connection) -> tuple[int, int, float]:
+    """Return the number of entries, the number of versions, and the time since which history is complete."""
+    tables = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
+    if not {history.name, revisions.name} <= tables:  # an older kubelite's, which had no history
+        return 0, 0, 0.0
+    rows = [
+        int(connection.scalar(select(func.count()).select_from(table)) or 0) for table in (history, revisions)
+    ]
+    return rows[0], rows[1], float(get_meta(connection, SINCE) or 0.0)
+
+
 def prune(connection: Connection, *, before: float, size: int) -> None:
     """Delete entries older than `before` (Unix seconds), and the oldest ones beyond `size` bytes. Each file's newest
     version is retained. Runs within the caller's transaction."""

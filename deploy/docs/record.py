@@ -135,7 +135,12 @@ def node(environment: dict[str, str]) -> Iterator[None]:
             )
             yield
         finally:
-            subprocess.run([KUBELITE, "reset"], env=environment, check=False, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [KUBELITE, "reset", "--yes", "--now"],
+                env=environment,
+                check=False,
+                stdout=subprocess.DEVNULL,
+            )
             daemon.wait(PATIENCE)
 
 

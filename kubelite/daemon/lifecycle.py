@@ -106,7 +106,7 @@ async def node(settings: Settings) -> AsyncIterator[NodeAgent]:
     started = time.time()
     async with contextlib.AsyncExitStack() as stack:
         _directories(settings)
-        stack.enter_context(_locked(settings))
+        stack.enter_context(locked(settings.root, settings.run_dir))
         launch = _launch(settings)
         stack.push_async_callback(_end, launch)
         await asyncio.sleep(
@@ -164,10 +164,10 @@ def _directories(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _locked(settings: Settings) -> Iterator[None]:
+def locked(*directories: str) -> Iterator[None]:
     """Lock the root and the run directory: each allows one daemon. Raises StartupError with the pid of the holder."""
     with contextlib.ExitStack() as stack:
-        for directory in dict.fromkeys((settings.root, settings.run_dir)):
+        for directory in dict.fromkeys(directories):
             path = f"{directory}/kubelite.pid"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, descriptor)

@@ -1,5 +1,9 @@
-"""`kubelite reset`: remove every trace of the node but images and manifests. It ends the daemon, then every pod, then
-removes network and cgroups. It works with or without a running daemon and can be repeated after an interruption."""
+"""`kubelite reset`: remove every trace of the node but images and manifests. It ends the daemon, then every pod
+(drain.py), then removes network and cgroups. It works with or without a running daemon and can be repeated after an
+interruption.
+
+The daemon's lock is held meanwhile: a service manager that starts the daemon again would start the pods again.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 
+from kubelite.daemon.lifecycle import locked
 from kubelite.node.storage import block_devices
 from kubelite.node.storage.container_volumes import let_go
 from kubelite.node.storage.mounts import unmount_below
@@ -21,30 +27,50 @@ from runtime.errors import RuntimeFault
 from runtime.network.client import NetworkClient
 from runtime.network.plan import NetworkConfig
 from runtime.removal import remove_tree
-from runtime.shim.client import ShimClient, ShimGone, reap_dead
+from runtime.shim.client import ShimClient, ShimGone, read_state, reap_dead
 
 STOP_SECONDS = 15.0
 AT_ONCE = 16  # pods that end in parallel
 HELPER_SECONDS = 3.0
 
+Say = Callable[[str], None]
 
-async def reset(settings: Settings, say: Callable[[str], None]) -> None:
-    """Reset the node. `say` receives a message for each step. Raises RuntimeFault when a process does not end."""
+
+async def reset(settings: Settings, say: Say, *, now: bool = False, timeout: float | None = None) -> None:
+    """Reset the node. Pods have their grace period, but at most `timeout` seconds; with `now`, they are killed. `say`
+    receives a message for each step. Raises RuntimeFault when a process does not end, StartupError when another daemon
+    has started meanwhile."""
     await _end_daemon(settings, say)
+    with locked(*filter(os.path.isdir, (settings.root, settings.run_dir))):
+        await _end_pods_and_network(settings, say, now=now, timeout=timeout)
+        await _remove_cgroups(settings, say)
+        _remove_files(settings, say)
+
+
+async def _end_pods_and_network(settings: Settings, say: Say, *, now: bool, timeout: float | None) -> None:
     shims = f"{settings.run_dir}/shims"
-    await _end_pods(shims, say)
-    if os.path.isdir(f"{settings.run_dir}/network"):
-        config = NetworkConfig(
-            bridge=settings.bridge,
-            pod_cidr=settings.pod_cidr,
-            state_dir=f"{settings.run_dir}/network",
-            node=settings.node_name,
-        )
-        client = await NetworkClient.start(config)
-        await client.teardown()
-        await client.close()
-        say(f"removed bridge {settings.bridge}, addresses and rules")
-    await _remove_cgroups(settings, say)
+    async with contextlib.AsyncExitStack() as stack:
+        network = None
+        if os.path.isdir(f"{settings.run_dir}/network"):
+            config = NetworkConfig(
+                bridge=settings.bridge,
+                pod_cidr=settings.pod_cidr,
+                state_dir=f"{settings.run_dir}/network",
+                node=settings.node_name,
+            )
+            network = await NetworkClient.start(config)
+            stack.push_async_callback(network.close)
+        if network is not None and not now and os.path.isdir(shims) and os.listdir(shims):
+            from kubelite.daemon.drain import drain
+
+            await drain(settings, network, timeout=timeout, say=say)
+        await _kill_pods(shims, say)
+        if network is not None:
+            await network.teardown()
+            say(f"removed bridge {settings.bridge}, addresses and rules")
+
+
+def _remove_files(settings: Settings, say: Say) -> None:
     pods = f"{settings.root}/pods"
     unmount_below(pods)  # memory volumes and the pods' shared /dev/shm
     for name in block_devices.let_go(settings.root, ()):
@@ -56,7 +82,7 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
     for uid in uids:
         with contextlib.suppress(OSError):
             remove_tree(f"{pods}/{uid}")
-    for path in (shims, f"{settings.run_dir}/network"):
+    for path in (f"{settings.run_dir}/shims", f"{settings.run_dir}/network"):
         shutil.rmtree(path, ignore_errors=True)
     # every pod has ended and the manifests hold the desired state: stale restart counts would mislead the next start
     state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm", ".reserve")]
@@ -66,7 +92,7 @@ async def reset(settings: Settings, say: Callable[[str], None]) -> None:
             os.unlink(path)
 
 
-async def _remove_cgroups(settings: Settings, say: Callable[[str], None]) -> None:
+async def _remove_cgroups(settings: Settings, say: Say) -> None:
     """Remove the node's cgroups. All its pods have ended, so any process left below the parent is another node's."""
     group = open_cgroup(f"/{settings.cgroup_parent}")
     if not group.exists():
@@ -80,15 +106,19 @@ async def _remove_cgroups(settings: Settings, say: Callable[[str], None]) -> Non
         group.remove()
 
 
-async def _end_daemon(settings: Settings, say: Callable[[str], None]) -> None:
-    """End the process that holds the lock, if any."""
+async def _end_daemon(settings: Settings, say: Say) -> None:
+    """End the process that holds the lock, if any. systemd would start its service's process again: it must end it."""
     pid = _holder(f"{settings.run_dir}/kubelite.pid")
     if pid is None:
         return
     with contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         try:
-            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            unit = await _unit_of(pid)
+            if unit:
+                await _systemctl("stop", "--no-block", unit)
+            else:
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             ended, _, _ = await asyncio.to_thread(select.select, [descriptor], [], [], STOP_SECONDS)
             if not ended:
                 raise RuntimeFault(
@@ -96,7 +126,48 @@ async def _end_daemon(settings: Settings, say: Callable[[str], None]) -> None:
                 )
         finally:
             os.close(descriptor)
-    say(f"ended the daemon (pid {pid})")
+        say(
+            f"stopped {unit}; start it again with: systemctl start {unit}"
+            if unit
+            else f"ended the daemon (pid {pid})"
+        )
+
+
+async def _unit_of(pid: int) -> str:
+    """The systemd service whose main process this is; "" if there is none."""
+    for unit in _services(pid):
+        if await _systemctl("show", "--property=MainPID", "--value", unit) == str(pid):
+            return unit
+    return ""
+
+
+def _services(pid: int) -> list[str]:
+    """The names of services whose cgroup a process is in."""
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            names = {os.path.basename(line.strip()) for line in file}
+    except OSError:  # it has just ended
+        return []
+    return sorted(name for name in names if name.endswith(".service"))
+
+
+async def _systemctl(*arguments: str) -> str:
+    """What systemctl printed; "" without systemd. Raises RuntimeFault if it fails or takes too long."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "systemctl", *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except FileNotFoundError:
+        return ""
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise RuntimeFault(f"systemctl {' '.join(arguments)} does not end") from None
+    if process.returncode and arguments[0] != "show":
+        raise RuntimeFault(f"systemctl {' '.join(arguments)}: {err.decode(errors='replace').strip()}")
+    return out.decode(errors="replace").strip()
 
 
 def _holder(path: str) -> int | None:
@@ -116,14 +187,17 @@ def _holder(path: str) -> int | None:
     return None
 
 
-async def _end_pods(shims: str, say: Callable[[str], None]) -> None:
-    """End all pods, `AT_ONCE` in parallel: each mostly waits for the kernel to remove its namespaces."""
+async def _kill_pods(shims: str, say: Say) -> None:
+    """Kill the pods that run, `AT_ONCE` in parallel: each mostly waits for the kernel to remove its namespaces."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def end(uid: str) -> None:
+        record = read_state(f"{shims}/{uid}")
+        where = record.annotations if record is not None else {}
         async with turns:
             await _end_pod(f"{shims}/{uid}")
-        say(f"ended pod {uid}")
+        if where.get("name"):
+            say(f"killed pod {where.get('namespace')}/{where['name']}")
 
     uids = sorted(os.listdir(shims)) if os.path.isdir(shims) else []
     results = await asyncio.gather(*map(end, uids), return_exceptions=True)

@@ -165,7 +165,7 @@ class Node:
 
     def destroy(self) -> None:
         try:
-            self.cli("reset", timeout=60)
+            self.cli("reset", "--yes", "--now", timeout=60)
             if self.daemon is not None:
                 self.daemon.wait(TIMEOUT * PATIENCE)
         finally:

@@ -17,7 +17,6 @@ import pytest
 from kubelite.api.kube import logfiles
 from kubelite.daemon import lifecycle
 from kubelite.node.worker import netfiles_disk, termination
-from kubelite.settings import Settings
 from runtime.errors import RuntimeFault, StartError
 from runtime.images.store import content
 from runtime.oci import execve_arguments, init_steps
@@ -138,7 +137,7 @@ def test_no_other_user_can_hold_the_nodes_lock(tmp_path: Path) -> None:
     lock = tmp_path / "kubelite.pid"
     lock.write_text("1\n")
     lock.chmod(0o644)  # as an earlier version made it
-    with lifecycle._locked(Settings(root=str(tmp_path), run_dir=str(tmp_path))):
+    with lifecycle.locked(str(tmp_path)):
         assert lock.read_text() == f"{os.getpid()}\n"
         assert stat.S_IMODE(lock.stat().st_mode) == 0o600
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kubelite.cli.errors import CliError
 from kubelite.cli.groups import Command
 
+if TYPE_CHECKING:
+    from kubelite.settings import Settings
+
 
 @click.command(
     context_settings={"max_content_width": 110},
     cls=Command,
     examples="""
-    # Remove everything that runs on the node
+    # End everything that runs on the node, and ask first
     sudo kubelite reset
+
+    # In a script: no question, and pods have at most a minute to end
+    sudo kubelite reset --yes --timeout 1m
     """,
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--now", is_flag=True, help="Kill the containers immediately, without stop signal.")
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    help="Maximum time that pods have to end. [default: the grace period of each pod]",
 )
 @click.option(
     "--root",
@@ -40,25 +54,65 @@ from kubelite.cli.groups import Command
     type=click.Path(dir_okay=False),
     help="Configuration file. [default: /etc/kubelite/config.yaml]",
 )
-def reset(**flags: Any) -> int:
+def reset(yes: bool, now: bool, timeout: str | None, **flags: Any) -> int:
     """Stop the node, and remove its pods and network.
 
-    Images and manifests are retained. The flags are those of `kubelite serve`.
+    Pods end as if they were deleted: preStop hooks, stop signals and grace periods. What is removed for good is listed
+    first, such as logs, history and labels of the node. Images, manifests and the data of claims are retained. The
+    flags from --root on are those of `kubelite serve`.
     """
     import asyncio
     import os
 
+    from kubelite.daemon.lifecycle import StartupError
     from kubelite.daemon.reset import reset as run
     from kubelite.settings import Settings, SettingsError
     from runtime.errors import RuntimeFault
 
     if os.geteuid() != 0:
         raise CliError("error: reset needs root (try sudo)")
+    seconds = _seconds(timeout)
+    if now and seconds is not None:
+        raise click.UsageError("--now and --timeout exclude each other")
     try:
         settings = Settings.load(flags)
-        asyncio.run(run(settings, click.echo))
+        _confirm(settings, yes=yes, now=now, timeout=seconds)
+        asyncio.run(run(settings, click.echo, now=now, timeout=seconds))
     except SettingsError as error:
         raise CliError(f"error: {error}", code=2) from error
-    except RuntimeFault as error:
+    except (RuntimeFault, StartupError) as error:
         raise CliError(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise CliError(
+            "interrupted: some pods may still run or end; kubelite reset continues, "
+            "kubelite reset --now kills them, and kubelite serve looks after them again",
+            code=130,
+        ) from None
     return 0
+
+
+def _seconds(timeout: str | None) -> float | None:
+    from kubelite.kube.durations import parse_duration
+
+    try:
+        return parse_duration(timeout) if timeout is not None else None
+    except ValueError as error:
+        raise click.UsageError(f"--timeout: {error}") from error
+
+
+def _confirm(settings: Settings, *, yes: bool, now: bool, timeout: float | None) -> None:
+    """List what will be lost and ask. Without anything to lose, there is no question."""
+    from kubelite.daemon.losses import described, find_losses
+
+    lines = described(find_losses(settings), settings, now=now, timeout=timeout)
+    if not lines:
+        return
+    click.echo("\n".join(lines))
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CliError(
+            "error: reset asks before it removes this, and there is no terminal to ask on: use --yes"
+        )
+    if not click.confirm("Continue?"):
+        raise CliError("nothing was changed")

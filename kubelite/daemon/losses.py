@@ -1,0 +1,101 @@
+"""What `kubelite reset` ends and removes for good, in words, before it does so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubelite.daemon.drain import grace_of
+from kubelite.kube.times import rfc3339
+from kubelite.node.model.node_facts import own_labels
+from kubelite.settings import Settings
+from runtime.shim.client import read_state, shim_alive
+from state.database import DatabaseError, Summary, summary
+
+NAMES = 8  # pods that are named; the others are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """`running`: namespace/name of each running pod → its grace period in seconds. The sentences continue "This
+    removes"."""
+
+    running: Mapping[str, float]
+    removed: tuple[str, ...]
+
+
+def find_losses(settings: Settings) -> Losses:
+    """Read what the node has, without changing anything, whether or not its daemon runs."""
+    names = dict(_running(f"{settings.run_dir}/shims"))
+    unreadable = ""
+    try:
+        found = summary(f"{settings.root}/state.db")
+    except (OSError, DatabaseError) as error:
+        found, unreadable = Summary(), f"the state file, which cannot be read: {error}"
+    docs = {record.uid: record.doc for record in found.objects}
+    running = {name: grace_of(docs.get(uid, {})) for uid, name in names.items()}
+    pods = {r.uid for r in found.objects if r.kind == "Pod"} | names.keys()
+    return Losses(running, tuple(filter(None, (*_words(found, len(pods), settings.node_name), unreadable))))
+
+
+def _running(shims: str) -> Iterable[tuple[str, str]]:
+    """The uid and namespace/name of each running pod."""
+    for uid in sorted(os.listdir(shims)) if os.path.isdir(shims) else ():
+        record = read_state(f"{shims}/{uid}")
+        if record is not None and shim_alive(record):
+            where = record.annotations
+            yield uid, f"{where['namespace']}/{where['name']}" if where.get("name") else f"pod {uid}"
+
+
+def _words(found: Summary, pods: int, node_name: str) -> Iterable[str]:
+    """Pure: one phrase for each kind of loss."""
+    if pods:
+        what = "logs, events, restart counts, emptyDir volumes and what containers wrote to their own file system"
+        yield f"of {pods} pod{'s' * (pods != 1)}: {what}"
+    if found.entries or found.revisions:
+        what = f"{found.entries} entries, {found.revisions} versions of manifests"
+        since = f" since {rfc3339(found.since)}" if found.since else ""
+        yield f"the history{since}: {what} (kubelite history, kubelite rollout undo)"
+    for record in found.objects:
+        if record.kind == "Node":
+            yield from _node_words(record.doc, node_name)
+
+
+def _node_words(doc: Mapping[str, Any], node_name: str) -> Iterable[str]:
+    metadata, spec = doc.get("metadata") or {}, doc.get("spec") or {}
+    own = own_labels(node_name)
+    labels = [f"{k}={v}" for k, v in sorted((metadata.get("labels") or {}).items()) if k not in own]
+    if labels:
+        yield f"labels of the node: {', '.join(labels)}"
+    if annotations := sorted(metadata.get("annotations") or {}):
+        yield f"annotations of the node: {', '.join(annotations)}"
+    taints = [_taint(taint) for taint in spec.get("taints") or ()]
+    if taints:
+        yield f"taints of the node: {', '.join(taints)}"
+    if spec.get("unschedulable"):
+        yield "that the node is cordoned"
+
+
+def _taint(taint: Mapping[str, Any]) -> str:
+    value = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint['key']}{value}:{taint['effect']}"
+
+
+def described(losses: Losses, settings: Settings, *, now: bool, timeout: float | None) -> list[str]:
+    """Pure: the lines that are shown before the question."""
+    lines = []
+    if losses.running:
+        names = sorted(losses.running)
+        more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+        longest = max(losses.running.values())
+        if timeout is not None:
+            longest = min(longest, timeout)
+        how = "at once, without stop signal" if now else f"gracefully, within {longest:.0f} s"
+        lines.append(f"This ends {how}: {', '.join(names[:NAMES])}{more}")
+    if losses.removed:
+        lines += ["This removes for good:", *(f"  {one}" for one in losses.removed)]
+        kept = f"images, manifests ({settings.manifests}), the data of volumes and claims"
+        lines.append(f"This keeps: {kept}")
+    return lines
