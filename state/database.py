@@ -13,8 +13,9 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Connection, select
@@ -208,11 +209,18 @@ class Database:
 
     def prune(self, *, before: float, size: int) -> None:
         """Prune history (state.history.prune). Like a commit, call this in the writer's thread."""
+        self._transact(partial(history.prune, before=before, size=size))
+
+    def rewrite_revisions(self, change: Callable[[str], str]) -> None:
+        """Change the texts of manifests' versions (state.history.rewrite). Call this in the writer's thread."""
+        self._transact(partial(history.rewrite, change=change))
+
+    def _transact(self, work: Callable[[Connection], None]) -> None:
         with _driver_errors():
             connection = self.connection or self._connect()
             try:
                 with connection.begin():
-                    history.prune(connection, before=before, size=size)
+                    work(connection)
             except BaseException:
                 with contextlib.suppress(DBAPIError, DatabaseError):
                     self.close()

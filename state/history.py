@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
 
@@ -173,6 +173,16 @@ def prune(connection: Connection, *, before: float, size: int) -> None:
     surplus = (connection.scalar(select(func.sum(func.length(revisions.c.text)))) or 0) - size
     if surplus > 0:
         connection.execute(delete(revisions).where(outdated))
+
+
+def rewrite(connection: Connection, change: Callable[[str], str]) -> None:
+    """Change the texts of the versions. Runs within the caller's transaction."""
+    for file, number, text in connection.execute(
+        select(revisions.c.file, revisions.c.number, revisions.c.text)
+    ).all():
+        if (after := change(text)) != text:
+            row = (revisions.c.file == file) & (revisions.c.number == number)
+            connection.execute(update(revisions).where(row).values(text=after, digest=digest(after)))
 
 
 def _too_much(connection: Connection, size: int) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from kubelite.history import revisions as rollout
 from kubelite.history.entries import pods_at
+from kubelite.history.redaction import Lost, redact, restore
 from kubelite.kube.errors import ApiError, bad_request, not_found
 from kubelite.kube.json import Json
 from kubelite.kube.objects import SOURCE
@@ -91,7 +92,9 @@ class NodeHistory:
         """Write an older version of a manifest: {"file", "from", "to", "revision", "diff"}. Raises ApiError."""
         await self._rescan()
         file, found = await self.revisions(ref)
-        text = _text(file)
+        # Revisions have no values of Secrets, so they are compared with the text without them.
+        given = _text(file)
+        text = (redact(given) or given) if given is not None else None
         try:
             chosen = rollout.choose(file, found, text, number=number, valid=lambda r: not _errors(r))
         except rollout.NothingToUndo as error:
@@ -101,6 +104,12 @@ class NodeHistory:
             ) from None
         if wrong := _errors(chosen):
             raise ApiError("Invalid", "\n".join(wrong))
+        try:
+            whole = restore(chosen.text, self._secrets())
+        except Lost as error:
+            raise ApiError(
+                "Conflict", f"{file}: cannot go back to revision {chosen.number}: {error}"
+            ) from None
         answer: Json = {
             "file": file,
             "from": found[-1].number if text is not None and found[-1].text == text else 0,
@@ -112,26 +121,32 @@ class NodeHistory:
         if text is not None:  # record the current text first: it may be a broken edit that is in no revision
             record_version(self._store, file, text)
             await self._store.revisions(file)
-        keys = [key for chunk in edits.split(chosen.text, whole=file.endswith(".json")) for key in chunk.keys]
+        keys = [key for chunk in edits.split(whole, whole=file.endswith(".json")) for key in chunk.keys]
         outcomes = tuple(edits.Outcome(key, "configured", file) for key in keys)
-        edits.execute(edits.Plan({file: chosen.text}, outcomes))
+        edits.execute(edits.Plan({file: whole}, outcomes))
         await self._rescan()
         revisions = await self._store.revisions(file)
         return {**answer, "revision": revisions[-1].number}
+
+    def _secrets(self) -> dict[tuple[str, str], Json]:
+        found = self._store.list("Secret")
+        return {(one.namespace, one.name): one.doc.get("data") or {} for one in found}
 
     async def prune(self, *, seconds: float, size: int) -> None:
         """Keep history within its bounds: once an hour, and after many writes. Raises StoreError."""
         now = time.monotonic()
         if self._pruned and now - self._pruned < PRUNE and self._store.history_written < size // 20:
             return
+        if not self._pruned:  # what an older kubelite recorded
+            await self._store.rewrite_revisions(lambda text: redact(text) or "")
         self._pruned, self._store.history_written = now, 0
         await self._store.prune(before=time.time() - seconds, size=size)
 
 
 def record_version(store: Store, file: str, text: str) -> None:
-    """Record the text of a manifest that was read, if it is new."""
-    if len(text) <= LARGEST:
-        store.note(Version(file, time.time(), text))
+    """Record the text of a manifest that was read, if it is new, without the values of its Secrets."""
+    if len(text) <= LARGEST and (redacted := redact(text)) is not None:
+        store.note(Version(file, time.time(), redacted))
 
 
 def _text(file: str) -> str | None:

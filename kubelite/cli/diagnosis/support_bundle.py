@@ -127,6 +127,9 @@ def redact(value: Any, key: str = "") -> Any:
         return [{k: HIDDEN if k == "value" else redact(v, k) for k, v in one.items()} for one in value]
     if key in _PRIVATE and value:
         return HIDDEN
+    if key == "httpGet" and isinstance(value, dict) and "?" in str(value.get("path")):
+        path = str(value["path"]).partition("?")[0]
+        value = {**value, "path": f"{path}?{HIDDEN}"}
     if isinstance(value, dict):
         words = {k: redact(v, k) for k, v in value.items()}
         if (key in _PROGRAMS or value.get("reason") in _TELLING) and value.get("message"):

@@ -54,7 +54,7 @@ async def fetch(get: Get, timeout: float, first: Response | None = None) -> Resp
             url = target
     except (WireError, ValueError) as error:
         raise failed(url, error) from error
-    raise WireError(f'Get "{url}": stopped after {MAX_REDIRECTS} redirects')
+    raise WireError(f'Get "{shown(url)}": stopped after {MAX_REDIRECTS} redirects')
 
 
 def redirect(response: Response, url: str, host: str) -> str:
@@ -70,8 +70,14 @@ def failed(url: str, error: WireError | ValueError) -> WireError:
     """Pure: the error with the message of Go's client."""
     if isinstance(error, TimedOut):
         sentence = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-        return TimedOut(f'Get "{url}": {sentence}')
-    return WireError(f'Get "{url}": {error}')
+        return TimedOut(f'Get "{shown(url)}": {sentence}')
+    return WireError(f'Get "{shown(url)}": {error}')
+
+
+def shown(url: str) -> str:
+    """Pure: the URL without its query, which may hold a token: messages of probes go into events, logs and history."""
+    path, question, _ = url.partition("?")
+    return f"{path}{question}{'…' if question else ''}"
 
 
 async def _one(url: str, get: Get, timeout: float) -> Response:

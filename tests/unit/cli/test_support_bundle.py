@@ -28,7 +28,10 @@ def test_what_could_hold_a_password_is_left_out() -> None:
                     ],
                     "livenessProbe": {
                         "exec": {"command": ["hunter2"]},
-                        "httpGet": {"httpHeaders": [{"name": "Authorization", "value": "hunter2"}]},
+                        "httpGet": {
+                            "path": "/healthz?token=hunter2",
+                            "httpHeaders": [{"name": "Authorization", "value": "hunter2"}],
+                        },
                     },
                 }
             ]

@@ -21,8 +21,8 @@ from kubelite.node.model.probe_results import (
     remembered,
     slot,
 )
-from kubelite.node.probing.exchange import WireError
-from kubelite.node.probing.http_get import Get, Response, _request, is_complete, parse
+from kubelite.node.probing.exchange import TimedOut, WireError
+from kubelite.node.probing.http_get import Get, Response, _request, failed, is_complete, parse, shown
 from kubelite.node.probing.prober import http_get, http_result
 from manifests.types.core import Container, ContainerStatus, Probe
 
@@ -200,3 +200,10 @@ def test_responses() -> None:
 def test_statuses(status: int, outcome: Outcome, text: str) -> None:
     result = http_result(Response(status, "", b"b"))
     assert (result.outcome, result.text) == (outcome, text)
+
+
+def test_a_token_in_a_query_is_in_no_message() -> None:
+    url = "http://10.0.0.1:80/healthz?token=hunter2&x"
+    assert str(failed(url, WireError("refused"))) == 'Get "http://10.0.0.1:80/healthz?…": refused'
+    assert "hunter2" not in str(failed(url, TimedOut("late")))
+    assert shown("http://10.0.0.1/healthz") == "http://10.0.0.1/healthz"

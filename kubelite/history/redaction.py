@@ -1,0 +1,116 @@
+"""Secrets in the versions of manifests: history retains the text of a file, but not the values of its Secrets. Pure.
+
+A deleted or rotated Secret would otherwise stay on the disk for as long as history is retained. An undo takes the
+values from the Secrets that exist.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import yaml
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_VALUES = ("data", "stringData")
+#: Stands for a value. It is base64, which `data` must be, of "(redacted)".
+REDACTED = "KHJlZGFjdGVkKQ=="
+
+
+class Value(NamedTuple):
+    """A value of a Secret and its place in the text."""
+
+    namespace: str
+    name: str
+    field: str  # data or stringData
+    key: str
+    start: int
+    end: int
+    block: bool  # a block scalar, whose end includes the line break
+
+
+class Lost(Exception):
+    """The values of a Secret are in no object of the node. The message names it."""
+
+
+def redact(text: str) -> str | None:
+    """Return the text without the values of its Secrets; None if that is not possible: it is not YAML, or would not be
+    (a value with an anchor that is used elsewhere)."""
+    if "Secret" not in text:
+        return text
+    try:
+        redacted = _replaced(text, dict.fromkeys(_values(text), REDACTED))
+        for _ in yaml.compose_all(redacted, Loader=_LOADER):
+            pass
+    except yaml.YAMLError:
+        return None
+    return redacted
+
+
+def restore(text: str, secrets: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+    """Return a redacted text with the values of the present Secrets: (namespace, name) → `data`, in base64. Raises
+    Lost."""
+    if REDACTED not in text:
+        return text
+    found: dict[Value, str] = {}
+    for value in _values(text):
+        if text[value.start : value.end].strip("\"'\n ") != REDACTED:
+            continue  # recorded by a version that retained values
+        present = secrets.get((value.namespace, value.name), {}).get(value.key)
+        if present is not None and value.field == "stringData":
+            try:
+                present = base64.b64decode(present).decode()
+            except ValueError:  # bytes that are no text, which stringData cannot hold
+                present = None
+        if present is None:
+            what = f"secret {value.namespace}/{value.name}"
+            raise Lost(f"history does not retain the values of Secrets, and {what} has no {value.key!r} now")
+        found[value] = present
+    return _replaced(text, found)
+
+
+def _replaced(text: str, by: Mapping[Value, str]) -> str:
+    pieces, at = [], 0
+    for value in sorted(by, key=lambda value: value.start):
+        if value.start < at:
+            continue  # an alias of a value that is replaced already
+        pieces += [text[at : value.start], json.dumps(by[value]), "\n" if value.block else ""]
+        at = value.end
+    return "".join([*pieces, text[at:]])
+
+
+def _values(text: str) -> Iterator[Value]:
+    for root in yaml.compose_all(text, Loader=_LOADER):
+        for node in _secrets(root):
+            fields = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+            about = fields.get("metadata")
+            metadata = (
+                {k.value: v.value for k, v in about.value} if isinstance(about, yaml.MappingNode) else {}
+            )
+            namespace, name = str(metadata.get("namespace") or "default"), str(metadata.get("name"))
+            for field in _VALUES:
+                given = fields.get(field)
+                if not isinstance(given, yaml.MappingNode):
+                    continue
+                for key, value in given.value:
+                    block = isinstance(value, yaml.ScalarNode) and value.style in ("|", ">")
+                    start, end = value.start_mark.index, value.end_mark.index
+                    if start < end:  # `key:` has no value
+                        yield Value(namespace, name, field, str(key.value), start, end, block)
+
+
+def _secrets(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Yield the Secrets at any depth: they may be items of a List."""
+    waiting = [node] if node is not None else []
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, yaml.SequenceNode):
+            waiting += one.value
+        elif isinstance(one, yaml.MappingNode):
+            kinds = [v.value for k, v in one.value if k.value == "kind"]
+            if "Secret" in kinds:
+                yield one
+            else:
+                waiting += [value for _, value in one.value]
