@@ -37,6 +37,13 @@ def flags_of(command: click.Command, words: list[str]) -> set[str]:
     return {flag for name in named for flag in flags_of(command.commands[name], words[1:])}
 
 
+def test_the_readme_lists_every_command() -> None:
+    found = re.search(r"## Commands\n\n```text\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    listed = {word for line in found[1].splitlines() for word in line[13:].split() if "|" not in word}
+    assert listed == set(COMMANDS)
+
+
 def test_commands_are_found() -> None:
     text = "`kubelite get pods`\n```sh\nkubelite logs a  # b\nsudo kubelite serve --root /r \\\n --node-name b\n```\n"
     assert list(commands_of(text)) == ["get pods", "logs a", "serve --root /r --node-name b"]
