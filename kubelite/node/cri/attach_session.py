@@ -1,7 +1,7 @@
-"""`attach`: a running container's stdin and output as an `ExecSession`.
+"""Attach to a running container: its stdin and output as an `ExecSession`.
 
-On a connection of its own to the pod's shim, which gives the output from now on (what came before is in the log) and
-goes on without us. Leaving ends nothing, but for the input of a container with `stdinOnce`.
+Each session has its own connection to the pod's shim. The shim sends the output from now on; earlier output is in the
+log. When the client leaves, the container keeps running. Only a container with `stdinOnce` gets end of input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runtime.shim.protocol import EVENT_EXIT
 
 
 class Attached:
-    """One client of a container's stdio."""
+    """One client that is attached to a container."""
 
     def __init__(self, client: ShimClient, container_id: str, exit_code: asyncio.Future[int]) -> None:
         self._client = client
@@ -30,7 +30,8 @@ class Attached:
 
     @classmethod
     async def open(cls, run_dir: str, container_id: str, *, stdin: bool, once: bool, tty: bool) -> Attached:
-        """Raises StateError when it does not run (any more), NotFoundError when the pod has no sandbox."""
+        """Attach. `once`: the container has `stdinOnce`. Raises StateError if the container does not run, NotFoundError
+        if the pod has no sandbox."""
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def ended(record: Json) -> None:
@@ -68,7 +69,7 @@ class Attached:
                 await self._client.resize(self._id, width, height)
 
     def close_stdin(self) -> None:
-        """End of input, for who is the only one that has it (`stdinOnce`)."""
+        """Close the client's end of stdin. The container sees end of input if it has `stdinOnce`."""
         if not self.tty and self.stdin is not None:
             os.close(self.stdin)
             self.stdin = None

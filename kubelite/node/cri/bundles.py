@@ -17,8 +17,9 @@ from runtime.shim.protocol import CreateContainer, RootfsOverlay, SandboxConfig
 
 
 def sandbox_config(request: SandboxRequest, run_dir: str, settings: EngineSettings) -> SandboxConfig:
-    """A new sandbox as its shim is told of it: the shims' protocol stands still, the node's request does not. The host
-    ports are not in it, they are the network's; nor is the runtime class, each container says it."""
+    """Convert the node's request for a sandbox to the shim's. The shims' protocol must not change; the node's request
+    may. The host ports are left out because the network publishes them, the runtime class because each container's
+    request names it."""
     return SandboxConfig(
         uid=request.uid,
         sandbox_id=new_id(),
@@ -44,20 +45,20 @@ def sandbox_config(request: SandboxRequest, run_dir: str, settings: EngineSettin
 
 
 def prepare(request: ContainerRequest, bundle: str, settings: EngineSettings) -> CreateContainer:
-    """Make the bundle directory and the log's; what the shim needs to know of them."""
-    if os.path.isdir(bundle):  # left by a daemon that was killed here: its instance was never recorded
+    """Create the bundle directory and the log directory. Return the request to the shim."""
+    if os.path.isdir(bundle):  # left by a daemon killed at this point: the instance was never recorded
         pod_files.remove_links(f"{settings.log_dir}/containers", request.log_path)
         pod_files.remove_trees([bundle])
     for name in ("upper", "work", "merged"):
         os.makedirs(f"{bundle}/{name}", mode=0o755)
     os.chmod(bundle, 0o700)
-    with contextlib.suppress(OSError):  # what is not counted is walked
+    with contextlib.suppress(OSError):  # without a quota, usage is measured by walking the directory
         quota.count(f"{bundle}/upper", f"{bundle}/work")
     for path, content in request.files:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         pod_files.write_whole(path, content)
         if path == request.termination_message_path:
-            os.chmod(path, 0o666)  # whoever the container runs as may leave its last words there
+            os.chmod(path, 0o666)  # the container writes it, as whatever user it runs
     pod_files.write_whole(f"{bundle}/config.json", json.dumps(request.spec, separators=(",", ":")))
     os.makedirs(os.path.dirname(request.log_path), mode=0o755, exist_ok=True)
     overlay = RootfsOverlay(list(request.image.layers), f"{bundle}/upper", f"{bundle}/work")
@@ -93,8 +94,8 @@ def prepare(request: ContainerRequest, bundle: str, settings: EngineSettings) ->
 
 
 def runtime_path(name: str, settings: EngineSettings) -> str:
-    """The OCI runtime of a pod's runtimeClassName; "" is the built-in engine. RuntimeFault in kubelet's words for a
-    class that the settings do not have, or whose runtime is not there."""
+    """Return the path of the OCI runtime for a pod's runtimeClassName; "" is the built-in engine. Raises RuntimeFault
+    with kubelet's message if the settings do not have this class or its runtime does not exist."""
     if not name:
         return ""
     path = settings.runtime_classes.get(name)

@@ -1,4 +1,4 @@
-"""Effects: run commands in containers to completion, for probes and hooks, on the daemon's connection to a shim."""
+"""Run commands in containers to completion, for probes and hooks, over the daemon's connection to the shim."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _CHUNK = 64 * 1024
 
 
 def exec_process(bundle: str, command: list[str], *, tty: bool = False) -> dict[str, Any]:
-    """The OCI process of a command run beside the container's own: the same user, environment, rights and directory."""
+    """Return the OCI process of a command that runs beside the container's own process, with the same user,
+    environment, capabilities and working directory."""
     with open(f"{bundle}/config.json", encoding="utf-8") as file:
         process: dict[str, Any] = dict(json.load(file)["process"])
     process.pop("consoleSize", None)
@@ -31,7 +32,8 @@ def exec_process(bundle: str, command: list[str], *, tty: bool = False) -> dict[
 
 
 class Commands:
-    """Those under way. `ended` and `hung_up` are told what is heard from the shims."""
+    """The commands that are running. The caller passes on a shim's events: `ended` when a command has exited, `hung_up`
+    when the connection to the shim is lost."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[str, asyncio.Future[int]]] = {}  # exec id → (uid, exit code)
@@ -77,7 +79,8 @@ class Commands:
 
 
 def _kill(pid: int) -> None:
-    """It is the shim's child and not reaped before the shim says so: the number is still its own."""
+    """Kill a command. The pid cannot have been reused: the process is the shim's child, and the shim reports its exit
+    before reaping it."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
@@ -87,7 +90,7 @@ def _kill(pid: int) -> None:
 
 
 class _Output:
-    """What comes out of a command's pipes, as it comes."""
+    """Collects the output of a command from its pipes."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -106,7 +109,8 @@ class _Output:
                 self._loop.add_reader(fd, self._readable, fd)
 
     def drain(self) -> None:
-        """What is there by now; a process that the command left behind may hold the pipe open for ever."""
+        """Read what the pipes contain, without waiting for their end: a process that the command left behind may hold
+        them open."""
         for fd in list(self._open):
             while fd in self._open and self._readable(fd):
                 pass
@@ -116,7 +120,7 @@ class _Output:
             self._forget(fd)
 
     def _readable(self, fd: int) -> bool:
-        """Whether there was anything."""
+        """Read once. Return whether there may be more to read now."""
         try:
             chunk = os.read(fd, _CHUNK)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""A command in a container as the API has it: descriptors, size, exit code, over a connection to its shim."""
+"""An exec session of the API: the descriptors, terminal size and exit code of a command in a container."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from runtime.shim.protocol import EVENT_EXEC_EXIT, ExecRequest
 
 
 class Session:
-    """An exec in a container, on a connection of its own: when that closes, the shim lets go of the process's tty."""
+    """A command in a container. It has its own connection to the shim: when that closes, the shim closes the process's
+    tty."""
 
     def __init__(self, client: ShimClient, exit_code: asyncio.Future[int]) -> None:
         self._client = client
@@ -62,7 +63,8 @@ class Session:
                 await self._client.resize(self._exec.exec_id, width, height)
 
     def close_stdin(self) -> None:
-        """End of input for a process on pipes; a terminal's input ends with its own end-of-file character."""
+        """Close stdin of a process without a terminal. Input from a terminal ends with an end-of-file character
+        instead."""
         if self._exec is not None and not self.tty and self.stdin is not None:
             os.close(self.stdin)
             self.stdin, self._exec.stdin = None, -1
@@ -81,7 +83,7 @@ class Session:
 
 
 def _kill_group(pid: int) -> None:
-    """The client of an exec went away: end the process as a terminal that hangs up would, and be sure of it."""
+    """End the process of a client that has left: SIGHUP, as from a terminal that hangs up, then SIGKILL."""
     with contextlib.suppress(OSError):
         descriptor = os.pidfd_open(pid)
         try:

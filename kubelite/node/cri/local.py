@@ -1,8 +1,8 @@
 """The `Cri` of this machine: shims, network and image store together, and their records in the store.
 
 `observe` asks the shims each time. The rows in the store add only what no shim knows any more: the instances of an
-earlier sandbox, and what ran when the machine stopped. All calls for a pod come from its worker, so there is no lock
-per pod.
+earlier sandbox, and the containers that ran when the machine went down. All calls for a pod come from its worker, so
+there is no lock per pod.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class LocalCri:
                 await self._bury(uid, run_dir)
                 return None
             # The shim has closed its connection but not exited, or it is just starting. Neither means "no sandbox": the
-            # caller would take the pod for ended, and nobody would look for the shim again.
+            # caller would conclude that the pod has ended, and nothing would look for the shim again.
             if time.monotonic() > until:
                 raise StateError(f"the shim of pod {uid} neither answers nor exits", retriable=True)
             await asyncio.sleep(0.01)
@@ -372,7 +372,7 @@ class LocalCri:
     ) -> None:
         if (client := await self._client(uid)) is not None:
             with contextlib.suppress(NotFoundError):
-                if killed_for:  # first: its end must not be taken for an ordered stop
+                if killed_for:  # first: its exit must not be mistaken for an ordered stop
                     await client.update(container_id, labels={"killed_for": killed_for})
                 with self._tracer.count("stop"):
                     await client.stop(container_id, signal=signal, grace=grace)
@@ -479,5 +479,5 @@ class LocalCri:
     async def _record(self, uid: str, records: Iterable[ContainerRecord], *, delay: float = 0.0) -> None:
         rows = rows_of(uid, records, time.time())
         if rows:
-            # the pod's status, which is durable, follows; a power cut before it is one before all of this
+            # not durable: the pod's status, which is, follows; a power failure before that undoes this, too
             await self._store.put_containers(rows, durable=False, delay=delay)

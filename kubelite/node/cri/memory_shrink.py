@@ -1,8 +1,9 @@
-"""Memory limits that go down while a pod runs (Kubernetes pkg/kubelet/kuberuntime, validateMemoryResizeAction).
+"""Check a lower memory limit for a running pod (Kubernetes pkg/kubelet/kuberuntime, validateMemoryResizeAction).
 
-cgroup v1 refuses a limit below what it cannot reclaim (EBUSY). v2 takes it, and the OOM killer makes it true
-(Documentation/admin-guide/cgroup-v2.rst, memory.max); so there is a look first. kubelet looks at all that is charged;
-here the file cache that is given back first does not count, or a container that reads much could never be made smaller.
+cgroup v1 rejects a limit below the memory that it cannot reclaim (EBUSY). cgroup v2 accepts it and then kills processes
+until usage is below the limit (Documentation/admin-guide/cgroup-v2.rst, memory.max), so usage is checked first. kubelet
+compares with all charged memory. Here inactive file cache, which the kernel reclaims first, does not count: otherwise
+the limit of a container that reads many files could never be lowered.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from runtime.errors import NotFoundError, StateError
 
 
 def check_memory(group: Cgroup, resources: Mapping[str, Any], *, of: str) -> None:
-    """`resources`: runtime-spec, about to be applied. Raises StateError for a limit below what is in use (bytes)."""
+    """Check `resources` (linux.resources of the runtime spec) before they are applied. Raises StateError if the memory
+    limit is below the usage; both in bytes."""
     limit = (resources.get("memory") or {}).get("limit") or 0
     if limit <= 0 or layout().mode is not Mode.V2:
         return
     try:
         used = group.stats().memory.working_set
-    except NotFoundError:  # whatever applies them says so
+    except NotFoundError:  # applying the resources reports that
         return
     if used > limit:
         raise StateError(f"attempting to set {of} memory limit ({limit}) below current usage ({used})")

@@ -1,4 +1,4 @@
-"""What shims and image store say, in the words of the seam (`cri`)."""
+"""Convert the records of shims and of the image store to the node's types (`model/cri.py`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATES = {
 def observed_container(
     record: ContainerRecord, *, sandbox: str, lost: bool, message: Callable[[ContainerRecord], str]
 ) -> ObservedContainer:
-    """`message` is asked for what an ended container left behind; `lost`: its sandbox is gone."""
+    """`message(record)` returns the termination message of an ended container. `lost`: the sandbox is gone."""
     state = _STATES.get(ContainerStatus(record.status), ContainerState.UNKNOWN)
     if lost and state is not ContainerState.EXITED:
         state = ContainerState.UNKNOWN
@@ -66,7 +66,7 @@ _FIELDS = tuple(f.name for f in fields(ContainerRecord))
 
 
 def _values(record: ContainerRecord) -> dict[str, Any]:
-    """As a document. What is in it is the record's own: not to be altered."""
+    """Return the record as a dict. Its values are the record's own; do not change them."""
     return {name: getattr(record, name) for name in _FIELDS}
 
 
@@ -97,16 +97,17 @@ def observed_image(record: ImageRecord) -> ObservedImage:
 
 
 class ObservedImages:
-    """The store's images by the names that pods use, looked up once for each state of the store: a start asks many
-    times."""
+    """The store's images by the names that pods use. A start needs the same image many times, so each name is looked up
+    once per state of the store."""
 
     def __init__(self, client: ImageClient) -> None:
         self._client = client
-        self._found: dict[str, ObservedImage | None] = {}  # by name, as in:
+        self._found: dict[str, ObservedImage | None] = {}  # by name, for `_records`
         self._records: tuple[ImageRecord, ...] = ()
 
     def get(self, reference: str) -> ObservedImage | None:
-        """None too for what is no image's name (pulling it says so, InvalidImageName) and for what is being removed."""
+        """Return the image. None also for an invalid name (a pull then fails with InvalidImageName) and for an image
+        that is being removed."""
         records = self._client.store.list()
         if records is not self._records:
             self._records, self._found = records, {}
@@ -119,7 +120,7 @@ class ObservedImages:
 
 
 def lost_rows(rows: Iterable[ContainerRow], now: float) -> dict[str, ContainerRow | None]:
-    """Instances that ran in a sandbox that is gone have ended, one way or another."""
+    """Return the rows of instances that ran in a lost sandbox, marked as ended (exit code 137, SIGKILL)."""
     ended = {"status": "stopped", "pid": 0, "finished_at": now, "exit_code": 137, "signal": 9}
     return {
         row.id: replace(row, state="stopped", updated_at=now, doc={**row.doc, **ended})

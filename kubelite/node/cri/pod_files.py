@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MESSAGE_BYTES = 4096  # of a termination message that are retained
+MESSAGE_BYTES = 4096  # of a termination message; the rest is ignored
 
 
 def link_log(log_dir: str, log_path: str, name: str, identity: str) -> None:
@@ -60,7 +60,7 @@ def _log_link(log_dir: str, log_path: str, name: str, identity: str) -> str:
 
 
 def logged_attempts(directory: str) -> dict[str, int]:
-    """The newest attempt of each container that left a log in a pod's log directory."""
+    """Return the newest attempt of each container that has a log in a pod's log directory."""
     found: dict[str, int] = {}
     with contextlib.suppress(OSError):
         for name in os.listdir(directory):
@@ -70,8 +70,8 @@ def logged_attempts(directory: str) -> dict[str, int]:
 
 
 def termination_message(path: str) -> str:
-    """What a container wrote there, the last `MESSAGE_BYTES` of it. It could have put anything there: no link is
-    followed, no pipe waited for."""
+    """Return the end of a container's termination message file, at most `MESSAGE_BYTES`. The container controls the
+    path, so symbolic links are not followed and FIFOs do not block."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
@@ -89,8 +89,8 @@ def write_whole(path: str, content: str) -> None:
 
 
 def remove_pod(uid: str, directory: str, logs: Iterable[str], log_dir: str) -> None:
-    """All that is on disk of a pod. Logs that were never recorded because shim or daemon died as they were made go too,
-    and links to what is in them. In a thread: a disk may take its time over each of them."""
+    """Remove all files of a pod, also logs that were never recorded because the shim or the daemon died, and the links
+    to logs. Call it in a thread: it may wait for the disk."""
     found = dict.fromkeys(logs)
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(f"{log_dir}/pods") if name.endswith(f"_{uid}")]
@@ -126,14 +126,14 @@ def _leads_to(link: str, target: str) -> bool:
 
 
 def forget_log(path: str, used: Collection[str], *, earlier: bool) -> None:
-    """Remove a container's log, or only those before it (`earlier`), but what is in use."""
+    """Remove a container's log or, with `earlier`, the logs of its earlier instances. Logs in `used` are retained."""
     for gone in earlier_logs(path) if earlier else [path]:
         if gone and gone not in used:
             remove_log(gone)
 
 
 def earlier_logs(path: str) -> list[str]:
-    """The logs of a container's instances before the one that wrote `path` (<directory>/<attempt>.log)."""
+    """Return the logs of the instances before the one that writes `path` (<directory>/<attempt>.log)."""
     directory, name = os.path.split(path)
     number = name.removesuffix(".log")
     if not number.isdigit():
@@ -145,7 +145,7 @@ def earlier_logs(path: str) -> list[str]:
 
 
 def remove_log(path: str) -> None:
-    """A container's log, with what was rotated away of it: it goes with the container, as kubelet's does."""
+    """Remove a container's log and its rotated files, as kubelet does when it removes a container."""
     for file in [path, *glob.glob(f"{glob.escape(path)}.*")]:
         with contextlib.suppress(OSError):
             os.unlink(file)

@@ -20,7 +20,8 @@ class RunningShim:
     ended: set[str] = field(default_factory=set)  # containers whose exit was reported
 
     async def look(self) -> SandboxRecord:
-        """What it says now. Nothing new is the very same record: what was made of that is not kept beside its twin."""
+        """Ask the shim for its record. If nothing has changed, return the same object as before, so that what was
+        computed from it stays valid and is not stored twice."""
         record = await self.client.state()
         if record != self.record:
             self.record = record
@@ -30,7 +31,8 @@ class RunningShim:
 async def both(
     connect: Awaitable[RunningShim], attach: Awaitable[Attachment | None]
 ) -> tuple[RunningShim, Attachment | None]:
-    """Both at once; when one fails the other is awaited before the error goes on, so that the undo sees all of it."""
+    """Await both in parallel. If one fails, the other is awaited before the error is raised, so that the undo covers
+    both."""
     results = await asyncio.gather(connect, attach, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

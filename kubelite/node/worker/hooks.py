@@ -1,4 +1,4 @@
-"""Effects: run lifecycle hooks in the background. Their states are an input of the decision.
+"""Run lifecycle hooks in the background. Their states are an input of the decision.
 
 A hook is an exec through the pod's shim, a GET from the node, or a sleep (Kubernetes lifecycle/handlers.go). It belongs
 to one instance of a container and runs at least once: a hook interrupted by the daemon's end runs again. The success of
@@ -27,8 +27,8 @@ from runtime.errors import NotFoundError, RuntimeFault
 
 log = logging.getLogger(__name__)
 AGENT = "kube-lifecycle/1.36"
-MAX_ERROR = 1024  # characters that are kept of why a hook failed
-LONG = 3600.0  # seconds a GET may take: a hook has no timeout of its own
+MAX_ERROR = 1024  # characters of a hook's error message; the rest is cut off
+LONG = 3600.0  # seconds for a GET: hooks have no timeout field
 _EVENTS = {
     Hook.POST_START: ("FailedPostStartHook", "PostStartHook failed"),
     Hook.PRE_STOP: ("FailedPreStopHook", "PreStopHook failed"),
@@ -41,13 +41,13 @@ class HookFailed(RuntimeFault):
 
 @dataclass(frozen=True, slots=True)
 class HookRun:
-    """One hook of one instance, to be run for at most `limit` seconds."""
+    """A hook of an instance. It may run for `limit` seconds."""
 
     pod: Pod
     container: Container
     container_id: str
     hook: Hook
-    ip: str  # the pod's own
+    ip: str  # the pod's address
     events: PodEvents
     limit: float | None = None
 
@@ -90,7 +90,7 @@ class Hooks:
         return dict(phases)
 
     def begin(self, run: HookRun) -> None:
-        """Run it. One that runs already goes on, for no longer than the new limit."""
+        """Start a hook. If it is running already, it continues, but not beyond the new limit."""
         phases = self._phases.setdefault(run.uid, {})
         if phases.get(run.key) is HookPhase.RUNNING:
             limit = self._limits.get(run.key)
@@ -109,13 +109,15 @@ class Hooks:
                 await self._act(run)
             if run.hook is Hook.POST_START:
                 await self._cri.label_container(run.uid, run.container_id, {"post_start": "done"})
-        except NotFoundError:  # it ended by itself meanwhile
+        except NotFoundError:  # it has ended meanwhile
             phase = HookPhase.FAILED
         except (TimeoutError, RuntimeFault, OSError, exchange.WireError) as error:
             phase = HookPhase.FAILED
             name, said = run.container.name, str(error) or "its time was up"
             log.warning("%s hook of %s: %s", run.hook, name, said, extra={"uid": run.uid})
-            run.events.container(name, WARNING, *_EVENTS[run.hook])  # without output: it may hold secrets
+            run.events.container(
+                name, WARNING, *_EVENTS[run.hook]
+            )  # without the output, which may contain secrets
             if run.hook is Hook.POST_START:
                 await self._keep_error(run, said)
         self._tasks.pop(run.key, None)
@@ -125,7 +127,8 @@ class Hooks:
             self._wake(run.uid)
 
     async def _keep_error(self, run: HookRun, said: str) -> None:
-        """With the instance, for the status that it leaves (Kubernetes lifecycle/handlers.go)."""
+        """Record the error with the instance: its status shows it when the instance has ended (Kubernetes
+        lifecycle/handlers.go)."""
         handler, metadata = handler_of(run.container, run.hook), run.pod.metadata
         who = f'for Container "{run.container.name}" in Pod "{metadata.name}_{metadata.namespace}({run.uid})"'
         what = "Sleep lifecycle hook"
@@ -134,12 +137,12 @@ class Hooks:
         elif handler is not None and handler.http_get is not None:
             what = f"HTTP lifecycle hook ({handler.http_get.path})"
         text = f"{what} {who} failed - error: {said}"[:MAX_ERROR]
-        with contextlib.suppress(RuntimeFault):  # it is gone
+        with contextlib.suppress(RuntimeFault):  # the container is gone
             await self._cri.label_container(run.uid, run.container_id, {"post_start_error": text})
 
     async def _act(self, run: HookRun) -> None:
         handler = handler_of(run.container, run.hook)
-        if handler is None:  # edited away
+        if handler is None:  # an edit removed the hook
             return
         if handler.exec is not None:
             command = list(handler.exec.command)
@@ -149,11 +152,11 @@ class Hooks:
                 raise HookFailed(f"{said}, message: {json.dumps(done.output, ensure_ascii=False)}")
         elif handler.http_get is not None:
             host = self._config.host_ip if run.pod.spec.host_network else run.ip
-            await fetch(http_get(run.container, handler.http_get, host, AGENT), LONG)  # any answer will do
+            await fetch(http_get(run.container, handler.http_get, host, AGENT), LONG)  # any response: success
         elif handler.sleep is not None:
             await asyncio.sleep(handler.sleep.seconds)
         else:
-            raise HookFailed("invalid handler: tcpSocket")  # kubelet fails such a hook as well
+            raise HookFailed("invalid handler: tcpSocket")  # as in kubelet
 
     def forget(self, uid: str) -> None:
         for key in self._phases.pop(uid, {}):

@@ -1,7 +1,7 @@
 """An image's passwd(5) and group(5), read from its layer directories (topmost first) as overlayfs would show them.
 
-Whiteouts hide, opaque directories cut, symbolic links are followed inside the image only. Nothing outside a layer can
-be reached: every step is one openat(2) of one name without following links.
+Whiteouts and opaque directories hide lower layers. Symbolic links are resolved within the image. A path cannot leave a
+layer: each component is opened by its own openat(2), without following links.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_LINKS = 40
 
 @lru_cache(maxsize=64)
 def image_accounts(layers: tuple[str, ...]) -> Accounts:
-    """The accounts of the image with these layers. A layer's content never changes, so an answer is kept."""
+    """The accounts of the image with these layers. The content of a layer never changes, so the result is cached."""
     return accounts_of(read_in_layers(layers, "etc/passwd"), read_in_layers(layers, "etc/group"))
 
 
@@ -37,7 +37,7 @@ def read_in_layers(layers: Sequence[str], path: str) -> bytes:
 
 
 def _lookup(layers: Sequence[str], parts: list[str]) -> bytes | list[str]:
-    """The file's content, or the path to go on with after a symbolic link."""
+    """Return the file's content or, at a symbolic link, the path to continue with."""
     with contextlib.ExitStack() as stack:
         merged = [_open(stack, None, layer) for layer in layers]
         for depth, part in enumerate(parts):

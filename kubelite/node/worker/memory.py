@@ -1,5 +1,5 @@
-"""What the worker remembers of a pod between rounds and during one. Only what nobody else can tell is kept: losing all
-of it, in a restart, costs one retry.
+"""What the worker remembers of a pod, during a round and between rounds: only what cannot be observed again. If a
+restart loses it, the cost is one retry.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from kubelite.node.worker.sync_pod import Results, sandbox_failure
 from manifests.types.core import Pod
 
 MAX_RETRY = 30.0  # seconds
-LASTED = 600.0  # a lost sandbox that lasted this long is recreated at once
+LASTED = 600.0  # seconds; a sandbox that is lost after this time is recreated at once
 _FOR_WANT_OF_CONTENT = frozenset({"CreateContainerConfigError", "ContainerCreating", "PodInitializing"})
 
 
 @dataclass(slots=True)
 class Memory:
-    """What is known of a pod between two rounds."""
+    """What the worker knows of a pod between two rounds."""
 
     written: dict[str, Any] | None = None  # the status that is being written
     pod: Pod | None = None  # as of the last round
     starts: dict[str, StartFailure] = field(default_factory=dict)
     sandbox: SandboxFailure | None = None
     sandbox_failures: int = 0  # consecutive: not created, or lost early
-    sandbox_since: float = 0.0  # when the current sandbox was created; 0 = there should be none
+    sandbox_since: float = 0.0  # Unix time when the current sandbox was created; 0 = no sandbox should exist
     sync_failures: int = 0
     said: set[str] = field(default_factory=set)  # warnings about fields that were sent for this generation
     resize: Resize | None = None  # why a resize waits

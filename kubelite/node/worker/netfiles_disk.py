@@ -1,4 +1,5 @@
-"""A pod's hostname, resolv.conf and hosts on the disk, as `netfiles` says them, from the host's own."""
+"""Write a pod's hostname, resolv.conf and hosts files. `spec/netfiles.py` determines the content from the pod and from
+the host's files."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ NET_FILES = "net-files.json"  # digests of hosts, hostname and resolv.conf as th
 def write_net_files(
     pod: Pod, config: NodeConfig, ips: tuple[str, ...] | None, cache: dict[str, dict[str, str]]
 ) -> None:
-    """Write hostname, resolv.conf and hosts (`ips` None: not yet) where they differ from what was written last. In
-    place, never by rename: running containers have these very files mounted. `cache`: by uid, what was written."""
+    """Write hostname, resolv.conf and hosts if they differ from what was written last; `ips` None: hosts is not written
+    yet. The files are rewritten in place, not replaced by rename, because running containers have them mounted.
+    `cache`: uid → file → digest of what was written."""
     uid = pod.metadata.uid or ""
     wanted = {
         "hostname": netfiles.hostname_file(pod),
@@ -44,7 +46,7 @@ def write_net_files(
 
 
 def dns_trouble(pod: Pod, config: NodeConfig) -> str:
-    """Why programs in the pod will find no name; "" when they may."""
+    """Return why DNS cannot work in the pod, or ""."""
     if config.resolv_conf and not os.access(config.resolv_conf, os.R_OK):
         return f"{config.resolv_conf}, which resolv_conf in the node's settings names, cannot be read"
     return netfiles.unreachable_servers(
@@ -60,7 +62,8 @@ def _host_resolv_conf(pod: Pod, config: NodeConfig) -> str:
 
 
 def _recorded(path: str) -> dict[str, str]:
-    """What was written by an earlier daemon: what a container made of its files since then is its own business."""
+    """Return what an earlier daemon wrote. A container may have changed the files since; such changes are left
+    alone."""
     try:
         found = json.loads(_read(path) or "{}")
     except ValueError:
@@ -80,9 +83,9 @@ def _rewrite(path: str, content: str) -> None:
     wanted = content.encode()
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(fd, "r+b") as file:
-        # no more than needed to tell: a container may have written any bytes into it, and made it a terabyte long
+        # read no more than needed to compare: a container may have made the file a terabyte long
         if file.read(len(wanted) + 1) != wanted:
-            # written before it is cut: a full disk leaves the old text, not an empty file
+            # write before truncating: on a full disk the old content stays, instead of an empty file
             file.seek(0)
             file.write(wanted)
             file.flush()

@@ -21,16 +21,16 @@ class _Parsed:
 
 
 class ParsedPods:
-    """The typed pods of the store's records. Each version of a record is parsed once, and only its new parts: a part
-    that is the same object as in the version before has been parsed, and the spec of a manifest may have been
-    offered by whoever read that."""
+    """The typed pods of the store's records. Each version of a record is parsed once, and only its new parts. A part
+    that is the same object as in the previous version has been parsed already, and the reader of a manifest offers the
+    spec that it has parsed."""
 
     def __init__(self) -> None:
         self._parsed: dict[str, _Parsed] = {}
         self._offered: dict[str, tuple[object, PodSpec]] = {}
 
     def of(self, record: Record) -> Pod:
-        """Raises InvalidObject."""
+        """Return the typed pod of a record. Raises InvalidObject."""
         before = self._parsed.get(record.uid)
         if before is not None and before.version == record.resource_version:
             return before.pod

@@ -1,7 +1,7 @@
 """The loop of one pod: observe, decide, act, observe again, report. The work queue runs `reconcile` for one pod at a
 time; different pods are reconciled concurrently.
 
-Between two rounds the worker remembers only what nobody else can tell (memory.py): failures that left no trace, when to
+Between two rounds the worker remembers only what cannot be observed (memory.py): failures that left no trace, when to
 retry, and the last round itself, for `kubelite why`.
 """
 
@@ -267,7 +267,8 @@ class PodWorker:
         turn.actions = compute_pod_actions(pod, observed, turn.facts, self.config)
 
     def _rest(self, turn: Turn, before: PodStatus) -> float | None:
-        """Return the seconds until the decision may change, or None; there is nothing to do now."""
+        """Return the seconds until the decision may change, or None if only an event changes it. There is nothing to do
+        now."""
         if turn.actions.next_look is not None:
             return max(0.0, turn.actions.next_look - self._clock())
         if turn.pod.status is before and turn.memory.resize is None and not turn.memory.starts:
@@ -386,7 +387,7 @@ class PodWorker:
             ours = written.get("conditions") or []
             if others == [c for c in ours if c["type"] not in NODE_CONDITIONS]:
                 return {**doc, "status": written}
-            memory.written = None  # somebody else has written conditions meanwhile
+            memory.written = None  # another writer has changed conditions meanwhile
             kept = [*(c for c in ours if c["type"] in NODE_CONDITIONS), *others]
             return {**doc, "status": {**written, "conditions": kept}}
 

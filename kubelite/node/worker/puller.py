@@ -52,7 +52,7 @@ class Puller:
         self._clock = clock
         self._wake = wake
         self._pulls: dict[str, dict[tuple[str, int], _Pull]] = {}
-        self._failures: dict[tuple[str, str], int] = {}  # (uid, reference) → in a row
+        self._failures: dict[tuple[str, str], int] = {}  # (uid, reference) → consecutive failures
 
     def states(self, uid: str, images: Mapping[str, str]) -> dict[tuple[str, int], PullStatus]:
         """Return the states of the pod's pulls. Pulls of an image that a container no longer has are left out."""

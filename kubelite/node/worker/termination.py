@@ -1,8 +1,9 @@
-"""The last words of a container that left none: with terminationMessagePolicy FallbackToLogsOnError the end of its log;
-and how much of all words is kept.
+"""Termination messages: the end of the log for a container without a message (terminationMessagePolicy
+FallbackToLogsOnError), and the limits on their length.
 
-As kubelet's (C5): the last 80 lines, at most 2048 bytes, only after a failure and an empty message file; 12 KiB for all
-containers of a pod together, in equal parts (Kubernetes status_manager.go normalizeStatus).
+As in kubelet: the last 80 lines and at most 2048 bytes of the log, only after a failure and only if the message file is
+empty (Kubernetes pkg/kubelet/kuberuntime/kuberuntime_container.go). All messages of a pod together have at most 12 KiB,
+in equal parts (pkg/kubelet/status/status_manager.go, normalizeStatus).
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from kubelite.node.model.recorder import find_container
 from manifests.types.core import Pod
 
 MAX_BYTES, MAX_LINES = 2048, 80
-POD_BYTES = 12 * 1024  # of the messages of all of its containers
-_READ = 64 * 1024  # bytes of the log's end that are looked at: every line has a head of its own
+POD_BYTES = 12 * 1024  # bytes of all messages of a pod
+_READ = 64 * 1024  # bytes read from the end of the log; each line also has a timestamp, a stream and a tag
 
 
 def with_messages(pod: Pod, observed: ObservedPod) -> ObservedPod:
-    """What is seen, with messages taken from logs where the manifest asks for that, and each in its length."""
+    """Return the observation with messages from logs where the manifest requires them, each cut to its maximum
+    length."""
     every = [*pod.spec.init_containers, *pod.spec.containers, *ephemeral_containers(pod)]
     part = POD_BYTES // max(1, len(every))
     asked = any(c.termination_message_policy == "FallbackToLogsOnError" for c in every)
@@ -41,9 +43,9 @@ def _with_message(pod: Pod, observed: ObservedContainer, part: int) -> ObservedC
 
 
 def log_tail(path: str) -> str:
-    """The texts of the last lines of a CRI log; "" when it cannot be read."""
+    """Return the text of the last lines of a CRI log; "" if it cannot be read."""
     try:
-        # neither followed nor waited for: a pod with /var/log in its hands may have put a link or a pipe there
+        # a pod that mounts /var/log may have put a symbolic link or a FIFO there
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _READ))

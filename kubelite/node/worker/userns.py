@@ -1,8 +1,8 @@
-"""Which ids of the host a pod with `hostUsers: false` has: a range of its own, kept as long as the pod's directory.
+"""Host id ranges for pods with `hostUsers: false`. Each pod has its own range for as long as its directory exists.
 
-The claim is a file in that directory, in kubelet's form (`userns`), so it survives restarts, goes with the pod, and who
-looks for a free range asks the disk. Ranges of people (subuid(5), subgid(5)) are left alone; where one is ours by name,
-pods get theirs from it.
+The range is recorded in a file in that directory, in kubelet's format (`userns`). So it survives restarts and is
+removed with the pod, and the free ranges are found by reading the disk. Ranges of other users in subuid(5) and
+subgid(5) are not used. If these files have an entry for kubelite or kubelet, pods get their ranges from it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kubelite.node.model.node_config import NodeConfig
 from runtime.shim.protocol import ID_RANGE
 
 CLAIM = "userns"
-NAMES = ("kubelite", "kubelet")  # whose entries in /etc/subuid are for pods
-FIRST = ID_RANGE  # below are the host's own
-LAST = (1 << 32) - ID_RANGE  # the last ids of all mean "nobody" to the kernel
+NAMES = ("kubelite", "kubelet")  # entries of these names in /etc/subuid are for pods
+FIRST = ID_RANGE  # lower ids are the host's
+LAST = (1 << 32) - ID_RANGE  # the kernel uses the highest ids for "nobody"
 
 
 class Ids(NamedTuple):
@@ -33,8 +33,8 @@ class Ids(NamedTuple):
 
 
 def free_range(taken: Iterable[Ids], allowed: Sequence[Ids] = ()) -> int | None:
-    """Pure: the first of the lowest free ID_RANGE, aligned to it as kubelet's are; None when there is none. `allowed`:
-    where it has to lie."""
+    """Pure: return the first id of the lowest free range of ID_RANGE ids, aligned to ID_RANGE as in kubelet; None if
+    there is none. `allowed`: the ranges that it must be part of."""
     busy = sorted(ids for ids in taken if ids.size > 0)
     for place in allowed or (Ids(FIRST, LAST - FIRST),):
         start = max(-(-place.first // ID_RANGE) * ID_RANGE, FIRST)
@@ -47,7 +47,7 @@ def free_range(taken: Iterable[Ids], allowed: Sequence[Ids] = ()) -> int | None:
 
 
 def subordinate(text: str) -> tuple[list[Ids], list[Ids]]:
-    """Pure: subuid(5) as (ours by name, everybody else's)."""
+    """Pure: parse subuid(5). Return the ranges for pods, and those of other users."""
     ours: list[Ids] = []
     others: list[Ids] = []
     for line in text.splitlines():
@@ -59,7 +59,7 @@ def subordinate(text: str) -> tuple[list[Ids], list[Ids]]:
 
 
 def claimed(config: NodeConfig, uid: str) -> int:
-    """The host id of the pod's root; 0 when it has no range."""
+    """Return the host id of the pod's root user; 0 if the pod has no range."""
     try:
         with open(f"{config.pod_dir(uid)}/{CLAIM}", encoding="ascii") as file:
             first: int = json.load(file)["uidMappings"][0]["hostId"]
@@ -71,8 +71,8 @@ def claimed(config: NodeConfig, uid: str) -> int:
 
 
 def claim(config: NodeConfig, uid: str) -> int:
-    """The pod's range, given to it for good when it has none. Never waits: nobody else can choose meanwhile. Raises
-    CreateError when no range is left."""
+    """Return the pod's range; choose and record one if it has none. There is no await in here, so two pods cannot
+    choose the same range. Raises CreateError if no range is free."""
     if first := claimed(config, uid):
         return first
     taken = [Ids(first, ID_RANGE) for other in _pods(config) if (first := claimed(config, other))]
@@ -87,7 +87,7 @@ def claim(config: NodeConfig, uid: str) -> int:
     with open(temporary, "w", encoding="ascii") as file:
         json.dump({"uidMappings": entry, "gidMappings": entry}, file)
         file.flush()
-        os.fsync(file.fileno())  # files of this range may outlive a power cut
+        os.fsync(file.fileno())  # files owned by this range may survive a power failure
     os.rename(temporary, f"{directory}/{CLAIM}")
     return found
 

@@ -1,8 +1,7 @@
-"""The first pod as fast as the others: walk once, for nobody, through what every start does.
+"""Make the first pod start as fast as later ones: run the computations of a start once, for an imaginary pod.
 
-pydantic builds a model's validator when it is first used (40 ms for a Pod), and caches fill here that each start reads.
-Pure but for the caches: nothing is written, nothing is started. The daemon does it while its helpers come up in
-processes of their own.
+pydantic builds the validator of a model when it is first used (40 ms for a Pod), and a start reads caches that this
+fills. Nothing is written or started. The daemon does this while its helper processes start.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ spec:
 
 
 def warm_up(config: NodeConfig) -> None:
-    """See the module's text."""
+    """Fill the caches; see the module's docstring."""
     doc: dict[str, Any] = load_text(_MANIFEST, file="warm-up.yaml").documents[0].obj.to_json()
     doc["metadata"] |= {"uid": "warm-up", "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1}
     pod = Pod.parse({**doc, "status": {"phase": "Pending"}})
