@@ -18,9 +18,14 @@ from runtime.errors import ImageError
 
 BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
-_MAX_EXTENDED = (
-    1 << 20
-)  # bytes of one pax header or long name: PATH_MAX is 4096, an xattr value at most 64 KiB
+# Extended headers (pax headers, long names) cost memory, and compress well. Of one entry: PATH_MAX is 4096; a
+# value of an xattr has at most 64 KiB, and so have all names of a file's xattrs together.
+_MAX_EXTENDED = 1 << 20  # bytes
+_MAX_HEADERS = 64
+# Of the whole archive, in bytes, each xattr as XATTR_COST more (its place in a dictionary). The largest layer that is
+# accepted (unpack.MAX_ENTRIES) with a label of SELinux and a long path for each entry has 230 MB.
+MAX_TOTAL = 256 << 20
+XATTR_COST = 256
 _MAX_TIME = 1 << 63  # nanoseconds: the year 2262
 _MAX_SPARSE = 1 << 17  # extents of one sparse file
 
@@ -111,6 +116,8 @@ class TarStream:
         self._left = 0  # unread data bytes of the current entry
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
+        self._headers = self._extended_bytes = 0  # extended headers before the current entry
+        self._total = 0  # of the archive, against MAX_TOTAL
         self._name = ""  # the current entry's name, for messages
 
     def __iter__(self) -> Iterator[Entry]:
@@ -138,6 +145,7 @@ class TarStream:
         pax: dict[bytes, bytes] = {}
         sparse_map: list[tuple[int, int]] = []
         long_name = long_link = b""
+        self._headers = self._extended_bytes = 0
         while True:
             header = self._header()
             if header is None:
@@ -147,7 +155,9 @@ class TarStream:
             if kind == b"x":
                 sparse_map = _parse_pax(self._extended(size), pax)
             elif kind == b"g":
+                before = len(self._global)
                 _parse_pax(self._extended(size), self._global)
+                self._charge((len(self._global) - before) * XATTR_COST)
             elif kind == b"L":
                 long_name = self._extended(size).rstrip(b"\0")
             elif kind == b"K":
@@ -157,9 +167,11 @@ class TarStream:
         entry = _plain_entry(header, size)
         entry.name = long_name or entry.name
         entry.link = long_link or entry.link
+        self._name = entry.shown
         if self._global or pax:
             _apply_pax(entry, {**self._global, **pax})
-        self._name = entry.shown
+            self._name = entry.shown
+            self._charge(len(entry.xattrs) * XATTR_COST)
         if not -_MAX_TIME < entry.mtime_ns < _MAX_TIME:
             raise _bad(f'the time of "{self._name}" is out of range')
         self._begin_data(entry)
@@ -204,14 +216,26 @@ class TarStream:
         return header
 
     def _extended(self, size: int) -> bytes:
-        if size > _MAX_EXTENDED:
+        self._headers += 1
+        self._extended_bytes += size
+        if self._extended_bytes > _MAX_EXTENDED or self._headers > _MAX_HEADERS:
             raise _bad(
-                f'an extended header after "{self._name}" has {size} bytes; at most {_MAX_EXTENDED} are accepted'
+                f'the entry after "{self._name}" has {self._headers} extended headers of {self._extended_bytes} bytes; '
+                f"at most {_MAX_HEADERS} of {_MAX_EXTENDED} bytes are accepted"
             )
+        self._charge(size)
         data = self._source.read(size + (-size % BLOCK))
         if len(data) < size:
             raise _bad(f'it ends in the middle of an extended header after "{self._name}"')
         return data[:size]
+
+    def _charge(self, cost: int) -> None:
+        self._total += cost
+        if self._total > MAX_TOTAL:
+            raise _bad(
+                f'its extended headers up to "{self._name}" need more than {MAX_TOTAL >> 20} MiB; '
+                "no honest layer has so many names and attributes"
+            )
 
     def _gnu_sparse(self, entry: Entry, header: bytes) -> None:
         """Read the map of GNU's old format: four extents in the header, 21 in each extension block after it."""
@@ -336,6 +360,25 @@ def _plain_entry(header: bytes, size: int) -> Entry:
     )
 
 
+_XATTRS = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
+# What is made of a pax header; anything else (comments, times of access, checksums, …) is not even kept.
+_KEYS = frozenset(
+    (
+        *(
+            b"path",
+            b"linkpath",
+            b"size",
+            b"uid",
+            b"gid",
+            b"mtime",
+            b"GNU.sparse.name",
+            b"GNU.sparse.realsize",
+        ),
+        *(b"GNU.sparse.size", b"GNU.sparse.major", b"GNU.sparse.map"),
+    )
+)
+
+
 def _parse_pax(data: bytes, into: dict[bytes, bytes]) -> list[tuple[int, int]]:
     """Parse `<length> <key>=<value>\\n` records. An empty value deletes the key. Sparse 0.0 repeats offset and
     numbytes; these pairs are returned."""
@@ -357,7 +400,7 @@ def _parse_pax(data: bytes, into: dict[bytes, bytes]) -> list[tuple[int, int]]:
             offsets.append(_decimal(value, "sparse offset"))
         elif key == b"GNU.sparse.numbytes":
             lengths.append(_decimal(value, "sparse length"))
-        elif value or key.startswith((b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")):
+        elif key.startswith(_XATTRS) or (value and key in _KEYS):
             into[key] = value
         else:
             into.pop(key, None)
