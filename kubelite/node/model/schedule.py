@@ -57,7 +57,7 @@ class Reservation:
     )  # cpu in thousandths, the rest in bytes or numbers
     ports: tuple[Port, ...] = ()
     repels: tuple[PodAffinityTerm, ...] = ()  # its required anti-affinity
-    terminating: bool = False  # it is being deleted
+    terminating: bool = False  # it is being deleted, or is over and its sandbox still exists
     qos: str = resources.BEST_EFFORT
     priority: int = 0
     since: str = ""  # when it started here (RFC 3339)

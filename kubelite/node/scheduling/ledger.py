@@ -16,6 +16,8 @@ from kubelite.node.model.priority import priority
 from kubelite.node.model.schedule import RESIZE_PENDING, Port, Reservation
 from manifests.types.core import Container, Pod
 
+TERMINAL = ("Succeeded", "Failed")
+
 
 def reservation_of(pod: Pod) -> Reservation:
     """Pure: what the pod reserves."""
@@ -29,7 +31,7 @@ def reservation_of(pod: Pod) -> Reservation:
         requests=resources.pod_requests(pod),
         ports=tuple(_ports(pod)),
         repels=tuple(repels.required_during_scheduling_ignored_during_execution) if repels else (),
-        terminating=bool(pod.metadata.deletion_timestamp),
+        terminating=bool(pod.metadata.deletion_timestamp) or pod.status.phase in TERMINAL,
         qos=(pod.status.qos_class if _is_scheduled(pod) else "") or resources.qos_class(pod),
         priority=priority(pod),
         since=pod.status.start_time or "",

@@ -23,7 +23,7 @@ from kubelite.node.model.node_facts import NodeState
 from kubelite.node.model.schedule import MEMORY_PRESSURE_TAINT, SCHEDULED, Reservation, Resize, ScheduleResult
 from kubelite.node.scheduling.cpu_policy import CpuBook, Machine, NotEnough
 from kubelite.node.scheduling.filters import evicted_at, resize, schedule_pod
-from kubelite.node.scheduling.ledger import Ledger, as_allocated, reservation_of, resize_pending
+from kubelite.node.scheduling.ledger import TERMINAL, Ledger, as_allocated, reservation_of, resize_pending
 from kubelite.node.scheduling.volume_binding import unbound
 from manifests.problems import InvalidObject
 from manifests.types.core import Pod
@@ -33,7 +33,6 @@ from state.store import Record, Store
 log = logging.getLogger(__name__)
 NODE, CPU_STATE = "Node", "CpuManagerState"
 PINNED = 'Resize is infeasible for Guaranteed Pods alongside CPU Manager policy "static"'
-TERMINAL = ("Succeeded", "Failed")
 
 
 def disrupted(doc: Json, reason: str, message: str, now: float) -> Json | None:
@@ -290,6 +289,16 @@ class Scheduler:
         if uid in self._open() and uid in self._resizes:
             self._reserve_again(pod)
         return self._resizes.get(uid)
+
+    def over(self, uid: str, *, sandbox: bool) -> None:
+        """The pod is in a terminal phase. `sandbox`: it still has one, and with it its host ports. Until that is gone
+        its reservation stays, as a terminating pod's (Kubernetes pkg/kubelet/kubelet_pods.go, filterOutInactivePods).
+        """
+        held = self._open().get(uid) if sandbox else None
+        if held is None:
+            self.release(uid)
+        elif not held.terminating:
+            self._open().add(replace(held, terminating=True))
 
     def release(self, uid: str) -> None:
         """Release everything the pod holds, and retry the pods that wait for it."""

@@ -33,7 +33,8 @@ from kubelite.kube.objects import reference
 from kubelite.kube.times import rfc3339
 from kubelite.node.model.claim_names import KIND, claim_names, followed, own_claims, own_volume, owner_of
 from kubelite.node.model.node_config import NodeConfig
-from kubelite.node.scheduling.scheduler import TERMINAL, is_scheduled
+from kubelite.node.scheduling.ledger import TERMINAL
+from kubelite.node.scheduling.scheduler import is_scheduled
 from kubelite.node.scheduling.volume_binding import CLASS_KIND, Doc, Shelf, bind, class_of
 from kubelite.node.scheduling.volume_binding import KIND as VOLUME
 from kubelite.node.storage import block_devices, quota

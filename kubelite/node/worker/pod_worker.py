@@ -368,10 +368,10 @@ class PodWorker:
         """Write the status if it changed."""
         pod, memory = turn.pod, turn.memory
         status = compute_pod_status(pod, turn.observed, turn.actions, turn.facts, self.config)
+        if status.phase in TERMINAL:
+            self.scheduler.over(turn.uid, sandbox=turn.observed.sandbox is not None)
         if status == pod.status:
             return
-        if status.phase in TERMINAL:
-            self.scheduler.release(pod.metadata.uid or "")
         if status.phase != pod.status.phase:
             log.info("phase %s", status.phase, extra={"uid": pod.metadata.uid, "pod": pod_ref(pod)})
         written = status.to_json()

@@ -389,6 +389,50 @@ def test_what_a_pod_held_whose_sandbox_was_lost_unrecorded_may_be_anothers(run: 
     run(story)
 
 
+def test_a_pod_that_is_over_holds_its_ports_until_its_sandbox_is_gone(run: Run) -> None:
+    async def story(node: Node) -> None:
+        port = container("app", ports=[{"containerPort": 80, "hostPort": 8080}])
+        later = make_pod(port).model_copy(deep=True)
+        later.metadata.uid = "later"
+
+        def reason() -> str:
+            return node.worker.scheduler.schedule(later, ObservedPod("later", None, ()), reserve=False).reason
+
+        await node.put(port, restartPolicy="Never")
+        await node.settle()
+        stop, said = node.fake.stop_sandbox, []
+
+        async def stop_sandbox(uid: str) -> None:
+            said.append((node.status["phase"], reason(), node.woken.count("later")))
+            await stop(uid)
+
+        node.fake.stop_sandbox = stop_sandbox  # type: ignore[method-assign]
+        assert node.worker.scheduler.schedule(later, ObservedPod("later", None, ())).reason == "Unschedulable"
+        node.fake.exit(UID, "app")
+        while not said:
+            await node.worker.reconcile(UID)
+        assert said == [("Succeeded", "Unschedulable", 0)]
+        assert reason() == "" and "later" in node.woken
+
+    run(story)
+
+
+def test_a_pod_that_waits_for_the_room_of_one_that_is_over_is_not_rejected(run: Run) -> None:
+    async def story(node: Node) -> None:
+        much = container("app", resources={"requests": {"cpu": "3"}})
+        await node.put(much, restartPolicy="Never")
+        await node.settle()
+        later = make_pod(much).model_copy(deep=True)
+        later.metadata.uid = "later"
+        schedule = node.worker.scheduler.schedule
+        assert schedule(later, ObservedPod("later", None, ()), reserve=False).rejected
+        node.worker.scheduler.over(UID, sandbox=True)
+        waits = schedule(later, ObservedPod("later", None, ()), reserve=False)
+        assert (waits.reason, waits.rejected) == ("Unschedulable", False)
+
+    run(story)
+
+
 def test_processors_that_nobody_can_give_refuse_a_pod(run: Run) -> None:
     async def story(node: Node) -> None:
         static = replace(node.config, cpu_policy="static", cores={0: 0, 1: 1}, reserved_cpus=frozenset({0}))
