@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -53,6 +52,8 @@ def by_template(output: str) -> Printer | None:
 
 
 def _read(file: str) -> str:
+    from pathlib import Path
+
     try:
         return Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:

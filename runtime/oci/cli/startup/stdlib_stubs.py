@@ -34,7 +34,7 @@ class _Stub(_ModuleType):
 
 # The import of a submodule reads the __path__ of its package. json.decoder has a stub; ctypes.util needs the real
 # package.
-_PATHS = {("__path__", "json"), ("__path__", "ctypes")}
+_PATHS = {("__path__", "json"), ("__path__", "ctypes"), ("__path__", "collections")}
 _EMPTY = {}
 
 
@@ -246,6 +246,7 @@ def _json():
         memo = {}  # noqa: RUF012
 
     scan = accelerated.make_scanner(Reading())
+    blank = " \t\n\r"
 
     def refuse(value):
         raise TypeError(f"{type(value).__name__} is not JSON")
@@ -261,13 +262,13 @@ def _json():
         ):
             return real("json").loads(text, **more)
         text = text if isinstance(text, str) else text.decode("utf-8", "surrogatepass")
-        text = text.strip(" \t\n\r")
+        start = len(text) - len(text.lstrip(blank))
         try:
-            value, end = scan(text, 0)
+            value, end = scan(text, start)
         except StopIteration as stopped:
-            raise ValueError(f"expecting a value at character {stopped.value}") from None
-        if end != len(text):
-            raise ValueError(f"extra data at character {end}")
+            raise _malformed("Expecting value", text, stopped.value) from None
+        if end != len(text) and (rest := text[end:].lstrip(blank)):
+            raise _malformed("Extra data", text, len(text) - len(rest))
         return value
 
     def dumps(value, indent=None, **more):
@@ -299,6 +300,12 @@ def _indented(value, encode, margin, step):
         yield f"{margin}]"
     else:
         yield from encode(value, 0)
+
+
+def _malformed(message, text, at):
+    from json.decoder import JSONDecodeError
+
+    return JSONDecodeError(message, text, at)
 
 
 def _decoder():
@@ -403,6 +410,11 @@ def install() -> None:
         if name not in sys.modules:
             sys.modules[name] = _Stub(name)
             _EMPTY[name] = contents
+    # Since 3.13 collections has the attribute `abc` by itself. Before, the import system sets it when it loads
+    # collections.abc, which has a stub.
+    if sys.version_info < (3, 13) and "collections" not in sys.modules:
+        sys.modules["collections"] = _Stub("collections")
+        _EMPTY["collections"] = lambda: {"abc": sys.modules["collections.abc"]}
     if "os.path" not in sys.modules:
         sys.modules["os"].path = sys.modules["os.path"] = _Stub("os.path")
         _EMPTY["os.path"] = _from_os_stubs("make_os_path")

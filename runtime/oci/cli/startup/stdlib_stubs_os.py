@@ -102,7 +102,9 @@ def make_os_path():
             del there[0], here[0]
         return "/".join([".."] * len(here) + there) or "."
 
-    normpath = posix._path_normpath
+    def normpath(path):
+        return posix._path_normpath(path) or "."  # "" stays "" before 3.13
+
     return {
         **{"join": join, "split": split, "exists": exists, "isdir": _is_directory, "normpath": normpath},
         "basename": lambda path: path.rpartition("/")[2],

@@ -94,6 +94,8 @@ def test_a_short_command_takes_little(command: Path, words: tuple[str, ...]) -> 
 def test_a_container_takes_no_more_than_the_engine(command: Path) -> None:
     seen = imported(command, "run", "--bundle", "/nonexistent", "x")
     assert "runtime.oci.container" in seen
+    if sys.version_info < (3, 13):
+        seen -= {"collections"}  # a stub there; the real one would bring _collections_abc
     assert not seen & {
         "runtime.oci.rootfs.idmap", "runtime.oci.optional.intel_rdt", "runtime.oci.optional.netdevices",
         "runtime.oci.optional.notify", "runtime.oci.cli.console", "runtime.oci.cli.report", "runtime.oci.cli.processes",

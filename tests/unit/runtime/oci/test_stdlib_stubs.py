@@ -52,7 +52,7 @@ def test_what_is_not_json_is_a_value_error(text: str) -> None:
 
 def test_the_commands_words_about_bad_json_are_the_same() -> None:
     """The scanner raises an error from json.decoder, which must not require the rest of the real module."""
-    texts = ['{"a" 1}', '{"a":\n 1,}', '"\\x"', "[1", "[1,]"]
+    texts = ['{"a" 1}', '{"a":\n 1,}', '"\\x"', "[1", "[1,]", "", " \n ", "\n nul", " {} \n x", "[1]]"]
     code = (
         f"import sys; sys.path[:0] = [{str(Path(__file__).parents[4])!r}]\n"
         "from runtime.oci.cli.startup.stdlib_stubs import install; install()\nimport json\n"
