@@ -48,7 +48,10 @@ class NodeImages:
         return {found.id for found in map(self.cri.image, names) if found is not None}
 
     def images(self) -> list[Json]:
-        return [image_json(record) for record in self.client.store.list()]
+        store = self.client.store
+        return [
+            {**image_json(record), "shortName": store.short_name(record.reference)} for record in store.list()
+        ]
 
     def inspect(self, text: str) -> Json:
         """Describe an image as `docker image inspect` does, with the directories of its layers."""

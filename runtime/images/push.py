@@ -46,7 +46,7 @@ async def push(
     """Push the image `text` under the name `target` (empty: its own). Returns the image, the name, and the digest and
     size of the manifest sent. Raises ImageError."""
     record = store.find(text)
-    wanted = references.parse(target or record.reference or text)
+    wanted = references.parse(store.expand(target) or record.reference or store.expand(text))
     if wanted.digest:
         raise ImageError(
             f"cannot push to {wanted}: push to a tag, not to a digest", reason="InvalidImageName"

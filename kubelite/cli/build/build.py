@@ -282,6 +282,7 @@ def _output(text: str | None) -> Output:
 def _request(given: Json, wanted: Output, held: ExitStack) -> Request:
     from runtime.builder.solver import Request, platform_args
     from runtime.images import reference
+    from runtime.images.registry import registriesconf
 
     here = platform_args()["TARGETPLATFORM"]
     if given["platform"] not in ("", here):
@@ -293,7 +294,8 @@ def _request(given: Json, wanted: Output, held: ExitStack) -> Request:
     epoch = args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH") or ""
     if epoch and not epoch.isdigit():
         raise CliError(f"error: SOURCE_DATE_EPOCH must be a number of seconds, not {epoch}")
-    tags = tuple(str(reference.parse(tag)) for tag in given["tags"])
+    expand = registriesconf.load().expand  # as every other command understands the name
+    tags = tuple(str(reference.parse(expand(tag))) for tag in given["tags"])
     if any("@" in tag for tag in tags):
         raise CliError("error: a new image's name cannot have a digest")
     if wanted.kind in ("local", "tar") and tags:

@@ -64,7 +64,7 @@ def images(
         return
     now, rows = time.time(), []
     for image in found:
-        repository, tag = _familiar(image.get("reference") or "")
+        repository, tag = _repository_and_tag(image.get("shortName", image.get("reference")) or "")
         identity = image["id"] if output == "wide" else image["id"].partition(":")[2][:12]
         created = (
             "<unknown>"
@@ -88,15 +88,14 @@ def _digest(image: Json) -> str:
     return known[0].partition("@")[2] if known else str(image.get("digest") or "")
 
 
-def _familiar(reference: str) -> tuple[str, str]:
-    """Split docker.io/library/nginx:1 into (nginx, 1), as docker shows it."""
+def _repository_and_tag(reference: str) -> tuple[str, str]:
+    """Split nginx:1 into (nginx, 1). A name with a digest and no tag has its digest as tag."""
     if not reference:
         return "<none>", "<none>"
     name, at, digest = reference.partition("@")
     repository, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
         repository, tag = name, ""
-    repository = repository.removeprefix("docker.io/library/").removeprefix("docker.io/")
     return repository, tag or (digest if at else "<none>")
 
 

@@ -99,7 +99,8 @@ class Starting(DecisionState):
     def _image_ready(self, container: Container, wanted: PullImage, policy: str) -> bool:
         """Whether an image is present. If not, request a pull or record what the container waits for."""
         reference = wanted.reference
-        here = self.facts.images.get(reference) is not None
+        image = self.facts.images.get(reference)
+        here = image is not None
         pull = self.facts.pulls.get((wanted.name, wanted.attempt))
         if policy == "Never" and not here and (wrong := _not_a_name(reference)):
             message = f'Failed to apply default image tag "{reference}": {wrong}'
@@ -109,7 +110,8 @@ class Starting(DecisionState):
             message = f'Container image "{reference}" is not present with pull policy of Never'
             self._wait(container.name, Waiting("ErrImageNeverPull", message), self.now + RETRY)
             return False
-        if here and (policy != "Always" or (pull is not None and pull.phase is PullPhase.PULLED)):
+        pulled = pull is not None and pull.phase is PullPhase.PULLED
+        if image is not None and (policy != "Always" or pulled or image.reference.startswith(LOCAL)):
             return True
         if pull is None or pull.phase is PullPhase.PULLED or self._pull_again(pull):
             self.reasons.append(
@@ -150,6 +152,10 @@ def _just_failed(view: View, now: float) -> Waiting | None:
         if newest.killed_for == Hook.POST_START
         else None
     )
+
+
+#: Images of this node, as podman names what it builds: no registry has a newer one. One on this machine has a port.
+LOCAL = "localhost/"
 
 
 def _not_a_name(reference: str) -> str:

@@ -102,12 +102,13 @@ class Puller:
             if not isinstance(error, (RuntimeFault, OSError)):
                 log.exception("pulling %s failed", wanted.reference)
             wait = self._back_off.wait(self._failures[key])
-            pull.status = PullStatus(PullPhase.FAILED, reason, str(error), now, now + wait)
+            said = f"{error}{self._hint(wanted.reference, reason)}"
+            pull.status = PullStatus(PullPhase.FAILED, reason, said, now, now + wait)
             if reason == "InvalidImageName":
                 message = f'Failed to apply default image tag "{wanted.reference}": {error}'
                 _say(events, wanted, WARNING, "InspectFailed", message)
             else:
-                message = f'Failed to pull image "{wanted.reference}": {error}'
+                message = f'Failed to pull image "{wanted.reference}": {said}'
                 _say(events, wanted, WARNING, "Failed", message)
             _say(events, wanted, WARNING, "Failed", f"Error: {reason}")
         else:
@@ -121,6 +122,19 @@ class Puller:
             _say(events, wanted, NORMAL, "Pulled", message)
         pull.task = None
         self._wake(uid)
+
+    def _hint(self, reference: str, reason: str) -> str:
+        """What helps against a failed pull, if this node knows it: a clause for the end of the error."""
+        if reason == "InvalidImageName":
+            return ""
+        if self._cri.image(reference) is not None:  # it was pulled anyway, so the policy is Always
+            return (
+                "; the image is on this node, but imagePullPolicy is Always (the default for the tag latest or none): "
+                "add imagePullPolicy: IfNotPresent to use it"
+            )
+        if references.parse(reference).registry == "localhost":
+            return f"; names below localhost/ are for images of this node: kubelite build -t {reference}"
+        return ""
 
     def forget(self, uid: str) -> None:
         """Cancel the pulls of a pod that is gone or terminating."""

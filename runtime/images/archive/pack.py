@@ -144,7 +144,7 @@ class _Tree:
 
 async def pack(store: ImageStore, request: PackRequest, *, report: Report) -> ImageRecord:
     """Build the image and install it under its reference. Raises ImageError."""
-    name = references.parse(request.reference)
+    name = references.parse(store.expand(request.reference))
     if not request.programs and not request.files:
         raise ImageError("name at least one program or file to pack", reason="InvalidRequest")
     with Session(store) as session, Installer(session, report) as installer:

@@ -140,7 +140,7 @@ async def load(
     """Import every image of an archive. `reference` names the image if there is only one. `shown` is the path in error
     messages. Raises ImageError."""
     platform, shown = platform or manifests.this_platform(), shown or path
-    name = str(references.parse(reference)) if reference else ""
+    name = str(references.parse(store.expand(reference))) if reference else ""
     try:
         with Session(store) as session, Installer(session, report, parallel=_PARALLEL) as installer:
             images = await asyncio.to_thread(_read, session, path, platform, name)

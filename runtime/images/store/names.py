@@ -16,7 +16,7 @@ from runtime.images.store.store import ImageRecord, ImageStore, read_index
 
 def tag(store: ImageStore, source: str, target: str) -> ImageRecord:
     """Give the image `source` (name or id) one more name. An image that loses the name stays in the store."""
-    wanted = references.parse(target)
+    wanted = references.parse(store.expand(target))
     if wanted.digest:
         raise ImageError(
             f"cannot tag as {target}: a new name cannot contain a digest", reason="InvalidImageName"

@@ -165,6 +165,14 @@ class ImageStore:
                     return record, False
         raise ImageError(f"no such image: {text}; see `kubelite images`", reason="ImageNotFound")
 
+    def short_name(self, reference: str) -> str:
+        """The shortest name that users can write for an image with this canonical name: without docker's registry,
+        unless an alias makes the short name mean another image."""
+        if not reference:
+            return ""
+        short = references.parse(reference).familiar
+        return short if str(references.parse(self.expand(short))) == reference else reference
+
     def manifest(self, record: ImageRecord) -> dict[str, Any]:
         return self._json_blob(record.manifest_digest)
 

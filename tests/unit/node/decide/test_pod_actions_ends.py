@@ -9,7 +9,7 @@ import pytest
 
 from kubelite.node.decide.decision import compute_pod_actions
 from kubelite.node.model.actions import Facts, Hook, HookPhase, PullPhase, PullStatus, signal_number
-from kubelite.node.model.cri import ContainerState, ObservedPod
+from kubelite.node.model.cri import ContainerState, ObservedImage, ObservedPod
 from kubelite.node.model.node_config import BackOff
 from tests.unit.node.decide.pod_worlds import CONFIG, UID, World, container, deleted, edited, make_pod
 from tests.unit.node.decide.test_pod_actions import (
@@ -313,6 +313,24 @@ def test_pull_policy(policy: str, here: bool, pull: PullStatus | None, does: str
     assert bool(actions.pull) is (does == "pull")
     if does not in ("start", "pull"):
         assert waits(actions) == {"a": does}
+
+
+@pytest.mark.parametrize(
+    ("name", "registry", "does"),
+    [
+        ("localhost/web", "localhost/web:latest", "start"),
+        ("web", "localhost/web:latest", "start"),  # by an alias
+        ("localhost:5000/web", "localhost:5000/web:latest", "pull"),
+        ("localhost.example/web", "localhost.example/web:latest", "pull"),
+    ],
+)
+def test_an_image_of_this_node_satisfies_always(name: str, registry: str, does: str) -> None:
+    pod = make_pod(container("a", image=name, imagePullPolicy="Always"))
+    actions = decide(pod, images={name: ObservedImage("sha256:1", registry)})
+    assert bool(actions.start) is (does == "start")
+    assert bool(actions.pull) is (does == "pull")
+    absent = decide(pod, images={name: None})
+    assert absent.pull, "one that is not here may still come from somewhere"
 
 
 def test_a_field_that_cannot_work_blocks_only_who_needs_it() -> None:
