@@ -195,13 +195,13 @@ class NodeAgent:
             "reasons": [*rejected, *found["reasons"]],
             "status": record.doc["status"].get("reason") or str(pod_cells(record.doc, time.time())[2]),
             "lastWords": await crash_log_lines(cast(Any, self), record.doc),
-            "advice": advice(record.doc, mine, self._is_here),
+            "advice": advice(record.doc, mine, self.has_image),
         }
         return cast(Why, {**found, **more})
 
-    def _is_here(self, image: str) -> bool:
+    def has_image(self, name: str) -> bool:
         try:
-            return self.images_client.store.get(image) is not None
+            return self.images_client.store.get(name) is not None
         except ImageError:  # not a valid image name; reported elsewhere
             return False
 

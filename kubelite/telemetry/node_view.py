@@ -86,3 +86,9 @@ class NodeView(Protocol):
 
     def volumes(self) -> list[Volume]:
         """The emptyDir volumes and claims of running pods."""
+
+    def has_image(self, name: str) -> bool:
+        """Tell whether the node has an image of this name."""
+
+    def images(self) -> list[dict[str, Any]]:
+        """The images of the node, as `kubelite images -o json` shows them."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,14 +49,52 @@ def test_in_a_browser(node: Node, tmp_path: Path) -> None:
     document, complaints = browse(node, "/", tmp_path / "index.png")
     assert complaints == "", "nothing is forbidden by its own policy, nothing is missing"
     assert re.search(
-        r'<a href="/pods/default/web">web</a>.*<span class="ok">Running</span>.*<polyline', document
+        r'<a href="/pods/default/web">web</a>.*mark running.*Running</span>.*<polyline', document
     )
-    assert '<span class="bad">ErrImageNeverPull</span>' in document
+    attention = document.partition('id="attention"')[2].partition("</section>")[0]
+    assert "ErrImageNeverPull" in attention and "kubelite pull localhost/nothing:here" in attention
     assert colours(tmp_path / "index.png") > 50
     document, complaints = browse(node, "/pods/default/web", tmp_path / "pod.png")
     assert complaints == "" and "pivot_root" in document and document.count("<rect") > 30
     assert colours(tmp_path / "pod.png") > 50
-    assert "<script" not in document + answer(node, "/")[1], "without JavaScript it is the same"
+
+
+@pytest.mark.skipif(not BROWSER or IN_A_GUEST, reason="needs chromium, on a machine that can run it")
+def test_it_is_live_searches_and_fits_every_screen(node: Node) -> None:
+    node.apply("web.yaml", pod("web"))
+    node.apply("bad.yaml", pod("bad", container(image="localhost/nothing:here")))
+    node.wait_status("web", "Running")
+    command = node.in_netns(sys.executable, "-m", "tests.e2e.page_visit", BASE + "/")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["measured"] and seen["same element"], "it changes without being loaded again"
+    assert seen["markup from strings"] == "TypeError" and seen["inline script"] == 0
+    assert {int(width): needed for width, needed in seen["wide"].items() if needed > int(width)} == {}
+    assert seen["searched"] and seen["address"] == "?q=bad" and seen["focus"] == "q"
+    assert "bad" in seen["row"] and "ErrImageNeverPull" in seen["row"]
+
+
+def test_without_a_script_it_reloads_and_answers_questions(node: Node) -> None:
+    node.apply("web.yaml", pod("web"))
+    node.apply(
+        "odd.yaml", pod("odd", container(readinessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1}))
+    )
+    node.wait_status("web", "Running")
+    node.wait(lambda: "Readiness probe failed" in answer(node, "/")[1], "why the pod is not ready")
+    page = answer(node, "/")[1]
+    assert (
+        '<noscript><meta http-equiv="refresh"' in page
+        and '<form role="search" action="/" method="get">' in page
+    )
+    assert "Not ready" in page and "1 waiting, 1 running" in page
+    only = answer(node, "/?level=waiting")[1].partition('id="pods"')[2]
+    assert ">odd</a>" in only and ">web</a>" not in only.partition("</section>")[0]
+    for file in re.findall(r'(?:href|src)="(/kubelite\.\w+\?\w+)"', page):
+        found = node.fetch(BASE + file)
+        assert found.status == 200 and "immutable" in found.headers["cache-control"], file
+    packed = node.fetch(BASE + "/", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip" and b"Node " in gzip.decompress(packed.body)
 
 
 def test_logs_take_the_token_and_nothing_else_shows_them(tmp_path: Path, images: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,10 +18,8 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.exposition import generate_latest as text_of
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
 
-from kubelite.api.kube.printers import pod_cells
 from kubelite.api.kube.resources import RESOURCES, read_list
 from kubelite.api.node import NodeApi
-from kubelite.diagnosis.advice import advice
 from kubelite.telemetry.metrics import exposition
 from kubelite.telemetry.metrics.agent_page import write_agent
 from kubelite.telemetry.metrics.cadvisor.page import ContainerPage
@@ -40,8 +37,9 @@ from kubelite.telemetry.sampling.machine import FileSystem, device_name, file_sy
 from kubelite.telemetry.sampling.sampler import Sample, Sampler, Snapshot
 from kubelite.telemetry.sampling.targets import Finder
 from kubelite.telemetry.sampling.volume_stats import logs_of, write_logs, write_volumes
-from kubelite.telemetry.web import webpage
-from kubelite.telemetry.web.webpage import Recent
+from kubelite.telemetry.web.answers import node_answer, pod_answer
+from kubelite.telemetry.web.facts import Question
+from kubelite.telemetry.web.recent import Recent
 
 T = TypeVar("T")
 
@@ -60,6 +58,7 @@ class Pages:
         self._shelf = Shelf()
         self.recent = Recent()
         self._rates = CpuRates()
+        self._page_rates = CpuRates()  # apart, so that a page that is open shortens nobody's interval
         self._own = CollectorRegistry(auto_describe=False)
         for collector in (PlatformCollector, GCCollector):
             collector(registry=self._own)
@@ -109,34 +108,27 @@ class Pages:
         around = Around(agent.node_name, boot_time(), used, images, most_pids(), volumes, logs)
         return summary(snapshot, around, self._rates.note(snapshot))
 
-    async def index(self) -> str:
+    async def index(self, asked: Question) -> bytes:
         """Return the web page of the node."""
-        await self.snapshot()
-        agent, now = self._agent, time.time()
-        pods = []
-        for record in agent.store.list("Pod"):
-            cells = [str(cell) for cell in pod_cells(record.doc, now)[:5]]
-            pods.append((record.namespace, record.uid, cells, _mood(record.doc, cells[2])))
-        return webpage.index(agent.node_name, agent.ready(), pods, self.recent)
+        return await self._web(lambda snapshot: node_answer(self._agent, snapshot, self.recent, asked))
 
-    async def pod(self, namespace: str, name: str) -> str | None:
+    async def pod(self, namespace: str, name: str) -> bytes | None:
         """Return the web page of a pod; None if it does not exist."""
         record = self._agent.store.get("Pod", namespace, name)
         if record is None:
             return None
-        await self.snapshot()
-        steps = [
-            {**step, "step": webpage.bare(step["step"])} for step in self._agent.tracer.steps(record.uid)
-        ]
-        text = str(pod_cells(record.doc, time.time())[2])
-        return webpage.pod_page(
-            record.doc,
-            steps,
-            self.recent,
-            now=(text, _mood(record.doc, text)),
-            advice=advice(_without_words(record.doc)),
-            logs=bool(self._agent.settings.web_token_file),
+        return await self._web(
+            lambda snapshot: pod_answer(
+                self._agent, record, snapshot, self.recent, self._page_rates.note(snapshot)
+            )
         )
+
+    async def _web(self, write: Callable[[Snapshot], str]) -> bytes:
+        """Measure and write a page in the thread, so that the event loop goes on."""
+        async with self._one_at_a_time:
+            body = await self._in_thread(lambda: write(self._sample()).encode())
+        self._agent.disk_usage.ask()
+        return body
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -207,26 +199,6 @@ class Pages:
             return -1
         found = record.doc.get("status", {}).get("containerStatuses") or ()
         return int(any(s["name"] == name and s.get("ready") for s in found))
-
-
-def _without_words(doc: dict[str, Any]) -> dict[str, Any]:
-    """Return a pod without messages from its containers, which are not for everyone. Its events are not shown for the
-    same reason: they name directories of the host."""
-    status = dict(doc.get("status") or {})
-    for key in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
-        found = [dict(one) for one in status.get(key) or ()]
-        for one in found:
-            for state in ("state", "lastState"):
-                parts = (one.get(state) or {}).items()
-                one[state] = {kind: {k: v for k, v in part.items() if k != "message"} for kind, part in parts}
-        status[key] = found
-    return {**doc, "status": status}
-
-
-def _mood(doc: dict[str, Any], text: str) -> str:
-    """Return the style, good or bad, of a pod's state."""
-    well = text in ("Running", "Completed") and doc.get("status", {}).get("phase") != "Failed"
-    return "ok" if well else "bad"
 
 
 def _on(path: str) -> FileSystem | None:

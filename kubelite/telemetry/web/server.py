@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from typing import cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -24,8 +25,9 @@ from kubelite.telemetry.metrics.exposition import OPENMETRICS, TEXT, prefers_ope
 from kubelite.telemetry.metrics.pages import Pages
 from kubelite.telemetry.node_view import NodeView
 from kubelite.telemetry.web import access
+from kubelite.telemetry.web.facts import question
+from kubelite.telemetry.web.frame import HEADERS, TYPES, address, asset
 from kubelite.telemetry.web.guard import Guarded, OwnNames, is_loopback
-from kubelite.telemetry.web.webpage import HEADERS
 from runtime.errors import RuntimeFault
 
 logger = logging.getLogger(__name__)
@@ -57,14 +59,22 @@ class _Site:
     async def summary(self, _: Request) -> Response:
         return JSONResponse(await self._pages.summary())
 
-    async def index(self, _: Request) -> Response:
-        return HTMLResponse(await self._pages.index(), headers=HEADERS)
+    async def index(self, request: Request) -> Response:
+        return _html(request, await self._pages.index(question(request.query_params)))
+
+    async def asset(self, request: Request) -> Response:
+        """Answer a file of the pages. Its address names its content, so a browser may keep it."""
+        name = request.url.path[1:]
+        kept = str(request.url.query) == address(name).partition("?")[2]
+        headers = {**HEADERS, "content-type": TYPES[name]}
+        headers["cache-control"] = "max-age=31536000, immutable" if kept else "no-cache"
+        return _compressed(request, asset(name), headers)
 
     async def pod(self, request: Request) -> Response:
         found = await self._pages.pod(request.path_params["namespace"], request.path_params["name"])
         if found is None:
             return PlainTextResponse("no such pod\n", 404)
-        return HTMLResponse(found, headers=HEADERS)
+        return _html(request, found)
 
     async def log(self, request: Request) -> Response:
         """Answer the end of a container's log, to clients that have the token."""
@@ -108,6 +118,7 @@ def create_app(agent: NodeView, pages: Pages) -> Starlette:
     return Starlette(
         routes=[
             Route("/", site.index),
+            *(Route(f"/{name}", site.asset) for name in TYPES),
             Route("/pods/{namespace}/{name}", site.pod),
             Route("/pods/{namespace}/{name}/log/{container}", site.log),
             Route("/metrics", site.scrape),
@@ -119,6 +130,18 @@ def create_app(agent: NodeView, pages: Pages) -> Starlette:
             Route("/livez", site.healthz),
         ]
     )
+
+
+def _html(request: Request, body: bytes) -> Response:
+    return _compressed(request, body, {**HEADERS, "content-type": "text/html; charset=utf-8"})
+
+
+def _compressed(request: Request, body: bytes, headers: dict[str, str]) -> Response:
+    headers["vary"] = "accept-encoding"
+    if accepts_gzip(request.headers.get("accept-encoding", "")):
+        headers["content-encoding"] = "gzip"
+        body = gzip.compress(body, 1)
+    return Response(body, headers=headers)
 
 
 def accepts_gzip(header: str) -> bool:

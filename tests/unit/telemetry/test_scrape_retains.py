@@ -12,7 +12,7 @@ import pytest
 from kubelite.telemetry.metrics.cadvisor.page import ContainerPage
 from kubelite.telemetry.metrics.exposition import render
 from kubelite.telemetry.metrics.packed import Shelf
-from kubelite.telemetry.web.webpage import KEEP, Recent
+from kubelite.telemetry.web.recent import KEEP, Recent
 from tests.unit.telemetry.test_sampler import Node
 
 PODS = 20
@@ -48,7 +48,7 @@ class Scrapes:
 
 @pytest.fixture
 def scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scrapes:
-    monkeypatch.setattr("kubelite.telemetry.web.webpage.APART", 0.0)  # each is noted
+    monkeypatch.setattr("kubelite.telemetry.web.recent.APART", 0.0)  # each is noted
     return Scrapes(Node(tmp_path, monkeypatch, **{f"pod{number}": "ab" for number in range(PODS)}))
 
 
