@@ -20,6 +20,8 @@ _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 6)  # registers: integers or addresses
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _NOTHING = (0,) * 6
+#: Where the names of calls are noted, in order, for the trace of a start (runtime.oci.optional.calls). None: nowhere.
+noted: list[str] | None = None
 
 # Calls added since Linux 5.1 have the same number on every architecture; older ones differ.
 _NR_COMMON = {
@@ -81,10 +83,9 @@ _NR_OLD = {
     },
 }
 NR = {**_NR_COMMON, **_NR_OLD.get(os.uname().machine, _NR_GENERIC)}
+AT_ONLY = os.uname().machine not in _NR_OLD  # there is mkdirat(2), but no mkdir(2)
 
 AT_FDCWD = -100
-AT_SYMLINK_NOFOLLOW = 0x100
-AT_NO_AUTOMOUNT = 0x800
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
@@ -143,7 +144,6 @@ MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-MOVE_MOUNT_F_SYMLINKS = 0x1
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSOPEN_CLOEXEC = 1
@@ -152,7 +152,6 @@ FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
-FSCONFIG_CMD_RECONFIGURE = 7
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -163,16 +162,11 @@ RESOLVE_IN_ROOT = 0x10
 CLOSE_RANGE_CLOEXEC = 4
 
 PR_SET_PDEATHSIG = 1
-PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
-PR_GET_SECCOMP = 21
-PR_SET_SECCOMP = 22
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
-PR_GET_SECUREBITS = 27
-PR_SET_SECUREBITS = 28
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
@@ -183,11 +177,9 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # statfs f_type, to check that a file system is the expected one before writing to it (linux/magic.h)
 PROC_SUPER_MAGIC = 0x9FA0
-SYSFS_MAGIC = 0x62656572
 TMPFS_MAGIC = 0x01021994
 DEVPTS_SUPER_MAGIC = 0x1CD1
 PIPEFS_MAGIC = 0x50495045
-CGROUP_SUPER_MAGIC = 0x27E0EB
 CGROUP2_SUPER_MAGIC = 0x63677270
 NSFS_MAGIC = 0x6E736673
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
@@ -200,14 +192,22 @@ def _bytes(text: _Path | None) -> bytes | None:
     return os.fsencode(text) if text is not None else None
 
 
+def note(name: str) -> None:
+    """Note a call that is about to be made, if somebody wants to know."""
+    if noted is not None:
+        noted.append(name)
+
+
 def syscall(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | None, about: str = "") -> int:
     """The raw system call `name` (a key of NR). Integers are passed at register width, bytes by address."""
+    note(name)
     if (result := int(_libc.syscall(NR[name], *args, *_NOTHING[len(args) :]))) < 0:
         raise SyscallError(ctypes.get_errno(), name, about)
     return result
 
 
 def _libcall(name: str, *args: _Argument, about: str = "", waits: bool = False) -> int:
+    note(name)
     result: int = getattr(ctypes.CDLL(None, use_errno=True) if waits else _libc, name)(*args)
     if result < 0:
         raise SyscallError(ctypes.get_errno(), name, about)
@@ -246,15 +246,6 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
     return syscall("pidfd_open", pid, flags, about=str(pid))
 
 
-def pidfd_pid(pidfd: int) -> int:
-    """The pid of a pidfd's process in our pid namespace (proc_pid_fdinfo(5)); -1 if it has been reaped."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line[4:])
-    return -1
-
-
 def pidfd_getfd(pidfd: int, targetfd: int) -> int:
     return syscall("pidfd_getfd", pidfd, targetfd, 0, about=f"descriptor {targetfd}")
 
@@ -264,10 +255,7 @@ def pidfd_send_signal(pidfd: int, sig: int) -> None:
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    result: int = _libc.prctl(option, arg2, arg3, arg4, arg5)
-    if result < 0:
-        raise SyscallError(ctypes.get_errno(), "prctl", str(option))
-    return result
+    return _libcall("prctl", option, arg2, arg3, arg4, arg5, about=str(option))
 
 
 def sethostname(name: str) -> None:
@@ -296,6 +284,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 def capget() -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of the calling thread."""
     data = ctypes.create_string_buffer(24)
+    note("capget")
     if _libc.capget(struct.pack("=Ii", 0x20080522, 0), data) < 0:
         raise SyscallError(ctypes.get_errno(), "capget")
     low = struct.unpack("=6I", data.raw)
@@ -309,6 +298,7 @@ _RLIM_INFINITY = 0xFFFFFFFFFFFFFFFF
 def prlimit(pid: int, resource: int, new: tuple[int, int] | None = None) -> tuple[int, int]:
     """prlimit(2): returns the previous (soft, hard) limits; -1: unlimited. (Importing `resource` is slower.)"""
     old = _Rlimit()
+    note("prlimit64")
     if _libc.prlimit(pid, resource, None if new is None else _Rlimit(*new), old) < 0:
         raise SyscallError(ctypes.get_errno(), "prlimit", str(resource))
     soft, hard = (-1 if value == _RLIM_INFINITY else value for value in old)

@@ -75,7 +75,7 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         stack.push_async_callback(events.flush)
         exporter = _exporter(settings, store)
         meters = Meters(partial(_container_type, store))
-        tracer = Tracer(meters.step, started=exporter.started) if exporter else Tracer(meters.step)
+        tracer = _tracer(settings, meters, exporter, stack)
         config = node_config(settings)
         warm_up(config)
         forkserver, network = _launched(await launch)
@@ -91,6 +91,8 @@ async def running(settings: Settings, launch: Launch, started: float) -> AsyncIt
         log.info("adopted %d pods", len(running))
         await _sweep_builds(settings, images)
         unclaimed = _unclaimed(store, running)
+        if tracer.files is not None:
+            tracer.files.sweep({record.uid for record in store.list("Pod")})
         first = store.get("ManifestDirectory", "", settings.manifests) is None
         await keep_classes(store, settings.priority_classes)
 
@@ -340,6 +342,19 @@ def _exporter(settings: Settings, store: Store) -> Exporter | None:
         )
 
     return Exporter(settings.otlp_endpoint, settings.node_name, pod)
+
+
+def _tracer(
+    settings: Settings, meters: Meters, exporter: Exporter | None, stack: contextlib.AsyncExitStack
+) -> Tracer:
+    directory = f"{settings.run_dir}/traces"
+    if exporter:
+        tracer = Tracer(meters.step, started=exporter.started, directory=directory)
+    else:
+        tracer = Tracer(meters.step, directory=directory)
+    if tracer.files is not None:
+        stack.callback(tracer.files.close)
+    return tracer
 
 
 def _trace_of(tracer: Tracer, uid: str) -> str:

@@ -82,7 +82,7 @@ def _remove_files(settings: Settings, say: Say) -> None:
     for uid in uids:
         with contextlib.suppress(OSError):
             remove_tree(f"{pods}/{uid}")
-    for path in (f"{settings.run_dir}/shims", f"{settings.run_dir}/network"):
+    for path in (f"{settings.run_dir}/shims", f"{settings.run_dir}/network", f"{settings.run_dir}/traces"):
         shutil.rmtree(path, ignore_errors=True)
     # every pod has ended and the manifests hold the desired state: stale restart counts would mislead the next start
     state = [f"{settings.root}/state.db{suffix}" for suffix in ("", "-wal", "-shm", ".reserve")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from runtime import syscalls as sc
 from runtime.errors import SyscallError
 
 _CHUNK = 65536  # larger than any cgroup file we read, except cgroup.procs of a huge container
@@ -45,6 +46,7 @@ def write(path: str, value: str) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
+            sc.note("write")
             os.write(fd, value.encode())
         finally:
             os.close(fd)
@@ -60,6 +62,7 @@ def write_each(path: str, values: Iterable[str]) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             for value in values:
+                sc.note("write")
                 os.write(fd, value.encode())
         finally:
             os.close(fd)
@@ -70,6 +73,7 @@ def write_each(path: str, values: Iterable[str]) -> None:
 def make(path: str, made: list[str]) -> bool:
     """mkdir -p. Appends each created directory to `made`, outermost first. True: `path` itself was created."""
     try:
+        sc.note("mkdirat" if sc.AT_ONLY else "mkdir")
         os.mkdir(path, 0o755)
     except FileExistsError:
         return False

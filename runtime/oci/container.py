@@ -26,7 +26,7 @@ from runtime.oci.config import spec as oci
 from runtime.oci.config import spec_linux
 from runtime.oci.config.spec import Process, Spec
 from runtime.oci.handshake import HANDSHAKE_SECONDS, converse
-from runtime.oci.init_protocol import Command, Job, from_command
+from runtime.oci.init_protocol import Command, Job, from_command, stamp, written
 from runtime.oci.pending import ExecHandle, PendingExec
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Container:
                 raise StateError(f"container {self.id} cannot be started: its init is dead") from error
             program = self.spec["process"]["args"][0]
             converse(channel, f"container {self.id}", until_exec=True, program=program, times=times)
-        self.times = f"{began} start\n{''.join(times)}{time.monotonic_ns()} \n"
+        self.times = f"{began} start\n sendto\n{''.join(times)}{time.monotonic_ns()} \n"
 
     def kill(self, signal: int, *, everything: bool = False) -> None:
         """Signal the init or, with `everything`, each process in the cgroup.
@@ -312,6 +312,7 @@ def create(
     parent_death_signal: int = SIGKILL,
     command: Command | None = None,
     procfs: Procfs | None = None,
+    note_calls: Callable[[], None] | None = None,
 ) -> Container:
     """Create the container, with its init waiting before execve.
 
@@ -324,23 +325,25 @@ def create(
     shared_root).
 
     `procfs`: of the pid namespace that it joins, if that has processes that must not reach into its init.
+    `note_calls`: makes the init note its system calls (optional.calls), for the trace of a start.
     """
-    began = time.monotonic_ns()
-    decided = create_plan.decide(
-        spec,
-        container_id=container_id,
-        bundle=bundle,
-        overlay=rootfs,
-        cgroup_path=cgroup_path,
-        console_slave=console_slave,
-        receives=console is not None,
-        command=command,
-    )
-    spec, who = decided.spec, f"container {container_id}"
-    spawn.guard_stdio()
     with ExitStack() as always, ExitStack() as undo:
+        always.callback(setattr, sc, "noted", None)
+        sc.noted = notes = [stamp(time.monotonic_ns(), "config.json")]
+        decided = create_plan.decide(
+            spec,
+            container_id=container_id,
+            bundle=bundle,
+            overlay=rootfs,
+            cgroup_path=cgroup_path,
+            console_slave=console_slave,
+            receives=console is not None,
+            command=command,
+        )
+        spec, who = decided.spec, f"container {container_id}"
+        spawn.guard_stdio()
         spawn.make_directories(decided.root_plan.root, undo)
-        limited = time.monotonic_ns()
+        notes.append(stamp(time.monotonic_ns(), "cgroup made"))
         cgroup = _cgroup(cgroup_path, command, always, undo)
         warnings = [*decided.warnings, *decided.apply_limits(cgroup)]
         ours, theirs = spawn.channel_pair(undo)
@@ -364,17 +367,19 @@ def create(
             **{
                 **decided.job_fields(spaces, users),
                 "pdeathsig": parent_death_signal,
+                "note_calls": note_calls,
                 **from_command(command),
             },
         )
-        cloned = time.monotonic_ns()
+        notes.append(stamp(time.monotonic_ns(), "clone3"))
         child = _clone_init(job, ours, who, spaces.flags, into=into, pid_namespace=spaces.pid, undo=undo)
         prepare.enter_resctrl(spec, container_id, child[0], undo)
         children = [child]
         answers = prepare.answers(
             children, spec, decided.hooks, decided.state, console=console, undo=undo, always=always
         )
-        times = [f"{began} config.json\n{limited} cgroup made\n{cloned} clone3\n"]
+        times = [written(notes)]
+        sc.noted = None
         warnings += prepare.until_ready(ours, who, answers, cgroup, times)
         times.append(f"{time.monotonic_ns()} \n")
         child = children[-1]

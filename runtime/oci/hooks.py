@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from signal import SIGKILL
 from typing import Any, Final, NamedTuple
 
+from runtime import syscalls as sc
 from runtime.errors import RuntimeFault, SpecError, StartError
 
 KINDS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -112,8 +113,10 @@ def run(
         given = _environment(hook, environment)
         try:
             if confine is None:
+                sc.note("clone3")
                 pid = _spawn(hook, given, stdin, output)
             else:
+                sc.note("clone")
                 pid = _spawn_confined(confine, hook, given, stdin, output)
         except OSError as error:
             raise StartError(
@@ -172,6 +175,7 @@ def _environment(hook: Hook, default: Mapping[bytes, bytes] | None) -> Mapping[A
 
 def _memory(name: str, content: bytes) -> int:
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    sc.note("write")
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -45,7 +45,9 @@ def run(job: Job) -> NoReturn:
     gc.disable()  # a collection would write to, and so copy, every page shared with the parent
     # No imports from here on: in the container's mount namespace the import path would lead to the container's files.
     sys.meta_path.clear()
-    report = Reporter(job.channel, timed=job.gate and job.detached is None and not job.notify)
+    report = Reporter(job.channel, timed=job.note_calls is not None and job.gate and not job.notify)
+    if job.note_calls is not None:
+        job.note_calls()
     try:
         _init(job, report)
     except BaseException as error:  # noqa: BLE001 - no exception may escape into the parent's code
@@ -204,8 +206,9 @@ def _before_new_root(job: Job, report: Reporter, proc: int, root: Root) -> None:
     if any(job.hooks.get(kind) for kind in hooks.IN_RUNTIME):
         report.send({"hooks": True})
         steps.expect(job, b"hooked")
-    os.fchdir(root.fd)  # where runc runs them too; pivot_root changes the cwd anyway
-    hooks.run_all("createContainer", job.hooks.get("createContainer", ()), {**job.state, "pid": os.getpid()})
+    if wanted := job.hooks.get("createContainer", ()):
+        os.fchdir(root.fd)  # where runc runs them too; the change of root changes the cwd anyway
+        hooks.run_all("createContainer", wanted, {**job.state, "pid": os.getpid()})
 
     report.step = "hostname"
     if job.hostname:
@@ -277,6 +280,7 @@ def _become_user(job: Job, report: Reporter) -> _LastSteps:
     report.step = "no_new_privs"
     if no_new_privs:
         sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+    report.step = "environment"
     environment = execve_arguments.environment(process, uid)
 
     # A change of credentials clears the parent-death signal: set it again, and check the parent again.
@@ -303,7 +307,9 @@ def _wait_for_start(job: Job, report: Reporter, last: _LastSteps) -> None:
     """Wait for the start, then run the startContainer hooks. If there is a stub, the stub waits instead."""
     report.step = "gate"
     if job.gate:
-        report.send({"ready": True, "warnings": report.warnings, "steps": report.taken()})
+        report.send(
+            {"ready": True, "warnings": report.warnings, "steps": report.taken("sendmsg", "recvfrom")}
+        )
         if last.with_stub and job.detached is None:  # while the parent records our pid
             steps.become_stub(job, last.program)
         steps.expect(job, b"start" if job.detached is None else b"detach")
@@ -330,7 +336,13 @@ def _execute(job: Job, report: Reporter, last: _LastSteps) -> None:
     path, argv, environment, final, filter_ = last.program[:5]
     path = path or execve_arguments.find(job.process["args"][0], environment)
     report.step = "seccomp" if filter_ is not None else "capabilities"
-    if taken := report.taken():  # the last message: the filter may forbid sending
+    restores = last.borrowed or final.ambient or last.inheritable != final.inheritable
+    ahead = [
+        *(("seccomp",) if filter_ is not None else ()),
+        *(capabilities.calls(final) if restores else ()),
+        "execve",
+    ]
+    if taken := report.taken("sendmsg", *ahead):  # the last message: the filter may forbid sending
         report.send({"steps": taken})
     if filter_ is not None:
         from runtime.security import seccomp  # already imported by the process that made job.seccomp
@@ -338,7 +350,7 @@ def _execute(job: Job, report: Reporter, last: _LastSteps) -> None:
         seccomp.install(*filter_)
     # Drop the last of our privileges. Ambient capabilities depend on the other sets, which are final only now.
     report.step = "capabilities"
-    if last.borrowed or final.ambient or last.inheritable != final.inheritable:
+    if restores:
         capabilities.set_process(final)
 
     report.step = "exec"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from runtime import syscalls as sc
 from runtime.errors import RuntimeFault
 from runtime.oci import hooks
 from runtime.oci.config.spec import Process
@@ -127,16 +128,17 @@ class Job:
     root_change: rootfs.RootChange = rootfs.RootChange.PIVOT
     procfs: Procfs | None = None  # of the pid namespace that the program's process enters last
     root: int = -1  # for exec: the container's root, if it has no mount namespace of its own
+    note_calls: Callable[[], None] | None = None  # calls.note_in_init, for the trace; None: no trace
 
 
 class Reporter:
-    """The child's side of the channel: the current step, the time each step began, warnings and errors."""
+    """The child's side of the channel: the current step, the times and system calls of each, warnings and errors."""
 
     def __init__(self, channel: socket.socket, *, timed: bool = False) -> None:
         self.channel = channel
         self.warnings: list[str] = []
         self._step = "begin"
-        self._times: list[tuple[int, str]] | None = [] if timed else None
+        sc.noted = [] if timed else None
 
     @property
     def step(self) -> str:
@@ -145,13 +147,14 @@ class Reporter:
     @step.setter
     def step(self, step: str) -> None:
         self._step = step
-        if self._times is not None:
-            self._times.append((monotonic_ns(), step))
+        if sc.noted is not None:
+            sc.noted.append(stamp(monotonic_ns(), step))
 
-    def taken(self) -> str:
-        """The steps since the last call, in the format of `written`; "" if they are not recorded."""
-        found, self._times = self._times, [] if self._times is not None else None
-        return written(found) if found else ""
+    def taken(self, *ahead: str) -> str:
+        """The steps since the last call, in the format of `written`; "" if they are not recorded. `ahead`: the calls
+        that the last step is about to make."""
+        found, sc.noted = sc.noted, [] if sc.noted is not None else None
+        return written([*found, *ahead]) if found else ""
 
     def send(self, message: Mapping[str, Any], fd: int = -1) -> None:
         rights = [] if fd < 0 else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
@@ -170,10 +173,15 @@ class Reporter:
         self.send({"error": {key: v if isinstance(v, int) else _cut(str(v)) for key, v in about.items()}})
 
 
-def written(times: list[tuple[int, str]]) -> str:
+def stamp(at: int, step: str) -> str:
+    """The begin of a step among the notes: its time in nanoseconds of CLOCK_MONOTONIC, and its name."""
+    return f"\n{at} {step.replace(chr(10), ' ')}\n"
+
+
+def written(notes: list[str]) -> str:
     """Steps as one text, parsed only on demand: a line per step with its begin (nanoseconds of CLOCK_MONOTONIC) and its
-    name."""
-    return "".join(f"{at} {step.replace(chr(10), ' ')}\n" for at, step in times)[:MOST_TIMES]
+    name, and after it, on a line that begins with a blank, the names of the system calls that it made."""
+    return " ".join(notes).lstrip()[:MOST_TIMES] + "\n"
 
 
 def _cut(text: str) -> str:

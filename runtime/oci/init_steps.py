@@ -278,6 +278,7 @@ def write_proc(proc: int, path: str, value: str) -> None:
     procfs."""
     fd = sc.openat2(proc, path, os.O_WRONLY, resolve=_PLAIN)
     try:
+        sc.note("write")
         os.write(fd, value.encode())
     except OSError as error:
         raise SyscallError(error.errno or 0, "write", f"{value!r} to /proc/{path}") from error
@@ -301,6 +302,7 @@ def new_time(job: Job, file: int) -> None:
     sc.unshare(sc.CLONE_NEWTIME)
     if file >= 0:
         try:
+            sc.note("write")
             os.write(file, job.time_offsets.encode())
         except OSError as error:
             raise SyscallError(error.errno or 0, "write", "/proc/self/timens_offsets") from error

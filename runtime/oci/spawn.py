@@ -80,6 +80,7 @@ def make_directories(root: rootfs.RootMount, undo: ExitStack) -> None:
         return
     for path in (root.path, root.upper, root.work):
         try:
+            sc.note("mkdirat" if sc.AT_ONLY else "mkdir")
             os.mkdir(path, 0o755)
         except FileExistsError:
             continue
@@ -87,6 +88,7 @@ def make_directories(root: rootfs.RootMount, undo: ExitStack) -> None:
             raise SyscallError(error.errno or 0, "mkdir", path) from error
         undo.callback(_remove_tree, path)
         if path == root.upper:
+            sc.note("fchmodat" if sc.AT_ONLY else "chmod")
             os.chmod(path, 0o755)  # this becomes the mode of "/", so our umask must not affect it
 
 
@@ -262,13 +264,22 @@ def receive_init(channel: socket.socket, who: str, undo: ExitStack) -> tuple[int
         raise StateError(f"{who}: its init process was killed before it was created")
     pidfd: int = message["fd"]
     keep_clone(pidfd, undo)
-    return sc.pidfd_pid(pidfd), pidfd
+    return pid_of(pidfd), pidfd
 
 
 def keep_clone(pidfd: int, undo: ExitStack) -> None:
     """Take over a process that a child of ours has cloned and announced."""
     os.set_inheritable(pidfd, False)
     undo.callback(kill_and_reap, pidfd)
+
+
+def pid_of(pidfd: int) -> int:
+    """The pid of a pidfd's process in our pid namespace (proc_pid_fdinfo(5)); -1 if it has been reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    return -1
 
 
 def kill_and_reap(pidfd: int) -> None:

@@ -136,3 +136,8 @@ def apply(caps: Mapping[str, Iterable[str]] | None) -> list[str]:
     drop_bounding(sets.bounding, available=available)
     set_process(sets)
     return warnings
+
+
+def calls(sets: CapSets) -> list[str]:
+    """The system calls that `set_process` makes."""
+    return ["capset", *["prctl"] * (1 + sets.ambient.bit_count())]

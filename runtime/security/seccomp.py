@@ -19,7 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import CapabilityError, RuntimeFault, SpecError
-from runtime.syscalls import syscall
+from runtime.syscalls import AT_ONLY, note, syscall
 
 if TYPE_CHECKING:
     from hashlib import sha256
@@ -142,6 +142,7 @@ def compile_apart(profiles: Sequence[Mapping[str, Any]]) -> list[bytes]:
     than a shim. Only for a single-threaded process."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(reading, "rb") as answer:
+        note("clone")
         child = os.fork()
         if child == 0:
             try:
@@ -253,6 +254,13 @@ def _save(cache_dir: str | None, key: str, code: bytes) -> None:
         return
     draft = f"{cache_dir}/.{key}.{os.getpid()}"
     try:
+        for call in (
+            "mkdirat" if AT_ONLY else "mkdir",
+            "openat",
+            "write",
+            "renameat" if AT_ONLY else "rename",
+        ):
+            note(call)
         os.makedirs(cache_dir, mode=0o700, exist_ok=True)
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:

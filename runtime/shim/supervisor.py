@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.errors import NotFoundError, RuntimeFault, SpecError, StartError, StateError, SyscallError
 from runtime.oci import container as engine
 from runtime.oci.config import shape
+from runtime.oci.optional import calls
 from runtime.shim import foreign, streams
 from runtime.shim.logs import LogFile
 from runtime.shim.loop import Loop, Timer
@@ -390,6 +391,7 @@ def _engine_create(
         rootfs=RootfsOverlay.from_json(request.rootfs) if request.rootfs is not None else None,
         cgroup_path=cgroup_path,
         procfs=procfs,
+        note_calls=calls.note_in_init,
     )
 
 

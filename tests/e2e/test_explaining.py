@@ -26,23 +26,22 @@ def test_a_start_as_a_trace_for_perfetto(node: Node) -> None:
     assert [
         e for e in document["traceEvents"] if e["ph"] == "X" and not (e["dur"] >= 0 and e["ts"] > 0)
     ] == []
-    assert {"clone3", "pivot_root", "capabilities", "no_new_privs", "seccomp", "mount proc on /proc"} <= set(
-        names
-    )
+    assert {"clone3", "pivot_root", "capabilities", "seccomp", "mount proc on /proc"} <= set(names)
     inside_the_init(node.json("trace", "p", "-o", "json")["steps"])
     wide = node.cli("trace", "p", "-o", "wide").out
-    assert "  pivot_root" in wide and "pivot_root, umount2" in wide
+    assert "  pivot_root" in wide and "fchdir ×2, pivot_root, mount, umount2, chdir" in wide
+    assert "no_new_privs" not in wide and "hooks" not in wide, "they did nothing"
     assert "pivot_root" not in node.cli("trace", "p").out
 
 
 def inside_the_init(steps: list[dict[str, Any]]) -> None:
-    """What the init stamped lies, in order and without a gap, within what the daemon saw of create and start."""
+    """What the init stamped lies, in order and one after the other, within what the daemon saw of create and start."""
     for outer, first in (("create", "config.json"), ("start", "start")):
         begin, took = next((s["at"], s["took"]) for s in steps if s["step"] == outer and "call" not in s)
         inner = [s for s in steps if "call" in s and begin - 0.001 <= s["at"] < begin + took]
         assert inner[0]["step"] == first
         for step, following in pairwise(inner):
-            assert step["at"] + step["took"] == pytest.approx(following["at"], abs=1e-5)
+            assert step["at"] + step["took"] <= following["at"] + 1e-5
         assert inner[-1]["at"] + inner[-1]["took"] <= begin + took + 0.001
     order = [s["step"] for s in steps if "call" in s]
     wanted = (

@@ -96,6 +96,20 @@ def test_the_trace_of_a_manifest_that_waited_for_the_daemon(node: Node) -> None:
     assert "manifest changed" in node.cli("trace", "p").out.splitlines()[1]
 
 
+@pytest.mark.either_cgroup
+def test_a_trace_survives_the_daemon(node: Node) -> None:
+    path = node.apply("p.yaml", pod("p"))
+    node.wait_status("p", "Running")
+    before = node.cli("trace", "p", "-o", "wide").out
+    files = node.run_dir / "traces"
+    node.wait(lambda: list(files.glob("*.json")), "the trace's file")
+    node.restart(signal.SIGKILL)
+    assert node.cli("trace", "p", "-o", "wide").out == before
+    path.unlink()
+    node.wait_gone("p")
+    node.wait(lambda: list(files.iterdir()) == [], "the trace's file to go")
+
+
 def test_what_ended_while_the_daemon_was_away(node: Node) -> None:
     node.apply("once.yaml", pod("once", container(script="sleep 0.5; exit 4"), restartPolicy="Never"))
     node.apply("always.yaml", pod("always"))

@@ -1,15 +1,15 @@
 """The start trace: the steps of a pod from its manifest to its first instruction, with times.
 
-Steps are kept in memory, for the newest pods only (`KEEP`); `kubelite trace POD` shows them. A step costs two clock
-reads. The steps of a container's init are stamped there and arrive as one text with the shim's answers, which is parsed
-on request.
+Steps are kept in memory, for the newest pods only (`KEEP`), and in files; `kubelite trace POD` shows them. A step costs
+two clock reads. The steps of a container's init are stamped there and arrive as one text with the shim's answers, which
+is parsed on request.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from kubelite.kube.json import Json
+from kubelite.telemetry.tracing.trace_files import TraceFiles
 
 KEEP = 1000  # pods
 STEPS = 200  # newest steps kept of a pod
@@ -34,24 +35,28 @@ class Step:
     container: str = ""
     detail: str = ""
     error: str = ""
-    call: str = ""  # the system calls, for a step of the container's init
+    call: str = ""  # for a step of the engine or a container's init: the system calls that it made
 
 
 class Tracer:
     """The steps of pods, by uid. `observe` is called at the end of each step that has a duration. `started` is called
-    for each container that has started, with a function that returns its pod's steps at the time of the call."""
+    for each container that has started, with a function that returns its pod's steps at the time of the call.
+    `directory`: where the traces outlive the daemon (trace_files.py); "" means nowhere."""
 
     def __init__(
         self,
         observe: Callable[[str, Step], None] = lambda _uid, _step: None,
         *,
         started: Callable[[str, Callable[[], list[Json]]], None] = lambda _uid, _steps: None,
+        directory: str = "",
     ) -> None:
         self._observe = observe
         self._started = started
         self._steps: OrderedDict[str, list[Step]] = OrderedDict()
         # uid → container → (text, Unix seconds at which its clock was 0).
         self._inner: dict[str, dict[str, list[tuple[str, float]]]] = {}
+        self.files = TraceFiles(directory, self._record) if directory else None
+        self._began = time.time()
 
     def mark(
         self, uid: str, step: str, *, at: float | None = None, container: str = "", detail: str = ""
@@ -82,12 +87,25 @@ class Tracer:
 
     def steps(self, uid: str) -> list[dict[str, Any]]:
         """Return the pod's steps in order of time, as JSON objects without empty fields."""
-        found = [*self._steps.get(uid, ())]
-        for container, texts in self._inner.get(uid, {}).items():
+        record = self._record(uid)
+        found = [Step(**step) for step in record["steps"]]
+        for container, texts in record["inner"].items():
             for text, zero in texts:
                 found += inner_steps(container, text, zero)
         found.sort(key=lambda s: s.at)
         return [{k: v for k, v in asdict(s).items() if v not in ("", 0.0)} for s in found]
+
+    def _record(self, uid: str) -> Json:
+        """Return all that is known of the pod, an earlier daemon's part first, as JSON."""
+        earlier = self.files.read(uid) if self.files is not None else {}
+        old = [step for step in earlier.get("steps", ()) if step["at"] < self._began]
+        steps = [*old, *map(asdict, self._steps.get(uid, ()))]
+        inner: dict[str, list[Any]] = {}
+        for container, texts in earlier.get("inner", {}).items():
+            inner[container] = [text for text in texts if _first(*text) < self._began]
+        for container, known in self._inner.get(uid, {}).items():
+            inner[container] = [*inner.get(container, ()), *known][-INNER:]
+        return {"steps": steps[-STEPS:], "inner": inner}
 
     def begin(self, uid: str) -> float | None:
         """Return when the oldest step kept of the pod began, in Unix seconds."""
@@ -105,10 +123,11 @@ class Tracer:
         kept = self._inner.setdefault(uid, {}).setdefault(container, [])
         kept.append((text, zero))
         del kept[:-INNER]
-        first = text.partition(" ")[0]
-        if first.isdigit():
-            self._begin_by(uid, container, step, zero + int(first) / 1e9)
+        if first := _first(text, zero):
+            self._begin_by(uid, container, step, first)
         self._started(uid, partial(self.steps, uid))
+        if self.files is not None:
+            self.files.started(uid)
 
     def _begin_by(self, uid: str, container: str, step: str, at: float) -> None:
         steps = self._steps.get(uid, [])
@@ -125,6 +144,8 @@ class Tracer:
     def forget(self, uid: str) -> None:
         self._steps.pop(uid, None)
         self._inner.pop(uid, None)
+        if self.files is not None:
+            self.files.forget(uid)
 
     def _add(self, uid: str, step: Step) -> None:
         steps = self._steps.setdefault(uid, [])
@@ -133,6 +154,12 @@ class Tracer:
         del steps[:-STEPS]
         while len(self._steps) > KEEP:
             self._inner.pop(self._steps.popitem(last=False)[0], None)
+
+
+def _first(text: str, zero: float) -> float:
+    """Return when the first step of an engine's record began, in Unix seconds; 0 if it has none."""
+    first = text.partition(" ")[0]
+    return zero + int(first) / 1e9 if first.isdigit() else 0.0
 
 
 @contextlib.contextmanager
@@ -161,58 +188,30 @@ def spans(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     return found + [(steps[begin]["at"], end)] * (len(steps) - begin) if steps else []
 
 
-#: Steps of the engine and the init (runtime.oci.container, runtime.oci.init) → the system calls they make.
-CALLS = {
-    "config.json": "openat",
-    "cgroup made": "mkdir, write",
-    "clone3": "clone3",
-    "parent": "prctl(PR_SET_PDEATHSIG)",
-    "stdio": "dup3, close_range",
-    "cgroup": "write cgroup.procs",
-    "session": "setsid",
-    "namespaces": "setns, unshare",
-    "keyring": "keyctl",
-    "rootfs": "fsopen, fsmount, move_mount",
-    "terminal": "openat2",
-    "hooks": "execve",
-    "hostname": "sethostname",
-    "sysctl": "openat2, write",
-    "pivot_root": "pivot_root, umount2",
-    "rlimits": "prlimit64",
-    "personality": "personality",
-    "scheduler": "sched_setattr, ioprio_set",
-    "descriptors": "close_range",
-    "cwd": "openat2, fchdir",
-    "user": "setgroups, setresgid, setresuid",
-    "capabilities": "capset, execve",
-    "no_new_privs": "prctl(PR_SET_NO_NEW_PRIVS)",
-    "exec": "access",
-    "gate": "recvfrom",
-    "start": "sendto",
-    "seccomp": "seccomp, capset, execve",  # the last stamp: after it, the filter may forbid reading the clock
-}
-_OPERATIONS = {
-    "mount": "fsopen, fsmount, move_mount",
-    "bind": "open_tree, move_mount",
-    "make": "mount_setattr",
-    "mask": "open_tree, move_mount",
-    "device": "mknodat",
-    "links": "symlinkat",
-}
+UNKNOWN = "not recorded"  # the system calls of a step, as of a shim that does not note them
 
 
 def inner_steps(container: str, text: str, zero: float) -> list[Step]:
-    """Turn stamps into steps; each lasts until the next stamp. `zero`: Unix seconds when the monotonic clock was 0. A
-    line without a name is the end; a step that is stamped twice in a row counts once. Pure."""
-    stamps = [
-        (int(at), name) for at, _, name in (line.partition(" ") for line in text.splitlines()) if at.isdigit()
-    ]
+    """Turn the engine's record (runtime.oci.init_protocol.written) into steps; each lasts until the next one, a line
+    without a name is the end. A step that made no system calls is left out. `zero`: Unix seconds when the monotonic
+    clock was 0. Pure."""
+    stamps: list[tuple[int, str, list[str]]] = []
+    for line in text.splitlines():
+        began, _, name = line.partition(" ")
+        if began.isdigit():
+            stamps.append((int(began), name, []))
+        elif stamps:  # the calls of the step above
+            stamps[-1][2].extend(line.split())
+    noted = any(calls for _, _, calls in stamps)
     found = []
-    for (at, name), (until, _) in pairwise(stamps):
-        if name:
-            kind, _, what = name.partition(": ")
-            call = _OPERATIONS.get(what.partition(" ")[0], "") if what else CALLS.get(name, "")
-            if name == "capabilities" and until != stamps[-1][0]:
-                call = "capset"  # only the last one is followed by execve
+    for (at, step, calls), (until, _, _) in pairwise(stamps):
+        if step and (calls or not noted):
+            kind, _, what = step.partition(": ")
+            call = counted(calls) if noted else UNKNOWN
             found.append(Step(zero + at / 1e9, what or kind, (until - at) / 1e9, container, call=call))
     return found
+
+
+def counted(calls: Sequence[str]) -> str:
+    """Name each call once, in the order of the first ones, with how often it was made: `mount, write ×3`. Pure."""
+    return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in Counter(calls).items())

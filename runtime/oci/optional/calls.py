@@ -1,0 +1,82 @@
+"""Notes the system calls of each step of a start, so that `kubelite trace` shows what was really called.
+
+Most of them go through `runtime.syscalls`, which notes them if asked to (`syscalls.noted`). The others go through
+Python's own modules. A container's init notes those too: it replaces the functions in its copy of the interpreter,
+which nobody else uses and execve ends.
+
+Left out is what changes nothing but the process's own memory and descriptors, for example close, read and fstat. An
+openat counts if it may create a file. tests/kernel/test_trace_calls.py compares the notes with what strace sees.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # as in init_steps.py
+import fcntl
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from runtime import syscalls as sc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+# Module → function → the call it makes. Every function here makes exactly one.
+_ALWAYS: Final[dict[ModuleType, dict[str, str]]] = {
+    os: {
+        **{
+            name: name for name in ("chdir", "chroot", "execve", "fchdir", "fchmod", "fchown", "memfd_create")
+        },
+        **{name: name for name in ("sched_setaffinity", "setgroups", "setresgid", "setresuid", "setsid")},
+        "umask": "umask",
+        "dup2": "dup3" if sc.AT_ONLY else "dup2",
+        "mknod": "mknodat",
+        "utime": "utimensat",
+    },
+    fcntl: {"ioctl": "ioctl"},
+    _signal: {"signal": "rt_sigaction"},
+}
+# Functions that make the *at call with dir_fd, or where the machine has no other.
+_BY_DIRECTORY: Final = {
+    "mkdir": ("mkdir", "mkdirat"),
+    "symlink": ("symlink", "symlinkat"),
+    "unlink": ("unlink", "unlinkat"),
+    "rmdir": ("rmdir", "unlinkat"),
+    "chmod": ("chmod", "fchmodat"),
+    "chown": ("chown", "fchownat"),
+}
+
+
+def note_in_init() -> None:
+    """Note the calls of this process, a container's init, from here on. There is no way back."""
+    for module, functions in _ALWAYS.items():
+        for function, call in functions.items():
+            setattr(module, function, _noting(getattr(module, function), call))
+    for function, (plain, at) in _BY_DIRECTORY.items():
+        setattr(os, function, _noting_directory(getattr(os, function), plain, at))
+    os.open = _noting_creation(os.open)
+
+
+def _noting(function: Callable[..., Any], call: str) -> Callable[..., Any]:
+    def noting(*args: Any, **options: Any) -> Any:
+        sc.note(call)
+        return function(*args, **options)
+
+    return noting
+
+
+def _noting_directory(function: Callable[..., Any], plain: str, at: str) -> Callable[..., Any]:
+    def noting(*args: Any, **options: Any) -> Any:
+        sc.note(at if sc.AT_ONLY or options.get("dir_fd") is not None else plain)
+        return function(*args, **options)
+
+    return noting
+
+
+def _noting_creation(function: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(path: Any, flags: int, *args: Any, **options: Any) -> Any:
+        if flags & os.O_CREAT:
+            sc.note("openat")
+        return function(path, flags, *args, **options)
+
+    return noting
