@@ -344,6 +344,10 @@ class NodeApi(Protocol):
         """Return {"untagged": […], "deleted": […], "freed": bytes}. Raises ImageError ImageInUse if it is in use."""
         ...
 
+    async def repair(self) -> list[str]:
+        """Repair what is wrong with the network; return a sentence for each repair, and for what stays damaged."""
+        ...
+
     async def doctor(self, *, deep: bool = False) -> list[Json]:
         """Return the node's violated invariants: [{"level": "error|warning", "check", "message", "fix"?}]. `deep`: also
         read every blob of the images."""

@@ -382,6 +382,12 @@ class NodeAgent:
 
     # -- health -------------------------------------------------------------------------------------------------
 
+    async def repair(self) -> list[str]:
+        """Repair the network as far as a restart could; return a sentence for each repair, and for what stays."""
+        result = await self.network.repair()
+        done = [f"network: {sentence}" for sentence in (*result.repaired, *await self.cri.attach_lost())]
+        return done + [f"network, not repaired: {s}" for s in (*result.left, *result.failures)]
+
     async def doctor(self, *, deep: bool = False) -> list[Json]:
         network = await self.network.audit()
         leases = [a.uid for a in await self.network.list() if not a.uid.startswith(LEASE_PREFIX)]

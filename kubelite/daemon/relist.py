@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REMOVE_AGAIN = 10.0  # seconds before a failed removal is retried
+INSIDE = 20  # pods whose network namespace one round looks into, other pods each time
 TURNS = 3  # relists until each pod was queued once: a minute, as kubelet's --sync-frequency
 
 
@@ -61,6 +62,7 @@ def _strays(agent: NodeAgent) -> set[str]:
 async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
     """Find what events missed: each round checks the network and a third of the pods."""
     turn = 0
+    told: frozenset[str] = frozenset()  # what the last round could not repair
     while True:
         await asyncio.sleep(agent.settings.relist_seconds)
         began = time.perf_counter()
@@ -69,9 +71,7 @@ async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
         turn = (turn + 1) % TURNS
         agent.meters.relisted(time.perf_counter() - began)
         try:
-            # for example, a flushed rule set or a removed bridge
-            for sentence in await agent.network.repair():
-                log.warning("network repaired: %s", sentence)
+            told = await _repair_network(agent, told)
             await agent.events.expire()
             await agent.history.prune(seconds=agent.settings.history_time, size=agent.settings.history_size)
         except (
@@ -80,6 +80,18 @@ async def relist(agent: NodeAgent, queue: WorkQueue[str]) -> None:
             OSError,
         ) as error:  # for example, a full disk: the next round may succeed
             log.error("periodic maintenance failed: %s", error)
+
+
+async def _repair_network(agent: NodeAgent, told: frozenset[str]) -> frozenset[str]:
+    """Repair the network (flushed rules, a removed bridge, a pod's interface). What stays damaged is reported once, not
+    each round. Return it."""
+    result = await agent.network.repair(inside=INSIDE)
+    for sentence in [*result.repaired, *await agent.cri.attach_lost()]:
+        log.warning("network repaired: %s", sentence)
+    left = frozenset((*result.left, *result.failures))
+    for sentence in sorted(left - told):
+        log.error("network damaged, and not repaired: %s", sentence)
+    return left
 
 
 def writable_layers(cri: LocalCri) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The node's bridge, and the sysctls it needs: create it, recognise it, and refuse one that belongs to somebody else.
 
-Our bridge carries the interface alias "kubelite:<node>". A bridge without it is left alone, whatever its name: it may
-connect guests of docker or libvirt.
+Our bridge carries the interface alias "kubelite:<identity>" (plan.identity). A bridge without it is left alone,
+whatever its name: it may connect guests of docker or libvirt.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from runtime.network import netlink
 from runtime.network.netlink import Link, NetlinkSocket
 from runtime.network.plan import Subnet, bridge_alias, mac_of
 
+FORWARDING = "net/ipv4/ip_forward"
 DEFAULT_MTU = 1500  # for a host without a default route
 
 
@@ -54,7 +55,20 @@ class Bridge:
             self.index, ip=subnet.gateway, prefix=subnet.prefix, broadcast=subnet.broadcast
         )
         self._route.request([address, netlink.set_link(self.index, up=True)], ignore=(errno.EEXIST,))
-        return warnings + _switch("net/ipv4/ip_forward", "1", "pods cannot reach other networks")
+        return warnings + _switch(FORWARDING, "1", "pods cannot reach other networks")
+
+    def problems(self, links: Iterable[Link]) -> list[str]:
+        """What is missing of the bridge itself, as sentences."""
+        bridge = next((link for link in links if link.name == self.name), None)
+        if bridge is None or bridge.index != self.index or not bridge.up:
+            return [f"bridge {self.name} is missing or down"]
+        subnet, found = self._subnet, []
+        held = [address for address in netlink.addresses(self._route) if address.index == self.index]
+        if not any((address.ip, address.prefix) == (subnet.gateway, subnet.prefix) for address in held):
+            found.append(f"bridge {self.name} does not have the address {subnet.gateway}/{subnet.prefix}")
+        if read_sysctl(FORWARDING) == "0":
+            found.append("pods cannot reach other networks: net.ipv4.ip_forward is 0")
+        return found
 
     def delete(self) -> None:
         """Delete the bridge if it exists and is ours."""
@@ -144,6 +158,15 @@ def write_sysctl(key: str, value: str) -> None:
         os.write(descriptor, value.encode())
     finally:
         os.close(descriptor)
+
+
+def read_sysctl(key: str) -> str:
+    """The value below /proc/sys, in the network namespace of the thread; "" if there is none."""
+    try:
+        with open(f"/proc/sys/{key}") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def disable_ipv6(interface: str) -> None:

@@ -3,6 +3,9 @@
 The daemon never enters a namespace and never waits for the kernel. It sends requests to the helper over a socket pair
 as JSON lines, any number at once. Every request is idempotent. So a request that a dying helper left unanswered is sent
 again to the next helper, which has repaired what was half done.
+
+A helper that answers nothing while requests wait (stopped, or stuck in the kernel) is killed after QUIET seconds, and
+replaced like one that died.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,7 +25,9 @@ from typing import Any, Self
 import runtime
 from runtime import errors
 from runtime.errors import NetworkError, RuntimeFault
-from runtime.network.plan import Attachment, NetworkConfig, PortMapping
+from runtime.network.plan import Attachment, NetworkConfig, PortMapping, Repair
+
+log = logging.getLogger(__name__)
 
 _HELPER_FD = 3
 # -I -S ignores the user's environment and site directories. The import path is that of this process, with this
@@ -32,6 +38,8 @@ _PROGRAM = (
 _PROGRAM += "sys.exit(main(int(sys.argv[1]), json.loads(sys.argv[2])))"
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
 _ATTEMPTS = 3  # number of helpers that a request is sent to before it fails
+QUIET = 15.0  # seconds without any answer, while requests wait, after which a helper is killed
+SET_UP = 30.0  # seconds for a new helper's set-up; it waits up to 10 of them for its predecessor's lock
 
 
 class _HelperGone(Exception):
@@ -51,6 +59,8 @@ class _Helper:
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._overdue: asyncio.TimerHandle | None = None  # runs while requests wait
+        self._heard = 0.0  # the loop's time of the last answer, or of the first request that waits
         self.alive = True
         self._reaped = False
 
@@ -78,11 +88,15 @@ class _Helper:
         reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 24)
         helper = cls(pid, reader, writer)
         try:
-            greeting = await helper._read()
+            greeting = await asyncio.wait_for(helper._read(), SET_UP)
         except BaseException as error:
+            if isinstance(error, TimeoutError):
+                helper.kill()
             await helper.end()
             if isinstance(error, _HelperGone):
                 raise _DiedInSetUp("the network helper died while it set up the node") from error
+            if isinstance(error, TimeoutError):
+                raise _DiedInSetUp(f"the network helper did not set up the node in {SET_UP:.0f} s") from error
             raise
         if "error" in greeting:
             await helper.end()
@@ -97,15 +111,42 @@ class _Helper:
         number = next(self._ids)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
+        self._watch()
         try:
             self._writer.write(json.dumps({"id": number, "op": op, **fields}).encode() + b"\n")
             return await answer
         finally:
             self._waiting.pop(number, None)
 
+    def _watch(self) -> None:
+        """Kill the helper when requests wait and nothing has been answered for QUIET seconds."""
+        if self._overdue is None:
+            loop = asyncio.get_running_loop()
+            self._heard = loop.time()
+            self._overdue = loop.call_later(QUIET, self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._overdue = None
+        if not self._waiting or not self.alive:
+            return
+        left = self._heard + QUIET - loop.time()
+        if left > 0:
+            self._overdue = loop.call_later(left, self._look)
+            return
+        log.error("the network helper (pid %d) has not answered for %.0f s; killed", self.pid, QUIET)
+        self.kill()  # its socket closes, and every waiting request goes to the next helper
+
+    def kill(self) -> None:
+        if not self._reaped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
     async def end(self) -> None:
         """Close the socket, so that the helper exits after its current request, and reap it."""
         self.alive = False
+        if self._overdue:
+            self._overdue.cancel()
         if self._reading:
             self._reading.cancel()
         self._fail_all()
@@ -130,6 +171,7 @@ class _Helper:
         try:
             while True:
                 message = await self._read()
+                self._heard = asyncio.get_running_loop().time()
                 answer = self._waiting.get(message["id"])
                 if answer is None or answer.done():
                     continue  # its caller was cancelled
@@ -172,9 +214,12 @@ class NetworkClient:
                     raise
         return cls(config, helper, warnings)
 
-    async def add(self, uid: str, netns: str, ports: Sequence[PortMapping] = ()) -> Attachment:
+    async def add(
+        self, uid: str, netns: str, ports: Sequence[PortMapping] = (), *, had: str = ""
+    ) -> Attachment:
         """Attach a pod's network namespace ("/proc/<pid>/ns/net") and publish its ports. Idempotent per uid: the same
-        namespace gives the same result (and applies changed ports), a new one is attached with the same address.
+        namespace gives the same result (and applies changed ports), a new one is attached with the same address. A pod
+        without a lease gets the address that it `had`, if it is free.
 
         Raises NetworkError, with the reason HostPortConflict if a port is taken (the message names the holder) or
         AddressPoolExhausted if the pod network is full; SpecError for a request that can never succeed.
@@ -188,7 +233,7 @@ class NetworkClient:
             }
             for port in ports
         ]
-        return Attachment.from_json(await self._request("add", uid=uid, netns=netns, ports=listed))
+        return Attachment.from_json(await self._request("add", uid=uid, netns=netns, ports=listed, had=had))
 
     async def delete(self, uid: str) -> None:
         """Remove the pod's ports, interface and address. No error if there are none or the namespace is gone."""
@@ -204,11 +249,10 @@ class NetworkClient:
         problems: list[str] = await self._request("audit")
         return problems
 
-    async def repair(self) -> list[str]:
-        """Repair what audit() finds, such as flushed rules or a removed bridge. Returns the problems. A problem that
-        only a new sandbox can solve remains, and the next audit() finds it again."""
-        problems: list[str] = await self._request("repair")
-        return problems
+    async def repair(self, *, inside: int | None = None) -> Repair:
+        """Repair what audit() finds, such as flushed rules, a removed bridge, a pod's lost interface or address, and
+        audit again. `inside`: how many pods' namespaces are entered, other ones each time; None means all."""
+        return Repair(**await self._request("repair", inside=inside))
 
     async def list(self) -> list[Attachment]:
         """Every attachment with a lease. After a restart, call delete() for those whose pod is gone."""
@@ -264,7 +308,11 @@ async def _reap(pid: int) -> None:
         if _has_exited(pid):
             return
     os.kill(pid, signal.SIGKILL)
-    await asyncio.to_thread(os.waitpid, pid, 0)
+    for _ in range(100):
+        await asyncio.sleep(0.05)
+        if _has_exited(pid):
+            return
+    log.error("the network helper (pid %d) does not exit: it waits in the kernel", pid)
 
 
 def _has_exited(pid: int) -> bool:

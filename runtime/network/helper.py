@@ -30,8 +30,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
+from runtime import syscalls
 from runtime.errors import NetworkError, RuntimeFault
 from runtime.network.deleter import Deleter, Job
 from runtime.network.node import Node
@@ -130,13 +132,13 @@ class Helper:
         match request["op"]:
             case "add":
                 ports = [PortMapping(**port) for port in request["ports"]]
-                return node.add(request["uid"], request["netns"], ports).to_json()
+                return node.add(request["uid"], request["netns"], ports, had=request.get("had", "")).to_json()
             case "check":
                 return node.check(request["uid"])
             case "audit":
                 return node.audit()
             case "repair":
-                return node.repair()
+                return asdict(node.repair(inside=request.get("inside")))
             case "list":
                 return [attachment.to_json() for attachment in node.attachments()]
             case "teardown":
@@ -173,25 +175,30 @@ def send(connection: socket.socket, answer: dict[str, Any]) -> None:
 
 def lock(state_dir: str) -> int:
     """Lock the state directory, because leases have one writer. Returns the descriptor that holds the lock. Raises
-    NetworkError if another daemon's helper keeps it."""
+    NetworkError, with the holder's pid, if another daemon's helper keeps it."""
     os.makedirs(state_dir, mode=0o700, exist_ok=True)
     descriptor = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
             return descriptor
         except BlockingIOError:
             if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 10, 0).decode(errors="replace").strip() or "unknown"
                 os.close(descriptor)
                 raise NetworkError(
-                    f"another kubelite daemon uses {state_dir}; stop it, or give this one another --run-dir"
+                    f"the network helper of another kubelite daemon (pid {holder}) uses {state_dir}; stop that "
+                    "daemon, or give this one another --run-dir"
                 ) from None
             time.sleep(0.01)
 
 
 def _prepare_process() -> None:
-    """Ignore SIGINT, which is for the daemon, and raise the limit of descriptors: a published port needs one each."""
+    """Ignore SIGINT, which is for the daemon, and raise the limit of descriptors: a published port needs one each.
+    The kernel kills the helper when its daemon dies, even if it is stopped or waits; the next one repairs."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -3,7 +3,7 @@
     <state_dir>/leases/<uid>.json     the Lease of an attached pod
     <state_dir>/leases/<uid>.part     the Lease of a pod during its add or delete; rename(2) moves it to .json and back
     <state_dir>/last                  the address given last
-    <state_dir>/node                  the node's name when this state was created
+    <state_dir>/node                  the node's identity when this state was created
 
 The state directory is part of the run directory: leases end with a reboot, as the namespaces do. The network's first
 address is the gateway (the bridge). Addresses are given round-robin, starting after the last one (as in CNI's
@@ -14,13 +14,14 @@ of the old pod have expired.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 
 from runtime.errors import NetworkError, SpecError
-from runtime.network.plan import Lease, PortMapping, Subnet, host_ifname, mac_of
+from runtime.network.plan import Lease, PortMapping, Subnet, host_ifname, identity, mac_of
 
 
 class LeaseStore:
@@ -46,12 +47,14 @@ class LeaseStore:
     def all(self) -> list[Lease]:
         return list(self._leases.values())
 
-    def allocate(self, uid: str, *, netns: str, netns_id: str, ports: tuple[PortMapping, ...]) -> Lease:
-        """Create a lease, written but not ready. The uid becomes a file name, so it is checked first. Raises SpecError,
-        or NetworkError (AddressPoolExhausted)."""
+    def allocate(
+        self, uid: str, *, netns: str, netns_id: str, ports: tuple[PortMapping, ...], had: str = ""
+    ) -> Lease:
+        """Create a lease, written but not ready, of the address that the pod had if it is free. The uid becomes a file
+        name, so it is checked first. Raises SpecError, or NetworkError (AddressPoolExhausted)."""
         if not uid or "/" in uid or uid.startswith(".") or len(uid) > 200:
             raise SpecError(f"pod uid {uid!r} cannot be used as a file name")
-        ip = self._free_address()
+        ip = had if self._is_free(had) else self._free_address()
         lease = Lease(
             uid=uid,
             ip=ip,
@@ -135,6 +138,20 @@ class LeaseStore:
                     continue
                 self._leases[lease.uid] = lease
 
+    def _is_free(self, ip: str) -> bool:
+        """Whether a pod may have this address."""
+        try:
+            address = ipaddress.IPv4Address(ip)
+        except ValueError:
+            return False
+        subnet = self._subnet
+        reserved = (str(subnet.network.network_address), subnet.gateway, subnet.broadcast)
+        return (
+            address in subnet.network
+            and ip not in reserved
+            and all(lease.ip != ip for lease in self._leases.values())
+        )
+
     def _free_address(self) -> str:
         used = {lease.ip for lease in self._leases.values()}
         for candidate in self._ring():
@@ -162,16 +179,18 @@ class LeaseStore:
             yield str(address(base + first + (start + step) % count))
 
 
-def recorded_name(state_dir: str, node: str) -> str:
-    """The node's name when this state was created. Interfaces and tables are named after it, and a machine renamed
-    while pods run must find them again."""
+def recorded_identity(state_dir: str, node: str, *, named_alone: bool = False) -> str:
+    """The node's identity when this state was created. Interfaces and tables are named after it, and a machine renamed
+    while pods run must find them again. `named_alone`: what is in the kernel bears the node's name alone, as every
+    kubelite up to 0.2 named it, and its record is lost."""
     path = os.path.join(state_dir, "node")
     with contextlib.suppress(FileNotFoundError), open(path) as file:
-        if name := file.read():
-            return name
+        if known := file.read():
+            return known
+    made = node if named_alone else identity(node, os.path.realpath(state_dir))
     os.makedirs(state_dir, mode=0o700, exist_ok=True)
-    _write(path, node)
-    return node
+    _write(path, made)
+    return made
 
 
 def _write(path: str, text: str) -> None:

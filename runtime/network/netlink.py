@@ -72,6 +72,9 @@ CREATE = NLM_F_CREATE | NLM_F_EXCL
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _IFINFO = struct.Struct("=4xiI4x")  # ifinfomsg: family and type, index, flags, change
 IFINFO_SIZE = _IFINFO.size
+_IFADDR = struct.Struct("=xB2xI")  # ifaddrmsg: family, prefix length, flags and scope, index
+_RTMSG = struct.Struct("=xB2xB7x")  # rtmsg: family, length of the destination's prefix, …, table, …
+IFA_ADDRESS, IFA_LOCAL, RTA_OIF, RTA_PRIORITY = 1, 2, 4, 6
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 NLA_TYPE_MASK = 0x3FFF
 # include/uapi/linux/if_link.h
@@ -476,11 +479,10 @@ def addresses(sock: NetlinkSocket) -> list[Address]:
     query["family"] = socket.AF_INET
     found = []
     for data in sock.dump(_encoded(query, RTM_GETADDR, NLM_F_DUMP, "list addresses")):
-        msg = IfAddr(data)
-        msg.decode()
-        found.append(
-            Address(msg["index"], msg.get_attr("IFA_LOCAL") or msg.get_attr("IFA_ADDRESS"), msg["prefixlen"])
-        )
+        prefix, index = _IFADDR.unpack_from(data, _HEADER.size)
+        values = attributes(data[_HEADER.size + _IFADDR.size :])
+        ip = values.get(IFA_LOCAL) or values[IFA_ADDRESS]
+        found.append(Address(index, socket.inet_ntoa(ip), prefix))
     return found
 
 
@@ -490,9 +492,9 @@ def uplink(sock: NetlinkSocket) -> int | None:
     query["family"] = socket.AF_INET
     best: tuple[int, int] | None = None
     for data in sock.dump(_encoded(query, RTM_GETROUTE, NLM_F_DUMP, "list routes")):
-        msg = Route(data)
-        msg.decode()
-        oif = msg.get_attr("RTA_OIF")
-        if msg["dst_len"] == 0 and msg["table"] == RT_TABLE_MAIN and oif:
-            best = min(best or (1 << 32, 0), (msg.get_attr("RTA_PRIORITY") or 0, oif))
+        length, table = _RTMSG.unpack_from(data, _HEADER.size)
+        values = attributes(data[_HEADER.size + _RTMSG.size :])
+        oif = _number(values.get(RTA_OIF))
+        if length == 0 and table == RT_TABLE_MAIN and oif:
+            best = min(best or (1 << 32, 0), (_number(values.get(RTA_PRIORITY)), oif))
     return best[1] if best else None

@@ -1,6 +1,6 @@
 """One node's network: set up the bridge, forwarding and the NAT table; attach and detach pods.
 
-plan.py describes the network as data. This module applies it through netlink.py and nat.py, in the network namespace in
+plan.py describes the network as data. This module applies it through netlink.py and nft.py, in the network namespace in
 which it was started (the helper's, which is the daemon's). It is deliberately synchronous and single-threaded, because
 setns(2) into a pod's namespace affects the calling thread.
 
@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from runtime import syscalls
-from runtime.errors import CapabilityError, NetworkError, NotFoundError, SpecError
+from runtime.errors import CapabilityError, NetworkError, NotFoundError
 from runtime.network import antispoof, nat, netlink
+from runtime.network.audit import Audit, Problem
 from runtime.network.bridge import Bridge, disable_ipv6, uplink_mtu
-from runtime.network.ipam import LeaseStore, recorded_name
+from runtime.network.ipam import LeaseStore, recorded_identity
+from runtime.network.namespaces import Namespaces, identity_of, opened
 from runtime.network.netlink import NetlinkError, NetlinkSocket
 from runtime.network.plan import (
     POD_IFNAME,
@@ -29,7 +29,9 @@ from runtime.network.plan import (
     Lease,
     NetworkConfig,
     PortMapping,
+    Repair,
     Subnet,
+    bridge_alias,
     check_ports,
     link_prefix,
     port_conflict,
@@ -48,25 +50,30 @@ class Node:
         """Set up the node; idempotent. Raises NetworkError, SpecError or CapabilityError. What a failure leaves half
         done, the next start repairs."""
         self.config = config
-        self._name = recorded_name(config.state_dir, config.node)
         self._subnet = Subnet.parse(config.pod_cidr)
+        self._route = NetlinkSocket()
+        self._name = recorded_identity(config.state_dir, config.node, named_alone=self._is_named_alone())
         self._leases = LeaseStore(config.state_dir, self._subnet, self._name)
         self._ports = PortSockets()
-        self._route = NetlinkSocket()
+        self._turn = 0  # the lease whose namespace the next repair with `inside` enters first
         self._deleting = NetlinkSocket()  # used by the thread of deleter.py alone
-        self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._namespaces = Namespaces()
         self._mtu = config.mtu or uplink_mtu(self._route)
         self._bridge = Bridge(self._route, config.bridge, self._name, self._subnet)
         self.warnings = self._set_up_bridge()
         self._repair_leftovers()
         self._senders = self._set_up_senders()
         self._nat = self._set_up_nat()
+        self._audit = Audit(
+            self._route, self._bridge, self._leases, self._namespaces, self._senders, self._nat,
+            link_prefix(self._name),
+        )  # fmt: skip
 
     # --- pods -------------------------------------------------------------------------------------------------------
 
-    def add(self, uid: str, netns: str, ports: Sequence[PortMapping]) -> Attachment:
-        """CNI's ADD, idempotent: for the same pod in the same namespace, only changed ports are applied. Raises
-        NetworkError, SpecError."""
+    def add(self, uid: str, netns: str, ports: Sequence[PortMapping], *, had: str = "") -> Attachment:
+        """CNI's ADD, idempotent: for the same pod in the same namespace, only changed ports are applied. A pod whose
+        lease is lost keeps the address that it had, if it is free. Raises NetworkError, SpecError."""
         wanted, warnings = check_ports(ports)
         if wanted and self._nat is None:
             warnings += [
@@ -74,14 +81,14 @@ class Node:
                 for p in wanted
             ]
             wanted = ()
-        with _opened(netns) as namespace:
-            netns_id = self._checked_identity(namespace, netns)
+        with opened(netns) as namespace:
+            netns_id = self._namespaces.checked_identity(namespace, netns)
             lease = self._leases.get(uid)
             if lease and lease.ready and lease.netns_id == netns_id and self._index(lease.host_ifname):
                 lease = self._change_ports(lease, wanted)
             else:
                 lease = self._attach(
-                    uid, netns=netns, netns_id=netns_id, namespace=namespace, ports=wanted, old=lease
+                    uid, netns=netns, netns_id=netns_id, namespace=namespace, ports=wanted, old=lease, had=had
                 )
         return self._attachment(lease, warnings)
 
@@ -117,9 +124,7 @@ class Node:
         lease = self._leases.get(uid)
         if lease is None:
             raise NotFoundError(f"pod {uid} has no address from this node")
-        links = {link.name: link for link in netlink.links(self._route)}
-        problems = self._lease_problems(lease, links, self._published())
-        return problems + self._sender_problems([lease]) + self._inside_problems(lease)
+        return [problem.sentence for problem in self._audit.of_pod(lease)]
 
     def attachments(self) -> list[Attachment]:
         return [self._attachment(lease) for lease in self._leases.all()]
@@ -133,6 +138,7 @@ class Node:
         namespace: int,
         ports: tuple[PortMapping, ...],
         old: Lease | None,
+        had: str = "",
     ) -> Lease:
         """Attach a pod. An old lease (whose namespace or interface is gone) keeps its address."""
         if conflict := port_conflict(uid, ports, self._leases.all()):
@@ -145,7 +151,7 @@ class Node:
                 lease = replace(old, netns=netns, netns_id=netns_id, ports=ports, ready=False)
                 self._leases.write_pending(lease)
             else:
-                lease = self._leases.allocate(uid, netns=netns, netns_id=netns_id, ports=ports)
+                lease = self._leases.allocate(uid, netns=netns, netns_id=netns_id, ports=ports, had=had)
             undo.callback(self._leases.remove, uid)
             undo.callback(self._ports.release, uid)
             self._ports.hold(uid, ports)
@@ -221,10 +227,10 @@ class Node:
             _delete_links(self._route, [lease.host_ifname])
             self._route.request(batch)
 
-    def _configure_inside(self, lease: Lease, namespace: int) -> None:
+    def _configure_inside(self, lease: Lease, namespace: int, *, again: bool = False) -> None:
         """Configure lo (up) and eth0 (address, up, default route). The socket is opened inside the namespace and used
-        from outside."""
-        with self._inside(namespace):
+        from outside. `again`: what is there already is no error."""
+        with self._namespaces.inside(namespace):
             disable_ipv6(POD_IFNAME)
             index = netlink.interface_index(POD_IFNAME)
             pod = NetlinkSocket()
@@ -237,28 +243,9 @@ class Node:
                     ),
                     netlink.set_link(index, up=True),
                     netlink.new_default_route(index, self._subnet.gateway),
-                ]
+                ],
+                ignore=(errno.EEXIST,) if again else (),
             )
-
-    @contextlib.contextmanager
-    def _inside(self, namespace: int) -> Iterator[None]:
-        """Run in another network namespace. If the thread cannot return, the helper exits."""
-        syscalls.setns(namespace, syscalls.CLONE_NEWNET, about="the pod's network namespace")
-        try:
-            yield
-        finally:
-            try:
-                syscalls.setns(self._home, syscalls.CLONE_NEWNET, about="the node's network namespace")
-            except OSError:
-                os._exit(70)  # EX_SOFTWARE: the client starts a new helper, which repairs the node
-
-    def _checked_identity(self, namespace: int, path: str) -> str:
-        """The namespace's identity. Raises SpecError for the node's own namespace, because an eth0 must never be
-        configured there."""
-        identity = _identity(namespace)
-        if identity == _identity(self._home):
-            raise SpecError(f"{path} is the node's own network namespace, not a pod's")
-        return identity
 
     def _index(self, name: str) -> int:
         """The interface's index; 0 if it does not exist."""
@@ -283,41 +270,65 @@ class Node:
     def audit(self) -> list[str]:
         """Everything in this node's network that is missing, damaged or left over, as sentences; [] if there are no
         problems."""
-        links = {link.name: link for link in netlink.links(self._route)}
-        published = self._published()
-        problems = []
-        bridge = links.get(self.config.bridge)
-        if bridge is None or bridge.index != self._bridge.index or not bridge.up:
-            problems.append(f"bridge {self.config.bridge} is missing or down")
-        for lease in self._leases.all():
-            problems += self._lease_problems(lease, links, published)
-        known = {lease.host_ifname for lease in self._leases.all()}
-        prefix = link_prefix(self._name)
-        problems += [
-            f"interface {name} belongs to no pod"
-            for name in links
-            if name.startswith(prefix) and name not in known
-        ]
-        if published is not None:
-            wanted = {nat.element(port, lease.ip) for lease in self._leases.all() for port in lease.ports}
-            problems += [
-                f"nftables: {nat.describe(item)} is published for no pod" for item in published - wanted
-            ]
-        return problems + self._sender_problems(self._leases.all(), others=True)
+        return [problem.sentence for problem in self._audit.problems()]
 
-    def repair(self) -> list[str]:
-        """Repair what audit() finds, as far as possible without a new sandbox: a flushed NAT table, interfaces detached
-        from the bridge, leftovers. Returns the problems found."""
-        problems = self.audit()
-        if problems:
-            self._set_up_bridge()
-            self._repair_leftovers()
-            if self._senders:
-                self._senders.rebuild(self._leases.all())
-            if self._nat:
-                self._nat.rebuild(self._leases.all())
-                self._bridge.allow_loopback(guarded=True)
-        return problems
+    def repair(self, *, inside: int | None = None) -> Repair:
+        """Repair what an audit finds, and audit again: only what is gone then is repaired. With `inside`, the audit
+        enters the namespaces of that many pods, other ones each time, instead of all."""
+        found = self._audit.problems(self._next_leases(inside))
+        if not found:
+            return Repair()
+        self._set_up_bridge()
+        self._repair_leftovers()
+        if self._senders:
+            self._senders.rebuild(self._leases.all())
+        if self._nat:
+            self._nat.rebuild(self._leases.all())
+            self._bridge.allow_loopback(guarded=True)
+        failed = self._repair_pods(found)
+        checked = [lease for p in found if (lease := self._leases.get(p.inside or p.detached))]
+        left = {problem.sentence for problem in self._audit.problems(checked)}
+        repaired = [problem.sentence for problem in found if problem.sentence not in left]
+        return Repair(repaired, sorted(left), failed)
+
+    def _next_leases(self, count: int | None) -> list[Lease] | None:
+        """The next `count` leases in turn; None if all are meant."""
+        leases = self._leases.all()
+        if count is None or count >= len(leases):
+            return None
+        start, self._turn = self._turn % len(leases), (self._turn + count) % len(leases)
+        return [*leases[start:], *leases[:start]][:count]
+
+    def _repair_pods(self, found: Sequence[Problem]) -> list[str]:
+        """Configure pods' interfaces again, or attach pods again that have lost theirs. The address stays, and with it
+        the pod's connections. Returns a sentence for each failure."""
+        failures = []
+        for problem in found:
+            lease = self._leases.get(problem.inside or problem.detached)
+            if lease is None or not lease.ready:
+                continue
+            try:
+                with opened(lease.netns) as namespace:
+                    if identity_of(namespace) != lease.netns_id:
+                        continue  # its sandbox has ended
+                    if problem.inside:
+                        self._configure_inside(lease, namespace, again=True)
+                    if problem.detached or self._audit.inside_problems(lease, ended=True):
+                        self._attach_again(lease, namespace)
+            except (NetworkError, NetlinkError, OSError) as error:
+                failures.append(f"pod {lease.uid} cannot be attached again: {error}")
+        return failures
+
+    def _attach_again(self, lease: Lease, namespace: int) -> None:
+        try:
+            self._attach(
+                lease.uid, netns=lease.netns, netns_id=lease.netns_id, namespace=namespace,
+                ports=lease.ports, old=lease,
+            )  # fmt: skip
+        except BaseException:
+            self._leases.write_pending(lease)  # it keeps its address, and the next repair tries again
+            self._leases.mark_ready(lease)
+            raise
 
     def teardown(self) -> None:
         """Remove everything that belongs to this node: NAT table, pods' interfaces, bridge, leases. ip_forward is not
@@ -334,66 +345,10 @@ class Node:
         self._ports.release_all()
         self._leases.clear()
 
-    def _lease_problems(
-        self, lease: Lease, links: dict[str, netlink.Link], published: set[tuple[str, bytes, bytes]] | None
-    ) -> list[str]:
-        problems = []
-        link = links.get(lease.host_ifname)
-        if link is None:
-            problems.append(f"pod {lease.uid}: interface {lease.host_ifname} is missing")
-        elif link.master != self._bridge.index or not link.up:
-            problems.append(
-                f"pod {lease.uid}: interface {lease.host_ifname} is not up on {self.config.bridge}"
-            )
-        for port in lease.ports if published is not None else ():
-            if published is not None and nat.element(port, lease.ip) not in published:
-                problems.append(f"pod {lease.uid}: host port {port.describe()} is not in the NAT table")
-        return problems
-
-    def _sender_problems(self, leases: Sequence[Lease], *, others: bool = False) -> list[str]:
-        """Pods that are not restricted to their addresses. With `others`, also elements that belong to no pod."""
-        if self._senders is None:
-            return []
-        try:
-            admitted = self._senders.admitted()
-        except NetlinkError:  # the table has been removed
-            admitted = set()
-        problems = [
-            f"pod {lease.uid}: {lease.host_ifname} is not restricted to its own addresses"
-            for lease in leases
-            if not admitted.issuperset(antispoof.elements(lease))
-        ]
-        known = {item for lease in leases for item in antispoof.elements(lease)}
-        leftover = sorted(admitted - known) if others else []
-        return problems + [
-            f"nftables: {antispoof.describe(item)} is admitted for no pod" for item in leftover
-        ]
-
-    def _inside_problems(self, lease: Lease) -> list[str]:
-        try:
-            with _opened(lease.netns) as namespace:
-                if _identity(namespace) != lease.netns_id:
-                    return [f"pod {lease.uid}: {lease.netns} is a different namespace now"]
-                with self._inside(namespace):
-                    index = netlink.interface_index(POD_IFNAME, missing_ok=True)
-                    pod = NetlinkSocket()
-        except NetworkError as error:
-            return [f"pod {lease.uid}: {error}"]
-        with pod:
-            if index not in {address.index for address in netlink.addresses(pod) if address.ip == lease.ip}:
-                return [f"pod {lease.uid}: {POD_IFNAME} does not have the address {lease.ip}"]
-            if netlink.uplink(pod) != index:
-                return [f"pod {lease.uid}: no default route through {POD_IFNAME}"]
-        return []
-
-    def _published(self) -> set[tuple[str, bytes, bytes]] | None:
-        """The elements that the NAT table publishes. None without NAT; empty if the table has been removed."""
-        if self._nat is None:
-            return None
-        try:
-            return self._nat.published()
-        except NetlinkError:
-            return set()
+    def _is_named_alone(self) -> bool:
+        """Whether the bridge of this name was made by a kubelite that named it after the node alone."""
+        bridge = next((link for link in netlink.links(self._route) if link.name == self.config.bridge), None)
+        return bridge is not None and bridge.alias == bridge_alias(self.config.node)
 
     def _set_up_bridge(self) -> list[str]:
         return self._bridge.set_up(mtu=self._mtu, held=[lease.ip for lease in self._leases.all()])
@@ -471,20 +426,3 @@ def _delete_links(route: NetlinkSocket, names: Sequence[str]) -> None:
     elif names:
         batch = [netlink.set_group(name, DELETION_GROUP) for name in names]
         route.request([*batch, netlink.delete_group(DELETION_GROUP)], ignore=(errno.ENODEV,))
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NetworkError(f"cannot open the pod's network namespace {path}: {error.strerror}") from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _identity(namespace: int) -> str:
-    status = os.fstat(namespace)
-    return f"{status.st_dev}:{status.st_ino}"

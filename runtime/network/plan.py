@@ -6,8 +6,9 @@ other modules of this package carry out what these values describe.
     host side                                   pod side (its own network namespace)
     bridge  <gateway>/<prefix>  ── kl<node><pod>  ═veth═  eth0  <ip>/<prefix>, default via <gateway>
 
-Names of host-side interfaces contain hashes of the node's name and of the pod's uid (IFNAMSIZ leaves 15 characters). So
-several nodes can share one network namespace, and each recognises its own interfaces.
+Everything in the kernel is named after the node's identity, "name@state directory" (`identity()`). Names of host-side
+interfaces contain hashes of it and of the pod's uid (IFNAMSIZ leaves 15 characters). So several nodes can share one
+network namespace, even with one name, and each recognises its own interfaces.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from runtime.errors import NetworkError, SpecError
 
 POD_IFNAME = "eth0"
+IFALIASZ = 256  # bytes of an interface alias with its final zero (linux/if.h)
 ANY_ADDRESS = "0.0.0.0"
 PROTOCOLS = {
     "TCP": 6,
@@ -30,8 +32,8 @@ PROTOCOLS = {
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """One node's network. `node` distinguishes the tables and interfaces of several nodes. `mtu` None means the
-    uplink's MTU."""
+    """One node's network. `state_dir` belongs to one node, which locks it; with the node's name it distinguishes the
+    tables and interfaces of several nodes. `mtu` None means the uplink's MTU."""
 
     bridge: str
     pod_cidr: str
@@ -111,6 +113,15 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """Sentences: what a second audit no longer finds, what it still finds, and what kept the repair from more."""
+
+    repaired: Sequence[str] = ()
+    left: Sequence[str] = ()
+    failures: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Subnet:
     """The pod network, in the forms that the kernel needs."""
 
@@ -152,8 +163,14 @@ def _digest(text: str, length: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def identity(node: str, state_dir: str) -> str:
+    """The identity of a node with this name and this directory (absolute, without symbolic links). The name alone would
+    not do: it is the host's by default, so two nodes of one machine share it."""
+    return f"{node}@{state_dir}"
+
+
 def link_prefix(node: str) -> str:
-    """The prefix of every host-side interface name of this node."""
+    """The prefix of every host-side interface name of the node with this identity."""
     return f"kl{_digest(node, 5)}"
 
 
@@ -172,14 +189,15 @@ def is_host_ifname(name: str) -> bool:
 
 
 def bridge_alias(node: str) -> str:
-    """The interface alias by which a node recognises its own bridge."""
-    return f"kubelite:{node}"
+    """The interface alias by which the node with this identity recognises its own bridge."""
+    alias = f"kubelite:{node}"
+    return alias if len(alias.encode()) < IFALIASZ else f"kubelite:{_digest(node, 16)}"
 
 
 def table_name(node: str) -> str:
-    """The name of this node's nftables table: readable, and unique even if the readable part is shortened or
-    cleaned."""
-    clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in node)[:40]
+    """The name of the nftables table of the node with this identity: readable, and unique even if the readable part is
+    shortened or cleaned."""
+    clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in node.partition("@")[0])[:40]
     return f"kubelite-{clean}-{_digest(node, 5)}"
 
 

@@ -25,7 +25,7 @@ from runtime import syscalls
 from runtime.errors import CapabilityError
 from runtime.network import nat
 from runtime.network.client import NetworkClient
-from runtime.network.plan import NetworkConfig, Subnet
+from runtime.network.plan import NetworkConfig, Subnet, identity, table_name
 
 T = TypeVar("T")
 
@@ -204,6 +204,10 @@ class Lab:
         return NetworkConfig(
             bridge=f"br-{name}", pod_cidr=cidr, state_dir=os.path.join(self._state_dir, name), node=name
         )
+
+    def table(self, name: str = "lab") -> str:
+        """The name of the node's nftables table."""
+        return table_name(identity(name, os.path.realpath(self.config(name).state_dir)))
 
     def play(self, scenario: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine in the host's namespace, as a daemon there would."""

@@ -13,7 +13,7 @@ from runtime.errors import CapabilityError, NetworkError
 from runtime.network import antispoof
 from runtime.network.client import NetworkClient
 from runtime.network.node import Node
-from runtime.network.plan import Attachment, PortMapping, mac_of, table_name
+from runtime.network.plan import Attachment, PortMapping, mac_of
 from tests.kernel.netlab import HOST, INTERNET, NEVER, SOON, Lab, Netns, Server, ask, lab
 from tests.programs import missing
 
@@ -188,7 +188,7 @@ def test_without_the_table_they_would_be_heard(world: Lab) -> None:
     async def scenario(node: NetworkClient) -> None:
         me, other = await node.add("evil", evil.path), await node.add("victim", victim.path)
         await node.add("witness", witness.path)
-        table = antispoof.SenderTable(table_name("lab"), "")
+        table = antispoof.SenderTable(world.table(), "")
         table.delete()
         table.close()
         tap = Tap(witness, "eth0")
@@ -249,7 +249,7 @@ def test_honest_traffic_of_all_kinds(world: Lab) -> None:
 
 def admitted(world: Lab) -> set[antispoof.Element]:
     def look() -> set[antispoof.Element]:
-        table = antispoof.SenderTable(table_name("lab"), "")
+        table = antispoof.SenderTable(world.table(), "")
         try:
             return table.admitted()
         finally:
@@ -301,7 +301,7 @@ def test_a_flushed_table_is_noticed_and_made_anew(world: Lab) -> None:
             b.host_ifname,
         }
         world.host.sh("nft", "flush", "ruleset")
-        assert await node.repair() != []
+        assert (await node.repair()).repaired
         assert await node.audit() == []
         world.host.sh("nft", "flush", "ruleset")
         await node.delete("one")
@@ -349,7 +349,7 @@ def test_no_rule_is_added_for_a_pod(world: Lab) -> None:
     async def scenario(node: NetworkClient) -> None:
         for number, pod in enumerate(pods):
             await node.add(f"pod{number}", pod.path)
-        rules = world.host.sh("nft", "list", "table", "bridge", table_name("lab"))
+        rules = world.host.sh("nft", "list", "table", "bridge", world.table())
         assert rules.count(" accept") == 2 + 2 and rules.count(" drop") == 2  # two of them are policies
 
     world.with_node(scenario)

@@ -221,13 +221,16 @@ def test_flushed_rules_are_found_and_mended(world: Lab) -> None:
         with Server(pod, 80):
             world.host.sh("nft", "flush", "ruleset")
             assert ask(world.internet, HOST, 8080, timeout=NEVER) is None
-            assert "pod pod: host port TCP 0.0.0.0:8080 is not in the NAT table" in await node.repair()
+            assert (
+                "pod pod: host port TCP 0.0.0.0:8080 is not in the NAT table"
+                in (await node.repair()).repaired
+            )
             assert ask(world.internet, HOST, 8080) == INTERNET
             world.host.sh("nft", "flush", "ruleset")
             await node.add("other", other.path, [PortMapping(8081, 80)])  # the node notices by itself
             assert ask(world.internet, HOST, 8080) == INTERNET
             world.host.sh("ip", "link", "del", node.config.bridge)
-            assert "bridge br-lab is missing or down" in await node.repair()
+            assert "bridge br-lab is missing or down" in (await node.repair()).repaired
             assert ask(world.internet, HOST, 8080) == INTERNET
             assert ask(pod, HOST, 8080) == "10.77.0.1"
             assert ask(world.host, "127.0.0.1", 8080) == "10.77.0.1"

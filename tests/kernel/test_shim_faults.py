@@ -58,6 +58,24 @@ def test_a_shim_outlives_the_forkserver_and_another_one_comes(node: Node) -> Non
     node.run(story)
 
 
+def test_a_stopped_forkserver_is_replaced(node: Node) -> None:
+    """Nothing would ever start again. The pod whose spawn found out is tried again by its worker."""
+
+    async def story(node: Node) -> None:
+        pod = await node.pod()
+        first = node.forkserver.pid
+        os.kill(first, signal.SIGSTOP)
+        with pytest.raises(RuntimeFault, match="was not ready within 1 seconds"):
+            await node.forkserver.spawn(node.config(), timeout=1.0)
+        await until(lambda: node.forkserver.pid != first)
+        second = await node.pod()
+        assert (await second.run("true")).exit_code == 0
+        assert shim_alive(pod.record)
+        assert first not in children(os.getpid())  # reaped
+
+    node.run(story)
+
+
 @pytest.mark.either_cgroup  # and what hits its fork half-way ends a guest, by a bug of User Mode Linux
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02])
 def test_forkserver_killed_in_the_middle_of_a_spawn(node: Node, delay: float) -> None:

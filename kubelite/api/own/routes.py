@@ -61,6 +61,11 @@ async def doctor(request: Request) -> Response:
     return JSONResponse({"findings": await node_of(request).doctor(deep=deep)})
 
 
+async def repair(request: Request) -> Response:
+    await json_body(request)
+    return JSONResponse({"done": await node_of(request).repair()})
+
+
 async def stats(request: Request) -> Response:
     return JSONResponse(node_of(request).stats())
 
@@ -317,6 +322,7 @@ def routes() -> list[BaseRoute]:
         Route(f"{own}/trace/{{namespace}}/{{pod}}", trace),
         Route(f"{own}/inspect/{{ref:path}}", inspect),
         Route(f"{own}/doctor", doctor),
+        Route(f"{own}/repair", repair, methods=["POST"]),
         Route(f"{own}/stats", stats),
         Route(f"{own}/usage", usage),
         Route(f"{own}/processes/{{namespace}}/{{pod}}/{{container}}", processes),

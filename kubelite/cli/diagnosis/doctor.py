@@ -18,12 +18,12 @@ from kubelite.cli.output.tables import print_json
     # Check the node
     kubelite doctor
 
-    # Check the content of all images, and repair them
+    # Repair the network and the images, with the content of all of them checked
     kubelite doctor --deep --repair
     """,
 )
 @click.option("--deep", is_flag=True, help="Compare the content of each image blob with its digest.")
-@click.option("--repair", is_flag=True, help="Repair the image store first; pull damaged images again.")
+@click.option("--repair", is_flag=True, help="Repair network and images first; pull damaged images again.")
 @click.option("-o", "--output", type=click.Choice(["json"]), metavar="json", help="Output format.")
 @socket_option
 @click.pass_context
@@ -33,8 +33,9 @@ def doctor(ctx: click.Context, output: str | None, deep: bool, repair: bool) -> 
     Reports leftovers, missing parts and errors. The exit code is 1 if there is a problem.
     """
     if repair:
-        for sentence in client(ctx).post("/kubelite/v1/images/repair", {"deep": deep})["done"]:
-            print(f"repair: {sentence}", file=sys.stderr)
+        for path in ("/kubelite/v1/repair", "/kubelite/v1/images/repair"):
+            for sentence in client(ctx).post(path, {"deep": deep})["done"]:
+                print(f"repair: {sentence}", file=sys.stderr)
     findings = client(ctx).get("/kubelite/v1/doctor", query={"deep": "true"} if deep else None)["findings"]
     if output == "json":
         print_json({"findings": findings})

@@ -13,22 +13,21 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from kubelite.node.cri import pod_files
+from kubelite.node.cri import pod_files, recovery
 from kubelite.node.cri.bundles import prepare, runtime_path, sandbox_config
 from kubelite.node.cri.commands import Commands, exec_process
 from kubelite.node.cri.engine_settings import EngineSettings
 from kubelite.node.cri.memory_shrink import check_memory
 from kubelite.node.cri.observed import (
     ObservedImages,
-    lost_rows,
     observed_container,
     observed_image,
     observed_sandbox,
-    rows_of,
 )
+from kubelite.node.cri.rows import ContainerRows
 from kubelite.node.cri.shim_connection import RunningShim, both
 from kubelite.node.model.cri import (
     ContainerRequest,
@@ -56,7 +55,6 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
-RECORD_DELAY = 0.1  # seconds that a row waits for other writes; until then only the shim has it
 DYING = 3.0  # seconds that a shim may take to exit after it closed its connection
 
 
@@ -86,7 +84,8 @@ class LocalCri:
         self._tracer = tracer
         self._shims: dict[str, RunningShim] = {}
         self._messages: dict[str, str] = {}  # container id -> termination message, read once
-        self._recording: set[asyncio.Task[None]] = set()
+        self._rows = ContainerRows(store)
+        self._stopping: set[str] = set()  # pods whose network is being released
         self._commands = Commands()
         self._images = ObservedImages(images)
 
@@ -104,8 +103,11 @@ class LocalCri:
     # -- life of the node ---------------------------------------------------------------------------------------
 
     async def adopt(self) -> dict[str, SandboxRecord]:
-        """Connect to every running shim, clean up after every dead one, and release addresses that belong to no pod.
-        Return the records of the running shims by pod uid."""
+        """Connect to every running shim, clean up after every dead one, end those that cannot be reached, release
+        addresses that belong to no pod and attach pods again that lost theirs. Return the records of the running shims
+        by pod uid."""
+        for uid in await asyncio.to_thread(recovery.end_unreachable, self._settings):
+            log.error("ended a pod's shim, whose files were removed or damaged", extra={"uid": uid})
         directory = f"{self._settings.run_dir}/shims"
         uids = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
         found = await asyncio.gather(*(self._shim(uid) for uid in uids), return_exceptions=True)
@@ -117,17 +119,40 @@ class LocalCri:
                 raise result
         running = {uid: shim.record for uid, shim in self._shims.items()}
         pod_files.link_logs(self._settings.log_dir, running.values())
-        strays = [a.uid for a in await self._network.list() if a.uid not in running]
+        here = {*running, *(uid for uid in uids if occupied(self.run_dir(uid)))}
+        strays = [a.uid for a in await self._network.list() if a.uid not in here]
         await asyncio.gather(*(self._network.delete(uid) for uid in strays))
-        return running
+        for sentence in await self.attach_lost():
+            log.warning("network repaired: %s", sentence)
+        return self.running_sandboxes()
+
+    async def attach_lost(self) -> list[str]:
+        """Attach running pods again that the network no longer knows, because their leases were lost. They keep their
+        addresses as far as these are free. Return a sentence for each."""
+        held = {attachment.uid for attachment in await self._network.list()}
+        done = []
+        for uid, shim in list(self._shims.items()):
+            had, pod = shim.record.annotations.get("ip", ""), self._store.get_uid(uid)
+            if not had or uid in held or uid in self._stopping or pod is None or shim.client.closed:
+                continue
+            namespace, ports = f"/proc/{shim.record.pid}/ns/net", recovery.published_ports(pod.doc)
+            try:
+                found = await self._network.add(uid, namespace, ports, had=had)
+                if found.ip != had:
+                    shim.record = await shim.client.annotate({"ip": found.ip})
+                    self._on_change(uid)
+            except RuntimeFault as error:
+                log.error("cannot attach the pod to the network again: %s", error, extra={"uid": uid})
+                continue
+            done.append(f"pod {uid}: had lost its lease of {had}, and has {found.ip}")
+        return done
 
     async def close(self) -> None:
         """Close the connections to the shims. They and their containers keep running."""
         for shim in self._shims.values():
             shim.client.close()
         self._shims.clear()
-        if self._recording:
-            await asyncio.gather(*self._recording, return_exceptions=True)
+        await self._rows.close()
 
     def running_sandboxes(self) -> dict[str, SandboxRecord]:
         """Return the running sandboxes as last reported, by pod uid (for metrics and doctor)."""
@@ -145,7 +170,8 @@ class LocalCri:
         record: SandboxRecord | None = None
         if shim is not None:
             try:
-                record = await shim.look()
+                with recovery.killing_if_silent(uid, shim, really=self._is_deleted(uid)):
+                    record = await shim.look()
             except ShimGone:
                 return await self.observe(uid)
         containers = [ContainerRecord.from_json(c) for c in record.containers] if record else []
@@ -159,6 +185,10 @@ class LocalCri:
         observed.sort(key=lambda c: (c.name, c.attempt, c.created_at))
         logged = {} if observed or record is not None else self._logged(uid)
         return ObservedPod(uid, observed_sandbox(record) if record else None, tuple(observed), logged)
+
+    def _is_deleted(self, uid: str) -> bool:
+        pod = self._store.get_uid(uid)
+        return pod is None or pod.deleting
 
     def _logged(self, uid: str) -> dict[str, int]:
         """Return the newest attempt of each container that left a log, if nothing else is known of the pod."""
@@ -228,11 +258,11 @@ class LocalCri:
         if (
             last := read_state(run_dir)
         ) is not None:  # before the file is removed: nothing else has these records
-            await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
+            await self._rows.write(uid, last.containers)
         last = await reap_dead(run_dir)
         if last is not None:
             log.warning("shim died", extra={"uid": uid, "pid": last.pid})
-            await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
+            await self._rows.write(uid, last.containers)
         else:
             shutil.rmtree(run_dir, ignore_errors=True)
 
@@ -246,7 +276,7 @@ class LocalCri:
         elif event.get("event") == EVENT_EXIT:
             if uid in self._shims:
                 self._shims[uid].ended.add(event["container"]["id"])
-            self._record_soon(uid, ContainerRecord.from_json(event["container"]))
+            self._rows.soon(uid, ContainerRecord.from_json(event["container"]))
             self._on_change(uid)
 
     # -- sandbox ------------------------------------------------------------------------------------------------
@@ -299,29 +329,35 @@ class LocalCri:
         await shim.client.annotate({"resources_hash": resources_hash})
 
     async def stop_sandbox(self, uid: str) -> None:
+        self._stopping.add(uid)
+        try:
+            await self._stop_sandbox(uid)
+        finally:
+            self._stopping.discard(uid)
+
+    async def _stop_sandbox(self, uid: str) -> None:
         # the address first: while the run directory exists, the next round repeats what failed
         await self._network.delete(uid)
         shim = await self._shim(uid)
         pod = self._store.get_uid(uid)
         kept = pod is None or not pod.deleting  # for a pod being deleted, the records are removed next anyway
         if shim is not None:
-            with contextlib.suppress(ShimGone):
+            with contextlib.suppress(ShimGone), recovery.killing_if_silent(uid, shim):
                 if kept:
                     last = await shim.client.state()
-                    await self._record(uid, [ContainerRecord.from_json(c) for c in last.containers])
-            with contextlib.suppress(ShimGone), self._tracer.count("stop sandbox"):
+                    await self._rows.write(uid, last.containers)
+            with (
+                contextlib.suppress(ShimGone),
+                recovery.killing_if_silent(uid, shim),
+                self._tracer.count("stop sandbox"),
+            ):
                 self._tracer.counted("cgroup destroy", await shim.client.shutdown(force=True))
             shim.client.close()
             self._shims.pop(uid, None)
         if os.path.isdir(self.run_dir(uid)):
             await self._bury(uid, self.run_dir(uid))
         if kept:
-            await self._mark_lost(uid)
-
-    async def _mark_lost(self, uid: str) -> None:
-        """Record the end of the instances that ran in a sandbox that is gone."""
-        if rows := lost_rows(self._store.containers(uid), time.time()):
-            await self._store.put_containers(rows, durable=False)
+            await self._rows.mark_lost(uid)
 
     async def remove_pod(self, uid: str) -> None:
         row_logs = {
@@ -329,8 +365,7 @@ class LocalCri:
         }
         for row in self._store.containers(uid):
             self._messages.pop(row.id, None)
-        # shares a commit with the deletion of the pod's object, which follows
-        self._in_background(self._store.forget_containers(uid, durable=False, delay=RECORD_DELAY))
+        self._rows.forget(uid)
         await asyncio.to_thread(unmount_below, self.pod_dir(uid))
         logs = [path for path in row_logs if path.endswith(uid)]
         await asyncio.to_thread(pod_files.remove_pod, uid, self.pod_dir(uid), logs, self._settings.log_dir)
@@ -356,7 +391,10 @@ class LocalCri:
                     record, times = await launch.started()
             self._tracer.inner(uid, request.name, times, step="start")
         except StartError:
-            await self._record_current(uid, shim, request.id)
+            with contextlib.suppress(ShimGone):
+                now = await shim.client.state()
+                found = [container for container in now.containers if container["id"] == request.id]
+                self._rows.in_background(self._rows.write(uid, found))
             raise
         except Exception:
             with contextlib.suppress(RuntimeFault):  # usually there is no such container
@@ -364,7 +402,7 @@ class LocalCri:
             raise
         # A cancelled start (the daemon stops) is left alone: the next observation shows whether it took place.
         if record.id not in shim.ended:  # otherwise its exit is already recorded
-            self._record_soon(uid, record)
+            self._rows.soon(uid, record)
         return self._observed(record, sandbox=shim.record.sandbox_id, lost=False)
 
     async def stop_container(
@@ -407,9 +445,7 @@ class LocalCri:
             used = {other.log_path for other in known.values()}
             await asyncio.to_thread(pod_files.forget_log, found.log_path, used, earlier=keep_log)
         # also when there is no row yet: its record may be about to be written
-        self._in_background(
-            self._store.put_containers({container_id: None}, durable=False, delay=RECORD_DELAY)
-        )
+        self._rows.remove(container_id)
         self._messages.pop(container_id, None)
         if uid in self._shims:
             self._shims[uid].ended.discard(container_id)
@@ -450,34 +486,3 @@ class LocalCri:
             found = observed_image(await self.images.pull(reference, secrets=secrets))
         self._tracer.counted("pulled", time.perf_counter() - began, detail=str(found.size))
         return found
-
-    # -- the record in the store --------------------------------------------------------------------------------
-
-    def _record_soon(self, uid: str, record: ContainerRecord) -> None:
-        """Write the row without delaying the start: the shim's own state.json has the record already."""
-        self._in_background(self._record(uid, [record], delay=RECORD_DELAY))
-
-    def _in_background(self, write: Coroutine[Any, Any, None]) -> None:
-        """Write rows in the background."""
-
-        async def quietly() -> None:
-            try:
-                await write
-            except StoreError as error:
-                log.error("cannot write container records; the shims still have them: %s", error)
-
-        task = asyncio.get_running_loop().create_task(quietly())
-        self._recording.add(task)
-        task.add_done_callback(self._recording.discard)
-
-    async def _record_current(self, uid: str, shim: RunningShim, container_id: str) -> None:
-        with contextlib.suppress(ShimGone):
-            record = await shim.client.state()
-            found = [ContainerRecord.from_json(c) for c in record.containers if c["id"] == container_id]
-            self._in_background(self._record(uid, found))
-
-    async def _record(self, uid: str, records: Iterable[ContainerRecord], *, delay: float = 0.0) -> None:
-        rows = rows_of(uid, records, time.time())
-        if rows:
-            # not durable: the pod's status, which is, follows; a power failure before that undoes this, too
-            await self._store.put_containers(rows, durable=False, delay=delay)

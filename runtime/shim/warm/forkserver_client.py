@@ -55,6 +55,7 @@ class Forkserver:
         self._restart: asyncio.Task[None] | None = None
         self._reaped: asyncio.Future[None] | None = None
         self._started_at = 0.0
+        self._heard = 0.0  # time.monotonic() of its last packet
         self._deaths = 0
         self._closing = False
 
@@ -92,6 +93,7 @@ class Forkserver:
 
     def _packet(self, message: dict[str, Any], fds: list[int]) -> None:
         close_fds(fds)
+        self._heard = time.monotonic()
         if "ready" in message:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
@@ -149,6 +151,7 @@ class Forkserver:
                 ok, _ = await future
                 return SandboxRecord.from_json(ok["sandbox"])
         except TimeoutError:
+            self._kill_if_silent(timeout)
             raise RuntimeFault(
                 f"the shim for pod {config.uid} was not ready within {timeout:g} seconds",
                 reason="ShimTimeout",
@@ -160,6 +163,15 @@ class Forkserver:
             return await _after_its_death(config, fault)
         finally:
             self._calls.forget(number)
+
+    def _kill_if_silent(self, seconds: float) -> None:
+        """Kill a forkserver that sent nothing for so long (it is stopped, or waits in the kernel). Another one replaces
+        it as soon as its socket is closed; shims go on."""
+        if self._channel is None or self._channel.closed or time.monotonic() - self._heard < seconds:
+            return
+        self._on_warning(f"the forkserver (pid {self.pid}) does not answer; killing it")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """Stop the forkserver and wait for it to exit. Shims continue."""

@@ -444,5 +444,8 @@ class FakeNode:
             return None
         return {"untagged": [reference], "deleted": [], "freed": 0}
 
+    async def repair(self) -> list[str]:
+        return ["network: pod u: no default route"]
+
     async def doctor(self, *, deep: bool = False) -> list[Json]:
         return self.findings

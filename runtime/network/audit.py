@@ -1,0 +1,146 @@
+"""Compare a node's network with the kernel: what is missing, damaged or left over, of the node and of each pod.
+
+The kernel is asked each time. An audit changes nothing; node.py repairs what it finds, and audits again before it says
+that something is repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runtime.errors import NetworkError
+from runtime.network import antispoof, nat, netlink
+from runtime.network.bridge import Bridge, read_sysctl
+from runtime.network.ipam import LeaseStore
+from runtime.network.namespaces import Namespaces, identity_of, opened
+from runtime.network.netlink import NetlinkError, NetlinkSocket
+from runtime.network.plan import POD_IFNAME, Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding. `inside`: the pod whose namespace lacks it; `detached`: the pod that has lost its interface."""
+
+    sentence: str
+    inside: str = ""
+    detached: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The parts of one node's network. `prefix` starts the names of the node's interfaces."""
+
+    route: NetlinkSocket
+    bridge: Bridge
+    leases: LeaseStore
+    namespaces: Namespaces
+    senders: antispoof.SenderTable | None
+    nat: nat.NatTable | None
+    prefix: str
+
+    def problems(self, inside: Iterable[Lease] | None = None) -> list[Problem]:
+        """Every problem; [] if there are none. Of the leases in `inside`, None meaning all, the pod's own namespace is
+        looked at as well."""
+        links = {link.name: link for link in netlink.links(self.route)}
+        leases = self.leases.all()
+        published = self._published()
+        found = [Problem(sentence) for sentence in self.bridge.problems(links.values())]
+        if self.nat and read_sysctl(f"net/ipv4/conf/{self.bridge.name}/route_localnet") == "0":
+            found.append(Problem("host ports are not reachable at 127.0.0.1: route_localnet is off"))
+        for lease in leases:
+            found += self._lease_problems(lease, links, published)
+        known = {lease.host_ifname for lease in leases}
+        found += [
+            Problem(f"interface {name} belongs to no pod")
+            for name in links
+            if name.startswith(self.prefix) and name not in known
+        ]
+        if published is not None:
+            wanted = {nat.element(port, lease.ip) for lease in leases for port in lease.ports}
+            found += [
+                Problem(f"nftables: {nat.describe(item)} is published for no pod")
+                for item in published - wanted
+            ]
+        found += self._sender_problems(leases, others=True)
+        detached = {problem.detached for problem in found}
+        for lease in leases if inside is None else inside:
+            if lease.uid not in detached:
+                found += self.inside_problems(lease, ended=False)
+        return found
+
+    def of_pod(self, lease: Lease) -> list[Problem]:
+        """The problems of one pod's attachment."""
+        links = {link.name: link for link in netlink.links(self.route)}
+        found = self._lease_problems(lease, links, self._published())
+        return found + self._sender_problems([lease], others=False) + self.inside_problems(lease, ended=True)
+
+    def inside_problems(self, lease: Lease, *, ended: bool) -> list[Problem]:
+        """What the pod's own namespace lacks: the address, a default route. A route of its own (a VPN's) is the pod's
+        business. `ended`: a namespace that is gone is a problem too; otherwise the pod has just ended."""
+        try:
+            with opened(lease.netns) as namespace:
+                if identity_of(namespace) != lease.netns_id:
+                    words = f"pod {lease.uid}: {lease.netns} is a different namespace now"
+                    return [Problem(words)] if ended else []
+                with self.namespaces.inside(namespace):
+                    index = netlink.interface_index(POD_IFNAME, missing_ok=True)
+                    pod = NetlinkSocket()
+        except NetworkError as error:
+            return [Problem(f"pod {lease.uid}: {error}")] if ended else []
+        with pod:
+            if not any((held.index, held.ip) == (index, lease.ip) for held in netlink.addresses(pod)):
+                return [
+                    Problem(
+                        f"pod {lease.uid}: {POD_IFNAME} does not have the address {lease.ip}",
+                        inside=lease.uid,
+                    )
+                ]
+            if netlink.uplink(pod) is None:
+                return [Problem(f"pod {lease.uid}: no default route", inside=lease.uid)]
+        return []
+
+    def _lease_problems(
+        self, lease: Lease, links: dict[str, netlink.Link], published: set[tuple[str, bytes, bytes]] | None
+    ) -> list[Problem]:
+        found = []
+        link = links.get(lease.host_ifname)
+        if link is None:
+            words = f"pod {lease.uid}: interface {lease.host_ifname} is missing"
+            found.append(Problem(words, detached=lease.uid))
+        elif link.master != self.bridge.index or not link.up:
+            words = f"pod {lease.uid}: interface {lease.host_ifname} is not up on {self.bridge.name}"
+            found.append(Problem(words))
+        for port in lease.ports if published is not None else ():
+            if published is not None and nat.element(port, lease.ip) not in published:
+                words = f"pod {lease.uid}: host port {port.describe()} is not in the NAT table"
+                found.append(Problem(words))
+        return found
+
+    def _sender_problems(self, leases: Sequence[Lease], *, others: bool) -> list[Problem]:
+        """Pods that are not restricted to their addresses. With `others`, also elements that belong to no pod."""
+        if self.senders is None:
+            return []
+        try:
+            admitted = self.senders.admitted()
+        except NetlinkError:  # the table has been removed
+            admitted = set()
+        found = [
+            Problem(f"pod {lease.uid}: {lease.host_ifname} is not restricted to its own addresses")
+            for lease in leases
+            if not admitted.issuperset(antispoof.elements(lease))
+        ]
+        known = {item for lease in leases for item in antispoof.elements(lease)}
+        leftover = sorted(admitted - known) if others else []
+        return found + [
+            Problem(f"nftables: {antispoof.describe(item)} is admitted for no pod") for item in leftover
+        ]
+
+    def _published(self) -> set[tuple[str, bytes, bytes]] | None:
+        """The elements that the NAT table publishes. None without NAT; empty if the table has been removed."""
+        if self.nat is None:
+            return None
+        try:
+            return self.nat.published()
+        except NetlinkError:
+            return set()
